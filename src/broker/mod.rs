@@ -1,0 +1,372 @@
+//! The broker: one closed enum over Redis and the in-process engine, with one set of semantics.
+//!
+//! In: publications and questions from sessions and the API. Out: a [`Feed`] of everything that
+//! was published on topics with local interest, in broker order per topic. Owner of all that is
+//! retained (streams, last ids, cursors, members). Both engines answer the same conformance
+//! suite (`tests/conformance.rs`). What a position is, and how a lost link is judged, stands in
+//! `docs/architecture.md`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::Retention;
+use crate::protocol::event::{GapReason, Member};
+use crate::protocol::ids::{Owner, Position, SessionId, Topic};
+
+pub mod interest;
+pub mod memory;
+pub mod publication;
+pub mod publisher;
+pub mod redis;
+
+use publication::Publication;
+
+/// One publication on its way to the broker.
+#[derive(Debug, Clone)]
+pub struct PublishRequest {
+    /// Where to.
+    pub topic: Topic,
+    /// What.
+    pub publication: Publication,
+    /// How much the topic keeps.
+    pub retention: Retention,
+    /// `publisher:key`, unique per publisher within the topic, and how long it is remembered in
+    /// milliseconds.
+    pub idempotency: Option<(String, u64)>,
+}
+
+/// The broker has the publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Where it stands.
+    pub position: Position,
+    /// It had been published before under the same idempotency key; this is that position.
+    pub duplicate: bool,
+}
+
+/// Why the broker did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// Surely not done: the broker is away or refused.
+    #[error("the broker is not available: {0}")]
+    Unavailable(String),
+    /// The answer was lost; it may have been done.
+    #[error("the broker's answer was lost, the outcome is unknown: {0}")]
+    Unknown(String),
+    /// What came back is not what these scripts answer: a bug, or another program's key.
+    #[error("the broker answered something unexpected: {0}")]
+    Unexpected(String),
+}
+
+/// One retained entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Where it stands.
+    pub position: Position,
+    /// What stood before it when it was made.
+    pub prev: Position,
+    /// What it carries.
+    pub body: Body,
+}
+
+/// What an entry or a delivery carries.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// A message.
+    Publication(Arc<Publication>),
+    /// A change of members (on `%T` topics).
+    Presence(Arc<publication::PresenceChange>),
+}
+
+/// The answer to "what came after `since`?"
+#[derive(Debug, Clone, PartialEq)]
+pub struct SincePage {
+    /// `None`: everything after `since` is retained. Otherwise why something is gone.
+    pub gap: Option<GapReason>,
+    /// The position after which the page begins: `since` when recovered, else the first entry's
+    /// `prev`.
+    pub start: Position,
+    /// The topic's newest position, `0-0` when none is known.
+    pub last: Position,
+    /// The entries after `start`, oldest first, at most as many as asked.
+    pub entries: Vec<Entry>,
+}
+
+/// A page of history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryPage {
+    /// In the order asked for.
+    pub entries: Vec<Entry>,
+    /// There is more in that direction.
+    pub more: bool,
+}
+
+/// What a user's inbox looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InboxSummary {
+    /// The cursor; `None` when nothing was acknowledged, or so long ago that it is forgotten.
+    pub cursor: Option<Position>,
+    /// The newest position.
+    pub last: Position,
+    /// Retained entries above the cursor, counted up to 1,000.
+    pub pending: u64,
+}
+
+/// What became of an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acked {
+    /// The cursor after it.
+    Cursor(Position),
+    /// The position is above the newest; nothing was changed.
+    AboveNewest,
+}
+
+/// One thing that the feed brings, in broker order per topic.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FeedEvent {
+    /// A publication on a topic with local interest.
+    Delivery {
+        /// Where.
+        topic: Topic,
+        /// The entry.
+        entry: Entry,
+    },
+    /// A session moved its user's cursor. Not part of the stream.
+    Acked {
+        /// The inbox.
+        topic: Topic,
+        /// The cursor.
+        position: Position,
+        /// The session that did it.
+        session: SessionId,
+    },
+    /// The broker confirmed these subscriptions; everything published from now on comes.
+    Subscribed(Vec<Topic>),
+    /// Deliveries may have been lost up to now. The subscriptions stand again (confirmed), so a
+    /// check of every topic against its last id finds what is missing.
+    Break,
+    /// A body that could not be read, by a newer node or another program. Where it stands is
+    /// known, what it says is not.
+    Unreadable {
+        /// Where.
+        topic: Topic,
+        /// Its position.
+        position: Position,
+        /// Its predecessor.
+        prev: Position,
+    },
+    /// A message on the cluster's control channel.
+    Control(Bytes),
+}
+
+/// The receiving end of the feed. Bound: [`FEED_EVENTS_MAX`]. At the bound the broker drops
+/// what does not fit and follows it with [`FeedEvent::Break`] as soon as there is room.
+pub type Feed = tokio::sync::mpsc::Receiver<FeedEvent>;
+
+/// Events waiting between the broker's feed and the dispatcher.
+pub const FEED_EVENTS_MAX: usize = 8_192;
+
+/// A member as the broker keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemberEntry {
+    /// Who.
+    pub member: Member,
+    /// Which life of which node it belongs to.
+    pub owner: Owner,
+    /// When it came, unix milliseconds of the broker's clock.
+    pub since_ms: u64,
+}
+
+/// What to read of a topic's history.
+#[derive(Debug, Clone)]
+pub struct HistoryQuery {
+    /// Which topic.
+    pub topic: Topic,
+    /// How much it keeps.
+    pub retention: Retention,
+    /// After this position, excluded.
+    pub since: Option<Position>,
+    /// Before this position, excluded.
+    pub until: Option<Position>,
+    /// Most entries.
+    pub limit: u32,
+    /// Most bytes of bodies; a page has at least one entry if there is one.
+    pub bytes_max: usize,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// Whether the broker can be used, for readiness and for refusing early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerHealth {
+    /// Not reached yet, or lost: why, for people.
+    Down(String),
+    /// Commands and the feed's probe answer.
+    Up,
+}
+
+/// The broker, in either engine. Methods may be called from any thread of the node; none of
+/// them waits longer than the command timeout. All of them are cancel-safe in the sense that a
+/// dropped future leaves the broker consistent, but what it asked for may still be done.
+#[derive(Debug)]
+pub enum Broker {
+    /// One process, nothing outlives it.
+    Memory(memory::MemoryBroker),
+    /// Redis or Valkey; any number of nodes.
+    Redis(redis::RedisBroker),
+}
+
+/// Hands a call to the engine.
+macro_rules! engine {
+    ($self:ident, $broker:ident => $call:expr) => {
+        match $self {
+            Self::Memory($broker) => $call,
+            Self::Redis($broker) => $call,
+        }
+    };
+}
+
+impl Broker {
+    /// Appends to the topic and publishes to every node with interest. Publications that one
+    /// task submits one after the other to one topic are kept in that order.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; after `Unknown` it may have been published.
+    pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
+        engine!(self, broker => broker.publish(request).await)
+    }
+
+    /// What came after `since`: at most `limit` entries and about `bytes_max` bytes of bodies
+    /// (at least one entry if there is one). Entries past their own end are included; the reader
+    /// leaves them out.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn since(
+        &self,
+        topic: &Topic,
+        since: Position,
+        retention: Retention,
+        page: Page,
+    ) -> Result<SincePage, BrokerError> {
+        engine!(self, broker => broker.since(topic, since, retention, page).await)
+    }
+
+    /// The newest position of each topic, and renews how long it is remembered. `None`: no
+    /// publication is remembered.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn last(
+        &self,
+        topics: &[(Topic, Retention)],
+    ) -> Result<Vec<Option<Position>>, BrokerError> {
+        engine!(self, broker => broker.last(topics).await)
+    }
+
+    /// A page of what is retained, in either direction.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn history(&self, query: HistoryQuery) -> Result<HistoryPage, BrokerError> {
+        engine!(self, broker => broker.history(query).await)
+    }
+
+    /// Cursor, newest position and number of pending messages of an inbox.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn inbox(
+        &self,
+        inbox: &Topic,
+        retention: Retention,
+    ) -> Result<InboxSummary, BrokerError> {
+        engine!(self, broker => broker.inbox(inbox, retention).await)
+    }
+
+    /// Moves the cursor forward, never back, and tells the user's other sessions
+    /// ([`FeedEvent::Acked`]) when it moved.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn ack(
+        &self,
+        inbox: &Topic,
+        position: Position,
+        session: SessionId,
+        retention: Retention,
+    ) -> Result<Acked, BrokerError> {
+        engine!(self, broker => broker.ack(inbox, position, session, retention).await)
+    }
+
+    /// Makes a session a member of `topic` (not of its presence topic) and publishes the change
+    /// on `%topic`. Entering again with the same owner changes nothing and publishes nothing.
+    /// Returns the number of members and the newest position of `%topic`.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn enter(
+        &self,
+        topic: &Topic,
+        member: &Member,
+        owner: &Owner,
+    ) -> Result<(u64, Position), BrokerError> {
+        engine!(self, broker => broker.enter(topic, member, owner).await)
+    }
+
+    /// Removes a member that this owner entered, and publishes the change when it was there.
+    /// With `silent` nothing is published (members of dead nodes).
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn leave(
+        &self,
+        topic: &Topic,
+        session: SessionId,
+        owner: &Owner,
+        silent: bool,
+    ) -> Result<(), BrokerError> {
+        engine!(self, broker => broker.leave(topic, session, owner, silent).await)
+    }
+
+    /// All members of `topic` and the position of `%topic` that the list belongs to.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn members(
+        &self,
+        topic: &Topic,
+    ) -> Result<(Vec<MemberEntry>, Position), BrokerError> {
+        engine!(self, broker => broker.members(topic).await)
+    }
+
+    /// Sends a message to every node's feed ([`FeedEvent::Control`]), this one included.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn control(&self, message: Bytes) -> Result<(), BrokerError> {
+        engine!(self, broker => broker.control(message).await)
+    }
+
+    /// What this node wants to hear: the latest wish per topic.
+    #[must_use]
+    pub fn interest(&self) -> &interest::Interest {
+        engine!(self, broker => broker.interest())
+    }
+
+    /// Whether the broker can be used now; changes are seen through the receiver.
+    #[must_use]
+    pub fn health(&self) -> tokio::sync::watch::Receiver<BrokerHealth> {
+        engine!(self, broker => broker.health())
+    }
+}
+
+/// Bounds of one page.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Most entries.
+    pub entries_max: u32,
+    /// Most bytes of bodies, at least one entry apart.
+    pub bytes_max: usize,
+}

@@ -1,0 +1,1 @@
+//! The ordered way into Redis: one connection, one queue, the publication script.

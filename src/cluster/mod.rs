@@ -1,0 +1,1 @@
+//! The cluster: which nodes live, which of them is whose home, where topics are occupied.

@@ -1,0 +1,346 @@
+//! The configuration as the node uses it: plain values, checked, nothing optional left open.
+//!
+//! In: preset, file, environment and flags, merged by `config::load` in that order. Out: one
+//! [`Config`], read-only for the life of the process. A leaf: it imports nothing but the
+//! protocol's names. Time is a `Duration` here and a number with its unit in the key outside.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::protocol::ids::{NodeId, Priority};
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Sockets, workers, the node's name.
+    pub server: Server,
+    /// The HTTP API.
+    pub api: Api,
+    /// The distributed broker; without a URL the node runs alone.
+    pub redis: Redis,
+    /// Who may come in.
+    pub auth: Auth,
+    /// Bounds of one session.
+    pub session: Session,
+    /// How the node leaves.
+    pub drain: Drain,
+    /// The durable queue's sizes. They take effect with the queue.
+    pub queue: Queue,
+    /// The recent window's size. It takes effect with the window.
+    pub cache: Cache,
+    /// Health sampling.
+    pub health: Health,
+    /// Log output.
+    pub log: Log,
+    /// Options by namespace; `default` is always there.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// Options of all inboxes.
+    pub inbox: Namespace,
+    /// Options of the topic `@`.
+    pub everyone: Namespace,
+}
+
+impl Config {
+    /// The options of a namespace as [`crate::protocol::ids::Topic::namespace`] names it. An
+    /// unknown namespace has the options of `default`. Presence topics are not asked here.
+    #[must_use]
+    pub fn namespace(&self, topic: &crate::protocol::ids::Topic) -> &Namespace {
+        use crate::protocol::ids::TopicKind;
+        match topic.kind() {
+            TopicKind::Inbox => &self.inbox,
+            TopicKind::Everyone => &self.everyone,
+            TopicKind::Plain | TopicKind::Presence => self
+                .namespaces
+                .get(topic.namespace())
+                .or_else(|| self.namespaces.get("default"))
+                .unwrap_or(&self.everyone),
+        }
+    }
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The public listener.
+    pub listen: SocketAddr,
+    /// Worker threads. Default: one per core.
+    pub workers: usize,
+    /// The node's name. Default: the host's name, or random with `--dev`.
+    pub node_id: NodeId,
+    /// The public address of this node, for `home` and `/v1/route`.
+    pub advertise: Option<String>,
+    /// Development mode: `?user=NAME`, API key `dev`, the page at `/`.
+    pub dev: bool,
+    /// `development`, `staging` or `production`.
+    pub environment: Environment,
+    /// Most sessions at once on this node. More are refused with 503.
+    pub connections_max: usize,
+    /// Longest time for one HTTP request head, in `handshake_timeout_ms`.
+    pub handshake_timeout: Duration,
+}
+
+/// Where the node runs; it sets defaults and, in production, forbids what is unsafe there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    /// Text logs, debug level.
+    Development,
+    /// As production, without its refusals.
+    Staging,
+    /// Refuses `--dev`, secrets on the command line, a missing API key.
+    Production,
+}
+
+/// `[api]`
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The API's listener.
+    pub listen: SocketAddr,
+    /// Keys that callers present. Empty: only health and metrics answer.
+    pub keys: Vec<Secret>,
+    /// Longest body, in bytes. Default 8 MiB.
+    pub body_bytes_max: usize,
+    /// Most targets of one publication and items of one batch. Default 1,000.
+    pub targets_max: usize,
+}
+
+/// Text that must not be printed: its `Debug` and `Display` show `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl std::fmt::Display for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `[redis]`
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `redis://[user:password@]host:port[/db]`. `None`: the in-process broker.
+    pub url: Option<Secret>,
+    /// First part of every key. Default `ff`.
+    pub prefix: String,
+    /// Longest wait for one command. Default 2 s.
+    pub command_timeout: Duration,
+    /// How often the feed is probed end to end. Default 1 s.
+    pub probe_interval: Duration,
+    /// A node is ready while its last probe is younger than this. Default 5 s.
+    pub probe_fresh: Duration,
+    /// Lease of a node; heartbeats come five times as often. Default 5 s.
+    pub lease: Duration,
+    /// Partitions of the cluster, stored in Redis at first start. Default 256.
+    pub partitions: u32,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Keys that tokens may be signed with.
+    pub keys: Vec<TokenKey>,
+    /// Required `iss`, when set.
+    pub issuer: Option<String>,
+    /// Required `aud`, when set.
+    pub audience: Option<String>,
+    /// Whether sessions without a token are let in as anonymous.
+    pub anonymous: bool,
+    /// Name of the cookie that may carry the token; needs `origins`.
+    pub cookie: Option<String>,
+    /// Origins that may open a WebSocket. Empty: any (unless a cookie is configured).
+    pub origins: Vec<String>,
+    /// How long a session may stay unauthenticated. Default 10 s.
+    pub timeout: Duration,
+    /// Tolerance for `exp`, `nbf` and `iat`. Default 5 s.
+    pub leeway: Duration,
+    /// Longest token, in bytes. Default 8 KiB.
+    pub token_bytes_max: usize,
+    /// How long before its end a token is announced as `expiring`. Default 60 s.
+    pub expiring: Duration,
+    /// How long a session outlives its token. Default 10 s.
+    pub expired_grace: Duration,
+}
+
+/// One configured token key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenKey {
+    /// Matched against the token's `kid`, when both are present.
+    pub id: Option<String>,
+    /// The one algorithm that this key allows: `HS256`, `HS384`, `HS512`, `RS256`, `PS256`,
+    /// `ES256`, `EdDSA`.
+    pub algorithm: String,
+    /// The secret (HS) or the public key as PEM (all others).
+    pub material: Secret,
+}
+
+/// `[session]`
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Longest message from a client, whole or in fragments. Default 64 KiB.
+    pub message_bytes_max: usize,
+    /// Most fragments of one message. Default 256.
+    pub fragments_max: usize,
+    /// Most topics that one session joins. Default 128.
+    pub topics_max: usize,
+    /// Most sessions of one user. Default 100.
+    pub per_user_max: usize,
+    /// Longest `key` and `idempotency_key`, in bytes. Default 128.
+    pub key_bytes_max: usize,
+    /// Largest `info` claim as JSON, in bytes. Default 2 KiB.
+    pub info_bytes_max: usize,
+    /// How often the server pings. `None`: pings are off. Default 25 s.
+    pub ping: Option<Duration>,
+    /// No sign of life for so long ends the session (4200). Default 60 s.
+    pub pong: Duration,
+    /// With pings off, silence for so long ends the session (4201). Default 30 min.
+    pub idle: Duration,
+    /// Most messages that wait for one socket. Default 1,024.
+    pub outbox_messages_max: usize,
+    /// Most bytes that wait for one socket. Default 1 MiB.
+    pub outbox_bytes_max: usize,
+    /// Commands of one session that wait for the broker at the same time. Default 64. At the
+    /// bound the session is not read.
+    pub commands_in_flight_max: usize,
+    /// Replies that may wait unread before the session is not read any more. Default 256.
+    pub replies_max: usize,
+    /// The same in bytes. Default 64 KiB.
+    pub replies_bytes_max: usize,
+    /// How long a client may leave its replies unread (4103). Default 30 s.
+    pub replies_timeout: Duration,
+    /// How long a close frame may wait for its answer. Default 5 s.
+    pub close_timeout: Duration,
+    /// How long an idempotency key is remembered. Default 5 min.
+    pub idempotency: Duration,
+    /// Most publications in a page of history and members in a page of presence. Default 1,000.
+    pub page_max: u32,
+    /// Most bytes of bodies in a page. Default 1 MiB.
+    pub page_bytes_max: usize,
+}
+
+/// `[drain]`
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// Over how long sessions are told to go. Default 30 s.
+    pub window: Duration,
+    /// How long to wait for the balancer before that. Default 0.
+    pub delay: Duration,
+    /// How long commands at the broker are awaited at the end. Default 5 s.
+    pub commands: Duration,
+}
+
+/// `[queue]`: sizes of the durable queue (not used before it exists).
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// Most waiting entries.
+    pub capacity: u64,
+    /// Consumers at once.
+    pub workers: u32,
+}
+
+/// `[cache]`: the window of recent publications (not used before it exists).
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// Bytes per node.
+    pub memory_bytes: u64,
+}
+
+/// `[health]`
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// How often the node samples itself.
+    pub interval: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `text`, `json`, or by terminal.
+    pub format: LogFormat,
+    /// A filter as `tracing` reads it, for example `info,fanfare=debug`.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON in a pipe.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[namespaces.NAME]`, `[inbox]`, `[everyone]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    /// Entries kept per topic; 0: no history.
+    pub history_entries_max: u32,
+    /// Age of the oldest entry kept.
+    pub history_age: Duration,
+    /// Whether members are kept and shown.
+    pub presence: bool,
+    /// Priority of publications that name none.
+    pub priority: Priority,
+    /// Whether a newer message of the same key may stand for an older one.
+    pub conflate: bool,
+    /// Who may join.
+    pub subscribe: Allow,
+    /// Who may publish.
+    pub publish: Allow,
+    /// Who may read history.
+    pub history: Allow,
+    /// Who may be a member and see members.
+    pub presence_allow: Allow,
+}
+
+impl Namespace {
+    /// What the broker keeps for topics of this namespace.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        Retention {
+            entries_max: self.history_entries_max,
+            age_ms: u64::try_from(self.history_age.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// How much a topic keeps, as its namespace says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Most entries kept; 0: no history.
+    pub entries_max: u32,
+    /// Oldest entry kept, in milliseconds.
+    pub age_ms: u64,
+}
+
+impl Retention {
+    /// How long the last id outlives the newest publication: the history's age and an hour.
+    #[must_use]
+    pub fn last_life_ms(&self) -> u64 {
+        const HOUR_MS: u64 = 3_600_000;
+        if self.entries_max == 0 {
+            HOUR_MS
+        } else {
+            self.age_ms + HOUR_MS
+        }
+    }
+}
+
+/// Who may do an operation in a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allow {
+    /// Every session.
+    Anyone,
+    /// Sessions of a user.
+    Authenticated,
+    /// Sessions whose token has a matching `can`, or a token for that topic.
+    Token,
+    /// No client; only the API.
+    Nobody,
+}

@@ -1,0 +1,228 @@
+//! The instruments: one struct per stage, made at start, handed down, summed when read.
+//!
+//! In: stages add to their own counters. Out: [`Metrics::render`], Prometheus text format 0.0.4.
+//! Each worker has its own struct and is its only writer, so that counting on the hot path is a
+//! plain load and store and no cache line is shared between cores.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::protocol::close::CloseReason;
+
+/// A number that only grows, or (as a gauge) is set by its one owner.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds, from the one thread that owns this counter. Not for shared counters.
+    pub fn add_owned(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Adds, from any thread.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One metric of an instrument struct, for rendering.
+pub(crate) struct Sample<'a> {
+    name: &'static str,
+    help: &'static str,
+    kind: &'static str,
+    label: Option<(&'static str, &'static str)>,
+    counter: &'a Counter,
+}
+
+/// Declares a struct of counters together with what Prometheus says of each.
+macro_rules! instruments {
+    ($(#[$doc:meta])* $name:ident {
+        $($field:ident: $kind:literal $metric:literal $([$label:literal = $value:literal])? $help:literal,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub struct $name {
+            $(#[doc = $help] pub $field: Counter,)*
+        }
+
+        impl $name {
+            fn samples(&self) -> Vec<Sample<'_>> {
+                vec![$(Sample {
+                    name: $metric,
+                    help: $help,
+                    kind: $kind,
+                    label: None$(.or(Some(($label, $value))))?,
+                    counter: &self.$field,
+                },)*]
+            }
+        }
+    };
+}
+
+instruments! {
+    /// Counted by one worker thread, its only writer.
+    WorkerCounters {
+        connections: "counter" "fanfare_connections_total" "TCP connections accepted on the public listener.",
+        sessions_opened: "counter" "fanfare_sessions_opened_total" "WebSocket sessions that completed the upgrade.",
+        sessions: "gauge" "fanfare_sessions" "WebSocket sessions open now.",
+        subscriptions: "gauge" "fanfare_subscriptions" "Topics joined by local sessions now, inboxes and everyone included.",
+        refused_origin: "counter" "fanfare_handshakes_refused_total" ["reason" = "origin"] "Handshakes refused before the upgrade.",
+        refused_capacity: "counter" "fanfare_handshakes_refused_total" ["reason" = "capacity"] "Handshakes refused before the upgrade.",
+        refused_unauthorized: "counter" "fanfare_handshakes_refused_total" ["reason" = "unauthorized"] "Handshakes refused before the upgrade.",
+        refused_request: "counter" "fanfare_handshakes_refused_total" ["reason" = "bad_request"] "Handshakes refused before the upgrade.",
+        refused_draining: "counter" "fanfare_handshakes_refused_total" ["reason" = "draining"] "Handshakes refused before the upgrade.",
+        refused_unavailable: "counter" "fanfare_handshakes_refused_total" ["reason" = "unavailable"] "Handshakes refused before the upgrade.",
+        commands: "counter" "fanfare_commands_total" "Commands read from sessions.",
+        command_errors: "counter" "fanfare_command_errors_total" "Commands answered with an error.",
+        deliveries: "counter" "fanfare_deliveries_total" "Messages pushed to a session's outbox.",
+        frames_written: "counter" "fanfare_frames_written_total" "Frames taken whole by a socket.",
+        bytes_written: "counter" "fanfare_bytes_written_total" "Bytes taken by sockets.",
+        bytes_read: "counter" "fanfare_bytes_read_total" "Bytes read from sessions.",
+        writes: "counter" "fanfare_socket_writes_total" "Write calls to sockets.",
+        gaps_told: "counter" "fanfare_gaps_told_total" "Gap events sent to sessions.",
+        replayed: "counter" "fanfare_replayed_total" "Messages sent from history to catching-up sessions.",
+        dropped_slow: "counter" "fanfare_dropped_total" ["reason" = "slow_session"] "Messages that a session did not get, by reason.",
+        dropped_behind: "counter" "fanfare_dropped_total" ["reason" = "slow_worker"] "Messages that a session did not get, by reason.",
+        dropped_unreadable: "counter" "fanfare_dropped_total" ["reason" = "unreadable"] "Messages that a session did not get, by reason.",
+    }
+}
+
+instruments! {
+    /// Counted by the control side: dispatcher, broker, API.
+    ControlCounters {
+        feed_deliveries: "counter" "fanfare_feed_deliveries_total" "Publications that arrived on the feed.",
+        feed_breaks: "counter" "fanfare_feed_breaks_total" "Breaks of the feed (reconnect, overrun, lost probe).",
+        duplicates_dropped: "counter" "fanfare_feed_duplicates_total" "Publications that arrived more than once and were dropped.",
+        repairs: "counter" "fanfare_repairs_total" "Topics held and repaired from the stream.",
+        repaired: "counter" "fanfare_repaired_publications_total" "Publications delivered from the stream by a repair.",
+        gaps: "counter" "fanfare_gaps_total" "Gaps that no repair could close.",
+        held_overflow: "counter" "fanfare_held_overflows_total" "Held queues that were thrown away at their bound and read again.",
+        worker_queue_full: "counter" "fanfare_worker_queue_full_total" "Deliveries that a worker's full queue turned into a catch-up.",
+        unreadable: "counter" "fanfare_unreadable_total" "Bodies from the broker that could not be read.",
+        published: "counter" "fanfare_published_total" "Publications that the broker accepted from this node.",
+        publish_duplicates: "counter" "fanfare_publish_duplicates_total" "Publications answered from their idempotency key.",
+        publish_errors: "counter" "fanfare_publish_errors_total" "Publications that the broker did not accept or did not answer.",
+        publish_refused: "counter" "fanfare_publish_refused_total" "Publications refused because the publish queue was full.",
+        redis_reconnects: "counter" "fanfare_redis_reconnects_total" "Connections to Redis that were built anew.",
+        topics: "gauge" "fanfare_topics" "Topics with local interest now.",
+        owed: "gauge" "fanfare_worker_owed_topics" "Topics that workers with full queues are owed now.",
+        api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",
+        api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
+        api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
+        ready: "gauge" "fanfare_ready" "1 while the node is ready.",
+        nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node sees it.",
+    }
+}
+
+/// Ends of sessions by reason, one counter each.
+#[derive(Debug)]
+pub struct Ends([Counter; CloseReason::ALL.len()]);
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Ends {
+    /// Counts one end.
+    pub fn count(&self, reason: CloseReason) {
+        self.0[reason as usize].add_owned(1);
+    }
+}
+
+/// All that one worker counts.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    /// Plain counters.
+    pub counters: WorkerCounters,
+    /// Session ends by reason.
+    pub ends: Ends,
+}
+
+/// All instruments of the node.
+#[derive(Debug)]
+pub struct Metrics {
+    /// One per worker.
+    pub workers: Vec<Arc<WorkerMetrics>>,
+    /// The control side's.
+    pub control: ControlCounters,
+}
+
+impl Metrics {
+    /// Instruments for so many workers.
+    #[must_use]
+    pub fn new(workers_count: usize) -> Self {
+        Self {
+            workers: (0..workers_count).map(|_| Arc::default()).collect(),
+            control: ControlCounters::default(),
+        }
+    }
+
+    /// Sessions open on this node now.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.workers.iter().map(|w| w.counters.sessions.get()).sum()
+    }
+
+    /// Prometheus text, format 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(8 * 1024);
+        let per_worker: Vec<_> = self.workers.iter().map(|w| w.counters.samples()).collect();
+        let mut named = "";
+        for at in 0..per_worker.first().map_or(0, Vec::len) {
+            let sum = per_worker.iter().map(|s| s[at].counter.get()).sum();
+            named = line(&mut out, named, &per_worker[0][at], sum);
+        }
+        for sample in &self.control.samples() {
+            named = line(&mut out, named, sample, sample.counter.get());
+        }
+        out.push_str("# HELP fanfare_sessions_closed_total Ends of sessions by reason.\n");
+        out.push_str("# TYPE fanfare_sessions_closed_total counter\n");
+        for reason in CloseReason::ALL {
+            let sum: u64 = self
+                .workers
+                .iter()
+                .map(|w| w.ends.0[reason as usize].get())
+                .sum();
+            let label = reason.label();
+            let _ = writeln!(
+                out,
+                "fanfare_sessions_closed_total{{reason=\"{label}\"}} {sum}"
+            );
+        }
+        out
+    }
+}
+
+fn line(out: &mut String, named: &str, sample: &Sample<'_>, value: u64) -> &'static str {
+    let Sample {
+        name,
+        help,
+        kind,
+        label,
+        ..
+    } = sample;
+    // Writing to a String cannot fail.
+    if *name != named {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+    let _ = match label {
+        Some((key, text)) => writeln!(out, "{name}{{{key}=\"{text}\"}} {value}"),
+        None => writeln!(out, "{name} {value}"),
+    };
+    name
+}

@@ -4,4 +4,6 @@
 pub mod broker;
 pub mod config;
 pub mod protocol;
+pub mod shutdown;
 pub mod telemetry;
+pub mod worker;

@@ -2,6 +2,7 @@
 //! lost, doubled or reordered in silence.
 
 pub mod broker;
+pub mod cluster;
 pub mod config;
 pub mod protocol;
 pub mod shutdown;

@@ -4,6 +4,7 @@
 pub mod broker;
 pub mod cluster;
 pub mod config;
+pub mod dispatcher;
 pub mod protocol;
 pub mod shutdown;
 pub mod telemetry;

@@ -166,8 +166,14 @@ impl Dispatcher {
                 self.metrics.control.feed_deliveries.add(1);
                 self.arrived(&topic, entry);
             }
-            FeedEvent::Acked { topic, position, session } => {
-                let Some(state) = self.topics.get(&topic) else { return };
+            FeedEvent::Acked {
+                topic,
+                position,
+                session,
+            } => {
+                let Some(state) = self.topics.get(&topic) else {
+                    return;
+                };
                 for worker in &state.workers {
                     self.workers.send_acked(*worker, &topic, position, session);
                 }
@@ -175,11 +181,16 @@ impl Dispatcher {
             FeedEvent::Subscribed(topics) => self.read_last(topics),
             FeedEvent::Break => {
                 self.metrics.control.feed_breaks.add(1);
-                tracing::warn!(event = "feed_broken", "the feed broke; checking every topic");
+                tracing::warn!(
+                    event = "feed_broken",
+                    "the feed broke; checking every topic"
+                );
                 let all = self.topics.keys().cloned().collect();
                 self.read_last(all);
             }
-            FeedEvent::Unreadable { topic, position, .. } => {
+            FeedEvent::Unreadable {
+                topic, position, ..
+            } => {
                 self.metrics.control.unreadable.add(1);
                 tracing::warn!(event = "body_unreadable", %topic, %position, "a body could not be read");
                 self.step(&topic, |link, steps| link.check(steps));
@@ -190,7 +201,16 @@ impl Dispatcher {
 
     fn control(&mut self, message: &[u8]) {
         match control::decode(message) {
-            Ok(ControlMessage { request: Request::Disconnect { app, user, session, reason }, .. }) => {
+            Ok(ControlMessage {
+                request:
+                    Request::Disconnect {
+                        app,
+                        user,
+                        session,
+                        reason,
+                    },
+                ..
+            }) => {
                 let inbox = Topic::inbox(&app, &user);
                 self.workers.broadcast(|| Inbound::Disconnect {
                     inbox: inbox.clone(),
@@ -207,7 +227,9 @@ impl Dispatcher {
 
     fn wish(&mut self, worker: usize, topic: Topic, wanted: bool) {
         if !wanted {
-            let Some(state) = self.topics.get_mut(&topic) else { return };
+            let Some(state) = self.topics.get_mut(&topic) else {
+                return;
+            };
             state.workers.retain(|w| *w != worker);
             self.workers.forget(worker, &topic);
             if state.workers.is_empty() {
@@ -219,7 +241,10 @@ impl Dispatcher {
         let state = self.topics.entry(topic.clone()).or_insert_with(|| {
             self.broker.interest().want(topic.clone());
             TopicState {
-                stage: Stage::Joining { early: Vec::new(), overflowed: false },
+                stage: Stage::Joining {
+                    early: Vec::new(),
+                    overflowed: false,
+                },
                 retention,
                 workers: Vec::new(),
             }
@@ -241,7 +266,9 @@ impl Dispatcher {
     }
 
     fn arrived(&mut self, topic: &Topic, entry: Entry) {
-        let Some(state) = self.topics.get_mut(topic) else { return };
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
         match &mut state.stage {
             Stage::Live(_) => self.step(topic, |link, steps| link.arrived(entry, steps)),
             Stage::Joining { early, overflowed } => {
@@ -257,8 +284,12 @@ impl Dispatcher {
 
     /// Lets the topic's link judge, and does what it says.
     fn step(&mut self, topic: &Topic, judge: impl FnOnce(&mut Link, &mut Vec<Step>)) {
-        let Some(state) = self.topics.get_mut(topic) else { return };
-        let Stage::Live(link) = &mut state.stage else { return };
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
+        let Stage::Live(link) = &mut state.stage else {
+            return;
+        };
         let was_live = link.is_live();
         let mut steps = Vec::new();
         judge(link, &mut steps);
@@ -280,7 +311,12 @@ impl Dispatcher {
                     counters.gaps.add(1);
                     tracing::warn!(event = "gap", %topic, %from, ?to, ?reason, "publications are gone");
                     for worker in &state.workers {
-                        let gap = Inbound::Gap { topic: topic.clone(), from, to, reason };
+                        let gap = Inbound::Gap {
+                            topic: topic.clone(),
+                            from,
+                            to,
+                            reason,
+                        };
                         self.workers.send_gap(*worker, gap, link.last());
                     }
                 }
@@ -310,7 +346,9 @@ impl Dispatcher {
             let broker = Arc::clone(&self.broker);
             match ask {
                 Ask::Since(topic, since) => {
-                    let Some(state) = self.topics.get(&topic) else { continue };
+                    let Some(state) = self.topics.get(&topic) else {
+                        continue;
+                    };
                     let retention = state.retention;
                     self.asking.push(Box::pin(async move {
                         let page = broker.since(&topic, since, retention, PAGE).await;
@@ -318,7 +356,9 @@ impl Dispatcher {
                     }));
                 }
                 Ask::Newest(topic) => {
-                    let Some(state) = self.topics.get(&topic) else { continue };
+                    let Some(state) = self.topics.get(&topic) else {
+                        continue;
+                    };
                     let query = newest_query(&topic, state.retention);
                     self.asking.push(Box::pin(async move {
                         Answer::Newest(topic, broker.history(query).await)
@@ -358,7 +398,11 @@ impl Dispatcher {
             }
             Answer::Since(topic, Err(_)) | Answer::Newest(topic, Err(_)) => {
                 // Asked again as the link stands then.
-                if let Some(TopicState { stage: Stage::Live(link), .. }) = self.topics.get(&topic) {
+                if let Some(TopicState {
+                    stage: Stage::Live(link),
+                    ..
+                }) = self.topics.get(&topic)
+                {
                     let ask = match link.question() {
                         Some(Step::AskNewest) => Ask::Newest(topic),
                         Some(_) => Ask::Since(topic, link.last()),
@@ -374,7 +418,9 @@ impl Dispatcher {
     /// The broker's newest id of a topic: a joining topic goes live there, a live one whose last
     /// delivery differs is checked.
     fn last_is(&mut self, topic: &Topic, newest: Option<Position>) {
-        let Some(state) = self.topics.get_mut(topic) else { return };
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
         let newest = newest.unwrap_or(Position::ZERO);
         match &mut state.stage {
             Stage::Live(link) => {
@@ -403,10 +449,17 @@ impl Dispatcher {
     fn tick(&mut self, now: Instant) {
         self.resting.sort_by_key(|(at, _)| *at);
         let due = self.resting.partition_point(|(at, _)| *at <= now);
-        self.to_ask.extend(self.resting.drain(..due).map(|(_, ask)| ask));
+        self.to_ask
+            .extend(self.resting.drain(..due).map(|(_, ask)| ask));
         while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, topic)) = self.lingering.pop_front() else { break };
-            if self.topics.get(&topic).is_some_and(|t| t.workers.is_empty()) {
+            let Some((_, topic)) = self.lingering.pop_front() else {
+                break;
+            };
+            if self
+                .topics
+                .get(&topic)
+                .is_some_and(|t| t.workers.is_empty())
+            {
                 self.topics.remove(&topic);
                 self.broker.interest().unwant(topic);
             }
@@ -435,7 +488,9 @@ impl Dispatcher {
 
 impl std::fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dispatcher").field("topics", &self.topics.len()).finish_non_exhaustive()
+        f.debug_struct("Dispatcher")
+            .field("topics", &self.topics.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -452,6 +507,8 @@ fn newest_query(topic: &Topic, retention: Retention) -> HistoryQuery {
 }
 
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -85,7 +85,9 @@ impl Workers {
 
     /// Tells a gap after which the topic stands at `last`.
     pub fn send_gap(&mut self, worker: usize, gap: Inbound, last: Position) {
-        let Inbound::Gap { topic, .. } = &gap else { return };
+        let Inbound::Gap { topic, .. } = &gap else {
+            return;
+        };
         let topic = topic.clone();
         // A session that catches up from its own position meets the same gap there.
         self.send(worker, &topic, gap, |slot| slot.newest = last);
@@ -98,7 +100,9 @@ impl Workers {
             position,
             session: by,
         };
-        self.send(worker, topic, message, |slot| slot.acked = Some((position, by)));
+        self.send(worker, topic, message, |slot| {
+            slot.acked = Some((position, by))
+        });
     }
 
     /// Gives an order to every worker.
@@ -158,7 +162,9 @@ impl Workers {
 impl One {
     /// Pays one topic's slot; false when the queue is full.
     fn pay(&mut self, topic: &Topic) -> bool {
-        let Some(slot) = self.slots.get_mut(topic) else { return true };
+        let Some(slot) = self.slots.get_mut(topic) else {
+            return true;
+        };
         if slot.joined || slot.newest > Position::ZERO {
             let message = if slot.joined {
                 Inbound::Joined {

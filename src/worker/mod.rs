@@ -172,28 +172,32 @@ impl Worker {
 
     /// Forgets a session: its memberships, its outbox, its socket.
     pub fn remove(&self, key: SessionKey) {
-        loop {
-            let topic = {
-                let state = self.state.borrow();
-                let Some(entry) = state.sessions.get(key) else {
-                    return;
-                };
-                let Some(reference) = entry.references.last() else {
-                    break;
-                };
-                state.hub.get(reference.topic).map(|t| t.name.clone())
-            };
-            match topic {
-                Some(topic) => self.leave(key, &topic),
-                None => break,
-            }
-        }
+        self.leave_all(key);
         let state = &mut *self.state.borrow_mut();
         state.sessions.remove(key);
-        self.metrics
-            .counters
-            .sessions
-            .set(state.sessions.len() as u64);
+        self.metrics.counters.sessions.set(state.sessions.len() as u64);
+    }
+
+    /// Ends all memberships of a session. Its outbox stays.
+    pub fn leave_all(&self, key: SessionKey) {
+        while let Some(topic) = self.last_joined(key) {
+            self.leave(key, &topic);
+        }
+    }
+
+    fn last_joined(&self, key: SessionKey) -> Option<Topic> {
+        let state = self.state.borrow();
+        let reference = state.sessions.get(key)?.references.last()?;
+        state.hub.get(reference.topic).map(|t| t.name.clone())
+    }
+
+    /// Drops what waits for a socket that takes nothing, so that a close frame can follow what
+    /// is partly written. Counted as dropped.
+    pub fn drop_backlog(&self, key: SessionKey) {
+        if let Some(entry) = self.state.borrow_mut().sessions.get_mut(key) {
+            let dropped = entry.outbox.drop_unsent();
+            self.metrics.counters.dropped_slow.add_owned(dropped);
+        }
     }
 
     /// Sessions on this worker now.

@@ -139,6 +139,19 @@ impl Outbox {
         Ok(done)
     }
 
+    /// Drops everything but a frame that is partly written. Returns how many messages went.
+    pub fn drop_unsent(&mut self) -> u64 {
+        let partly = self.frames.pop_front().filter(|_| self.head_written > 0);
+        let messages = |w: &[Waiting; 3]| w[Kind::Live as usize].messages + w[Kind::Replay as usize].messages;
+        let before = messages(&self.waiting);
+        self.frames = VecDeque::new();
+        self.waiting = [Waiting::default(); 3];
+        if let Some((frame, kind)) = partly {
+            self.push(frame, kind);
+        }
+        (before - messages(&self.waiting)) as u64
+    }
+
     /// Takes `n` written bytes off the front; returns how many frames are through.
     fn advance(&mut self, n: usize) -> u64 {
         let mut left = n + self.head_written;

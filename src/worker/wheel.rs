@@ -13,6 +13,9 @@ pub const TICK: Duration = Duration::from_millis(250);
 /// Ticks in one turn of the wheel: 64 s, so that pings and deadlines fit into one turn.
 const SLOTS: usize = 256;
 
+/// The furthest that makes sense to ask for; what is further is looked at once a turn.
+pub const HORIZON: Duration = Duration::from_secs(60);
+
 /// The wheel over keys of any kind.
 #[derive(Debug)]
 pub struct Wheel<K> {

@@ -4,4 +4,5 @@
 pub mod broker;
 pub mod config;
 pub mod protocol;
+pub mod redis;
 pub mod telemetry;

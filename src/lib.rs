@@ -5,4 +5,5 @@ pub mod broker;
 pub mod cluster;
 pub mod config;
 pub mod protocol;
+pub mod redis;
 pub mod telemetry;

@@ -5,4 +5,11 @@
 //! is old costs time, never messages.
 
 pub mod control;
+pub mod lease_store;
+mod levels;
+pub mod membership;
+pub mod occupancy;
+pub mod occupancy_store;
 pub mod ring;
+pub mod standing;
+pub mod view;

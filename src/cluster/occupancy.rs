@@ -10,7 +10,7 @@
 //! left is left out of answers, and removed by whoever meets it after a minute. Without a store
 //! (the in-process broker) the same answers come from the local level alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -157,10 +157,9 @@ impl Occupancy {
             Some(store) => store.counted(topic).await?,
             None => Vec::new(),
         };
-        let dead = |(owner, _): &(Owner, u64)| view.is_abandoned(owner);
-        let abandoned: Vec<_> = counts.extract_if(.., |count| dead(count)).collect();
-        self.remove(abandoned.into_iter().map(|(owner, _)| (owner, topic)))
-            .await;
+        for (owner, _) in counts.iter().filter(|(owner, _)| view.is_abandoned(owner)) {
+            self.remove(owner, std::slice::from_ref(topic)).await;
+        }
         counts.retain(|(owner, _)| view.is_live(owner) && *owner != view.me);
         let mine = self.shared.levels().sessions(topic);
         counts.push((view.me.clone(), mine));
@@ -221,14 +220,17 @@ impl Occupancy {
             .buffered(PARTITIONS_IN_FLIGHT_MAX);
         let mut after = after;
         while let Some(entries) = indexes.try_next().await? {
-            let (dead, rest): (Vec<_>, Vec<_>) = entries
-                .into_iter()
-                .partition(|(owner, _)| view.is_abandoned(owner));
-            self.remove(dead.iter().map(|(owner, topic)| (owner.clone(), topic)))
-                .await;
+            let mut abandoned: BTreeMap<Owner, Vec<Topic>> = BTreeMap::new();
+            for (owner, topic) in entries.iter().filter(|(o, _)| view.is_abandoned(o)) {
+                let topics = abandoned.entry(owner.clone()).or_default();
+                topics.push(topic.clone());
+            }
+            for (owner, topics) in abandoned {
+                self.remove(&owner, &topics).await;
+            }
             // Only the first partition is begun in the middle.
             let after = after.take();
-            let live: BTreeSet<_> = rest
+            let live: BTreeSet<_> = entries
                 .into_iter()
                 .filter(|(owner, topic)| view.is_live(owner) && after.is_none_or(|a| topic > a))
                 .map(|(_, topic)| topic)
@@ -242,21 +244,16 @@ impl Occupancy {
         Ok(found)
     }
 
-    /// Removes what dead owners left. What can't be removed is met again.
-    async fn remove(&self, entries: impl Iterator<Item = (Owner, &Topic)>) {
+    /// Removes what a dead owner left. What can't be removed is met again.
+    async fn remove(&self, owner: &Owner, topics: &[Topic]) {
         let Some(store) = &self.store else { return };
-        for (owner, topic) in entries {
-            let change = Change {
-                topic: topic.clone(),
-                kind: ChangeKind::Vanish,
-            };
-            match store.write(&owner, &[change]).await {
-                Ok(()) => {
-                    debug!(%owner, topic = topic.qualified(), "removed what a dead node left")
-                }
-                Err(_) => return,
-            }
-        }
+        let vanish = |topic: &Topic| Change {
+            topic: topic.clone(),
+            kind: ChangeKind::Vanish,
+        };
+        let changes: Vec<_> = topics.iter().map(vanish).collect();
+        let removed = store.write(owner, &changes).await.is_ok();
+        debug!(%owner, topics_count = topics.len(), removed, "met what a dead node left");
     }
 }
 
@@ -285,19 +282,21 @@ impl OccupancyTask {
                 _ = ticks.tick() => shared.levels().tick(),
                 changed = self.view.changed() => if changed.is_err() { return },
             }
-            self.write().await;
-            shared.answered.notify_waiters();
-            if shared.levels().is_due() {
-                shared.changed.notify_one();
+            if self.write().await {
+                shared.answered.notify_waiters();
+                if shared.levels().is_due() {
+                    shared.changed.notify_one();
+                }
             }
         }
     }
 
-    /// Writes one batch of what is due.
-    async fn write(&mut self) {
+    /// Writes one batch of what is due. Returns whether there was one: before the node has an
+    /// incarnation nothing is written, and the loop must not turn until it has.
+    async fn write(&mut self) -> bool {
         let owner = self.view.borrow_and_update().me.clone();
         if owner.incarnation == 0 {
-            return;
+            return false;
         }
         if self.written_as.as_ref() != Some(&owner) {
             self.shared.levels().start_over();
@@ -305,7 +304,7 @@ impl OccupancyTask {
         }
         let changes = self.shared.levels().take(CHANGES_PER_BATCH_MAX);
         if changes.is_empty() {
-            return;
+            return false;
         }
         let failures = self.store.write(&owner, &changes).await.err();
         match (&failures, self.away) {
@@ -325,5 +324,6 @@ impl OccupancyTask {
                 levels.wrote(change);
             }
         }
+        true
     }
 }

@@ -10,7 +10,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use fred::types::FromValue;
+use fred::types::{FromValue, Value};
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 
 use super::levels::{Change, ChangeKind};
@@ -61,29 +62,21 @@ impl OccupancyStore {
     ) -> Result<(), WriteFailures> {
         let mut failures = WriteFailures::default();
         let appearing = |change: &&Change| matches!(change.kind, ChangeKind::Appear(_));
-        let appearing = changes.iter().filter(appearing).map(|c| &c.topic);
-        self.change_index("SADD", owner, appearing, &mut failures)
-            .await;
+        let appearing = changes.iter().filter(appearing);
+        let calls = self.index_calls("SADD", owner, appearing);
+        failures.run(calls).await;
 
-        let indexed: Vec<_> = changes
-            .iter()
-            .filter(|change| !failures.topics.contains(&change.topic))
-            .collect();
-        let answers: Vec<_> = stream::iter(indexed)
-            .map(|change| async move { (change, self.change_count(owner, change).await) })
-            .buffer_unordered(CALLS_IN_FLIGHT_MAX)
-            .collect()
-            .await;
-        let mut vanished = Vec::new();
-        for (change, answer) in answers {
-            match answer {
-                Err(error) => failures.note(std::iter::once(&change.topic), error),
-                Ok(()) if change.kind == ChangeKind::Vanish => vanished.push(&change.topic),
-                Ok(()) => {}
-            }
-        }
-        self.change_index("SREM", owner, vanished.into_iter(), &mut failures)
-            .await;
+        let indexed = changes.iter().filter(|change| !failures.has(change));
+        let calls = indexed.map(|change| self.count_call(owner, change));
+        let calls = calls.collect();
+        failures.run(calls).await;
+
+        let vanished = |change: &&Change| change.kind == ChangeKind::Vanish;
+        let vanished = changes.iter().filter(vanished);
+        let vanished = vanished.filter(|change| !failures.has(change));
+        let calls = self.index_calls("SREM", owner, vanished);
+        failures.run(calls).await;
+
         match failures.cause {
             None => Ok(()),
             Some(_) => Err(failures),
@@ -115,52 +108,47 @@ impl OccupancyStore {
             .collect())
     }
 
-    async fn change_count(&self, owner: &Owner, change: &Change) -> Result<(), RedisError> {
-        let key = self.keys.occupancy(&change.topic);
-        let owner = owner.to_string().into_bytes();
-        match change.kind {
+    fn count_call(&self, owner: &Owner, change: &Change) -> Call {
+        let key = self.keys.occupancy(&change.topic).into();
+        let owner = owner.to_string().into();
+        let answer = match change.kind {
             ChangeKind::Appear(n) | ChangeKind::Count(n) => {
-                let args = [owner, n.to_string().into_bytes()];
-                self.link.command("HSET", &key, &args).await?
+                let args = vec![key, owner, n.to_string().into()];
+                self.link.submit("HSET", args)
             }
-            ChangeKind::Vanish => self.link.command("HDEL", &key, &[owner]).await?,
+            ChangeKind::Vanish => self.link.submit("HDEL", vec![key, owner]),
         };
-        Ok(())
+        Call {
+            topics: vec![change.topic.clone()],
+            answer,
+        }
     }
 
-    /// Adds or removes index entries, grouped by partition.
-    async fn change_index<'a>(
+    /// Calls that add or remove index entries, grouped by partition.
+    fn index_calls<'a>(
         &self,
         command: &'static str,
         owner: &Owner,
-        topics: impl Iterator<Item = &'a Topic>,
-        failures: &mut WriteFailures,
-    ) {
+        changes: impl Iterator<Item = &'a Change>,
+    ) -> Vec<Call> {
         let mut by_partition: BTreeMap<u32, Vec<&Topic>> = BTreeMap::new();
-        for topic in topics {
+        for Change { topic, .. } in changes {
             let partition = topic.partition(self.partitions_count);
             by_partition.entry(partition).or_default().push(topic);
         }
-        let calls = by_partition.iter().flat_map(|(partition, topics)| {
-            topics
-                .chunks(ENTRIES_PER_CALL_MAX)
-                .map(|topics| (*partition, topics))
-        });
-        let answers: Vec<_> = stream::iter(calls)
-            .map(|(partition, topics)| async move {
-                let key = self.keys.node_presence(partition);
-                let entry = |topic: &&Topic| format!("{owner} {}", topic.qualified()).into_bytes();
-                let args: Vec<_> = topics.iter().map(entry).collect();
-                (topics, self.link.command(command, &key, &args).await)
-            })
-            .buffer_unordered(CALLS_IN_FLIGHT_MAX)
-            .collect()
-            .await;
-        for (topics, answer) in answers {
-            if let Err(error) = answer {
-                failures.note(topics.iter().copied(), error);
+        let mut calls = Vec::new();
+        for (partition, topics) in by_partition {
+            for topics in topics.chunks(ENTRIES_PER_CALL_MAX) {
+                let entry = |topic: &&Topic| format!("{owner} {}", topic.qualified()).into();
+                let mut args = vec![self.keys.node_presence(partition).into()];
+                args.extend(topics.iter().map(entry));
+                calls.push(Call {
+                    topics: topics.iter().copied().cloned().collect(),
+                    answer: self.link.submit(command, args),
+                });
             }
         }
+        calls
     }
 
     async fn ask<T: FromValue>(
@@ -174,6 +162,12 @@ impl OccupancyStore {
     }
 }
 
+/// One command and the topics that depend on it.
+struct Call {
+    topics: Vec<Topic>,
+    answer: BoxFuture<'static, Result<Value, RedisError>>,
+}
+
 /// What of a batch may not stand in Redis.
 #[derive(Debug, Default)]
 pub(super) struct WriteFailures {
@@ -184,8 +178,20 @@ pub(super) struct WriteFailures {
 }
 
 impl WriteFailures {
-    fn note<'a>(&mut self, topics: impl Iterator<Item = &'a Topic>, cause: RedisError) {
-        self.topics.extend(topics.cloned());
-        self.cause.get_or_insert(cause);
+    /// Makes the calls, so many at a time, and notes which failed.
+    async fn run(&mut self, calls: Vec<Call>) {
+        let mut answers = stream::iter(calls)
+            .map(|call| async { (call.topics, call.answer.await) })
+            .buffer_unordered(CALLS_IN_FLIGHT_MAX);
+        while let Some((topics, answer)) = answers.next().await {
+            if let Err(error) = answer {
+                self.topics.extend(topics);
+                self.cause.get_or_insert(error);
+            }
+        }
+    }
+
+    fn has(&self, change: &Change) -> bool {
+        self.topics.contains(&change.topic)
     }
 }

@@ -137,7 +137,15 @@ impl Levels {
         self.urgent = self.wanted.keys().map(|(_, topic)| topic.clone()).collect();
     }
 
-    /// Whether everything stands in Redis as it is.
+    /// Nothing is written from now on; counts are still taken.
+    pub(super) fn stop(&mut self) {
+        self.writes = false;
+        self.written.clear();
+        self.urgent.clear();
+        self.later.clear();
+    }
+
+    /// Whether everything stands in Redis as it is, or is not written at all.
     pub(super) fn is_settled(&self) -> bool {
         self.urgent.is_empty() && self.later.is_empty() && self.taken_count == 0
     }
@@ -291,6 +299,15 @@ mod tests {
         levels.start_over();
         assert_eq!(write_all(&mut levels), [ChangeKind::Appear(1)]);
         assert!(levels.is_settled());
+    }
+
+    #[test]
+    fn what_is_not_written_any_more_is_settled_and_still_counted() {
+        let mut levels = levels(&[("a", 1)]);
+        levels.stop();
+        levels.set(topic("a"), 2);
+        assert!(levels.is_settled() && !levels.is_due());
+        assert_eq!(levels.sessions(&topic("a")), 2);
     }
 
     #[test]

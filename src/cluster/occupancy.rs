@@ -60,8 +60,8 @@ struct Shared {
     levels: Mutex<Levels>,
     /// Something may be due.
     changed: Notify,
-    /// A batch was answered.
-    answered: Notify,
+    /// Nothing waits to be written any more.
+    settled: Notify,
 }
 
 impl Shared {
@@ -112,7 +112,7 @@ impl Occupancy {
             shared: Arc::new(Shared {
                 levels: Mutex::new(Levels::new(partitions_count, store.is_some())),
                 changed: Notify::new(),
-                answered: Notify::new(),
+                settled: Notify::new(),
             }),
             store,
             view,
@@ -125,25 +125,29 @@ impl Occupancy {
         if topic.kind() == TopicKind::Presence {
             return;
         }
-        let due = {
+        let (due, settled) = {
             let mut levels = self.shared.levels();
             levels.set(topic, sessions);
-            levels.is_due()
+            (levels.is_due(), levels.is_settled())
         };
         if due {
             self.shared.changed.notify_one();
         }
+        if settled {
+            self.shared.settled.notify_waiters();
+        }
     }
 
-    /// Waits until everything stands in Redis as it is; at once without one. For the end of a
-    /// node, under the caller's deadline, after all sessions are gone. Cancel-safe.
+    /// Waits until everything stands in Redis as it is, or nothing is written any more because
+    /// the membership ended; at once without Redis. For the end of a node, before its lease is
+    /// given back and after all sessions are gone, under the caller's deadline. Cancel-safe.
     pub async fn settled(&self) {
         loop {
-            let answered = self.shared.answered.notified();
+            let settled = self.shared.settled.notified();
             if self.shared.levels().is_settled() {
                 return;
             }
-            answered.await;
+            settled.await;
         }
     }
 
@@ -280,24 +284,34 @@ impl OccupancyTask {
             tokio::select! {
                 () = shared.changed.notified() => {}
                 _ = ticks.tick() => shared.levels().tick(),
-                changed = self.view.changed() => if changed.is_err() { return },
+                changed = self.view.changed() => if changed.is_err() { break },
             }
-            if self.write().await {
-                shared.answered.notify_waiters();
-                if shared.levels().is_due() {
-                    shared.changed.notify_one();
-                }
+            if !self.write().await {
+                continue;
+            }
+            let (due, settled) = {
+                let levels = shared.levels();
+                (levels.is_due(), levels.is_settled())
+            };
+            if due {
+                shared.changed.notify_one();
+            }
+            if settled {
+                shared.settled.notify_waiters();
             }
         }
+        shared.levels().stop();
+        shared.settled.notify_waiters();
     }
 
-    /// Writes one batch of what is due. Returns whether there was one: before the node has an
-    /// incarnation nothing is written, and the loop must not turn until it has.
+    /// Writes one batch of what is due. Returns whether there was one. Without a fresh view
+    /// nothing is written: the node has no incarnation yet, or will probably get a new one.
     async fn write(&mut self) -> bool {
-        let owner = self.view.borrow_and_update().me.clone();
-        if owner.incarnation == 0 {
+        let view = Arc::clone(&self.view.borrow_and_update());
+        if !view.fresh {
             return false;
         }
+        let owner = view.me.clone();
         if self.written_as.as_ref() != Some(&owner) {
             self.shared.levels().start_over();
             self.written_as = Some(owner.clone());

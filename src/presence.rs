@@ -115,7 +115,10 @@ impl Presence {
     async fn remove_abandoned(&self, topic: &Topic, view: &View, dead: Vec<MemberEntry>) {
         for entry in dead.iter().filter(|e| view.is_abandoned(&e.owner)) {
             // Another reader tries again.
-            let _ = self.broker.leave(topic, entry.member.session, &entry.owner, true).await;
+            let _ = self
+                .broker
+                .leave(topic, entry.member.session, &entry.owner, true)
+                .await;
         }
     }
 
@@ -148,10 +151,19 @@ impl Presence {
     pub async fn settle(&self, deadline: Duration) {
         let me = self.view.borrow().me.clone();
         let keys: Vec<_> = self.members().drain().map(|(key, _)| key).collect();
-        let open = self.leaving.take().into_iter().filter(|(_, wanted)| *wanted);
+        let open = self
+            .leaving
+            .take()
+            .into_iter()
+            .filter(|(_, wanted)| *wanted);
         let all = async {
             for (topic, session) in keys.into_iter().chain(open.map(|(key, _)| key)) {
-                if self.broker.leave(&topic, session, &me, false).await.is_err() {
+                if self
+                    .broker
+                    .leave(&topic, session, &me, false)
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -168,7 +180,11 @@ impl Presence {
     }
 
     async fn enter_again(&self, me: &Owner) {
-        let members: Vec<_> = self.members().iter().map(|(k, m)| (k.0.clone(), m.clone())).collect();
+        let members: Vec<_> = self
+            .members()
+            .iter()
+            .map(|(k, m)| (k.0.clone(), m.clone()))
+            .collect();
         for (topic, member) in members {
             while self.broker.enter(&topic, &member, me).await.is_err() {
                 tokio::time::sleep(RETRY).await;

@@ -86,7 +86,10 @@ impl View {
     #[must_use]
     pub fn home(&self, topic: &Topic) -> Home {
         // The ring is never empty, because it contains this node.
-        let id = self.ring.home(topic).unwrap_or(&self.me.node);
+        self.address(self.ring.home(topic).unwrap_or(&self.me.node))
+    }
+
+    fn address(&self, id: &NodeId) -> Home {
         Home {
             node: id.to_string(),
             url: self.node(id).and_then(|node| node.details.url.clone()),
@@ -98,6 +101,12 @@ impl View {
     pub fn node(&self, id: &NodeId) -> Option<&NodeInfo> {
         let found = self.nodes.binary_search_by(|node| node.owner.node.cmp(id));
         found.ok().map(|at| &self.nodes[at])
+    }
+
+    /// This node, as an address: the home of those who have none of their own.
+    #[must_use]
+    pub fn here(&self) -> Home {
+        self.address(&self.me.node)
     }
 
     /// Whether this life of that node has a lease.

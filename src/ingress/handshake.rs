@@ -75,7 +75,13 @@ impl Open {
             app_pings: self.app_pings,
         };
         let services = door.services.clone();
-        session::run(services, door.worker.clone(), door.scratch.clone(), accepted).await;
+        session::run(
+            services,
+            door.worker.clone(),
+            door.scratch.clone(),
+            accepted,
+        )
+        .await;
     }
 }
 
@@ -97,7 +103,10 @@ pub fn service(
             HeaderValue::from_static("no-store"),
         ))
         // A request may not hold its connection's place for longer than its head may take.
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, timeout))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            timeout,
+        ))
         .service_fn(move |request: Request<hyper::body::Incoming>| {
             let response = answer(&door, &opened, &request);
             async move { Ok(response) }
@@ -106,22 +115,37 @@ pub fn service(
 
 fn answer<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Body> {
     let has_body = request.headers().contains_key(header::TRANSFER_ENCODING)
-        || request.headers().get(header::CONTENT_LENGTH).is_some_and(|l| l != "0");
+        || request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|l| l != "0");
     if has_body || request.headers().get_all(header::HOST).iter().count() != 1 {
         door.counters().refused_request.add_owned(1);
-        let mut response = refuse(400, ErrorCode::BadRequest, "one Host and no body are expected");
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let mut response = refuse(
+            400,
+            ErrorCode::BadRequest,
+            "one Host and no body are expected",
+        );
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
     let path = request.uri().path();
     let known = ["/v1/connect", "/v1/route", "/health/live", "/health/ready"];
     let is_page = path == "/" && door.services.config.server.dev;
     if !known.contains(&path) && !is_page {
-        return refuse(404, ErrorCode::NotFound, "no such path on the public listener");
+        return refuse(
+            404,
+            ErrorCode::NotFound,
+            "no such path on the public listener",
+        );
     }
     if request.method() != Method::GET {
         let mut response = refuse(405, ErrorCode::BadRequest, "only GET is answered here");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
     match path {
@@ -144,21 +168,32 @@ fn page() -> Response<Body> {
 fn ready(door: &Door) -> Response<Body> {
     let ready = !door.is_leaving() && door.broker_is_up();
     let status = if ready { "ready" } else { "not ready" };
-    json(if ready { 200 } else { 503 }, &serde_json::json!({ "status": status }))
+    json(
+        if ready { 200 } else { 503 },
+        &serde_json::json!({ "status": status }),
+    )
 }
 
 /// Where the caller's own user has its home.
 fn route<B>(door: &Door, request: &Request<B>) -> Response<Body> {
     let query = Query::of(request);
     match identify(door, request, &query) {
-        Ok((Identity { user: Some(user), .. }, None)) => {
+        Ok((
+            Identity {
+                user: Some(user), ..
+            },
+            None,
+        )) => {
             let topic = Topic::inbox(&door.services.app, &user);
             let view = door.services.view.borrow().clone();
             let home = view.home(&topic);
             let partition = topic.partition(door.services.config.redis.partitions);
-            json(200, &serde_json::json!({
-                "node": home.node, "url": home.url, "partition": partition,
-            }))
+            json(
+                200,
+                &serde_json::json!({
+                    "node": home.node, "url": home.url, "partition": partition,
+                }),
+            )
         }
         _ => refuse(401, ErrorCode::Unauthorized, "a valid token is needed"),
     }
@@ -194,7 +229,12 @@ fn open<B>(
     let accept = accept_key(request).inspect_err(|_| counters.refused_request.add_owned(1))?;
     if !origin_allowed(door, request.headers()) {
         counters.refused_origin.add_owned(1);
-        return Err(refuse(403, ErrorCode::Forbidden, "this Origin is not on the allow-list").into());
+        return Err(refuse(
+            403,
+            ErrorCode::Forbidden,
+            "this Origin is not on the allow-list",
+        )
+        .into());
     }
     if door.is_leaving() {
         counters.refused_draining.add_owned(1);
@@ -208,8 +248,8 @@ fn open<B>(
         counters.refused_capacity.add_owned(1);
         return Err(busy("this node is full; connect again").into());
     };
-    let (wire, protocol) = subprotocol(request.headers())
-        .inspect_err(|_| counters.refused_request.add_owned(1))?;
+    let (wire, protocol) =
+        subprotocol(request.headers()).inspect_err(|_| counters.refused_request.add_owned(1))?;
     let query = Query::of(request);
     let (identity, refused) = identify(door, request, &query)
         .inspect_err(|_| counters.refused_unauthorized.add_owned(1))?;
@@ -240,10 +280,15 @@ fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
         response.headers_mut().insert(header::UPGRADE, upgrade);
         return Err(response.into());
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|v| v != "13")
+    {
         let mut response = refuse(426, ErrorCode::BadRequest, "WebSocket version 13 is spoken");
         let version = HeaderValue::from_static("13");
-        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_VERSION, version);
         return Err(response.into());
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
@@ -251,7 +296,10 @@ fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
         return Err(bad("exactly one Sec-WebSocket-Key is expected"));
     };
     if BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
-        let digest = Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize();
+        let digest = Sha1::new()
+            .chain_update(key)
+            .chain_update(ACCEPT_GUID)
+            .finalize();
         let accept = HeaderValue::try_from(BASE64.encode(digest));
         return accept.map_err(|_| bad("the key cannot be answered"));
     }
@@ -273,11 +321,16 @@ fn origin_allowed(door: &Door, headers: &HeaderMap) -> bool {
     let auth = &door.services.config.auth;
     let mut origins = headers.get_all(header::ORIGIN).iter();
     match (origins.next(), origins.next()) {
-        (None, _) => auth.cookie.as_ref().is_none_or(|name| cookie(headers, name).is_none()),
+        (None, _) => auth
+            .cookie
+            .as_ref()
+            .is_none_or(|name| cookie(headers, name).is_none()),
         (Some(_), Some(_)) => false,
         (Some(origin), None) => {
             auth.origins.is_empty()
-                || origin.to_str().is_ok_and(|o| auth.origins.iter().any(|a| a == o))
+                || origin
+                    .to_str()
+                    .is_ok_and(|o| auth.origins.iter().any(|a| a == o))
         }
     }
 }
@@ -317,7 +370,9 @@ fn identify<B>(
     let verify = |token: &str| services.verifier.session(token, SystemTime::now());
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
         let token = value.to_str().ok().and_then(|v| v.strip_prefix("Bearer "));
-        let claims = token.ok_or(None).and_then(|t| verify(t.trim()).map_err(Some));
+        let claims = token
+            .ok_or(None)
+            .and_then(|t| verify(t.trim()).map_err(Some));
         return match claims {
             Ok(claims) => Ok((identity(claims), None)),
             Err(error) => {
@@ -344,7 +399,13 @@ fn identify<B>(
             let text = format!("`user` is not allowed: {error}");
             Refused::from(refuse(400, ErrorCode::BadRequest, &text))
         })?;
-        return Ok((Identity { user: Some(user), claims: None }, None));
+        return Ok((
+            Identity {
+                user: Some(user),
+                claims: None,
+            },
+            None,
+        ));
     }
     Ok((Identity::default(), None))
 }
@@ -402,7 +463,10 @@ fn busy(text: &str) -> Response<Body> {
 }
 
 fn refuse(status: u16, code: ErrorCode, message: &str) -> Response<Body> {
-    json(status, &serde_json::json!({ "error": { "code": code, "message": message } }))
+    json(
+        status,
+        &serde_json::json!({ "error": { "code": code, "message": message } }),
+    )
 }
 
 fn json(status: u16, body: &serde_json::Value) -> Response<Body> {

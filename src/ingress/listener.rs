@@ -120,7 +120,9 @@ async fn serve(door: Rc<Door>, stream: TcpStream) {
         .half_close(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     // Errors here are the peer's: hyper has answered what could be answered.
-    let Ok(parts) = without_shutdown(connection).await else { return };
+    let Ok(parts) = without_shutdown(connection).await else {
+        return;
+    };
     if let Some(open) = opened.take() {
         let stream = parts.io.into_inner();
         open.run(stream, parts.read_buf, &door).await;

@@ -86,6 +86,12 @@ pub fn close(code: u16, text: &str) -> Bytes {
     control(Opcode::Close, &[&code, &text.as_bytes()[..end]].concat())
 }
 
+/// A close frame without a code, which answers one without a code.
+#[must_use]
+pub fn close_empty() -> Bytes {
+    control(Opcode::Close, &[])
+}
+
 fn control(opcode: Opcode, payload: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(2 + payload.len());
     let mut header = [0; HEADER_BYTES_MAX];

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::broker::{Acked, Body, HistoryPage, InboxSummary};
 use crate::protocol::error::WireError;
-use crate::protocol::event::{
-    Error, ErrorBody, Event, GapReason, InboxState, Ok, Resumed, Welcome,
-};
+use crate::protocol::event::{ErrorBody, Event, GapReason, InboxState, Ok, Resumed, Welcome};
 use crate::protocol::ids::{Position, Topic};
 use crate::worker::outgoing::message;
 
@@ -78,12 +76,7 @@ impl Session {
         }
     }
 
-    fn subscribed(
-        &mut self,
-        id: Option<u64>,
-        topic: Topic,
-        result: Result<Subscribed, WireError>,
-    ) {
+    fn subscribed(&mut self, id: Option<u64>, topic: Topic, result: Result<Subscribed, WireError>) {
         // The client may have left while the answer was on its way.
         if !self.machine.has_joined(&topic) {
             let error = WireError::new(
@@ -101,7 +94,9 @@ impl Session {
             Result::Ok(subscribed) => {
                 let count = subscribed.count;
                 if count.is_some() {
-                    self.desk.worker.begin_live(self.desk.key, &topic.presence());
+                    self.desk
+                        .worker
+                        .begin_live(self.desk.key, &topic.presence());
                 }
                 self.begin(&topic, subscribed.start, |session, begun| {
                     session.ok(Ok {
@@ -124,13 +119,21 @@ impl Session {
         match start {
             Start::Live => {
                 let position = worker.begin_live(key, topic).unwrap_or_default();
-                let begun = Begun { recovered: None, gap: None, position };
+                let begun = Begun {
+                    recovered: None,
+                    gap: None,
+                    position,
+                };
                 tell(self, begun);
             }
             Start::Compare(since) => {
                 let position = worker.begin_live(key, topic).unwrap_or_default();
                 let gap = compare(since, position);
-                let begun = Begun { recovered: Some(gap.is_none()), gap, position };
+                let begun = Begun {
+                    recovered: Some(gap.is_none()),
+                    gap,
+                    position,
+                };
                 tell(self, begun);
             }
             Start::Page(page) => {
@@ -174,7 +177,7 @@ impl Session {
         let inbox_topic = self.machine.inbox();
         let home = match &inbox_topic {
             Some(inbox) => view.home(inbox),
-            None => view.my_address(),
+            None => view.here(),
         };
         let identity = self.machine.identity();
         let welcome = Welcome {
@@ -183,11 +186,16 @@ impl Session {
             user: identity.user.as_ref().map(|u| u.as_str().to_owned()),
             node: view.me.node.as_str().to_owned(),
             home,
-            ping_ms: services.config.session.ping.map_or(0, |p| {
-                u64::try_from(p.as_millis()).unwrap_or(u64::MAX)
-            }),
+            ping_ms: services
+                .config
+                .session
+                .ping
+                .map_or(0, |p| u64::try_from(p.as_millis()).unwrap_or(u64::MAX)),
             expires: identity.claims.as_ref().map(|c| c.expires),
-            inbox: opened.inbox.as_ref().map(|(topic, summary, _)| inbox_state(topic, summary)),
+            inbox: opened
+                .inbox
+                .as_ref()
+                .map(|(topic, summary, _)| inbox_state(topic, summary)),
             topics: (!topics.is_empty()).then_some(topics),
         };
         self.machine.opened();

@@ -92,7 +92,11 @@ impl Machine {
         if self.drain.is_some_and(|plan| past(plan.close_at)) {
             return Some(CloseReason::Draining);
         }
-        let silence = if session.ping.is_some() { session.pong } else { session.idle };
+        let silence = if session.ping.is_some() {
+            session.pong
+        } else {
+            session.idle
+        };
         if past(self.seen_at + silence) {
             return Some(match session.ping {
                 Some(_) => CloseReason::PingTimeout,
@@ -105,7 +109,10 @@ impl Machine {
                 _ => CloseReason::Internal,
             });
         }
-        if self.unread_since.is_some_and(|since| past(since + session.replies_timeout)) {
+        if self
+            .unread_since
+            .is_some_and(|since| past(since + session.replies_timeout))
+        {
             return Some(CloseReason::SlowConsumer);
         }
         let claims = self.identity.claims.as_ref()?;
@@ -116,7 +123,11 @@ impl Machine {
     #[must_use]
     pub fn next_due(&self, now: Now) -> Instant {
         let session = &self.config.session;
-        let silence = if session.ping.is_some() { session.pong } else { session.idle };
+        let silence = if session.ping.is_some() {
+            session.pong
+        } else {
+            session.idle
+        };
         let mut next = self.seen_at + silence;
         if let Some(every) = session.ping {
             next = next.min(self.pinged_at + every);
@@ -143,11 +154,15 @@ impl Machine {
     }
 
     fn expiring_at_ms(&self, expires: u64) -> u64 {
-        expires.saturating_mul(1_000).saturating_sub(millis(self.config.auth.expiring))
+        expires
+            .saturating_mul(1_000)
+            .saturating_sub(millis(self.config.auth.expiring))
     }
 
     fn expired_at_ms(&self, expires: u64) -> u64 {
-        expires.saturating_mul(1_000).saturating_add(millis(self.config.auth.expired_grace))
+        expires
+            .saturating_mul(1_000)
+            .saturating_add(millis(self.config.auth.expired_grace))
     }
 }
 

@@ -19,7 +19,10 @@ impl Session {
             Request::Subscribe(topic, subscribe) => self.subscribe(id, topic, subscribe),
             Request::Unsubscribe(topic, presence) => {
                 self.unjoin(&topic, presence);
-                self.ok(Ok { id, ..Ok::default() });
+                self.ok(Ok {
+                    id,
+                    ..Ok::default()
+                });
             }
             Request::Publish(topic, publish) => self.publish(id, topic, *publish, now),
             Request::Ack(inbox, position) => self.work(desk.ack(id, inbox, position)),
@@ -42,10 +45,17 @@ impl Session {
                         message: "the new token does not permit this topic".into(),
                     });
                 }
-                self.ok(Ok { id, expires: Some(expires), ..Ok::default() });
+                self.ok(Ok {
+                    id,
+                    expires: Some(expires),
+                    ..Ok::default()
+                });
                 self.schedule(now);
             }
-            Request::Ping => self.ok(Ok { id, ..Ok::default() }),
+            Request::Ping => self.ok(Ok {
+                id,
+                ..Ok::default()
+            }),
         }
     }
 
@@ -141,7 +151,12 @@ impl Session {
     fn publish(&mut self, id: Option<u64>, topic: Topic, publish: Publish, now: Now) {
         let config = &self.desk.services.config;
         let namespace = config.namespace(&topic);
-        let user = self.machine.identity().user.as_ref().map(|u| u.as_str().to_owned());
+        let user = self
+            .machine
+            .identity()
+            .user
+            .as_ref()
+            .map(|u| u.as_str().to_owned());
         let publisher = match &user {
             Some(user) => format!("u:{user}"),
             None => format!("s:{}", self.desk.session),
@@ -149,9 +164,12 @@ impl Session {
         let remembered_ms = u64::try_from(config.session.idempotency.as_millis());
         let request = PublishRequest {
             retention: namespace.retention(),
-            idempotency: publish
-                .idempotency_key
-                .map(|key| (format!("{publisher}:{key}"), remembered_ms.unwrap_or(u64::MAX))),
+            idempotency: publish.idempotency_key.map(|key| {
+                (
+                    format!("{publisher}:{key}"),
+                    remembered_ms.unwrap_or(u64::MAX),
+                )
+            }),
             publication: Publication {
                 data: publish.data,
                 user,

@@ -79,7 +79,10 @@ impl Session {
         let (worker, key) = (self.desk.worker.clone(), self.desk.key);
         worker.flush(key);
         while !worker.is_flushed(key) {
-            if poll_fn(|cx| self.stream.poll_write_ready(cx)).await.is_err() {
+            if poll_fn(|cx| self.stream.poll_write_ready(cx))
+                .await
+                .is_err()
+            {
                 return;
             }
             worker.flush(key);
@@ -87,7 +90,10 @@ impl Session {
                 return;
             }
         }
-        if socket2::SockRef::from(&*self.stream).shutdown(Shutdown::Write).is_err() {
+        if socket2::SockRef::from(&*self.stream)
+            .shutdown(Shutdown::Write)
+            .is_err()
+        {
             return;
         }
         loop {

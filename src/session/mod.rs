@@ -31,7 +31,6 @@ use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Error, Event};
 use crate::protocol::frame;
 use crate::protocol::ids::{App, SessionId, Topic};
-use crate::worker::hub::SessionKey;
 use crate::worker::outbox::{Bound, Kind};
 use crate::worker::{Notices, Worker, wheel};
 
@@ -51,7 +50,6 @@ use state::{Identity, Machine, Now, refused_token};
 use work::{Desk, Done};
 
 /// The node's parts that sessions use.
-#[derive(Debug)]
 pub struct Services {
     /// The configuration.
     pub config: Arc<Config>,
@@ -67,6 +65,14 @@ pub struct Services {
     pub presence: Arc<Presence>,
     /// Counts per topic.
     pub registry: Registry,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services")
+            .field("app", &self.app)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A socket that has become a WebSocket.
@@ -122,7 +128,12 @@ pub type Scratch = Rc<std::cell::RefCell<Vec<u8>>>;
 pub const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// Runs one session to its end.
-pub async fn run(services: Arc<Services>, worker: Rc<Worker>, scratch: Scratch, accepted: Accepted) {
+pub async fn run(
+    services: Arc<Services>,
+    worker: Rc<Worker>,
+    scratch: Scratch,
+    accepted: Accepted,
+) {
     let now = Now::read();
     let id = SessionId::random();
     let stream = Rc::new(accepted.stream);
@@ -141,7 +152,12 @@ pub async fn run(services: Arc<Services>, worker: Rc<Worker>, scratch: Scratch, 
         fragments_max: config.session.fragments_max,
     };
     let mut session = Session {
-        desk: Desk { services, worker, key, session: id },
+        desk: Desk {
+            services,
+            worker,
+            key,
+            session: id,
+        },
         wire: accepted.wire,
         machine,
         socket: Socket::new(Rc::clone(&stream), accepted.early, limits),
@@ -206,7 +222,9 @@ impl Session {
     /// A client that asks faster than it is answered, or than it reads the answers, waits.
     fn may_read(&self) -> bool {
         let config = &self.desk.services.config.session;
-        self.busy.as_ref().is_none_or(|b| b.len() < config.commands_in_flight_max)
+        self.busy
+            .as_ref()
+            .is_none_or(|b| b.len() < config.commands_in_flight_max)
             && !self.has_unread_replies()
     }
 
@@ -272,7 +290,10 @@ impl Session {
     /// Asks the worker's wheel for the next deadline, unless it will look before that anyway.
     fn schedule(&mut self, now: Now) {
         let next = self.machine.next_due(now).min(now.instant + wheel::HORIZON);
-        if self.scheduled.is_none_or(|at| at <= now.instant || next < at) {
+        if self
+            .scheduled
+            .is_none_or(|at| at <= now.instant || next < at)
+        {
             self.scheduled = Some(next);
             self.desk.worker.schedule(self.desk.key, next);
         }
@@ -312,7 +333,13 @@ impl Session {
                     crate::protocol::error::ErrorCode::UnknownCommand
                 );
                 let end = unreadable.then(|| self.machine.malformed()).flatten();
-                self.refuse(malformed.id, state::Refusal { error: malformed.error, end });
+                self.refuse(
+                    malformed.id,
+                    state::Refusal {
+                        error: malformed.error,
+                        end,
+                    },
+                );
             }
             Ok(envelope) => match self.machine.command(envelope.command, now) {
                 Ok(request) => self.carry_out(envelope.id, request, now),
@@ -323,7 +350,12 @@ impl Session {
 
     /// Answers with an error, and ends where the refusal says so.
     fn refuse(&mut self, id: Option<u64>, refusal: state::Refusal) {
-        self.desk.worker.metrics().counters.command_errors.add_owned(1);
+        self.desk
+            .worker
+            .metrics()
+            .counters
+            .command_errors
+            .add_owned(1);
         self.reply(&Error::answer(id, refusal.error));
         if let Some(reason) = refusal.end {
             self.end(reason);

@@ -45,7 +45,9 @@ impl Registry {
     /// Counts a member out.
     pub fn leave(&self, topic: &Topic) {
         let mut counts = self.lock();
-        let Some(count) = counts.get_mut(topic) else { return };
+        let Some(count) = counts.get_mut(topic) else {
+            return;
+        };
         *count -= 1;
         self.occupancy.set(topic.clone(), *count);
         if *count == 0 {

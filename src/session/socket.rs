@@ -220,7 +220,9 @@ impl Socket {
         if !last {
             return Ok(None);
         }
-        let Some(whole) = self.partial.take() else { return Ok(None) };
+        let Some(whole) = self.partial.take() else {
+            return Ok(None);
+        };
         Ok(Some(if whole.text {
             Incoming::Text(whole.bytes)
         } else {
@@ -231,7 +233,9 @@ impl Socket {
 
 impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Socket").field("ahead", &self.ahead).finish_non_exhaustive()
+        f.debug_struct("Socket")
+            .field("ahead", &self.ahead)
+            .finish_non_exhaustive()
     }
 }
 
@@ -314,11 +318,7 @@ impl AsyncRead for Source {
 }
 
 impl AsyncWrite for Source {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        _: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 

@@ -38,7 +38,9 @@ impl Now {
     /// What the two clocks show.
     #[must_use]
     pub fn read() -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self {
             instant: Instant::now(),
             unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
@@ -119,7 +121,6 @@ pub enum Request {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Machine {
     pub(super) config: Arc<Config>,
     verifier: Arc<Verifier>,
@@ -251,7 +252,11 @@ impl Machine {
                 None => Err(WireError::forbidden("an anonymous session has no inbox")),
             },
             Command::History(history) => self.history(history),
-            Command::Presence { topic, after, limit } => self.presence(&topic, after, limit),
+            Command::Presence {
+                topic,
+                after,
+                limit,
+            } => self.presence(&topic, after, limit),
             Command::Refresh { token } => self.refresh(&token, now),
             Command::Ping => Ok(Request::Ping),
         };
@@ -267,8 +272,16 @@ impl Machine {
             });
         }
         if let Some(token) = connect.token.take() {
-            let claims = self.verifier.session(&token, now.wall()).map_err(refused_token)?;
-            if self.identity.user.as_ref().is_some_and(|u| *u != claims.user) {
+            let claims = self
+                .verifier
+                .session(&token, now.wall())
+                .map_err(refused_token)?;
+            if self
+                .identity
+                .user
+                .as_ref()
+                .is_some_and(|u| *u != claims.user)
+            {
                 let text = "the token belongs to another user than that of the handshake";
                 return Err(WireError::forbidden(text).into());
             }
@@ -301,7 +314,9 @@ impl Machine {
                 return Err(already_subscribed(topic));
             }
             TopicKind::Inbox | TopicKind::Presence => {
-                return Err(WireError::forbidden("another user's inbox cannot be joined"));
+                return Err(WireError::forbidden(
+                    "another user's inbox cannot be joined",
+                ));
             }
             TopicKind::Plain => {}
         }
@@ -311,11 +326,19 @@ impl Machine {
         if self.joined.len() >= self.config.session.topics_max {
             return Err(WireError::new(
                 ErrorCode::LimitExceeded,
-                format!("a session joins at most {} topics", self.config.session.topics_max),
+                format!(
+                    "a session joins at most {} topics",
+                    self.config.session.topics_max
+                ),
             ));
         }
         let namespace = self.config.namespace(topic);
-        self.allowed(Operation::Subscribe, namespace.subscribe, topic, topic_token)?;
+        self.allowed(
+            Operation::Subscribe,
+            namespace.subscribe,
+            topic,
+            topic_token,
+        )?;
         if presence {
             self.may_see_members(topic, namespace, topic_token)?;
         }
@@ -335,9 +358,14 @@ impl Machine {
 
     /// Checks a token for one topic. The same user, the same topic.
     fn topic_token(&self, token: &str, topic: &Topic, now: Now) -> Result<bool, WireError> {
-        let (claims, named) = self.verifier.topic(token, now.wall()).map_err(token_error)?;
+        let (claims, named) = self
+            .verifier
+            .topic(token, now.wall())
+            .map_err(token_error)?;
         if self.identity.user.as_ref() != Some(&claims.user) || named != topic.name() {
-            return Err(WireError::forbidden("the token is for another user or topic"));
+            return Err(WireError::forbidden(
+                "the token is for another user or topic",
+            ));
         }
         Ok(true)
     }
@@ -366,7 +394,10 @@ impl Machine {
             return Err(WireError::forbidden("`@` is published by the API only"));
         }
         let longest = self.config.session.key_bytes_max;
-        for (name, key) in [("key", &publish.key), ("idempotency_key", &publish.idempotency_key)] {
+        for (name, key) in [
+            ("key", &publish.key),
+            ("idempotency_key", &publish.idempotency_key),
+        ] {
             match key.as_ref().map(String::len) {
                 Some(0) => return Err(WireError::bad_request(format!("`{name}` is empty"))),
                 Some(n) if n > longest => {
@@ -376,7 +407,12 @@ impl Machine {
                 _ => {}
             }
         }
-        self.allowed(Operation::Publish, self.config.namespace(&topic).publish, &topic, false)?;
+        self.allowed(
+            Operation::Publish,
+            self.config.namespace(&topic).publish,
+            &topic,
+            false,
+        )?;
         Ok(Request::Publish(topic, Box::new(publish)))
     }
 
@@ -387,8 +423,16 @@ impl Machine {
                 return Err(WireError::forbidden("another user's inbox cannot be read"));
             }
         } else {
-            let token = self.joined.iter().any(|j| j.topic == topic && j.topic_token);
-            self.allowed(Operation::History, self.config.namespace(&topic).history, &topic, token)?;
+            let token = self
+                .joined
+                .iter()
+                .any(|j| j.topic == topic && j.topic_token);
+            self.allowed(
+                Operation::History,
+                self.config.namespace(&topic).history,
+                &topic,
+                token,
+            )?;
         }
         check_limit(history.limit, self.config.session.page_max)?;
         Ok(Request::History(topic, history))
@@ -402,16 +446,24 @@ impl Machine {
     ) -> Result<Request, WireError> {
         let topic = Topic::new(&self.app, name)?;
         if topic.kind() != TopicKind::Plain {
-            return Err(WireError::forbidden("inboxes and `@` have no members to show"));
+            return Err(WireError::forbidden(
+                "inboxes and `@` have no members to show",
+            ));
         }
-        let token = self.joined.iter().any(|j| j.topic == topic && j.topic_token);
+        let token = self
+            .joined
+            .iter()
+            .any(|j| j.topic == topic && j.topic_token);
         self.may_see_members(&topic, self.config.namespace(&topic), token)?;
         let limit = check_limit(limit, self.config.session.page_max)?;
         Ok(Request::Presence(topic, after, limit))
     }
 
     fn refresh(&mut self, token: &str, now: Now) -> Result<Request, WireError> {
-        let claims = self.verifier.session(token, now.wall()).map_err(token_error)?;
+        let claims = self
+            .verifier
+            .session(token, now.wall())
+            .map_err(token_error)?;
         if self.identity.user.as_ref() != Some(&claims.user) {
             return Err(WireError::forbidden("the token belongs to another user"));
         }
@@ -423,7 +475,8 @@ impl Machine {
             .iter()
             .filter(|j| {
                 let rule = self.config.namespace(&j.topic).subscribe;
-                self.allowed(Operation::Subscribe, rule, &j.topic, j.topic_token).is_err()
+                self.allowed(Operation::Subscribe, rule, &j.topic, j.topic_token)
+                    .is_err()
             })
             .map(|j| (j.topic.clone(), j.presence))
             .collect();
@@ -442,7 +495,12 @@ impl Machine {
         if !namespace.presence {
             return Err(WireError::forbidden("this namespace keeps no presence"));
         }
-        self.allowed(Operation::Presence, namespace.presence_allow, topic, topic_token)
+        self.allowed(
+            Operation::Presence,
+            namespace.presence_allow,
+            topic,
+            topic_token,
+        )
     }
 
     fn allowed(
@@ -469,26 +527,26 @@ impl Machine {
     }
 }
 
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine")
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a client is told of a bad token.
 #[must_use]
 pub fn token_error(error: TokenError) -> WireError {
-    let code = match error {
-        TokenError::Expired => ErrorCode::TokenExpired,
-        _ => ErrorCode::Unauthorized,
-    };
-    WireError::new(code, error.to_string())
+    WireError::new(error.code(), error.to_string())
 }
 
 /// A bad token at the door: the client is told, then the session ends.
 #[must_use]
 pub fn refused_token(error: TokenError) -> Refusal {
-    let end = match error {
-        TokenError::Expired => CloseReason::TokenExpired,
-        _ => CloseReason::Unauthorized,
-    };
     Refusal {
         error: token_error(error),
-        end: Some(end),
+        end: Some(error.close()),
     }
 }
 
@@ -504,6 +562,8 @@ fn check_limit(limit: Option<u32>, most: u32) -> Result<u32, WireError> {
     match limit {
         None => Ok(100.min(most)),
         Some(n) if (1..=most).contains(&n) => Ok(n),
-        Some(_) => Err(WireError::bad_request(format!("`limit` must be from 1 to {most}"))),
+        Some(_) => Err(WireError::bad_request(format!(
+            "`limit` must be from 1 to {most}"
+        ))),
     }
 }

@@ -135,9 +135,12 @@ impl Desk {
         let everyone = Topic::everyone(&self.services.app);
         let given = |topic: &Topic| {
             let mut positions = connect.positions.iter();
-            positions.find(|(name, _)| name == topic.name()).map(|(_, p)| *p)
+            positions
+                .find(|(name, _)| name == topic.name())
+                .map(|(_, p)| *p)
         };
-        self.joined(&everyone, self.retention(&everyone).entries_max > 0).await;
+        self.joined(&everyone, self.retention(&everyone).entries_max > 0)
+            .await;
         let inbox = match inbox {
             None => None,
             Some(inbox) => {
@@ -158,7 +161,10 @@ impl Desk {
                 Err(error) => Err(error),
                 Ok(topic) => {
                     let since = given(&topic);
-                    let request = Subscribe { since, ..Subscribe::default() };
+                    let request = Subscribe {
+                        since,
+                        ..Subscribe::default()
+                    };
                     let subscribed = self.start(&topic, &request).await;
                     subscribed.map(|s| (topic, s))
                 }
@@ -200,7 +206,10 @@ impl Desk {
             count = Some(entered.map_err(broker_error)?);
         }
         let subscribed = self.start(topic, subscribe).await?;
-        Ok(Subscribed { count, ..subscribed })
+        Ok(Subscribed {
+            count,
+            ..subscribed
+        })
     }
 
     async fn start(&self, topic: &Topic, subscribe: &Subscribe) -> Result<Subscribed, WireError> {
@@ -215,7 +224,10 @@ impl Desk {
         let start = match (subscribe.since, subscribe.rewind) {
             (Some(since), _) if !has_history => Start::Compare(since),
             (Some(since), _) => {
-                let page = self.broker().since(topic, since, retention, self.page()).await;
+                let page = self
+                    .broker()
+                    .since(topic, since, retention, self.page())
+                    .await;
                 Start::Page(page.map_err(broker_error)?)
             }
             (None, Some(count)) if has_history && count > 0 => {
@@ -242,7 +254,12 @@ impl Desk {
             bytes_max: self.services.config.session.page_bytes_max,
             reverse: true,
         };
-        let mut entries = self.broker().history(query).await.map_err(broker_error)?.entries;
+        let mut entries = self
+            .broker()
+            .history(query)
+            .await
+            .map_err(broker_error)?
+            .entries;
         entries.reverse();
         let (Some(oldest), Some(newest)) = (entries.first(), entries.last()) else {
             return Ok(Start::Live);
@@ -258,7 +275,10 @@ impl Desk {
     /// A page of a catch-up.
     pub async fn pull(self, topic: Topic, at: Position) -> Done {
         let retention = self.retention_of_any(&topic);
-        let page = self.broker().since(&topic, at, retention, self.page()).await;
+        let page = self
+            .broker()
+            .since(&topic, at, retention, self.page())
+            .await;
         Done::Page(topic, page.map_err(broker_error))
     }
 
@@ -284,7 +304,10 @@ impl Desk {
     /// `ack`.
     pub async fn ack(self, id: Option<u64>, inbox: Topic, position: Position) -> Done {
         let retention = self.retention(&inbox);
-        let acked = self.broker().ack(&inbox, position, self.session, retention).await;
+        let acked = self
+            .broker()
+            .ack(&inbox, position, self.session, retention)
+            .await;
         Done::Acked(id, acked.map_err(broker_error))
     }
 
@@ -329,7 +352,11 @@ pub fn broker_error(error: BrokerError) -> WireError {
              `idempotency_key`",
         ),
         BrokerError::Unexpected(text) => {
-            tracing::error!(event = "broker_unexpected", text, "the broker's answer makes no sense");
+            tracing::error!(
+                event = "broker_unexpected",
+                text,
+                "the broker's answer makes no sense"
+            );
             WireError::new(ErrorCode::Internal, "internal error")
         }
     };

@@ -123,7 +123,6 @@ instruments! {
         api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
         ready: "gauge" "fanfare_ready" "1 while the node is ready.",
-        control_ignored: "counter" "fanfare_control_ignored_total" "Control messages that this node did not understand.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node sees it.",
     }
 }

@@ -189,9 +189,6 @@ pub fn visible(entries: &[Entry], reader: SessionId, now_ms: u64) -> impl Iterat
         let Body::Publication(publication) = &entry.body else {
             return Some(entry);
         };
-        let ended = publication
-            .ttl_ms
-            .is_some_and(|ttl| publication.time_ms.saturating_add(ttl) <= now_ms);
         let superseded = publication.conflate
             && publication.key.is_some()
             && entries[at + 1..].iter().any(|newer| match &newer.body {
@@ -199,6 +196,6 @@ pub fn visible(entries: &[Entry], reader: SessionId, now_ms: u64) -> impl Iterat
                 Body::Presence(_) => false,
             });
         let own = publication.exclude == Some(reader);
-        (!ended && !superseded && !own).then_some(entry)
+        (!publication.has_ended(now_ms) && !superseded && !own).then_some(entry)
     })
 }

@@ -175,7 +175,10 @@ impl Worker {
         self.leave_all(key);
         let state = &mut *self.state.borrow_mut();
         state.sessions.remove(key);
-        self.metrics.counters.sessions.set(state.sessions.len() as u64);
+        self.metrics
+            .counters
+            .sessions
+            .set(state.sessions.len() as u64);
     }
 
     /// Ends all memberships of a session. Its outbox stays.

@@ -142,7 +142,8 @@ impl Outbox {
     /// Drops everything but a frame that is partly written. Returns how many messages went.
     pub fn drop_unsent(&mut self) -> u64 {
         let partly = self.frames.pop_front().filter(|_| self.head_written > 0);
-        let messages = |w: &[Waiting; 3]| w[Kind::Live as usize].messages + w[Kind::Replay as usize].messages;
+        let messages =
+            |w: &[Waiting; 3]| w[Kind::Live as usize].messages + w[Kind::Replay as usize].messages;
         let before = messages(&self.waiting);
         self.frames = VecDeque::new();
         self.waiting = [Waiting::default(); 3];

@@ -3,5 +3,6 @@
 
 pub mod broker;
 pub mod config;
+pub mod ingress;
 pub mod protocol;
 pub mod telemetry;

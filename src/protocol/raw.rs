@@ -113,6 +113,15 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// The value's JSON text; `None` for MessagePack.
+    #[must_use]
+    pub fn json(self) -> Option<&'a str> {
+        match self {
+            Self::Json(raw) => Some(raw.get()),
+            Self::MsgPack(..) => None,
+        }
+    }
+
     /// The MessagePack value or its head; `None` for JSON.
     fn value(self) -> Option<Value<'a>> {
         match self {

@@ -42,20 +42,23 @@ fn bad_json(text: &str, id: Option<u64>) {
 }
 
 #[test]
-fn every_command_is_read_with_all_its_fields() {
-    let at: Position = "5-6".parse().unwrap();
+fn connect_is_read_with_all_its_fields() {
     let connect = json!({"type": "connect", "id": 1, "token": "t", "device": "phone",
         "positions": {"a": "5-6", "@": "0-0"}});
     let Command::Connect(connect) = read(&connect).command else {
         panic!("not a connect");
     };
-    assert_eq!(
-        (connect.token.as_deref(), connect.device.as_deref()),
-        (Some("t"), Some("phone"))
-    );
+    let texts = (connect.token.as_deref(), connect.device.as_deref());
+    assert_eq!(texts, (Some("t"), Some("phone")));
     let mut positions = connect.positions;
     positions.sort();
+    let at = "5-6".parse().unwrap();
     assert_eq!(positions, [("@".into(), Position::ZERO), ("a".into(), at)]);
+}
+
+#[test]
+fn every_other_command_is_read_with_all_its_fields() {
+    let at: Position = "5-6".parse().unwrap();
     let cases = [
         (
             json!({"type": "subscribe", "topic": "a", "since": "5-6", "token": "t", "presence": true}),
@@ -112,14 +115,8 @@ fn every_command_is_read_with_all_its_fields() {
         ),
     ];
     for (command, expected) in cases {
-        let id = None;
-        assert_eq!(
-            read(&command),
-            Envelope {
-                id,
-                command: expected
-            }
-        );
+        let envelope = read(&command);
+        assert_eq!((envelope.id, envelope.command), (None, expected));
     }
 }
 
@@ -151,132 +148,58 @@ fn a_publication_keeps_its_body_byte_for_byte() {
     assert_eq!((publish.topic, publish.user.as_deref()), (None, Some("u")));
 }
 
+/// What the sentence must name, and the command.
+const CONTRADICTIONS: &str = r#"
+`type` is missing | {"id": 7}
+`type` must be text | {"id": 7, "type": 1}
+`type` is missing | {"id": 7, "type": null}
+`topic` is missing | {"id": 7, "type": "subscribe"}
+`topic` must be text | {"id": 7, "type": "subscribe", "topic": 5}
+`since` | {"id": 7, "type": "subscribe", "topic": "a", "since": "5-06"}
+`since` | {"id": 7, "type": "subscribe", "topic": "a", "since": "NaN"}
+`since` | {"id": 7, "type": "subscribe", "topic": "a", "since": -1}
+exclude | {"id": 7, "type": "subscribe", "topic": "a", "since": "0-0", "rewind": 1}
+`rewind` | {"id": 7, "type": "subscribe", "topic": "a", "rewind": 101}
+`rewind` | {"id": 7, "type": "subscribe", "topic": "a", "rewind": -1}
+`presence` | {"id": 7, "type": "subscribe", "topic": "a", "presence": "yes"}
+`topic` | {"id": 7, "type": "unsubscribe", "topic": ["a"]}
+exactly one | {"id": 7, "type": "publish", "data": 1}
+exactly one | {"id": 7, "type": "publish", "topic": "a", "user": "u", "data": 1}
+`data` is missing | {"id": 7, "type": "publish", "topic": "a"}
+`priority` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "priority": "urgent"}
+`ttl_ms` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "ttl_ms": -5}
+`ttl_ms` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "ttl_ms": 1.5}
+`key` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "key": 1}
+`echo` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "echo": 1}
+state | {"id": 7, "type": "publish", "topic": "a", "data": 1, "remove": true}
+state | {"id": 7, "type": "publish", "topic": "a", "data": 1, "if_position": "0-0"}
+`position` is missing | {"id": 7, "type": "ack"}
+`position` | {"id": 7, "type": "ack", "position": "18446744073709551616-0"}
+`limit` | {"id": 7, "type": "history", "topic": "a", "limit": 0}
+`limit` | {"id": 7, "type": "history", "topic": "a", "limit": 1e9}
+`reverse` | {"id": 7, "type": "history", "topic": "a", "reverse": 0}
+`token` is missing | {"id": 7, "type": "refresh"}
+`positions` | {"id": 7, "type": "connect", "positions": []}
+`positions` | {"id": 7, "type": "connect", "positions": {"a": 5}}
+`positions` | {"id": 7, "type": "connect", "positions": {"a": "x"}}
+"#;
+
 #[test]
 fn a_command_that_contradicts_the_contract_is_refused_with_its_id() {
-    let bad = [
-        (json!({"id": 7}), "`type` is missing"),
-        (json!({"id": 7, "type": 1}), "`type` must be text"),
-        (json!({"id": 7, "type": null}), "`type` is missing"),
-        (json!({"id": 7, "type": "subscribe"}), "`topic` is missing"),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": 5}),
-            "`topic` must be text",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "since": "5-06"}),
-            "`since`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "since": "NaN"}),
-            "`since`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "since": -1}),
-            "`since`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "since": "0-0", "rewind": 1}),
-            "exclude",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "rewind": 101}),
-            "`rewind`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "rewind": -1}),
-            "`rewind`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "presence": "yes"}),
-            "`presence`",
-        ),
-        (
-            json!({"id": 7, "type": "unsubscribe", "topic": ["a"]}),
-            "`topic`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "data": 1}),
-            "exactly one",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "user": "u", "data": 1}),
-            "exactly one",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a"}),
-            "`data` is missing",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "priority": "urgent"}),
-            "`priority`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "ttl_ms": -5}),
-            "`ttl_ms`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "ttl_ms": 1.5}),
-            "`ttl_ms`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "key": 1}),
-            "`key`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "echo": 1}),
-            "`echo`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "remove": true}),
-            "state",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "if_position": "0-0"}),
-            "state",
-        ),
-        (json!({"id": 7, "type": "ack"}), "`position` is missing"),
-        (
-            json!({"id": 7, "type": "ack", "position": "18446744073709551616-0"}),
-            "`position`",
-        ),
-        (
-            json!({"id": 7, "type": "history", "topic": "a", "limit": 0}),
-            "`limit`",
-        ),
-        (
-            json!({"id": 7, "type": "history", "topic": "a", "limit": 1e9}),
-            "`limit`",
-        ),
-        (
-            json!({"id": 7, "type": "history", "topic": "a", "reverse": 0}),
-            "`reverse`",
-        ),
-        (json!({"id": 7, "type": "refresh"}), "`token` is missing"),
-        (
-            json!({"id": 7, "type": "connect", "positions": []}),
-            "`positions`",
-        ),
-        (
-            json!({"id": 7, "type": "connect", "positions": {"a": 5}}),
-            "`positions`",
-        ),
-        (
-            json!({"id": 7, "type": "connect", "positions": {"a": "x"}}),
-            "`positions`",
-        ),
-    ];
-    for (command, word) in bad {
+    for row in CONTRADICTIONS.trim().lines() {
+        let (word, command) = row.split_once(" | ").unwrap();
+        let command = serde_json::from_str(command).unwrap();
         refused(command, Some(7), ErrorCode::BadRequest, word);
     }
     let unknown = json!({"id": 7, "type": "a\nb"});
     refused(unknown, Some(7), ErrorCode::UnknownCommand, r#""a\nb""#);
+}
+
+#[test]
+fn a_command_without_a_valid_id_or_that_is_no_map_is_refused_without_one() {
     for id in [json!("7"), json!(-7), json!(7.0), json!([7]), json!(true)] {
-        refused(
-            json!({"id": id, "type": "ping"}),
-            None,
-            ErrorCode::BadRequest,
-            "`id`",
-        );
+        let command = json!({"id": id, "type": "ping"});
+        refused(command, None, ErrorCode::BadRequest, "`id`");
     }
     for other in [json!([]), json!("ping"), json!(7), json!(null)] {
         refused(other, None, ErrorCode::BadRequest, "not a map");

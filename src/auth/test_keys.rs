@@ -105,3 +105,9 @@ MEMwBQYDK2VxAzoAKDPXg3GJmtFQmeYUsc6tHvIf7SffZdGVfWv7I5cGWJX5dSF7
 ApvYnruPeelETbRr2BFDIG67OVEA
 -----END PUBLIC KEY-----
 ";
+/// An Ed25519 key of ten bytes, all zero.
+pub(super) const ED_SHORT_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MBQwBQYDK2VwAwsAAAAAAAAAAAAAAA==
+-----END PUBLIC KEY-----
+";

@@ -4,10 +4,10 @@ use jsonwebtoken::EncodingKey;
 use serde_json::{Map, json};
 
 use super::*;
+use crate::config::{Secret, TokenKey};
 use crate::auth::mint::{MintKey, mint};
 use crate::auth::rights::Operation;
 use crate::auth::test_keys;
-use crate::config::{Secret, TokenKey};
 
 pub(super) const SECRET: &str = "a secret for tests, of 32 bytes or more";
 const OTHER_SECRET: &str = "another secret for tests, quite as long";
@@ -341,11 +341,7 @@ fn every_key_that_cannot_be_used_is_reported_with_its_place() {
         key(None, "ES256", test_keys::EC_P384_PUBLIC),
         key(None, "ES256", test_keys::ED_PUBLIC),
         key(None, "EdDSA", test_keys::ED448_PUBLIC),
-        key(
-            None,
-            "EdDSA",
-            "-----BEGIN PUBLIC KEY-----\nMAUGAytlcA==\n-----END PUBLIC KEY-----\n",
-        ),
+        key(None, "EdDSA", test_keys::ED_SHORT_PUBLIC),
         key(None, "EdDSA", ""),
     ];
     let count = keys.len();

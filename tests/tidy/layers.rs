@@ -7,7 +7,7 @@ use crate::source::{Breach, Source};
 
 /// A module of `src/` and the modules that it may import. Whoever reads the table from the bottom
 /// reads the way of a message from the client to the ground.
-pub const ALLOWED: &[(&str, &[&str])] = &[
+pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     // The ground: imported by all, importing none of what stands above it.
     ("protocol", &[]),
     ("config", &["protocol"]),
@@ -151,7 +151,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Imports that the table does not allow, and modules that it does not know.
-pub fn layering(source: &Source) -> Vec<Breach> {
+pub(crate) fn layering(source: &Source) -> Vec<Breach> {
     let module = source.module();
     let Some(from) = module.first() else {
         return Vec::new();

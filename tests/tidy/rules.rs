@@ -6,10 +6,10 @@
 use crate::source::{Breach, Source};
 
 /// Longest file, in lines.
-pub const FILE_LINES_MAX: usize = 500;
+pub(crate) const FILE_LINES_MAX: usize = 500;
 
 /// Longest function, in lines.
-pub const FUNCTION_LINES_MAX: usize = 70;
+pub(crate) const FUNCTION_LINES_MAX: usize = 70;
 
 /// Parts of names that say nothing about what a thing does.
 const NAMES_BANNED: &[&str] = &["util", "helper", "manager", "misc", "core", "base"];
@@ -70,7 +70,7 @@ const REGISTRY_HOSTS: &[&str] = &[
 ];
 
 /// Every file says at its top what it is for.
-pub fn head_doc(source: &Source) -> Vec<Breach> {
+pub(crate) fn head_doc(source: &Source) -> Vec<Breach> {
     let first = source.text.lines().next().unwrap_or_default();
     match first.strip_prefix("//! ") {
         Some(sentence) if !sentence.trim().is_empty() => Vec::new(),
@@ -79,7 +79,7 @@ pub fn head_doc(source: &Source) -> Vec<Breach> {
 }
 
 /// A file can be read in one sitting.
-pub fn file_length(source: &Source) -> Vec<Breach> {
+pub(crate) fn file_length(source: &Source) -> Vec<Breach> {
     let lines_count = source.text.lines().count();
     if lines_count <= FILE_LINES_MAX {
         return Vec::new();
@@ -89,7 +89,7 @@ pub fn file_length(source: &Source) -> Vec<Breach> {
 }
 
 /// A function fits on a screen.
-pub fn function_length(source: &Source) -> Vec<Breach> {
+pub(crate) fn function_length(source: &Source) -> Vec<Breach> {
     let long = |f: &&crate::source::Function| f.lines_count > FUNCTION_LINES_MAX;
     let breach = |f: &crate::source::Function| {
         let (name, count) = (&f.name, f.lines_count);
@@ -100,7 +100,7 @@ pub fn function_length(source: &Source) -> Vec<Breach> {
 }
 
 /// Outside tests nothing panics for want of a thought.
-pub fn no_unwrap(source: &Source) -> Vec<Breach> {
+pub(crate) fn no_unwrap(source: &Source) -> Vec<Breach> {
     let words = source.tokens.windows(3);
     words
         .filter(|w| {
@@ -116,7 +116,7 @@ pub fn no_unwrap(source: &Source) -> Vec<Breach> {
 }
 
 /// Names of files, modules and types say what the thing does.
-pub fn names(source: &Source) -> Vec<Breach> {
+pub(crate) fn names(source: &Source) -> Vec<Breach> {
     let of_path = source.path.split('/').flat_map(|part| part.split('.'));
     let of_path = of_path.map(|name| (name, 1));
     let of_code = source.names.iter().map(|n| (n.name.as_str(), n.line));
@@ -149,7 +149,7 @@ fn name_words(name: &str) -> Vec<String> {
 }
 
 /// Nothing is left undone in a way that only a reader would notice.
-pub fn nothing_undone(source: &Source) -> Vec<Breach> {
+pub(crate) fn nothing_undone(source: &Source) -> Vec<Breach> {
     let mut breaches = undone_marks(&source.path, &source.text);
     for pair in source.tokens.windows(2) {
         if UNDONE_MACROS.contains(&pair[0].text.as_str()) && pair[1].text == "!" {
@@ -161,7 +161,7 @@ pub fn nothing_undone(source: &Source) -> Vec<Breach> {
 }
 
 /// The marks alone, in any kind of file.
-pub fn undone_marks(path: &str, text: &str) -> Vec<Breach> {
+pub(crate) fn undone_marks(path: &str, text: &str) -> Vec<Breach> {
     in_lines(path, text, |line| {
         let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
         let mark = words.find(|word| UNDONE_WORDS.contains(word))?;
@@ -170,7 +170,7 @@ pub fn undone_marks(path: &str, text: &str) -> Vec<Breach> {
 }
 
 /// Tasks and threads are started in one place.
-pub fn spawning(source: &Source) -> Vec<Breach> {
+pub(crate) fn spawning(source: &Source) -> Vec<Breach> {
     if allowed(SPAWNING, &source.path) {
         return Vec::new();
     }
@@ -207,7 +207,7 @@ fn is_spawning_word(word: &str) -> bool {
 }
 
 /// The WebSocket codec is wrapped once.
-pub fn fastwebsockets(source: &Source) -> Vec<Breach> {
+pub(crate) fn fastwebsockets(source: &Source) -> Vec<Breach> {
     if allowed(FASTWEBSOCKETS, &source.path) {
         return Vec::new();
     }
@@ -219,7 +219,7 @@ pub fn fastwebsockets(source: &Source) -> Vec<Breach> {
 }
 
 /// The Redis client is wrapped once.
-pub fn fred(source: &Source) -> Vec<Breach> {
+pub(crate) fn fred(source: &Source) -> Vec<Breach> {
     if !allowed(FRED, &source.path) {
         return named(
             source,
@@ -262,7 +262,7 @@ fn allowed(list: &[(&str, &str)], path: &str) -> bool {
 }
 
 /// What is tracked works on any machine.
-pub fn no_machine_paths(path: &str, text: &str) -> Vec<Breach> {
+pub(crate) fn no_machine_paths(path: &str, text: &str) -> Vec<Breach> {
     let begins = |line: &str, at: usize| {
         let before = line[..at].chars().next_back();
         before
@@ -277,7 +277,7 @@ pub fn no_machine_paths(path: &str, text: &str) -> Vec<Breach> {
 }
 
 /// Packages are named, never where they are fetched from.
-pub fn no_registry_hosts(path: &str, text: &str) -> Vec<Breach> {
+pub(crate) fn no_registry_hosts(path: &str, text: &str) -> Vec<Breach> {
     in_lines(path, text, |line| {
         let found = REGISTRY_HOSTS.iter().find(|host| line.contains(**host))?;
         Some(format!(

@@ -10,73 +10,73 @@ use syn::visit::{self, Visit};
 
 /// Where a rule is broken, and how.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Breach {
+pub(crate) struct Breach {
     /// Path from the root of the repository.
-    pub path: String,
+    pub(crate) path: String,
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What is wrong and what to do.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 /// One word or sign of Rust.
 #[derive(Debug, Clone)]
-pub struct Token {
+pub(crate) struct Token {
     /// As written; brackets are tokens too, and every literal is `"`.
-    pub text: String,
+    pub(crate) text: String,
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
 }
 
 /// A function, method or default method of a trait.
 #[derive(Debug)]
-pub struct Function {
+pub(crate) struct Function {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// The line of `fn`.
-    pub line: usize,
+    pub(crate) line: usize,
     /// From `fn` to the closing brace, both included.
-    pub lines_count: usize,
+    pub(crate) lines_count: usize,
 }
 
 /// A module or type with the line of its name.
 #[derive(Debug)]
-pub struct Named {
+pub(crate) struct Named {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
 }
 
 /// A path such as `crate::protocol::ids`, from code or from a `use` with its braces opened.
 #[derive(Debug)]
-pub struct CodePath {
+pub(crate) struct CodePath {
     /// The names between the `::`.
-    pub segments: Vec<String>,
+    pub(crate) segments: Vec<String>,
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
 }
 
 /// A Rust file, read.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// Path from the root of the repository, with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// All of it.
-    pub text: String,
+    pub(crate) text: String,
     /// Code outside tests.
-    pub tokens: Vec<Token>,
+    pub(crate) tokens: Vec<Token>,
     /// Functions, those of tests included.
-    pub functions: Vec<Function>,
+    pub(crate) functions: Vec<Function>,
     /// Modules and types, those of tests included.
-    pub names: Vec<Named>,
+    pub(crate) names: Vec<Named>,
     /// Modules that are only compiled for tests and live in a file of their own.
-    pub test_modules: Vec<String>,
+    pub(crate) test_modules: Vec<String>,
 }
 
 impl Source {
     /// Reads a Rust file.
-    pub fn read(path: &str, text: &str) -> Result<Self, Breach> {
+    pub(crate) fn read(path: &str, text: &str) -> Result<Self, Breach> {
         let file = syn::parse_file(text).map_err(|error| Breach {
             path: path.into(),
             line: error.span().start().line,
@@ -99,7 +99,7 @@ impl Source {
     }
 
     /// A breach of this file.
-    pub fn breach(&self, line: usize, what: impl Into<String>) -> Breach {
+    pub(crate) fn breach(&self, line: usize, what: impl Into<String>) -> Breach {
         Breach {
             path: self.path.clone(),
             line,
@@ -109,7 +109,7 @@ impl Source {
 
     /// The module that the file is, from the crate's root: `src/broker/redis.rs` is
     /// `[broker, redis]`, `src/lib.rs` is empty.
-    pub fn module(&self) -> Vec<&str> {
+    pub(crate) fn module(&self) -> Vec<&str> {
         let inside = self.path.strip_prefix("src/").unwrap_or(&self.path);
         let mut parts: Vec<_> = inside.trim_end_matches(".rs").split('/').collect();
         if matches!(parts.last(), Some(&"mod" | &"lib")) {
@@ -119,7 +119,7 @@ impl Source {
     }
 
     /// Every path in code outside tests.
-    pub fn code_paths(&self) -> Vec<CodePath> {
+    pub(crate) fn code_paths(&self) -> Vec<CodePath> {
         let mut found = Vec::new();
         let mut at = 0;
         while at < self.tokens.len() {

@@ -1,0 +1,16 @@
+//! What the tests from outside share: real nodes, real servers, and clients of several kinds.
+//!
+//! Each test binary takes in this module and uses a part of it.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test binary uses another part"
+)]
+
+pub mod beside;
+pub mod http;
+pub mod node;
+pub mod raw;
+pub mod talk;
+pub mod tokens;
+pub mod wait;

@@ -331,6 +331,17 @@ impl Raw {
         serde_json::from_slice(&frame.payload).expect("a message is JSON")
     }
 
+    /// Reads over other events until the command with this id is answered by `ok`.
+    pub async fn is_answered(&mut self, id: u64) {
+        loop {
+            let event = self.receive_json().await;
+            if event["id"] == id {
+                assert_eq!(event["type"], "ok", "{event}");
+                return;
+            }
+        }
+    }
+
     /// Reads until the close frame, answers it, and sees the connection end.
     ///
     /// # Panics

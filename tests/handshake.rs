@@ -32,7 +32,7 @@ async fn refuses(node: &Node, rows: &[Row]) {
             assert_eq!(head.header("upgrade"), Some("websocket"), "{what}");
         }
     }
-    beside.is_unharmed().await;
+    beside.unharmed().await;
 }
 
 #[tokio::test]
@@ -283,7 +283,7 @@ async fn a_connection_that_does_not_finish_its_request_is_ended() {
     tls.send(b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n")
         .await;
     assert!(tls.head().await.is_none_or(|head| head.status == 400));
-    beside.is_unharmed().await;
+    beside.unharmed().await;
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn a_session_that_never_authenticates_ends_with_4004() {
     }
     assert_eq!(eager.ended().await.code, Some(4004));
     assert_eq!(silent.ended().await.code, Some(4004));
-    beside.is_unharmed().await;
+    beside.unharmed().await;
 }
 
 #[tokio::test]
@@ -350,5 +350,5 @@ async fn a_node_without_room_says_when_to_come_back() {
     inside[0]
         .frame(&Frame::text("{\"type\":\"ping\",\"id\":1}"))
         .await;
-    inside[0].is_answered(1).await;
+    inside[0].answered(1).await;
 }

@@ -28,7 +28,7 @@ async fn ends_with(node: &Node, rows: &[(&str, Vec<Frame>)], codes: &[u16]) {
             "{what}: {code:?}"
         );
     }
-    beside.is_unharmed().await;
+    beside.unharmed().await;
 }
 
 /// A `ping` command padded to so many bytes.
@@ -219,7 +219,7 @@ async fn what_the_rules_allow_at_their_edge_is_served() {
         for frame in &frames {
             raw.frame(frame).await;
         }
-        raw.is_answered(1).await;
+        raw.answered(1).await;
         raw.frame(&Frame::close(1000)).await;
         assert_eq!(raw.ended().await.code, Some(1000), "{what}");
     }
@@ -248,7 +248,7 @@ async fn a_ping_is_answered_even_inside_a_fragmented_message() {
 }
 
 #[tokio::test]
-async fn what_comes_after_a_close_is_ignored_and_the_close_is_answered() {
+async fn what_comes_after_a_close_is_ignored_and_the_close_answered() {
     let node = Plan::dev().start().await;
     for (sent, answered) in [
         (Frame::close(1000), Some(1000)),

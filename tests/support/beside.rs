@@ -48,7 +48,7 @@ impl Beside {
     ///
     /// # Panics
     /// When a message was lost, doubled or late.
-    pub async fn is_unharmed(self) {
+    pub async fn unharmed(self) {
         self.enough.store(true, Ordering::Relaxed);
         self.talking.await.expect("the good client lost something");
     }

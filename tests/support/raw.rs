@@ -332,7 +332,7 @@ impl Raw {
     }
 
     /// Reads over other events until the command with this id is answered by `ok`.
-    pub async fn is_answered(&mut self, id: u64) {
+    pub async fn answered(&mut self, id: u64) {
         loop {
             let event = self.receive_json().await;
             if event["id"] == id {

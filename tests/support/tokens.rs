@@ -39,13 +39,15 @@ pub fn put_together(header: &Value, claims: &Value, signature: &str) -> String {
     format!("{}.{}.{signature}", part(header), part(claims))
 }
 
-/// Writes a configuration for a node outside development into a directory.
-pub fn config_file(directory: &tempfile::TempDir, more: &str) -> PathBuf {
+/// Writes a configuration for a node outside development into a directory: the development key
+/// for the API, one secret for tokens, and topics that every user may join and publish to.
+pub fn config_file(directory: &tempfile::TempDir) -> PathBuf {
     let path = directory.path().join("fanfare.toml");
     let text = format!(
         "[api]\nkeys = [\"{api_key}\"]\n\n\
-         [[auth.keys]]\nid = \"tests\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n\n\
-         {more}\n",
+         [auth]\nhmac_secret = \"{SECRET}\"\n\n\
+         [namespaces.default]\nsubscribe = \"authenticated\"\npublish = \"authenticated\"\n\
+         history = \"authenticated\"\n",
         api_key = super::http::DEV_KEY,
     );
     std::fs::write(&path, text).expect("the directory can be written");

@@ -9,8 +9,10 @@
 
 pub mod beside;
 pub mod http;
+pub mod load;
 pub mod node;
 pub mod raw;
+pub mod redis_server;
 pub mod talk;
 pub mod tokens;
 pub mod wait;

@@ -257,7 +257,8 @@ fn a_task_or_thread_started_by_hand_is_found() {
         );
     }
     let near_miss = "fn a(tasks: &Tasks) { tasks.spawn(\"feed\", b()); }\n// tokio::spawn(b())\n\
-        use tokio::task::JoinHandle;\n";
+        use tokio::task::JoinHandle;\nuse crate::shutdown::{spawn_local, thread};\n\
+        fn b() { shutdown::spawn_local(\"session\", c()); spawn_local(\"session\", c()); }\n";
     assert!(lines(rules::spawning, "src/worker/mod.rs", near_miss).is_empty());
 }
 

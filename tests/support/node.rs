@@ -203,14 +203,14 @@ impl Node {
         self.log.lock().text.join("\n")
     }
 
-    /// The lines of the log with this message, so far.
-    pub fn log_lines(&self, message: &str) -> Vec<Value> {
+    /// The lines of the log that tell this event, so far.
+    pub fn log_lines(&self, event: &str) -> Vec<Value> {
         let state = self.log.lock();
         let parsed = state
             .text
             .iter()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let is_it = |line: &Value| log_field(line, "message").is_some_and(|text| text == message);
+        let is_it = |line: &Value| log_field(line, "event").is_some_and(|name| name == event);
         parsed.filter(is_it).collect()
     }
 

@@ -321,14 +321,19 @@ impl Raw {
         }
     }
 
-    /// Reads the next text message as JSON.
+    /// Reads the next text message as JSON; pings and pongs are read over.
     ///
     /// # Panics
     /// When something else comes.
     pub async fn receive_json(&mut self) -> serde_json::Value {
-        let frame = self.receive().await.expect("a frame");
-        assert_eq!(frame.first, 0x80 | TEXT, "{frame:?}");
-        serde_json::from_slice(&frame.payload).expect("a message is JSON")
+        loop {
+            let frame = self.receive().await.expect("a frame");
+            if matches!(frame.opcode(), PING | PONG) {
+                continue;
+            }
+            assert_eq!(frame.first, 0x80 | TEXT, "{frame:?}");
+            return serde_json::from_slice(&frame.payload).expect("a message is JSON");
+        }
     }
 
     /// Reads over other events until the command with this id is answered by `ok`.

@@ -5,148 +5,37 @@
 
 use crate::source::{Breach, Source};
 
-/// A module of `src/` and the modules that it may import. Whoever reads the table from the bottom
-/// reads the way of a message from the client to the ground.
+/// A module of `src/` and the modules that it may import. Read from the bottom it is the way of a
+/// message from the client to the ground.
+#[rustfmt::skip]
 pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
-    // The ground: imported by all, importing none of what stands above it.
+    // The ground: imported by all, importing none of what stands below it here.
     ("protocol", &[]),
     ("config", &["protocol"]),
     ("telemetry", &["config", "protocol"]),
     ("shutdown", &["config", "protocol", "telemetry"]),
     ("redis", &["config", "protocol", "telemetry"]),
+    // Who somebody is and what they may do; pure.
+    ("auth", &["config", "protocol", "telemetry"]),
     // The control side.
-    (
-        "broker",
-        &["config", "protocol", "redis", "shutdown", "telemetry"],
-    ),
-    (
-        "cluster",
-        &[
-            "broker",
-            "config",
-            "protocol",
-            "redis",
-            "shutdown",
-            "telemetry",
-        ],
-    ),
-    (
-        "presence",
-        &[
-            "broker",
-            "cluster",
-            "config",
-            "protocol",
-            "redis",
-            "shutdown",
-            "telemetry",
-        ],
-    ),
-    (
-        "worker",
-        &[
-            "broker",
-            "config",
-            "protocol",
-            "redis",
-            "shutdown",
-            "telemetry",
-        ],
-    ),
-    (
-        "dispatcher",
-        &[
-            "broker",
-            "cluster",
-            "config",
-            "protocol",
-            "redis",
-            "shutdown",
-            "telemetry",
-            "worker",
-        ],
-    ),
+    ("broker", &["redis", "shutdown", "telemetry", "config", "protocol"]),
+    ("cluster", &["broker", "redis", "shutdown", "telemetry", "config", "protocol"]),
+    ("presence", &["cluster", "broker", "redis", "shutdown", "telemetry", "config", "protocol"]),
+    ("worker", &["broker", "redis", "shutdown", "telemetry", "config", "protocol"]),
+    ("dispatcher", &["worker", "cluster", "broker", "redis", "shutdown", "telemetry", "config",
+        "protocol"]),
     // What clients and backends speak to.
-    (
-        "session",
-        &[
-            "broker",
-            "cluster",
-            "config",
-            "presence",
-            "protocol",
-            "redis",
-            "shutdown",
-            "telemetry",
-            "worker",
-        ],
-    ),
-    (
-        "api",
-        &[
-            "broker",
-            "cluster",
-            "config",
-            "presence",
-            "protocol",
-            "redis",
-            "shutdown",
-            "telemetry",
-        ],
-    ),
-    (
-        "ingress",
-        &[
-            "broker",
-            "cluster",
-            "config",
-            "presence",
-            "protocol",
-            "redis",
-            "session",
-            "shutdown",
-            "telemetry",
-            "worker",
-        ],
-    ),
+    ("session", &["worker", "presence", "cluster", "broker", "auth", "redis", "shutdown",
+        "telemetry", "config", "protocol"]),
+    ("api", &["presence", "cluster", "broker", "auth", "redis", "shutdown", "telemetry", "config",
+        "protocol"]),
+    ("ingress", &["session", "worker", "presence", "cluster", "broker", "auth", "redis",
+        "shutdown", "telemetry", "config", "protocol"]),
     // What puts it together.
-    (
-        "node",
-        &[
-            "api",
-            "broker",
-            "cluster",
-            "config",
-            "dispatcher",
-            "ingress",
-            "presence",
-            "protocol",
-            "redis",
-            "session",
-            "shutdown",
-            "telemetry",
-            "worker",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "api",
-            "broker",
-            "cluster",
-            "config",
-            "dispatcher",
-            "ingress",
-            "node",
-            "presence",
-            "protocol",
-            "redis",
-            "session",
-            "shutdown",
-            "telemetry",
-            "worker",
-        ],
-    ),
+    ("node", &["ingress", "api", "session", "dispatcher", "worker", "presence", "cluster",
+        "broker", "auth", "redis", "shutdown", "telemetry", "config", "protocol"]),
+    ("cli", &["node", "ingress", "api", "session", "dispatcher", "worker", "presence", "cluster",
+        "broker", "auth", "redis", "shutdown", "telemetry", "config", "protocol"]),
     ("main", &["cli"]),
 ];
 

@@ -27,7 +27,7 @@ const UNDONE_MACROS: &[&str] = &["todo", "unimplemented"];
 /// Who may start tasks and threads, and why.
 const SPAWNING: &[(&str, &str)] = &[(
     "src/shutdown.rs",
-    "names, tracks and awaits every task and thread, so that stopping misses none",
+    "names every task and thread and reports a panic instead of letting it vanish",
 )];
 
 /// Who may name the WebSocket codec, and why.
@@ -43,6 +43,7 @@ const FRED: &[(&str, &str)] = &[
     ("src/broker/feed.rs", "reads the subscriber connection"),
     ("src/broker/publisher.rs", "keeps publications in order"),
     ("src/cluster/lease_store.rs", "leases live in Redis"),
+    ("src/cluster/occupancy_store.rs", "so does who is where"),
 ];
 
 /// The one file that builds clients of Redis.
@@ -174,32 +175,37 @@ pub(crate) fn spawning(source: &Source) -> Vec<Breach> {
     if allowed(SPAWNING, &source.path) {
         return Vec::new();
     }
-    let what = "starts a task or thread: go through `shutdown::Tasks`, which names and awaits it";
-    let by_path = source.code_paths().into_iter().filter(|path| {
-        let tail = &path.segments[path.segments.len() - 2..];
-        matches!(
-            (tail[0].as_str(), tail[1].as_str()),
-            ("tokio" | "task" | "thread", "spawn")
-                | ("thread", "Builder" | "scope")
-                | ("task", "Builder" | "LocalSet")
-        ) || path.segments.iter().any(|s| is_spawning_word(s))
-            || path
-                .segments
-                .windows(2)
-                .any(|w| w[0] == "thread" && w[1] == "Builder")
-    });
-    let by_path = by_path.map(|path| path.line);
-    let by_word = source
-        .tokens
-        .iter()
-        .filter(|token| is_spawning_word(&token.text));
-    let mut lines: Vec<_> = by_path.chain(by_word.map(|token| token.line)).collect();
-    lines.sort_unstable();
-    lines.dedup();
+    let what = "starts a task or thread: go through `shutdown`, which names it and reports its end";
+    let paths = source.code_paths().into_iter();
+    let by_path = paths
+        .filter(|path| starts_something(&path.segments))
+        .map(|path| path.line);
+    let words = source.tokens.windows(2);
+    let by_method = words
+        .filter(|w| w[0].text == "." && is_spawning_word(&w[1].text))
+        .map(|w| w[1].line);
+    let lines: std::collections::BTreeSet<_> = by_path.chain(by_method).collect();
     lines
         .into_iter()
         .map(|line| source.breach(line, what))
         .collect()
+}
+
+fn starts_something(path: &[String]) -> bool {
+    let from = |module: &str| path.iter().any(|segment| segment == module);
+    let starts = |segment: &String| segment == "spawn" || is_spawning_word(segment);
+    if from("shutdown") {
+        return false;
+    }
+    let by_function = path.iter().any(starts) && (from("tokio") || from("task") || from("thread"));
+    let by_type = path.windows(2).any(|w| {
+        let (module, name) = (w[0].as_str(), w[1].as_str());
+        matches!(
+            (module, name),
+            ("thread", "Builder" | "scope") | ("task", "Builder" | "JoinSet")
+        )
+    });
+    by_function || by_type
 }
 
 fn is_spawning_word(word: &str) -> bool {

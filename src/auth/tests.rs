@@ -4,10 +4,10 @@ use jsonwebtoken::EncodingKey;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::config::{Secret, TokenKey};
 use crate::auth::mint::{MintKey, mint};
 use crate::auth::rights::Operation;
 use crate::auth::test_keys;
+use crate::config::{Secret, TokenKey};
 
 pub(super) const SECRET: &str = "a secret for tests, of 32 bytes or more";
 const OTHER_SECRET: &str = "another secret for tests, quite as long";

@@ -2,6 +2,7 @@
 //! lost, doubled or reordered in silence.
 
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod protocol;
 pub mod telemetry;

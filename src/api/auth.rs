@@ -63,7 +63,11 @@ mod tests {
 
     #[test]
     fn any_configured_key_is_valid_and_nothing_else() {
-        let keys = [Secret("one".into()), Secret(String::new()), Secret("two".into())];
+        let keys = [
+            Secret("one".into()),
+            Secret(String::new()),
+            Secret("two".into()),
+        ];
         for good in ["one", "two"] {
             assert!(is_valid(&keys, Some(good.as_bytes())));
         }

@@ -54,7 +54,11 @@ impl Wanted {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .find_map(form_of);
-        Self(accepted.or_else(|| sent_form(headers)).unwrap_or(Wire::Json))
+        Self(
+            accepted
+                .or_else(|| sent_form(headers))
+                .unwrap_or(Wire::Json),
+        )
     }
 
     /// A 200 with this body.

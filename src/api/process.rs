@@ -49,7 +49,10 @@ pub fn render(out: &mut String) {
     for (name, kind, help, value) in metrics {
         if let Some(value) = value {
             // Writing to a String cannot fail.
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+            let _ = writeln!(
+                out,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+            );
         }
     }
 }
@@ -95,7 +98,10 @@ mod tests {
     #[test]
     fn the_fields_of_proc_are_read_behind_a_name_with_parentheses() {
         assert_eq!(cpu_seconds(STAT), Some(4.0));
-        assert_eq!(start_seconds(STAT, "cpu 1\nbtime 1700000000\n"), Some(1_700_000_123.45));
+        assert_eq!(
+            start_seconds(STAT, "cpu 1\nbtime 1700000000\n"),
+            Some(1_700_000_123.45)
+        );
         assert_eq!(resident_of("VmPeak: 9 kB\nVmRSS:\t  12 kB\n"), Some(12_288));
     }
 

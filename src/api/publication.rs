@@ -115,10 +115,12 @@ impl Item {
 
 fn read_fields(wire: Wire, bytes: &[u8]) -> Result<PublishBody, WireError> {
     match wire {
-        Wire::Json => serde_json::from_slice(bytes)
-            .map_err(|error| WireError::bad_request(error.to_string())),
-        Wire::MsgPack => rmp_serde::from_slice(bytes)
-            .map_err(|error| WireError::bad_request(error.to_string())),
+        Wire::Json => {
+            serde_json::from_slice(bytes).map_err(|error| WireError::bad_request(error.to_string()))
+        }
+        Wire::MsgPack => {
+            rmp_serde::from_slice(bytes).map_err(|error| WireError::bad_request(error.to_string()))
+        }
     }
 }
 

@@ -157,9 +157,6 @@ pub(super) async fn get_presence(
         ))
         .into());
     }
-    let page = state
-        .directory
-        .members(&topic, params.after, limit)
-        .await?;
+    let page = state.directory.members(&topic, params.after, limit).await?;
     Ok(wanted.ok(&page))
 }

@@ -48,8 +48,8 @@ pub(super) fn broker_error(error: &BrokerError) -> WireError {
             WireError::unavailable("the broker is not available; nothing was done")
         }
         BrokerError::Unknown(_) => WireError::unavailable(
-            "the broker's answer was lost and the outcome is unknown; repeat the request with \
-             the same idempotency_key, which publishes only what is missing",
+            "the broker's answer was lost and the outcome is unknown; repeat the request, \
+             publications with the same idempotency_key as before",
         ),
         BrokerError::Unexpected(_) => {
             tracing::error!(%error, "the broker's answer to an API request makes no sense");

@@ -175,7 +175,8 @@ impl Name {
 
 /// What a caller is told of a user's name that is none.
 pub(super) fn invalid_user(error: NameError) -> WireError {
-    WireError::bad_request(format!("invalid user: {error}"))
+    // The code of an invalid topic, because what a user names here is an inbox.
+    WireError::new(ErrorCode::InvalidTopic, format!("invalid user: {error}"))
 }
 
 impl PublishBody {
@@ -244,8 +245,8 @@ impl Content {
         Ok(Self {
             data,
             priority: body.priority,
-            // The publisher is the app. The prefix keeps it apart from users and sessions.
-            idempotency: idempotency_key.map(|key| (format!("app:{}:{key}", state.app), kept_ms)),
+            // The publisher is the app; sessions and users have other prefixes than `a:`.
+            idempotency: idempotency_key.map(|key| (format!("a:{}:{key}", state.app), kept_ms)),
             key: body.key.clone(),
             conflate: body.conflate,
             ttl_ms: body.ttl_ms,

@@ -62,13 +62,13 @@ pub trait Directory: Send + Sync {
     /// The home of a topic (of a user: of the inbox).
     fn home(&self, topic: &Topic) -> Route;
 
-    /// Topics with sessions on any node, in a fixed order, those after `after` first.
+    /// Topics with sessions on any node, in a fixed order, from the first one after `after`.
     fn topics<'a>(&'a self, after: Option<&'a Topic>, limit: u32) -> Answer<'a, TopicsPage>;
 
     /// How many sessions have joined the topic, by node. Nodes without one are left out.
     fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>>;
 
-    /// Member sessions of the topic in the order of their ids, those after `after` first.
+    /// Member sessions of the topic in the order of their ids, from the first one after `after`.
     fn members<'a>(
         &'a self,
         topic: &'a Topic,
@@ -164,10 +164,12 @@ pub struct LiveTopic {
 /// A page of live topics.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TopicsPage {
-    /// In the order of the pages; the last one's name continues them as `after`.
+    /// In the order of the pages; may be fewer than asked for, because what emptied while it was
+    /// read is left out.
     pub topics: Vec<LiveTopic>,
-    /// There is another page.
-    pub more: bool,
+    /// Continues the pages as `after`; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Topic>,
 }
 
 /// A page of a topic's members.

@@ -25,7 +25,7 @@ use crate::protocol::ids::{Position, SessionId, Topic};
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub struct TopicsParams {
-    /// The last topic of the page before.
+    /// `next` of the page before.
     after: Option<String>,
     /// Topics in the page; 100 by default, at most 1,000 by default.
     limit: Option<u32>,

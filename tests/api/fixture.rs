@@ -128,15 +128,17 @@ impl Directory for Listed {
         self.answer(async move {
             let all = self.occupancy.lock().unwrap();
             let mut rest = all.iter().filter(|(topic, _)| Some(*topic) > after);
-            let topics = rest.by_ref().take(limit as usize);
-            let topics = topics.map(|(topic, nodes)| LiveTopic {
+            let page = rest.by_ref().take(limit as usize);
+            let page = page.map(|(topic, nodes)| LiveTopic {
                 topic: topic.clone(),
                 sessions: nodes.iter().map(|node| node.sessions).sum(),
                 nodes: u32::try_from(nodes.len()).unwrap(),
             });
+            let topics: Vec<_> = page.collect();
+            let last = topics.last().map(|last| last.topic.clone());
             Ok(TopicsPage {
-                topics: topics.collect(),
-                more: rest.next().is_some(),
+                topics,
+                next: last.filter(|_| rest.next().is_some()),
             })
         })
     }

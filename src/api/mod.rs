@@ -41,8 +41,9 @@ pub mod state;
 pub mod topics;
 pub mod users;
 
+use crate::shutdown::Lifecycle;
 use error::ApiError;
-use state::{ApiState, Lifecycle};
+use state::ApiState;
 
 /// Every call that needs a key.
 fn keyed_routes() -> OpenApiRouter<Arc<ApiState>> {

@@ -18,6 +18,16 @@ pub struct RedisBroker {}
 
 #[allow(missing_docs, unused_variables, clippy::unused_async)]
 impl RedisBroker {
+    pub fn start(
+        _: &crate::config::Redis,
+        _: std::sync::Arc<crate::telemetry::metrics::Metrics>,
+    ) -> Result<(Self, super::Feed), crate::redis::RedisError> {
+        todo!()
+    }
+    pub async fn stop(&self) {}
+    pub fn maxmemory_policy(&self) -> Option<String> {
+        None
+    }
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
         todo!()
     }

@@ -14,6 +14,7 @@ use crate::config::Retention;
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 
+pub mod feed;
 pub mod interest;
 pub mod memory;
 pub mod publication;

@@ -219,22 +219,23 @@ impl Keys {
         format!("{}:np:{{{partition}}}", self.prefix)
     }
 
-    /// Leases of nodes, a sorted set by their end.
+    /// Leases of nodes, a sorted set by their end. One script uses it with the two that follow,
+    /// so the three share a tag.
     #[must_use]
     pub fn nodes(&self) -> String {
-        format!("{}:nodes", self.prefix)
+        format!("{{{}:nodes}}", self.prefix)
     }
 
     /// The newest incarnation by node name.
     #[must_use]
     pub fn node_incarnations(&self) -> String {
-        format!("{}:nodes:i", self.prefix)
+        format!("{{{}:nodes}}:i", self.prefix)
     }
 
     /// What nodes tell of themselves: JSON by node name.
     #[must_use]
     pub fn node_details(&self) -> String {
-        format!("{}:nodes:d", self.prefix)
+        format!("{{{}:nodes}}:d", self.prefix)
     }
 
     /// The cluster's control channel.

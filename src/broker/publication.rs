@@ -38,6 +38,15 @@ pub struct Publication {
     pub exclude: Option<SessionId>,
 }
 
+impl Publication {
+    /// Whether it is past its own end and no longer shown to new readers.
+    #[must_use]
+    pub fn has_ended(&self, now_ms: u64) -> bool {
+        self.ttl_ms
+            .is_some_and(|ttl_ms| self.time_ms.saturating_add(ttl_ms) <= now_ms)
+    }
+}
+
 /// A change of one topic's members.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PresenceChange {

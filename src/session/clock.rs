@@ -59,15 +59,16 @@ impl Machine {
     /// What is due now, in the order in which it is to be done. Nothing follows an end.
     pub fn due(&mut self, now: Now) -> Vec<Due> {
         let mut due = Vec::new();
-        if let Some(reason) = self.overdue(now) {
-            due.push(Due::End(reason));
-            return due;
-        }
+        // Before the end, so that the shortest window closes nobody who was not told.
         if let Some(plan) = &mut self.drain
             && plan.tell_at.is_some_and(|at| at <= now.instant)
         {
             plan.tell_at = None;
             due.push(Due::Drain(plan.reconnect_after_ms));
+        }
+        if let Some(reason) = self.overdue(now) {
+            due.push(Due::End(reason));
+            return due;
         }
         if let Some(claims) = &self.identity.claims
             && self.phase == Phase::Open
@@ -103,7 +104,7 @@ impl Machine {
                 None => CloseReason::IdleTimeout,
             });
         }
-        if self.phase != Phase::Open && past(self.opened_at + self.config.auth.timeout) {
+        if self.phase != Phase::Open && past(self.phase_since + self.config.auth.timeout) {
             return Some(match self.phase {
                 Phase::Unauthenticated => CloseReason::AuthTimeout,
                 _ => CloseReason::Internal,
@@ -133,7 +134,7 @@ impl Machine {
             next = next.min(self.pinged_at + every);
         }
         if self.phase != Phase::Open {
-            next = next.min(self.opened_at + self.config.auth.timeout);
+            next = next.min(self.phase_since + self.config.auth.timeout);
         }
         if let Some(since) = self.unread_since {
             next = next.min(since + session.replies_timeout);

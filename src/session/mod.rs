@@ -38,6 +38,7 @@ pub mod answers;
 pub mod clock;
 pub mod commands;
 pub mod ending;
+pub mod permission;
 pub mod registry;
 pub mod socket;
 pub mod state;
@@ -172,7 +173,7 @@ pub async fn run(
     if let Some(error) = accepted.refused {
         session.refuse(None, refused_token(error));
     } else if known && !accepted.waits {
-        session.open_unasked();
+        session.open_unasked(now);
     }
     let reason = session.serve().await;
     session.finish(reason).await;

@@ -40,6 +40,8 @@ pub mod commands;
 pub mod ending;
 pub mod permission;
 pub mod registry;
+#[cfg(test)]
+pub(crate) mod rig;
 pub mod socket;
 pub mod state;
 pub mod work;

@@ -1,8 +1,9 @@
 //! What a session may do: the namespace's rule, the token's `can`, tokens for single topics.
 //!
 //! In: an operation on a topic. Out: nothing, or the error to tell. Pure, and a part of
-//! [`super::state`]; `auth::rights` has the rule itself. The own inbox and `@` are asked nowhere in
-//! the configuration: every session belongs to them, nobody joins or leaves them.
+//! [`super::state`]; `auth::rights` has the rule itself. To belong to the own inbox and to `@` is no
+//! right: every session does, nobody joins or leaves them. The own inbox's history needs no `can`;
+//! only `inbox.history = "nobody"` forbids it.
 //!
 //! A token for one topic is a token for being subscribed to it. It stands in for a matching `can`
 //! where a subscriber needs one: to subscribe with it, to be a member and see members, and to read
@@ -88,15 +89,14 @@ impl Machine {
 
     /// Whether the session may read what the topic retains.
     pub(super) fn may_read_history(&self, topic: &Topic) -> Result<(), WireError> {
-        if topic.kind() == TopicKind::Inbox {
-            return match self.inbox().as_ref() == Some(topic) {
-                true => Ok(()),
-                false => Err(WireError::forbidden("another user's inbox cannot be read")),
-            };
+        let is_own = self.inbox().as_ref() == Some(topic);
+        if topic.kind() == TopicKind::Inbox && !is_own {
+            let text = "another user's inbox cannot be read";
+            return Err(WireError::forbidden(text));
         }
         let rule = self.config.namespace(topic).history;
-        let topic_token = self.has_joined_by_token(topic);
-        self.allowed(Operation::History, rule, topic, topic_token)
+        let named = is_own || self.has_joined_by_token(topic);
+        self.allowed(Operation::History, rule, topic, named)
     }
 
     /// Checks a token for one topic: of the same user, for that very topic.

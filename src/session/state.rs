@@ -442,3 +442,6 @@ fn check_limit(limit: Option<u32>, most: u32) -> Result<u32, WireError> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

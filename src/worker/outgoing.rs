@@ -75,7 +75,7 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
         }
         Body::Presence(change) => {
             let mut event = Presence {
-                topic: topic.presence_of().unwrap_or_else(|| topic.clone()),
+                topic: told_topic(topic),
                 joined: Vec::new(),
                 left: Vec::new(),
                 count: change.count,
@@ -90,6 +90,12 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
             Event::Presence(event)
         }
     }
+}
+
+/// The name under which clients know a topic: that of T for `%T`, the changes of its members.
+#[must_use]
+pub fn told_topic(topic: &Topic) -> Topic {
+    topic.presence_of().unwrap_or_else(|| topic.clone())
 }
 
 /// The `message` that shows a publication; without a position on topics without history.

@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 
 use super::body::{self, Wanted};
 use super::process;
-use super::state::{ApiState, Component, Lifecycle};
+use super::state::{ApiState, Component};
+use crate::shutdown::Lifecycle;
 
 /// Whether the process runs.
 #[derive(Debug, Serialize, ToSchema)]

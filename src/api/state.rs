@@ -17,6 +17,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
 use crate::protocol::event::Member;
 use crate::protocol::ids::{App, Position, SessionId, Topic, User};
+use crate::shutdown::Lifecycle;
 use crate::telemetry::metrics::Metrics;
 
 /// Everything that handlers read.
@@ -78,22 +79,6 @@ pub trait Directory: Send + Sync {
 
     /// Tells every node to end the user's sessions.
     fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()>;
-}
-
-/// Where the node stands in its life. It only moves down this list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Lifecycle {
-    /// Parts are being built; the broker has not answered yet.
-    Starting,
-    /// Sessions are let in.
-    Ready,
-    /// Sessions are told to go elsewhere; the API still publishes.
-    Draining,
-    /// The last sessions are closed and replies flushed.
-    Closing,
-    /// Nothing runs any more.
-    Stopped,
 }
 
 /// One part of the node.

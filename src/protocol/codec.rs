@@ -17,7 +17,7 @@ use super::error::{ErrorCode, WireError};
 use super::event::{self, Event};
 use super::frame::{self, Opcode};
 use super::ids::{Position, Priority};
-use super::raw::{self, Raw};
+use super::raw::{Fields, Raw};
 
 /// Most of the newest publications that `rewind` may ask for. Part of the wire contract.
 pub const REWIND_MAX: u32 = 100;
@@ -63,11 +63,13 @@ pub enum EncodeError {
 /// type, or fields that contradict each other.
 pub fn decode(wire: Wire, message: &[u8]) -> Result<Envelope, Malformed> {
     let without_id = |error| Malformed { id: None, error };
-    let fields = Fields::read(wire, message).map_err(without_id)?;
+    let fields = Fields::read(wire, message, &NAMES)
+        .map(CommandFields)
+        .map_err(|error| without_id(bad(error.to_string())))?;
     let id = fields
         .get("id", Raw::unsigned, "an unsigned integer")
         .map_err(without_id)?;
-    if fields.twice == Some("id") {
+    if fields.0.repeated().contains(&"id") {
         return Err(without_id(bad("the field `id` is there twice")));
     }
     match fields.command() {
@@ -155,37 +157,10 @@ const NAMES: [&str; 24] = [
     "positions",
 ];
 
-/// The known fields of one message.
-struct Fields<'a> {
-    found: Vec<(&'static str, Raw<'a>)>,
-    /// A field that is there again; `id` before any other, because it then answers nothing.
-    twice: Option<&'static str>,
-}
+/// The fields of one command.
+struct CommandFields<'a>(Fields<'a>);
 
-impl<'a> Fields<'a> {
-    fn read(wire: Wire, message: &'a [u8]) -> Result<Self, WireError> {
-        let mut fields = Self {
-            found: Vec::with_capacity(8),
-            twice: None,
-        };
-        raw::each_field(wire, message, |name, value| {
-            if let Some(name) = NAMES.into_iter().find(|known| *known == name) {
-                if fields.raw(name).is_none() {
-                    fields.found.push((name, value));
-                } else if name == "id" || fields.twice.is_none() {
-                    fields.twice = Some(name);
-                }
-            }
-        })
-        .map_err(|error| WireError::bad_request(error.to_string()))?;
-        Ok(fields)
-    }
-
-    fn raw(&self, name: &'static str) -> Option<Raw<'a>> {
-        let found = self.found.iter().find(|(known, _)| *known == name);
-        found.map(|(_, value)| *value)
-    }
-
+impl<'a> CommandFields<'a> {
     /// The field as `read` understands it; `None` when it is absent or null.
     fn get<T>(
         &self,
@@ -193,7 +168,7 @@ impl<'a> Fields<'a> {
         read: impl Fn(Raw<'a>) -> Option<T>,
         kind: &str,
     ) -> Result<Option<T>, WireError> {
-        match self.raw(name) {
+        match self.0.get(name) {
             Some(value) if !value.is_null() => match read(value) {
                 Some(value) => Ok(Some(value)),
                 None => Err(bad(format!("the field `{name}` must be {kind}"))),
@@ -227,7 +202,7 @@ impl<'a> Fields<'a> {
     }
 
     fn command(&self) -> Result<Command, WireError> {
-        if let Some(name) = self.twice {
+        if let Some(name) = self.0.repeated().first() {
             return Err(bad(format!("the field `{name}` is there twice")));
         }
         let kind = required("type", self.get("type", Raw::text, "text")?)?;
@@ -317,7 +292,7 @@ impl<'a> Fields<'a> {
         Ok(Publish {
             topic,
             user,
-            data: required("data", self.raw("data"))?.data()?,
+            data: required("data", self.0.get("data"))?.data()?,
             priority: self.get("priority", priority, kind)?,
             idempotency_key: self.text("idempotency_key")?,
             key: self.text("key")?,
@@ -355,5 +330,7 @@ fn unknown_command(name: &str) -> WireError {
     )
 }
 
+#[cfg(test)]
+mod body_tests;
 #[cfg(test)]
 mod tests;

@@ -79,8 +79,17 @@ pub fn pong(payload: &[u8]) -> Bytes {
 #[must_use]
 pub fn close(code: u16, text: &str) -> Bytes {
     let code = code.to_be_bytes();
-    let end = text.floor_char_boundary(CONTROL_BYTES_MAX - code.len());
+    let mut end = text.len().min(CONTROL_BYTES_MAX - code.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
     control(Opcode::Close, &[&code, &text.as_bytes()[..end]].concat())
+}
+
+/// A close frame without a code, which answers one without a code.
+#[must_use]
+pub fn close_empty() -> Bytes {
+    control(Opcode::Close, &[])
 }
 
 fn control(opcode: Opcode, payload: &[u8]) -> Bytes {

@@ -113,12 +113,66 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// The value's JSON text; `None` for MessagePack.
+    #[must_use]
+    pub fn json(self) -> Option<&'a str> {
+        match self {
+            Self::Json(raw) => Some(raw.get()),
+            Self::MsgPack(..) => None,
+        }
+    }
+
     /// The MessagePack value or its head; `None` for JSON.
     fn value(self) -> Option<Value<'a>> {
         match self {
             Self::Json(_) => None,
             Self::MsgPack(bytes, _) => Reader::new(bytes).value().ok(),
         }
+    }
+}
+
+/// The fields of a map that somebody knows; all others are passed over. Bounded by the number of
+/// known names.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    found: Vec<(&'static str, Raw<'a>)>,
+    repeated: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads one map.
+    ///
+    /// # Errors
+    /// [`RawError`] when the message is not exactly one map.
+    pub fn read(wire: Wire, message: &'a [u8], known: &[&'static str]) -> Result<Self, RawError> {
+        let mut fields = Self {
+            found: Vec::with_capacity(known.len().min(8)),
+            repeated: Vec::new(),
+        };
+        each_field(wire, message, |name, value| {
+            let Some(name) = known.iter().find(|known| **known == name) else {
+                return;
+            };
+            if fields.get(name).is_none() {
+                fields.found.push((name, value));
+            } else if !fields.repeated.contains(name) {
+                fields.repeated.push(name);
+            }
+        })?;
+        Ok(fields)
+    }
+
+    /// The field of this name; the first, where it is there again.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Raw<'a>> {
+        let found = self.found.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value)
+    }
+
+    /// Known fields that are there more than once. Two readers could take different ones.
+    #[must_use]
+    pub fn repeated(&self) -> &[&'static str] {
+        &self.repeated
     }
 }
 
@@ -140,7 +194,7 @@ pub fn each_field<'a>(
 
 fn each_json_field<'a>(message: &'a [u8], take: impl FnMut(&str, Raw<'a>)) -> Result<(), RawError> {
     let mut json = serde_json::Deserializer::from_slice(message);
-    json.deserialize_any(Fields(take))
+    json.deserialize_any(Visit(take))
         .and_then(|()| json.end())
         .map_err(|error| {
             if error.is_data() {
@@ -183,9 +237,9 @@ fn each_msgpack_field<'a>(
     }
 }
 
-struct Fields<F>(F);
+struct Visit<F>(F);
 
-impl<'de, F: FnMut(&str, Raw<'de>)> Visitor<'de> for Fields<F> {
+impl<'de, F: FnMut(&str, Raw<'de>)> Visitor<'de> for Visit<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

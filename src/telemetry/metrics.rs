@@ -110,6 +110,7 @@ instruments! {
         gaps: "counter" "fanfare_gaps_total" "Gaps that no repair could close.",
         held_overflow: "counter" "fanfare_held_overflows_total" "Held queues that were thrown away at their bound and read again.",
         worker_queue_full: "counter" "fanfare_worker_queue_full_total" "Deliveries that a worker's full queue turned into a catch-up.",
+        control_ignored: "counter" "fanfare_control_ignored_total" "Control messages of another release or form, ignored.",
         unreadable: "counter" "fanfare_unreadable_total" "Bodies from the broker that could not be read.",
         published: "counter" "fanfare_published_total" "Publications that the broker accepted from this node.",
         publish_duplicates: "counter" "fanfare_publish_duplicates_total" "Publications answered from their idempotency key.",

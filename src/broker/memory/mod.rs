@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -311,7 +312,7 @@ impl MemoryBroker {
     }
 
     /// Takes the wishes as they stand. From a confirmation on, every publication comes behind it.
-    fn apply(&self, wishes: HashMap<Topic, bool>) {
+    fn apply(&self, wishes: FxHashMap<Topic, bool>) {
         let State { topics, outlet } = &mut *self.lock();
         let mut wanted = Vec::new();
         for (topic, is_wanted) in wishes {

@@ -54,10 +54,6 @@ impl Remembered {
     fn lives(&self, now_ms: u64) -> bool {
         now_ms <= self.end_ms
     }
-
-    fn renew(&mut self, now_ms: u64, life_ms: u64) {
-        self.end_ms = now_ms.saturating_add(life_ms);
-    }
 }
 
 /// An entry and what it counts for in the bytes of a page.
@@ -105,18 +101,16 @@ impl TopicState {
             body,
         };
         self.retain(&entry, retention, now_ms);
-        let life_ms = retention.last_life_ms();
-        self.last = Some(Remembered::new(position, now_ms, life_ms));
-        if let Some(cursor) = self.live_cursor(now_ms) {
-            cursor.renew(now_ms, life_ms);
-        }
+        // Its life, and that of the cursor, is given by the renewal.
+        self.last = Some(Remembered::new(position, now_ms, 0));
+        self.renew(retention, now_ms);
         entry
     }
 
     /// A new id: above the last one also when the clock stepped back, and in a later millisecond
     /// than the cursor. It begins at random in a new millisecond, so that an id which was lost
     /// with its process is not given again to something else.
-    fn next_position(&mut self, last: Position, now_ms: u64) -> Position {
+    fn next_position(&self, last: Position, now_ms: u64) -> Position {
         let random = u64::from(rand::random::<u32>());
         let next = if now_ms > last.ms {
             Position {
@@ -130,8 +124,8 @@ impl TopicState {
             }
         };
         match self.live_cursor(now_ms) {
-            Some(cursor) if next.ms <= cursor.position.ms => Position {
-                ms: cursor.position.ms + 1,
+            Some(cursor) if next.ms <= cursor.ms => Position {
+                ms: cursor.ms + 1,
                 seq: random,
             },
             _ => next,
@@ -168,11 +162,19 @@ impl TopicState {
         })
     }
 
+    /// The last id and the cursor, which lives as long, begin another life.
+    fn renew(&mut self, retention: Retention, now_ms: u64) {
+        let both = [self.last.as_mut(), self.cursor.as_mut()];
+        for remembered in both.into_iter().flatten() {
+            if remembered.lives(now_ms) {
+                remembered.end_ms = now_ms.saturating_add(retention.last_life_ms());
+            }
+        }
+    }
+
     /// The newest position, which is remembered for another life from now on.
     pub(super) fn renew_last(&mut self, retention: Retention, now_ms: u64) -> Option<Position> {
-        if let Some(last) = self.last.as_mut().filter(|last| last.lives(now_ms)) {
-            last.renew(now_ms, retention.last_life_ms());
-        }
+        self.renew(retention, now_ms);
         self.last(now_ms)
     }
 
@@ -261,8 +263,7 @@ impl TopicState {
 
     /// Cursor, newest position, and how much waits above the cursor.
     pub(super) fn inbox(&self, retention: Retention, now_ms: u64) -> InboxSummary {
-        let cursor = self.cursor.filter(|cursor| cursor.lives(now_ms));
-        let cursor = cursor.map(|cursor| cursor.position);
+        let cursor = self.live_cursor(now_ms);
         let window = self.window(retention, now_ms);
         let acknowledged = self.index_of(|position| position <= cursor.unwrap_or_default());
         let pending = window.end.saturating_sub(acknowledged.max(window.start));
@@ -280,34 +281,35 @@ impl TopicState {
         retention: Retention,
         now_ms: u64,
     ) -> AckOutcome {
-        let before = self
-            .live_cursor(now_ms)
-            .map_or(Position::ZERO, |c| c.position);
         let last = self.last(now_ms).unwrap_or_default();
-        if position > before && position > last {
+        if position > last {
             return AckOutcome {
                 acked: Acked::AboveNewest,
                 moved: false,
             };
         }
+        let before = self.live_cursor(now_ms).unwrap_or_default();
         let cursor = before.max(position);
-        if cursor > Position::ZERO {
-            let life_ms = retention.last_life_ms();
-            self.cursor = Some(Remembered::new(cursor, now_ms, life_ms));
-            self.renew_last(retention, now_ms);
+        if cursor > before {
+            self.cursor = Some(Remembered::new(cursor, now_ms, 0));
         }
+        self.renew(retention, now_ms);
         AckOutcome {
             acked: Acked::Cursor(cursor),
             moved: cursor > before,
         }
     }
 
-    /// Makes a session a member. `false`: it was one, and its subscribers know it. A new life of
-    /// its node takes it over without a change, so that it neither leaves nor joins.
+    /// Makes a session a member. `false`: it was one, and its subscribers know it. Another owner
+    /// (a new life of its node) writes it anew, and it neither leaves nor joins.
     pub(super) fn enter(&mut self, member: &Member, owner: &Owner, now_ms: u64) -> bool {
         match self.members.entry(member.session) {
             MapEntry::Occupied(mut known) => {
-                known.get_mut().owner = owner.clone();
+                let known = known.get_mut();
+                if known.owner != *owner {
+                    known.member = member.clone();
+                    known.owner = owner.clone();
+                }
                 false
             }
             MapEntry::Vacant(place) => {
@@ -345,8 +347,9 @@ impl TopicState {
             || !self.members.is_empty()
     }
 
-    fn live_cursor(&mut self, now_ms: u64) -> Option<&mut Remembered> {
-        self.cursor.as_mut().filter(|cursor| cursor.lives(now_ms))
+    fn live_cursor(&self, now_ms: u64) -> Option<Position> {
+        let cursor = self.cursor.filter(|cursor| cursor.lives(now_ms))?;
+        Some(cursor.position)
     }
 
     /// The entries that are within age.

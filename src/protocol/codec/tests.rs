@@ -1,15 +1,12 @@
 //! Tests of both wire forms, side by side: what one form takes or refuses, the other does too.
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::protocol::data::{DEPTH_MAX, Data};
-use crate::protocol::event::{GapReason, Message};
-use crate::protocol::ids::{App, Topic};
 
 /// The command in both wire forms.
-fn both(command: &Value) -> [(Wire, Vec<u8>); 2] {
+pub(super) fn both(command: &Value) -> [(Wire, Vec<u8>); 2] {
     [
         (Wire::Json, serde_json::to_vec(command).unwrap()),
         (Wire::MsgPack, rmp_serde::to_vec_named(command).unwrap()),
@@ -44,39 +41,24 @@ fn bad_json(text: &str, id: Option<u64>) {
     );
 }
 
-fn message(data: Data) -> Event {
-    Event::Message(Message {
-        topic: Topic::new(&App::default_app(), "orders:7").unwrap(),
-        data,
-        position: "1732190000000-7".parse().ok(),
-        user: None,
-        priority: Priority::Normal,
-        key: None,
-        removed: false,
-        time: 1_732_190_000_000,
-    })
-}
-
-/// The payload behind a frame header with a length of 16 bits or less.
-fn payload_of(frame: &[u8]) -> &[u8] {
-    &frame[if frame[1] == 126 { 4 } else { 2 }..]
-}
-
 #[test]
-fn every_command_is_read_with_all_its_fields() {
-    let at: Position = "5-6".parse().unwrap();
+fn connect_is_read_with_all_its_fields() {
     let connect = json!({"type": "connect", "id": 1, "token": "t", "device": "phone",
         "positions": {"a": "5-6", "@": "0-0"}});
     let Command::Connect(connect) = read(&connect).command else {
         panic!("not a connect");
     };
-    assert_eq!(
-        (connect.token.as_deref(), connect.device.as_deref()),
-        (Some("t"), Some("phone"))
-    );
+    let texts = (connect.token.as_deref(), connect.device.as_deref());
+    assert_eq!(texts, (Some("t"), Some("phone")));
     let mut positions = connect.positions;
     positions.sort();
+    let at = "5-6".parse().unwrap();
     assert_eq!(positions, [("@".into(), Position::ZERO), ("a".into(), at)]);
+}
+
+#[test]
+fn every_other_command_is_read_with_all_its_fields() {
+    let at: Position = "5-6".parse().unwrap();
     let cases = [
         (
             json!({"type": "subscribe", "topic": "a", "since": "5-6", "token": "t", "presence": true}),
@@ -133,14 +115,8 @@ fn every_command_is_read_with_all_its_fields() {
         ),
     ];
     for (command, expected) in cases {
-        let id = None;
-        assert_eq!(
-            read(&command),
-            Envelope {
-                id,
-                command: expected
-            }
-        );
+        let envelope = read(&command);
+        assert_eq!((envelope.id, envelope.command), (None, expected));
     }
 }
 
@@ -172,132 +148,58 @@ fn a_publication_keeps_its_body_byte_for_byte() {
     assert_eq!((publish.topic, publish.user.as_deref()), (None, Some("u")));
 }
 
+/// What the sentence must name, and the command.
+const CONTRADICTIONS: &str = r#"
+`type` is missing | {"id": 7}
+`type` must be text | {"id": 7, "type": 1}
+`type` is missing | {"id": 7, "type": null}
+`topic` is missing | {"id": 7, "type": "subscribe"}
+`topic` must be text | {"id": 7, "type": "subscribe", "topic": 5}
+`since` | {"id": 7, "type": "subscribe", "topic": "a", "since": "5-06"}
+`since` | {"id": 7, "type": "subscribe", "topic": "a", "since": "NaN"}
+`since` | {"id": 7, "type": "subscribe", "topic": "a", "since": -1}
+exclude | {"id": 7, "type": "subscribe", "topic": "a", "since": "0-0", "rewind": 1}
+`rewind` | {"id": 7, "type": "subscribe", "topic": "a", "rewind": 101}
+`rewind` | {"id": 7, "type": "subscribe", "topic": "a", "rewind": -1}
+`presence` | {"id": 7, "type": "subscribe", "topic": "a", "presence": "yes"}
+`topic` | {"id": 7, "type": "unsubscribe", "topic": ["a"]}
+exactly one | {"id": 7, "type": "publish", "data": 1}
+exactly one | {"id": 7, "type": "publish", "topic": "a", "user": "u", "data": 1}
+`data` is missing | {"id": 7, "type": "publish", "topic": "a"}
+`priority` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "priority": "urgent"}
+`ttl_ms` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "ttl_ms": -5}
+`ttl_ms` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "ttl_ms": 1.5}
+`key` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "key": 1}
+`echo` | {"id": 7, "type": "publish", "topic": "a", "data": 1, "echo": 1}
+state | {"id": 7, "type": "publish", "topic": "a", "data": 1, "remove": true}
+state | {"id": 7, "type": "publish", "topic": "a", "data": 1, "if_position": "0-0"}
+`position` is missing | {"id": 7, "type": "ack"}
+`position` | {"id": 7, "type": "ack", "position": "18446744073709551616-0"}
+`limit` | {"id": 7, "type": "history", "topic": "a", "limit": 0}
+`limit` | {"id": 7, "type": "history", "topic": "a", "limit": 1e9}
+`reverse` | {"id": 7, "type": "history", "topic": "a", "reverse": 0}
+`token` is missing | {"id": 7, "type": "refresh"}
+`positions` | {"id": 7, "type": "connect", "positions": []}
+`positions` | {"id": 7, "type": "connect", "positions": {"a": 5}}
+`positions` | {"id": 7, "type": "connect", "positions": {"a": "x"}}
+"#;
+
 #[test]
 fn a_command_that_contradicts_the_contract_is_refused_with_its_id() {
-    let bad = [
-        (json!({"id": 7}), "`type` is missing"),
-        (json!({"id": 7, "type": 1}), "`type` must be text"),
-        (json!({"id": 7, "type": null}), "`type` is missing"),
-        (json!({"id": 7, "type": "subscribe"}), "`topic` is missing"),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": 5}),
-            "`topic` must be text",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "since": "5-06"}),
-            "`since`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "since": "NaN"}),
-            "`since`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "since": -1}),
-            "`since`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "since": "0-0", "rewind": 1}),
-            "exclude",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "rewind": 101}),
-            "`rewind`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "rewind": -1}),
-            "`rewind`",
-        ),
-        (
-            json!({"id": 7, "type": "subscribe", "topic": "a", "presence": "yes"}),
-            "`presence`",
-        ),
-        (
-            json!({"id": 7, "type": "unsubscribe", "topic": ["a"]}),
-            "`topic`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "data": 1}),
-            "exactly one",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "user": "u", "data": 1}),
-            "exactly one",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a"}),
-            "`data` is missing",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "priority": "urgent"}),
-            "`priority`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "ttl_ms": -5}),
-            "`ttl_ms`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "ttl_ms": 1.5}),
-            "`ttl_ms`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "key": 1}),
-            "`key`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "echo": 1}),
-            "`echo`",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "remove": true}),
-            "state",
-        ),
-        (
-            json!({"id": 7, "type": "publish", "topic": "a", "data": 1, "if_position": "0-0"}),
-            "state",
-        ),
-        (json!({"id": 7, "type": "ack"}), "`position` is missing"),
-        (
-            json!({"id": 7, "type": "ack", "position": "18446744073709551616-0"}),
-            "`position`",
-        ),
-        (
-            json!({"id": 7, "type": "history", "topic": "a", "limit": 0}),
-            "`limit`",
-        ),
-        (
-            json!({"id": 7, "type": "history", "topic": "a", "limit": 1e9}),
-            "`limit`",
-        ),
-        (
-            json!({"id": 7, "type": "history", "topic": "a", "reverse": 0}),
-            "`reverse`",
-        ),
-        (json!({"id": 7, "type": "refresh"}), "`token` is missing"),
-        (
-            json!({"id": 7, "type": "connect", "positions": []}),
-            "`positions`",
-        ),
-        (
-            json!({"id": 7, "type": "connect", "positions": {"a": 5}}),
-            "`positions`",
-        ),
-        (
-            json!({"id": 7, "type": "connect", "positions": {"a": "x"}}),
-            "`positions`",
-        ),
-    ];
-    for (command, word) in bad {
+    for row in CONTRADICTIONS.trim().lines() {
+        let (word, command) = row.split_once(" | ").unwrap();
+        let command = serde_json::from_str(command).unwrap();
         refused(command, Some(7), ErrorCode::BadRequest, word);
     }
     let unknown = json!({"id": 7, "type": "a\nb"});
     refused(unknown, Some(7), ErrorCode::UnknownCommand, r#""a\nb""#);
+}
+
+#[test]
+fn a_command_without_a_valid_id_or_that_is_no_map_is_refused_without_one() {
     for id in [json!("7"), json!(-7), json!(7.0), json!([7]), json!(true)] {
-        refused(
-            json!({"id": id, "type": "ping"}),
-            None,
-            ErrorCode::BadRequest,
-            "`id`",
-        );
+        let command = json!({"id": id, "type": "ping"});
+        refused(command, None, ErrorCode::BadRequest, "`id`");
     }
     for other in [json!([]), json!("ping"), json!(7), json!(null)] {
         refused(other, None, ErrorCode::BadRequest, "not a map");
@@ -400,166 +302,4 @@ fn broken_messagepack_has_no_id_and_a_readable_map_with_a_bad_value_has_one() {
     // A key that is not text is the name of no field, and so is passed over.
     let envelope = decode(Wire::MsgPack, b"\x82\x01\xd4\x01\x00\xa4type\xa4ping").unwrap();
     assert_eq!(envelope.command, Command::Ping);
-}
-
-#[test]
-fn json_depth_is_counted_in_lists_and_maps() {
-    let nest = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-    assert!(Data::from_json(nest(DEPTH_MAX).as_bytes()).is_ok());
-    assert!(Data::from_json(nest(DEPTH_MAX + 1).as_bytes()).is_err());
-    let brackets_in_text = format!("\"{}\"", "[{".repeat(200));
-    assert!(Data::from_json(brackets_in_text.as_bytes()).is_ok());
-    for bad in [
-        &b"1 2"[..],
-        b"",
-        b"nul",
-        b"\"\xff\"",
-        b"01",
-        b"[1,]",
-        b"NaN",
-    ] {
-        assert!(Data::from_json(bad).is_err(), "{bad:?}");
-    }
-    for good in [
-        "0",
-        "-0",
-        "-9223372036854775808",
-        "1e308",
-        "1e-400",
-        r#""\ud83d\ude00\\ud800""#,
-    ] {
-        assert!(Data::from_json(good.as_bytes()).is_ok(), "{good}");
-    }
-}
-
-#[test]
-fn an_event_is_one_frame_and_a_json_body_stands_in_it_untouched() {
-    let body = br#"{"b" :[1.50, "\u00e4"]}"#;
-    let event = message(Data::from_json(body).unwrap());
-    let frame = encode(Wire::Json, &event);
-    let expected = br#"{"type":"message","topic":"orders:7","data":{"b" :[1.50, "\u00e4"]},"position":"1732190000000-7","time":1732190000000}"#;
-    assert_eq!(frame[..2], [0x81, u8::try_from(expected.len()).unwrap()]);
-    assert_eq!(payload_of(&frame), expected);
-    let frame = encode(Wire::MsgPack, &event);
-    assert_eq!(frame[0], 0x82);
-    let back: Value = rmp_serde::from_slice(payload_of(&frame)).unwrap();
-    assert_eq!(back, serde_json::from_slice::<Value>(expected).unwrap());
-}
-
-#[test]
-fn bytes_become_base64_text_in_json_and_stay_bytes_in_messagepack() {
-    let data = Data::from_msgpack(b"\x81\xa1b\xc4\x04\xfb\xff\x00\x01").unwrap();
-    let frame = encode(Wire::Json, &message(data.clone()));
-    let back: Value = serde_json::from_slice(payload_of(&frame)).unwrap();
-    assert_eq!(back["data"], json!({"b": "+/8AAQ=="}));
-    let bytes = payload(Wire::MsgPack, &data).unwrap();
-    assert_eq!(bytes, b"\x81\xa1b\xc4\x04\xfb\xff\x00\x01");
-    // Text that came as JSON stays text, whatever it looks like.
-    let text = Data::from_json(br#"{"b":"+/8AAQ=="}"#).unwrap();
-    assert_eq!(
-        payload(Wire::MsgPack, &text).unwrap(),
-        b"\x81\xa1b\xa8+/8AAQ=="
-    );
-}
-
-#[test]
-fn an_event_without_a_body_has_the_same_map_in_both_forms() {
-    let event = Event::Gap(event::Gap {
-        topic: Topic::new(&App::default_app(), "a").unwrap(),
-        from: None,
-        to: "1-2".parse().ok(),
-        reason: GapReason::Retention,
-        dropped: None,
-    });
-    let expected = json!({"type": "gap", "topic": "a", "to": "1-2", "reason": "retention"});
-    let json: Value = serde_json::from_slice(payload_of(&encode(Wire::Json, &event))).unwrap();
-    let msgpack: Value = rmp_serde::from_slice(payload_of(&encode(Wire::MsgPack, &event))).unwrap();
-    assert_eq!((&json, &msgpack), (&expected, &expected));
-    let ping = encode(Wire::Json, &Event::Ping {});
-    assert_eq!(payload_of(&ping), br#"{"type":"ping"}"#);
-}
-
-#[test]
-fn a_body_that_was_damaged_where_it_was_stored_is_told_as_an_internal_error() {
-    for wire in [Wire::Json, Wire::MsgPack] {
-        for data in [
-            Data::Json(Bytes::from_static(b"{\"a\":")),
-            Data::MsgPack(Bytes::from_static(b"\x92\x01")),
-        ] {
-            let event = message(data);
-            assert!(encode_checked(wire, &event).is_err());
-            let frame = encode(wire, &event);
-            let told: Value = match wire {
-                Wire::Json => serde_json::from_slice(payload_of(&frame)).unwrap(),
-                Wire::MsgPack => rmp_serde::from_slice(payload_of(&frame)).unwrap(),
-            };
-            assert_eq!(
-                (&told["type"], &told["code"]),
-                (&json!("error"), &json!("internal"))
-            );
-        }
-    }
-}
-
-/// Any JSON value within the rules of a body.
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>()
-            .prop_filter("finite", |n| n.is_finite())
-            .prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(6, 64, 8, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
-            prop::collection::btree_map(any::<String>(), inner, 0..8)
-                .prop_map(|map| map.into_iter().collect::<Value>()),
-        ]
-    })
-}
-
-proptest! {
-    #[test]
-    fn a_body_survives_every_way_between_the_forms(value in any_json()) {
-        let text = serde_json::to_vec(&value).unwrap();
-        let json = Data::from_json(&text).unwrap();
-        prop_assert_eq!(payload(Wire::Json, &json).unwrap(), text.clone());
-        let bytes = payload(Wire::MsgPack, &json).unwrap();
-        let msgpack = Data::from_msgpack(&bytes).unwrap();
-        prop_assert_eq!(payload(Wire::MsgPack, &msgpack).unwrap(), bytes.clone());
-        let back: Value = serde_json::from_slice(&payload(Wire::Json, &msgpack).unwrap()).unwrap();
-        prop_assert_eq!(back, value);
-    }
-
-    #[test]
-    fn random_bytes_are_read_or_refused_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        for wire in [Wire::Json, Wire::MsgPack] {
-            let _ = decode(wire, &bytes);
-        }
-        let _ = Data::from_json(&bytes);
-        if let Ok(data) = Data::from_msgpack(&bytes) {
-            prop_assert!(payload(Wire::Json, &data).is_ok());
-        }
-    }
-
-    #[test]
-    fn a_message_cut_or_bent_anywhere_is_read_or_refused_and_never_panics(
-        value in any_json(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
-    ) {
-        let command = json!({"type": "publish", "topic": "a", "data": value, "id": 7});
-        for (wire, mut bytes) in both(&command) {
-            prop_assert!(decode(wire, &bytes).is_ok());
-            let at = at.index(bytes.len());
-            prop_assert!(decode(wire, &bytes[..at]).is_err());
-            bytes[at] = byte;
-            if let Ok(Envelope { command: Command::Publish(publish), .. }) = decode(wire, &bytes) {
-                prop_assert!(payload(Wire::Json, &publish.data).is_ok());
-                prop_assert!(payload(Wire::MsgPack, &publish.data).is_ok());
-            }
-        }
-    }
 }

@@ -103,3 +103,40 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_broker_says_decides_whether_the_caller_should_repeat() {
+        let text = || "the cause, for the operator".to_owned();
+        let rows = [
+            (
+                BrokerError::Unavailable(text()),
+                ErrorCode::Unavailable,
+                "nothing was done",
+            ),
+            (
+                BrokerError::Unknown(text()),
+                ErrorCode::Unavailable,
+                "idempotency_key",
+            ),
+            (
+                BrokerError::Unexpected(text()),
+                ErrorCode::Internal,
+                "internal",
+            ),
+        ];
+        for (error, code, says) in rows {
+            let told = broker_error(&error);
+            assert_eq!(told.code, code);
+            assert!(told.message.contains(says), "{told}");
+            assert!(!told.message.contains("operator"), "{told}");
+            let response = render(Wire::Json, &told);
+            assert_eq!(response.status().as_u16(), code.status());
+            let repeats = response.headers().contains_key(header::RETRY_AFTER);
+            assert_eq!(repeats, code == ErrorCode::Unavailable);
+        }
+    }
+}

@@ -42,6 +42,7 @@ pub mod state;
 pub mod topics;
 pub mod users;
 
+use crate::shutdown::Lifecycle;
 use error::ApiError;
 use state::ApiState;
 

@@ -15,6 +15,7 @@ use crate::protocol::data::Data;
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 
+pub mod feed;
 pub mod interest;
 pub mod memory;
 pub mod publication;

@@ -181,7 +181,9 @@ fn member((user, session, info): MemberV1<'_, serde_json::Value>) -> Result<Memb
     })
 }
 
-fn encode_publication(publication: &Publication) -> Vec<u8> {
+/// [`encode`] of a publication that is not in a [`Body`].
+#[must_use]
+pub fn encode_publication(publication: &Publication) -> Vec<u8> {
     let (msgpack, data) = match &publication.data {
         Data::Json(bytes) => (false, bytes),
         Data::MsgPack(bytes) => (true, bytes),

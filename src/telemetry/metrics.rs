@@ -104,6 +104,7 @@ instruments! {
     ControlCounters {
         feed_deliveries: "counter" "fanfare_feed_deliveries_total" "Publications that arrived on the feed.",
         feed_breaks: "counter" "fanfare_feed_breaks_total" "Breaks of the feed (reconnect, overrun, lost probe).",
+        feed_dropped: "counter" "fanfare_feed_dropped_total" "Messages of the feed that found a queue of this node full; a break follows, and what was published is read from the stream.",
         duplicates_dropped: "counter" "fanfare_feed_duplicates_total" "Publications that arrived more than once and were dropped.",
         repairs: "counter" "fanfare_repairs_total" "Topics held and repaired from the stream.",
         repaired: "counter" "fanfare_repaired_publications_total" "Publications delivered from the stream by a repair.",

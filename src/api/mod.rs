@@ -42,7 +42,6 @@ pub mod state;
 pub mod topics;
 pub mod users;
 
-use crate::shutdown::Lifecycle;
 use error::ApiError;
 use state::ApiState;
 

@@ -1,2 +1,10 @@
-//! placeholder
-fn main() {}
+//! The one binary. Everything is in the library; here is only the way in.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    fanfare::cli::run(std::env::args_os())
+}

@@ -1,6 +1,139 @@
-//! The command line: one file a command.
+//! The command line: what a person or a script types, turned into one call of one module.
 //!
-//! In: arguments. Out: exit codes, text for people on a terminal, JSON lines in a pipe.
+//! In: the arguments of the process and the clients' environment names (`FANFARE_URL`,
+//! `FANFARE_API_URL`, `FANFARE_API_KEY`, `FANFARE_TOKEN`). Out: an exit code of [`exit::Exit`];
+//! results on stdout, everything else on stderr. Owner: the main thread; commands that talk to a
+//! node run on a current-thread runtime that ends with them.
 
+pub mod client;
+pub mod completions;
 pub mod config;
+pub mod connection;
+pub mod exit;
+pub mod http;
+pub mod nodes;
+pub mod output;
+pub mod publish;
+pub mod reconnect;
+pub mod serve;
 pub mod serve_flags;
+pub mod subscribe;
+pub mod token;
+pub mod transcript;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::exit::{Exit, Failure};
+
+/// Version and commit, as `--version` prints them.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("FANFARE_COMMIT"),
+    ")"
+);
+
+/// A realtime gateway: any node delivers to any user.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fanfare",
+    version = VERSION,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  fanfare serve --dev                    start a node to try things on
+  fanfare subscribe news                 see what arrives on a topic
+  fanfare publish news 'hello'           send something to it
+
+Exit codes: 0 done, 1 refused, 64 usage or configuration, 69 cannot reach the node,
+77 not authorized, 130 interrupted."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(Box<serve::ServeArgs>),
+    /// Check, show or begin a configuration
+    Config(config::ConfigArgs),
+    /// Publish a message, or every line of standard input, through the HTTP API
+    Publish(publish::PublishArgs),
+    /// Print the messages of a topic, of an inbox, or those for everyone
+    Subscribe(subscribe::SubscribeArgs),
+    /// Make a signed token for development
+    Token(token::TokenArgs),
+    /// List the nodes of the cluster
+    Nodes(nodes::NodesArgs),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs one command line, the program's name first, and tells with which code to exit.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return report_usage(&error),
+    };
+    let result = match cli.command {
+        Command::Serve(args) => return serve::run(*args),
+        Command::Config(args) => return config::run(args),
+        Command::Publish(args) => block_on(publish::run(args)),
+        Command::Subscribe(args) => block_on(subscribe::run(args)),
+        Command::Token(args) => token::run(&args),
+        Command::Nodes(args) => block_on(nodes::run(args)),
+        Command::Completions(args) => Ok(completions::run(&args)),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report().into(),
+    }
+}
+
+/// Help and version are answers and exit 0; everything else that clap says is a fault of usage.
+fn report_usage(error: &clap::Error) -> ExitCode {
+    // Nothing is left to tell anybody when even this cannot be written.
+    let _ = error.print();
+    if error.use_stderr() {
+        Exit::Usage.into()
+    } else {
+        Exit::Done.into()
+    }
+}
+
+/// Runs a client command to its end.
+fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::runtime)?
+        .block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples_in_its_help() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string);
+            assert!(
+                help.is_some_and(|text| text.starts_with("Examples:")),
+                "{} has no examples",
+                command.get_name()
+            );
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! A client of `fanfare.v1` that comes back by itself and resumes where it was.
+//!
+//! In: commands as JSON objects without `id`. Out: the result of each, and a stream of events.
+//! Owner: whoever calls; there is no task behind it, so nothing arrives (and no ping is answered)
+//! while neither [`Client::command`] nor [`Client::next_event`] runs. The client keeps, per topic,
+//! the position after which the next message is expected, and after a break joins every topic
+//! again from there; what the server then says was lost is told as a `gap` event.
+//! Bounds: [`BACKLOG_MAX`] events wait while an answer is awaited; then the connection is ended,
+//! the waiting events are handed out first, and the rest is resumed. [`ANSWER_TIMEOUT`] per command.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::connection::{Address, Connection, ConnectionError};
+use super::reconnect::{Again, Pace};
+
+/// Most events that wait for the caller while a command waits for its answer.
+const BACKLOG_MAX: usize = 10_000;
+/// Longest wait for an answer. A node answers within its command timeout of 2 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection that lasted so long starts the back-off anew.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// Where to connect, as whom, and from where to resume.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `ws://HOST:PORT`, with or without `/v1/connect`.
+    pub url: String,
+    /// Sent in the `Authorization` header.
+    pub token: Option<String>,
+    /// Sent as `?user=`, for nodes in development mode.
+    pub user: Option<String>,
+    /// What `connect` brings as `positions`: topics to join, and where inbox and `@` begin.
+    pub positions: BTreeMap<String, String>,
+}
+
+/// What [`Client::next_event`] gives.
+#[derive(Debug)]
+pub enum Event {
+    /// An event of the server as it came, or one of the same form that the client makes of the
+    /// answer to a resume: `gap` for what could not be recovered, `unsubscribed` for a refusal.
+    Server(Value),
+    /// The connection is gone, or a try to restore it failed; the next try follows by itself.
+    Disconnected {
+        /// Why.
+        cause: ConnectionError,
+        /// When it will try again.
+        again_after: Duration,
+    },
+    /// The connection is back and every topic was asked for again.
+    Reconnected {
+        /// The new session's `welcome`.
+        welcome: Value,
+    },
+}
+
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The server answered `error`.
+    #[error("{code}: {message}")]
+    Refused {
+        /// The error code of the contract.
+        code: String,
+        /// The server's sentence.
+        message: String,
+        /// Whether repeating may succeed.
+        retry: bool,
+        /// After how long to repeat, where the server says it.
+        retry_after: Option<Duration>,
+    },
+    /// The connection broke before the answer: it is unknown whether the command was done. The
+    /// next call connects again.
+    #[error("the connection broke before the answer")]
+    Lost,
+    /// The connection ended and the client does not come back.
+    #[error(transparent)]
+    Ended(ConnectionError),
+}
+
+/// A joined topic.
+#[derive(Debug, Default)]
+struct Joined {
+    /// The `subscribe` that joins it again; `None` where `connect` does.
+    command: Option<Map<String, Value>>,
+    /// The place after which the next message is expected.
+    position: Option<String>,
+}
+
+/// A session that outlives its connections.
+#[derive(Debug)]
+pub struct Client {
+    address: Address,
+    connection: Option<Connection>,
+    welcome: Value,
+    joined: BTreeMap<String, Joined>,
+    /// Topics whose `subscribe` after a reconnect waits for its answer, by command id.
+    resuming: BTreeMap<u64, String>,
+    backlog: VecDeque<Event>,
+    last_id: u64,
+    pace: Pace,
+    again_at: Instant,
+}
+
+impl Client {
+    /// Connects and waits for `welcome`. This first time nothing is tried twice.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub async fn connect(options: Options) -> Result<Self, ConnectionError> {
+        let address = Address::new(
+            &options.url,
+            options.token.as_deref(),
+            options.user.as_deref(),
+        )?;
+        let joined = options.positions.into_iter().map(|(topic, position)| {
+            let joined = Joined {
+                command: None,
+                position: Some(position),
+            };
+            (topic, joined)
+        });
+        let mut client = Self {
+            address,
+            connection: None,
+            welcome: Value::Null,
+            joined: joined.collect(),
+            resuming: BTreeMap::new(),
+            backlog: VecDeque::new(),
+            last_id: 0,
+            pace: Pace::default(),
+            again_at: Instant::now(),
+        };
+        client.open().await?;
+        Ok(client)
+    }
+
+    /// The newest `welcome`.
+    #[must_use]
+    pub fn welcome(&self) -> &Value {
+        &self.welcome
+    }
+
+    /// The position from which a topic would be resumed now.
+    #[must_use]
+    pub fn position(&self, topic: &str) -> Option<&str> {
+        self.joined.get(topic)?.position.as_deref()
+    }
+
+    /// Sends a command, without `id`, and waits for its result: the fields of `ok`. Connects
+    /// first where the connection is gone. Topics joined and left this way are remembered.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    ///
+    /// # Cancel safety
+    /// Not safe: dropped in the middle, it is unknown whether the command was done.
+    pub async fn command(&mut self, mut command: Value) -> Result<Value, CommandError> {
+        while self.connection.is_none() {
+            self.reopen().await.map_err(CommandError::Ended)?;
+        }
+        self.last_id += 1;
+        let id = self.last_id;
+        command["id"] = id.into();
+        let answer = match timeout(ANSWER_TIMEOUT, self.exchange(id, &command)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(self.timed_out()),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(cause) => {
+                self.break_off(cause).map_err(CommandError::Ended)?;
+                return Err(CommandError::Lost);
+            }
+        };
+        if answer["type"] == "error" {
+            return Err(CommandError::Refused {
+                code: text(&answer["code"]),
+                message: text(&answer["message"]),
+                retry: answer["retry"] == true,
+                retry_after: answer["retry_after_ms"].as_u64().map(Duration::from_millis),
+            });
+        }
+        self.remember(command, &answer);
+        Ok(answer)
+    }
+
+    /// The next event, whenever it comes. Reconnects as long as the server wants it.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] when the client should not come back; it is then finished.
+    ///
+    /// # Cancel safety
+    /// Safe: no event is lost, a try to reconnect is begun again.
+    pub async fn next_event(&mut self) -> Result<Event, ConnectionError> {
+        loop {
+            if let Some(event) = self.backlog.pop_front() {
+                return Ok(event);
+            }
+            match &mut self.connection {
+                None => self.reopen().await?,
+                Some(connection) => match connection.read().await {
+                    // An answer that nobody waits for any more is let go.
+                    Ok(frame) => match self.sort(frame) {
+                        Ok(_answer) => {}
+                        Err(cause) => self.break_off(cause)?,
+                    },
+                    Err(cause) => self.break_off(cause)?,
+                },
+            }
+        }
+    }
+
+    /// Ends the session in order.
+    pub async fn close(self) {
+        if let Some(connection) = self.connection {
+            connection.close().await;
+        }
+    }
+
+    /// Sends a command and reads until its answer; events meanwhile wait in the backlog.
+    async fn exchange(&mut self, id: u64, command: &Value) -> Result<Value, ConnectionError> {
+        let mut is_sent = false;
+        loop {
+            let Some(connection) = &mut self.connection else {
+                return Err(ConnectionError::Backlog);
+            };
+            if !is_sent {
+                connection.send(command).await?;
+                is_sent = true;
+            }
+            let frame = connection.read().await?;
+            if let Some(answer) = self.sort(frame)?
+                && answer["id"] == id
+            {
+                return Ok(answer);
+            }
+            if self.backlog.len() >= BACKLOG_MAX {
+                return Err(ConnectionError::Backlog);
+            }
+        }
+    }
+
+    /// Waits for its time and tries to connect once.
+    async fn reopen(&mut self) -> Result<(), ConnectionError> {
+        sleep_until(self.again_at).await;
+        match self.open().await {
+            Ok(()) => {
+                let welcome = self.welcome.clone();
+                self.backlog.push_back(Event::Reconnected { welcome });
+                Ok(())
+            }
+            Err(cause) => self.break_off(cause),
+        }
+    }
+
+    /// Connects, says `connect`, takes the `welcome` and asks for every topic again. The
+    /// connection is kept only when all of that was done.
+    async fn open(&mut self) -> Result<(), ConnectionError> {
+        let mut connection = Connection::open(&self.address).await?;
+        let positions: BTreeMap<&String, &String> = self
+            .joined
+            .iter()
+            .filter(|(_, joined)| joined.command.is_none())
+            .filter_map(|(topic, joined)| Some((topic, joined.position.as_ref()?)))
+            .collect();
+        self.last_id += 1;
+        let mut hello = json!({"type": "connect", "id": self.last_id});
+        if !positions.is_empty() {
+            hello["positions"] = json!(positions);
+        }
+        connection.send(&hello).await?;
+        let welcome = match timeout(ANSWER_TIMEOUT, welcome(&mut connection)).await {
+            Ok(welcome) => welcome?,
+            Err(_elapsed) => return Err(self.timed_out()),
+        };
+        let ping_ms = welcome["ping_ms"].as_u64().unwrap_or(0);
+        connection.expect_pings(Duration::from_millis(ping_ms));
+        self.resuming.clear();
+        for (topic, joined) in &self.joined {
+            let Some(command) = &joined.command else {
+                continue;
+            };
+            self.last_id += 1;
+            let mut command = command.clone();
+            command.insert("id".to_owned(), self.last_id.into());
+            if let Some(position) = &joined.position {
+                command.insert("since".to_owned(), position.as_str().into());
+            }
+            connection.send(&Value::Object(command)).await?;
+            self.resuming.insert(self.last_id, topic.clone());
+        }
+        self.take_welcome(welcome);
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Takes what `welcome` says about inbox and `positions`.
+    fn take_welcome(&mut self, welcome: Value) {
+        if let Some(inbox) = welcome["inbox"]["topic"].as_str() {
+            let joined = self.joined.entry(inbox.to_owned()).or_default();
+            let cursor = || text(&welcome["inbox"]["position"]);
+            joined.position.get_or_insert_with(cursor);
+        }
+        if let Some(topics) = welcome["topics"].as_object() {
+            for (topic, resumed) in topics {
+                self.resumed(topic, resumed);
+            }
+        }
+        self.welcome = welcome;
+    }
+
+    /// Takes the answer to a resume, whether it came by `subscribe` or by `connect`.
+    fn resumed(&mut self, topic: &str, answer: &Value) {
+        let error = match (&answer["error"], answer["type"] == "error") {
+            (error @ Value::Object(_), _) => Some(error),
+            (_, true) => Some(answer),
+            (_, false) => None,
+        };
+        if let Some(error) = error {
+            self.joined.remove(topic);
+            self.backlog.push_back(Event::Server(json!({
+                "type": "unsubscribed", "topic": topic,
+                "code": error["code"], "message": error["message"],
+            })));
+            return;
+        }
+        let Some(joined) = self.joined.get_mut(topic) else {
+            return;
+        };
+        let since = joined.position.take();
+        joined.position = answer["position"].as_str().map(str::to_owned);
+        // The server tells a loss on inbox and `@` itself.
+        if answer["recovered"] == false && !topic.starts_with('@') {
+            let reason = answer["gap_reason"].as_str().unwrap_or("retention");
+            let mut gap = json!({"type": "gap", "topic": topic, "reason": reason});
+            // After a failover the old position has no place in the topic's order any more.
+            if reason != "failover" {
+                gap["from"] = json!(since);
+                gap["to"] = json!(joined.position);
+            }
+            self.backlog.push_back(Event::Server(gap));
+        }
+    }
+
+    /// Drops the connection and plans the next; an error when there is none.
+    fn break_off(&mut self, cause: ConnectionError) -> Result<(), ConnectionError> {
+        if let Some(connection) = self.connection.take()
+            && connection.age() >= SETTLED_AFTER
+        {
+            self.pace.settled();
+        }
+        let Some(again_after) = self.pace.wait(cause.again(), rand::random()) else {
+            return Err(cause);
+        };
+        self.again_at = Instant::now() + again_after;
+        self.backlog
+            .push_back(Event::Disconnected { cause, again_after });
+        Ok(())
+    }
+
+    /// Sorts a frame: an answer is given back, an event is followed and put in the backlog.
+    fn sort(&mut self, frame: Value) -> Result<Option<Value>, ConnectionError> {
+        if let Some(id) = frame["id"].as_u64() {
+            let Some(topic) = self.resuming.remove(&id) else {
+                return Ok(Some(frame));
+            };
+            if frame["retry"] == true {
+                return Err(refusal(&frame));
+            }
+            self.resumed(&topic, &frame);
+            return Ok(None);
+        }
+        self.follow(&frame);
+        self.backlog.push_back(Event::Server(frame));
+        Ok(None)
+    }
+
+    /// Follows what an event says about positions and joined topics.
+    fn follow(&mut self, event: &Value) {
+        let Some(topic) = event["topic"].as_str() else {
+            return;
+        };
+        let position = match event["type"].as_str() {
+            Some("message") => &event["position"],
+            // Ids may start below the old ones after a failover: go back to what still stands.
+            Some("gap") if event["reason"] == "failover" => &event["from"],
+            Some("gap") => &event["to"],
+            Some("unsubscribed") => {
+                self.joined.remove(topic);
+                return;
+            }
+            _ => return,
+        };
+        let Some(position) = position.as_str() else {
+            return;
+        };
+        if topic.starts_with('@') {
+            self.joined.entry(topic.to_owned()).or_default();
+        }
+        if let Some(joined) = self.joined.get_mut(topic) {
+            joined.position = Some(position.to_owned());
+        }
+    }
+
+    /// Remembers what a command that succeeded has joined or left.
+    fn remember(&mut self, command: Value, answer: &Value) {
+        let Value::Object(mut command) = command else {
+            return;
+        };
+        let (kind, topic) = (text(&command["type"]), text(&command["topic"]));
+        match kind.as_str() {
+            "subscribe" => {
+                for field in ["id", "since", "rewind"] {
+                    command.remove(field);
+                }
+                let joined = Joined {
+                    command: Some(command),
+                    position: answer["position"].as_str().map(str::to_owned),
+                };
+                self.joined.insert(topic, joined);
+            }
+            "unsubscribe" => {
+                self.joined.remove(&topic);
+            }
+            _ => {}
+        }
+    }
+
+    fn timed_out(&self) -> ConnectionError {
+        ConnectionError::TimedOut {
+            url: self.address.url().to_owned(),
+        }
+    }
+}
+
+/// Reads up to the answer to `connect`. Before it a session belongs to no topic, so that nothing
+/// which comes earlier (a `drain`, which the connection has noticed) is for the caller.
+async fn welcome(connection: &mut Connection) -> Result<Value, ConnectionError> {
+    loop {
+        let frame = connection.read().await?;
+        match frame["type"].as_str() {
+            Some("welcome") => return Ok(frame),
+            Some("error") => return Err(refusal(&frame)),
+            _ => {}
+        }
+    }
+}
+
+/// The error that an `error` frame means for the connection.
+fn refusal(frame: &Value) -> ConnectionError {
+    let again = match (&frame["retry"], frame["retry_after_ms"].as_u64()) {
+        (Value::Bool(true), Some(wait_ms)) => Again::After(Duration::from_millis(wait_ms)),
+        (Value::Bool(true), None) => Again::BackOff,
+        _ => Again::Never,
+    };
+    ConnectionError::Refused {
+        code: text(&frame["code"]),
+        message: text(&frame["message"]),
+        again,
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

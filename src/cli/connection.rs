@@ -1,0 +1,459 @@
+//! One WebSocket of a client: the dial, JSON frames out and in, and why it ended.
+//!
+//! In: an address, a token, commands as JSON. Out: the server's events as JSON, and at the end one
+//! [`ConnectionError`]. Independent of the server's codec, so that one cannot hide a fault of the
+//! other. Owner: [`super::client::Client`]. Bounds: [`DIAL_TIMEOUT`] for the connection, silence
+//! of more than two pings, one frame of at most 16 MiB; at each the connection ends with its
+//! error. No TLS: `wss` addresses are refused with a sentence that says so.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use hyper::Uri;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
+use tokio_tungstenite::tungstenite::error::Error as SocketError;
+use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
+
+use super::http::percent_encode;
+use super::reconnect::Again;
+
+/// The subprotocol that this client speaks.
+const SUBPROTOCOL: &str = "fanfare.v1.json";
+/// Longest wait for the TCP connection and the handshake together.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the farewell of a connection that this side ends.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Least wait after a refused handshake that names none.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What a late ping may take on top of two intervals before the connection counts as dead.
+const SILENCE_GRACE: Duration = Duration::from_secs(10);
+/// Largest frame that is taken: pages of the server are bounded to 1 MiB of bodies.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// Why there is no connection, or no more.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The address is none.
+    #[error("{url} is not an address of the form ws://HOST:PORT/v1/connect")]
+    Address {
+        /// As given.
+        url: String,
+    },
+    /// The address asks for TLS.
+    #[error("{url} needs TLS, which this client does not speak")]
+    Tls {
+        /// As given.
+        url: String,
+    },
+    /// No TCP connection.
+    #[error("cannot reach {url}")]
+    Unreachable {
+        /// What was dialled.
+        url: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The other side speaks no WebSocket, or not the subprotocol.
+    #[error("{url} does not speak {SUBPROTOCOL}")]
+    Handshake {
+        /// What was dialled.
+        url: String,
+        /// Why.
+        #[source]
+        source: SocketError,
+    },
+    /// The handshake was refused.
+    #[error("{url} answered {status}{}", reason(message))]
+    Rejected {
+        /// What was dialled.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The body of the answer.
+        message: String,
+        /// What `Retry-After` says.
+        retry_after: Option<Duration>,
+    },
+    /// Something took longer than it may.
+    #[error("no answer from {url} in time")]
+    TimedOut {
+        /// What was dialled.
+        url: String,
+    },
+    /// The `connect` or a resume was refused.
+    #[error("{code}: {message}")]
+    Refused {
+        /// The error code of the contract.
+        code: String,
+        /// The server's sentence.
+        message: String,
+        /// What the server asks for.
+        again: Again,
+    },
+    /// The server closed the connection.
+    #[error("closed by the server with {code}{}", reason(reason_text))]
+    Closed {
+        /// The close code; 1005 when there was none.
+        code: u16,
+        /// The text of the close frame.
+        reason_text: String,
+        /// What the code asks for.
+        again: Again,
+    },
+    /// This side left because the server asked for it with `drain`.
+    #[error("left, because the node is draining")]
+    Drained,
+    /// No frame arrived for more than two pings.
+    #[error("nothing heard for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken(#[source] SocketError),
+    /// The server sent something that is not JSON.
+    #[error("the server sent something that is not JSON")]
+    Unreadable(#[source] serde_json::Error),
+    /// Too many events wait for the caller.
+    #[error("too many events wait to be taken")]
+    Backlog,
+}
+
+impl ConnectionError {
+    /// What to do after it.
+    #[must_use]
+    pub fn again(&self) -> Again {
+        match self {
+            Self::Address { .. } | Self::Tls { .. } => Again::Never,
+            Self::Refused { again, .. } | Self::Closed { again, .. } => *again,
+            Self::Rejected {
+                status: 429 | 503,
+                retry_after,
+                ..
+            } => Again::After(retry_after.unwrap_or(RETRY_AFTER)),
+            Self::Rejected { status, .. } if *status < 500 => Again::Never,
+            Self::Drained | Self::Backlog => Again::AtOnce,
+            Self::Rejected { .. }
+            | Self::Unreachable { .. }
+            | Self::Handshake { .. }
+            | Self::TimedOut { .. }
+            | Self::Silent(_)
+            | Self::Broken(_)
+            | Self::Unreadable(_) => Again::BackOff,
+        }
+    }
+}
+
+fn reason(text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", text.trim())
+    }
+}
+
+/// Where to connect and as whom.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// As given, for messages.
+    url: String,
+    /// Host and port for TCP.
+    host: String,
+    port: u16,
+    /// What the handshake asks for.
+    request: ClientRequestBuilder,
+}
+
+impl Address {
+    /// Reads `ws://HOST[:PORT][/PATH][?QUERY]`; without a path it is `/v1/connect`. `user` is for
+    /// nodes in development mode.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Address`] and [`ConnectionError::Tls`].
+    pub fn new(
+        url: &str,
+        token: Option<&str>,
+        user: Option<&str>,
+    ) -> Result<Self, ConnectionError> {
+        let wrong = || ConnectionError::Address {
+            url: url.to_owned(),
+        };
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        match uri.scheme_str() {
+            Some("ws") => {}
+            Some("wss") => {
+                return Err(ConnectionError::Tls {
+                    url: url.to_owned(),
+                });
+            }
+            _ => return Err(wrong()),
+        }
+        let authority = uri.authority().ok_or_else(wrong)?;
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let path = match uri.path() {
+            "" | "/" => "/v1/connect",
+            path => path,
+        };
+        // With `wait` the server leaves the first word to `connect`, which brings positions.
+        let mut query = uri
+            .query()
+            .map_or(String::new(), |query| format!("{query}&"));
+        query.push_str("wait=1");
+        if let Some(user) = user {
+            query.push_str(&format!("&user={}", percent_encode(user)));
+        }
+        let full = format!("ws://{authority}{path}?{query}");
+        let mut request = ClientRequestBuilder::new(full.parse().map_err(|_| wrong())?)
+            .with_sub_protocol(SUBPROTOCOL);
+        if let Some(token) = token {
+            request = request.with_header("Authorization", format!("Bearer {token}"));
+        }
+        Ok(Self {
+            url: url.to_owned(),
+            host,
+            port: authority.port_u16().unwrap_or(80),
+            request,
+        })
+    }
+
+    /// The address as it was given.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Connection {
+    socket: WebSocketStream<TcpStream>,
+    opened: Instant,
+    heard: Instant,
+    silence_max: Option<Duration>,
+    drain_at: Option<Instant>,
+}
+
+impl Connection {
+    /// Dials and shakes hands.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub async fn open(address: &Address) -> Result<Self, ConnectionError> {
+        match timeout(DIAL_TIMEOUT, Self::dial(address)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(ConnectionError::TimedOut {
+                url: address.url.clone(),
+            }),
+        }
+    }
+
+    async fn dial(address: &Address) -> Result<Self, ConnectionError> {
+        let unreachable = |source| ConnectionError::Unreachable {
+            url: address.url.clone(),
+            source,
+        };
+        let stream = TcpStream::connect((address.host.as_str(), address.port))
+            .await
+            .map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(unreachable)?;
+        let config = WebSocketConfig::default()
+            .max_frame_size(Some(FRAME_BYTES_MAX))
+            .max_message_size(Some(FRAME_BYTES_MAX));
+        let request = address.request.clone();
+        let shaken =
+            tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
+        let (socket, _response) = shaken.map_err(|error| refused(&address.url, error))?;
+        let now = Instant::now();
+        Ok(Self {
+            socket,
+            opened: now,
+            heard: now,
+            silence_max: None,
+            drain_at: None,
+        })
+    }
+
+    /// How long it has been open.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// From now on, silence of more than two such intervals is a break; zero turns that off.
+    pub fn expect_pings(&mut self, interval: Duration) {
+        self.silence_max = (!interval.is_zero()).then(|| interval * 2 + SILENCE_GRACE);
+    }
+
+    /// Sends one frame.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Broken`].
+    pub async fn send(&mut self, frame: &Value) -> Result<(), ConnectionError> {
+        let frame = Message::text(frame.to_string());
+        self.socket
+            .send(frame)
+            .await
+            .map_err(ConnectionError::Broken)
+    }
+
+    /// The next frame of the server. Pings are answered here and not told.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; the connection is then finished.
+    ///
+    /// # Cancel safety
+    /// Safe: a frame is either returned or still to come.
+    pub async fn read(&mut self) -> Result<Value, ConnectionError> {
+        loop {
+            let message = match self.deadline() {
+                Some(deadline) => timeout_at(deadline, self.socket.next()).await,
+                None => Ok(self.socket.next().await),
+            };
+            let Ok(message) = message else {
+                return Err(self.overdue().await);
+            };
+            let message = message
+                .unwrap_or(Err(SocketError::ConnectionClosed))
+                .map_err(ConnectionError::Broken)?;
+            self.heard = Instant::now();
+            match message {
+                Message::Text(text) => {
+                    let frame = serde_json::from_str(&text).map_err(ConnectionError::Unreadable)?;
+                    if !self.is_for_connection(&frame).await? {
+                        return Ok(frame);
+                    }
+                }
+                Message::Close(frame) => {
+                    // Polled once: the answer is small, and a server that does not take it now
+                    // has the connection's end as its answer.
+                    let _ = self.socket.flush().now_or_never();
+                    let (code, reason_text) = frame.map_or((1005, String::new()), |frame| {
+                        (frame.code.into(), frame.reason.to_string())
+                    });
+                    let drain = self
+                        .drain_at
+                        .map(|at| at.saturating_duration_since(Instant::now()));
+                    let again = Again::by_close_code(code, drain);
+                    return Err(ConnectionError::Closed {
+                        code,
+                        reason_text,
+                        again,
+                    });
+                }
+                // tungstenite answers pings by itself at the next read.
+                Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    /// Says good-bye, briefly.
+    pub async fn close(mut self) {
+        // An end that cannot be told is one that the server sees anyway.
+        let _ = timeout(CLOSE_TIMEOUT, self.socket.close(None)).await;
+    }
+
+    /// Takes what concerns the connection itself: answers `ping` (and keeps it from the caller),
+    /// remembers `drain` (which the caller is told too).
+    async fn is_for_connection(&mut self, frame: &Value) -> Result<bool, ConnectionError> {
+        match frame["type"].as_str() {
+            Some("ping") => {
+                self.send(&json!({"type": "ping"})).await?;
+                Ok(true)
+            }
+            Some("drain") => {
+                let wait_ms = frame["reconnect_after_ms"].as_u64().unwrap_or(0);
+                self.drain_at = Some(Instant::now() + Duration::from_millis(wait_ms));
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let silent_at = self.silence_max.map(|silence| self.heard + silence);
+        [silent_at, self.drain_at].into_iter().flatten().min()
+    }
+
+    /// The deadline has passed: which one it was.
+    async fn overdue(&mut self) -> ConnectionError {
+        if self.drain_at.is_some_and(|at| at <= Instant::now()) {
+            let _ = timeout(CLOSE_TIMEOUT, self.socket.close(None)).await;
+            return ConnectionError::Drained;
+        }
+        ConnectionError::Silent(self.heard.elapsed())
+    }
+}
+
+/// Tells a handshake that the server refused from one that failed.
+fn refused(url: &str, error: SocketError) -> ConnectionError {
+    let url = url.to_owned();
+    match error {
+        SocketError::Http(response) => ConnectionError::Rejected {
+            url,
+            status: response.status().as_u16(),
+            retry_after: response
+                .headers()
+                .get("retry-after")
+                .and_then(|value| value.to_str().ok()?.parse().ok())
+                .map(Duration::from_secs),
+            message: String::from_utf8_lossy(response.body().as_deref().unwrap_or_default())
+                .into_owned(),
+        },
+        SocketError::Io(source) => ConnectionError::Unreachable { url, source },
+        source => ConnectionError::Handshake { url, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+    #[test]
+    fn an_address_gets_its_path_and_keeps_its_query() {
+        let path = |url: &str, user: Option<&str>| {
+            let address = Address::new(url, None, user).expect("an address");
+            let request = address.request.into_client_request().expect("a request");
+            request.uri().to_string()
+        };
+        assert_eq!(path("ws://h:1", None), "ws://h:1/v1/connect?wait=1");
+        assert_eq!(
+            path("ws://h/x?heartbeat=app", Some("a&b")),
+            "ws://h/x?heartbeat=app&wait=1&user=a%26b"
+        );
+    }
+
+    #[test]
+    fn an_address_of_another_kind_is_refused_with_its_reason() {
+        let error = |url: &str| Address::new(url, None, None).err();
+        assert!(matches!(
+            error("wss://h"),
+            Some(ConnectionError::Tls { .. })
+        ));
+        for wrong in ["http://h", "h:8080", "", "ws://"] {
+            let error = error(wrong);
+            assert!(
+                matches!(error, Some(ConnectionError::Address { .. })),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_handshake_says_whether_to_come_back() {
+        let rejected = |status, retry_after| ConnectionError::Rejected {
+            url: String::new(),
+            status,
+            message: String::new(),
+            retry_after,
+        };
+        assert_eq!(rejected(401, None).again(), Again::Never);
+        assert_eq!(rejected(500, None).again(), Again::BackOff);
+        let five = Duration::from_secs(5);
+        assert_eq!(rejected(503, Some(five)).again(), Again::After(five));
+        assert_eq!(rejected(503, None).again(), Again::After(RETRY_AFTER));
+    }
+}

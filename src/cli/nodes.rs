@@ -1,0 +1,63 @@
+//! `fanfare nodes`: the members of the cluster as one node sees them.
+//!
+//! In: `GET /v1/nodes`. Out: a table for people, the node's own objects as JSON lines in a pipe.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::exit::{Exit, Failure};
+use super::http::{Api, ApiArgs};
+use super::output::{self, Format};
+
+/// Arguments of `nodes`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fanfare nodes
+  fanfare nodes --api-url http://10.0.0.7:8081 --format json")]
+pub struct NodesArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value = "auto")]
+    format: Format,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Prints the nodes.
+///
+/// # Errors
+/// [`Failure`] when the node cannot be reached or refuses.
+pub async fn run(args: NodesArgs) -> Result<Exit, Failure> {
+    let answer = Api::new(&args.api)?.get("/v1/nodes").await?;
+    let nodes = answer["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    if args.format.is_json() {
+        for node in nodes {
+            output::line(&node.to_string());
+        }
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+    for line in output::table(&HEAD, &rows) {
+        output::line(&line);
+    }
+    Ok(Exit::Done)
+}
+
+const HEAD: [&str; 5] = ["node", "state", "sessions", "share", "url"];
+
+fn row(node: &Value) -> Vec<String> {
+    let cell = |key: &str| match &node[key] {
+        Value::Null => "-".to_owned(),
+        value => output::body(value),
+    };
+    let share = node["share"]
+        .as_f64()
+        .map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
+    vec![
+        cell("node"),
+        cell("state"),
+        cell("sessions"),
+        share,
+        cell("url"),
+    ]
+}

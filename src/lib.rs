@@ -1,8 +1,19 @@
 //! Fanfare: a realtime gateway. Any node delivers to any user, and nothing that was accepted is
 //! lost, doubled or reordered in silence.
 
+pub mod api;
+pub mod auth;
 pub mod broker;
 pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod dispatcher;
+pub mod ingress;
+pub mod node;
+pub mod presence;
 pub mod protocol;
+pub mod redis;
+pub mod session;
+pub mod shutdown;
 pub mod telemetry;
+pub mod worker;

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::Retention;
+use crate::protocol::data::Data;
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 
+pub mod feed;
 pub mod interest;
 pub mod memory;
 pub mod publication;
@@ -77,6 +79,20 @@ pub enum Body {
     Publication(Arc<Publication>),
     /// A change of members (on `%T` topics).
     Presence(Arc<publication::PresenceChange>),
+}
+
+impl Body {
+    /// About how many bytes it holds, for bounds.
+    #[must_use]
+    pub fn bytes_count(&self) -> usize {
+        match self {
+            Self::Publication(publication) => match &publication.data {
+                Data::Json(bytes) | Data::MsgPack(bytes) => bytes.len(),
+            },
+            // A member is small; its `info` is bounded at 2 KiB and mostly absent.
+            Self::Presence(_) => 256,
+        }
+    }
 }
 
 /// The answer to "what came after `since`?"
@@ -163,6 +179,12 @@ pub enum FeedEvent {
 /// The receiving end of the feed. Bound: [`FEED_EVENTS_MAX`]. At the bound the broker drops
 /// what does not fit and follows it with [`FeedEvent::Break`] as soon as there is room.
 pub type Feed = tokio::sync::mpsc::Receiver<FeedEvent>;
+
+/// What the stream of a topic's changes of members keeps.
+pub const PRESENCE_RETENTION: Retention = Retention {
+    entries_max: 1_000,
+    age_ms: 3_600_000,
+};
 
 /// Events waiting between the broker's feed and the dispatcher.
 pub const FEED_EVENTS_MAX: usize = 8_192;

@@ -5,6 +5,12 @@
 //! releases can read each other; an unknown one is [`super::FeedEvent::Unreadable`], counted, never
 //! guessed at.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Body;
 use crate::protocol::data::Data;
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, Priority, SessionId};
@@ -32,6 +38,15 @@ pub struct Publication {
     pub exclude: Option<SessionId>,
 }
 
+impl Publication {
+    /// Whether it is past its own end and no longer shown to new readers.
+    #[must_use]
+    pub fn has_ended(&self, now_ms: u64) -> bool {
+        self.ttl_ms
+            .is_some_and(|ttl_ms| self.time_ms.saturating_add(ttl_ms) <= now_ms)
+    }
+}
+
 /// A change of one topic's members.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PresenceChange {
@@ -43,4 +58,285 @@ pub struct PresenceChange {
     pub owner: Owner,
     /// Member sessions after the change, members of dead nodes included.
     pub count: u64,
+}
+
+/// Kind and version of a publication's bytes.
+const PUBLICATION_V1: u8 = 0x01;
+/// Kind and version of a presence change's bytes.
+const PRESENCE_V1: u8 = 0x02;
+
+/// A body that this release cannot read: of a newer release, or no body at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Not even a first byte.
+    #[error("the body is empty")]
+    Empty,
+    /// A kind or version that this release does not know.
+    #[error("the body's kind and version, {0:#04x}, is not known")]
+    Version(u8),
+    /// Known by its first byte, but not what that kind is made of.
+    #[error("the body is damaged: {0}")]
+    Damaged(#[from] rmp_serde::decode::Error),
+    /// A name or number in it that no node would have written.
+    #[error("the body has an impossible {0}")]
+    Field(&'static str),
+}
+
+/// A publication as its bytes: a MessagePack array in this order.
+#[derive(Serialize, Deserialize)]
+struct PublicationV1<'a> {
+    msgpack: bool,
+    #[serde(borrow)]
+    data: Raw<'a>,
+    user: Option<&'a str>,
+    priority: u8,
+    key: Option<&'a str>,
+    conflate: bool,
+    removed: bool,
+    time_ms: u64,
+    ttl_ms: Option<u64>,
+    exclude: Option<Raw<'a>>,
+}
+
+/// A member as its bytes: user, session, info (by reference when written).
+type MemberV1<'a, Info> = (Option<&'a str>, Raw<'a>, Option<Info>);
+
+/// Bytes that stay bytes; serde would write a slice as a list of numbers.
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Raw)
+    }
+}
+
+/// A body as the bytes that stand in streams and channels.
+#[must_use]
+pub fn encode(body: &Body) -> Vec<u8> {
+    match body {
+        Body::Publication(publication) => encode_publication(publication),
+        Body::Presence(change) => {
+            let mut out = encode_presence_head(change.joined, &change.owner);
+            out.extend(encode_member(&change.member));
+            pack(&mut out, &change.count);
+            out
+        }
+    }
+}
+
+/// Reads what [`encode`] made, in this release or an older one.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn decode(bytes: &[u8]) -> Result<Body, Unreadable> {
+    let (version, rest) = bytes.split_first().ok_or(Unreadable::Empty)?;
+    match *version {
+        PUBLICATION_V1 => Ok(Body::Publication(Arc::new(decode_publication(rest)?))),
+        PRESENCE_V1 => Ok(Body::Presence(Arc::new(decode_presence(rest)?))),
+        other => Err(Unreadable::Version(other)),
+    }
+}
+
+/// The beginning of a presence change. A script completes it by the bytes of
+/// [`encode_member`] and the count as a MessagePack number, because only the script knows them.
+#[must_use]
+pub fn encode_presence_head(joined: bool, owner: &Owner) -> Vec<u8> {
+    // 0x94: an array of the four parts joined, owner, member, count.
+    let mut out = vec![PRESENCE_V1, 0x94];
+    pack(&mut out, &joined);
+    pack(&mut out, &owner.to_string());
+    out
+}
+
+/// A member as one MessagePack value.
+#[must_use]
+pub fn encode_member(member: &Member) -> Vec<u8> {
+    let mut out = Vec::new();
+    let session = member.session.0.to_be_bytes();
+    let parts: MemberV1<'_, &serde_json::Value> =
+        (member.user.as_deref(), Raw(&session), member.info.as_ref());
+    pack(&mut out, &parts);
+    out
+}
+
+/// Reads what [`encode_member`] made.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn decode_member(bytes: &[u8]) -> Result<Member, Unreadable> {
+    member(rmp_serde::from_slice(bytes)?)
+}
+
+fn member((user, session, info): MemberV1<'_, serde_json::Value>) -> Result<Member, Unreadable> {
+    Ok(Member {
+        user: user.map(str::to_owned),
+        session: session_id(&session)?,
+        info,
+    })
+}
+
+/// [`encode`] of a publication that is not in a [`Body`].
+#[must_use]
+pub fn encode_publication(publication: &Publication) -> Vec<u8> {
+    let (msgpack, data) = match &publication.data {
+        Data::Json(bytes) => (false, bytes),
+        Data::MsgPack(bytes) => (true, bytes),
+    };
+    let exclude = publication.exclude.map(|session| session.0.to_be_bytes());
+    let mut out = Vec::with_capacity(64 + data.len());
+    out.push(PUBLICATION_V1);
+    pack(
+        &mut out,
+        &PublicationV1 {
+            msgpack,
+            data: Raw(data),
+            user: publication.user.as_deref(),
+            priority: publication.priority as u8,
+            key: publication.key.as_deref(),
+            conflate: publication.conflate,
+            removed: publication.removed,
+            time_ms: publication.time_ms,
+            ttl_ms: publication.ttl_ms,
+            exclude: exclude.as_ref().map(|bytes| Raw(bytes)),
+        },
+    );
+    out
+}
+
+fn decode_publication(bytes: &[u8]) -> Result<Publication, Unreadable> {
+    let read: PublicationV1<'_> = rmp_serde::from_slice(bytes)?;
+    // Copied out, so that a retained message does not hold the whole read buffer it came in.
+    let data = Bytes::copy_from_slice(read.data.0);
+    Ok(Publication {
+        data: if read.msgpack {
+            Data::MsgPack(data)
+        } else {
+            Data::Json(data)
+        },
+        user: read.user.map(str::to_owned),
+        priority: priority(read.priority)?,
+        key: read.key.map(str::to_owned),
+        conflate: read.conflate,
+        removed: read.removed,
+        time_ms: read.time_ms,
+        ttl_ms: read.ttl_ms,
+        exclude: read.exclude.as_ref().map(session_id).transpose()?,
+    })
+}
+
+fn decode_presence(bytes: &[u8]) -> Result<PresenceChange, Unreadable> {
+    type Parts<'a> = (bool, &'a str, MemberV1<'a, serde_json::Value>, u64);
+    let (joined, owner, parts, count): Parts<'_> = rmp_serde::from_slice(bytes)?;
+    Ok(PresenceChange {
+        joined,
+        member: member(parts)?,
+        owner: owner.parse().map_err(|_| Unreadable::Field("owner"))?,
+        count,
+    })
+}
+
+fn priority(number: u8) -> Result<Priority, Unreadable> {
+    [
+        Priority::Low,
+        Priority::Normal,
+        Priority::High,
+        Priority::Critical,
+    ]
+    .into_iter()
+    .find(|priority| *priority as u8 == number)
+    .ok_or(Unreadable::Field("priority"))
+}
+
+fn session_id(raw: &Raw<'_>) -> Result<SessionId, Unreadable> {
+    let bytes = raw.0.try_into().map_err(|_| Unreadable::Field("session"))?;
+    Ok(SessionId(u128::from_be_bytes(bytes)))
+}
+
+fn pack<T: Serialize>(out: &mut Vec<u8>, value: &T) {
+    rmp_serde::encode::write(out, value).expect("writing to memory and these types never fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publication() -> Publication {
+        Publication {
+            data: Data::Json(Bytes::from_static(b"{\"a\":1}")),
+            user: Some("alice".to_owned()),
+            priority: Priority::High,
+            key: None,
+            conflate: true,
+            removed: false,
+            time_ms: 1_732_190_000_000,
+            ttl_ms: Some(5),
+            exclude: Some(SessionId(0x0102)),
+        }
+    }
+
+    fn change() -> PresenceChange {
+        PresenceChange {
+            joined: true,
+            member: Member {
+                user: Some("bob".to_owned()),
+                session: SessionId(u128::MAX - 1),
+                info: Some(serde_json::json!({"name": "Bob", "n": [1, 2.5, null]})),
+            },
+            owner: "node-1~77".parse().unwrap(),
+            count: 300,
+        }
+    }
+
+    #[test]
+    fn a_body_comes_back_as_it_was() {
+        let plain = Publication {
+            data: Data::MsgPack(Bytes::from_static(&[0x91, 0xc4, 0x01, 0xff])),
+            user: None,
+            priority: Priority::Low,
+            key: Some("k".to_owned()),
+            conflate: false,
+            removed: true,
+            time_ms: u64::MAX,
+            ttl_ms: None,
+            exclude: None,
+        };
+        for body in [
+            Body::Publication(Arc::new(publication())),
+            Body::Publication(Arc::new(plain)),
+            Body::Presence(Arc::new(change())),
+        ] {
+            assert_eq!(decode(&encode(&body)).unwrap(), body);
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_that_other_nodes_of_this_version_read() {
+        let bytes = encode(&Body::Publication(Arc::new(publication())));
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "019ac2c4077b2261223a317da5616c69636502c0c3c2cf00000193\
+             4e91d38005c41000000000000000000000000000000102"
+        );
+        let bytes = encode(&Body::Presence(Arc::new(change())));
+        assert!(bytes.starts_with(b"\x02\x94\xc3\xa9node-1~77\x93\xa3bob\xc4\x10"));
+        assert_eq!(bytes[bytes.len() - 3..], [0xcd, 0x01, 0x2c]);
+    }
+
+    #[test]
+    fn what_a_newer_or_foreign_writer_left_is_unreadable_and_not_guessed_at() {
+        let newer = decode(&[0x41, 0x90]);
+        assert!(matches!(newer, Err(Unreadable::Version(0x41))), "{newer:?}");
+        assert!(matches!(decode(b""), Err(Unreadable::Empty)));
+        assert!(matches!(decode(b"\x01xyz"), Err(Unreadable::Damaged(_))));
+        let mut bytes = encode(&Body::Publication(Arc::new(publication())));
+        bytes.truncate(bytes.len() - 1);
+        assert!(matches!(decode(&bytes), Err(Unreadable::Damaged(_))));
+    }
 }

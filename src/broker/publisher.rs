@@ -1,1 +1,256 @@
 //! The ordered way into Redis: one connection, one queue, the publication script.
+//!
+//! In: publications of all tasks of the node. Out: EVALSHA commands on the command link, written
+//! in the order of the queue with many in flight, and one answer to each caller. Owner of the
+//! order: one task on the control runtime. Bounds: [`QUEUE_MAX`] publications and
+//! [`QUEUE_BYTES_MAX`] bytes wait; at the bound a publication is refused as `Unavailable` and
+//! counted. [`IN_FLIGHT_MAX`] are with Redis. Nothing is ever sent twice: where Redis does not
+//! know the script (NOSCRIPT), what was sent behind it may have met a script loaded meanwhile by
+//! somebody else, so sending again would reorder; the caller gets `Unavailable` instead.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use fred::types::Value;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::publication;
+use super::redis::health::Half;
+use super::redis::link::{Shared, stopped};
+use super::redis::reply;
+use super::{BrokerError, PublishRequest, Published};
+use crate::protocol::ids::TopicKind;
+use crate::redis::RedisError;
+
+/// Publications that wait for the connection.
+pub const QUEUE_MAX: usize = 8_192;
+/// Bytes of bodies that wait or are in flight.
+pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Publications that wait for Redis' answer. Measured: beyond 256 the rate grows no more.
+pub const IN_FLIGHT_MAX: usize = 256;
+
+type Answer = Result<Published, BrokerError>;
+
+/// One publication on its way.
+struct Job {
+    /// The arguments of EVALSHA.
+    args: Vec<Value>,
+    bytes: usize,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// A publication whose answer is awaited.
+struct Flight {
+    bytes: usize,
+    answer: oneshot::Sender<Answer>,
+    result: Result<Value, RedisError>,
+}
+
+/// The handle: it fills the queue.
+#[derive(Debug)]
+pub struct Publisher {
+    queue: mpsc::Sender<Job>,
+    waiting_bytes: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+/// The task's side.
+#[derive(Debug)]
+pub struct PublisherTask {
+    queue: mpsc::Receiver<Job>,
+    waiting_bytes: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+/// A queue and both its ends.
+#[must_use]
+pub fn channel(shared: &Arc<Shared>) -> (Publisher, PublisherTask) {
+    let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+    let waiting_bytes = Arc::new(AtomicUsize::new(0));
+    let publisher = Publisher {
+        queue: sender,
+        waiting_bytes: Arc::clone(&waiting_bytes),
+        shared: Arc::clone(shared),
+    };
+    let task = PublisherTask {
+        queue: receiver,
+        waiting_bytes,
+        shared: Arc::clone(shared),
+    };
+    (publisher, task)
+}
+
+impl Publisher {
+    /// Queues a publication at its first poll and waits for the answer.
+    ///
+    /// # Errors
+    /// [`BrokerError`]. Cancel safety: a publication that is queued is sent all the same.
+    pub async fn publish(&self, request: PublishRequest) -> Answer {
+        let control = &self.shared.metrics.control;
+        if let Some(reason) = self.shared.health.reason(Half::Commands) {
+            control.publish_errors.add(1);
+            return Err(BrokerError::Unavailable(reason));
+        }
+        let body = publication::encode_publication(&request.publication);
+        let bytes = body.len();
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            args: self.arguments(&request, body),
+            bytes,
+            answer,
+        };
+        let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before > QUEUE_BYTES_MAX || self.queue.try_send(job).is_err() {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            control.publish_refused.add(1);
+            let reason = "too many publications wait for Redis".to_owned();
+            return Err(BrokerError::Unavailable(reason));
+        }
+        let stopped = || BrokerError::Unknown("the broker was stopped".to_owned());
+        let answer = answered.await.unwrap_or_else(|_| Err(stopped()));
+        match &answer {
+            Ok(Published {
+                duplicate: true, ..
+            }) => control.publish_duplicates.add(1),
+            Ok(_) => control.published.add(1),
+            Err(_) => control.publish_errors.add(1),
+        }
+        answer
+    }
+
+    /// As `scripts/publish.lua` lists them.
+    fn arguments(&self, request: &PublishRequest, body: Vec<u8>) -> Vec<Value> {
+        let Shared { keys, scripts, .. } = &*self.shared;
+        let topic = &request.topic;
+        let (idempotency_key, idempotency_ms) = match &request.idempotency {
+            Some((key, life_ms)) => (key.as_str(), *life_ms),
+            None => ("", 0),
+        };
+        let is_inbox = topic.kind() == TopicKind::Inbox;
+        let retention = request.retention;
+        vec![
+            scripts.publish.sha().into(),
+            "5".into(),
+            keys.channel(topic).into(),
+            keys.stream(topic).into(),
+            keys.last(topic).into(),
+            keys.idempotency(topic, idempotency_key).into(),
+            keys.cursor(topic).into(),
+            Value::Bytes(body.into()),
+            rand::random::<u32>().to_string().into(),
+            retention.entries_max.to_string().into(),
+            retention.age_ms.to_string().into(),
+            retention.last_life_ms().to_string().into(),
+            idempotency_ms.to_string().into(),
+            if is_inbox { "1" } else { "0" }.into(),
+        ]
+    }
+}
+
+impl PublisherTask {
+    /// Sends until `stop` turns true; what is queued by then is still sent and answered.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut flights = FuturesUnordered::new();
+        let mut loading: Option<BoxFuture<'static, Result<(), RedisError>>> = None;
+        let mut is_open = true;
+        while is_open || !flights.is_empty() {
+            tokio::select! {
+                Some(flight) = flights.next(), if !flights.is_empty() => {
+                    if self.land(flight) && loading.is_none() {
+                        // What is sent after the LOAD on the same connection finds the script.
+                        let mut load = self.shared.link.submit_load(&self.shared.scripts.publish);
+                        if poll_once(load.as_mut()).await.is_none() {
+                            loading = Some(load);
+                        }
+                    }
+                }
+                job = self.queue.recv(), if is_open && flights.len() < IN_FLIGHT_MAX => match job {
+                    Some(job) => flights.extend(self.send(job).await),
+                    None => is_open = false,
+                },
+                _ = async { loading.as_mut().expect("asked only while loading").await },
+                    if loading.is_some() => loading = None,
+                () = stopped(&mut stop), if is_open && !self.queue.is_closed() => {
+                    self.queue.close();
+                }
+            }
+        }
+    }
+
+    /// Writes one publication. The first poll puts the command into the connection's queue, so
+    /// that the order of this method's calls is the order on the wire.
+    async fn send(&self, job: Job) -> Option<impl Future<Output = Flight> + Send + use<>> {
+        let Job {
+            args,
+            bytes,
+            answer,
+        } = job;
+        if !self.shared.is_prepared.load(Ordering::Acquire) {
+            let reason = self.shared.health.reason(Half::Commands);
+            let reason = reason.unwrap_or_else(|| "Redis was just connected anew".to_owned());
+            self.answer(bytes, answer, Err(BrokerError::Unavailable(reason)));
+            return None;
+        }
+        let mut command = self.shared.link.submit("EVALSHA", args);
+        let early = poll_once(command.as_mut()).await;
+        Some(async move {
+            let result = match early {
+                Some(result) => result,
+                None => command.await,
+            };
+            Flight {
+                bytes,
+                answer,
+                result,
+            }
+        })
+    }
+
+    /// Answers the caller. `true`: the script must be loaded.
+    fn land(&self, flight: Flight) -> bool {
+        let Flight {
+            bytes,
+            answer,
+            result,
+        } = flight;
+        let is_unknown_script = matches!(result, Err(RedisError::NoScript(_)));
+        if matches!(result, Err(RedisError::NotMaster(_))) {
+            self.shared.suspect.notify_one();
+        }
+        self.answer(bytes, answer, read(result));
+        is_unknown_script
+    }
+
+    fn answer(&self, bytes: usize, to: oneshot::Sender<Answer>, answer: Answer) {
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        // A caller that went away needs no answer.
+        let _ = to.send(answer);
+    }
+}
+
+async fn poll_once<T>(mut future: Pin<&mut (dyn Future<Output = T> + Send)>) -> Option<T> {
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+fn read(result: Result<Value, RedisError>) -> Answer {
+    let [outcome, position] = reply::parts(result?)?;
+    let duplicate = match outcome.as_bytes() {
+        Some(b"ok") => false,
+        Some(b"duplicate") => true,
+        _ => return Err(reply::unexpected("outcome", &outcome)),
+    };
+    Ok(Published {
+        position: reply::position(&position)?,
+        duplicate,
+    })
+}

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod completions;
+pub mod config;
 pub mod connection;
 pub mod exit;
 pub mod http;
@@ -14,6 +15,8 @@ pub mod nodes;
 pub mod output;
 pub mod publish;
 pub mod reconnect;
+pub mod serve;
+pub mod serve_flags;
 pub mod subscribe;
 pub mod token;
 pub mod transcript;
@@ -55,6 +58,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node
+    Serve(Box<serve::ServeArgs>),
+    /// Check, show or begin a configuration
+    Config(config::ConfigArgs),
     /// Publish a message, or every line of standard input, through the HTTP API
     Publish(publish::PublishArgs),
     /// Print the messages of a topic, of an inbox, or those for everyone
@@ -74,6 +81,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let result = match cli.command {
+        Command::Serve(args) => return serve::run(*args),
+        Command::Config(args) => return config::run(args),
         Command::Publish(args) => block_on(publish::run(args)),
         Command::Subscribe(args) => block_on(subscribe::run(args)),
         Command::Token(args) => token::run(&args),

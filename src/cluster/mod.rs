@@ -1,1 +1,22 @@
 //! The cluster: which nodes live, which of them is whose home, where topics are occupied.
+//!
+//! In: leases and occupancy in Redis, local session counts from the dispatcher. Out: a
+//! [`view::View`] that everybody may read without waiting, answers for the API, and control
+//! messages between nodes. Delivery depends on none of it: a view that is old costs time, never
+//! messages.
+//!
+//! ```text
+//! membership ── heartbeat ──▶ lease_store ──▶ Redis        dispatcher ── counts ──▶ occupancy ──▶ levels
+//!     │  ◀── who lives ───────────┘                                                   │ batches
+//!     └─▶ standing ─▶ view (with ring) ─▶ sessions, presence, API, occupancy          └─▶ occupancy_store ──▶ Redis
+//! ```
+
+pub mod control;
+pub mod lease_store;
+mod levels;
+pub mod membership;
+pub mod occupancy;
+pub mod occupancy_store;
+pub mod ring;
+pub mod standing;
+pub mod view;

@@ -1,8 +1,23 @@
 //! The configuration as the node uses it: plain values, checked, nothing optional left open.
 //!
-//! In: preset, file, environment and flags, merged by `config::load` in that order. Out: one
+//! In: preset, file, environment and flags, merged by [`load::load`] in that order. Out: one
 //! [`Config`], read-only for the life of the process. A leaf: it imports nothing but the
 //! protocol's names. Time is a `Duration` here and a number with its unit in the key outside.
+
+pub mod checks;
+pub mod environment;
+pub mod example;
+pub mod faults;
+pub mod file;
+pub mod forms;
+pub mod keys;
+pub mod load;
+pub mod machine;
+pub mod presets;
+pub mod show;
+pub mod token_keys;
+pub mod value;
+pub mod values;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

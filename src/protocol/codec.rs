@@ -1,10 +1,30 @@
 //! Both wire forms: bytes to commands, events to complete frames.
+//!
+//! In: one whole WebSocket message, or an event. Out: a typed [`Envelope`], or one frame that is
+//! the same for every receiver. Holds no state. Bounded by the size of the message; the number of
+//! fields kept is that of the known names. What cannot be read becomes [`Malformed`], with the
+//! command's id wherever the map can be read. What names mean and who may do what is judged by
+//! the session.
+//!
+//! A field that is null counts as absent, except `data`. A known field that is there twice is
+//! refused, because two readers could take different ones.
 
 use bytes::Bytes;
+use serde::Serialize;
 
-use super::command::Envelope;
-use super::error::WireError;
-use super::event::Event;
+use super::command::{Command, Connect, Envelope, History, Publish, Subscribe};
+use super::error::{ErrorCode, WireError};
+use super::event::{self, Event};
+use super::frame::{self, Opcode};
+use super::ids::{Position, Priority};
+use super::raw::{Fields, Raw};
+
+/// Most of the newest publications that `rewind` may ask for. Part of the wire contract.
+pub const REWIND_MAX: u32 = 100;
+
+/// Bytes of an event beside its `data`, for the first allocation: names, position and time of a
+/// usual message. A longer event lets the buffer grow.
+const EVENT_BYTES_USUAL: usize = 192;
 
 /// Which form a session speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,19 +44,293 @@ pub struct Malformed {
     pub error: WireError,
 }
 
+/// A value that its form cannot express: a bug of this program, or a body that was damaged where
+/// it was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// As JSON.
+    #[error("not expressible as JSON")]
+    Json(#[source] serde_json::Error),
+    /// As MessagePack.
+    #[error("not expressible as MessagePack")]
+    MsgPack(#[source] rmp_serde::encode::Error),
+}
+
 /// Reads one command.
 ///
 /// # Errors
 /// [`Malformed`] when the message is no map, has no `type`, an unknown one, a field of the wrong
 /// type, or fields that contradict each other.
 pub fn decode(wire: Wire, message: &[u8]) -> Result<Envelope, Malformed> {
-    let _ = (wire, message);
-    todo!()
+    let without_id = |error| Malformed { id: None, error };
+    let fields = Fields::read(wire, message, &NAMES)
+        .map(CommandFields)
+        .map_err(|error| without_id(bad(error.to_string())))?;
+    let id = fields
+        .get("id", Raw::unsigned, "an unsigned integer")
+        .map_err(without_id)?;
+    if fields.0.repeated().contains(&"id") {
+        return Err(without_id(bad("the field `id` is there twice")));
+    }
+    match fields.command() {
+        Ok(command) => Ok(Envelope { id, command }),
+        Err(error) => Err(Malformed { id, error }),
+    }
 }
 
 /// Turns an event into one complete WebSocket frame.
+///
+/// An event that cannot be expressed (see [`EncodeError`]) becomes an `error` event with the code
+/// `internal`, so that the receiver learns of it.
 #[must_use]
 pub fn encode(wire: Wire, event: &Event) -> Bytes {
-    let _ = (wire, event);
-    todo!()
+    encode_checked(wire, event).unwrap_or_else(|fault| {
+        tracing::error!(%fault, source = ?std::error::Error::source(&fault), "event not encoded");
+        let error = WireError::new(ErrorCode::Internal, "a message could not be encoded");
+        encode_checked(wire, &event::Error::answer(None, error))
+            .expect("an error event holds nothing but a code, text and numbers")
+    })
 }
+
+/// [`encode`] for callers that do something else with an event that cannot be expressed.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn encode_checked(wire: Wire, event: &Event) -> Result<Bytes, EncodeError> {
+    let body_bytes = match event {
+        Event::Message(message) => message.data.bytes().len(),
+        _ => 0,
+    };
+    let mut buffer = frame::begin(EVENT_BYTES_USUAL + body_bytes);
+    write(wire, &mut buffer, event)?;
+    let opcode = match wire {
+        Wire::Json => Opcode::Text,
+        Wire::MsgPack => Opcode::Binary,
+    };
+    Ok(frame::finish(opcode, buffer))
+}
+
+/// A value in a wire form, without a frame: the body of an HTTP answer.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn payload(wire: Wire, value: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
+    let mut buffer = Vec::new();
+    write(wire, &mut buffer, value)?;
+    Ok(buffer)
+}
+
+fn write(wire: Wire, buffer: &mut Vec<u8>, value: &impl Serialize) -> Result<(), EncodeError> {
+    match wire {
+        Wire::Json => serde_json::to_writer(buffer, value).map_err(EncodeError::Json),
+        Wire::MsgPack => {
+            rmp_serde::encode::write_named(buffer, value).map_err(EncodeError::MsgPack)
+        }
+    }
+}
+
+/// Every field that some command has.
+const NAMES: [&str; 24] = [
+    "type",
+    "id",
+    "topic",
+    "data",
+    "user",
+    "token",
+    "position",
+    "since",
+    "key",
+    "idempotency_key",
+    "priority",
+    "conflate",
+    "echo",
+    "ttl_ms",
+    "remove",
+    "if_position",
+    "rewind",
+    "presence",
+    "until",
+    "limit",
+    "reverse",
+    "after",
+    "device",
+    "positions",
+];
+
+/// The fields of one command.
+struct CommandFields<'a>(Fields<'a>);
+
+impl<'a> CommandFields<'a> {
+    /// The field as `read` understands it; `None` when it is absent or null.
+    fn get<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(Raw<'a>) -> Option<T>,
+        kind: &str,
+    ) -> Result<Option<T>, WireError> {
+        match self.0.get(name) {
+            Some(value) if !value.is_null() => match read(value) {
+                Some(value) => Ok(Some(value)),
+                None => Err(bad(format!("the field `{name}` must be {kind}"))),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<String>, WireError> {
+        let read = |value: Raw<'a>| value.text().map(std::borrow::Cow::into_owned);
+        self.get(name, read, "text")
+    }
+
+    fn flag(&self, name: &'static str) -> Result<Option<bool>, WireError> {
+        self.get(name, Raw::boolean, "true or false")
+    }
+
+    fn position(&self, name: &'static str) -> Result<Option<Position>, WireError> {
+        let read = |value: Raw<'a>| value.text()?.parse().ok();
+        let kind = "a position: MILLISECONDS-SEQUENCE, for example 1732190000000-7";
+        self.get(name, read, kind)
+    }
+
+    /// A page length. What is beyond 32 bits is beyond every page and is cut here.
+    fn limit(&self) -> Result<Option<u32>, WireError> {
+        let read = |value: Raw<'a>| {
+            let limit = value.unsigned().filter(|limit| *limit > 0)?;
+            Some(u32::try_from(limit).unwrap_or(u32::MAX))
+        };
+        self.get("limit", read, "an integer above 0")
+    }
+
+    fn command(&self) -> Result<Command, WireError> {
+        if let Some(name) = self.0.repeated().first() {
+            return Err(bad(format!("the field `{name}` is there twice")));
+        }
+        let kind = required("type", self.get("type", Raw::text, "text")?)?;
+        let command = match &*kind {
+            "connect" => Command::Connect(self.connect()?),
+            "subscribe" => Command::Subscribe(self.subscribe()?),
+            "unsubscribe" => Command::Unsubscribe {
+                topic: required("topic", self.text("topic")?)?,
+            },
+            "publish" => Command::Publish(self.publish()?),
+            "ack" => Command::Ack {
+                position: required("position", self.position("position")?)?,
+            },
+            "history" => Command::History(History {
+                topic: required("topic", self.text("topic")?)?,
+                since: self.position("since")?,
+                until: self.position("until")?,
+                limit: self.limit()?,
+                reverse: self.flag("reverse")?.unwrap_or(false),
+            }),
+            "presence" => Command::Presence {
+                topic: required("topic", self.text("topic")?)?,
+                after: self.text("after")?,
+                limit: self.limit()?,
+            },
+            "refresh" => Command::Refresh {
+                token: required("token", self.text("token")?)?,
+            },
+            "ping" => Command::Ping,
+            unknown => return Err(unknown_command(unknown)),
+        };
+        Ok(command)
+    }
+
+    fn connect(&self) -> Result<Connect, WireError> {
+        let read = |value: Raw<'a>| {
+            let pairs = value.map()?.into_iter();
+            pairs
+                .map(|(topic, position)| Some((topic, position.text()?.parse().ok()?)))
+                .collect()
+        };
+        let kind = "a map from topics to positions, each MILLISECONDS-SEQUENCE";
+        let positions: Vec<(String, Position)> =
+            self.get("positions", read, kind)?.unwrap_or_default();
+        let mut topics: Vec<&str> = positions.iter().map(|(topic, _)| &**topic).collect();
+        topics.sort_unstable();
+        if topics.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(bad("the field `positions` names a topic twice"));
+        }
+        Ok(Connect {
+            token: self.text("token")?,
+            device: self.text("device")?,
+            positions,
+        })
+    }
+
+    fn subscribe(&self) -> Result<Subscribe, WireError> {
+        let read = |value: Raw<'a>| {
+            let rewind = u32::try_from(value.unsigned()?).ok()?;
+            (rewind <= REWIND_MAX).then_some(rewind)
+        };
+        let rewind = self.get("rewind", read, "an integer from 0 to 100")?;
+        let since = self.position("since")?;
+        if since.is_some() && rewind.is_some() {
+            return Err(bad("`since` and `rewind` exclude each other"));
+        }
+        Ok(Subscribe {
+            topic: required("topic", self.text("topic")?)?,
+            since,
+            rewind,
+            token: self.text("token")?,
+            presence: self.flag("presence")?.unwrap_or(false),
+        })
+    }
+
+    fn publish(&self) -> Result<Publish, WireError> {
+        if self.flag("remove")? == Some(true) || self.position("if_position")?.is_some() {
+            return Err(bad(
+                "`remove` and `if_position` need a namespace that keeps state, and this one keeps none",
+            ));
+        }
+        let (topic, user) = (self.text("topic")?, self.text("user")?);
+        if topic.is_some() == user.is_some() {
+            return Err(bad("exactly one of `topic` and `user` must be given"));
+        }
+        let kind = "one of `critical`, `high`, `normal` and `low`";
+        Ok(Publish {
+            topic,
+            user,
+            data: required("data", self.0.get("data"))?.data()?,
+            priority: self.get("priority", priority, kind)?,
+            idempotency_key: self.text("idempotency_key")?,
+            key: self.text("key")?,
+            conflate: self.flag("conflate")?,
+            ttl_ms: self.get("ttl_ms", Raw::unsigned, "an unsigned integer")?,
+            echo: self.flag("echo")?.unwrap_or(false),
+        })
+    }
+}
+
+fn priority(value: Raw<'_>) -> Option<Priority> {
+    Some(match &*value.text()? {
+        "critical" => Priority::Critical,
+        "high" => Priority::High,
+        "normal" => Priority::Normal,
+        "low" => Priority::Low,
+        _ => return None,
+    })
+}
+
+fn required<T>(name: &str, value: Option<T>) -> Result<T, WireError> {
+    value.ok_or_else(|| bad(format!("the field `{name}` is missing")))
+}
+
+fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> WireError {
+    WireError::bad_request(message)
+}
+
+/// The name is repeated to the client, escaped and cut, so that its log stays readable.
+fn unknown_command(name: &str) -> WireError {
+    let shown: String = name.chars().take(32).collect();
+    WireError::new(
+        ErrorCode::UnknownCommand,
+        format!("there is no command {shown:?}"),
+    )
+}
+
+#[cfg(test)]
+mod body_tests;
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,58 @@
 //! The body of a message: bytes that came as JSON or as MessagePack and stay as they came.
 //!
-//! In: the codec, after the checks that make every body expressible in both forms. Out: the
-//! broker stores the bytes as they are; serializing a [`Data`] gives the same form back byte for
-//! byte, or transcodes it (MessagePack `bin` becomes padded standard base64 in JSON).
+//! In: the codec and the API, after the checks that make every body expressible in both forms.
+//! Out: the broker stores the bytes as they are; serializing a [`Data`] gives the same form back
+//! (JSON byte for byte), or transcodes it as a stream (MessagePack `bin` becomes padded standard
+//! base64 in JSON). Bounded by the size of the message it came in and by [`DEPTH_MAX`]; what
+//! breaks a rule is refused with [`DataError`].
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::error::WireError;
+use super::{json, msgpack};
 
 /// Deepest nesting of lists and maps in a body. Part of the wire contract.
 pub const DEPTH_MAX: usize = 64;
+
+/// Why bytes are no body. The text is meant for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    /// Not one JSON value in UTF-8.
+    #[error("it is not one JSON value in UTF-8")]
+    NotJson,
+    /// Not one MessagePack value.
+    #[error("it is not one MessagePack value")]
+    NotMsgPack,
+    /// Nested deeper than [`DEPTH_MAX`].
+    #[error("it is nested deeper than {DEPTH_MAX} lists and maps")]
+    TooDeep,
+    /// An integer beyond 64 bits.
+    #[error("it has an integer beyond 64 bits")]
+    IntegerTooLarge,
+    /// NaN, infinity, or a number too large for a double.
+    #[error("it has a number that is not finite as a double")]
+    NotFinite,
+    /// Half of a surrogate pair, which no UTF-8 can carry.
+    #[error("it has a lone surrogate escape")]
+    Surrogate,
+    /// A map key that is not text.
+    #[error("it has a map key that is not text")]
+    KeyNotText,
+    /// A MessagePack extension type.
+    #[error("it has a MessagePack extension type")]
+    Extension,
+    /// Text that is not UTF-8.
+    #[error("it has text that is not UTF-8")]
+    Utf8,
+}
+
+impl From<DataError> for WireError {
+    fn from(error: DataError) -> Self {
+        Self::bad_request(format!("`data` cannot be taken: {error}"))
+    }
+}
 
 /// A checked body in the form in which it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,14 +64,23 @@ pub enum Data {
 }
 
 impl Data {
-    /// Checks one JSON value and takes its bytes.
+    /// Checks one JSON value and takes its bytes, without the white space around it.
     ///
     /// # Errors
     /// `bad_request` when it is not JSON, nests deeper than [`DEPTH_MAX`], has an integer beyond
     /// 64 bits, a number that is infinite as a double, or a lone surrogate.
     pub fn from_json(bytes: &[u8]) -> Result<Self, WireError> {
-        let _ = bytes;
-        todo!()
+        let raw: &RawValue = serde_json::from_slice(bytes).map_err(|_| DataError::NotJson)?;
+        Ok(Self::from_raw_json(raw)?)
+    }
+
+    /// Checks a JSON value whose syntax a parser has already accepted.
+    ///
+    /// # Errors
+    /// [`DataError`] for the rules beyond JSON's own.
+    pub fn from_raw_json(raw: &RawValue) -> Result<Self, DataError> {
+        json::check(raw.get())?;
+        Ok(Self::Json(Bytes::copy_from_slice(raw.get().as_bytes())))
     }
 
     /// Checks one MessagePack value and takes its bytes.
@@ -38,14 +89,38 @@ impl Data {
     /// `bad_request` when it is not MessagePack or JSON could not express it: a map key that is
     /// not a string, an extension type, NaN or infinity, invalid UTF-8, too deep.
     pub fn from_msgpack(bytes: &[u8]) -> Result<Self, WireError> {
-        let _ = bytes;
-        todo!()
+        let measured = msgpack::measure(bytes)?;
+        if let Some(fault) = measured.fault {
+            return Err(fault.into());
+        }
+        if measured.bytes != bytes.len() {
+            return Err(DataError::NotMsgPack.into());
+        }
+        Ok(Self::MsgPack(Bytes::copy_from_slice(bytes)))
+    }
+
+    /// The bytes as they came.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Json(bytes) | Self::MsgPack(bytes) => bytes,
+        }
     }
 }
 
 impl Serialize for Data {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let _ = serializer;
-        todo!()
+        match self {
+            Self::Json(bytes) if serializer.is_human_readable() => {
+                let raw: &RawValue =
+                    serde_json::from_slice(bytes).map_err(serde::ser::Error::custom)?;
+                raw.serialize(serializer)
+            }
+            Self::Json(bytes) => {
+                let mut json = serde_json::Deserializer::from_slice(bytes);
+                serde_transcode::transcode(&mut json, serializer)
+            }
+            Self::MsgPack(bytes) => msgpack::Streamed::new(bytes).serialize(serializer),
+        }
     }
 }

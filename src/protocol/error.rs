@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What went wrong, as the client sees it. Codes that say `retry` may succeed when repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The command or request cannot be understood or contradicts itself.
@@ -36,6 +36,8 @@ pub enum ErrorCode {
     Internal,
     /// No such thing (HTTP API only).
     NotFound,
+    /// The path is known, but not with this method (HTTP API only).
+    MethodNotAllowed,
     /// The body's content type is not spoken (HTTP API only).
     UnsupportedMediaType,
 }
@@ -60,6 +62,7 @@ impl ErrorCode {
             Self::Unauthorized | Self::TokenExpired => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,

@@ -140,7 +140,7 @@ pub enum Resumed {
 }
 
 /// A code and a sentence, as they stand in `welcome.topics` and in HTTP answers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct ErrorBody {
     /// For programs.
     pub code: ErrorCode,
@@ -215,7 +215,7 @@ impl Error {
 }
 
 /// `message`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Message {
     /// Where it was published.
     pub topic: Topic,
@@ -256,7 +256,7 @@ pub struct Presence {
 }
 
 /// One member session.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Member {
     /// Whose session; absent for anonymous ones.
     #[serde(skip_serializing_if = "Option::is_none")]

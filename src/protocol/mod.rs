@@ -13,3 +13,6 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod ids;
+mod json;
+mod msgpack;
+pub mod raw;

@@ -1,0 +1,170 @@
+//! The HTTP API, on its own listener: publish, see what is live, health and metrics.
+//!
+//! In: requests of backends and probes. Out: publications to the broker, questions to the broker
+//! and to the node ([`state::Directory`]). Owns no state but the budget of request bodies.
+//! Bounds: connections ([`serve`]), a body's length and all bodies together ([`body`]), targets
+//! and items ([`publish`]). Every route is registered together with its documentation, so the
+//! router and the OpenAPI document cannot differ ([`openapi`]).
+//!
+//! A request passes, from the outside in: [`observe`] (counts, and writes errors in the caller's
+//! form), the panic catcher, the router, and for `/v1/` the key and the lifecycle.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::protocol::error::{ErrorCode, WireError};
+
+pub mod auth;
+pub mod body;
+pub mod error;
+pub mod health;
+pub mod history;
+mod names;
+pub mod nodes;
+pub mod openapi;
+pub mod process;
+pub mod publication;
+pub mod publish;
+mod schema;
+pub mod serve;
+pub mod state;
+pub mod topics;
+pub mod users;
+
+use crate::shutdown::Lifecycle;
+use error::ApiError;
+use state::ApiState;
+
+/// Every call that needs a key.
+fn keyed_routes() -> OpenApiRouter<Arc<ApiState>> {
+    OpenApiRouter::new()
+        .routes(routes!(publish::publish))
+        .routes(routes!(publish::batch))
+        .routes(routes!(topics::list_topics))
+        .routes(routes!(topics::get_topic))
+        .routes(routes!(topics::get_history))
+        .routes(routes!(topics::get_presence))
+        .routes(routes!(users::get_user))
+        .routes(routes!(users::get_inbox))
+        .routes(routes!(users::disconnect))
+        .routes(routes!(nodes::list_nodes))
+        .routes(routes!(nodes::get_route))
+}
+
+/// Every call that needs none.
+fn open_routes() -> OpenApiRouter<Arc<ApiState>> {
+    OpenApiRouter::new()
+        .routes(routes!(health::health))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::detailed))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::openapi))
+}
+
+/// Every call, for the document.
+fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
+    OpenApiRouter::with_openapi(openapi::Frame::openapi())
+        .merge(keyed_routes())
+        .merge(open_routes())
+}
+
+/// The whole API as a service.
+pub fn router(state: ApiState) -> Router {
+    let state = Arc::new(state);
+    // Only requests that match a call pass these two: an unknown path is 404 with or without a
+    // key, which tells nothing that the OpenAPI document does not.
+    let guards = ServiceBuilder::new()
+        .layer(from_fn_with_state(Arc::clone(&state), auth::require_key))
+        .layer(from_fn_with_state(Arc::clone(&state), require_running));
+    let (keyed, _) = keyed_routes().route_layer(guards).split_for_parts();
+    let (open, _) = open_routes().split_for_parts();
+    let layers = ServiceBuilder::new()
+        // Outermost, so that it sees the answers of all the others.
+        .layer(from_fn_with_state(Arc::clone(&state), observe))
+        // A panic in a handler is a 500 of that request and not the end of its connection, on
+        // which other requests may wait.
+        .layer(CatchPanicLayer::custom(panicked));
+    keyed
+        .merge(open)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(state)
+        .layer(layers)
+}
+
+/// Counts the request, and writes an error in the form that the caller reads.
+async fn observe(State(state): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
+    let body::Wanted(wire) = body::Wanted::by(request.headers());
+    let mut response = next.run(request).await;
+    state.metrics.control.api_requests.add(1);
+    if let Some(error) = response.extensions_mut().remove::<WireError>() {
+        let rendered = error::render(wire, &error);
+        // What a layer or the router has said about the error (`Allow`) stays.
+        let said = std::mem::replace(&mut response, rendered);
+        for (name, value) in said.headers() {
+            if *name == axum::http::header::ALLOW {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+    }
+    if response.status().is_client_error() || response.status().is_server_error() {
+        state.metrics.control.api_errors.add(1);
+    }
+    response
+}
+
+/// Refuses calls while there is no node behind them.
+async fn require_running(
+    State(state): State<Arc<ApiState>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    match state.directory.lifecycle() {
+        Lifecycle::Ready | Lifecycle::Draining => Ok(next.run(request).await),
+        Lifecycle::Starting => Err(WireError::unavailable("this node is starting").into()),
+        Lifecycle::Closing | Lifecycle::Stopped => {
+            Err(WireError::unavailable("this node is stopping").into())
+        }
+    }
+}
+
+async fn not_found() -> ApiError {
+    WireError::new(ErrorCode::NotFound, "no such path; see /openapi.json").into()
+}
+
+async fn method_not_allowed() -> ApiError {
+    WireError::new(
+        ErrorCode::MethodNotAllowed,
+        "this path has another method; see /openapi.json",
+    )
+    .into()
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "a handler of the API panicked");
+    ApiError(WireError::new(ErrorCode::Internal, "internal error")).into_response()
+}
+
+/// Unix milliseconds of this node's clock. A clock before 1970 reads as 0.
+fn unix_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}

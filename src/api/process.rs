@@ -1,0 +1,114 @@
+//! What the operating system says of this process: memory, descriptors, processor time, start.
+//!
+//! In: `/proc/self` and `/proc/stat` (Linux). Out: the metrics that Prometheus calls standard.
+//! Where the system does not tell a number, its metric is left out.
+
+use std::fmt::Write as _;
+use std::fs;
+
+/// Clock ticks a second in `/proc`: `USER_HZ`, which Linux fixes at 100 for user space.
+const TICKS_PER_S: f64 = 100.0;
+
+/// Resident memory, in bytes.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    resident_of(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Appends the standard process metrics.
+pub fn render(out: &mut String) {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let boot = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let open_fds = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
+    let metrics = [
+        (
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory of the process.",
+            resident_bytes().map(|bytes| bytes.to_string()),
+        ),
+        (
+            "process_open_fds",
+            "gauge",
+            "Open file descriptors of the process.",
+            open_fds.map(|count| count.to_string()),
+        ),
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "User and system processor time of the process.",
+            cpu_seconds(&stat).map(|seconds| seconds.to_string()),
+        ),
+        (
+            "process_start_time_seconds",
+            "gauge",
+            "Start of the process, unix seconds.",
+            start_seconds(&stat, &boot).map(|seconds| seconds.to_string()),
+        ),
+    ];
+    for (name, kind, help, value) in metrics {
+        if let Some(value) = value {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                out,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+            );
+        }
+    }
+}
+
+fn resident_of(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1_024)
+}
+
+/// A field of `/proc/self/stat` by its number in proc(5). Fields are counted behind the command's
+/// name, which stands in parentheses and may contain spaces and parentheses itself.
+fn stat_field(stat: &str, number: usize) -> Option<f64> {
+    const FIRST_AFTER_NAME: usize = 3;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let field = fields.split_whitespace().nth(number - FIRST_AFTER_NAME)?;
+    field.parse().ok()
+}
+
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    const USER_TIME: usize = 14;
+    const SYSTEM_TIME: usize = 15;
+    Some((stat_field(stat, USER_TIME)? + stat_field(stat, SYSTEM_TIME)?) / TICKS_PER_S)
+}
+
+fn start_seconds(stat: &str, boot: &str) -> Option<f64> {
+    const START_TIME: usize = 22;
+    let booted: f64 = boot
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .parse()
+        .ok()?;
+    Some(booted + stat_field(stat, START_TIME)? / TICKS_PER_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "42 (a ) b) S 1 42 42 0 -1 4194560 900 0 0 0 250 150 0 0 20 0 4 0 12345 \
+                        1000000 500 18446744073709551615";
+
+    #[test]
+    fn the_fields_of_proc_are_read_behind_a_name_with_parentheses() {
+        assert_eq!(cpu_seconds(STAT), Some(4.0));
+        assert_eq!(
+            start_seconds(STAT, "cpu 1\nbtime 1700000000\n"),
+            Some(1_700_000_123.45)
+        );
+        assert_eq!(resident_of("VmPeak: 9 kB\nVmRSS:\t  12 kB\n"), Some(12_288));
+    }
+
+    #[test]
+    fn what_the_system_does_not_tell_is_left_out() {
+        assert_eq!(cpu_seconds(""), None);
+        assert_eq!(start_seconds(STAT, ""), None);
+        assert_eq!(resident_of("Name: x"), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! How shared types and common refusals look in the OpenAPI document.
+//!
+//! In: the names of `protocol::ids` and the error answer. Out: their schemas, and the sets of
+//! responses that many operations have in common. A test holds that every response named here is
+//! really given.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
+
+use super::error::ErrorAnswer;
+use crate::protocol::data::Data;
+use crate::protocol::ids::{Position, SessionId, Topic};
+
+/// What every call that needs a key may be answered with.
+pub(super) struct Refused;
+
+/// What a call without a body is answered with when its path or query is wrong.
+pub(super) struct BadRequest;
+
+/// What a call with a body is answered with when the body is wrong.
+pub(super) struct BodyRefused;
+
+impl IntoResponses for Refused {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[
+            ("401", "The API key is missing or wrong."),
+            ("500", "A fault of this node."),
+            (
+                "503",
+                "Not possible at present, or the outcome is unknown (the message says which). \
+                 Repeat after `Retry-After` seconds.",
+            ),
+        ])
+    }
+}
+
+impl IntoResponses for BadRequest {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[("400", "The path or the query is wrong.")])
+    }
+}
+
+impl IntoResponses for BodyRefused {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[
+            ("400", "The body is wrong, or one of its names."),
+            ("413", "The body, `data` or a key is too long."),
+            ("415", "The content type is not spoken."),
+            (
+                "429",
+                "Too many large bodies at the same time. Repeat after `Retry-After` seconds.",
+            ),
+        ])
+    }
+}
+
+fn errors(statuses: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+    let response = |(status, description): &(&str, &str)| {
+        let schema = Ref::from_schema_name(ErrorAnswer::name());
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let response = ResponseBuilder::new()
+            .description(*description)
+            .content(super::body::JSON, content)
+            .build();
+        ((*status).to_owned(), response.into())
+    };
+    statuses.iter().map(response).collect()
+}
+
+/// Text with a description, and a pattern where one says it all.
+fn text(description: &str, pattern: Option<&str>) -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .description(Some(description))
+        .pattern(pattern)
+        .into()
+}
+
+impl PartialSchema for Position {
+    fn schema() -> RefOr<Schema> {
+        text(
+            "Where a publication stands in its topic: opaque, ordered, the same on every node.",
+            Some(r"^(0|[1-9]\d*)-(0|[1-9]\d*)$"),
+        )
+    }
+}
+
+impl ToSchema for Position {}
+
+impl PartialSchema for SessionId {
+    fn schema() -> RefOr<Schema> {
+        text("A session.", Some("^[0-9a-f]{32}$"))
+    }
+}
+
+impl ToSchema for SessionId {}
+
+impl PartialSchema for Topic {
+    fn schema() -> RefOr<Schema> {
+        text(
+            "A topic: 1 to 200 bytes of `A-Z a-z 0-9 _ - . : / = , ~ #`; an inbox is `@USER`, \
+             everyone is `@`.",
+            None,
+        )
+    }
+}
+
+impl ToSchema for Topic {}
+
+impl PartialSchema for Data {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(SchemaType::AnyValue)
+            .description(Some("What was published: any value."))
+            .into()
+    }
+}
+
+impl ToSchema for Data {}

@@ -1,0 +1,129 @@
+//! The API's listener: accepts connections and ends them in order.
+//!
+//! In: connections of backends and probes. Out: requests to [`super::router`], answered on the
+//! same connection. Owner of the connections' tasks. Bound: [`CONNECTIONS_MAX`]; at the bound no
+//! further connection is accepted and the system's queue holds the callers. A connection that
+//! sends no request head within [`HEAD_TIMEOUT`] is closed.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::router;
+use super::state::ApiState;
+
+/// Connections at the same time. The callers are backends with pools and a few probes.
+pub const CONNECTIONS_MAX: usize = 1_024;
+
+/// Longest wait for a request's head, between two requests of one connection too. Longer than the
+/// idle limit of 60 s that balancers and client pools commonly have, so that the caller is the
+/// one who closes, and no request meets a closing connection.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long requests in flight may take after the shutdown began.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Wait after an accept that failed for want of descriptors or memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown` is ready, then lets the requests in flight end.
+pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future<Output = ()>) {
+    let app = router(state);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (stop, _) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        // All arms are cancel-safe: a permit or connection is either taken whole or not at all.
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let service = TowerToHyperService::new(app.clone());
+                let stopped = stop.subscribe();
+                connections.spawn(async move {
+                    connection(stream, service, stopped).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the API listener could not accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    drop(listener);
+    stop.send_replace(());
+    let all_ended = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, all_ended)
+        .await
+        .is_err()
+    {
+        tracing::warn!("requests to the API were cut off at the end of the shutdown");
+    }
+}
+
+/// Waits for room first, so that no connection is taken that cannot be served.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits)
+        .acquire_owned()
+        .await
+        .expect("nobody closes this semaphore");
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+/// Serves one connection; once `stopped` changes, until the request in flight is answered.
+async fn connection(
+    stream: TcpStream,
+    service: TowerToHyperService<axum::Router>,
+    mut stopped: watch::Receiver<()>,
+) {
+    // Answers are small and written whole; waiting to fill a segment would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the API broke");
+    }
+}
+
+/// A panic outside of a handler is a fault of ours; it ended one connection.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "the task of an API connection panicked");
+    }
+}

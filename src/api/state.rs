@@ -1,0 +1,171 @@
+//! What the API needs of the rest of the node, and nothing more.
+//!
+//! In: the node hands over one [`ApiState`] at start. Out: handlers read it. What only the node
+//! can answer (who lives, where a topic is joined, whether it is ready) stands behind
+//! [`Directory`], so that the API runs over a real cluster, a node alone, or a test's list.
+//! Owner of nothing but the budget of bodies in [`ApiState::bodies`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::BodyBudget;
+use crate::broker::{Broker, BrokerError};
+use crate::config::Config;
+use crate::protocol::event::Member;
+use crate::protocol::ids::{App, Position, SessionId, Topic, User};
+use crate::shutdown::Lifecycle;
+use crate::telemetry::metrics::Metrics;
+
+/// Everything that handlers read.
+pub struct ApiState {
+    /// Where publications go and history comes from.
+    pub broker: Arc<Broker>,
+    /// The node's configuration.
+    pub config: Arc<Config>,
+    /// The node's instruments.
+    pub metrics: Arc<Metrics>,
+    /// The app that every name in a request lives in.
+    pub app: App,
+    /// What only the node can answer.
+    pub directory: Arc<dyn Directory>,
+    /// How many bytes of request bodies may be held at the same time.
+    pub bodies: BodyBudget,
+    /// When the node started.
+    pub started: Instant,
+    /// The commit that this binary was built from.
+    pub commit: &'static str,
+}
+
+/// An answer that may have to be asked for elsewhere.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, BrokerError>>;
+
+/// What the node knows and the broker does not.
+pub trait Directory: Send + Sync {
+    /// Where the node stands in its life.
+    fn lifecycle(&self) -> Lifecycle;
+
+    /// Why the node is not ready, for people; empty when it is.
+    fn not_ready(&self) -> Vec<String>;
+
+    /// The parts of the node and how they do: broker, feed, membership, workers.
+    fn components(&self) -> Vec<Component>;
+
+    /// What the operator should know about the configuration and the broker's.
+    fn warnings(&self) -> Vec<String>;
+
+    /// The members of the cluster, sorted by name.
+    fn nodes(&self) -> Vec<NodeStatus>;
+
+    /// The home of a topic (of a user: of the inbox).
+    fn home(&self, topic: &Topic) -> Route;
+
+    /// Topics with sessions on any node, in a fixed order, from the first one after `after`.
+    fn topics<'a>(&'a self, after: Option<&'a Topic>, limit: u32) -> Answer<'a, TopicsPage>;
+
+    /// How many sessions have joined the topic, by node. Nodes without one are left out.
+    fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>>;
+
+    /// Member sessions of the topic in the order of their ids, from the first one after `after`.
+    fn members<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Answer<'a, MembersPage>;
+
+    /// Tells every node to end the user's sessions.
+    fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()>;
+}
+
+/// One part of the node.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Component {
+    /// For example `feed`.
+    pub name: &'static str,
+    /// Whether it does what it should.
+    pub healthy: bool,
+    /// What it says, for people.
+    pub detail: String,
+}
+
+/// One member of the cluster.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// Its public address, where it advertises one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Where it stands in its life, as it said itself.
+    pub state: String,
+    /// Sessions open on it.
+    pub sessions: u64,
+    /// The part of all partitions whose home it is, from 0 to 1.
+    pub share: f64,
+    /// Which life of it this is: microseconds of the broker's clock when it began.
+    pub incarnation: u64,
+    /// Its release.
+    pub version: String,
+    /// When its process started, unix milliseconds.
+    pub started_ms: u64,
+}
+
+/// The home of a topic or user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Route {
+    /// The node.
+    pub node: String,
+    /// Its public address, where it advertises one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The partition that the topic belongs to.
+    pub partition: u32,
+}
+
+/// Sessions on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct NodeSessions {
+    /// The node.
+    pub node: String,
+    /// Sessions there that have joined.
+    pub sessions: u64,
+}
+
+/// A topic that is live somewhere.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LiveTopic {
+    /// Its name.
+    pub topic: Topic,
+    /// Sessions that have joined, on all nodes.
+    pub sessions: u64,
+    /// Nodes with at least one of them.
+    pub nodes: u32,
+}
+
+/// A page of live topics.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TopicsPage {
+    /// In the order of the pages; may be fewer than asked for, because what emptied while it was
+    /// read is left out.
+    pub topics: Vec<LiveTopic>,
+    /// Continues the pages as `after`; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Topic>,
+}
+
+/// A page of a topic's members.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MembersPage {
+    /// Member sessions in all.
+    pub count: u64,
+    /// Those of this page; the last one's `session` continues them as `after`.
+    pub members: Vec<Member>,
+    /// Where the list stands among the topic's presence changes.
+    pub position: Position,
+    /// There is another page.
+    pub more: bool,
+}

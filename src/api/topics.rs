@@ -1,0 +1,162 @@
+//! `GET /v1/topics` and what hangs below one topic.
+//!
+//! In: a topic's name from the path. Out: what the directory and the broker know of it. A topic
+//! exists as soon as it is named: one that nobody has joined or published to is answered with
+//! zeros, not with 404.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::body::Wanted;
+use super::error::ApiError;
+use super::history::{self, HistoryAnswer, HistoryParams};
+use super::names::{self, Fields, TopicName};
+use super::schema::{BadRequest, Refused};
+use super::state::{ApiState, MembersPage, NodeSessions, Route, TopicsPage};
+use crate::protocol::error::WireError;
+use crate::protocol::ids::{Position, SessionId, Topic};
+
+/// Which page of topics.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub struct TopicsParams {
+    /// `next` of the page before.
+    after: Option<String>,
+    /// Topics in the page; 100 by default, at most 1,000 by default.
+    limit: Option<u32>,
+}
+
+/// Which page of members.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub struct PresenceParams {
+    /// The last session of the page before.
+    after: Option<SessionId>,
+    /// Members in the page; 100 by default, at most 1,000 by default.
+    limit: Option<u32>,
+}
+
+/// One topic.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TopicAnswer {
+    /// Its name.
+    pub topic: Topic,
+    /// Its namespace; `@` for inboxes and everyone.
+    pub namespace: String,
+    /// Sessions that have joined, on all nodes.
+    pub sessions: u64,
+    /// Where they are.
+    pub nodes: Vec<NodeSessions>,
+    /// Its newest position, as far as one is remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    /// Where it is at home.
+    pub home: Route,
+    /// How much it keeps.
+    pub history: Kept,
+}
+
+/// How much a topic keeps.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Kept {
+    /// Most entries; 0: no history.
+    pub entries_max: u32,
+    /// Age of the oldest entry, in milliseconds.
+    pub age_ms: u64,
+}
+
+/// Topics that sessions have joined, on any node.
+#[utoipa::path(
+    get, path = "/v1/topics", tag = "topics", operation_id = "list_topics",
+    params(TopicsParams),
+    responses((status = 200, description = "A page of topics.", body = TopicsPage), BadRequest, Refused)
+)]
+pub(super) async fn list_topics(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    Fields(params): Fields<TopicsParams>,
+) -> Result<Response, ApiError> {
+    let limit = names::page_limit(params.limit, &state)?;
+    let after = params
+        .after
+        .map(|name| Topic::new(&state.app, &name))
+        .transpose()
+        .map_err(WireError::from)?;
+    let page = state.directory.topics(after.as_ref(), limit).await?;
+    Ok(wanted.ok(&page))
+}
+
+/// One topic: who has joined it, where its home is, how much it keeps.
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}", tag = "topics", operation_id = "get_topic",
+    params(("topic" = String, Path, description = "The topic, percent-encoded.")),
+    responses((status = 200, description = "The topic.", body = TopicAnswer), BadRequest, Refused)
+)]
+pub(super) async fn get_topic(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    TopicName(topic): TopicName,
+) -> Result<Response, ApiError> {
+    let retention = state.config.namespace(&topic).retention();
+    let nodes = state.directory.occupancy(&topic).await?;
+    let asked = [(topic.clone(), retention)];
+    let last = state.broker.last(&asked).await?;
+    Ok(wanted.ok(&TopicAnswer {
+        namespace: topic.namespace().to_owned(),
+        sessions: nodes.iter().map(|node| node.sessions).sum(),
+        nodes,
+        position: last.into_iter().next().flatten(),
+        home: state.directory.home(&topic),
+        history: Kept {
+            entries_max: retention.entries_max,
+            age_ms: retention.age_ms,
+        },
+        topic,
+    }))
+}
+
+/// What the topic retains, a page at a time.
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}/history", tag = "topics", operation_id = "get_history",
+    params(("topic" = String, Path, description = "The topic, percent-encoded."), HistoryParams),
+    responses((status = 200, description = "A page of publications.", body = HistoryAnswer), BadRequest, Refused)
+)]
+pub(super) async fn get_history(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    TopicName(topic): TopicName,
+    Fields(params): Fields<HistoryParams>,
+) -> Result<Response, ApiError> {
+    let query = params.query(&state, topic)?;
+    Ok(wanted.ok(&history::read(&state, query).await?))
+}
+
+/// The topic's members, a page at a time.
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}/presence", tag = "topics", operation_id = "get_presence",
+    params(("topic" = String, Path, description = "The topic, percent-encoded."), PresenceParams),
+    responses((status = 200, description = "A page of members.", body = MembersPage), BadRequest, Refused)
+)]
+pub(super) async fn get_presence(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    TopicName(topic): TopicName,
+    Fields(params): Fields<PresenceParams>,
+) -> Result<Response, ApiError> {
+    let limit = names::page_limit(params.limit, &state)?;
+    if !state.config.namespace(&topic).presence {
+        return Err(WireError::bad_request(format!(
+            "namespace `{}` keeps no presence",
+            topic.namespace()
+        ))
+        .into());
+    }
+    let page = state.directory.members(&topic, params.after, limit).await?;
+    Ok(wanted.ok(&page))
+}

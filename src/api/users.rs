@@ -1,0 +1,120 @@
+//! `GET /v1/users/{user}`, its inbox, and ending its sessions.
+//!
+//! In: a user's name from the path. Out: what the directory and the broker know of the inbox,
+//! because every session of a user has joined it. A user exists as soon as it is named.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::Wanted;
+use super::error::ApiError;
+use super::history::{self, HistoryAnswer, HistoryParams};
+use super::names::{Fields, UserName};
+use super::schema::{BadRequest, Refused};
+use super::state::{ApiState, NodeSessions, Route};
+use crate::protocol::ids::{Position, Topic};
+
+/// One user.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UserAnswer {
+    /// The user.
+    pub user: String,
+    /// Sessions on all nodes.
+    pub sessions: u64,
+    /// Where they are.
+    pub nodes: Vec<NodeSessions>,
+    /// Where the user is at home.
+    pub home: Route,
+}
+
+/// A user's inbox.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InboxAnswer {
+    /// `@USER`.
+    pub topic: Topic,
+    /// The cursor: everything up to here was taken; `0-0` when nothing was.
+    pub position: Position,
+    /// The newest position, `0-0` when none is known.
+    pub last: Position,
+    /// Retained messages above the cursor, counted up to 1,000.
+    pub pending: u64,
+    /// The page that was asked for; without `since` it begins with the oldest retained.
+    #[serde(flatten)]
+    pub page: HistoryAnswer,
+}
+
+/// The user whose sessions end.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DisconnectAnswer {
+    /// The user.
+    pub user: String,
+}
+
+/// One user's sessions on every node.
+#[utoipa::path(
+    get, path = "/v1/users/{user}", tag = "users", operation_id = "get_user",
+    params(("user" = String, Path, description = "The user, percent-encoded.")),
+    responses((status = 200, description = "The user.", body = UserAnswer), BadRequest, Refused)
+)]
+pub(super) async fn get_user(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    UserName(user): UserName,
+) -> Result<Response, ApiError> {
+    let inbox = Topic::inbox(&state.app, &user);
+    let nodes = state.directory.occupancy(&inbox).await?;
+    Ok(wanted.ok(&UserAnswer {
+        user: user.to_string(),
+        sessions: nodes.iter().map(|node| node.sessions).sum(),
+        nodes,
+        home: state.directory.home(&inbox),
+    }))
+}
+
+/// The user's inbox: cursor, what is pending, and a page of what is retained.
+#[utoipa::path(
+    get, path = "/v1/users/{user}/inbox", tag = "users", operation_id = "get_inbox",
+    params(("user" = String, Path, description = "The user, percent-encoded."), HistoryParams),
+    responses((status = 200, description = "The inbox.", body = InboxAnswer), BadRequest, Refused)
+)]
+pub(super) async fn get_inbox(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    UserName(user): UserName,
+    Fields(params): Fields<HistoryParams>,
+) -> Result<Response, ApiError> {
+    let inbox = Topic::inbox(&state.app, &user);
+    let query = params.query(&state, inbox.clone())?;
+    let summary = state.broker.inbox(&inbox, query.retention).await?;
+    let page = history::read(&state, query).await?;
+    Ok(wanted.ok(&InboxAnswer {
+        topic: inbox,
+        position: summary.cursor.unwrap_or_default(),
+        last: summary.last,
+        pending: summary.pending,
+        page,
+    }))
+}
+
+/// End the user's sessions, on every node.
+///
+/// They are closed with 4002. 200 says that every node was told; the sessions end soon after.
+#[utoipa::path(
+    post, path = "/v1/users/{user}/disconnect", tag = "users", operation_id = "disconnect",
+    params(("user" = String, Path, description = "The user, percent-encoded.")),
+    responses((status = 200, description = "Every node was told.", body = DisconnectAnswer), BadRequest, Refused)
+)]
+pub(super) async fn disconnect(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    UserName(user): UserName,
+) -> Result<Response, ApiError> {
+    state.directory.disconnect(&user).await?;
+    Ok(wanted.ok(&DisconnectAnswer {
+        user: user.to_string(),
+    }))
+}

@@ -1,0 +1,113 @@
+//! Keys for tests only, made with `openssl genpkey`. They protect nothing and never will.
+
+/// An RSA key of 2,048 bits.
+pub(super) const RSA_PRIVATE: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7H/4pjr1+VQTS
+UVh68/eq82nqJQy2RM95hM99JW5tIIj7wn1Lk7+78/3p9X5DFCPqTYkMnwaHNXpM
+ZU3M2k3BuyB6lqL3GqOg5rrLo/yvf8Q9vOsvqaydXcOmLBjOn+Lorh0fPOfteiNJ
+kUyyslWJhVjUfdPGBfFPy+8piDELjI7gSVDyLm/ke2TPjT91o87SmlQAOuNur1eD
+iW6ZYdDyGPvGbbiRgm6wWhFhM8tUFg4NtpQIlsV80F6ErdIDzcV5O2kWjv132SUJ
+P7mWB68iN3o8Sj9KtyH8EwRwdVZixbcWhxexCvf6kdtoYG7Wq/g7fO71l8kEo9v2
+OPAUjebzAgMBAAECggEACgoBXMFnsStmgtISaSZFl0pP2Fv8fpradq6FYzVq4zfn
+oXohtrhKhQ7mBHNDPt4JvzxBqgeuFfrsgMS+k8ryeP5NE8aZH6CyPqOiSeKWX+P+
+50EHbRsxQ5AQOw4KlqtFRS5yKYbe+oKe+gdtkfi3VhVtWpkVj34qIBnUzumbl/7u
+wA89L8c4V1LPL6QIA8WGl1iTciHUBIMENdF/2H4tB6pizEvy227aufqU+jpGoHwY
+iSsNYZoGprvaYmODgKwQymi13kzRmGgDULbExZVjM9DtO6r/VTqHUsV4sRRsstPK
+jBKqGw34GZj0PZ2mWPruU1MG+cFYjYFE+tHgMRIG4QKBgQD9AG37b/wTGWzo5DQh
+FSwNIpSX+nEWBItbC3ntYuqm/Ns2YjF9iA5WJWoI8ftpwlmvWm2w/3ee6cdYR0I1
+SEQ/0/BLqX3uRygqT+wTwYcWf1dFTebcP6gormEZVC5/1sdvTxmFJH5QUHZw5EEL
+pGkSBRhkV/xu1EbdLWLKxX3N7wKBgQC9V7PtBmPdVgo5VpTZE3fgNE5XWP18khxc
+hHWb3J3JtvVdOTkWrUwJ64i3/kYB129ogq14ZOfL8YGELwLrWpXwWcDBd1sKu37o
+CBnfwt7mmdaE+pqBBkNbW1NN8kHB7FurGg1N+4GmPWXW9iar0JpSY7pKMdMaMySa
+4fdrSH57PQKBgQCRo5OsL/Stke9NyT/w410uWn+rVPGQOSF3UY3ohw6I/fm6vp+6
+oX2PPY5ig9m0Mbqq5KVMRGM5yV2Fhc+pGGahT4F+LJ1fcvq+EK/XV4pJ+xfjv0pr
+8wD8GhWvHPR/hsXbX29TY4SK+yaTKfH/n68UPnaiHLwlmHEKlTvPegxHZQKBgCEN
+24JIeEyehaBm5gtTY70HRJnpFi+WDk90bFeuVvls8D67C6VS0ZB1xuNgB3aw1mkn
+TwNSkki/O34I+vh9UumnsYfUv1cLTmdRarrueR1Gw/VpDmnx3vZm5g8YeLRS/9nJ
+7YKsooCT/WBejne2LgquEEp9kj3jqcNEKX5YJIR9AoGAKU1a9QDt7AVlFHgDCG9g
+eWtOB+YfcxbfS/V+Xb/+Ndc1ZT1MlLDAQWocFq1RdZrqWmFOp9H4Xsb2QFJoZY1d
+PdIdvuB3o3PUXdcuOL2CcAzq2k62MhdCLQa9iFJ2isV0tHjt4XkstIj7YihwV3hN
+St/qpCm3mnHw1a2bF/0xPlg=
+-----END PRIVATE KEY-----
+";
+/// Its public half.
+pub(super) const RSA_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAux/+KY69flUE0lFYevP3
+qvNp6iUMtkTPeYTPfSVubSCI+8J9S5O/u/P96fV+QxQj6k2JDJ8GhzV6TGVNzNpN
+wbsgepai9xqjoOa6y6P8r3/EPbzrL6msnV3DpiwYzp/i6K4dHzzn7XojSZFMsrJV
+iYVY1H3TxgXxT8vvKYgxC4yO4ElQ8i5v5Htkz40/daPO0ppUADrjbq9Xg4lumWHQ
+8hj7xm24kYJusFoRYTPLVBYODbaUCJbFfNBehK3SA83FeTtpFo79d9klCT+5lgev
+Ijd6PEo/Srch/BMEcHVWYsW3FocXsQr3+pHbaGBu1qv4O3zu9ZfJBKPb9jjwFI3m
+8wIDAQAB
+-----END PUBLIC KEY-----
+";
+/// The same in the older form.
+pub(super) const RSA_PUBLIC_PKCS1: &str = "\
+-----BEGIN RSA PUBLIC KEY-----
+MIIBCgKCAQEAux/+KY69flUE0lFYevP3qvNp6iUMtkTPeYTPfSVubSCI+8J9S5O/
+u/P96fV+QxQj6k2JDJ8GhzV6TGVNzNpNwbsgepai9xqjoOa6y6P8r3/EPbzrL6ms
+nV3DpiwYzp/i6K4dHzzn7XojSZFMsrJViYVY1H3TxgXxT8vvKYgxC4yO4ElQ8i5v
+5Htkz40/daPO0ppUADrjbq9Xg4lumWHQ8hj7xm24kYJusFoRYTPLVBYODbaUCJbF
+fNBehK3SA83FeTtpFo79d9klCT+5lgevIjd6PEo/Srch/BMEcHVWYsW3FocXsQr3
++pHbaGBu1qv4O3zu9ZfJBKPb9jjwFI3m8wIDAQAB
+-----END RSA PUBLIC KEY-----
+";
+/// An RSA key of 1,024 bits.
+pub(super) const RSA_SMALL_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCvhYL2bwApBWVh7yb/JNNc9XlL
+mjQHDcxohDywDtJZDkS4jY3O1O2BJcRP8fVvESBLK1iJ2uZBfiXIzdV5IxxacA45
+2EEkkGso5OQ27UwKZ5pf2YUlhZK+hU44E4sFrWjbDro34VpTYqdHiahxKWiZJtM+
+th5H8EK/46Ek7G1vcQIDAQAB
+-----END PUBLIC KEY-----
+";
+/// A key on P-256.
+pub(super) const EC_PRIVATE: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg2Cvr/wuKDvrQ0Bup
+2LwUttaRHfsBaf5mavJ0RD8AUpihRANCAATek2fYAUJ1SEw1qJ7LfeZZVSJXfKPa
+QNxYcuZkLPR81Otq5rRGv79BlI10D3hOpj7t4ThVS1VFO7SiSJ+VXRBV
+-----END PRIVATE KEY-----
+";
+/// Its public half.
+pub(super) const EC_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE3pNn2AFCdUhMNaiey33mWVUiV3yj
+2kDcWHLmZCz0fNTraua0Rr+/QZSNdA94TqY+7eE4VUtVRTu0okiflV0QVQ==
+-----END PUBLIC KEY-----
+";
+/// A key on another curve.
+pub(super) const EC_P384_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEPqfTz8bdVcPczM+s5wmZhpKx4hJmNBuD
+zl0fBPqLcFDXuX6r+OReC4UlsmCnh7UBZKWRS7BmujPQxPZiY611Ayh0RTbcHXFU
+gnT6o03A33aRvqdHDg+W81cKmYDgh6Xt
+-----END PUBLIC KEY-----
+";
+/// An Ed25519 key.
+pub(super) const ED_PRIVATE: &str = "\
+-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIFOOpx+tYlc2wM4D58BD2pYWMWtV0g935wvh/axJ+5sJ
+-----END PRIVATE KEY-----
+";
+/// Its public half.
+pub(super) const ED_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAgcL+u6UIXNedL7eBsGQSzq+y82/hBAp+xgv7k3tXITo=
+-----END PUBLIC KEY-----
+";
+/// An Ed448 key.
+pub(super) const ED448_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MEMwBQYDK2VxAzoAKDPXg3GJmtFQmeYUsc6tHvIf7SffZdGVfWv7I5cGWJX5dSF7
+ApvYnruPeelETbRr2BFDIG67OVEA
+-----END PUBLIC KEY-----
+";
+/// An Ed25519 key of ten bytes, all zero.
+pub(super) const ED_SHORT_PUBLIC: &str = "\
+-----BEGIN PUBLIC KEY-----
+MBQwBQYDK2VwAwsAAAAAAAAAAAAAAA==
+-----END PUBLIC KEY-----
+";

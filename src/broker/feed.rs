@@ -1,0 +1,429 @@
+//! The feed: a thread that hears Redis' channels and passes on what the node wants to hear.
+//!
+//! In: messages `ID PREV BODY` and `a POSITION SESSION` on topics' channels, control messages, own
+//! probes, wishes from [`Interest`]. Out: [`FeedEvent`]s by the [`Outlet`], health of its half.
+//! Owner: one OS thread with a runtime of its own, because a feed that shares its thread with a
+//! busy consumer loses most of a flood. Bounds: fred's buffer ([`FEED_BUFFER_MESSAGES`], an overrun
+//! is a break) and the dispatcher's queue (see [`Outlet`]); one SUBSCRIBE is in flight.
+//!
+//! A SUBSCRIBE is confirmed by a PING behind it that echoes: fred reports a subscription when it is
+//! written, and gives the error of a forbidden one to the next command, which is that PING. After
+//! every new connection all topics are subscribed again, and only then the break is told. fred says
+//! "reconnected" before anything is subscribed, and never says that a connection was unresponsive.
+//!
+//! [`FEED_BUFFER_MESSAGES`]: crate::redis::FEED_BUFFER_MESSAGES
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::config::Server;
+use fred::types::{ConnectHandle, Message};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
+use tokio::sync::watch;
+
+use super::interest::Interest;
+use super::publication;
+use super::redis::health::Half;
+use super::redis::link::{Shared, stopped};
+use super::redis::outlet::Outlet;
+use super::redis::reply;
+use super::redis::subscriptions::{Chunk, Subscriptions};
+use super::{Entry, FeedEvent};
+use crate::config;
+use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::redis;
+
+/// How often an idle feed asks for a sign of life. fred's detection counts from the last write,
+/// so the next one waits for the answer of the one before.
+const HEARTBEAT: Duration = Duration::from_millis(300);
+/// How soon a refused or unanswered subscription is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// Messages taken in one turn of the loop before it looks at anything else.
+const TURN_MESSAGES_MAX: usize = 256;
+
+type Pending = BoxFuture<'static, Result<(), Error>>;
+
+/// Everything the thread owns.
+pub struct FeedTask {
+    /// What the broker's parts share.
+    pub shared: Arc<Shared>,
+    /// For the clients.
+    pub settings: config::Redis,
+    /// What the node wants to hear.
+    pub interest: Arc<Interest>,
+    /// Where events go.
+    pub outlet: Outlet,
+}
+
+/// One client and the ends of its events.
+struct Connection {
+    client: Client,
+    task: ConnectHandle,
+    errors: broadcast::Receiver<(Error, Option<Server>)>,
+    connected: broadcast::Receiver<Server>,
+    messages: broadcast::Receiver<Message>,
+    /// Between fred's "reconnected" and its next error.
+    is_connected: bool,
+    /// The chunk that waits for its PING.
+    barrier: Option<(Chunk, Pending)>,
+    heartbeat: Option<Pending>,
+    next_heartbeat: Instant,
+    next_chunk: Instant,
+}
+
+/// Why a connection is given up.
+enum End {
+    Stop,
+    Dead,
+}
+
+/// The loop's state across connections.
+struct Hearing {
+    task: FeedTask,
+    subscriptions: Subscriptions,
+    control: String,
+    probe: String,
+    connections: u64,
+    /// Everything that is wanted stands, so that a probe's return means that the feed works.
+    is_standing: bool,
+    barriers: u64,
+}
+
+impl FeedTask {
+    /// Hears until `stop` turns true or nobody listens.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let Shared { keys, process, .. } = &*self.shared;
+        let mut hearing = Hearing {
+            control: keys.control(),
+            probe: keys.probe(*process),
+            task: self,
+            subscriptions: Subscriptions::default(),
+            connections: 0,
+            is_standing: false,
+            barriers: 0,
+        };
+        loop {
+            // The URL was read when the link was made, so this does not fail.
+            let Ok(client) = redis::feed_client(&hearing.task.settings) else {
+                return;
+            };
+            let mut connection = Connection::new(client);
+            let end = hearing.hear(&mut connection, stop.clone()).await;
+            // Dropping a client does not end its task; aborting it closes the socket.
+            connection.task.abort();
+            match end {
+                End::Stop => return,
+                End::Dead => hearing.lost(&mut connection, "it was given up"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+impl Connection {
+    /// Connects; the ends of the events exist before the first event.
+    fn new(client: Client) -> Self {
+        let now = Instant::now();
+        Self {
+            errors: client.error_rx(),
+            connected: client.reconnect_rx(),
+            messages: client.message_rx(),
+            task: client.connect(),
+            client,
+            is_connected: false,
+            barrier: None,
+            heartbeat: None,
+            next_heartbeat: now,
+            next_chunk: now,
+        }
+    }
+}
+
+impl Hearing {
+    async fn hear(&mut self, connection: &mut Connection, mut stop: watch::Receiver<bool>) -> End {
+        let shared = Arc::clone(&self.task.shared);
+        let interest = Arc::clone(&self.task.interest);
+        loop {
+            self.send_due(connection);
+            let wake = self.next_wake(connection);
+            tokio::select! {
+                // Errors before connections, so that an old one does not undo a new connection;
+                // messages last, because in a flood they are always ready.
+                biased;
+                () = stopped(&mut stop) => return End::Stop,
+                error = connection.errors.recv() => {
+                    if let Ok((error, _)) = error {
+                        self.lost(connection, error.details());
+                    }
+                }
+                _ = connection.connected.recv() => self.connected(connection),
+                _ = &mut connection.task => return End::Dead,
+                () = shared.probes.rebuild.notified() => {
+                    tracing::warn!("the feed is deaf, its connection is built anew");
+                    return End::Dead;
+                }
+                result = answer(connection.barrier.as_mut().map(|(_, pending)| pending)) => {
+                    self.barrier_answered(connection, result);
+                }
+                _ = answer(connection.heartbeat.as_mut()) => {
+                    // A lost connection is told by its error event.
+                    connection.heartbeat = None;
+                    connection.next_heartbeat = Instant::now() + HEARTBEAT;
+                }
+                wishes = interest.changed() => {
+                    let now = Instant::now();
+                    let fulfilled = wishes.into_iter().filter_map(|(topic, is_wanted)| {
+                        let is_standing = self.subscriptions.wish(topic.clone(), is_wanted, now);
+                        is_standing.then_some(topic)
+                    });
+                    let fulfilled: Vec<_> = fulfilled.collect();
+                    self.task.outlet.confirm(fulfilled);
+                }
+                () = self.task.outlet.room(), if self.task.outlet.owes() => {
+                    if self.task.outlet.is_closed() {
+                        return End::Stop;
+                    }
+                    self.task.outlet.pay();
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+                message = connection.messages.recv() => {
+                    match message {
+                        Ok(message) => self.take_messages(connection, message),
+                        Err(RecvError::Lagged(count)) => self.overrun(count),
+                        Err(RecvError::Closed) => return End::Dead,
+                    }
+                    if self.task.outlet.is_closed() {
+                        return End::Stop;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When something is due by time.
+    fn next_wake(&self, connection: &Connection) -> Instant {
+        let chunk = connection
+            .barrier
+            .is_none()
+            .then_some(connection.next_chunk);
+        let heartbeat = connection
+            .heartbeat
+            .is_none()
+            .then_some(connection.next_heartbeat);
+        let now = Instant::now();
+        [chunk, heartbeat, self.subscriptions.next_due()]
+            .into_iter()
+            .flatten()
+            .filter(|due| *due > now)
+            .min()
+            .unwrap_or(now + HEARTBEAT)
+    }
+
+    /// Sends what is due: topics that leave, the next chunk, a heartbeat.
+    fn send_due(&mut self, connection: &mut Connection) {
+        let now = Instant::now();
+        let leaving = self.subscriptions.due(now);
+        if !connection.is_connected {
+            return;
+        }
+        if !leaving.is_empty() {
+            let channels = self.channels(&leaving);
+            // Behind everything written before, ahead of any later SUBSCRIBE of the same topics.
+            // One poll puts it into the connection's queue; nobody waits for its answer.
+            let _ = connection.client.unsubscribe(channels).now_or_never();
+        }
+        if connection.barrier.is_some() {
+            return;
+        }
+        if connection.next_chunk <= now
+            && let Some(chunk) = self.subscriptions.next_chunk()
+        {
+            let pending = self.subscribe(&connection.client, &chunk);
+            connection.barrier = Some((chunk, pending));
+        } else if connection.heartbeat.is_none() && connection.next_heartbeat <= now {
+            let client = connection.client.clone();
+            connection.heartbeat = Some(Box::pin(async move { client.ping(None).await }));
+        }
+    }
+
+    fn subscribe(&mut self, client: &Client, chunk: &Chunk) -> Pending {
+        let mut channels = self.channels(&chunk.topics);
+        if chunk.is_first {
+            channels.push(self.control.clone());
+            channels.push(self.probe.clone());
+        }
+        self.barriers += 1;
+        let token = self.barriers.to_string();
+        let client = client.clone();
+        Box::pin(async move {
+            if !channels.is_empty() {
+                client.subscribe(channels).await?;
+            }
+            let echo: String = client.ping(Some(token.clone())).await?;
+            if echo == token {
+                Ok(())
+            } else {
+                // An error took the place of an answer before, so this one belongs elsewhere.
+                let kind = fred::error::ErrorKind::Protocol;
+                Err(Error::new(kind, "the echo of another PING"))
+            }
+        })
+    }
+
+    fn channels(&self, topics: &[Topic]) -> Vec<String> {
+        let keys = &self.task.shared.keys;
+        topics.iter().map(|topic| keys.channel(topic)).collect()
+    }
+
+    fn connected(&mut self, connection: &mut Connection) {
+        self.connections += 1;
+        if self.connections > 1 {
+            self.task.shared.metrics.control.redis_reconnects.add(1);
+        }
+        self.subscriptions.reset();
+        self.is_standing = false;
+        connection.is_connected = true;
+        connection.barrier = None;
+        connection.heartbeat = None;
+        connection.next_chunk = Instant::now();
+    }
+
+    fn lost(&mut self, connection: &mut Connection, why: &str) {
+        connection.is_connected = false;
+        connection.barrier = None;
+        connection.heartbeat = None;
+        self.is_standing = false;
+        self.subscriptions.reset();
+        let reason = format!("the feed has no connection: {why}");
+        self.task.shared.health.down(Half::Feed, reason);
+    }
+
+    fn barrier_answered(&mut self, connection: &mut Connection, result: Result<(), Error>) {
+        let Some((chunk, _)) = connection.barrier.take() else {
+            return;
+        };
+        if let Err(error) = result {
+            let reason = format!("Redis did not confirm a subscription: {error}");
+            self.task.shared.health.down(Half::Feed, reason);
+            self.is_standing = false;
+            self.subscriptions.put_back(chunk);
+            connection.next_chunk = Instant::now() + RETRY;
+            return;
+        }
+        let awaited = self.subscriptions.confirm(&chunk);
+        if !awaited.is_empty() {
+            self.task.outlet.confirm(awaited);
+        }
+        if chunk.is_last && self.connections > 1 {
+            self.task.outlet.break_off();
+        }
+        if !self.is_standing && self.subscriptions.stands() {
+            self.is_standing = true;
+            self.task.shared.probes.now.notify_one();
+        }
+    }
+
+    /// Takes a message and what else waits, up to a turn's worth.
+    fn take_messages(&mut self, connection: &mut Connection, first: Message) {
+        self.take(first);
+        for _ in 1..TURN_MESSAGES_MAX {
+            match connection.messages.try_recv() {
+                Ok(message) => self.take(message),
+                Err(TryRecvError::Lagged(count)) => self.overrun(count),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Messages were overwritten in fred's buffer. The subscriptions stand all the same.
+    fn overrun(&mut self, count: u64) {
+        self.task.shared.metrics.control.feed_dropped.add(count);
+        self.task.outlet.break_off();
+    }
+
+    // HOT: one body copied out, no formatting, no lock.
+    fn take(&mut self, message: Message) {
+        let Shared { keys, probes, .. } = &*self.task.shared;
+        let channel: &str = &message.channel;
+        let Ok(payload) = reply::bytes(message.value) else {
+            return self.unreadable();
+        };
+        if let Some(name) = keys.qualified_of(channel) {
+            // A topic that nobody wants any more is on its way out.
+            if let Some(topic) = self.subscriptions.wanted(name) {
+                match event(topic, &payload) {
+                    Some(event @ FeedEvent::Unreadable { .. }) => {
+                        self.unreadable();
+                        self.task.outlet.push(event);
+                    }
+                    Some(event) => self.task.outlet.push(event),
+                    None => self.unreadable(),
+                }
+            }
+        } else if *channel == *self.probe {
+            probes.heard(&payload);
+            if self.is_standing && probes.age() <= self.task.settings.probe_fresh {
+                self.task.shared.health.up(Half::Feed);
+            }
+        } else if *channel == *self.control {
+            let copy = Bytes::copy_from_slice(&payload);
+            self.task.outlet.push(FeedEvent::Control(copy));
+        }
+    }
+
+    fn unreadable(&self) {
+        self.task.shared.metrics.control.unreadable.add(1);
+    }
+}
+
+/// The result of what is pending; never, when nothing is.
+async fn answer(pending: Option<&mut Pending>) -> Result<(), Error> {
+    match pending {
+        Some(pending) => pending.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a message on a topic's channel says; `None` if nothing that a node would have said.
+fn event(topic: &Topic, payload: &[u8]) -> Option<FeedEvent> {
+    let mut parts = payload.splitn(3, |byte| *byte == b' ');
+    let (first, second, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    let topic = topic.clone();
+    if first == b"a" {
+        let session: SessionId = std::str::from_utf8(rest).ok()?.parse().ok()?;
+        return Some(FeedEvent::Acked {
+            topic,
+            position: reply::position_of(second)?,
+            session,
+        });
+    }
+    let position: Position = reply::position_of(first)?;
+    let prev = reply::position_of(second)?;
+    Some(match publication::decode(rest) {
+        Ok(body) => FeedEvent::Delivery {
+            topic,
+            entry: Entry {
+                position,
+                prev,
+                body,
+            },
+        },
+        Err(error) => {
+            tracing::debug!(%topic, %position, %error, "a body cannot be read");
+            FeedEvent::Unreadable {
+                topic,
+                position,
+                prev,
+            }
+        }
+    })
+}

@@ -1,0 +1,482 @@
+//! One topic as the in-process broker keeps it: entries, last id, cursor, keys and members.
+//!
+//! In: calls of the broker, under its lock, with the time as an argument. Out: answers that are
+//! the same as those of the Redis scripts, case by case. Owner of the topic's retained entries.
+//! Bounds: entries by [`Retention`]; idempotency keys by their life; members by the sessions of
+//! the node. What is over its life is as if it were not there, and [`TopicState::sweep`] frees it.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry as MapEntry, HashMap};
+use std::ops::Range;
+
+use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary, MemberEntry};
+use crate::broker::{Page, SincePage};
+use crate::config::Retention;
+use crate::protocol::data::Data;
+use crate::protocol::event::{GapReason, Member};
+use crate::protocol::ids::{Owner, Position, SessionId};
+
+/// Pending messages of an inbox are counted up to here. Part of the wire contract.
+const PENDING_MAX: usize = 1_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct TopicState {
+    /// The node wants to hear this topic.
+    pub(super) wanted: bool,
+    /// Who is here; only on presence topics, changed by `enter` and `leave`.
+    pub(super) members: HashMap<SessionId, MemberEntry>,
+    last: Option<Remembered>,
+    /// Set on inboxes only, where every new id must lie above it.
+    cursor: Option<Remembered>,
+    idempotency: HashMap<String, Remembered>,
+    /// Oldest first, each position above the one before.
+    entries: VecDeque<Retained>,
+    /// Up to when the entries live together, as a stream that nobody appends to ends as a whole.
+    entries_end_ms: u64,
+}
+
+/// A position that is known up to a moment, that moment included.
+#[derive(Debug, Clone, Copy)]
+struct Remembered {
+    position: Position,
+    end_ms: u64,
+}
+
+impl Remembered {
+    fn new(position: Position, now_ms: u64, life_ms: u64) -> Self {
+        Self {
+            position,
+            end_ms: now_ms.saturating_add(life_ms),
+        }
+    }
+
+    fn lives(&self, now_ms: u64) -> bool {
+        now_ms <= self.end_ms
+    }
+}
+
+/// An entry and what it counts for in the bytes of a page.
+#[derive(Debug)]
+struct Retained {
+    entry: Entry,
+    bytes: usize,
+}
+
+/// What an acknowledgement did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AckOutcome {
+    /// What the caller is told.
+    pub(super) acked: Acked,
+    /// The cursor is another than before.
+    pub(super) moved: bool,
+}
+
+impl TopicState {
+    /// The position that stands for this idempotency key, while it is remembered.
+    pub(super) fn duplicate_of(&self, key: &str, now_ms: u64) -> Option<Position> {
+        let remembered = self.idempotency.get(key)?;
+        remembered.lives(now_ms).then_some(remembered.position)
+    }
+
+    /// Remembers that this key was published at `position`.
+    pub(super) fn remember_key(
+        &mut self,
+        key: String,
+        position: Position,
+        now_ms: u64,
+        life_ms: u64,
+    ) {
+        let remembered = Remembered::new(position, now_ms, life_ms);
+        self.idempotency.insert(key, remembered);
+    }
+
+    /// Gives the body its place, keeps it as the topic's retention says, and returns the entry.
+    pub(super) fn append(&mut self, body: Body, retention: Retention, now_ms: u64) -> Entry {
+        let prev = self.last(now_ms).unwrap_or_default();
+        let position = self.next_position(prev, now_ms);
+        let entry = Entry {
+            position,
+            prev,
+            body,
+        };
+        self.retain(&entry, retention, now_ms);
+        // Its life, and that of the cursor, is given by the renewal.
+        self.last = Some(Remembered::new(position, now_ms, 0));
+        self.renew(retention, now_ms);
+        entry
+    }
+
+    /// A new id: above the last one also when the clock stepped back, and in a later millisecond
+    /// than the cursor. It begins at random in a new millisecond, so that an id which was lost
+    /// with its process is not given again to something else.
+    fn next_position(&self, last: Position, now_ms: u64) -> Position {
+        let random = u64::from(rand::random::<u32>());
+        let next = if now_ms > last.ms {
+            Position {
+                ms: now_ms,
+                seq: random,
+            }
+        } else {
+            Position {
+                ms: last.ms,
+                seq: last.seq + 1,
+            }
+        };
+        match self.live_cursor(now_ms) {
+            Some(cursor) if next.ms <= cursor.ms => Position {
+                ms: cursor.ms + 1,
+                seq: random,
+            },
+            _ => next,
+        }
+    }
+
+    fn retain(&mut self, entry: &Entry, retention: Retention, now_ms: u64) {
+        // Without history an old stream must not look complete, nor may one that ended.
+        if retention.entries_max == 0 || now_ms > self.entries_end_ms {
+            self.entries = VecDeque::new();
+        }
+        if retention.entries_max == 0 {
+            return;
+        }
+        self.entries.push_back(Retained {
+            bytes: body_bytes(&entry.body),
+            entry: entry.clone(),
+        });
+        let over_count = self
+            .entries
+            .len()
+            .saturating_sub(retention.entries_max as usize);
+        let over_age = self.index_of(|position| position < floor(retention, now_ms));
+        self.entries.drain(..over_count.max(over_age));
+        self.entries_end_ms = now_ms.saturating_add(retention.age_ms);
+    }
+
+    /// The newest position, while it is remembered or retained.
+    pub(super) fn last(&self, now_ms: u64) -> Option<Position> {
+        let remembered = self.last.filter(|last| last.lives(now_ms));
+        remembered.map(|last| last.position).or_else(|| {
+            let newest = self.entries.back()?;
+            (now_ms <= self.entries_end_ms).then_some(newest.entry.position)
+        })
+    }
+
+    /// The last id and the cursor, which lives as long, begin another life.
+    fn renew(&mut self, retention: Retention, now_ms: u64) {
+        let both = [self.last.as_mut(), self.cursor.as_mut()];
+        for remembered in both.into_iter().flatten() {
+            if remembered.lives(now_ms) {
+                remembered.end_ms = now_ms.saturating_add(retention.last_life_ms());
+            }
+        }
+    }
+
+    /// The newest position, which is remembered for another life from now on.
+    pub(super) fn renew_last(&mut self, retention: Retention, now_ms: u64) -> Option<Position> {
+        self.renew(retention, now_ms);
+        self.last(now_ms)
+    }
+
+    /// What came after `since`, and whether that is all.
+    pub(super) fn since(
+        &self,
+        since: Position,
+        retention: Retention,
+        page: Page,
+        now_ms: u64,
+    ) -> SincePage {
+        let young = now_ms.saturating_sub(since.ms) < retention.last_life_ms();
+        let lost = if young {
+            GapReason::Failover
+        } else {
+            GapReason::Retention
+        };
+        let known_last = self.last(now_ms);
+        let last = known_last.unwrap_or_default();
+        let nothing_after_last = |gap| SincePage {
+            gap,
+            start: last,
+            last,
+            entries: Vec::new(),
+        };
+        if since == last {
+            return nothing_after_last(None);
+        }
+        if known_last.is_none() {
+            return nothing_after_last(Some(lost));
+        }
+        if since > last {
+            return nothing_after_last(Some(GapReason::Failover));
+        }
+        let window = self.window(retention, now_ms);
+        let Some(oldest) = self.entries.range(window.clone()).next() else {
+            return nothing_after_last(Some(GapReason::Retention));
+        };
+        let after = self
+            .index_of(|position| position <= since)
+            .max(window.start);
+        let behind = self.entries.range(after..window.end);
+        let first_prev = behind.clone().next().map_or(last, |first| first.entry.prev);
+        let (gap, start) = if oldest.entry.prev > since {
+            (Some(GapReason::Retention), first_prev)
+        } else if since == oldest.entry.prev || self.holds(since) {
+            (None, since)
+        } else {
+            (Some(lost), first_prev)
+        };
+        let entries = cut(behind, page);
+        SincePage {
+            gap,
+            start,
+            last,
+            entries,
+        }
+    }
+
+    /// A page of what is retained between two positions, both excluded.
+    pub(super) fn history(&self, query: &HistoryQuery, now_ms: u64) -> HistoryPage {
+        let window = self.window(query.retention, now_ms);
+        let begin = query.since.map_or(window.start, |since| {
+            self.index_of(|position| position <= since)
+                .max(window.start)
+        });
+        let end = query.until.map_or(window.end, |until| {
+            self.index_of(|position| position < until).min(window.end)
+        });
+        let range = self.entries.range(begin..end.max(begin));
+        let count = range.len();
+        let page = Page {
+            entries_max: query.limit,
+            bytes_max: query.bytes_max,
+        };
+        let entries = if query.reverse {
+            cut(range.rev(), page)
+        } else {
+            cut(range, page)
+        };
+        HistoryPage {
+            more: entries.len() < count,
+            entries,
+        }
+    }
+
+    /// Cursor, newest position, and how much waits above the cursor.
+    pub(super) fn inbox(&self, retention: Retention, now_ms: u64) -> InboxSummary {
+        let cursor = self.live_cursor(now_ms);
+        let window = self.window(retention, now_ms);
+        let acknowledged = self.index_of(|position| position <= cursor.unwrap_or_default());
+        let pending = window.end.saturating_sub(acknowledged.max(window.start));
+        InboxSummary {
+            cursor,
+            last: self.last(now_ms).unwrap_or_default(),
+            pending: pending.min(PENDING_MAX) as u64,
+        }
+    }
+
+    /// Moves the cursor forward. It and the last id live on from here, moved or not.
+    pub(super) fn ack(
+        &mut self,
+        position: Position,
+        retention: Retention,
+        now_ms: u64,
+    ) -> AckOutcome {
+        let last = self.last(now_ms).unwrap_or_default();
+        if position > last {
+            return AckOutcome {
+                acked: Acked::AboveNewest,
+                moved: false,
+            };
+        }
+        let before = self.live_cursor(now_ms).unwrap_or_default();
+        let cursor = before.max(position);
+        if cursor > before {
+            self.cursor = Some(Remembered::new(cursor, now_ms, 0));
+        }
+        self.renew(retention, now_ms);
+        AckOutcome {
+            acked: Acked::Cursor(cursor),
+            moved: cursor > before,
+        }
+    }
+
+    /// Makes a session a member. `false`: it was one, and its subscribers know it. Another owner
+    /// (a new life of its node) writes it anew, and it neither leaves nor joins.
+    pub(super) fn enter(&mut self, member: &Member, owner: &Owner, now_ms: u64) -> bool {
+        match self.members.entry(member.session) {
+            MapEntry::Occupied(mut known) => {
+                let known = known.get_mut();
+                if known.owner != *owner {
+                    known.member = member.clone();
+                    known.owner = owner.clone();
+                }
+                false
+            }
+            MapEntry::Vacant(place) => {
+                place.insert(MemberEntry {
+                    member: member.clone(),
+                    owner: owner.clone(),
+                    since_ms: now_ms,
+                });
+                true
+            }
+        }
+    }
+
+    /// Removes a member that this owner entered, and returns it.
+    pub(super) fn leave(&mut self, session: SessionId, owner: &Owner) -> Option<MemberEntry> {
+        match self.members.entry(session) {
+            MapEntry::Occupied(known) if known.get().owner == *owner => Some(known.remove()),
+            _ => None,
+        }
+    }
+
+    /// Frees what is over its life. `false`: nothing is left, the topic may be forgotten.
+    pub(super) fn sweep(&mut self, now_ms: u64) -> bool {
+        self.idempotency.retain(|_, key| key.lives(now_ms));
+        if now_ms > self.entries_end_ms {
+            self.entries = VecDeque::new();
+        }
+        self.last = self.last.filter(|last| last.lives(now_ms));
+        self.cursor = self.cursor.filter(|cursor| cursor.lives(now_ms));
+        self.wanted
+            || self.last.is_some()
+            || self.cursor.is_some()
+            || !self.entries.is_empty()
+            || !self.idempotency.is_empty()
+            || !self.members.is_empty()
+    }
+
+    fn live_cursor(&self, now_ms: u64) -> Option<Position> {
+        let cursor = self.cursor.filter(|cursor| cursor.lives(now_ms))?;
+        Some(cursor.position)
+    }
+
+    /// The entries that are within age.
+    fn window(&self, retention: Retention, now_ms: u64) -> Range<usize> {
+        if now_ms > self.entries_end_ms {
+            return 0..0;
+        }
+        self.index_of(|position| position < floor(retention, now_ms))..self.entries.len()
+    }
+
+    /// How many entries, from the oldest on, `precedes` holds for.
+    fn index_of(&self, precedes: impl Fn(Position) -> bool) -> usize {
+        self.entries
+            .partition_point(|retained| precedes(retained.entry.position))
+    }
+
+    fn holds(&self, position: Position) -> bool {
+        self.entries
+            .binary_search_by_key(&position, |retained| retained.entry.position)
+            .is_ok()
+    }
+}
+
+/// The lowest position that is within age.
+fn floor(retention: Retention, now_ms: u64) -> Position {
+    Position {
+        ms: now_ms.saturating_sub(retention.age_ms),
+        seq: 0,
+    }
+}
+
+/// The entries that fit the page: at least one, if there is one and the page allows any.
+fn cut<'a>(entries: impl Iterator<Item = &'a Retained>, page: Page) -> Vec<Entry> {
+    let mut bytes = 0_usize;
+    entries
+        .take(page.entries_max as usize)
+        .take_while(|retained| {
+            let first = bytes == 0;
+            bytes = bytes.saturating_add(retained.bytes);
+            first || bytes <= page.bytes_max
+        })
+        .map(|retained| retained.entry.clone())
+        .collect()
+}
+
+/// About what the body weighs where it is carried: never 0.
+fn body_bytes(body: &Body) -> usize {
+    /// Position, time and the frame around the parts that vary.
+    const ENVELOPE_BYTES: usize = 32;
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    ENVELOPE_BYTES
+        + match body {
+            Body::Publication(publication) => {
+                let (Data::Json(data) | Data::MsgPack(data)) = &publication.data;
+                data.len() + text(&publication.user) + text(&publication.key)
+            }
+            Body::Presence(change) => {
+                let info = change.member.info.as_ref();
+                text(&change.member.user) + info.map_or(0, |info| info.to_string().len())
+            }
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker::publication::PresenceChange;
+    use crate::protocol::ids::NodeId;
+
+    const AGE_MS: u64 = 1_000;
+    const KEEP: Retention = Retention {
+        entries_max: 10,
+        age_ms: AGE_MS,
+    };
+
+    fn body() -> Body {
+        let node = NodeId::new("node-a").expect("a valid name");
+        Body::Presence(Arc::new(PresenceChange {
+            joined: true,
+            member: Member {
+                user: None,
+                session: SessionId(1),
+                info: None,
+            },
+            owner: Owner {
+                node,
+                incarnation: 1,
+            },
+            count: 1,
+        }))
+    }
+
+    #[test]
+    fn a_sweep_frees_each_part_at_its_own_end() {
+        let mut state = TopicState::default();
+        let position = state.append(body(), KEEP, 5_000).position;
+        state.remember_key("k".into(), position, 5_000, 2 * AGE_MS);
+        assert!(state.ack(position, KEEP, 5_000).moved);
+
+        assert!(state.sweep(5_000 + AGE_MS));
+        assert_eq!(state.entries.len(), 1);
+        assert!(state.sweep(5_000 + AGE_MS + 1));
+        assert_eq!(state.entries.capacity(), 0);
+        assert_eq!(state.idempotency.len(), 1);
+        assert!(state.sweep(5_000 + 2 * AGE_MS + 1));
+        assert_eq!(state.idempotency.len(), 0);
+        assert!(state.last.is_some() && state.cursor.is_some());
+        assert!(!state.sweep(5_000 + KEEP.last_life_ms() + 1));
+        assert!(state.last.is_none() && state.cursor.is_none());
+    }
+
+    #[test]
+    fn an_entry_that_outlives_the_last_id_still_stands_for_it() {
+        // Renewing by a shorter retention ends the last id before the entries.
+        let long = Retention {
+            age_ms: 10 * KEEP.last_life_ms(),
+            ..KEEP
+        };
+        let mut state = TopicState::default();
+        let position = state.append(body(), long, 5_000).position;
+        assert_eq!(state.renew_last(KEEP, 5_000), Some(position));
+        let later_ms = 5_000 + KEEP.last_life_ms() + 1;
+        assert!(state.sweep(later_ms));
+        assert!(state.last.is_none());
+        assert_eq!(state.last(later_ms), Some(position));
+        assert_eq!(state.append(body(), long, later_ms).prev, position);
+    }
+}

@@ -1,0 +1,152 @@
+//! Reads what the scripts answer.
+//!
+//! In: fred's values. Out: positions, pages and numbers, or [`BrokerError::Unexpected`] where an
+//! answer is not what these scripts give. Owns nothing.
+
+use bytes::Bytes;
+use fred::types::Value;
+
+use crate::broker::BrokerError;
+use crate::protocol::event::GapReason;
+use crate::protocol::ids::Position;
+
+/// One entry as it stands in the stream, its body not yet read.
+#[derive(Debug)]
+pub struct RawEntry {
+    /// Where it stands.
+    pub position: Position,
+    /// What stood before it.
+    pub prev: Position,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// The answer of the since script.
+#[derive(Debug)]
+pub struct RawPage {
+    /// Why something is gone, if so.
+    pub gap: Option<GapReason>,
+    /// The position after which the page begins.
+    pub start: Position,
+    /// The newest position.
+    pub last: Position,
+    /// The page.
+    pub entries: Vec<RawEntry>,
+}
+
+/// Exactly so many parts.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn parts<const N: usize>(value: Value) -> Result<[Value; N], BrokerError> {
+    list(value)?
+        .try_into()
+        .map_err(|parts: Vec<Value>| unexpected("list", &Value::Array(parts)))
+}
+
+/// Any number of parts.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn list(value: Value) -> Result<Vec<Value>, BrokerError> {
+    match value {
+        Value::Array(values) => Ok(values),
+        other => Err(unexpected("list", &other)),
+    }
+}
+
+/// Bytes, also where fred took them for text.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn bytes(value: Value) -> Result<Bytes, BrokerError> {
+    match value {
+        Value::String(text) => Ok(text.into_inner()),
+        Value::Bytes(bytes) => Ok(bytes),
+        other => Err(unexpected("text", &other)),
+    }
+}
+
+/// A number that is not negative.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn number(value: &Value) -> Result<u64, BrokerError> {
+    value.as_u64().ok_or_else(|| unexpected("number", value))
+}
+
+/// Whether the answer is the text `1`.
+#[must_use]
+pub fn is_one(value: &Value) -> bool {
+    value.as_bytes() == Some(b"1")
+}
+
+/// A position.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn position(value: &Value) -> Result<Position, BrokerError> {
+    value
+        .as_bytes()
+        .and_then(position_of)
+        .ok_or_else(|| unexpected("position", value))
+}
+
+/// A position, or none.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn optional_position(value: &Value) -> Result<Option<Position>, BrokerError> {
+    match value {
+        Value::Null => Ok(None),
+        value => position(value).map(Some),
+    }
+}
+
+/// A position as bytes of text.
+#[must_use]
+pub fn position_of(bytes: &[u8]) -> Option<Position> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// A list of `{id, prev, body}`.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn entries(value: Value) -> Result<Vec<RawEntry>, BrokerError> {
+    let entry = |value| {
+        let [position, prev, body] = parts(value)?;
+        Ok(RawEntry {
+            position: self::position(&position)?,
+            prev: self::position(&prev)?,
+            body: bytes(body)?,
+        })
+    };
+    list(value)?.into_iter().map(entry).collect()
+}
+
+/// The answer of the since script.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn since(value: Value) -> Result<RawPage, BrokerError> {
+    let [recovered, reason, start, last, page] = parts(value)?;
+    let gap = match reason.as_bytes() {
+        _ if is_one(&recovered) => None,
+        Some(b"retention") => Some(GapReason::Retention),
+        Some(b"failover") => Some(GapReason::Failover),
+        _ => return Err(unexpected("reason", &reason)),
+    };
+    Ok(RawPage {
+        gap,
+        start: position(&start)?,
+        last: position(&last)?,
+        entries: entries(page)?,
+    })
+}
+
+/// Says what was expected, and what kind of thing came (never its content).
+#[must_use]
+pub fn unexpected(expected: &str, value: &Value) -> BrokerError {
+    BrokerError::Unexpected(format!("expected a {expected}, got {}", value.kind()))
+}

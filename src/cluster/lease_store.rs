@@ -1,0 +1,238 @@
+//! Node leases in Redis: two scripts and the reading of their answers.
+//!
+//! In: `membership`, once per heartbeat. Out: what Redis decided. Every decision that needs to
+//! be atomic (who holds a name, when a lease ended, which incarnation is newest) is made in the
+//! scripts, by Redis time; here is no state but the process's own mark. Bounds: one answer holds
+//! one entry per node with a lease; a lease that ended is forgotten after [`FORGET_AFTER`].
+//!
+//! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations)
+//! and `{ff:nodes}:d` (details). They are used together in one script, so they share the hash
+//! tag `ff:nodes`, without which Redis Cluster would refuse it as cross-slot. `ff:p` (number of
+//! partitions) is used alone. `ff` stands for the configured prefix.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::view::{NodeDetails, NodeInfo};
+use crate::protocol::ids::{NodeId, Owner};
+use crate::redis::{Keys, RedisError, RedisLink, Script};
+
+/// For so long the incarnation of a node whose lease ended is remembered, so that the next is
+/// higher even when the clock of Redis stepped back.
+const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// Redis is away or refused. What was asked may have been done.
+    #[error("Redis did not answer the heartbeat")]
+    Redis(#[source] RedisError),
+    /// Not what these scripts answer: another program uses the keys.
+    #[error("unexpected answer to the heartbeat: {0}")]
+    Unexpected(&'static str),
+}
+
+/// What a heartbeat brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beat {
+    /// The name is this process's. If the incarnation is not the one before, everything written
+    /// under the old one is to be written again.
+    Held {
+        /// The incarnation.
+        incarnation: u64,
+        /// Redis time, in microseconds.
+        time_us: u64,
+        /// All nodes with a lease, sorted by name, this one included.
+        nodes: Vec<NodeInfo>,
+    },
+    /// Another process took the name later.
+    Superseded {
+        /// Its incarnation.
+        newest: u64,
+    },
+}
+
+/// The leases as one process uses them.
+#[derive(Debug)]
+pub struct LeaseStore {
+    link: Arc<RedisLink>,
+    heartbeat: Script,
+    leave: Script,
+    /// Leases, incarnations, details.
+    nodes_keys: [String; 3],
+    partitions_key: String,
+    /// Tells this process from another of the same name.
+    holder: String,
+}
+
+impl LeaseStore {
+    /// Leases under these names.
+    #[must_use]
+    pub fn new(link: Arc<RedisLink>, keys: &Keys) -> Self {
+        Self {
+            link,
+            heartbeat: Script::new(include_str!("scripts/heartbeat.lua")),
+            leave: Script::new(include_str!("scripts/leave.lua")),
+            nodes_keys: [keys.nodes(), keys.node_incarnations(), keys.node_details()],
+            partitions_key: keys.partitions(),
+            holder: format!("{:016x}", rand::random::<u64>()),
+        }
+    }
+
+    /// Extends the lease, or takes the name. `member`: this process had it before, so that
+    /// another holder is a newer one. Cancel-safe: if the answer is lost, the next call finds
+    /// what this one did.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn heartbeat(
+        &self,
+        node: &NodeId,
+        member: bool,
+        lease: Duration,
+        details: &NodeDetails,
+    ) -> Result<Beat, LeaseError> {
+        let details = serde_json::to_vec(details).expect("text and numbers always serialize");
+        let args = [
+            node.as_str().into(),
+            self.holder.as_str().into(),
+            u8::from(member).to_string().into(),
+            lease.as_millis().to_string().into(),
+            details,
+            FORGET_AFTER.as_millis().to_string().into(),
+        ];
+        let answer = self.eval(&self.heartbeat, &self.nodes_keys, &args).await?;
+        read_beat(&answer).ok_or(LeaseError::Unexpected("not a heartbeat's"))
+    }
+
+    /// Ends the lease, if this process still holds the name.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn leave(&self, node: &NodeId) -> Result<(), LeaseError> {
+        let args = [node.as_str().into(), self.holder.as_str().into()];
+        self.eval(&self.leave, &self.nodes_keys, &args).await?;
+        Ok(())
+    }
+
+    /// The cluster's number of partitions, stored now if there was none.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn partitions(&self, mine: u32) -> Result<u32, LeaseError> {
+        let args = [mine.to_string().into(), b"NX".to_vec(), b"GET".to_vec()];
+        let answer = self.link.command("SET", &self.partitions_key, &args).await;
+        let before: Option<String> = answer
+            .map_err(LeaseError::Redis)?
+            .convert()
+            .map_err(|_| LeaseError::Unexpected("not a text"))?;
+        match before {
+            None => Ok(mine),
+            Some(stored) => stored
+                .parse()
+                .map_err(|_| LeaseError::Unexpected("not a number of partitions")),
+        }
+    }
+
+    async fn eval(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[Vec<u8>],
+    ) -> Result<Vec<String>, LeaseError> {
+        let answer = self.link.eval(script, keys, args).await;
+        let answer = answer.map_err(LeaseError::Redis)?;
+        answer
+            .convert()
+            .map_err(|_| LeaseError::Unexpected("not a list of texts"))
+    }
+}
+
+/// Reads the answer of `heartbeat.lua`. A node whose name, incarnation or details cannot be read
+/// was not written by this program or is half gone, and counts as not there or as silent.
+fn read_beat(answer: &[String]) -> Option<Beat> {
+    let number = |text: &String| text.parse::<u64>().ok();
+    match answer {
+        [outcome, newest] if outcome == "superseded" => Some(Beat::Superseded {
+            newest: number(newest)?,
+        }),
+        [outcome, incarnation, time_us, nodes @ ..] if outcome == "held" => {
+            let mut nodes: Vec<_> = nodes
+                .chunks_exact(4)
+                .filter_map(|node| read_node(node.first_chunk()?))
+                .collect();
+            nodes.sort_unstable_by(|a, b| a.owner.cmp(&b.owner));
+            Some(Beat::Held {
+                incarnation: number(incarnation)?,
+                time_us: number(time_us)?,
+                nodes,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn read_node([name, incarnation, left_ms, details]: &[String; 4]) -> Option<NodeInfo> {
+    Some(NodeInfo {
+        owner: Owner {
+            node: NodeId::new(name).ok()?,
+            incarnation: incarnation.parse().ok()?,
+        },
+        lease_left: Duration::from_millis(left_ms.parse().ok()?),
+        details: serde_json::from_str(details).unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(answer: &[&str]) -> Option<Beat> {
+        read_beat(&answer.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn nodes_are_read_and_sorted_and_what_cannot_be_read_is_left_out() {
+        let beat = read(&[
+            "held",
+            "7",
+            "9", // b's details are from another planet, c has no incarnation
+            "b",
+            "4",
+            "100",
+            "[1]",
+            "c",
+            "",
+            "100",
+            "{}",
+            "a",
+            "7",
+            "200",
+            r#"{"sessions":3}"#,
+        ]);
+        let Some(Beat::Held {
+            incarnation: 7,
+            time_us: 9,
+            nodes,
+        }) = beat
+        else {
+            panic!("{beat:?}");
+        };
+        let owners: Vec<_> = nodes.iter().map(|n| n.owner.to_string()).collect();
+        assert_eq!(owners, ["a~7", "b~4"]);
+        assert_eq!(nodes[0].details.sessions, 3);
+        assert_eq!(nodes[0].lease_left, Duration::from_millis(200));
+        assert_eq!(nodes[1].details, NodeDetails::default());
+    }
+
+    #[test]
+    fn superseded_is_read_and_anything_else_is_refused() {
+        assert_eq!(
+            read(&["superseded", "8"]),
+            Some(Beat::Superseded { newest: 8 })
+        );
+        for strange in [&["held"][..], &["held", "x", "9"], &["hello", "8"], &[]] {
+            assert_eq!(read(strange), None, "{strange:?}");
+        }
+    }
+}

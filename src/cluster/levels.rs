@@ -1,0 +1,331 @@
+//! Local occupancy as a level: how many sessions each topic has here, and what of it is written.
+//!
+//! In: counts from the dispatcher. Out: batches of changes for the store, and pages for a node
+//! alone. Pure: no clock, no Redis; the owner calls [`Levels::tick`] once a second. What must be
+//! written is always derived from the latest count and from what is known to stand in Redis, so
+//! any number of changes between two writes is one write. Bound: one count and one mark per
+//! topic with local sessions or with something of this node left in Redis.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
+
+use crate::protocol::ids::Topic;
+
+/// What is known to stand in Redis for a topic. Nothing known means nothing there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// Index and count.
+    Count(u64),
+    /// A write failed or its answer was lost: anything may stand there.
+    Unknown,
+}
+
+/// One write that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) topic: Topic,
+    pub(super) kind: ChangeKind,
+}
+
+/// What to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChangeKind {
+    /// Index, then count.
+    Appear(u64),
+    /// Count only, the index stands.
+    Count(u64),
+    /// Take the count away, then the index.
+    Vanish,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Levels {
+    partitions_count: u32,
+    /// Whether anything is written; a node alone only answers from here.
+    writes: bool,
+    /// Counts above 0, in the order of pages: by partition, then by topic.
+    wanted: BTreeMap<(u32, Topic), u64>,
+    written: HashMap<Topic, Written>,
+    /// Due now: the first session came, or the last one left.
+    urgent: HashSet<Topic>,
+    /// Due at the next tick: other counts, and what failed.
+    later: HashSet<Topic>,
+    /// Taken and without a result yet.
+    taken_count: usize,
+}
+
+impl Levels {
+    pub(super) fn new(partitions_count: u32, writes: bool) -> Self {
+        Self {
+            partitions_count,
+            writes,
+            wanted: BTreeMap::new(),
+            written: HashMap::new(),
+            urgent: HashSet::new(),
+            later: HashSet::new(),
+            taken_count: 0,
+        }
+    }
+
+    /// Takes the latest count of a topic.
+    pub(super) fn set(&mut self, topic: Topic, sessions: u64) {
+        let place = (topic.partition(self.partitions_count), topic);
+        let topic = place.1.clone();
+        if sessions > 0 {
+            self.wanted.insert(place, sessions);
+        } else {
+            self.wanted.remove(&place);
+        }
+        if self.writes {
+            self.sort_in(topic);
+        }
+    }
+
+    /// Takes up to so many changes that are due now. None of their topics may be taken again
+    /// before its result was given to [`Self::wrote`] or [`Self::failed`].
+    pub(super) fn take(&mut self, changes_max: usize) -> Vec<Change> {
+        let topics: Vec<_> = self.urgent.iter().take(changes_max).cloned().collect();
+        let mut changes = Vec::with_capacity(topics.len());
+        for topic in topics {
+            self.urgent.remove(&topic);
+            if let Some(kind) = self.change(&topic) {
+                changes.push(Change { topic, kind });
+            }
+        }
+        self.taken_count += changes.len();
+        changes
+    }
+
+    /// A change stands in Redis.
+    pub(super) fn wrote(&mut self, change: Change) {
+        self.taken_count -= 1;
+        match change.kind {
+            ChangeKind::Appear(n) | ChangeKind::Count(n) => {
+                self.written.insert(change.topic.clone(), Written::Count(n));
+            }
+            ChangeKind::Vanish => {
+                self.written.remove(&change.topic);
+            }
+        }
+        self.sort_in(change.topic);
+    }
+
+    /// A change may or may not stand in Redis, in part or whole. It is due again at the next
+    /// tick, by the count of then.
+    pub(super) fn failed(&mut self, topic: Topic) {
+        self.taken_count -= 1;
+        self.written.insert(topic.clone(), Written::Unknown);
+        self.urgent.remove(&topic);
+        self.later.insert(topic);
+    }
+
+    /// A second has passed: what waited is due.
+    pub(super) fn tick(&mut self) {
+        if self.urgent.is_empty() {
+            std::mem::swap(&mut self.urgent, &mut self.later);
+        } else {
+            self.urgent.extend(self.later.drain());
+        }
+    }
+
+    /// The node has a new incarnation: nothing stands in Redis under it. What stands under the
+    /// old one is removed by whoever meets it. Not to be called while changes are taken.
+    pub(super) fn start_over(&mut self) {
+        self.written.clear();
+        self.later.clear();
+        self.urgent = self.wanted.keys().map(|(_, topic)| topic.clone()).collect();
+    }
+
+    /// Nothing is written from now on; counts are still taken.
+    pub(super) fn stop(&mut self) {
+        self.writes = false;
+        self.written.clear();
+        self.urgent.clear();
+        self.later.clear();
+    }
+
+    /// Whether everything stands in Redis as it is, or is not written at all.
+    pub(super) fn is_settled(&self) -> bool {
+        self.urgent.is_empty() && self.later.is_empty() && self.taken_count == 0
+    }
+
+    /// Whether something is due now.
+    pub(super) fn is_due(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
+    /// Local sessions of a topic.
+    pub(super) fn sessions(&self, topic: &Topic) -> u64 {
+        let place = (topic.partition(self.partitions_count), topic.clone());
+        self.wanted.get(&place).copied().unwrap_or(0)
+    }
+
+    /// Topics with local sessions, after the given one.
+    pub(super) fn after(&self, after: Option<&Topic>) -> impl Iterator<Item = (&Topic, u64)> {
+        let start = after.map_or(Bound::Unbounded, |topic| {
+            Bound::Excluded((topic.partition(self.partitions_count), topic.clone()))
+        });
+        self.wanted
+            .range((start, Bound::Unbounded))
+            .map(|((_, topic), &sessions)| (topic, sessions))
+    }
+
+    fn change(&self, topic: &Topic) -> Option<ChangeKind> {
+        match (self.sessions(topic), self.written.get(topic)) {
+            (0, None) => None,
+            (0, Some(_)) => Some(ChangeKind::Vanish),
+            (n, Some(Written::Count(m))) => (n != *m).then_some(ChangeKind::Count(n)),
+            (n, None | Some(Written::Unknown)) => Some(ChangeKind::Appear(n)),
+        }
+    }
+
+    fn sort_in(&mut self, topic: Topic) {
+        match self.change(&topic) {
+            None => {
+                self.urgent.remove(&topic);
+                self.later.remove(&topic);
+            }
+            // What failed waits for the tick however often it changes meanwhile, or a broker
+            // that is away would be asked at the rate of the changes.
+            Some(_) if self.written.get(&topic) == Some(&Written::Unknown) => {
+                self.later.insert(topic);
+            }
+            Some(ChangeKind::Count(_)) => {
+                self.urgent.remove(&topic);
+                self.later.insert(topic);
+            }
+            Some(ChangeKind::Appear(_) | ChangeKind::Vanish) => {
+                self.later.remove(&topic);
+                self.urgent.insert(topic);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ids::App;
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(&App::default_app(), name).unwrap()
+    }
+
+    fn levels(counts: &[(&str, u64)]) -> Levels {
+        let mut levels = Levels::new(256, true);
+        for (name, n) in counts {
+            levels.set(topic(name), *n);
+        }
+        levels
+    }
+
+    fn kinds(changes: &[Change]) -> Vec<ChangeKind> {
+        changes.iter().map(|c| c.kind).collect()
+    }
+
+    fn write_all(levels: &mut Levels) -> Vec<ChangeKind> {
+        let changes = levels.take(100);
+        let kinds = kinds(&changes);
+        for change in changes {
+            levels.wrote(change);
+        }
+        kinds
+    }
+
+    #[test]
+    fn the_first_session_and_the_last_are_due_at_once_and_counts_once_a_tick() {
+        let mut levels = levels(&[("a", 1)]);
+        assert_eq!(write_all(&mut levels), [ChangeKind::Appear(1)]);
+        levels.set(topic("a"), 2);
+        levels.set(topic("a"), 3);
+        assert_eq!(write_all(&mut levels), []);
+        assert!(!levels.is_settled(), "a count waits");
+        levels.tick();
+        assert_eq!(write_all(&mut levels), [ChangeKind::Count(3)]);
+        levels.set(topic("a"), 0);
+        assert_eq!(write_all(&mut levels), [ChangeKind::Vanish]);
+        assert!(levels.is_settled());
+    }
+
+    #[test]
+    fn changes_that_cancel_out_are_not_written() {
+        let mut levels = levels(&[("a", 1), ("a", 0), ("b", 2)]);
+        assert_eq!(write_all(&mut levels), [ChangeKind::Appear(2)]);
+        levels.set(topic("b"), 0);
+        levels.set(topic("b"), 2);
+        assert!(levels.is_settled());
+    }
+
+    #[test]
+    fn a_change_during_a_write_follows_it_by_the_latest_level() {
+        let mut levels = levels(&[("a", 1)]);
+        let taken = levels.take(100);
+        assert!(!levels.is_settled(), "a change is on its way");
+        levels.set(topic("a"), 0);
+        for change in taken {
+            levels.wrote(change);
+        }
+        assert_eq!(write_all(&mut levels), [ChangeKind::Vanish]);
+        assert!(levels.is_settled());
+    }
+
+    #[test]
+    fn what_failed_is_tried_at_the_tick_whole_and_by_the_latest_level() {
+        let mut levels = levels(&[("a", 1)]);
+        let fail = |levels: &mut Levels| {
+            for change in levels.take(100) {
+                levels.failed(change.topic);
+            }
+        };
+        fail(&mut levels);
+        levels.set(topic("a"), 4);
+        assert!(!levels.is_due(), "it waits for the tick");
+        levels.tick();
+        assert_eq!(kinds(&levels.take(100)), [ChangeKind::Appear(4)]);
+        levels.failed(topic("a"));
+        // The failed write may have been done, so its absence is written too.
+        levels.set(topic("a"), 0);
+        levels.tick();
+        assert_eq!(write_all(&mut levels), [ChangeKind::Vanish]);
+        assert!(levels.is_settled());
+    }
+
+    #[test]
+    fn under_a_new_incarnation_everything_is_written_again_and_nothing_is_taken_away() {
+        let mut levels = levels(&[("a", 1), ("b", 2)]);
+        write_all(&mut levels);
+        levels.set(topic("b"), 0);
+        levels.start_over();
+        assert_eq!(write_all(&mut levels), [ChangeKind::Appear(1)]);
+        assert!(levels.is_settled());
+    }
+
+    #[test]
+    fn what_is_not_written_any_more_is_settled_and_still_counted() {
+        let mut levels = levels(&[("a", 1)]);
+        levels.stop();
+        levels.set(topic("a"), 2);
+        assert!(levels.is_settled() && !levels.is_due());
+        assert_eq!(levels.sessions(&topic("a")), 2);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_the_rest_stays_due() {
+        let mut levels = levels(&[("a", 1), ("b", 1), ("c", 1)]);
+        assert_eq!(levels.take(2).len(), 2);
+        assert!(levels.is_due());
+        assert_eq!(levels.take(2).len(), 1);
+        assert!(!levels.is_due());
+    }
+
+    #[test]
+    fn pages_go_by_partition_and_topic_and_continue_after_any_topic() {
+        let levels = levels(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)]);
+        let all: Vec<_> = levels.after(None).map(|(t, n)| (t.clone(), n)).collect();
+        assert_eq!(all.len(), 4);
+        assert!(all.is_sorted_by_key(|(t, _)| (t.partition(256), t.clone())));
+        let rest: Vec<_> = levels.after(Some(&all[1].0)).collect();
+        assert_eq!(rest, [(&all[2].0, all[2].1), (&all[3].0, all[3].1)]);
+    }
+}

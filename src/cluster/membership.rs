@@ -1,0 +1,322 @@
+//! Membership: keeps this node's lease alive and tells everybody who else lives.
+//!
+//! In: answers to heartbeats, sent five times per lease. Out: two levels that anybody may watch,
+//! the [`View`] and this node's [`Standing`]. Owner of both: the [`MembershipTask`], on the
+//! control runtime; what an answer means is decided in `standing`. Bounds: one heartbeat is in
+//! flight and given up after two fifths of the lease, so that at least two fit into one. When
+//! Redis is away the last view stays and, a lease later, is no longer fresh. A node with the
+//! in-process broker runs the same task, which then answers itself.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{debug, error, info, warn};
+
+use super::lease_store::{Beat, LeaseError, LeaseStore};
+use super::standing::{Answer, Course, Standing};
+use super::view::{NodeDetails, NodeInfo, View};
+use crate::protocol::ids::{NodeId, Owner};
+use crate::telemetry::metrics::Metrics;
+
+/// Heartbeats per lease.
+const BEATS_PER_LEASE: u32 = 5;
+
+/// What membership needs to know.
+pub struct Settings {
+    /// This node's name.
+    pub node: NodeId,
+    /// How long a lease lasts without a heartbeat.
+    pub lease: Duration,
+    /// The number of partitions that this node is configured for.
+    pub partitions_count: u32,
+    /// What the node says of itself, asked at each heartbeat.
+    pub details: Box<dyn Fn() -> NodeDetails + Send + Sync>,
+    /// Where the number of live nodes is shown.
+    pub metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("node", &self.node)
+            .field("lease", &self.lease)
+            .field("partitions_count", &self.partitions_count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The handle: what everybody else sees of the membership.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    view: watch::Receiver<Arc<View>>,
+    standing: watch::Receiver<Standing>,
+    leave: Arc<watch::Sender<bool>>,
+}
+
+impl Membership {
+    /// A node of the cluster whose leases are in `store`, or without one a node alone, which is
+    /// a member at once. The caller runs the task; nothing is sent before.
+    #[must_use]
+    pub fn new(settings: Settings, store: Option<LeaseStore>) -> (Self, MembershipTask) {
+        let me = Owner {
+            node: settings.node.clone(),
+            incarnation: 0,
+        };
+        let first = View::alone(me, (settings.details)(), settings.partitions_count);
+        let course = Course::new(first, settings.lease);
+        let leases = match store {
+            Some(store) => Leases::Redis(store),
+            None => Leases::Alone {
+                incarnation: unix_us(),
+            },
+        };
+        let (view, view_rx) = watch::channel(Arc::clone(&course.view));
+        let (standing, standing_rx) = watch::channel(course.standing.clone());
+        let (leave, leave_rx) = watch::channel(false);
+        let mut task = MembershipTask {
+            settings,
+            leases,
+            course,
+            view,
+            standing,
+            leave: leave_rx,
+            away: false,
+        };
+        if let Leases::Alone { incarnation } = task.leases {
+            let beat = task.beat_alone(incarnation);
+            task.course.answered(Answer::Beat(beat), Instant::now());
+        }
+        task.tell();
+        let membership = Self {
+            view: view_rx,
+            standing: standing_rx,
+            leave: Arc::new(leave),
+        };
+        (membership, task)
+    }
+
+    /// The cluster as this node sees it, now and whenever it changes.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// The present view.
+    #[must_use]
+    pub fn now(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// How this node stands, now and whenever it changes.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Gives the lease back and returns when the task has ended, whether Redis answered or not.
+    /// To be called when nothing is kept under this node's name any more.
+    pub async fn leave(&self) {
+        self.leave.send_replace(true);
+        // An error means that the task is gone, which is what is waited for.
+        let _ended = self.standing().wait_for(Standing::is_final).await.is_ok();
+    }
+}
+
+/// Where leases are kept.
+#[derive(Debug)]
+enum Leases {
+    Redis(LeaseStore),
+    /// Nowhere: the incarnation only has to differ from those of earlier lives.
+    Alone {
+        incarnation: u64,
+    },
+}
+
+/// The task behind a [`Membership`].
+#[derive(Debug)]
+pub struct MembershipTask {
+    settings: Settings,
+    leases: Leases,
+    course: Course,
+    view: watch::Sender<Arc<View>>,
+    standing: watch::Sender<Standing>,
+    leave: watch::Receiver<bool>,
+    /// The last heartbeat was not answered; so that it is logged once.
+    away: bool,
+}
+
+impl MembershipTask {
+    /// Sends heartbeats until the standing is final. When every handle is gone nobody needs the
+    /// lease any more, and it is given back.
+    pub async fn run(mut self) {
+        let mut beats = interval(self.settings.lease / BEATS_PER_LEASE);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leave = self.leave.clone();
+        while !self.course.standing.is_final() {
+            // Both waits are cancel-safe.
+            tokio::select! {
+                _ = beats.tick() => self.beat().await,
+                () = asked(&mut leave) => self.give_back().await,
+            }
+            self.tell();
+        }
+    }
+
+    async fn beat(&mut self) {
+        let sent_at = Instant::now();
+        match timeout(self.patience(), self.ask()).await {
+            Ok(Ok(answer)) => {
+                if std::mem::take(&mut self.away) {
+                    info!("heartbeats are answered again");
+                }
+                self.course.answered(answer, sent_at);
+            }
+            Ok(Err(error)) => self.unanswered(&error),
+            Err(elapsed) => self.unanswered(&elapsed),
+        }
+    }
+
+    /// One exchange with Redis. The number of partitions is compared before the name is taken,
+    /// so that a node that must not run never shows up in the ring.
+    async fn ask(&self) -> Result<Answer, LeaseError> {
+        let store = match &self.leases {
+            Leases::Redis(store) => store,
+            Leases::Alone { incarnation } => {
+                return Ok(Answer::Beat(self.beat_alone(*incarnation)));
+            }
+        };
+        let Settings { node, lease, .. } = &self.settings;
+        if self.course.check_partitions {
+            let mine = self.settings.partitions_count;
+            let stored = store.partitions(mine).await?;
+            if stored != mine {
+                return Ok(Answer::OtherPartitions { stored });
+            }
+        }
+        let member = matches!(self.course.standing, Standing::Member(_));
+        let details = (self.settings.details)();
+        let beat = store.heartbeat(node, member, *lease, &details).await?;
+        Ok(Answer::Beat(beat))
+    }
+
+    fn beat_alone(&self, incarnation: u64) -> Beat {
+        Beat::Held {
+            incarnation,
+            time_us: unix_us(),
+            nodes: vec![NodeInfo {
+                owner: Owner {
+                    node: self.settings.node.clone(),
+                    incarnation,
+                },
+                lease_left: self.settings.lease,
+                details: (self.settings.details)(),
+            }],
+        }
+    }
+
+    fn unanswered(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if !std::mem::replace(&mut self.away, true) {
+            warn!(error, "a heartbeat was not answered, the last view is kept");
+        }
+        self.course.unanswered(Instant::now());
+    }
+
+    async fn give_back(&mut self) {
+        if let Leases::Redis(store) = &self.leases {
+            let answer = timeout(self.patience(), store.leave(&self.settings.node)).await;
+            if !matches!(answer, Ok(Ok(()))) {
+                warn!("the lease could not be given back, it ends by itself");
+            }
+        }
+        self.course.standing = Standing::Left;
+    }
+
+    /// Two fifths of the lease.
+    fn patience(&self) -> Duration {
+        self.settings.lease * 2 / BEATS_PER_LEASE
+    }
+
+    /// Shows view and standing to the watchers, and the operator what changed.
+    fn tell(&mut self) {
+        let nodes_count = self.course.view.nodes.len();
+        self.settings.metrics.control.nodes.set(nodes_count as u64);
+        self.view.send_replace(Arc::clone(&self.course.view));
+        let before = self.standing.borrow().clone();
+        let standing = &self.course.standing;
+        if *standing == before {
+            return;
+        }
+        match (standing, &before) {
+            (Standing::Member(me), Standing::Member(old)) => {
+                warn!(%me, %old, "the lease had ended, a new incarnation was taken");
+            }
+            (Standing::Member(me), _) => info!(%me, nodes_count, "joined the cluster"),
+            (Standing::Superseded { newest }, _) => {
+                error!(newest, "another process has taken this node's name");
+            }
+            (Standing::OtherPartitions { stored }, _) => error!(
+                stored,
+                configured = self.settings.partitions_count,
+                "the cluster has another number of partitions than this node"
+            ),
+            (Standing::Left | Standing::Joining, _) => debug!("left the cluster"),
+        }
+        self.standing.send_replace(standing.clone());
+    }
+}
+
+/// Waits until the wish is there, or nobody is left to have one. Cancel-safe.
+async fn asked(leave: &mut watch::Receiver<bool>) {
+    // The answer holds a lock and is dropped here, before the caller's next await.
+    let _asked = leave.wait_for(|&leave| leave).await.is_ok();
+}
+
+fn unix_us() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_alone_is_a_member_at_once_shows_its_sessions_and_leaves() {
+        let sessions = Arc::new(AtomicU64::new(0));
+        let shown = Arc::clone(&sessions);
+        let (membership, task) = Membership::new(
+            Settings {
+                node: NodeId::new("a").unwrap(),
+                lease: Duration::from_millis(50),
+                partitions_count: 256,
+                details: Box::new(move || NodeDetails {
+                    sessions: shown.load(Ordering::Relaxed),
+                    ..NodeDetails::default()
+                }),
+                metrics: Arc::new(Metrics::new(1)),
+            },
+            None,
+        );
+        let now = membership.now();
+        assert_eq!(
+            *membership.standing().borrow(),
+            Standing::Member(now.me.clone())
+        );
+        assert!(now.fresh && now.is_live(&now.me) && now.me.incarnation > 0);
+
+        let task = tokio::spawn(task.run());
+        sessions.store(3, Ordering::Relaxed);
+        let mut view = membership.view();
+        let shows_three = |view: &Arc<View>| view.nodes[0].details.sessions == 3;
+        let shown = timeout(Duration::from_secs(60), view.wait_for(shows_three)).await;
+        assert!(shown.unwrap().unwrap().fresh);
+        membership.leave().await;
+        task.await.unwrap();
+        assert_eq!(*membership.standing().borrow(), Standing::Left);
+    }
+}

@@ -1,0 +1,343 @@
+//! Occupancy: which topics have sessions, and on which nodes, without asking all nodes.
+//!
+//! In: the dispatcher's counts of local sessions, as a level per topic. Out: pages of live topics
+//! and the nodes of one topic or user, for the API. The first session of a topic and the leave of
+//! its last are written to Redis at once, other counts once a second; a page is therefore up to a
+//! second and a round trip behind on other nodes' counts, and exact on this node's. Owner of the
+//! local level: one lock, held for map operations only. Bounds: one entry per topic with local
+//! sessions; one batch of [`CHANGES_PER_BATCH_MAX`] changes in flight. While Redis is away the
+//! changes collapse into the latest level and are tried again once a second. What a dead node
+//! left is left out of answers, and removed by whoever meets it after a minute. Without a store
+//! (the in-process broker) the same answers come from the local level alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use super::levels::{Change, ChangeKind, Levels};
+use super::occupancy_store::{OccupancyError, OccupancyStore};
+use super::view::View;
+use crate::protocol::ids::{Owner, Topic, TopicKind};
+use crate::redis::{Keys, RedisLink};
+
+/// Changes in one batch. It bounds how long the lock is held and how late a tick can be.
+const CHANGES_PER_BATCH_MAX: usize = 256;
+/// How often counts that only changed are written, and failed writes tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// Partitions whose index is read at the same time for a page.
+const PARTITIONS_IN_FLIGHT_MAX: usize = 8;
+/// Topics whose counts are read at the same time for a page.
+const TOPICS_IN_FLIGHT_MAX: usize = 64;
+
+/// One topic that has sessions somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupied {
+    /// Which.
+    pub topic: Topic,
+    /// Sessions on all live nodes.
+    pub sessions: u64,
+    /// Live nodes that have some.
+    pub nodes_count: usize,
+}
+
+/// A page of occupied topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OccupiedPage {
+    /// In a stable order: by partition, then by name. May be fewer than asked for, because what
+    /// emptied while it was read is left out.
+    pub topics: Vec<Occupied>,
+    /// After which topic to go on; `None`: this was the last page.
+    pub next: Option<Topic>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    levels: Mutex<Levels>,
+    /// Something may be due.
+    changed: Notify,
+    /// Nothing waits to be written any more.
+    settled: Notify,
+}
+
+impl Shared {
+    fn levels(&self) -> MutexGuard<'_, Levels> {
+        self.levels.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The handle. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Occupancy {
+    shared: Arc<Shared>,
+    store: Option<Arc<OccupancyStore>>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl Occupancy {
+    /// Occupancy of a cluster. The caller runs the task.
+    #[must_use]
+    pub fn clustered(
+        view: watch::Receiver<Arc<View>>,
+        link: Arc<RedisLink>,
+        keys: Keys,
+    ) -> (Self, OccupancyTask) {
+        let partitions_count = view.borrow().ring.partitions_count();
+        let store = OccupancyStore::new(link, keys, partitions_count);
+        let store = Arc::new(store);
+        let occupancy = Self::new(view, Some(Arc::clone(&store)));
+        let task = OccupancyTask {
+            shared: Arc::clone(&occupancy.shared),
+            store,
+            view: occupancy.view.clone(),
+            written_as: None,
+            away: false,
+        };
+        (occupancy, task)
+    }
+
+    /// Occupancy of a node with the in-process broker.
+    #[must_use]
+    pub fn alone(view: watch::Receiver<Arc<View>>) -> Self {
+        Self::new(view, None)
+    }
+
+    fn new(view: watch::Receiver<Arc<View>>, store: Option<Arc<OccupancyStore>>) -> Self {
+        let partitions_count = view.borrow().ring.partitions_count();
+        Self {
+            shared: Arc::new(Shared {
+                levels: Mutex::new(Levels::new(partitions_count, store.is_some())),
+                changed: Notify::new(),
+                settled: Notify::new(),
+            }),
+            store,
+            view,
+        }
+    }
+
+    /// The latest number of local sessions of a topic. Presence topics are ignored: they are in
+    /// no client's vocabulary, and whoever joined one joined its topic.
+    pub fn set(&self, topic: Topic, sessions: u64) {
+        if topic.kind() == TopicKind::Presence {
+            return;
+        }
+        let (due, settled) = {
+            let mut levels = self.shared.levels();
+            levels.set(topic, sessions);
+            (levels.is_due(), levels.is_settled())
+        };
+        if due {
+            self.shared.changed.notify_one();
+        }
+        if settled {
+            self.shared.settled.notify_waiters();
+        }
+    }
+
+    /// Waits until everything stands in Redis as it is, or nothing is written any more because
+    /// the membership ended; at once without Redis. For the end of a node, before its lease is
+    /// given back and after all sessions are gone, under the caller's deadline. Cancel-safe.
+    pub async fn settled(&self) {
+        loop {
+            let settled = self.shared.settled.notified();
+            if self.shared.levels().is_settled() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Where a topic (or an inbox) has sessions: live owners and their counts, sorted.
+    ///
+    /// # Errors
+    /// [`OccupancyError`].
+    pub async fn topic(&self, topic: &Topic) -> Result<Vec<(Owner, u64)>, OccupancyError> {
+        let view = Arc::clone(&self.view.borrow());
+        let mut counts = match &self.store {
+            Some(store) => store.counted(topic).await?,
+            None => Vec::new(),
+        };
+        for (owner, _) in counts.iter().filter(|(owner, _)| view.is_abandoned(owner)) {
+            self.remove(owner, std::slice::from_ref(topic)).await;
+        }
+        counts.retain(|(owner, _)| view.is_live(owner) && *owner != view.me);
+        let mine = self.shared.levels().sessions(topic);
+        counts.push((view.me.clone(), mine));
+        counts.retain(|(_, sessions)| *sessions > 0);
+        counts.sort_unstable();
+        Ok(counts)
+    }
+
+    /// Occupied topics of all apps after `after` (excluded), at most `limit`.
+    ///
+    /// # Errors
+    /// [`OccupancyError`].
+    pub async fn topics(
+        &self,
+        after: Option<&Topic>,
+        limit: usize,
+    ) -> Result<OccupiedPage, OccupancyError> {
+        let mut candidates = match &self.store {
+            Some(store) => self.candidates(store, after, limit + 1).await?,
+            None => {
+                let levels = self.shared.levels();
+                let topics = levels.after(after).map(|(topic, _)| topic.clone());
+                topics.take(limit + 1).collect()
+            }
+        };
+        let more = candidates.len() > limit;
+        candidates.truncate(limit);
+        let next = candidates.last().cloned().filter(|_| more);
+        let topics: Vec<_> = stream::iter(candidates)
+            .map(|topic| async move {
+                let counts = self.topic(&topic).await?;
+                Ok(Occupied {
+                    topic,
+                    sessions: counts.iter().map(|(_, sessions)| sessions).sum(),
+                    nodes_count: counts.len(),
+                })
+            })
+            .buffered(TOPICS_IN_FLIGHT_MAX)
+            .try_filter(|occupied| std::future::ready(occupied.sessions > 0))
+            .try_collect()
+            .await?;
+        Ok(OccupiedPage { topics, next })
+    }
+
+    /// The first topics after `after` that a live node has in an index, in the order of pages.
+    async fn candidates(
+        &self,
+        store: &OccupancyStore,
+        after: Option<&Topic>,
+        count: usize,
+    ) -> Result<Vec<Topic>, OccupancyError> {
+        let view = Arc::clone(&self.view.borrow());
+        let partitions_count = view.ring.partitions_count();
+        let first = after.map_or(0, |topic| topic.partition(partitions_count));
+        let mut found = Vec::new();
+        let mut indexes = stream::iter(first..partitions_count)
+            .map(|partition| store.indexed(partition))
+            .buffered(PARTITIONS_IN_FLIGHT_MAX);
+        let mut after = after;
+        while let Some(entries) = indexes.try_next().await? {
+            let mut abandoned: BTreeMap<Owner, Vec<Topic>> = BTreeMap::new();
+            for (owner, topic) in entries.iter().filter(|(o, _)| view.is_abandoned(o)) {
+                let topics = abandoned.entry(owner.clone()).or_default();
+                topics.push(topic.clone());
+            }
+            for (owner, topics) in abandoned {
+                self.remove(&owner, &topics).await;
+            }
+            // Only the first partition is begun in the middle.
+            let after = after.take();
+            let live: BTreeSet<_> = entries
+                .into_iter()
+                .filter(|(owner, topic)| view.is_live(owner) && after.is_none_or(|a| topic > a))
+                .map(|(_, topic)| topic)
+                .collect();
+            found.extend(live);
+            if found.len() >= count {
+                found.truncate(count);
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes what a dead owner left. What can't be removed is met again.
+    async fn remove(&self, owner: &Owner, topics: &[Topic]) {
+        let Some(store) = &self.store else { return };
+        let vanish = |topic: &Topic| Change {
+            topic: topic.clone(),
+            kind: ChangeKind::Vanish,
+        };
+        let changes: Vec<_> = topics.iter().map(vanish).collect();
+        let removed = store.write(owner, &changes).await.is_ok();
+        debug!(%owner, topics_count = topics.len(), removed, "met what a dead node left");
+    }
+}
+
+/// The task that writes.
+#[derive(Debug)]
+pub struct OccupancyTask {
+    shared: Arc<Shared>,
+    store: Arc<OccupancyStore>,
+    view: watch::Receiver<Arc<View>>,
+    /// The owner under which the level is written.
+    written_as: Option<Owner>,
+    /// The last batch failed; so that it is logged once.
+    away: bool,
+}
+
+impl OccupancyTask {
+    /// Writes changes until the membership has ended.
+    pub async fn run(mut self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shared = Arc::clone(&self.shared);
+        loop {
+            // All three waits are cancel-safe.
+            tokio::select! {
+                () = shared.changed.notified() => {}
+                _ = ticks.tick() => shared.levels().tick(),
+                changed = self.view.changed() => if changed.is_err() { break },
+            }
+            if !self.write().await {
+                continue;
+            }
+            let (due, settled) = {
+                let levels = shared.levels();
+                (levels.is_due(), levels.is_settled())
+            };
+            if due {
+                shared.changed.notify_one();
+            }
+            if settled {
+                shared.settled.notify_waiters();
+            }
+        }
+        shared.levels().stop();
+        shared.settled.notify_waiters();
+    }
+
+    /// Writes one batch of what is due. Returns whether there was one. Without a fresh view
+    /// nothing is written: the node has no incarnation yet, or will probably get a new one.
+    async fn write(&mut self) -> bool {
+        let view = Arc::clone(&self.view.borrow_and_update());
+        if !view.fresh {
+            return false;
+        }
+        let owner = view.me.clone();
+        if self.written_as.as_ref() != Some(&owner) {
+            self.shared.levels().start_over();
+            self.written_as = Some(owner.clone());
+        }
+        let changes = self.shared.levels().take(CHANGES_PER_BATCH_MAX);
+        if changes.is_empty() {
+            return false;
+        }
+        let failures = self.store.write(&owner, &changes).await.err();
+        match (&failures, self.away) {
+            (Some(failures), false) => {
+                warn!(cause = ?failures.cause, "occupancy could not be written, it is tried again");
+            }
+            (None, true) => info!("occupancy is written again"),
+            _ => {}
+        }
+        self.away = failures.is_some();
+        let failed = failures.map(|failures| failures.topics).unwrap_or_default();
+        let mut levels = self.shared.levels();
+        for change in changes {
+            if failed.contains(&change.topic) {
+                levels.failed(change.topic);
+            } else {
+                levels.wrote(change);
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,197 @@
+//! Occupancy in Redis: per topic a hash of counts, per partition an index of who has which topic.
+//!
+//! In: batches of changes and questions from `occupancy`. Out: what stands in Redis. Nothing is
+//! kept here. Keys: `ff:{app:topic}:o` (owner → local sessions) and `ff:np:{N}` (set of
+//! `OWNER app:topic`). The two live in different slots, so no script can hold both: the index is
+//! written before the first count and removed after the last, and a count without its index
+//! cannot be. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once, [`ENTRIES_PER_CALL_MAX`] entries in
+//! each; an index is read whole, about topics × nodes / partitions entries.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use fred::types::{FromValue, Value};
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, stream};
+
+use super::levels::{Change, ChangeKind};
+use crate::protocol::ids::{Owner, Topic};
+use crate::redis::{Keys, RedisError, RedisLink};
+
+/// Calls of one batch that wait for Redis at the same time.
+const CALLS_IN_FLIGHT_MAX: usize = 64;
+/// Entries of one index that one call adds or removes, far below what would hold up others.
+const ENTRIES_PER_CALL_MAX: usize = 500;
+
+/// Why occupancy is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum OccupancyError {
+    /// Redis is away or refused.
+    #[error("Redis did not say where topics are occupied")]
+    Redis(#[source] RedisError),
+    /// Not what stands in these keys: another program uses them.
+    #[error("unexpected answer to a question for occupancy")]
+    Unexpected,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct OccupancyStore {
+    link: Arc<RedisLink>,
+    keys: Keys,
+    partitions_count: u32,
+}
+
+impl OccupancyStore {
+    pub(super) fn new(link: Arc<RedisLink>, keys: Keys, partitions_count: u32) -> Self {
+        Self {
+            link,
+            keys,
+            partitions_count,
+        }
+    }
+
+    /// Writes a batch. Running it again is safe.
+    ///
+    /// # Errors
+    /// [`WriteFailures`]: the changes that may stand in Redis, in part or not at all.
+    pub(super) async fn write(
+        &self,
+        owner: &Owner,
+        changes: &[Change],
+    ) -> Result<(), WriteFailures> {
+        let mut failures = WriteFailures::default();
+        let appearing = |change: &&Change| matches!(change.kind, ChangeKind::Appear(_));
+        let appearing = changes.iter().filter(appearing);
+        let calls = self.index_calls("SADD", owner, appearing);
+        failures.run(calls).await;
+
+        let indexed = changes.iter().filter(|change| !failures.has(change));
+        let calls = indexed.map(|change| self.count_call(owner, change));
+        let calls = calls.collect();
+        failures.run(calls).await;
+
+        let vanished = |change: &&Change| change.kind == ChangeKind::Vanish;
+        let vanished = changes.iter().filter(vanished);
+        let vanished = vanished.filter(|change| !failures.has(change));
+        let calls = self.index_calls("SREM", owner, vanished);
+        failures.run(calls).await;
+
+        match failures.cause {
+            None => Ok(()),
+            Some(_) => Err(failures),
+        }
+    }
+
+    /// Everything in a partition's index.
+    pub(super) async fn indexed(
+        &self,
+        partition: u32,
+    ) -> Result<Vec<(Owner, Topic)>, OccupancyError> {
+        let key = self.keys.node_presence(partition);
+        let entries: Vec<String> = self.ask("SMEMBERS", &key).await?;
+        Ok(entries
+            .iter()
+            .filter_map(|entry| {
+                let (owner, topic) = entry.split_once(' ')?;
+                Some((owner.parse().ok()?, Topic::from_qualified(topic)?))
+            })
+            .collect())
+    }
+
+    /// All counts of a topic.
+    pub(super) async fn counted(&self, topic: &Topic) -> Result<Vec<(Owner, u64)>, OccupancyError> {
+        let counts: HashMap<String, u64> = self.ask("HGETALL", &self.keys.occupancy(topic)).await?;
+        Ok(counts
+            .iter()
+            .filter_map(|(owner, &sessions)| Some((owner.parse().ok()?, sessions)))
+            .collect())
+    }
+
+    fn count_call(&self, owner: &Owner, change: &Change) -> Call {
+        let key = self.keys.occupancy(&change.topic).into();
+        let owner = owner.to_string().into();
+        let answer = match change.kind {
+            ChangeKind::Appear(n) | ChangeKind::Count(n) => {
+                let args = vec![key, owner, n.to_string().into()];
+                self.link.submit("HSET", args)
+            }
+            ChangeKind::Vanish => self.link.submit("HDEL", vec![key, owner]),
+        };
+        Call {
+            topics: vec![change.topic.clone()],
+            answer,
+        }
+    }
+
+    /// Calls that add or remove index entries, grouped by partition.
+    fn index_calls<'a>(
+        &self,
+        command: &'static str,
+        owner: &Owner,
+        changes: impl Iterator<Item = &'a Change>,
+    ) -> Vec<Call> {
+        let mut by_partition: BTreeMap<u32, Vec<&Topic>> = BTreeMap::new();
+        for Change { topic, .. } in changes {
+            let partition = topic.partition(self.partitions_count);
+            by_partition.entry(partition).or_default().push(topic);
+        }
+        let mut calls = Vec::new();
+        for (partition, topics) in by_partition {
+            for topics in topics.chunks(ENTRIES_PER_CALL_MAX) {
+                let entry = |topic: &&Topic| format!("{owner} {}", topic.qualified()).into();
+                let mut args = vec![self.keys.node_presence(partition).into()];
+                args.extend(topics.iter().map(entry));
+                calls.push(Call {
+                    topics: topics.iter().copied().cloned().collect(),
+                    answer: self.link.submit(command, args),
+                });
+            }
+        }
+        calls
+    }
+
+    async fn ask<T: FromValue>(
+        &self,
+        command: &'static str,
+        key: &str,
+    ) -> Result<T, OccupancyError> {
+        let answer = self.link.command(command, key, &[]).await;
+        let answer = answer.map_err(OccupancyError::Redis)?;
+        answer.convert().map_err(|_| OccupancyError::Unexpected)
+    }
+}
+
+/// One command and the topics that depend on it.
+struct Call {
+    topics: Vec<Topic>,
+    answer: BoxFuture<'static, Result<Value, RedisError>>,
+}
+
+/// What of a batch may not stand in Redis.
+#[derive(Debug, Default)]
+pub(super) struct WriteFailures {
+    /// The topics.
+    pub(super) topics: HashSet<Topic>,
+    /// The first cause; one is enough to say that Redis is away.
+    pub(super) cause: Option<RedisError>,
+}
+
+impl WriteFailures {
+    /// Makes the calls, so many at a time, and notes which failed.
+    async fn run(&mut self, calls: Vec<Call>) {
+        let mut answers = stream::iter(calls)
+            .map(|call| async { (call.topics, call.answer.await) })
+            .buffer_unordered(CALLS_IN_FLIGHT_MAX);
+        while let Some((topics, answer)) = answers.next().await {
+            if let Err(error) = answer {
+                self.topics.extend(topics);
+                self.cause.get_or_insert(error);
+            }
+        }
+    }
+
+    fn has(&self, change: &Change) -> bool {
+        self.topics.contains(&change.topic)
+    }
+}

@@ -1,0 +1,266 @@
+//! What an answer to a heartbeat means for this node: pure, with time as a value.
+//!
+//! In: answers of the lease store with the instants at which they were asked for, or the fact
+//! that none came. Out: the present [`View`] and [`Standing`]. Owner: the membership task. Here
+//! is no clock and no Redis. Bounded by the number of live nodes.
+//!
+//! ```text
+//! Joining ── held ──▶ Member ──▶ Member with a new incarnation (the lease had ended)
+//!    └─────────────┬────┴── another process took the name ──▶ Superseded
+//!                  ├── the cluster has other partitions ──▶ OtherPartitions
+//!                  └── leave ──▶ Left                     (these three are final)
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lease_store::Beat;
+use super::ring::Ring;
+use super::view::{NodeInfo, View};
+use crate::protocol::ids::Owner;
+
+/// How this node stands in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Redis has not answered yet. The node has no incarnation and is not ready.
+    Joining,
+    /// The node holds its name. When the owner changes, the lease had ended (the process was
+    /// paused, or Redis was away or lost its data), and everything that this node keeps under
+    /// the old owner is to be written again under the new one.
+    Member(Owner),
+    /// Another process took this node's name later: drain and exit 69.
+    Superseded {
+        /// The other's incarnation.
+        newest: u64,
+    },
+    /// The cluster has another number of partitions: this node must not run.
+    OtherPartitions {
+        /// The cluster's number.
+        stored: u32,
+    },
+    /// The lease was given back.
+    Left,
+}
+
+impl Standing {
+    /// Whether nothing can follow.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Joining | Self::Member(_))
+    }
+}
+
+/// What Redis answered.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// To a heartbeat.
+    Beat(Beat),
+    /// To the question for the number of partitions, when it is not this node's.
+    OtherPartitions { stored: u32 },
+}
+
+/// The state that answers move.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub(super) standing: Standing,
+    pub(super) view: Arc<View>,
+    /// Whether the number of partitions is to be compared with the next heartbeat: at first,
+    /// and again when Redis may have lost its data.
+    pub(super) check_partitions: bool,
+    lease: Duration,
+    /// When the last answered heartbeat was sent. The lease lasts at least from there.
+    answered_at: Option<Instant>,
+}
+
+impl Course {
+    /// A node before its first answer, with a view that is not fresh and shows only itself.
+    pub(super) fn new(view: View, lease: Duration) -> Self {
+        Self {
+            standing: Standing::Joining,
+            view: Arc::new(View {
+                fresh: false,
+                ..view
+            }),
+            check_partitions: true,
+            lease,
+            answered_at: None,
+        }
+    }
+
+    /// Redis answered what was asked at `sent_at`.
+    pub(super) fn answered(&mut self, answer: Answer, sent_at: Instant) {
+        self.standing = match answer {
+            Answer::OtherPartitions { stored } => Standing::OtherPartitions { stored },
+            Answer::Beat(Beat::Superseded { newest }) => Standing::Superseded { newest },
+            Answer::Beat(Beat::Held {
+                incarnation,
+                time_us,
+                nodes,
+            }) => {
+                let me = Owner {
+                    node: self.view.me.node.clone(),
+                    incarnation,
+                };
+                self.check_partitions = me != self.view.me && self.answered_at.is_some();
+                self.answered_at = Some(sent_at);
+                self.view = Arc::new(View {
+                    ring: self.ring(&nodes),
+                    me: me.clone(),
+                    nodes,
+                    fresh: true,
+                    time_us,
+                });
+                Standing::Member(me)
+            }
+        };
+        if self.standing.is_final() {
+            self.grow_stale();
+        }
+    }
+
+    /// Redis did not answer. The view stays, and is fresh until the lease must have ended.
+    pub(super) fn unanswered(&mut self, now: Instant) {
+        let within_lease = |at| now.duration_since(at) < self.lease;
+        if !self.answered_at.is_some_and(within_lease) {
+            self.grow_stale();
+        }
+    }
+
+    fn grow_stale(&mut self) {
+        if self.view.fresh {
+            let view = View::clone(&self.view);
+            self.view = Arc::new(View {
+                fresh: false,
+                ..view
+            });
+        }
+    }
+
+    /// The ring over these nodes. It is dealt anew only when names came or went.
+    fn ring(&self, nodes: &[NodeInfo]) -> Arc<Ring> {
+        let names = |nodes: &[NodeInfo]| -> Vec<_> {
+            nodes.iter().map(|node| node.owner.node.clone()).collect()
+        };
+        let (before, now) = (names(&self.view.nodes), names(nodes));
+        if before == now {
+            Arc::clone(&self.view.ring)
+        } else {
+            Arc::new(Ring::new(&now, self.view.ring.partitions_count()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::view::NodeDetails;
+
+    const LEASE: Duration = Duration::from_secs(5);
+
+    fn course() -> Course {
+        let me = "a~0".parse().unwrap();
+        Course::new(View::alone(me, NodeDetails::default(), 256), LEASE)
+    }
+
+    fn held(incarnation: u64, others: &[&str]) -> Answer {
+        let mut owners = vec![format!("a~{incarnation}")];
+        owners.extend(others.iter().map(ToString::to_string));
+        Answer::Beat(Beat::Held {
+            incarnation,
+            time_us: incarnation + 1,
+            nodes: owners
+                .iter()
+                .map(|owner| NodeInfo {
+                    owner: owner.parse().unwrap(),
+                    lease_left: LEASE,
+                    details: NodeDetails::default(),
+                })
+                .collect(),
+        })
+    }
+
+    fn member(owner: &str) -> Standing {
+        Standing::Member(owner.parse().unwrap())
+    }
+
+    #[test]
+    fn before_the_first_answer_the_node_is_joining_and_sees_nothing_fresh() {
+        let mut course = course();
+        course.unanswered(Instant::now());
+        assert_eq!(course.standing, Standing::Joining);
+        assert!(!course.view.fresh);
+        assert_eq!(course.view.nodes.len(), 1);
+    }
+
+    #[test]
+    fn the_first_answer_makes_a_member_and_a_view_of_all_nodes() {
+        let mut course = course();
+        course.answered(held(7, &["b~3"]), Instant::now());
+        assert_eq!(course.standing, member("a~7"));
+        assert!(course.view.fresh);
+        assert!(course.view.is_live(&"a~7".parse().unwrap()));
+        assert!(course.view.is_live(&"b~3".parse().unwrap()));
+        assert!(course.view.ring.share(&course.view.nodes[1].owner.node) > 0.3);
+        assert!(!course.check_partitions);
+    }
+
+    #[test]
+    fn the_last_view_is_kept_while_redis_is_away_and_is_stale_after_a_lease() {
+        let (mut course, start) = (course(), Instant::now());
+        course.answered(held(7, &["b~3"]), start);
+        course.unanswered(start + LEASE - Duration::from_millis(1));
+        assert!(course.view.fresh);
+        course.unanswered(start + LEASE);
+        assert!(!course.view.fresh);
+        assert_eq!(course.view.nodes.len(), 2);
+        assert_eq!(course.standing, member("a~7"));
+        course.answered(held(7, &["b~3"]), start + 2 * LEASE);
+        assert!(course.view.fresh);
+    }
+
+    #[test]
+    fn a_new_incarnation_changes_the_owner_and_compares_the_partitions_again() {
+        let mut course = course();
+        course.answered(held(7, &[]), Instant::now());
+        course.answered(held(9, &[]), Instant::now());
+        assert_eq!(course.standing, member("a~9"));
+        assert_eq!(course.view.me, "a~9".parse().unwrap());
+        assert!(course.check_partitions);
+        course.answered(held(9, &[]), Instant::now());
+        assert!(!course.check_partitions);
+    }
+
+    #[test]
+    fn the_ring_is_dealt_anew_only_when_names_change() {
+        let mut course = course();
+        course.answered(held(7, &["b~3"]), Instant::now());
+        let first = Arc::clone(&course.view.ring);
+        course.answered(held(7, &["b~8"]), Instant::now());
+        assert!(Arc::ptr_eq(&first, &course.view.ring));
+        course.answered(held(7, &["c~1"]), Instant::now());
+        assert_ne!(*first, *course.view.ring);
+    }
+
+    #[test]
+    fn a_newer_process_of_the_name_or_other_partitions_end_the_course() {
+        for (answer, end) in [
+            (
+                Answer::Beat(Beat::Superseded { newest: 9 }),
+                Standing::Superseded { newest: 9 },
+            ),
+            (
+                Answer::OtherPartitions { stored: 64 },
+                Standing::OtherPartitions { stored: 64 },
+            ),
+        ] {
+            let mut course = course();
+            course.answered(held(7, &[]), Instant::now());
+            course.answered(answer, Instant::now());
+            assert_eq!(course.standing, end);
+            assert!(end.is_final());
+            assert!(!course.view.fresh);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The cluster as this node sees it: one immutable value that anybody may hold.
+//!
+//! In: the answers to heartbeats (`membership`). Out: homes for `welcome` and the API, and the
+//! question whether an owner still lives, for members and occupancy. Bound: one entry per node
+//! with a lease. A view may be old, when Redis is away it stays what it was and is no longer
+//! `fresh`: that may send a client to a node that is gone, but it loses no message, because no
+//! delivery asks the view.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ring::Ring;
+use crate::protocol::event::Home;
+use crate::protocol::ids::{NodeId, Owner, Topic};
+
+/// For so long nobody removes what an owner without a lease left behind. A node that was just
+/// started may have written before this node's view shows its lease.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+
+/// What a node says of itself with each heartbeat. Nodes of another release may leave fields
+/// out or add some.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeDetails {
+    /// Its public address, where it advertises one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Where it stands in its life, for example `ready` or `draining`.
+    pub state: String,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Its release.
+    pub version: String,
+    /// When the process started, unix milliseconds.
+    pub started_ms: u64,
+}
+
+/// One node with a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its name and present incarnation.
+    pub owner: Owner,
+    /// What was left of its lease when the view was made.
+    pub lease_left: Duration,
+    /// What it said of itself last.
+    pub details: NodeDetails,
+}
+
+/// The live nodes and the ring over them.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// This node. Its incarnation is 0 until Redis gave it one; nothing may be written under 0.
+    pub me: Owner,
+    /// All nodes with a lease, sorted by name, this one included.
+    pub nodes: Vec<NodeInfo>,
+    /// The homes that follow from `nodes`.
+    pub ring: Arc<Ring>,
+    /// Whether Redis confirmed this within the last lease. Nothing of others is removed by a
+    /// view that is not fresh.
+    pub fresh: bool,
+    /// Redis time when the view was made, in microseconds.
+    pub time_us: u64,
+}
+
+impl View {
+    /// The view of a node that has no cluster: it is the home of everything.
+    #[must_use]
+    pub fn alone(me: Owner, details: NodeDetails, partitions_count: u32) -> Self {
+        let ring = Arc::new(Ring::new(std::slice::from_ref(&me.node), partitions_count));
+        Self {
+            nodes: vec![NodeInfo {
+                owner: me.clone(),
+                lease_left: Duration::MAX,
+                details,
+            }],
+            ring,
+            fresh: true,
+            time_us: me.incarnation,
+            me,
+        }
+    }
+
+    /// The home of a topic (of a user: of the inbox).
+    #[must_use]
+    pub fn home(&self, topic: &Topic) -> Home {
+        // The ring is never empty, because it contains this node.
+        self.address(self.ring.home(topic).unwrap_or(&self.me.node))
+    }
+
+    fn address(&self, id: &NodeId) -> Home {
+        Home {
+            node: id.to_string(),
+            url: self.node(id).and_then(|node| node.details.url.clone()),
+        }
+    }
+
+    /// The node of this name, if it has a lease.
+    #[must_use]
+    pub fn node(&self, id: &NodeId) -> Option<&NodeInfo> {
+        let found = self.nodes.binary_search_by(|node| node.owner.node.cmp(id));
+        found.ok().map(|at| &self.nodes[at])
+    }
+
+    /// This node, as an address: the home of those who have none of their own.
+    #[must_use]
+    pub fn here(&self) -> Home {
+        self.address(&self.me.node)
+    }
+
+    /// Whether this life of that node has a lease.
+    #[must_use]
+    pub fn is_live(&self, owner: &Owner) -> bool {
+        self.node(&owner.node)
+            .is_some_and(|node| node.owner.incarnation == owner.incarnation)
+    }
+
+    /// Whether what this owner left in Redis may be removed: surely dead, because an incarnation
+    /// whose lease ended never comes back, and not so young that its lease may be missing here.
+    #[must_use]
+    pub fn is_abandoned(&self, owner: &Owner) -> bool {
+        let after_us = u64::try_from(ABANDONED_AFTER.as_micros()).unwrap_or(u64::MAX);
+        self.fresh
+            && !self.is_live(owner)
+            && self.time_us.saturating_sub(owner.incarnation) > after_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ids::App;
+
+    const SECOND_US: u64 = 1_000_000;
+
+    fn owner(text: &str) -> Owner {
+        text.parse().unwrap()
+    }
+
+    fn view(time_us: u64) -> View {
+        let details = NodeDetails {
+            url: Some("wss://a.example".into()),
+            ..NodeDetails::default()
+        };
+        View {
+            time_us,
+            ..View::alone(owner("a~5"), details, 256)
+        }
+    }
+
+    #[test]
+    fn a_node_alone_is_the_home_of_everything() {
+        let topic = Topic::new(&App::default_app(), "orders:7").unwrap();
+        let home = view(5).home(&topic);
+        assert_eq!(home.node, "a");
+        assert_eq!(home.url.as_deref(), Some("wss://a.example"));
+    }
+
+    #[test]
+    fn only_the_present_incarnation_of_a_node_is_live() {
+        let view = view(5);
+        assert!(view.is_live(&owner("a~5")));
+        assert!(!view.is_live(&owner("a~4")));
+        assert!(!view.is_live(&owner("b~5")));
+    }
+
+    #[test]
+    fn an_owner_is_abandoned_after_a_minute_without_a_lease_in_a_fresh_view() {
+        let minute = 60 * SECOND_US;
+        assert!(!view(minute + 4).is_abandoned(&owner("b~5")));
+        assert!(view(minute + 6).is_abandoned(&owner("b~5")));
+        assert!(!view(minute + 6).is_abandoned(&owner("a~5")), "it lives");
+        assert!(view(minute + 6).is_abandoned(&owner("a~4")), "an old life");
+        let stale = View {
+            fresh: false,
+            ..view(minute + 6)
+        };
+        assert!(!stale.is_abandoned(&owner("b~5")));
+    }
+
+    #[test]
+    fn details_of_another_release_can_be_read() {
+        let details: NodeDetails =
+            serde_json::from_str(r#"{"sessions":3,"altitude":"high"}"#).unwrap();
+        assert_eq!(details.sessions, 3);
+        assert_eq!(details.state, "");
+    }
+}

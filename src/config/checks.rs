@@ -1,0 +1,223 @@
+//! What must hold between keys, and what production refuses.
+//!
+//! In: values that each are of their kind. Out: faults at the place of the value that was set,
+//! and warnings. A relation whose key was refused already is left out, because what stands there
+//! is only the layer below.
+
+use std::net::SocketAddr;
+
+use crate::config::Environment;
+use crate::config::faults::Faults;
+use crate::config::keys;
+use crate::config::load::Flag;
+use crate::config::machine::Machine;
+use crate::config::presets::FILES_RESERVED;
+use crate::config::value::Value;
+use crate::config::values::Values;
+
+/// Which key must be above which.
+const ABOVE: [(&str, &str); 3] = [
+    ("session.pong_ms", "session.ping_ms"),
+    ("redis.probe_fresh_ms", "redis.probe_interval_ms"),
+    ("redis.lease_ms", "redis.command_timeout_ms"),
+];
+
+/// Which key must be at least which: a message has to fit where it waits and travels.
+const AT_LEAST: [(&str, &str); 4] = [
+    ("session.outbox_bytes_max", "session.message_bytes_max"),
+    ("session.page_bytes_max", "session.message_bytes_max"),
+    ("api.body_bytes_max", "session.message_bytes_max"),
+    ("session.message_bytes_max", "auth.token_bytes_max"),
+];
+
+/// A secret shorter than the hash of its algorithm can be guessed (RFC 7518, section 3.2).
+const SECRET_BYTES_MIN: usize = 32;
+/// Keys of the API are compared only whole; this is what a generated one has at the least.
+const API_KEY_BYTES_MIN: usize = 16;
+
+/// Checks all relations.
+pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Faults) {
+    for (upper, lower) in ABOVE {
+        relation(values, upper, lower, Relation::Above, faults);
+    }
+    for (upper, lower) in AT_LEAST {
+        relation(values, upper, lower, Relation::AtLeast, faults);
+    }
+    listeners(values, faults);
+    file_limit(values, machine, faults);
+    own_topics(values, faults);
+    auth(values, faults);
+    if values.environment() == Environment::Production {
+        production(values, flags, faults);
+    }
+}
+
+/// What is allowed and still deserves a line.
+#[must_use]
+pub fn warnings(values: &Values) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (key, origin) in values.token_keys_with_origins() {
+        if key.algorithm.starts_with("HS") && key.material.0.len() < SECRET_BYTES_MIN {
+            let id = key.id.as_deref().unwrap_or("without id");
+            warnings.push(format!(
+                "{origin}: the secret of the token key {id} has fewer than {SECRET_BYTES_MIN} bytes \
+                 and can be guessed"
+            ));
+        }
+    }
+    let api_keys = list(values, "api.keys");
+    if api_keys.is_empty() {
+        warnings.push("api.keys: no key, so the API answers only health and metrics".to_owned());
+    }
+    if !values.dev() && api_keys.iter().any(|key| key.len() < API_KEY_BYTES_MIN) {
+        let place = values.place("api.keys");
+        warnings.push(format!(
+            "{place}: a key of the API has fewer than {API_KEY_BYTES_MIN} bytes and can be guessed"
+        ));
+    }
+    let public = |path| address(values, path).is_some_and(|address| !address.ip().is_loopback());
+    if values.dev() && (public("server.listen") || public("api.listen")) {
+        warnings.push("--dev: everybody who reaches this machine may do everything".to_owned());
+    }
+    warnings
+}
+
+#[derive(Clone, Copy)]
+enum Relation {
+    Above,
+    AtLeast,
+}
+
+fn relation(values: &Values, upper: &str, lower: &str, relation: Relation, faults: &mut Faults) {
+    let (high, low) = (values.number(upper), values.number(lower));
+    let (holds, word) = match relation {
+        Relation::Above => (high > low, "above"),
+        Relation::AtLeast => (high >= low, "at least"),
+    };
+    if holds || values.is_refused(upper) || values.is_refused(lower) {
+        return;
+    }
+    let at = if values.origin(upper) >= values.origin(lower) {
+        upper
+    } else {
+        lower
+    };
+    let what = format!("{upper} is {high}, but must be {word} {lower}, which is {low}");
+    faults.push(
+        values.place(at),
+        what,
+        format!("raise {upper} or lower {lower}"),
+    );
+}
+
+fn listeners(values: &Values, faults: &mut Faults) {
+    let (server, api) = (
+        address(values, "server.listen"),
+        address(values, "api.listen"),
+    );
+    if let (Some(server), Some(api)) = (server, api)
+        && server == api
+        && server.port() != 0
+    {
+        let what = format!("server.listen and api.listen are both {server}");
+        faults.push(
+            values.place("api.listen"),
+            what,
+            "give the API its own port",
+        );
+    }
+}
+
+fn file_limit(values: &Values, machine: &Machine, faults: &mut Faults) {
+    let path = "server.connections_max";
+    let connections = values.number(path);
+    let needed = connections + FILES_RESERVED;
+    if needed > machine.file_limit && !values.is_refused(path) {
+        let what = format!(
+            "{path} is {connections}, which needs {needed} open files, but the limit is {}",
+            machine.file_limit
+        );
+        let remedy = format!("lower it, or raise the limit (ulimit -n, LimitNOFILE) to {needed}");
+        faults.push(values.place(path), what, remedy);
+    }
+}
+
+fn own_topics(values: &Values, faults: &mut Faults) {
+    let path = "inbox.history_entries_max";
+    if values.number(path) == 0 && !values.is_refused(path) {
+        let what = format!("{path} is 0, but an inbox keeps history");
+        faults.push(values.place(path), what, "give at least 1");
+    }
+}
+
+fn auth(values: &Values, faults: &mut Faults) {
+    let cookie = matches!(value(values, "auth.cookie"), Some(Value::Text(_)));
+    if cookie && list(values, "auth.origins").is_empty() && !values.is_refused("auth.origins") {
+        let what = "auth.cookie is set without auth.origins, so any page could use it";
+        let remedy = "list the origins of your pages in auth.origins";
+        faults.push(values.place("auth.cookie"), what, remedy);
+    }
+    let anonymous = value(values, "auth.anonymous") == Some(&Value::Flag(true));
+    let refused = ["auth.keys", "auth.hmac_secret", "auth.anonymous"]
+        .iter()
+        .any(|path| values.is_refused(path));
+    let keyless = values.token_keys_with_origins().is_empty();
+    if keyless && !anonymous && !refused {
+        let remedy = "set FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to \
+                      let everybody in; on your own machine start with --dev";
+        faults.push(
+            "auth.keys",
+            "there is no token key, so nobody could connect",
+            remedy,
+        );
+    }
+}
+
+fn production(values: &Values, flags: &[Flag], faults: &mut Faults) {
+    if values.dev() {
+        let what = "lets everybody do everything, which production refuses";
+        faults.push("--dev", what, "leave --dev out, or choose another --env");
+    }
+    let keyless = list(values, "api.keys").is_empty();
+    if keyless && !values.is_refused("api.keys") {
+        let what = "there is no key for the API, which production refuses";
+        faults.push("api.keys", what, "set FANFARE_API__KEYS");
+    }
+    for flag in flags {
+        let Some(key) = keys::find(flag.path) else {
+            continue;
+        };
+        let hide = key.kind.hide();
+        let carries_secret = hide.is_some_and(|hide| hide(&flag.value) != flag.value);
+        if carries_secret {
+            let what = format!(
+                "{} has a secret on the command line, where everybody on the machine can read it, \
+                 which production refuses",
+                key.path()
+            );
+            faults.push(
+                flag.name,
+                what,
+                format!("set {} instead", key.environment()),
+            );
+        }
+    }
+}
+
+fn value<'a>(values: &'a Values, path: &str) -> Option<&'a Value> {
+    values.get(path).map(|setting| &setting.value)
+}
+
+fn list<'a>(values: &'a Values, path: &str) -> &'a [String] {
+    match value(values, path) {
+        Some(Value::List(items)) => items,
+        _ => &[],
+    }
+}
+
+fn address(values: &Values, path: &str) -> Option<SocketAddr> {
+    match value(values, path) {
+        Some(Value::Text(text)) => text.parse().ok(),
+        _ => None,
+    }
+}

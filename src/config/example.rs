@@ -1,0 +1,122 @@
+//! The commented file that `config init` prints: every key with its meaning, range and default.
+//!
+//! In: the table of keys. Out: a file that loads and changes nothing, because each value is a
+//! comment: a value that stands in the file would hide the presets of `--size` and `--env`.
+
+use std::fmt::Write;
+
+use crate::config::keys::{self, Initial, Key};
+use crate::config::presets::{SIZE_PATHS, SIZES};
+use crate::config::token_keys::FIELDS;
+use crate::config::value::{Kind, Value};
+
+const HEAD: &str = "\
+# The configuration of Fanfare. Every value here is a comment that shows its default: take the #
+# in front of a line away to change it. Later wins: preset, this file, environment, flag. In the
+# environment section.key is FANFARE_SECTION__KEY.
+#
+#   fanfare config check --config fanfare.toml
+#   fanfare config show --config fanfare.toml
+#   fanfare serve --config fanfare.toml
+";
+
+const COMMENT_WIDTH: usize = 98;
+
+/// The whole file.
+#[must_use]
+pub fn commented_file() -> String {
+    let mut out = HEAD.to_owned();
+    for section in keys::sections() {
+        let _infallible = write!(out, "\n[{section}]\n");
+        for key in keys::all().iter().filter(|key| key.section == section) {
+            write_key(&mut out, key);
+        }
+        if section == "auth" {
+            write_token_key(&mut out);
+        }
+    }
+    comment(
+        &mut out,
+        "\nThe options of topics whose part before the first : is NAME; those without : are in \
+         default. A namespace that is not named here has the options of default. What is left out \
+         has the default below.",
+    );
+    out.push_str("\n[namespaces.default]\n");
+    for key in keys::namespace_options() {
+        write_key(&mut out, key);
+    }
+    out
+}
+
+/// The default or, where there is none, an example, as TOML.
+#[must_use]
+pub fn shown_default(key: &Key) -> String {
+    let text = match key.default {
+        Initial::Is(text) | Initial::Unset(text) | Initial::Found(_, text) => text,
+        Initial::BySize => {
+            let column = SIZE_PATHS.iter().position(|path| *path == key.path());
+            column.map_or("", |column| SIZES[1].values[column])
+        }
+    };
+    match key.kind.read_text(text) {
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Flag(flag)) => flag.to_string(),
+        Some(Value::List(items)) => serde_json::Value::from(items).to_string(),
+        _ => format!("{text:?}"),
+    }
+}
+
+/// What a key is by default, in words.
+#[must_use]
+pub fn default_in_words(key: &Key) -> String {
+    match key.default {
+        Initial::Is(_) => shown_default(key),
+        Initial::Unset(_) => "not set".to_owned(),
+        Initial::Found(words, _) => words.to_owned(),
+        Initial::BySize => format!("by --size; without it {}", shown_default(key)),
+    }
+}
+
+fn write_key(out: &mut String, key: &Key) {
+    let range = match key.kind {
+        Kind::Flag => String::new(),
+        kind => format!(" Give {}.", kind.wanted()),
+    };
+    comment(
+        out,
+        &format!("\n{}{range} Default: {}.", key.doc, default_in_words(key)),
+    );
+    let _infallible = writeln!(out, "#{} = {}", key.name, shown_default(key));
+}
+
+fn write_token_key(out: &mut String) {
+    comment(
+        out,
+        "\nThe keys that tokens may be signed with, once for each key:",
+    );
+    for (name, doc) in FIELDS {
+        comment(out, &format!("  {name}: {doc}"));
+    }
+    out.push_str("#[[auth.keys]]\n#id = \"web\"\n#algorithm = \"HS256\"\n");
+    out.push_str("#secret_env = \"TOKEN_SECRET\"\n");
+}
+
+/// Breaks text into comment lines; a newline in front makes an empty line first.
+fn comment(out: &mut String, text: &str) {
+    if let Some(text) = text.strip_prefix('\n') {
+        out.push('\n');
+        return comment(out, text);
+    }
+    let mut line = "#".to_owned();
+    for word in text.split(' ') {
+        if line.len() + 1 + word.len() > COMMENT_WIDTH {
+            out.push_str(&line);
+            out.push('\n');
+            line = "#".to_owned();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    out.push_str(&line);
+    out.push('\n');
+}

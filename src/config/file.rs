@@ -1,0 +1,204 @@
+//! The file as a source: one TOML file whose sections and keys are those of the table.
+//!
+//! In: the file's text. Out: values with the place of each, and a fault with file, line and column
+//! for all that is no key, has the wrong type or is out of range. A file that is no TOML yields
+//! the faults of its syntax and no values. A message about TOML never quotes the file, which may
+//! hold secrets.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::config::faults::{Faults, did_you_mean};
+use crate::config::keys::{self, Key};
+use crate::config::load::refuse;
+use crate::config::presets;
+use crate::config::token_keys;
+use crate::config::values::{Origin, Values};
+use crate::protocol::ids::{App, Topic};
+
+/// A file while it is read.
+pub struct File<'a> {
+    /// Its path as it was given.
+    pub path: &'a Path,
+    /// Its content.
+    pub text: &'a str,
+}
+
+/// Reads a file over what stands in `values`. Returns the names of the variables that it takes
+/// secrets from.
+pub fn read(
+    path: &Path,
+    environment: &[(String, String)],
+    values: &mut Values,
+    faults: &mut Faults,
+) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(cause) => {
+            let what = format!("cannot be read: {cause}");
+            let remedy = "name a file that can be read, or leave --config and FANFARE_CONFIG out";
+            faults.push(path.display().to_string(), what, remedy);
+            return used;
+        }
+    };
+    let file = File { path, text: &text };
+    let (root, errors) = DeTable::parse_recoverable(&text);
+    for error in &errors {
+        let place = file.place(error.span().unwrap_or_default());
+        let what = format!("not TOML: {}", error.message());
+        faults.push(place, what, "mend the line");
+    }
+    if errors.is_empty() {
+        for (name, value) in in_order(root.get_ref()) {
+            match (name.get_ref().as_ref(), value.get_ref()) {
+                ("namespaces", DeValue::Table(all)) => namespaces(&file, all, values, faults),
+                (section, DeValue::Table(table)) if keys::sections().contains(&section) => {
+                    section_of(&file, section, table, values, faults);
+                    if section == "auth"
+                        && let Some(list) = table.get("keys")
+                    {
+                        used = token_keys::read(&file, list, environment, values, faults);
+                    }
+                }
+                (name_text, _) => unknown_section(&file, name_text, name, value, faults),
+            }
+        }
+    }
+    used
+}
+
+impl File<'_> {
+    /// `FILE:LINE:COLUMN` of where a span begins; columns count characters.
+    #[must_use]
+    pub fn place(&self, span: Range<usize>) -> String {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let column = before[line_start..].chars().count() + 1;
+        format!("{}:{line}:{column}", self.path.display())
+    }
+}
+
+/// The entries of a table as they stand in the file; the parser sorts them by name.
+pub fn in_order<'t, 'i>(
+    table: &'t DeTable<'i>,
+) -> Vec<(
+    &'t Spanned<std::borrow::Cow<'i, str>>,
+    &'t Spanned<DeValue<'i>>,
+)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+fn section_of(
+    file: &File<'_>,
+    section: &str,
+    table: &DeTable<'_>,
+    values: &mut Values,
+    faults: &mut Faults,
+) {
+    for (name, value) in in_order(table) {
+        let path = format!("{section}.{}", name.get_ref());
+        if path == "auth.keys" {
+            continue;
+        }
+        match keys::find(&path) {
+            Some(key) => set(file, key, path, value, values, faults),
+            None => {
+                let remedy = did_you_mean(&path, keys::all().iter().map(Key::path));
+                let place = file.place(name.span());
+                faults.push(place, format!("{path} is no key"), remedy);
+            }
+        }
+    }
+}
+
+fn namespaces(file: &File<'_>, all: &DeTable<'_>, values: &mut Values, faults: &mut Faults) {
+    for (name_at, value) in in_order(all) {
+        let name = name_at.get_ref().as_ref();
+        let DeValue::Table(options) = value.get_ref() else {
+            let what = format!("namespaces.{name} is no section");
+            let remedy = format!("write its options under [namespaces.{name}]");
+            faults.push(file.place(name_at.span()), what, remedy);
+            continue;
+        };
+        if name.contains(':')
+            || Topic::new(&App::default_app(), name).is_err()
+            || name.contains('@')
+        {
+            let what = format!("{name:?} cannot be the name of a namespace");
+            let remedy = "give what stands before the first : of a topic, \
+                          of A-Z a-z 0-9 _ - . / = , ~ #";
+            faults.push(file.place(name_at.span()), what, remedy);
+            continue;
+        }
+        presets::add_namespace(values, name);
+        for (option, value) in in_order(options) {
+            let path = format!("namespaces.{name}.{}", option.get_ref());
+            match keys::namespace_options()
+                .iter()
+                .find(|key| key.name == option.get_ref().as_ref())
+            {
+                Some(key) => set(file, key, path, value, values, faults),
+                None => {
+                    let known = keys::namespace_options()
+                        .iter()
+                        .map(|key| format!("namespaces.{name}.{}", key.name));
+                    let remedy = did_you_mean(&path, known);
+                    let place = file.place(option.span());
+                    faults.push(place, format!("{path} is no key"), remedy);
+                }
+            }
+        }
+    }
+}
+
+fn set(
+    file: &File<'_>,
+    key: &Key,
+    path: String,
+    value: &Spanned<DeValue<'_>>,
+    values: &mut Values,
+    faults: &mut Faults,
+) {
+    let place = file.place(value.span());
+    match key.read_toml(value.get_ref()) {
+        Some(read) => values.set(path, read, Origin::File(place)),
+        None => {
+            let shown = &file.text[value.span()];
+            refuse(key, path, shown, &place, values, faults);
+        }
+    }
+}
+
+fn unknown_section(
+    file: &File<'_>,
+    name: &str,
+    name_at: &Spanned<std::borrow::Cow<'_, str>>,
+    value: &Spanned<DeValue<'_>>,
+    faults: &mut Faults,
+) {
+    let place = file.place(name_at.span());
+    if matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_)) {
+        let known = keys::sections().into_iter().chain(["namespaces"]);
+        let remedy = did_you_mean(
+            &format!("[{name}]"),
+            known.map(|known| format!("[{known}]")),
+        );
+        faults.push(place, format!("[{name}] is no section"), remedy);
+    } else {
+        // The likeliest cause is a key that lost its section, so only the names are compared.
+        let nearest = keys::all()
+            .iter()
+            .min_by_key(|key| strsim::damerau_levenshtein(name, key.name))
+            .map_or_else(String::new, Key::path);
+        let what = format!("{name} stands in no section");
+        faults.push(place, what, format!("did you mean {nearest}?"));
+    }
+}

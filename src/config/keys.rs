@@ -1,0 +1,383 @@
+//! The table of keys: what can be set, its kind, default and meaning, and the field that it sets.
+//!
+//! In: nothing; the table is the one place where a key is written down. Out: [`Key`]s, from which
+//! come reading every source, `config show`, `config init`, the documentation and the names that
+//! a fault suggests; and the sections of [`crate::config::Config`], made from [`Values`]. A field
+//! without a row does not compile.
+
+use std::sync::OnceLock;
+
+use toml::de::DeValue;
+
+use crate::config::forms;
+use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
+use crate::config::values::Values;
+use crate::config::{
+    Api, Auth, Cache, Drain, Health, Log, Namespace, Queue, Redis, Server, Session,
+};
+
+/// What a key is when no source sets it.
+#[derive(Debug, Clone, Copy)]
+pub enum Initial {
+    /// This value, written as in the environment.
+    Is(&'static str),
+    /// Nothing; the example says what it could be.
+    Unset(&'static str),
+    /// Found out at start, as this text says; the example says what it could be.
+    Found(&'static str, &'static str),
+    /// By size, as [`crate::config::presets::SIZES`] says; without one as `medium`.
+    BySize,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The section of the file.
+    pub section: &'static str,
+    /// The name inside the section. A time ends in its unit, `_ms` or `_s`.
+    pub name: &'static str,
+    /// What it can be set to.
+    pub kind: Kind,
+    /// What it is when nobody sets it.
+    pub default: Initial,
+    /// What it means, in sentences.
+    pub doc: &'static str,
+}
+
+impl Key {
+    /// `section.name`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// `FANFARE_SECTION__NAME`.
+    #[must_use]
+    pub fn environment(&self) -> String {
+        format!("FANFARE_{}__{}", self.section, self.name).to_ascii_uppercase()
+    }
+
+    /// Reads text of the environment, a flag or this table. Empty text leaves an optional key
+    /// out. `None`: the text is not of the key's kind.
+    #[must_use]
+    pub fn read_text(&self, text: &str) -> Option<Value> {
+        if text.trim().is_empty() && matches!(self.default, Initial::Unset(_)) {
+            return Some(Value::Unset);
+        }
+        self.kind.read_text(text)
+    }
+
+    /// The same for a value of the file.
+    #[must_use]
+    pub fn read_toml(&self, value: &DeValue<'_>) -> Option<Value> {
+        match value {
+            DeValue::String(text) if text.is_empty() => self.read_text(text),
+            _ => self.kind.read_toml(value),
+        }
+    }
+}
+
+/// Makes the rows of a section and, from its values, the section.
+macro_rules! section {
+    ($rows:ident, $section:literal => $type:ident {
+        $($field:ident: $name:literal, $kind:expr, $default:expr, $doc:literal;)*
+    } $(and { $($own:ident: $from:expr),* })?) => {
+        const $rows: &[Key] = &[$(Key {
+            section: $section, name: $name, kind: $kind, default: $default, doc: $doc,
+        }),*];
+        impl $type {
+            /// Makes the section from the values below `at`, its place in the file.
+            pub(super) fn from_values(values: &Values, at: &str) -> Self {
+                Self {
+                    $($field: values.field(at, $name, &$kind),)*
+                    $($($own: $from(values),)*)?
+                }
+            }
+        }
+    };
+}
+
+use Initial::{BySize, Found, Is, Unset};
+use Kind::{Flag, List, Text};
+
+section!(SERVER, "server" => Server {
+    listen: "listen", Text(forms::ADDRESS), Is("0.0.0.0:8080"),
+        "Where clients connect. With --dev 127.0.0.1:8080. Flag --listen.";
+    workers: "workers", count(1, 1_024), Found("one a core", "4"),
+        "Threads that own sockets. Flag --workers.";
+    node_id: "node_id", Text(forms::NODE_NAME), Found("the host's name; random with --dev", "fanfare-0"),
+        "The node's name in the cluster, different on every node. Flag --node-id.";
+    advertise: "advertise", Text(forms::ADVERTISED), Unset("wss://node-0.example.com"),
+        "The address under which clients reach this very node, told in welcome.home and GET /v1/route. Without a scheme ws:// is meant. Flag --advertise.";
+    connections_max: "connections_max", count(1, 10_000_000), Found("by --size; without it the file limit less 500", "10000"),
+        "Most sessions at once on this node; more are refused with 503. The file limit must be 500 above it.";
+    handshake_timeout: "handshake_timeout_ms", ms(100, 60_000), Is("5000"),
+        "Longest time for the head of a request.";
+} and { dev: Values::dev, environment: Values::environment });
+
+section!(API, "api" => Api {
+    listen: "listen", Text(forms::ADDRESS), Is("127.0.0.1:8081"),
+        "Where the HTTP API, health and metrics are served. Never public. Flag --api-listen.";
+    keys: "keys", List(forms::API_KEY), Is(""),
+        "Keys that callers of the API present. With --dev the key is dev. Without a key only health and metrics answer.";
+    body_bytes_max: "body_bytes_max", bytes(1_024, 1 << 30), Is("8388608"),
+        "Longest body of a call.";
+    targets_max: "targets_max", count(1, 100_000), Is("1000"),
+        "Most targets of one publication, and most items of one batch.";
+});
+
+section!(REDIS, "redis" => Redis {
+    url: "url", Text(forms::REDIS_URL), Unset("redis://127.0.0.1:6379"),
+        "The Redis or Valkey that joins the nodes. Without it the node runs alone. Flag --redis.";
+    prefix: "prefix", Text(forms::PREFIX), Is("ff"),
+        "First part of every key in Redis.";
+    command_timeout: "command_timeout_ms", ms(10, 60_000), Is("2000"),
+        "Longest wait for one command. After it the outcome is unknown and the caller is told unavailable.";
+    probe_interval: "probe_interval_ms", ms(100, 60_000), Is("1000"),
+        "How often the feed is probed from end to end.";
+    probe_fresh: "probe_fresh_ms", ms(200, 300_000), Is("5000"),
+        "The node is ready only while its last probe is younger than this. Above redis.probe_interval_ms.";
+    lease: "lease_ms", ms(1_000, 60_000), Is("5000"),
+        "How long a node that does not report counts as alive. It reports five times as often. Above redis.command_timeout_ms.";
+    partitions: "partitions", count(1, 16_384), Is("256"),
+        "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number refuses to start.";
+});
+
+section!(AUTH, "auth" => Auth {
+    issuer: "issuer", Text(forms::ANY), Unset("https://login.example.com"),
+        "The iss that every token must have.";
+    audience: "audience", Text(forms::ANY), Unset("fanfare"),
+        "The aud that every token must have.";
+    anonymous: "anonymous", Flag, Is("false"),
+        "Whether sessions without a token are let in. They have no user and no inbox. On with --dev.";
+    cookie: "cookie", Text(forms::COOKIE), Unset("fanfare_token"),
+        "Name of the cookie that may carry the token. Needs auth.origins.";
+    origins: "origins", List(forms::ORIGIN), Is(""),
+        "Origins whose pages may connect. Empty: all of them.";
+    timeout: "timeout_ms", ms(100, 300_000), Is("10000"),
+        "How long a session may stay without authentication (4004).";
+    leeway: "leeway_s", s(0, 300), Is("5"),
+        "Tolerance for exp, nbf and iat, because clocks differ.";
+    token_bytes_max: "token_bytes_max", bytes(256, 65_536), Is("8192"),
+        "Longest token.";
+    expiring: "expiring_s", s(0, 3_600), Is("60"),
+        "How long before its end a token is announced as expiring.";
+    expired_grace: "expired_grace_s", s(0, 3_600), Is("10"),
+        "How long a session outlives its token (4001).";
+} and { keys: Values::token_keys });
+
+/// The one token key that the environment can carry. It has no field: it joins `auth.keys`.
+pub const HMAC_SECRET: Key = Key {
+    section: "auth",
+    name: "hmac_secret",
+    kind: Text(forms::SECRET),
+    default: Unset("at least 32 random characters"),
+    doc: "The secret of one HS256 token key, beside those of [[auth.keys]].",
+};
+
+section!(SESSION, "session" => Session {
+    message_bytes_max: "message_bytes_max", bytes(1_024, 16 << 20), Is("65536"),
+        "Longest message, whole or in fragments (1009).";
+    fragments_max: "fragments_max", count(1, 65_536), Is("256"),
+        "Most fragments of one message.";
+    topics_max: "topics_max", count(1, 100_000), Is("128"),
+        "Most topics that one session joins.";
+    per_user_max: "per_user_max", count(1, 100_000), Is("100"),
+        "Most sessions of one user (4006).";
+    key_bytes_max: "key_bytes_max", bytes(16, 1_024), Is("128"),
+        "Longest key and idempotency_key.";
+    info_bytes_max: "info_bytes_max", bytes(0, 65_536), Is("2048"),
+        "Largest info claim, as JSON.";
+    ping: "ping_ms", PING, Is("25000"),
+        "How often the server pings.";
+    pong: "pong_ms", ms(200, 7_200_000), Is("60000"),
+        "Silence for so long ends the session (4200). Above session.ping_ms.";
+    idle: "idle_s", s(1, 604_800), Is("1800"),
+        "Silence for so long ends the session (4201), only where pings are off.";
+    outbox_messages_max: "outbox_messages_max", count(16, 1_000_000), Is("1024"),
+        "Most messages that wait for one socket.";
+    outbox_bytes_max: "outbox_bytes_max", bytes(65_536, 1 << 30), Is("1048576"),
+        "Most bytes that wait for one socket. At least session.message_bytes_max.";
+    commands_in_flight_max: "commands_in_flight_max", count(1, 4_096), Is("64"),
+        "Commands of one session that wait for the broker at once. At the bound the session is not read.";
+    replies_max: "replies_max", count(1, 65_536), Is("256"),
+        "Replies that may wait for one socket before it is not read any more.";
+    replies_bytes_max: "replies_bytes_max", bytes(1_024, 64 << 20), Is("65536"),
+        "The same in bytes.";
+    replies_timeout: "replies_timeout_ms", ms(100, 3_600_000), Is("30000"),
+        "How long a client may leave its replies unread (4103).";
+    close_timeout: "close_timeout_ms", ms(100, 60_000), Is("5000"),
+        "How long a close frame waits for its answer.";
+    idempotency: "idempotency_s", s(1, 86_400), Is("300"),
+        "How long an idempotency_key is remembered.";
+    page_max: "page_max", count(1, 10_000), Is("1000"),
+        "Most publications in a page of history, and members in a page of presence.";
+    page_bytes_max: "page_bytes_max", bytes(65_536, 64 << 20), Is("1048576"),
+        "Most bytes of bodies in a page. At least session.message_bytes_max.";
+});
+
+const PING: Kind = Kind::Number {
+    min: 100,
+    max: 3_600_000,
+    unit: Unit::Ms,
+    zero: Some("for no pings"),
+};
+
+section!(DRAIN, "drain" => Drain {
+    window: "window_ms", ms(0, 3_600_000), Is("30000"),
+        "Over how long the sessions of a leaving node are told to go.";
+    delay: "delay_ms", ms(0, 600_000), Is("0"),
+        "How long a leaving node waits for the balancer before that.";
+    commands: "commands_timeout_ms", ms(0, 60_000), Is("5000"),
+        "How long commands at the broker are awaited at the end.";
+});
+
+section!(QUEUE, "queue" => Queue {
+    capacity: "capacity", count(1, 100_000_000), BySize,
+        "Most entries that wait in the durable queue.";
+    workers: "workers", count(1, 10_000), BySize,
+        "Publications from the queue that are under way at once.";
+});
+
+section!(CACHE, "cache" => Cache {
+    memory_bytes: "memory_bytes", bytes(1 << 20, 1 << 40), BySize,
+        "Memory of the window of recent publications.";
+});
+
+section!(HEALTH, "health" => Health {
+    interval: "interval_s", s(1, 3_600), BySize,
+        "How often the node samples itself.";
+});
+
+section!(LOG, "log" => Log {
+    format: "format", LOG_FORMAT, Is("auto"),
+        "How lines look; auto is text on a terminal and JSON in a pipe. With --env development text.";
+    level: "level", Text(forms::FILTER), Is("info"),
+        "What is logged. With --env development info,fanfare=debug.";
+});
+
+section!(NAMESPACE, "namespaces.NAME" => Namespace {
+    history_entries_max: "history_entries_max", count(0, 1_000_000), Is("1000"),
+        "Publications kept per topic; 0 is no history.";
+    history_age: "history_age_s", s(1, 31_536_000), Is("86400"),
+        "Age of the oldest publication kept.";
+    presence: "presence", Flag, Is("false"),
+        "Whether members are kept and shown.";
+    priority: "priority", PRIORITY, Is("normal"),
+        "Priority of publications that name none.";
+    conflate: "conflate", Flag, Is("false"),
+        "Whether a newer message of the same key may stand for an older one that still waits.";
+    subscribe: "subscribe", ALLOW, Is("token"),
+        "Who may join. The word token asks for a matching can, or a token for that topic.";
+    publish: "publish", ALLOW, Is("token"),
+        "Who may publish. The HTTP API always may.";
+    history: "history", ALLOW, Is("token"),
+        "Who may read history.";
+    presence_allow: "presence_allow", ALLOW, Is("token"),
+        "Who may be a member and see members.";
+});
+
+/// The options of a namespace, under the section `namespaces.NAME`.
+#[must_use]
+pub fn namespace_options() -> &'static [Key] {
+    NAMESPACE
+}
+
+/// A section whose topics are Fanfare's own: it has some of a namespace's options, and what it
+/// does not offer is settled.
+pub struct OwnTopics {
+    /// The section.
+    pub section: &'static str,
+    /// The options that can be set, with the defaults that hold here.
+    pub offered: &'static [(&'static str, &'static str)],
+    /// The options that cannot.
+    pub settled: &'static [(&'static str, &'static str)],
+}
+
+/// `[inbox]` and `[everyone]`.
+pub const OWN_TOPICS: [OwnTopics; 2] = [
+    OwnTopics {
+        section: "inbox",
+        offered: &[
+            ("history_entries_max", "1000"),
+            ("history_age_s", "2592000"),
+            ("priority", "normal"),
+            ("conflate", "false"),
+            ("publish", "nobody"),
+            ("history", "authenticated"),
+        ],
+        // The server joins the owner, and nobody else can join.
+        settled: &[
+            ("presence", "false"),
+            ("subscribe", "nobody"),
+            ("presence_allow", "nobody"),
+        ],
+    },
+    OwnTopics {
+        section: "everyone",
+        offered: &[
+            ("history_entries_max", "0"),
+            ("history_age_s", "86400"),
+            ("priority", "normal"),
+            ("conflate", "false"),
+            ("history", "anyone"),
+        ],
+        // The server joins every session, and only the API publishes.
+        settled: &[
+            ("presence", "false"),
+            ("subscribe", "nobody"),
+            ("publish", "nobody"),
+            ("presence_allow", "nobody"),
+        ],
+    },
+];
+
+/// Every key with one place in the file: all but the options of namespaces and `[[auth.keys]]`.
+#[must_use]
+pub fn all() -> &'static [Key] {
+    static ALL: OnceLock<Vec<Key>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut all = [SERVER, API, REDIS, &[HMAC_SECRET], AUTH, SESSION].concat();
+        all.extend([DRAIN, QUEUE, CACHE, HEALTH, LOG].concat());
+        all.extend(OWN_TOPICS.iter().flat_map(own_keys));
+        all
+    })
+}
+
+fn own_keys(own: &OwnTopics) -> impl Iterator<Item = Key> {
+    own.offered.iter().map(|&(name, default)| Key {
+        section: own.section,
+        default: Is(default),
+        ..*option(name)
+    })
+}
+
+/// The row of a namespace's option.
+///
+/// # Panics
+/// When the table has no such option: only names of the table are asked for.
+#[must_use]
+pub fn option(name: &str) -> &'static Key {
+    let found = NAMESPACE.iter().find(|key| key.name == name);
+    found.expect("the option stands in the table")
+}
+
+/// The key of this path, for example `server.listen`; for `namespaces.chat.history` the option.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    match path.strip_prefix("namespaces.") {
+        Some(rest) => {
+            let name = rest.rsplit('.').next()?;
+            NAMESPACE.iter().find(|key| key.name == name)
+        }
+        None => all().iter().find(|key| key.path() == path),
+    }
+}
+
+/// The sections of the file in the order of the table, without `namespaces`.
+#[must_use]
+pub fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<_> = all().iter().map(|key| key.section).collect();
+    sections.dedup();
+    sections
+}

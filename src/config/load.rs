@@ -1,0 +1,229 @@
+//! From the sources to one checked configuration: preset, file, environment, flags, checks.
+//!
+//! In: [`Inputs`], which hold all that is read apart from the file. Out: [`Loaded`], or every
+//! fault at once. The caller exits with 64 on faults; nothing here ends the process.
+
+use std::path::PathBuf;
+
+use crate::config::environment::{self, value_of};
+use crate::config::faults::{Faults, did_you_mean};
+use crate::config::keys::{self, Key};
+use crate::config::machine::Machine;
+use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
+use crate::config::values::{Origin, Values};
+use crate::config::{
+    Api, Auth, Cache, Config, Drain, Environment, Health, Log, Namespace, Queue, Redis, Secret,
+    Server, Session, TokenKey, checks, file,
+};
+
+/// Everything that a configuration is made of.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// `--config`. Before `FANFARE_CONFIG`.
+    pub file: Option<PathBuf>,
+    /// All variables of the process.
+    pub environment: Vec<(String, String)>,
+    /// The flags that set a key.
+    pub flags: Vec<Flag>,
+    /// `--env`. Before `FANFARE_ENV`.
+    pub env: Option<String>,
+    /// `--size`. Before `FANFARE_SIZE`.
+    pub size: Option<String>,
+    /// `--dev`.
+    pub dev: bool,
+    /// The machine that the node runs on.
+    pub machine: Machine,
+}
+
+/// A flag that was given.
+#[derive(Debug, Clone)]
+pub struct Flag {
+    /// The flag, for example `--listen`.
+    pub name: &'static str,
+    /// The path of the key that it sets, for example `server.listen`.
+    pub path: &'static str,
+    /// What it was given.
+    pub value: String,
+}
+
+/// A configuration without faults.
+pub struct Loaded {
+    /// What the node uses.
+    pub config: Config,
+    /// Every value with its origin, for [`crate::config::show`].
+    pub values: Values,
+    /// What is allowed and still worth a line in the log.
+    pub warnings: Vec<String>,
+}
+
+/// The longest part of a refused value that a fault repeats, in characters.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// Merges all sources and checks the outcome.
+///
+/// # Errors
+/// Every fault of every source and check, with its place.
+pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
+    let mut faults = Faults::default();
+    let variables = &inputs.environment;
+    let env = chosen(inputs.env.as_deref(), "--env", variables, "FANFARE_ENV");
+    let size = chosen(inputs.size.as_deref(), "--size", variables, "FANFARE_SIZE");
+    let named = env.is_some();
+    let environment = env
+        .and_then(|choice| {
+            let found = ENVIRONMENTS.iter().find(|(name, _)| *name == choice.value);
+            let names = ENVIRONMENTS.iter().map(|(name, _)| *name);
+            choice.known(found, names, &mut faults)
+        })
+        .map_or(default_environment(inputs.dev), |(_, environment)| {
+            *environment
+        });
+    let size = size.and_then(|choice| {
+        let found = SIZES.iter().find(|size| size.name == choice.value);
+        choice.known(
+            found,
+            SIZES.iter().map(|size: &Size| size.name),
+            &mut faults,
+        )
+    });
+
+    let mut values = Values::new(inputs.dev, environment);
+    presets::apply(&mut values, &inputs.machine, size, named);
+    let named_file = value_of(variables, "FANFARE_CONFIG").map(PathBuf::from);
+    let used = match inputs.file.clone().or(named_file) {
+        Some(path) => file::read(&path, variables, &mut values, &mut faults),
+        None => std::collections::BTreeSet::new(),
+    };
+    environment::read(variables, &used, &mut values, &mut faults);
+    read_flags(&inputs.flags, &mut values, &mut faults);
+    add_hmac_key(&mut values);
+    checks::check(&values, &inputs.machine, &inputs.flags, &mut faults);
+    if faults.0.is_empty() {
+        Ok(Loaded {
+            config: build(&values),
+            warnings: checks::warnings(&values),
+            values,
+        })
+    } else {
+        Err(faults)
+    }
+}
+
+/// Notes that a source gave a value which is not of the key's kind.
+pub(super) fn refuse(
+    key: &Key,
+    path: String,
+    shown: &str,
+    place: &str,
+    values: &mut Values,
+    faults: &mut Faults,
+) {
+    let what = if key.kind.hide().is_some() {
+        format!("{path} cannot be this value, which is hidden")
+    } else {
+        let begin: String = shown.chars().take(SHOWN_CHARS_MAX).collect();
+        let more = if begin.len() < shown.len() { "…" } else { "" };
+        format!("{path} cannot be {begin}{more}")
+    };
+    faults.push(place, what, format!("give {}", key.kind.wanted()));
+    values.refuse(path);
+}
+
+/// A preset that somebody asked for.
+struct Choice<'a> {
+    place: &'static str,
+    value: &'a str,
+}
+
+impl Choice<'_> {
+    fn known<T>(
+        &self,
+        found: Option<T>,
+        names: impl Iterator<Item = &'static str>,
+        faults: &mut Faults,
+    ) -> Option<T> {
+        if found.is_none() {
+            let what = format!("cannot be {:?}", self.value);
+            let remedy = did_you_mean(self.value, names.map(str::to_owned));
+            faults.push(self.place, what, remedy);
+        }
+        found
+    }
+}
+
+fn chosen<'a>(
+    flag: Option<&'a str>,
+    flag_name: &'static str,
+    environment: &'a [(String, String)],
+    variable: &'static str,
+) -> Option<Choice<'a>> {
+    let by_flag = flag.map(|value| Choice {
+        place: flag_name,
+        value,
+    });
+    by_flag.or_else(|| {
+        value_of(environment, variable).map(|value| Choice {
+            place: variable,
+            value,
+        })
+    })
+}
+
+/// Nobody who says nothing gets the looseness of development, except by `--dev`.
+fn default_environment(dev: bool) -> Environment {
+    if dev {
+        Environment::Development
+    } else {
+        Environment::Staging
+    }
+}
+
+fn read_flags(flags: &[Flag], values: &mut Values, faults: &mut Faults) {
+    for flag in flags {
+        let key = keys::find(flag.path).expect("flags name keys of the table");
+        let path = flag.path.to_owned();
+        match key.read_text(&flag.value) {
+            Some(value) => values.set(path, value, Origin::Flag(flag.name)),
+            None => {
+                let shown = format!("{:?}", flag.value);
+                refuse(key, path, &shown, flag.name, values, faults);
+            }
+        }
+    }
+}
+
+fn add_hmac_key(values: &mut Values) {
+    let path = keys::HMAC_SECRET.path();
+    let secret: Option<Secret> = values.field("auth", "hmac_secret", &keys::HMAC_SECRET.kind);
+    if let Some(material) = secret {
+        let origin = values.origin(&path).clone();
+        let key = TokenKey {
+            id: None,
+            algorithm: "HS256".to_owned(),
+            material,
+        };
+        values.add_token_key(key, origin);
+    }
+}
+
+fn build(values: &Values) -> Config {
+    let namespaces = values.namespaces().into_iter().map(|name| {
+        let options = Namespace::from_values(values, &format!("namespaces.{name}"));
+        (name, options)
+    });
+    Config {
+        server: Server::from_values(values, "server"),
+        api: Api::from_values(values, "api"),
+        redis: Redis::from_values(values, "redis"),
+        auth: Auth::from_values(values, "auth"),
+        session: Session::from_values(values, "session"),
+        drain: Drain::from_values(values, "drain"),
+        queue: Queue::from_values(values, "queue"),
+        cache: Cache::from_values(values, "cache"),
+        health: Health::from_values(values, "health"),
+        log: Log::from_values(values, "log"),
+        namespaces: namespaces.collect(),
+        inbox: Namespace::from_values(values, "inbox"),
+        everyone: Namespace::from_values(values, "everyone"),
+    }
+}

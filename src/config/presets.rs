@@ -1,0 +1,174 @@
+//! What holds before any source speaks: the defaults, what the machine says, and the presets
+//! `--size`, `--env` and `--dev`.
+//!
+//! In: the table of keys, a [`Machine`], the chosen presets. Out: the lowest layers of
+//! [`Values`]. Everything here can be replaced by file, environment and flag.
+
+use crate::config::Environment;
+use crate::config::keys::{self, Initial, Key};
+use crate::config::machine::Machine;
+use crate::config::values::{Origin, Values};
+use crate::protocol::ids::NODE_BYTES_MAX;
+
+/// Files that a node needs beside its sessions: listeners, Redis, logs, the API's callers.
+pub const FILES_RESERVED: u64 = 500;
+
+/// The sizes: name, connections, queue capacity, queue workers, cache memory in bytes, seconds
+/// between health samples.
+pub const SIZES: [Size; 4] = [
+    size("small", ["100", "1000", "5", "134217728", "60"]),
+    size("medium", ["1000", "50000", "20", "536870912", "30"]),
+    size("large", ["5000", "100000", "50", "1073741824", "15"]),
+    size("enterprise", ["10000", "500000", "100", "2147483648", "10"]),
+];
+
+/// The keys that a size sets, in the order of [`Size::values`]. The first is the one that follows
+/// the file limit without a size.
+pub const SIZE_PATHS: [&str; 5] = [
+    "server.connections_max",
+    "queue.capacity",
+    "queue.workers",
+    "cache.memory_bytes",
+    "health.interval_s",
+];
+
+/// One size.
+pub struct Size {
+    /// As `--size` names it.
+    pub name: &'static str,
+    /// What it sets, in the order of [`SIZE_PATHS`].
+    pub values: [&'static str; 5],
+}
+
+const fn size(name: &'static str, values: [&'static str; 5]) -> Size {
+    Size { name, values }
+}
+
+/// The environments by name.
+pub const ENVIRONMENTS: [(&str, Environment); 3] = [
+    ("development", Environment::Development),
+    ("staging", Environment::Staging),
+    ("production", Environment::Production),
+];
+
+/// What `--env development` sets.
+pub const DEVELOPMENT: [(&str, &str); 2] =
+    [("log.format", "text"), ("log.level", "info,fanfare=debug")];
+
+/// What `--dev` sets, beside a random node name and the options of namespaces.
+pub const DEV: [(&str, &str); 5] = [
+    ("server.listen", "127.0.0.1:8080"),
+    ("api.keys", "dev"),
+    ("auth.anonymous", "true"),
+    ("inbox.publish", "anyone"),
+    ("inbox.history", "anyone"),
+];
+
+/// What `--dev` sets in every namespace.
+pub const DEV_NAMESPACE: [(&str, &str); 5] = [
+    ("presence", "true"),
+    ("subscribe", "anyone"),
+    ("publish", "anyone"),
+    ("history", "anyone"),
+    ("presence_allow", "anyone"),
+];
+
+/// Sets every key once: defaults, machine, presets.
+pub fn apply(values: &mut Values, machine: &Machine, size: Option<&Size>, named: bool) {
+    for key in keys::all() {
+        match key.default {
+            Initial::Is(text) => values.set_known(key.path(), key, text, Origin::Default),
+            Initial::Unset(_) => values.set_known(key.path(), key, "", Origin::Default),
+            Initial::Found(..) | Initial::BySize => {}
+        }
+    }
+    apply_settled(values);
+    apply_machine(values, machine);
+    apply_size(values, size);
+    add_namespace(values, "default");
+    if named && values.environment() == Environment::Development {
+        let origin = Origin::Preset("--env development".to_owned());
+        apply_pairs(values, &DEVELOPMENT, &origin);
+    }
+    if values.dev() {
+        let origin = Origin::Preset("--dev".to_owned());
+        apply_pairs(values, &DEV, &origin);
+        let name = format!("dev-{:08x}", rand::random::<u32>());
+        apply_pairs(values, &[("server.node_id", &name)], &origin);
+    }
+}
+
+/// Gives a namespace its options: the defaults, or with `--dev` everything to anyone.
+pub fn add_namespace(values: &mut Values, name: &str) {
+    let path = |key: &Key| format!("namespaces.{name}.{}", key.name);
+    for key in keys::namespace_options() {
+        if let Initial::Is(text) = key.default {
+            values.set_known(path(key), key, text, Origin::Default);
+        }
+    }
+    if values.dev() {
+        for (option, text) in DEV_NAMESPACE {
+            let key = keys::option(option);
+            let origin = Origin::Preset("--dev".to_owned());
+            values.set_known(path(key), key, text, origin);
+        }
+    }
+}
+
+/// What a section for Fanfare's own topics does not offer still has a value.
+fn apply_settled(values: &mut Values) {
+    for own in &keys::OWN_TOPICS {
+        for (name, text) in own.settled {
+            let path = format!("{}.{name}", own.section);
+            values.set_known(path, keys::option(name), text, Origin::Default);
+        }
+    }
+}
+
+fn apply_machine(values: &mut Values, machine: &Machine) {
+    let connections = machine
+        .file_limit
+        .saturating_sub(FILES_RESERVED)
+        .clamp(1, 10_000_000);
+    let found = [
+        ("server.workers", machine.cores.clamp(1, 1_024).to_string()),
+        ("server.node_id", node_name(&machine.host_name)),
+        ("server.connections_max", connections.to_string()),
+    ];
+    let found = found.each_ref().map(|(path, text)| (*path, text.as_str()));
+    apply_pairs(values, &found, &Origin::Machine);
+}
+
+/// Without a size, connections stay as the machine says and the rest is as `medium`.
+fn apply_size(values: &mut Values, size: Option<&Size>) {
+    let medium = &SIZES[1];
+    let pairs = |size: &Size| -> Vec<_> { SIZE_PATHS.into_iter().zip(size.values).collect() };
+    match size {
+        Some(size) => {
+            let origin = Origin::Preset(format!("--size {}", size.name));
+            apply_pairs(values, &pairs(size), &origin);
+        }
+        None => apply_pairs(values, &pairs(medium)[1..], &Origin::Default),
+    }
+}
+
+fn apply_pairs(values: &mut Values, pairs: &[(&str, &str)], origin: &Origin) {
+    for (path, text) in pairs {
+        let key = keys::find(path).expect("presets name keys of the table");
+        values.set_known((*path).to_owned(), key, text, origin.clone());
+    }
+}
+
+/// The host's name as a node's name: what is not allowed becomes `-`.
+fn node_name(host_name: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name: String = host_name
+        .chars()
+        .take(NODE_BYTES_MAX)
+        .map(|c| if allowed(c) { c } else { '-' })
+        .collect();
+    if name.is_empty() {
+        return "node".to_owned();
+    }
+    name
+}

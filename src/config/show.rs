@@ -1,0 +1,73 @@
+//! The configuration in force, for `config show` and for the log at start.
+//!
+//! In: [`Values`]. Out: one row a key with value and origin; secrets are hidden before they get
+//! here, so that no form of output can show one.
+
+use serde::Serialize;
+
+use crate::config::values::{Origin, Values};
+
+/// One value that is in force.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// The key's path, for example `server.listen`.
+    pub key: String,
+    /// The value; `***` stands for a secret, `null` for nothing.
+    pub value: serde_json::Value,
+    /// Where it came from, for example `fanfare.toml:3:10` or `default`.
+    pub origin: String,
+}
+
+/// Every value in the order of the table, then the token keys.
+#[must_use]
+pub fn rows(values: &Values) -> Vec<Row> {
+    let settings = values.paths().into_iter().filter_map(|(path, key)| {
+        let setting = values.get(&path)?;
+        Some(Row {
+            value: setting.value.shown(&key.kind),
+            origin: setting.origin.to_string(),
+            key: path,
+        })
+    });
+    let token_keys = values.token_keys_with_origins().iter().enumerate();
+    let token_keys = token_keys.map(|(index, (key, origin))| Row {
+        key: format!("auth.keys[{index}]"),
+        value: format!("{} {} ***", key.id.as_deref().unwrap_or("-"), key.algorithm).into(),
+        origin: Origin::to_string(origin),
+    });
+    settings.chain(token_keys).collect()
+}
+
+/// The rows as a table for people.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let shown: Vec<_> = rows.iter().map(|row| plain(&row.value)).collect();
+    let key_width = rows.iter().map(|row| row.key.len()).max().unwrap_or(0);
+    let value_width = shown.iter().map(String::len).max().unwrap_or(0).min(40);
+    let lines = rows.iter().zip(&shown).map(|(row, value)| {
+        let (key, origin) = (&row.key, &row.origin);
+        format!("{key:key_width$}  {value:value_width$}  {origin}\n")
+    });
+    lines.collect()
+}
+
+/// The rows as JSON lines for programs.
+#[must_use]
+pub fn json_lines(rows: &[Row]) -> String {
+    let lines = rows.iter().map(|row| {
+        let line = serde_json::to_string(row).expect("rows are text, numbers and lists");
+        line + "\n"
+    });
+    lines.collect()
+}
+
+/// A value without the marks of JSON.
+fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(items) if items.is_empty() => "-".to_owned(),
+        serde_json::Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}

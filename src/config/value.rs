@@ -1,0 +1,356 @@
+//! The kinds of value that a key can have: how each is read, checked, shown and turned into the
+//! field that it sets.
+//!
+//! In: text from environment, flags and the table of keys, or a TOML value. Out: a [`Value`] that
+//! is within its kind, or `None`; the caller says where it stood and what [`Kind::wanted`] is.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::config::forms::Form;
+use crate::config::{Allow, LogFormat, Secret};
+use crate::protocol::ids::{NodeId, Priority};
+
+/// What a number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Milliseconds.
+    Ms,
+    /// Seconds.
+    S,
+}
+
+impl Unit {
+    /// The unit's name, empty for things.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Count => "",
+            Self::Bytes => "bytes",
+            Self::Ms => "milliseconds",
+            Self::S => "seconds",
+        }
+    }
+}
+
+/// What a key can be set to.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// `true` or `false`.
+    Flag,
+    /// A whole number.
+    Number {
+        /// The smallest that is allowed, apart from an `or_zero`.
+        min: u64,
+        /// The largest that is allowed.
+        max: u64,
+        /// What it counts.
+        unit: Unit,
+        /// What 0 means where it stands outside the range.
+        zero: Option<&'static str>,
+    },
+    /// Text of a form.
+    Text(Form),
+    /// A list of texts of a form.
+    List(Form),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// A number of things from `min` to `max`.
+#[must_use]
+pub const fn count(min: u64, max: u64) -> Kind {
+    number(min, max, Unit::Count)
+}
+
+/// A number of bytes from `min` to `max`.
+#[must_use]
+pub const fn bytes(min: u64, max: u64) -> Kind {
+    number(min, max, Unit::Bytes)
+}
+
+/// A time in milliseconds from `min` to `max`.
+#[must_use]
+pub const fn ms(min: u64, max: u64) -> Kind {
+    number(min, max, Unit::Ms)
+}
+
+/// A time in seconds from `min` to `max`.
+#[must_use]
+pub const fn s(min: u64, max: u64) -> Kind {
+    number(min, max, Unit::S)
+}
+
+const fn number(min: u64, max: u64, unit: Unit) -> Kind {
+    Kind::Number {
+        min,
+        max,
+        unit,
+        zero: None,
+    }
+}
+
+/// A value that has passed its kind.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing: the key is optional and left out.
+    Unset,
+    /// `true` or `false`.
+    Flag(bool),
+    /// A number in the key's unit.
+    Number(u64),
+    /// Text, or the word of a choice.
+    Text(String),
+    /// A list of texts.
+    List(Vec<String>),
+}
+
+impl Kind {
+    /// Reads text as the environment, a flag or the table of keys gives it. Lists are separated
+    /// by commas. `None`: the text is not of this kind.
+    #[must_use]
+    pub fn read_text(&self, text: &str) -> Option<Value> {
+        let text = text.trim();
+        match self {
+            Self::Flag => Some(Value::Flag(text.parse().ok()?)),
+            Self::Number { .. } => self.number(text.parse().ok()?),
+            Self::Text(form) => (form.read)(text).map(Value::Text),
+            Self::List(form) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(form.read)
+                .collect::<Option<_>>()
+                .map(Value::List),
+            Self::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
+        }
+    }
+
+    /// Reads a value of the file. `None`: it has another type or is not of this kind.
+    #[must_use]
+    pub fn read_toml(&self, value: &DeValue<'_>) -> Option<Value> {
+        match (self, value) {
+            (Self::Flag, DeValue::Boolean(flag)) => Some(Value::Flag(*flag)),
+            (Self::Number { .. }, DeValue::Integer(number)) => {
+                self.number(u64::from_str_radix(number.as_str(), number.radix()).ok()?)
+            }
+            (Self::Text(_) | Self::Choice(_), DeValue::String(text)) => self.read_text(text),
+            (Self::List(form), DeValue::Array(items)) => items
+                .iter()
+                .map(|item| (form.read)(item.get_ref().as_str()?))
+                .collect::<Option<_>>()
+                .map(Value::List),
+            _ => None,
+        }
+    }
+
+    /// What may stand here, for the remedy of a fault and for the documentation.
+    #[must_use]
+    pub fn wanted(&self) -> String {
+        match self {
+            Self::Flag => "true or false".to_owned(),
+            Self::Number {
+                min,
+                max,
+                unit,
+                zero,
+            } => {
+                let unit = match unit.name() {
+                    "" => String::new(),
+                    name => format!(" {name}"),
+                };
+                let zero = zero.map_or_else(String::new, |means| format!(", or 0 {means}"));
+                format!("a whole number from {min} to {max}{unit}{zero}")
+            }
+            Self::Text(form) => form.wanted.to_owned(),
+            Self::List(form) => format!("a list of {}", form.wanted),
+            Self::Choice(words) => words.join(" or "),
+        }
+    }
+
+    /// What may be printed in place of text of this kind; `None`: the text itself.
+    #[must_use]
+    pub fn hide(&self) -> Option<fn(&str) -> String> {
+        match self {
+            Self::Text(form) | Self::List(form) => form.hide,
+            _ => None,
+        }
+    }
+
+    fn number(&self, number: u64) -> Option<Value> {
+        let Self::Number { min, max, zero, .. } = *self else {
+            return None;
+        };
+        let allowed = (min..=max).contains(&number) || (number == 0 && zero.is_some());
+        allowed.then_some(Value::Number(number))
+    }
+
+    fn unit(&self) -> Unit {
+        match self {
+            Self::Number { unit, .. } => *unit,
+            _ => Unit::Count,
+        }
+    }
+
+    /// The value as the type of the field that it sets. `None`: the table names a kind for a
+    /// field that cannot take it.
+    #[must_use]
+    pub fn field<T: Field>(&self, value: &Value) -> Option<T> {
+        T::from_value(value, self.unit())
+    }
+}
+
+impl Value {
+    /// The value as JSON. Secrets are hidden.
+    #[must_use]
+    pub fn shown(&self, kind: &Kind) -> serde_json::Value {
+        let shown = |text: &String| kind.hide().map_or_else(|| text.clone(), |hide| hide(text));
+        match self {
+            Self::Unset => serde_json::Value::Null,
+            Self::Flag(flag) => (*flag).into(),
+            Self::Number(number) => (*number).into(),
+            Self::Text(text) => shown(text).into(),
+            Self::List(items) => items.iter().map(shown).collect(),
+        }
+    }
+}
+
+/// What a value can be turned into.
+pub trait Field: Sized {
+    /// The value as this type; `None` when it is of another kind.
+    fn from_value(value: &Value, unit: Unit) -> Option<Self>;
+}
+
+impl Field for bool {
+    fn from_value(value: &Value, _: Unit) -> Option<Self> {
+        match value {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+}
+
+impl Field for u64 {
+    fn from_value(value: &Value, _: Unit) -> Option<Self> {
+        match value {
+            Value::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl Field for u32 {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        u64::from_value(value, unit)?.try_into().ok()
+    }
+}
+
+impl Field for usize {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        u64::from_value(value, unit)?.try_into().ok()
+    }
+}
+
+impl Field for Duration {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        let number = u64::from_value(value, unit)?;
+        match unit {
+            Unit::Ms => Some(Self::from_millis(number)),
+            Unit::S => Some(Self::from_secs(number)),
+            Unit::Count | Unit::Bytes => None,
+        }
+    }
+}
+
+/// A duration that 0 turns off.
+impl Field for Option<Duration> {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        let duration = Duration::from_value(value, unit)?;
+        Some((!duration.is_zero()).then_some(duration))
+    }
+}
+
+impl Field for String {
+    fn from_value(value: &Value, _: Unit) -> Option<Self> {
+        match value {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl Field for Option<String> {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        match value {
+            Value::Unset => Some(None),
+            _ => String::from_value(value, unit).map(Some),
+        }
+    }
+}
+
+impl Field for Option<Secret> {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        Some(<Option<String>>::from_value(value, unit)?.map(Secret))
+    }
+}
+
+impl Field for Vec<String> {
+    fn from_value(value: &Value, _: Unit) -> Option<Self> {
+        match value {
+            Value::List(items) => Some(items.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl Field for Vec<Secret> {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        let items = <Vec<String>>::from_value(value, unit)?;
+        Some(items.into_iter().map(Secret).collect())
+    }
+}
+
+impl Field for SocketAddr {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        String::from_value(value, unit)?.parse().ok()
+    }
+}
+
+impl Field for NodeId {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        Self::new(&String::from_value(value, unit)?).ok()
+    }
+}
+
+/// The words of each choice and what they stand for.
+macro_rules! choice {
+    ($words:ident, $type:ty { $($word:literal => $value:expr),* }) => {
+        /// The words of this choice.
+        pub const $words: Kind = Kind::Choice(&[$($word),*]);
+        impl Field for $type {
+            fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+                match String::from_value(value, unit)?.as_str() {
+                    $($word => Some($value),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+choice!(ALLOW, Allow {
+    "anyone" => Allow::Anyone, "authenticated" => Allow::Authenticated,
+    "token" => Allow::Token, "nobody" => Allow::Nobody
+});
+choice!(PRIORITY, Priority {
+    "critical" => Priority::Critical, "high" => Priority::High,
+    "normal" => Priority::Normal, "low" => Priority::Low
+});
+choice!(LOG_FORMAT, LogFormat {
+    "auto" => LogFormat::Auto, "text" => LogFormat::Text, "json" => LogFormat::Json
+});

@@ -1,0 +1,199 @@
+//! The values on their way from the sources to [`crate::config::Config`], each with its origin.
+//!
+//! In: layers in rising precedence; a later value replaces an earlier one. Out: the fields of the
+//! configuration, and for `config show` every value with where it came from. Owner: the one call
+//! of [`crate::config::load::load`]. Bounded by the table of keys and the size of the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::config::keys::{self, Key};
+use crate::config::value::{Field, Kind, Value};
+use crate::config::{Environment, TokenKey};
+
+/// Where a value came from. The order is the precedence, lowest first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The table of keys.
+    Default,
+    /// Found out at start.
+    Machine,
+    /// A preset, by the flag that names it.
+    Preset(String),
+    /// `FILE:LINE:COLUMN`.
+    File(String),
+    /// The name of a variable.
+    Environment(String),
+    /// The name of a flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::Machine => "this machine",
+            Self::Preset(flag) => flag,
+            Self::File(place) => place,
+            Self::Environment(name) => name,
+            Self::Flag(flag) => flag,
+        })
+    }
+}
+
+/// A value and where it came from.
+pub struct Setting {
+    /// The value.
+    pub value: Value,
+    /// Its source.
+    pub origin: Origin,
+}
+
+/// All values by path, for example `server.listen` or `namespaces.chat.history`.
+pub struct Values {
+    settings: BTreeMap<String, Setting>,
+    token_keys: Vec<(TokenKey, Origin)>,
+    refused: BTreeSet<String>,
+    dev: bool,
+    environment: Environment,
+}
+
+impl Values {
+    /// No values yet.
+    #[must_use]
+    pub fn new(dev: bool, environment: Environment) -> Self {
+        Self {
+            settings: BTreeMap::new(),
+            token_keys: Vec::new(),
+            refused: BTreeSet::new(),
+            dev,
+            environment,
+        }
+    }
+
+    /// Sets a value over whatever stood there.
+    pub fn set(&mut self, path: String, value: Value, origin: Origin) {
+        self.settings.insert(path, Setting { value, origin });
+    }
+
+    /// Sets a value that this program itself writes down: a default or a preset.
+    ///
+    /// # Panics
+    /// When the text is not of the key's kind; a test loads every default and preset.
+    pub fn set_known(&mut self, path: String, key: &Key, text: &str, origin: Origin) {
+        let value = key
+            .read_text(text)
+            .expect("defaults and presets are of their key's kind");
+        self.set(path, value, origin);
+    }
+
+    /// Adds a token key.
+    pub fn add_token_key(&mut self, key: TokenKey, origin: Origin) {
+        self.token_keys.push((key, origin));
+    }
+
+    /// Remembers that a source gave a value that was refused, so that no check speaks of the one
+    /// that stands in its place.
+    pub fn refuse(&mut self, path: String) {
+        self.refused.insert(path);
+    }
+
+    /// Whether a source gave a value for this path that was refused.
+    #[must_use]
+    pub fn is_refused(&self, path: &str) -> bool {
+        self.refused.contains(path)
+    }
+
+    /// The setting at a path.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Setting> {
+        self.settings.get(path)
+    }
+
+    /// The number at a path; 0 for a path without one.
+    #[must_use]
+    pub fn number(&self, path: &str) -> u64 {
+        match self.get(path) {
+            Some(Setting {
+                value: Value::Number(number),
+                ..
+            }) => *number,
+            _ => 0,
+        }
+    }
+
+    /// The origin of a path's value; the default's for a path without one.
+    #[must_use]
+    pub fn origin(&self, path: &str) -> &Origin {
+        self.get(path)
+            .map_or(&Origin::Default, |setting| &setting.origin)
+    }
+
+    /// Where to look for the value of this path: its origin, or the path itself when no source
+    /// has set it.
+    #[must_use]
+    pub fn place(&self, path: &str) -> String {
+        match self.origin(path) {
+            Origin::Default => path.to_owned(),
+            origin => origin.to_string(),
+        }
+    }
+
+    /// The value at a place as the type of the field that it sets.
+    ///
+    /// # Panics
+    /// When no layer has set it or the kind does not fit the field; a test builds every section.
+    #[must_use]
+    pub fn field<T: Field>(&self, at: &str, name: &str, kind: &Kind) -> T {
+        self.get(&format!("{at}.{name}"))
+            .and_then(|setting| kind.field(&setting.value))
+            .expect("every key has a default, and a kind that fits its field")
+    }
+
+    /// The names of the namespaces that have options.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<String> {
+        let names = self.settings.keys().filter_map(|path| {
+            let (name, _) = path.strip_prefix("namespaces.")?.rsplit_once('.')?;
+            Some(name.to_owned())
+        });
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Every path that can be set, with its key, in the order of the table and then by namespace.
+    #[must_use]
+    pub fn paths(&self) -> Vec<(String, Key)> {
+        let fixed = keys::all().iter().map(|key| (key.path(), *key));
+        let namespaces = self.namespaces();
+        let options = namespaces.iter().flat_map(|name| {
+            keys::namespace_options()
+                .iter()
+                .map(move |key| (format!("namespaces.{name}.{}", key.name), *key))
+        });
+        fixed.chain(options).collect()
+    }
+
+    /// The token keys with their origins, those of the file first.
+    #[must_use]
+    pub fn token_keys_with_origins(&self) -> &[(TokenKey, Origin)] {
+        &self.token_keys
+    }
+
+    /// The token keys.
+    #[must_use]
+    pub fn token_keys(&self) -> Vec<TokenKey> {
+        self.token_keys.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether `--dev` is given.
+    #[must_use]
+    pub fn dev(&self) -> bool {
+        self.dev
+    }
+
+    /// Where the node runs.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        self.environment
+    }
+}

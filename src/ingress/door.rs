@@ -1,0 +1,94 @@
+//! What the public listener of one worker knows: who may come in, and whether there is room.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::broker::BrokerHealth;
+use crate::session::{Scratch, Services};
+use crate::shutdown::{Lifecycle, LifecycleReceiver};
+use crate::telemetry::metrics::WorkerCounters;
+use crate::worker::Worker;
+
+/// Room for sessions on the whole node. Shared by all workers.
+#[derive(Debug)]
+pub struct Room {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl Room {
+    /// Room for so many.
+    #[must_use]
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            taken: AtomicUsize::new(0),
+            most,
+        })
+    }
+
+    /// Takes a place, if there is one; it is free again when the place is dropped.
+    #[must_use]
+    pub fn take(self: &Arc<Self>) -> Option<Place> {
+        let taken = self.taken.fetch_add(1, Relaxed);
+        let place = Place(Arc::clone(self));
+        (taken < self.most).then_some(place)
+    }
+}
+
+/// One session's place.
+#[derive(Debug)]
+pub struct Place(Arc<Room>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Relaxed);
+    }
+}
+
+/// See the module.
+pub struct Door {
+    /// The node's parts.
+    pub services: Arc<Services>,
+    /// The worker behind this door.
+    pub worker: Rc<Worker>,
+    /// Memory that its sessions read into first.
+    pub scratch: Scratch,
+    /// Room on the node.
+    pub room: Arc<Room>,
+    /// Whether the node is leaving.
+    pub lifecycle: LifecycleReceiver,
+}
+
+impl Door {
+    /// What the worker counts.
+    #[must_use]
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.worker.metrics().counters
+    }
+
+    /// Longest time for one request head.
+    #[must_use]
+    pub fn handshake_timeout(&self) -> Duration {
+        self.services.config.server.handshake_timeout
+    }
+
+    /// How long the node goes on accepting after it has said that it leaves.
+    #[must_use]
+    pub fn drain_delay(&self) -> Duration {
+        self.services.config.drain.delay
+    }
+
+    /// Whether new sessions are refused because the node leaves.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        *self.lifecycle.borrow() >= Lifecycle::Draining
+    }
+
+    /// Whether the broker answers.
+    #[must_use]
+    pub fn broker_is_up(&self) -> bool {
+        *self.services.broker.health().borrow() == BrokerHealth::Up
+    }
+}

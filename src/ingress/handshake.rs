@@ -1,0 +1,479 @@
+//! One HTTP request at the public door: is it a WebSocket, whose, and may it come in?
+//!
+//! In: a request head. Out: `101` with what the session needs in [`Opened`], or an answer that
+//! says why not. The checks of RFC 6455, section 4.2.1, are made here and not by the codec's
+//! `upgrade`, which checks key and version only. Order: form, Origin, room, subprotocol, token.
+//! A token that a browser sent (query, cookie) is refused on the open socket, because a browser
+//! cannot read a status.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use sha1::{Digest as _, Sha1};
+use tokio::net::TcpStream;
+use tower::{Service, ServiceBuilder};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::auth::TokenError;
+use crate::protocol::codec::Wire;
+use crate::protocol::error::ErrorCode;
+use crate::protocol::ids::{Topic, User};
+use crate::session::state::Identity;
+use crate::session::{self, Accepted};
+
+use super::door::{Door, Place};
+
+/// The body of every answer at the public door: small and whole.
+pub type Body = Full<Bytes>;
+
+/// RFC 6455, section 1.3.
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// What clients are asked to wait when there is no room or no broker, in seconds.
+const RETRY_AFTER: &str = "1";
+
+/// What a request that may come in leaves for the connection's task.
+#[derive(Clone, Default)]
+pub struct Opened(Rc<RefCell<Option<Open>>>);
+
+impl Opened {
+    /// Takes it, if there is something.
+    #[must_use]
+    pub fn take(&self) -> Option<Open> {
+        self.0.borrow_mut().take()
+    }
+}
+
+/// A session that waits for its socket.
+pub struct Open {
+    wire: Wire,
+    identity: Identity,
+    refused: Option<TokenError>,
+    waits: bool,
+    app_pings: bool,
+    _place: Place,
+}
+
+impl Open {
+    /// Runs the session on its socket, to its end.
+    pub async fn run(self, stream: TcpStream, early: Bytes, door: &Door) {
+        let accepted = Accepted {
+            stream,
+            early,
+            wire: self.wire,
+            identity: self.identity,
+            refused: self.refused,
+            waits: self.waits,
+            app_pings: self.app_pings,
+        };
+        let services = door.services.clone();
+        session::run(
+            services,
+            door.worker.clone(),
+            door.scratch.clone(),
+            accepted,
+        )
+        .await;
+    }
+}
+
+/// The stack of one connection.
+pub fn service(
+    door: Rc<Door>,
+    opened: Opened,
+) -> impl Service<
+    Request<hyper::body::Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Body>, Infallible>>,
+> + Clone {
+    let timeout = door.handshake_timeout();
+    ServiceBuilder::new()
+        // Outermost, so that every answer has it: nothing here may be kept by a cache.
+        .layer(SetResponseHeaderLayer::overriding(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store"),
+        ))
+        // A request may not hold its connection's place for longer than its head may take.
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            timeout,
+        ))
+        .service_fn(move |request: Request<hyper::body::Incoming>| {
+            let response = answer(&door, &opened, &request);
+            async move { Ok(response) }
+        })
+}
+
+fn answer<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Body> {
+    let has_body = request.headers().contains_key(header::TRANSFER_ENCODING)
+        || request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|l| l != "0");
+    if has_body || request.headers().get_all(header::HOST).iter().count() != 1 {
+        door.counters().refused_request.add_owned(1);
+        let mut response = refuse(
+            400,
+            ErrorCode::BadRequest,
+            "one Host and no body are expected",
+        );
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
+    let path = request.uri().path();
+    let known = ["/v1/connect", "/v1/route", "/health/live", "/health/ready"];
+    let is_page = path == "/" && door.services.config.server.dev;
+    if !known.contains(&path) && !is_page {
+        return refuse(
+            404,
+            ErrorCode::NotFound,
+            "no such path on the public listener",
+        );
+    }
+    if request.method() != Method::GET {
+        let mut response = refuse(405, ErrorCode::BadRequest, "only GET is answered here");
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    match path {
+        "/v1/connect" => connect(door, opened, request),
+        "/v1/route" => route(door, request),
+        "/health/live" => json(200, &serde_json::json!({ "status": "live" })),
+        "/health/ready" => ready(door),
+        _ => page(),
+    }
+}
+
+/// The development page.
+fn page() -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from_static(include_bytes!("page.html"))));
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, html);
+    response
+}
+
+fn ready(door: &Door) -> Response<Body> {
+    let ready = !door.is_leaving() && door.broker_is_up();
+    let status = if ready { "ready" } else { "not ready" };
+    json(
+        if ready { 200 } else { 503 },
+        &serde_json::json!({ "status": status }),
+    )
+}
+
+/// Where the caller's own user has its home.
+fn route<B>(door: &Door, request: &Request<B>) -> Response<Body> {
+    let query = Query::of(request);
+    match identify(door, request, &query) {
+        Ok((
+            Identity {
+                user: Some(user), ..
+            },
+            None,
+        )) => {
+            let topic = Topic::inbox(&door.services.app, &user);
+            let view = door.services.view.borrow().clone();
+            let home = view.home(&topic);
+            let partition = topic.partition(door.services.config.redis.partitions);
+            json(
+                200,
+                &serde_json::json!({
+                    "node": home.node, "url": home.url, "partition": partition,
+                }),
+            )
+        }
+        _ => refuse(401, ErrorCode::Unauthorized, "a valid token is needed"),
+    }
+}
+
+fn connect<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Body> {
+    match open(door, request) {
+        Ok((open, protocol, accept)) => {
+            let mut response = Response::new(Body::default());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+            if let Some(protocol) = protocol {
+                let protocol = HeaderValue::from_static(protocol);
+                headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+            }
+            *opened.0.borrow_mut() = Some(open);
+            response
+        }
+        Err(response) => *response,
+    }
+}
+
+type Refused = Box<Response<Body>>;
+
+fn open<B>(
+    door: &Door,
+    request: &Request<B>,
+) -> Result<(Open, Option<&'static str>, HeaderValue), Refused> {
+    let counters = door.counters();
+    let accept = accept_key(request).inspect_err(|_| counters.refused_request.add_owned(1))?;
+    if !origin_allowed(door, request.headers()) {
+        counters.refused_origin.add_owned(1);
+        return Err(refuse(
+            403,
+            ErrorCode::Forbidden,
+            "this Origin is not on the allow-list",
+        )
+        .into());
+    }
+    if door.is_leaving() {
+        counters.refused_draining.add_owned(1);
+        return Err(busy("this node is leaving; connect again").into());
+    }
+    if !door.broker_is_up() {
+        counters.refused_unavailable.add_owned(1);
+        return Err(busy("the broker is not available; connect again").into());
+    }
+    let Some(place) = door.room.take() else {
+        counters.refused_capacity.add_owned(1);
+        return Err(busy("this node is full; connect again").into());
+    };
+    let (wire, protocol) =
+        subprotocol(request.headers()).inspect_err(|_| counters.refused_request.add_owned(1))?;
+    let query = Query::of(request);
+    let (identity, refused) = identify(door, request, &query)
+        .inspect_err(|_| counters.refused_unauthorized.add_owned(1))?;
+    let open = Open {
+        wire,
+        identity,
+        refused,
+        waits: query.waits,
+        app_pings: query.app_pings,
+        _place: place,
+    };
+    Ok((open, protocol, accept))
+}
+
+/// Checks the form of the opening handshake and answers its key.
+fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
+    let headers = request.headers();
+    let bad = |text| Refused::from(refuse(400, ErrorCode::BadRequest, text));
+    if request.version() != Version::HTTP_11 {
+        return Err(bad("a WebSocket is opened over HTTP/1.1"));
+    }
+    if !has_token(headers, &header::UPGRADE, "websocket")
+        || !has_token(headers, &header::CONNECTION, "upgrade")
+    {
+        let text = "this path opens a WebSocket: `Upgrade: websocket` is expected";
+        let mut response = refuse(426, ErrorCode::BadRequest, text);
+        let upgrade = HeaderValue::from_static("websocket");
+        response.headers_mut().insert(header::UPGRADE, upgrade);
+        return Err(response.into());
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|v| v != "13")
+    {
+        let mut response = refuse(426, ErrorCode::BadRequest, "WebSocket version 13 is spoken");
+        let version = HeaderValue::from_static("13");
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_VERSION, version);
+        return Err(response.into());
+    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        return Err(bad("exactly one Sec-WebSocket-Key is expected"));
+    };
+    if BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
+        let digest = Sha1::new()
+            .chain_update(key)
+            .chain_update(ACCEPT_GUID)
+            .finalize();
+        let accept = HeaderValue::try_from(BASE64.encode(digest));
+        return accept.map_err(|_| bad("the key cannot be answered"));
+    }
+    Err(bad("Sec-WebSocket-Key must be 16 bytes in base64"))
+}
+
+/// Whether a comma-separated header names a word, in any case.
+fn has_token(headers: &HeaderMap, name: &header::HeaderName, word: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|token| token.trim().eq_ignore_ascii_case(word))
+}
+
+/// Browsers always send an Origin; a cookie is only believed together with one of the list.
+fn origin_allowed(door: &Door, headers: &HeaderMap) -> bool {
+    let auth = &door.services.config.auth;
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => auth
+            .cookie
+            .as_ref()
+            .is_none_or(|name| cookie(headers, name).is_none()),
+        (Some(_), Some(_)) => false,
+        (Some(origin), None) => {
+            auth.origins.is_empty()
+                || origin
+                    .to_str()
+                    .is_ok_and(|o| auth.origins.iter().any(|a| a == o))
+        }
+    }
+}
+
+/// The first offered form that is spoken. None offered: JSON, and none is echoed.
+fn subprotocol(headers: &HeaderMap) -> Result<(Wire, Option<&'static str>), Refused> {
+    let mut offered = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .peekable();
+    if offered.peek().is_none() {
+        return Ok((Wire::Json, None));
+    }
+    offered
+        .find_map(|name| match name {
+            "fanfare.v1.json" => Some((Wire::Json, Some("fanfare.v1.json"))),
+            "fanfare.v1.msgpack" => Some((Wire::MsgPack, Some("fanfare.v1.msgpack"))),
+            _ => None,
+        })
+        .ok_or_else(|| {
+            let text = "the subprotocols are fanfare.v1.json and fanfare.v1.msgpack";
+            refuse(400, ErrorCode::BadRequest, text).into()
+        })
+}
+
+/// Who the request says it is. A token in the header that is no good is refused here; one in
+/// the query or the cookie is returned, to be refused on the open socket.
+fn identify<B>(
+    door: &Door,
+    request: &Request<B>,
+    query: &Query,
+) -> Result<(Identity, Option<TokenError>), Refused> {
+    let services = &door.services;
+    let verify = |token: &str| services.verifier.session(token, SystemTime::now());
+    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
+        let token = value.to_str().ok().and_then(|v| v.strip_prefix("Bearer "));
+        let claims = token
+            .ok_or(None)
+            .and_then(|t| verify(t.trim()).map_err(Some));
+        return match claims {
+            Ok(claims) => Ok((identity(claims), None)),
+            Err(error) => {
+                let text = error.map_or_else(
+                    || "Authorization must be `Bearer TOKEN`".to_owned(),
+                    |e| e.to_string(),
+                );
+                Err(refuse(401, ErrorCode::Unauthorized, &text).into())
+            }
+        };
+    }
+    let from_cookie = || {
+        let name = services.config.auth.cookie.as_ref()?;
+        cookie(request.headers(), name)
+    };
+    if let Some(token) = query.token.clone().or_else(from_cookie) {
+        return Ok(match verify(&token) {
+            Ok(claims) => (identity(claims), None),
+            Err(error) => (Identity::default(), Some(error)),
+        });
+    }
+    if let Some(name) = query.user.as_ref().filter(|_| services.config.server.dev) {
+        let user = User::new(name).map_err(|error| {
+            let text = format!("`user` is not allowed: {error}");
+            Refused::from(refuse(400, ErrorCode::BadRequest, &text))
+        })?;
+        return Ok((
+            Identity {
+                user: Some(user),
+                claims: None,
+            },
+            None,
+        ));
+    }
+    Ok((Identity::default(), None))
+}
+
+fn identity(claims: crate::auth::Claims) -> Identity {
+    Identity {
+        user: Some(claims.user.clone()),
+        claims: Some(claims),
+    }
+}
+
+fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .find_map(|pair| {
+            let (key, value) = pair.trim().split_once('=')?;
+            (key == name).then(|| value.to_owned())
+        })
+}
+
+/// The parameters that the public door knows.
+#[derive(Default)]
+struct Query {
+    token: Option<String>,
+    user: Option<String>,
+    waits: bool,
+    app_pings: bool,
+}
+
+impl Query {
+    fn of<B>(request: &Request<B>) -> Self {
+        let mut query = Self::default();
+        let text = request.uri().query().unwrap_or_default();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            match &*name {
+                "token" => query.token = Some(value.into_owned()),
+                "user" => query.user = Some(value.into_owned()),
+                "wait" => query.waits = value == "1",
+                "heartbeat" => query.app_pings = value == "app",
+                _ => {}
+            }
+        }
+        query
+    }
+}
+
+fn busy(text: &str) -> Response<Body> {
+    let mut response = refuse(503, ErrorCode::Unavailable, text);
+    let after = HeaderValue::from_static(RETRY_AFTER);
+    response.headers_mut().insert(header::RETRY_AFTER, after);
+    response
+}
+
+fn refuse(status: u16, code: ErrorCode, message: &str) -> Response<Body> {
+    json(
+        status,
+        &serde_json::json!({ "error": { "code": code, "message": message } }),
+    )
+}
+
+fn json(status: u16, body: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

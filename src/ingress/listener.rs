@@ -1,0 +1,141 @@
+//! Listening: one socket a worker on the same port, and the accept loop over it.
+//!
+//! In: TCP connections. Out: a task per connection on the worker's own thread. With
+//! `SO_REUSEPORT` a second process on the same port would start without error and take half of
+//! the clients, so the port is bound once without it first. Closing a listener resets what waits
+//! in its queue, so on leaving it is accepted until empty, then closed.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
+
+use super::door::Door;
+use super::handshake;
+
+/// Connections that the kernel queues for one worker.
+const BACKLOG: i32 = 4_096;
+/// Most headers of a request. The crate's default is 100.
+const HEADERS_MAX: usize = 64;
+/// Longest request head. The crate's default is about 400 KiB.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long accepting rests when the process is out of file descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// Binds one listener for each worker.
+///
+/// # Errors
+/// What the operating system says; `AddrInUse` also when another process shares the port by
+/// `SO_REUSEPORT`.
+pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
+    let alone = socket(address, false)?;
+    // The port may have been chosen by the system.
+    let address = alone.local_addr()?;
+    drop(alone);
+    (0..count).map(|_| socket(address, true)).collect()
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    if shared {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket.into())
+}
+
+/// Accepts until the node leaves, then until nobody waits any more.
+pub async fn accept(listener: TcpListener, door: Rc<Door>, mut lifecycle: LifecycleReceiver) {
+    let leaving = async {
+        // The sender lives as long as the node.
+        let _ = lifecycle.wait_for(|now| *now >= Lifecycle::Draining).await;
+        tokio::time::sleep(door.drain_delay()).await;
+    };
+    tokio::pin!(leaving);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => accepted_one(&door, accepted).await,
+            () = &mut leaving => break,
+        }
+    }
+    while let Some(accepted) = listener.accept().now_or_never() {
+        accepted_one(&door, accepted).await;
+    }
+}
+
+async fn accepted_one(door: &Rc<Door>, accepted: io::Result<(TcpStream, SocketAddr)>) {
+    match accepted {
+        Ok((stream, _)) => {
+            door.counters().connections.add_owned(1);
+            shutdown::spawn_local("connection", serve(Rc::clone(door), stream));
+        }
+        // The peer went away while it waited.
+        Err(e) if is_peers_fault(&e) => {}
+        Err(error) => {
+            tracing::warn!(event = "accept_failed", %error, "no connection can be accepted");
+            tokio::time::sleep(REST).await;
+        }
+    }
+}
+
+fn is_peers_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Answers HTTP requests of one connection; if one of them opens a WebSocket, runs its session.
+async fn serve(door: Rc<Door>, stream: TcpStream) {
+    // Small frames must not wait for the acknowledgement of earlier ones.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let opened = handshake::Opened::default();
+    let service = handshake::service(Rc::clone(&door), opened.clone());
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(door.handshake_timeout())
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(true)
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    // Errors here are the peer's: hyper has answered what could be answered.
+    let Ok(parts) = without_shutdown(connection).await else {
+        return;
+    };
+    if let Some(open) = opened.take() {
+        let stream = parts.io.into_inner();
+        open.run(stream, parts.read_buf, &door).await;
+    }
+}
+
+/// Gives the stream back after the `101` was written; any other end closes it.
+fn without_shutdown<S>(
+    connection: http1::Connection<TokioIo<TcpStream>, S>,
+) -> impl Future<Output = hyper::Result<http1::Parts<TokioIo<TcpStream>, S>>>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = handshake::Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    connection.without_shutdown()
+}

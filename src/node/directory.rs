@@ -1,0 +1,225 @@
+//! What the API asks of the node: who lives, where a topic is joined, whether all is well.
+
+use std::sync::Arc;
+
+use crate::api::state::{
+    Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, Route,
+    TopicsPage,
+};
+use crate::broker::{Broker, BrokerError, BrokerHealth};
+use crate::cluster::control::{self, ControlMessage, Request};
+use crate::cluster::membership::Membership;
+use crate::cluster::occupancy::Occupancy;
+use crate::cluster::occupancy_store::OccupancyError;
+use crate::cluster::standing::Standing;
+use crate::protocol::close::CloseReason;
+use crate::protocol::ids::{SessionId, Topic, User};
+use crate::session::Services;
+use crate::shutdown::{Lifecycle, LifecycleReceiver};
+use crate::telemetry::metrics::Metrics;
+
+/// See the module.
+pub struct NodeDirectory {
+    /// The node's parts.
+    pub services: Arc<Services>,
+    /// Its place in the cluster.
+    pub membership: Membership,
+    /// Where topics are joined.
+    pub occupancy: Arc<Occupancy>,
+    /// Where it stands in its life.
+    pub lifecycle: LifecycleReceiver,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// What the configuration's checks had to say.
+    pub warnings: Vec<String>,
+}
+
+impl NodeDirectory {
+    fn broker(&self) -> Component {
+        let health = self.services.broker.health().borrow().clone();
+        let name = match &*self.services.broker {
+            Broker::Memory(_) => "in-process broker",
+            Broker::Redis(_) => "redis",
+        };
+        match health {
+            BrokerHealth::Up => Component {
+                name: "broker",
+                healthy: true,
+                detail: format!("{name}: up"),
+            },
+            BrokerHealth::Down(why) => Component {
+                name: "broker",
+                healthy: false,
+                detail: format!("{name}: {why}"),
+            },
+        }
+    }
+
+    fn membership(&self) -> Component {
+        let standing = self.membership.standing().borrow().clone();
+        let view = self.membership.now();
+        let (healthy, detail) = match standing {
+            Standing::Member(me) if view.fresh => (true, format!("member as {me}")),
+            Standing::Member(me) => (
+                false,
+                format!("member as {me}, heartbeats are not answered"),
+            ),
+            Standing::Joining => (false, "no heartbeat was answered yet".into()),
+            Standing::Superseded { .. } => (false, "another process has this node's name".into()),
+            Standing::OtherPartitions { stored } => {
+                (false, format!("the cluster has {stored} partitions"))
+            }
+            Standing::Left => (false, "left".into()),
+        };
+        Component {
+            name: "membership",
+            healthy,
+            detail,
+        }
+    }
+
+    fn workers(&self) -> Component {
+        let owed = self.metrics.control.owed.get();
+        Component {
+            name: "workers",
+            healthy: owed == 0,
+            detail: format!("{} workers, {owed} topics owed", self.metrics.workers.len()),
+        }
+    }
+}
+
+impl Directory for NodeDirectory {
+    fn lifecycle(&self) -> Lifecycle {
+        *self.lifecycle.borrow()
+    }
+
+    fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        let lifecycle = self.lifecycle();
+        if lifecycle != Lifecycle::Ready {
+            reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
+        }
+        for component in [self.broker(), self.membership()] {
+            if !component.healthy {
+                reasons.push(format!("{}: {}", component.name, component.detail));
+            }
+        }
+        self.metrics
+            .control
+            .ready
+            .set(u64::from(reasons.is_empty()));
+        reasons
+    }
+
+    fn components(&self) -> Vec<Component> {
+        vec![self.broker(), self.membership(), self.workers()]
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        if let Broker::Redis(redis) = &*self.services.broker
+            && let Some(policy) = redis.maxmemory_policy()
+            && policy != "noeviction"
+        {
+            warnings.push(format!(
+                "Redis may evict keys (maxmemory-policy is {policy}); set noeviction"
+            ));
+        }
+        warnings
+    }
+
+    fn nodes(&self) -> Vec<NodeStatus> {
+        let view = self.membership.now();
+        let status = |node: &crate::cluster::view::NodeInfo| NodeStatus {
+            node: node.owner.node.as_str().to_owned(),
+            url: node.details.url.clone(),
+            state: node.details.state.clone(),
+            sessions: node.details.sessions,
+            share: view.ring.share(&node.owner.node),
+            incarnation: node.owner.incarnation,
+            version: node.details.version.clone(),
+            started_ms: node.details.started_ms,
+        };
+        view.nodes.iter().map(status).collect()
+    }
+
+    fn home(&self, topic: &Topic) -> Route {
+        let view = self.membership.now();
+        let home = view.home(topic);
+        Route {
+            node: home.node,
+            url: home.url,
+            partition: topic.partition(view.ring.partitions_count()),
+        }
+    }
+
+    fn topics<'a>(&'a self, after: Option<&'a Topic>, limit: u32) -> Answer<'a, TopicsPage> {
+        Box::pin(async move {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let page = self
+                .occupancy
+                .topics(after, limit)
+                .await
+                .map_err(broker_error)?;
+            let live = |t: crate::cluster::occupancy::Occupied| LiveTopic {
+                topic: t.topic,
+                sessions: t.sessions,
+                nodes: u32::try_from(t.nodes_count).unwrap_or(u32::MAX),
+            };
+            Ok(TopicsPage {
+                topics: page.topics.into_iter().map(live).collect(),
+                next: page.next,
+            })
+        })
+    }
+
+    fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>> {
+        Box::pin(async move {
+            let counts = self.occupancy.topic(topic).await.map_err(broker_error)?;
+            let one = |(owner, sessions): (crate::protocol::ids::Owner, u64)| NodeSessions {
+                node: owner.node.as_str().to_owned(),
+                sessions,
+            };
+            Ok(counts.into_iter().map(one).collect())
+        })
+    }
+
+    fn members<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Answer<'a, MembersPage> {
+        Box::pin(async move {
+            let page = self.services.presence.page(topic, after, limit).await?;
+            Ok(MembersPage {
+                count: page.count,
+                members: page.members,
+                position: page.position,
+                more: page.more,
+            })
+        })
+    }
+
+    fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()> {
+        let message = ControlMessage {
+            from: self.membership.now().me.clone(),
+            request: Request::Disconnect {
+                app: self.services.app.clone(),
+                user: user.clone(),
+                session: None,
+                reason: CloseReason::Disconnected,
+            },
+        };
+        Box::pin(async move {
+            self.services
+                .broker
+                .control(control::encode(&message))
+                .await
+        })
+    }
+}
+
+fn broker_error(error: OccupancyError) -> BrokerError {
+    BrokerError::Unavailable(error.to_string())
+}

@@ -1,0 +1,451 @@
+//! The node: every part built, started and stopped in a stated order.
+//!
+//! Start: 1. public listeners bound (a taken port ends the start) 2. API listener bound 3. broker
+//! and feed 4. membership and occupancy 5. presence 6. workers, each on a thread of its own 7.
+//! dispatcher 8. API. Nothing waits for the broker: a node whose Redis is away starts, says why it
+//! is not ready, and becomes ready when Redis appears.
+//!
+//! Stop, on SIGTERM or SIGINT: 1. `Draining`: not ready, handshakes refused, sessions told and
+//! closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed, workers end 3.
+//! members and occupancy are taken back, the lease is released 4. the broker's connections end, the
+//! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
+//! the process at once with 130.
+//!
+//! The way of a message, hot functions marked in their files: `broker::feed` →
+//! `dispatcher::Dispatcher::run` → `dispatcher::owed::Workers::deliver` → `worker::turn` →
+//! `worker::outbox::Outbox::write`.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+
+use crate::api;
+use crate::api::body::BodyBudget;
+use crate::api::state::ApiState;
+use crate::auth::{KeyError, Verifier};
+use crate::broker::memory::MemoryBroker;
+use crate::broker::memory::clock::Clock;
+use crate::broker::redis::RedisBroker;
+use crate::broker::{Broker, Feed};
+use crate::cluster::lease_store::LeaseStore;
+use crate::cluster::membership::{Membership, Settings};
+use crate::cluster::occupancy::Occupancy;
+use crate::cluster::standing::Standing;
+use crate::cluster::view::NodeDetails;
+use crate::config::Config;
+use crate::dispatcher::Dispatcher;
+use crate::ingress::door::Room;
+use crate::ingress::listener;
+use crate::presence::Presence;
+use crate::protocol::ids::App;
+use crate::redis::{Keys, RedisError, RedisLink};
+use crate::session::Services;
+use crate::session::registry::Registry;
+use crate::shutdown::{self, Lifecycle, LifecycleReceiver, LifecycleSender};
+use crate::telemetry::metrics::Metrics;
+use crate::worker::WorkerInterest;
+use crate::worker::handle::WorkerHandle;
+
+pub mod directory;
+pub mod worker_thread;
+
+use directory::NodeDirectory;
+use worker_thread::WorkerSetup;
+
+/// Threads of the control side: dispatcher, API, membership. Two, so that probes answer while
+/// the dispatcher works.
+const CONTROL_THREADS: usize = 2;
+/// How long presence, occupancy and the lease may take to be given back, each.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
+/// Why the node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address cannot be bound.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A token key is no key.
+    #[error("the token keys cannot be used")]
+    Keys(#[from] KeyError),
+    /// The Redis URL or its options are no good.
+    #[error("the connection to Redis cannot be set up")]
+    Redis(#[from] RedisError),
+    /// No thread or runtime to be had.
+    #[error("the operating system gives no thread or poller")]
+    System(#[source] io::Error),
+}
+
+/// How the node ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// A signal, and everything in order.
+    Stopped,
+    /// Another process took this node's name.
+    Superseded,
+    /// The cluster has another number of partitions than this node's configuration.
+    OtherPartitions(u32),
+}
+
+/// Where the node listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The public listener.
+    pub public: SocketAddr,
+    /// The API's.
+    pub api: SocketAddr,
+}
+
+/// Runs a node until it is told to stop. `started` is called once, when both listeners are open.
+///
+/// # Errors
+/// [`StartError`]; afterwards nothing runs.
+pub fn run(
+    config: Config,
+    warnings: Vec<String>,
+    commit: &'static str,
+    started: impl FnOnce(Addresses),
+) -> Result<End, StartError> {
+    let config = Arc::new(config);
+    let public = bind_public(&config)?;
+    let api = bind_api(config.api.listen)?;
+    let verifier = Verifier::new(&config.auth, config.session.info_bytes_max)?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(StartError::System)?;
+    let result = control.block_on(async {
+        let parts = Parts::build(config, verifier, warnings, commit).await?;
+        parts.serve(public, api, started).await
+    });
+    control.shutdown_timeout(GIVE_BACK);
+    result
+}
+
+fn bind_public(config: &Config) -> Result<Vec<StdListener>, StartError> {
+    let address = config.server.listen;
+    listener::bind(address, config.server.workers)
+        .map_err(|source| StartError::Listen { address, source })
+}
+
+fn bind_api(address: SocketAddr) -> Result<StdListener, StartError> {
+    let bound = StdListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Everything that is not a worker.
+struct Parts {
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    services: Arc<Services>,
+    occupancy: Arc<Occupancy>,
+    membership: Membership,
+    feed: Feed,
+    lifecycle: LifecycleSender,
+    warnings: Vec<String>,
+    commit: &'static str,
+    started: Instant,
+}
+
+impl Parts {
+    async fn build(
+        config: Arc<Config>,
+        verifier: Verifier,
+        warnings: Vec<String>,
+        commit: &'static str,
+    ) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new(config.server.workers));
+        let (lifecycle, _) = watch::channel(Lifecycle::Starting);
+        let (broker, feed) = start_broker(&config, &metrics)?;
+        let (membership, occupancy) = start_cluster(&config, &metrics, &lifecycle)?;
+        let view = membership.view();
+        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone()));
+        let runs = Arc::clone(&presence);
+        shutdown::spawn("presence", async move { runs.run().await });
+        let services = Arc::new(Services {
+            config: Arc::clone(&config),
+            app: App::default_app(),
+            broker,
+            verifier: Arc::new(verifier),
+            view,
+            presence,
+            registry: Registry::new(Arc::clone(&occupancy)),
+        });
+        Ok(Self {
+            config,
+            metrics,
+            services,
+            occupancy,
+            membership,
+            feed,
+            lifecycle,
+            warnings,
+            commit,
+            started: Instant::now(),
+        })
+    }
+
+    async fn serve(
+        self,
+        public: Vec<StdListener>,
+        api: StdListener,
+        started: impl FnOnce(Addresses),
+    ) -> Result<End, StartError> {
+        let addresses = addresses(&public, &api).map_err(StartError::System)?;
+        let interest = Arc::new(WorkerInterest::default());
+        let (handles, threads) = self.start_workers(public, &interest)?;
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&self.services.broker),
+            Arc::clone(&self.config),
+            Arc::clone(&self.metrics),
+            interest,
+            handles,
+        );
+        let Self {
+            feed,
+            lifecycle,
+            membership,
+            services,
+            occupancy,
+            metrics,
+            config,
+            ..
+        } = self;
+        shutdown::spawn("dispatcher", dispatcher.run(feed));
+        let directory = Arc::new(NodeDirectory {
+            services: Arc::clone(&services),
+            membership: membership.clone(),
+            occupancy: Arc::clone(&occupancy),
+            lifecycle: lifecycle.subscribe(),
+            metrics: Arc::clone(&metrics),
+            warnings: self.warnings,
+        });
+        let state = ApiState {
+            broker: Arc::clone(&services.broker),
+            config: Arc::clone(&config),
+            metrics,
+            app: services.app.clone(),
+            directory,
+            bodies: BodyBudget::new(config.api.body_bytes_max),
+            started: self.started,
+            commit: self.commit,
+        };
+        let stop_api = Arc::new(Notify::new());
+        let api = TcpListener::from_std(api).map_err(StartError::System)?;
+        let api = shutdown::spawn("api", {
+            let stop = Arc::clone(&stop_api);
+            async move { api::serve::serve(api, state, stop.notified()).await }
+        });
+        lifecycle.send_replace(Lifecycle::Ready);
+        tracing::info!(
+            event = "listening",
+            public = %addresses.public,
+            api = %addresses.api,
+            node = %config.server.node_id,
+            "listening"
+        );
+        started(addresses);
+        let end = until_end(&membership).await;
+        stop(&config, &lifecycle, threads).await;
+        services.presence.settle(GIVE_BACK).await;
+        let _ = tokio::time::timeout(GIVE_BACK, occupancy.settled()).await;
+        let _ = tokio::time::timeout(GIVE_BACK, membership.leave()).await;
+        stop_api.notify_one();
+        if let Err(error) = api.await {
+            tracing::error!(event = "api_failed", %error, "the API did not end in order");
+        }
+        if let Broker::Redis(redis) = &*services.broker {
+            redis.stop().await;
+        }
+        lifecycle.send_replace(Lifecycle::Stopped);
+        tracing::info!(event = "stopped", ?end, "stopped");
+        Ok(end)
+    }
+
+    fn start_workers(
+        &self,
+        public: Vec<StdListener>,
+        interest: &Arc<WorkerInterest>,
+    ) -> Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>), StartError> {
+        let room = Room::new(self.config.server.connections_max);
+        let mut handles = Vec::with_capacity(public.len());
+        let mut threads = Vec::with_capacity(public.len());
+        for (index, listener) in public.into_iter().enumerate() {
+            let (handle, inbound) = WorkerHandle::new();
+            let setup = WorkerSetup {
+                index,
+                listener,
+                inbound,
+                services: Arc::clone(&self.services),
+                interest: Arc::clone(interest),
+                metrics: Arc::clone(&self.metrics.workers[index]),
+                room: Arc::clone(&room),
+                lifecycle: self.lifecycle.subscribe(),
+            };
+            let name = format!("worker-{index}");
+            let thread = shutdown::thread(name, move || setup.run()).map_err(StartError::System)?;
+            handles.push(handle);
+            threads.push(thread);
+        }
+        Ok((handles, threads))
+    }
+}
+
+fn addresses(public: &[StdListener], api: &StdListener) -> io::Result<Addresses> {
+    let public = public.first().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(Addresses {
+        public: public.local_addr()?,
+        api: api.local_addr()?,
+    })
+}
+
+fn start_broker(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<Broker>, Feed), StartError> {
+    if config.redis.url.is_some() {
+        let (redis, feed) = RedisBroker::start(&config.redis, Arc::clone(metrics))?;
+        return Ok((Arc::new(Broker::Redis(redis)), feed));
+    }
+    let (memory, feed) = MemoryBroker::new(Clock::System);
+    let broker = Arc::new(Broker::Memory(memory));
+    let runs = Arc::clone(&broker);
+    shutdown::spawn("memory broker", async move {
+        if let Broker::Memory(memory) = &*runs {
+            memory.run().await;
+        }
+    });
+    Ok((broker, feed))
+}
+
+fn start_cluster(
+    config: &Arc<Config>,
+    metrics: &Arc<Metrics>,
+    lifecycle: &LifecycleSender,
+) -> Result<(Membership, Arc<Occupancy>), StartError> {
+    let settings = Settings {
+        node: config.server.node_id.clone(),
+        lease: config.redis.lease,
+        partitions_count: config.redis.partitions,
+        details: Box::new(details(config, metrics, lifecycle.subscribe())),
+        metrics: Arc::clone(metrics),
+    };
+    if config.redis.url.is_none() {
+        let (membership, task) = Membership::new(settings, None);
+        shutdown::spawn("membership", task.run());
+        let occupancy = Occupancy::alone(membership.view());
+        return Ok((membership, Arc::new(occupancy)));
+    }
+    // A connection of its own: heartbeats must not wait behind publications.
+    let link = Arc::new(RedisLink::new(&config.redis)?);
+    let keys = Keys::new(&config.redis.prefix);
+    let store = LeaseStore::new(Arc::clone(&link), &keys);
+    let (membership, task) = Membership::new(settings, Some(store));
+    shutdown::spawn("membership", task.run());
+    let (occupancy, task) = Occupancy::clustered(membership.view(), link, keys);
+    shutdown::spawn("occupancy", task.run());
+    Ok((membership, Arc::new(occupancy)))
+}
+
+/// What this node says of itself with each heartbeat.
+fn details(
+    config: &Arc<Config>,
+    metrics: &Arc<Metrics>,
+    lifecycle: LifecycleReceiver,
+) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
+    let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    move || NodeDetails {
+        url: url.clone(),
+        state: format!("{:?}", *lifecycle.borrow()).to_lowercase(),
+        sessions: metrics.sessions(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_ms,
+    }
+}
+
+/// Waits for a signal, or until this node has no place in the cluster any more.
+async fn until_end(membership: &Membership) -> End {
+    let mut standing = membership.standing();
+    let no_place = async {
+        match standing.wait_for(Standing::is_final).await.as_deref() {
+            Ok(Standing::OtherPartitions { stored }) => End::OtherPartitions(*stored),
+            Ok(_) => End::Superseded,
+            // The task ended by a panic, which was reported; the node lives on as it is.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let end = tokio::select! {
+        () = signal() => End::Stopped,
+        end = no_place => end,
+    };
+    shutdown::spawn("second signal", async {
+        signal().await;
+        tracing::warn!(event = "killed", "a second signal: ending at once");
+        std::process::exit(130);
+    });
+    end
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!(
+            event = "no_signals",
+            "signals cannot be received on this system"
+        );
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Sends the sessions away and ends the workers.
+async fn stop(config: &Config, lifecycle: &LifecycleSender, threads: Vec<JoinHandle<()>>) {
+    lifecycle.send_replace(Lifecycle::Draining);
+    let window_ms = u64::try_from(config.drain.window.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(
+        event = "draining",
+        window_ms,
+        "leaving; sessions are told to go"
+    );
+    let mut ended = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            // A panic of a worker was reported where it happened.
+            let _ = thread.join();
+        }
+    });
+    let last = config.drain.commands + config.session.close_timeout;
+    let waves = config.drain.delay + config.drain.window + last;
+    tokio::select! {
+        _ = &mut ended => return,
+        () = tokio::time::sleep(waves) => {}
+    }
+    lifecycle.send_replace(Lifecycle::Closing);
+    if tokio::time::timeout(last, ended).await.is_err() {
+        tracing::error!(event = "workers_stuck", "workers did not end in time");
+    }
+}

@@ -1,0 +1,80 @@
+//! One worker's thread: its runtime, its door, its turn.
+
+use std::cell::RefCell;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::ingress::door::{Door, Room};
+use crate::ingress::listener;
+use crate::session::{SCRATCH_BYTES, Services};
+use crate::shutdown::{self, LifecycleReceiver};
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::worker::handle::Inbound;
+use crate::worker::outbox::Bound;
+use crate::worker::{Worker, WorkerInterest};
+
+/// What a worker's thread is given.
+pub struct WorkerSetup {
+    /// Which worker.
+    pub index: usize,
+    /// Its own socket on the public port.
+    pub listener: StdListener,
+    /// What the dispatcher sends it.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// The node's parts.
+    pub services: Arc<Services>,
+    /// Where it says which topics it needs.
+    pub interest: Arc<WorkerInterest>,
+    /// What it counts.
+    pub metrics: Arc<WorkerMetrics>,
+    /// Room for sessions.
+    pub room: Arc<Room>,
+    /// When to leave.
+    pub lifecycle: LifecycleReceiver,
+}
+
+impl WorkerSetup {
+    /// Runs the worker to its end. Called on its own thread.
+    pub fn run(self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        match runtime {
+            Ok(runtime) => LocalSet::new().block_on(&runtime, self.serve()),
+            Err(error) => tracing::error!(event = "worker_failed", %error, "a worker cannot start"),
+        }
+    }
+
+    async fn serve(self) {
+        let listener = match TcpListener::from_std(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(event = "worker_failed", %error, "a worker cannot listen");
+                return;
+            }
+        };
+        let session = &self.services.config.session;
+        let bound = Bound {
+            messages_max: session.outbox_messages_max,
+            bytes_max: session.outbox_bytes_max,
+        };
+        let worker = Worker::new(self.index, bound, self.interest, self.metrics);
+        let door = Rc::new(Door {
+            services: self.services,
+            worker: Rc::clone(&worker),
+            scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES])),
+            room: self.room,
+            lifecycle: self.lifecycle.clone(),
+        });
+        shutdown::spawn_local(
+            "accept",
+            listener::accept(listener, door, self.lifecycle.clone()),
+        );
+        worker.run(self.inbound, self.lifecycle).await;
+    }
+}

@@ -1,0 +1,85 @@
+//! The rules that JSON text must keep beyond JSON's own, so that MessagePack can say it too.
+//!
+//! In: text that a JSON parser has already accepted. Out: the first rule it breaks, if any. One
+//! pass without recursion or allocation: the nesting is a number, so depth costs no stack.
+
+use super::data::{DEPTH_MAX, DataError};
+
+/// Checks depth, numbers and surrogates of one valid JSON value.
+///
+/// # Errors
+/// [`DataError`] for the first rule that is broken.
+pub(super) fn check(text: &str) -> Result<(), DataError> {
+    let bytes = text.as_bytes();
+    let mut depth = 0;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        at = match byte {
+            b'"' => string_end(bytes, at + 1)?,
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return Err(DataError::TooDeep);
+                }
+                at + 1
+            }
+            b']' | b'}' => {
+                depth -= 1;
+                at + 1
+            }
+            b'-' | b'0'..=b'9' => {
+                let end = number_end(bytes, at);
+                check_number(&text[at..end])?;
+                end
+            }
+            _ => at + 1,
+        };
+    }
+    Ok(())
+}
+
+/// The place behind the closing quote of the string whose content begins at `at`.
+fn string_end(bytes: &[u8], mut at: usize) -> Result<usize, DataError> {
+    loop {
+        match bytes.get(at..) {
+            Some([b'\\', b'u', ..]) => {
+                at += match unit(bytes, at) {
+                    Some(0xd800..=0xdbff) => match unit(bytes, at + 6) {
+                        Some(0xdc00..=0xdfff) => 12,
+                        _ => return Err(DataError::Surrogate),
+                    },
+                    Some(0xdc00..=0xdfff) => return Err(DataError::Surrogate),
+                    _ => 6,
+                };
+            }
+            Some([b'\\', ..]) => at += 2,
+            Some([b'"', ..]) | Some([]) | None => return Ok(at + 1),
+            Some(_) => at += 1,
+        }
+    }
+}
+
+/// The UTF-16 unit of the escape `\uXXXX` that stands at `at`, if one does.
+fn unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+fn number_end(bytes: &[u8], at: usize) -> usize {
+    let is_number = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    let length = bytes[at..].iter().take_while(|b| is_number(b)).count();
+    at + length
+}
+
+fn check_number(token: &str) -> Result<(), DataError> {
+    if token.contains(['.', 'e', 'E']) {
+        match token.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(()),
+            _ => Err(DataError::NotFinite),
+        }
+    } else if token.parse::<i64>().is_ok() || token.parse::<u64>().is_ok() {
+        Ok(())
+    } else {
+        Err(DataError::IntegerTooLarge)
+    }
+}

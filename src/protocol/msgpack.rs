@@ -1,0 +1,290 @@
+//! Reads MessagePack where it lies: heads of values, their extent, and what JSON cannot say.
+//!
+//! In: raw bytes from a client. Out: where a value ends and the first rule it breaks
+//! ([`measure`]), single values ([`Reader::value`]), or the value streamed into any serializer
+//! ([`Streamed`]). Nothing is allocated for an announced length, and no announced length is
+//! believed that the remaining bytes cannot hold. [`measure`] keeps [`DEPTH_MAX`] open containers
+//! in an array and skips what lies deeper by counting, so nesting costs no stack.
+
+use std::cell::RefCell;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rmp::Marker;
+use serde::ser::{Error as _, SerializeMap as _, SerializeSeq as _};
+use serde::{Serialize, Serializer};
+
+use super::data::{DEPTH_MAX, DataError};
+
+/// One value, or the head of a container whose children follow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value<'a> {
+    /// `nil`.
+    Null,
+    /// `true` or `false`.
+    Boolean(bool),
+    /// Any integer that is not negative, however it was written.
+    Unsigned(u64),
+    /// A negative integer.
+    Negative(i64),
+    /// A float of 32 bits.
+    Float32(f32),
+    /// A float of 64 bits.
+    Float64(f64),
+    /// `str`, not yet known to be UTF-8.
+    Text(&'a [u8]),
+    /// `bin`.
+    Binary(&'a [u8]),
+    /// Any extension type.
+    Extension,
+    /// A list of so many values.
+    List(usize),
+    /// A map of so many pairs.
+    Map(usize),
+}
+
+impl Value<'_> {
+    /// How many values follow that belong to this one.
+    fn children(&self) -> usize {
+        match self {
+            Self::List(values) => *values,
+            Self::Map(pairs) => pairs.saturating_mul(2),
+            _ => 0,
+        }
+    }
+
+    /// Which rule the value breaks by itself.
+    fn fault(&self, is_key: bool) -> Option<DataError> {
+        match self {
+            Self::Text(text) => std::str::from_utf8(text).err().map(|_| DataError::Utf8),
+            _ if is_key => Some(DataError::KeyNotText),
+            Self::Extension => Some(DataError::Extension),
+            Self::Float32(number) if !number.is_finite() => Some(DataError::NotFinite),
+            Self::Float64(number) if !number.is_finite() => Some(DataError::NotFinite),
+            _ => None,
+        }
+    }
+}
+
+/// A place in MessagePack bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Begins at the first byte.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Reads one scalar whole, or the head of one container.
+    ///
+    /// # Errors
+    /// [`DataError::NotMsgPack`] when the bytes end too early or announce more than they hold,
+    /// or at the reserved marker 0xc1.
+    pub(super) fn value(&mut self) -> Result<Value<'a>, DataError> {
+        let [marker] = self.fixed()?;
+        let value = match Marker::from_u8(marker) {
+            Marker::Null => Value::Null,
+            Marker::True => Value::Boolean(true),
+            Marker::False => Value::Boolean(false),
+            Marker::FixPos(number) => Value::Unsigned(number.into()),
+            Marker::U8 => Value::Unsigned(u8::from_be_bytes(self.fixed()?).into()),
+            Marker::U16 => Value::Unsigned(u16::from_be_bytes(self.fixed()?).into()),
+            Marker::U32 => Value::Unsigned(u32::from_be_bytes(self.fixed()?).into()),
+            Marker::U64 => Value::Unsigned(u64::from_be_bytes(self.fixed()?)),
+            Marker::FixNeg(number) => signed(number.into()),
+            Marker::I8 => signed(i8::from_be_bytes(self.fixed()?).into()),
+            Marker::I16 => signed(i16::from_be_bytes(self.fixed()?).into()),
+            Marker::I32 => signed(i32::from_be_bytes(self.fixed()?).into()),
+            Marker::I64 => signed(i64::from_be_bytes(self.fixed()?)),
+            Marker::F32 => Value::Float32(f32::from_be_bytes(self.fixed()?)),
+            Marker::F64 => Value::Float64(f64::from_be_bytes(self.fixed()?)),
+            Marker::FixStr(length) => Value::Text(self.take(length.into())?),
+            Marker::Str8 => Value::Text(self.sized::<1>()?),
+            Marker::Str16 => Value::Text(self.sized::<2>()?),
+            Marker::Str32 => Value::Text(self.sized::<4>()?),
+            Marker::Bin8 => Value::Binary(self.sized::<1>()?),
+            Marker::Bin16 => Value::Binary(self.sized::<2>()?),
+            Marker::Bin32 => Value::Binary(self.sized::<4>()?),
+            Marker::FixArray(values) => Value::List(values.into()),
+            Marker::Array16 => Value::List(self.length::<2>()?),
+            Marker::Array32 => Value::List(self.length::<4>()?),
+            Marker::FixMap(pairs) => Value::Map(pairs.into()),
+            Marker::Map16 => Value::Map(self.length::<2>()?),
+            Marker::Map32 => Value::Map(self.length::<4>()?),
+            extension => self.extension(extension)?,
+        };
+        // Every child takes a byte at least.
+        if value.children() > self.rest.len() {
+            return Err(DataError::NotMsgPack);
+        }
+        Ok(value)
+    }
+
+    /// Skips the type byte and the content of an extension.
+    fn extension(&mut self, marker: Marker) -> Result<Value<'a>, DataError> {
+        let content = match marker {
+            Marker::FixExt1 => 1,
+            Marker::FixExt2 => 2,
+            Marker::FixExt4 => 4,
+            Marker::FixExt8 => 8,
+            Marker::FixExt16 => 16,
+            Marker::Ext8 => self.length::<1>()?,
+            Marker::Ext16 => self.length::<2>()?,
+            Marker::Ext32 => self.length::<4>()?,
+            _ => return Err(DataError::NotMsgPack),
+        };
+        self.take(content.saturating_add(1))?;
+        Ok(Value::Extension)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], DataError> {
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or(DataError::NotMsgPack)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], DataError> {
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or(DataError::NotMsgPack)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    /// A big-endian length of `N` bytes.
+    fn length<const N: usize>(&mut self) -> Result<usize, DataError> {
+        let bytes: [u8; N] = self.fixed()?;
+        Ok(bytes.iter().fold(0, |sum, b| sum << 8 | usize::from(*b)))
+    }
+
+    fn sized<const N: usize>(&mut self) -> Result<&'a [u8], DataError> {
+        let length = self.length::<N>()?;
+        self.take(length)
+    }
+}
+
+fn signed(number: i64) -> Value<'static> {
+    u64::try_from(number).map_or(Value::Negative(number), Value::Unsigned)
+}
+
+/// The first value of some bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
+    /// Its length.
+    pub(super) bytes: usize,
+    /// The first rule it breaks. Its extent is known all the same, so that the rest of a map
+    /// can be read and an error can carry the command's id.
+    pub(super) fault: Option<DataError>,
+}
+
+/// An open container: what is left of it.
+#[derive(Clone, Copy)]
+struct Open {
+    values: usize,
+    is_map: bool,
+}
+
+/// Finds the end of the first value and checks everything on the way.
+///
+/// # Errors
+/// [`DataError::NotMsgPack`] where no end can be found.
+pub(super) fn measure(bytes: &[u8]) -> Result<Measured, DataError> {
+    let mut reader = Reader::new(bytes);
+    let mut open = [Open {
+        values: 0,
+        is_map: false,
+    }; DEPTH_MAX];
+    let mut depth = 0_usize;
+    let mut fault = None;
+    loop {
+        let value = reader.value()?;
+        let mut is_key = false;
+        if let Some(top) = depth.checked_sub(1).map(|top| &mut open[top]) {
+            is_key = top.is_map && top.values.is_multiple_of(2);
+            top.values -= 1;
+        }
+        fault = fault.or_else(|| value.fault(is_key));
+        if let Value::List(_) | Value::Map(_) = value {
+            if depth < DEPTH_MAX {
+                open[depth] = Open {
+                    values: value.children(),
+                    is_map: matches!(value, Value::Map(_)),
+                };
+                depth += 1;
+            } else {
+                // Too deep: its children are counted as the parent's, which finds the end too.
+                fault = fault.or(Some(DataError::TooDeep));
+                open[DEPTH_MAX - 1].values += value.children();
+            }
+        }
+        while depth > 0 && open[depth - 1].values == 0 {
+            depth -= 1;
+        }
+        if depth == 0 {
+            return Ok(Measured {
+                bytes: bytes.len() - reader.rest().len(),
+                fault,
+            });
+        }
+    }
+}
+
+/// Checked MessagePack that serializes by being read once, into any form. In forms for people
+/// `bin` becomes padded standard base64.
+pub(super) struct Streamed<'a>(RefCell<Reader<'a>>);
+
+impl<'a> Streamed<'a> {
+    /// Takes bytes that [`measure`] found without fault.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(RefCell::new(Reader::new(bytes)))
+    }
+}
+
+impl Serialize for Streamed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = self.0.borrow_mut().value().map_err(S::Error::custom)?;
+        match value {
+            Value::Null => serializer.serialize_unit(),
+            Value::Boolean(value) => serializer.serialize_bool(value),
+            Value::Unsigned(number) => serializer.serialize_u64(number),
+            Value::Negative(number) => serializer.serialize_i64(number),
+            Value::Float32(number) => serializer.serialize_f32(number),
+            Value::Float64(number) => serializer.serialize_f64(number),
+            Value::Text(text) => {
+                serializer.serialize_str(std::str::from_utf8(text).map_err(S::Error::custom)?)
+            }
+            Value::Binary(bytes) if serializer.is_human_readable() => {
+                serializer.serialize_str(&STANDARD.encode(bytes))
+            }
+            Value::Binary(bytes) => serializer.serialize_bytes(bytes),
+            Value::Extension => Err(S::Error::custom(DataError::Extension)),
+            Value::List(values) => {
+                let mut list = serializer.serialize_seq(Some(values))?;
+                for _ in 0..values {
+                    list.serialize_element(self)?;
+                }
+                list.end()
+            }
+            Value::Map(pairs) => {
+                let mut map = serializer.serialize_map(Some(pairs))?;
+                for _ in 0..pairs {
+                    map.serialize_key(self)?;
+                    map.serialize_value(self)?;
+                }
+                map.end()
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The session and time: pings, silence, ends of tokens, unread replies, leaving the node.
+//!
+//! In: the two clocks as values, and what the session's loop has seen. Out: [`Due`]s, and when to
+//! look again. Pure, like all of [`super::state`]; nothing here runs a timer. Deadlines are seconds,
+//! looked at by the worker's wheel.
+
+use std::time::{Duration, Instant};
+
+use crate::protocol::close::CloseReason;
+
+use super::state::{Machine, Now, Phase};
+
+/// What the clock asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Ping the client.
+    Ping,
+    /// Say that the token ends; unix seconds.
+    Expiring(u64),
+    /// Say that the node leaves; when to reconnect, in milliseconds.
+    Drain(u64),
+    /// End.
+    End(CloseReason),
+}
+
+/// When this session goes, in a node that leaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DrainPlan {
+    tell_at: Option<Instant>,
+    reconnect_after_ms: u64,
+    close_at: Instant,
+}
+
+impl Machine {
+    /// Something arrived: a sign of life.
+    pub fn seen(&mut self, now: Now) {
+        self.seen_at = now.instant;
+    }
+
+    /// Whether replies wait unread over their bound; a clock runs while they do. Returns true
+    /// when it was started just now, so that the deadline must be scheduled.
+    pub fn unread(&mut self, over: bool, now: Now) -> bool {
+        let starts = over && self.unread_since.is_none();
+        self.unread_since = over.then(|| self.unread_since.unwrap_or(now.instant));
+        starts
+    }
+
+    /// The node leaves; this session is told after `wait` and closed by the end of the window.
+    pub fn drain(&mut self, wait: Duration, window: Duration, now: Now) {
+        // Clients that come back by the hint are gone before the close; the others are closed.
+        let grace = window.saturating_sub(wait).min(window / 4);
+        self.drain.get_or_insert(DrainPlan {
+            tell_at: Some(now.instant + wait),
+            reconnect_after_ms: u64::try_from((grace / 2).as_millis()).unwrap_or(u64::MAX),
+            close_at: now.instant + wait + grace,
+        });
+    }
+
+    /// What is due now, in the order in which it is to be done. Nothing follows an end.
+    pub fn due(&mut self, now: Now) -> Vec<Due> {
+        let mut due = Vec::new();
+        if let Some(reason) = self.overdue(now) {
+            due.push(Due::End(reason));
+            return due;
+        }
+        if let Some(plan) = &mut self.drain
+            && plan.tell_at.is_some_and(|at| at <= now.instant)
+        {
+            plan.tell_at = None;
+            due.push(Due::Drain(plan.reconnect_after_ms));
+        }
+        if let Some(claims) = &self.identity.claims
+            && self.phase == Phase::Open
+            && !self.told_expiring
+            && now.unix_ms >= self.expiring_at_ms(claims.expires)
+        {
+            self.told_expiring = true;
+            due.push(Due::Expiring(claims.expires));
+        }
+        if let Some(every) = self.config.session.ping
+            && now.instant >= self.pinged_at + every
+        {
+            self.pinged_at = now.instant;
+            due.push(Due::Ping);
+        }
+        due
+    }
+
+    fn overdue(&self, now: Now) -> Option<CloseReason> {
+        let session = &self.config.session;
+        let past = |at: Instant| now.instant >= at;
+        if self.drain.is_some_and(|plan| past(plan.close_at)) {
+            return Some(CloseReason::Draining);
+        }
+        let silence = if session.ping.is_some() {
+            session.pong
+        } else {
+            session.idle
+        };
+        if past(self.seen_at + silence) {
+            return Some(match session.ping {
+                Some(_) => CloseReason::PingTimeout,
+                None => CloseReason::IdleTimeout,
+            });
+        }
+        if self.phase != Phase::Open && past(self.opened_at + self.config.auth.timeout) {
+            return Some(match self.phase {
+                Phase::Unauthenticated => CloseReason::AuthTimeout,
+                _ => CloseReason::Internal,
+            });
+        }
+        if self
+            .unread_since
+            .is_some_and(|since| past(since + session.replies_timeout))
+        {
+            return Some(CloseReason::SlowConsumer);
+        }
+        let claims = self.identity.claims.as_ref()?;
+        (now.unix_ms >= self.expired_at_ms(claims.expires)).then_some(CloseReason::TokenExpired)
+    }
+
+    /// When to look again.
+    #[must_use]
+    pub fn next_due(&self, now: Now) -> Instant {
+        let session = &self.config.session;
+        let silence = if session.ping.is_some() {
+            session.pong
+        } else {
+            session.idle
+        };
+        let mut next = self.seen_at + silence;
+        if let Some(every) = session.ping {
+            next = next.min(self.pinged_at + every);
+        }
+        if self.phase != Phase::Open {
+            next = next.min(self.opened_at + self.config.auth.timeout);
+        }
+        if let Some(since) = self.unread_since {
+            next = next.min(since + session.replies_timeout);
+        }
+        if let Some(plan) = self.drain {
+            next = next.min(plan.tell_at.unwrap_or(plan.close_at));
+        }
+        if let Some(claims) = &self.identity.claims {
+            let at_ms = if self.told_expiring {
+                self.expired_at_ms(claims.expires)
+            } else {
+                self.expiring_at_ms(claims.expires)
+            };
+            let wait = Duration::from_millis(at_ms.saturating_sub(now.unix_ms));
+            next = next.min(now.instant + wait.min(silence));
+        }
+        next
+    }
+
+    fn expiring_at_ms(&self, expires: u64) -> u64 {
+        expires
+            .saturating_mul(1_000)
+            .saturating_sub(millis(self.config.auth.expiring))
+    }
+
+    fn expired_at_ms(&self, expires: u64) -> u64 {
+        expires
+            .saturating_mul(1_000)
+            .saturating_add(millis(self.config.auth.expired_grace))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,123 @@
+//! The end of a session: what is still owed, the close frame, the last bytes, the trace it leaves.
+//!
+//! In: the one reason. Out: replies and close frame written as far as the client takes them, the
+//! socket closed without a reset that could destroy them on their way, every membership given
+//! back. Bounds: `drain.commands` for commands at the broker, `session.close_timeout` for the rest.
+
+use std::future::poll_fn;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use crate::protocol::close::CloseReason;
+use crate::protocol::frame;
+
+use super::Session;
+
+impl Session {
+    /// The client said goodbye: its own code goes back (RFC 6455, section 5.5.1).
+    pub(super) fn closed_by_client(&mut self, code: Option<u16>) {
+        self.push(match code {
+            Some(code) => frame::close(code, ""),
+            None => frame::close_empty(),
+        });
+        self.end(CloseReason::Client);
+    }
+
+    /// Ends the session.
+    pub(super) async fn finish(mut self, reason: CloseReason) {
+        let config = self.desk.services.config.clone();
+        if reason == CloseReason::Draining {
+            self.await_commands(config.drain.commands).await;
+        }
+        self.leave_everything();
+        if reason != CloseReason::Lost {
+            if reason == CloseReason::SlowConsumer {
+                self.desk.worker.drop_backlog(self.desk.key);
+            }
+            if let (Some(code), false) = (reason.code(), reason == CloseReason::Client) {
+                self.push(frame::close(code, reason.text()));
+            }
+            // A client that takes nothing is left alone when time is up.
+            let _ = tokio::time::timeout(config.session.close_timeout, self.close_socket()).await;
+        }
+        let worker = &self.desk.worker;
+        worker.remove(self.desk.key);
+        worker.metrics().ends.count(reason);
+        self.log(reason);
+    }
+
+    /// Commands that are at the broker get their answers before the close frame.
+    async fn await_commands(&mut self, deadline: Duration) {
+        let all = async {
+            while let Some(busy) = &mut self.busy
+                && let Some(done) = busy.next().await
+            {
+                self.done(done);
+            }
+        };
+        // What has no answer by then is, for the client, a lost answer.
+        let _ = tokio::time::timeout(deadline, all).await;
+    }
+
+    fn leave_everything(&mut self) {
+        self.busy = None;
+        self.desk.worker.leave_all(self.desk.key);
+        let services = &self.desk.services;
+        for topic in self.machine.memberships() {
+            services.presence.leave(topic.clone(), self.desk.session);
+        }
+        for topic in self.counted.drain(..) {
+            services.registry.leave(&topic);
+        }
+    }
+
+    /// Writes what is left, says that nothing more comes, and takes what the client still sends:
+    /// closing with unread bytes would reset the connection and could destroy the close frame.
+    async fn close_socket(&mut self) {
+        let (worker, key) = (self.desk.worker.clone(), self.desk.key);
+        worker.flush(key);
+        while !worker.is_flushed(key) {
+            if poll_fn(|cx| self.stream.poll_write_ready(cx))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            worker.flush(key);
+            if !worker.is_blocked(key) && !worker.is_flushed(key) {
+                return;
+            }
+        }
+        if socket2::SockRef::from(&*self.stream)
+            .shutdown(Shutdown::Write)
+            .is_err()
+        {
+            return;
+        }
+        loop {
+            if poll_fn(|cx| self.stream.poll_read_ready(cx)).await.is_err() {
+                return;
+            }
+            match self.stream.try_read(&mut self.scratch.borrow_mut()) {
+                Ok(1..) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
+    /// One line a session. What its client or its network did is of interest when asked for;
+    /// what this node did is told.
+    fn log(&self, reason: CloseReason) {
+        let session = self.desk.session;
+        let user = self.machine.identity().user.as_ref().map(|u| u.as_str());
+        let reason_label = reason.label();
+        if matches!(reason, CloseReason::Internal) {
+            tracing::error!(event = "session_closed", %session, user, reason = reason_label, "session closed");
+        } else {
+            tracing::debug!(event = "session_closed", %session, user, reason = reason_label, "session closed");
+        }
+    }
+}

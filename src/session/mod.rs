@@ -1,0 +1,381 @@
+//! A session: one parked task that reads a socket, carries out commands and obeys the clock.
+//!
+//! In: a socket whose handshake is done, with who is behind it. Out: frames in the worker's
+//! outbox; requests to the broker; exactly one [`CloseReason`] at the end. Owner of: the state
+//! machine ([`state`], [`clock`]), the reading side ([`socket`]), the commands that wait for the
+//! broker ([`work`]). Bounds: commands in flight and unread replies; at either bound nothing more
+//! is read. Reading never waits for writing: the worker writes, this task only waits for the
+//! socket when it was full.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use rand::Rng as _;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::auth::{TokenError, Verifier};
+use crate::broker::Broker;
+use crate::cluster::view::View;
+use crate::config::Config;
+use crate::presence::Presence;
+use crate::protocol::close::CloseReason;
+use crate::protocol::codec::{self, Wire};
+use crate::protocol::event::{Error, Event};
+use crate::protocol::frame;
+use crate::protocol::ids::{App, SessionId, Topic};
+use crate::worker::outbox::{Bound, Kind};
+use crate::worker::{Notices, Worker, wheel};
+
+pub mod answers;
+pub mod clock;
+pub mod commands;
+pub mod ending;
+pub mod registry;
+pub mod socket;
+pub mod state;
+pub mod work;
+
+use clock::Due;
+use registry::Registry;
+use socket::{Incoming, ReadLimits, Socket};
+use state::{Identity, Machine, Now, refused_token};
+use work::{Desk, Done};
+
+/// The node's parts that sessions use.
+pub struct Services {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The one app.
+    pub app: App,
+    /// Where publications go.
+    pub broker: Arc<Broker>,
+    /// Who may come in.
+    pub verifier: Arc<Verifier>,
+    /// The cluster as this node sees it.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Members.
+    pub presence: Arc<Presence>,
+    /// Counts per topic.
+    pub registry: Registry,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services")
+            .field("app", &self.app)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A socket that has become a WebSocket.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Bytes that came behind the handshake.
+    pub early: Bytes,
+    /// The form that was agreed.
+    pub wire: Wire,
+    /// Who is behind it, as far as the request said.
+    pub identity: Identity,
+    /// The request had a token that is no good: told on the open socket, then closed.
+    pub refused: Option<TokenError>,
+    /// `welcome` waits for `connect`.
+    pub waits: bool,
+    /// Pings are events (`?heartbeat=app`).
+    pub app_pings: bool,
+}
+
+/// Why the loop woke up.
+enum Wake {
+    Notices(Notices),
+    Incoming(Result<Incoming, CloseReason>),
+    Done(Done),
+    Writable,
+}
+
+type Busy = FuturesUnordered<LocalBoxFuture<'static, Done>>;
+
+/// See the module.
+struct Session {
+    desk: Desk,
+    wire: Wire,
+    machine: Machine,
+    socket: Socket,
+    stream: Rc<TcpStream>,
+    busy: Option<Box<Busy>>,
+    app_pings: bool,
+    /// Topics counted in the registry.
+    counted: Vec<Topic>,
+    ending: Option<CloseReason>,
+    /// When the wheel looks next.
+    scheduled: Option<Instant>,
+    scratch: Scratch,
+}
+
+/// Memory into which all sessions of a worker read first, so that none needs its own.
+pub type Scratch = Rc<std::cell::RefCell<Vec<u8>>>;
+
+/// How much is read at once: most commands come whole.
+pub const SCRATCH_BYTES: usize = 16 * 1024;
+
+/// Runs one session to its end.
+pub async fn run(
+    services: Arc<Services>,
+    worker: Rc<Worker>,
+    scratch: Scratch,
+    accepted: Accepted,
+) {
+    let now = Now::read();
+    let id = SessionId::random();
+    let stream = Rc::new(accepted.stream);
+    let config = Arc::clone(&services.config);
+    let key = worker.add(id, accepted.wire, Rc::clone(&stream));
+    let mut machine = Machine::new(
+        Arc::clone(&config),
+        Arc::clone(&services.verifier),
+        services.app.clone(),
+        now,
+    );
+    let known = accepted.identity.user.is_some();
+    machine.identify(accepted.identity);
+    let limits = ReadLimits {
+        message_bytes_max: config.session.message_bytes_max,
+        fragments_max: config.session.fragments_max,
+    };
+    let mut session = Session {
+        desk: Desk {
+            services,
+            worker,
+            key,
+            session: id,
+        },
+        wire: accepted.wire,
+        machine,
+        socket: Socket::new(Rc::clone(&stream), accepted.early, limits),
+        stream,
+        busy: None,
+        app_pings: accepted.app_pings,
+        counted: Vec::new(),
+        ending: None,
+        scheduled: None,
+        scratch,
+    };
+    if let Some(error) = accepted.refused {
+        session.refuse(None, refused_token(error));
+    } else if known && !accepted.waits {
+        session.open_unasked();
+    }
+    let reason = session.serve().await;
+    session.finish(reason).await;
+}
+
+impl Session {
+    /// Serves until there is a reason to end.
+    async fn serve(&mut self) -> CloseReason {
+        self.schedule(Now::read());
+        self.settle_turn();
+        while self.ending.is_none() {
+            match poll_fn(|cx| self.poll_wake(cx)).await {
+                Wake::Notices(notices) => self.noticed(notices),
+                Wake::Incoming(Ok(incoming)) => self.incoming(incoming),
+                Wake::Incoming(Err(reason)) => self.end(reason),
+                Wake::Done(done) => self.done(done),
+                Wake::Writable => {}
+            }
+            self.settle_turn();
+        }
+        self.ending.unwrap_or(CloseReason::Internal)
+    }
+
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let worker = &self.desk.worker;
+        if let Poll::Ready(notices) = worker.poll_notices(self.desk.key, cx) {
+            return Poll::Ready(Wake::Notices(notices));
+        }
+        if let Some(busy) = &mut self.busy
+            && let Poll::Ready(Some(done)) = busy.poll_next_unpin(cx)
+        {
+            if busy.is_empty() {
+                self.busy = None;
+            }
+            return Poll::Ready(Wake::Done(done));
+        }
+        if worker.is_blocked(self.desk.key) && self.stream.poll_write_ready(cx).is_ready() {
+            return Poll::Ready(Wake::Writable);
+        }
+        if self.may_read() {
+            let mut scratch = self.scratch.borrow_mut();
+            return self.socket.poll_next(cx, &mut scratch).map(Wake::Incoming);
+        }
+        Poll::Pending
+    }
+
+    /// A client that asks faster than it is answered, or than it reads the answers, waits.
+    fn may_read(&self) -> bool {
+        let config = &self.desk.services.config.session;
+        self.busy
+            .as_ref()
+            .is_none_or(|b| b.len() < config.commands_in_flight_max)
+            && !self.has_unread_replies()
+    }
+
+    fn has_unread_replies(&self) -> bool {
+        let config = &self.desk.services.config.session;
+        let bound = Bound {
+            messages_max: config.replies_max,
+            bytes_max: config.replies_bytes_max,
+        };
+        bound.exceeded(self.desk.worker.waiting(self.desk.key, Kind::Reply))
+    }
+
+    /// After every step: what was queued is written, a catch-up goes on, the clock is set.
+    fn settle_turn(&mut self) {
+        let (worker, key) = (Rc::clone(&self.desk.worker), self.desk.key);
+        worker.flush(key);
+        while let Some((topic, at)) = worker.next_pull(key, self.outbox_bound()) {
+            self.work(self.desk.clone().pull(topic, at));
+        }
+        let now = Now::read();
+        let unread = self.has_unread_replies();
+        if self.machine.unread(unread, now) {
+            self.schedule(now);
+        }
+    }
+
+    fn outbox_bound(&self) -> Bound {
+        let config = &self.desk.services.config.session;
+        Bound {
+            messages_max: config.outbox_messages_max,
+            bytes_max: config.outbox_bytes_max,
+        }
+    }
+
+    fn noticed(&mut self, notices: Notices) {
+        let now = Now::read();
+        if let Some(reason) = notices.end {
+            return self.end(reason);
+        }
+        if notices.drain {
+            let window = self.desk.services.config.drain.window;
+            let wait = rand::rng().random_range(Duration::ZERO..=window / 2);
+            self.machine.drain(wait, window, now);
+        }
+        if notices.due || notices.drain {
+            self.obey_clock(now);
+        }
+    }
+
+    fn obey_clock(&mut self, now: Now) {
+        for due in self.machine.due(now) {
+            match due {
+                Due::Ping if self.app_pings => self.reply(&Event::Ping {}),
+                Due::Ping => self.push(frame::ping()),
+                Due::Expiring(expires) => self.reply(&Event::Expiring { expires }),
+                Due::Drain(reconnect_after_ms) => self.reply(&Event::Drain { reconnect_after_ms }),
+                Due::End(reason) => self.end(reason),
+            }
+        }
+        self.schedule(now);
+    }
+
+    /// Asks the worker's wheel for the next deadline, unless it will look before that anyway.
+    fn schedule(&mut self, now: Now) {
+        let next = self.machine.next_due(now).min(now.instant + wheel::HORIZON);
+        if self
+            .scheduled
+            .is_none_or(|at| at <= now.instant || next < at)
+        {
+            self.scheduled = Some(next);
+            self.desk.worker.schedule(self.desk.key, next);
+        }
+    }
+
+    fn incoming(&mut self, incoming: Incoming) {
+        let now = Now::read();
+        self.machine.seen(now);
+        let counters = &self.desk.worker.metrics().counters;
+        match incoming {
+            Incoming::Text(bytes) | Incoming::Binary(bytes) if bytes.is_empty() => {
+                // An empty message is a sign of life in neither form, and no map.
+                self.command(&bytes, now);
+            }
+            Incoming::Text(bytes) if self.wire == Wire::Json => {
+                counters.bytes_read.add_owned(bytes.len() as u64);
+                self.command(&bytes, now);
+            }
+            Incoming::Binary(bytes) if self.wire == Wire::MsgPack => {
+                counters.bytes_read.add_owned(bytes.len() as u64);
+                self.command(&bytes, now);
+            }
+            Incoming::Text(_) | Incoming::Binary(_) => self.end(CloseReason::WrongMessageKind),
+            Incoming::Ping(payload) => self.push(frame::pong(&payload)),
+            Incoming::Pong => {}
+            Incoming::Close(code) => self.closed_by_client(code),
+        }
+    }
+
+    fn command(&mut self, bytes: &[u8], now: Now) {
+        let counters = &self.desk.worker.metrics().counters;
+        counters.commands.add_owned(1);
+        match codec::decode(self.wire, bytes) {
+            Err(malformed) => {
+                let unreadable = !matches!(
+                    malformed.error.code,
+                    crate::protocol::error::ErrorCode::UnknownCommand
+                );
+                let end = unreadable.then(|| self.machine.malformed()).flatten();
+                self.refuse(
+                    malformed.id,
+                    state::Refusal {
+                        error: malformed.error,
+                        end,
+                    },
+                );
+            }
+            Ok(envelope) => match self.machine.command(envelope.command, now) {
+                Ok(request) => self.carry_out(envelope.id, request, now),
+                Err(refusal) => self.refuse(envelope.id, refusal),
+            },
+        }
+    }
+
+    /// Answers with an error, and ends where the refusal says so.
+    fn refuse(&mut self, id: Option<u64>, refusal: state::Refusal) {
+        self.desk
+            .worker
+            .metrics()
+            .counters
+            .command_errors
+            .add_owned(1);
+        self.reply(&Error::answer(id, refusal.error));
+        if let Some(reason) = refusal.end {
+            self.end(reason);
+        }
+    }
+
+    fn reply(&self, event: &Event) {
+        self.desk.worker.reply(self.desk.key, event);
+    }
+
+    fn push(&self, frame: Bytes) {
+        self.desk.worker.push(self.desk.key, frame, Kind::Reply);
+    }
+
+    fn work(&mut self, future: impl Future<Output = Done> + 'static) {
+        self.busy.get_or_insert_default().push(Box::pin(future));
+    }
+
+    /// The first reason counts.
+    fn end(&mut self, reason: CloseReason) {
+        self.ending.get_or_insert(reason);
+    }
+}

@@ -1,0 +1,569 @@
+//! The session's state machine: who it is, what it has joined, what it may do, when it must end.
+//!
+//! In: commands, frames and time, all as values. Out: a [`Request`] to carry out, or an error to
+//! answer; and on the clock, [`Due`]s. Pure: no socket, no broker, no clock of its own, so every
+//! rule can be tested by values. Owned by the session's task. Bounds: the topics of one session.
+//!
+//! ```text
+//!   Unauthenticated ── connect, or a token at the handshake ──▶ Opening ── inbox joined ──▶ Open
+//!        │ auth.timeout: 4004                                     every end ──▶ one CloseReason
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::auth::rights::{Operation, permitted};
+use crate::auth::{Claims, TokenError, Verifier};
+use crate::config::{Allow, Config, Namespace};
+use crate::protocol::close::CloseReason;
+use crate::protocol::command::{Command, Connect, History, Publish, Subscribe};
+use crate::protocol::error::{ErrorCode, WireError};
+use crate::protocol::ids::{App, NameError, Position, Topic, TopicKind, User};
+
+use super::clock::DrainPlan;
+
+/// Unreadable commands in a row that end the session.
+const BAD_IN_A_ROW_MAX: u32 = 10;
+
+/// The two clocks that a session lives by.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For intervals and deadlines.
+    pub instant: Instant,
+    /// For tokens and messages, unix milliseconds.
+    pub unix_ms: u64,
+}
+
+impl Now {
+    /// What the two clocks show.
+    #[must_use]
+    pub fn read() -> Self {
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            instant: Instant::now(),
+            unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn wall(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.unix_ms)
+    }
+}
+
+/// Why a command is not carried out.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What the client is told.
+    pub error: WireError,
+    /// The session ends after that.
+    pub end: Option<CloseReason>,
+}
+
+impl From<WireError> for Refusal {
+    fn from(error: WireError) -> Self {
+        Self { error, end: None }
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        WireError::from(error).into()
+    }
+}
+
+/// Who a session belongs to.
+#[derive(Debug, Clone, Default)]
+pub struct Identity {
+    /// The user; `None` for anonymous sessions.
+    pub user: Option<User>,
+    /// The token's claims; `None` for anonymous sessions and for `?user=` in development.
+    pub claims: Option<Claims>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Unauthenticated,
+    Opening,
+    Open,
+}
+
+/// One joined topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Joined {
+    topic: Topic,
+    presence: bool,
+    topic_token: bool,
+}
+
+/// What a command asks for, after all checks that need no broker.
+#[derive(Debug)]
+pub enum Request {
+    /// Open the session for its identity.
+    Open(Connect),
+    /// Join a topic.
+    Subscribe(Topic, Subscribe),
+    /// Leave a topic; true: it was also a member.
+    Unsubscribe(Topic, bool),
+    /// Publish.
+    Publish(Topic, Box<Publish>),
+    /// Move the cursor of the own inbox.
+    Ack(Topic, Position),
+    /// Read history.
+    History(Topic, History),
+    /// Read members.
+    Presence(Topic, Option<String>, u32),
+    /// The token was renewed; these topics are no longer allowed. With the new end.
+    Refreshed(Vec<(Topic, bool)>, u64),
+    /// Nothing but an `ok`.
+    Ping,
+}
+
+/// See the module.
+pub struct Machine {
+    pub(super) config: Arc<Config>,
+    verifier: Arc<Verifier>,
+    app: App,
+    pub(super) phase: Phase,
+    pub(super) identity: Identity,
+    joined: Vec<Joined>,
+    bad_in_a_row: u32,
+    pub(super) opened_at: Instant,
+    pub(super) seen_at: Instant,
+    pub(super) pinged_at: Instant,
+    pub(super) unread_since: Option<Instant>,
+    pub(super) told_expiring: bool,
+    pub(super) drain: Option<DrainPlan>,
+}
+
+impl Machine {
+    /// A session that has completed the upgrade and nothing else.
+    #[must_use]
+    pub fn new(config: Arc<Config>, verifier: Arc<Verifier>, app: App, now: Now) -> Self {
+        Self {
+            config,
+            verifier,
+            app,
+            phase: Phase::Unauthenticated,
+            identity: Identity::default(),
+            joined: Vec::new(),
+            bad_in_a_row: 0,
+            opened_at: now.instant,
+            seen_at: now.instant,
+            pinged_at: now.instant,
+            unread_since: None,
+            told_expiring: false,
+            drain: None,
+        }
+    }
+
+    /// The app that the session lives in.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Whose session it is, once known.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether `welcome` was sent.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// The user's inbox.
+    #[must_use]
+    pub fn inbox(&self) -> Option<Topic> {
+        Some(Topic::inbox(&self.app, self.identity.user.as_ref()?))
+    }
+
+    /// Takes an identity that the handshake found. The session opens with it, at once or by
+    /// `connect`.
+    pub fn identify(&mut self, identity: Identity) {
+        self.identity = identity;
+    }
+
+    /// Begins to open: no second `connect` from here on.
+    pub fn opening(&mut self) {
+        self.phase = Phase::Opening;
+    }
+
+    /// `welcome` is on its way.
+    pub fn opened(&mut self) {
+        self.phase = Phase::Open;
+    }
+
+    /// Remembers a joined topic. Returns false when it is joined already.
+    pub fn join(&mut self, topic: &Topic, presence: bool, topic_token: bool) -> bool {
+        if self.has_joined(topic) {
+            return false;
+        }
+        self.joined.push(Joined {
+            topic: topic.clone(),
+            presence,
+            topic_token,
+        });
+        true
+    }
+
+    /// Forgets a topic. Returns whether the session was a member there; `None` when it had not
+    /// joined.
+    pub fn leave(&mut self, topic: &Topic) -> Option<bool> {
+        let at = self.joined.iter().position(|j| j.topic == *topic)?;
+        Some(self.joined.swap_remove(at).presence)
+    }
+
+    /// The topics in which the session is a member.
+    pub fn memberships(&self) -> impl Iterator<Item = &Topic> {
+        self.joined.iter().filter(|j| j.presence).map(|j| &j.topic)
+    }
+
+    /// A command that could not be read. After ten in a row the session must end.
+    pub fn malformed(&mut self) -> Option<CloseReason> {
+        self.bad_in_a_row += 1;
+        (self.bad_in_a_row >= BAD_IN_A_ROW_MAX).then_some(CloseReason::BadCommands)
+    }
+
+    /// Judges a command.
+    ///
+    /// # Errors
+    /// What the client is told, and whether the session ends.
+    pub fn command(&mut self, command: Command, now: Now) -> Result<Request, Refusal> {
+        if let Command::Connect(connect) = command {
+            return self.connect(connect, now);
+        }
+        self.bad_in_a_row = 0;
+        if self.phase != Phase::Open {
+            let text = "send `connect` first and wait for `welcome`";
+            return Err(WireError::new(ErrorCode::Unauthorized, text).into());
+        }
+        let request = match command {
+            Command::Connect(_) => unreachable!("handled above"),
+            Command::Subscribe(subscribe) => self.subscribe(subscribe, now),
+            Command::Unsubscribe { topic } => self.unsubscribe(&topic),
+            Command::Publish(publish) => self.publish(publish),
+            Command::Ack { position } => match self.inbox() {
+                Some(inbox) => Ok(Request::Ack(inbox, position)),
+                None => Err(WireError::forbidden("an anonymous session has no inbox")),
+            },
+            Command::History(history) => self.history(history),
+            Command::Presence {
+                topic,
+                after,
+                limit,
+            } => self.presence(&topic, after, limit),
+            Command::Refresh { token } => self.refresh(&token, now),
+            Command::Ping => Ok(Request::Ping),
+        };
+        request.map_err(Refusal::from)
+    }
+
+    fn connect(&mut self, mut connect: Connect, now: Now) -> Result<Request, Refusal> {
+        if self.phase != Phase::Unauthenticated {
+            let text = "a second `connect`: the session is open already";
+            return Err(Refusal {
+                error: WireError::bad_request(text),
+                end: self.malformed(),
+            });
+        }
+        if let Some(token) = connect.token.take() {
+            let claims = self
+                .verifier
+                .session(&token, now.wall())
+                .map_err(refused_token)?;
+            if self
+                .identity
+                .user
+                .as_ref()
+                .is_some_and(|u| *u != claims.user)
+            {
+                let text = "the token belongs to another user than that of the handshake";
+                return Err(WireError::forbidden(text).into());
+            }
+            self.identity = Identity {
+                user: Some(claims.user.clone()),
+                claims: Some(claims),
+            };
+        } else if self.identity.user.is_none() && !self.config.auth.anonymous {
+            let text = "`connect` needs a `token`: this server lets no anonymous sessions in";
+            return Err(WireError::new(ErrorCode::Unauthorized, text).into());
+        }
+        self.bad_in_a_row = 0;
+        self.phase = Phase::Opening;
+        Ok(Request::Open(connect))
+    }
+
+    /// Whether the session may join a topic that stands in `connect.positions` or `subscribe`.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub fn may_subscribe(
+        &self,
+        topic: &Topic,
+        presence: bool,
+        topic_token: bool,
+    ) -> Result<(), WireError> {
+        match topic.kind() {
+            TopicKind::Everyone => return Err(already_subscribed(topic)),
+            TopicKind::Inbox if self.inbox().as_ref() == Some(topic) => {
+                return Err(already_subscribed(topic));
+            }
+            TopicKind::Inbox | TopicKind::Presence => {
+                return Err(WireError::forbidden(
+                    "another user's inbox cannot be joined",
+                ));
+            }
+            TopicKind::Plain => {}
+        }
+        if self.has_joined(topic) {
+            return Err(already_subscribed(topic));
+        }
+        if self.joined.len() >= self.config.session.topics_max {
+            return Err(WireError::new(
+                ErrorCode::LimitExceeded,
+                format!(
+                    "a session joins at most {} topics",
+                    self.config.session.topics_max
+                ),
+            ));
+        }
+        let namespace = self.config.namespace(topic);
+        self.allowed(
+            Operation::Subscribe,
+            namespace.subscribe,
+            topic,
+            topic_token,
+        )?;
+        if presence {
+            self.may_see_members(topic, namespace, topic_token)?;
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, mut subscribe: Subscribe, now: Now) -> Result<Request, WireError> {
+        let topic = Topic::new(&self.app, &subscribe.topic)?;
+        let topic_token = match subscribe.token.take() {
+            None => false,
+            Some(token) => self.topic_token(&token, &topic, now)?,
+        };
+        self.may_subscribe(&topic, subscribe.presence, topic_token)?;
+        self.join(&topic, subscribe.presence, topic_token);
+        Ok(Request::Subscribe(topic, subscribe))
+    }
+
+    /// Checks a token for one topic. The same user, the same topic.
+    fn topic_token(&self, token: &str, topic: &Topic, now: Now) -> Result<bool, WireError> {
+        let (claims, named) = self
+            .verifier
+            .topic(token, now.wall())
+            .map_err(token_error)?;
+        if self.identity.user.as_ref() != Some(&claims.user) || named != topic.name() {
+            return Err(WireError::forbidden(
+                "the token is for another user or topic",
+            ));
+        }
+        Ok(true)
+    }
+
+    fn unsubscribe(&mut self, name: &str) -> Result<Request, WireError> {
+        let topic = Topic::new(&self.app, name)?;
+        if topic.kind() == TopicKind::Everyone || self.inbox().as_ref() == Some(&topic) {
+            return Err(WireError::forbidden("the own inbox and `@` cannot be left"));
+        }
+        match self.leave(&topic) {
+            Some(presence) => Ok(Request::Unsubscribe(topic, presence)),
+            None => Err(WireError::new(
+                ErrorCode::NotSubscribed,
+                "the session has not joined that topic",
+            )),
+        }
+    }
+
+    fn publish(&self, publish: Publish) -> Result<Request, WireError> {
+        let topic = match (&publish.topic, &publish.user) {
+            (Some(name), _) => Topic::new(&self.app, name)?,
+            (None, Some(user)) => Topic::inbox(&self.app, &User::new(user)?),
+            (None, None) => return Err(WireError::bad_request("`topic` or `user` is missing")),
+        };
+        if topic.kind() == TopicKind::Everyone {
+            return Err(WireError::forbidden("`@` is published by the API only"));
+        }
+        let longest = self.config.session.key_bytes_max;
+        for (name, key) in [
+            ("key", &publish.key),
+            ("idempotency_key", &publish.idempotency_key),
+        ] {
+            match key.as_ref().map(String::len) {
+                Some(0) => return Err(WireError::bad_request(format!("`{name}` is empty"))),
+                Some(n) if n > longest => {
+                    let text = format!("`{name}` is longer than {longest} bytes");
+                    return Err(WireError::new(ErrorCode::TooLarge, text));
+                }
+                _ => {}
+            }
+        }
+        self.allowed(
+            Operation::Publish,
+            self.config.namespace(&topic).publish,
+            &topic,
+            false,
+        )?;
+        Ok(Request::Publish(topic, Box::new(publish)))
+    }
+
+    fn history(&self, history: History) -> Result<Request, WireError> {
+        let topic = Topic::new(&self.app, &history.topic)?;
+        if topic.kind() == TopicKind::Inbox {
+            if self.inbox().as_ref() != Some(&topic) {
+                return Err(WireError::forbidden("another user's inbox cannot be read"));
+            }
+        } else {
+            let token = self
+                .joined
+                .iter()
+                .any(|j| j.topic == topic && j.topic_token);
+            self.allowed(
+                Operation::History,
+                self.config.namespace(&topic).history,
+                &topic,
+                token,
+            )?;
+        }
+        check_limit(history.limit, self.config.session.page_max)?;
+        Ok(Request::History(topic, history))
+    }
+
+    fn presence(
+        &self,
+        name: &str,
+        after: Option<String>,
+        limit: Option<u32>,
+    ) -> Result<Request, WireError> {
+        let topic = Topic::new(&self.app, name)?;
+        if topic.kind() != TopicKind::Plain {
+            return Err(WireError::forbidden(
+                "inboxes and `@` have no members to show",
+            ));
+        }
+        let token = self
+            .joined
+            .iter()
+            .any(|j| j.topic == topic && j.topic_token);
+        self.may_see_members(&topic, self.config.namespace(&topic), token)?;
+        let limit = check_limit(limit, self.config.session.page_max)?;
+        Ok(Request::Presence(topic, after, limit))
+    }
+
+    fn refresh(&mut self, token: &str, now: Now) -> Result<Request, WireError> {
+        let claims = self
+            .verifier
+            .session(token, now.wall())
+            .map_err(token_error)?;
+        if self.identity.user.as_ref() != Some(&claims.user) {
+            return Err(WireError::forbidden("the token belongs to another user"));
+        }
+        let expires = claims.expires;
+        self.identity.claims = Some(claims);
+        self.told_expiring = false;
+        let lost: Vec<_> = self
+            .joined
+            .iter()
+            .filter(|j| {
+                let rule = self.config.namespace(&j.topic).subscribe;
+                self.allowed(Operation::Subscribe, rule, &j.topic, j.topic_token)
+                    .is_err()
+            })
+            .map(|j| (j.topic.clone(), j.presence))
+            .collect();
+        for (topic, _) in &lost {
+            self.leave(topic);
+        }
+        Ok(Request::Refreshed(lost, expires))
+    }
+
+    fn may_see_members(
+        &self,
+        topic: &Topic,
+        namespace: &Namespace,
+        topic_token: bool,
+    ) -> Result<(), WireError> {
+        if !namespace.presence {
+            return Err(WireError::forbidden("this namespace keeps no presence"));
+        }
+        self.allowed(
+            Operation::Presence,
+            namespace.presence_allow,
+            topic,
+            topic_token,
+        )
+    }
+
+    fn allowed(
+        &self,
+        operation: Operation,
+        rule: Allow,
+        topic: &Topic,
+        topic_token: bool,
+    ) -> Result<(), WireError> {
+        let user = self.identity.user.as_ref();
+        let can = self.identity.claims.as_ref().and_then(|c| c.can.as_ref());
+        if permitted(rule, operation, topic, user, can, topic_token) {
+            return Ok(());
+        }
+        Err(WireError::forbidden(
+            "not allowed here: neither the namespace nor the token permits it",
+        ))
+    }
+
+    /// Whether the session has joined the topic by command.
+    #[must_use]
+    pub fn has_joined(&self, topic: &Topic) -> bool {
+        self.joined.iter().any(|j| j.topic == *topic)
+    }
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine")
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a client is told of a bad token.
+#[must_use]
+pub fn token_error(error: TokenError) -> WireError {
+    WireError::new(error.code(), error.to_string())
+}
+
+/// A bad token at the door: the client is told, then the session ends.
+#[must_use]
+pub fn refused_token(error: TokenError) -> Refusal {
+    Refusal {
+        error: token_error(error),
+        end: Some(error.close()),
+    }
+}
+
+fn already_subscribed(topic: &Topic) -> WireError {
+    WireError::new(
+        ErrorCode::AlreadySubscribed,
+        format!("the session belongs to `{topic}` already"),
+    )
+}
+
+/// The page's size: 100 unless asked otherwise.
+fn check_limit(limit: Option<u32>, most: u32) -> Result<u32, WireError> {
+    match limit {
+        None => Ok(100.min(most)),
+        Some(n) if (1..=most).contains(&n) => Ok(n),
+        Some(_) => Err(WireError::bad_request(format!(
+            "`limit` must be from 1 to {most}"
+        ))),
+    }
+}

@@ -1,0 +1,375 @@
+//! What a session asks of the broker: one future a command, each ending in one [`Done`].
+//!
+//! In: requests that the state machine has let through. Out: answers, which the session's loop
+//! turns into frames in one step without awaits, so that nothing is delivered in between. The
+//! futures belong to the session and are dropped with it; what was submitted to the broker by then
+//! may still be carried out.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::{
+    Acked, Broker, BrokerError, HistoryPage, HistoryQuery, InboxSummary, Page, PublishRequest,
+    Published, SincePage,
+};
+use crate::config::Retention;
+use crate::presence::MembersPage;
+use crate::protocol::command::{Connect, History, Subscribe};
+use crate::protocol::error::{ErrorCode, WireError};
+use crate::protocol::event::{GapReason, Member};
+use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::worker::hub::SessionKey;
+use crate::worker::{Join, Worker};
+
+use super::Services;
+
+/// Entries of one catch-up page; its bytes are a quarter of the outbox's bound.
+const PULL_ENTRIES_MAX: u32 = 100;
+/// How long a page rests after it could not be read, or brought nothing.
+const PULL_REST: Duration = Duration::from_millis(100);
+/// How long opening waits between tries while the broker does not answer.
+const OPEN_REST: Duration = Duration::from_millis(200);
+
+/// What has come back.
+#[derive(Debug)]
+pub enum Done {
+    /// Everything that `welcome` needs.
+    Opened(Box<Opened>),
+    /// The first page of a subscription, or why there is none.
+    Subscribed(Option<u64>, Topic, Result<Subscribed, WireError>),
+    /// A publication's fate.
+    Published(Option<u64>, Result<Published, WireError>),
+    /// An acknowledgement's.
+    Acked(Option<u64>, Result<Acked, WireError>),
+    /// A page of history.
+    History(Option<u64>, Topic, Result<HistoryPage, WireError>),
+    /// A page of members.
+    Presence(Option<u64>, Result<MembersPage, WireError>),
+    /// A page of a catch-up.
+    Page(Topic, Result<SincePage, WireError>),
+    /// A catch-up may ask again.
+    PullAgain(Topic),
+}
+
+/// Where a subscription begins.
+#[derive(Debug)]
+pub enum Start {
+    /// With what is published from now on.
+    Live,
+    /// After a position, on a topic without history: judged by the newest id alone.
+    Compare(Position),
+    /// With this page.
+    Page(SincePage),
+}
+
+/// A subscription that can begin.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// Where.
+    pub start: Start,
+    /// Members, with `presence: true`.
+    pub count: Option<u64>,
+}
+
+/// All that `welcome` waits for.
+#[derive(Debug)]
+pub struct Opened {
+    /// The id of the `connect` that asked.
+    pub id: Option<u64>,
+    /// The inbox, with where its replay begins.
+    pub inbox: Option<(Topic, InboxSummary, Position)>,
+    /// Where the client left `@`, if it said so.
+    pub everyone: Option<Position>,
+    /// What became of the other positions.
+    pub topics: Vec<(String, Result<(Topic, Subscribed), WireError>)>,
+}
+
+/// What the futures of one session share.
+#[derive(Clone)]
+pub struct Desk {
+    /// The node's parts.
+    pub services: Arc<Services>,
+    /// The session's worker.
+    pub worker: Rc<Worker>,
+    /// The session there.
+    pub key: SessionKey,
+    /// The session's name.
+    pub session: SessionId,
+}
+
+impl Desk {
+    fn broker(&self) -> &Broker {
+        &self.services.broker
+    }
+
+    fn retention(&self, topic: &Topic) -> Retention {
+        self.services.config.namespace(topic).retention()
+    }
+
+    /// The size of one catch-up page.
+    fn page(&self) -> Page {
+        Page {
+            entries_max: PULL_ENTRIES_MAX,
+            bytes_max: self.services.config.session.outbox_bytes_max / 4,
+        }
+    }
+
+    /// Waits until the topic is live on this worker. False when the session left meanwhile.
+    async fn joined(&self, topic: &Topic, has_history: bool) -> bool {
+        match self.worker.join(self.key, topic, has_history) {
+            Join::Live | Join::Already => true,
+            Join::Waiting(answer) => answer.await.is_ok(),
+        }
+    }
+
+    /// `connect`: joins everyone, the inbox and the topics of `positions`, and reads where each
+    /// begins. Tries until the broker answers; the authentication deadline bounds it.
+    pub async fn open(
+        self,
+        id: Option<u64>,
+        inbox: Option<Topic>,
+        connect: Connect,
+        topics: Vec<(String, Result<Topic, WireError>)>,
+    ) -> Done {
+        let everyone = Topic::everyone(&self.services.app);
+        let given = |topic: &Topic| {
+            let mut positions = connect.positions.iter();
+            positions
+                .find(|(name, _)| name == topic.name())
+                .map(|(_, p)| *p)
+        };
+        self.joined(&everyone, self.retention(&everyone).entries_max > 0)
+            .await;
+        let inbox = match inbox {
+            None => None,
+            Some(inbox) => {
+                let retention = self.retention(&inbox);
+                self.joined(&inbox, retention.entries_max > 0).await;
+                let summary = loop {
+                    match self.broker().inbox(&inbox, retention).await {
+                        Ok(summary) => break summary,
+                        Err(_) => tokio::time::sleep(OPEN_REST).await,
+                    }
+                };
+                let start = given(&inbox).or(summary.cursor).unwrap_or_default();
+                Some((inbox, summary, start))
+            }
+        };
+        let resumed = topics.into_iter().map(|(name, topic)| async {
+            let result = match topic {
+                Err(error) => Err(error),
+                Ok(topic) => {
+                    let since = given(&topic);
+                    let request = Subscribe {
+                        since,
+                        ..Subscribe::default()
+                    };
+                    let subscribed = self.start(&topic, &request).await;
+                    subscribed.map(|s| (topic, s))
+                }
+            };
+            (name, result)
+        });
+        let resumed = futures_util::future::join_all(resumed).await;
+        Done::Opened(Box::new(Opened {
+            id,
+            inbox,
+            everyone: given(&everyone),
+            topics: resumed,
+        }))
+    }
+
+    /// `subscribe`: joins, becomes a member where asked, reads the first page.
+    pub async fn subscribe(
+        self,
+        id: Option<u64>,
+        topic: Topic,
+        subscribe: Subscribe,
+        member: Option<Member>,
+    ) -> Done {
+        let result = self.subscribe_inner(&topic, &subscribe, member).await;
+        Done::Subscribed(id, topic, result)
+    }
+
+    async fn subscribe_inner(
+        &self,
+        topic: &Topic,
+        subscribe: &Subscribe,
+        member: Option<Member>,
+    ) -> Result<Subscribed, WireError> {
+        let mut count = None;
+        if let Some(member) = member {
+            // First heard, then entered: no change falls between the two.
+            self.joined(&topic.presence(), true).await;
+            let entered = self.services.presence.enter(topic, member).await;
+            count = Some(entered.map_err(broker_error)?);
+        }
+        let subscribed = self.start(topic, subscribe).await?;
+        Ok(Subscribed {
+            count,
+            ..subscribed
+        })
+    }
+
+    async fn start(&self, topic: &Topic, subscribe: &Subscribe) -> Result<Subscribed, WireError> {
+        let retention = self.retention(topic);
+        let has_history = retention.entries_max > 0;
+        if !self.joined(topic, has_history).await {
+            return Err(WireError::new(
+                ErrorCode::NotSubscribed,
+                "the topic was left before it was joined",
+            ));
+        }
+        let start = match (subscribe.since, subscribe.rewind) {
+            (Some(since), _) if !has_history => Start::Compare(since),
+            (Some(since), _) => {
+                let page = self
+                    .broker()
+                    .since(topic, since, retention, self.page())
+                    .await;
+                Start::Page(page.map_err(broker_error)?)
+            }
+            (None, Some(count)) if has_history && count > 0 => {
+                self.rewind(topic, retention, count).await?
+            }
+            (None, _) => Start::Live,
+        };
+        Ok(Subscribed { start, count: None })
+    }
+
+    /// The newest `count` that are retained, as a page that begins before the oldest of them.
+    async fn rewind(
+        &self,
+        topic: &Topic,
+        retention: Retention,
+        count: u32,
+    ) -> Result<Start, WireError> {
+        let query = HistoryQuery {
+            topic: topic.clone(),
+            retention,
+            since: None,
+            until: None,
+            limit: count,
+            bytes_max: self.services.config.session.page_bytes_max,
+            reverse: true,
+        };
+        let mut entries = self
+            .broker()
+            .history(query)
+            .await
+            .map_err(broker_error)?
+            .entries;
+        entries.reverse();
+        let (Some(oldest), Some(newest)) = (entries.first(), entries.last()) else {
+            return Ok(Start::Live);
+        };
+        Ok(Start::Page(SincePage {
+            gap: None,
+            start: oldest.prev,
+            last: newest.position,
+            entries,
+        }))
+    }
+
+    /// A page of a catch-up.
+    pub async fn pull(self, topic: Topic, at: Position) -> Done {
+        let retention = self.retention_of_any(&topic);
+        let page = self
+            .broker()
+            .since(&topic, at, retention, self.page())
+            .await;
+        Done::Page(topic, page.map_err(broker_error))
+    }
+
+    fn retention_of_any(&self, topic: &Topic) -> Retention {
+        match topic.presence_of() {
+            Some(_) => crate::broker::PRESENCE_RETENTION,
+            None => self.retention(topic),
+        }
+    }
+
+    /// A little pause before a catch-up asks again.
+    pub async fn rest(topic: Topic) -> Done {
+        tokio::time::sleep(PULL_REST).await;
+        Done::PullAgain(topic)
+    }
+
+    /// `publish`.
+    pub async fn publish(self, id: Option<u64>, request: PublishRequest) -> Done {
+        let published = self.broker().publish(request).await;
+        Done::Published(id, published.map_err(broker_error))
+    }
+
+    /// `ack`.
+    pub async fn ack(self, id: Option<u64>, inbox: Topic, position: Position) -> Done {
+        let retention = self.retention(&inbox);
+        let acked = self
+            .broker()
+            .ack(&inbox, position, self.session, retention)
+            .await;
+        Done::Acked(id, acked.map_err(broker_error))
+    }
+
+    /// `history`.
+    pub async fn history(self, id: Option<u64>, topic: Topic, history: History) -> Done {
+        let session = &self.services.config.session;
+        let query = HistoryQuery {
+            topic: topic.clone(),
+            retention: self.retention(&topic),
+            since: history.since,
+            until: history.until,
+            limit: history.limit.unwrap_or(100).min(session.page_max),
+            bytes_max: session.page_bytes_max,
+            reverse: history.reverse,
+        };
+        let page = self.broker().history(query).await.map_err(broker_error);
+        Done::History(id, topic, page)
+    }
+
+    /// `presence`.
+    pub async fn presence(
+        self,
+        id: Option<u64>,
+        topic: Topic,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Done {
+        let page = self.services.presence.page(&topic, after, limit).await;
+        Done::Presence(id, page.map_err(broker_error))
+    }
+}
+
+/// What a client is told of a broker's failure.
+#[must_use]
+pub fn broker_error(error: BrokerError) -> WireError {
+    let mut told = match error {
+        BrokerError::Unavailable(_) => {
+            WireError::unavailable("the broker is not available; try again")
+        }
+        BrokerError::Unknown(_) => WireError::unavailable(
+            "the broker's answer was lost: the outcome is unknown; repeat with the same \
+             `idempotency_key`",
+        ),
+        BrokerError::Unexpected(text) => {
+            tracing::error!(
+                event = "broker_unexpected",
+                text,
+                "the broker's answer makes no sense"
+            );
+            WireError::new(ErrorCode::Internal, "internal error")
+        }
+    };
+    told.retry_after_ms = told.code.retry().then_some(1_000);
+    told
+}
+
+/// How `since` stands to the newest id of a topic without history.
+#[must_use]
+pub fn compare(since: Position, newest: Position) -> Option<GapReason> {
+    match since.cmp(&newest) {
+        std::cmp::Ordering::Equal => None,
+        std::cmp::Ordering::Less => Some(GapReason::Retention),
+        std::cmp::Ordering::Greater => Some(GapReason::Failover),
+    }
+}

@@ -1,0 +1,98 @@
+//! The way into a worker from the control side: one bounded queue, tried, never waited for.
+//!
+//! In: the dispatcher's deliveries and answers, and the node's orders. Out: the worker's turn.
+//! Bound: [`INBOUND_MAX`]. At the bound [`WorkerHandle::send`] gives the message back; the
+//! dispatcher then owes the topic's newest position instead of the message itself.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::protocol::close::CloseReason;
+use crate::protocol::event::GapReason;
+use crate::protocol::ids::{Position, SessionId, Topic};
+
+use super::outgoing::Outgoing;
+
+/// Messages waiting for one worker. 4,096 deliveries are a tenth of a second of a worker's work
+/// at the rates of `docs/performance.md`; more would only hide that it cannot follow.
+pub const INBOUND_MAX: usize = 4_096;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Inbound {
+    /// A publication or a change of members.
+    Deliver(Arc<Outgoing>),
+    /// The topic is live on this node; the deliveries that follow begin above this position.
+    Joined {
+        /// Which topic.
+        topic: Topic,
+        /// Where it stands.
+        position: Position,
+    },
+    /// Deliveries up to `newest` were not queued because the queue was full.
+    Behind {
+        /// Which topic.
+        topic: Topic,
+        /// Where it stands by now.
+        newest: Position,
+        /// How many were left out.
+        dropped: u64,
+    },
+    /// Something is gone and no repair can bring it.
+    Gap {
+        /// Which topic.
+        topic: Topic,
+        /// The last position before it.
+        from: Position,
+        /// The last position in it; `None` after a failover, where ids may start anew below.
+        to: Option<Position>,
+        /// Why.
+        reason: GapReason,
+    },
+    /// A session of the user moved the cursor.
+    Acked {
+        /// The inbox.
+        topic: Topic,
+        /// The cursor.
+        position: Position,
+        /// The session that did it and knows already.
+        session: SessionId,
+    },
+    /// End sessions of the user whose inbox this is.
+    Disconnect {
+        /// The inbox.
+        inbox: Topic,
+        /// Only this one; `None`: all of them.
+        session: Option<SessionId>,
+        /// With which reason.
+        reason: CloseReason,
+    },
+}
+
+/// The sending end, one per worker.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    queue: mpsc::Sender<Inbound>,
+}
+
+impl WorkerHandle {
+    /// A handle and the queue that the worker reads.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Inbound>) {
+        let (queue, receiver) = mpsc::channel(INBOUND_MAX);
+        (Self { queue }, receiver)
+    }
+
+    /// Queues a message, or gives it back when the queue is full. A worker that has ended takes
+    /// everything and does nothing.
+    ///
+    /// # Errors
+    /// The message itself.
+    pub fn send(&self, message: Inbound) -> Result<(), Inbound> {
+        match self.queue.try_send(message) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(message)) => Err(message),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Which local sessions belong to which topic, and how far each of them is.
+//!
+//! In: sessions join and leave; deliveries move a topic's last position. Out: the members to push
+//! to. Owned by one worker thread; no locks. Bound: topics per session times sessions. Joining and
+//! leaving are constant in the number of a topic's members: both sides of a membership know
+//! where the other stands, and removal swaps the last one into the hole.
+
+use rustc_hash::FxHashMap;
+use slotmap::{SlotMap, new_key_type};
+use tokio::sync::oneshot;
+
+use crate::protocol::ids::{Position, Topic};
+
+new_key_type! {
+    /// A session on this worker. Keys of ended sessions are never used again.
+    pub struct SessionKey;
+    /// A topic with local members on this worker.
+    pub struct TopicKey;
+}
+
+/// How one session gets one topic's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Joined, but nothing is sent before the session has answered its client.
+    Starting,
+    /// Live deliveries above this position are pushed.
+    Push {
+        /// What the session has already, from a catch-up that ran ahead of the feed.
+        after: Position,
+    },
+    /// The session reads pages from the history until it has caught up.
+    Pull {
+        /// What it has.
+        at: Position,
+        /// A page is on its way.
+        loading: bool,
+    },
+}
+
+/// One session's membership of a topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Member {
+    /// Who.
+    pub session: SessionKey,
+    /// How it gets messages.
+    pub mode: Mode,
+    /// Where the session keeps its reference to this membership.
+    reference: u32,
+}
+
+/// A session's reference to one membership.
+#[derive(Debug, Clone, Copy)]
+pub struct Reference {
+    /// The topic.
+    pub topic: TopicKey,
+    /// Where the member stands in the topic's list.
+    index: u32,
+}
+
+/// A topic with at least one local member.
+#[derive(Debug)]
+pub struct HubTopic {
+    /// Its name.
+    pub name: Topic,
+    /// Whether it can be read again.
+    pub has_history: bool,
+    /// The last position that this worker has seen; `None` until the dispatcher has answered.
+    pub last: Option<Position>,
+    /// Who belongs to it.
+    pub members: Vec<Member>,
+    /// Told when the dispatcher has answered.
+    pub waiting: Vec<oneshot::Sender<()>>,
+}
+
+/// All topics of one worker.
+#[derive(Debug, Default)]
+pub struct Hub {
+    by_name: FxHashMap<Topic, TopicKey>,
+    topics: SlotMap<TopicKey, HubTopic>,
+}
+
+/// What a leaving session must be told of its other references.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Nobody is left: the topic is forgotten here.
+    pub emptied: bool,
+    /// The member that took the hole: its session, its reference, its new index.
+    moved: Option<(SessionKey, u32, u32)>,
+}
+
+impl Hub {
+    /// The topic's key, if it has local members.
+    #[must_use]
+    pub fn find(&self, name: &Topic) -> Option<TopicKey> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The topic behind a key.
+    pub fn get_mut(&mut self, key: TopicKey) -> Option<&mut HubTopic> {
+        self.topics.get_mut(key)
+    }
+
+    /// The topic behind a key.
+    #[must_use]
+    pub fn get(&self, key: TopicKey) -> Option<&HubTopic> {
+        self.topics.get(key)
+    }
+
+    /// Every topic.
+    pub fn iter(&self) -> impl Iterator<Item = &HubTopic> {
+        self.topics.values()
+    }
+
+    /// Adds a session in [`Mode::Starting`]. `references` are the session's own; the new one is
+    /// appended. Returns the topic and whether it is new on this worker.
+    pub fn join(
+        &mut self,
+        name: &Topic,
+        has_history: bool,
+        session: SessionKey,
+        references: &mut Vec<Reference>,
+    ) -> (TopicKey, bool) {
+        let known = self.find(name);
+        let key = known.unwrap_or_else(|| {
+            let key = self.topics.insert(HubTopic {
+                name: name.clone(),
+                has_history,
+                last: None,
+                members: Vec::new(),
+                waiting: Vec::new(),
+            });
+            self.by_name.insert(name.clone(), key);
+            key
+        });
+        let members = &mut self.topics[key].members;
+        references.push(Reference {
+            topic: key,
+            index: index(members.len()),
+        });
+        members.push(Member {
+            session,
+            mode: Mode::Starting,
+            reference: index(references.len() - 1),
+        });
+        (key, known.is_none())
+    }
+
+    /// The membership behind a reference.
+    pub fn member_mut(&mut self, reference: Reference) -> &mut Member {
+        &mut self.topics[reference.topic].members[reference.index as usize]
+    }
+
+    /// Removes the membership at `at` of `references`. The caller passes the result to
+    /// [`Self::settle`] with the moved session's references.
+    pub fn leave(&mut self, references: &mut Vec<Reference>, at: usize) -> Left {
+        let reference = references.swap_remove(at);
+        if let Some(moved) = references.get(at) {
+            self.topics[moved.topic].members[moved.index as usize].reference = index(at);
+        }
+        let topic = &mut self.topics[reference.topic];
+        topic.members.swap_remove(reference.index as usize);
+        let moved = topic
+            .members
+            .get(reference.index as usize)
+            .map(|m| (m.session, m.reference, reference.index));
+        let emptied = topic.members.is_empty();
+        if emptied && let Some(topic) = self.topics.remove(reference.topic) {
+            self.by_name.remove(&topic.name);
+        }
+        Left { emptied, moved }
+    }
+}
+
+impl Left {
+    /// The session whose reference must be corrected with [`Self::settle`], if any.
+    #[must_use]
+    pub fn moved_session(&self) -> Option<SessionKey> {
+        self.moved.map(|(session, _, _)| session)
+    }
+
+    /// Corrects the moved session's reference.
+    pub fn settle(&self, references: &mut [Reference]) {
+        if let Some((_, reference, now_at)) = self.moved {
+            references[reference as usize].index = now_at;
+        }
+    }
+}
+
+fn index(n: usize) -> u32 {
+    u32::try_from(n).expect("sessions and topics are bounded far below 2^32")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ids::App;
+    use proptest::prelude::*;
+
+    type Sessions = SlotMap<SessionKey, Vec<Reference>>;
+
+    fn leave(hub: &mut Hub, sessions: &mut Sessions, key: SessionKey, at: usize) {
+        let left = hub.leave(&mut sessions[key], at);
+        if let Some(moved) = left.moved_session() {
+            left.settle(&mut sessions[moved]);
+        }
+    }
+
+    fn check(hub: &Hub, sessions: &Sessions) -> Result<(), TestCaseError> {
+        let mut memberships = 0;
+        for (key, references) in sessions {
+            for (at, reference) in references.iter().enumerate() {
+                let member = hub.topics[reference.topic].members[reference.index as usize];
+                prop_assert_eq!(member.session, key);
+                prop_assert_eq!(member.reference as usize, at);
+                memberships += 1;
+            }
+        }
+        let members: usize = hub.iter().map(|t| t.members.len()).sum();
+        prop_assert_eq!(members, memberships);
+        prop_assert_eq!(hub.by_name.len(), hub.topics.len());
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn both_sides_of_every_membership_agree_after_any_joins_and_leaves(
+            steps in prop::collection::vec((0usize..6, 0usize..5, any::<bool>()), 0..200),
+        ) {
+            let mut hub = Hub::default();
+            let mut sessions = Sessions::default();
+            let keys: Vec<_> = (0..6).map(|_| sessions.insert(Vec::new())).collect();
+            let names: Vec<_> = (0..5)
+                .map(|n| Topic::new(&App::default_app(), &format!("t{n}")).unwrap())
+                .collect();
+            for (session, topic, join) in steps {
+                let key = keys[session];
+                let joined = hub.find(&names[topic]).and_then(|t| {
+                    sessions[key].iter().position(|r| r.topic == t)
+                });
+                match (join, joined) {
+                    (true, None) => {
+                        hub.join(&names[topic], true, key, &mut sessions[key]);
+                    }
+                    (false, Some(at)) => leave(&mut hub, &mut sessions, key, at),
+                    _ => {}
+                }
+                check(&hub, &sessions)?;
+            }
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! A worker: one thread that owns sockets, outboxes and the hub, and shares nothing.
+//!
+//! In: [`handle::Inbound`] from the dispatcher (see [`turn`]); joins, replies and pages from the
+//! sessions on the same thread. Out: one vectored write per dirty socket at the end of a turn; a
+//! wake-up for a session that must do something itself. Owner of: every session's socket for
+//! writing, its outbox, its memberships and modes; the timer wheel. Bounds: the inbound queue, each
+//! outbox. At an outbox's bound for live deliveries the session ends with 4103. Does not:
+//! understand commands, know users or tokens, or wait for anything.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use slotmap::SlotMap;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::broker::interest::Interest;
+use crate::protocol::close::CloseReason;
+use crate::protocol::codec::{self, Wire};
+use crate::protocol::event::Event;
+use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::telemetry::metrics::WorkerMetrics;
+
+pub mod catchup;
+pub mod handle;
+pub mod hub;
+pub mod outbox;
+pub mod outgoing;
+pub mod turn;
+pub mod wheel;
+
+use hub::{Hub, Reference, SessionKey};
+use outbox::{Bound, Kind, Outbox, Waiting};
+use wheel::Wheel;
+
+/// The workers' wishes to the dispatcher: worker index and topic.
+pub type WorkerInterest = Interest<(usize, Topic)>;
+
+/// What a session must look at. Several things may have happened since it last looked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// Its next deadline may have come.
+    pub due: bool,
+    /// The socket takes more again, or a topic fell behind: a catch-up may go on.
+    pub room: bool,
+    /// It must end, for this reason.
+    pub end: Option<CloseReason>,
+    /// The node is leaving.
+    pub drain: bool,
+}
+
+/// How a join stands.
+#[derive(Debug)]
+pub enum Join {
+    /// The topic is live here.
+    Live,
+    /// The receiver is told when it is. It errs when the session left before.
+    Waiting(oneshot::Receiver<()>),
+    /// The session belongs to it already.
+    Already,
+}
+
+/// One session as its worker sees it.
+struct Entry {
+    id: SessionId,
+    wire: Wire,
+    stream: Rc<TcpStream>,
+    outbox: Outbox,
+    references: Vec<Reference>,
+    /// At least one membership may be in [`hub::Mode::Pull`].
+    catching_up: bool,
+    /// Where the next search for such a membership begins, so that topics take turns.
+    next_pull: usize,
+    waker: Option<Waker>,
+    notices: Notices,
+    dirty: bool,
+    blocked: bool,
+}
+
+impl Entry {
+    fn notify(&mut self, change: impl FnOnce(&mut Notices)) {
+        change(&mut self.notices);
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn end(&mut self, reason: CloseReason) {
+        self.notify(|n| n.end = n.end.or(Some(reason)));
+    }
+}
+
+struct State {
+    sessions: SlotMap<SessionKey, Entry>,
+    hub: Hub,
+    wheel: Wheel<SessionKey>,
+    dirty: Vec<SessionKey>,
+    draining: bool,
+}
+
+/// See the module. Its methods borrow its state for their own length only, so sessions call them
+/// freely between awaits.
+pub struct Worker {
+    index: usize,
+    live_bound: Bound,
+    interest: Arc<WorkerInterest>,
+    metrics: Arc<WorkerMetrics>,
+    state: RefCell<State>,
+}
+
+impl Worker {
+    /// A worker without sessions.
+    #[must_use]
+    pub fn new(
+        index: usize,
+        live_bound: Bound,
+        interest: Arc<WorkerInterest>,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            live_bound,
+            interest,
+            metrics,
+            state: RefCell::new(State {
+                sessions: SlotMap::default(),
+                hub: Hub::default(),
+                wheel: Wheel::new(Instant::now()),
+                dirty: Vec::new(),
+                draining: false,
+            }),
+        })
+    }
+
+    /// What this worker counts.
+    #[must_use]
+    pub fn metrics(&self) -> &WorkerMetrics {
+        &self.metrics
+    }
+
+    /// Takes over the writing side of a session's socket.
+    pub fn add(&self, id: SessionId, wire: Wire, stream: Rc<TcpStream>) -> SessionKey {
+        let state = &mut *self.state.borrow_mut();
+        let notices = Notices {
+            drain: state.draining,
+            ..Notices::default()
+        };
+        let key = state.sessions.insert(Entry {
+            id,
+            wire,
+            stream,
+            outbox: Outbox::default(),
+            references: Vec::new(),
+            catching_up: false,
+            next_pull: 0,
+            waker: None,
+            notices,
+            dirty: false,
+            blocked: false,
+        });
+        self.metrics.counters.sessions_opened.add_owned(1);
+        self.metrics
+            .counters
+            .sessions
+            .set(state.sessions.len() as u64);
+        key
+    }
+
+    /// Forgets a session: its memberships, its outbox, its socket.
+    pub fn remove(&self, key: SessionKey) {
+        self.leave_all(key);
+        let state = &mut *self.state.borrow_mut();
+        state.sessions.remove(key);
+        self.metrics
+            .counters
+            .sessions
+            .set(state.sessions.len() as u64);
+    }
+
+    /// Ends all memberships of a session. Its outbox stays.
+    pub fn leave_all(&self, key: SessionKey) {
+        while let Some(topic) = self.last_joined(key) {
+            self.leave(key, &topic);
+        }
+    }
+
+    fn last_joined(&self, key: SessionKey) -> Option<Topic> {
+        let state = self.state.borrow();
+        let reference = state.sessions.get(key)?.references.last()?;
+        state.hub.get(reference.topic).map(|t| t.name.clone())
+    }
+
+    /// Drops what waits for a socket that takes nothing, so that a close frame can follow what
+    /// is partly written. Counted as dropped.
+    pub fn drop_backlog(&self, key: SessionKey) {
+        if let Some(entry) = self.state.borrow_mut().sessions.get_mut(key) {
+            let dropped = entry.outbox.drop_unsent();
+            self.metrics.counters.dropped_slow.add_owned(dropped);
+        }
+    }
+
+    /// Sessions on this worker now.
+    #[must_use]
+    pub fn sessions_count(&self) -> usize {
+        self.state.borrow().sessions.len()
+    }
+
+    /// What the session must look at; registers the task to be woken when there is something.
+    pub fn poll_notices(&self, key: SessionKey, cx: &mut Context<'_>) -> Poll<Notices> {
+        let state = &mut *self.state.borrow_mut();
+        let Some(entry) = state.sessions.get_mut(key) else {
+            return Poll::Pending;
+        };
+        if entry.notices != Notices::default() {
+            return Poll::Ready(std::mem::take(&mut entry.notices));
+        }
+        if !entry
+            .waker
+            .as_ref()
+            .is_some_and(|w| w.will_wake(cx.waker()))
+        {
+            entry.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Asks to be looked at ([`Notices::due`]) at about `at`.
+    pub fn schedule(&self, key: SessionKey, at: Instant) {
+        self.state.borrow_mut().wheel.schedule(key, at);
+    }
+
+    /// Makes the session a member of a topic in [`hub::Mode::Starting`].
+    pub fn join(&self, key: SessionKey, topic: &Topic, has_history: bool) -> Join {
+        let state = &mut *self.state.borrow_mut();
+        let Some(entry) = state.sessions.get_mut(key) else {
+            return Join::Already;
+        };
+        let known = state.hub.find(topic);
+        if known.is_some_and(|t| entry.references.iter().any(|r| r.topic == t)) {
+            return Join::Already;
+        }
+        let (topic_key, new) = state
+            .hub
+            .join(topic, has_history, key, &mut entry.references);
+        self.count_subscriptions(1);
+        if new {
+            self.interest.want((self.index, topic.clone()));
+        }
+        let joined = state.hub.get_mut(topic_key).expect("joined above");
+        if joined.last.is_some() {
+            return Join::Live;
+        }
+        let (sender, receiver) = oneshot::channel();
+        joined.waiting.push(sender);
+        Join::Waiting(receiver)
+    }
+
+    /// Ends a membership. What is in the outbox already stays there.
+    pub fn leave(&self, key: SessionKey, topic: &Topic) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(topic_key) = state.hub.find(topic) else {
+            return;
+        };
+        let Some(entry) = state.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(at) = entry.references.iter().position(|r| r.topic == topic_key) else {
+            return;
+        };
+        let left = state.hub.leave(&mut entry.references, at);
+        if let Some(moved) = left.moved_session() {
+            left.settle(&mut state.sessions[moved].references);
+        }
+        self.count_subscriptions(-1);
+        if left.emptied {
+            self.interest.unwant((self.index, topic.clone()));
+        }
+    }
+
+    /// The topic's last position on this worker, once it is live.
+    #[must_use]
+    pub fn last(&self, topic: &Topic) -> Option<Position> {
+        let state = self.state.borrow();
+        state.hub.find(topic).and_then(|t| state.hub.get(t)?.last)
+    }
+
+    /// Queues an event as a reply: an answer, a notice, the frames around a catch-up.
+    pub fn reply(&self, key: SessionKey, event: &Event) {
+        let wire = match self.state.borrow().sessions.get(key) {
+            Some(entry) => entry.wire,
+            None => return,
+        };
+        self.push(key, codec::encode(wire, event), Kind::Reply);
+    }
+
+    /// Queues a complete frame. It leaves with the next [`Self::flush`].
+    pub fn push(&self, key: SessionKey, frame: Bytes, kind: Kind) {
+        if let Some(entry) = self.state.borrow_mut().sessions.get_mut(key) {
+            entry.outbox.push(frame, kind);
+        }
+    }
+
+    /// How much of a kind waits for the session's socket.
+    #[must_use]
+    pub fn waiting(&self, key: SessionKey, kind: Kind) -> Waiting {
+        let state = self.state.borrow();
+        state
+            .sessions
+            .get(key)
+            .map_or(Waiting::default(), |e| e.outbox.waiting(kind))
+    }
+
+    /// Whether nothing waits for the session's socket.
+    #[must_use]
+    pub fn is_flushed(&self, key: SessionKey) -> bool {
+        let state = self.state.borrow();
+        state.sessions.get(key).is_none_or(|e| e.outbox.is_empty())
+    }
+
+    /// Whether the session waits for its socket to become writable.
+    #[must_use]
+    pub fn is_blocked(&self, key: SessionKey) -> bool {
+        self.state
+            .borrow()
+            .sessions
+            .get(key)
+            .is_some_and(|e| e.blocked)
+    }
+
+    /// Writes what waits for the session's socket, as much as it takes now.
+    pub fn flush(&self, key: SessionKey) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(entry) = state.sessions.get_mut(key) {
+            entry.blocked = false;
+            self.write(entry);
+        }
+    }
+
+    /// HOT: one vectored write per dirty socket and turn; no allocation, no lock.
+    fn write(&self, entry: &mut Entry) {
+        if entry.blocked || entry.outbox.is_empty() {
+            return;
+        }
+        let stream = &entry.stream;
+        match entry
+            .outbox
+            .write(|slices| stream.try_write_vectored(slices))
+        {
+            Ok(written) => {
+                let counters = &self.metrics.counters;
+                counters.frames_written.add_owned(written.frames);
+                counters.bytes_written.add_owned(written.bytes);
+                counters.writes.add_owned(written.calls);
+                if written.blocked {
+                    // The session's task waits for the socket and flushes again.
+                    entry.blocked = true;
+                    entry.notify(|_| {});
+                } else if entry.catching_up {
+                    entry.notify(|n| n.room = true);
+                }
+            }
+            Err(_) => entry.end(CloseReason::Lost),
+        }
+    }
+
+    fn count_subscriptions(&self, change: i64) {
+        let gauge = &self.metrics.counters.subscriptions;
+        gauge.set(gauge.get().wrapping_add_signed(change));
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,108 @@
+//! One delivery on its way to sockets: encoded at most once per wire form, shared by everyone.
+//!
+//! In: the dispatcher makes an [`Outgoing`] from an entry. Out: [`Outgoing::frame`] gives the
+//! complete WebSocket frame, made on first use on whichever worker needs that form first. Owned by
+//! reference count; gone when the last outbox has written it.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::broker::publication::Publication;
+use crate::broker::{Body, Entry};
+use crate::protocol::codec::{self, Wire};
+use crate::protocol::event::{Event, Message, Presence};
+use crate::protocol::ids::{Position, SessionId, Topic};
+
+/// A publication or a change of members, ready to be pushed to any number of sessions.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Where it was published (a `%T` topic for changes of members).
+    pub topic: Topic,
+    /// Where it stands.
+    pub position: Position,
+    /// What this node delivered before it on the topic. A worker whose last id differs has
+    /// missed something.
+    pub prev: Position,
+    /// What it carries.
+    body: Body,
+    /// Whether sessions are told the position.
+    has_history: bool,
+    frames: [OnceLock<Bytes>; 2],
+}
+
+impl Outgoing {
+    /// Wraps an entry. `has_history` decides whether the position is shown.
+    #[must_use]
+    pub fn new(topic: Topic, entry: Entry, has_history: bool) -> Arc<Self> {
+        Arc::new(Self {
+            topic,
+            position: entry.position,
+            prev: entry.prev,
+            body: entry.body,
+            has_history,
+            frames: [OnceLock::new(), OnceLock::new()],
+        })
+    }
+
+    /// The session that must not get it, if any.
+    #[must_use]
+    pub fn exclude(&self) -> Option<SessionId> {
+        match &self.body {
+            Body::Publication(publication) => publication.exclude,
+            Body::Presence(_) => None,
+        }
+    }
+
+    /// The complete frame in this form. Encodes on first use, then shares the bytes.
+    #[must_use]
+    pub fn frame(&self, wire: Wire) -> Bytes {
+        self.frames[wire as usize]
+            .get_or_init(|| {
+                let event = event(&self.topic, self.position, self.has_history, &self.body);
+                codec::encode(wire, &event)
+            })
+            .clone()
+    }
+}
+
+/// What clients are told of an entry: a `message`, or a `presence` change.
+#[must_use]
+pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) -> Event {
+    match body {
+        Body::Publication(publication) => {
+            Event::Message(message(topic, has_history.then_some(position), publication))
+        }
+        Body::Presence(change) => {
+            let mut event = Presence {
+                topic: topic.presence_of().unwrap_or_else(|| topic.clone()),
+                joined: Vec::new(),
+                left: Vec::new(),
+                count: change.count,
+                position,
+            };
+            let side = if change.joined {
+                &mut event.joined
+            } else {
+                &mut event.left
+            };
+            side.push(change.member.clone());
+            Event::Presence(event)
+        }
+    }
+}
+
+/// The `message` that shows a publication; without a position on topics without history.
+#[must_use]
+pub fn message(topic: &Topic, position: Option<Position>, publication: &Publication) -> Message {
+    Message {
+        topic: topic.clone(),
+        data: publication.data.clone(),
+        position,
+        user: publication.user.clone(),
+        priority: publication.priority,
+        key: publication.key.clone(),
+        removed: publication.removed,
+        time: publication.time_ms,
+    }
+}

@@ -1,0 +1,358 @@
+//! The worker's turn: take what is queued, push it to outboxes, write once per dirty socket.
+//!
+//! In: the inbound queue and the timer wheel. Out: frames in outboxes and one write for each
+//! socket that got some. Coalescing grows by itself: the more has queued up since the last turn,
+//! the more leaves with one write; when idle a message is written at once. Bound: [`TURN_MAX`]
+//! messages a turn, then other tasks of the thread run. Deliveries of one topic keep their order
+//! because the queue does.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::handle::Inbound;
+use super::hub::{Mode, SessionKey, TopicKey};
+use super::outbox::Kind;
+use super::outgoing::Outgoing;
+use super::{State, Worker, wheel};
+use crate::protocol::close::CloseReason;
+use crate::protocol::codec::{self, Wire};
+use crate::protocol::event::{Event, Gap, GapReason};
+use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::shutdown::{Lifecycle, LifecycleReceiver};
+
+/// Messages taken in one turn, so that reads and timers are not starved.
+const TURN_MAX: usize = 256;
+
+impl Worker {
+    /// Takes turns until the process is closing and the last session has ended.
+    pub async fn run(
+        self: Rc<Self>,
+        mut inbound: mpsc::Receiver<Inbound>,
+        mut lifecycle: LifecycleReceiver,
+    ) {
+        let mut batch = Vec::with_capacity(TURN_MAX);
+        let mut tick = tokio::time::interval(wheel::TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                count = inbound.recv_many(&mut batch, TURN_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for message in batch.drain(..) {
+                        self.handle(message);
+                    }
+                    self.flush_dirty();
+                    tokio::task::yield_now().await;
+                }
+                _ = tick.tick() => self.tick(Instant::now()),
+                _ = lifecycle.changed() => self.lifecycle_changed(*lifecycle.borrow_and_update()),
+            }
+            if *lifecycle.borrow() >= Lifecycle::Closing && self.sessions_count() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn handle(&self, message: Inbound) {
+        match message {
+            Inbound::Deliver(outgoing) => self.deliver(&outgoing),
+            Inbound::Joined { topic, position } => self.joined(&topic, position),
+            Inbound::Behind {
+                topic,
+                newest,
+                dropped,
+            } => self.behind(&topic, newest, dropped),
+            Inbound::Gap {
+                topic,
+                from,
+                to,
+                reason,
+            } => self.gap(&topic, from, to, reason),
+            Inbound::Acked {
+                topic,
+                position,
+                session,
+            } => self.acked(&topic, position, session),
+            Inbound::Disconnect {
+                inbox,
+                session,
+                reason,
+            } => self.disconnect(&inbox, session, reason),
+        }
+    }
+
+    /// HOT: pushes one delivery to every session that takes this topic live. No allocation
+    /// beyond the outbox's growth, no lock beyond the first encoding.
+    fn deliver(&self, outgoing: &Arc<Outgoing>) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(key) = state.hub.find(&outgoing.topic) else {
+            return;
+        };
+        // Before `Joined`, deliveries belong to an earlier stay of this worker in the topic.
+        let Some(last) = state.hub.get(key).and_then(|t| t.last) else {
+            return;
+        };
+        if outgoing.prev != last {
+            self.fall_behind(state, key, outgoing.position, 1);
+            return;
+        }
+        let State {
+            hub,
+            sessions,
+            dirty,
+            ..
+        } = state;
+        let topic = hub.get_mut(key).expect("found above");
+        topic.last = Some(outgoing.position);
+        let exclude = outgoing.exclude();
+        let mut deliveries = 0;
+        for member in &topic.members {
+            let Mode::Push { after } = member.mode else {
+                continue;
+            };
+            let Some(entry) = sessions.get_mut(member.session) else {
+                continue;
+            };
+            if outgoing.position <= after || exclude == Some(entry.id) {
+                continue;
+            }
+            entry.outbox.push(outgoing.frame(entry.wire), Kind::Live);
+            deliveries += 1;
+            if self.live_bound.exceeded(entry.outbox.waiting(Kind::Live)) {
+                entry.end(CloseReason::SlowConsumer);
+            }
+            if !entry.dirty {
+                entry.dirty = true;
+                dirty.push(member.session);
+            }
+        }
+        self.metrics.counters.deliveries.add_owned(deliveries);
+    }
+
+    fn joined(&self, topic: &Topic, position: Position) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(key) = state.hub.find(topic) else {
+            return;
+        };
+        let joined = state.hub.get_mut(key).expect("found above");
+        match joined.last {
+            None => {
+                joined.last = Some(position);
+                for waiting in joined.waiting.drain(..) {
+                    // The session may have ended while it waited.
+                    let _ = waiting.send(());
+                }
+            }
+            Some(last) if last != position => self.fall_behind(state, key, position, 0),
+            Some(_) => {}
+        }
+    }
+
+    fn behind(&self, topic: &Topic, newest: Position, dropped: u64) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(key) = state.hub.find(topic) {
+            self.fall_behind(state, key, newest, dropped);
+        }
+    }
+
+    /// Deliveries between the topic's last position and `newest` did not come to this worker.
+    /// With history every session fetches them; without, they are lost and told.
+    fn fall_behind(&self, state: &mut State, key: TopicKey, newest: Position, dropped: u64) {
+        let topic = state.hub.get_mut(key).expect("the caller found it");
+        let Some(last) = topic.last.replace(newest) else {
+            return;
+        };
+        if topic.has_history {
+            for member in &mut topic.members {
+                let Mode::Push { after } = member.mode else {
+                    continue;
+                };
+                member.mode = Mode::Pull {
+                    at: last.max(after),
+                    loading: false,
+                };
+                if let Some(entry) = state.sessions.get_mut(member.session) {
+                    entry.catching_up = true;
+                    entry.notify(|n| n.room = true);
+                }
+            }
+            return;
+        }
+        let members = topic.members.len() as u64;
+        self.metrics
+            .counters
+            .dropped_behind
+            .add_owned(dropped * members);
+        let gap = Gap {
+            topic: topic.name.clone(),
+            from: Some(last),
+            to: Some(newest),
+            reason: GapReason::Slow,
+            dropped: (dropped > 0).then_some(dropped),
+        };
+        self.tell(state, key, &Event::Gap(gap));
+    }
+
+    fn gap(&self, topic: &Topic, from: Position, to: Option<Position>, reason: GapReason) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(key) = state.hub.find(topic) else {
+            return;
+        };
+        let gone = state.hub.get_mut(key).expect("found above");
+        if gone.last.is_none() {
+            return;
+        }
+        gone.last = Some(to.unwrap_or(from));
+        for member in &mut gone.members {
+            match &mut member.mode {
+                // After a failover ids may start below what the session has seen.
+                Mode::Push { after } if to.is_none() => *after = Position::ZERO,
+                Mode::Pull { at, .. } if to.is_none() => *at = from.min(*at),
+                _ => {}
+            }
+        }
+        let gap = Gap {
+            topic: topic.clone(),
+            from: Some(from),
+            to,
+            reason,
+            dropped: None,
+        };
+        self.tell(state, key, &Event::Gap(gap));
+    }
+
+    /// Queues an event for every session that takes the topic live. A session that catches up
+    /// finds out by itself.
+    fn tell(&self, state: &mut State, key: TopicKey, event: &Event) {
+        let mut frames = FramesOf::new(event);
+        let State {
+            hub,
+            sessions,
+            dirty,
+            ..
+        } = state;
+        let Some(topic) = hub.get(key) else { return };
+        for member in &topic.members {
+            if !matches!(member.mode, Mode::Push { .. }) {
+                continue;
+            }
+            if let Some(entry) = sessions.get_mut(member.session) {
+                entry.outbox.push(frames.get(entry.wire), Kind::Reply);
+                if matches!(event, Event::Gap(_)) {
+                    self.metrics.counters.gaps_told.add_owned(1);
+                }
+                mark_dirty(&mut entry.dirty, dirty, member.session);
+            }
+        }
+    }
+
+    fn acked(&self, inbox: &Topic, position: Position, by: SessionId) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(key) = state.hub.find(inbox) else {
+            return;
+        };
+        let event = Event::Acked { position };
+        let mut frames = FramesOf::new(&event);
+        let State {
+            hub,
+            sessions,
+            dirty,
+            ..
+        } = state;
+        let Some(topic) = hub.get(key) else { return };
+        for member in &topic.members {
+            if matches!(member.mode, Mode::Starting) {
+                continue;
+            }
+            if let Some(entry) = sessions.get_mut(member.session)
+                && entry.id != by
+            {
+                entry.outbox.push(frames.get(entry.wire), Kind::Reply);
+                mark_dirty(&mut entry.dirty, dirty, member.session);
+            }
+        }
+    }
+
+    fn disconnect(&self, inbox: &Topic, only: Option<SessionId>, reason: CloseReason) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(topic) = state.hub.find(inbox).and_then(|t| state.hub.get(t)) else {
+            return;
+        };
+        for member in &topic.members {
+            if let Some(entry) = state.sessions.get_mut(member.session)
+                && only.is_none_or(|id| id == entry.id)
+            {
+                entry.end(reason);
+            }
+        }
+    }
+
+    /// Writes once to each socket that got something in this turn.
+    fn flush_dirty(&self) {
+        let state = &mut *self.state.borrow_mut();
+        let mut dirty = std::mem::take(&mut state.dirty);
+        for key in dirty.drain(..) {
+            if let Some(entry) = state.sessions.get_mut(key) {
+                entry.dirty = false;
+                self.write(entry);
+            }
+        }
+        // The list keeps its memory for the next turn.
+        state.dirty = dirty;
+    }
+
+    fn tick(&self, now: Instant) {
+        let state = &mut *self.state.borrow_mut();
+        for key in state.wheel.tick(now) {
+            if let Some(entry) = state.sessions.get_mut(key) {
+                entry.notify(|n| n.due = true);
+            }
+        }
+    }
+
+    fn lifecycle_changed(&self, now: Lifecycle) {
+        let state = &mut *self.state.borrow_mut();
+        if now >= Lifecycle::Draining && !state.draining {
+            state.draining = true;
+            for entry in state.sessions.values_mut() {
+                entry.notify(|n| n.drain = true);
+            }
+        }
+        if now >= Lifecycle::Closing {
+            for entry in state.sessions.values_mut() {
+                entry.end(CloseReason::Draining);
+            }
+        }
+    }
+}
+
+fn mark_dirty(is_dirty: &mut bool, dirty: &mut Vec<SessionKey>, key: SessionKey) {
+    if !std::mem::replace(is_dirty, true) {
+        dirty.push(key);
+    }
+}
+
+/// The frames of one event, encoded when a form is first asked for.
+struct FramesOf<'a> {
+    event: &'a Event,
+    frames: [Option<bytes::Bytes>; 2],
+}
+
+impl<'a> FramesOf<'a> {
+    fn new(event: &'a Event) -> Self {
+        Self {
+            event,
+            frames: [None, None],
+        }
+    }
+
+    fn get(&mut self, wire: Wire) -> bytes::Bytes {
+        self.frames[wire as usize]
+            .get_or_insert_with(|| codec::encode(wire, self.event))
+            .clone()
+    }
+}

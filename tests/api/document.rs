@@ -1,0 +1,276 @@
+//! The OpenAPI document against the router: the same calls, and every status really given.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use axum::http::{Method, Request};
+use fanfare::api::body::BODIES_AT_ONCE;
+use fanfare::api::openapi;
+use serde_json::{Value, json};
+
+use crate::fixture::{BODY_BYTES_MAX, Mood, Node, request, state};
+
+/// Where the document is kept for people and tools that have no node at hand.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+
+/// A call, and two requests of it: a good one and one that is refused with 400.
+struct Call {
+    method: &'static str,
+    path: &'static str,
+    good: (&'static str, &'static str),
+    bad: Option<(&'static str, &'static str)>,
+}
+
+fn calls() -> Vec<Call> {
+    let publication = r#"{"topic":"t","data":1}"#;
+    let batch = r#"[{"topic":"t","data":1}]"#;
+    let get = |path, good, bad: Option<&'static str>| Call {
+        method: "get",
+        path,
+        good: (good, ""),
+        bad: bad.map(|bad| (bad, "")),
+    };
+    let post = |path, good, bad| Call {
+        method: "post",
+        path,
+        good,
+        bad: Some(bad),
+    };
+    vec![
+        post(
+            "/v1/publish",
+            ("/v1/publish", publication),
+            ("/v1/publish", "{}"),
+        ),
+        post("/v1/batch", ("/v1/batch", batch), ("/v1/batch", "{}")),
+        post(
+            "/v1/users/{user}/disconnect",
+            ("/v1/users/u/disconnect", ""),
+            ("/v1/users/%20/disconnect", ""),
+        ),
+        get("/v1/topics", "/v1/topics", Some("/v1/topics?limit=0")),
+        get("/v1/topics/{topic}", "/v1/topics/t", Some("/v1/topics/%20")),
+        get(
+            "/v1/topics/{topic}/history",
+            "/v1/topics/t/history",
+            Some("/v1/topics/t/history?since=x"),
+        ),
+        get(
+            "/v1/topics/{topic}/presence",
+            "/v1/topics/t/presence",
+            Some("/v1/topics/t/presence?limit=0"),
+        ),
+        get("/v1/users/{user}", "/v1/users/u", Some("/v1/users/%20")),
+        get(
+            "/v1/users/{user}/inbox",
+            "/v1/users/u/inbox",
+            Some("/v1/users/u/inbox?limit=0"),
+        ),
+        get("/v1/nodes", "/v1/nodes", None),
+        get("/v1/route", "/v1/route?user=u", Some("/v1/route")),
+        get("/health", "/health", None),
+        get("/health/live", "/health/live", None),
+        get("/health/ready", "/health/ready", None),
+        get("/health/detailed", "/health/detailed", None),
+        get("/metrics", "/metrics", None),
+        get("/openapi.json", "/openapi.json", None),
+    ]
+}
+
+fn document() -> Value {
+    serde_json::from_slice(&openapi::text()).unwrap()
+}
+
+/// Everything documented: method, path, status.
+fn documented() -> BTreeSet<(String, String, String)> {
+    let document = document();
+    let mut documented = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            for status in operation["responses"].as_object().unwrap().keys() {
+                documented.insert((method.clone(), path.clone(), status.clone()));
+            }
+        }
+    }
+    documented
+}
+
+fn made(call: &Call, (path, body): (&str, &str)) -> Request<Body> {
+    let method = call.method.to_uppercase().parse().unwrap();
+    request(method, path, Body::from(body.to_owned()))
+}
+
+fn endless() -> Body {
+    Body::from_stream(futures_util::stream::pending::<Result<&str, std::io::Error>>())
+}
+
+/// All statuses that can be got out of one call.
+async fn statuses(call: &Call) -> BTreeSet<u16> {
+    let node = Node::start();
+    let good = || made(call, call.good);
+    let mut requests = vec![good()];
+    requests.extend(call.bad.map(|bad| made(call, bad)));
+    let mut without_key = good();
+    without_key.headers_mut().remove("authorization");
+    requests.push(without_key);
+    if call.method == "post" {
+        let mut as_text = good();
+        let text = "text/plain".parse().unwrap();
+        as_text.headers_mut().insert("content-type", text);
+        requests.push(as_text);
+        let too_long = " ".repeat(BODY_BYTES_MAX + 1);
+        requests.push(made(call, (call.good.0, &too_long)));
+    }
+    let mut seen = BTreeSet::new();
+    for request in requests {
+        seen.insert(node.send(request).await.status.as_u16());
+    }
+    for mood in [Mood::Starting, Mood::Panics] {
+        node.set(mood);
+        seen.insert(node.send(good()).await.status.as_u16());
+    }
+    node.set(Mood::Well);
+    if call.method == "post" {
+        let mut held: Vec<_> = (0..BODIES_AT_ONCE)
+            .map(|_| Box::pin(node.post_text("/v1/publish", endless())))
+            .collect();
+        for waiting in &mut held {
+            assert!(futures_util::poll!(waiting).is_pending());
+        }
+        seen.insert(node.post_text(call.good.0, endless()).await.status.as_u16());
+    }
+    seen
+}
+
+#[tokio::test]
+async fn every_documented_status_is_given_and_no_other() {
+    let mut given = BTreeSet::new();
+    for call in calls() {
+        for status in statuses(&call).await {
+            // A fault is a fault everywhere; only calls with a contract document it.
+            if status == 500 && !call.path.starts_with("/v1/") {
+                continue;
+            }
+            given.insert((call.method.into(), call.path.into(), status.to_string()));
+        }
+    }
+    assert_eq!(given, documented());
+}
+
+#[tokio::test]
+async fn the_routers_paths_equal_the_documents() {
+    let (state, _) = state();
+    // The router names its paths nowhere but in its debug form.
+    let debug = format!("{:?}", fanfare::api::router(state));
+    let (paths, _) = debug.split_once("fallback_router").unwrap();
+    let quoted = paths.split('"').skip(1).step_by(2);
+    let routed: BTreeSet<_> = quoted.filter(|text| text.starts_with('/')).collect();
+    let document = document();
+    let documented: BTreeSet<_> = document["paths"].as_object().unwrap().keys().collect();
+    let documented: BTreeSet<_> = documented.into_iter().map(String::as_str).collect();
+    assert_eq!(routed, documented);
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_documented_is_refused() {
+    let node = Node::start();
+    let documented = documented();
+    for call in calls() {
+        for method in ["get", "post", "put", "patch", "delete"] {
+            let is_documented = documented
+                .iter()
+                .any(|(m, path, _)| m == method && path == call.path);
+            let wanted: Method = method.to_uppercase().parse().unwrap();
+            let answer = node.send(request(wanted, call.good.0, Body::empty())).await;
+            let is_refused = answer.status == 405;
+            assert_eq!(is_refused, !is_documented, "{method} {}", call.path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_whose_time_has_not_come_are_in_neither() {
+    let node = Node::start();
+    let absent = [
+        "/v1/queue",
+        "/v1/queue/dead",
+        "/v1/queue/dead/redrive",
+        "/v1/topics/t/state",
+        "/v1/users/u/revoke",
+        "/v1/nodes/n/drain",
+        "/v1/events",
+    ];
+    for path in absent {
+        for method in [Method::GET, Method::POST] {
+            let answer = node.send(request(method, path, Body::from("{}"))).await;
+            assert_eq!(answer.status, 404, "{path}");
+        }
+    }
+    let text = String::from_utf8(openapi::text().to_vec()).unwrap();
+    for word in ["queue", "revoke", "drain\"", "if_position", "remove\""] {
+        assert!(!text.contains(word), "{word}");
+    }
+}
+
+#[tokio::test]
+async fn the_document_is_openapi_3_1_and_served_as_it_stands_in_docs() {
+    let node = Node::start();
+    let request = Request::get("/openapi.json").body(Body::empty()).unwrap();
+    let served = node.send(request).await;
+    assert_eq!(served.headers["content-type"], "application/json");
+    let version = served.value()["openapi"].as_str().unwrap().to_owned();
+    assert!(version.starts_with("3.1."), "{version}");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(FILE, &served.bytes).unwrap();
+    }
+    let kept = std::fs::read(FILE).unwrap_or_default();
+    assert!(
+        kept == served.bytes,
+        "docs/openapi.json is not what the code says; `BLESS=1 cargo test --test api` writes it"
+    );
+}
+
+#[tokio::test]
+async fn every_reference_of_the_document_leads_somewhere() {
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let document = document();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(!found.is_empty());
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_no_field_that_its_schema_does_not_name() {
+    let node = Node::start();
+    let body = json!({"topics": ["t", " "], "data": 1, "priority": "low", "key": "k"});
+    let published = node.post("/v1/publish", &body).await.value();
+    let history = node.get("/v1/topics/t/history").await.value();
+    let topic = node.get("/v1/topics/t").await.value();
+    let nodes = node.get("/v1/nodes").await.value();
+    let document = document();
+    for (schema, answer) in [
+        ("PublishAnswer", &published),
+        ("HistoryAnswer", &history),
+        ("Message", &history["publications"][0]),
+        ("TopicAnswer", &topic),
+        ("NodeStatus", &nodes["nodes"][0]),
+    ] {
+        let properties = &document["components"]["schemas"][schema]["properties"];
+        for field in answer.as_object().unwrap().keys() {
+            assert!(properties.get(field).is_some(), "{schema} has no {field}");
+        }
+    }
+}

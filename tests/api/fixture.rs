@@ -1,0 +1,419 @@
+//! One node's API over the in-process broker, called without a socket.
+//!
+//! In: requests of the tests. Out: the router's answers. The directory is a list that the test
+//! fills; everything else is what a node runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use bytes::Bytes;
+use fanfare::api::body::BodyBudget;
+use fanfare::api::state::{
+    Answer, ApiState, Component, Directory, Lifecycle, LiveTopic, MembersPage, NodeSessions,
+    NodeStatus, Route, TopicsPage,
+};
+use fanfare::broker::memory::MemoryBroker;
+use fanfare::broker::memory::clock::Clock;
+use fanfare::broker::{Broker, BrokerError};
+use fanfare::config::{
+    Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat, Namespace, Queue,
+    Redis, Secret, Server, Session,
+};
+use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
+use fanfare::telemetry::metrics::Metrics;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+/// The key that the node knows.
+pub(crate) const KEY: &str = "secret-key";
+/// The longest body that the node takes. Small, so that tests meet the limits.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1_024;
+/// The longest `data` that the node takes.
+pub(crate) const DATA_BYTES_MAX: usize = 16 * 1_024;
+
+/// How the directory answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// As a node that is well.
+    Well,
+    /// As a node whose broker has not answered yet.
+    Starting,
+    /// Ready, but with an answer of the broker lost on every question.
+    Lost,
+    /// By a panic.
+    Panics,
+}
+
+/// A directory that is a list.
+pub(crate) struct Listed {
+    pub(crate) mood: Mutex<Mood>,
+    pub(crate) occupancy: Mutex<BTreeMap<Topic, Vec<NodeSessions>>>,
+    pub(crate) disconnected: Mutex<Vec<String>>,
+    broker: Arc<Broker>,
+}
+
+impl Listed {
+    fn answer<'a, T: Send + 'a>(
+        &'a self,
+        good: impl Future<Output = Result<T, BrokerError>> + Send + 'a,
+    ) -> Answer<'a, T> {
+        let lost = *self.mood.lock().unwrap() == Mood::Lost;
+        Box::pin(async move {
+            match lost {
+                true => Err(BrokerError::Unknown("reset by peer".into())),
+                false => good.await,
+            }
+        })
+    }
+}
+
+impl Directory for Listed {
+    fn lifecycle(&self) -> Lifecycle {
+        // Copied first: a panic under the lock would poison it for the rest of the test.
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Well | Mood::Lost => Lifecycle::Ready,
+            Mood::Starting => Lifecycle::Starting,
+            Mood::Panics => panic!("the directory is out of order"),
+        }
+    }
+
+    fn not_ready(&self) -> Vec<String> {
+        match *self.mood.lock().unwrap() {
+            Mood::Starting => vec!["the broker has not answered yet".into()],
+            _ => vec![],
+        }
+    }
+
+    fn components(&self) -> Vec<Component> {
+        vec![Component {
+            name: "broker",
+            healthy: true,
+            detail: "in this process".into(),
+        }]
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        vec!["maxmemory_policy is not noeviction".into()]
+    }
+
+    fn nodes(&self) -> Vec<NodeStatus> {
+        vec![NodeStatus {
+            node: "node-a".into(),
+            url: Some("wss://a.example".into()),
+            state: "ready".into(),
+            sessions: 3,
+            share: 1.0,
+            incarnation: 7,
+            version: "0.1.0".into(),
+            started_ms: 5,
+        }]
+    }
+
+    fn home(&self, topic: &Topic) -> Route {
+        Route {
+            node: "node-a".into(),
+            url: None,
+            partition: topic.partition(256),
+        }
+    }
+
+    fn topics<'a>(&'a self, after: Option<&'a Topic>, limit: u32) -> Answer<'a, TopicsPage> {
+        self.answer(async move {
+            let all = self.occupancy.lock().unwrap();
+            let mut rest = all.iter().filter(|(topic, _)| Some(*topic) > after);
+            let page = rest.by_ref().take(limit as usize);
+            let page = page.map(|(topic, nodes)| LiveTopic {
+                topic: topic.clone(),
+                sessions: nodes.iter().map(|node| node.sessions).sum(),
+                nodes: u32::try_from(nodes.len()).unwrap(),
+            });
+            let topics: Vec<_> = page.collect();
+            let last = topics.last().map(|last| last.topic.clone());
+            Ok(TopicsPage {
+                topics,
+                next: last.filter(|_| rest.next().is_some()),
+            })
+        })
+    }
+
+    fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>> {
+        self.answer(async move {
+            let all = self.occupancy.lock().unwrap();
+            Ok(all.get(topic).cloned().unwrap_or_default())
+        })
+    }
+
+    fn members<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Answer<'a, MembersPage> {
+        self.answer(async move {
+            let (entries, position) = self.broker.members(topic).await?;
+            let mut members: Vec<_> = entries.into_iter().map(|entry| entry.member).collect();
+            let count = members.len() as u64;
+            members.sort_by_key(|member| member.session);
+            members.retain(|member| Some(member.session) > after);
+            let more = members.len() > limit as usize;
+            members.truncate(limit as usize);
+            Ok(MembersPage {
+                count,
+                members,
+                position,
+                more,
+            })
+        })
+    }
+
+    fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()> {
+        self.answer(async move {
+            self.disconnected.lock().unwrap().push(user.to_string());
+            Ok(())
+        })
+    }
+}
+
+/// The API and what stands behind it.
+pub(crate) struct Node {
+    pub(crate) router: Router,
+    pub(crate) directory: Arc<Listed>,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// What the node answered.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
+}
+
+impl Answered {
+    /// The body, in whichever form it is.
+    pub(crate) fn value(&self) -> Value {
+        match self.headers["content-type"].to_str().unwrap() {
+            "application/json" => serde_json::from_slice(&self.bytes).unwrap(),
+            "application/msgpack" => rmp_serde::from_slice(&self.bytes).unwrap(),
+            other => panic!("content type {other}"),
+        }
+    }
+
+    /// Status and `error.code`, after a look at what every error has.
+    pub(crate) fn error(&self) -> (u16, String) {
+        let value = self.value();
+        let error = &value["error"];
+        assert!(!error["message"].as_str().unwrap().is_empty(), "{value}");
+        let status = self.status.as_u16();
+        let repeats = matches!(status, 429 | 503);
+        assert_eq!(
+            self.headers.contains_key("retry-after"),
+            repeats,
+            "{self:?}"
+        );
+        (status, error["code"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Node {
+    pub(crate) fn start() -> Self {
+        let (state, directory) = state();
+        Self {
+            broker: Arc::clone(&state.broker),
+            metrics: Arc::clone(&state.metrics),
+            router: fanfare::api::router(state),
+            directory,
+        }
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        *self.directory.mood.lock().unwrap() = mood;
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        Answered {
+            status: parts.status,
+            headers: parts.headers,
+            bytes: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answered {
+        self.send(request(Method::GET, path, Body::empty())).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answered {
+        self.send(request(Method::POST, path, Body::from(body.to_string())))
+            .await
+    }
+
+    /// Posts text that may be no JSON at all.
+    pub(crate) async fn post_text(&self, path: &str, body: impl Into<Body>) -> Answered {
+        self.send(request(Method::POST, path, body.into())).await
+    }
+
+    pub(crate) async fn post_msgpack(&self, path: &str, body: Vec<u8>) -> Answered {
+        let mut request = request(Method::POST, path, Body::from(body));
+        let headers = request.headers_mut();
+        headers.insert("content-type", "application/msgpack".parse().unwrap());
+        self.send(request).await
+    }
+}
+
+/// A request with the right key and, when it posts, the type of JSON.
+pub(crate) fn request(method: Method, path: &str, body: Body) -> Request<Body> {
+    let builder = Request::builder()
+        .uri(path)
+        .header("authorization", format!("Bearer {KEY}"));
+    match method {
+        Method::POST => builder.header("content-type", "application/json"),
+        _ => builder,
+    }
+    .method(method)
+    .body(body)
+    .unwrap()
+}
+
+/// What a node would hand to its API.
+pub(crate) fn state() -> (ApiState, Arc<Listed>) {
+    // Nobody listens to the feed: no topic has interest, so nothing is put on it.
+    let (broker, _feed) = MemoryBroker::new(Clock::System);
+    let broker = Arc::new(Broker::Memory(broker));
+    let directory = Arc::new(Listed {
+        mood: Mutex::new(Mood::Well),
+        occupancy: Mutex::default(),
+        disconnected: Mutex::default(),
+        broker: Arc::clone(&broker),
+    });
+    let state = ApiState {
+        broker,
+        config: Arc::new(config()),
+        metrics: Arc::new(Metrics::new(1)),
+        app: App::default_app(),
+        directory: Arc::clone(&directory) as Arc<dyn Directory>,
+        bodies: BodyBudget::new(BODY_BYTES_MAX),
+        started: Instant::now(),
+        commit: "0123abc",
+    };
+    (state, directory)
+}
+
+fn namespace(history_entries_max: u32) -> Namespace {
+    Namespace {
+        history_entries_max,
+        history_age: Duration::from_secs(3_600),
+        presence: history_entries_max > 0,
+        priority: Priority::Normal,
+        conflate: false,
+        subscribe: Allow::Anyone,
+        publish: Allow::Nobody,
+        history: Allow::Nobody,
+        presence_allow: Allow::Nobody,
+    }
+}
+
+fn config() -> Config {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let second = Duration::from_secs(1);
+    Config {
+        server: Server {
+            listen: any,
+            workers: 1,
+            node_id: NodeId::new("node-a").unwrap(),
+            advertise: None,
+            dev: false,
+            environment: Environment::Staging,
+            connections_max: 10,
+            handshake_timeout: second,
+        },
+        api: Api {
+            listen: any,
+            keys: vec![Secret("other-key".into()), Secret(KEY.into())],
+            body_bytes_max: BODY_BYTES_MAX,
+            targets_max: 1_000,
+        },
+        redis: Redis {
+            url: None,
+            prefix: "ff".into(),
+            command_timeout: second,
+            probe_interval: second,
+            probe_fresh: second,
+            lease: second,
+            partitions: 256,
+        },
+        auth: auth(),
+        session: session(),
+        drain: Drain {
+            window: second,
+            delay: second,
+            commands: second,
+        },
+        queue: Queue {
+            capacity: 1,
+            workers: 1,
+        },
+        cache: Cache { memory_bytes: 1 },
+        health: Health { interval: second },
+        log: Log {
+            format: LogFormat::Auto,
+            level: "info".into(),
+        },
+        namespaces: BTreeMap::from([
+            ("default".into(), namespace(100)),
+            ("live".into(), namespace(0)),
+        ]),
+        inbox: namespace(100),
+        everyone: namespace(0),
+    }
+}
+
+fn auth() -> Auth {
+    Auth {
+        keys: vec![],
+        issuer: None,
+        audience: None,
+        anonymous: false,
+        cookie: None,
+        origins: vec![],
+        timeout: Duration::from_secs(10),
+        leeway: Duration::from_secs(5),
+        token_bytes_max: 8_192,
+        expiring: Duration::from_secs(60),
+        expired_grace: Duration::from_secs(10),
+    }
+}
+
+fn session() -> Session {
+    let second = Duration::from_secs(1);
+    Session {
+        message_bytes_max: DATA_BYTES_MAX,
+        fragments_max: 256,
+        topics_max: 128,
+        per_user_max: 100,
+        key_bytes_max: 128,
+        info_bytes_max: 2_048,
+        ping: None,
+        pong: second,
+        idle: second,
+        outbox_messages_max: 1_024,
+        outbox_bytes_max: 1 << 20,
+        commands_in_flight_max: 64,
+        replies_max: 256,
+        replies_bytes_max: 65_536,
+        replies_timeout: second,
+        close_timeout: second,
+        idempotency: Duration::from_secs(300),
+        page_max: 1_000,
+        page_bytes_max: 1 << 20,
+    }
+}

@@ -1,0 +1,356 @@
+//! Bad requests, row by row: what is sent, and the exact status and code that come back.
+
+use axum::body::Body;
+use axum::http::{Method, Request};
+use fanfare::api::body::BODIES_AT_ONCE;
+use serde_json::{Value, json};
+
+use crate::fixture::{BODY_BYTES_MAX, DATA_BYTES_MAX, KEY, Mood, Node, request};
+
+/// Posts the body to `/v1/publish`.
+async fn refused(node: &Node, body: &Value) -> (u16, String) {
+    node.post("/v1/publish", body).await.error()
+}
+
+#[tokio::test]
+async fn a_publication_that_contradicts_its_contract_is_refused() {
+    let node = Node::start();
+    let many: Vec<_> = (0..1_001).map(|n| format!("t{n}")).collect();
+    let long_key = "k".repeat(129);
+    let rows = [
+        (json!({"data": 1}), 400, "bad_request"),
+        (json!({"topic": "t"}), 400, "bad_request"),
+        (
+            json!({"topic": "t", "user": "u", "data": 1}),
+            400,
+            "bad_request",
+        ),
+        (
+            json!({"topic": "t", "everyone": true, "data": 1}),
+            400,
+            "bad_request",
+        ),
+        (json!({"everyone": false, "data": 1}), 400, "bad_request"),
+        (json!({"topics": [], "data": 1}), 400, "bad_request"),
+        (json!({"topics": many, "data": 1}), 400, "limit_exceeded"),
+        (json!({"users": many, "data": 1}), 400, "limit_exceeded"),
+        (json!({"topic": 7, "data": 1}), 400, "bad_request"),
+        (json!({"topic": "", "data": 1}), 400, "invalid_topic"),
+        (json!({"topic": "a b", "data": 1}), 400, "invalid_topic"),
+        (json!({"topic": "a{b", "data": 1}), 400, "invalid_topic"),
+        (json!({"topic": "a}b", "data": 1}), 400, "invalid_topic"),
+        (json!({"topic": "a\nb", "data": 1}), 400, "invalid_topic"),
+        (json!({"topic": "%room", "data": 1}), 400, "invalid_topic"),
+        (
+            json!({"topic": "x".repeat(201), "data": 1}),
+            400,
+            "invalid_topic",
+        ),
+        (json!({"user": "a b", "data": 1}), 400, "bad_request"),
+        (
+            json!({"user": "u".repeat(200), "data": 1}),
+            400,
+            "bad_request",
+        ),
+        (
+            json!({"topic": "t", "data": 1, "priority": "urgent"}),
+            400,
+            "bad_request",
+        ),
+        (
+            json!({"topic": "t", "data": 1, "ttl_ms": -1}),
+            400,
+            "bad_request",
+        ),
+        (
+            json!({"topic": "t", "data": 1, "exclude_session": "x"}),
+            400,
+            "bad_request",
+        ),
+        (
+            json!({"topic": "t", "data": 1, "key": ""}),
+            400,
+            "bad_request",
+        ),
+        (
+            json!({"topic": "t", "data": 1, "key": long_key}),
+            413,
+            "too_large",
+        ),
+        (
+            json!({"topic": "t", "data": 1, "idempotency_key": long_key}),
+            413,
+            "too_large",
+        ),
+        (
+            json!({"topic": "t", "data": "x".repeat(DATA_BYTES_MAX)}),
+            413,
+            "too_large",
+        ),
+        (
+            json!({"topic": "t", "data": 1, "remove": true}),
+            400,
+            "bad_request",
+        ),
+        (
+            json!({"topic": "t", "data": 1, "if_position": "0-0"}),
+            400,
+            "bad_request",
+        ),
+        (json!(["t"]), 400, "bad_request"),
+        (json!("t"), 400, "bad_request"),
+    ];
+    for (body, status, code) in rows {
+        assert_eq!(refused(&node, &body).await, (status, code.into()), "{body}");
+    }
+    let published = node.metrics.control.published.get();
+    assert_eq!(published, 0);
+}
+
+#[tokio::test]
+async fn text_that_is_no_json_is_refused_with_the_place() {
+    let node = Node::start();
+    let rows = [
+        (r#"{"topic":"t","data":1"#, "line 1"),
+        ("{\"topic\":\"t\",\n\"data\":tru}", "line 2"),
+        ("", "line 1"),
+        (r#"{"topic":"t","data":1} x"#, "column 24"),
+    ];
+    for path in ["/v1/publish", "/v1/batch"] {
+        for (text, place) in rows {
+            let answer = node.post_text(path, text).await;
+            assert_eq!(answer.error(), (400, "bad_request".into()), "{text}");
+            let message = answer.value()["error"]["message"].to_string();
+            let is_batch = path == "/v1/batch";
+            assert!(message.contains(place) || is_batch, "{text}: {message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn data_that_the_other_form_cannot_express_is_refused() {
+    let node = Node::start();
+    let deep = format!(
+        r#"{{"topic":"t","data":{}1{}}}"#,
+        "[".repeat(65),
+        "]".repeat(65)
+    );
+    let rows = [
+        r#"{"topic":"t","data":18446744073709551616}"#,
+        r#"{"topic":"t","data":"\ud800"}"#,
+        r#"{"topic":"t","data":1e999}"#,
+        &deep,
+    ];
+    for text in rows {
+        let answer = node.post_text("/v1/publish", text.to_owned()).await;
+        assert_eq!(answer.error(), (400, "bad_request".into()), "{text}");
+    }
+    let map_with = |data: &[u8]| [b"\x82\xa5topic\xa1t\xa4data", data].concat();
+    let rows: [&[u8]; 6] = [
+        b"\xc1",
+        b"\xd4\x05\x00",
+        b"\x81\x01\x02",
+        b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00",
+        b"\xa2\xff\xfe",
+        b"\x01\x01",
+    ];
+    for data in rows {
+        let answer = node.post_msgpack("/v1/publish", map_with(data)).await;
+        assert_eq!(answer.error(), (400, "bad_request".into()), "{data:x?}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_no_list_or_too_long_is_refused_as_a_whole() {
+    let node = Node::start();
+    let one = json!({"topic": "t", "data": 1});
+    let rows = [
+        (one.clone(), "bad_request"),
+        (json!([]), "bad_request"),
+        (json!(vec![one; 1_001]), "limit_exceeded"),
+    ];
+    for (body, code) in rows {
+        assert_eq!(
+            node.post("/v1/batch", &body).await.error(),
+            (400, code.into())
+        );
+    }
+    let history = node.get("/v1/topics/t/history").await.value();
+    assert_eq!(history["publications"], json!([]));
+}
+
+#[tokio::test]
+async fn a_call_without_the_right_key_is_refused_and_counted() {
+    let node = Node::start();
+    let keys = [
+        None,
+        Some("Bearer wrong"),
+        Some("Bearer "),
+        Some("Basic secret-key"),
+    ];
+    for key in keys {
+        let mut request = request(Method::GET, "/v1/nodes", Body::empty());
+        request.headers_mut().remove("authorization");
+        if let Some(key) = key {
+            request
+                .headers_mut()
+                .insert("authorization", key.parse().unwrap());
+        }
+        let answer = node.send(request).await;
+        assert_eq!(answer.error(), (401, "unauthorized".into()), "{key:?}");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    }
+    assert_eq!(node.metrics.control.api_unauthorized.get(), 4);
+    assert_eq!(node.metrics.control.api_errors.get(), 4);
+    assert_eq!(node.metrics.control.api_requests.get(), 4);
+}
+
+#[tokio::test]
+async fn a_body_of_another_type_or_none_is_refused() {
+    let node = Node::start();
+    for content_type in [
+        None,
+        Some("text/plain"),
+        Some("application/jsonx"),
+        Some(""),
+    ] {
+        let mut request = request(Method::POST, "/v1/publish", Body::from("{}"));
+        request.headers_mut().remove("content-type");
+        if let Some(content_type) = content_type {
+            request
+                .headers_mut()
+                .insert("content-type", content_type.parse().unwrap());
+        }
+        let error = node.send(request).await.error();
+        assert_eq!(
+            error,
+            (415, "unsupported_media_type".into()),
+            "{content_type:?}"
+        );
+    }
+    let mut request = request(
+        Method::POST,
+        "/v1/publish",
+        Body::from(r#"{"topic":"t","data":1}"#),
+    );
+    let with_charset = "Application/JSON; charset=utf-8".parse().unwrap();
+    request.headers_mut().insert("content-type", with_charset);
+    assert_eq!(node.send(request).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_announced_or_not() {
+    let node = Node::start();
+    let too_long = " ".repeat(BODY_BYTES_MAX + 1);
+    let error = node
+        .post_text("/v1/publish", too_long.clone())
+        .await
+        .error();
+    assert_eq!(error, (413, "too_large".into()));
+    let announced = Request::post("/v1/publish")
+        .header("authorization", format!("Bearer {KEY}"))
+        .header("content-type", "application/json")
+        .header("content-length", BODY_BYTES_MAX + 1)
+        .body(Body::from_stream(futures_util::stream::pending::<
+            Result<&str, std::io::Error>,
+        >()));
+    let error = node.send(announced.unwrap()).await.error();
+    assert_eq!(
+        error,
+        (413, "too_large".into()),
+        "refused before it arrived"
+    );
+    let chunks = too_long
+        .into_bytes()
+        .chunks(1_000)
+        .map(<[u8]>::to_vec)
+        .collect::<Vec<_>>();
+    let chunks = chunks.into_iter().map(Ok::<_, std::io::Error>);
+    let chunked = Body::from_stream(futures_util::stream::iter(chunks));
+    let error = node.post_text("/v1/batch", chunked).await.error();
+    assert_eq!(error, (413, "too_large".into()));
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_budget_are_told_to_come_later_and_small_ones_pass() {
+    let node = Node::start();
+    // Bodies that never end hold their part of the budget for as long as they are waited for.
+    let endless =
+        || Body::from_stream(futures_util::stream::pending::<Result<&str, std::io::Error>>());
+    let mut held: Vec<_> = (0..BODIES_AT_ONCE)
+        .map(|_| Box::pin(node.post_text("/v1/publish", endless())))
+        .collect();
+    for waiting in &mut held {
+        assert!(futures_util::poll!(waiting).is_pending());
+    }
+    for path in ["/v1/publish", "/v1/batch"] {
+        let error = node.post_text(path, endless()).await.error();
+        assert_eq!(error, (429, "rate_limited".into()));
+    }
+    held.pop();
+    let body = json!({"topic": "t", "data": 1});
+    assert_eq!(node.post("/v1/publish", &body).await.status, 200);
+}
+
+#[tokio::test]
+async fn paths_and_queries_that_are_wrong_are_refused() {
+    let node = Node::start();
+    let rows = [
+        ("/v1/topics/a%20b", 400, "invalid_topic"),
+        ("/v1/topics/%25room/presence", 400, "invalid_topic"),
+        ("/v1/topics/%FF/history", 400, "bad_request"),
+        ("/v1/topics/t/history?since=1", 400, "bad_request"),
+        ("/v1/topics/t/history?until=01-0", 400, "bad_request"),
+        (
+            "/v1/topics/t/history?since=18446744073709551616-0",
+            400,
+            "bad_request",
+        ),
+        ("/v1/topics/t/history?limit=0", 400, "bad_request"),
+        ("/v1/topics/t/history?limit=1001", 400, "limit_exceeded"),
+        ("/v1/topics/t/history?limit=ten", 400, "bad_request"),
+        ("/v1/topics/t/history?reverse=maybe", 400, "bad_request"),
+        ("/v1/topics/live:t/presence", 400, "bad_request"),
+        ("/v1/topics/t/presence?after=x", 400, "bad_request"),
+        ("/v1/topics?after=a%20b", 400, "invalid_topic"),
+        ("/v1/topics?limit=0", 400, "bad_request"),
+        ("/v1/users/a%20b", 400, "bad_request"),
+        ("/v1/users/u/inbox?since=x", 400, "bad_request"),
+        ("/v1/route", 400, "bad_request"),
+        ("/v1/route?user=u&topic=t", 400, "bad_request"),
+        ("/v1/route?user=a%20b", 400, "bad_request"),
+        ("/v1/route?topic=", 400, "invalid_topic"),
+        ("/nothing", 404, "not_found"),
+        ("/v1/topics/a/b/c", 404, "not_found"),
+        ("/v1/publish", 405, "method_not_allowed"),
+    ];
+    for (path, status, code) in rows {
+        assert_eq!(
+            node.get(path).await.error(),
+            (status, code.into()),
+            "{path}"
+        );
+    }
+    let answer = node.get("/v1/batch").await;
+    assert_eq!(answer.headers["allow"], "POST");
+}
+
+#[tokio::test]
+async fn a_node_that_is_starting_answers_503_and_a_fault_500() {
+    let node = Node::start();
+    node.set(Mood::Starting);
+    assert_eq!(
+        node.get("/v1/nodes").await.error(),
+        (503, "unavailable".into())
+    );
+    node.set(Mood::Panics);
+    let answer = node.get("/v1/nodes").await;
+    assert_eq!(answer.error(), (500, "internal".into()));
+    let text = String::from_utf8(answer.bytes.to_vec()).unwrap();
+    assert!(
+        !text.contains("out of order"),
+        "the panic's text stays inside: {text}"
+    );
+    node.set(Mood::Well);
+    assert_eq!(node.get("/v1/nodes").await.status, 200);
+}

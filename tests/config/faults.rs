@@ -1,0 +1,445 @@
+//! Every kind of fault, with its exact text and place.
+
+use fanfare::config::load::Inputs;
+
+use crate::{fault_lines, faults_of_file, file, flag, inputs, keyless, variables};
+
+/// The faults of one variable beside those of [`inputs`].
+fn faults_of_variable(name: &str, value: &str) -> Vec<String> {
+    let mut inputs = inputs();
+    inputs.environment.extend(variables(&[(name, value)]));
+    fault_lines(&inputs)
+}
+
+#[test]
+fn a_file_fault_names_line_and_column() {
+    let table = [
+        (
+            "[session]\nping_ms = 5\n",
+            "fanfare.toml:2:11: session.ping_ms cannot be 5; give a whole number from 100 to \
+             3600000 milliseconds, or 0 for no pings",
+        ),
+        (
+            "[session]\n  ping_ms = \"25000\"\n",
+            "fanfare.toml:2:13: session.ping_ms cannot be \"25000\"; give a whole number from 100 \
+             to 3600000 milliseconds, or 0 for no pings",
+        ),
+        (
+            "[session]\ntopics_max = -1\n",
+            "fanfare.toml:2:14: session.topics_max cannot be -1; give a whole number from 1 to \
+             100000",
+        ),
+        (
+            "[server]\nlisten = \"here\"\n",
+            "fanfare.toml:2:10: server.listen cannot be \"here\"; give an address and a port, for \
+             example 0.0.0.0:8080",
+        ),
+        (
+            "[log]\nformat = \"xml\"\n",
+            "fanfare.toml:2:10: log.format cannot be \"xml\"; give auto or text or json",
+        ),
+        (
+            "[auth]\nanonymous = 1\n",
+            "fanfare.toml:2:13: auth.anonymous cannot be 1; give true or false",
+        ),
+        (
+            "[auth]\norigins = [\"https://a.example/path\"]\n",
+            "fanfare.toml:2:11: auth.origins cannot be [\"https://a.example/path\"]; give a list \
+             of origins, for example https://app.example.com",
+        ),
+        (
+            "[session]\npingms = 5\n",
+            "fanfare.toml:2:1: session.pingms is no key; did you mean session.ping_ms?",
+        ),
+        (
+            "[sesion]\nping_ms = 25000\n",
+            "fanfare.toml:1:2: [sesion] is no section; did you mean [session]?",
+        ),
+        (
+            "listen = \"127.0.0.1:1\"\n",
+            "fanfare.toml:1:1: listen stands in no section; did you mean server.listen?",
+        ),
+        (
+            "[namespaces.chat]\nhistory_max = 5\n",
+            "fanfare.toml:2:1: namespaces.chat.history_max is no key; did you mean \
+             namespaces.chat.history?",
+        ),
+        (
+            "[namespaces.chat]\npublish = \"everybody\"\n",
+            "fanfare.toml:2:11: namespaces.chat.publish cannot be \"everybody\"; give anyone or \
+             authenticated or token or nobody",
+        ),
+        (
+            "[namespaces.\"a:b\"]\n",
+            "fanfare.toml:1:13: \"a:b\" cannot be the name of a namespace; give what stands before \
+             the first : of a topic, of A-Z a-z 0-9 _ - . / = , ~ #",
+        ),
+        (
+            "[everyone]\npublish = \"anyone\"\n",
+            "fanfare.toml:2:1: everyone.publish is no key; did you mean everyone.history?",
+        ),
+        (
+            "[inbox]\nhistory_entries_max = 0\n",
+            "fanfare.toml:2:23: inbox.history_entries_max is 0, but an inbox keeps history; give \
+             at least 1",
+        ),
+    ];
+    for (text, fault) in table {
+        assert_eq!(faults_of_file(text), [fault], "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_not_there_says_so() {
+    let lines = faults_of_file("[session]\nping_ms = = 5\n[auth\n");
+    assert!(
+        lines[0].starts_with("fanfare.toml:2:11: not TOML: "),
+        "{lines:?}"
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("fanfare.toml:3:6: not TOML: ")),
+        "{lines:?}"
+    );
+    let missing = Inputs {
+        file: Some("/nowhere/fanfare.toml".into()),
+        ..inputs()
+    };
+    assert_eq!(
+        fault_lines(&missing),
+        [
+            "fanfare.toml: cannot be read: No such file or directory (os error 2); name a file \
+             that can be read, or leave --config and FANFARE_CONFIG out"
+        ]
+    );
+}
+
+#[test]
+fn an_environment_fault_names_the_variable() {
+    let table = [
+        (
+            ("FANFARE_SESSION__PING_MS", "fast"),
+            "FANFARE_SESSION__PING_MS: session.ping_ms cannot be \"fast\"; give a whole number \
+             from 100 to 3600000 milliseconds, or 0 for no pings",
+        ),
+        (
+            ("FANFARE_SESION__PING_MS", "1"),
+            "FANFARE_SESION__PING_MS: is no setting; did you mean FANFARE_SESSION__PING_MS?",
+        ),
+        (
+            ("FANFARE_CONFG", "x"),
+            "FANFARE_CONFG: is no setting; did you mean FANFARE_CONFIG?",
+        ),
+        (
+            ("FANFARE_SERVER_LISTEN", "x"),
+            "FANFARE_SERVER_LISTEN: is no setting; did you mean FANFARE_SERVER__LISTEN?",
+        ),
+        (
+            ("FANFARE_NAMESPACES__CHAT__PUBLISH", "anyone"),
+            "FANFARE_NAMESPACES__CHAT__PUBLISH: is no setting; namespaces are set in the file \
+             only, as [namespaces.NAME]",
+        ),
+        (
+            ("FANFARE_AUTH__KEYS", "x"),
+            "FANFARE_AUTH__KEYS: is no setting; token keys are set in the file as [[auth.keys]], \
+             or one by FANFARE_AUTH__HMAC_SECRET",
+        ),
+        (
+            ("FANFARE_ENV", "prod"),
+            "FANFARE_ENV: cannot be \"prod\"; did you mean production?",
+        ),
+        (
+            ("FANFARE_SIZE", "larg"),
+            "FANFARE_SIZE: cannot be \"larg\"; did you mean large?",
+        ),
+    ];
+    for ((name, value), fault) in table {
+        assert_eq!(faults_of_variable(name, value), [fault], "{name}");
+    }
+}
+
+#[test]
+fn a_flag_fault_names_the_flag() {
+    let mut inputs = inputs();
+    inputs.flags = vec![
+        flag("--listen", "server.listen", "8080"),
+        flag("--workers", "server.workers", "0"),
+        flag("--node-id", "server.node_id", "a b"),
+    ];
+    assert_eq!(
+        fault_lines(&inputs),
+        [
+            "--listen: server.listen cannot be \"8080\"; give an address and a port, for example \
+             0.0.0.0:8080",
+            "--workers: server.workers cannot be \"0\"; give a whole number from 1 to 1024",
+            "--node-id: server.node_id cannot be \"a b\"; give 1 to 64 characters of A-Z a-z 0-9 \
+             . _ -, for example fanfare-0",
+        ]
+    );
+}
+
+#[test]
+fn values_that_do_not_go_together_are_faults_where_the_later_one_was_set() {
+    let table = [
+        (
+            ("FANFARE_SESSION__PONG_MS", "25000"),
+            "FANFARE_SESSION__PONG_MS: session.pong_ms is 25000, but must be above \
+             session.ping_ms, which is 25000; raise session.pong_ms or lower session.ping_ms",
+        ),
+        (
+            ("FANFARE_SESSION__PING_MS", "60000"),
+            "FANFARE_SESSION__PING_MS: session.pong_ms is 60000, but must be above \
+             session.ping_ms, which is 60000; raise session.pong_ms or lower session.ping_ms",
+        ),
+        (
+            ("FANFARE_REDIS__PROBE_INTERVAL_MS", "5000"),
+            "FANFARE_REDIS__PROBE_INTERVAL_MS: redis.probe_fresh_ms is 5000, but must be above \
+             redis.probe_interval_ms, which is 5000; raise redis.probe_fresh_ms or lower \
+             redis.probe_interval_ms",
+        ),
+        (
+            ("FANFARE_REDIS__LEASE_MS", "1500"),
+            "FANFARE_REDIS__LEASE_MS: redis.lease_ms is 1500, but must be above \
+             redis.command_timeout_ms, which is 2000; raise redis.lease_ms or lower \
+             redis.command_timeout_ms",
+        ),
+        (("FANFARE_SESSION__OUTBOX_BYTES_MAX", "65536"), ""),
+        (
+            ("FANFARE_AUTH__COOKIE", "token"),
+            "FANFARE_AUTH__COOKIE: auth.cookie is set without auth.origins, so any page could use \
+             it; list the origins of your pages in auth.origins",
+        ),
+        (
+            ("FANFARE_API__LISTEN", "0.0.0.0:8080"),
+            "FANFARE_API__LISTEN: server.listen and api.listen are both 0.0.0.0:8080; give the \
+             API its own port",
+        ),
+        (
+            ("FANFARE_SERVER__CONNECTIONS_MAX", "19501"),
+            "FANFARE_SERVER__CONNECTIONS_MAX: server.connections_max is 19501, which needs 20001 \
+             open files, but the limit is 20000; lower it, or raise the limit (ulimit -n, \
+             LimitNOFILE) to 20001",
+        ),
+    ];
+    for ((name, value), fault) in table {
+        let mut inputs = inputs();
+        inputs.environment.extend(variables(&[(name, value)]));
+        if fault.is_empty() {
+            crate::loaded(&inputs);
+        } else {
+            assert_eq!(fault_lines(&inputs), [fault], "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_outbox_that_holds_no_whole_message_is_a_fault() {
+    let lines = faults_of_file("[session]\nmessage_bytes_max = 2097152\n");
+    let fault = |upper: &str| {
+        format!(
+            "fanfare.toml:2:21: {upper} is 1048576, but must be at least \
+             session.message_bytes_max, which is 2097152; raise {upper} or lower \
+             session.message_bytes_max"
+        )
+    };
+    assert_eq!(
+        lines,
+        [
+            fault("session.outbox_bytes_max"),
+            fault("session.page_bytes_max")
+        ]
+    );
+}
+
+#[test]
+fn without_pings_any_pong_time_will_do() {
+    let mut inputs = inputs();
+    inputs.environment.extend(variables(&[
+        ("FANFARE_SESSION__PING_MS", "0"),
+        ("FANFARE_SESSION__PONG_MS", "200"),
+    ]));
+    assert_eq!(crate::loaded(&inputs).config.session.ping, None);
+}
+
+#[test]
+fn a_size_over_the_file_limit_is_a_fault_of_the_size() {
+    let mut inputs = Inputs {
+        size: Some("medium".to_owned()),
+        ..inputs()
+    };
+    inputs.machine.file_limit = 1_024;
+    assert_eq!(
+        fault_lines(&inputs),
+        [
+            "--size medium: server.connections_max is 1000, which needs 1500 open files, but the \
+             limit is 1024; lower it, or raise the limit (ulimit -n, LimitNOFILE) to 1500"
+        ]
+    );
+}
+
+#[test]
+fn a_node_that_nobody_could_reach_does_not_start() {
+    let fault = "auth.keys: there is no token key, so nobody could connect; set \
+                 FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to let \
+                 everybody in; on your own machine start with --dev";
+    assert_eq!(fault_lines(&keyless()), [fault]);
+    let mut anonymous = keyless();
+    anonymous.environment = variables(&[("FANFARE_AUTH__ANONYMOUS", "true")]);
+    crate::loaded(&anonymous);
+}
+
+#[test]
+fn production_refuses_what_is_unsafe_there() {
+    let mut inputs = Inputs {
+        env: Some("production".to_owned()),
+        dev: true,
+        ..keyless()
+    };
+    inputs.environment = variables(&[("FANFARE_API__KEYS", "")]);
+    inputs.flags = vec![flag(
+        "--redis",
+        "redis.url",
+        "redis://u:hunter2@redis.example",
+    )];
+    assert_eq!(
+        fault_lines(&inputs),
+        [
+            "--dev: lets everybody do everything, which production refuses; leave --dev out, or \
+             choose another --env",
+            "api.keys: there is no key for the API, which production refuses; set \
+             FANFARE_API__KEYS",
+            "--redis: redis.url has a secret on the command line, where everybody on the machine \
+             can read it, which production refuses; set FANFARE_REDIS__URL instead",
+        ]
+    );
+    let mut sound = crate::inputs();
+    sound.environment.extend(variables(&[
+        ("FANFARE_ENV", "production"),
+        ("FANFARE_API__KEYS", "0123456789abcdef"),
+        ("FANFARE_REDIS__URL", "redis://u:hunter2@redis.example"),
+    ]));
+    sound.flags = vec![flag("--redis", "redis.url", "redis://redis.example")];
+    crate::loaded(&sound);
+}
+
+#[test]
+fn token_keys_are_judged_one_by_one() {
+    let head = "[[auth.keys]]\n";
+    let pem = "-----BEGIN PRIVATE KEY-----\\nhunter2\\n-----END PRIVATE KEY-----";
+    let private = format!("algorithm = \"EdDSA\"\npublic_key = \"{pem}\"");
+    let table = [
+        (
+            "secret = \"hunter2\"",
+            "fanfare.toml:1:1: auth.keys[0] has no algorithm; give one of HS256, HS384, HS512, \
+             RS256, PS256, ES256, EdDSA",
+        ),
+        (
+            "algorithm = \"none\"\nsecret = \"hunter2\"",
+            "fanfare.toml:2:13: auth.keys[0].algorithm cannot be \"none\"; give one of HS256, \
+             HS384, HS512, RS256, PS256, ES256, EdDSA",
+        ),
+        (
+            "algorithm = \"HS256\"",
+            "fanfare.toml:1:1: auth.keys[0] has no key material; give one of secret, secret_env, \
+             secret_file",
+        ),
+        (
+            "algorithm = \"HS256\"\nsecret = \"hunter2\"\nsecret_env = \"X\"",
+            "fanfare.toml:1:1: auth.keys[0] has more than one key material; give one of secret, \
+             secret_env, secret_file",
+        ),
+        (
+            "algorithm = \"RS256\"\nsecret = \"hunter2\"",
+            "fanfare.toml:3:10: auth.keys[0].secret does not go with RS256; give one of \
+             public_key, public_key_file",
+        ),
+        (
+            "algorithm = \"HS256\"\nsecret_env = \"TOKEN_SECRET\"",
+            "fanfare.toml:3:14: auth.keys[0].secret_env names TOKEN_SECRET, which is not set; set \
+             TOKEN_SECRET to the secret",
+        ),
+        (
+            "algorithm = \"HS256\"\nsecret_file = \"absent\"",
+            "fanfare.toml:3:15: auth.keys[0].secret_file names absent, which cannot be read: No \
+             such file or directory (os error 2); name a file that holds the key",
+        ),
+        (
+            private.as_str(),
+            "fanfare.toml:3:14: auth.keys[0].public_key holds no public key as PEM; give the text \
+             from -----BEGIN PUBLIC KEY----- to its end, never a private key",
+        ),
+        (
+            "algorithm = \"HS256\"\nsecret = \"hunter2\"\nkid = \"a\"",
+            "fanfare.toml:4:1: auth.keys[0].kid is no key; did you mean auth.keys[0].id?",
+        ),
+        (
+            "algorithm = \"HS256\"\nsecret = 5",
+            "fanfare.toml:3:10: auth.keys[0].secret is no text, or empty; give text in quotes",
+        ),
+    ];
+    for (entry, fault) in table {
+        let lines = faults_of_file(&format!("{head}{entry}\n"));
+        assert_eq!(lines.first().map(String::as_str), Some(fault), "{entry}");
+        assert!(!lines.join("\n").contains("hunter2"), "{lines:?}");
+    }
+    let good = "algorithm = \"HS256\"\nsecret = \"s\"\nid = \"a\"\n";
+    assert_eq!(
+        faults_of_file(&format!("{head}{good}{head}{good}")),
+        [
+            "fanfare.toml:8:6: auth.keys[1].id \"a\" is taken by an earlier key; give each key its own id"
+        ]
+    );
+    assert_eq!(
+        faults_of_file("[auth]\nkeys = \"hunter2\"\n"),
+        ["fanfare.toml:2:8: auth.keys is no list of tables; write [[auth.keys]] once for each key"]
+    );
+}
+
+#[test]
+fn faults_of_all_sources_are_told_at_once_and_none_because_of_another() {
+    let (_directory, path) = file("[session]\nping_ms = 5\npong = 1\n[nowhere]\n");
+    let mut inputs = Inputs {
+        file: Some(path),
+        size: Some("tiny".to_owned()),
+        ..keyless()
+    };
+    inputs.environment = variables(&[
+        ("FANFARE_LOG__LEVL", "x"),
+        ("FANFARE_API__TARGETS_MAX", "0"),
+    ]);
+    inputs.flags = vec![flag("--redis", "redis.url", "http://u:hunter2@x")];
+    let lines = fault_lines(&inputs);
+    let places: Vec<_> = lines
+        .iter()
+        .map(|line| line.split(": ").next().unwrap())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "--size",
+            "fanfare.toml:2:11",
+            "fanfare.toml:3:1",
+            "fanfare.toml:4:2",
+            "FANFARE_API__TARGETS_MAX",
+            "FANFARE_LOG__LEVL",
+            "--redis",
+            "auth.keys"
+        ]
+    );
+    assert!(!lines.join("\n").contains("hunter2"));
+}
+
+#[test]
+fn columns_count_characters() {
+    let lines = faults_of_file("[auth]\nissuer = \"ä\" # ü\n\"ö\" = 1\n");
+    assert!(
+        lines[0].starts_with("fanfare.toml:3:1: auth.ö is no key"),
+        "{lines:?}"
+    );
+    let lines = faults_of_file("auth = { issuer = \"äöü\", leeway_s = -1 }\n");
+    assert!(
+        lines[0].starts_with("fanfare.toml:1:37: auth.leeway_s"),
+        "{lines:?}"
+    );
+}

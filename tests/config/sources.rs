@@ -1,0 +1,416 @@
+//! Which source wins, what the presets set, and that every key can be set by every source.
+
+use std::time::Duration;
+
+use fanfare::config::keys::{self, Key};
+use fanfare::config::load::Inputs;
+use fanfare::config::value::{Kind, Unit};
+use fanfare::config::{Allow, Environment, LogFormat, TokenKey};
+use fanfare::protocol::ids::Priority;
+
+use crate::{file, flag, inputs, keyless, loaded, variables};
+
+#[test]
+fn later_wins_in_the_order_preset_file_environment_flag() {
+    let (_directory, path) = file("[server]\nlisten = \"127.0.0.1:2\"\n");
+    let mut inputs = Inputs {
+        dev: true,
+        ..keyless()
+    };
+    let listens = |inputs: &Inputs| {
+        let loaded = loaded(inputs);
+        let origin = loaded.values.origin("server.listen").to_string();
+        (loaded.config.server.listen.to_string(), origin)
+    };
+    let is = |address: &str, origin: &str| (address.to_owned(), origin.to_owned());
+    assert_eq!(listens(&crate::inputs()), is("0.0.0.0:8080", "default"));
+    assert_eq!(listens(&inputs), is("127.0.0.1:8080", "--dev"));
+    inputs.file = Some(path.clone());
+    let place = format!("{}:2:10", path.display());
+    assert_eq!(listens(&inputs), is("127.0.0.1:2", &place));
+    inputs.environment = variables(&[("FANFARE_SERVER__LISTEN", "127.0.0.1:3")]);
+    assert_eq!(
+        listens(&inputs),
+        is("127.0.0.1:3", "FANFARE_SERVER__LISTEN")
+    );
+    inputs.flags = vec![flag("--listen", "server.listen", "127.0.0.1:4")];
+    assert_eq!(listens(&inputs), is("127.0.0.1:4", "--listen"));
+}
+
+#[test]
+fn a_size_sets_its_row_and_the_file_limit_sets_connections_without_one() {
+    const MIB: u64 = 1 << 20;
+    let table = [
+        (Some("small"), 100, 1_000, 5, 128 * MIB, 60),
+        (Some("medium"), 1_000, 50_000, 20, 512 * MIB, 30),
+        (Some("large"), 5_000, 100_000, 50, 1_024 * MIB, 15),
+        (Some("enterprise"), 10_000, 500_000, 100, 2_048 * MIB, 10),
+        (None, 19_500, 50_000, 20, 512 * MIB, 30),
+    ];
+    for (size, connections, capacity, workers, memory, interval) in table {
+        let by_flag = Inputs {
+            size: size.map(str::to_owned),
+            ..inputs()
+        };
+        let mut by_environment = inputs();
+        by_environment
+            .environment
+            .extend(size.map(|name| ("FANFARE_SIZE".to_owned(), name.to_owned())));
+        for inputs in [by_flag, by_environment] {
+            let config = loaded(&inputs).config;
+            assert_eq!(config.server.connections_max, connections, "{size:?}");
+            assert_eq!(config.queue.capacity, capacity, "{size:?}");
+            assert_eq!(config.queue.workers, workers, "{size:?}");
+            assert_eq!(config.cache.memory_bytes, memory, "{size:?}");
+            assert_eq!(config.health.interval, Duration::from_secs(interval));
+        }
+    }
+}
+
+#[test]
+fn a_size_can_be_overridden_value_by_value() {
+    let (_directory, path) = file("[queue]\ncapacity = 7\n");
+    let mut inputs = Inputs {
+        file: Some(path),
+        size: Some("small".to_owned()),
+        ..inputs()
+    };
+    inputs
+        .environment
+        .extend(variables(&[("FANFARE_QUEUE__WORKERS", "8")]));
+    let config = loaded(&inputs).config;
+    assert_eq!((config.queue.capacity, config.queue.workers), (7, 8));
+    assert_eq!(config.server.connections_max, 100);
+}
+
+#[test]
+fn development_logs_text_and_debug_and_the_others_leave_the_log_alone() {
+    let of = |env: Option<&str>, dev| {
+        let mut inputs = Inputs {
+            env: env.map(str::to_owned),
+            dev,
+            ..inputs()
+        };
+        inputs
+            .environment
+            .extend(variables(&[("FANFARE_API__KEYS", "0123456789abcdef")]));
+        let config = loaded(&inputs).config;
+        (
+            config.server.environment,
+            config.log.format,
+            config.log.level,
+        )
+    };
+    let info = || "info".to_owned();
+    let debug = "info,fanfare=debug".to_owned();
+    let (development, staging) = (Environment::Development, Environment::Staging);
+    assert_eq!(
+        of(Some("development"), false),
+        (development, LogFormat::Text, debug)
+    );
+    assert_eq!(of(None, true), (development, LogFormat::Auto, info()));
+    assert_eq!(
+        of(Some("staging"), false),
+        (staging, LogFormat::Auto, info())
+    );
+    assert_eq!(of(None, false), (staging, LogFormat::Auto, info()));
+    let production = (Environment::Production, LogFormat::Auto, info());
+    assert_eq!(of(Some("production"), false), production);
+}
+
+#[test]
+fn dev_lets_everybody_do_everything_on_this_machine_only() {
+    let inputs = Inputs {
+        dev: true,
+        ..keyless()
+    };
+    let (first, second) = (loaded(&inputs).config, loaded(&inputs).config);
+    assert!(first.server.dev && first.auth.anonymous);
+    assert_eq!(first.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(first.api.listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(first.api.keys.len(), 1);
+    assert_eq!(first.api.keys[0].0, "dev");
+    assert_ne!(first.server.node_id, second.server.node_id);
+    let namespace = &first.namespaces["default"];
+    assert!(namespace.presence && namespace.history_entries_max > 0);
+    let allowed = [
+        namespace.subscribe,
+        namespace.publish,
+        namespace.history,
+        namespace.presence_allow,
+        first.inbox.publish,
+    ];
+    assert_eq!(allowed, [Allow::Anyone; 5]);
+}
+
+#[test]
+fn without_dev_nobody_may_do_anything_that_a_token_does_not_allow() {
+    let config = loaded(&inputs()).config;
+    let namespace = &config.namespaces["default"];
+    let allowed = [
+        namespace.subscribe,
+        namespace.publish,
+        namespace.history,
+        namespace.presence_allow,
+    ];
+    assert_eq!(allowed, [Allow::Token; 4]);
+    assert!(!config.auth.anonymous && !config.server.dev);
+    assert_eq!(config.server.node_id.as_str(), "test-host");
+    assert_eq!(config.server.workers, 2);
+}
+
+#[test]
+fn the_defaults_are_those_of_the_wire_contract() {
+    let config = loaded(&inputs()).config;
+    let session = &config.session;
+    assert_eq!(session.message_bytes_max, 64 << 10);
+    assert_eq!(session.fragments_max, 256);
+    assert_eq!(config.api.body_bytes_max, 8 << 20);
+    assert_eq!(config.api.targets_max, 1_000);
+    assert_eq!(session.key_bytes_max, 128);
+    assert_eq!(config.auth.token_bytes_max, 8 << 10);
+    assert_eq!(session.info_bytes_max, 2 << 10);
+    assert_eq!((session.topics_max, session.per_user_max), (128, 100));
+    assert_eq!((session.page_max, session.page_bytes_max), (1_000, 1 << 20));
+    assert_eq!(
+        (session.replies_max, session.replies_bytes_max),
+        (256, 64 << 10)
+    );
+    let hours = |count: u64| Duration::from_secs(count * 3_600);
+    let namespace = &config.namespaces["default"];
+    assert_eq!(namespace.history_entries_max, 1_000);
+    assert_eq!(namespace.history_age, hours(24));
+    assert_eq!(config.inbox.history_entries_max, 1_000);
+    assert_eq!(config.inbox.history_age, hours(30 * 24));
+    assert_eq!(config.everyone.history_entries_max, 0);
+    let seconds = Duration::from_secs;
+    assert_eq!(session.idempotency, seconds(300));
+    assert_eq!(config.auth.timeout, seconds(10));
+    assert_eq!(config.auth.leeway, seconds(5));
+    assert_eq!(session.ping, Some(seconds(25)));
+    assert_eq!(session.pong, seconds(60));
+    assert_eq!(session.idle, seconds(1_800));
+    assert_eq!(session.replies_timeout, seconds(30));
+    assert_eq!(config.auth.expiring, seconds(60));
+    assert_eq!(config.auth.expired_grace, seconds(10));
+    assert_eq!(config.drain.window, seconds(30));
+    assert_eq!(config.drain.commands, seconds(5));
+    assert_eq!(config.redis.lease, seconds(5));
+    assert_eq!(config.redis.partitions, 256);
+    assert!(config.redis.url.is_none());
+}
+
+/// A value of the key's kind other than its default, as the environment and as TOML write it.
+fn other_value(key: &Key) -> (String, String) {
+    let quoted = |text: &str| (text.to_owned(), format!("{text:?}"));
+    match key.kind {
+        Kind::Flag => ("true".to_owned(), "true".to_owned()),
+        // The largest value, made smaller where a relation would break: none is about the top
+        // of its range but times, bytes and the file limit.
+        Kind::Number { min, max, unit, .. } => {
+            let number = match (key.path().as_str(), unit) {
+                ("server.connections_max", _) => 77,
+                ("session.ping_ms" | "redis.probe_interval_ms", _) => 151,
+                ("redis.command_timeout_ms", _) => 1_001,
+                ("auth.token_bytes_max", _) => 1_025,
+                ("session.message_bytes_max", _) => 8_193,
+                (_, Unit::Count) => min + 3,
+                _ => max - 1,
+            };
+            (number.to_string(), number.to_string())
+        }
+        Kind::Choice(words) => quoted(words[words.len() - 1]),
+        Kind::List(_) if key.name == "origins" => (
+            "https://a.example,http://b.example:81".to_owned(),
+            "[\"https://a.example\", \"http://b.example:81\"]".to_owned(),
+        ),
+        Kind::List(_) => (
+            "first-key, second-key".to_owned(),
+            "[\"first-key\", \"second-key\"]".to_owned(),
+        ),
+        Kind::Text(_) => quoted(match key.path().as_str() {
+            "server.listen" | "api.listen" => "[::1]:7001",
+            "server.advertise" => "wss://other.example",
+            "redis.url" => "redis://user:word@redis.example:6380/3",
+            "log.level" => "warn",
+            _ => "other",
+        }),
+    }
+}
+
+#[test]
+fn every_key_can_be_set_by_file_and_by_environment() {
+    let base = loaded(&inputs());
+    for key in keys::all() {
+        let (variable, toml) = other_value(key);
+        // A cookie asks for origins.
+        let origins = match key.path().as_str() {
+            "auth.cookie" => "origins = [\"https://a.example\"]\n",
+            _ => "",
+        };
+        let text = format!("[{}]\n{} = {toml}\n{origins}", key.section, key.name);
+        let (_directory, path) = file(&text);
+        let mut by_file = Inputs {
+            file: Some(path),
+            ..inputs()
+        };
+        if key.path() == "auth.hmac_secret" {
+            by_file.environment.clear();
+        }
+        let mut by_environment = by_file.clone();
+        let (_empty_directory, empty) = file(if origins.is_empty() {
+            ""
+        } else {
+            "[auth]\norigins = [\"https://a.example\"]"
+        });
+        by_environment.file = Some(empty);
+        by_environment
+            .environment
+            .retain(|(name, _)| *name != key.environment());
+        by_environment
+            .environment
+            .push((key.environment(), variable));
+        let (by_file, by_environment) = (loaded(&by_file), loaded(&by_environment));
+        let value = |loaded: &fanfare::config::load::Loaded| {
+            loaded.values.get(&key.path()).unwrap().value.clone()
+        };
+        assert!(value(&by_file) == value(&by_environment), "{}", key.path());
+        assert!(value(&by_file) != value(&base), "{}", key.path());
+        let origin = by_environment.values.origin(&key.path()).to_string();
+        assert_eq!(origin, key.environment());
+    }
+}
+
+#[test]
+fn every_key_reaches_its_field() {
+    let text_of = |inputs: &Inputs| format!("{:?}", loaded(inputs).config);
+    let base = text_of(&inputs());
+    for key in keys::all() {
+        // A secret's field prints as `***` whatever it holds; the token keys have their own test.
+        if key.path() == "auth.hmac_secret" {
+            continue;
+        }
+        let mut changed = inputs();
+        changed
+            .environment
+            .push((key.environment(), other_value(key).0));
+        if key.path() == "auth.cookie" {
+            let origins = variables(&[("FANFARE_AUTH__ORIGINS", "https://a.example")]);
+            changed.environment.extend(origins);
+        }
+        assert_ne!(text_of(&changed), base, "{}", key.path());
+    }
+}
+
+#[test]
+fn namespaces_have_their_own_options_and_the_defaults_for_the_rest() {
+    let (_directory, path) = file(
+        "[namespaces.default]\nhistory_entries_max = 5\n\
+         [namespaces.chat]\npresence = true\npublish = \"authenticated\"\npriority = \"high\"\n",
+    );
+    let config = loaded(&Inputs {
+        file: Some(path),
+        ..inputs()
+    })
+    .config;
+    assert_eq!(config.namespaces["default"].history_entries_max, 5);
+    let chat = &config.namespaces["chat"];
+    assert!(chat.presence);
+    assert_eq!(chat.publish, Allow::Authenticated);
+    assert_eq!(chat.subscribe, Allow::Token);
+    assert_eq!(chat.priority, Priority::High);
+    assert_eq!(chat.history_entries_max, 1_000);
+}
+
+#[test]
+fn token_keys_take_their_material_from_where_they_say() {
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----";
+    let (directory, path) = file(&format!(
+        "[[auth.keys]]\nid = \"a\"\nalgorithm = \"HS256\"\nsecret = \"in the file\"\n\
+         [[auth.keys]]\nid = \"b\"\nalgorithm = \"HS512\"\nsecret_env = \"FANFARE_OWN\"\n\
+         [[auth.keys]]\nalgorithm = \"HS384\"\nsecret_file = \"secret\"\n\
+         [[auth.keys]]\nalgorithm = \"EdDSA\"\npublic_key = \"\"\"{pem}\"\"\"\n\
+         [[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"key.pem\"\n"
+    ));
+    std::fs::write(directory.path().join("secret"), "beside it\n").unwrap();
+    std::fs::write(directory.path().join("key.pem"), format!("{pem}\n")).unwrap();
+    let mut inputs = Inputs {
+        file: Some(path),
+        ..inputs()
+    };
+    inputs
+        .environment
+        .extend(variables(&[("FANFARE_OWN", "in a variable")]));
+    let keys = loaded(&inputs).config.auth.keys;
+    let told = |key: &TokenKey| {
+        let id = key.id.clone().unwrap_or_default();
+        (id, key.algorithm.clone(), key.material.0.clone())
+    };
+    let is = |id: &str, algorithm: &str, material: &str| {
+        (id.to_owned(), algorithm.to_owned(), material.to_owned())
+    };
+    assert_eq!(
+        keys.iter().map(told).collect::<Vec<_>>(),
+        [
+            is("a", "HS256", "in the file"),
+            is("b", "HS512", "in a variable"),
+            is("", "HS384", "beside it"),
+            is("", "EdDSA", pem),
+            is("", "ES256", pem),
+            is("", "HS256", "0123456789abcdef0123456789abcdef"),
+        ]
+    );
+}
+
+#[test]
+fn names_that_kubernetes_and_clients_use_are_ignored() {
+    let mut inputs = inputs();
+    inputs.environment.extend(variables(&[
+        ("FANFARE_SERVICE_HOST", "10.0.0.1"),
+        ("FANFARE_SERVICE_PORT_HTTP", "8080"),
+        ("FANFARE_PORT", "tcp://10.0.0.1:8080"),
+        ("FANFARE_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("FANFARE_REDIS_SERVICE_HOST", "10.0.0.2"),
+        ("FANFARE_REDIS_PORT_6379_TCP", "tcp://10.0.0.2:6379"),
+        ("FANFARE_URL", "ws://localhost:8080"),
+        ("FANFARE_API_URL", "http://localhost:8081"),
+        ("FANFARE_API_KEY", "k"),
+        ("FANFARE_TOKEN", "t"),
+        ("OTHER__NAME", "x"),
+    ]));
+    loaded(&inputs);
+}
+
+#[test]
+fn the_file_can_be_named_by_the_environment_and_a_flag_goes_before_it() {
+    let (_first_directory, first) = file("[redis]\nprefix = \"one\"\n");
+    let (_second_directory, second) = file("[redis]\nprefix = \"two\"\n");
+    let mut inputs = inputs();
+    let name = first.display().to_string();
+    inputs.environment.push(("FANFARE_CONFIG".to_owned(), name));
+    assert_eq!(loaded(&inputs).config.redis.prefix, "one");
+    inputs.file = Some(second);
+    assert_eq!(loaded(&inputs).config.redis.prefix, "two");
+}
+
+#[test]
+fn an_empty_variable_leaves_an_optional_key_out() {
+    let (_directory, path) = file("[redis]\nurl = \"redis://redis.example\"\n");
+    let mut inputs = Inputs {
+        file: Some(path),
+        ..inputs()
+    };
+    assert!(loaded(&inputs).config.redis.url.is_some());
+    inputs
+        .environment
+        .extend(variables(&[("FANFARE_REDIS__URL", "")]));
+    assert!(loaded(&inputs).config.redis.url.is_none());
+}
+
+#[test]
+fn an_advertised_address_without_a_scheme_is_a_websocket_address() {
+    let mut inputs = inputs();
+    inputs.flags = vec![flag("--advertise", "server.advertise", "10.0.0.5:8080")];
+    let advertise = loaded(&inputs).config.server.advertise;
+    assert_eq!(advertise.as_deref(), Some("ws://10.0.0.5:8080"));
+}

@@ -1,0 +1,178 @@
+//! What the feed brings: wanted topics only, in the order of ids, and never a silent loss.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare::broker::{Entry, FEED_EVENTS_MAX, FeedEvent, Page};
+use fanfare::protocol::ids::{Position, Topic};
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::rig::{
+    DEADLINE, HISTORY, Rig, WHOLE, assert_linked, message, positions, request, topic,
+};
+use crate::rig::{NO_HISTORY, publication};
+
+pub(crate) async fn what_is_published_after_the_confirmation_arrives(mut rig: Rig) {
+    let topic = topic("chat:heard");
+    let unheard = rig.publish(&topic, HISTORY, "1").await;
+    rig.hear(&topic).await;
+    let position = rig.publish(&topic, HISTORY, "2").await;
+    let (delivered_on, entry) = rig.delivery().await;
+    assert_eq!(delivered_on, topic);
+    assert_eq!((entry.prev, entry.position), (unheard, position));
+    assert_eq!(message(&entry), &publication("2"));
+}
+
+pub(crate) async fn only_wanted_topics_are_heard(mut rig: Rig) {
+    let (wanted, other) = (topic("chat:wanted"), topic("chat:wanted-not"));
+    let inbox = topic("@anna");
+    rig.hear(&wanted).await;
+    for round in ["1", "2"] {
+        rig.publish(&other, HISTORY, "0").await;
+        rig.publish(&inbox, HISTORY, "0").await;
+        rig.publish(&wanted, HISTORY, round).await;
+        let (delivered_on, entry) = rig.delivery().await;
+        assert_eq!(delivered_on, wanted);
+        assert_eq!(message(&entry), &publication(round));
+    }
+}
+
+pub(crate) async fn a_topic_that_is_wanted_again_is_confirmed_again(mut rig: Rig) {
+    let (topic, other) = (topic("chat:again"), topic("chat:other"));
+    rig.hear(&topic).await;
+    rig.hear(&topic).await;
+    // A wish that was taken back and made anew before anybody looked is confirmed, too.
+    rig.broker.interest().unwant(topic.clone());
+    rig.hear(&topic).await;
+    rig.hear(&other).await;
+    rig.publish(&topic, NO_HISTORY, "1").await;
+    assert_eq!(rig.delivery().await.0, topic);
+}
+
+pub(crate) async fn a_topic_that_is_wanted_no_more_falls_silent(mut rig: Rig) {
+    let (kept, dropped) = (topic("chat:kept"), topic("chat:dropped"));
+    rig.hear(&kept).await;
+    rig.hear(&dropped).await;
+    rig.broker.interest().unwant(dropped.clone());
+    // Nothing confirms the end, so publish until the pair arrives without its first half.
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        rig.publish(&dropped, NO_HISTORY, "1").await;
+        rig.publish(&kept, NO_HISTORY, "2").await;
+        if rig.delivery().await.0 == kept {
+            return;
+        }
+        assert_eq!(rig.delivery().await.0, kept);
+        assert!(Instant::now() < deadline, "the topic is still heard");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) async fn concurrent_publications_arrive_in_the_order_of_their_ids(mut rig: Rig) {
+    const PUBLISHERS: usize = 8;
+    const EACH: usize = 100;
+    let topic = topic("chat:busy");
+    rig.hear(&topic).await;
+    let mut publishers = JoinSet::new();
+    for publisher in 0..PUBLISHERS {
+        let (broker, topic) = (Arc::clone(&rig.broker), topic.clone());
+        publishers.spawn(async move {
+            let mut mine = Vec::new();
+            for n in 0..EACH {
+                let request = request(&topic, HISTORY, &format!("[{publisher},{n}]"));
+                mine.push(
+                    broker
+                        .publish(request)
+                        .await
+                        .expect("the broker is up")
+                        .position,
+                );
+            }
+            assert!(mine.is_sorted(), "one publisher's order is kept");
+            mine
+        });
+    }
+    let mut published: Vec<Position> = publishers.join_all().await.concat();
+    published.sort_unstable();
+    let mut heard = Vec::new();
+    while heard.len() < PUBLISHERS * EACH {
+        heard.push(rig.delivery().await.1);
+    }
+    assert_eq!(positions(&heard), published);
+    assert_linked(Position::ZERO, &heard);
+    assert_eq!(rig.retained(&topic, HISTORY).await, heard);
+}
+
+pub(crate) async fn a_control_message_comes_back_on_the_own_feed(mut rig: Rig) {
+    let message = Bytes::from_static(b"\x01any bytes\x00\xff");
+    let sent = rig.broker.control(message.clone()).await;
+    assert_eq!(sent, Ok(()));
+    assert_eq!(rig.next().await, FeedEvent::Control(message));
+}
+
+pub(crate) async fn a_feed_that_nobody_reads_breaks_and_then_goes_on(mut rig: Rig) {
+    const COUNT: usize = 20_000;
+    const AT_ONCE: usize = 200;
+    const { assert!(COUNT > 2 * FEED_EVENTS_MAX) };
+    let topic = topic("chat:flood");
+    let keep = fanfare::config::Retention {
+        entries_max: 2 * COUNT as u32,
+        ..HISTORY
+    };
+    rig.hear(&topic).await;
+    for _ in 0..COUNT / AT_ONCE {
+        let broker = &rig.broker;
+        let publish = |_| broker.publish(request(&topic, keep, "1"));
+        for published in join_all((0..AT_ONCE).map(publish)).await {
+            published.expect("the broker is up");
+        }
+    }
+    let before = deliveries_before_break(&mut rig).await;
+    assert!(before.len() < COUNT, "the feed has a bound");
+    assert_linked(Position::ZERO, &before);
+    let reached = before.last().map_or(Position::ZERO, |entry| entry.position);
+    let missed = catch_up(&rig, &topic, reached, keep).await;
+    assert_eq!(before.len() + missed.len(), COUNT);
+    assert_linked(reached, &missed);
+
+    let marker = rig.publish(&topic, keep, "2").await;
+    while rig.delivery().await.1.position != marker {}
+}
+
+async fn deliveries_before_break(rig: &mut Rig) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    loop {
+        match rig.next().await {
+            FeedEvent::Delivery { entry, .. } => entries.push(entry),
+            FeedEvent::Break => return entries,
+            other => panic!("expected a delivery or a break, got {other:?}"),
+        }
+    }
+}
+
+async fn catch_up(
+    rig: &Rig,
+    topic: &Topic,
+    mut reached: Position,
+    keep: fanfare::config::Retention,
+) -> Vec<Entry> {
+    let thousand = Page {
+        entries_max: 1_000,
+        ..WHOLE
+    };
+    let mut missed = Vec::new();
+    loop {
+        let page = rig.since_page(topic, reached, keep, thousand).await;
+        assert_eq!(page.gap, None);
+        missed.extend(page.entries);
+        reached = missed
+            .last()
+            .map_or(reached, |entry: &Entry| entry.position);
+        if reached == page.last {
+            return missed;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! One suite for every broker: what the rest of the node relies on, whichever engine is below.
+//!
+//! In: an engine's `start`, which gives a fresh, empty broker and its feed. Out: one test per case
+//! and engine. The cases know nothing of engines and none of them needs a clock that can be set;
+//! what only such a clock can show is in [`stepped_clock`], for the engine that has one. To add an
+//! engine, write a `start` for it and give it to `cases!` in a module of its own.
+
+mod feed;
+mod history;
+mod idempotency;
+mod inbox;
+mod positions;
+mod presence;
+mod recovery;
+mod rig;
+mod stepped_clock;
+
+/// Makes a test of every case for the engine that `$start` starts.
+macro_rules! cases {
+    ($start:path) => {
+        cases! { $start =>
+            feed::a_control_message_comes_back_on_the_own_feed,
+            feed::a_feed_that_nobody_reads_breaks_and_then_goes_on,
+            feed::a_topic_that_is_wanted_again_is_confirmed_again,
+            feed::a_topic_that_is_wanted_no_more_falls_silent,
+            feed::concurrent_publications_arrive_in_the_order_of_their_ids,
+            feed::only_wanted_topics_are_heard,
+            feed::what_is_published_after_the_confirmation_arrives,
+            history::a_history_page_is_bounded_by_bytes_but_never_empty,
+            history::a_topic_keeps_exactly_as_many_entries_as_it_should,
+            history::an_unknown_topic_has_an_empty_history,
+            history::both_ends_are_excluded_in_both_directions,
+            history::entries_over_age_are_gone,
+            history::history_that_is_switched_off_is_gone,
+            history::paging_in_either_direction_gives_everything_once,
+            idempotency::a_key_is_forgotten_after_its_time,
+            idempotency::a_key_is_known_only_on_its_topic,
+            idempotency::a_repeated_key_answers_the_first_position_and_publishes_nothing,
+            inbox::a_cursor_that_moved_is_told_once,
+            inbox::a_position_above_the_newest_is_refused,
+            inbox::an_untouched_inbox_is_empty,
+            inbox::new_messages_stand_in_a_later_millisecond_than_the_cursor,
+            inbox::pending_is_counted_up_to_a_thousand,
+            inbox::pending_is_what_lies_above_the_cursor,
+            inbox::the_cursor_moves_only_forward,
+            positions::a_new_millisecond_begins_at_a_random_sequence,
+            positions::a_topic_without_history_links_too,
+            positions::bodies_survive_byte_for_byte,
+            positions::every_field_of_a_publication_survives,
+            positions::ids_rise_and_link_to_their_predecessor,
+            positions::the_last_position_is_known_per_topic,
+            presence::a_member_taken_over_by_a_new_life_of_its_node_neither_leaves_nor_joins,
+            presence::a_silent_leave_publishes_nothing,
+            presence::entering_again_changes_nothing,
+            presence::leaving_for_another_owner_removes_nothing,
+            presence::members_come_and_go,
+            presence::members_of_one_topic_are_not_those_of_another,
+            presence::the_changes_are_a_topic_like_any_other,
+            recovery::a_caught_up_reader_has_missed_nothing,
+            recovery::a_hole_inside_the_range_is_a_failover,
+            recovery::a_link_to_the_oldest_entry_is_enough,
+            recovery::a_replay_page_is_bounded_by_bytes_but_never_empty,
+            recovery::a_position_in_the_range_gets_what_came_after_it,
+            recovery::a_topic_without_history_compares_with_the_newest_only,
+            recovery::above_the_newest_is_a_failover,
+            recovery::an_unknown_topic_is_judged_by_the_age_of_the_position,
+            recovery::below_the_oldest_link_is_gone_by_retention,
+            recovery::nothing_within_age_is_gone_by_retention,
+            recovery::pages_until_caught_up_give_everything_once_and_in_order,
+            recovery::zero_stands_before_everything_that_is_retained,
+        }
+    };
+    ($start:path => $($module:ident::$case:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::$module::$case($start().await).await;
+            }
+        )*
+    };
+}
+
+mod memory {
+    cases!(crate::rig::start_memory);
+}

@@ -1,0 +1,87 @@
+//! HTTP as a backend speaks it: one request a connection, JSON in and out.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// The API key of `--dev`.
+pub const DEV_KEY: &str = "dev";
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: hyper::HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON; null when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// `GET`, with the development key.
+pub async fn get(to: SocketAddr, path: &str) -> Answer {
+    try_get(to, path).await.expect("the listener answers")
+}
+
+/// `GET`, with the development key; `None` when nobody answers.
+pub async fn try_get(to: SocketAddr, path: &str) -> Option<Answer> {
+    let request = Request::builder().uri(path).body(Full::default());
+    send(to, request.expect("a valid request")).await
+}
+
+/// `POST` of a JSON body, with the development key.
+pub async fn post(to: SocketAddr, path: &str, body: &Value) -> Answer {
+    try_post(to, path, body)
+        .await
+        .expect("the listener answers")
+}
+
+/// `POST` of a JSON body, with the development key; `None` when nobody answers.
+pub async fn try_post(to: SocketAddr, path: &str, body: &Value) -> Option<Answer> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(Full::from(body.to_string()));
+    send(to, request.expect("a valid request")).await
+}
+
+/// Sends a request as it is, with `Host` and the development key added.
+pub async fn send(to: SocketAddr, mut request: Request<Full<Bytes>>) -> Option<Answer> {
+    let headers = request.headers_mut();
+    let host = to.to_string().parse().expect("an address is a host");
+    headers.insert("host", host);
+    let key = format!("Bearer {DEV_KEY}").parse().expect("a header value");
+    headers.entry("authorization").or_insert(key);
+    let stream = TcpStream::connect(to).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .ok()?;
+    let driver = tokio::spawn(connection);
+    let response: Response<_> = sender.send_request(request).await.ok()?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.ok()?.to_bytes();
+    driver.abort();
+    Some(Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    })
+}

@@ -1,0 +1,285 @@
+//! A real node: the binary that is shipped, started as a process and stopped for certain.
+//!
+//! The node listens on free ports that it chooses itself and tells in its log (`listening`, with
+//! `public` and `api`). Its log is kept in memory and printed when a test fails.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{http, wait};
+
+/// Longest wait for a node to start or to stop.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a node is to be started.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// `serve --dev` over the in-process broker.
+    pub fn dev() -> Self {
+        Self::default().flag("--dev").flag("--workers=2")
+    }
+
+    /// `serve` with the given configuration file, as outside development.
+    pub fn with_config(path: &std::path::Path) -> Self {
+        Self::default().flag(&format!("--config={}", path.display()))
+    }
+
+    /// `serve --dev --redis` with a name.
+    pub fn clustered(name: &str, redis_url: &str) -> Self {
+        Self::dev()
+            .flag(&format!("--redis={redis_url}"))
+            .flag(&format!("--node-id={name}"))
+    }
+
+    /// One more flag.
+    #[must_use]
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.arguments.push(flag.into());
+        self
+    }
+
+    /// One more environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts the node and waits until it is ready.
+    pub async fn start(self) -> Node {
+        let node = self.start_unready().await;
+        node.until_ready().await;
+        node
+    }
+
+    /// Starts the node and waits until it listens, ready or not.
+    pub async fn start_unready(self) -> Node {
+        let mut node = self.spawn("127.0.0.1:0");
+        let told = wait::until_within(START_PATIENCE, "the node to listen", async || {
+            let ended = node.child.try_wait().expect("the child can be asked");
+            assert!(
+                ended.is_none(),
+                "ended with {ended:?}:\n{}",
+                node.log_text()
+            );
+            node.log_lines("listening").into_iter().next()
+        });
+        let told = told.await;
+        node.public = address(&told, "public");
+        node.api = address(&told, "api");
+        node
+    }
+
+    /// Starts a node that should refuse to start, and returns how it ended and what it said.
+    pub async fn start_refused(self, listen: &str) -> (ExitStatus, String) {
+        let mut node = self.spawn(listen);
+        let status = node.ended().await;
+        // The log's reader ends with the process.
+        let text = wait::until("the end of the log", async || {
+            node.log.ended().then(|| node.log_text())
+        });
+        (status, text.await)
+    }
+
+    fn spawn(self, listen: &str) -> Node {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FANFARE_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .arg("serve")
+            .arg(format!("--listen={listen}"))
+            .arg("--api-listen=127.0.0.1:0")
+            .args(self.arguments)
+            .envs(self.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary was built by cargo");
+        let log = Log::default();
+        let reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let into = log.clone();
+        std::thread::spawn(move || into.read(reader));
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Node {
+            child,
+            log,
+            public: nowhere,
+            api: nowhere,
+        }
+    }
+}
+
+fn address(line: &Value, field: &str) -> SocketAddr {
+    let text = log_field(line, field).and_then(Value::as_str);
+    let text = text.unwrap_or_else(|| panic!("`listening` has no `{field}`: {line}"));
+    text.parse()
+        .unwrap_or_else(|_| panic!("`{field}` is no address: {line}"))
+}
+
+/// A field of a log line, whether the format nests fields or not.
+pub fn log_field<'a>(line: &'a Value, field: &str) -> Option<&'a Value> {
+    line.get("fields")
+        .and_then(|fields| fields.get(field))
+        .or_else(|| line.get(field))
+}
+
+/// A running node. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Node {
+    child: Child,
+    log: Log,
+    /// The public listener.
+    pub public: SocketAddr,
+    /// The API's listener.
+    pub api: SocketAddr,
+}
+
+impl Node {
+    /// Where sessions connect, with a query (`?user=ada`) or none.
+    pub fn connect_url(&self, query: &str) -> String {
+        format!("ws://{}/v1/connect{query}", self.public)
+    }
+
+    /// Whether the node calls itself ready.
+    pub async fn is_ready(&self) -> bool {
+        let answer = http::try_get(self.api, "/health/ready").await;
+        answer.is_some_and(|answer| answer.status == 200)
+    }
+
+    /// Waits until the node is ready.
+    pub async fn until_ready(&self) {
+        self.until_readiness(true).await;
+    }
+
+    /// Waits until the node is not ready.
+    pub async fn until_unready(&self) {
+        self.until_readiness(false).await;
+    }
+
+    async fn until_readiness(&self, wanted: bool) {
+        let what = format!("/health/ready to say {wanted}");
+        wait::until_within(START_PATIENCE, &what, async || {
+            (self.is_ready().await == wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// A sample of `/metrics`; the name with its labels, as it stands there.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let text = http::get(self.api, "/metrics").await.text();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = line.unwrap_or_else(|| panic!("no metric `{name}` in:\n{text}"));
+        value.trim().parse().expect("a sample is a number")
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the process lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let count: u64 = kilobytes.and_then(|n| n.parse().ok()).expect("VmRSS in kB");
+        count * 1024
+    }
+
+    /// The log so far.
+    pub fn log_text(&self) -> String {
+        self.log.lock().text.join("\n")
+    }
+
+    /// The lines of the log that tell this event, so far.
+    pub fn log_lines(&self, event: &str) -> Vec<Value> {
+        let state = self.log.lock();
+        let parsed = state
+            .text
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_it = |line: &Value| log_field(line, "event").is_some_and(|name| name == event);
+        parsed.filter(is_it).collect()
+    }
+
+    /// Asks the node to leave, as an orchestrator does.
+    pub fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &command]).status();
+        assert!(status.expect("a shell").success(), "{command}");
+    }
+
+    /// Ends the node in order and returns how it ended.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Ends the node without a word, as a lost machine does.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process can be awaited");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        wait::until_within(START_PATIENCE, "the node to end", async || {
+            self.child.try_wait().expect("the child can be asked")
+        })
+        .await
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // An error means that the process is gone, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!(
+                "--- log of the node at {} ---\n{}",
+                self.public,
+                self.log_text()
+            );
+        }
+    }
+}
+
+/// The lines that a process wrote to stderr.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<LogState>>);
+
+#[derive(Debug, Default)]
+struct LogState {
+    text: Vec<String>,
+    ended: bool,
+}
+
+impl Log {
+    fn read(&self, reader: impl BufRead) {
+        for line in reader.lines().map_while(Result::ok) {
+            self.lock().text.push(line);
+        }
+        self.lock().ended = true;
+    }
+
+    fn ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.0.lock().expect("no holder of the log panics")
+    }
+}

@@ -131,15 +131,21 @@ fn snake(name: &str) -> String {
     out
 }
 
-/// The variants of an enum in a source file, each with the names of its fields. A variant that
+/// The variants of an enum of the protocol, each with the names of its fields. A variant that
 /// wraps a struct of the same file has that struct's.
-fn variants(path: &str, name: &str) -> Vec<(String, Vec<String>)> {
-    let file = syn::parse_file(&read(path)).unwrap();
-    let found = file.items.iter().find_map(|item| match item {
-        syn::Item::Enum(found) if found.ident == name => Some(found),
-        _ => None,
-    });
-    let found = found.unwrap_or_else(|| panic!("no enum {name} in {path}"));
+fn variants(name: &str) -> Vec<(String, Vec<String>)> {
+    let is_it = |item: &syn::Item| matches!(item, syn::Item::Enum(found) if found.ident == name);
+    let files = files_below("src/protocol");
+    let rust = files
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let file = rust
+        .map(|path| syn::parse_file(&std::fs::read_to_string(path).unwrap()).unwrap())
+        .find(|file| file.items.iter().any(is_it))
+        .unwrap_or_else(|| panic!("no enum {name} in src/protocol"));
+    let Some(syn::Item::Enum(found)) = file.items.iter().find(|item| is_it(item)) else {
+        unreachable!("the file was chosen for it");
+    };
     let fields = |fields: &syn::Fields| -> Vec<String> {
         let names = fields.iter().filter_map(|field| field.ident.as_ref());
         names.map(ToString::to_string).collect()
@@ -174,7 +180,7 @@ fn every_command_example_is_read_by_the_codec_and_every_command_has_one() {
         let value: Value = serde_json::from_str(example).unwrap();
         shown.insert(kind(&value).to_owned());
     }
-    let commands = variants("src/protocol/command.rs", "Command");
+    let commands = variants("Command");
     let known: BTreeSet<_> = commands.iter().map(|(name, _)| name.clone()).collect();
     assert_eq!(shown, known);
 }
@@ -183,7 +189,7 @@ fn every_command_example_is_read_by_the_codec_and_every_command_has_one() {
 fn the_table_of_commands_names_every_field() {
     let page = read("docs/protocol.md");
     let table = rows(section(&page, "## Commands"));
-    for (command, fields) in variants("src/protocol/command.rs", "Command") {
+    for (command, fields) in variants("Command") {
         let row = table
             .iter()
             .find(|row| row[0].contains(&format!("`{command}`")));
@@ -196,7 +202,7 @@ fn the_table_of_commands_names_every_field() {
 #[test]
 fn every_event_has_examples_whose_fields_the_code_knows() {
     let page = read("docs/protocol.md");
-    let events = variants("src/protocol/event.rs", "Event");
+    let events = variants("Event");
     let mut shown = BTreeSet::new();
     for example in blocks(&page, "json event") {
         let value: Value = serde_json::from_str(example).unwrap();
@@ -228,9 +234,9 @@ fn the_reasons_of_gaps_and_the_priorities_are_those_of_the_code() {
         .iter()
         .map(|row| unquote(&row[0]).to_owned())
         .collect();
-    let reasons = variants("src/protocol/event.rs", "GapReason");
+    let reasons = variants("GapReason");
     assert_eq!(listed, reasons.into_iter().map(|(name, _)| name).collect());
-    for (priority, _) in variants("src/protocol/ids.rs", "Priority") {
+    for (priority, _) in variants("Priority") {
         assert!(quoted(&page).contains(&&*priority), "{priority}");
     }
 }
@@ -247,7 +253,7 @@ fn the_table_of_error_codes_is_that_of_the_code() {
         assert_eq!(row[2], if code.retry() { "yes" } else { "no" }, "{name}");
         listed.insert(name);
     }
-    let codes = variants("src/protocol/error.rs", "ErrorCode");
+    let codes = variants("ErrorCode");
     assert_eq!(listed, codes.into_iter().map(|(name, _)| name).collect());
 }
 
@@ -394,8 +400,11 @@ fn every_metric_and_log_event_that_a_page_names_is_one() {
         }
     }
     let page = read("docs/development.md");
-    for row in rows(section(&page, "### What the log says")) {
-        let event = format!("event = \"{}\"", unquote(&row[0]));
+    for event in rows(section(&page, "### What the log says"))
+        .iter()
+        .flat_map(|row| quoted(&row[0]))
+    {
+        let event = format!("event = \"{event}\"");
         assert!(text.contains(&event), "docs/development.md: {event}");
     }
 }

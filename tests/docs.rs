@@ -18,15 +18,19 @@ use serde_json::Value;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn read(path: &str) -> String {
-    std::fs::read_to_string(Path::new(ROOT).join(path))
-        .unwrap_or_else(|error| panic!("{path}: {error}"))
+    text_of(&Path::new(ROOT).join(path))
+}
+
+fn text_of(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Every page: the README and what stands in `docs`.
 fn pages() -> Vec<(String, String)> {
     let mut paths = vec!["README.md".to_owned()];
-    for entry in std::fs::read_dir(Path::new(ROOT).join("docs")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+    for entry in std::fs::read_dir(Path::new(ROOT).join("docs")).expect("the folder docs") {
+        let name = entry.expect("an entry of docs").file_name();
+        let name = name.to_string_lossy();
         if name.ends_with(".md") {
             paths.push(format!("docs/{name}"));
         }
@@ -98,8 +102,8 @@ fn files_below(folder: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![Path::new(ROOT).join(folder)];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry of a folder").path();
             if path.is_dir() {
                 folders.push(path);
             } else {
@@ -115,9 +119,7 @@ fn rust_text() -> String {
     let files = ["src", "tests"].into_iter().flat_map(files_below);
     let rust = files.filter(|p| p.extension().is_some_and(|e| e == "rs"));
     let others = rust.filter(|p| !p.ends_with("tests/docs.rs"));
-    others
-        .map(|p| std::fs::read_to_string(p).unwrap())
-        .collect()
+    others.map(|p| text_of(&p)).collect()
 }
 
 fn snake(name: &str) -> String {
@@ -140,7 +142,7 @@ fn variants(name: &str) -> Vec<(String, Vec<String>)> {
         .iter()
         .filter(|p| p.extension().is_some_and(|e| e == "rs"));
     let file = rust
-        .map(|path| syn::parse_file(&std::fs::read_to_string(path).unwrap()).unwrap())
+        .map(|path| syn::parse_file(&text_of(path)).expect("a source that compiles"))
         .find(|file| file.items.iter().any(is_it))
         .unwrap_or_else(|| panic!("no enum {name} in src/protocol"));
     let Some(syn::Item::Enum(found)) = file.items.iter().find(|item| is_it(item)) else {
@@ -157,7 +159,9 @@ fn variants(name: &str) -> Vec<(String, Vec<String>)> {
         })
     };
     let of_variant = |variant: &syn::Variant| match &variant.fields {
-        syn::Fields::Unnamed(_) => of_struct(&variant.ident.to_string()).unwrap(),
+        syn::Fields::Unnamed(_) => {
+            of_struct(&variant.ident.to_string()).expect("a struct of the same name")
+        }
         named => fields(named),
     };
     let all = found.variants.iter();
@@ -420,7 +424,7 @@ fn words(line: &str) -> Vec<String> {
             (None, '\'' | '"') => quote = Some(letter),
             (None, '|' | '>' | '#' | '&') => break,
             (None, ' ') => words.push(String::new()),
-            _ => words.last_mut().unwrap().push(letter),
+            _ => words.last_mut().expect("never empty").push(letter),
         }
     }
     words.retain(|word| !word.is_empty());

@@ -61,7 +61,7 @@ impl Machine {
     /// What is due now, in the order in which it is to be done. Nothing follows an end.
     pub fn due(&mut self, now: Now) -> Vec<Due> {
         let mut due = Vec::new();
-        // Told even when the wheel was late and the end is due too.
+        // Before the end, so that the shortest window closes nobody who was not told.
         if let Some(plan) = &mut self.drain
             && plan.tell_at.is_some_and(|at| at <= now.instant)
         {
@@ -106,7 +106,7 @@ impl Machine {
                 None => CloseReason::IdleTimeout,
             });
         }
-        if self.phase != Phase::Open && past(self.opened_at + self.config.auth.timeout) {
+        if self.phase != Phase::Open && past(self.phase_since + self.config.auth.timeout) {
             return Some(match self.phase {
                 Phase::Unauthenticated => CloseReason::AuthTimeout,
                 _ => CloseReason::Internal,
@@ -136,7 +136,7 @@ impl Machine {
             next = next.min(self.pinged_at + every);
         }
         if self.phase != Phase::Open {
-            next = next.min(self.opened_at + self.config.auth.timeout);
+            next = next.min(self.phase_since + self.config.auth.timeout);
         }
         if let Some(since) = self.unread_since {
             next = next.min(since + session.replies_timeout);
@@ -172,3 +172,6 @@ impl Machine {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

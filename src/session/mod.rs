@@ -38,7 +38,10 @@ pub mod answers;
 pub mod clock;
 pub mod commands;
 pub mod ending;
+pub mod permission;
 pub mod registry;
+#[cfg(test)]
+pub(crate) mod rig;
 pub mod socket;
 pub mod state;
 pub mod work;
@@ -172,7 +175,7 @@ pub async fn run(
     if let Some(refusal) = accepted.refused {
         session.refuse(None, refusal);
     } else if known && !accepted.waits {
-        session.open_unasked();
+        session.open_unasked(now);
     }
     let reason = session.serve().await;
     session.finish(reason).await;

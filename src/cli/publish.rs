@@ -16,7 +16,6 @@ use super::exit::{Exit, Failure};
 use super::http::{Api, ApiArgs, ApiError};
 use super::output::{self, Format};
 use crate::protocol::ids::Priority;
-use crate::shutdown;
 
 /// Most messages of one batch: what the contract allows.
 const BATCH_ITEMS_MAX: usize = 1_000;
@@ -157,7 +156,7 @@ struct Line {
 /// Reads lines on a thread of its own, because reading a terminal or a pipe blocks.
 fn read_lines() -> std::io::Result<mpsc::Receiver<Result<Line, InputError>>> {
     let (sender, receiver) = mpsc::channel(BATCH_ITEMS_MAX);
-    shutdown::thread("stdin".to_owned(), move || {
+    crate::shutdown::thread("stdin".to_owned(), move || {
         let mut input = std::io::stdin().lock();
         for number in 1.. {
             let line = match read_line(&mut input, number) {

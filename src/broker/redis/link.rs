@@ -158,7 +158,7 @@ pub async fn supervise(shared: Arc<Shared>, settings: config::Redis, stop: watch
         let end = supervisor.watch(&mut connection, stop.clone()).await;
         // Dropping a client does not end its task; aborting it closes the socket.
         connection.task.abort();
-        supervisor.lost("the connection was given up".to_owned());
+        supervisor.lost("the connection was given up");
         match end {
             End::Stop => return,
             End::Dead => tokio::time::sleep(RETRY).await,
@@ -193,7 +193,7 @@ impl Supervisor {
                 _ = &mut connection.task => return End::Dead,
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
-                        self.lost(error.to_string());
+                        self.lost(error.details());
                     }
                     wait = RETRY;
                 }
@@ -240,7 +240,7 @@ impl Supervisor {
                 // While there is no connection, why it was lost says more than that it is.
                 let is_known = self.shared.health.reason(Half::Commands).is_some();
                 if !is_known || !is_unconnected(&error) {
-                    self.down(error.to_string());
+                    self.down(&error.to_string());
                 }
                 self.unheard_since = None;
                 if matches!(error, RedisError::NotMaster(_)) {
@@ -320,14 +320,15 @@ impl Supervisor {
         let _ = self.shared.maxmemory_policy.set(policy);
     }
 
-    fn lost(&mut self, reason: String) {
+    fn lost(&mut self, reason: &str) {
         self.shared.is_prepared.store(false, Ordering::Release);
         self.unheard_since = None;
         self.down(reason);
     }
 
-    fn down(&self, reason: String) {
-        let reason = format!("Redis does not answer: {reason}");
+    fn down(&self, reason: &str) {
+        let server = self.shared.link.server();
+        let reason = format!("Redis at {server} cannot be used: {reason}");
         self.shared.health.down(Half::Commands, reason);
     }
 }

@@ -263,6 +263,8 @@ async fn a_demoted_master_is_down_and_takes_nothing() {
         .command(&["REPLICAOF", "NO", "ONE"])
         .expect("the server runs");
     peer.is_up().await;
+    let reconnects = peer.metrics.control.redis_reconnects.get();
+    assert!((1..20).contains(&reconnects), "{reconnects} reconnections");
     peer.publish(&room, 3).await.expect("up");
     let numbers: Vec<_> = peer.retained(&room).await.iter().map(|(_, n)| *n).collect();
     assert_eq!(numbers, [1, 3]);

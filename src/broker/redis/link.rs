@@ -33,8 +33,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How soon a connection that does not answer is asked again.
 const RETRY: Duration = Duration::from_millis(100);
-/// How soon after asking a server that is no master; the name may lead to another one by then.
-const RETRY_ELSEWHERE: Duration = Duration::from_millis(500);
+/// Least time between two forced reconnections: a server that is no master refuses every
+/// publication, and the name may lead to another one only after a while.
+const RECONNECT_PACE: Duration = Duration::from_millis(500);
 /// fred tells of a connection shortly before it takes commands.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Time-outs in a row after which the connection is given up.
@@ -143,6 +144,7 @@ pub async fn supervise(shared: Arc<Shared>, settings: config::Redis, stop: watch
         timeouts_in_a_row: 0,
         unheard_since: None,
         connections: 0,
+        next_reconnect: Instant::now(),
     };
     loop {
         // The URL was read when the link was made, so this does not fail.
@@ -179,6 +181,7 @@ struct Supervisor {
     /// Since when Redis takes probes that the feed does not hear.
     unheard_since: Option<Instant>,
     connections: u64,
+    next_reconnect: Instant,
 }
 
 impl Supervisor {
@@ -207,6 +210,8 @@ impl Supervisor {
                 }
                 () = shared.suspect.notified() => {
                     self.shared.is_prepared.store(false, Ordering::Release);
+                    tokio::time::sleep_until(self.next_reconnect.into()).await;
+                    self.next_reconnect = Instant::now() + RECONNECT_PACE;
                     if !reconnect(&connection.client).await {
                         return End::Dead;
                     }
@@ -245,7 +250,6 @@ impl Supervisor {
                 self.unheard_since = None;
                 if matches!(error, RedisError::NotMaster(_)) {
                     self.shared.suspect.notify_one();
-                    return RETRY_ELSEWHERE;
                 }
                 RETRY
             }

@@ -16,7 +16,15 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-const SUBCOMMANDS: [&str; 5] = ["publish", "subscribe", "token", "nodes", "completions"];
+const SUBCOMMANDS: [&str; 7] = [
+    "serve",
+    "config",
+    "publish",
+    "subscribe",
+    "token",
+    "nodes",
+    "completions",
+];
 
 /// The binary, with none of the caller's own settings.
 fn fanfare(arguments: &[&str]) -> Command {

@@ -23,11 +23,11 @@ use tower::{Service, ServiceBuilder};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::auth::TokenError;
+use crate::protocol::close::CloseReason;
 use crate::protocol::codec::Wire;
-use crate::protocol::error::ErrorCode;
-use crate::protocol::ids::{Topic, User};
-use crate::session::state::Identity;
+use crate::protocol::error::{ErrorCode, WireError};
+use crate::protocol::ids::{NameError, Topic, User};
+use crate::session::state::{Identity, Refusal, refused_token};
 use crate::session::{self, Accepted};
 
 use super::door::{Door, Place};
@@ -56,7 +56,7 @@ impl Opened {
 pub struct Open {
     wire: Wire,
     identity: Identity,
-    refused: Option<TokenError>,
+    refused: Option<Refusal>,
     waits: bool,
     app_pings: bool,
     _place: Place,
@@ -166,11 +166,15 @@ fn page() -> Response<Body> {
 }
 
 fn ready(door: &Door) -> Response<Body> {
-    let ready = !door.is_leaving() && door.broker_is_up();
-    let status = if ready { "ready" } else { "not ready" };
+    let reasons = door.readiness.borrow().clone();
+    let (status, text) = if reasons.is_empty() {
+        (200, "ready")
+    } else {
+        (503, "not ready")
+    };
     json(
-        if ready { 200 } else { 503 },
-        &serde_json::json!({ "status": status }),
+        status,
+        &serde_json::json!({ "status": text, "reasons": reasons }),
     )
 }
 
@@ -285,10 +289,12 @@ fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
         .is_none_or(|v| v != "13")
     {
         let mut response = refuse(426, ErrorCode::BadRequest, "WebSocket version 13 is spoken");
-        let version = HeaderValue::from_static("13");
-        response
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_VERSION, version);
+        let headers = response.headers_mut();
+        headers.insert(
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        );
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return Err(response.into());
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
@@ -365,7 +371,7 @@ fn identify<B>(
     door: &Door,
     request: &Request<B>,
     query: &Query,
-) -> Result<(Identity, Option<TokenError>), Refused> {
+) -> Result<(Identity, Option<Refusal>), Refused> {
     let services = &door.services;
     let verify = |token: &str| services.verifier.session(token, SystemTime::now());
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
@@ -391,23 +397,30 @@ fn identify<B>(
     if let Some(token) = query.token.clone().or_else(from_cookie) {
         return Ok(match verify(&token) {
             Ok(claims) => (identity(claims), None),
-            Err(error) => (Identity::default(), Some(error)),
+            Err(error) => (Identity::default(), Some(refused_token(error))),
         });
     }
     if let Some(name) = query.user.as_ref().filter(|_| services.config.server.dev) {
-        let user = User::new(name).map_err(|error| {
-            let text = format!("`user` is not allowed: {error}");
-            Refused::from(refuse(400, ErrorCode::BadRequest, &text))
-        })?;
-        return Ok((
-            Identity {
-                user: Some(user),
-                claims: None,
-            },
-            None,
-        ));
+        return Ok(match User::new(name) {
+            Ok(user) => (
+                Identity {
+                    user: Some(user),
+                    claims: None,
+                },
+                None,
+            ),
+            Err(error) => (Identity::default(), Some(refused_user(error))),
+        });
     }
     Ok((Identity::default(), None))
+}
+
+/// `?user=` that is no user name: a browser cannot read a status, so it is told inside.
+fn refused_user(error: NameError) -> Refusal {
+    Refusal {
+        error: WireError::new(ErrorCode::Unauthorized, format!("`user`: {error}")),
+        end: Some(CloseReason::Unauthorized),
+    }
 }
 
 fn identity(claims: crate::auth::Claims) -> Identity {

@@ -45,29 +45,32 @@ impl Machine {
         starts
     }
 
-    /// The node leaves; this session is told after `wait` and closed by the end of the window.
-    pub fn drain(&mut self, wait: Duration, window: Duration, now: Now) {
-        // Clients that come back by the hint are gone before the close; the others are closed.
-        let grace = window.saturating_sub(wait).min(window / 4);
+    /// The node leaves, and `delay` from now its sessions begin to go. This one is told at its
+    /// `share` (0 to 1, at random) of the first half of the window, and closed a quarter of the
+    /// window later if it has not gone by then.
+    pub fn drain(&mut self, delay: Duration, window: Duration, share: f64, now: Now) {
+        let grace = window / 4;
+        let tell_at = now.instant + delay + (window / 2).mul_f64(share);
         self.drain.get_or_insert(DrainPlan {
-            tell_at: Some(now.instant + wait),
-            reconnect_after_ms: u64::try_from((grace / 2).as_millis()).unwrap_or(u64::MAX),
-            close_at: now.instant + wait + grace,
+            tell_at: Some(tell_at),
+            reconnect_after_ms: millis(grace / 2),
+            close_at: tell_at + grace,
         });
     }
 
     /// What is due now, in the order in which it is to be done. Nothing follows an end.
     pub fn due(&mut self, now: Now) -> Vec<Due> {
         let mut due = Vec::new();
-        if let Some(reason) = self.overdue(now) {
-            due.push(Due::End(reason));
-            return due;
-        }
+        // Before the end, so that the shortest window closes nobody who was not told.
         if let Some(plan) = &mut self.drain
             && plan.tell_at.is_some_and(|at| at <= now.instant)
         {
             plan.tell_at = None;
             due.push(Due::Drain(plan.reconnect_after_ms));
+        }
+        if let Some(reason) = self.overdue(now) {
+            due.push(Due::End(reason));
+            return due;
         }
         if let Some(claims) = &self.identity.claims
             && self.phase == Phase::Open
@@ -103,7 +106,7 @@ impl Machine {
                 None => CloseReason::IdleTimeout,
             });
         }
-        if self.phase != Phase::Open && past(self.opened_at + self.config.auth.timeout) {
+        if self.phase != Phase::Open && past(self.phase_since + self.config.auth.timeout) {
             return Some(match self.phase {
                 Phase::Unauthenticated => CloseReason::AuthTimeout,
                 _ => CloseReason::Internal,
@@ -133,7 +136,7 @@ impl Machine {
             next = next.min(self.pinged_at + every);
         }
         if self.phase != Phase::Open {
-            next = next.min(self.opened_at + self.config.auth.timeout);
+            next = next.min(self.phase_since + self.config.auth.timeout);
         }
         if let Some(since) = self.unread_since {
             next = next.min(since + session.replies_timeout);
@@ -169,3 +172,6 @@ impl Machine {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,8 +67,8 @@ impl Session {
     }
 
     /// Opens a session whose handshake said all that is needed.
-    pub(super) fn open_unasked(&mut self) {
-        self.machine.opening();
+    pub(super) fn open_unasked(&mut self, now: Now) {
+        self.machine.opening(now);
         self.open(None, Connect::default());
     }
 

@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -21,7 +21,7 @@ use rand::Rng as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::auth::{TokenError, Verifier};
+use crate::auth::Verifier;
 use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
@@ -38,7 +38,10 @@ pub mod answers;
 pub mod clock;
 pub mod commands;
 pub mod ending;
+pub mod permission;
 pub mod registry;
+#[cfg(test)]
+pub(crate) mod rig;
 pub mod socket;
 pub mod state;
 pub mod work;
@@ -46,7 +49,7 @@ pub mod work;
 use clock::Due;
 use registry::Registry;
 use socket::{Incoming, ReadLimits, Socket};
-use state::{Identity, Machine, Now, refused_token};
+use state::{Identity, Machine, Now, Refusal};
 use work::{Desk, Done};
 
 /// The node's parts that sessions use.
@@ -86,8 +89,8 @@ pub struct Accepted {
     pub wire: Wire,
     /// Who is behind it, as far as the request said.
     pub identity: Identity,
-    /// The request had a token that is no good: told on the open socket, then closed.
-    pub refused: Option<TokenError>,
+    /// The request had a token or user that is no good: told on the open socket, then closed.
+    pub refused: Option<Refusal>,
     /// `welcome` waits for `connect`.
     pub waits: bool,
     /// Pings are events (`?heartbeat=app`).
@@ -169,10 +172,10 @@ pub async fn run(
         scheduled: None,
         scratch,
     };
-    if let Some(error) = accepted.refused {
-        session.refuse(None, refused_token(error));
+    if let Some(refusal) = accepted.refused {
+        session.refuse(None, refusal);
     } else if known && !accepted.waits {
-        session.open_unasked();
+        session.open_unasked(now);
     }
     let reason = session.serve().await;
     session.finish(reason).await;
@@ -221,6 +224,10 @@ impl Session {
 
     /// A client that asks faster than it is answered, or than it reads the answers, waits.
     fn may_read(&self) -> bool {
+        // What comes between `connect` and `welcome` is carried out after it.
+        if self.machine.is_opening() {
+            return false;
+        }
         let config = &self.desk.services.config.session;
         self.busy
             .as_ref()
@@ -265,9 +272,9 @@ impl Session {
             return self.end(reason);
         }
         if notices.drain {
-            let window = self.desk.services.config.drain.window;
-            let wait = rand::rng().random_range(Duration::ZERO..=window / 2);
-            self.machine.drain(wait, window, now);
+            let drain = &self.desk.services.config.drain;
+            let share = rand::rng().random_range(0.0..=1.0);
+            self.machine.drain(drain.delay, drain.window, share, now);
         }
         if notices.due || notices.drain {
             self.obey_clock(now);
@@ -335,7 +342,7 @@ impl Session {
                 let end = unreadable.then(|| self.machine.malformed()).flatten();
                 self.refuse(
                     malformed.id,
-                    state::Refusal {
+                    Refusal {
                         error: malformed.error,
                         end,
                     },
@@ -349,7 +356,7 @@ impl Session {
     }
 
     /// Answers with an error, and ends where the refusal says so.
-    fn refuse(&mut self, id: Option<u64>, refusal: state::Refusal) {
+    fn refuse(&mut self, id: Option<u64>, refusal: Refusal) {
         self.desk
             .worker
             .metrics()

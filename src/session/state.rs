@@ -12,9 +12,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::auth::rights::{Operation, permitted};
 use crate::auth::{Claims, TokenError, Verifier};
-use crate::config::{Allow, Config, Namespace};
+use crate::config::Config;
 use crate::protocol::close::CloseReason;
 use crate::protocol::command::{Command, Connect, History, Publish, Subscribe};
 use crate::protocol::error::{ErrorCode, WireError};
@@ -47,7 +46,7 @@ impl Now {
         }
     }
 
-    fn wall(self) -> SystemTime {
+    pub(super) fn wall(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.unix_ms)
     }
 }
@@ -91,10 +90,12 @@ pub(super) enum Phase {
 
 /// One joined topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Joined {
-    topic: Topic,
-    presence: bool,
-    topic_token: bool,
+pub(super) struct Joined {
+    pub(super) topic: Topic,
+    pub(super) presence: bool,
+    /// By a token for this topic.
+    pub(super) topic_token: bool,
+    stay: u64,
 }
 
 /// What a command asks for, after all checks that need no broker.
@@ -123,13 +124,15 @@ pub enum Request {
 /// See the module.
 pub struct Machine {
     pub(super) config: Arc<Config>,
-    verifier: Arc<Verifier>,
+    pub(super) verifier: Arc<Verifier>,
     app: App,
     pub(super) phase: Phase,
     pub(super) identity: Identity,
-    joined: Vec<Joined>,
+    pub(super) joined: Vec<Joined>,
+    stays: u64,
     bad_in_a_row: u32,
-    pub(super) opened_at: Instant,
+    /// When the upgrade was done, or when opening began: the deadline counts from there.
+    pub(super) phase_since: Instant,
     pub(super) seen_at: Instant,
     pub(super) pinged_at: Instant,
     pub(super) unread_since: Option<Instant>,
@@ -148,8 +151,9 @@ impl Machine {
             phase: Phase::Unauthenticated,
             identity: Identity::default(),
             joined: Vec::new(),
+            stays: 0,
             bad_in_a_row: 0,
-            opened_at: now.instant,
+            phase_since: now.instant,
             seen_at: now.instant,
             pinged_at: now.instant,
             unread_since: None,
@@ -170,10 +174,10 @@ impl Machine {
         &self.identity
     }
 
-    /// Whether `welcome` was sent.
+    /// Whether the session is between `connect` and `welcome`.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+    pub fn is_opening(&self) -> bool {
+        self.phase == Phase::Opening
     }
 
     /// The user's inbox.
@@ -189,8 +193,9 @@ impl Machine {
     }
 
     /// Begins to open: no second `connect` from here on.
-    pub fn opening(&mut self) {
+    pub fn opening(&mut self, now: Now) {
         self.phase = Phase::Opening;
+        self.phase_since = now.instant;
     }
 
     /// `welcome` is on its way.
@@ -198,17 +203,30 @@ impl Machine {
         self.phase = Phase::Open;
     }
 
-    /// Remembers a joined topic. Returns false when it is joined already.
-    pub fn join(&mut self, topic: &Topic, presence: bool, topic_token: bool) -> bool {
-        if self.has_joined(topic) {
-            return false;
-        }
+    /// Remembers a joined topic, which [`Self::may_subscribe`] has allowed.
+    pub fn join(&mut self, topic: &Topic, presence: bool, topic_token: bool) {
+        self.stays += 1;
         self.joined.push(Joined {
             topic: topic.clone(),
             presence,
             topic_token,
+            stay: self.stays,
         });
-        true
+    }
+
+    /// The number of the present stay in a topic; `None` when it is not joined. An answer that
+    /// belongs to an earlier stay is recognised by it: the client may have left, and joined
+    /// again, while it was on its way.
+    #[must_use]
+    pub fn stay(&self, topic: &Topic) -> Option<u64> {
+        let joined = self.joined.iter().find(|j| j.topic == *topic)?;
+        Some(joined.stay)
+    }
+
+    /// Whether the session is (or is about to be) a member of the topic.
+    #[must_use]
+    pub fn is_member(&self, topic: &Topic) -> bool {
+        self.memberships().any(|t| t == topic)
     }
 
     /// Forgets a topic. Returns whether the session was a member there; `None` when it had not
@@ -294,80 +312,20 @@ impl Machine {
             return Err(WireError::new(ErrorCode::Unauthorized, text).into());
         }
         self.bad_in_a_row = 0;
-        self.phase = Phase::Opening;
+        self.opening(now);
         Ok(Request::Open(connect))
-    }
-
-    /// Whether the session may join a topic that stands in `connect.positions` or `subscribe`.
-    ///
-    /// # Errors
-    /// What the client is told.
-    pub fn may_subscribe(
-        &self,
-        topic: &Topic,
-        presence: bool,
-        topic_token: bool,
-    ) -> Result<(), WireError> {
-        match topic.kind() {
-            TopicKind::Everyone => return Err(already_subscribed(topic)),
-            TopicKind::Inbox if self.inbox().as_ref() == Some(topic) => {
-                return Err(already_subscribed(topic));
-            }
-            TopicKind::Inbox | TopicKind::Presence => {
-                return Err(WireError::forbidden(
-                    "another user's inbox cannot be joined",
-                ));
-            }
-            TopicKind::Plain => {}
-        }
-        if self.has_joined(topic) {
-            return Err(already_subscribed(topic));
-        }
-        if self.joined.len() >= self.config.session.topics_max {
-            return Err(WireError::new(
-                ErrorCode::LimitExceeded,
-                format!(
-                    "a session joins at most {} topics",
-                    self.config.session.topics_max
-                ),
-            ));
-        }
-        let namespace = self.config.namespace(topic);
-        self.allowed(
-            Operation::Subscribe,
-            namespace.subscribe,
-            topic,
-            topic_token,
-        )?;
-        if presence {
-            self.may_see_members(topic, namespace, topic_token)?;
-        }
-        Ok(())
     }
 
     fn subscribe(&mut self, mut subscribe: Subscribe, now: Now) -> Result<Request, WireError> {
         let topic = Topic::new(&self.app, &subscribe.topic)?;
-        let topic_token = match subscribe.token.take() {
-            None => false,
-            Some(token) => self.topic_token(&token, &topic, now)?,
-        };
+        let token = subscribe.token.take();
+        let topic_token = token.is_some();
+        if let Some(token) = token {
+            self.check_topic_token(&token, &topic, now)?;
+        }
         self.may_subscribe(&topic, subscribe.presence, topic_token)?;
         self.join(&topic, subscribe.presence, topic_token);
         Ok(Request::Subscribe(topic, subscribe))
-    }
-
-    /// Checks a token for one topic. The same user, the same topic.
-    fn topic_token(&self, token: &str, topic: &Topic, now: Now) -> Result<bool, WireError> {
-        let (claims, named) = self
-            .verifier
-            .topic(token, now.wall())
-            .map_err(token_error)?;
-        if self.identity.user.as_ref() != Some(&claims.user) || named != topic.name() {
-            return Err(WireError::forbidden(
-                "the token is for another user or topic",
-            ));
-        }
-        Ok(true)
     }
 
     fn unsubscribe(&mut self, name: &str) -> Result<Request, WireError> {
@@ -390,9 +348,6 @@ impl Machine {
             (None, Some(user)) => Topic::inbox(&self.app, &User::new(user)?),
             (None, None) => return Err(WireError::bad_request("`topic` or `user` is missing")),
         };
-        if topic.kind() == TopicKind::Everyone {
-            return Err(WireError::forbidden("`@` is published by the API only"));
-        }
         let longest = self.config.session.key_bytes_max;
         for (name, key) in [
             ("key", &publish.key),
@@ -407,33 +362,13 @@ impl Machine {
                 _ => {}
             }
         }
-        self.allowed(
-            Operation::Publish,
-            self.config.namespace(&topic).publish,
-            &topic,
-            false,
-        )?;
+        self.may_publish(&topic)?;
         Ok(Request::Publish(topic, Box::new(publish)))
     }
 
     fn history(&self, history: History) -> Result<Request, WireError> {
         let topic = Topic::new(&self.app, &history.topic)?;
-        if topic.kind() == TopicKind::Inbox {
-            if self.inbox().as_ref() != Some(&topic) {
-                return Err(WireError::forbidden("another user's inbox cannot be read"));
-            }
-        } else {
-            let token = self
-                .joined
-                .iter()
-                .any(|j| j.topic == topic && j.topic_token);
-            self.allowed(
-                Operation::History,
-                self.config.namespace(&topic).history,
-                &topic,
-                token,
-            )?;
-        }
+        self.may_read_history(&topic)?;
         check_limit(history.limit, self.config.session.page_max)?;
         Ok(Request::History(topic, history))
     }
@@ -445,16 +380,7 @@ impl Machine {
         limit: Option<u32>,
     ) -> Result<Request, WireError> {
         let topic = Topic::new(&self.app, name)?;
-        if topic.kind() != TopicKind::Plain {
-            return Err(WireError::forbidden(
-                "inboxes and `@` have no members to show",
-            ));
-        }
-        let token = self
-            .joined
-            .iter()
-            .any(|j| j.topic == topic && j.topic_token);
-        self.may_see_members(&topic, self.config.namespace(&topic), token)?;
+        self.may_see_members(&topic)?;
         let limit = check_limit(limit, self.config.session.page_max)?;
         Ok(Request::Presence(topic, after, limit))
     }
@@ -473,51 +399,13 @@ impl Machine {
         let lost: Vec<_> = self
             .joined
             .iter()
-            .filter(|j| {
-                let rule = self.config.namespace(&j.topic).subscribe;
-                self.allowed(Operation::Subscribe, rule, &j.topic, j.topic_token)
-                    .is_err()
-            })
+            .filter(|j| self.may_stay(&j.topic, j.presence, j.topic_token).is_err())
             .map(|j| (j.topic.clone(), j.presence))
             .collect();
         for (topic, _) in &lost {
             self.leave(topic);
         }
         Ok(Request::Refreshed(lost, expires))
-    }
-
-    fn may_see_members(
-        &self,
-        topic: &Topic,
-        namespace: &Namespace,
-        topic_token: bool,
-    ) -> Result<(), WireError> {
-        if !namespace.presence {
-            return Err(WireError::forbidden("this namespace keeps no presence"));
-        }
-        self.allowed(
-            Operation::Presence,
-            namespace.presence_allow,
-            topic,
-            topic_token,
-        )
-    }
-
-    fn allowed(
-        &self,
-        operation: Operation,
-        rule: Allow,
-        topic: &Topic,
-        topic_token: bool,
-    ) -> Result<(), WireError> {
-        let user = self.identity.user.as_ref();
-        let can = self.identity.claims.as_ref().and_then(|c| c.can.as_ref());
-        if permitted(rule, operation, topic, user, can, topic_token) {
-            return Ok(());
-        }
-        Err(WireError::forbidden(
-            "not allowed here: neither the namespace nor the token permits it",
-        ))
     }
 
     /// Whether the session has joined the topic by command.
@@ -550,13 +438,6 @@ pub fn refused_token(error: TokenError) -> Refusal {
     }
 }
 
-fn already_subscribed(topic: &Topic) -> WireError {
-    WireError::new(
-        ErrorCode::AlreadySubscribed,
-        format!("the session belongs to `{topic}` already"),
-    )
-}
-
 /// The page's size: 100 unless asked otherwise.
 fn check_limit(limit: Option<u32>, most: u32) -> Result<u32, WireError> {
     match limit {
@@ -567,3 +448,6 @@ fn check_limit(limit: Option<u32>, most: u32) -> Result<u32, WireError> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ impl Worker {
         };
         if let Some(reason) = page.gap.filter(|_| tell_gap) {
             let gap = Gap {
-                topic: topic.clone(),
+                topic: outgoing::shown(topic),
                 from: Some(asked_at),
                 to: (reason != GapReason::Failover).then_some(page.start),
                 reason,

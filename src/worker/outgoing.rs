@@ -75,7 +75,7 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
         }
         Body::Presence(change) => {
             let mut event = Presence {
-                topic: topic.presence_of().unwrap_or_else(|| topic.clone()),
+                topic: shown(topic),
                 joined: Vec::new(),
                 left: Vec::new(),
                 count: change.count,
@@ -90,6 +90,12 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
             Event::Presence(event)
         }
     }
+}
+
+/// The topic as clients know it: changes of members belong to the topic whose members they are.
+#[must_use]
+pub fn shown(topic: &Topic) -> Topic {
+    topic.presence_of().unwrap_or_else(|| topic.clone())
 }
 
 /// The `message` that shows a publication; without a position on topics without history.

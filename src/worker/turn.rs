@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::handle::Inbound;
 use super::hub::{Mode, SessionKey, TopicKey};
 use super::outbox::Kind;
-use super::outgoing::Outgoing;
+use super::outgoing::{self, Outgoing};
 use super::{State, Worker, wheel};
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::{self, Wire};
@@ -188,7 +188,7 @@ impl Worker {
             .dropped_behind
             .add_owned(dropped * members);
         let gap = Gap {
-            topic: topic.name.clone(),
+            topic: outgoing::shown(&topic.name),
             from: Some(last),
             to: Some(newest),
             reason: GapReason::Slow,
@@ -216,7 +216,7 @@ impl Worker {
             }
         }
         let gap = Gap {
-            topic: topic.clone(),
+            topic: outgoing::shown(topic),
             from: Some(from),
             to,
             reason,

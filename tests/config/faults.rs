@@ -162,6 +162,19 @@ fn an_environment_fault_names_the_variable() {
 }
 
 #[test]
+fn a_short_secret_in_the_environment_is_a_fault_that_hides_it() {
+    let mut inputs = keyless();
+    inputs.environment = variables(&[("FANFARE_AUTH__HMAC_SECRET", "hunter2")]);
+    assert_eq!(
+        fault_lines(&inputs),
+        [
+            "FANFARE_AUTH__HMAC_SECRET: auth.hmac_secret cannot be used: the secret must have at \
+             least 32 bytes; give another one; docs/configuration.md names the forms"
+        ]
+    );
+}
+
+#[test]
 fn a_flag_fault_names_the_flag() {
     let mut inputs = inputs();
     inputs.flags = vec![
@@ -357,8 +370,9 @@ const ENTRIES: &[(&str, &str)] = &[
     ),
     (
         "algorithm = \"EdDSA\"\npublic_key = \"-----BEGIN PRIVATE KEY-----hunter2\"",
-        "fanfare.toml:3:14: auth.keys[0].public_key holds no public key as PEM; give the text \
-         from -----BEGIN PUBLIC KEY----- to its end, never a private key",
+        "fanfare.toml:3:14: auth.keys[0].public_key cannot be used: this is a private key: give \
+         the public one (openssl pkey -pubout); give another one; docs/configuration.md names the \
+         forms",
     ),
     (
         "algorithm = \"HS256\"\nsecret = \"hunter2\"\nkid = \"a\"",
@@ -367,6 +381,11 @@ const ENTRIES: &[(&str, &str)] = &[
     (
         "algorithm = \"HS256\"\nsecret = 5",
         "fanfare.toml:3:10: auth.keys[0].secret is no text, or empty; give text in quotes",
+    ),
+    (
+        "algorithm = \"HS256\"\nsecret = \"hunter2\"",
+        "fanfare.toml:3:10: auth.keys[0].secret cannot be used: the secret must have at least 32 \
+         bytes; give another one; docs/configuration.md names the forms",
     ),
 ];
 
@@ -378,7 +397,7 @@ fn token_keys_are_judged_one_by_one() {
         assert_eq!(lines.first().map(String::as_str), Some(*fault), "{entry}");
         assert!(!lines.join("\n").contains("hunter2"), "{lines:?}");
     }
-    let good = "algorithm = \"HS256\"\nsecret = \"s\"\nid = \"a\"\n";
+    let good = "algorithm = \"HS256\"\nsecret = \"0123456789abcdef0123456789abcdef\"\nid = \"a\"\n";
     assert_eq!(
         faults_of_file(&format!("{head}{good}{head}{good}")),
         [

@@ -238,6 +238,7 @@ fn other_value(key: &Key) -> (String, String) {
             "server.advertise" => "wss://other.example",
             "redis.url" => "redis://user:word@redis.example:6380/3",
             "log.level" => "warn",
+            "auth.hmac_secret" => "another-0123456789abcdef0123456789",
             _ => "other",
         }),
     }
@@ -329,23 +330,30 @@ fn namespaces_have_their_own_options_and_the_defaults_for_the_rest() {
 
 #[test]
 fn token_keys_take_their_material_from_where_they_say() {
-    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----";
+    let pem = |body: &str| format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----");
+    let ed25519 = pem("MCowBQYDK2VwAyEAgcL+u6UIXNedL7eBsGQSzq+y82/hBAp+xgv7k3tXITo=");
+    let p256 = pem(
+        "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE3pNn2AFCdUhMNaiey33mWVUiV3yj\n\
+         2kDcWHLmZCz0fNTraua0Rr+/QZSNdA94TqY+7eE4VUtVRTu0okiflV0QVQ==",
+    );
+    let secret = |word: &str| word.repeat(8);
     let (directory, path) = file(&format!(
-        "[[auth.keys]]\nid = \"a\"\nalgorithm = \"HS256\"\nsecret = \"in the file\"\n\
+        "[[auth.keys]]\nid = \"a\"\nalgorithm = \"HS256\"\nsecret = \"{}\"\n\
          [[auth.keys]]\nid = \"b\"\nalgorithm = \"HS512\"\nsecret_env = \"FANFARE_OWN\"\n\
          [[auth.keys]]\nalgorithm = \"HS384\"\nsecret_file = \"secret\"\n\
-         [[auth.keys]]\nalgorithm = \"EdDSA\"\npublic_key = \"\"\"{pem}\"\"\"\n\
-         [[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"key.pem\"\n"
+         [[auth.keys]]\nalgorithm = \"EdDSA\"\npublic_key = \"\"\"{ed25519}\"\"\"\n\
+         [[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"key.pem\"\n",
+        secret("in the file")
     ));
-    std::fs::write(directory.path().join("secret"), "beside it\n").unwrap();
-    std::fs::write(directory.path().join("key.pem"), format!("{pem}\n")).unwrap();
+    std::fs::write(directory.path().join("secret"), secret("beside it") + "\n").unwrap();
+    std::fs::write(directory.path().join("key.pem"), format!("{p256}\n")).unwrap();
     let mut inputs = Inputs {
         file: Some(path),
         ..inputs()
     };
     inputs
         .environment
-        .extend(variables(&[("FANFARE_OWN", "in a variable")]));
+        .extend(variables(&[("FANFARE_OWN", &secret("in a variable"))]));
     let keys = loaded(&inputs).config.auth.keys;
     let told = |key: &TokenKey| {
         let id = key.id.clone().unwrap_or_default();
@@ -357,11 +365,11 @@ fn token_keys_take_their_material_from_where_they_say() {
     assert_eq!(
         keys.iter().map(told).collect::<Vec<_>>(),
         [
-            is("a", "HS256", "in the file"),
-            is("b", "HS512", "in a variable"),
-            is("", "HS384", "beside it"),
-            is("", "EdDSA", pem),
-            is("", "ES256", pem),
+            is("a", "HS256", &secret("in the file")),
+            is("b", "HS512", &secret("in a variable")),
+            is("", "HS384", &secret("beside it")),
+            is("", "EdDSA", &ed25519),
+            is("", "ES256", &p256),
             is("", "HS256", "0123456789abcdef0123456789abcdef"),
         ]
     );

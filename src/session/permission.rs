@@ -1,0 +1,149 @@
+//! What a session may do: the namespace's rule, the token's `can`, tokens for single topics.
+//!
+//! In: an operation on a topic. Out: nothing, or the error to tell. Pure, and a part of
+//! [`super::state`]; `auth::rights` has the rule itself. To belong to the own inbox and to `@` is no
+//! right: every session does, nobody joins or leaves them. The own inbox's history needs no `can`;
+//! only `inbox.history = "nobody"` forbids it.
+//!
+//! A token for one topic is a token for being subscribed to it. It stands in for a matching `can`
+//! where a subscriber needs one: to subscribe with it, to be a member and see members, and to read
+//! the topic's history, as long as the session stays. It never lets anybody publish: who may
+//! write is said by the session's own token.
+
+use crate::auth::rights::{Operation, permitted};
+use crate::config::Allow;
+use crate::protocol::error::{ErrorCode, WireError};
+use crate::protocol::ids::{Topic, TopicKind};
+
+use super::state::{Machine, Now, token_error};
+
+impl Machine {
+    /// Whether the session may join a topic that stands in `connect.positions` or `subscribe`.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub fn may_subscribe(
+        &self,
+        topic: &Topic,
+        presence: bool,
+        topic_token: bool,
+    ) -> Result<(), WireError> {
+        let is_own = self.inbox().as_ref() == Some(topic);
+        match topic.kind() {
+            TopicKind::Plain if !self.has_joined(topic) => {}
+            TopicKind::Inbox | TopicKind::Presence if !is_own => {
+                let text = "another user's inbox cannot be joined";
+                return Err(WireError::forbidden(text));
+            }
+            _ => return Err(already_subscribed(topic)),
+        }
+        let most = self.config.session.topics_max;
+        if self.joined.len() >= most {
+            let text = format!("a session joins at most {most} topics");
+            return Err(WireError::new(ErrorCode::LimitExceeded, text));
+        }
+        self.may_stay(topic, presence, topic_token)
+    }
+
+    /// Whether the rights for a subscription are there (still, after a refresh).
+    pub(super) fn may_stay(
+        &self,
+        topic: &Topic,
+        presence: bool,
+        topic_token: bool,
+    ) -> Result<(), WireError> {
+        let rule = self.config.namespace(topic).subscribe;
+        self.allowed(Operation::Subscribe, rule, topic, topic_token)?;
+        if presence {
+            self.may_be_member(topic, topic_token)?;
+        }
+        Ok(())
+    }
+
+    fn may_be_member(&self, topic: &Topic, topic_token: bool) -> Result<(), WireError> {
+        let namespace = self.config.namespace(topic);
+        if !namespace.presence {
+            return Err(WireError::forbidden("this namespace keeps no presence"));
+        }
+        let rule = namespace.presence_allow;
+        self.allowed(Operation::Presence, rule, topic, topic_token)
+    }
+
+    /// Whether the session may see who is in the topic.
+    pub(super) fn may_see_members(&self, topic: &Topic) -> Result<(), WireError> {
+        if topic.kind() != TopicKind::Plain {
+            let text = "inboxes and `@` have no members to show";
+            return Err(WireError::forbidden(text));
+        }
+        self.may_be_member(topic, self.has_joined_by_token(topic))
+    }
+
+    /// Whether the session may publish on the topic.
+    pub(super) fn may_publish(&self, topic: &Topic) -> Result<(), WireError> {
+        if topic.kind() == TopicKind::Everyone {
+            return Err(WireError::forbidden("`@` is published by the API only"));
+        }
+        let rule = self.config.namespace(topic).publish;
+        self.allowed(Operation::Publish, rule, topic, false)
+    }
+
+    /// Whether the session may read what the topic retains.
+    pub(super) fn may_read_history(&self, topic: &Topic) -> Result<(), WireError> {
+        let is_own = self.inbox().as_ref() == Some(topic);
+        if topic.kind() == TopicKind::Inbox && !is_own {
+            let text = "another user's inbox cannot be read";
+            return Err(WireError::forbidden(text));
+        }
+        let rule = self.config.namespace(topic).history;
+        let named = is_own || self.has_joined_by_token(topic);
+        self.allowed(Operation::History, rule, topic, named)
+    }
+
+    /// Checks a token for one topic: of the same user, for that very topic.
+    pub(super) fn check_topic_token(
+        &self,
+        token: &str,
+        topic: &Topic,
+        now: Now,
+    ) -> Result<(), WireError> {
+        let (claims, named) = self
+            .verifier
+            .topic(token, now.wall())
+            .map_err(token_error)?;
+        if self.identity.user.as_ref() != Some(&claims.user) || named != topic.name() {
+            let text = "the token is for another user or topic";
+            return Err(WireError::forbidden(text));
+        }
+        Ok(())
+    }
+
+    fn has_joined_by_token(&self, topic: &Topic) -> bool {
+        self.joined
+            .iter()
+            .any(|j| j.topic == *topic && j.topic_token)
+    }
+
+    fn allowed(
+        &self,
+        operation: Operation,
+        rule: Allow,
+        topic: &Topic,
+        topic_token: bool,
+    ) -> Result<(), WireError> {
+        let user = self.identity.user.as_ref();
+        let can = self.identity.claims.as_ref().and_then(|c| c.can.as_ref());
+        if permitted(rule, operation, topic, user, can, topic_token) {
+            return Ok(());
+        }
+        Err(WireError::forbidden(
+            "not allowed here: neither the namespace nor the token permits it",
+        ))
+    }
+}
+
+fn already_subscribed(topic: &Topic) -> WireError {
+    WireError::new(
+        ErrorCode::AlreadySubscribed,
+        format!("the session belongs to `{topic}` already"),
+    )
+}

@@ -219,7 +219,11 @@ fn connect<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Bo
             *opened.0.borrow_mut() = Some(open);
             response
         }
-        Err(response) => *response,
+        Err(response) => {
+            let status = response.status().as_u16();
+            tracing::debug!(event = "handshake_refused", status, "handshake refused");
+            *response
+        }
     }
 }
 

@@ -61,6 +61,16 @@ where
     std::thread::Builder::new().name(name).spawn(run)
 }
 
+/// Waits for threads to end. A panic of one was reported by the task or hook that saw it.
+pub async fn joined(threads: Vec<std::thread::JoinHandle<()>>) {
+    let all = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            let _ = thread.join();
+        }
+    });
+    let _ = all.await;
+}
+
 async fn guarded<F: Future<Output = ()>>(name: &'static str, future: F) {
     if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
         let text = panic

@@ -33,6 +33,9 @@ pub const MSGPACK: &str = "application/msgpack";
 /// 8 MiB that is 128 MiB; short bodies never meet it.
 pub const BODIES_AT_ONCE: usize = 16;
 
+/// Longest time that a refused body is still taken.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Longest time for a body to arrive. A caller inside the data centre needs far less; one that
 /// stops in the middle must not hold its part of the budget.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -167,6 +170,7 @@ impl FromRequest<Arc<ApiState>> for Sent {
         };
         let length = length.unwrap_or(bytes_max);
         if length > bytes_max {
+            discard(request.into_body(), bytes_max).await;
             return Err(too_large(bytes_max).into());
         }
         let budget = state.bodies.take(length)?;
@@ -189,6 +193,21 @@ impl FromRequest<Arc<ApiState>> for Sent {
             _budget: budget,
         })
     }
+}
+
+/// Takes a body that is refused, up to a second limit: closing with unread bytes would reset the
+/// connection, and the caller would never see the answer.
+async fn discard(mut body: Body, bytes_max: usize) {
+    let mut taken = 0;
+    let all = async {
+        while let Some(Ok(frame)) = body.frame().await
+            && taken <= 2 * bytes_max
+        {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // A caller that is slower than that does not want the answer.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, all).await;
 }
 
 fn too_large(bytes_max: usize) -> WireError {

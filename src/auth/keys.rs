@@ -70,6 +70,14 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
     })
 }
 
+/// Whether tokens can be verified with this key.
+///
+/// # Errors
+/// Why they cannot.
+pub fn try_key(key: &TokenKey) -> Result<(), KeyFault> {
+    verifying(key).map(drop)
+}
+
 /// The key that verifies what `key` may sign.
 pub(super) fn verifying(key: &TokenKey) -> Result<(Algorithm, DecodingKey), KeyFault> {
     let algorithm = algorithm(&key.algorithm).ok_or(KeyFault::Algorithm)?;

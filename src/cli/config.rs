@@ -8,16 +8,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::exit::Exit;
 use crate::cli::serve_flags::ServeFlags;
 use crate::config::example::commented_file;
 use crate::config::load::{Loaded, load};
 use crate::config::show;
 use crate::config::values::Origin;
-
-/// Exit code for a wrong configuration and wrong arguments (`EX_USAGE` of sysexits.h).
-const EXIT_USAGE: u8 = 64;
-/// Exit code when the output cannot be written (`EX_IOERR`).
-const EXIT_OUTPUT: u8 = 74;
 
 /// Arguments of `fanfare config`.
 #[derive(Debug, Args)]
@@ -65,7 +61,7 @@ pub fn run(args: ConfigArgs) -> ExitCode {
         }
         Err(faults) => {
             eprintln!("{faults}");
-            ExitCode::from(EXIT_USAGE)
+            Exit::Usage.into()
         }
     }
 }
@@ -93,7 +89,7 @@ fn print(text: &str) -> ExitCode {
         Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(cause) => {
             eprintln!("cannot write the output: {cause}");
-            ExitCode::from(EXIT_OUTPUT)
+            Exit::System.into()
         }
     }
 }

@@ -42,7 +42,8 @@ Prints the position of each message. With -, empty lines are left out, and
 )]
 pub struct PublishArgs {
     /// The topic
-    #[arg(group = "target")]
+    // Without this a negative number as the message is taken for a flag.
+    #[arg(group = "target", allow_negative_numbers = true)]
     topic: Option<String>,
     /// The message: JSON, or else text; - reads one message a line
     #[arg(allow_negative_numbers = true)]
@@ -155,24 +156,22 @@ struct Line {
 /// Reads lines on a thread of its own, because reading a terminal or a pipe blocks.
 fn read_lines() -> std::io::Result<mpsc::Receiver<Result<Line, InputError>>> {
     let (sender, receiver) = mpsc::channel(BATCH_ITEMS_MAX);
-    std::thread::Builder::new()
-        .name("stdin".to_owned())
-        .spawn(move || {
-            let mut input = std::io::stdin().lock();
-            for number in 1.. {
-                let line = match read_line(&mut input, number) {
-                    Ok(None) => return,
-                    Ok(Some(text)) if text.is_empty() => continue,
-                    Ok(Some(text)) => Ok(Line { number, text }),
-                    Err(error) => Err(error),
-                };
-                let is_last = line.is_err();
-                // A closed channel means that the command has ended.
-                if sender.blocking_send(line).is_err() || is_last {
-                    return;
-                }
+    crate::shutdown::thread("stdin".to_owned(), move || {
+        let mut input = std::io::stdin().lock();
+        for number in 1.. {
+            let line = match read_line(&mut input, number) {
+                Ok(None) => return,
+                Ok(Some(text)) if text.is_empty() => continue,
+                Ok(Some(text)) => Ok(Line { number, text }),
+                Err(error) => Err(error),
+            };
+            let is_last = line.is_err();
+            // A closed channel means that the command has ended.
+            if sender.blocking_send(line).is_err() || is_last {
+                return;
             }
-        })?;
+        }
+    })?;
     Ok(receiver)
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::auth::keys::try_key;
 use crate::config::load::{Flag, Inputs};
 use crate::config::machine::Machine;
 
@@ -91,6 +92,7 @@ impl ServeFlags {
             size: self.size,
             dev: self.dev,
             machine: Machine::here(),
+            try_key: |key| try_key(key).map_err(|fault| fault.to_string()),
         }
     }
 }

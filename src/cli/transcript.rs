@@ -58,7 +58,7 @@ fn subscribed(event: &Value) -> String {
         text(event, "position")
     );
     if let Some(count) = event["count"].as_u64() {
-        remark.push_str(&format!(", {count} members"));
+        remark.push_str(&format!(", {count} present"));
     }
     if let Some(reason) = event["gap_reason"].as_str() {
         remark.push_str(&format!("; older messages are gone ({reason})"));

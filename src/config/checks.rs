@@ -30,8 +30,6 @@ const AT_LEAST: [(&str, &str); 4] = [
     ("session.message_bytes_max", "auth.token_bytes_max"),
 ];
 
-/// A secret shorter than the hash of its algorithm can be guessed (RFC 7518, section 3.2).
-const SECRET_BYTES_MIN: usize = 32;
 /// Keys of the API are compared only whole; this is what a generated one has at the least.
 const API_KEY_BYTES_MIN: usize = 16;
 
@@ -56,15 +54,6 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
 #[must_use]
 pub fn warnings(values: &Values) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (key, origin) in values.token_keys_with_origins() {
-        if key.algorithm.starts_with("HS") && key.material.0.len() < SECRET_BYTES_MIN {
-            let id = key.id.as_deref().unwrap_or("without id");
-            warnings.push(format!(
-                "{origin}: the secret of the token key {id} has fewer than {SECRET_BYTES_MIN} bytes \
-                 and can be guessed"
-            ));
-        }
-    }
     let api_keys = list(values, "api.keys");
     if api_keys.is_empty() {
         warnings.push("api.keys: no key, so the API answers only health and metrics".to_owned());

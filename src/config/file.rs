@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::keys::{self, Key};
-use crate::config::load::refuse;
+use crate::config::load::{Inputs, refuse};
 use crate::config::presets;
 use crate::config::token_keys;
 use crate::config::values::{Origin, Values};
@@ -32,7 +32,7 @@ pub struct File<'a> {
 /// secrets from.
 pub fn read(
     path: &Path,
-    environment: &[(String, String)],
+    inputs: &Inputs,
     values: &mut Values,
     faults: &mut Faults,
 ) -> BTreeSet<String> {
@@ -62,7 +62,7 @@ pub fn read(
                     if section == "auth"
                         && let Some(list) = table.get("keys")
                     {
-                        used = token_keys::read(&file, list, environment, values, faults);
+                        used = token_keys::read(&file, list, inputs, values, faults);
                     }
                 }
                 (name_text, _) => unknown_section(&file, name_text, name, value, faults),

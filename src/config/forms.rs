@@ -84,7 +84,9 @@ pub const API_KEY: Form = secret(
 );
 
 /// A shared secret.
-pub const SECRET: Form = secret("text", |text| kept_if(text, !text.is_empty()));
+pub const SECRET: Form = secret("text of at least 32 bytes", |text| {
+    kept_if(text, !text.is_empty())
+});
 
 /// A cookie's name (RFC 6265: an HTTP token).
 pub const COOKIE: Form = form("a cookie's name, for example fanfare_token", |text| {

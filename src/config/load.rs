@@ -33,7 +33,13 @@ pub struct Inputs {
     pub dev: bool,
     /// The machine that the node runs on.
     pub machine: Machine,
+    /// Says why a token key cannot be used. The configuration knows where its material lies; what
+    /// it must be is known where tokens are verified.
+    pub try_key: TryKey,
 }
+
+/// See [`Inputs::try_key`].
+pub type TryKey = fn(&TokenKey) -> Result<(), String>;
 
 /// A flag that was given.
 #[derive(Debug, Clone)]
@@ -91,12 +97,12 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     presets::apply(&mut values, &inputs.machine, size, named);
     let named_file = value_of(variables, "FANFARE_CONFIG").map(PathBuf::from);
     let used = match inputs.file.clone().or(named_file) {
-        Some(path) => file::read(&path, variables, &mut values, &mut faults),
+        Some(path) => file::read(&path, inputs, &mut values, &mut faults),
         None => std::collections::BTreeSet::new(),
     };
     environment::read(variables, &used, &mut values, &mut faults);
     read_flags(&inputs.flags, &mut values, &mut faults);
-    add_hmac_key(&mut values);
+    add_hmac_key(inputs.try_key, &mut values, &mut faults);
     checks::check(&values, &inputs.machine, &inputs.flags, &mut faults);
     if faults.0.is_empty() {
         Ok(Loaded {
@@ -192,19 +198,32 @@ fn read_flags(flags: &[Flag], values: &mut Values, faults: &mut Faults) {
     }
 }
 
-fn add_hmac_key(values: &mut Values) {
+fn add_hmac_key(try_key: TryKey, values: &mut Values, faults: &mut Faults) {
     let path = keys::HMAC_SECRET.path();
     let secret: Option<Secret> = values.field("auth", "hmac_secret", &keys::HMAC_SECRET.kind);
-    if let Some(material) = secret {
-        let origin = values.origin(&path).clone();
-        let key = TokenKey {
-            id: None,
-            algorithm: "HS256".to_owned(),
-            material,
-        };
-        values.add_token_key(key, origin);
+    let Some(material) = secret else {
+        return;
+    };
+    let key = TokenKey {
+        id: None,
+        algorithm: "HS256".to_owned(),
+        material,
+    };
+    match try_key(&key) {
+        Ok(()) => {
+            let origin = values.origin(&path).clone();
+            values.add_token_key(key, origin);
+        }
+        Err(why) => {
+            let what = format!("{path} cannot be used: {why}");
+            faults.push(values.place(&path), what, UNUSABLE_REMEDY);
+            values.refuse(path);
+        }
     }
 }
+
+/// What to do about a token key that cannot be used.
+pub(super) const UNUSABLE_REMEDY: &str = "give another one; docs/configuration.md names the forms";
 
 fn build(values: &Values) -> Config {
     let namespaces = values.namespaces().into_iter().map(|name| {

@@ -1,8 +1,7 @@
 //! `[[auth.keys]]`: the keys that tokens may be signed with, and where their material lies.
 //!
-//! In: the list as the file has it, variables and other files that it names. Out: a
-//! [`TokenKey`] each, its material present and of the algorithm's kind, or a fault. The text of
-//! the material is never part of a fault.
+//! In: the list as the file has it, variables and other files that it names. Out: a [`TokenKey`]
+//! each that can be used, or a fault. The text of the material is never part of a fault.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::environment::value_of;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file::{File, in_order};
+use crate::config::load::{Inputs, UNUSABLE_REMEDY};
 use crate::config::values::{Origin, Values};
 use crate::config::{Secret, TokenKey};
 
@@ -27,7 +27,7 @@ pub const FIELDS: [(&str, &str); 7] = [
         "Matched against the token's kid, when both are there.",
     ),
     ("algorithm", "The one algorithm that the key allows."),
-    ("secret", "The secret itself (HS)."),
+    ("secret", "The secret itself (HS), at least 32 bytes."),
     ("secret_env", "The name of the variable that holds it."),
     (
         "secret_file",
@@ -50,7 +50,7 @@ struct Entry<'a> {
 pub fn read(
     file: &File<'_>,
     list: &Spanned<DeValue<'_>>,
-    environment: &[(String, String)],
+    inputs: &Inputs,
     values: &mut Values,
     faults: &mut Faults,
 ) -> BTreeSet<String> {
@@ -64,11 +64,8 @@ pub fn read(
     });
     let Some(Some(tables)) = tables else {
         let what = "auth.keys is no list of tables";
-        faults.push(
-            file.place(list.span()),
-            what,
-            "write [[auth.keys]] once for each key",
-        );
+        let remedy = "write [[auth.keys]] once for each key";
+        faults.push(file.place(list.span()), what, remedy);
         values.refuse("auth.keys".to_owned());
         return used;
     };
@@ -76,21 +73,15 @@ pub fn read(
         let faults_before = faults.0.len();
         let entry = Entry::new(file, file.place(span), index, table, faults);
         used.extend(entry.text("secret_env").map(str::to_owned));
-        let algorithm = entry.algorithm(faults);
-        let material = algorithm.and_then(|name| entry.material(name, environment, faults));
+        let key = entry.token_key(inputs, faults);
         if let Some(id) = entry.text("id")
             && !ids.insert(id.to_owned())
         {
             let what = format!("{}.id {id:?} is taken by an earlier key", entry.path);
             faults.push(entry.place_of("id"), what, "give each key its own id");
         }
-        match (algorithm, material) {
-            (Some(algorithm), Some(material)) if faults.0.len() == faults_before => {
-                let key = TokenKey {
-                    id: entry.text("id").map(str::to_owned),
-                    algorithm: algorithm.to_owned(),
-                    material: Secret(material),
-                };
+        match key {
+            Some(key) if faults.0.len() == faults_before => {
                 values.add_token_key(key, Origin::File(entry.place));
             }
             _ => values.refuse("auth.keys".to_owned()),
@@ -165,14 +156,31 @@ impl<'a> Entry<'a> {
         algorithm
     }
 
-    fn material(
-        &self,
-        algorithm: &str,
-        environment: &[(String, String)],
-        faults: &mut Faults,
-    ) -> Option<String> {
-        let with_secret = WITH_SECRET.contains(&algorithm);
-        let (fields, remedy): (&[_], _) = if with_secret {
+    fn token_key(&self, inputs: &Inputs, faults: &mut Faults) -> Option<TokenKey> {
+        let algorithm = self.algorithm(faults)?;
+        let (name, place) = self.material_field(algorithm, faults)?;
+        let text = self.text(name).unwrap_or_default();
+        let material = match name {
+            "secret_env" => self.read_variable(text, place, &inputs.environment, faults)?,
+            "secret_file" | "public_key_file" => self.read_file(name, text, place, faults)?,
+            _ => text.to_owned(),
+        };
+        let key = TokenKey {
+            id: self.text("id").map(str::to_owned),
+            algorithm: algorithm.to_owned(),
+            material: Secret(material),
+        };
+        if let Err(why) = (inputs.try_key)(&key) {
+            let what = format!("{}.{name} cannot be used: {why}", self.path);
+            faults.push(place, what, UNUSABLE_REMEDY);
+            return None;
+        }
+        Some(key)
+    }
+
+    /// The one field that says where the material is, and its place.
+    fn material_field(&self, algorithm: &str, faults: &mut Faults) -> Option<(&'a str, &str)> {
+        let (fields, remedy): (&[_], _) = if WITH_SECRET.contains(&algorithm) {
             (
                 &["secret", "secret_env", "secret_file"],
                 "give one of secret, secret_env, secret_file",
@@ -188,7 +196,7 @@ impl<'a> Entry<'a> {
             .iter()
             .filter(|(name, ..)| !matches!(*name, "id" | "algorithm"))
             .collect();
-        let [(name, text, place)] = given[..] else {
+        let [(name, _, place)] = given[..] else {
             let count = if given.is_empty() {
                 "no"
             } else {
@@ -203,19 +211,7 @@ impl<'a> Entry<'a> {
             faults.push(place, what, remedy);
             return None;
         }
-        let material = match *name {
-            "secret_env" => self.read_variable(text, place, environment, faults)?,
-            "secret_file" | "public_key_file" => self.read_file(name, text, place, faults)?,
-            _ => (*text).to_owned(),
-        };
-        if !with_secret && !is_public_key(&material) {
-            let what = format!("{}.{name} holds no public key as PEM", self.path);
-            let remedy = "give the text from -----BEGIN PUBLIC KEY----- to its end, \
-                          never a private key";
-            faults.push(place, what, remedy);
-            return None;
-        }
-        Some(material)
+        Some((*name, place))
     }
 
     fn read_variable(
@@ -260,14 +256,4 @@ impl<'a> Entry<'a> {
         faults.push(place, what, "name a file that holds the key");
         None
     }
-}
-
-/// Whether the text is a public key as PEM. Signatures are what tells whether it is a good one.
-fn is_public_key(text: &str) -> bool {
-    let text = text.trim();
-    let begins = [
-        "-----BEGIN PUBLIC KEY-----",
-        "-----BEGIN RSA PUBLIC KEY-----",
-    ];
-    begins.iter().any(|begin| text.starts_with(begin)) && text.ends_with("PUBLIC KEY-----")
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::broker::BrokerHealth;
 use crate::session::{Scratch, Services};
 use crate::shutdown::{Lifecycle, LifecycleReceiver};
@@ -59,6 +61,8 @@ pub struct Door {
     pub room: Arc<Room>,
     /// Whether the node is leaving.
     pub lifecycle: LifecycleReceiver,
+    /// Why the node is not ready; empty when it is.
+    pub readiness: watch::Receiver<Vec<String>>,
 }
 
 impl Door {

@@ -23,11 +23,11 @@ use tower::{Service, ServiceBuilder};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::auth::TokenError;
+use crate::protocol::close::CloseReason;
 use crate::protocol::codec::Wire;
-use crate::protocol::error::ErrorCode;
-use crate::protocol::ids::{Topic, User};
-use crate::session::state::Identity;
+use crate::protocol::error::{ErrorCode, WireError};
+use crate::protocol::ids::{NameError, Topic, User};
+use crate::session::state::{Identity, Refusal, refused_token};
 use crate::session::{self, Accepted};
 
 use super::door::{Door, Place};
@@ -56,7 +56,7 @@ impl Opened {
 pub struct Open {
     wire: Wire,
     identity: Identity,
-    refused: Option<TokenError>,
+    refused: Option<Refusal>,
     waits: bool,
     app_pings: bool,
     _place: Place,
@@ -166,11 +166,15 @@ fn page() -> Response<Body> {
 }
 
 fn ready(door: &Door) -> Response<Body> {
-    let ready = !door.is_leaving() && door.broker_is_up();
-    let status = if ready { "ready" } else { "not ready" };
+    let reasons = door.readiness.borrow().clone();
+    let (status, text) = if reasons.is_empty() {
+        (200, "ready")
+    } else {
+        (503, "not ready")
+    };
     json(
-        if ready { 200 } else { 503 },
-        &serde_json::json!({ "status": status }),
+        status,
+        &serde_json::json!({ "status": text, "reasons": reasons }),
     )
 }
 
@@ -215,7 +219,11 @@ fn connect<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Bo
             *opened.0.borrow_mut() = Some(open);
             response
         }
-        Err(response) => *response,
+        Err(response) => {
+            let status = response.status().as_u16();
+            tracing::debug!(event = "handshake_refused", status, "handshake refused");
+            *response
+        }
     }
 }
 
@@ -274,22 +282,13 @@ fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
     if !has_token(headers, &header::UPGRADE, "websocket")
         || !has_token(headers, &header::CONNECTION, "upgrade")
     {
-        let text = "this path opens a WebSocket: `Upgrade: websocket` is expected";
-        let mut response = refuse(426, ErrorCode::BadRequest, text);
-        let upgrade = HeaderValue::from_static("websocket");
-        response.headers_mut().insert(header::UPGRADE, upgrade);
-        return Err(response.into());
+        return Err(upgrade_required(
+            "this path opens a WebSocket: send `Upgrade: websocket`",
+        ));
     }
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|v| v != "13")
-    {
-        let mut response = refuse(426, ErrorCode::BadRequest, "WebSocket version 13 is spoken");
-        let version = HeaderValue::from_static("13");
-        response
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_VERSION, version);
-        return Err(response.into());
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
+    if version.is_none_or(|v| v != "13") {
+        return Err(upgrade_required("WebSocket version 13 is spoken"));
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else {
@@ -304,6 +303,18 @@ fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
         return accept.map_err(|_| bad("the key cannot be answered"));
     }
     Err(bad("Sec-WebSocket-Key must be 16 bytes in base64"))
+}
+
+/// 426 with what to upgrade to (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
+fn upgrade_required(text: &str) -> Refused {
+    let mut response = refuse(426, ErrorCode::BadRequest, text);
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(
+        header::SEC_WEBSOCKET_VERSION,
+        HeaderValue::from_static("13"),
+    );
+    response.into()
 }
 
 /// Whether a comma-separated header names a word, in any case.
@@ -365,7 +376,7 @@ fn identify<B>(
     door: &Door,
     request: &Request<B>,
     query: &Query,
-) -> Result<(Identity, Option<TokenError>), Refused> {
+) -> Result<(Identity, Option<Refusal>), Refused> {
     let services = &door.services;
     let verify = |token: &str| services.verifier.session(token, SystemTime::now());
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
@@ -391,23 +402,30 @@ fn identify<B>(
     if let Some(token) = query.token.clone().or_else(from_cookie) {
         return Ok(match verify(&token) {
             Ok(claims) => (identity(claims), None),
-            Err(error) => (Identity::default(), Some(error)),
+            Err(error) => (Identity::default(), Some(refused_token(error))),
         });
     }
     if let Some(name) = query.user.as_ref().filter(|_| services.config.server.dev) {
-        let user = User::new(name).map_err(|error| {
-            let text = format!("`user` is not allowed: {error}");
-            Refused::from(refuse(400, ErrorCode::BadRequest, &text))
-        })?;
-        return Ok((
-            Identity {
-                user: Some(user),
-                claims: None,
-            },
-            None,
-        ));
+        return Ok(match User::new(name) {
+            Ok(user) => (
+                Identity {
+                    user: Some(user),
+                    claims: None,
+                },
+                None,
+            ),
+            Err(error) => (Identity::default(), Some(refused_user(error))),
+        });
     }
     Ok((Identity::default(), None))
+}
+
+/// `?user=` that is no user name: a browser cannot read a status, so it is told inside.
+fn refused_user(error: NameError) -> Refusal {
+    Refusal {
+        error: WireError::new(ErrorCode::Unauthorized, format!("`user`: {error}")),
+        end: Some(CloseReason::Unauthorized),
+    }
 }
 
 fn identity(claims: crate::auth::Claims) -> Identity {

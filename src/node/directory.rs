@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, Route,
     TopicsPage,
 };
-use crate::broker::{Broker, BrokerError, BrokerHealth};
+use crate::broker::{Broker, BrokerError};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::cluster::membership::Membership;
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::occupancy_store::OccupancyError;
-use crate::cluster::standing::Standing;
 use crate::protocol::close::CloseReason;
 use crate::protocol::ids::{SessionId, Topic, User};
 use crate::session::Services;
 use crate::shutdown::{Lifecycle, LifecycleReceiver};
 use crate::telemetry::metrics::Metrics;
+
+use super::readiness;
 
 /// See the module.
 pub struct NodeDirectory {
@@ -28,64 +31,12 @@ pub struct NodeDirectory {
     pub occupancy: Arc<Occupancy>,
     /// Where it stands in its life.
     pub lifecycle: LifecycleReceiver,
+    /// Why it is not ready.
+    pub readiness: watch::Receiver<Vec<String>>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// What the configuration's checks had to say.
     pub warnings: Vec<String>,
-}
-
-impl NodeDirectory {
-    fn broker(&self) -> Component {
-        let health = self.services.broker.health().borrow().clone();
-        let name = match &*self.services.broker {
-            Broker::Memory(_) => "in-process broker",
-            Broker::Redis(_) => "redis",
-        };
-        match health {
-            BrokerHealth::Up => Component {
-                name: "broker",
-                healthy: true,
-                detail: format!("{name}: up"),
-            },
-            BrokerHealth::Down(why) => Component {
-                name: "broker",
-                healthy: false,
-                detail: format!("{name}: {why}"),
-            },
-        }
-    }
-
-    fn membership(&self) -> Component {
-        let standing = self.membership.standing().borrow().clone();
-        let view = self.membership.now();
-        let (healthy, detail) = match standing {
-            Standing::Member(me) if view.fresh => (true, format!("member as {me}")),
-            Standing::Member(me) => (
-                false,
-                format!("member as {me}, heartbeats are not answered"),
-            ),
-            Standing::Joining => (false, "no heartbeat was answered yet".into()),
-            Standing::Superseded { .. } => (false, "another process has this node's name".into()),
-            Standing::OtherPartitions { stored } => {
-                (false, format!("the cluster has {stored} partitions"))
-            }
-            Standing::Left => (false, "left".into()),
-        };
-        Component {
-            name: "membership",
-            healthy,
-            detail,
-        }
-    }
-
-    fn workers(&self) -> Component {
-        let owed = self.metrics.control.owed.get();
-        Component {
-            name: "workers",
-            healthy: owed == 0,
-            detail: format!("{} workers, {owed} topics owed", self.metrics.workers.len()),
-        }
-    }
 }
 
 impl Directory for NodeDirectory {
@@ -94,25 +45,20 @@ impl Directory for NodeDirectory {
     }
 
     fn not_ready(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        let lifecycle = self.lifecycle();
-        if lifecycle != Lifecycle::Ready {
-            reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
-        }
-        for component in [self.broker(), self.membership()] {
-            if !component.healthy {
-                reasons.push(format!("{}: {}", component.name, component.detail));
-            }
-        }
-        self.metrics
-            .control
-            .ready
-            .set(u64::from(reasons.is_empty()));
-        reasons
+        self.readiness.borrow().clone()
     }
 
     fn components(&self) -> Vec<Component> {
-        vec![self.broker(), self.membership(), self.workers()]
+        let owed = self.metrics.control.owed.get();
+        vec![
+            readiness::broker(&self.services.broker),
+            readiness::membership(&self.membership),
+            Component {
+                name: "workers",
+                healthy: owed == 0,
+                detail: format!("{} workers, {owed} topics owed", self.metrics.workers.len()),
+            },
+        ]
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -43,7 +43,6 @@ use crate::ingress::door::Room;
 use crate::ingress::listener;
 use crate::presence::Presence;
 use crate::protocol::ids::App;
-use crate::redis::{Keys, RedisError, RedisLink};
 use crate::session::Services;
 use crate::session::registry::Registry;
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver, LifecycleSender};
@@ -52,6 +51,7 @@ use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
 
 pub mod directory;
+pub mod readiness;
 pub mod worker_thread;
 
 use directory::NodeDirectory;
@@ -62,6 +62,8 @@ use worker_thread::WorkerSetup;
 const CONTROL_THREADS: usize = 2;
 /// How long presence, occupancy and the lease may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
+/// How often a leaving node looks whether its sessions have gone.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why the node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +80,9 @@ pub enum StartError {
     /// A token key is no key.
     #[error("the token keys cannot be used")]
     Keys(#[from] KeyError),
-    /// The Redis URL or its options are no good.
-    #[error("the connection to Redis cannot be set up")]
-    Redis(#[from] RedisError),
+    /// The broker over Redis cannot begin.
+    #[error("the broker over Redis cannot be set up")]
+    Broker(#[from] crate::broker::redis::StartError),
     /// No thread or runtime to be had.
     #[error("the operating system gives no thread or poller")]
     System(#[source] io::Error),
@@ -127,8 +129,8 @@ pub fn run(
         .build()
         .map_err(StartError::System)?;
     let result = control.block_on(async {
-        let parts = Parts::build(config, verifier, warnings, commit).await?;
-        parts.serve(public, api, started).await
+        let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
+        parts.serve(feed, public, api, started).await
     });
     control.shutdown_timeout(GIVE_BACK);
     result
@@ -155,7 +157,6 @@ struct Parts {
     services: Arc<Services>,
     occupancy: Arc<Occupancy>,
     membership: Membership,
-    feed: Feed,
     lifecycle: LifecycleSender,
     warnings: Vec<String>,
     commit: &'static str,
@@ -163,16 +164,16 @@ struct Parts {
 }
 
 impl Parts {
-    async fn build(
+    fn build(
         config: Arc<Config>,
         verifier: Verifier,
         warnings: Vec<String>,
         commit: &'static str,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Feed), StartError> {
         let metrics = Arc::new(Metrics::new(config.server.workers));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
-        let (membership, occupancy) = start_cluster(&config, &metrics, &lifecycle)?;
+        let (membership, occupancy) = start_cluster(&config, &broker, &metrics, &lifecycle);
         let view = membership.view();
         let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone()));
         let runs = Arc::clone(&presence);
@@ -186,29 +187,36 @@ impl Parts {
             presence,
             registry: Registry::new(Arc::clone(&occupancy)),
         });
-        Ok(Self {
+        let parts = Self {
             config,
             metrics,
             services,
             occupancy,
             membership,
-            feed,
             lifecycle,
             warnings,
             commit,
             started: Instant::now(),
-        })
+        };
+        Ok((parts, feed))
     }
 
     async fn serve(
         self,
+        feed: Feed,
         public: Vec<StdListener>,
         api: StdListener,
         started: impl FnOnce(Addresses),
     ) -> Result<End, StartError> {
         let addresses = addresses(&public, &api).map_err(StartError::System)?;
+        let readiness = readiness::watch(
+            Arc::clone(&self.services.broker),
+            self.membership.clone(),
+            self.lifecycle.subscribe(),
+            Arc::clone(&self.metrics),
+        );
         let interest = Arc::new(WorkerInterest::default());
-        let (handles, threads) = self.start_workers(public, &interest)?;
+        let (handles, threads) = self.start_workers(public, &interest, &readiness)?;
         let dispatcher = Dispatcher::new(
             Arc::clone(&self.services.broker),
             Arc::clone(&self.config),
@@ -216,71 +224,110 @@ impl Parts {
             interest,
             handles,
         );
-        let Self {
-            feed,
-            lifecycle,
-            membership,
-            services,
-            occupancy,
-            metrics,
-            config,
-            ..
-        } = self;
         shutdown::spawn("dispatcher", dispatcher.run(feed));
-        let directory = Arc::new(NodeDirectory {
-            services: Arc::clone(&services),
-            membership: membership.clone(),
-            occupancy: Arc::clone(&occupancy),
-            lifecycle: lifecycle.subscribe(),
-            metrics: Arc::clone(&metrics),
-            warnings: self.warnings,
-        });
-        let state = ApiState {
-            broker: Arc::clone(&services.broker),
-            config: Arc::clone(&config),
-            metrics,
-            app: services.app.clone(),
-            directory,
-            bodies: BodyBudget::new(config.api.body_bytes_max),
-            started: self.started,
-            commit: self.commit,
-        };
-        let stop_api = Arc::new(Notify::new());
-        let api = TcpListener::from_std(api).map_err(StartError::System)?;
-        let api = shutdown::spawn("api", {
-            let stop = Arc::clone(&stop_api);
-            async move { api::serve::serve(api, state, stop.notified()).await }
-        });
-        lifecycle.send_replace(Lifecycle::Ready);
+        let (api, stop_api) = self.start_api(api, readiness)?;
+        self.lifecycle.send_replace(Lifecycle::Ready);
         tracing::info!(
             event = "listening",
             public = %addresses.public,
             api = %addresses.api,
-            node = %config.server.node_id,
+            node = %self.config.server.node_id,
             "listening"
         );
         started(addresses);
-        let end = until_end(&membership).await;
-        stop(&config, &lifecycle, threads).await;
-        services.presence.settle(GIVE_BACK).await;
-        let _ = tokio::time::timeout(GIVE_BACK, occupancy.settled()).await;
-        let _ = tokio::time::timeout(GIVE_BACK, membership.leave()).await;
+        let end = until_end(&self.membership).await;
+        self.send_away(threads).await;
+        self.give_back().await;
         stop_api.notify_one();
         if let Err(error) = api.await {
             tracing::error!(event = "api_failed", %error, "the API did not end in order");
         }
-        if let Broker::Redis(redis) = &*services.broker {
+        if let Broker::Redis(redis) = &*self.services.broker {
             redis.stop().await;
         }
-        lifecycle.send_replace(Lifecycle::Stopped);
+        self.lifecycle.send_replace(Lifecycle::Stopped);
         tracing::info!(event = "stopped", ?end, "stopped");
         Ok(end)
+    }
+
+    fn start_api(
+        &self,
+        listener: StdListener,
+        readiness: watch::Receiver<Vec<String>>,
+    ) -> Result<(tokio::task::JoinHandle<()>, Arc<Notify>), StartError> {
+        let directory = NodeDirectory {
+            services: Arc::clone(&self.services),
+            membership: self.membership.clone(),
+            occupancy: Arc::clone(&self.occupancy),
+            lifecycle: self.lifecycle.subscribe(),
+            readiness,
+            metrics: Arc::clone(&self.metrics),
+            warnings: self.warnings.clone(),
+        };
+        let state = ApiState {
+            broker: Arc::clone(&self.services.broker),
+            config: Arc::clone(&self.config),
+            metrics: Arc::clone(&self.metrics),
+            app: self.services.app.clone(),
+            directory: Arc::new(directory),
+            bodies: BodyBudget::new(self.config.api.body_bytes_max),
+            started: self.started,
+            commit: self.commit,
+        };
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
+        let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
+        let task = shutdown::spawn("api", async move {
+            api::serve::serve(listener, state, stopped.notified()).await;
+        });
+        Ok((task, stop))
+    }
+
+    /// Sends the sessions away and ends the workers.
+    async fn send_away(&self, threads: Vec<JoinHandle<()>>) {
+        let config = &self.config;
+        self.lifecycle.send_replace(Lifecycle::Draining);
+        let window_ms = u64::try_from(config.drain.window.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            event = "draining",
+            window_ms,
+            "leaving; sessions are told to go"
+        );
+        tokio::time::sleep(config.drain.delay).await;
+        let last = config.drain.commands + config.session.close_timeout;
+        let waves = tokio::time::timeout(config.drain.window + last, async {
+            while self.metrics.sessions() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        if waves.await.is_err() {
+            tracing::warn!(
+                event = "drain_overdue",
+                "sessions did not end in their waves"
+            );
+        }
+        self.lifecycle.send_replace(Lifecycle::Closing);
+        if tokio::time::timeout(last, shutdown::joined(threads))
+            .await
+            .is_err()
+        {
+            tracing::error!(event = "workers_stuck", "workers did not end in time");
+        }
+    }
+
+    /// Takes back what this node has in Redis. What cannot be taken back in time belongs to a
+    /// node without a lease and is not shown.
+    async fn give_back(&self) {
+        self.services.presence.settle(GIVE_BACK).await;
+        let _ = tokio::time::timeout(GIVE_BACK, self.occupancy.settled()).await;
+        let _ = tokio::time::timeout(GIVE_BACK, self.membership.leave()).await;
     }
 
     fn start_workers(
         &self,
         public: Vec<StdListener>,
         interest: &Arc<WorkerInterest>,
+        readiness: &watch::Receiver<Vec<String>>,
     ) -> Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>), StartError> {
         let room = Room::new(self.config.server.connections_max);
         let mut handles = Vec::with_capacity(public.len());
@@ -295,6 +342,7 @@ impl Parts {
                 interest: Arc::clone(interest),
                 metrics: Arc::clone(&self.metrics.workers[index]),
                 room: Arc::clone(&room),
+                readiness: readiness.clone(),
                 lifecycle: self.lifecycle.subscribe(),
             };
             let name = format!("worker-{index}");
@@ -335,9 +383,10 @@ fn start_broker(
 
 fn start_cluster(
     config: &Arc<Config>,
+    broker: &Broker,
     metrics: &Arc<Metrics>,
     lifecycle: &LifecycleSender,
-) -> Result<(Membership, Arc<Occupancy>), StartError> {
+) -> (Membership, Arc<Occupancy>) {
     let settings = Settings {
         node: config.server.node_id.clone(),
         lease: config.redis.lease,
@@ -345,21 +394,19 @@ fn start_cluster(
         details: Box::new(details(config, metrics, lifecycle.subscribe())),
         metrics: Arc::clone(metrics),
     };
-    if config.redis.url.is_none() {
+    let Broker::Redis(redis) = broker else {
         let (membership, task) = Membership::new(settings, None);
         shutdown::spawn("membership", task.run());
         let occupancy = Occupancy::alone(membership.view());
-        return Ok((membership, Arc::new(occupancy)));
-    }
-    // A connection of its own: heartbeats must not wait behind publications.
-    let link = Arc::new(RedisLink::new(&config.redis)?);
-    let keys = Keys::new(&config.redis.prefix);
-    let store = LeaseStore::new(Arc::clone(&link), &keys);
+        return (membership, Arc::new(occupancy));
+    };
+    let store = LeaseStore::new(redis.client(), redis.keys());
     let (membership, task) = Membership::new(settings, Some(store));
     shutdown::spawn("membership", task.run());
-    let (occupancy, task) = Occupancy::clustered(membership.view(), link, keys);
+    let (occupancy, task) =
+        Occupancy::clustered(membership.view(), redis.client(), redis.keys().clone());
     shutdown::spawn("occupancy", task.run());
-    Ok((membership, Arc::new(occupancy)))
+    (membership, Arc::new(occupancy))
 }
 
 /// What this node says of itself with each heartbeat.
@@ -420,32 +467,5 @@ async fn signal() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-    }
-}
-
-/// Sends the sessions away and ends the workers.
-async fn stop(config: &Config, lifecycle: &LifecycleSender, threads: Vec<JoinHandle<()>>) {
-    lifecycle.send_replace(Lifecycle::Draining);
-    let window_ms = u64::try_from(config.drain.window.as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(
-        event = "draining",
-        window_ms,
-        "leaving; sessions are told to go"
-    );
-    let mut ended = tokio::task::spawn_blocking(move || {
-        for thread in threads {
-            // A panic of a worker was reported where it happened.
-            let _ = thread.join();
-        }
-    });
-    let last = config.drain.commands + config.session.close_timeout;
-    let waves = config.drain.delay + config.drain.window + last;
-    tokio::select! {
-        _ = &mut ended => return,
-        () = tokio::time::sleep(waves) => {}
-    }
-    lifecycle.send_replace(Lifecycle::Closing);
-    if tokio::time::timeout(last, ended).await.is_err() {
-        tracing::error!(event = "workers_stuck", "workers did not end in time");
     }
 }

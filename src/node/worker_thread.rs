@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::ingress::door::{Door, Room};
@@ -34,6 +34,8 @@ pub struct WorkerSetup {
     pub metrics: Arc<WorkerMetrics>,
     /// Room for sessions.
     pub room: Arc<Room>,
+    /// Why the node is not ready.
+    pub readiness: watch::Receiver<Vec<String>>,
     /// When to leave.
     pub lifecycle: LifecycleReceiver,
 }
@@ -70,6 +72,7 @@ impl WorkerSetup {
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES])),
             room: self.room,
             lifecycle: self.lifecycle.clone(),
+            readiness: self.readiness,
         });
         shutdown::spawn_local(
             "accept",

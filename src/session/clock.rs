@@ -45,14 +45,16 @@ impl Machine {
         starts
     }
 
-    /// The node leaves; this session is told after `wait` and closed by the end of the window.
-    pub fn drain(&mut self, wait: Duration, window: Duration, now: Now) {
-        // Clients that come back by the hint are gone before the close; the others are closed.
-        let grace = window.saturating_sub(wait).min(window / 4);
+    /// The node leaves, and `delay` from now its sessions begin to go. This one is told at its
+    /// `share` (0 to 1, at random) of the first half of the window, and closed a quarter of the
+    /// window later if it has not gone by then.
+    pub fn drain(&mut self, delay: Duration, window: Duration, share: f64, now: Now) {
+        let grace = window / 4;
+        let tell_at = now.instant + delay + (window / 2).mul_f64(share);
         self.drain.get_or_insert(DrainPlan {
-            tell_at: Some(now.instant + wait),
-            reconnect_after_ms: u64::try_from((grace / 2).as_millis()).unwrap_or(u64::MAX),
-            close_at: now.instant + wait + grace,
+            tell_at: Some(tell_at),
+            reconnect_after_ms: millis(grace / 2),
+            close_at: tell_at + grace,
         });
     }
 

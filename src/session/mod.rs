@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -21,7 +21,7 @@ use rand::Rng as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::auth::{TokenError, Verifier};
+use crate::auth::Verifier;
 use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
@@ -49,7 +49,7 @@ pub mod work;
 use clock::Due;
 use registry::Registry;
 use socket::{Incoming, ReadLimits, Socket};
-use state::{Identity, Machine, Now, refused_token};
+use state::{Identity, Machine, Now, Refusal};
 use work::{Desk, Done};
 
 /// The node's parts that sessions use.
@@ -89,8 +89,8 @@ pub struct Accepted {
     pub wire: Wire,
     /// Who is behind it, as far as the request said.
     pub identity: Identity,
-    /// The request had a token that is no good: told on the open socket, then closed.
-    pub refused: Option<TokenError>,
+    /// The request had a token or user that is no good: told on the open socket, then closed.
+    pub refused: Option<Refusal>,
     /// `welcome` waits for `connect`.
     pub waits: bool,
     /// Pings are events (`?heartbeat=app`).
@@ -175,8 +175,8 @@ pub async fn run(
         scheduled: None,
         scratch,
     };
-    if let Some(error) = accepted.refused {
-        session.refuse(None, refused_token(error));
+    if let Some(refusal) = accepted.refused {
+        session.refuse(None, refusal);
     } else if known && !accepted.waits {
         session.open_unasked(now);
     }
@@ -229,9 +229,13 @@ impl Session {
 
     /// A client that asks faster than it is answered, or than it reads the answers, waits.
     fn may_read(&self) -> bool {
+        // What comes between `connect` and `welcome` is carried out after it.
+        if self.alone || self.machine.is_opening() {
+            return false;
+        }
         let most = self.desk.services.config.session.commands_in_flight_max;
         let has_room = self.busy.as_ref().is_none_or(|b| b.len() < most);
-        has_room && !self.alone && !self.has_unread_replies()
+        has_room && !self.has_unread_replies()
     }
 
     fn has_unread_replies(&self) -> bool {
@@ -247,7 +251,7 @@ impl Session {
     fn settle_turn(&mut self) {
         let (worker, key) = (Rc::clone(&self.desk.worker), self.desk.key);
         worker.flush(key);
-        while let Some((topic, at)) = worker.next_pull(key, self.outbox_bound()) {
+        if let Some((topic, at)) = worker.next_pull(key, self.outbox_bound()) {
             self.work(self.desk.clone().pull(topic, at));
         }
         let now = Now::read();
@@ -271,9 +275,9 @@ impl Session {
             return self.end(reason);
         }
         if notices.drain {
-            let window = self.desk.services.config.drain.window;
-            let wait = rand::rng().random_range(Duration::ZERO..=window / 2);
-            self.machine.drain(wait, window, now);
+            let drain = &self.desk.services.config.drain;
+            let share = rand::rng().random_range(0.0..=1.0);
+            self.machine.drain(drain.delay, drain.window, share, now);
         }
         if notices.due || notices.drain {
             self.obey_clock(now);
@@ -337,7 +341,7 @@ impl Session {
                 let end = unreadable.then(|| self.machine.malformed()).flatten();
                 self.refuse(
                     malformed.id,
-                    state::Refusal {
+                    Refusal {
                         error: malformed.error,
                         end,
                     },
@@ -351,13 +355,11 @@ impl Session {
     }
 
     /// Answers with an error, and ends where the refusal says so.
-    fn refuse(&mut self, id: Option<u64>, refusal: state::Refusal) {
-        self.desk
-            .worker
-            .metrics()
-            .counters
-            .command_errors
-            .add_owned(1);
+    fn refuse(&mut self, id: Option<u64>, refusal: Refusal) {
+        let counters = &self.desk.worker.metrics().counters;
+        counters.command_errors.add_owned(1);
+        let (session, code) = (self.desk.session, refusal.error.code);
+        tracing::debug!(event = "command_refused", %session, ?code, error = %refusal.error, "command refused");
         self.reply(&Error::answer(id, refusal.error));
         if let Some(reason) = refusal.end {
             self.end(reason);

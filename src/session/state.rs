@@ -174,6 +174,12 @@ impl Machine {
         &self.identity
     }
 
+    /// Whether the session is between `connect` and `welcome`.
+    #[must_use]
+    pub fn is_opening(&self) -> bool {
+        self.phase == Phase::Opening
+    }
+
     /// The user's inbox.
     #[must_use]
     pub fn inbox(&self) -> Option<Topic> {

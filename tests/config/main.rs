@@ -2,6 +2,8 @@
 //!
 //! Nothing here reads the process's own environment or limits: every test names its own machine.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod faults;
 mod printing;
 mod reference;
@@ -9,6 +11,7 @@ mod sources;
 
 use std::path::PathBuf;
 
+use fanfare::auth::keys::try_key;
 use fanfare::config::load::{Flag, Inputs, Loaded, load};
 use fanfare::config::machine::Machine;
 
@@ -36,6 +39,7 @@ fn keyless() -> Inputs {
             host_name: "test-host".to_owned(),
             file_limit: 20_000,
         },
+        try_key: |key| try_key(key).map_err(|fault| fault.to_string()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanfare::config::example::default_in_words;
 use fanfare::config::keys::{self, Key};
 use fanfare::config::load::Inputs;
 use fanfare::config::value::{Kind, Unit};
@@ -205,8 +206,7 @@ fn other_value(key: &Key) -> (String, String) {
     let quoted = |text: &str| (text.to_owned(), format!("{text:?}"));
     match key.kind {
         Kind::Flag => ("true".to_owned(), "true".to_owned()),
-        // The largest value, made smaller where a relation would break: none is about the top
-        // of its range but times, bytes and the file limit.
+        // Near the end of the range, except where that would break a relation.
         Kind::Number { min, max, unit, .. } => {
             let number = match (key.path().as_str(), unit) {
                 ("server.connections_max", _) => 77,
@@ -219,7 +219,12 @@ fn other_value(key: &Key) -> (String, String) {
             };
             (number.to_string(), number.to_string())
         }
-        Kind::Choice(words) => quoted(words[words.len() - 1]),
+        Kind::Choice(words) => {
+            let other = words
+                .iter()
+                .find(|word| **word != default_in_words(key).trim_matches('"'));
+            quoted(other.expect("a choice has several words"))
+        }
         Kind::List(_) if key.name == "origins" => (
             "https://a.example,http://b.example:81".to_owned(),
             "[\"https://a.example\", \"http://b.example:81\"]".to_owned(),
@@ -233,6 +238,7 @@ fn other_value(key: &Key) -> (String, String) {
             "server.advertise" => "wss://other.example",
             "redis.url" => "redis://user:word@redis.example:6380/3",
             "log.level" => "warn",
+            "auth.hmac_secret" => "another-0123456789abcdef0123456789",
             _ => "other",
         }),
     }
@@ -240,7 +246,7 @@ fn other_value(key: &Key) -> (String, String) {
 
 #[test]
 fn every_key_can_be_set_by_file_and_by_environment() {
-    let base = loaded(&inputs());
+    let unset = loaded(&inputs());
     for key in keys::all() {
         let (variable, toml) = other_value(key);
         // A cookie asks for origins.
@@ -275,7 +281,7 @@ fn every_key_can_be_set_by_file_and_by_environment() {
             loaded.values.get(&key.path()).unwrap().value.clone()
         };
         assert!(value(&by_file) == value(&by_environment), "{}", key.path());
-        assert!(value(&by_file) != value(&base), "{}", key.path());
+        assert!(value(&by_file) != value(&unset), "{}", key.path());
         let origin = by_environment.values.origin(&key.path()).to_string();
         assert_eq!(origin, key.environment());
     }
@@ -284,7 +290,7 @@ fn every_key_can_be_set_by_file_and_by_environment() {
 #[test]
 fn every_key_reaches_its_field() {
     let text_of = |inputs: &Inputs| format!("{:?}", loaded(inputs).config);
-    let base = text_of(&inputs());
+    let unset = text_of(&inputs());
     for key in keys::all() {
         // A secret's field prints as `***` whatever it holds; the token keys have their own test.
         if key.path() == "auth.hmac_secret" {
@@ -298,7 +304,7 @@ fn every_key_reaches_its_field() {
             let origins = variables(&[("FANFARE_AUTH__ORIGINS", "https://a.example")]);
             changed.environment.extend(origins);
         }
-        assert_ne!(text_of(&changed), base, "{}", key.path());
+        assert_ne!(text_of(&changed), unset, "{}", key.path());
     }
 }
 
@@ -324,23 +330,30 @@ fn namespaces_have_their_own_options_and_the_defaults_for_the_rest() {
 
 #[test]
 fn token_keys_take_their_material_from_where_they_say() {
-    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----";
+    let pem = |body: &str| format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----");
+    let ed25519 = pem("MCowBQYDK2VwAyEAgcL+u6UIXNedL7eBsGQSzq+y82/hBAp+xgv7k3tXITo=");
+    let p256 = pem(
+        "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE3pNn2AFCdUhMNaiey33mWVUiV3yj\n\
+         2kDcWHLmZCz0fNTraua0Rr+/QZSNdA94TqY+7eE4VUtVRTu0okiflV0QVQ==",
+    );
+    let secret = |word: &str| word.repeat(8);
     let (directory, path) = file(&format!(
-        "[[auth.keys]]\nid = \"a\"\nalgorithm = \"HS256\"\nsecret = \"in the file\"\n\
+        "[[auth.keys]]\nid = \"a\"\nalgorithm = \"HS256\"\nsecret = \"{}\"\n\
          [[auth.keys]]\nid = \"b\"\nalgorithm = \"HS512\"\nsecret_env = \"FANFARE_OWN\"\n\
          [[auth.keys]]\nalgorithm = \"HS384\"\nsecret_file = \"secret\"\n\
-         [[auth.keys]]\nalgorithm = \"EdDSA\"\npublic_key = \"\"\"{pem}\"\"\"\n\
-         [[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"key.pem\"\n"
+         [[auth.keys]]\nalgorithm = \"EdDSA\"\npublic_key = \"\"\"{ed25519}\"\"\"\n\
+         [[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"key.pem\"\n",
+        secret("in the file")
     ));
-    std::fs::write(directory.path().join("secret"), "beside it\n").unwrap();
-    std::fs::write(directory.path().join("key.pem"), format!("{pem}\n")).unwrap();
+    std::fs::write(directory.path().join("secret"), secret("beside it") + "\n").unwrap();
+    std::fs::write(directory.path().join("key.pem"), format!("{p256}\n")).unwrap();
     let mut inputs = Inputs {
         file: Some(path),
         ..inputs()
     };
     inputs
         .environment
-        .extend(variables(&[("FANFARE_OWN", "in a variable")]));
+        .extend(variables(&[("FANFARE_OWN", &secret("in a variable"))]));
     let keys = loaded(&inputs).config.auth.keys;
     let told = |key: &TokenKey| {
         let id = key.id.clone().unwrap_or_default();
@@ -352,11 +365,11 @@ fn token_keys_take_their_material_from_where_they_say() {
     assert_eq!(
         keys.iter().map(told).collect::<Vec<_>>(),
         [
-            is("a", "HS256", "in the file"),
-            is("b", "HS512", "in a variable"),
-            is("", "HS384", "beside it"),
-            is("", "EdDSA", pem),
-            is("", "ES256", pem),
+            is("a", "HS256", &secret("in the file")),
+            is("b", "HS512", &secret("in a variable")),
+            is("", "HS384", &secret("beside it")),
+            is("", "EdDSA", &ed25519),
+            is("", "ES256", &p256),
             is("", "HS256", "0123456789abcdef0123456789abcdef"),
         ]
     );

@@ -445,7 +445,7 @@ mod tests {
             .enter(&topic("room"), &member, &owner)
             .await
             .expect("never fails");
-        broker.apply([(topic("wanted"), true)].into_iter().collect());
+        broker.apply(FxHashMap::from_iter([(topic("wanted"), true)]));
         let advance_and_sweep = async |by_ms| {
             now_ms.fetch_add(by_ms, Ordering::Relaxed);
             broker.sweep().await;
@@ -467,7 +467,7 @@ mod tests {
         let room = topic("room");
         let left = broker.leave(&room, member.session, &owner, true);
         left.await.expect("never fails");
-        broker.apply([(topic("wanted"), false)].into_iter().collect());
+        broker.apply(FxHashMap::from_iter([(topic("wanted"), false)]));
         assert_eq!(advance_and_sweep(0).await, [""; 0]);
     }
 }

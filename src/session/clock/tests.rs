@@ -184,9 +184,11 @@ fn a_refresh_moves_both_the_announcement_and_the_end() {
 fn a_drain_is_told_once_and_closes_by_the_end_of_the_window() {
     let mut timed = Timed::open(|_| {});
     let window = 20 * S;
-    timed.machine.drain(4 * S, window, timed.clocks.after(S));
+    let now = timed.clocks.after(S);
+    timed.machine.drain(Duration::ZERO, window, 0.4, now);
     // A second notice changes nothing.
-    timed.machine.drain(S, window, timed.clocks.after(2 * S));
+    let later = timed.clocks.after(2 * S);
+    timed.machine.drain(Duration::ZERO, window, 0.1, later);
     assert_eq!(timed.next(S), 5 * S);
     assert_eq!(timed.due(5 * S - MS), []);
     let [Due::Drain(reconnect_after_ms)] = timed.due(5 * S)[..] else {
@@ -205,7 +207,8 @@ fn a_drain_is_told_once_and_closes_by_the_end_of_the_window() {
 fn a_drain_without_a_window_tells_and_closes_at_once() {
     let mut timed = Timed::open(|_| {});
     let zero = Duration::ZERO;
-    timed.machine.drain(zero, zero, timed.clocks.start());
+    let now = timed.clocks.start();
+    timed.machine.drain(zero, zero, 0.5, now);
     assert_eq!(timed.next(zero), zero);
     let both = [Due::Drain(0), Due::End(CloseReason::Draining)];
     assert_eq!(timed.due(zero), both);
@@ -214,18 +217,19 @@ fn a_drain_without_a_window_tells_and_closes_at_once() {
 proptest! {
     #[test]
     fn every_drain_is_told_before_it_closes_and_closes_within_the_window(
-        wait_ms in 0u64..=15_000,
-        window_ms in 0u64..=30_000,
+        share in 0.0f64..=1.0,
+        delay_ms in 0u32..=5_000,
+        window_ms in 0u32..=30_000,
     ) {
-        let window = MS * u32::try_from(window_ms).unwrap();
-        let wait = (MS * u32::try_from(wait_ms).unwrap()).min(window / 2);
+        let (delay, window) = (MS * delay_ms, MS * window_ms);
         let mut timed = Timed::open(|_| {});
-        timed.machine.drain(wait, window, timed.clocks.start());
+        let now = timed.clocks.start();
+        timed.machine.drain(delay, window, share, now);
         let mut told = 0;
         let mut at = Duration::ZERO;
         loop {
             at = timed.next(at).max(at);
-            prop_assert!(at <= window);
+            prop_assert!(at <= delay + window);
             let due = timed.due(at);
             told += due.iter().filter(|d| matches!(d, Due::Drain(_))).count();
             if due.last() == Some(&Due::End(CloseReason::Draining)) {

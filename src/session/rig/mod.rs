@@ -40,6 +40,7 @@ pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
             host_name: "rig".into(),
             file_limit: 20_000,
         },
+        try_key: |_| Ok(()),
     };
     let loaded = load(&inputs);
     let mut config = loaded.unwrap_or_else(|_| panic!("valid inputs")).config;

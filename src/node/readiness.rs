@@ -1,0 +1,115 @@
+//! Whether the node is ready, decided in one place and watched by everyone who asks.
+//!
+//! In: the lifecycle, the broker's health, the node's standing in the cluster. Out: the reasons
+//! why the node is not ready (none: it is), for probes on both listeners, for the gauge
+//! `fanfare_ready` and, once per change, for the log.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::api::state::Component;
+use crate::broker::{Broker, BrokerHealth};
+use crate::cluster::membership::Membership;
+use crate::cluster::standing::Standing;
+use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
+use crate::telemetry::metrics::Metrics;
+
+/// Starts the task that decides.
+pub fn watch(
+    broker: Arc<Broker>,
+    membership: Membership,
+    mut lifecycle: LifecycleReceiver,
+    metrics: Arc<Metrics>,
+) -> watch::Receiver<Vec<String>> {
+    let (sender, receiver) = watch::channel(reasons(&broker, &membership, *lifecycle.borrow()));
+    shutdown::spawn("readiness", async move {
+        let mut health = broker.health();
+        let mut view = membership.view();
+        let mut standing = membership.standing();
+        loop {
+            let reasons = reasons(&broker, &membership, *lifecycle.borrow());
+            metrics.control.ready.set(u64::from(reasons.is_empty()));
+            sender.send_if_modified(|told| {
+                let changed = *told != reasons;
+                if changed {
+                    tracing::info!(
+                        event = "readiness",
+                        ready = reasons.is_empty(),
+                        ?reasons,
+                        "readiness changed"
+                    );
+                    told.clone_from(&reasons);
+                }
+                changed
+            });
+            let changed = tokio::select! {
+                changed = health.changed() => changed,
+                changed = view.changed() => changed,
+                changed = standing.changed() => changed,
+                changed = lifecycle.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if lifecycle != Lifecycle::Ready {
+        reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
+    }
+    for component in [self::broker(broker), self::membership(membership)] {
+        if !component.healthy {
+            reasons.push(format!("{}: {}", component.name, component.detail));
+        }
+    }
+    reasons
+}
+
+/// How the broker does.
+#[must_use]
+pub fn broker(broker: &Broker) -> Component {
+    let name = match broker {
+        Broker::Memory(_) => "in-process broker",
+        Broker::Redis(_) => "redis",
+    };
+    let health = broker.health().borrow().clone();
+    let (healthy, state) = match health {
+        BrokerHealth::Up => (true, "up".to_owned()),
+        BrokerHealth::Down(why) => (false, why),
+    };
+    Component {
+        name: "broker",
+        healthy,
+        detail: format!("{name}: {state}"),
+    }
+}
+
+/// How the node stands in the cluster.
+#[must_use]
+pub fn membership(membership: &Membership) -> Component {
+    let standing = membership.standing().borrow().clone();
+    let fresh = membership.now().fresh;
+    let (healthy, detail) = match standing {
+        Standing::Member(me) if fresh => (true, format!("member as {me}")),
+        Standing::Member(me) => (
+            false,
+            format!("member as {me}, heartbeats are not answered"),
+        ),
+        Standing::Joining => (false, "no heartbeat was answered yet".into()),
+        Standing::Superseded { .. } => (false, "another process has this node's name".into()),
+        Standing::OtherPartitions { stored } => {
+            (false, format!("the cluster has {stored} partitions"))
+        }
+        Standing::Left => (false, "left".into()),
+    };
+    Component {
+        name: "membership",
+        healthy,
+        detail,
+    }
+}

@@ -1,0 +1,452 @@
+//! The documents against the code: what they show can be read, and what they list is all there is.
+//!
+//! In: the Markdown files of the repository, and the sources as text and as a library. Out: a
+//! failure that names the page and the word. Nothing here starts a node; examples of the HTTP API
+//! are run by `tests/api`, and the pages that are made from the code are held there and in
+//! `tests/config`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use fanfare::protocol::close::CloseReason;
+use fanfare::protocol::codec::{self, Wire};
+use fanfare::protocol::error::ErrorCode;
+use fanfare::protocol::ids::Topic;
+use fanfare::telemetry::metrics::Metrics;
+use serde_json::Value;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn read(path: &str) -> String {
+    text_of(&Path::new(ROOT).join(path))
+}
+
+fn text_of(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every page: the README and what stands in `docs`.
+fn pages() -> Vec<(String, String)> {
+    let mut paths = vec!["README.md".to_owned()];
+    for entry in std::fs::read_dir(Path::new(ROOT).join("docs")).expect("the folder docs") {
+        let name = entry.expect("an entry of docs").file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".md") {
+            paths.push(format!("docs/{name}"));
+        }
+    }
+    assert!(paths.len() > 5, "{paths:?}");
+    paths.into_iter().map(|p| (p.clone(), read(&p))).collect()
+}
+
+/// The text of a section, up to the next heading of the same or a higher level.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let level = heading.chars().take_while(|c| *c == '#').count();
+    let start = page
+        .find(&format!("\n{heading}\n"))
+        .unwrap_or_else(|| panic!("no section {heading}"));
+    let body = &page[start + heading.len() + 2..];
+    let end = (1..=level)
+        .filter_map(|level| body.find(&format!("\n{} ", "#".repeat(level))))
+        .min();
+    &body[..end.unwrap_or(body.len())]
+}
+
+/// The bodies of the code blocks with this info string.
+fn blocks<'a>(page: &'a str, info: &str) -> Vec<&'a str> {
+    let opening = format!("```{info}\n");
+    let bodies = page.split(opening.as_str()).skip(1);
+    bodies
+        .map(|rest| rest.split("\n```").next().unwrap_or(rest))
+        .collect()
+}
+
+/// The cells of the rows of the tables in a text, heads and rules left out.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut in_table = false;
+    for line in text.lines() {
+        let Some(inner) = line.strip_prefix("| ").or_else(|| line.strip_prefix("|")) else {
+            in_table = false;
+            continue;
+        };
+        if inner.starts_with("---") {
+            in_table = true;
+        } else if in_table {
+            let inner = inner.strip_suffix('|').unwrap_or(inner);
+            rows.push(
+                inner
+                    .split('|')
+                    .map(|cell| cell.trim().to_owned())
+                    .collect(),
+            );
+        }
+    }
+    rows
+}
+
+/// What stands between backticks, code blocks left out.
+fn quoted(page: &str) -> Vec<&str> {
+    let parts = page.split("```").step_by(2);
+    parts
+        .flat_map(|text| text.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+fn unquote(cell: &str) -> &str {
+    cell.trim_matches('`')
+}
+
+/// The files of a folder and what is below it.
+fn files_below(folder: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![Path::new(ROOT).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry of a folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+/// All Rust text of the repository but this file.
+fn rust_text() -> String {
+    let files = ["src", "tests"].into_iter().flat_map(files_below);
+    let rust = files.filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let others = rust.filter(|p| !p.ends_with("tests/docs.rs"));
+    others.map(|p| text_of(&p)).collect()
+}
+
+fn snake(name: &str) -> String {
+    let mut out = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.extend(letter.to_lowercase());
+    }
+    out
+}
+
+/// The variants of an enum of the protocol, each with the names of its fields. A variant that
+/// wraps a struct of the same file has that struct's.
+fn variants(name: &str) -> Vec<(String, Vec<String>)> {
+    let is_it = |item: &syn::Item| matches!(item, syn::Item::Enum(found) if found.ident == name);
+    let files = files_below("src/protocol");
+    let rust = files
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let file = rust
+        .map(|path| syn::parse_file(&text_of(path)).expect("a source that compiles"))
+        .find(|file| file.items.iter().any(is_it))
+        .unwrap_or_else(|| panic!("no enum {name} in src/protocol"));
+    let Some(syn::Item::Enum(found)) = file.items.iter().find(|item| is_it(item)) else {
+        unreachable!("the file was chosen for it");
+    };
+    let fields = |fields: &syn::Fields| -> Vec<String> {
+        let names = fields.iter().filter_map(|field| field.ident.as_ref());
+        names.map(ToString::to_string).collect()
+    };
+    let of_struct = |name: &str| {
+        file.items.iter().find_map(|item| match item {
+            syn::Item::Struct(found) if found.ident == name => Some(fields(&found.fields)),
+            _ => None,
+        })
+    };
+    let of_variant = |variant: &syn::Variant| match &variant.fields {
+        syn::Fields::Unnamed(_) => {
+            of_struct(&variant.ident.to_string()).expect("a struct of the same name")
+        }
+        named => fields(named),
+    };
+    let all = found.variants.iter();
+    all.map(|v| (snake(&v.ident.to_string()), of_variant(v)))
+        .collect()
+}
+
+fn kind(example: &Value) -> &str {
+    example["type"].as_str().expect("an example has a type")
+}
+
+#[test]
+fn every_command_example_is_read_by_the_codec_and_every_command_has_one() {
+    let page = read("docs/protocol.md");
+    let mut shown = BTreeSet::new();
+    for example in blocks(&page, "json command") {
+        let envelope = codec::decode(Wire::Json, example.as_bytes())
+            .unwrap_or_else(|malformed| panic!("{example}: {malformed:?}"));
+        assert!(envelope.id.is_some(), "{example}");
+        let value: Value = serde_json::from_str(example).unwrap();
+        shown.insert(kind(&value).to_owned());
+    }
+    let commands = variants("Command");
+    let known: BTreeSet<_> = commands.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn the_table_of_commands_names_every_field() {
+    let page = read("docs/protocol.md");
+    let table = rows(section(&page, "## Commands"));
+    for (command, fields) in variants("Command") {
+        let row = table
+            .iter()
+            .find(|row| row[0].contains(&format!("`{command}`")));
+        let row = row.unwrap_or_else(|| panic!("no row for {command}"));
+        let named: BTreeSet<_> = quoted(&row[1]).into_iter().map(str::to_owned).collect();
+        assert_eq!(named, fields.into_iter().collect(), "{command}");
+    }
+}
+
+#[test]
+fn every_event_has_examples_whose_fields_the_code_knows() {
+    let page = read("docs/protocol.md");
+    let events = variants("Event");
+    let mut shown = BTreeSet::new();
+    for example in blocks(&page, "json event") {
+        let value: Value = serde_json::from_str(example).unwrap();
+        let (name, fields) = events
+            .iter()
+            .find(|(name, _)| name == kind(&value))
+            .unwrap_or_else(|| panic!("no such event: {example}"));
+        for field in value.as_object().unwrap().keys() {
+            let known = field == "type" || fields.contains(field);
+            assert!(known, "`{name}` has no field `{field}`");
+            shown.insert((name.clone(), field.clone()));
+        }
+    }
+    let text: BTreeSet<_> = quoted(&page).into_iter().collect();
+    for (event, fields) in events {
+        assert!(shown.contains(&(event.clone(), "type".into())), "{event}");
+        for field in fields {
+            let is_told = text.contains(&*field) || shown.contains(&(event.clone(), field.clone()));
+            assert!(is_told, "nothing tells of `{field}` in `{event}`");
+        }
+    }
+}
+
+#[test]
+fn the_reasons_of_gaps_and_the_priorities_are_those_of_the_code() {
+    let page = read("docs/protocol.md");
+    let table = rows(section(&page, "### gap"));
+    let listed: BTreeSet<_> = table
+        .iter()
+        .map(|row| unquote(&row[0]).to_owned())
+        .collect();
+    let reasons = variants("GapReason");
+    assert_eq!(listed, reasons.into_iter().map(|(name, _)| name).collect());
+    for (priority, _) in variants("Priority") {
+        assert!(quoted(&page).contains(&&*priority), "{priority}");
+    }
+}
+
+#[test]
+fn the_table_of_error_codes_is_that_of_the_code() {
+    let page = read("docs/protocol.md");
+    let mut listed = BTreeSet::new();
+    for row in rows(section(&page, "## Error codes")) {
+        let name = unquote(&row[0]).to_owned();
+        let code: ErrorCode = serde_json::from_value(name.clone().into())
+            .unwrap_or_else(|_| panic!("there is no code `{name}`"));
+        assert_eq!(row[1], code.status().to_string(), "{name}");
+        assert_eq!(row[2], if code.retry() { "yes" } else { "no" }, "{name}");
+        listed.insert(name);
+    }
+    let codes = variants("ErrorCode");
+    assert_eq!(listed, codes.into_iter().map(|(name, _)| name).collect());
+}
+
+#[test]
+fn the_table_of_close_codes_is_that_of_the_code() {
+    let page = read("docs/protocol.md");
+    let listed: BTreeSet<_> = rows(section(&page, "## Close codes"))
+        .into_iter()
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let sent = CloseReason::ALL.into_iter().filter_map(|reason| {
+        let code = reason.code()?;
+        Some((code.to_string(), reason.text().to_owned()))
+    });
+    assert_eq!(listed, sent.collect());
+}
+
+#[test]
+fn the_test_vectors_of_partitions_are_those_of_the_code() {
+    let page = read("docs/protocol.md");
+    let vectors = rows(section(&page, "## Partitions"));
+    assert!(vectors.len() >= 3);
+    for row in vectors {
+        let name = unquote(&row[0]);
+        let topic = Topic::from_qualified(name).unwrap_or_else(|| panic!("no topic: {name}"));
+        assert_eq!(
+            row[1],
+            crc32fast::hash(name.as_bytes()).to_string(),
+            "{name}"
+        );
+        assert_eq!(row[2], topic.partition(256).to_string(), "{name}");
+    }
+}
+
+#[test]
+fn every_dependency_has_its_line_and_no_other() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let page = read("docs/dependencies.md");
+    for (table, heading) in [
+        ("dependencies", "## For the program"),
+        ("dev-dependencies", "## For the tests"),
+    ] {
+        let used: Vec<_> = manifest[table]
+            .as_table()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        let listed = section(&page, heading).lines();
+        let listed = listed.filter_map(|line| line.strip_prefix("- `")?.split('`').next());
+        let mut listed: Vec<_> = listed.map(str::to_owned).collect();
+        listed.sort();
+        let mut used = used;
+        used.sort();
+        assert_eq!(listed, used, "[{table}]");
+    }
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    for (path, page) in pages() {
+        let folder = Path::new(ROOT).join(&path);
+        let folder = folder.parent().unwrap();
+        for target in page
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let found = match file {
+                "" => Path::new(ROOT).join(&path),
+                file => folder.join(file),
+            };
+            assert!(found.exists(), "{path}: {target}");
+            if !anchor.is_empty() {
+                let text = std::fs::read_to_string(found).unwrap();
+                assert!(anchors(&text).contains(anchor), "{path}: {target}");
+            }
+        }
+    }
+}
+
+/// The names under which a page's headings can be reached.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let anchor = |line: &str| -> String {
+        let text = line.trim_start_matches('#').trim().to_lowercase();
+        text.chars()
+            .filter(kept)
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_file_that_a_page_names_is_there() {
+    let roots = [
+        "src/",
+        "tests/",
+        "docs/",
+        "scripts/",
+        "examples/",
+        "benches/",
+    ];
+    for (path, page) in pages() {
+        for word in quoted(&page) {
+            let is_path = roots.iter().any(|root| word.starts_with(root));
+            if is_path && !word.contains(['*', ' ', '{', '…']) {
+                assert!(Path::new(ROOT).join(word).exists(), "{path}: `{word}`");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let text = rust_text();
+    for (path, page) in pages() {
+        for word in quoted(&page) {
+            let is_name = word
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+            if is_name && word.matches('_').count() >= 4 && !word.starts_with("fanfare_") {
+                assert!(text.contains(&format!("fn {word}(")), "{path}: `{word}`");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_metric_and_log_event_that_a_page_names_is_one() {
+    let metrics = Metrics::new(1).render();
+    let text = rust_text();
+    for (path, page) in pages() {
+        let words = page.split(|c: char| !c.is_ascii_lowercase() && c != '_' && c != '.');
+        for word in words.filter(|word| word.starts_with("fanfare_") && !word.contains('.')) {
+            let is_metric = metrics.contains(&format!("# TYPE {word} "));
+            assert!(is_metric || word == "fanfare_token", "{path}: `{word}`");
+        }
+    }
+    let page = read("docs/development.md");
+    for event in rows(section(&page, "### What the log says"))
+        .iter()
+        .flat_map(|row| quoted(&row[0]))
+    {
+        let event = format!("event = \"{event}\"");
+        assert!(text.contains(&event), "docs/development.md: {event}");
+    }
+}
+
+/// The words of a line of shell: quotes are taken off, and what follows a pipe, a redirection or
+/// a comment is left out.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for letter in line.chars() {
+        match (quote, letter) {
+            (Some(open), _) if open == letter => quote = None,
+            (None, '\'' | '"') => quote = Some(letter),
+            (None, '|' | '>' | '#' | '&') => break,
+            (None, ' ') => words.push(String::new()),
+            _ => words.last_mut().expect("never empty").push(letter),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn every_command_line_that_a_page_shows_is_one() {
+    let mut shown = 0;
+    for (path, page) in pages() {
+        for line in blocks(&page, "sh").into_iter().flat_map(str::lines) {
+            let of_binary = ["fanfare ", "target/debug/fanfare ", "cargo run -- "]
+                .iter()
+                .find_map(|start| line.strip_prefix(start));
+            let Some(arguments) = of_binary else { continue };
+            let arguments = words(arguments);
+            let all = std::iter::once("fanfare".to_owned()).chain(arguments);
+            if let Err(error) = <fanfare::cli::Cli as clap::Parser>::try_parse_from(all) {
+                panic!("{path}: {line}\n{error}");
+            }
+            shown += 1;
+        }
+    }
+    assert!(shown > 5, "{shown} command lines are shown");
+}

@@ -199,3 +199,99 @@ impl Presence {
         self.mine.lock().expect("no holder of this lock panics")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::memory::{MemoryBroker, clock::Clock};
+    use crate::cluster::view::NodeDetails;
+    use crate::protocol::ids::App;
+
+    struct Rig {
+        presence: Presence,
+        topic: Topic,
+        _view: watch::Sender<Arc<View>>,
+    }
+
+    fn rig() -> Rig {
+        let (memory, _) = MemoryBroker::new(Clock::System);
+        let me = "a~5".parse().expect("an owner");
+        let view = watch::Sender::new(Arc::new(View::alone(me, NodeDetails::default(), 256)));
+        let broker = Arc::new(Broker::Memory(memory));
+        Rig {
+            presence: Presence::new(broker, view.subscribe()),
+            topic: Topic::new(&App::default_app(), "t").expect("a name"),
+            _view: view,
+        }
+    }
+
+    fn member(session: u128) -> Member {
+        Member {
+            user: None,
+            session: SessionId(session),
+            info: None,
+        }
+    }
+
+    impl Rig {
+        async fn enter(&self, session: u128) -> u64 {
+            let entered = self.presence.enter(&self.topic, member(session)).await;
+            entered.expect("the broker is here")
+        }
+
+        async fn count(&self) -> u64 {
+            let page = self.presence.page(&self.topic, None, 10).await;
+            page.expect("the broker is here").count
+        }
+    }
+
+    /// Leaves are carried out one after the other. One that was taken up for this, and has not had
+    /// its turn yet, must not remove the session's next membership.
+    #[tokio::test]
+    async fn a_leave_that_is_carried_out_after_the_session_came_back_removes_nothing() {
+        let rig = rig();
+        let key = (rig.topic.clone(), SessionId(1));
+        assert_eq!(rig.enter(1).await, 1);
+        rig.presence.leave(key.0.clone(), key.1);
+        let taken = rig.presence.leaving.take();
+        assert_eq!(taken.get(&key), Some(&true));
+        assert_eq!(rig.enter(1).await, 1);
+        rig.presence.leave_now(key.clone()).await;
+        assert_eq!(rig.count().await, 1);
+        rig.presence.leave(key.0.clone(), key.1);
+        rig.presence.leave_now(key).await;
+        assert_eq!(rig.count().await, 0);
+    }
+
+    #[tokio::test]
+    async fn at_the_end_of_the_process_every_member_leaves() {
+        let rig = rig();
+        for session in 1..=3 {
+            rig.enter(session).await;
+        }
+        rig.presence.leave(rig.topic.clone(), SessionId(1));
+        rig.presence.settle(Duration::from_secs(20)).await;
+        assert_eq!(rig.count().await, 0);
+    }
+
+    #[tokio::test]
+    async fn members_of_nodes_without_a_lease_are_not_shown_and_are_removed_after_a_minute() {
+        let rig = rig();
+        rig.enter(1).await;
+        let dead: Owner = "b~1".parse().expect("an owner");
+        let broker = Arc::clone(&rig.presence.broker);
+        let entered = broker.enter(&rig.topic, &member(2), &dead).await;
+        entered.expect("the broker is here");
+        let kept = async || {
+            let members = broker.members(&rig.topic).await;
+            members.expect("the broker is here").0.len()
+        };
+        assert_eq!((rig.count().await, kept().await), (1, 2), "young");
+        rig._view.send_modify(|view| {
+            let mut later = View::clone(view);
+            later.time_us = 61_000_000;
+            *view = Arc::new(later);
+        });
+        assert_eq!((rig.count().await, kept().await), (1, 1), "abandoned");
+    }
+}

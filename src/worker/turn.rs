@@ -368,3 +368,6 @@ impl<'a> FramesOf<'a> {
             .clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::protocol::ids::Position;
 use crate::session::rig::client::Client;
 use crate::session::rig::config;
-use crate::session::rig::node::{Node, run, user};
+use crate::session::rig::node::{DEADLINE, Node, run, user};
 
 const TOPIC: &str = "open:room";
 
@@ -61,10 +61,7 @@ async fn until_count(client: &mut Client, count: u64) -> Value {
         if page["count"] == count {
             return page;
         }
-        assert!(
-            asked.elapsed() < crate::session::rig::node::DEADLINE,
-            "{page}"
-        );
+        assert!(asked.elapsed() < DEADLINE, "{page}");
         tokio::task::yield_now().await;
     }
 }
@@ -180,6 +177,36 @@ fn a_member_that_left_before_its_join_was_answered_is_no_member() {
             let left = ada.send(leave()).await;
             ada.answer(left).await;
             until_count(&mut watcher, 0).await;
+        }
+    });
+}
+
+/// Two sessions wait for the same topic to become live, and one of them leaves meanwhile.
+#[test]
+fn a_member_that_left_while_others_wait_with_it_is_no_member() {
+    run(async {
+        let node = node();
+        let mut ada = node.welcomed(user("ada")).await;
+        let mut bob = node.welcomed(user("bob")).await;
+        for round in 0..20 {
+            let with_topic = |mut command: Value| {
+                command["topic"] = format!("open:{round}").into();
+                command
+            };
+            bob.send(with_topic(join())).await;
+            ada.send(with_topic(join())).await;
+            ada.send(with_topic(leave())).await;
+            bob.all().await;
+            ada.all().await;
+            let asked = std::time::Instant::now();
+            loop {
+                let page = bob.ok(with_topic(snapshot())).await;
+                let members = page["members"].as_array().unwrap();
+                if members.len() == 1 && members[0]["user"] == "bob" {
+                    break;
+                }
+                assert!(asked.elapsed() < DEADLINE, "{page}");
+            }
         }
     });
 }

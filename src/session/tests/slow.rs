@@ -180,6 +180,7 @@ fn a_burst_beyond_the_bound_does_not_close_a_reader_whose_socket_takes_it() {
             let message = ada.next().await.expect("an open session");
             assert_eq!(number(&message), n);
         }
+        assert_eq!(ada.all().await, [] as [Value; 0], "and it goes on");
     });
 }
 

@@ -232,6 +232,7 @@ impl Parts {
             public = %addresses.public,
             api = %addresses.api,
             node = %self.config.server.node_id,
+            broker = readiness::broker_name(&self.services.broker),
             "listening"
         );
         started(addresses);

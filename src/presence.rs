@@ -130,10 +130,8 @@ impl Presence {
         loop {
             tokio::select! {
                 leaving = self.leaving.changed() => {
-                    for ((topic, session), wanted) in leaving {
-                        if wanted {
-                            self.leave_now(topic, session, &me).await;
-                        }
+                    for (key, _) in leaving.into_iter().filter(|(_, wanted)| *wanted) {
+                        self.leave_now(key).await;
                     }
                 }
                 Ok(()) = view.changed() => {
@@ -172,9 +170,14 @@ impl Presence {
         let _ = tokio::time::timeout(deadline, all).await;
     }
 
-    async fn leave_now(&self, topic: Topic, session: SessionId, me: &Owner) {
-        if self.broker.leave(&topic, session, me, false).await.is_err() {
-            self.leaving.want((topic, session));
+    async fn leave_now(&self, key: (Topic, SessionId)) {
+        // It may have come back while the leave waited.
+        if self.members().contains_key(&key) {
+            return;
+        }
+        let me = self.view.borrow().me.clone();
+        if self.broker.leave(&key.0, key.1, &me, false).await.is_err() {
+            self.leaving.want(key);
             tokio::time::sleep(RETRY).await;
         }
     }

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::broker::{Acked, Body, HistoryPage, InboxSummary};
 use crate::protocol::error::WireError;
-use crate::protocol::event::{ErrorBody, Event, GapReason, InboxState, Ok, Resumed, Welcome};
+use crate::protocol::event::{ErrorBody, Event, Gap, GapReason, InboxState, Ok, Resumed, Welcome};
 use crate::protocol::ids::{Position, Topic};
 use crate::worker::outgoing::message;
 
 use super::Session;
 use super::state::Now;
-use super::work::{Done, Opened, Start, Subscribed, compare};
+use super::work::{Desk, Done, Opened, Start, Subscribed, left_before_joined};
 
 /// Where a topic begins: what `ok` and `welcome.topics` say of it.
 struct Begun {
-    recovered: Option<bool>,
     gap: Option<GapReason>,
     position: Position,
 }
@@ -23,7 +22,13 @@ impl Session {
     pub(super) fn done(&mut self, done: Done) {
         match done {
             Done::Opened(opened) => self.opened(*opened),
-            Done::Subscribed(id, topic, result) => self.subscribed(id, topic, result),
+            Done::Subscribed {
+                id,
+                topic,
+                stay,
+                result,
+            } if self.machine.stay(&topic) == Some(stay) => self.subscribed(id, topic, result),
+            Done::Subscribed { id, topic, .. } => self.left_meanwhile(id, &topic),
             Done::Published(id, result) => self.answer(id, result, |published| Ok {
                 position: Some(published.position),
                 duplicate: published.duplicate,
@@ -52,15 +57,20 @@ impl Session {
                 more: Some(page.more),
                 ..Ok::default()
             }),
-            Done::Page(topic, Result::Ok(page)) => {
+            Done::Page(topic, asked_at, result) => {
+                let (worker, key) = (&self.desk.worker, self.desk.key);
                 let now_ms = Now::read().unix_ms;
-                let worker = &self.desk.worker;
-                if !worker.page(self.desk.key, &topic, &page, now_ms, true) {
-                    self.work(super::work::Desk::rest(topic));
+                let goes_on =
+                    result.is_ok_and(|page| worker.page(key, &topic, asked_at, &page, now_ms));
+                if !goes_on {
+                    self.work(Desk::rest(topic));
                 }
             }
-            Done::Page(topic, Err(_)) => self.work(super::work::Desk::rest(topic)),
             Done::PullAgain(topic) => self.desk.worker.pull_again(self.desk.key, &topic),
+            Done::Alone(done) => {
+                self.alone = false;
+                self.done(*done);
+            }
         }
     }
 
@@ -77,75 +87,60 @@ impl Session {
     }
 
     fn subscribed(&mut self, id: Option<u64>, topic: Topic, result: Result<Subscribed, WireError>) {
-        // The client may have left while the answer was on its way.
-        if !self.machine.has_joined(&topic) {
-            let error = WireError::new(
-                crate::protocol::error::ErrorCode::NotSubscribed,
-                "the topic was left before it was joined",
-            );
-            return self.refuse(id, error.into());
-        }
         match result {
             Err(error) => {
                 let presence = self.machine.leave(&topic).unwrap_or(false);
                 self.unjoin(&topic, presence);
                 self.refuse(id, error.into());
             }
-            Result::Ok(subscribed) => {
-                let count = subscribed.count;
+            Result::Ok(Subscribed { start, count }) => {
                 if count.is_some() {
-                    self.desk
-                        .worker
-                        .begin_live(self.desk.key, &topic.presence());
+                    let changes = topic.presence();
+                    self.desk.worker.begin_live(self.desk.key, &changes);
                 }
-                self.begin(&topic, subscribed.start, |session, begun| {
-                    session.ok(Ok {
-                        id,
-                        recovered: begun.recovered,
-                        gap_reason: begun.gap,
-                        position: Some(begun.position),
-                        count,
-                        ..Ok::default()
-                    });
+                let begun = self.begin(&topic, start);
+                self.ok(Ok {
+                    id,
+                    recovered: Some(begun.gap.is_none()),
+                    gap_reason: begun.gap,
+                    position: Some(begun.position),
+                    count,
+                    ..Ok::default()
                 });
             }
         }
     }
 
-    /// Lets a topic's messages through, behind what `tell` says of it.
-    fn begin(&mut self, topic: &Topic, start: Start, tell: impl FnOnce(&mut Self, Begun)) {
-        let worker = self.desk.worker.clone();
-        let key = self.desk.key;
+    /// The client left while the answer was on its way, and may have joined again. What the
+    /// answer stands for is undone as far as the present stay does not need it.
+    fn left_meanwhile(&mut self, id: Option<u64>, topic: &Topic) {
+        let (worker, key) = (&self.desk.worker, self.desk.key);
+        if !self.machine.has_joined(topic) {
+            worker.leave(key, topic);
+        }
+        if !self.machine.is_member(topic) {
+            worker.leave(key, &topic.presence());
+            let presence = &self.desk.services.presence;
+            presence.leave(topic.clone(), self.desk.session);
+        }
+        self.refuse(id, left_before_joined().into());
+    }
+
+    /// Lets a topic's messages through. They follow behind what is queued in the same step.
+    fn begin(&self, topic: &Topic, start: Start) -> Begun {
+        let (worker, key) = (&self.desk.worker, self.desk.key);
         match start {
-            Start::Live => {
-                let position = worker.begin_live(key, topic).unwrap_or_default();
-                let begun = Begun {
-                    recovered: None,
-                    gap: None,
+            Start::Live => Begun {
+                gap: None,
+                position: worker.begin_live(key, topic).unwrap_or_default(),
+            },
+            Start::After { at, gap } => {
+                let position = worker.begin_after(key, topic, at);
+                // Without history what came between the broker's answer and now has passed by.
+                let passed = (position != at).then_some(GapReason::Retention);
+                Begun {
+                    gap: gap.or(passed),
                     position,
-                };
-                tell(self, begun);
-            }
-            Start::Compare(since) => {
-                let position = worker.begin_live(key, topic).unwrap_or_default();
-                let gap = compare(since, position);
-                let begun = Begun {
-                    recovered: Some(gap.is_none()),
-                    gap,
-                    position,
-                };
-                tell(self, begun);
-            }
-            Start::Page(page) => {
-                worker.begin_pull(key, topic, page.start);
-                let begun = Begun {
-                    recovered: Some(page.gap.is_none()),
-                    gap: page.gap,
-                    position: page.start,
-                };
-                tell(self, begun);
-                if !worker.page(key, topic, &page, Now::read().unix_ms, false) {
-                    self.work(super::work::Desk::rest(topic.clone()));
                 }
             }
         }
@@ -154,23 +149,26 @@ impl Session {
     /// Everything is joined: `welcome`, then the messages of every topic from its place.
     fn opened(&mut self, opened: Opened) {
         let mut topics = BTreeMap::new();
-        let mut begin = Vec::new();
         for (name, result) in opened.topics {
-            match result {
+            let resumed = match result {
+                Result::Ok((topic, subscribed)) => {
+                    let begun = self.begin(&topic, subscribed.start);
+                    Resumed::Joined {
+                        recovered: begun.gap.is_none(),
+                        position: begun.position,
+                        gap_reason: begun.gap,
+                    }
+                }
                 Err(error) => {
                     self.forget(&name);
                     let error = ErrorBody {
                         code: error.code,
                         message: error.message.into_owned(),
                     };
-                    topics.insert(name, Resumed::Refused { error });
+                    Resumed::Refused { error }
                 }
-                Result::Ok((topic, subscribed)) => {
-                    // What `begin` will say: nothing runs in between.
-                    topics.insert(name, self.resumed(&topic, &subscribed.start));
-                    begin.push((topic, subscribed.start));
-                }
-            }
+            };
+            topics.insert(name, resumed);
         }
         let services = self.desk.services.clone();
         let view = services.view.borrow().clone();
@@ -204,53 +202,26 @@ impl Session {
         if let Some((inbox, _, start)) = opened.inbox {
             self.desk.worker.begin_pull(self.desk.key, &inbox, start);
         }
-        for (topic, start) in begin {
-            self.begin(&topic, start, |_, _| {});
-        }
         self.schedule(Now::read());
     }
 
-    fn begin_everyone(&mut self, since: Option<Position>) {
+    /// Everyone begins, with the telling of what is gone if the client said where it had been.
+    fn begin_everyone(&self, left: Option<(Position, Start)>) {
         let everyone = Topic::everyone(self.machine.app());
-        let has_history = self.desk.services.config.everyone.history_entries_max > 0;
-        match since {
-            Some(since) if has_history => {
-                self.desk.worker.begin_pull(self.desk.key, &everyone, since);
-            }
-            _ => {
-                let position = self.desk.worker.begin_live(self.desk.key, &everyone);
-                let gap = since.and_then(|since| Some((since, compare(since, position?)?)));
-                if let (Some((from, reason)), Some(to)) = (gap, position) {
-                    self.tell_gap(&everyone, from, to, reason);
-                }
-            }
-        }
-    }
-
-    fn tell_gap(&self, topic: &Topic, from: Position, to: Position, reason: GapReason) {
-        self.desk.worker.metrics().counters.gaps_told.add_owned(1);
-        self.reply(&Event::Gap(crate::protocol::event::Gap {
-            topic: topic.clone(),
-            from: Some(from),
-            to: (reason != GapReason::Failover).then_some(to),
-            reason,
-            dropped: None,
-        }));
-    }
-
-    fn resumed(&self, topic: &Topic, start: &Start) -> Resumed {
-        let (gap, position) = match start {
-            Start::Page(page) => (page.gap, page.start),
-            Start::Compare(since) => {
-                let newest = self.desk.worker.last(topic).unwrap_or_default();
-                (compare(*since, newest), newest)
-            }
-            Start::Live => (None, self.desk.worker.last(topic).unwrap_or_default()),
+        let Some((from, start)) = left else {
+            self.begin(&everyone, Start::Live);
+            return;
         };
-        Resumed::Joined {
-            recovered: gap.is_none(),
-            position,
-            gap_reason: gap,
+        let begun = self.begin(&everyone, start);
+        if let Some(reason) = begun.gap {
+            self.desk.worker.metrics().counters.gaps_told.add_owned(1);
+            self.reply(&Event::Gap(Gap {
+                topic: everyone,
+                from: Some(from),
+                to: (reason != GapReason::Failover).then_some(begun.position),
+                reason,
+                dropped: None,
+            }));
         }
     }
 

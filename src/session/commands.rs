@@ -26,10 +26,10 @@ impl Session {
             }
             Request::Publish(topic, publish) => self.publish(id, topic, *publish, now),
             Request::Ack(inbox, position) => self.work(desk.ack(id, inbox, position)),
-            Request::History(topic, history) => self.work(desk.history(id, topic, history)),
+            Request::History(topic, history) => self.work_alone(desk.history(id, topic, history)),
             Request::Presence(topic, after, limit) => {
                 match after.as_deref().map(str::parse::<SessionId>).transpose() {
-                    Result::Ok(after) => self.work(desk.presence(id, topic, after, limit)),
+                    Result::Ok(after) => self.work_alone(desk.presence(id, topic, after, limit)),
                     Err(_) => {
                         let error = WireError::bad_request("`after` is no session id");
                         self.reply(&Error::answer(id, error));
@@ -119,9 +119,17 @@ impl Session {
         if self.desk.services.registry.join(&topic, u64::MAX) {
             self.counted.push(topic.clone());
         }
+        let stay = self.machine.stay(&topic).unwrap_or_default();
         let member = subscribe.presence.then(|| self.member());
-        let work = self.desk.clone().subscribe(id, topic, subscribe, member);
-        self.work(work);
+        let is_member = member.is_some();
+        let desk = self.desk.clone();
+        let work = desk.subscribe(id, topic, stay, subscribe, member);
+        if is_member {
+            // A snapshot that is asked for next must see this membership and its changes.
+            self.work_alone(work);
+        } else {
+            self.work(work);
+        }
     }
 
     fn member(&self) -> Member {

@@ -115,6 +115,8 @@ struct Session {
     socket: Socket,
     stream: Rc<TcpStream>,
     busy: Option<Box<Busy>>,
+    /// A command is on its way behind which nothing is read.
+    alone: bool,
     app_pings: bool,
     /// Topics counted in the registry.
     counted: Vec<Topic>,
@@ -166,6 +168,7 @@ pub async fn run(
         socket: Socket::new(Rc::clone(&stream), accepted.early, limits),
         stream,
         busy: None,
+        alone: false,
         app_pings: accepted.app_pings,
         counted: Vec::new(),
         ending: None,
@@ -187,6 +190,8 @@ impl Session {
         self.schedule(Now::read());
         self.settle_turn();
         while self.ending.is_none() {
+            // A client that keeps this loop busy shares the thread with the others.
+            tokio::task::coop::consume_budget().await;
             match poll_fn(|cx| self.poll_wake(cx)).await {
                 Wake::Notices(notices) => self.noticed(notices),
                 Wake::Incoming(Ok(incoming)) => self.incoming(incoming),
@@ -228,11 +233,9 @@ impl Session {
         if self.machine.is_opening() {
             return false;
         }
-        let config = &self.desk.services.config.session;
-        self.busy
-            .as_ref()
-            .is_none_or(|b| b.len() < config.commands_in_flight_max)
-            && !self.has_unread_replies()
+        let most = self.desk.services.config.session.commands_in_flight_max;
+        let has_room = self.busy.as_ref().is_none_or(|b| b.len() < most);
+        has_room && !self.alone && !self.has_unread_replies()
     }
 
     fn has_unread_replies(&self) -> bool {
@@ -311,10 +314,6 @@ impl Session {
         self.machine.seen(now);
         let counters = &self.desk.worker.metrics().counters;
         match incoming {
-            Incoming::Text(bytes) | Incoming::Binary(bytes) if bytes.is_empty() => {
-                // An empty message is a sign of life in neither form, and no map.
-                self.command(&bytes, now);
-            }
             Incoming::Text(bytes) if self.wire == Wire::Json => {
                 counters.bytes_read.add_owned(bytes.len() as u64);
                 self.command(&bytes, now);
@@ -379,8 +378,18 @@ impl Session {
         self.busy.get_or_insert_default().push(Box::pin(future));
     }
 
+    /// The same for a command behind which nothing is read until it is answered: its answer may be
+    /// a thousand times as long as itself, so one at a time is enough.
+    fn work_alone(&mut self, future: impl Future<Output = Done> + 'static) {
+        self.alone = true;
+        self.work(async { Done::Alone(Box::new(future.await)) });
+    }
+
     /// The first reason counts.
     fn end(&mut self, reason: CloseReason) {
         self.ending.get_or_insert(reason);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use crate::presence::MembersPage;
 use crate::protocol::command::{Connect, History, Subscribe};
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::event::{GapReason, Member};
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::{Position, SessionId, Topic, TopicKind};
 use crate::worker::hub::SessionKey;
 use crate::worker::{Join, Worker};
 
@@ -36,8 +36,17 @@ const OPEN_REST: Duration = Duration::from_millis(200);
 pub enum Done {
     /// Everything that `welcome` needs.
     Opened(Box<Opened>),
-    /// The first page of a subscription, or why there is none.
-    Subscribed(Option<u64>, Topic, Result<Subscribed, WireError>),
+    /// Where a subscription begins, or why it does not.
+    Subscribed {
+        /// The command's id.
+        id: Option<u64>,
+        /// Which topic.
+        topic: Topic,
+        /// The stay that the command began.
+        stay: u64,
+        /// The outcome.
+        result: Result<Subscribed, WireError>,
+    },
     /// A publication's fate.
     Published(Option<u64>, Result<Published, WireError>),
     /// An acknowledgement's.
@@ -46,21 +55,26 @@ pub enum Done {
     History(Option<u64>, Topic, Result<HistoryPage, WireError>),
     /// A page of members.
     Presence(Option<u64>, Result<MembersPage, WireError>),
-    /// A page of a catch-up.
-    Page(Topic, Result<SincePage, WireError>),
+    /// A page of a catch-up, with the position that it was asked for.
+    Page(Topic, Position, Result<SincePage, WireError>),
     /// A catch-up may ask again.
     PullAgain(Topic),
+    /// The outcome of a command behind which nothing was read.
+    Alone(Box<Done>),
 }
 
-/// Where a subscription begins.
-#[derive(Debug)]
+/// Where a subscription begins. What lies behind it comes in pages, as the socket takes them.
+#[derive(Debug, Clone, Copy)]
 pub enum Start {
     /// With what is published from now on.
     Live,
-    /// After a position, on a topic without history: judged by the newest id alone.
-    Compare(Position),
-    /// With this page.
-    Page(SincePage),
+    /// With what comes after this position.
+    After {
+        /// The position.
+        at: Position,
+        /// Why something before it is gone.
+        gap: Option<GapReason>,
+    },
 }
 
 /// A subscription that can begin.
@@ -79,8 +93,8 @@ pub struct Opened {
     pub id: Option<u64>,
     /// The inbox, with where its replay begins.
     pub inbox: Option<(Topic, InboxSummary, Position)>,
-    /// Where the client left `@`, if it said so.
-    pub everyone: Option<Position>,
+    /// Where the client left `@`, if it said so, and where it begins.
+    pub everyone: Option<(Position, Start)>,
     /// What became of the other positions.
     pub topics: Vec<(String, Result<(Topic, Subscribed), WireError>)>,
 }
@@ -104,7 +118,10 @@ impl Desk {
     }
 
     fn retention(&self, topic: &Topic) -> Retention {
-        self.services.config.namespace(topic).retention()
+        match topic.kind() {
+            TopicKind::Presence => crate::broker::PRESENCE_RETENTION,
+            _ => self.services.config.namespace(topic).retention(),
+        }
     }
 
     /// The size of one catch-up page.
@@ -115,11 +132,20 @@ impl Desk {
         }
     }
 
-    /// Waits until the topic is live on this worker. False when the session left meanwhile.
-    async fn joined(&self, topic: &Topic, has_history: bool) -> bool {
-        match self.worker.join(self.key, topic, has_history) {
-            Join::Live | Join::Already => true,
-            Join::Waiting(answer) => answer.await.is_ok(),
+    /// Waits until the topic is live on this worker, as long as a broker that is there may take.
+    async fn joined(&self, topic: &Topic) -> Result<(), WireError> {
+        let has_history = self.retention(topic).entries_max > 0;
+        let Join::Waiting(answer) = self.worker.join(self.key, topic, has_history) else {
+            return Ok(());
+        };
+        // The subscription, then the last id: two commands.
+        let patience = self.services.config.redis.command_timeout * 2;
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(left_before_joined()),
+            Err(_) => Err(broker_error(BrokerError::Unavailable(
+                "the subscription was not confirmed".into(),
+            ))),
         }
     }
 
@@ -139,19 +165,20 @@ impl Desk {
                 .find(|(name, _)| name == topic.name())
                 .map(|(_, p)| *p)
         };
-        self.joined(&everyone, self.retention(&everyone).entries_max > 0)
-            .await;
+        self.insist(|| self.joined(&everyone)).await;
+        let left_at = given(&everyone);
+        let everyone = match left_at {
+            None => None,
+            Some(left_at) => {
+                let start = self.insist(|| self.resume(&everyone, left_at)).await;
+                Some((left_at, start))
+            }
+        };
         let inbox = match inbox {
             None => None,
             Some(inbox) => {
-                let retention = self.retention(&inbox);
-                self.joined(&inbox, retention.entries_max > 0).await;
-                let summary = loop {
-                    match self.broker().inbox(&inbox, retention).await {
-                        Ok(summary) => break summary,
-                        Err(_) => tokio::time::sleep(OPEN_REST).await,
-                    }
-                };
+                self.insist(|| self.joined(&inbox)).await;
+                let summary = self.insist(|| self.summary(&inbox)).await;
                 let start = given(&inbox).or(summary.cursor).unwrap_or_default();
                 Some((inbox, summary, start))
             }
@@ -175,21 +202,42 @@ impl Desk {
         Done::Opened(Box::new(Opened {
             id,
             inbox,
-            everyone: given(&everyone),
+            everyone,
             topics: resumed,
         }))
     }
 
-    /// `subscribe`: joins, becomes a member where asked, reads the first page.
+    /// Tries until the broker answers.
+    async fn insist<T>(&self, attempt: impl AsyncFn() -> Result<T, WireError>) -> T {
+        loop {
+            match attempt().await {
+                Ok(value) => return value,
+                Err(_) => tokio::time::sleep(OPEN_REST).await,
+            }
+        }
+    }
+
+    async fn summary(&self, inbox: &Topic) -> Result<InboxSummary, WireError> {
+        let summary = self.broker().inbox(inbox, self.retention(inbox)).await;
+        summary.map_err(broker_error)
+    }
+
+    /// `subscribe`: joins, becomes a member where asked, finds out where it begins.
     pub async fn subscribe(
         self,
         id: Option<u64>,
         topic: Topic,
+        stay: u64,
         subscribe: Subscribe,
         member: Option<Member>,
     ) -> Done {
         let result = self.subscribe_inner(&topic, &subscribe, member).await;
-        Done::Subscribed(id, topic, result)
+        Done::Subscribed {
+            id,
+            topic,
+            stay,
+            result,
+        }
     }
 
     async fn subscribe_inner(
@@ -201,7 +249,7 @@ impl Desk {
         let mut count = None;
         if let Some(member) = member {
             // First heard, then entered: no change falls between the two.
-            self.joined(&topic.presence(), true).await;
+            self.joined(&topic.presence()).await?;
             let entered = self.services.presence.enter(topic, member).await;
             count = Some(entered.map_err(broker_error)?);
         }
@@ -213,80 +261,63 @@ impl Desk {
     }
 
     async fn start(&self, topic: &Topic, subscribe: &Subscribe) -> Result<Subscribed, WireError> {
-        let retention = self.retention(topic);
-        let has_history = retention.entries_max > 0;
-        if !self.joined(topic, has_history).await {
-            return Err(WireError::new(
-                ErrorCode::NotSubscribed,
-                "the topic was left before it was joined",
-            ));
-        }
+        self.joined(topic).await?;
         let start = match (subscribe.since, subscribe.rewind) {
-            (Some(since), _) if !has_history => Start::Compare(since),
-            (Some(since), _) => {
-                let page = self
-                    .broker()
-                    .since(topic, since, retention, self.page())
-                    .await;
-                Start::Page(page.map_err(broker_error)?)
-            }
-            (None, Some(count)) if has_history && count > 0 => {
-                self.rewind(topic, retention, count).await?
-            }
+            (Some(since), _) => self.resume(topic, since).await?,
+            (None, Some(count)) if count > 0 => self.rewind(topic, count).await?,
             (None, _) => Start::Live,
         };
         Ok(Subscribed { start, count: None })
     }
 
-    /// The newest `count` that are retained, as a page that begins before the oldest of them.
-    async fn rewind(
-        &self,
-        topic: &Topic,
-        retention: Retention,
-        count: u32,
-    ) -> Result<Start, WireError> {
+    /// Where a reader who left at `since` begins. The broker judges it, also on a topic without
+    /// history: what this worker has seen may be behind the position that a publisher was told.
+    async fn resume(&self, topic: &Topic, since: Position) -> Result<Start, WireError> {
+        let only_the_place = Page {
+            entries_max: 1,
+            bytes_max: 1,
+        };
+        let retention = self.retention(topic);
+        let page = self
+            .broker()
+            .since(topic, since, retention, only_the_place)
+            .await
+            .map_err(broker_error)?;
+        Ok(Start::After {
+            at: page.start,
+            gap: page.gap,
+        })
+    }
+
+    /// Before the oldest of the newest `count` that are retained.
+    async fn rewind(&self, topic: &Topic, count: u32) -> Result<Start, WireError> {
         let query = HistoryQuery {
             topic: topic.clone(),
-            retention,
+            retention: self.retention(topic),
             since: None,
             until: None,
             limit: count,
             bytes_max: self.services.config.session.page_bytes_max,
             reverse: true,
         };
-        let mut entries = self
-            .broker()
-            .history(query)
-            .await
-            .map_err(broker_error)?
-            .entries;
-        entries.reverse();
-        let (Some(oldest), Some(newest)) = (entries.first(), entries.last()) else {
-            return Ok(Start::Live);
-        };
-        Ok(Start::Page(SincePage {
-            gap: None,
-            start: oldest.prev,
-            last: newest.position,
-            entries,
-        }))
+        let page = self.broker().history(query).await.map_err(broker_error)?;
+        Ok(match page.entries.last() {
+            Some(oldest) => Start::After {
+                at: oldest.prev,
+                gap: None,
+            },
+            None => Start::Live,
+        })
     }
 
     /// A page of a catch-up.
     pub async fn pull(self, topic: Topic, at: Position) -> Done {
-        let retention = self.retention_of_any(&topic);
+        let retention = self.retention(&topic);
         let page = self
             .broker()
             .since(&topic, at, retention, self.page())
             .await;
-        Done::Page(topic, page.map_err(broker_error))
-    }
-
-    fn retention_of_any(&self, topic: &Topic) -> Retention {
-        match topic.presence_of() {
-            Some(_) => crate::broker::PRESENCE_RETENTION,
-            None => self.retention(topic),
-        }
+        Done::Page(topic, at, page.map_err(broker_error))
     }
 
     /// A little pause before a catch-up asks again.
@@ -364,12 +395,9 @@ pub fn broker_error(error: BrokerError) -> WireError {
     told
 }
 
-/// How `since` stands to the newest id of a topic without history.
+/// What a client is told that left a topic while the answer to its `subscribe` was on its way.
 #[must_use]
-pub fn compare(since: Position, newest: Position) -> Option<GapReason> {
-    match since.cmp(&newest) {
-        std::cmp::Ordering::Equal => None,
-        std::cmp::Ordering::Less => Some(GapReason::Retention),
-        std::cmp::Ordering::Greater => Some(GapReason::Failover),
-    }
+pub fn left_before_joined() -> WireError {
+    let text = "the topic was left before it was joined";
+    WireError::new(ErrorCode::NotSubscribed, text)
 }

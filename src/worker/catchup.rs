@@ -11,10 +11,18 @@ use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Event, Gap, GapReason};
 use crate::protocol::ids::{Position, SessionId, Topic};
 
-use super::Worker;
 use super::hub::{Mode, SessionKey};
 use super::outbox::{Bound, Kind};
 use super::outgoing;
+use super::{State, Worker};
+
+/// A session as the reader of one topic.
+struct Reader {
+    id: SessionId,
+    wire: Wire,
+    has_history: bool,
+    mode: Mode,
+}
 
 impl Worker {
     /// Lets live deliveries through from here on. Returns the position after which they begin,
@@ -28,11 +36,34 @@ impl Worker {
         .then_some(last)
     }
 
-    /// Begins to catch up from `at`. The pages are asked for by [`Self::next_pull`].
+    /// Lets through what comes after `at`: live deliveries if the topic has come no further on this
+    /// worker, a catch-up otherwise. Returns where it begins: `at`, or on a topic without history,
+    /// where nobody can catch up, the topic's last position if that is higher.
+    pub fn begin_after(&self, key: SessionKey, topic: &Topic, at: Position) -> Position {
+        let has_history = self.reader(key, topic).is_some_and(|r| r.has_history);
+        let mut begins = at;
+        self.with_mode(key, topic, |mode, topic_last| {
+            if has_history && at < topic_last {
+                *mode = Mode::Pull { at, loading: false };
+            } else {
+                begins = at.max(topic_last);
+                *mode = Mode::Push { after: begins };
+            }
+        });
+        self.look_for_pages(key);
+        begins
+    }
+
+    /// Begins to catch up from `at`, also when nothing seems to be missing: the first page tells
+    /// what is gone. The pages are asked for by [`Self::next_pull`].
     pub fn begin_pull(&self, key: SessionKey, topic: &Topic, at: Position) {
         self.with_mode(key, topic, |mode, _| {
             *mode = Mode::Pull { at, loading: false };
         });
+        self.look_for_pages(key);
+    }
+
+    fn look_for_pages(&self, key: SessionKey) {
         if let Some(entry) = self.state.borrow_mut().sessions.get_mut(key) {
             entry.catching_up = true;
             entry.notify(|n| n.room = true);
@@ -40,35 +71,31 @@ impl Worker {
     }
 
     /// The topic and position of which the session should read the next page now: `None` while
-    /// its outbox has no room or a page is on its way, or when it has caught up with everything.
+    /// a page is on its way or the outbox has no room, and when it has caught up with everything.
     pub fn next_pull(&self, key: SessionKey, bound: Bound) -> Option<(Topic, Position)> {
-        let state = &mut *self.state.borrow_mut();
-        let entry = state.sessions.get_mut(key)?;
+        let State { sessions, hub, .. } = &mut *self.state.borrow_mut();
+        let entry = sessions.get_mut(key)?;
         if !entry.catching_up || !entry.outbox.has_room(bound) {
             return None;
         }
         let count = entry.references.len();
         let mut next = None;
         for step in 0..count {
-            let at = (entry.next_pull + step) % count;
-            match state.hub.member_mut(entry.references[at]).mode {
+            let place = (entry.next_pull + step) % count;
+            match hub.member_mut(entry.references[place]).mode {
                 Mode::Pull { loading: true, .. } => return None,
-                Mode::Pull { at: position, .. } => next = next.or(Some((at, position))),
-                Mode::Starting | Mode::Push { .. } => {}
+                Mode::Pull { at, .. } if next.is_none() => next = Some((place, at)),
+                _ => {}
             }
         }
-        let Some((at, position)) = next else {
+        let Some((place, at)) = next else {
             entry.catching_up = false;
             return None;
         };
-        let reference = entry.references[at];
-        entry.next_pull = at + 1;
-        state.hub.member_mut(reference).mode = Mode::Pull {
-            at: position,
-            loading: true,
-        };
-        let topic = state.hub.get(reference.topic)?;
-        Some((topic.name.clone(), position))
+        entry.next_pull = place + 1;
+        let reference = entry.references[place];
+        hub.member_mut(reference).mode = Mode::Pull { at, loading: true };
+        hub.get(reference.topic).map(|t| (t.name.clone(), at))
     }
 
     /// Lets the next page be asked for, after one could not be read or brought nothing.
@@ -78,42 +105,49 @@ impl Worker {
                 *loading = false;
             }
         });
+        self.look_for_pages(key);
     }
 
-    /// Queues a page, tells what is gone before it (with `tell_gap`; the page that was answered
-    /// in an `ok` was told there), and goes live when the pages have reached what this worker
-    /// has seen. Returns false when the page brought the session no further although it has not
-    /// caught up: the history is behind the feed. The next page is then asked for only after
-    /// [`Self::pull_again`], which the caller calls a little later.
+    /// Queues the page that was asked for at `asked_at`, tells what is gone before it, and goes
+    /// live when the pages have reached what this worker has seen. A page for another position
+    /// than the session now waits for belongs to an earlier stay, and is dropped. Returns false
+    /// when the page brought the session no further although it has not caught up: the history is
+    /// behind the feed. The next page is then asked for only after [`Self::pull_again`], which the
+    /// caller calls a little later.
     pub fn page(
         &self,
         key: SessionKey,
         topic: &Topic,
+        asked_at: Position,
         page: &SincePage,
         now_ms: u64,
-        tell_gap: bool,
     ) -> bool {
-        let Some((id, wire, has_history)) = self.reader(key, topic) else {
+        let Some(reader) = self.reader(key, topic) else {
             return true;
         };
-        let Some(asked_at) = self.pulled_at(key, topic) else {
-            return true;
+        let awaited = Mode::Pull {
+            at: asked_at,
+            loading: true,
         };
-        if let Some(reason) = page.gap.filter(|_| tell_gap) {
+        if reader.mode != awaited {
+            return true;
+        }
+        if let Some(reason) = page.gap {
             let gap = Gap {
-                topic: outgoing::shown(topic),
+                topic: outgoing::told_topic(topic),
                 from: Some(asked_at),
                 to: (reason != GapReason::Failover).then_some(page.start),
                 reason,
                 dropped: None,
             };
             self.metrics.counters.gaps_told.add_owned(1);
-            self.push(key, codec::encode(wire, &Event::Gap(gap)), Kind::Reply);
+            let frame = codec::encode(reader.wire, &Event::Gap(gap));
+            self.push(key, frame, Kind::Reply);
         }
         let mut replayed = 0;
-        for entry in visible(&page.entries, id, now_ms) {
-            let event = outgoing::event(topic, entry.position, has_history, &entry.body);
-            self.push(key, codec::encode(wire, &event), Kind::Replay);
+        for entry in visible(&page.entries, reader.id, now_ms) {
+            let event = outgoing::event(topic, entry.position, reader.has_history, &entry.body);
+            self.push(key, codec::encode(reader.wire, &event), Kind::Replay);
             replayed += 1;
         }
         self.metrics.counters.replayed.add_owned(replayed);
@@ -135,21 +169,18 @@ impl Worker {
         goes_on
     }
 
-    fn pulled_at(&self, key: SessionKey, topic: &Topic) -> Option<Position> {
-        let mut found = None;
-        self.with_mode(key, topic, |mode, _| {
-            if let Mode::Pull { at, .. } = mode {
-                found = Some(*at);
-            }
-        });
-        found
-    }
-
-    fn reader(&self, key: SessionKey, topic: &Topic) -> Option<(SessionId, Wire, bool)> {
-        let state = self.state.borrow();
-        let entry = state.sessions.get(key)?;
-        let topic = state.hub.get(state.hub.find(topic)?)?;
-        Some((entry.id, entry.wire, topic.has_history))
+    fn reader(&self, key: SessionKey, topic: &Topic) -> Option<Reader> {
+        let State { sessions, hub, .. } = &mut *self.state.borrow_mut();
+        let entry = sessions.get(key)?;
+        let topic_key = hub.find(topic)?;
+        let has_history = hub.get(topic_key)?.has_history;
+        let reference = entry.references.iter().find(|r| r.topic == topic_key)?;
+        Some(Reader {
+            id: entry.id,
+            wire: entry.wire,
+            has_history,
+            mode: hub.member_mut(*reference).mode,
+        })
     }
 
     /// Runs `change` on the session's mode in the topic; false when it is no member.

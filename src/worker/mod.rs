@@ -22,7 +22,7 @@ use crate::broker::interest::Interest;
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::Event;
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::{SessionId, Topic};
 use crate::telemetry::metrics::WorkerMetrics;
 
 pub mod catchup;
@@ -33,7 +33,7 @@ pub mod outgoing;
 pub mod turn;
 pub mod wheel;
 
-use hub::{Hub, Reference, SessionKey};
+use hub::{Hub, Reference, SessionKey, TopicKey};
 use outbox::{Bound, Kind, Outbox, Waiting};
 use wheel::Wheel;
 
@@ -60,8 +60,6 @@ pub enum Join {
     Live,
     /// The receiver is told when it is. It errs when the session left before.
     Waiting(oneshot::Receiver<()>),
-    /// The session belongs to it already.
-    Already,
 }
 
 /// One session as its worker sees it.
@@ -233,28 +231,30 @@ impl Worker {
         self.state.borrow_mut().wheel.schedule(key, at);
     }
 
-    /// Makes the session a member of a topic in [`hub::Mode::Starting`].
+    /// Makes the session a member of a topic in [`hub::Mode::Starting`], unless it is one already.
     pub fn join(&self, key: SessionKey, topic: &Topic, has_history: bool) -> Join {
+        let (sender, receiver) = oneshot::channel();
         let state = &mut *self.state.borrow_mut();
         let Some(entry) = state.sessions.get_mut(key) else {
-            return Join::Already;
+            return Join::Waiting(receiver);
         };
-        let known = state.hub.find(topic);
-        if known.is_some_and(|t| entry.references.iter().any(|r| r.topic == t)) {
-            return Join::Already;
-        }
-        let (topic_key, new) = state
-            .hub
-            .join(topic, has_history, key, &mut entry.references);
-        self.count_subscriptions(1);
-        if new {
-            self.interest.want((self.index, topic.clone()));
-        }
-        let joined = state.hub.get_mut(topic_key).expect("joined above");
+        let is_member = |t: &TopicKey| entry.references.iter().any(|r| r.topic == *t);
+        let topic_key = match state.hub.find(topic).filter(is_member) {
+            Some(topic_key) => topic_key,
+            None => {
+                let references = &mut entry.references;
+                let (topic_key, new) = state.hub.join(topic, has_history, key, references);
+                self.count_subscriptions(1);
+                if new {
+                    self.interest.want((self.index, topic.clone()));
+                }
+                topic_key
+            }
+        };
+        let joined = state.hub.get_mut(topic_key).expect("a member's topic");
         if joined.last.is_some() {
             return Join::Live;
         }
-        let (sender, receiver) = oneshot::channel();
         joined.waiting.push(sender);
         Join::Waiting(receiver)
     }
@@ -279,13 +279,6 @@ impl Worker {
         if left.emptied {
             self.interest.unwant((self.index, topic.clone()));
         }
-    }
-
-    /// The topic's last position on this worker, once it is live.
-    #[must_use]
-    pub fn last(&self, topic: &Topic) -> Option<Position> {
-        let state = self.state.borrow();
-        state.hub.find(topic).and_then(|t| state.hub.get(t)?.last)
     }
 
     /// Queues an event as a reply: an answer, a notice, the frames around a catch-up.

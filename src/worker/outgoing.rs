@@ -75,7 +75,7 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
         }
         Body::Presence(change) => {
             let mut event = Presence {
-                topic: shown(topic),
+                topic: told_topic(topic),
                 joined: Vec::new(),
                 left: Vec::new(),
                 count: change.count,
@@ -92,9 +92,9 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
     }
 }
 
-/// The topic as clients know it: changes of members belong to the topic whose members they are.
+/// The name under which clients know a topic: that of T for `%T`, the changes of its members.
 #[must_use]
-pub fn shown(topic: &Topic) -> Topic {
+pub fn told_topic(topic: &Topic) -> Topic {
     topic.presence_of().unwrap_or_else(|| topic.clone())
 }
 

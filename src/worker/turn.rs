@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::handle::Inbound;
 use super::hub::{Mode, SessionKey, TopicKey};
 use super::outbox::Kind;
-use super::outgoing::{self, Outgoing};
+use super::outgoing::{Outgoing, told_topic};
 use super::{State, Worker, wheel};
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::{self, Wire};
@@ -123,7 +123,11 @@ impl Worker {
             entry.outbox.push(outgoing.frame(entry.wire), Kind::Live);
             deliveries += 1;
             if self.live_bound.exceeded(entry.outbox.waiting(Kind::Live)) {
-                entry.end(CloseReason::SlowConsumer);
+                // What came in one turn is no backlog before the socket has refused it.
+                self.write(entry);
+                if self.live_bound.exceeded(entry.outbox.waiting(Kind::Live)) {
+                    entry.end(CloseReason::SlowConsumer);
+                }
             }
             if !entry.dirty {
                 entry.dirty = true;
@@ -188,13 +192,13 @@ impl Worker {
             .dropped_behind
             .add_owned(dropped * members);
         let gap = Gap {
-            topic: outgoing::shown(&topic.name),
+            topic: told_topic(&topic.name),
             from: Some(last),
             to: Some(newest),
             reason: GapReason::Slow,
             dropped: (dropped > 0).then_some(dropped),
         };
-        self.tell(state, key, &Event::Gap(gap));
+        self.tell(state, key, gap);
     }
 
     fn gap(&self, topic: &Topic, from: Position, to: Option<Position>, reason: GapReason) {
@@ -211,24 +215,32 @@ impl Worker {
             match &mut member.mode {
                 // After a failover ids may start below what the session has seen.
                 Mode::Push { after } if to.is_none() => *after = Position::ZERO,
-                Mode::Pull { at, .. } if to.is_none() => *at = from.min(*at),
+                // A page that is on its way is of what stood there before.
+                Mode::Pull { at, loading } if to.is_none() && from < *at => {
+                    (*at, *loading) = (from, false);
+                    if let Some(entry) = state.sessions.get_mut(member.session) {
+                        entry.notify(|n| n.room = true);
+                    }
+                }
                 _ => {}
             }
         }
         let gap = Gap {
-            topic: outgoing::shown(topic),
+            topic: told_topic(topic),
             from: Some(from),
             to,
             reason,
             dropped: None,
         };
-        self.tell(state, key, &Event::Gap(gap));
+        self.tell(state, key, gap);
     }
 
-    /// Queues an event for every session that takes the topic live. A session that catches up
-    /// finds out by itself.
-    fn tell(&self, state: &mut State, key: TopicKey, event: &Event) {
-        let mut frames = FramesOf::new(event);
+    /// Tells every session that takes the topic live and has not got further by itself. One that
+    /// catches up meets the same gap in its pages, except that a failover left no trace there.
+    fn tell(&self, state: &mut State, key: TopicKey, gap: Gap) {
+        let to = gap.to;
+        let event = Event::Gap(gap);
+        let mut frames = FramesOf::new(&event);
         let State {
             hub,
             sessions,
@@ -237,14 +249,14 @@ impl Worker {
         } = state;
         let Some(topic) = hub.get(key) else { return };
         for member in &topic.members {
-            if !matches!(member.mode, Mode::Push { .. }) {
-                continue;
-            }
-            if let Some(entry) = sessions.get_mut(member.session) {
+            let is_missed = match member.mode {
+                Mode::Starting => false,
+                Mode::Push { after } => to.is_none_or(|to| after < to),
+                Mode::Pull { .. } => to.is_none(),
+            };
+            if let Some(entry) = sessions.get_mut(member.session).filter(|_| is_missed) {
                 entry.outbox.push(frames.get(entry.wire), Kind::Reply);
-                if matches!(event, Event::Gap(_)) {
-                    self.metrics.counters.gaps_told.add_owned(1);
-                }
+                self.metrics.counters.gaps_told.add_owned(1);
                 mark_dirty(&mut entry.dirty, dirty, member.session);
             }
         }

@@ -1,1 +1,252 @@
+//! A whole node in this process, on one thread: in-process broker, dispatcher, one worker.
+//!
+//! In: a configuration, and connections over real sockets whose handshake is taken for done. Out:
+//! clients that speak to real sessions. Everything ends with [`run`]'s runtime.
 
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::client::Client;
+use crate::broker::memory::{MemoryBroker, clock::Clock};
+use crate::broker::publication::Publication;
+use crate::broker::{Broker, PublishRequest};
+use crate::cluster::occupancy::Occupancy;
+use crate::cluster::view::{NodeDetails, View};
+use crate::config::Config;
+use crate::dispatcher::Dispatcher;
+use crate::presence::Presence;
+use crate::protocol::codec::Wire;
+use crate::protocol::data::Data;
+use crate::protocol::ids::{App, Position, Priority, Topic, User};
+use crate::session::registry::Registry;
+use crate::session::state::Identity;
+use crate::session::{self, Accepted, SCRATCH_BYTES, Scratch, Services};
+use crate::shutdown::{Lifecycle, LifecycleSender};
+use crate::telemetry::metrics::{Metrics, WorkerCounters};
+use crate::worker::handle::WorkerHandle;
+use crate::worker::outbox::Bound;
+use crate::worker::{Worker, WorkerInterest};
+
+/// Longest wait for anything, many times what a loaded machine takes.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs a test on a thread of its own, with everything that it started.
+pub(crate) fn run<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let all = LocalSet::new();
+    all.block_on(&runtime, test)
+}
+
+/// How a client comes in, as its handshake would have said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entrance {
+    pub(crate) user: Option<&'static str>,
+    pub(crate) waits: bool,
+    pub(crate) app_pings: bool,
+    pub(crate) wire: Wire,
+    /// Socket buffers as small as they get, so that a client that does not read is felt at once.
+    pub(crate) narrow: bool,
+}
+
+/// As `?user=NAME`.
+pub(crate) fn user(name: &'static str) -> Entrance {
+    Entrance {
+        user: Some(name),
+        ..nobody()
+    }
+}
+
+/// Without a token and without a name.
+pub(crate) fn nobody() -> Entrance {
+    Entrance {
+        user: None,
+        waits: false,
+        app_pings: false,
+        wire: Wire::Json,
+        narrow: false,
+    }
+}
+
+/// See the module.
+pub(crate) struct Node {
+    pub(crate) services: Arc<Services>,
+    worker: Rc<Worker>,
+    scratch: Scratch,
+    metrics: Arc<Metrics>,
+    lifecycle: LifecycleSender,
+    _view: watch::Sender<Arc<View>>,
+}
+
+impl Node {
+    pub(crate) fn start(config: Arc<Config>) -> Self {
+        let metrics = Arc::new(Metrics::new(1));
+        let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
+        let broker = Arc::new(Broker::Memory(memory));
+        let running = Arc::clone(&broker);
+        spawn_local(async move {
+            if let Broker::Memory(memory) = &*running {
+                memory.run().await;
+            }
+        });
+        let me = "rig~5".parse().expect("an owner");
+        let view = View::alone(me, NodeDetails::default(), 256);
+        let view_sender = watch::Sender::new(Arc::new(view));
+        let view = view_sender.subscribe();
+        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone()));
+        let running = Arc::clone(&presence);
+        spawn_local(async move { running.run().await });
+        let services = Arc::new(Services {
+            app: App::default_app(),
+            broker: Arc::clone(&broker),
+            verifier: super::verifier(&config),
+            presence,
+            registry: Registry::new(Arc::new(Occupancy::alone(view.clone()))),
+            view,
+            config: Arc::clone(&config),
+        });
+        let interest = Arc::new(WorkerInterest::default());
+        let (handle, inbound) = WorkerHandle::new();
+        let dispatcher = Dispatcher::new(
+            broker,
+            Arc::clone(&config),
+            Arc::clone(&metrics),
+            Arc::clone(&interest),
+            vec![handle],
+        );
+        spawn_local(dispatcher.run(feed));
+        let live_bound = Bound {
+            messages_max: config.session.outbox_messages_max,
+            bytes_max: config.session.outbox_bytes_max,
+        };
+        let worker = Worker::new(0, live_bound, interest, Arc::clone(&metrics.workers[0]));
+        let lifecycle = watch::Sender::new(Lifecycle::Ready);
+        spawn_local(Rc::clone(&worker).run(inbound, lifecycle.subscribe()));
+        Self {
+            services,
+            worker,
+            scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES])),
+            metrics,
+            lifecycle,
+            _view: view_sender,
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        &self.metrics.workers[0].counters
+    }
+
+    pub(crate) fn leave(&self, now: Lifecycle) {
+        self.lifecycle.send_replace(now);
+    }
+
+    /// A client whose session runs here.
+    pub(crate) async fn connect(&self, entrance: Entrance) -> Client {
+        let (client, stream) = pair(entrance.narrow).await;
+        let accepted = Accepted {
+            stream,
+            early: Bytes::new(),
+            wire: entrance.wire,
+            identity: Identity {
+                user: entrance.user.map(|u| User::new(u).expect("a name")),
+                claims: None,
+            },
+            refused: None,
+            waits: entrance.waits,
+            app_pings: entrance.app_pings,
+        };
+        spawn_local(session::run(
+            Arc::clone(&self.services),
+            Rc::clone(&self.worker),
+            Rc::clone(&self.scratch),
+            accepted,
+        ));
+        Client::new(client, entrance.wire).await
+    }
+
+    /// A client that has its `welcome`.
+    pub(crate) async fn welcomed(&self, entrance: Entrance) -> Client {
+        let mut client = self.connect(entrance).await;
+        client.event("welcome").await;
+        client
+    }
+
+    /// Publishes as a backend does, and returns the position.
+    pub(crate) async fn publish(&self, topic: &str, json: &str) -> Position {
+        self.publish_as(topic, json, |_| {}).await
+    }
+
+    pub(crate) async fn publish_as(
+        &self,
+        topic: &str,
+        json: &str,
+        change: impl FnOnce(&mut Publication),
+    ) -> Position {
+        let topic = Topic::new(&self.services.app, topic).expect("a topic");
+        let mut publication = Publication {
+            data: Data::from_json(json.as_bytes()).expect("JSON"),
+            user: None,
+            priority: Priority::Normal,
+            key: None,
+            conflate: false,
+            removed: false,
+            time_ms: 0,
+            ttl_ms: None,
+            exclude: None,
+        };
+        change(&mut publication);
+        let request = PublishRequest {
+            retention: self.services.config.namespace(&topic).retention(),
+            idempotency: None,
+            publication,
+            topic,
+        };
+        let published = self.services.broker.publish(request).await;
+        published.expect("the broker is here").position
+    }
+
+    /// Until something that the node counts is so.
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&WorkerCounters) -> bool) {
+        let waited = async {
+            while !is_so(self.counters()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let done = tokio::time::timeout(DEADLINE, waited).await;
+        assert!(done.is_ok(), "not in time: {what}");
+    }
+}
+
+/// Two ends of a connection: the client's and the server's.
+async fn pair(narrow: bool) -> (TcpStream, TcpStream) {
+    const NARROW_BYTES: u32 = 4_096;
+    let socket = || TcpSocket::new_v4().expect("a socket");
+    let (server, client) = (socket(), socket());
+    if narrow {
+        // Accepted sockets have the sizes of the one that listens.
+        server.set_send_buffer_size(NARROW_BYTES).expect("a size");
+        server.set_recv_buffer_size(NARROW_BYTES).expect("a size");
+        client.set_send_buffer_size(NARROW_BYTES).expect("a size");
+        client.set_recv_buffer_size(NARROW_BYTES).expect("a size");
+    }
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    server.bind(any).expect("a port");
+    let listener: TcpListener = server.listen(1).expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let (client, accepted) = tokio::join!(client.connect(address), listener.accept());
+    let (client, server) = (client.expect("connected"), accepted.expect("accepted").0);
+    for end in [&client, &server] {
+        end.set_nodelay(true).expect("an option");
+    }
+    (client, server)
+}

@@ -63,22 +63,22 @@ pub enum RedisError {
     #[error("the Redis URL must begin with redis:// or valkey://")]
     Scheme,
     /// The URL cannot be read.
-    #[error("the Redis URL cannot be used: {0}")]
+    #[error("the Redis URL cannot be used: {}", .0.details())]
     Url(#[source] Error),
     /// The script is not loaded; nothing was executed.
-    #[error("the script is not loaded: {0}")]
+    #[error("the script is not loaded: {}", .0.details())]
     NoScript(#[source] Error),
     /// The server is a replica now; nothing was executed, and a new connection may find the master.
-    #[error("the server is no master: {0}")]
+    #[error("the server is no master: {}", .0.details())]
     NotMaster(#[source] Error),
     /// Surely not executed: not connected, refused, not permitted.
-    #[error("not done: {0}")]
+    #[error("not done: {}", .0.details())]
     NotDone(#[source] Error),
     /// The answer was lost; it may have been executed, or may be executed yet.
-    #[error("the outcome is unknown: {0}")]
+    #[error("the outcome is unknown: {}", .0.details())]
     Unknown(#[source] Error),
     /// The command or script failed: a bug, or a key that another program wrote.
-    #[error("failed: {0}")]
+    #[error("failed: {}", .0.details())]
     Failed(#[source] Error),
 }
 
@@ -371,6 +371,13 @@ impl RedisLink {
         let client = command_client(&self.config)?;
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = client.clone();
         Ok(client)
+    }
+
+    /// `host:port` of the server, for people.
+    #[must_use]
+    pub fn server(&self) -> String {
+        let hosts = self.client().client_config().server.hosts();
+        hosts.first().map_or_else(String::new, ToString::to_string)
     }
 
     fn client(&self) -> Client {

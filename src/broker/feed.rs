@@ -6,8 +6,8 @@
 //! busy consumer loses most of a flood. Bounds: fred's buffer ([`FEED_BUFFER_MESSAGES`], an overrun
 //! is a break) and the dispatcher's queue (see [`Outlet`]); one SUBSCRIBE is in flight.
 //!
-//! A SUBSCRIBE is confirmed by a PING behind it that echoes: fred reports a subscription when it is
-//! written, and gives the error of a forbidden one to the next command, which is that PING. After
+//! A SUBSCRIBE is confirmed by a PING right behind it that echoes: fred reports a subscription when
+//! it is written, and gives the error of a forbidden one to the next command, that PING. After
 //! every new connection all topics are subscribed again, and only then the break is told. fred says
 //! "reconnected" before anything is subscribed, and never says that a connection was unresponsive.
 //!
@@ -258,18 +258,26 @@ impl Hearing {
     fn subscribe(&mut self, client: &Client, chunk: &Chunk) -> Pending {
         let mut channels = self.channels(&chunk.topics);
         if chunk.is_first {
-            channels.push(self.control.clone());
             channels.push(self.probe.clone());
+        }
+        if chunk.is_first || channels.is_empty() {
+            // Redis refuses a SUBSCRIBE of nothing; once more does no harm.
+            channels.push(self.control.clone());
         }
         self.barriers += 1;
         let token = self.barriers.to_string();
         let client = client.clone();
         Box::pin(async move {
-            if !channels.is_empty() {
-                client.subscribe(channels).await?;
-            }
-            let echo: String = client.ping(Some(token.clone())).await?;
-            if echo == token {
+            // Both are in the client's queue before the first is written, so that they leave in
+            // one write: an error that arrived before the PING was sent would belong to nobody
+            // and be dropped.
+            let (subscribed, echo) = tokio::join!(
+                biased;
+                client.subscribe(channels),
+                client.ping::<String>(Some(token.clone()))
+            );
+            subscribed?;
+            if echo? == token {
                 Ok(())
             } else {
                 // An error took the place of an answer before, so this one belongs elsewhere.

@@ -18,6 +18,7 @@ use fred::types::Value;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::publication;
@@ -34,6 +35,9 @@ pub const QUEUE_MAX: usize = 8_192;
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Publications that wait for Redis' answer. Measured: beyond 256 the rate grows no more.
 pub const IN_FLIGHT_MAX: usize = 256;
+
+const TOO_MANY: &str = "too many publications wait for Redis";
+const STOPPED: &str = "the broker was stopped";
 
 type Answer = Result<Published, BrokerError>;
 
@@ -106,13 +110,21 @@ impl Publisher {
             answer,
         };
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before > QUEUE_BYTES_MAX || self.queue.try_send(job).is_err() {
+        let refusal = if before > QUEUE_BYTES_MAX {
+            Some((&control.publish_refused, TOO_MANY))
+        } else {
+            match self.queue.try_send(job) {
+                Ok(()) => None,
+                Err(TrySendError::Full(_)) => Some((&control.publish_refused, TOO_MANY)),
+                Err(TrySendError::Closed(_)) => Some((&control.publish_errors, STOPPED)),
+            }
+        };
+        if let Some((counter, reason)) = refusal {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            control.publish_refused.add(1);
-            let reason = "too many publications wait for Redis".to_owned();
-            return Err(BrokerError::Unavailable(reason));
+            counter.add(1);
+            return Err(BrokerError::Unavailable(reason.to_owned()));
         }
-        let stopped = || BrokerError::Unknown("the broker was stopped".to_owned());
+        let stopped = || BrokerError::Unknown(STOPPED.to_owned());
         let answer = answered.await.unwrap_or_else(|_| Err(stopped()));
         match &answer {
             Ok(Published {

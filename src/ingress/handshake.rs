@@ -219,7 +219,11 @@ fn connect<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Bo
             *opened.0.borrow_mut() = Some(open);
             response
         }
-        Err(response) => *response,
+        Err(response) => {
+            let status = response.status().as_u16();
+            tracing::debug!(event = "handshake_refused", status, "handshake refused");
+            *response
+        }
     }
 }
 
@@ -278,24 +282,13 @@ fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
     if !has_token(headers, &header::UPGRADE, "websocket")
         || !has_token(headers, &header::CONNECTION, "upgrade")
     {
-        let text = "this path opens a WebSocket: `Upgrade: websocket` is expected";
-        let mut response = refuse(426, ErrorCode::BadRequest, text);
-        let upgrade = HeaderValue::from_static("websocket");
-        response.headers_mut().insert(header::UPGRADE, upgrade);
-        return Err(response.into());
+        return Err(upgrade_required(
+            "this path opens a WebSocket: send `Upgrade: websocket`",
+        ));
     }
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|v| v != "13")
-    {
-        let mut response = refuse(426, ErrorCode::BadRequest, "WebSocket version 13 is spoken");
-        let headers = response.headers_mut();
-        headers.insert(
-            header::SEC_WEBSOCKET_VERSION,
-            HeaderValue::from_static("13"),
-        );
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(response.into());
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
+    if version.is_none_or(|v| v != "13") {
+        return Err(upgrade_required("WebSocket version 13 is spoken"));
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else {
@@ -310,6 +303,18 @@ fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
         return accept.map_err(|_| bad("the key cannot be answered"));
     }
     Err(bad("Sec-WebSocket-Key must be 16 bytes in base64"))
+}
+
+/// 426 with what to upgrade to (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
+fn upgrade_required(text: &str) -> Refused {
+    let mut response = refuse(426, ErrorCode::BadRequest, text);
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(
+        header::SEC_WEBSOCKET_VERSION,
+        HeaderValue::from_static("13"),
+    );
+    response.into()
 }
 
 /// Whether a comma-separated header names a word, in any case.

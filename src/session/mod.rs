@@ -248,7 +248,7 @@ impl Session {
     fn settle_turn(&mut self) {
         let (worker, key) = (Rc::clone(&self.desk.worker), self.desk.key);
         worker.flush(key);
-        while let Some((topic, at)) = worker.next_pull(key, self.outbox_bound()) {
+        if let Some((topic, at)) = worker.next_pull(key, self.outbox_bound()) {
             self.work(self.desk.clone().pull(topic, at));
         }
         let now = Now::read();
@@ -357,12 +357,10 @@ impl Session {
 
     /// Answers with an error, and ends where the refusal says so.
     fn refuse(&mut self, id: Option<u64>, refusal: Refusal) {
-        self.desk
-            .worker
-            .metrics()
-            .counters
-            .command_errors
-            .add_owned(1);
+        let counters = &self.desk.worker.metrics().counters;
+        counters.command_errors.add_owned(1);
+        let (session, code) = (self.desk.session, refusal.error.code);
+        tracing::debug!(event = "command_refused", %session, ?code, error = %refusal.error, "command refused");
         self.reply(&Error::answer(id, refusal.error));
         if let Some(reason) = refusal.end {
             self.end(reason);

@@ -10,10 +10,11 @@
 //! Known faults of fastwebsockets 0.10 that this file closes, each pinned by a test here or in
 //! `tests/rfc6455.rs`: `read_frame` is not cancel-safe (its future is kept until it is done);
 //! its size limit is per frame and refuses an equal length (fragments are put together here);
-//! unmasked frames pass (seen through `fmt_head`); pongs and closes may be over 125 bytes; fragment
-//! order and UTF-8 across fragments are not checked; 8 KiB are allocated per reader.
+//! unmasked frames, pongs and closes over 125 bytes and lengths in too many bytes pass ([`framing`]
+//! sees the headers first); fragment order and UTF-8 across fragments are not checked; 8 KiB are
+//! allocated per reader.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -27,8 +28,9 @@ use tokio::net::TcpStream;
 
 use crate::protocol::close::CloseReason;
 
-/// Longest payload of a control frame (RFC 6455, section 5.5).
-const CONTROL_BYTES_MAX: usize = 125;
+mod framing;
+
+use framing::Framing;
 
 /// Bounds of what one client may send at once.
 #[derive(Debug, Clone, Copy)]
@@ -74,9 +76,8 @@ pub struct Socket {
     /// Bytes that the handshake read too far.
     early: Bytes,
     reading: Option<Reading>,
-    /// Bytes that the present reader has taken or holds ready, less those of the frames that it
-    /// returned. At zero it stands between two frames and holds nothing.
-    ahead: Rc<Cell<usize>>,
+    /// What the present reader was given.
+    framing: Rc<RefCell<Framing>>,
     partial: Option<Box<Partial>>,
 }
 
@@ -87,9 +88,13 @@ impl Socket {
         Self {
             stream,
             limits,
-            early,
+            // An empty slice may still hold the buffer that it was cut from.
+            early: match early.is_empty() {
+                true => Bytes::new(),
+                false => early,
+            },
             reading: None,
-            ahead: Rc::default(),
+            framing: Rc::default(),
             partial: None,
         }
     }
@@ -112,19 +117,25 @@ impl Socket {
                     Err(_) => return Poll::Ready(Err(CloseReason::Lost)),
                 },
             };
-            let Poll::Ready((reader, result)) = reading.as_mut().poll(cx) else {
+            let polled = reading.as_mut().poll(cx);
+            if let Some(breach) = self.framing.borrow().breach() {
+                return Poll::Ready(Err(breach));
+            }
+            let Poll::Ready((reader, result)) = polled else {
                 self.reading = Some(reading);
                 return Poll::Pending;
             };
-            let frame = match result {
-                Ok(frame) => frame,
-                Err(error) => return Poll::Ready(Err(reason(&error))),
+            let taken = match result {
+                Ok(frame) => self.take(frame),
+                Err(error) => Err(reason(&error)),
             };
-            if let Some(incoming) = self.take(frame).transpose() {
-                self.keep(reader);
+            self.framing.borrow_mut().returned();
+            if !self.framing.borrow().is_between_frames() {
+                self.reading = Some(Box::pin(read(reader)));
+            }
+            if let Some(incoming) = taken.transpose() {
                 return Poll::Ready(incoming);
             }
-            self.keep(reader);
         }
     }
 
@@ -145,11 +156,11 @@ impl Socket {
     }
 
     fn read_from(&self, early: Bytes) -> Reading {
-        self.ahead.set(early.len());
+        self.framing.borrow_mut().given(&early);
         let source = Source {
             early,
             stream: Rc::clone(&self.stream),
-            ahead: Rc::clone(&self.ahead),
+            framing: Rc::clone(&self.framing),
         };
         let mut reader = WebSocket::after_handshake(source, Role::Server);
         reader.set_auto_close(false);
@@ -160,26 +171,8 @@ impl Socket {
         Box::pin(read(reader))
     }
 
-    /// Keeps the reader for the next frame while it holds bytes of it.
-    fn keep(&mut self, reader: WebSocket<Source>) {
-        if self.ahead.get() > 0 {
-            self.reading = Some(Box::pin(read(reader)));
-        }
-    }
-
     /// Judges one frame; `None` for a fragment that completes nothing.
-    fn take(&mut self, mut frame: Frame<'static>) -> Result<Option<Incoming>, CloseReason> {
-        let mut head = [0; 16];
-        let head_len = frame.fmt_head(&mut head);
-        let length = head_len + frame.payload.len();
-        self.ahead.set(self.ahead.get().saturating_sub(length));
-        if head[1] & 0x80 == 0 {
-            return Err(CloseReason::ProtocolViolation);
-        }
-        let control = matches!(frame.opcode, OpCode::Close | OpCode::Ping | OpCode::Pong);
-        if control && frame.payload.len() > CONTROL_BYTES_MAX {
-            return Err(CloseReason::ProtocolViolation);
-        }
+    fn take(&mut self, frame: Frame<'static>) -> Result<Option<Incoming>, CloseReason> {
         let payload = Vec::from(frame.payload);
         match frame.opcode {
             OpCode::Ping => Ok(Some(Incoming::Ping(payload))),
@@ -234,7 +227,7 @@ impl Socket {
 impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Socket")
-            .field("ahead", &self.ahead)
+            .field("framing", &self.framing)
             .finish_non_exhaustive()
     }
 }
@@ -283,12 +276,12 @@ fn reason(error: &WebSocketError) -> CloseReason {
     }
 }
 
-/// The stream as the reader sees it: first the bytes that came, then what follows. It counts
-/// what it takes from the stream. It cannot write: the worker writes.
+/// The stream as the reader sees it: first the bytes that came, then what follows, which
+/// [`Framing`] sees too. It cannot write: the worker writes.
 struct Source {
     early: Bytes,
     stream: Rc<TcpStream>,
-    ahead: Rc<Cell<usize>>,
+    framing: Rc<RefCell<Framing>>,
 }
 
 impl AsyncRead for Source {
@@ -303,11 +296,12 @@ impl AsyncRead for Source {
             self.early.advance(n);
             return Poll::Ready(Ok(()));
         }
+        let before = buf.filled().len();
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             match self.stream.try_read_buf(buf) {
-                Ok(n) => {
-                    self.ahead.set(self.ahead.get() + n);
+                Ok(_) => {
+                    self.framing.borrow_mut().given(&buf.filled()[before..]);
                     return Poll::Ready(Ok(()));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -330,3 +324,6 @@ impl AsyncWrite for Source {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ impl Worker {
     }
 
     /// The topic and position of which the session should read the next page now: `None` while
-    /// its outbox has no room, or when it has caught up with everything.
+    /// its outbox has no room or a page is on its way, or when it has caught up with everything.
     pub fn next_pull(&self, key: SessionKey, bound: Bound) -> Option<(Topic, Position)> {
         let state = &mut *self.state.borrow_mut();
         let entry = state.sessions.get_mut(key)?;
@@ -48,30 +48,27 @@ impl Worker {
             return None;
         }
         let count = entry.references.len();
-        let mut waits_for_page = false;
+        let mut next = None;
         for step in 0..count {
             let at = (entry.next_pull + step) % count;
-            let reference = entry.references[at];
-            if let Mode::Pull {
-                at: position,
-                loading,
-            } = &mut state.hub.member_mut(reference).mode
-            {
-                if *loading {
-                    waits_for_page = true;
-                    continue;
-                }
-                *loading = true;
-                let position = *position;
-                entry.next_pull = at + 1;
-                return state
-                    .hub
-                    .get(reference.topic)
-                    .map(|t| (t.name.clone(), position));
+            match state.hub.member_mut(entry.references[at]).mode {
+                Mode::Pull { loading: true, .. } => return None,
+                Mode::Pull { at: position, .. } => next = next.or(Some((at, position))),
+                Mode::Starting | Mode::Push { .. } => {}
             }
         }
-        entry.catching_up = waits_for_page;
-        None
+        let Some((at, position)) = next else {
+            entry.catching_up = false;
+            return None;
+        };
+        let reference = entry.references[at];
+        entry.next_pull = at + 1;
+        state.hub.member_mut(reference).mode = Mode::Pull {
+            at: position,
+            loading: true,
+        };
+        let topic = state.hub.get(reference.topic)?;
+        Some((topic.name.clone(), position))
     }
 
     /// Lets the next page be asked for, after one could not be read or brought nothing.

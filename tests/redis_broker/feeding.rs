@@ -1,13 +1,15 @@
 //! What arrives on the feed, in which form, and what happens when nobody takes it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fanfare::broker::{FEED_EVENTS_MAX, FeedEvent};
 use fanfare::protocol::ids::Position;
 use futures_util::StreamExt;
 
-use crate::rig::{Peer, Reader, number, topic};
+use crate::rig::{DEADLINE, Peer, Reader, number, topic};
 use crate::support::redis_server::RedisServer;
+use crate::support::wait;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_publishes_arrives_on_another_with_the_same_position() {
@@ -51,6 +53,13 @@ async fn a_stalled_dispatcher_slows_nobody_and_is_told_one_break() {
         })
         .await;
     assert!(!is_down.into_inner(), "probes pass beside a full queue");
+    let metrics = Arc::clone(&listener.metrics);
+    let dropped = &metrics.control.feed_dropped;
+    let expected = COUNT - FEED_EVENTS_MAX as u64;
+    wait::until_within(DEADLINE, "all to be heard or dropped", async || {
+        (dropped.get() >= expected).then_some(())
+    })
+    .await;
 
     let mut reader = Reader::new(&room);
     while reader.breaks == 0 {
@@ -59,8 +68,8 @@ async fn a_stalled_dispatcher_slows_nobody_and_is_told_one_break() {
         reader.take(&listener, event).await;
     }
     assert_eq!(reader.read.len() as u64, COUNT);
-    assert!(reader.repaired > 0);
-    assert!(listener.metrics.control.feed_dropped.get() >= reader.repaired as u64);
+    assert_eq!(reader.repaired as u64, expected);
+    assert_eq!(dropped.get(), expected);
     // The feed goes on as if nothing had been.
     publisher.publish(&room, COUNT + 1).await.expect("up");
     let repaired = reader.repaired;
@@ -133,7 +142,7 @@ async fn many_topics_stand_again_after_a_cut_and_left_ones_do_not() {
         }
     }
     peer.broker.interest().unwant(topics[0].clone());
-    crate::support::wait::until_within(crate::rig::DEADLINE, "the topic to leave", async || {
+    wait::until_within(DEADLINE, "the topic to leave", async || {
         let line = server.command(&["PUBSUB", "CHANNELS", "ff:{default:t0}"])?;
         (line == "*0").then_some(())
     })

@@ -33,8 +33,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How soon a connection that does not answer is asked again.
 const RETRY: Duration = Duration::from_millis(100);
-/// How soon after asking a server that is no master; the name may lead to another one by then.
-const RETRY_ELSEWHERE: Duration = Duration::from_millis(500);
+/// Least time between two forced reconnections: a server that is no master refuses every
+/// publication, and the name may lead to another one only after a while.
+const RECONNECT_PACE: Duration = Duration::from_millis(500);
 /// fred tells of a connection shortly before it takes commands.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Time-outs in a row after which the connection is given up.
@@ -143,6 +144,7 @@ pub async fn supervise(shared: Arc<Shared>, settings: config::Redis, stop: watch
         timeouts_in_a_row: 0,
         unheard_since: None,
         connections: 0,
+        next_reconnect: Instant::now(),
     };
     loop {
         // The URL was read when the link was made, so this does not fail.
@@ -158,7 +160,7 @@ pub async fn supervise(shared: Arc<Shared>, settings: config::Redis, stop: watch
         let end = supervisor.watch(&mut connection, stop.clone()).await;
         // Dropping a client does not end its task; aborting it closes the socket.
         connection.task.abort();
-        supervisor.lost("the connection was given up".to_owned());
+        supervisor.lost("the connection was given up");
         match end {
             End::Stop => return,
             End::Dead => tokio::time::sleep(RETRY).await,
@@ -179,6 +181,7 @@ struct Supervisor {
     /// Since when Redis takes probes that the feed does not hear.
     unheard_since: Option<Instant>,
     connections: u64,
+    next_reconnect: Instant,
 }
 
 impl Supervisor {
@@ -193,7 +196,7 @@ impl Supervisor {
                 _ = &mut connection.task => return End::Dead,
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
-                        self.lost(error.to_string());
+                        self.lost(error.details());
                     }
                     wait = RETRY;
                 }
@@ -207,6 +210,8 @@ impl Supervisor {
                 }
                 () = shared.suspect.notified() => {
                     self.shared.is_prepared.store(false, Ordering::Release);
+                    tokio::time::sleep_until(self.next_reconnect.into()).await;
+                    self.next_reconnect = Instant::now() + RECONNECT_PACE;
                     if !reconnect(&connection.client).await {
                         return End::Dead;
                     }
@@ -240,12 +245,11 @@ impl Supervisor {
                 // While there is no connection, why it was lost says more than that it is.
                 let is_known = self.shared.health.reason(Half::Commands).is_some();
                 if !is_known || !is_unconnected(&error) {
-                    self.down(error.to_string());
+                    self.down(&error.to_string());
                 }
                 self.unheard_since = None;
                 if matches!(error, RedisError::NotMaster(_)) {
                     self.shared.suspect.notify_one();
-                    return RETRY_ELSEWHERE;
                 }
                 RETRY
             }
@@ -320,14 +324,15 @@ impl Supervisor {
         let _ = self.shared.maxmemory_policy.set(policy);
     }
 
-    fn lost(&mut self, reason: String) {
+    fn lost(&mut self, reason: &str) {
         self.shared.is_prepared.store(false, Ordering::Release);
         self.unheard_since = None;
         self.down(reason);
     }
 
-    fn down(&self, reason: String) {
-        let reason = format!("Redis does not answer: {reason}");
+    fn down(&self, reason: &str) {
+        let server = self.shared.link.server();
+        let reason = format!("Redis at {server} cannot be used: {reason}");
         self.shared.health.down(Half::Commands, reason);
     }
 }

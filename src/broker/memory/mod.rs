@@ -445,7 +445,7 @@ mod tests {
             .enter(&topic("room"), &member, &owner)
             .await
             .expect("never fails");
-        broker.apply(HashMap::from([(topic("wanted"), true)]));
+        broker.apply([(topic("wanted"), true)].into_iter().collect());
         let advance_and_sweep = async |by_ms| {
             now_ms.fetch_add(by_ms, Ordering::Relaxed);
             broker.sweep().await;
@@ -467,7 +467,7 @@ mod tests {
         let room = topic("room");
         let left = broker.leave(&room, member.session, &owner, true);
         left.await.expect("never fails");
-        broker.apply(HashMap::from([(topic("wanted"), false)]));
+        broker.apply([(topic("wanted"), false)].into_iter().collect());
         assert_eq!(advance_and_sweep(0).await, [""; 0]);
     }
 }

@@ -63,7 +63,9 @@ pub fn run(args: ServeArgs) -> ExitCode {
             eprintln!("{}", advice(&error));
             match error {
                 StartError::Listen { .. } => Exit::Unreachable.into(),
-                StartError::Keys(_) | StartError::Redis(_) => Exit::Usage.into(),
+                StartError::Keys(_) | StartError::Redis(_) | StartError::Broker(_) => {
+                    Exit::Usage.into()
+                }
                 StartError::System(_) => Exit::System.into(),
             }
         }

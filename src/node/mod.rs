@@ -62,6 +62,8 @@ use worker_thread::WorkerSetup;
 const CONTROL_THREADS: usize = 2;
 /// How long presence, occupancy and the lease may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
+/// How often a leaving node looks whether its sessions have gone.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why the node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +83,9 @@ pub enum StartError {
     /// The Redis URL or its options are no good.
     #[error("the connection to Redis cannot be set up")]
     Redis(#[from] RedisError),
+    /// The broker over Redis cannot begin.
+    #[error("the broker over Redis cannot be set up")]
+    Broker(#[from] crate::broker::redis::StartError),
     /// No thread or runtime to be had.
     #[error("the operating system gives no thread or poller")]
     System(#[source] io::Error),
@@ -238,7 +243,7 @@ impl Parts {
         let state = ApiState {
             broker: Arc::clone(&services.broker),
             config: Arc::clone(&config),
-            metrics,
+            metrics: Arc::clone(&metrics),
             app: services.app.clone(),
             directory,
             bodies: BodyBudget::new(config.api.body_bytes_max),
@@ -261,7 +266,7 @@ impl Parts {
         );
         started(addresses);
         let end = until_end(&membership).await;
-        stop(&config, &lifecycle, threads).await;
+        stop(&config, &lifecycle, &metrics, threads).await;
         services.presence.settle(GIVE_BACK).await;
         let _ = tokio::time::timeout(GIVE_BACK, occupancy.settled()).await;
         let _ = tokio::time::timeout(GIVE_BACK, membership.leave()).await;
@@ -432,17 +437,24 @@ async fn stop(config: &Config, lifecycle: &LifecycleSender, threads: Vec<JoinHan
         window_ms,
         "leaving; sessions are told to go"
     );
-    let mut ended = tokio::task::spawn_blocking(move || {
+    let ended = tokio::task::spawn_blocking(move || {
         for thread in threads {
             // A panic of a worker was reported where it happened.
             let _ = thread.join();
         }
     });
     let last = config.drain.commands + config.session.close_timeout;
-    let waves = config.drain.delay + config.drain.window + last;
-    tokio::select! {
-        _ = &mut ended => return,
-        () = tokio::time::sleep(waves) => {}
+    tokio::time::sleep(config.drain.delay).await;
+    let waves = tokio::time::timeout(config.drain.window + last, async {
+        while metrics.sessions() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    if waves.await.is_err() {
+        tracing::warn!(
+            event = "drain_overdue",
+            "sessions did not end in their waves"
+        );
     }
     lifecycle.send_replace(Lifecycle::Closing);
     if tokio::time::timeout(last, ended).await.is_err() {

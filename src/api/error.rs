@@ -52,7 +52,7 @@ pub(super) fn broker_error(error: &BrokerError) -> WireError {
              publications with the same idempotency_key as before",
         ),
         BrokerError::Unexpected(_) => {
-            tracing::error!(%error, "the broker's answer to an API request makes no sense");
+            tracing::error!(event = "api_broker_answer", %error, "the broker's answer to an API request makes no sense");
             WireError::new(ErrorCode::Internal, "internal error")
         }
     }
@@ -101,5 +101,42 @@ impl IntoResponse for ApiError {
         let mut response = status(self.0.code).into_response();
         response.extensions_mut().insert(self.0);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_broker_says_decides_whether_the_caller_should_repeat() {
+        let text = || "the cause, for the operator".to_owned();
+        let rows = [
+            (
+                BrokerError::Unavailable(text()),
+                ErrorCode::Unavailable,
+                "nothing was done",
+            ),
+            (
+                BrokerError::Unknown(text()),
+                ErrorCode::Unavailable,
+                "idempotency_key",
+            ),
+            (
+                BrokerError::Unexpected(text()),
+                ErrorCode::Internal,
+                "internal",
+            ),
+        ];
+        for (error, code, says) in rows {
+            let told = broker_error(&error);
+            assert_eq!(told.code, code);
+            assert!(told.message.contains(says), "{told}");
+            assert!(!told.message.contains("operator"), "{told}");
+            let response = render(Wire::Json, &told);
+            assert_eq!(response.status().as_u16(), code.status());
+            let repeats = response.headers().contains_key(header::RETRY_AFTER);
+            assert_eq!(repeats, code == ErrorCode::Unavailable);
+        }
     }
 }

@@ -23,6 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::protocol::error::{ErrorCode, WireError};
+use crate::shutdown::Lifecycle;
 
 pub mod auth;
 pub mod body;
@@ -41,7 +42,6 @@ pub mod state;
 pub mod topics;
 pub mod users;
 
-use crate::shutdown::Lifecycle;
 use error::ApiError;
 use state::ApiState;
 
@@ -157,7 +157,11 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
-    tracing::error!(panic = text, "a handler of the API panicked");
+    tracing::error!(
+        event = "api_handler_panicked",
+        panic = text,
+        "a handler of the API panicked"
+    );
     ApiError(WireError::new(ErrorCode::Internal, "internal error")).into_response()
 }
 

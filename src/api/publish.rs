@@ -22,7 +22,7 @@ use super::error::{self, ApiError};
 use super::publication::{self, Item, PublishBody};
 use super::schema::{BodyRefused, Refused};
 use super::state::ApiState;
-use crate::broker::{PublishRequest, Published};
+use crate::broker::{BrokerError, PublishRequest, Published};
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::event::ErrorBody;
 use crate::protocol::ids::{Position, Topic};
@@ -202,7 +202,7 @@ async fn run(state: &ApiState, items: Vec<Result<Item, WireError>>) -> Vec<Publi
         }));
     }
     let mut running = stream::iter(chains.into_values())
-        .map(|chain| publish_chain(state, chain))
+        .map(|chain| publish_chain(chain, |request| state.broker.publish(request)))
         .buffer_unordered(TOPICS_AT_ONCE);
     while let Some(done) = running.next().await {
         for (at, result) in done {
@@ -224,10 +224,13 @@ async fn run(state: &ApiState, items: Vec<Result<Item, WireError>>) -> Vec<Publi
 
 /// Publishes in order and stops at the first failure: were the rest published, repeating what
 /// failed would put it behind what followed it.
-async fn publish_chain(
-    state: &ApiState,
+async fn publish_chain<F>(
     chain: Chain,
-) -> Vec<(usize, Result<Published, WireError>)> {
+    publish: impl Fn(PublishRequest) -> F,
+) -> Vec<(usize, Result<Published, WireError>)>
+where
+    F: Future<Output = Result<Published, BrokerError>>,
+{
     let mut results = Vec::with_capacity(chain.len());
     let mut failed = false;
     for (at, request) in chain {
@@ -236,7 +239,7 @@ async fn publish_chain(
                 "not tried, because an earlier publication to the same topic failed",
             ))
         } else {
-            let published = state.broker.publish(request).await;
+            let published = publish(request).await;
             published.map_err(|error| error::broker_error(&error))
         };
         failed = result.is_err();
@@ -272,5 +275,66 @@ fn answer(
         failed: (failed > 0).then_some(failed),
         error: first.filter(|_| failed == results.len()),
         results,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::broker::publication::Publication;
+    use crate::config::Retention;
+    use crate::protocol::data::Data;
+    use crate::protocol::ids::{App, Priority};
+
+    fn request(n: u64) -> PublishRequest {
+        PublishRequest {
+            topic: Topic::everyone(&App::default_app()),
+            publication: Publication {
+                data: Data::Json("1".into()),
+                user: None,
+                priority: Priority::Normal,
+                key: None,
+                conflate: false,
+                removed: false,
+                time_ms: n,
+                ttl_ms: None,
+                exclude: None,
+            },
+            retention: Retention {
+                entries_max: 0,
+                age_ms: 0,
+            },
+            idempotency: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn behind_a_failure_nothing_more_is_published_to_the_topic() {
+        let asked = RefCell::new(Vec::new());
+        let chain = (0..4).map(|n| (10 + n, request(n as u64))).collect();
+        let results = publish_chain(chain, async |request: PublishRequest| {
+            let n = request.publication.time_ms;
+            asked.borrow_mut().push(n);
+            match n {
+                1 => Err(BrokerError::Unknown("reset".into())),
+                ms => Ok(Published {
+                    position: Position { ms, seq: 0 },
+                    duplicate: false,
+                }),
+            }
+        })
+        .await;
+        assert_eq!(*asked.borrow(), [0, 1]);
+        let places: Vec<_> = results.iter().map(|(at, _)| *at).collect();
+        assert_eq!(places, [10, 11, 12, 13]);
+        assert!(results[0].1.is_ok());
+        let error = |at: usize| results[at].1.clone().unwrap_err();
+        assert!(error(1).message.contains("unknown"), "{}", error(1));
+        for at in [2, 3] {
+            assert_eq!(error(at).code, ErrorCode::Unavailable);
+            assert!(error(at).message.starts_with("not tried"));
+        }
     }
 }

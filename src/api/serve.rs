@@ -13,11 +13,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::router;
 use super::state::ApiState;
+use crate::shutdown::spawn;
 
 /// Connections at the same time. The callers are backends with pools and a few probes.
 pub const CONNECTIONS_MAX: usize = 1_024;
@@ -33,58 +33,53 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait after an accept that failed for want of descriptors or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is ready, then lets the requests in flight end.
+/// Serves until `shutdown` is ready, then lets the requests in flight end. Returns when every
+/// connection has ended.
 pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future<Output = ()>) {
     let app = router(state);
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (stop, _) = watch::channel(());
-    let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        // All arms are cancel-safe: a permit or connection is either taken whole or not at all.
+        // Both are cancel-safe: a permit or connection is taken whole or not at all.
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => {
-                report(ended);
-                continue;
-            }
             accepted = accept(&listener, &permits) => accepted,
         };
         match accepted {
             Ok((stream, permit)) => {
                 let service = TowerToHyperService::new(app.clone());
                 let stopped = stop.subscribe();
-                connections.spawn(async move {
+                spawn("api_connection", async move {
                     connection(stream, service, stopped).await;
                     drop(permit);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the API listener could not accept a connection");
+                tracing::warn!(
+                    event = "api_accept_failed",
+                    %error,
+                    "the API listener could not accept a connection"
+                );
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }
     drop(listener);
     stop.send_replace(());
-    let all_ended = async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
-    };
-    if tokio::time::timeout(SHUTDOWN_TIMEOUT, all_ended)
+    // Each connection holds one permit until it has ended, and ends within the timeout.
+    let all = u32::try_from(CONNECTIONS_MAX).expect("the bound is far below 2^32");
+    let _ended = permits
+        .acquire_many(all)
         .await
-        .is_err()
-    {
-        tracing::warn!("requests to the API were cut off at the end of the shutdown");
-    }
+        .expect("nobody closes this semaphore");
 }
 
 /// Waits for room first, so that no connection is taken that cannot be served.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits)
         .acquire_owned()
         .await
@@ -101,7 +96,7 @@ async fn connection(
 ) {
     // Answers are small and written whole; waiting to fill a segment would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
+        tracing::debug!(event = "api_nodelay_failed", %error, "TCP_NODELAY could not be set");
     }
     let mut connection = pin!(
         http1::Builder::new()
@@ -113,17 +108,19 @@ async fn connection(
         ended = &mut connection => ended,
         _ = stopped.changed() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(SHUTDOWN_TIMEOUT, connection).await {
+                Ok(ended) => ended,
+                Err(_elapsed) => {
+                    tracing::warn!(
+                        event = "api_request_cut_off",
+                        "a request to the API was cut off at the end of the shutdown"
+                    );
+                    return;
+                }
+            }
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the API broke");
-    }
-}
-
-/// A panic outside of a handler is a fault of ours; it ended one connection.
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "the task of an API connection panicked");
+        tracing::debug!(event = "api_connection_broke", %error, "a connection to the API broke");
     }
 }

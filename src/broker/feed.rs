@@ -168,7 +168,7 @@ impl Hearing {
                 _ = connection.connected.recv() => self.connected(connection),
                 _ = &mut connection.task => return End::Dead,
                 () = shared.probes.rebuild.notified() => {
-                    tracing::warn!("the feed is deaf, its connection is built anew");
+                    tracing::warn!(event = "feed_deaf", "the feed is deaf, its connection is built anew");
                     return End::Dead;
                 }
                 result = answer(connection.barrier.as_mut().map(|(_, pending)| pending)) => {
@@ -361,10 +361,6 @@ impl Hearing {
             // A topic that nobody wants any more is on its way out.
             if let Some(topic) = self.subscriptions.wanted(name) {
                 match event(topic, &payload) {
-                    Some(event @ FeedEvent::Unreadable { .. }) => {
-                        self.unreadable();
-                        self.task.outlet.push(event);
-                    }
                     Some(event) => self.task.outlet.push(event),
                     None => self.unreadable(),
                 }
@@ -380,6 +376,7 @@ impl Hearing {
         }
     }
 
+    /// Not even a position could be read, so there is nothing to pass on.
     fn unreadable(&self) {
         self.task.shared.metrics.control.unreadable.add(1);
     }
@@ -418,7 +415,7 @@ fn event(topic: &Topic, payload: &[u8]) -> Option<FeedEvent> {
             },
         },
         Err(error) => {
-            tracing::debug!(%topic, %position, %error, "a body cannot be read");
+            tracing::debug!(event = "body_unreadable", %topic, %position, %error, "a body cannot be read");
             FeedEvent::Unreadable {
                 topic,
                 position,

@@ -411,7 +411,8 @@ impl Client {
         let Value::Object(mut command) = command else {
             return;
         };
-        let (kind, topic) = (text(&command["type"]), text(&command["topic"]));
+        let field = |name: &str| command.get(name).map(text).unwrap_or_default();
+        let (kind, topic) = (field("type"), field("topic"));
         match kind.as_str() {
             "subscribe" => {
                 for field in ["id", "since", "rewind"] {

@@ -42,7 +42,8 @@ Prints the position of each message. With -, empty lines are left out, and
 )]
 pub struct PublishArgs {
     /// The topic
-    #[arg(group = "target")]
+    // Without this a negative number as the message is taken for a flag.
+    #[arg(group = "target", allow_negative_numbers = true)]
     topic: Option<String>,
     /// The message: JSON, or else text; - reads one message a line
     #[arg(allow_negative_numbers = true)]

@@ -429,7 +429,12 @@ async fn signal() {
 }
 
 /// Sends the sessions away and ends the workers.
-async fn stop(config: &Config, lifecycle: &LifecycleSender, threads: Vec<JoinHandle<()>>) {
+async fn stop(
+    config: &Config,
+    lifecycle: &LifecycleSender,
+    metrics: &Metrics,
+    threads: Vec<JoinHandle<()>>,
+) {
     lifecycle.send_replace(Lifecycle::Draining);
     let window_ms = u64::try_from(config.drain.window.as_millis()).unwrap_or(u64::MAX);
     tracing::info!(

@@ -14,8 +14,8 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::Bytes;
 use fanfare::api::body::BodyBudget;
 use fanfare::api::state::{
-    Answer, ApiState, Component, Directory, Lifecycle, LiveTopic, MembersPage, NodeSessions,
-    NodeStatus, Route, TopicsPage,
+    Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
+    Route, TopicsPage,
 };
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
@@ -25,6 +25,7 @@ use fanfare::config::{
     Redis, Secret, Server, Session,
 };
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
+use fanfare::shutdown::Lifecycle;
 use fanfare::telemetry::metrics::Metrics;
 use http_body_util::BodyExt as _;
 use serde_json::Value;

@@ -1,5 +1,7 @@
 //! The HTTP API from outside: every call, every refusal, and the document that describes them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod document;
 mod fixture;
 mod guide;

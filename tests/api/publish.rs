@@ -131,7 +131,7 @@ async fn when_no_target_succeeds_the_status_is_the_first_ones() {
     let answer = node
         .post("/v1/publish", &json!({"users": ["", "a b"], "data": 1}))
         .await;
-    assert_eq!(answer.error(), (400, "bad_request".into()));
+    assert_eq!(answer.error(), (400, "invalid_topic".into()));
     assert_eq!(answer.value()["failed"], 2);
     assert_eq!(answer.value()["results"][1]["topic"], "@a b");
 }

@@ -2,6 +2,8 @@
 //!
 //! Nothing here reads the process's own environment or limits: every test names its own machine.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod faults;
 mod printing;
 mod reference;

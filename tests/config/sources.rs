@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanfare::config::example::default_in_words;
 use fanfare::config::keys::{self, Key};
 use fanfare::config::load::Inputs;
 use fanfare::config::value::{Kind, Unit};
@@ -205,8 +206,7 @@ fn other_value(key: &Key) -> (String, String) {
     let quoted = |text: &str| (text.to_owned(), format!("{text:?}"));
     match key.kind {
         Kind::Flag => ("true".to_owned(), "true".to_owned()),
-        // The largest value, made smaller where a relation would break: none is about the top
-        // of its range but times, bytes and the file limit.
+        // Near the end of the range, except where that would break a relation.
         Kind::Number { min, max, unit, .. } => {
             let number = match (key.path().as_str(), unit) {
                 ("server.connections_max", _) => 77,
@@ -219,7 +219,12 @@ fn other_value(key: &Key) -> (String, String) {
             };
             (number.to_string(), number.to_string())
         }
-        Kind::Choice(words) => quoted(words[words.len() - 1]),
+        Kind::Choice(words) => {
+            let other = words
+                .iter()
+                .find(|word| **word != default_in_words(key).trim_matches('"'));
+            quoted(other.expect("a choice has several words"))
+        }
         Kind::List(_) if key.name == "origins" => (
             "https://a.example,http://b.example:81".to_owned(),
             "[\"https://a.example\", \"http://b.example:81\"]".to_owned(),
@@ -240,7 +245,7 @@ fn other_value(key: &Key) -> (String, String) {
 
 #[test]
 fn every_key_can_be_set_by_file_and_by_environment() {
-    let base = loaded(&inputs());
+    let unset = loaded(&inputs());
     for key in keys::all() {
         let (variable, toml) = other_value(key);
         // A cookie asks for origins.
@@ -275,7 +280,7 @@ fn every_key_can_be_set_by_file_and_by_environment() {
             loaded.values.get(&key.path()).unwrap().value.clone()
         };
         assert!(value(&by_file) == value(&by_environment), "{}", key.path());
-        assert!(value(&by_file) != value(&base), "{}", key.path());
+        assert!(value(&by_file) != value(&unset), "{}", key.path());
         let origin = by_environment.values.origin(&key.path()).to_string();
         assert_eq!(origin, key.environment());
     }
@@ -284,7 +289,7 @@ fn every_key_can_be_set_by_file_and_by_environment() {
 #[test]
 fn every_key_reaches_its_field() {
     let text_of = |inputs: &Inputs| format!("{:?}", loaded(inputs).config);
-    let base = text_of(&inputs());
+    let unset = text_of(&inputs());
     for key in keys::all() {
         // A secret's field prints as `***` whatever it holds; the token keys have their own test.
         if key.path() == "auth.hmac_secret" {
@@ -298,7 +303,7 @@ fn every_key_reaches_its_field() {
             let origins = variables(&[("FANFARE_AUTH__ORIGINS", "https://a.example")]);
             changed.environment.extend(origins);
         }
-        assert_ne!(text_of(&changed), base, "{}", key.path());
+        assert_ne!(text_of(&changed), unset, "{}", key.path());
     }
 }
 

@@ -14,6 +14,8 @@ mod presence;
 mod recovery;
 mod rig;
 mod stepped_clock;
+#[path = "../support/mod.rs"]
+mod support;
 
 /// Makes a test of every case for the engine that `$start` starts.
 macro_rules! cases {
@@ -82,4 +84,8 @@ macro_rules! cases {
 
 mod memory {
     cases!(crate::rig::start_memory);
+}
+
+mod redis {
+    cases!(crate::rig::start_redis);
 }

@@ -10,15 +10,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare::broker::memory::{MemoryBroker, clock::Clock};
 use fanfare::broker::publication::Publication;
+use fanfare::broker::redis::RedisBroker;
 use fanfare::broker::{
-    Body, Broker, Entry, Feed, FeedEvent, HistoryPage, HistoryQuery, Page, PublishRequest,
-    Published, SincePage,
+    Body, Broker, BrokerHealth, Entry, Feed, FeedEvent, HistoryPage, HistoryQuery, Page,
+    PublishRequest, Published, SincePage,
 };
-use fanfare::config::Retention;
+use fanfare::config::{self, Retention};
 use fanfare::protocol::data::Data;
 use fanfare::protocol::ids::{App, Position, Priority, Topic};
+use fanfare::telemetry::metrics::Metrics;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+
+use crate::support::redis_server::RedisServer;
 
 /// Longest wait for anything, many times what a loaded machine takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -65,6 +69,29 @@ pub(crate) fn start_memory_at(clock: Clock) -> Rig {
         }
     });
     Rig::new(broker, feed, tasks)
+}
+
+/// A broker over a fresh Redis.
+pub(crate) async fn start_redis() -> Rig {
+    let server = RedisServer::start().await;
+    let config = config::Redis {
+        url: Some(config::Secret(server.url())),
+        prefix: "ff".to_owned(),
+        command_timeout: Duration::from_secs(2),
+        probe_interval: Duration::from_secs(1),
+        probe_fresh: Duration::from_secs(5),
+        lease: Duration::from_secs(5),
+        partitions: 256,
+    };
+    let metrics = Arc::new(Metrics::new(0));
+    let (broker, feed) = RedisBroker::start(&config, metrics).expect("a URL that can be used");
+    let mut health = broker.health();
+    let up = health.wait_for(|health| *health == BrokerHealth::Up);
+    timeout(DEADLINE, up)
+        .await
+        .expect("up in time")
+        .expect("the broker runs");
+    Rig::new(Arc::new(Broker::Redis(broker)), feed, server)
 }
 
 impl Rig {

@@ -40,6 +40,11 @@ impl RedisServer {
         format!("redis://{}", self.address)
     }
 
+    /// The port, for what stands between a node and the server.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Starts the server and waits until it has read its data and answers.
     ///
     /// # Panics

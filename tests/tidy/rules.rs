@@ -238,7 +238,9 @@ pub(crate) fn fred(source: &Source) -> Vec<Breach> {
     }
     let builds = |path: &&crate::source::CodePath| {
         let last_two = path.segments.windows(2).last();
-        path.segments.iter().any(|s| s == "Builder")
+        let names = |word: &str| path.segments.iter().any(|s| s == word);
+        // tokio's runtimes have a builder too.
+        (names("Builder") && !names("runtime"))
             || last_two.is_some_and(|w| w[0].ends_with("Client") && w[1] == "new")
     };
     let breach = |path: &crate::source::CodePath| {

@@ -71,10 +71,10 @@ impl Health {
         self.told.send_if_modified(|told| {
             match (&*told, &now) {
                 (BrokerHealth::Up, BrokerHealth::Down(reason)) => {
-                    tracing::warn!(reason, "Redis cannot be used");
+                    tracing::warn!(event = "redis_down", reason, "Redis cannot be used");
                 }
                 (BrokerHealth::Down(_), BrokerHealth::Up) => {
-                    tracing::info!("Redis can be used");
+                    tracing::info!(event = "redis_up", "Redis can be used");
                 }
                 _ => {}
             }

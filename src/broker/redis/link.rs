@@ -100,7 +100,7 @@ impl Default for Probes {
 #[derive(Debug)]
 pub struct Shared {
     /// The link.
-    pub link: RedisLink,
+    pub link: Arc<RedisLink>,
     /// Names of keys.
     pub keys: Keys,
     /// The scripts.
@@ -310,6 +310,7 @@ impl Supervisor {
         let Some(policy) = policy else { return };
         if policy != "noeviction" {
             tracing::warn!(
+                event = "redis_may_evict",
                 policy,
                 "Redis may evict keys: set maxmemory-policy to noeviction, or accepted messages \
                  can vanish"

@@ -29,6 +29,7 @@ use super::{
 use crate::config::{self, Retention};
 use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::redis::{Keys, RedisError, RedisLink, Script};
+use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
 
 pub mod health;
@@ -104,7 +105,7 @@ impl RedisBroker {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Feed), StartError> {
         let shared = Arc::new(Shared {
-            link: RedisLink::new(config)?,
+            link: Arc::new(RedisLink::new(config)?),
             keys: Keys::new(&config.prefix),
             scripts: Scripts::default(),
             health: Health::new(),
@@ -133,8 +134,8 @@ impl RedisBroker {
         let running = Running {
             stop_publisher,
             stop,
-            publisher: tokio::spawn(publisher_task.run(publisher_stopped)),
-            supervisor: tokio::spawn(supervisor),
+            publisher: shutdown::spawn("publisher", publisher_task.run(publisher_stopped)),
+            supervisor: shutdown::spawn("redis_supervisor", supervisor),
             feed_ended,
         };
         let broker = Self {
@@ -163,8 +164,8 @@ impl RedisBroker {
 
     /// The command link, for scripts that are not the broker's (membership).
     #[must_use]
-    pub fn client(&self) -> &RedisLink {
-        &self.shared.link
+    pub fn client(&self) -> Arc<RedisLink> {
+        Arc::clone(&self.shared.link)
     }
 
     /// Names of keys and channels.
@@ -415,7 +416,7 @@ impl RedisBroker {
                     body,
                 }),
                 Err(error) => {
-                    tracing::debug!(%position, %error, "a retained body cannot be read");
+                    tracing::debug!(event = "body_unreadable", %position, %error, "a retained body cannot be read");
                     self.shared.metrics.control.unreadable.add(1);
                     hole.get_or_insert(prev);
                 }
@@ -435,14 +436,12 @@ fn spawn_feed(
         .build()
         .map_err(StartError::Thread)?;
     let (ending, ended) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("fanfare-feed".to_owned())
-        .spawn(move || {
-            runtime.block_on(task.run(stopped));
-            // Nobody may wait for it any more.
-            let _ = ending.send(());
-        })
-        .map_err(StartError::Thread)?;
+    let run = move || {
+        runtime.block_on(task.run(stopped));
+        // Nobody may wait for it any more.
+        let _ = ending.send(());
+    };
+    shutdown::thread("fanfare-feed".to_owned(), run).map_err(StartError::Thread)?;
     Ok(ended)
 }
 
@@ -450,8 +449,14 @@ fn spawn_feed(
 async fn end<T, E: std::fmt::Display>(part: &str, ended: impl Future<Output = Result<T, E>>) {
     match tokio::time::timeout(STOP_TIMEOUT, ended).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::error!(part, %error, "a part of the broker ended badly"),
-        Err(_) => tracing::error!(part, "a part of the broker does not end"),
+        Ok(Err(error)) => {
+            tracing::error!(event = "broker_part_failed", part, %error, "a part of the broker ended badly")
+        }
+        Err(_) => tracing::error!(
+            event = "broker_part_stuck",
+            part,
+            "a part of the broker does not end"
+        ),
     }
 }
 

@@ -6,16 +6,10 @@
 
 use super::{RedisBroker, flag, reply, text};
 use crate::broker::publication;
-use crate::broker::{BrokerError, MemberEntry};
-use crate::config::Retention;
+use crate::broker::{BrokerError, MemberEntry, PRESENCE_RETENTION};
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 
-/// What presence topics keep. Part of the design: changes are repaired like publications.
-const PRESENCE: Retention = Retention {
-    entries_max: 1_000,
-    age_ms: 3_600_000,
-};
 impl RedisBroker {
     /// As [`crate::broker::Broker::enter`].
     ///
@@ -105,9 +99,9 @@ impl RedisBroker {
 fn appending() -> [Vec<u8>; 4] {
     [
         text(rand::random::<u32>()),
-        text(PRESENCE.entries_max),
-        text(PRESENCE.age_ms),
-        text(PRESENCE.last_life_ms()),
+        text(PRESENCE_RETENTION.entries_max),
+        text(PRESENCE_RETENTION.age_ms),
+        text(PRESENCE_RETENTION.last_life_ms()),
     ]
 }
 

@@ -1,0 +1,292 @@
+//! Redis away, back, deaf, forgetful, or no master any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare::broker::{Acked, BrokerError, FeedEvent, Published};
+use fanfare::protocol::ids::{Position, SessionId};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::task::JoinHandle;
+
+use crate::deaf_proxy::DeafProxy;
+use crate::rig::{DEADLINE, HISTORY, Peer, Reader, request, topic};
+use crate::support::redis_server::RedisServer;
+use crate::support::wait;
+
+/// Publishes 1, 2, … one after the other until `enough` were accepted after `go_on` was told.
+/// Returns what was accepted, and whether any answer was "unknown".
+fn load(peer: &Arc<Peer>, go_on: &Arc<tokio::sync::Notify>) -> JoinHandle<Vec<(Position, u64)>> {
+    const ENOUGH: usize = 300;
+    let (peer, go_on) = (Arc::clone(peer), Arc::clone(go_on));
+    tokio::spawn(async move {
+        let topic = topic("load");
+        let mut accepted = Vec::new();
+        let mut enough = usize::MAX;
+        let mut n = 0;
+        let told = go_on.notified();
+        tokio::pin!(told);
+        while accepted.len() < enough {
+            n += 1;
+            tokio::select! {
+                biased;
+                () = &mut told, if enough == usize::MAX => enough = accepted.len() + ENOUGH,
+                () = std::future::ready(()) => {}
+            }
+            match peer.publish(&topic, n).await {
+                Ok(Published { position, .. }) => accepted.push((position, n)),
+                Err(BrokerError::Unexpected(what)) => panic!("{what}"),
+                // Away: not asked again at once.
+                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+        accepted
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_accepted_is_missing_after_redis_was_killed_under_load() {
+    let mut server = RedisServer::start().await;
+    let publisher = Arc::new(Peer::up(server.url()).await);
+    let mut listener = Peer::up(server.url()).await;
+    let load_topic = topic("load");
+    listener.hear(&load_topic).await;
+    let go_on = Arc::new(tokio::sync::Notify::new());
+    let load = load(&publisher, &go_on);
+    let mut reader = Reader::new(&load_topic);
+    while reader.read.len() < 200 {
+        let event = listener.next().await;
+        reader.take(&listener, event).await;
+    }
+
+    server.kill();
+    let reason = listener.is_down().await;
+    assert!(
+        reason.contains("Redis") || reason.contains("feed"),
+        "{reason}"
+    );
+    publisher.is_down().await;
+    server.restart().await;
+    publisher.is_up().await;
+    listener.is_up().await;
+    while reader.breaks == 0 {
+        let event = listener.next().await;
+        reader.take(&listener, event).await;
+    }
+    // The break is told when the subscriptions stand: what is published from now on arrives by
+    // itself, and the reader needs the stream no more.
+    let repaired = reader.repaired;
+    go_on.notify_one();
+    let accepted = load.await.expect("the load runs");
+    let (_, newest) = *accepted.last().expect("some were accepted");
+    while reader.newest() < Some(newest) {
+        let event = listener.next().await;
+        reader.take(&listener, event).await;
+    }
+    assert_eq!((reader.breaks, reader.repaired), (1, repaired));
+
+    let retained = listener.retained(&load_topic).await;
+    assert_eq!(reader.read, retained);
+    let missing: Vec<_> = accepted.iter().filter(|a| !retained.contains(a)).collect();
+    assert!(missing.is_empty(), "accepted but not retained: {missing:?}");
+    assert!(retained.is_sorted_by_key(|(_, n)| *n));
+    assert!(listener.metrics.control.redis_reconnects.get() >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_feed_breaks_and_the_stream_has_exactly_what_was_missed() {
+    let server = RedisServer::start().await;
+    let publisher = Arc::new(Peer::up(server.url()).await);
+    let mut listener = Peer::up(server.url()).await;
+    let load_topic = topic("load");
+    listener.hear(&load_topic).await;
+    let go_on = Arc::new(tokio::sync::Notify::new());
+    let load = load(&publisher, &go_on);
+    let mut reader = Reader::new(&load_topic);
+    for cut in 1..=3 {
+        while reader.read.len() < 200 * cut {
+            let event = listener.next().await;
+            reader.take(&listener, event).await;
+        }
+        server
+            .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
+            .expect("the server runs");
+        while (reader.breaks as usize) < cut {
+            let event = listener.next().await;
+            reader.take(&listener, event).await;
+        }
+    }
+    go_on.notify_one();
+    let accepted = load.await.expect("the load runs");
+    let (_, newest) = *accepted.last().expect("some were accepted");
+    while reader.newest() < Some(newest) {
+        let event = listener.next().await;
+        reader.take(&listener, event).await;
+    }
+    // Only the feed was cut, so every publication was accepted.
+    let every: Vec<u64> = (1..=newest).collect();
+    let numbers: Vec<u64> = reader.read.iter().map(|(_, n)| *n).collect();
+    assert_eq!(numbers, every);
+    assert_eq!(accepted, reader.read);
+    assert!(
+        reader.repaired > 0,
+        "nothing was missed, so nothing was shown"
+    );
+    assert_eq!(reader.breaks, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_without_redis_says_why_and_comes_up_when_it_appears() {
+    let mut server = RedisServer::not_yet();
+    let mut peer = Peer::start(server.url());
+    let room = topic("room");
+    peer.broker.interest().want(room.clone());
+    peer.is_down_for("Connection refused").await;
+    let refused = peer.publish(&room, 1).await;
+    assert!(
+        matches!(refused, Err(BrokerError::Unavailable(_))),
+        "{refused:?}"
+    );
+    let refused = peer.broker.last(&[(room.clone(), HISTORY)]).await;
+    assert!(
+        matches!(refused, Err(BrokerError::Unavailable(_))),
+        "{refused:?}"
+    );
+
+    server.restart().await;
+    peer.is_up().await;
+    // The wish was kept.
+    assert_eq!(peer.next().await, FeedEvent::Subscribed(vec![room.clone()]));
+    peer.publish(&room, 2).await.expect("the broker is up");
+    assert!(matches!(peer.next().await, FeedEvent::Delivery { .. }));
+    assert_eq!(
+        peer.broker.maxmemory_policy().as_deref(),
+        Some("noeviction")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forgotten_scripts_cost_some_publications_but_never_their_order() {
+    let server = RedisServer::start().await;
+    let peer = Peer::up(server.url()).await;
+    let room = topic("room");
+    let mut answers = FuturesOrdered::new();
+    for n in 1..=6_000 {
+        answers.push_back(peer.broker.publish(request(&room, n)));
+    }
+    let mut accepted = Vec::new();
+    let mut refused = 0;
+    let mut n = 0;
+    while let Some(answer) = answers.next().await {
+        n += 1;
+        match answer {
+            Ok(Published { position, .. }) => accepted.push((position, n)),
+            Err(BrokerError::Unavailable(_)) => refused += 1,
+            Err(other) => panic!("surely not done, and said so: {other:?}"),
+        }
+        if n % 1_000 == 0 {
+            server
+                .command(&["SCRIPT", "FLUSH"])
+                .expect("the server runs");
+        }
+    }
+    assert!(refused > 0, "no script was missed, so nothing was shown");
+    assert!(accepted.len() > 3_000, "only {} accepted", accepted.len());
+    assert!(accepted.is_sorted());
+    assert_eq!(peer.retained(&room).await, accepted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_calls_load_a_forgotten_script_by_themselves() {
+    let server = RedisServer::start().await;
+    let peer = Peer::up(server.url()).await;
+    let inbox = topic("@alice");
+    let position = peer.publish(&inbox, 1).await.expect("up").position;
+    server
+        .command(&["SCRIPT", "FLUSH"])
+        .expect("the server runs");
+    let session = SessionId::random();
+    let acked = peer.broker.ack(&inbox, position, session, HISTORY).await;
+    assert_eq!(acked, Ok(Acked::Cursor(position)));
+    let summary = peer.broker.inbox(&inbox, HISTORY).await.expect("up");
+    assert_eq!((summary.cursor, summary.pending), (Some(position), 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deaf_feed_is_found_by_its_probe_and_built_anew() {
+    let server = RedisServer::start().await;
+    let proxy = DeafProxy::start(server.port()).await;
+    let publisher = Peer::up(server.url()).await;
+    let mut listener = Peer::up(proxy.url()).await;
+    let room = topic("room");
+    listener.hear(&room).await;
+    proxy.deafen();
+    publisher.publish(&room, 1).await.expect("up");
+    wait::until_within(DEADLINE, "a message to vanish", async || {
+        proxy.has_swallowed().then_some(())
+    })
+    .await;
+    listener.is_down_for("the feed is deaf").await;
+
+    let mut reader = Reader::new(&room);
+    while reader.breaks == 0 {
+        let event = listener.next().await;
+        reader.take(&listener, event).await;
+    }
+    assert_eq!(reader.newest(), Some(1));
+    listener.is_up().await;
+    publisher.publish(&room, 2).await.expect("up");
+    while reader.newest() < Some(2) {
+        let event = listener.next().await;
+        reader.take(&listener, event).await;
+    }
+    assert_eq!((reader.breaks, reader.repaired), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_master_is_down_and_takes_nothing() {
+    let server = RedisServer::start().await;
+    let peer = Peer::up(server.url()).await;
+    let room = topic("room");
+    peer.publish(&room, 1).await.expect("up");
+    server
+        .command(&["REPLICAOF", "127.0.0.1", "1"])
+        .expect("the server runs");
+    peer.is_down_for("READONLY").await;
+    let refused = peer.publish(&room, 2).await;
+    assert!(
+        matches!(refused, Err(BrokerError::Unavailable(_))),
+        "{refused:?}"
+    );
+    server
+        .command(&["REPLICAOF", "NO", "ONE"])
+        .expect("the server runs");
+    peer.is_up().await;
+    peer.publish(&room, 3).await.expect("up");
+    let numbers: Vec<_> = peer.retained(&room).await.iter().map(|(_, n)| *n).collect();
+    assert_eq!(numbers, [1, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_broker_answers_what_was_queued_and_ends() {
+    let server = RedisServer::start().await;
+    let peer = Peer::up(server.url()).await;
+    let room = topic("room");
+    let mut answers = FuturesOrdered::new();
+    for n in 1..=500 {
+        answers.push_back(peer.broker.publish(request(&room, n)));
+    }
+    let first = answers.next().await.expect("an answer");
+    first.expect("up");
+    peer.broker.stop().await;
+    while let Some(answer) = answers.next().await {
+        answer.expect("what was queued before the stop is published");
+    }
+    let refused = peer.publish(&room, 501).await;
+    assert!(
+        matches!(refused, Err(BrokerError::Unavailable(_))),
+        "{refused:?}"
+    );
+    let other = Peer::up(server.url()).await;
+    assert_eq!(other.retained(&room).await.len(), 500);
+}

@@ -1,0 +1,248 @@
+//! Brokers over one Redis, as nodes hold them, and a reader that repairs as a node does.
+//!
+//! In: the URL of a server. Out: calls with everything but the point of a case filled in. Every
+//! wait has [`DEADLINE`] as its bound and fails the case there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare::broker::publication::Publication;
+use fanfare::broker::redis::RedisBroker;
+use fanfare::broker::{
+    Body, BrokerError, BrokerHealth, Entry, Feed, FeedEvent, Page, PublishRequest, Published,
+};
+use fanfare::config::{self, Retention};
+use fanfare::protocol::data::Data;
+use fanfare::protocol::ids::{App, Position, Priority, Topic};
+use fanfare::telemetry::metrics::Metrics;
+use tokio::time::timeout;
+
+/// Longest wait for anything, many times what a loaded machine takes.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Keeps more than any case publishes on a topic.
+pub(crate) const HISTORY: Retention = Retention {
+    entries_max: 100_000,
+    age_ms: 3_600_000,
+};
+
+/// One node's broker.
+pub(crate) struct Peer {
+    pub(crate) broker: Arc<RedisBroker>,
+    pub(crate) feed: Feed,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Peer {
+    /// A broker that has just been told to start.
+    pub(crate) fn start(url: String) -> Self {
+        let config = config::Redis {
+            url: Some(config::Secret(url)),
+            prefix: "ff".to_owned(),
+            command_timeout: Duration::from_secs(2),
+            probe_interval: Duration::from_millis(200),
+            probe_fresh: Duration::from_secs(2),
+            lease: Duration::from_secs(5),
+            partitions: 256,
+        };
+        let metrics = Arc::new(Metrics::new(0));
+        let started = RedisBroker::start(&config, Arc::clone(&metrics));
+        let (broker, feed) = started.expect("a URL that can be used");
+        Self {
+            broker: Arc::new(broker),
+            feed,
+            metrics,
+        }
+    }
+
+    /// A broker that is up.
+    pub(crate) async fn up(url: String) -> Self {
+        let peer = Self::start(url);
+        peer.is_up().await;
+        peer
+    }
+
+    /// Waits until the broker can be used.
+    pub(crate) async fn is_up(&self) {
+        self.health("up", |health| *health == BrokerHealth::Up)
+            .await;
+    }
+
+    /// Waits until the broker is down, and returns why.
+    pub(crate) async fn is_down(&self) -> String {
+        let is_down = |health: &BrokerHealth| matches!(health, BrokerHealth::Down(_));
+        match self.health("down", is_down).await {
+            BrokerHealth::Down(reason) => reason,
+            BrokerHealth::Up => unreachable!("waited for down"),
+        }
+    }
+
+    /// Waits until the broker is down for a reason that has these words in it.
+    pub(crate) async fn is_down_for(&self, words: &str) {
+        let is_it = |health: &BrokerHealth| match health {
+            BrokerHealth::Down(reason) => reason.contains(words),
+            BrokerHealth::Up => false,
+        };
+        self.health(words, is_it).await;
+    }
+
+    async fn health(&self, what: &str, is_it: impl Fn(&BrokerHealth) -> bool) -> BrokerHealth {
+        let mut health = self.broker.health();
+        let waited = timeout(DEADLINE, health.wait_for(is_it)).await;
+        let Ok(found) = waited else {
+            panic!(
+                "not in time: {what}; now {:?}",
+                self.broker.health().borrow()
+            );
+        };
+        found.expect("the broker runs").clone()
+    }
+
+    /// Wishes to hear a topic and waits until that is confirmed.
+    pub(crate) async fn hear(&mut self, topic: &Topic) {
+        self.broker.interest().want(topic.clone());
+        let is_it = |event: &FeedEvent| match event {
+            FeedEvent::Subscribed(topics) => topics.contains(topic),
+            _ => false,
+        };
+        while !is_it(&self.next().await) {}
+    }
+
+    /// The next event of the feed.
+    pub(crate) async fn next(&mut self) -> FeedEvent {
+        let event = timeout(DEADLINE, self.feed.recv()).await;
+        event
+            .expect("an event arrives in time")
+            .expect("the feed stays open")
+    }
+
+    /// Publishes a number.
+    pub(crate) async fn publish(&self, topic: &Topic, n: u64) -> Result<Published, BrokerError> {
+        self.broker.publish(request(topic, n)).await
+    }
+
+    /// All that is retained, by pages.
+    pub(crate) async fn retained(&self, topic: &Topic) -> Vec<(Position, u64)> {
+        let mut reader = Reader::new(topic);
+        reader.catch_up(self).await;
+        reader.read
+    }
+}
+
+/// Follows a topic as a node does: by the links, and from the stream where they do not fit.
+pub(crate) struct Reader {
+    topic: Topic,
+    last: Position,
+    /// What was read, in order.
+    pub(crate) read: Vec<(Position, u64)>,
+    /// How many breaks were told.
+    pub(crate) breaks: u32,
+    /// How many entries came from the stream.
+    pub(crate) repaired: usize,
+}
+
+impl Reader {
+    /// A reader of everything.
+    pub(crate) fn new(topic: &Topic) -> Self {
+        Self {
+            topic: topic.clone(),
+            last: Position::ZERO,
+            read: Vec::new(),
+            breaks: 0,
+            repaired: 0,
+        }
+    }
+
+    /// Takes an event of the feed.
+    pub(crate) async fn take(&mut self, peer: &Peer, event: FeedEvent) {
+        match event {
+            FeedEvent::Delivery { topic, entry } => {
+                assert_eq!(topic, self.topic);
+                if entry.prev == self.last {
+                    self.push(&entry);
+                } else if entry.position > self.last {
+                    self.catch_up(peer).await;
+                }
+            }
+            FeedEvent::Break => {
+                self.breaks += 1;
+                self.catch_up(peer).await;
+            }
+            other => panic!("expected a delivery or a break, got {other:?}"),
+        }
+    }
+
+    /// Reads from the stream what is missing; nothing may be gone.
+    pub(crate) async fn catch_up(&mut self, peer: &Peer) {
+        const PAGE: Page = Page {
+            entries_max: 500,
+            bytes_max: 1 << 20,
+        };
+        loop {
+            let broker = &peer.broker;
+            let page = broker.since(&self.topic, self.last, HISTORY, PAGE).await;
+            let page = page.expect("the broker is up");
+            assert_eq!(page.gap, None);
+            assert_eq!(page.start, self.last);
+            for entry in &page.entries {
+                self.push(entry);
+                self.repaired += 1;
+            }
+            if page.entries.is_empty() || self.last >= page.last {
+                return;
+            }
+        }
+    }
+
+    /// The last number read.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.read.last().map(|(_, n)| *n)
+    }
+
+    fn push(&mut self, entry: &Entry) {
+        assert_eq!(entry.prev, self.last);
+        assert!(entry.position > self.last);
+        self.last = entry.position;
+        self.read.push((entry.position, number(entry)));
+    }
+}
+
+/// A topic of the first app.
+pub(crate) fn topic(name: &str) -> Topic {
+    Topic::new(&App::default_app(), name).expect("a valid name")
+}
+
+/// A request to publish a number.
+pub(crate) fn request(topic: &Topic, n: u64) -> PublishRequest {
+    PublishRequest {
+        topic: topic.clone(),
+        publication: Publication {
+            data: Data::Json(Bytes::from(n.to_string())),
+            user: None,
+            priority: Priority::Normal,
+            key: None,
+            conflate: false,
+            removed: false,
+            time_ms: 1_700_000_000_000,
+            ttl_ms: None,
+            exclude: None,
+        },
+        retention: HISTORY,
+        idempotency: None,
+    }
+}
+
+/// The number that an entry carries.
+pub(crate) fn number(entry: &Entry) -> u64 {
+    match &entry.body {
+        Body::Publication(publication) => match &publication.data {
+            Data::Json(bytes) => std::str::from_utf8(bytes)
+                .expect("text")
+                .parse()
+                .expect("a number"),
+            other => panic!("expected JSON, got {other:?}"),
+        },
+        other => panic!("expected a publication, got {other:?}"),
+    }
+}

@@ -197,7 +197,7 @@ impl Worker {
         self.tell(state, key, &Event::Gap(gap));
     }
 
-    fn gap(&self, topic: &Topic, from: Position, to: Option<Position>, reason: GapReason) {
+    fn gap(&self, topic: &Topic, from: Position, to: Position, reason: GapReason) {
         let state = &mut *self.state.borrow_mut();
         let Some(key) = state.hub.find(topic) else {
             return;
@@ -206,19 +206,20 @@ impl Worker {
         if gone.last.is_none() {
             return;
         }
-        gone.last = Some(to.unwrap_or(from));
+        gone.last = Some(to);
+        let failed_over = reason == GapReason::Failover;
         for member in &mut gone.members {
             match &mut member.mode {
                 // After a failover ids may start below what the session has seen.
-                Mode::Push { after } if to.is_none() => *after = Position::ZERO,
-                Mode::Pull { at, .. } if to.is_none() => *at = from.min(*at),
+                Mode::Push { after } if failed_over => *after = Position::ZERO,
+                Mode::Pull { at, .. } if failed_over => *at = from.min(*at),
                 _ => {}
             }
         }
         let gap = Gap {
             topic: topic.clone(),
             from: Some(from),
-            to,
+            to: (!failed_over).then_some(to),
             reason,
             dropped: None,
         };

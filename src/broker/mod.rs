@@ -18,6 +18,8 @@ use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 pub mod feed;
 pub mod interest;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod model;
 pub mod publication;
 pub mod publisher;
 pub mod redis;

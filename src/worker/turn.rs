@@ -201,7 +201,7 @@ impl Worker {
         self.tell(state, key, gap);
     }
 
-    fn gap(&self, topic: &Topic, from: Position, to: Option<Position>, reason: GapReason) {
+    fn gap(&self, topic: &Topic, from: Position, to: Position, reason: GapReason) {
         let state = &mut *self.state.borrow_mut();
         let Some(key) = state.hub.find(topic) else {
             return;
@@ -210,13 +210,14 @@ impl Worker {
         if gone.last.is_none() {
             return;
         }
-        gone.last = Some(to.unwrap_or(from));
+        gone.last = Some(to);
+        let failed_over = reason == GapReason::Failover;
         for member in &mut gone.members {
             match &mut member.mode {
                 // After a failover ids may start below what the session has seen.
-                Mode::Push { after } if to.is_none() => *after = Position::ZERO,
+                Mode::Push { after } if failed_over => *after = Position::ZERO,
                 // A page that is on its way is of what stood there before.
-                Mode::Pull { at, loading } if to.is_none() && from < *at => {
+                Mode::Pull { at, loading } if failed_over && from < *at => {
                     (*at, *loading) = (from, false);
                     if let Some(entry) = state.sessions.get_mut(member.session) {
                         entry.notify(|n| n.room = true);
@@ -228,7 +229,7 @@ impl Worker {
         let gap = Gap {
             topic: outgoing::shown(topic),
             from: Some(from),
-            to,
+            to: (!failed_over).then_some(to),
             reason,
             dropped: None,
         };

@@ -161,6 +161,7 @@ fn body(data: Bytes, time_ms: u64) -> Body {
 
 #[cfg(test)]
 mod tests {
+    use crate::telemetry::metrics::Metrics;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use futures_util::FutureExt as _;
@@ -185,7 +186,10 @@ mod tests {
         };
         let topic = Topic::new(&App::default_app(), "t").unwrap();
         let now_ms = Arc::new(AtomicU64::new(START_MS));
-        let (engine, _feed) = MemoryBroker::new(Clock::Manual(Arc::clone(&now_ms)));
+        let (engine, _feed) = MemoryBroker::new(
+            Clock::Manual(Arc::clone(&now_ms)),
+            Arc::new(Metrics::new(0)),
+        );
         let mut model = Stream::new(retention, START_MS);
         // Position 0 is `0-0`.
         let mut made = vec![(Position::ZERO, Position::ZERO)];

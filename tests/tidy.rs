@@ -69,7 +69,7 @@ fn the_repository_keeps_the_rules_of_the_house() {
     let test_files: Vec<_> = sources.iter().flat_map(test_module_files).collect();
     for source in &sources {
         breaches.extend(FOR_RUST.iter().flat_map(|rule| rule(source)));
-        if source.path.starts_with("src/") && !test_files.contains(&source.path) {
+        if source.path.starts_with("src/") && !is_test_file(&source.path, &test_files) {
             breaches.extend(FOR_SHIPPED.iter().flat_map(|rule| rule(source)));
         }
     }
@@ -84,6 +84,31 @@ fn the_repository_keeps_the_rules_of_the_house() {
         report.len(),
         report.join("\n")
     );
+}
+
+/// Whether a file is a module for tests, or below one.
+fn is_test_file(path: &str, test_files: &[String]) -> bool {
+    test_files.iter().any(|file| {
+        let module = file.strip_suffix("/mod.rs").or(file.strip_suffix(".rs"));
+        let below = module.and_then(|module| path.strip_prefix(module));
+        path == file || below.is_some_and(|rest| rest.starts_with('/'))
+    })
+}
+
+#[test]
+fn what_lies_below_a_module_for_tests_is_a_test_file() {
+    let test_files = ["src/a/tests.rs".to_owned(), "src/a/rig/mod.rs".to_owned()];
+    for test in ["src/a/tests.rs", "src/a/tests/b.rs", "src/a/rig/c/d.rs"] {
+        assert!(is_test_file(test, &test_files), "{test}");
+    }
+    for shipped in [
+        "src/a.rs",
+        "src/a/tests_of.rs",
+        "src/a/rigging/c.rs",
+        "src/b/tests/b.rs",
+    ] {
+        assert!(!is_test_file(shipped, &test_files), "{shipped}");
+    }
 }
 
 /// Where the modules live that a file declares for tests only.

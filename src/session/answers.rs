@@ -151,8 +151,8 @@ impl Session {
         let mut topics = BTreeMap::new();
         for (name, result) in opened.topics {
             let resumed = match result {
-                Result::Ok((topic, subscribed)) => {
-                    let begun = self.begin(&topic, subscribed.start);
+                Result::Ok((topic, start)) => {
+                    let begun = self.begin(&topic, start);
                     Resumed::Joined {
                         recovered: begun.gap.is_none(),
                         position: begun.position,

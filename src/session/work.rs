@@ -96,8 +96,11 @@ pub struct Opened {
     /// Where the client left `@`, if it said so, and where it begins.
     pub everyone: Option<(Position, Start)>,
     /// What became of the other positions.
-    pub topics: Vec<(String, Result<(Topic, Subscribed), WireError>)>,
+    pub topics: Vec<(String, Resumption)>,
 }
+
+/// A topic that can begin, or why it cannot.
+pub type Resumption = Result<(Topic, Start), WireError>;
 
 /// What the futures of one session share.
 #[derive(Clone)]
@@ -184,19 +187,12 @@ impl Desk {
             }
         };
         let resumed = topics.into_iter().map(|(name, topic)| async {
-            let result = match topic {
-                Err(error) => Err(error),
-                Ok(topic) => {
-                    let since = given(&topic);
-                    let request = Subscribe {
-                        since,
-                        ..Subscribe::default()
-                    };
-                    let subscribed = self.start(&topic, &request).await;
-                    subscribed.map(|s| (topic, s))
-                }
+            let begin = async {
+                let topic = topic?;
+                let start = self.start(&topic, given(&topic), None).await?;
+                Ok((topic, start))
             };
-            (name, result)
+            (name, begin.await)
         });
         let resumed = futures_util::future::join_all(resumed).await;
         Done::Opened(Box::new(Opened {
@@ -253,21 +249,25 @@ impl Desk {
             let entered = self.services.presence.enter(topic, member).await;
             count = Some(entered.map_err(broker_error)?);
         }
-        let subscribed = self.start(topic, subscribe).await?;
+        let start = self.start(topic, subscribe.since, subscribe.rewind);
         Ok(Subscribed {
+            start: start.await?,
             count,
-            ..subscribed
         })
     }
 
-    async fn start(&self, topic: &Topic, subscribe: &Subscribe) -> Result<Subscribed, WireError> {
+    async fn start(
+        &self,
+        topic: &Topic,
+        since: Option<Position>,
+        rewind: Option<u32>,
+    ) -> Result<Start, WireError> {
         self.joined(topic).await?;
-        let start = match (subscribe.since, subscribe.rewind) {
-            (Some(since), _) => self.resume(topic, since).await?,
-            (None, Some(count)) if count > 0 => self.rewind(topic, count).await?,
-            (None, _) => Start::Live,
-        };
-        Ok(Subscribed { start, count: None })
+        match (since, rewind) {
+            (Some(since), _) => self.resume(topic, since).await,
+            (None, Some(count)) if count > 0 => self.rewind(topic, count).await,
+            (None, _) => Ok(Start::Live),
+        }
     }
 
     /// Where a reader who left at `since` begins. The broker judges it, also on a topic without

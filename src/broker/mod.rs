@@ -21,6 +21,7 @@ pub mod memory;
 pub mod publication;
 pub mod publisher;
 pub mod redis;
+pub mod visible;
 
 use publication::Publication;
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::broker::{Acked, Body, HistoryPage, InboxSummary};
+use crate::broker::{Acked, InboxSummary};
 use crate::protocol::error::WireError;
 use crate::protocol::event::{ErrorBody, Event, Gap, GapReason, InboxState, Ok, Resumed, Welcome};
 use crate::protocol::ids::{Position, Topic};
-use crate::worker::outgoing::message;
 
 use super::Session;
 use super::state::Now;
@@ -46,10 +45,11 @@ impl Session {
                     ..Ok::default()
                 });
             }
-            Done::History(id, topic, result) => {
-                let now_ms = Now::read().unix_ms;
-                self.answer(id, result, |page| history(&topic, page, now_ms));
-            }
+            Done::History(id, result) => self.answer(id, result, |page| Ok {
+                publications: Some(page.messages),
+                more: Some(page.more),
+                ..Ok::default()
+            }),
             Done::Presence(id, result) => self.answer(id, result, |page| Ok {
                 count: Some(page.count),
                 members: Some(page.members),
@@ -240,20 +240,5 @@ fn inbox_state(topic: &Topic, summary: &InboxSummary) -> InboxState {
         topic: topic.name().to_owned(),
         position: summary.cursor.unwrap_or_default(),
         pending: summary.pending,
-    }
-}
-
-/// A page of history, without what is past its own end.
-fn history(topic: &Topic, page: HistoryPage, now_ms: u64) -> Ok {
-    let publications = page.entries.iter().filter_map(|entry| match &entry.body {
-        Body::Publication(publication) if !publication.has_ended(now_ms) => {
-            Some(message(topic, Some(entry.position), publication))
-        }
-        _ => None,
-    });
-    Ok {
-        publications: Some(publications.collect()),
-        more: Some(page.more),
-        ..Ok::default()
     }
 }

@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::broker::visible::{self, VisiblePage};
 use crate::broker::{
-    Acked, Broker, BrokerError, HistoryPage, HistoryQuery, InboxSummary, Page, PublishRequest,
-    Published, SincePage,
+    Acked, Broker, BrokerError, HistoryQuery, InboxSummary, Page, PublishRequest, Published,
+    SincePage,
 };
 use crate::config::Retention;
 use crate::presence::MembersPage;
@@ -23,6 +24,7 @@ use crate::worker::hub::SessionKey;
 use crate::worker::{Join, Worker};
 
 use super::Services;
+use super::state::Now;
 
 /// Entries of one catch-up page; its bytes are a quarter of the outbox's bound.
 const PULL_ENTRIES_MAX: u32 = 100;
@@ -52,7 +54,7 @@ pub enum Done {
     /// An acknowledgement's.
     Acked(Option<u64>, Result<Acked, WireError>),
     /// A page of history.
-    History(Option<u64>, Topic, Result<HistoryPage, WireError>),
+    History(Option<u64>, Result<VisiblePage, WireError>),
     /// A page of members.
     Presence(Option<u64>, Result<MembersPage, WireError>),
     /// A page of a catch-up, with the position that it was asked for.
@@ -346,16 +348,16 @@ impl Desk {
     pub async fn history(self, id: Option<u64>, topic: Topic, history: History) -> Done {
         let session = &self.services.config.session;
         let query = HistoryQuery {
-            topic: topic.clone(),
             retention: self.retention(&topic),
+            topic,
             since: history.since,
             until: history.until,
             limit: history.limit.unwrap_or(100).min(session.page_max),
             bytes_max: session.page_bytes_max,
             reverse: history.reverse,
         };
-        let page = self.broker().history(query).await.map_err(broker_error);
-        Done::History(id, topic, page)
+        let page = visible::history(self.broker(), query, Now::read().unix_ms).await;
+        Done::History(id, page.map_err(broker_error))
     }
 
     /// `presence`.

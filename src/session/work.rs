@@ -93,12 +93,28 @@ pub struct Subscribed {
 pub struct Opened {
     /// The id of the `connect` that asked.
     pub id: Option<u64>,
-    /// The inbox, with where its replay begins.
-    pub inbox: Option<(Topic, InboxSummary, Position)>,
-    /// Where the client left `@`, if it said so, and where it begins.
-    pub everyone: Option<(Position, Start)>,
+    /// The inbox, as the user left it.
+    pub inbox: Option<(Topic, InboxSummary)>,
+    /// `@` and the inbox: they begin whatever becomes of the others.
+    pub own: Vec<Own>,
     /// What became of the other positions.
-    pub topics: Vec<(String, Result<(Topic, Subscribed), WireError>)>,
+    pub topics: Vec<(String, Resumption)>,
+}
+
+/// What became of a position of `connect`.
+pub type Resumption = Result<(Topic, Subscribed), WireError>;
+
+/// Where a topic begins that the session belongs to unasked.
+#[derive(Debug)]
+pub struct Own {
+    /// `@` or the inbox.
+    pub topic: Topic,
+    /// Where the client left it, or the cursor stands.
+    pub left: Option<Position>,
+    /// The client said where it left it.
+    pub is_named: bool,
+    /// Where it begins.
+    pub start: Start,
 }
 
 /// What the futures of one session share.
@@ -168,21 +184,17 @@ impl Desk {
                 .map(|(_, p)| *p)
         };
         self.insist(|| self.joined(&everyone)).await;
-        let left_at = given(&everyone);
-        let everyone = match left_at {
-            None => None,
-            Some(left_at) => {
-                let start = self.insist(|| self.resume(&everyone, left_at)).await;
-                Some((left_at, start))
-            }
-        };
+        let position = given(&everyone);
+        let mut own = vec![self.own(everyone, position, None).await];
         let inbox = match inbox {
             None => None,
             Some(inbox) => {
                 self.insist(|| self.joined(&inbox)).await;
                 let summary = self.insist(|| self.summary(&inbox)).await;
-                let start = given(&inbox).or(summary.cursor).unwrap_or_default();
-                Some((inbox, summary, start))
+                let position = given(&inbox);
+                let cursor = Some(summary.cursor.unwrap_or_default());
+                own.push(self.own(inbox.clone(), position, cursor).await);
+                Some((inbox, summary))
             }
         };
         let resumed = topics.into_iter().map(|(name, topic)| async {
@@ -204,7 +216,7 @@ impl Desk {
         Done::Opened(Box::new(Opened {
             id,
             inbox,
-            everyone,
+            own,
             topics: resumed,
         }))
     }
@@ -216,6 +228,22 @@ impl Desk {
                 Ok(value) => return value,
                 Err(_) => tokio::time::sleep(OPEN_REST).await,
             }
+        }
+    }
+
+    /// Where a topic begins that the session has joined unasked: at the client's position, else at
+    /// the cursor, else live.
+    async fn own(&self, topic: Topic, given: Option<Position>, cursor: Option<Position>) -> Own {
+        let left = given.or(cursor);
+        let start = match left {
+            Some(left) => self.insist(|| self.resume(&topic, left)).await,
+            None => Start::Live,
+        };
+        Own {
+            topic,
+            left,
+            is_named: given.is_some(),
+            start,
         }
     }
 

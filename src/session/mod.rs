@@ -230,12 +230,12 @@ impl Session {
     /// A client that asks faster than it is answered, or than it reads the answers, waits.
     fn may_read(&self) -> bool {
         // What comes between `connect` and `welcome` is carried out after it.
-        if self.machine.is_opening() {
+        if self.alone || self.machine.is_opening() {
             return false;
         }
         let most = self.desk.services.config.session.commands_in_flight_max;
         let has_room = self.busy.as_ref().is_none_or(|b| b.len() < most);
-        has_room && !self.alone && !self.has_unread_replies()
+        has_room && !self.has_unread_replies()
     }
 
     fn has_unread_replies(&self) -> bool {

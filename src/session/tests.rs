@@ -1,5 +1,11 @@
 //! Whole sessions over real sockets, in a node of this process over the in-process broker.
 
+mod ends;
+mod inbox;
+mod members;
 mod opening;
+mod publishing;
 mod reading;
+mod resuming;
+mod slow;
 mod subscribing;

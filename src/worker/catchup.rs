@@ -125,7 +125,7 @@ impl Worker {
         }
         if let Some(reason) = page.gap {
             let gap = Gap {
-                topic: outgoing::told_topic(topic),
+                topic: outgoing::shown(topic),
                 from: Some(asked_at),
                 to: (reason != GapReason::Failover).then_some(page.start),
                 reason,

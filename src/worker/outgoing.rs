@@ -74,7 +74,7 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
         }
         Body::Presence(change) => {
             let mut event = Presence {
-                topic: told_topic(topic),
+                topic: shown(topic),
                 joined: Vec::new(),
                 left: Vec::new(),
                 count: change.count,
@@ -91,8 +91,8 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
     }
 }
 
-/// The name under which clients know a topic: that of T for `%T`, the changes of its members.
+/// The topic as clients know it: changes of members belong to the topic whose members they are.
 #[must_use]
-pub fn told_topic(topic: &Topic) -> Topic {
+pub fn shown(topic: &Topic) -> Topic {
     topic.presence_of().unwrap_or_else(|| topic.clone())
 }

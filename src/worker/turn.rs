@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::handle::Inbound;
 use super::hub::{Mode, SessionKey, TopicKey};
 use super::outbox::Kind;
-use super::outgoing::{Outgoing, told_topic};
+use super::outgoing::{self, Outgoing};
 use super::{State, Worker, wheel};
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::{self, Wire};
@@ -192,7 +192,7 @@ impl Worker {
             .dropped_behind
             .add_owned(dropped * members);
         let gap = Gap {
-            topic: told_topic(&topic.name),
+            topic: outgoing::shown(&topic.name),
             from: Some(last),
             to: Some(newest),
             reason: GapReason::Slow,
@@ -226,7 +226,7 @@ impl Worker {
             }
         }
         let gap = Gap {
-            topic: told_topic(topic),
+            topic: outgoing::shown(topic),
             from: Some(from),
             to,
             reason,

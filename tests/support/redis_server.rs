@@ -40,6 +40,11 @@ impl RedisServer {
         format!("redis://{}", self.address)
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
     /// The port, for what stands between a node and the server.
     pub fn port(&self) -> u16 {
         self.address.port()

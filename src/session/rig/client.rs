@@ -4,6 +4,7 @@
 //! keeps what it passes over for later.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -173,25 +174,36 @@ impl Client {
         self.closed
     }
 
-    /// Writes as many copies of a command as the connection takes without being read at the other
-    /// end. Returns how many went whole.
-    pub(crate) async fn flood(self, command: &Value) -> (usize, TcpStream) {
-        use tokio::io::AsyncWriteExt as _;
-        const PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
-        let text = command.to_string();
-        let length = u8::try_from(text.len()).expect("a short command");
-        assert!(length < 126);
-        // A mask of zeros leaves the text as it is.
-        let mut frame = vec![0x81, 0x80 | length, 0, 0, 0, 0];
-        frame.extend(text.as_bytes());
-        let mut stream = self.stream.into_inner();
-        let mut count = 0;
-        while let Ok(written) = tokio::time::timeout(PATIENCE, stream.write_all(&frame)).await {
-            if written.is_err() {
-                break;
+    /// Sends a command again and again until the connection takes no more, because nobody reads it
+    /// at the other end. Returns the id of the last one, which may have gone in part.
+    pub(crate) async fn flood(&mut self, command: &Value) -> u64 {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        loop {
+            let sent = self.send(command.clone());
+            if tokio::time::timeout(PATIENCE, sent).await.is_err() {
+                return self.last_id;
             }
-            count += 1;
         }
-        (count, stream)
+    }
+
+    /// The ids of all replies up to this one, in order. Meanwhile what was sent in part goes out.
+    pub(crate) async fn replies_until(&mut self, last: u64) -> Vec<u64> {
+        let (mut sink, mut stream) = (&mut self.stream).split();
+        let read = async {
+            let mut ids = Vec::new();
+            while ids.last() != Some(&last) {
+                let message = stream.next().await.expect("an open session");
+                if let Ok(Message::Text(text)) = message {
+                    let event: Value = serde_json::from_str(&text).expect("an event");
+                    ids.extend(event["id"].as_u64());
+                }
+            }
+            ids
+        };
+        let both = async { tokio::join!(sink.flush(), read) };
+        let both = tokio::time::timeout(DEADLINE, both).await;
+        let (flushed, ids) = both.expect("everything in time");
+        flushed.expect("an open socket");
+        ids
     }
 }

@@ -23,6 +23,7 @@ use crate::cluster::view::{NodeDetails, View};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::presence::Presence;
+use crate::protocol::close::CloseReason;
 use crate::protocol::codec::Wire;
 use crate::protocol::data::Data;
 use crate::protocol::ids::{App, Position, Priority, Topic, User};
@@ -144,6 +145,15 @@ impl Node {
 
     pub(crate) fn counters(&self) -> &WorkerCounters {
         &self.metrics.workers[0].counters
+    }
+
+    /// Until so many sessions have ended for this reason.
+    pub(crate) async fn until_ended(&self, reason: CloseReason, count: u64) {
+        let label = reason.label();
+        let line = format!("fanfare_sessions_closed_total{{reason=\"{label}\"}} {count}\n");
+        let what = format!("{count} ends: {label}");
+        self.until(&what, |_| self.metrics.render().contains(&line))
+            .await;
     }
 
     pub(crate) fn leave(&self, now: Lifecycle) {

@@ -23,6 +23,7 @@ pub(crate) mod model;
 pub mod publication;
 pub mod publisher;
 pub mod redis;
+pub mod visible;
 
 use publication::Publication;
 

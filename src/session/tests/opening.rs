@@ -225,67 +225,6 @@ fn everyone_with_history_is_resumed() {
 }
 
 #[test]
-fn the_inbox_is_resumed_at_the_clients_position_and_told_among_the_topics() {
-    run(async {
-        let node = Node::start(config(|_| {}));
-        let seen = node.publish("@ada", "1").await;
-        let newest = node.publish("@ada", "2").await;
-        let rows = [(seen, vec![json!(2)]), (newest, vec![])];
-        for (position, missed) in rows {
-            let mut ada = node.connect(waiting("ada")).await;
-            let connect = json!({"type": "connect", "positions": {"@ada": position}});
-            let welcome = ada.ok(connect).await;
-            let resumed = json!({"recovered": true, "position": position});
-            assert_eq!(welcome["topics"], json!({"@ada": resumed}));
-            assert_eq!(
-                welcome["inbox"]["position"], "0-0",
-                "the cursor is another thing"
-            );
-            assert_eq!(ada.data(missed.len()).await, missed);
-            assert_eq!(ada.all().await, [] as [Value; 0]);
-        }
-        // Nobody else's inbox is told in this way.
-        let mut bob = node.connect(waiting("bob")).await;
-        let connect = json!({"type": "connect", "positions": {"@ada": seen}});
-        let welcome = bob.ok(connect).await;
-        assert_eq!(welcome["topics"]["@ada"]["error"]["code"], "forbidden");
-    });
-}
-
-#[test]
-fn what_is_gone_of_an_inbox_is_told_by_a_gap_wherever_its_reader_begins() {
-    run(async {
-        let node = Node::start(config(|c| c.inbox.history_entries_max = 2));
-        let mut ada = node.welcomed(user("ada")).await;
-        let seen = node.publish("@ada", "1").await;
-        assert_eq!(ada.data(1).await, [1]);
-        ada.ok(json!({"type": "ack", "position": seen})).await;
-        let gone = node.publish("@ada", "2").await;
-        for json in ["3", "4"] {
-            node.publish("@ada", json).await;
-        }
-        let resumed = json!({"recovered": false, "position": gone, "gap_reason": "retention"});
-        let by_position = json!({"type": "connect", "positions": {"@ada": seen}});
-        let by_cursor = json!({"type": "connect"});
-        for (connect, topics) in [
-            (by_position, Some(json!({"@ada": resumed}))),
-            (by_cursor, None),
-        ] {
-            let mut ada = node.connect(waiting("ada")).await;
-            let welcome = ada.ok(connect).await;
-            assert_eq!(welcome.get("topics"), topics.as_ref());
-            assert_eq!(welcome["inbox"]["position"], json!(seen));
-            let gap = ada.next().await.unwrap();
-            let told = json!({"type": "gap", "topic": "@ada", "from": seen, "to": gone,
-                "reason": "retention"});
-            assert_eq!(gap, told);
-            assert_eq!(ada.data(2).await, [3, 4]);
-            assert_eq!(ada.all().await, [] as [Value; 0], "the gap is told once");
-        }
-    });
-}
-
-#[test]
 fn a_message_of_the_other_kind_ends_with_1003_even_when_it_is_empty() {
     run(async {
         let node = Node::start(config(|_| {}));

@@ -146,8 +146,8 @@ impl Checker {
             must(self.undelivered(from, to).next().is_some(), || {
                 format!("{told} holds nothing that was not delivered")
             })?;
-            let kept = stream.retained().iter().map(|e| e.position);
-            let kept = kept.filter(|p| from < *p && *p <= to).next();
+            let mut kept = stream.retained().iter().map(|e| e.position);
+            let kept = kept.find(|p| from < *p && *p <= to);
             // The answer may be one of before a failover.
             let judged = self.has_history && !self.failovers;
             must(!judged || kept.is_none(), || {

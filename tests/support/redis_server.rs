@@ -87,6 +87,12 @@ impl RedisServer {
         }
     }
 
+    /// Ends the server and all that it had written, as a machine without a disk.
+    pub fn kill_with_data(&mut self) {
+        self.kill();
+        self.directory = tempfile::tempdir().expect("a temporary directory");
+    }
+
     /// Sends a command and returns the first line of the answer; `None` when nobody answers.
     pub fn command(&self, words: &[&str]) -> Option<String> {
         let mut stream = TcpStream::connect(self.address).ok()?;

@@ -110,13 +110,24 @@ impl Worker {
         topic.last = Some(outgoing.position);
         let exclude = outgoing.exclude();
         let mut deliveries = 0;
-        for member in &topic.members {
+        for member in &mut topic.members {
             let Mode::Push { after } = member.mode else {
                 continue;
             };
             let Some(entry) = sessions.get_mut(member.session) else {
                 continue;
             };
+            if outgoing.prev < after && after < outgoing.position && topic.has_history {
+                // A page had brought it `after`, and the stream went on without that: the
+                // broker lost it. The next page says so.
+                member.mode = Mode::Pull {
+                    at: after,
+                    loading: false,
+                };
+                entry.catching_up = true;
+                entry.notify(|n| n.room = true);
+                continue;
+            }
             if outgoing.position <= after || exclude == Some(entry.id) {
                 continue;
             }
@@ -167,9 +178,9 @@ impl Worker {
     /// With history every session fetches them; without, they are lost and told.
     fn fall_behind(&self, state: &mut State, key: TopicKey, newest: Position, dropped: u64) {
         let topic = state.hub.get_mut(key).expect("the caller found it");
-        let Some(last) = topic.last.replace(newest) else {
-            return;
-        };
+        // Before `Joined` this belongs to an earlier stay of this worker in the topic.
+        let Some(last) = topic.last else { return };
+        topic.last = Some(newest);
         if topic.has_history {
             for member in &mut topic.members {
                 let Mode::Push { after } = member.mode else {

@@ -4,6 +4,7 @@
 //! and [`thread`] start what runs, name it, and report a panic as an error with that name
 //! instead of letting it vanish. Nothing else in the crate spawns.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
@@ -71,20 +72,29 @@ pub async fn joined(threads: Vec<std::thread::JoinHandle<()>>) {
     let _ = all.await;
 }
 
-async fn guarded<F: Future<Output = ()>>(name: &'static str, future: F) {
-    if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|s| (*s).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_default();
-        tracing::error!(
-            event = "task_panicked",
-            task = name,
-            text,
-            "a task panicked"
-        );
-    }
+/// By combinators: an async block that awaits what it was given holds it twice, and a task's
+/// future is what an idle session is made of.
+fn guarded<F: Future<Output = ()>>(name: &'static str, future: F) -> impl Future<Output = ()> {
+    let guarded = AssertUnwindSafe(future).catch_unwind();
+    guarded.map(move |result| {
+        if let Err(panic) = result {
+            report(name, &*panic);
+        }
+    })
+}
+
+fn report(name: &'static str, panic: &(dyn Any + Send)) {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    tracing::error!(
+        event = "task_panicked",
+        task = name,
+        text,
+        "a task panicked"
+    );
 }
 
 #[cfg(test)]

@@ -8,11 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 
+const SECRET: &str = "a secret of at least thirty-two bytes";
+const SECRET_ENV: &str = "from the environment, and of 32 bytes";
+
 fn token(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fanfare"))
         .args(["token", "--user", "alice"])
         .args(arguments)
-        .env("TOKEN_TEST_SECRET", "from the environment")
+        .env("TOKEN_TEST_SECRET", SECRET_ENV)
         .output()
         .expect("the binary starts")
 }
@@ -38,7 +41,7 @@ fn key_file(name: &str) -> String {
 fn a_token_carries_what_was_asked_for_and_ends_when_it_should() {
     let output = token(&[
         "--secret",
-        "s3cret",
+        SECRET,
         "--ttl",
         "15m",
         "--key-id",
@@ -56,7 +59,7 @@ fn a_token_carries_what_was_asked_for_and_ends_when_it_should() {
         "--claim",
         "iss=me",
     ]);
-    let key = DecodingKey::from_secret(b"s3cret");
+    let key = DecodingKey::from_secret(SECRET.as_bytes());
     let claims = claims(&output, Algorithm::HS256, &key);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -76,10 +79,10 @@ fn a_token_carries_what_was_asked_for_and_ends_when_it_should() {
 
 #[test]
 fn a_claim_on_the_command_line_wins_so_that_refused_tokens_can_be_made() {
-    let output = token(&["--secret", "s", "--claim", "exp=1000", "--claim", "sub="]);
+    let output = token(&["--secret", SECRET, "--claim", "exp=1000", "--claim", "sub="]);
     let mut validation = Validation::new(Algorithm::HS256);
     validation.validate_exp = false;
-    let key = DecodingKey::from_secret(b"s");
+    let key = DecodingKey::from_secret(SECRET.as_bytes());
     let token = jsonwebtoken::decode::<Value>(text(&output).trim_end(), &key, &validation);
     let claims = token.expect("signed").claims;
     assert_eq!((&claims["exp"], &claims["sub"]), (&json!(1000), &json!("")));
@@ -88,21 +91,17 @@ fn a_claim_on_the_command_line_wins_so_that_refused_tokens_can_be_made() {
 #[test]
 fn a_secret_comes_from_the_environment_or_from_a_file_without_its_last_line_break() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
-    file.write_all(b" in a file \r\n").expect("written");
+    let in_file = format!(" {SECRET} ");
+    write!(file, "{in_file}\r\n").expect("written");
     let path = file.path().to_str().expect("UTF-8");
     for (source, secret, name, algorithm) in [
         (
             ["--secret-env", "TOKEN_TEST_SECRET"],
-            "from the environment",
+            SECRET_ENV,
             "HS384",
             Algorithm::HS384,
         ),
-        (
-            ["--secret-file", path],
-            " in a file ",
-            "hs512",
-            Algorithm::HS512,
-        ),
+        (["--secret-file", path], &in_file, "hs512", Algorithm::HS512),
     ] {
         let output = token(&[source[0], source[1], "--algorithm", name]);
         let key = DecodingKey::from_secret(secret.as_bytes());
@@ -128,7 +127,7 @@ fn a_private_key_signs_with_every_algorithm_of_its_kind() {
 }
 
 #[test]
-fn a_key_that_does_not_fit_the_algorithm_is_refused_by_name_and_never_shown() {
+fn a_key_that_no_node_could_know_is_refused_with_advice_and_never_shown() {
     for (arguments, says) in [
         (
             &[
@@ -137,7 +136,7 @@ fn a_key_that_does_not_fit_the_algorithm_is_refused_by_name_and_never_shown() {
                 "--algorithm",
                 "RS256",
             ][..],
-            "does not fit",
+            "no PEM key of the kind that RS256 needs",
         ),
         (&["--key", &key_file("rsa-private")], "give --algorithm"),
         (
@@ -145,12 +144,14 @@ fn a_key_that_does_not_fit_the_algorithm_is_refused_by_name_and_never_shown() {
             "cannot read /nowhere.pem",
         ),
         (&["--secret-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE"),
-        (&["--secret", ""], "empty"),
+        (&["--secret", ""], "at least 32 bytes"),
+        (&["--secret", &SECRET[..31]], "openssl rand"),
+        (&["--secret", SECRET, "--algorithm", "ES256"], "give --key"),
     ] {
         let output = token(arguments);
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(text.contains(says), "{text}");
-        assert!(!text.contains("PRIVATE KEY"), "{text}");
+        assert!(!text.contains("-----BEGIN"), "{text}");
     }
 }

@@ -6,8 +6,8 @@
 // In a test an unwrap is an assertion; clippy sees that only inside test functions.
 #![allow(clippy::unwrap_used)]
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+mod support;
+
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use fanfare::protocol::ids::{App, NodeId, Owner, Topic};
 use fanfare::redis::{Keys, RedisLink};
 use fanfare::telemetry::metrics::Metrics;
 use fred::interfaces::ClientLike;
+use support::redis_server::RedisServer;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -29,51 +30,6 @@ use tokio::time::timeout;
 const DEADLINE: Duration = Duration::from_secs(30);
 const LEASE: Duration = Duration::from_secs(1);
 const PARTITIONS: u32 = 256;
-
-/// A server of this test alone.
-struct RedisServer {
-    port: u16,
-    child: Child,
-}
-
-impl RedisServer {
-    async fn start() -> Self {
-        let port = free_port();
-        Self::start_on(port).await
-    }
-
-    async fn start_on(port: u16) -> Self {
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let server = Self { port, child };
-        let answers = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port))
-                .await
-                .is_err()
-            {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(DEADLINE, answers).await.expect("Redis starts");
-        server
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        self.child.kill().expect("the server can be stopped");
-        self.child.wait().expect("the server ends");
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 fn link(port: u16) -> Arc<RedisLink> {
     let link = RedisLink::new(&config::Redis {
@@ -195,7 +151,7 @@ async fn eventually<T: PartialEq + std::fmt::Debug, F: Future<Output = T>>(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_see_each_other_with_the_same_homes_and_one_that_leaves_is_gone() {
     let redis = RedisServer::start().await;
-    let [a, b, c] = ["a", "b", "c"].map(|name| Node::start(redis.port, name));
+    let [a, b, c] = ["a", "b", "c"].map(|name| Node::start(redis.port(), name));
     let all = |view: &View| names(view) == ["a", "b", "c"];
     let views = tokio::join!(a.sees("all", all), b.sees("all", all), c.sees("all", all));
     assert_eq!(views.0.ring, views.1.ring);
@@ -213,8 +169,8 @@ async fn three_nodes_see_each_other_with_the_same_homes_and_one_that_leaves_is_g
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_vanishes_when_its_lease_ends() {
     let redis = RedisServer::start().await;
-    let a = Node::joined(redis.port, "a").await;
-    let b = Node::joined(redis.port, "b").await;
+    let a = Node::joined(redis.port(), "a").await;
+    let b = Node::joined(redis.port(), "b").await;
     a.sees("both", |view| names(view) == ["a", "b"]).await;
     b.kill();
     let view = a.sees("one", |view| names(view) == ["a"]).await;
@@ -224,8 +180,8 @@ async fn a_killed_node_vanishes_when_its_lease_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_processes_of_one_name_the_older_is_superseded() {
     let redis = RedisServer::start().await;
-    let older = Node::joined(redis.port, "a").await;
-    let newer = Node::joined(redis.port, "a").await;
+    let older = Node::joined(redis.port(), "a").await;
+    let newer = Node::joined(redis.port(), "a").await;
     let newest = newer.me().incarnation;
     assert!(newest > older.me().incarnation);
     let end = older.stands(Standing::is_final).await;
@@ -243,9 +199,9 @@ async fn of_two_processes_of_one_name_the_older_is_superseded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_node_takes_a_new_incarnation_and_writes_its_occupancy_again() {
     let redis = RedisServer::start().await;
-    let a = Node::joined(redis.port, "a").await;
+    let a = Node::joined(redis.port(), "a").await;
     // b lives on a thread of its own, which is held as a stopped process is.
-    let port = redis.port;
+    let port = redis.port();
     let (hold, held) = oneshot::channel::<mpsc::Receiver<()>>();
     let (tell, told) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -281,8 +237,8 @@ async fn a_paused_node_takes_a_new_incarnation_and_writes_its_occupancy_again() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_another_number_of_partitions_does_not_join() {
     let redis = RedisServer::start().await;
-    let a = Node::joined(redis.port, "a").await;
-    let b = Node::start_with(redis.port, "b", 64);
+    let a = Node::joined(redis.port(), "a").await;
+    let b = Node::start_with(redis.port(), "b", 64);
     let end = b.stands(Standing::is_final).await;
     assert_eq!(end, Standing::OtherPartitions { stored: PARTITIONS });
     let later = a.membership.now().time_us;
@@ -292,23 +248,24 @@ async fn a_node_with_another_number_of_partitions_does_not_join() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_joins_when_redis_appears_keeps_its_view_without_it_and_returns() {
-    let port = free_port();
+    let mut redis = RedisServer::not_yet();
+    let port = redis.port();
     let a = Node::start(port, "a");
     assert_eq!(*a.membership.standing().borrow(), Standing::Joining);
     assert_eq!(a.me().incarnation, 0);
     a.occupancy.set(topic("t"), 1);
-    let redis = RedisServer::start_on(port).await;
+    redis.restart().await;
     let first = a.sees("Redis", |view| view.fresh).await;
     timeout(DEADLINE, a.occupancy.settled()).await.unwrap();
 
-    drop(redis);
+    redis.kill_with_data();
     let kept = a.sees("nothing new", |view| !view.fresh).await;
     assert_eq!(kept.me, first.me);
     assert_eq!(names(&kept), ["a"]);
     a.occupancy.set(topic("t"), 0);
     a.occupancy.set(topic("u"), 5);
 
-    let _redis = RedisServer::start_on(port).await;
+    redis.restart().await;
     let again = a.sees("Redis again", |view| view.fresh).await;
     assert!(
         again.me.incarnation > first.me.incarnation,
@@ -323,8 +280,8 @@ async fn a_node_joins_when_redis_appears_keeps_its_view_without_it_and_returns()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_of_all_nodes_are_paged_in_a_stable_order_and_vanish_with_their_sessions() {
     let redis = RedisServer::start().await;
-    let a = Node::joined(redis.port, "a").await;
-    let b = Node::joined(redis.port, "b").await;
+    let a = Node::joined(redis.port(), "a").await;
+    let b = Node::joined(redis.port(), "b").await;
     a.sees("both", |view| names(view) == ["a", "b"]).await;
     b.sees("both", |view| names(view) == ["a", "b"]).await;
     let all: Vec<_> = (0..1_000).map(|n| topic(&format!("room:{n}"))).collect();
@@ -361,7 +318,7 @@ async fn topics_of_all_nodes_are_paged_in_a_stable_order_and_vanish_with_their_s
     }
     settled(&[&a, &b]).await;
     assert_eq!(self::pages(&a, 64).await, []);
-    let link = link(redis.port);
+    let link = link(redis.port());
     let left = ["ff:p", "{ff:nodes}", "{ff:nodes}:d", "{ff:nodes}:i"].map(String::from);
     eventually(Some(left.to_vec()), || async {
         let keys = link.command("KEYS", "*", &[]).await.ok()?;
@@ -375,8 +332,8 @@ async fn topics_of_all_nodes_are_paged_in_a_stable_order_and_vanish_with_their_s
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_node_left_is_not_shown_and_removed_when_met() {
     let redis = RedisServer::start().await;
-    let a = Node::joined(redis.port, "a").await;
-    let link = link(redis.port);
+    let a = Node::joined(redis.port(), "a").await;
+    let link = link(redis.port());
     let names = Keys::new("ff");
     let room = topic("room");
     // An incarnation of 1970, and one that is younger than a minute.
@@ -408,7 +365,7 @@ async fn what_a_dead_node_left_is_not_shown_and_removed_when_met() {
 #[tokio::test]
 async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
     let redis = RedisServer::start().await;
-    let (link, keys) = (link(redis.port), Keys::new("ff"));
+    let (link, keys) = (link(redis.port()), Keys::new("ff"));
     let store = LeaseStore::new(Arc::clone(&link), &keys);
     let (store, details) = (&store, NodeDetails::default());
     let me = NodeId::new("a").unwrap();

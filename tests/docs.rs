@@ -392,6 +392,27 @@ fn every_test_that_a_page_names_is_there() {
     }
 }
 
+/// R8: a hundred error scenarios, each handled. That the file of a test also has the words of the
+/// answer catches a row whose answer has changed.
+#[test]
+fn the_table_of_bad_input_has_a_hundred_rows_that_tests_hold() {
+    let tests: Vec<_> = files_below("tests").iter().map(|p| text_of(p)).collect();
+    let rows = rows(&read("docs/errors.md"));
+    let inputs: BTreeSet<_> = rows.iter().map(|row| &row[0]).collect();
+    assert_eq!(inputs.len(), rows.len(), "an input stands there twice");
+    assert!(rows.len() >= 100, "{} rows", rows.len());
+    for row in &rows {
+        let function = format!("async fn {}(", unquote(&row[2]));
+        let text = tests.iter().find(|text| text.contains(&function));
+        let text = text.unwrap_or_else(|| panic!("no test: {row:?}"));
+        let words = quoted(&row[1]);
+        let is_told = |word: &&str| text.contains(*word);
+        assert!(words.iter().all(is_told), "not in the test: {row:?}");
+        let is_bare = row[1].starts_with("the connection ends");
+        assert!(is_bare || !words.is_empty(), "no answer: {row:?}");
+    }
+}
+
 #[test]
 fn every_metric_and_log_event_that_a_page_names_is_one() {
     let metrics = Metrics::new(1).render();

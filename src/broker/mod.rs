@@ -18,9 +18,12 @@ use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 pub mod feed;
 pub mod interest;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod model;
 pub mod publication;
 pub mod publisher;
 pub mod redis;
+pub mod visible;
 
 use publication::Publication;
 

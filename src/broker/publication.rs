@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Body;
 use crate::protocol::data::Data;
-use crate::protocol::event::Member;
-use crate::protocol::ids::{Owner, Priority, SessionId};
+use crate::protocol::event::{Member, Message};
+use crate::protocol::ids::{Owner, Position, Priority, SessionId, Topic};
 
 /// A message as it was accepted.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,21 @@ impl Publication {
     pub fn has_ended(&self, now_ms: u64) -> bool {
         self.ttl_ms
             .is_some_and(|ttl_ms| self.time_ms.saturating_add(ttl_ms) <= now_ms)
+    }
+
+    /// The `message` that shows it; without a position on topics without history.
+    #[must_use]
+    pub fn message(&self, topic: &Topic, position: Option<Position>) -> Message {
+        Message {
+            topic: topic.clone(),
+            data: self.data.clone(),
+            position,
+            user: self.user.clone(),
+            priority: self.priority,
+            key: self.key.clone(),
+            removed: self.removed,
+            time: self.time_ms,
+        }
     }
 }
 

@@ -2,18 +2,22 @@
 //! provider.
 //!
 //! In: flags, a secret or a private key from a file. Out: the token, alone on stdout. The clock
-//! of this machine gives `iat` and `exp`. Nothing is checked against a node: a claim given by
-//! `--claim` wins, so that refused tokens can be made too.
+//! of this machine gives `iat` and `exp`. The key is held to what a node asks of it; the claims
+//! are not: one given by `--claim` wins, so that refused tokens can be made too.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, ValueEnum};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value};
 
 use super::exit::{Exit, Failure};
 use super::output;
+use crate::auth::keys::KeyFault;
+use crate::auth::mint::{self, MintError, MintKey};
+use crate::config::Secret;
+use crate::config::token_keys::{self, WITH_PUBLIC_KEY, WITH_SECRET};
 
 /// Arguments of `token`.
 #[derive(Debug, Args)]
@@ -36,8 +40,8 @@ pub struct TokenArgs {
     #[command(flatten)]
     source: KeySource,
     /// How to sign
-    #[arg(long, value_enum, ignore_case = true, default_value = "HS256")]
-    algorithm: Signature,
+    #[arg(long, ignore_case = true, default_value = "HS256", value_parser = algorithms())]
+    algorithm: &'static str,
     /// Name of the key (header "kid")
     #[arg(long, value_name = "KID")]
     key_id: Option<String>,
@@ -70,38 +74,6 @@ struct KeySource {
     key: Option<PathBuf>,
 }
 
-/// The algorithms of the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "verbatim")]
-#[allow(clippy::upper_case_acronyms)]
-enum Signature {
-    HS256,
-    HS384,
-    HS512,
-    RS256,
-    PS256,
-    ES256,
-    EdDSA,
-}
-
-impl Signature {
-    fn algorithm(self) -> Algorithm {
-        match self {
-            Self::HS256 => Algorithm::HS256,
-            Self::HS384 => Algorithm::HS384,
-            Self::HS512 => Algorithm::HS512,
-            Self::RS256 => Algorithm::RS256,
-            Self::PS256 => Algorithm::PS256,
-            Self::ES256 => Algorithm::ES256,
-            Self::EdDSA => Algorithm::EdDSA,
-        }
-    }
-
-    fn is_shared_secret(self) -> bool {
-        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
-    }
-}
-
 /// Why no token was made.
 #[derive(Debug, thiserror::Error)]
 enum TokenError {
@@ -113,20 +85,12 @@ enum TokenError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the secret is empty")]
-    EmptySecret,
     #[error("a PEM key cannot sign with HS256, HS384 or HS512: give --algorithm")]
     PemForSecret,
     #[error("a shared secret signs only with HS256, HS384 or HS512: give --key")]
     SecretForPem,
-    #[error("the key in {} does not fit the algorithm", path.display())]
-    Pem {
-        path: PathBuf,
-        #[source]
-        source: jsonwebtoken::errors::Error,
-    },
-    #[error("the token cannot be signed")]
-    Sign(#[source] jsonwebtoken::errors::Error),
+    #[error(transparent)]
+    Mint(#[from] MintError),
 }
 
 /// Prints the token.
@@ -134,16 +98,28 @@ enum TokenError {
 /// # Errors
 /// [`Failure`] with the code for usage, when the key cannot be read or does not fit.
 pub fn run(args: &TokenArgs) -> Result<Exit, Failure> {
-    let token = mint(args).map_err(|error| Failure::new(Exit::Usage, &error))?;
+    let token = mint(args).map_err(|error| failure(&error))?;
     output::line(&token);
     Ok(Exit::Done)
 }
 
+fn failure(error: &TokenError) -> Failure {
+    let failure = Failure::new(Exit::Usage, error);
+    match error {
+        TokenError::Mint(MintError::Key(KeyFault::ShortSecret)) => failure.hint(
+            "a node takes no shorter one; `openssl rand -hex 32` makes one that cannot be guessed",
+        ),
+        _ => failure,
+    }
+}
+
 fn mint(args: &TokenArgs) -> Result<String, TokenError> {
-    let key = read_key(&args.source, args.algorithm)?;
-    let mut header = Header::new(args.algorithm.algorithm());
-    header.kid.clone_from(&args.key_id);
-    jsonwebtoken::encode(&header, &claims(args), &key).map_err(TokenError::Sign)
+    let key = MintKey {
+        id: args.key_id.clone(),
+        algorithm: args.algorithm.to_owned(),
+        material: Secret(read_material(&args.source, args.algorithm)?),
+    };
+    Ok(mint::mint(&key, &claims(args))?)
 }
 
 fn claims(args: &TokenArgs) -> Map<String, Value> {
@@ -173,30 +149,13 @@ fn claims(args: &TokenArgs) -> Map<String, Value> {
     claims
 }
 
-fn read_key(source: &KeySource, signature: Signature) -> Result<EncodingKey, TokenError> {
-    if let Some(path) = &source.key {
-        if signature.is_shared_secret() {
-            return Err(TokenError::PemForSecret);
-        }
-        let pem = read(path)?;
-        let key = match signature {
-            Signature::RS256 | Signature::PS256 => EncodingKey::from_rsa_pem(pem.as_bytes()),
-            Signature::ES256 => EncodingKey::from_ec_pem(pem.as_bytes()),
-            _ => EncodingKey::from_ed_pem(pem.as_bytes()),
-        };
-        return key.map_err(|source| TokenError::Pem {
-            path: path.clone(),
-            source,
-        });
+fn read_material(source: &KeySource, algorithm: &str) -> Result<String, TokenError> {
+    match (&source.key, WITH_SECRET.contains(&algorithm)) {
+        (Some(_), true) => Err(TokenError::PemForSecret),
+        (None, false) => Err(TokenError::SecretForPem),
+        (Some(path), false) => read(path),
+        (None, true) => read_secret(source),
     }
-    if !signature.is_shared_secret() {
-        return Err(TokenError::SecretForPem);
-    }
-    let secret = read_secret(source)?;
-    if secret.is_empty() {
-        return Err(TokenError::EmptySecret);
-    }
-    Ok(EncodingKey::from_secret(secret.as_bytes()))
 }
 
 fn read_secret(source: &KeySource) -> Result<String, TokenError> {
@@ -204,19 +163,25 @@ fn read_secret(source: &KeySource) -> Result<String, TokenError> {
         return std::env::var(name).map_err(|_| TokenError::NoVariable(name.clone()));
     }
     if let Some(path) = &source.secret_file {
-        // Editors end a file with a line break that nobody means as part of the secret. The
-        // node's configuration reads `secret_file` in the same way.
-        let text = read(path)?;
-        let text = text.strip_suffix('\n').unwrap_or(&text);
-        return Ok(text.strip_suffix('\r').unwrap_or(text).to_owned());
+        return read(path);
     }
     Ok(source.secret.clone().unwrap_or_default())
 }
 
 fn read(path: &Path) -> Result<String, TokenError> {
-    std::fs::read_to_string(path).map_err(|source| TokenError::File {
+    token_keys::read_material(path).map_err(|source| TokenError::File {
         path: path.to_owned(),
         source,
+    })
+}
+
+/// One of the contract's algorithms, in whatever case it is written.
+fn algorithms() -> impl TypedValueParser<Value = &'static str> {
+    let names = || WITH_SECRET.into_iter().chain(WITH_PUBLIC_KEY);
+    PossibleValuesParser::new(names()).try_map(move |given| {
+        names()
+            .find(|name| name.eq_ignore_ascii_case(&given))
+            .ok_or("no algorithm of the contract")
     })
 }
 

@@ -4,6 +4,8 @@
 //! each that can be used, or a fault. The text of the material is never part of a fault.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -36,6 +38,17 @@ pub const FIELDS: [(&str, &str); 7] = [
     ("public_key", "The public key as PEM (all others)."),
     ("public_key_file", "The file that holds it."),
 ];
+
+/// Reads a secret or a key. Editors end a file with a line break that nobody means as part of
+/// the secret, so one at the end is left out.
+///
+/// # Errors
+/// The file cannot be read, or is not UTF-8.
+pub fn read_material(path: &Path) -> io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
 
 /// One entry while it is read.
 struct Entry<'a> {
@@ -238,15 +251,9 @@ impl<'a> Entry<'a> {
         faults: &mut Faults,
     ) -> Option<String> {
         let directory = self.file.path.parent().unwrap_or(self.file.path);
-        let cause = match std::fs::read_to_string(directory.join(name)) {
-            Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                let text = text.strip_suffix('\r').unwrap_or(text);
-                if !text.is_empty() {
-                    return Some(text.to_owned());
-                }
-                "it is empty".to_owned()
-            }
+        let cause = match read_material(&directory.join(name)) {
+            Ok(text) if !text.is_empty() => return Some(text),
+            Ok(_) => "it is empty".to_owned(),
             Err(cause) => cause.to_string(),
         };
         let what = format!(

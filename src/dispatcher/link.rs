@@ -17,6 +17,9 @@
 //! ```
 //! Ids that were delivered are remembered because feed and answers come over different
 //! connections: an entry that a page brought often arrives once more on the feed.
+//!
+//! An entry that was held before a question was asked had been published by then. When the answer
+//! stands below it, the broker has lost it: a failover, though all that was delivered is still there.
 
 use std::collections::VecDeque;
 
@@ -33,27 +36,35 @@ pub const HELD_MAX: usize = 1_024;
 /// Bytes of bodies held while a question is open.
 pub const HELD_BYTES_MAX: usize = 1024 * 1024;
 
+/// A question to the broker. Only the answer to the one asked last is of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    number: u64,
+    /// What came after this position? `None`: which are the newest entries, newest first, at
+    /// most [`RECENT_MAX`]?
+    pub since: Option<Position>,
+}
+
 /// What the dispatcher must do, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Hand the entry on. Its `prev` is what this node delivered before it.
+    /// Hand the entry on. Its `prev` is where this node stood before it.
     Deliver(Entry),
-    /// Tell that what lies between is gone. `to` is `None` after a failover.
+    /// Tell that what lies between is gone. This node stands at `to` afterwards.
     Gap {
-        /// The last position before it.
+        /// The last position before it. After a failover everything above it is void, and ids
+        /// may start anew below what was delivered.
         from: Position,
         /// The last position in it.
-        to: Option<Position>,
+        to: Position,
         /// Why.
         reason: GapReason,
     },
-    /// Ask the broker for what came after this position.
-    Ask(Position),
-    /// The same, but after a moment: on a topic without history the answer says that something
-    /// was published that may still be on its way.
-    AskLater(Position),
-    /// Read the newest entries, newest first, at most [`RECENT_MAX`].
-    AskNewest,
+    /// Ask the broker.
+    Ask(Question),
+    /// The same, but after a moment: the broker did not answer, or it answered on a topic without
+    /// history that something was published that may still be on its way.
+    AskLater(Question),
     /// An entry that had been delivered already was dropped.
     Duplicate,
     /// What was held was thrown away at its bound.
@@ -66,18 +77,24 @@ enum Phase {
     Checking,
     /// Topics without history: asked a second time, with this newest id seen the first time.
     Confirming(Position),
-    Rewinding,
+    /// With the newest id that the broker knew when it told the failover.
+    Rewinding(Position),
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Link {
     phase: Phase,
+    /// Questions asked so far; the open one has this number.
+    questions: u64,
     last: Position,
     recent: VecDeque<Position>,
     held: VecDeque<Entry>,
     held_bytes: usize,
-    overflowed: bool,
+    /// How many of the held had arrived when the open question was asked.
+    held_when_asked: usize,
+    /// Doubted once more while a question was open: its answer may be older than the doubt.
+    doubted_again: bool,
     retention: Retention,
 }
 
@@ -87,16 +104,18 @@ impl Link {
     pub fn new(last: Position, retention: Retention) -> Self {
         Self {
             phase: Phase::Live,
+            questions: 0,
             last,
             recent: VecDeque::from([last]),
             held: VecDeque::new(),
             held_bytes: 0,
-            overflowed: false,
+            held_when_asked: 0,
+            doubted_again: false,
             retention,
         }
     }
 
-    /// The last position that was delivered.
+    /// Where this node stands: the last position that was delivered, or the end of a gap.
     #[must_use]
     pub fn last(&self) -> Position {
         self.last
@@ -110,87 +129,116 @@ impl Link {
 
     /// Judges an entry from the feed.
     pub fn arrived(&mut self, entry: Entry, steps: &mut Vec<Step>) {
-        if self.phase != Phase::Live {
-            self.hold(entry, steps);
-        } else if entry.prev == self.last && entry.position != self.last {
-            self.deliver(entry, steps);
-        } else if self.is_known(entry.position) {
-            steps.push(Step::Duplicate);
-        } else {
-            self.hold(entry, steps);
-            self.check(steps);
+        match self.phase {
+            Phase::Live if entry.prev == self.last => self.deliver(entry, steps),
+            Phase::Live if self.is_known(entry.position) => steps.push(Step::Duplicate),
+            Phase::Live => {
+                self.hold(entry, steps);
+                self.check(steps);
+            }
+            Phase::Confirming(newest) if entry.position > self.last => {
+                // It says what is missing before it: no need to wait for the second answer.
+                self.hold(entry, steps);
+                self.without_history(newest, steps);
+            }
+            _ => self.hold(entry, steps),
         }
     }
 
     /// Doubts the link: after a break of the feed, or because the sweep found another last id.
     pub fn check(&mut self, steps: &mut Vec<Step>) {
         if self.phase == Phase::Live {
-            self.phase = Phase::Checking;
-            steps.push(Step::Ask(self.last));
+            self.ask(Phase::Checking, steps);
+        } else {
+            self.doubted_again = true;
         }
     }
 
-    /// The question that is open, to be asked again after the broker did not answer.
-    #[must_use]
-    pub fn question(&self) -> Option<Step> {
-        match self.phase {
-            Phase::Live => None,
-            Phase::Checking | Phase::Confirming(_) => Some(Step::Ask(self.last)),
-            Phase::Rewinding => Some(Step::AskNewest),
+    /// The broker did not answer: asks again a little later.
+    pub fn unanswered(&mut self, question: Question, steps: &mut Vec<Step>) {
+        if self.is_open(question) {
+            let again = self.question();
+            steps.push(Step::AskLater(again));
         }
     }
 
-    /// The broker's answer to [`Step::Ask`]. `now_ms` is this node's wall clock; it only
-    /// decides whether `last` is older than a topic's last id is remembered.
-    pub fn answered(&mut self, page: SincePage, now_ms: u64, steps: &mut Vec<Step>) {
-        if !matches!(self.phase, Phase::Checking | Phase::Confirming(_)) {
+    /// The broker's answer to what came after a position.
+    pub fn answered(&mut self, question: Question, page: SincePage, steps: &mut Vec<Step>) {
+        if !self.is_open(question) {
             return;
         }
+        let lost = self.forget_lost(&page);
+        if lost && page.gap != Some(GapReason::Failover) {
+            self.fail_over(self.last, steps);
+        }
+        let has_history = self.has_history();
         match page.gap {
-            Some(GapReason::Failover) if self.retention.entries_max > 0 => {
-                self.phase = Phase::Rewinding;
-                steps.push(Step::AskNewest);
+            Some(GapReason::Failover) if has_history => {
+                self.ask(Phase::Rewinding(page.last), steps);
             }
             Some(GapReason::Failover) => self.start_below(page.last, steps),
-            Some(_) if self.retention.entries_max == 0 => self.without_history(page.last, steps),
+            Some(_) if !has_history => self.without_history(page.last, steps),
             gap => {
-                let forgotten = page.start == Position::ZERO
-                    && now_ms.saturating_sub(self.last.ms) > self.retention.last_life_ms();
-                if gap.is_some() && page.start != self.last {
-                    if !forgotten {
-                        self.tell_gap(page.start, GapReason::Retention, steps);
-                    }
-                    self.last = page.start;
+                // A page that begins below `last` follows a topic that was idle for so long that
+                // the broker forgot where it stood: nothing lies between.
+                if gap.is_some() && page.start > self.last {
+                    self.skip_to(page.start, GapReason::Retention, steps);
                 }
                 self.take_page(page, steps);
             }
         }
     }
 
-    /// The broker's answer to [`Step::AskNewest`], newest first.
-    pub fn newest(&mut self, entries: Vec<Entry>, steps: &mut Vec<Step>) {
-        if self.phase != Phase::Rewinding {
+    /// The broker's newest entries, newest first.
+    pub fn newest(&mut self, question: Question, mut entries: Vec<Entry>, steps: &mut Vec<Step>) {
+        let Phase::Rewinding(newest) = self.phase else {
+            return;
+        };
+        if !self.is_open(question) {
             return;
         }
-        let known = entries.iter().position(|e| self.is_known(e.position));
-        let new = &entries[..known.unwrap_or(entries.len())];
-        let base = match (known, new.last()) {
+        let newest = entries.first().map_or(newest, |e| e.position);
+        // What is older than the memory was delivered, or published before this node listened.
+        let oldest = self.recent.iter().min().copied().unwrap_or_default();
+        let is_old = |e: &Entry| e.position < oldest || self.is_known(e.position);
+        let old = entries.iter().position(is_old);
+        let base = match (old, entries.last()) {
             (Some(at), _) => entries[at].position,
             (None, Some(oldest)) => oldest.prev,
-            (None, None) => Position::ZERO,
+            (None, None) => newest,
         };
-        steps.push(Step::Gap {
-            from: base,
-            to: None,
-            reason: GapReason::Failover,
-        });
-        self.recent.retain(|p| *p <= base);
-        self.remember(base);
-        self.last = base;
-        for entry in new.iter().rev() {
-            self.deliver(entry.clone(), steps);
+        self.fail_over(base, steps);
+        entries.truncate(old.unwrap_or(entries.len()));
+        for entry in entries.into_iter().rev() {
+            self.deliver(entry, steps);
         }
         self.settle(steps);
+    }
+
+    fn ask(&mut self, phase: Phase, steps: &mut Vec<Step>) {
+        self.phase = phase;
+        let question = self.question();
+        steps.push(match phase {
+            Phase::Confirming(_) => Step::AskLater(question),
+            _ => Step::Ask(question),
+        });
+    }
+
+    /// The question of this phase, under a new number.
+    fn question(&mut self) -> Question {
+        self.questions += 1;
+        self.held_when_asked = self.held.len();
+        Question {
+            number: self.questions,
+            since: (!matches!(self.phase, Phase::Rewinding(_))).then_some(self.last),
+        }
+    }
+
+    /// `last` does not move while a question is open; an answer for another position belongs to
+    /// an earlier stay of this node in the topic.
+    fn is_open(&self, question: Question) -> bool {
+        let at = question.since.is_none_or(|since| since == self.last);
+        self.phase != Phase::Live && question.number == self.questions && at
     }
 
     fn take_page(&mut self, page: SincePage, steps: &mut Vec<Step>) {
@@ -199,7 +247,7 @@ impl Link {
             self.deliver(entry, steps);
         }
         if entries > 0 && self.last < page.last {
-            steps.push(Step::Ask(self.last));
+            self.ask(Phase::Checking, steps);
         } else {
             self.settle(steps);
         }
@@ -209,37 +257,78 @@ impl Link {
     /// exactly what is missing; with nothing held it may still be on its way, so the question
     /// is asked once more before a loss is told.
     fn without_history(&mut self, newest: Position, steps: &mut Vec<Step>) {
-        let arrived = self.held.iter().find(|e| e.position > self.last);
-        if let Some(first) = arrived {
-            let before = first.prev;
-            if before > self.last {
-                self.tell_gap(before, GapReason::Lost, steps);
+        let last = self.last;
+        if let Some(first) = self.held.iter_mut().find(|e| e.position > last) {
+            let (prev, idle_ms) = (first.prev, first.position.ms.saturating_sub(last.ms));
+            if prev > last {
+                self.skip_to(prev, GapReason::Lost, steps);
+            } else if prev == Position::ZERO && idle_ms > self.retention.last_life_ms() {
+                // The broker forgot where the idle topic stood; nothing lies between.
+                first.prev = last;
+            } else if prev < last {
+                self.fail_over(prev, steps);
             }
-            self.last = before.max(self.last);
             self.settle(steps);
-        } else if matches!(self.phase, Phase::Confirming(seen) if seen == newest) {
-            self.tell_gap(newest, GapReason::Lost, steps);
-            self.last = newest;
-            self.remember(newest);
+        } else if newest < last {
+            self.settle(steps);
+        } else if self.phase == Phase::Confirming(newest) {
+            self.skip_to(newest, GapReason::Lost, steps);
             self.settle(steps);
         } else {
-            self.phase = Phase::Confirming(newest);
-            steps.push(Step::AskLater(self.last));
+            self.ask(Phase::Confirming(newest), steps);
         }
     }
 
     /// A topic without history whose newest id is below what was delivered: writes were lost.
+    /// What is held and leads up to the newest id came after that.
     fn start_below(&mut self, newest: Position, steps: &mut Vec<Step>) {
-        let base = self.held.front().map_or(newest, |e| e.prev);
+        let mut base = newest;
+        while !self.is_known(base)
+            && let Some(entry) = self.held.iter().find(|e| e.position == base)
+        {
+            base = entry.prev;
+        }
+        self.fail_over(base, steps);
+        self.settle(steps);
+    }
+
+    /// Drops what is held although the broker has lost it: what was held before the question was
+    /// asked and lies above the answer's newest id, and what the page should have and has not.
+    /// Returns whether there was any.
+    fn forget_lost(&mut self, page: &SincePage) -> bool {
+        let before = self.held.len();
+        let asked_with = std::mem::take(&mut self.held_when_asked);
+        let covered = self.has_history().then(|| {
+            let end = page.entries.last().map_or(page.start, |e| e.position);
+            (page.start.max(self.last), end)
+        });
+        let mut at = 0;
+        self.held.retain(|entry| {
+            at += 1;
+            let position = entry.position;
+            let passed_over = covered.is_some_and(|(start, end)| {
+                start < position
+                    && position <= end
+                    && !page.entries.iter().any(|e| e.position == position)
+            });
+            !passed_over && (at > asked_with || position <= page.last)
+        });
+        self.held_bytes = self.held.iter().map(|e| e.body.bytes_count()).sum();
+        self.held.len() < before
+    }
+
+    /// Writes were lost. What stands from `base` on is new; below it everything that was not
+    /// delivered is gone.
+    fn fail_over(&mut self, base: Position, steps: &mut Vec<Step>) {
+        self.recent.retain(|p| *p <= base);
+        let from = self.recent.iter().max().copied().unwrap_or_default();
         steps.push(Step::Gap {
-            from: base,
-            to: None,
+            from,
+            to: base,
             reason: GapReason::Failover,
         });
-        self.recent.clear();
         self.remember(base);
         self.last = base;
-        self.settle(steps);
     }
 
     /// Nothing is doubtful any more: goes on with what was held above `last`.
@@ -253,7 +342,7 @@ impl Link {
                 self.arrived(entry, steps);
             }
         }
-        if std::mem::take(&mut self.overflowed) {
+        if std::mem::take(&mut self.doubted_again) {
             self.check(steps);
         }
     }
@@ -264,26 +353,29 @@ impl Link {
         if self.held.len() > HELD_MAX || self.held_bytes > HELD_BYTES_MAX {
             self.held = VecDeque::new();
             self.held_bytes = 0;
-            self.overflowed = true;
+            self.held_when_asked = 0;
+            self.doubted_again = true;
             steps.push(Step::Overflow);
         }
     }
 
+    fn has_history(&self) -> bool {
+        self.retention.entries_max > 0
+    }
+
     fn deliver(&mut self, mut entry: Entry, steps: &mut Vec<Step>) {
         // Within a page an entry's own `prev` may have been trimmed; the workers compare with
-        // what this node delivered before.
+        // where this node stood before.
         entry.prev = self.last;
         self.last = entry.position;
         self.remember(entry.position);
         steps.push(Step::Deliver(entry));
     }
 
-    fn tell_gap(&mut self, to: Position, reason: GapReason, steps: &mut Vec<Step>) {
-        steps.push(Step::Gap {
-            from: self.last,
-            to: Some(to),
-            reason,
-        });
+    fn skip_to(&mut self, to: Position, reason: GapReason, steps: &mut Vec<Step>) {
+        let from = std::mem::replace(&mut self.last, to);
+        self.remember(to);
+        steps.push(Step::Gap { from, to, reason });
     }
 
     /// Newest first: an entry that comes twice mostly came a moment ago.
@@ -298,3 +390,8 @@ impl Link {
         self.recent.push_back(position);
     }
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

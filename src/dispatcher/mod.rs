@@ -4,7 +4,7 @@
 //! deliveries to the queues of the workers that have members, exactly in the order of the
 //! topic, each as one shared [`Outgoing`]. Owner of: which worker wants which topic, the
 //! [`link::Link`] of every topic with local interest, and what full workers are owed. Bounds:
-//! topics by local interest; [`ASKS_MAX`] questions at the broker at once, one open question a
+//! topics by local interest; [`asks::ASKS_MAX`] questions at the broker at once, one open question a
 //! topic; [`link::HELD_MAX`] entries held a topic. It never waits for a worker: a full queue turns
 //! deliveries into one owed position a topic, sent before anything else of that topic.
 //!
@@ -14,46 +14,36 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashMap;
 
-use crate::broker::{
-    Broker, BrokerError, Entry, Feed, FeedEvent, HistoryPage, HistoryQuery, Page, SincePage,
-};
+use crate::broker::{Broker, Entry, Feed, FeedEvent};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
-use crate::protocol::ids::{Position, Topic, TopicKind};
+use crate::protocol::ids::{Topic, TopicKind};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::{Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
 
+mod asks;
 pub mod link;
 pub mod owed;
+#[cfg(test)]
+mod tests;
 
+use asks::{Answer, Ask};
 use link::{Link, Step};
 use owed::Workers;
 
-/// Questions at the broker at once. 32 full streams a call are the sweet spot of reading many
-/// streams (2.3 µs an entry; 256 of them hold Redis for 12 ms).
-const ASKS_MAX: usize = 32;
-/// Topics whose last ids are asked for together.
-const TOPICS_PER_ASK: usize = 256;
-/// Entries of one repair page.
-const PAGE: Page = Page {
-    entries_max: 256,
-    bytes_max: 1024 * 1024,
-};
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// How long a topic without local members stays subscribed, so that a blink costs nothing.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a question rests after the broker did not answer it.
-const RETRY: Duration = Duration::from_millis(200);
 /// In how long the sweep compares every topic's last id with the broker's.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Feed events taken at once.
@@ -73,20 +63,6 @@ struct TopicState {
     stage: Stage,
     retention: Retention,
     workers: Vec<usize>,
-}
-
-/// A question for the broker.
-#[derive(Debug, Clone)]
-enum Ask {
-    Since(Topic, Position),
-    Newest(Topic),
-    Last(Vec<Topic>),
-}
-
-enum Answer {
-    Since(Topic, Result<SincePage, BrokerError>),
-    Newest(Topic, Result<HistoryPage, BrokerError>),
-    Last(Vec<Topic>, Result<Vec<Option<Position>>, BrokerError>),
 }
 
 /// See the module.
@@ -309,7 +285,7 @@ impl Dispatcher {
                 }
                 Step::Gap { from, to, reason } => {
                     counters.gaps.add(1);
-                    tracing::warn!(event = "gap", %topic, %from, ?to, ?reason, "publications are gone");
+                    tracing::warn!(event = "gap", %topic, %from, %to, ?reason, "publications are gone");
                     for worker in &state.workers {
                         let gap = Inbound::Gap {
                             topic: topic.clone(),
@@ -317,131 +293,16 @@ impl Dispatcher {
                             to,
                             reason,
                         };
-                        self.workers.send_gap(*worker, gap, link.last());
+                        self.workers.send_gap(*worker, gap);
                     }
                 }
-                Step::Ask(since) => self.to_ask.push_back(Ask::Since(topic.clone(), since)),
-                Step::AskLater(since) => {
-                    let ask = Ask::Since(topic.clone(), since);
-                    self.resting.push((Instant::now() + RETRY, ask));
+                Step::Ask(question) => self.to_ask.push_back(Ask::Link(topic.clone(), question)),
+                Step::AskLater(question) => {
+                    let ask = Ask::Link(topic.clone(), question);
+                    self.resting.push(asks::later(ask));
                 }
-                Step::AskNewest => self.to_ask.push_back(Ask::Newest(topic.clone())),
                 Step::Duplicate => counters.duplicates_dropped.add(1),
                 Step::Overflow => counters.held_overflow.add(1),
-            }
-        }
-    }
-
-    fn read_last(&mut self, topics: Vec<Topic>) {
-        for chunk in topics.chunks(TOPICS_PER_ASK) {
-            self.to_ask.push_back(Ask::Last(chunk.to_vec()));
-        }
-    }
-
-    /// Sends questions to the broker while there are places.
-    fn ask(&mut self) {
-        while self.asking.len() < ASKS_MAX
-            && let Some(ask) = self.to_ask.pop_front()
-        {
-            let broker = Arc::clone(&self.broker);
-            match ask {
-                Ask::Since(topic, since) => {
-                    let Some(state) = self.topics.get(&topic) else {
-                        continue;
-                    };
-                    let retention = state.retention;
-                    self.asking.push(Box::pin(async move {
-                        let page = broker.since(&topic, since, retention, PAGE).await;
-                        Answer::Since(topic, page)
-                    }));
-                }
-                Ask::Newest(topic) => {
-                    let Some(state) = self.topics.get(&topic) else {
-                        continue;
-                    };
-                    let query = newest_query(&topic, state.retention);
-                    self.asking.push(Box::pin(async move {
-                        Answer::Newest(topic, broker.history(query).await)
-                    }));
-                }
-                Ask::Last(topics) => {
-                    let with: Vec<_> = topics
-                        .iter()
-                        .filter_map(|t| Some((t.clone(), self.topics.get(t)?.retention)))
-                        .collect();
-                    if with.is_empty() {
-                        continue;
-                    }
-                    self.asking.push(Box::pin(async move {
-                        let last = broker.last(&with).await;
-                        Answer::Last(with.into_iter().map(|(t, _)| t).collect(), last)
-                    }));
-                }
-            }
-        }
-    }
-
-    fn answered(&mut self, answer: Answer) {
-        let retry_at = Instant::now() + RETRY;
-        match answer {
-            Answer::Since(topic, Ok(page)) => {
-                let now_ms = unix_ms();
-                self.step(&topic, |link, steps| link.answered(page, now_ms, steps));
-            }
-            Answer::Newest(topic, Ok(page)) => {
-                self.step(&topic, |link, steps| link.newest(page.entries, steps));
-            }
-            Answer::Last(topics, Ok(last)) => {
-                for (topic, last) in topics.iter().zip(last) {
-                    self.last_is(topic, last);
-                }
-            }
-            Answer::Since(topic, Err(_)) | Answer::Newest(topic, Err(_)) => {
-                // Asked again as the link stands then.
-                if let Some(TopicState {
-                    stage: Stage::Live(link),
-                    ..
-                }) = self.topics.get(&topic)
-                {
-                    let ask = match link.question() {
-                        Some(Step::AskNewest) => Ask::Newest(topic),
-                        Some(_) => Ask::Since(topic, link.last()),
-                        None => return,
-                    };
-                    self.resting.push((retry_at, ask));
-                }
-            }
-            Answer::Last(topics, Err(_)) => self.resting.push((retry_at, Ask::Last(topics))),
-        }
-    }
-
-    /// The broker's newest id of a topic: a joining topic goes live there, a live one whose last
-    /// delivery differs is checked.
-    fn last_is(&mut self, topic: &Topic, newest: Option<Position>) {
-        let Some(state) = self.topics.get_mut(topic) else {
-            return;
-        };
-        let newest = newest.unwrap_or(Position::ZERO);
-        match &mut state.stage {
-            Stage::Live(link) => {
-                if link.last() != newest {
-                    self.step(topic, |link, steps| link.check(steps));
-                }
-            }
-            Stage::Joining { early, overflowed } => {
-                let (early, overflowed) = (std::mem::take(early), *overflowed);
-                state.stage = Stage::Live(Link::new(newest, state.retention));
-                for worker in &state.workers {
-                    self.workers.send_joined(*worker, topic, newest);
-                }
-                self.step(topic, |link, steps| {
-                    for entry in early.into_iter().filter(|e| e.position > newest) {
-                        link.arrived(entry, steps);
-                    }
-                    if overflowed {
-                        link.check(steps);
-                    }
-                });
             }
         }
     }
@@ -492,23 +353,4 @@ impl std::fmt::Debug for Dispatcher {
             .field("topics", &self.topics.len())
             .finish_non_exhaustive()
     }
-}
-
-fn newest_query(topic: &Topic, retention: Retention) -> HistoryQuery {
-    HistoryQuery {
-        topic: topic.clone(),
-        retention,
-        since: None,
-        until: None,
-        limit: u32::try_from(link::RECENT_MAX).expect("a small constant"),
-        bytes_max: usize::MAX,
-        reverse: true,
-    }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

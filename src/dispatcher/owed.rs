@@ -83,14 +83,14 @@ impl Workers {
         });
     }
 
-    /// Tells a gap after which the topic stands at `last`.
-    pub fn send_gap(&mut self, worker: usize, gap: Inbound, last: Position) {
-        let Inbound::Gap { topic, .. } = &gap else {
+    /// Tells a gap.
+    pub fn send_gap(&mut self, worker: usize, gap: Inbound) {
+        let Inbound::Gap { topic, to, .. } = &gap else {
             return;
         };
-        let topic = topic.clone();
+        let (topic, to) = (topic.clone(), *to);
         // A session that catches up from its own position meets the same gap there.
-        self.send(worker, &topic, gap, |slot| slot.newest = last);
+        self.send(worker, &topic, gap, |slot| slot.newest = to);
     }
 
     /// Tells that the cursor moved.

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -59,12 +60,17 @@ pub struct Open {
     refused: Option<Refusal>,
     waits: bool,
     app_pings: bool,
-    _place: Place,
+    place: Place,
 }
 
 impl Open {
-    /// Runs the session on its socket, to its end.
-    pub async fn run(self, stream: TcpStream, early: Bytes, door: &Door) {
+    /// The session on its socket, to its end. `early` is what came behind the request.
+    pub fn run(
+        self,
+        stream: TcpStream,
+        early: Bytes,
+        door: &Door,
+    ) -> impl Future<Output = ()> + use<> {
         let accepted = Accepted {
             stream,
             early,
@@ -75,13 +81,8 @@ impl Open {
             app_pings: self.app_pings,
         };
         let services = door.services.clone();
-        session::run(
-            services,
-            door.worker.clone(),
-            door.scratch.clone(),
-            accepted,
-        )
-        .await;
+        let (worker, scratch, place) = (door.worker.clone(), door.scratch.clone(), self.place);
+        session::run(services, worker, scratch, accepted).map(move |()| drop(place))
     }
 }
 
@@ -267,7 +268,7 @@ fn open<B>(
         refused,
         waits: query.waits,
         app_pings: query.app_pings,
-        _place: place,
+        place,
     };
     Ok((open, protocol, accept))
 }

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -103,7 +104,9 @@ fn is_peers_fault(error: &io::Error) -> bool {
     )
 }
 
-/// Answers HTTP requests of one connection; if one of them opens a WebSocket, runs its session.
+/// Answers HTTP requests of one connection; if one of them opens a WebSocket, starts its session.
+/// That is a task of its own, so that nothing of what HTTP needed stays with it: this one's state
+/// is many times that of a session.
 async fn serve(door: Rc<Door>, stream: TcpStream) {
     // Small frames must not wait for the acknowledgement of earlier ones.
     if stream.set_nodelay(true).is_err() {
@@ -124,8 +127,10 @@ async fn serve(door: Rc<Door>, stream: TcpStream) {
         return;
     };
     if let Some(open) = opened.take() {
+        // A slice, even an empty one, would keep the whole read buffer.
+        let early = Bytes::copy_from_slice(&parts.read_buf);
         let stream = parts.io.into_inner();
-        open.run(stream, parts.read_buf, &door).await;
+        shutdown::spawn_local("session", open.run(stream, early, &door));
     }
 }
 

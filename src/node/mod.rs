@@ -232,6 +232,7 @@ impl Parts {
             public = %addresses.public,
             api = %addresses.api,
             node = %self.config.server.node_id,
+            broker = readiness::broker_name(&self.services.broker),
             "listening"
         );
         started(addresses);
@@ -370,7 +371,7 @@ fn start_broker(
         let (redis, feed) = RedisBroker::start(&config.redis, Arc::clone(metrics))?;
         return Ok((Arc::new(Broker::Redis(redis)), feed));
     }
-    let (memory, feed) = MemoryBroker::new(Clock::System);
+    let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(metrics));
     let broker = Arc::new(Broker::Memory(memory));
     let runs = Arc::clone(&broker);
     shutdown::spawn("memory broker", async move {

@@ -70,13 +70,19 @@ fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Ve
     reasons
 }
 
+/// What people call the broker's engine.
+#[must_use]
+pub fn broker_name(broker: &Broker) -> &'static str {
+    match broker {
+        Broker::Memory(_) => "in-process broker",
+        Broker::Redis(_) => "redis",
+    }
+}
+
 /// How the broker does.
 #[must_use]
 pub fn broker(broker: &Broker) -> Component {
-    let name = match broker {
-        Broker::Memory(_) => "in-process broker",
-        Broker::Redis(_) => "redis",
-    };
+    let name = broker_name(broker);
     let health = broker.health().borrow().clone();
     let (healthy, state) = match health {
         BrokerHealth::Up => (true, "up".to_owned()),

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::broker::{Acked, Body, HistoryPage, InboxSummary};
+use crate::broker::{Acked, InboxSummary};
 use crate::protocol::error::WireError;
 use crate::protocol::event::{ErrorBody, Event, Gap, GapReason, InboxState, Ok, Resumed, Welcome};
 use crate::protocol::ids::{Position, Topic};
-use crate::worker::outgoing::message;
 
 use super::Session;
 use super::state::Now;
@@ -16,6 +15,16 @@ use super::work::{Desk, Done, Opened, Start, Subscribed, left_before_joined};
 struct Begun {
     gap: Option<GapReason>,
     position: Position,
+}
+
+impl Begun {
+    fn resumed(&self) -> Resumed {
+        Resumed::Joined {
+            recovered: self.gap.is_none(),
+            position: self.position,
+            gap_reason: self.gap,
+        }
+    }
 }
 
 impl Session {
@@ -46,10 +55,11 @@ impl Session {
                     ..Ok::default()
                 });
             }
-            Done::History(id, topic, result) => {
-                let now_ms = Now::read().unix_ms;
-                self.answer(id, result, |page| history(&topic, page, now_ms));
-            }
+            Done::History(id, result) => self.answer(id, result, |page| Ok {
+                publications: Some(page.messages),
+                more: Some(page.more),
+                ..Ok::default()
+            }),
             Done::Presence(id, result) => self.answer(id, result, |page| Ok {
                 count: Some(page.count),
                 members: Some(page.members),
@@ -146,19 +156,13 @@ impl Session {
         }
     }
 
-    /// Everything is joined: `welcome`, then the messages of every topic from its place.
+    /// Everything is joined: `welcome`, what is gone of the inbox and `@`, then the messages of
+    /// every topic from its place.
     fn opened(&mut self, opened: Opened) {
         let mut topics = BTreeMap::new();
         for (name, result) in opened.topics {
             let resumed = match result {
-                Result::Ok((topic, start)) => {
-                    let begun = self.begin(&topic, start);
-                    Resumed::Joined {
-                        recovered: begun.gap.is_none(),
-                        position: begun.position,
-                        gap_reason: begun.gap,
-                    }
-                }
+                Result::Ok((topic, start)) => self.begin(&topic, start).resumed(),
                 Err(error) => {
                     self.forget(&name);
                     let error = ErrorBody {
@@ -170,59 +174,55 @@ impl Session {
             };
             topics.insert(name, resumed);
         }
-        let services = self.desk.services.clone();
-        let view = services.view.borrow().clone();
-        let inbox_topic = self.machine.inbox();
-        let home = match &inbox_topic {
-            Some(inbox) => view.home(inbox),
-            None => view.here(),
-        };
-        let identity = self.machine.identity();
-        let welcome = Welcome {
-            id: opened.id,
-            session: self.desk.session,
-            user: identity.user.as_ref().map(|u| u.as_str().to_owned()),
-            node: view.me.node.as_str().to_owned(),
-            home,
-            ping_ms: services
-                .config
-                .session
-                .ping
-                .map_or(0, |p| u64::try_from(p.as_millis()).unwrap_or(u64::MAX)),
-            expires: identity.claims.as_ref().map(|c| c.expires),
-            inbox: opened
-                .inbox
-                .as_ref()
-                .map(|(topic, summary, _)| inbox_state(topic, summary)),
-            topics: (!topics.is_empty()).then_some(topics),
-        };
-        self.machine.opened();
-        self.reply(&Event::Welcome(Box::new(welcome)));
-        self.begin_everyone(opened.everyone);
-        if let Some((inbox, _, start)) = opened.inbox {
-            self.desk.worker.begin_pull(self.desk.key, &inbox, start);
-        }
-        self.schedule(Now::read());
-    }
-
-    /// Everyone begins, with the telling of what is gone if the client said where it had been.
-    fn begin_everyone(&self, left: Option<(Position, Start)>) {
-        let everyone = Topic::everyone(self.machine.app());
-        let Some((from, start)) = left else {
-            self.begin(&everyone, Start::Live);
-            return;
-        };
-        let begun = self.begin(&everyone, start);
-        if let Some(reason) = begun.gap {
-            self.desk.worker.metrics().counters.gaps_told.add_owned(1);
-            self.reply(&Event::Gap(Gap {
-                topic: everyone,
-                from: Some(from),
+        let mut gaps = Vec::new();
+        for own in opened.own {
+            let begun = self.begin(&own.topic, own.start);
+            if own.is_named {
+                topics.insert(own.topic.name().to_owned(), begun.resumed());
+            }
+            gaps.extend(begun.gap.map(|reason| Gap {
+                topic: own.topic,
+                from: own.left,
                 to: (reason != GapReason::Failover).then_some(begun.position),
                 reason,
                 dropped: None,
             }));
         }
+        self.machine.opened();
+        self.welcome(opened.id, opened.inbox, topics);
+        for gap in gaps {
+            self.desk.worker.metrics().counters.gaps_told.add_owned(1);
+            self.reply(&Event::Gap(gap));
+        }
+        self.schedule(Now::read());
+    }
+
+    fn welcome(
+        &self,
+        id: Option<u64>,
+        inbox: Option<(Topic, InboxSummary)>,
+        topics: BTreeMap<String, Resumed>,
+    ) {
+        let services = &self.desk.services;
+        let view = services.view.borrow().clone();
+        let home = match &inbox {
+            Some((inbox, _)) => view.home(inbox),
+            None => view.here(),
+        };
+        let identity = self.machine.identity();
+        let ping = services.config.session.ping;
+        let welcome = Welcome {
+            id,
+            session: self.desk.session,
+            user: identity.user.as_ref().map(|u| u.as_str().to_owned()),
+            node: view.me.node.as_str().to_owned(),
+            home,
+            ping_ms: ping.map_or(0, |p| u64::try_from(p.as_millis()).unwrap_or(u64::MAX)),
+            expires: identity.claims.as_ref().map(|c| c.expires),
+            inbox: inbox.map(|(topic, summary)| inbox_state(&topic, &summary)),
+            topics: (!topics.is_empty()).then_some(topics),
+        };
+        self.reply(&Event::Welcome(Box::new(welcome)));
     }
 
     /// Undoes the join of a topic that could not be resumed.
@@ -240,20 +240,5 @@ fn inbox_state(topic: &Topic, summary: &InboxSummary) -> InboxState {
         topic: topic.name().to_owned(),
         position: summary.cursor.unwrap_or_default(),
         pending: summary.pending,
-    }
-}
-
-/// A page of history, without what is past its own end.
-fn history(topic: &Topic, page: HistoryPage, now_ms: u64) -> Ok {
-    let publications = page.entries.iter().filter_map(|entry| match &entry.body {
-        Body::Publication(publication) if !publication.has_ended(now_ms) => {
-            Some(message(topic, Some(entry.position), publication))
-        }
-        _ => None,
-    });
-    Ok {
-        publications: Some(publications.collect()),
-        more: Some(page.more),
-        ..Ok::default()
     }
 }

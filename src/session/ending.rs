@@ -26,7 +26,7 @@ impl Session {
     }
 
     /// Ends the session.
-    pub(super) async fn finish(mut self, reason: CloseReason) {
+    pub(super) async fn finish(&mut self, reason: CloseReason) {
         let config = self.desk.services.config.clone();
         if reason == CloseReason::Draining {
             self.await_commands(config.drain.commands).await;

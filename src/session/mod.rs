@@ -132,13 +132,15 @@ pub type Scratch = Rc<std::cell::RefCell<Vec<u8>>>;
 /// How much is read at once: most commands come whole.
 pub const SCRATCH_BYTES: usize = 16 * 1024;
 
-/// Runs one session to its end.
-pub async fn run(
+/// One session from here to its end, which the returned future is. What is handed in is moved
+/// into the session before that future is made, so that a task holds one session and not its
+/// parts as well.
+pub fn run(
     services: Arc<Services>,
     worker: Rc<Worker>,
     scratch: Scratch,
     accepted: Accepted,
-) {
+) -> impl Future<Output = ()> {
     let now = Now::read();
     let id = SessionId::random();
     let stream = Rc::new(accepted.stream);
@@ -180,8 +182,10 @@ pub async fn run(
     } else if known && !accepted.waits {
         session.open_unasked(now);
     }
-    let reason = session.serve().await;
-    session.finish(reason).await;
+    async move {
+        let reason = session.serve().await;
+        session.finish(reason).await;
+    }
 }
 
 impl Session {

@@ -5,6 +5,7 @@ mod inbox;
 mod members;
 mod opening;
 mod publishing;
+mod reading;
 mod resuming;
 mod slow;
 mod subscribing;

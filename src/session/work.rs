@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::broker::visible::{self, VisiblePage};
 use crate::broker::{
-    Acked, Broker, BrokerError, HistoryPage, HistoryQuery, InboxSummary, Page, PublishRequest,
-    Published, SincePage,
+    Acked, Broker, BrokerError, HistoryQuery, InboxSummary, Page, PublishRequest, Published,
+    SincePage,
 };
 use crate::config::Retention;
 use crate::presence::MembersPage;
@@ -23,6 +24,7 @@ use crate::worker::hub::SessionKey;
 use crate::worker::{Join, Worker};
 
 use super::Services;
+use super::state::Now;
 
 /// Entries of one catch-up page; its bytes are a quarter of the outbox's bound.
 const PULL_ENTRIES_MAX: u32 = 100;
@@ -52,7 +54,7 @@ pub enum Done {
     /// An acknowledgement's.
     Acked(Option<u64>, Result<Acked, WireError>),
     /// A page of history.
-    History(Option<u64>, Topic, Result<HistoryPage, WireError>),
+    History(Option<u64>, Result<VisiblePage, WireError>),
     /// A page of members.
     Presence(Option<u64>, Result<MembersPage, WireError>),
     /// A page of a catch-up, with the position that it was asked for.
@@ -91,12 +93,25 @@ pub struct Subscribed {
 pub struct Opened {
     /// The id of the `connect` that asked.
     pub id: Option<u64>,
-    /// The inbox, with where its replay begins.
-    pub inbox: Option<(Topic, InboxSummary, Position)>,
-    /// Where the client left `@`, if it said so, and where it begins.
-    pub everyone: Option<(Position, Start)>,
+    /// The inbox, as the user left it.
+    pub inbox: Option<(Topic, InboxSummary)>,
+    /// `@` and the inbox: they begin whatever becomes of the others.
+    pub own: Vec<Own>,
     /// What became of the other positions.
     pub topics: Vec<(String, Resumption)>,
+}
+
+/// Where a topic begins that the session belongs to unasked.
+#[derive(Debug)]
+pub struct Own {
+    /// `@` or the inbox.
+    pub topic: Topic,
+    /// Where the client left it, or the cursor stands.
+    pub left: Option<Position>,
+    /// The client said where it left it.
+    pub is_named: bool,
+    /// Where it begins.
+    pub start: Start,
 }
 
 /// A topic that can begin, or why it cannot.
@@ -169,21 +184,17 @@ impl Desk {
                 .map(|(_, p)| *p)
         };
         self.insist(|| self.joined(&everyone)).await;
-        let left_at = given(&everyone);
-        let everyone = match left_at {
-            None => None,
-            Some(left_at) => {
-                let start = self.insist(|| self.resume(&everyone, left_at)).await;
-                Some((left_at, start))
-            }
-        };
+        let position = given(&everyone);
+        let mut own = vec![self.own(everyone, position, None).await];
         let inbox = match inbox {
             None => None,
             Some(inbox) => {
                 self.insist(|| self.joined(&inbox)).await;
                 let summary = self.insist(|| self.summary(&inbox)).await;
-                let start = given(&inbox).or(summary.cursor).unwrap_or_default();
-                Some((inbox, summary, start))
+                let position = given(&inbox);
+                let cursor = Some(summary.cursor.unwrap_or_default());
+                own.push(self.own(inbox.clone(), position, cursor).await);
+                Some((inbox, summary))
             }
         };
         let resumed = topics.into_iter().map(|(name, topic)| async {
@@ -198,7 +209,7 @@ impl Desk {
         Done::Opened(Box::new(Opened {
             id,
             inbox,
-            everyone,
+            own,
             topics: resumed,
         }))
     }
@@ -210,6 +221,22 @@ impl Desk {
                 Ok(value) => return value,
                 Err(_) => tokio::time::sleep(OPEN_REST).await,
             }
+        }
+    }
+
+    /// Where a topic begins that the session has joined unasked: at the client's position, else at
+    /// the cursor, else live.
+    async fn own(&self, topic: Topic, given: Option<Position>, cursor: Option<Position>) -> Own {
+        let left = given.or(cursor);
+        let start = match left {
+            Some(left) => self.insist(|| self.resume(&topic, left)).await,
+            None => Start::Live,
+        };
+        Own {
+            topic,
+            left,
+            is_named: given.is_some(),
+            start,
         }
     }
 
@@ -346,16 +373,16 @@ impl Desk {
     pub async fn history(self, id: Option<u64>, topic: Topic, history: History) -> Done {
         let session = &self.services.config.session;
         let query = HistoryQuery {
-            topic: topic.clone(),
             retention: self.retention(&topic),
+            topic,
             since: history.since,
             until: history.until,
             limit: history.limit.unwrap_or(100).min(session.page_max),
             bytes_max: session.page_bytes_max,
             reverse: history.reverse,
         };
-        let page = self.broker().history(query).await.map_err(broker_error);
-        Done::History(id, topic, page)
+        let page = visible::history(self.broker(), query, Now::read().unix_ms).await;
+        Done::History(id, page.map_err(broker_error))
     }
 
     /// `presence`.

@@ -54,15 +54,6 @@ impl Worker {
         begins
     }
 
-    /// Begins to catch up from `at`, also when nothing seems to be missing: the first page tells
-    /// what is gone. The pages are asked for by [`Self::next_pull`].
-    pub fn begin_pull(&self, key: SessionKey, topic: &Topic, at: Position) {
-        self.with_mode(key, topic, |mode, _| {
-            *mode = Mode::Pull { at, loading: false };
-        });
-        self.look_for_pages(key);
-    }
-
     fn look_for_pages(&self, key: SessionKey) {
         if let Some(entry) = self.state.borrow_mut().sessions.get_mut(key) {
             entry.catching_up = true;

@@ -43,10 +43,11 @@ pub enum Inbound {
     Gap {
         /// Which topic.
         topic: Topic,
-        /// The last position before it.
+        /// The last position before it. After a failover everything above it is void, and ids
+        /// may start anew below what was delivered.
         from: Position,
-        /// The last position in it; `None` after a failover, where ids may start anew below.
-        to: Option<Position>,
+        /// The last position in it; the next delivery follows it.
+        to: Position,
         /// Why.
         reason: GapReason,
     },

@@ -8,10 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::broker::publication::Publication;
 use crate::broker::{Body, Entry};
 use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::{Event, Message, Presence};
+use crate::protocol::event::{Event, Presence};
 use crate::protocol::ids::{Position, SessionId, Topic};
 
 /// A publication or a change of members, ready to be pushed to any number of sessions.
@@ -71,7 +70,7 @@ impl Outgoing {
 pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) -> Event {
     match body {
         Body::Publication(publication) => {
-            Event::Message(message(topic, has_history.then_some(position), publication))
+            Event::Message(publication.message(topic, has_history.then_some(position)))
         }
         Body::Presence(change) => {
             let mut event = Presence {
@@ -96,19 +95,4 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
 #[must_use]
 pub fn shown(topic: &Topic) -> Topic {
     topic.presence_of().unwrap_or_else(|| topic.clone())
-}
-
-/// The `message` that shows a publication; without a position on topics without history.
-#[must_use]
-pub fn message(topic: &Topic, position: Option<Position>, publication: &Publication) -> Message {
-    Message {
-        topic: topic.clone(),
-        data: publication.data.clone(),
-        position,
-        user: publication.user.clone(),
-        priority: publication.priority,
-        key: publication.key.clone(),
-        removed: publication.removed,
-        time: publication.time_ms,
-    }
 }

@@ -110,13 +110,24 @@ impl Worker {
         topic.last = Some(outgoing.position);
         let exclude = outgoing.exclude();
         let mut deliveries = 0;
-        for member in &topic.members {
+        for member in &mut topic.members {
             let Mode::Push { after } = member.mode else {
                 continue;
             };
             let Some(entry) = sessions.get_mut(member.session) else {
                 continue;
             };
+            if outgoing.prev < after && after < outgoing.position && topic.has_history {
+                // A page had brought it `after`, and the stream went on without that: the
+                // broker lost it. The next page says so.
+                member.mode = Mode::Pull {
+                    at: after,
+                    loading: false,
+                };
+                entry.catching_up = true;
+                entry.notify(|n| n.room = true);
+                continue;
+            }
             if outgoing.position <= after || exclude == Some(entry.id) {
                 continue;
             }
@@ -167,9 +178,9 @@ impl Worker {
     /// With history every session fetches them; without, they are lost and told.
     fn fall_behind(&self, state: &mut State, key: TopicKey, newest: Position, dropped: u64) {
         let topic = state.hub.get_mut(key).expect("the caller found it");
-        let Some(last) = topic.last.replace(newest) else {
-            return;
-        };
+        // Before `Joined` this belongs to an earlier stay of this worker in the topic.
+        let Some(last) = topic.last else { return };
+        topic.last = Some(newest);
         if topic.has_history {
             for member in &mut topic.members {
                 let Mode::Push { after } = member.mode else {
@@ -201,7 +212,7 @@ impl Worker {
         self.tell(state, key, gap);
     }
 
-    fn gap(&self, topic: &Topic, from: Position, to: Option<Position>, reason: GapReason) {
+    fn gap(&self, topic: &Topic, from: Position, to: Position, reason: GapReason) {
         let state = &mut *self.state.borrow_mut();
         let Some(key) = state.hub.find(topic) else {
             return;
@@ -210,13 +221,14 @@ impl Worker {
         if gone.last.is_none() {
             return;
         }
-        gone.last = Some(to.unwrap_or(from));
+        gone.last = Some(to);
+        let failed_over = reason == GapReason::Failover;
         for member in &mut gone.members {
             match &mut member.mode {
                 // After a failover ids may start below what the session has seen.
-                Mode::Push { after } if to.is_none() => *after = Position::ZERO,
+                Mode::Push { after } if failed_over => *after = Position::ZERO,
                 // A page that is on its way is of what stood there before.
-                Mode::Pull { at, loading } if to.is_none() && from < *at => {
+                Mode::Pull { at, loading } if failed_over && from < *at => {
                     (*at, *loading) = (from, false);
                     if let Some(entry) = state.sessions.get_mut(member.session) {
                         entry.notify(|n| n.room = true);
@@ -228,7 +240,7 @@ impl Worker {
         let gap = Gap {
             topic: outgoing::shown(topic),
             from: Some(from),
-            to,
+            to: (!failed_over).then_some(to),
             reason,
             dropped: None,
         };

@@ -288,7 +288,8 @@ pub(crate) fn request(method: Method, path: &str, body: Body) -> Request<Body> {
 /// What a node would hand to its API.
 pub(crate) fn state() -> (ApiState, Arc<Listed>) {
     // Nobody listens to the feed: no topic has interest, so nothing is put on it.
-    let (broker, _feed) = MemoryBroker::new(Clock::System);
+    let metrics = Arc::new(Metrics::new(1));
+    let (broker, _feed) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
     let broker = Arc::new(Broker::Memory(broker));
     let directory = Arc::new(Listed {
         mood: Mutex::new(Mood::Well),
@@ -299,7 +300,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
     let state = ApiState {
         broker,
         config: Arc::new(config()),
-        metrics: Arc::new(Metrics::new(1)),
+        metrics,
         app: App::default_app(),
         directory: Arc::clone(&directory) as Arc<dyn Directory>,
         bodies: BodyBudget::new(BODY_BYTES_MAX),

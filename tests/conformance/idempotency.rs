@@ -32,6 +32,10 @@ pub(crate) async fn a_repeated_key_answers_the_first_position_and_publishes_noth
         let (_, entry) = rig.delivery().await;
         assert_eq!(message(&entry), &crate::rig::publication(json));
     }
+    let control = &rig.metrics.control;
+    assert_eq!(control.published.get(), 3);
+    assert_eq!(control.publish_duplicates.get(), 1);
+    assert_eq!(control.publish_errors.get(), 0);
 }
 
 pub(crate) async fn a_key_is_known_only_on_its_topic(rig: Rig) {

@@ -49,6 +49,7 @@ pub(crate) const WHOLE: Page = Page {
 pub(crate) struct Rig {
     pub(crate) broker: Arc<Broker>,
     pub(crate) feed: Feed,
+    pub(crate) metrics: Arc<Metrics>,
     _engine: Box<dyn Any + Send>,
 }
 
@@ -59,7 +60,8 @@ pub(crate) async fn start_memory() -> Rig {
 
 /// A fresh in-process broker on the given clock.
 pub(crate) fn start_memory_at(clock: Clock) -> Rig {
-    let (broker, feed) = MemoryBroker::new(clock);
+    let metrics = Arc::new(Metrics::new(0));
+    let (broker, feed) = MemoryBroker::new(clock, Arc::clone(&metrics));
     let broker = Arc::new(Broker::Memory(broker));
     let mut tasks = JoinSet::new();
     let running = Arc::clone(&broker);
@@ -68,7 +70,7 @@ pub(crate) fn start_memory_at(clock: Clock) -> Rig {
             memory.run().await;
         }
     });
-    Rig::new(broker, feed, tasks)
+    Rig::new(broker, feed, metrics, tasks)
 }
 
 /// A broker over a fresh Redis.
@@ -84,22 +86,29 @@ pub(crate) async fn start_redis() -> Rig {
         partitions: 256,
     };
     let metrics = Arc::new(Metrics::new(0));
-    let (broker, feed) = RedisBroker::start(&config, metrics).expect("a URL that can be used");
+    let (broker, feed) =
+        RedisBroker::start(&config, Arc::clone(&metrics)).expect("a URL that can be used");
     let mut health = broker.health();
     let up = health.wait_for(|health| *health == BrokerHealth::Up);
     timeout(DEADLINE, up)
         .await
         .expect("up in time")
         .expect("the broker runs");
-    Rig::new(Arc::new(Broker::Redis(broker)), feed, server)
+    Rig::new(Arc::new(Broker::Redis(broker)), feed, metrics, server)
 }
 
 impl Rig {
     /// A rig that keeps `engine` until its end.
-    pub(crate) fn new(broker: Arc<Broker>, feed: Feed, engine: impl Any + Send) -> Self {
+    pub(crate) fn new(
+        broker: Arc<Broker>,
+        feed: Feed,
+        metrics: Arc<Metrics>,
+        engine: impl Any + Send,
+    ) -> Self {
         Self {
             broker,
             feed,
+            metrics,
             _engine: Box::new(engine),
         }
     }

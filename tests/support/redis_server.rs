@@ -40,6 +40,11 @@ impl RedisServer {
         format!("redis://{}", self.address)
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
     /// The port, for what stands between a node and the server.
     pub fn port(&self) -> u16 {
         self.address.port()
@@ -80,6 +85,12 @@ impl RedisServer {
             child.kill().expect("the process can be killed");
             child.wait().expect("the process can be awaited");
         }
+    }
+
+    /// Ends the server and all that it had written, as a machine without a disk.
+    pub fn kill_with_data(&mut self) {
+        self.kill();
+        self.directory = tempfile::tempdir().expect("a temporary directory");
     }
 
     /// Sends a command and returns the first line of the answer; `None` when nobody answers.

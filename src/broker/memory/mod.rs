@@ -25,6 +25,7 @@ use super::{
 use crate::config::Retention;
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
+use crate::telemetry::metrics::Metrics;
 
 pub mod clock;
 mod outlet;
@@ -57,6 +58,7 @@ pub struct MemoryBroker {
     feed_full: Arc<Notify>,
     feed: mpsc::Sender<FeedEvent>,
     health: watch::Sender<BrokerHealth>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -71,9 +73,9 @@ impl MemoryBroker {
     /// An empty broker and the reading end of its feed. [`Self::run`] must be running for wishes
     /// to be heard and memory to be freed.
     #[must_use]
-    pub fn new(clock: Clock) -> (Self, Feed) {
+    pub fn new(clock: Clock, metrics: Arc<Metrics>) -> (Self, Feed) {
         let feed_full = Arc::new(Notify::new());
-        let (outlet, feed) = Outlet::new(Arc::clone(&feed_full));
+        let (outlet, feed) = Outlet::new(Arc::clone(&feed_full), Arc::clone(&metrics));
         let broker = Self {
             clock,
             interest: Interest::default(),
@@ -84,6 +86,7 @@ impl MemoryBroker {
                 outlet,
             }),
             health: watch::Sender::new(BrokerHealth::Up),
+            metrics,
         };
         (broker, feed)
     }
@@ -110,16 +113,26 @@ impl MemoryBroker {
     /// # Errors
     /// None.
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
+        let published = self.append(request);
+        let control = &self.metrics.control;
+        match published.duplicate {
+            true => control.publish_duplicates.add(1),
+            false => control.published.add(1),
+        }
+        Ok(published)
+    }
+
+    fn append(&self, request: PublishRequest) -> Published {
         let now_ms = self.clock.now_ms();
         let State { topics, outlet } = &mut *self.lock();
         let state = topics.entry(request.topic.clone()).or_default();
         if let Some((key, _)) = &request.idempotency
             && let Some(position) = state.duplicate_of(key, now_ms)
         {
-            return Ok(Published {
+            return Published {
                 position,
                 duplicate: true,
-            });
+            };
         }
         let body = Body::Publication(Arc::new(request.publication));
         let entry = state.append(body, request.retention, now_ms);
@@ -131,10 +144,10 @@ impl MemoryBroker {
             let topic = request.topic;
             outlet.push(FeedEvent::Delivery { topic, entry });
         }
-        Ok(Published {
+        Published {
             position,
             duplicate: false,
-        })
+        }
     }
 
     /// As [`super::Broker::since`].
@@ -424,7 +437,10 @@ mod tests {
     #[tokio::test]
     async fn a_sweep_forgets_a_topic_when_nothing_of_it_is_alive() {
         let now_ms = Arc::new(AtomicU64::new(1_732_190_000_000));
-        let (broker, _feed) = MemoryBroker::new(Clock::Manual(Arc::clone(&now_ms)));
+        let (broker, _feed) = MemoryBroker::new(
+            Clock::Manual(Arc::clone(&now_ms)),
+            Arc::new(Metrics::new(0)),
+        );
         let member = Member {
             user: None,
             session: SessionId(1),

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::broker::{FEED_EVENTS_MAX, Feed, FeedEvent};
 use crate::protocol::ids::Topic;
+use crate::telemetry::metrics::Metrics;
 
 /// See the module.
 #[derive(Debug)]
@@ -23,18 +24,20 @@ pub(super) struct Outlet {
     /// Events dropped since the last [`FeedEvent::Break`]; not 0 means that a break is owed.
     dropped: u64,
     unconfirmed: HashSet<Topic>,
+    metrics: Arc<Metrics>,
 }
 
 impl Outlet {
     /// A new feed. `full` is notified whenever something is owed that did not fit, so that the
     /// broker's task waits for room and calls [`Self::settle`].
-    pub(super) fn new(full: Arc<Notify>) -> (Self, Feed) {
+    pub(super) fn new(full: Arc<Notify>, metrics: Arc<Metrics>) -> (Self, Feed) {
         let (feed, receiver) = mpsc::channel(FEED_EVENTS_MAX);
         let outlet = Self {
             feed,
             full,
             dropped: 0,
             unconfirmed: HashSet::new(),
+            metrics,
         };
         (outlet, receiver)
     }
@@ -49,6 +52,7 @@ impl Outlet {
         self.settle();
         if self.owes() || !send(&self.feed, || event) {
             self.dropped += 1;
+            self.metrics.control.feed_dropped.add(1);
             self.full.notify_one();
         }
     }
@@ -124,7 +128,7 @@ mod tests {
     }
 
     fn full() -> (Outlet, Feed) {
-        let (mut outlet, feed) = Outlet::new(Arc::default());
+        let (mut outlet, feed) = Outlet::new(Arc::default(), Arc::new(Metrics::new(0)));
         for _ in 0..FEED_EVENTS_MAX {
             outlet.push(control("early"));
         }
@@ -158,6 +162,7 @@ mod tests {
         outlet.push(control("dropped too"));
         assert!(outlet.owes());
         assert_eq!(feed.len(), FEED_EVENTS_MAX);
+        assert_eq!(outlet.metrics.control.feed_dropped.get(), 2);
     }
 
     #[test]

@@ -91,7 +91,8 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(config: Arc<Config>) -> Self {
-        let (memory, feed) = MemoryBroker::new(Clock::System);
+        let metrics = Arc::new(Metrics::new(1));
+        let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
         let broker = Arc::new(Broker::Memory(memory));
         let running = Arc::clone(&broker);
         spawn_local(async move {
@@ -115,7 +116,6 @@ impl Node {
             view,
             config: Arc::clone(&config),
         });
-        let metrics = Arc::new(Metrics::new(1));
         let interest = Arc::new(WorkerInterest::default());
         let (handle, inbound) = WorkerHandle::new();
         let dispatcher = Dispatcher::new(

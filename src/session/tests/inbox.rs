@@ -63,11 +63,9 @@ fn the_client_may_say_from_where_its_inbox_goes_on() {
             let mut ada = node.connect(entrance).await;
             let connect = json!({"type": "connect", "positions": {"@ada": position}});
             let welcome = ada.ok(connect).await;
-            assert_eq!(
-                welcome.get("topics"),
-                None,
-                "the inbox is no topic of these"
-            );
+            let resumed = json!({"recovered": true, "position": position});
+            assert_eq!(welcome["topics"], json!({"@ada": resumed}));
+            assert_eq!(welcome["inbox"]["position"], "0-0", "the cursor stays");
             let expected: Vec<_> = (seen as u64 + 2..=3).collect();
             assert_eq!(ada.data(expected.len()).await, expected);
             assert_eq!(ada.all().await, [] as [Value; 0]);
@@ -93,9 +91,12 @@ fn what_the_inbox_no_longer_has_is_told_by_a_gap() {
         };
         let mut ahead = node.connect(entrance).await;
         let positions_ahead = json!({"@ada": "99999999999999-0"});
-        ahead
+        let welcome = ahead
             .ok(json!({"type": "connect", "positions": positions_ahead}))
             .await;
+        let resumed =
+            json!({"recovered": false, "position": positions[7], "gap_reason": "failover"});
+        assert_eq!(welcome["topics"], json!({"@ada": resumed}));
         let gap = ahead.next().await.unwrap();
         assert_eq!(
             (&gap["type"], &gap["reason"]),
@@ -104,6 +105,43 @@ fn what_the_inbox_no_longer_has_is_told_by_a_gap() {
         assert_eq!(gap.get("to"), None);
         node.publish("@ada", "9").await;
         assert_eq!(ahead.data(1).await, [9]);
+    });
+}
+
+#[test]
+fn what_was_not_acknowledged_and_is_gone_is_told_once_wherever_its_reader_begins() {
+    run(async {
+        let node = Node::start(config(|c| c.inbox.history_entries_max = 2));
+        let mut ada = node.welcomed(user("ada")).await;
+        let seen = node.publish("@ada", "1").await;
+        assert_eq!(ada.data(1).await, [1]);
+        ada.ok(json!({"type": "ack", "position": seen})).await;
+        let gone = node.publish("@ada", "2").await;
+        for json in ["3", "4"] {
+            node.publish("@ada", json).await;
+        }
+        let resumed = json!({"recovered": false, "position": gone, "gap_reason": "retention"});
+        let by_position = json!({"type": "connect", "positions": {"@ada": seen}});
+        let by_cursor = json!({"type": "connect"});
+        let entrance = Entrance {
+            waits: true,
+            ..user("ada")
+        };
+        for (connect, topics) in [
+            (by_position, Some(json!({"@ada": resumed}))),
+            (by_cursor, None),
+        ] {
+            let mut ada = node.connect(entrance).await;
+            let welcome = ada.ok(connect).await;
+            assert_eq!(welcome.get("topics"), topics.as_ref());
+            assert_eq!(welcome["inbox"]["position"], json!(seen));
+            let gap = ada.next().await.unwrap();
+            let told = json!({"type": "gap", "topic": "@ada", "from": seen, "to": gone,
+                "reason": "retention"});
+            assert_eq!(gap, told);
+            assert_eq!(ada.data(2).await, [3, 4]);
+            assert_eq!(ada.all().await, [] as [Value; 0], "the gap is told once");
+        }
     });
 }
 

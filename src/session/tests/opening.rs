@@ -164,7 +164,8 @@ fn everyone_reaches_every_session_from_its_welcome_on_and_its_loss_is_told_by_a_
         let missed = node.publish("@", "2").await;
         let mut ada = node.connect(waiting("ada")).await;
         let connect = json!({"type": "connect", "positions": {"@": left}});
-        assert_eq!(ada.ok(connect).await.get("topics"), None);
+        let resumed = json!({"recovered": false, "position": missed, "gap_reason": "retention"});
+        assert_eq!(ada.ok(connect).await["topics"], json!({"@": resumed}));
         let gap = ada.next().await.unwrap();
         assert_eq!(gap["type"], "gap");
         assert_eq!(
@@ -177,8 +178,9 @@ fn everyone_reaches_every_session_from_its_welcome_on_and_its_loss_is_told_by_a_
             ]
         );
         let mut bob = node.connect(waiting("bob")).await;
-        bob.ok(json!({"type": "connect", "positions": {"@": missed}}))
-            .await;
+        let connect = json!({"type": "connect", "positions": {"@": missed}});
+        let resumed = json!({"recovered": true, "position": missed});
+        assert_eq!(bob.ok(connect).await["topics"], json!({"@": resumed}));
         node.publish("@", "3").await;
         for client in [&mut ada, &mut bob] {
             let message = client.next().await.unwrap();
@@ -200,7 +202,8 @@ fn everyone_with_history_is_resumed() {
             node.publish("@", n).await;
         }
         let mut ada = node.connect(waiting("ada")).await;
-        ada.ok(json!({"type": "connect", "positions": {"@": left}}))
+        let welcome = ada
+            .ok(json!({"type": "connect", "positions": {"@": left}}))
             .await;
         let gap = ada.next().await.unwrap();
         assert_eq!(gap["type"], "gap");
@@ -208,10 +211,15 @@ fn everyone_with_history_is_resumed() {
             (&gap["from"], &gap["reason"]),
             (&json!(left), &json!("retention"))
         );
+        let resumed = json!({"recovered": false, "position": gap["to"], "gap_reason": "retention"});
+        assert_eq!(welcome["topics"], json!({"@": resumed}));
         assert_eq!(ada.data(2).await, [3, 4]);
         let mut bob = node.connect(waiting("bob")).await;
-        bob.ok(json!({"type": "connect", "positions": {"@": gap["to"]}}))
+        let welcome = bob
+            .ok(json!({"type": "connect", "positions": {"@": gap["to"]}}))
             .await;
+        let resumed = json!({"recovered": true, "position": gap["to"]});
+        assert_eq!(welcome["topics"], json!({"@": resumed}));
         assert_eq!(bob.data(2).await, [3, 4]);
     });
 }

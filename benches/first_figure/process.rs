@@ -1,0 +1,58 @@
+//! What the operating system says and does about processes: memory, processor time, cores.
+//!
+//! In: `/proc` (Linux) and `taskset`. Out: numbers. Where `taskset` is missing nothing is pinned,
+//! and the report says so.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Clock ticks a second in `/proc`: `USER_HZ`, which Linux fixes at 100 for user space.
+const TICKS_PER_S: u64 = 100;
+
+/// The core of what is measured.
+pub(crate) const MEASURED_CORE: &str = "0";
+/// The core of the load and of Redis.
+pub(crate) const LOAD_CORE: &str = "1";
+
+/// Puts a process with all its threads on one core. False when that cannot be done here.
+pub(crate) fn pin(pid: u32, core: &str) -> bool {
+    Command::new("taskset")
+        .args(["-a", "-c", "-p", core, &pid.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Processor time of a process, user and system, over all its threads. Exact to 10 ms.
+pub(crate) fn cpu(pid: u32) -> Duration {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(path).expect("the process lives");
+    // The command's name stands in parentheses; the third field of proc(5) follows it.
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let field = |number: usize| -> u64 {
+        let text = fields.split_whitespace().nth(number - 3);
+        text.and_then(|t| t.parse().ok()).expect("a number")
+    };
+    let (user, system) = (field(14), field(15));
+    Duration::from_millis((user + system) * 1_000 / TICKS_PER_S)
+}
+
+/// Resident memory of a process, in bytes.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(path).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.and_then(|n| n.parse().ok()).expect("VmRSS in kB");
+    kib * 1_024
+}
+
+/// How busy the machine is: the load averages, as they stand in `/proc/loadavg`.
+pub(crate) fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace()
+        .take(3)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,246 @@
+//! One topic's stream in a few lines, for simulations: it answers as the scripts do, and it can
+//! lose its tail as a promoted replica does.
+//!
+//! In: publications, and a clock that only the simulation moves. Out: entries and answers. Owner of
+//! nothing but itself. Bounds: the retention, as on every topic. That it answers as the in-process
+//! engine does is a test here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::publication::Publication;
+use super::{Body, Entry, SincePage};
+use crate::config::Retention;
+use crate::protocol::data::Data;
+use crate::protocol::event::GapReason;
+use crate::protocol::ids::{Position, Priority};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) retention: Retention,
+    pub(crate) now_ms: u64,
+    /// Every id of the present timeline, retained or not.
+    ids: Vec<Position>,
+    entries: Vec<Entry>,
+    /// Up to when the last id is remembered.
+    last_end_ms: u64,
+}
+
+impl Stream {
+    /// An empty stream.
+    pub(crate) fn new(retention: Retention, now_ms: u64) -> Self {
+        Self {
+            retention,
+            now_ms,
+            ids: Vec::new(),
+            entries: Vec::new(),
+            last_end_ms: 0,
+        }
+    }
+
+    /// Appends, as the publication script does. `random` is the sequence in a new millisecond.
+    pub(crate) fn publish(&mut self, random: u32, data: Bytes) -> Entry {
+        let prev = self.last().unwrap_or_default();
+        let position = if self.now_ms > prev.ms {
+            Position {
+                ms: self.now_ms,
+                seq: random.into(),
+            }
+        } else {
+            Position {
+                ms: prev.ms,
+                seq: prev.seq + 1,
+            }
+        };
+        let entry = Entry {
+            position,
+            prev,
+            body: body(data, self.now_ms),
+        };
+        self.ids.push(position);
+        self.last_end_ms = self.now_ms + self.retention.last_life_ms();
+        self.entries.push(entry.clone());
+        let over = self
+            .entries
+            .len()
+            .saturating_sub(self.retention.entries_max as usize);
+        self.entries.drain(..over);
+        entry
+    }
+
+    /// The newest id, while it is remembered.
+    pub(crate) fn last(&self) -> Option<Position> {
+        let last = *self.ids.last()?;
+        (self.now_ms <= self.last_end_ms).then_some(last)
+    }
+
+    /// What came after `since`, as the script judges it.
+    pub(crate) fn since(&self, since: Position, entries_max: usize) -> SincePage {
+        let young = self.now_ms.saturating_sub(since.ms) < self.retention.last_life_ms();
+        let lost = if young {
+            GapReason::Failover
+        } else {
+            GapReason::Retention
+        };
+        let last = self.last().unwrap_or_default();
+        let answer = |gap, start, entries: &[Entry]| SincePage {
+            gap,
+            start,
+            last,
+            entries: entries[..entries.len().min(entries_max)].to_vec(),
+        };
+        if since == last {
+            return answer(None, last, &[]);
+        }
+        if last == Position::ZERO {
+            return answer(Some(lost), last, &[]);
+        }
+        if since > last {
+            return answer(Some(GapReason::Failover), last, &[]);
+        }
+        let retained = self.retained();
+        let Some(oldest) = retained.first() else {
+            return answer(Some(GapReason::Retention), last, &[]);
+        };
+        let behind = &retained[retained.partition_point(|e| e.position <= since)..];
+        if oldest.prev > since {
+            answer(Some(GapReason::Retention), oldest.prev, behind)
+        } else if since == oldest.prev || retained.iter().any(|e| e.position == since) {
+            answer(None, since, behind)
+        } else {
+            answer(Some(lost), behind[0].prev, behind)
+        }
+    }
+
+    /// The newest entries, newest first.
+    pub(crate) fn newest(&self, entries_max: usize) -> Vec<Entry> {
+        let retained = self.retained().iter().rev();
+        retained.take(entries_max).cloned().collect()
+    }
+
+    /// What is retained and within age, oldest first.
+    pub(crate) fn retained(&self) -> &[Entry] {
+        let floor = Position {
+            ms: self.now_ms.saturating_sub(self.retention.age_ms),
+            seq: 0,
+        };
+        &self.entries[self.entries.partition_point(|e| e.position < floor)..]
+    }
+
+    /// The ids of the present timeline, retained or not.
+    pub(crate) fn ids(&self) -> &[Position] {
+        &self.ids
+    }
+
+    /// Loses the newest `count` ids, and goes on with a clock that shows `now_ms`. New ids may then
+    /// lie below lost ones, but none is made a second time.
+    pub(crate) fn lose_newest(&mut self, count: usize, now_ms: u64) {
+        self.ids.truncate(self.ids.len().saturating_sub(count));
+        let last = self.ids.last().copied().unwrap_or_default();
+        self.entries.retain(|e| e.position <= last);
+        self.now_ms = now_ms.max(last.ms + 1);
+        self.last_end_ms = self.now_ms + self.retention.last_life_ms();
+    }
+}
+
+fn body(data: Bytes, time_ms: u64) -> Body {
+    Body::Publication(Arc::new(Publication {
+        data: Data::Json(data),
+        user: None,
+        priority: Priority::Normal,
+        key: None,
+        conflate: false,
+        removed: false,
+        time_ms,
+        ttl_ms: None,
+        exclude: None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::telemetry::metrics::Metrics;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures_util::FutureExt as _;
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
+
+    use super::*;
+    use crate::broker::memory::MemoryBroker;
+    use crate::broker::memory::clock::Clock;
+    use crate::broker::{Page, PublishRequest};
+    use crate::protocol::ids::{App, Topic};
+
+    const START_MS: u64 = 1_732_190_000_000;
+
+    /// Both get the same publications; positions differ by their random sequences, so that
+    /// answers are compared by the number of the publication.
+    fn compare(seed: u64) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let retention = Retention {
+            entries_max: rng.random_range(0..6),
+            age_ms: rng.random_range(1..40),
+        };
+        let topic = Topic::new(&App::default_app(), "t").unwrap();
+        let now_ms = Arc::new(AtomicU64::new(START_MS));
+        let (engine, _feed) = MemoryBroker::new(
+            Clock::Manual(Arc::clone(&now_ms)),
+            Arc::new(Metrics::new(0)),
+        );
+        let mut model = Stream::new(retention, START_MS);
+        // Position 0 is `0-0`.
+        let mut made = vec![(Position::ZERO, Position::ZERO)];
+        for _ in 0..60 {
+            let by_ms = match rng.random_range(0..40) {
+                0 => 3_600_000 + retention.age_ms,
+                1..5 => rng.random_range(0..60),
+                _ => rng.random_range(0..3),
+            };
+            model.now_ms = now_ms.fetch_add(by_ms, Ordering::Relaxed) + by_ms;
+            if rng.random_bool(0.5) {
+                let Body::Publication(publication) = body(Bytes::from_static(b"1"), 0) else {
+                    continue;
+                };
+                let request = PublishRequest {
+                    topic: topic.clone(),
+                    publication: Publication::clone(&publication),
+                    retention,
+                    idempotency: None,
+                };
+                let published = engine.publish(request).now_or_never().unwrap().unwrap();
+                let entry = model.publish(rng.random(), Bytes::from_static(b"1"));
+                made.push((entry.position, published.position));
+            }
+            let page = Page {
+                entries_max: rng.random_range(1..5),
+                bytes_max: usize::MAX,
+            };
+            let (ours, theirs) = made[rng.random_range(0..made.len())];
+            let engine = engine.since(&topic, theirs, retention, page).now_or_never();
+            let engine = engine.unwrap().unwrap();
+            let model = model.since(ours, page.entries_max as usize);
+            let number_ours = |p: Position| made.iter().position(|m| m.0 == p).unwrap();
+            let number_theirs = |p: Position| made.iter().position(|m| m.1 == p).unwrap();
+            assert_eq!(model.gap, engine.gap, "seed {seed}");
+            assert_eq!(number_ours(model.start), number_theirs(engine.start));
+            assert_eq!(number_ours(model.last), number_theirs(engine.last));
+            let numbers = |entries: &[Entry], number: &dyn Fn(Position) -> usize| {
+                let of = |e: &Entry| (number(e.prev), number(e.position));
+                entries.iter().map(of).collect::<Vec<_>>()
+            };
+            assert_eq!(
+                numbers(&model.entries, &number_ours),
+                numbers(&engine.entries, &number_theirs),
+                "seed {seed}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_model_answers_as_the_in_process_engine_does() {
+        (0..500).for_each(compare);
+    }
+}

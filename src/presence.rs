@@ -206,6 +206,7 @@ mod tests {
     use crate::broker::memory::{MemoryBroker, clock::Clock};
     use crate::cluster::view::NodeDetails;
     use crate::protocol::ids::App;
+    use crate::telemetry::metrics::Metrics;
 
     struct Rig {
         presence: Presence,
@@ -214,7 +215,7 @@ mod tests {
     }
 
     fn rig() -> Rig {
-        let (memory, _) = MemoryBroker::new(Clock::System);
+        let (memory, _) = MemoryBroker::new(Clock::System, Arc::new(Metrics::new(1)));
         let me = "a~5".parse().expect("an owner");
         let view = watch::Sender::new(Arc::new(View::alone(me, NodeDetails::default(), 256)));
         let broker = Arc::new(Broker::Memory(memory));

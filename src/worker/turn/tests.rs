@@ -93,11 +93,11 @@ impl Rig {
         self.turn(Inbound::Deliver(outgoing));
     }
 
-    fn gap(&self, topic: &Topic, from: u64, to: Option<u64>, reason: GapReason) {
+    fn gap(&self, topic: &Topic, from: u64, to: u64, reason: GapReason) {
         self.turn(Inbound::Gap {
             topic: topic.clone(),
             from: at(from),
-            to: to.map(at),
+            to: at(to),
             reason,
         });
     }
@@ -337,7 +337,7 @@ async fn a_page_that_brings_nothing_although_more_was_seen_asks_for_a_rest() {
 async fn a_gap_in_a_page_is_told_before_what_follows_it() {
     let (rig, t) = (Rig::new(), topic("t"));
     let mut session = rig.member(&t, true, 9).await;
-    rig.worker.begin_pull(session.key, &t, at(1));
+    rig.worker.begin_after(session.key, &t, at(1));
     assert_eq!(session.pull(), Some(at(1)));
     assert!(session.page(&t, 1, &page(7, &[8, 9], Some(GapReason::Retention))));
     let gap = gap_event("t", 1, Some(7), "retention");
@@ -392,7 +392,7 @@ async fn a_lost_range_is_told_to_those_who_would_have_got_it() {
     rig.worker.begin_live(live.key, &t);
     rig.worker.begin_after(ahead.key, &t, at(8));
     rig.worker.begin_after(behind.key, &t, at(1));
-    rig.gap(&t, 5, Some(8), GapReason::Retention);
+    rig.gap(&t, 5, 8, GapReason::Retention);
     rig.deliver(&t, 9, 8);
     let gap = gap_event("t", 5, Some(8), "retention");
     assert_eq!(live.got().await, [gap, json!(9)]);
@@ -412,7 +412,7 @@ async fn after_a_failover_everybody_is_told_and_lower_ids_come_through() {
     rig.worker.begin_after(catching_up.key, &t, at(15));
     assert_eq!(catching_up.pull(), Some(at(15)));
     // Redis has lost everything above 10.
-    rig.gap(&t, 10, None, GapReason::Failover);
+    rig.gap(&t, 10, 10, GapReason::Failover);
     let gap = gap_event("t", 10, None, "failover");
     rig.deliver(&t, 12, 10);
     assert_eq!(live.got().await, [gap.clone(), json!(12)]);
@@ -431,7 +431,7 @@ async fn what_is_gone_of_the_changes_of_members_is_told_of_their_topic() {
     let changes = room.presence();
     let mut session = rig.member(&changes, true, 5).await;
     rig.worker.begin_live(session.key, &changes);
-    rig.gap(&changes, 5, Some(8), GapReason::Retention);
+    rig.gap(&changes, 5, 8, GapReason::Retention);
     let change = Retained {
         position: at(9),
         prev: at(8),

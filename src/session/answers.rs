@@ -121,17 +121,11 @@ impl Session {
         }
     }
 
-    /// The client left while the answer was on its way, and may have joined again. What the
-    /// answer stands for is undone as far as the present stay does not need it.
+    /// The client left while the answer was on its way, and may have joined again. There is no
+    /// membership to be ended: who becomes a member is not read before that is answered.
     fn left_meanwhile(&mut self, id: Option<u64>, topic: &Topic) {
-        let (worker, key) = (&self.desk.worker, self.desk.key);
         if !self.machine.has_joined(topic) {
-            worker.leave(key, topic);
-        }
-        if !self.machine.is_member(topic) {
-            worker.leave(key, &topic.presence());
-            let presence = &self.desk.services.presence;
-            presence.leave(topic.clone(), self.desk.session);
+            self.desk.worker.leave(self.desk.key, topic);
         }
         self.refuse(id, left_before_joined().into());
     }

@@ -125,7 +125,8 @@ impl Session {
         let desk = self.desk.clone();
         let work = desk.subscribe(id, topic, stay, subscribe, member);
         if is_member {
-            // A snapshot that is asked for next must see this membership and its changes.
+            // A snapshot that is asked for next must see this membership and its changes, and a
+            // leave must find it.
             self.work_alone(work);
         } else {
             self.work(work);

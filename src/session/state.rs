@@ -223,12 +223,6 @@ impl Machine {
         Some(joined.stay)
     }
 
-    /// Whether the session is (or is about to be) a member of the topic.
-    #[must_use]
-    pub fn is_member(&self, topic: &Topic) -> bool {
-        self.memberships().any(|t| t == topic)
-    }
-
     /// Forgets a topic. Returns whether the session was a member there; `None` when it had not
     /// joined.
     pub fn leave(&mut self, topic: &Topic) -> Option<bool> {

@@ -278,14 +278,18 @@ fn after_the_ok_of_unsubscribe_nothing_more_of_the_topic_comes() {
 fn a_topic_that_is_left_and_joined_again_before_any_answer_begins_where_the_last_one_says() {
     run(async {
         let node = node();
-        let positions = publish_each(&node, "open:t", 1..=300).await;
         let mut ada = node.welcomed(user("ada")).await;
-        let subscribe =
-            |since: Position| json!({"type": "subscribe", "topic": "open:t", "since": since});
-        let unsubscribe = json!({"type": "unsubscribe", "topic": "open:t"});
-        for _ in 0..10 {
+        let mut bob = node.welcomed(user("bob")).await;
+        for round in 0..20 {
+            let topic = format!("open:{round}");
+            let positions = publish_each(&node, &topic, 1..=300).await;
+            let subscribe =
+                |since: Position| json!({"type": "subscribe", "topic": topic, "since": since});
+            // Bob waits for the topic too, so that it becomes live whatever ada does.
+            bob.send(subscribe(positions[299])).await;
             let first = ada.send(subscribe(Position::ZERO)).await;
-            let left = ada.send(unsubscribe.clone()).await;
+            let unsubscribe = json!({"type": "unsubscribe", "topic": topic});
+            let left = ada.send(unsubscribe).await;
             let second = ada.send(subscribe(positions[297])).await;
             let mut has_left = false;
             let ok = loop {
@@ -304,7 +308,8 @@ fn a_topic_that_is_left_and_joined_again_before_any_answer_begins_where_the_last
             assert_eq!(ok["position"], json!(positions[297]), "{ok}");
             assert_eq!(ada.data(2).await, [299, 300]);
             assert_eq!(ada.all().await, [] as [Value; 0]);
-            ada.ok(unsubscribe.clone()).await;
+            node.publish(&topic, "301").await;
+            assert_eq!(ada.data(1).await, [301]);
         }
     });
 }

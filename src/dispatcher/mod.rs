@@ -220,7 +220,7 @@ impl Dispatcher {
                     overflowed: false,
                 },
                 retention,
-                workers: Vec::new(),
+                workers: Vec::with_capacity(1),
             }
         });
         if !state.workers.contains(&worker) {

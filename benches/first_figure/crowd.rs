@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::frames;
+use crate::support::tokens;
 
 /// Everything that is read at once, by all sessions in turn.
 const SCRATCH_BYTES: usize = 64 * 1_024;
@@ -23,12 +24,23 @@ const SCRATCH_BYTES: usize = 64 * 1_024;
 pub(crate) enum Who {
     /// Nobody: `connect` without a token.
     Anonymous,
-    /// A user of its own, with an inbox: `PREFIX` and a number.
+    /// A user of its own with a token and an inbox: the prefix and a number.
     Each(&'static str),
-    /// All are the same user.
+    /// All have a token of the same user.
     Same(&'static str),
     /// Raw bytes follow at once, no handshake, no welcome.
     Bare,
+}
+
+impl Who {
+    fn query(self, number: usize) -> String {
+        let token = |user: &str| format!("?token={}", tokens::token(user));
+        match self {
+            Self::Anonymous | Self::Bare => String::new(),
+            Self::Each(prefix) => token(&format!("{prefix}{number}")),
+            Self::Same(name) => token(name),
+        }
+    }
 }
 
 /// What the sessions of a crowd share.
@@ -114,10 +126,11 @@ impl Plan {
             let (counts, scratch) = (Rc::clone(&counts), Rc::clone(&scratch));
             let (gate, waits) = (Rc::clone(&gate), Rc::clone(&waits));
             let opened = Rc::clone(&opened);
+            let query = self.who.query(number);
             sessions.spawn_local(async move {
                 let place = gate.acquire().await.expect("the gate is never closed");
                 let from = Instant::now();
-                let mut session = Session::connect(self, number, scratch, counts).await;
+                let mut session = Session::connect(self, &query, scratch, counts).await;
                 waits.borrow_mut().push(from.elapsed());
                 session.subscribe(self.topic).await;
                 drop(place);
@@ -165,7 +178,7 @@ struct Session {
 impl Session {
     async fn connect(
         plan: Plan,
-        number: usize,
+        query: &str,
         scratch: Rc<RefCell<Vec<u8>>>,
         counts: Rc<Counts>,
     ) -> Self {
@@ -179,13 +192,10 @@ impl Session {
             partial: Vec::new(),
             last: 0,
         };
-        let query = match plan.who {
-            Who::Bare => return session,
-            Who::Anonymous => String::new(),
-            Who::Each(prefix) => format!("?user={prefix}{number}"),
-            Who::Same(name) => format!("?user={name}"),
-        };
-        session.send(frames::handshake(&plan.to.to_string(), &query).as_bytes());
+        if let Who::Bare = plan.who {
+            return session;
+        }
+        session.send(frames::handshake(&plan.to.to_string(), query).as_bytes());
         session.upgraded().await;
         if let Who::Anonymous = plan.who {
             session.send(&frames::masked(frames::TEXT, br#"{"type":"connect"}"#));

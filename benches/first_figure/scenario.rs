@@ -11,6 +11,7 @@ use crate::process;
 use crate::report::{Figures, middle};
 use crate::support::node::{self, Node};
 use crate::support::redis_server::RedisServer;
+use crate::support::tokens;
 
 /// Sessions that do nothing.
 const IDLE_COUNT: usize = 9_000;
@@ -32,6 +33,7 @@ async fn start(redis: Option<&RedisServer>) -> Node {
         .flag("--dev")
         .flag("--workers=1")
         .flag("--size=enterprise")
+        .env("FANFARE_AUTH__HMAC_SECRET", tokens::SECRET)
         .env("FANFARE_SESSION__PER_USER_MAX", "20000");
     if let Some(redis) = redis {
         plan = plan.flag(&format!("--redis={}", redis.url()));
@@ -58,7 +60,7 @@ pub(crate) async fn memory(figures: &mut Figures) {
     let shapes = [
         ("idle anonymous session", Who::Anonymous, None),
         (
-            "idle session of one user, subscribed",
+            "idle session of one user, token, subscribed",
             Who::Same("ada"),
             Some("idle"),
         ),
@@ -89,7 +91,7 @@ pub(crate) async fn whole(figures: &mut Figures, redis: Option<&RedisServer>) {
     idle.close().await;
 }
 
-/// 9,000 users of their own, each with an inbox.
+/// 9,000 users of their own, each with a token and an inbox.
 async fn idle(figures: &mut Figures, node: &Node) -> Crowd {
     let pid = node.pid();
     let (memory, cpu) = (process::resident_bytes(pid), process::cpu(pid));

@@ -37,8 +37,8 @@ pub(super) enum Ask {
 }
 
 pub(super) enum Answer {
-    Since(Topic, Question, Result<SincePage, BrokerError>),
-    Newest(Topic, Question, Result<HistoryPage, BrokerError>),
+    Since(Topic, Position, Result<SincePage, BrokerError>),
+    Newest(Topic, Result<HistoryPage, BrokerError>),
     Last(Vec<Topic>, Result<Vec<Option<Position>>, BrokerError>),
 }
 
@@ -67,14 +67,14 @@ impl Dispatcher {
                     };
                     let retention = state.retention;
                     self.asking.push(Box::pin(async move {
-                        match question.since {
-                            Some(since) => {
+                        match question {
+                            Question::Since(since) => {
                                 let page = broker.since(&topic, since, retention, PAGE).await;
-                                Answer::Since(topic, question, page)
+                                Answer::Since(topic, since, page)
                             }
-                            None => {
+                            Question::Newest => {
                                 let query = newest_query(&topic, retention);
-                                Answer::Newest(topic, question, broker.history(query).await)
+                                Answer::Newest(topic, broker.history(query).await)
                             }
                         }
                     }));
@@ -98,15 +98,18 @@ impl Dispatcher {
 
     pub(super) fn answered(&mut self, answer: Answer) {
         match answer {
-            Answer::Since(topic, question, Ok(page)) => {
-                self.step(&topic, |link, steps| link.answered(question, page, steps));
+            Answer::Since(topic, since, Ok(page)) => {
+                self.step(&topic, |link, steps| link.answered(since, page, steps));
             }
-            Answer::Newest(topic, question, Ok(page)) => {
-                self.step(&topic, |link, steps| {
-                    link.newest(question, page.entries, steps);
-                });
+            Answer::Newest(topic, Ok(page)) => {
+                self.step(&topic, |link, steps| link.newest(page.entries, steps));
             }
-            Answer::Since(topic, question, Err(_)) | Answer::Newest(topic, question, Err(_)) => {
+            Answer::Since(topic, since, Err(_)) => {
+                let question = Question::Since(since);
+                self.step(&topic, |link, steps| link.unanswered(question, steps));
+            }
+            Answer::Newest(topic, Err(_)) => {
+                let question = Question::Newest;
                 self.step(&topic, |link, steps| link.unanswered(question, steps));
             }
             Answer::Last(topics, Ok(last)) => {

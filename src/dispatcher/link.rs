@@ -36,13 +36,13 @@ pub const HELD_MAX: usize = 1_024;
 /// Bytes of bodies held while a question is open.
 pub const HELD_BYTES_MAX: usize = 1024 * 1024;
 
-/// A question to the broker. Only the answer to the one asked last is of interest.
+/// A question to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Question {
-    number: u64,
-    /// What came after this position? `None`: which are the newest entries, newest first, at
-    /// most [`RECENT_MAX`]?
-    pub since: Option<Position>,
+pub enum Question {
+    /// What came after this position?
+    Since(Position),
+    /// Which are the newest entries, newest first, at most [`RECENT_MAX`]?
+    Newest,
 }
 
 /// What the dispatcher must do, in order.
@@ -85,8 +85,6 @@ enum Phase {
 #[derive(Debug)]
 pub struct Link {
     phase: Phase,
-    /// Questions asked so far; the open one has this number.
-    questions: u64,
     last: Position,
     recent: VecDeque<Position>,
     held: VecDeque<Entry>,
@@ -104,7 +102,6 @@ impl Link {
     pub fn new(last: Position, retention: Retention) -> Self {
         Self {
             phase: Phase::Live,
-            questions: 0,
             last,
             recent: VecDeque::from([last]),
             held: VecDeque::new(),
@@ -156,15 +153,16 @@ impl Link {
 
     /// The broker did not answer: asks again a little later.
     pub fn unanswered(&mut self, question: Question, steps: &mut Vec<Step>) {
-        if self.is_open(question) {
-            let again = self.question();
-            steps.push(Step::AskLater(again));
+        if self.open_question() == Some(question) {
+            self.held_when_asked = self.held.len();
+            steps.push(Step::AskLater(question));
         }
     }
 
-    /// The broker's answer to what came after a position.
-    pub fn answered(&mut self, question: Question, page: SincePage, steps: &mut Vec<Step>) {
-        if !self.is_open(question) {
+    /// The broker's answer to [`Question::Since`]. One to another question than the open one is
+    /// dropped.
+    pub fn answered(&mut self, since: Position, page: SincePage, steps: &mut Vec<Step>) {
+        if self.open_question() != Some(Question::Since(since)) {
             return;
         }
         let lost = self.forget_lost(&page);
@@ -189,14 +187,11 @@ impl Link {
         }
     }
 
-    /// The broker's newest entries, newest first.
-    pub fn newest(&mut self, question: Question, mut entries: Vec<Entry>, steps: &mut Vec<Step>) {
+    /// The broker's answer to [`Question::Newest`].
+    pub fn newest(&mut self, mut entries: Vec<Entry>, steps: &mut Vec<Step>) {
         let Phase::Rewinding(newest) = self.phase else {
             return;
         };
-        if !self.is_open(question) {
-            return;
-        }
         let newest = entries.first().map_or(newest, |e| e.position);
         // What is older than the memory was delivered, or published before this node listened.
         let oldest = self.recent.iter().min().copied().unwrap_or_default();
@@ -217,28 +212,22 @@ impl Link {
 
     fn ask(&mut self, phase: Phase, steps: &mut Vec<Step>) {
         self.phase = phase;
-        let question = self.question();
-        steps.push(match phase {
-            Phase::Confirming(_) => Step::AskLater(question),
-            _ => Step::Ask(question),
-        });
-    }
-
-    /// The question of this phase, under a new number.
-    fn question(&mut self) -> Question {
-        self.questions += 1;
         self.held_when_asked = self.held.len();
-        Question {
-            number: self.questions,
-            since: (!matches!(self.phase, Phase::Rewinding(_))).then_some(self.last),
+        if let Some(question) = self.open_question() {
+            steps.push(match phase {
+                Phase::Confirming(_) => Step::AskLater(question),
+                _ => Step::Ask(question),
+            });
         }
     }
 
-    /// `last` does not move while a question is open; an answer for another position belongs to
-    /// an earlier stay of this node in the topic.
-    fn is_open(&self, question: Question) -> bool {
-        let at = question.since.is_none_or(|since| since == self.last);
-        self.phase != Phase::Live && question.number == self.questions && at
+    /// `last` does not move while a question is open, so that each has one of its own.
+    fn open_question(&self) -> Option<Question> {
+        match self.phase {
+            Phase::Live => None,
+            Phase::Checking | Phase::Confirming(_) => Some(Question::Since(self.last)),
+            Phase::Rewinding(_) => Some(Question::Newest),
+        }
     }
 
     fn take_page(&mut self, page: SincePage, steps: &mut Vec<Step>) {

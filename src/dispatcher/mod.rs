@@ -10,7 +10,8 @@
 //!
 //! Joining: a first wish subscribes; once the broker has confirmed, the topic's last id is read;
 //! the worker is told "joined at P" in the queue that carries deliveries, and then gets exactly
-//! the ids above P.
+//! the ids above P. When the last worker leaves, the topic is forgotten at once; that a blink
+//! costs no subscription is the business of the broker's feed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,8 +43,6 @@ use owed::Workers;
 
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a topic without local members stays subscribed, so that a blink costs nothing.
-const LINGER: Duration = Duration::from_secs(1);
 /// In how long the sweep compares every topic's last id with the broker's.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Feed events taken at once.
@@ -76,7 +75,6 @@ pub struct Dispatcher {
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
     to_ask: VecDeque<Ask>,
     resting: Vec<(Instant, Ask)>,
-    lingering: VecDeque<(Instant, Topic)>,
     sweep: Vec<Topic>,
     swept_at: Instant,
 }
@@ -101,7 +99,6 @@ impl Dispatcher {
             asking: FuturesUnordered::new(),
             to_ask: VecDeque::new(),
             resting: Vec::new(),
-            lingering: VecDeque::new(),
             sweep: Vec::new(),
             swept_at: Instant::now(),
         }
@@ -209,7 +206,8 @@ impl Dispatcher {
             state.workers.retain(|w| *w != worker);
             self.workers.forget(worker, &topic);
             if state.workers.is_empty() {
-                self.lingering.push_back((Instant::now() + LINGER, topic));
+                self.topics.remove(&topic);
+                self.broker.interest().unwant(topic);
             }
             return;
         }
@@ -222,7 +220,7 @@ impl Dispatcher {
                     overflowed: false,
                 },
                 retention,
-                workers: Vec::new(),
+                workers: Vec::with_capacity(1),
             }
         });
         if !state.workers.contains(&worker) {
@@ -312,19 +310,6 @@ impl Dispatcher {
         let due = self.resting.partition_point(|(at, _)| *at <= now);
         self.to_ask
             .extend(self.resting.drain(..due).map(|(_, ask)| ask));
-        while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, topic)) = self.lingering.pop_front() else {
-                break;
-            };
-            if self
-                .topics
-                .get(&topic)
-                .is_some_and(|t| t.workers.is_empty())
-            {
-                self.topics.remove(&topic);
-                self.broker.interest().unwant(topic);
-            }
-        }
         self.metrics.control.topics.set(self.topics.len() as u64);
         self.sweep(now);
     }

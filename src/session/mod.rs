@@ -184,7 +184,8 @@ pub fn run(
     }
     async move {
         let reason = session.serve().await;
-        session.finish(reason).await;
+        // Boxed, because the room for what an end needs would be there all the time.
+        Box::pin(session.finish(reason)).await;
     }
 }
 

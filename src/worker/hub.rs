@@ -126,7 +126,8 @@ impl Hub {
                 name: name.clone(),
                 has_history,
                 last: None,
-                members: Vec::new(),
+                // Most topics are inboxes, and most users have one session.
+                members: Vec::with_capacity(1),
                 waiting: Vec::new(),
             });
             self.by_name.insert(name.clone(), key);

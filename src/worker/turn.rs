@@ -157,7 +157,7 @@ impl Worker {
         match joined.last {
             None => {
                 joined.last = Some(position);
-                for waiting in joined.waiting.drain(..) {
+                for waiting in std::mem::take(&mut joined.waiting) {
                     // The session may have ended while it waited.
                     let _ = waiting.send(());
                 }

@@ -84,15 +84,15 @@ impl Judge {
         self.bend(steps)
     }
 
-    pub(super) fn answered(&mut self, question: Question, page: SincePage) -> Vec<Step> {
+    pub(super) fn answered(&mut self, since: Position, page: SincePage) -> Vec<Step> {
         let mut steps = Vec::new();
-        self.link.answered(question, page, &mut steps);
+        self.link.answered(since, page, &mut steps);
         self.bend(steps)
     }
 
-    pub(super) fn newest(&mut self, question: Question, entries: Vec<Entry>) -> Vec<Step> {
+    pub(super) fn newest(&mut self, entries: Vec<Entry>) -> Vec<Step> {
         let mut steps = Vec::new();
-        self.link.newest(question, entries, &mut steps);
+        self.link.newest(entries, &mut steps);
         self.bend(steps)
     }
 

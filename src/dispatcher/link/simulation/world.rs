@@ -93,8 +93,8 @@ enum Asked {
 
 #[derive(Debug)]
 enum Answer {
-    Since(Question, SincePage),
-    Newest(Question, Vec<Entry>),
+    Since(Position, SincePage),
+    Newest(Vec<Entry>),
     Last(Position),
     /// The broker did not answer.
     None(Asked),
@@ -338,12 +338,12 @@ impl World {
         match question {
             Asked::Link(question) => {
                 self.report.questions += 1;
-                match question.since {
-                    Some(since) => {
+                match question {
+                    Question::Since(since) => {
                         let entries_max = self.rng.random_range(1..8);
-                        Answer::Since(question, self.stream.since(since, entries_max))
+                        Answer::Since(since, self.stream.since(since, entries_max))
                     }
-                    None => Answer::Newest(question, self.stream.newest(RECENT_MAX)),
+                    Question::Newest => Answer::Newest(self.stream.newest(RECENT_MAX)),
                 }
             }
             Asked::Last => Answer::Last(self.stream.last().unwrap_or_default()),
@@ -352,8 +352,8 @@ impl World {
 
     fn answered(&mut self, answer: Answer) -> Result<(), String> {
         let steps = match answer {
-            Answer::Since(question, page) => self.judge.answered(question, page),
-            Answer::Newest(question, entries) => self.judge.newest(question, entries),
+            Answer::Since(since, page) => self.judge.answered(since, page),
+            Answer::Newest(entries) => self.judge.newest(entries),
             Answer::Last(newest) if newest != self.judge.last() => self.judge.check(),
             Answer::Last(_) => Vec::new(),
             Answer::None(Asked::Last) => {

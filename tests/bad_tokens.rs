@@ -103,6 +103,13 @@ async fn a_bad_token_is_refused_wherever_it_comes_and_is_never_logged() {
     let node = secured(&directory).await;
     let good = tokens::token("good");
     let beside = Beside::start(&node, &format!("?token={good}")).await;
+    for scheme in ["Bearer", "bearer"] {
+        let header = format!("{scheme} {good}");
+        let with_header = [("authorization", &*header)];
+        let opened = Talk::open(&node.connect_url(""), Wire::Json, &with_header).await;
+        let mut talk = opened.expect("a good token in the header");
+        assert_eq!(talk.event_of("welcome").await["user"], "good");
+    }
     let bad = bad_tokens();
     for (what, token, code, close) in &bad {
         let header = format!("Bearer {token}");

@@ -381,20 +381,11 @@ fn identify<B>(
     let services = &door.services;
     let verify = |token: &str| services.verifier.session(token, SystemTime::now());
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
-        let token = value.to_str().ok().and_then(|v| v.strip_prefix("Bearer "));
-        let claims = token
-            .ok_or(None)
-            .and_then(|t| verify(t.trim()).map_err(Some));
-        return match claims {
-            Ok(claims) => Ok((identity(claims), None)),
-            Err(error) => {
-                let text = error.map_or_else(
-                    || "Authorization must be `Bearer TOKEN`".to_owned(),
-                    |e| e.to_string(),
-                );
-                Err(refuse(401, ErrorCode::Unauthorized, &text).into())
-            }
-        };
+        let refused = |text: &str| Refused::from(refuse(401, ErrorCode::Unauthorized, text));
+        let token = value.to_str().ok().and_then(bearer);
+        let token = token.ok_or_else(|| refused("Authorization must be `Bearer TOKEN`"))?;
+        let claims = verify(token).map_err(|error| refused(&error.to_string()))?;
+        return Ok((identity(claims), None));
     }
     let from_cookie = || {
         let name = services.config.auth.cookie.as_ref()?;
@@ -434,6 +425,14 @@ fn identity(claims: crate::auth::Claims) -> Identity {
         user: Some(claims.user.clone()),
         claims: Some(claims),
     }
+}
+
+/// The token of `Bearer TOKEN`. The scheme's case is free (RFC 9110, section 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("Bearer")
+        .then_some(token.trim())
 }
 
 fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {

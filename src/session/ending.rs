@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::net::Shutdown;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use crate::protocol::close::CloseReason;
@@ -18,11 +19,15 @@ use super::Session;
 impl Session {
     /// The client said goodbye: its own code goes back (RFC 6455, section 5.5.1).
     pub(super) fn closed_by_client(&mut self, code: Option<u16>) {
-        self.push(match code {
+        self.push_last(match code {
             Some(code) => frame::close(code, ""),
             None => frame::close_empty(),
         });
         self.end(CloseReason::Client);
+    }
+
+    fn push_last(&self, frame: Bytes) {
+        self.desk.worker.push_last(self.desk.key, frame);
     }
 
     /// Ends the session.
@@ -37,7 +42,7 @@ impl Session {
                 self.desk.worker.drop_backlog(self.desk.key);
             }
             if let (Some(code), false) = (reason.code(), reason == CloseReason::Client) {
-                self.push(frame::close(code, reason.text()));
+                self.push_last(frame::close(code, reason.text()));
             }
             // A client that takes nothing is left alone when time is up.
             let _ = tokio::time::timeout(config.session.close_timeout, self.close_socket()).await;

@@ -96,11 +96,11 @@ impl Counts {
         }
     }
 
-    /// The waits since the last call, in ms, sorted.
-    pub(crate) fn take_waits(&self) -> Vec<f64> {
+    /// The waits since the last call.
+    pub(crate) fn take_waits(&self) -> Waits {
         let mut waits = self.waits_us.take();
         waits.sort_unstable();
-        waits.into_iter().map(|us| f64::from(us) / 1e3).collect()
+        Waits(waits)
     }
 
     /// Missing, doubled and reordered messages, and sessions that the server ended.
@@ -113,10 +113,21 @@ fn add(cell: &Cell<u64>, more: u64) {
     cell.set(cell.get() + more);
 }
 
-/// The value below which this part of sorted values lies; NaN of none.
-pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let at = sorted.len() * percent / 100;
-    sorted.get(at).copied().unwrap_or(f64::NAN)
+/// Waits of many messages, in µs, sorted.
+#[derive(Debug)]
+pub(crate) struct Waits(Vec<u32>);
+
+impl Waits {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The wait, in ms, that so many percent did not exceed; NaN of none.
+    pub(crate) fn percentile_ms(&self, percent: usize) -> f64 {
+        let at = self.0.len() * percent / 100;
+        self.0.get(at).map_or(f64::NAN, |us| f64::from(*us) / 1e3)
+    }
 }
 
 /// The number that a message carries as `"n":NUMBER`.

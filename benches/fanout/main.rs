@@ -88,10 +88,11 @@ fn main() -> std::io::Result<()> {
     if files < 20_000 {
         eprintln!("only {files} open files are allowed: the larger scenarios will not fit");
     }
+    // Before the pinning, which takes all cores but one from sight.
+    let machine = process::machine();
     if !process::pin(std::process::id(), process::LOAD_CORE) {
         eprintln!("taskset does not work here: nothing is pinned, the figures mean little");
     }
-    let machine = process::machine();
     let versions = versions();
     eprintln!("{machine}\n{versions}");
     let runtime = tokio::runtime::Builder::new_current_thread()

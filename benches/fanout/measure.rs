@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use crate::bare::{Bare, Orders};
-use crate::crowd::{Crowd, PUBLISHERS_MAX, Plan, Who, percentile};
+use crate::crowd::{Crowd, PUBLISHERS_MAX, Plan, Who};
 use crate::publisher::{Publisher, data};
 use crate::stage::Stage;
 use crate::{frames, process};
@@ -30,19 +30,23 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// When the next publication leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// When the one before has reached every session, so that no two can share a write.
-    Lockstep,
-    /// When the one before was answered.
-    Awaited,
-    /// So many a second.
-    PerSecond(u32),
-    /// As [`Pace::Awaited`], from [`PUBLISHERS_MAX`] publishers.
-    Backlog,
+    /// When the one before has reached every session, so that no two can share a write; so many.
+    Lockstep(u64),
+    /// When the one before was answered; so many.
+    Awaited(u64),
+    /// So many a second, and in all.
+    PerSecond(u32, u64),
+    /// As [`Pace::Awaited`], from [`PUBLISHERS_MAX`] publishers, for so long.
+    Backlog(Duration),
 }
 
 /// What a measurement cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
+    /// Publications.
+    pub(crate) publications: f64,
+    /// What sessions should have received of them.
+    pub(crate) deliveries: f64,
     /// Processor time of the side a delivery, in µs.
     pub(crate) cpu_us: f64,
     /// From publication to reading, the median, in ms.
@@ -53,7 +57,7 @@ pub(crate) struct Cost {
     pub(crate) per_s: f64,
     /// How much of its core the load used, in percent.
     pub(crate) load_percent: f64,
-    /// Missing, doubled and reordered messages, and sessions that were ended.
+    /// Messages that are missing, doubled or out of order, and sessions that were ended.
     pub(crate) faults: u64,
 }
 
@@ -118,20 +122,21 @@ impl Side {
 
     /// Sends a few publications, so that every part has been used once.
     pub(crate) async fn warm_up(&mut self) {
-        self.send(Pace::Lockstep, WARM_UP_COUNT).await;
+        self.send(Pace::Lockstep(WARM_UP_COUNT)).await;
     }
 
-    /// Sends so many publications, and says what they cost.
-    pub(crate) async fn measure(&mut self, pace: Pace, publications: u64) -> Cost {
-        self.crowd.counts.take_waits();
-        let came = self.crowd.counts.messages.get();
-        let faults = self.crowd.counts.faults();
+    /// Sends publications at a pace, and says what they cost.
+    pub(crate) async fn measure(&mut self, pace: Pace) -> Cost {
+        let counts = Rc::clone(&self.crowd.counts);
+        counts.take_waits();
+        let (sent, came) = (counts.sent(), counts.messages.get());
+        let faults = counts.faults();
         let own = std::process::id();
         let (from, cpu, load) = (Instant::now(), process::cpu(self.pid), process::cpu(own));
-        let in_time = tokio::time::timeout(PATIENCE, self.send(pace, publications)).await;
+        let in_time = tokio::time::timeout(PATIENCE, self.send(pace)).await;
         let (cpu, load) = (process::cpu(self.pid) - cpu, process::cpu(own) - load);
         let took = from.elapsed().as_secs_f64();
-        let counts = &self.crowd.counts;
+        let publications = counts.sent() - sent;
         let deliveries = publications * self.crowd.len() as u64;
         let missing = match in_time {
             Ok(()) => 0,
@@ -139,9 +144,11 @@ impl Side {
         };
         let waits = counts.take_waits();
         Cost {
+            publications: publications as f64,
+            deliveries: deliveries as f64,
             cpu_us: cpu.as_secs_f64() * 1e6 / deliveries as f64,
-            p50_ms: percentile(&waits, 50),
-            p99_ms: percentile(&waits, 99),
+            p50_ms: waits.percentile_ms(50),
+            p99_ms: waits.percentile_ms(99),
             per_s: deliveries as f64 / took,
             load_percent: load.as_secs_f64() * 100.0 / took,
             faults: counts.faults() - faults + missing,
@@ -149,35 +156,35 @@ impl Side {
     }
 
     /// Sends, and waits until every session has everything.
-    async fn send(&mut self, pace: Pace, publications: u64) {
+    async fn send(&mut self, pace: Pace) {
         let Self { crowd, senders, .. } = self;
         let sessions = crowd.len() as u64;
         let (crowd, bytes) = (&*crowd, self.data_bytes);
         let arrived = |sent: u64| crowd.counts.until(sent * sessions);
         match pace {
-            Pace::Lockstep => {
+            Pace::Lockstep(publications) => {
                 for _ in 0..publications {
                     senders[0].send(crowd, 0, bytes).await;
                     arrived(crowd.counts.sent()).await;
                 }
             }
-            Pace::Awaited => {
+            Pace::Awaited(publications) => {
                 for _ in 0..publications {
                     senders[0].send(crowd, 0, bytes).await;
                 }
             }
-            Pace::PerSecond(rate) => {
+            Pace::PerSecond(rate, publications) => {
                 let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
                 for _ in 0..publications {
                     ticks.tick().await;
                     senders[0].send(crowd, 0, bytes).await;
                 }
             }
-            Pace::Backlog => {
-                let each = publications / PUBLISHERS_MAX as u64;
+            Pace::Backlog(lasts) => {
+                let from = Instant::now();
                 let all = senders.iter_mut().enumerate();
                 let all = all.map(async |(at, sender)| {
-                    for _ in 0..each {
+                    while from.elapsed() < lasts {
                         sender.send(crowd, at, bytes).await;
                     }
                 });
@@ -197,7 +204,7 @@ impl Sender {
     async fn send(&mut self, crowd: &Crowd, publisher: usize, bytes: usize) {
         let data = data(crowd.counts.next(publisher), bytes);
         match self {
-            Self::Node(publisher, topic) => publisher.to_topic(topic, &data).await,
+            Self::Node(publisher, topic) => publisher.publish(topic, &data).await,
             Self::Bare(orders) => orders.send(&frames::text_of_server(data.as_bytes())).await,
         }
     }

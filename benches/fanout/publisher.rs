@@ -29,7 +29,7 @@ impl Publisher {
     }
 
     /// Publishes to a topic.
-    pub(crate) async fn to_topic(&mut self, topic: &str, data: &str) {
+    pub(crate) async fn publish(&mut self, topic: &str, data: &str) {
         let body = format!(r#"{{"topic":"{topic}","data":{data}}}"#);
         self.call(&body).await;
     }

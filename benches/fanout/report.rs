@@ -83,14 +83,14 @@ impl Report {
     /// The table for people.
     pub(crate) fn table(&self) -> String {
         let mut lines = vec![format!(
-            "{:<16} {:<58} {:>10} {:<5} {:>9}  {:<6}  lowest .. highest",
+            "{:<16} {:<74} {:>10} {:<5} {:>9}  {:<6}  lowest .. highest",
             "scenario", "what", "median", "", "bar", ""
         )];
         for row in &self.rows {
             let sorted = sorted(&row.runs);
             let bar = row.bar();
             lines.push(format!(
-                "{:<16} {:<58} {:>10.2} {:<5} {:>9}  {:<6}  {:.2} .. {:.2}",
+                "{:<16} {:<74} {:>10.2} {:<5} {:>9}  {:<6}  {:.2} .. {:.2}",
                 row.scenario,
                 row.name,
                 middle(&sorted),

@@ -42,14 +42,14 @@ pub(crate) async fn inbox(report: &mut Report, effort: &Effort) {
             let fan_first = run.is_multiple_of(2);
             let mut fan = None;
             if fan_first {
-                fan = Some(side.measure(Pace::Lockstep, rounds).await);
+                fan = Some(side.measure(Pace::Lockstep(rounds)).await);
             }
             let faults = side.crowd.counts.faults();
             let (inbox_us, redis_us) = to_each(&stage, &side, users, rounds).await;
             let faults = side.crowd.counts.faults() - faults;
             let fan = match fan {
                 Some(fan) => fan,
-                None => side.measure(Pace::Lockstep, rounds).await,
+                None => side.measure(Pace::Lockstep(rounds)).await,
             };
             report.add("CPU a delivery", "µs", inbox_us);
             report.add("CPU a delivery of the fan-out", "µs", fan.cpu_us);
@@ -58,8 +58,7 @@ pub(crate) async fn inbox(report: &mut Report, effort: &Effort) {
             }
             report.judge("ratio", "", inbox_us / fan.cpu_us, Bar::AtMost(bar));
             let faults = (faults + fan.faults) as f64;
-            let what = "missing, doubled, reordered, ended";
-            report.judge(what, "", faults, Bar::AtMost(0.0));
+            report.judge("faults", "", faults, Bar::AtMost(0.0));
         }
         side.close().await;
     }

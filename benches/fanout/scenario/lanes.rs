@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use crate::crowd::{Counts, Seen, percentile};
+use crate::crowd::{Counts, Seen, Waits};
 use crate::frames;
 use crate::publisher::{Publisher, data};
 use crate::report::{Bar, Report};
@@ -38,9 +38,9 @@ const READ_EVERY: Duration = Duration::from_millis(20);
 /// Messages a second: more than the line takes, and a few.
 const FLOOD_PER_S: u32 = 400;
 const TRICKLE_PER_S: u32 = 40;
-/// How long each part lasts.
-const LASTS_S: u64 = 15;
-const LASTS_QUICK_S: u64 = 8;
+/// How long each part lasts, after as long again in which the backlog grew.
+const LASTS_S: u64 = 12;
+const LASTS_QUICK_S: u64 = 5;
 
 /// Bars of issue 4 (R5): how many times sooner; "low still moves".
 const SOONER_MIN: f64 = 5.0;
@@ -54,19 +54,17 @@ struct Flow {
     priority: &'static str,
 }
 
-/// Over the embedded broker: lanes are the worker's, whatever the engine.
+/// Over one engine: lanes are the worker's, whatever the engine.
 pub(crate) async fn lanes(report: &mut Report, effort: &Effort) {
-    if !effort.embedded() {
-        return;
-    }
-    report.scenario("lanes");
+    let engine = effort.engine();
+    report.scenario(&format!("lanes {}", engine.name()));
     let lasts = Duration::from_secs(effort.count(LASTS_S, LASTS_QUICK_S));
     for _ in 0..effort.runs {
-        let [low, critical] = backlog([FLOOD_PER_S, TRICKLE_PER_S], lasts).await;
-        let (low_ms, critical_ms) = (percentile(&low, 50), percentile(&critical, 50));
+        let [low, critical] = backlog(engine, [FLOOD_PER_S, TRICKLE_PER_S], lasts).await;
+        let (low_ms, critical_ms) = (low.percentile_ms(50), critical.percentile_ms(50));
         report.add("low flood: wait of low, median", "ms", low_ms);
         report.add("low flood: wait of critical, median", "ms", critical_ms);
-        let p99 = percentile(&critical, 99);
+        let p99 = critical.percentile_ms(99);
         report.add("low flood: wait of critical, p99", "ms", p99);
         let sooner = Bar::AtLeast(SOONER_MIN);
         let ratio = low_ms / critical_ms;
@@ -76,18 +74,18 @@ pub(crate) async fn lanes(report: &mut Report, effort: &Effort) {
             ratio,
             sooner,
         );
-        let [low, critical] = backlog([TRICKLE_PER_S, FLOOD_PER_S], lasts).await;
-        let per_s = |waits: &[f64]| waits.len() as f64 / lasts.as_secs_f64();
+        let [low, critical] = backlog(engine, [TRICKLE_PER_S, FLOOD_PER_S], lasts).await;
+        let per_s = |waits: &Waits| waits.len() as f64 / lasts.as_secs_f64();
         report.add("critical flood: critical read", "1/s", per_s(&critical));
         let moves = Bar::AtLeast(LOW_MOVES_MIN);
         report.judge("critical flood: low read", "1/s", per_s(&low), moves);
     }
 }
 
-/// The waits, in ms and sorted, of the low and the critical messages that were read while both
-/// were published at these rates.
-async fn backlog(per_s: [u32; 2], lasts: Duration) -> [Vec<f64>; 2] {
-    let stage = Stage::start(Engine::Embedded).await;
+/// The waits of the low and the critical messages that were read while both
+/// were published at these rates and a backlog stood.
+async fn backlog(engine: Engine, per_s: [u32; 2], lasts: Duration) -> [Waits; 2] {
+    let stage = Stage::start(engine).await;
     let token = tokens::token("lanes");
     let topics = [LOW.topic, CRITICAL.topic];
     let mut session = Session::open(stage.node.public, Line::Narrow, &token, &topics).await;
@@ -135,10 +133,13 @@ async fn backlog(per_s: [u32; 2], lasts: Duration) -> [Vec<f64>; 2] {
             publish(CRITICAL, per_s[1], &counts[1]),
         )
     };
+    let mut all = std::pin::pin!(all);
     // The flows never end by themselves.
-    let _ = tokio::time::timeout(lasts, all).await;
+    let _ = tokio::time::timeout(lasts, &mut all).await;
+    counts.iter().for_each(|counts| drop(counts.take_waits()));
+    let _ = tokio::time::timeout(lasts, &mut all).await;
     if ended.get() {
         eprintln!("  the node ended the session");
     }
-    counts.map(|counts| counts.take_waits())
+    counts.each_ref().map(Counts::take_waits)
 }

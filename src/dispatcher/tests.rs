@@ -22,6 +22,7 @@ use crate::protocol::ids::{App, Position, Priority};
 use crate::worker::handle::INBOUND_MAX;
 
 mod owing;
+mod staying;
 
 /// Longest wait for anything, many times what a loaded machine takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,6 +58,31 @@ fn config() -> Arc<Config> {
     bare.history_entries_max = 0;
     config.namespaces = BTreeMap::from([("default".to_owned(), open), ("bare".to_owned(), bare)]);
     Arc::new(config)
+}
+
+fn publication() -> Publication {
+    Publication {
+        data: Data::Json(Bytes::from_static(b"1")),
+        user: None,
+        priority: Priority::Normal,
+        key: None,
+        conflate: false,
+        removed: false,
+        time_ms: 1,
+        ttl_ms: None,
+        exclude: None,
+    }
+}
+
+async fn publish(broker: &Broker, config: &Config, topic: &Topic) -> Position {
+    let request = PublishRequest {
+        topic: topic.clone(),
+        publication: publication(),
+        retention: config.namespace(topic).retention(),
+        idempotency: None,
+    };
+    let published = broker.publish(request).await;
+    published.expect("the broker is up").position
 }
 
 /// The cable between broker and dispatcher: while it is cut, deliveries are thrown away.
@@ -132,24 +158,7 @@ impl Rig {
     }
 
     async fn publish(&self, topic: &Topic) -> Position {
-        let request = PublishRequest {
-            topic: topic.clone(),
-            publication: Publication {
-                data: Data::Json(Bytes::from_static(b"1")),
-                user: None,
-                priority: Priority::Normal,
-                key: None,
-                conflate: false,
-                removed: false,
-                time_ms: 1,
-                ttl_ms: None,
-                exclude: None,
-            },
-            retention: self.config.namespace(topic).retention(),
-            idempotency: None,
-        };
-        let published = self.broker.publish(request).await;
-        published.expect("the broker is up").position
+        publish(&self.broker, &self.config, topic).await
     }
 
     async fn publish_count(&self, topic: &Topic, count: usize) -> Vec<Position> {

@@ -36,6 +36,7 @@ use crate::worker::{Notices, Worker, wheel};
 
 pub mod answers;
 pub mod clock;
+pub mod closing;
 pub mod commands;
 pub mod ending;
 pub mod permission;

@@ -93,6 +93,8 @@ pub struct Server {
     pub connections_max: usize,
     /// Longest time for one HTTP request head, in `handshake_timeout_ms`.
     pub handshake_timeout: Duration,
+    /// Whether there is the echo endpoint.
+    pub echo: bool,
 }
 
 /// Where the node runs; it sets defaults and, in production, forbids what is unsafe there.

@@ -38,6 +38,7 @@ pub mod answers;
 pub mod clock;
 pub mod closing;
 pub mod commands;
+pub mod echo;
 pub mod ending;
 pub mod permission;
 pub mod registry;

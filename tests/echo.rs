@@ -400,3 +400,30 @@ async fn a_client_that_reads_late_gets_everything_in_order() {
     }
     writing.await.expect("all was written");
 }
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_for_too_long_is_ended_with_4103() {
+    let plan = Plan::dev().flag("--echo");
+    let plan = plan.env("FANFARE_SESSION__REPLIES_TIMEOUT_MS", "300");
+    let plan = plan.env("FANFARE_SESSION__CLOSE_TIMEOUT_MS", "60000");
+    let node = plan.start().await;
+    let mut reader = echo(&node).await;
+    let mut writer = reader.writer();
+    // All of it is taken, because the node reads on at the end.
+    let message = Frame::new(raw::BINARY, vec![7; MIB]).bytes();
+    for _ in 0..32 {
+        writer.send(&message).await;
+    }
+    let ended = reader.ended().await;
+    assert_eq!(ended.code, Some(4103));
+    assert!(ended.before.len() < 32, "{}", ended.before.len());
+    assert!(ended.before.iter().all(|got| got.payload.len() == MIB));
+}
+
+#[tokio::test]
+async fn a_client_that_is_silent_for_too_long_is_ended_with_4201() {
+    let plan = Plan::dev().flag("--echo");
+    let node = plan.env("FANFARE_SESSION__IDLE_S", "1").start().await;
+    let mut raw = echo(&node).await;
+    assert_eq!(raw.ended().await.code, Some(4201));
+}

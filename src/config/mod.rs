@@ -259,7 +259,7 @@ pub struct Queue {
     pub workers: u32,
 }
 
-/// `[cache]`: the window of recent publications (not used before it exists).
+/// `[cache]`: the window of recent publications.
 #[derive(Debug, Clone)]
 pub struct Cache {
     /// Bytes per node.

@@ -331,6 +331,9 @@ impl Parts {
         readiness: &watch::Receiver<Vec<String>>,
     ) -> Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>), StartError> {
         let room = Room::new(self.config.server.connections_max);
+        // Each worker keeps a window of its own; together they hold what is configured.
+        let recent_bytes_max = self.config.cache.memory_bytes / public.len().max(1) as u64;
+        let recent_bytes_max = usize::try_from(recent_bytes_max).unwrap_or(usize::MAX);
         let mut handles = Vec::with_capacity(public.len());
         let mut threads = Vec::with_capacity(public.len());
         for (index, listener) in public.into_iter().enumerate() {
@@ -338,6 +341,7 @@ impl Parts {
             let setup = WorkerSetup {
                 index,
                 listener,
+                recent_bytes_max,
                 inbound,
                 services: Arc::clone(&self.services),
                 interest: Arc::clone(interest),

@@ -24,6 +24,8 @@ pub struct WorkerSetup {
     pub index: usize,
     /// Its own socket on the public port.
     pub listener: StdListener,
+    /// Most that its window of recent publications holds.
+    pub recent_bytes_max: usize,
     /// What the dispatcher sends it.
     pub inbound: mpsc::Receiver<Inbound>,
     /// The node's parts.
@@ -65,7 +67,13 @@ impl WorkerSetup {
             messages_max: session.outbox_messages_max,
             bytes_max: session.outbox_bytes_max,
         };
-        let worker = Worker::new(self.index, bound, self.interest, self.metrics);
+        let worker = Worker::new(
+            self.index,
+            bound,
+            self.recent_bytes_max,
+            self.interest,
+            self.metrics,
+        );
         let door = Rc::new(Door {
             services: self.services,
             worker: Rc::clone(&worker),

@@ -67,16 +67,15 @@ impl Session {
                 more: Some(page.more),
                 ..Ok::default()
             }),
-            Done::Page(topic, asked_at, result) => {
+            Done::Page(pull, result) => {
                 let (worker, key) = (&self.desk.worker, self.desk.key);
                 let now_ms = Now::read().unix_ms;
-                let goes_on =
-                    result.is_ok_and(|page| worker.page(key, &topic, asked_at, &page, now_ms));
+                let goes_on = result.is_ok_and(|page| worker.page(key, &pull, &page, now_ms));
                 if !goes_on {
-                    self.work(Desk::rest(topic));
+                    self.work(Desk::rest(pull));
                 }
             }
-            Done::PullAgain(topic) => self.desk.worker.pull_again(self.desk.key, &topic),
+            Done::PullAgain(pull) => self.desk.worker.pull_again(self.desk.key, &pull),
             Done::Alone(done) => {
                 self.alone = false;
                 self.done(*done);
@@ -185,8 +184,10 @@ impl Session {
         self.machine.opened();
         self.welcome(opened.id, opened.inbox, topics);
         for gap in gaps {
-            self.desk.worker.metrics().counters.gaps_told.add_owned(1);
-            self.reply(&Event::Gap(gap));
+            let worker = &self.desk.worker;
+            worker.metrics().counters.gaps_told.add_owned(1);
+            let topic = gap.topic.clone();
+            worker.notice(self.desk.key, &topic, &Event::Gap(gap));
         }
         self.schedule(Now::read());
     }

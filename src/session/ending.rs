@@ -9,6 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use crate::protocol::close::CloseReason;
@@ -19,8 +20,12 @@ use super::{Session, closing};
 impl Session {
     /// The client said goodbye: its own code goes back (RFC 6455, section 5.5.1).
     pub(super) fn closed_by_client(&mut self, code: Option<u16>) {
-        self.push(closing::answer_to(code));
+        self.push_last(closing::answer_to(code));
         self.end(CloseReason::Client);
+    }
+
+    fn push_last(&self, frame: Bytes) {
+        self.desk.worker.push_last(self.desk.key, frame);
     }
 
     /// Ends the session.
@@ -35,7 +40,7 @@ impl Session {
                 self.desk.worker.drop_backlog(self.desk.key);
             }
             if let (Some(code), false) = (reason.code(), reason == CloseReason::Client) {
-                self.push(frame::close(code, reason.text()));
+                self.push_last(frame::close(code, reason.text()));
             }
             // A client that takes nothing is left alone when time is up.
             let _ =

@@ -31,7 +31,7 @@ use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Error, Event};
 use crate::protocol::frame;
 use crate::protocol::ids::{App, SessionId, Topic};
-use crate::worker::outbox::{Bound, Kind};
+use crate::worker::outbox::Bound;
 use crate::worker::{Notices, Worker, wheel};
 
 pub mod answers;
@@ -251,28 +251,21 @@ impl Session {
             messages_max: config.replies_max,
             bytes_max: config.replies_bytes_max,
         };
-        bound.exceeded(self.desk.worker.waiting(self.desk.key, Kind::Reply))
+        bound.exceeded(self.desk.worker.replies(self.desk.key))
     }
 
     /// After every step: what was queued is written, a catch-up goes on, the clock is set.
     fn settle_turn(&mut self) {
         let (worker, key) = (Rc::clone(&self.desk.worker), self.desk.key);
-        worker.flush(key);
-        if let Some((topic, at)) = worker.next_pull(key, self.outbox_bound()) {
-            self.work(self.desk.clone().pull(topic, at));
-        }
         let now = Now::read();
-        let unread = self.has_unread_replies();
-        if self.machine.unread(unread, now) {
-            self.schedule(now);
+        worker.flush(key);
+        if let Some(pull) = worker.catch_up(key, now.unix_ms) {
+            self.work(self.desk.clone().pull(pull));
         }
-    }
-
-    fn outbox_bound(&self) -> Bound {
-        let config = &self.desk.services.config.session;
-        Bound {
-            messages_max: config.outbox_messages_max,
-            bytes_max: config.outbox_bytes_max,
+        worker.flush(key);
+        let (unread, taken_bytes) = (self.has_unread_replies(), worker.written_bytes(key));
+        if self.machine.unread(unread, taken_bytes, now) {
+            self.schedule(now);
         }
     }
 
@@ -378,7 +371,7 @@ impl Session {
     }
 
     fn push(&self, frame: Bytes) {
-        self.desk.worker.push(self.desk.key, frame, Kind::Reply);
+        self.desk.worker.push(self.desk.key, frame);
     }
 
     fn work(&mut self, future: impl Future<Output = Done> + 'static) {

@@ -20,14 +20,13 @@ use crate::protocol::command::{Connect, History, Subscribe};
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Position, SessionId, Topic, TopicKind};
+use crate::worker::catchup::{PAGE_ENTRIES_MAX, Pull};
 use crate::worker::hub::SessionKey;
 use crate::worker::{Join, Worker};
 
 use super::Services;
 use super::state::Now;
 
-/// Entries of one catch-up page; its bytes are a quarter of the outbox's bound.
-const PULL_ENTRIES_MAX: u32 = 100;
 /// How long a page rests after it could not be read, or brought nothing.
 const PULL_REST: Duration = Duration::from_millis(100);
 /// How long opening waits between tries while the broker does not answer.
@@ -57,10 +56,10 @@ pub enum Done {
     History(Option<u64>, Result<VisiblePage, WireError>),
     /// A page of members.
     Presence(Option<u64>, Result<MembersPage, WireError>),
-    /// A page of a catch-up, with the position that it was asked for.
-    Page(Topic, Position, Result<SincePage, WireError>),
+    /// A page of a catch-up.
+    Page(Pull, Result<SincePage, WireError>),
     /// A catch-up may ask again.
-    PullAgain(Topic),
+    PullAgain(Pull),
     /// The outcome of a command behind which nothing was read.
     Alone(Box<Done>),
 }
@@ -139,14 +138,6 @@ impl Desk {
         match topic.kind() {
             TopicKind::Presence => crate::broker::PRESENCE_RETENTION,
             _ => self.services.config.namespace(topic).retention(),
-        }
-    }
-
-    /// The size of one catch-up page.
-    fn page(&self) -> Page {
-        Page {
-            entries_max: PULL_ENTRIES_MAX,
-            bytes_max: self.services.config.session.outbox_bytes_max / 4,
         }
     }
 
@@ -338,19 +329,21 @@ impl Desk {
     }
 
     /// A page of a catch-up.
-    pub async fn pull(self, topic: Topic, at: Position) -> Done {
-        let retention = self.retention(&topic);
-        let page = self
-            .broker()
-            .since(&topic, at, retention, self.page())
-            .await;
-        Done::Page(topic, at, page.map_err(broker_error))
+    pub async fn pull(self, pull: Pull) -> Done {
+        let size = Page {
+            entries_max: u32::try_from(PAGE_ENTRIES_MAX).unwrap_or(u32::MAX),
+            bytes_max: self.worker.page_bytes_max(),
+        };
+        let retention = self.retention(&pull.topic);
+        let page = self.broker().since(&pull.topic, pull.at, retention, size);
+        let page = page.await.map_err(broker_error);
+        Done::Page(pull, page)
     }
 
     /// A little pause before a catch-up asks again.
-    pub async fn rest(topic: Topic) -> Done {
+    pub async fn rest(pull: Pull) -> Done {
         tokio::time::sleep(PULL_REST).await;
-        Done::PullAgain(topic)
+        Done::PullAgain(pull)
     }
 
     /// `publish`.

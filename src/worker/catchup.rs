@@ -1,220 +1,312 @@
 //! How a session gets from an old position to the live stream: pages, paced by its own socket.
 //!
-//! In: the session says from where it begins, and brings each page that it read from the broker.
-//! Out: frames in its outbox, and in the same turn the switch back to live deliveries once the
-//! pages have reached what this worker has seen. No publication falls between a page and the live
-//! stream, because a topic's last position and a member's mode change on one thread. Bound: one
-//! page a session on its way, and only while its outbox is less than half full.
+//! In: the session says from where it begins, and brings each page that the recent window does not
+//! have. Out: frames in its outbox, and in the same turn the switch back to live deliveries once
+//! the pages have reached what this worker has seen. No publication falls between a page and the
+//! live stream, because a topic's last position and a member's mode change on one thread. Bound:
+//! one page a session on its way, and only while its outbox has room for it.
 
-use crate::broker::{Body, Entry, SincePage};
+use std::sync::Arc;
+
+use crate::broker::SincePage;
 use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Event, Gap, GapReason};
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 
-use super::hub::{Mode, SessionKey};
-use super::outbox::{Bound, Kind};
-use super::outgoing;
-use super::{State, Worker};
+use super::hub::{Mode, Reference, SessionKey};
+use super::outgoing::{self, Outgoing};
+use super::{State, Worker, recent};
+
+/// Most entries of one page.
+pub const PAGE_ENTRIES_MAX: usize = 100;
+
+/// A page that a session is to read from the broker, handed back with the page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pull {
+    /// Of which topic.
+    pub topic: Topic,
+    /// After which position.
+    pub at: Position,
+    number: u32,
+}
 
 /// A session as the reader of one topic.
 struct Reader {
     id: SessionId,
     wire: Wire,
     has_history: bool,
+    reference: Reference,
+    last: Position,
     mode: Mode,
 }
 
 impl Worker {
+    /// The most bytes that a page should have: a quarter of an outbox.
+    #[must_use]
+    pub fn page_bytes_max(&self) -> usize {
+        self.bound.bytes_max / 4
+    }
+
     /// Lets live deliveries through from here on. Returns the position after which they begin,
     /// or `None` when the session does not belong to the topic (any more).
     pub fn begin_live(&self, key: SessionKey, topic: &Topic) -> Option<Position> {
-        let mut last = Position::ZERO;
-        self.with_mode(key, topic, |mode, topic_last| {
-            last = topic_last;
-            *mode = Mode::Push { after: topic_last };
-        })
-        .then_some(last)
+        let state = &mut *self.state.borrow_mut();
+        let reader = state.reader(key, topic)?;
+        state.hub.member_mut(reader.reference).mode = Mode::Push { after: reader.last };
+        Some(reader.last)
     }
 
     /// Lets through what comes after `at`: live deliveries if the topic has come no further on this
     /// worker, a catch-up otherwise. Returns where it begins: `at`, or on a topic without history,
-    /// where nobody can catch up, the topic's last position if that is higher.
+    /// where nobody can catch up, the topic's last position if that is higher. Where a failover has
+    /// made `at` void since the broker gave it, what follows begins before that, behind a gap.
     pub fn begin_after(&self, key: SessionKey, topic: &Topic, at: Position) -> Position {
-        let has_history = self.reader(key, topic).is_some_and(|r| r.has_history);
+        let state = &mut *self.state.borrow_mut();
+        let Some(reader) = state.reader(key, topic) else {
+            return at;
+        };
+        let void_above = match reader.mode {
+            Mode::Starting { void_above } => void_above.filter(|above| *above < at),
+            _ => None,
+        };
+        let from = void_above.unwrap_or(at);
+        let mode = &mut state.hub.member_mut(reader.reference).mode;
         let mut begins = at;
-        self.with_mode(key, topic, |mode, topic_last| {
-            if has_history && at < topic_last {
-                *mode = Mode::Pull { at, loading: false };
+        if reader.has_history && from < reader.last {
+            *mode = Mode::pull(from, Priority::default());
+        } else {
+            begins = at.max(reader.last);
+            let after = if void_above.is_some() {
+                reader.last
             } else {
-                begins = at.max(topic_last);
-                *mode = Mode::Push { after: begins };
-            }
-        });
-        self.look_for_pages(key);
+                begins
+            };
+            *mode = Mode::Push { after };
+        }
+        if void_above.is_some() {
+            self.tell_gap(
+                state,
+                key,
+                &reader,
+                topic,
+                (from, None),
+                GapReason::Failover,
+            );
+        }
+        if let Some(entry) = state.sessions.get_mut(key) {
+            entry.catch_up();
+        }
         begins
     }
 
-    fn look_for_pages(&self, key: SessionKey) {
-        if let Some(entry) = self.state.borrow_mut().sessions.get_mut(key) {
-            entry.catching_up = true;
-            entry.notify(|n| n.room = true);
+    /// Goes on with the catch-ups of a session as far as its outbox has room: with pages from the
+    /// recent window at once, otherwise with the page that the session should read now. `None`
+    /// while one is on its way, and when there is nothing to be read.
+    pub fn catch_up(&self, key: SessionKey, now_ms: u64) -> Option<Pull> {
+        let state = &mut *self.state.borrow_mut();
+        loop {
+            let reference = self.next_pull(state, key)?;
+            let topic = state.hub.get(reference.topic)?.name.clone();
+            let reader = state.reader(key, &topic)?;
+            let Mode::Pull { at, urgency, .. } = reader.mode else {
+                return None;
+            };
+            let page = self.recent_page(state, reference, at);
+            let counters = &self.metrics.counters;
+            if !page.is_empty() {
+                counters.recent_hits.add_owned(1);
+                self.take(state, key, &reader, at, &page, now_ms);
+                continue;
+            }
+            counters.recent_misses.add_owned(1);
+            let entry = state.sessions.get_mut(key)?;
+            entry.pulls = entry.pulls.wrapping_add(1);
+            let number = entry.pulls;
+            state.hub.member_mut(reference).mode = Mode::Pull {
+                at,
+                asked: Some(number),
+                urgency,
+            };
+            return Some(Pull { topic, at, number });
         }
     }
 
-    /// The topic and position of which the session should read the next page now: `None` while
-    /// a page is on its way or the outbox has no room, and when it has caught up with everything.
-    pub fn next_pull(&self, key: SessionKey, bound: Bound) -> Option<(Topic, Position)> {
-        let State { sessions, hub, .. } = &mut *self.state.borrow_mut();
-        let entry = sessions.get_mut(key)?;
-        if !entry.catching_up || !entry.outbox.has_room(bound) {
+    /// The membership whose page comes next: the most urgent one that has room, in turns.
+    fn next_pull(&self, state: &mut State, key: SessionKey) -> Option<Reference> {
+        let entry = state.sessions.get_mut(key)?;
+        if !entry.catching_up {
             return None;
         }
         let count = entry.references.len();
-        let mut next = None;
+        let mut next: Option<(usize, Priority)> = None;
+        let mut is_needed = false;
         for step in 0..count {
             let place = (entry.next_pull + step) % count;
-            match hub.member_mut(entry.references[place]).mode {
-                Mode::Pull { loading: true, .. } => return None,
-                Mode::Pull { at, .. } if next.is_none() => next = Some((place, at)),
+            match state.hub.member_mut(entry.references[place]).mode {
+                Mode::Pull { asked: Some(_), .. } => return None,
+                Mode::Pull { urgency, .. } => {
+                    is_needed = true;
+                    if next.is_none_or(|(_, most)| most < urgency)
+                        && entry.outbox.has_room(urgency, self.bound)
+                    {
+                        next = Some((place, urgency));
+                    }
+                }
                 _ => {}
             }
         }
-        let Some((place, at)) = next else {
-            entry.catching_up = false;
-            return None;
-        };
+        entry.catching_up = is_needed;
+        let (place, _) = next?;
         entry.next_pull = place + 1;
-        let reference = entry.references[place];
-        hub.member_mut(reference).mode = Mode::Pull { at, loading: true };
-        hub.get(reference.topic).map(|t| (t.name.clone(), at))
+        Some(entry.references[place])
     }
 
-    /// Lets the next page be asked for, after one could not be read or brought nothing.
-    pub fn pull_again(&self, key: SessionKey, topic: &Topic) {
-        self.with_mode(key, topic, |mode, _| {
-            if let Mode::Pull { loading, .. } = mode {
-                *loading = false;
-            }
+    fn recent_page(&self, state: &State, reference: Reference, at: Position) -> Vec<Arc<Outgoing>> {
+        let mut bytes = 0;
+        let recent = state.hub.get(reference.topic).into_iter();
+        let entries = recent.flat_map(|topic| recent::after(topic, at));
+        let page = entries.take_while(|outgoing| {
+            let is_first = bytes == 0;
+            bytes += outgoing.bytes_count();
+            is_first || bytes <= self.page_bytes_max()
         });
-        self.look_for_pages(key);
+        page.take(PAGE_ENTRIES_MAX).cloned().collect()
     }
 
-    /// Queues the page that was asked for at `asked_at`, tells what is gone before it, and goes
-    /// live when the pages have reached what this worker has seen. A page for another position
-    /// than the session now waits for belongs to an earlier stay, and is dropped. Returns false
-    /// when the page brought the session no further although it has not caught up: the history is
-    /// behind the feed. The next page is then asked for only after [`Self::pull_again`], which the
-    /// caller calls a little later.
-    pub fn page(
-        &self,
-        key: SessionKey,
-        topic: &Topic,
-        asked_at: Position,
-        page: &SincePage,
-        now_ms: u64,
-    ) -> bool {
-        let Some(reader) = self.reader(key, topic) else {
-            return true;
-        };
-        let awaited = Mode::Pull {
-            at: asked_at,
-            loading: true,
-        };
-        if reader.mode != awaited {
-            return true;
+    /// Lets a page be asked for again, after it could not be read or brought nothing.
+    pub fn pull_again(&self, key: SessionKey, pull: &Pull) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some((reader, at, urgency)) = state.awaiting(key, pull) {
+            state.hub.member_mut(reader.reference).mode = Mode::pull(at, urgency);
+            if let Some(entry) = state.sessions.get_mut(key) {
+                entry.catch_up();
+            }
         }
+    }
+
+    /// Queues the page that was asked for, tells what is gone before it, and goes live when the
+    /// pages have reached what this worker has seen. A page that nobody waits for any more is
+    /// dropped. Returns false when the page brought the session no further although it has not
+    /// caught up: the history is behind the feed. The next page is then asked for only after
+    /// [`Self::pull_again`], which the caller calls a little later.
+    pub fn page(&self, key: SessionKey, pull: &Pull, page: &SincePage, now_ms: u64) -> bool {
+        let state = &mut *self.state.borrow_mut();
+        let Some((reader, at, _)) = state.awaiting(key, pull) else {
+            return true;
+        };
         if let Some(reason) = page.gap {
-            let gap = Gap {
-                topic: outgoing::shown(topic),
-                from: Some(asked_at),
-                to: (reason != GapReason::Failover).then_some(page.start),
-                reason,
-                dropped: None,
-            };
-            self.metrics.counters.gaps_told.add_owned(1);
-            let frame = codec::encode(reader.wire, &Event::Gap(gap));
-            self.push(key, frame, Kind::Reply);
+            let to = (reason != GapReason::Failover).then_some(page.start);
+            self.tell_gap(state, key, &reader, &pull.topic, (at, to), reason);
         }
+        let entries = page.entries.iter().cloned();
+        let messages: Vec<_> = entries
+            .map(|entry| Outgoing::new(pull.topic.clone(), entry, reader.has_history))
+            .collect();
+        let is_further = page.start != at || !messages.is_empty();
+        if is_further || page.start >= reader.last {
+            self.take(state, key, &reader, page.start, &messages, now_ms);
+            return true;
+        }
+        false
+    }
+
+    /// Queues messages that follow `start`, and notes how far the session is then.
+    fn take(
+        &self,
+        state: &mut State,
+        key: SessionKey,
+        reader: &Reader,
+        start: Position,
+        messages: &[Arc<Outgoing>],
+        now_ms: u64,
+    ) {
+        let Some(entry) = state.sessions.get_mut(key) else {
+            return;
+        };
         let mut replayed = 0;
-        for entry in visible(&page.entries, reader.id, now_ms) {
-            let event = outgoing::event(topic, entry.position, reader.has_history, &entry.body);
-            self.push(key, codec::encode(reader.wire, &event), Kind::Replay);
+        for message in visible(messages, reader.id, now_ms) {
+            let (topic, message) = (reader.reference.topic, Arc::clone(message));
+            entry.outbox.push_message(topic, message, &mut state.spares);
             replayed += 1;
         }
         self.metrics.counters.replayed.add_owned(replayed);
-        let reached = page.entries.last().map_or(page.start, |e| e.position);
-        let mut goes_on = true;
-        self.with_mode(key, topic, |mode, topic_last| {
-            // Not "the page was empty": a delivery may have passed this session by while the
-            // page was on its way.
-            if reached >= topic_last {
-                *mode = Mode::Push { after: reached };
-                return;
-            }
-            goes_on = reached != asked_at;
-            *mode = Mode::Pull {
-                at: reached,
-                loading: !goes_on,
-            };
-        });
-        goes_on
+        let reached = messages.last().map_or(start, |m| m.position);
+        // Not "the page was empty": a delivery may have passed this session by while the page was
+        // on its way.
+        let mode = &mut state.hub.member_mut(reader.reference).mode;
+        *mode = match *mode {
+            Mode::Pull { urgency, .. } if reached < reader.last => Mode::pull(reached, urgency),
+            _ => Mode::Push { after: reached },
+        };
     }
 
-    fn reader(&self, key: SessionKey, topic: &Topic) -> Option<Reader> {
-        let State { sessions, hub, .. } = &mut *self.state.borrow_mut();
-        let entry = sessions.get(key)?;
-        let topic_key = hub.find(topic)?;
-        let has_history = hub.get(topic_key)?.has_history;
-        let reference = entry.references.iter().find(|r| r.topic == topic_key)?;
+    fn tell_gap(
+        &self,
+        state: &mut State,
+        key: SessionKey,
+        reader: &Reader,
+        topic: &Topic,
+        (from, to): (Position, Option<Position>),
+        reason: GapReason,
+    ) {
+        let gap = Gap {
+            topic: outgoing::shown(topic),
+            from: Some(from),
+            to,
+            reason,
+            dropped: None,
+        };
+        if let Some(entry) = state.sessions.get_mut(key) {
+            let frame = codec::encode(reader.wire, &Event::Gap(gap));
+            let topic = reader.reference.topic;
+            entry.outbox.push_notice(topic, frame, &mut state.spares);
+            self.metrics.counters.gaps_told.add_owned(1);
+        }
+    }
+}
+
+impl State {
+    fn reader(&mut self, key: SessionKey, topic: &Topic) -> Option<Reader> {
+        let entry = self.sessions.get(key)?;
+        let topic_key = self.hub.find(topic)?;
+        let topic = self.hub.get(topic_key)?;
+        let (has_history, last) = (topic.has_history, topic.last.unwrap_or_default());
+        let reference = *entry.references.iter().find(|r| r.topic == topic_key)?;
         Some(Reader {
             id: entry.id,
             wire: entry.wire,
             has_history,
-            mode: hub.member_mut(*reference).mode,
+            reference,
+            last,
+            mode: self.hub.member_mut(reference).mode,
         })
     }
 
-    /// Runs `change` on the session's mode in the topic; false when it is no member.
-    fn with_mode(
-        &self,
-        key: SessionKey,
-        topic: &Topic,
-        change: impl FnOnce(&mut Mode, Position),
-    ) -> bool {
-        let state = &mut *self.state.borrow_mut();
-        let Some(topic_key) = state.hub.find(topic) else {
-            return false;
-        };
-        let Some(entry) = state.sessions.get(key) else {
-            return false;
-        };
-        let Some(reference) = entry.references.iter().find(|r| r.topic == topic_key) else {
-            return false;
-        };
-        let last = state
-            .hub
-            .get(topic_key)
-            .and_then(|t| t.last)
-            .unwrap_or_default();
-        change(&mut state.hub.member_mut(*reference).mode, last);
-        true
+    /// The reader that waits for this page, and for no other.
+    fn awaiting(&mut self, key: SessionKey, pull: &Pull) -> Option<(Reader, Position, Priority)> {
+        let reader = self.reader(key, &pull.topic)?;
+        match reader.mode {
+            Mode::Pull { at, asked, urgency } if asked == Some(pull.number) => {
+                Some((reader, at, urgency))
+            }
+            _ => None,
+        }
     }
 }
 
-/// The entries of a page that a reader is shown: not those past their own end, not those that a
+/// The messages of a page that a reader is shown: not those past their own end, not those that a
 /// newer one of the same conflation key in the page stands for, not the reader's own.
-pub fn visible(entries: &[Entry], reader: SessionId, now_ms: u64) -> impl Iterator<Item = &Entry> {
-    entries.iter().enumerate().filter_map(move |(at, entry)| {
-        let Body::Publication(publication) = &entry.body else {
-            return Some(entry);
-        };
-        let superseded = publication.conflate
-            && publication.key.is_some()
-            && entries[at + 1..].iter().any(|newer| match &newer.body {
-                Body::Publication(newer) => newer.conflate && newer.key == publication.key,
-                Body::Presence(_) => false,
-            });
-        let own = publication.exclude == Some(reader);
-        (!publication.has_ended(now_ms) && !superseded && !own).then_some(entry)
+fn visible(
+    page: &[Arc<Outgoing>],
+    reader: SessionId,
+    now_ms: u64,
+) -> impl Iterator<Item = &Arc<Outgoing>> {
+    page.iter().enumerate().filter_map(move |(at, message)| {
+        let is_superseded = message.conflation_key().is_some_and(|key| {
+            let mut newer = page[at + 1..].iter();
+            newer.any(|newer| newer.conflation_key() == Some(key))
+        });
+        let is_own = message.exclude() == Some(reader);
+        (!message.has_ended(now_ms) && !is_superseded && !is_own).then_some(message)
     })
 }

@@ -5,11 +5,16 @@
 //! leaving are constant in the number of a topic's members: both sides of a membership know
 //! where the other stands, and removal swaps the last one into the hole.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use slotmap::{SlotMap, new_key_type};
 use tokio::sync::oneshot;
 
-use crate::protocol::ids::{Position, Topic};
+use crate::protocol::ids::{Position, Priority, Topic};
+
+use super::outgoing::Outgoing;
 
 new_key_type! {
     /// A session on this worker. Keys of ended sessions are never used again.
@@ -22,19 +27,37 @@ new_key_type! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Joined, but nothing is sent before the session has answered its client.
-    Starting,
+    Starting {
+        /// A failover happened meanwhile: what the session was told of above this is void.
+        void_above: Option<Position>,
+    },
     /// Live deliveries above this position are pushed.
     Push {
         /// What the session has already, from a catch-up that ran ahead of the feed.
         after: Position,
     },
-    /// The session reads pages from the history until it has caught up.
+    /// The session reads pages from the recent window or the history until it has caught up.
     Pull {
         /// What it has.
         at: Position,
-        /// A page is on its way.
-        loading: bool,
+        /// The number of the page that it waits for. A page with another number is of an earlier
+        /// stay, or of before a failover.
+        asked: Option<u32>,
+        /// The highest priority among what it waits for, as far as that is known.
+        urgency: Priority,
     },
+}
+
+impl Mode {
+    /// A catch-up from this position on.
+    #[must_use]
+    pub fn pull(at: Position, urgency: Priority) -> Self {
+        Self::Pull {
+            at,
+            asked: None,
+            urgency,
+        }
+    }
 }
 
 /// One session's membership of a topic.
@@ -68,6 +91,8 @@ pub struct HubTopic {
     pub last: Option<Position>,
     /// Who belongs to it.
     pub members: Vec<Member>,
+    /// The newest deliveries, as far as [`super::recent`] keeps them.
+    pub recent: VecDeque<Arc<Outgoing>>,
     /// Told when the dispatcher has answered.
     pub waiting: Vec<oneshot::Sender<()>>,
 }
@@ -82,8 +107,6 @@ pub struct Hub {
 /// What a leaving session must be told of its other references.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Left {
-    /// Nobody is left: the topic is forgotten here.
-    pub emptied: bool,
     /// The member that took the hole: its session, its reference, its new index.
     moved: Option<(SessionKey, u32, u32)>,
 }
@@ -128,6 +151,7 @@ impl Hub {
                 last: None,
                 // Most topics are inboxes, and most users have one session.
                 members: Vec::with_capacity(1),
+                recent: VecDeque::new(),
                 waiting: Vec::new(),
             });
             self.by_name.insert(name.clone(), key);
@@ -140,7 +164,7 @@ impl Hub {
         });
         members.push(Member {
             session,
-            mode: Mode::Starting,
+            mode: Mode::Starting { void_above: None },
             reference: index(references.len() - 1),
         });
         (key, known.is_none())
@@ -151,9 +175,10 @@ impl Hub {
         &mut self.topics[reference.topic].members[reference.index as usize]
     }
 
-    /// Removes the membership at `at` of `references`. The caller passes the result to
-    /// [`Self::settle`] with the moved session's references.
-    pub fn leave(&mut self, references: &mut Vec<Reference>, at: usize) -> Left {
+    /// Removes the membership at `at` of `references`. The caller calls [`Left::settle`] with the
+    /// moved session's references. Gives the topic's name back when nobody is left: it is forgotten
+    /// here.
+    pub fn leave(&mut self, references: &mut Vec<Reference>, at: usize) -> (Left, Option<Topic>) {
         let reference = references.swap_remove(at);
         if let Some(moved) = references.get(at) {
             self.topics[moved.topic].members[moved.index as usize].reference = index(at);
@@ -164,11 +189,14 @@ impl Hub {
             .members
             .get(reference.index as usize)
             .map(|m| (m.session, m.reference, reference.index));
-        let emptied = topic.members.is_empty();
-        if emptied && let Some(topic) = self.topics.remove(reference.topic) {
-            self.by_name.remove(&topic.name);
+        if !topic.members.is_empty() {
+            return (Left { moved }, None);
         }
-        Left { emptied, moved }
+        let emptied = self.topics.remove(reference.topic).map(|topic| topic.name);
+        if let Some(name) = &emptied {
+            self.by_name.remove(name);
+        }
+        (Left { moved }, emptied)
     }
 }
 
@@ -200,7 +228,7 @@ mod tests {
     type Sessions = SlotMap<SessionKey, Vec<Reference>>;
 
     fn leave(hub: &mut Hub, sessions: &mut Sessions, key: SessionKey, at: usize) {
-        let left = hub.leave(&mut sessions[key], at);
+        let (left, _) = hub.leave(&mut sessions[key], at);
         if let Some(moved) = left.moved_session() {
             left.settle(&mut sessions[moved]);
         }

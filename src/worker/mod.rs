@@ -3,9 +3,9 @@
 //! In: [`handle::Inbound`] from the dispatcher (see [`turn`]); joins, replies and pages from the
 //! sessions on the same thread. Out: one vectored write per dirty socket at the end of a turn; a
 //! wake-up for a session that must do something itself. Owner of: every session's socket for
-//! writing, its outbox, its memberships and modes; the timer wheel. Bounds: the inbound queue, each
-//! outbox. At an outbox's bound for live deliveries the session ends with 4103. Does not:
-//! understand commands, know users or tokens, or wait for anything.
+//! writing, its outbox, its memberships and modes; the timer wheel; the window of recent
+//! publications. Bounds: the inbound queue, each outbox (see [`crowded`] for what happens at its
+//! bound), the window. Does not: understand commands, know users or tokens, or wait for anything.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,15 +26,18 @@ use crate::protocol::ids::{SessionId, Topic};
 use crate::telemetry::metrics::WorkerMetrics;
 
 pub mod catchup;
+mod crowded;
 pub mod handle;
 pub mod hub;
 pub mod outbox;
 pub mod outgoing;
+pub mod recent;
 pub mod turn;
 pub mod wheel;
 
 use hub::{Hub, Reference, SessionKey, TopicKey};
-use outbox::{Bound, Kind, Outbox, Waiting};
+use outbox::{Bound, Outbox, Spares, Waiting};
+use recent::Recent;
 use wheel::Wheel;
 
 /// The workers' wishes to the dispatcher: worker index and topic.
@@ -73,6 +76,10 @@ struct Entry {
     catching_up: bool,
     /// Where the next search for such a membership begins, so that topics take turns.
     next_pull: usize,
+    /// Pages asked for so far; the newest has this number.
+    pulls: u32,
+    /// What its socket has taken so far.
+    written_bytes: u64,
     waker: Option<Waker>,
     notices: Notices,
     dirty: bool,
@@ -87,6 +94,12 @@ impl Entry {
         }
     }
 
+    /// A membership needs pages: the session is to look for it.
+    fn catch_up(&mut self) {
+        self.catching_up = true;
+        self.notify(|n| n.room = true);
+    }
+
     fn end(&mut self, reason: CloseReason) {
         self.notify(|n| n.end = n.end.or(Some(reason)));
     }
@@ -96,7 +109,12 @@ struct State {
     sessions: SlotMap<SessionKey, Entry>,
     hub: Hub,
     wheel: Wheel<SessionKey>,
+    /// Sockets that something waits for.
     dirty: Vec<SessionKey>,
+    /// Sessions whose outbox had no room for the delivery at hand.
+    crowded: Vec<SessionKey>,
+    spares: Spares,
+    recent: Recent,
     draining: bool,
 }
 
@@ -104,24 +122,26 @@ struct State {
 /// freely between awaits.
 pub struct Worker {
     index: usize,
-    live_bound: Bound,
+    bound: Bound,
     interest: Arc<WorkerInterest>,
     metrics: Arc<WorkerMetrics>,
     state: RefCell<State>,
 }
 
 impl Worker {
-    /// A worker without sessions.
+    /// A worker without sessions. `bound` is that of each outbox, `recent_bytes_max` that of the
+    /// window of recent publications.
     #[must_use]
     pub fn new(
         index: usize,
-        live_bound: Bound,
+        bound: Bound,
+        recent_bytes_max: usize,
         interest: Arc<WorkerInterest>,
         metrics: Arc<WorkerMetrics>,
     ) -> Rc<Self> {
         Rc::new(Self {
             index,
-            live_bound,
+            bound,
             interest,
             metrics,
             state: RefCell::new(State {
@@ -129,6 +149,9 @@ impl Worker {
                 hub: Hub::default(),
                 wheel: Wheel::new(Instant::now()),
                 dirty: Vec::new(),
+                crowded: Vec::new(),
+                spares: Spares::default(),
+                recent: Recent::new(recent_bytes_max),
                 draining: false,
             }),
         })
@@ -151,10 +174,12 @@ impl Worker {
             id,
             wire,
             stream,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(wire),
             references: Vec::new(),
             catching_up: false,
             next_pull: 0,
+            pulls: 0,
+            written_bytes: 0,
             waker: None,
             notices,
             dirty: false,
@@ -179,17 +204,13 @@ impl Worker {
             .set(state.sessions.len() as u64);
     }
 
-    /// Ends all memberships of a session. Its outbox stays.
+    /// Ends all memberships of a session. What waits in its outbox is still sent.
     pub fn leave_all(&self, key: SessionKey) {
-        while let Some(topic) = self.last_joined(key) {
-            self.leave(key, &topic);
+        let state = &mut *self.state.borrow_mut();
+        while let Some(reference) = state.sessions.get(key).and_then(|e| e.references.last()) {
+            let topic_key = reference.topic;
+            self.end_membership(state, key, topic_key);
         }
-    }
-
-    fn last_joined(&self, key: SessionKey) -> Option<Topic> {
-        let state = self.state.borrow();
-        let reference = state.sessions.get(key)?.references.last()?;
-        state.hub.get(reference.topic).map(|t| t.name.clone())
     }
 
     /// Drops what waits for a socket that takes nothing, so that a close frame can follow what
@@ -259,52 +280,86 @@ impl Worker {
         Join::Waiting(receiver)
     }
 
-    /// Ends a membership. What is in the outbox already stays there.
+    /// Ends a membership. Nothing more of the topic is sent, unless a part of it is on the wire.
     pub fn leave(&self, key: SessionKey, topic: &Topic) {
         let state = &mut *self.state.borrow_mut();
-        let Some(topic_key) = state.hub.find(topic) else {
-            return;
-        };
+        if let Some(topic_key) = state.hub.find(topic)
+            && self.end_membership(state, key, topic_key)
+        {
+            state.sessions[key].outbox.forget(topic_key);
+        }
+    }
+
+    /// Returns whether there was one.
+    fn end_membership(&self, state: &mut State, key: SessionKey, topic_key: TopicKey) -> bool {
         let Some(entry) = state.sessions.get_mut(key) else {
-            return;
+            return false;
         };
         let Some(at) = entry.references.iter().position(|r| r.topic == topic_key) else {
-            return;
+            return false;
         };
-        let left = state.hub.leave(&mut entry.references, at);
+        let (left, emptied) = state.hub.leave(&mut entry.references, at);
         if let Some(moved) = left.moved_session() {
             left.settle(&mut state.sessions[moved].references);
         }
         self.count_subscriptions(-1);
-        if left.emptied {
-            self.interest.unwant((self.index, topic.clone()));
+        if let Some(topic) = emptied {
+            self.interest.unwant((self.index, topic));
         }
+        true
     }
 
-    /// Queues an event as a reply: an answer, a notice, the frames around a catch-up.
+    /// Queues an event as a reply: an answer, a notice to the session itself.
     pub fn reply(&self, key: SessionKey, event: &Event) {
         let wire = match self.state.borrow().sessions.get(key) {
             Some(entry) => entry.wire,
             None => return,
         };
-        self.push(key, codec::encode(wire, event), Kind::Reply);
+        self.push(key, codec::encode(wire, event));
     }
 
-    /// Queues a complete frame. It leaves with the next [`Self::flush`].
-    pub fn push(&self, key: SessionKey, frame: Bytes, kind: Kind) {
-        if let Some(entry) = self.state.borrow_mut().sessions.get_mut(key) {
-            entry.outbox.push(frame, kind);
+    /// Queues a complete frame among the replies. It leaves with the next [`Self::flush`].
+    pub fn push(&self, key: SessionKey, frame: Bytes) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(entry) = state.sessions.get_mut(key) {
+            entry.outbox.push_reply(frame, &mut state.spares);
         }
     }
 
-    /// How much of a kind waits for the session's socket.
+    /// Queues the last frame: it leaves behind everything that waits.
+    pub fn push_last(&self, key: SessionKey, frame: Bytes) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(entry) = state.sessions.get_mut(key) {
+            entry.outbox.push_last(frame, &mut state.spares);
+        }
+    }
+
+    /// Queues an event in the order of its topic; without a membership, among the replies.
+    pub fn notice(&self, key: SessionKey, topic: &Topic, event: &Event) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(entry) = state.sessions.get_mut(key) else {
+            return;
+        };
+        let frame = codec::encode(entry.wire, event);
+        match state.hub.find(topic) {
+            Some(topic) => entry.outbox.push_notice(topic, frame, &mut state.spares),
+            None => entry.outbox.push_reply(frame, &mut state.spares),
+        }
+    }
+
+    /// How many replies wait for the session's socket.
     #[must_use]
-    pub fn waiting(&self, key: SessionKey, kind: Kind) -> Waiting {
+    pub fn replies(&self, key: SessionKey) -> Waiting {
         let state = self.state.borrow();
-        state
-            .sessions
-            .get(key)
-            .map_or(Waiting::default(), |e| e.outbox.waiting(kind))
+        let entry = state.sessions.get(key);
+        entry.map_or(Waiting::default(), |e| e.outbox.replies())
+    }
+
+    /// Bytes that the session's socket has taken since it was opened.
+    #[must_use]
+    pub fn written_bytes(&self, key: SessionKey) -> u64 {
+        let state = self.state.borrow();
+        state.sessions.get(key).map_or(0, |e| e.written_bytes)
     }
 
     /// Whether nothing waits for the session's socket.
@@ -329,25 +384,27 @@ impl Worker {
         let state = &mut *self.state.borrow_mut();
         if let Some(entry) = state.sessions.get_mut(key) {
             entry.blocked = false;
-            self.write(entry);
+            self.write(entry, &mut state.spares);
         }
     }
 
     /// HOT: one vectored write per dirty socket and turn; no allocation, no lock.
-    fn write(&self, entry: &mut Entry) {
+    fn write(&self, entry: &mut Entry, spares: &mut Spares) {
         if entry.blocked || entry.outbox.is_empty() {
             return;
         }
         let stream = &entry.stream;
-        match entry
-            .outbox
-            .write(|slices| stream.try_write_vectored(slices))
-        {
+        let written = entry.outbox.write(spares, |slices| match slices {
+            [one] => stream.try_write(one),
+            several => stream.try_write_vectored(several),
+        });
+        match written {
             Ok(written) => {
                 let counters = &self.metrics.counters;
                 counters.frames_written.add_owned(written.frames);
                 counters.bytes_written.add_owned(written.bytes);
                 counters.writes.add_owned(written.calls);
+                entry.written_bytes += written.bytes;
                 if written.blocked {
                     // The session's task waits for the socket and flushes again.
                     entry.blocked = true;
@@ -373,3 +430,6 @@ impl std::fmt::Debug for Worker {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::broker::{Body, Entry};
 use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Event, Presence};
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 
 /// A publication or a change of members, ready to be pushed to any number of sessions.
 #[derive(Debug)]
@@ -53,15 +53,46 @@ impl Outgoing {
         }
     }
 
+    /// How urgent it is. Changes of members are normal.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        match &self.body {
+            Body::Publication(publication) => publication.priority,
+            Body::Presence(_) => Priority::Normal,
+        }
+    }
+
+    /// What it is about, if a newer message about the same may stand for it.
+    #[must_use]
+    pub fn conflation_key(&self) -> Option<&str> {
+        match &self.body {
+            Body::Publication(publication) if publication.conflate => publication.key.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is past its own end and no longer shown to those who catch up.
+    #[must_use]
+    pub fn has_ended(&self, now_ms: u64) -> bool {
+        match &self.body {
+            Body::Publication(publication) => publication.has_ended(now_ms),
+            Body::Presence(_) => false,
+        }
+    }
+
+    /// About how much memory it holds: the body as it came, and a frame.
+    #[must_use]
+    pub fn bytes_count(&self) -> usize {
+        size_of::<Self>() + 2 * (self.body.bytes_count() + self.topic.name().len())
+    }
+
     /// The complete frame in this form. Encodes on first use, then shares the bytes.
     #[must_use]
-    pub fn frame(&self, wire: Wire) -> Bytes {
-        self.frames[wire as usize]
-            .get_or_init(|| {
-                let event = event(&self.topic, self.position, self.has_history, &self.body);
-                codec::encode(wire, &event)
-            })
-            .clone()
+    pub fn frame(&self, wire: Wire) -> &Bytes {
+        self.frames[wire as usize].get_or_init(|| {
+            let event = event(&self.topic, self.position, self.has_history, &self.body);
+            codec::encode(wire, &event)
+        })
     }
 }
 

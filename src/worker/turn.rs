@@ -2,9 +2,9 @@
 //!
 //! In: the inbound queue and the timer wheel. Out: frames in outboxes and one write for each
 //! socket that got some. Coalescing grows by itself: the more has queued up since the last turn,
-//! the more leaves with one write; when idle a message is written at once. Bound: [`TURN_MAX`]
-//! messages a turn, then other tasks of the thread run. Deliveries of one topic keep their order
-//! because the queue does.
+//! the more leaves with one write; when idle a message is written at once. Bounds: [`PUSHES_MAX`]
+//! deliveries a turn, [`WRITES_MAX`] sockets before other tasks of the thread run. Deliveries of
+//! one topic keep their order because the queue does.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,18 +13,22 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::handle::Inbound;
-use super::hub::{Mode, SessionKey, TopicKey};
-use super::outbox::Kind;
+use super::hub::{Member, Mode, SessionKey, TopicKey};
 use super::outgoing::{self, Outgoing};
-use super::{State, Worker, wheel};
+use super::{Entry, State, Worker, wheel};
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Event, Gap, GapReason};
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 use crate::shutdown::{Lifecycle, LifecycleReceiver};
 
-/// Messages taken in one turn, so that reads and timers are not starved.
-const TURN_MAX: usize = 256;
+/// Messages taken from the queue at once.
+const BATCH_MAX: usize = 256;
+/// Deliveries pushed to outboxes before they are written: as much as is merged into one write when
+/// the queue is full, and a few tens of milliseconds of work.
+const PUSHES_MAX: u64 = 16_384;
+/// Sockets written before reads and timers have their turn.
+const WRITES_MAX: usize = 512;
 
 impl Worker {
     /// Takes turns until the process is closing and the last session has ended.
@@ -33,20 +37,16 @@ impl Worker {
         mut inbound: mpsc::Receiver<Inbound>,
         mut lifecycle: LifecycleReceiver,
     ) {
-        let mut batch = Vec::with_capacity(TURN_MAX);
+        let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut tick = tokio::time::interval(wheel::TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                count = inbound.recv_many(&mut batch, TURN_MAX) => {
+                count = inbound.recv_many(&mut batch, BATCH_MAX) => {
                     if count == 0 {
                         return;
                     }
-                    for message in batch.drain(..) {
-                        self.handle(message);
-                    }
-                    self.flush_dirty();
-                    tokio::task::yield_now().await;
+                    self.take_turns(&mut batch).await;
                 }
                 _ = tick.tick() => self.tick(Instant::now()),
                 _ = lifecycle.changed() => self.lifecycle_changed(*lifecycle.borrow_and_update()),
@@ -57,7 +57,25 @@ impl Worker {
         }
     }
 
-    fn handle(&self, message: Inbound) {
+    /// Handles a batch in as many turns as it takes; others of the thread run in between.
+    async fn take_turns(&self, batch: &mut Vec<Inbound>) {
+        let mut batch = batch.drain(..).peekable();
+        while batch.peek().is_some() {
+            let pushed = || self.metrics.counters.deliveries.get();
+            let begun = pushed();
+            while pushed() - begun < PUSHES_MAX
+                && let Some(message) = batch.next()
+            {
+                self.handle(message);
+            }
+            while !self.flush_dirty(WRITES_MAX) {
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(super) fn handle(&self, message: Inbound) {
         match message {
             Inbound::Deliver(outgoing) => self.deliver(&outgoing),
             Inbound::Joined { topic, position } => self.joined(&topic, position),
@@ -104,48 +122,42 @@ impl Worker {
             hub,
             sessions,
             dirty,
+            crowded,
+            spares,
+            recent,
             ..
         } = state;
         let topic = hub.get_mut(key).expect("found above");
         topic.last = Some(outgoing.position);
-        let exclude = outgoing.exclude();
+        let has_history = topic.has_history;
         let mut deliveries = 0;
         for member in &mut topic.members {
-            let Mode::Push { after } = member.mode else {
-                continue;
-            };
             let Some(entry) = sessions.get_mut(member.session) else {
                 continue;
             };
-            if outgoing.prev < after && after < outgoing.position && topic.has_history {
-                // A page had brought it `after`, and the stream went on without that: the
-                // broker lost it. The next page says so.
-                member.mode = Mode::Pull {
-                    at: after,
-                    loading: false,
-                };
-                entry.catching_up = true;
-                entry.notify(|n| n.room = true);
+            if !takes(member, entry, outgoing, has_history) {
                 continue;
             }
-            if outgoing.position <= after || exclude == Some(entry.id) {
-                continue;
-            }
-            entry.outbox.push(outgoing.frame(entry.wire), Kind::Live);
-            deliveries += 1;
-            if self.live_bound.exceeded(entry.outbox.waiting(Kind::Live)) {
+            let bytes = outgoing.frame(entry.wire).len();
+            if !entry.outbox.has_room_for(bytes, self.bound) {
                 // What came in one turn is no backlog before the socket has refused it.
-                self.write(entry);
-                if self.live_bound.exceeded(entry.outbox.waiting(Kind::Live)) {
-                    entry.end(CloseReason::SlowConsumer);
+                self.write(entry, spares);
+                if !entry.outbox.has_room_for(bytes, self.bound) {
+                    crowded.push(member.session);
+                    continue;
                 }
             }
-            if !entry.dirty {
-                entry.dirty = true;
-                dirty.push(member.session);
-            }
+            entry.outbox.push_message(key, Arc::clone(outgoing), spares);
+            deliveries += 1;
+            mark_dirty(&mut entry.dirty, dirty, member.session);
         }
         self.metrics.counters.deliveries.add_owned(deliveries);
+        if has_history {
+            recent.keep(hub, key, outgoing, Instant::now());
+        }
+        if !state.crowded.is_empty() {
+            self.make_room(state, key, outgoing);
+        }
     }
 
     fn joined(&self, topic: &Topic, position: Position) {
@@ -186,13 +198,9 @@ impl Worker {
                 let Mode::Push { after } = member.mode else {
                     continue;
                 };
-                member.mode = Mode::Pull {
-                    at: last.max(after),
-                    loading: false,
-                };
+                member.mode = Mode::pull(last.max(after), Priority::default());
                 if let Some(entry) = state.sessions.get_mut(member.session) {
-                    entry.catching_up = true;
-                    entry.notify(|n| n.room = true);
+                    entry.catch_up();
                 }
             }
             return;
@@ -223,18 +231,15 @@ impl Worker {
         }
         gone.last = Some(to);
         let failed_over = reason == GapReason::Failover;
-        for member in &mut gone.members {
-            match &mut member.mode {
-                // After a failover ids may start below what the session has seen.
-                Mode::Push { after } if failed_over => *after = Position::ZERO,
-                // A page that is on its way is of what stood there before.
-                Mode::Pull { at, loading } if failed_over && from < *at => {
-                    (*at, *loading) = (from, false);
-                    if let Some(entry) = state.sessions.get_mut(member.session) {
-                        entry.notify(|n| n.room = true);
-                    }
+        if failed_over {
+            gone.recent.clear();
+            for member in &mut gone.members {
+                void(&mut member.mode, from);
+                if let Mode::Pull { .. } = member.mode
+                    && let Some(entry) = state.sessions.get_mut(member.session)
+                {
+                    entry.catch_up();
                 }
-                _ => {}
             }
         }
         let gap = Gap {
@@ -257,19 +262,24 @@ impl Worker {
             hub,
             sessions,
             dirty,
+            spares,
             ..
         } = state;
         let Some(topic) = hub.get(key) else { return };
         for member in &topic.members {
             let is_missed = match member.mode {
-                Mode::Starting => false,
+                Mode::Starting { .. } => false,
                 Mode::Push { after } => to.is_none_or(|to| after < to),
                 Mode::Pull { .. } => to.is_none(),
             };
             if let Some(entry) = sessions.get_mut(member.session).filter(|_| is_missed) {
-                entry.outbox.push(frames.get(entry.wire), Kind::Reply);
+                let frame = frames.get(entry.wire);
+                entry.outbox.push_notice(key, frame, spares);
                 self.metrics.counters.gaps_told.add_owned(1);
                 mark_dirty(&mut entry.dirty, dirty, member.session);
+                if self.bound.exceeded(entry.outbox.messages()) {
+                    entry.end(CloseReason::SlowConsumer);
+                }
             }
         }
     }
@@ -285,17 +295,18 @@ impl Worker {
             hub,
             sessions,
             dirty,
+            spares,
             ..
         } = state;
         let Some(topic) = hub.get(key) else { return };
         for member in &topic.members {
-            if matches!(member.mode, Mode::Starting) {
+            if matches!(member.mode, Mode::Starting { .. }) {
                 continue;
             }
             if let Some(entry) = sessions.get_mut(member.session)
                 && entry.id != by
             {
-                entry.outbox.push(frames.get(entry.wire), Kind::Reply);
+                entry.outbox.push_acked(frames.get(entry.wire), spares);
                 mark_dirty(&mut entry.dirty, dirty, member.session);
             }
         }
@@ -315,18 +326,18 @@ impl Worker {
         }
     }
 
-    /// Writes once to each socket that got something in this turn.
-    fn flush_dirty(&self) {
+    /// Writes once to each socket that got something in this turn, to `most` of them at once.
+    /// Returns whether all are written.
+    pub(super) fn flush_dirty(&self, most: usize) -> bool {
         let state = &mut *self.state.borrow_mut();
-        let mut dirty = std::mem::take(&mut state.dirty);
-        for key in dirty.drain(..) {
+        let count = state.dirty.len().min(most);
+        for key in state.dirty.drain(..count) {
             if let Some(entry) = state.sessions.get_mut(key) {
                 entry.dirty = false;
-                self.write(entry);
+                self.write(entry, &mut state.spares);
             }
         }
-        // The list keeps its memory for the next turn.
-        state.dirty = dirty;
+        state.dirty.is_empty()
     }
 
     fn tick(&self, now: Instant) {
@@ -336,6 +347,9 @@ impl Worker {
                 entry.notify(|n| n.due = true);
             }
         }
+        state.recent.age(&mut state.hub, now);
+        let bytes = state.recent.bytes() as u64;
+        self.metrics.counters.recent_bytes.set(bytes);
     }
 
     fn lifecycle_changed(&self, now: Lifecycle) {
@@ -351,6 +365,42 @@ impl Worker {
                 entry.end(CloseReason::Draining);
             }
         }
+    }
+}
+
+/// Whether a member takes this delivery live. One that catches up notes how urgent it is.
+fn takes(member: &mut Member, entry: &mut Entry, outgoing: &Outgoing, has_history: bool) -> bool {
+    match &mut member.mode {
+        Mode::Starting { .. } => false,
+        Mode::Push { after }
+            if has_history && outgoing.prev < *after && *after < outgoing.position =>
+        {
+            // A page had brought it `after`, and the stream went on without that: the broker lost
+            // it. The next page says so.
+            member.mode = Mode::pull(*after, outgoing.priority());
+            entry.catch_up();
+            false
+        }
+        Mode::Push { after } => outgoing.position > *after && outgoing.exclude() != Some(entry.id),
+        Mode::Pull { urgency, .. } => {
+            if outgoing.priority() > *urgency {
+                *urgency = outgoing.priority();
+                entry.catch_up();
+            }
+            false
+        }
+    }
+}
+
+/// After a failover what a session has above `from` is void, and ids may start below it. A page
+/// that is on its way may be of before.
+fn void(mode: &mut Mode, from: Position) {
+    match mode {
+        Mode::Starting { void_above } => {
+            *void_above = Some(void_above.map_or(from, |above| above.min(from)));
+        }
+        Mode::Push { after } => *after = Position::ZERO,
+        Mode::Pull { at, asked, .. } => (*at, *asked) = (from.min(*at), None),
     }
 }
 
@@ -380,6 +430,3 @@ impl<'a> FramesOf<'a> {
             .clone()
     }
 }
-
-#[cfg(test)]
-mod tests;

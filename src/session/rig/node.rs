@@ -126,11 +126,13 @@ impl Node {
             vec![handle],
         );
         spawn_local(dispatcher.run(feed));
-        let live_bound = Bound {
+        let bound = Bound {
             messages_max: config.session.outbox_messages_max,
             bytes_max: config.session.outbox_bytes_max,
         };
-        let worker = Worker::new(0, live_bound, interest, Arc::clone(&metrics.workers[0]));
+        let recent_bytes_max = usize::try_from(config.cache.memory_bytes).expect("64 bits");
+        let counters = Arc::clone(&metrics.workers[0]);
+        let worker = Worker::new(0, bound, recent_bytes_max, interest, counters);
         let lifecycle = watch::Sender::new(Lifecycle::Ready);
         spawn_local(Rc::clone(&worker).run(inbound, lifecycle.subscribe()));
         Self {

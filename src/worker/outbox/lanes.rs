@@ -1,0 +1,467 @@
+//! The lanes of one outbox: what waits, in which order it leaves, and what may be taken back.
+//!
+//! In: items with their topic and priority. Out: items, one after the other. Six queues: answers
+//! first, then four lanes by priority, then the close frame. Order within a topic is kept because
+//! all that waits of a topic stands in one lane: when a message of a higher priority arrives, what
+//! waits of its topic moves up with it, and a lower one queues behind a higher one of its topic.
+//! Lower lanes keep an eighth of the bytes. Pure; the bound is the outbox's.
+
+use std::cell::OnceCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashSet;
+
+use crate::protocol::codec::{self, Wire};
+use crate::protocol::event::{Event, Gap, GapReason};
+use crate::protocol::ids::{Position, Priority};
+use crate::worker::hub::TopicKey;
+use crate::worker::outgoing::{self, Outgoing};
+
+use super::{Bound, TakenBack, Waiting};
+
+/// Answers and control frames.
+pub(super) const FRONT: usize = 0;
+/// The lane of the most urgent messages.
+const FIRST: usize = 1;
+/// What must come after everything else.
+pub(super) const LAST: usize = 5;
+const LANES: usize = 6;
+/// A higher lane sends so many bytes for each byte of the lanes below it: an eighth is theirs.
+const BYTES_PER_LOWER_BYTE: usize = 7;
+
+/// The priorities in the order of their lanes.
+const PRIORITIES: [Priority; 4] = [
+    Priority::Critical,
+    Priority::High,
+    Priority::Normal,
+    Priority::Low,
+];
+
+/// The lane of a priority, as long as nothing of the topic waits in another.
+pub(super) fn lane_of(priority: Priority) -> usize {
+    match priority {
+        Priority::Critical => FIRST,
+        Priority::High => FIRST + 1,
+        Priority::Normal => FIRST + 2,
+        Priority::Low => FIRST + 3,
+    }
+}
+
+/// What takes one place in an outbox.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// An answer, a control frame.
+    Reply(Bytes),
+    /// Where another session of the user moved the cursor. A newer one stands for it.
+    Acked(Bytes),
+    /// A message. Its frame is shared by everybody who gets it in the same form.
+    Message {
+        topic: TopicKey,
+        outgoing: Arc<Outgoing>,
+    },
+    /// What is told in its topic's order.
+    Notice { topic: TopicKey, frame: Bytes },
+    /// Messages that were dropped here, told as one gap.
+    Dropped(Box<Dropped>),
+}
+
+/// Messages of a topic without history that a slow session does not get.
+#[derive(Debug)]
+pub(super) struct Dropped {
+    topic: TopicKey,
+    gap: Gap,
+    /// Made when it is written, because until then more may be dropped.
+    frame: OnceCell<Bytes>,
+}
+
+impl Dropped {
+    fn new(topic: TopicKey, outgoing: &Outgoing) -> Self {
+        Self {
+            topic,
+            gap: Gap {
+                topic: outgoing::shown(&outgoing.topic),
+                from: Some(outgoing.prev),
+                to: Some(outgoing.position),
+                reason: GapReason::Slow,
+                dropped: Some(1),
+            },
+            frame: OnceCell::new(),
+        }
+    }
+
+    fn add(&mut self, to: Option<Position>, dropped: Option<u64>) {
+        self.gap.to = to;
+        self.gap.dropped = Some(self.gap.dropped.unwrap_or(0) + dropped.unwrap_or(0));
+        self.frame = OnceCell::new();
+    }
+}
+
+impl Item {
+    pub(super) fn dropped(topic: TopicKey, outgoing: &Outgoing) -> Self {
+        Self::Dropped(Box::new(Dropped::new(topic, outgoing)))
+    }
+
+    pub(super) fn frame(&self, wire: Wire) -> &Bytes {
+        match self {
+            Self::Reply(frame) | Self::Acked(frame) | Self::Notice { frame, .. } => frame,
+            Self::Message { outgoing, .. } => outgoing.frame(wire),
+            Self::Dropped(dropped) => dropped
+                .frame
+                .get_or_init(|| codec::encode(wire, &Event::Gap(dropped.gap.clone()))),
+        }
+    }
+
+    pub(super) fn topic(&self) -> Option<TopicKey> {
+        match self {
+            Self::Reply(_) | Self::Acked(_) => None,
+            Self::Message { topic, .. } | Self::Notice { topic, .. } => Some(*topic),
+            Self::Dropped(dropped) => Some(dropped.topic),
+        }
+    }
+
+    /// For bounds, the same whether the frame of a gap is made yet or not.
+    pub(super) fn bytes_count(&self, wire: Wire) -> usize {
+        match self {
+            Self::Dropped(_) => size_of::<Dropped>(),
+            _ => self.frame(wire).len(),
+        }
+    }
+
+    fn is_message_of(&self, of: TopicKey) -> bool {
+        matches!(self, Self::Message { topic, .. } if *topic == of)
+    }
+}
+
+/// In which lane a topic's items wait, and how many.
+#[derive(Debug)]
+struct Place {
+    topic: TopicKey,
+    lane: usize,
+    count: usize,
+}
+
+/// What the lanes above owe to those below them, in bytes.
+type Credit = [usize; LANES];
+
+/// How far a write has been planned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    taken: [usize; LANES],
+    credit: Credit,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    queues: [VecDeque<Item>; LANES],
+    places: Vec<Place>,
+    credit: Credit,
+    pub(super) replies: Waiting,
+    pub(super) messages: Waiting,
+}
+
+impl Lanes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.iter().all(VecDeque::is_empty)
+    }
+
+    /// Whether the memory is worth keeping for another session.
+    pub(super) fn is_small(&self, items_max: usize) -> bool {
+        let mut queues = self.queues.iter();
+        queues.all(|q| q.capacity() <= items_max) && self.places.capacity() <= items_max
+    }
+
+    /// Where the topic's items wait now.
+    pub(super) fn lane(&self, topic: TopicKey) -> Option<usize> {
+        let mut places = self.places.iter();
+        places.find(|p| p.topic == topic).map(|p| p.lane)
+    }
+
+    pub(super) fn is_lane_empty(&self, lane: usize) -> bool {
+        self.queues[lane].is_empty()
+    }
+
+    /// What waits in the lanes of messages up to and including this one.
+    pub(super) fn waiting_up_to(&self, lane: usize, wire: Wire) -> Waiting {
+        if self.queues[lane + 1..LAST].iter().all(VecDeque::is_empty) {
+            return self.messages;
+        }
+        let mut waiting = Waiting::default();
+        for item in self.queues[FIRST..=lane].iter().flatten() {
+            waiting.add(item.bytes_count(wire));
+        }
+        waiting
+    }
+
+    /// Queues an item in its lane, or in that of its topic where that is higher; what waits of
+    /// the topic in a lower lane moves up first.
+    pub(super) fn push(&mut self, item: Item, lane: usize, wire: Wire) {
+        let bytes = item.bytes_count(wire);
+        let Some(topic) = item.topic() else {
+            self.replies.add(bytes);
+            if matches!(item, Item::Acked(_)) {
+                self.drop_acked(wire);
+            }
+            self.queues[lane].push_back(item);
+            return;
+        };
+        self.messages.add(bytes);
+        let lane = match self.places.iter_mut().find(|p| p.topic == topic) {
+            Some(place) => {
+                place.count += 1;
+                let was = place.lane;
+                place.lane = was.min(lane);
+                if lane < was {
+                    self.move_up(topic, was, lane);
+                }
+                was.min(lane)
+            }
+            None => {
+                self.places.push(Place {
+                    topic,
+                    lane,
+                    count: 1,
+                });
+                lane
+            }
+        };
+        self.queues[lane].push_back(item);
+    }
+
+    fn move_up(&mut self, topic: TopicKey, from: usize, to: usize) {
+        for item in std::mem::take(&mut self.queues[from]) {
+            let lane = if item.topic() == Some(topic) {
+                to
+            } else {
+                from
+            };
+            self.queues[lane].push_back(item);
+        }
+    }
+
+    fn drop_acked(&mut self, wire: Wire) {
+        let replies = &mut self.replies;
+        self.queues[FRONT].retain(|item| {
+            let is_older = matches!(item, Item::Acked(_));
+            if is_older {
+                replies.remove(item.bytes_count(wire));
+            }
+            !is_older
+        });
+    }
+
+    /// Begins to plan what leaves next.
+    pub(super) fn plan(&self) -> Plan {
+        Plan {
+            taken: [0; LANES],
+            credit: self.credit,
+        }
+    }
+
+    /// The next item in the plan.
+    pub(super) fn planned(&self, plan: &mut Plan, wire: Wire) -> Option<&Item> {
+        let lane = self.next_lane(plan, wire)?;
+        let item = &self.queues[lane][plan.taken[lane]];
+        plan.taken[lane] += 1;
+        Some(item)
+    }
+
+    /// Takes the item that a fresh plan begins with.
+    pub(super) fn pop(&mut self, wire: Wire) -> Option<(Item, usize)> {
+        let mut plan = self.plan();
+        let lane = self.next_lane(&mut plan, wire)?;
+        self.credit = plan.credit;
+        let item = self.queues[lane].pop_front()?;
+        self.uncount(&item, wire);
+        Some((item, lane))
+    }
+
+    fn next_lane(&self, plan: &mut Plan, wire: Wire) -> Option<usize> {
+        let has = |lane: usize, plan: &Plan| plan.taken[lane] < self.queues[lane].len();
+        if has(FRONT, plan) {
+            return Some(FRONT);
+        }
+        match (FIRST..LAST).find(|lane| has(*lane, plan)) {
+            Some(highest) => Some(self.share(highest, plan, wire)),
+            None => has(LAST, plan).then_some(LAST),
+        }
+    }
+
+    /// This lane, or one below it whose share has come.
+    fn share(&self, lane: usize, plan: &mut Plan, wire: Wire) -> usize {
+        let bytes = |lane: usize| self.queues[lane][plan.taken[lane]].frame(wire).len();
+        let Some(lower) = (lane + 1..LAST).find(|l| plan.taken[*l] < self.queues[*l].len()) else {
+            return lane;
+        };
+        let mut below = *plan;
+        let chosen = self.share(lower, &mut below, wire);
+        let cost = bytes(chosen);
+        if plan.credit[lane] < cost {
+            plan.credit[lane] += bytes(lane).div_ceil(BYTES_PER_LOWER_BYTE);
+            return lane;
+        }
+        *plan = below;
+        plan.credit[lane] -= cost;
+        chosen
+    }
+
+    fn uncount(&mut self, item: &Item, wire: Wire) {
+        let bytes = item.bytes_count(wire);
+        let Some(topic) = item.topic() else {
+            self.replies.remove(bytes);
+            return;
+        };
+        self.messages.remove(bytes);
+        if let Some(at) = self.places.iter().position(|p| p.topic == topic) {
+            self.places[at].count -= 1;
+            if self.places[at].count == 0 {
+                self.places.swap_remove(at);
+            }
+        }
+    }
+
+    /// Removes everything of a topic that its session has left.
+    pub(super) fn forget(&mut self, topic: TopicKey, wire: Wire) {
+        if let Some(lane) = self.lane(topic) {
+            self.remove(lane, wire, |_, item| item.topic() == Some(topic));
+        }
+    }
+
+    /// Removes what `is_gone` names, by place and item; returns how many.
+    fn remove(&mut self, lane: usize, wire: Wire, is_gone: impl Fn(usize, &Item) -> bool) -> usize {
+        let mut removed = 0;
+        let items = std::mem::take(&mut self.queues[lane]);
+        for (at, item) in items.into_iter().enumerate() {
+            if is_gone(at, &item) {
+                self.uncount(&item, wire);
+                removed += 1;
+            } else {
+                self.queues[lane].push_back(item);
+            }
+        }
+        removed
+    }
+
+    /// Of messages that a newer one of the same key may stand for, keeps the newest of each key.
+    pub(super) fn conflate(&mut self, wire: Wire) -> usize {
+        let mut removed = 0;
+        for lane in FIRST..LAST {
+            let mut seen = FxHashSet::default();
+            let mut gone = vec![false; self.queues[lane].len()];
+            for (at, item) in self.queues[lane].iter().enumerate().rev() {
+                if let Item::Message { topic, outgoing } = item
+                    && let Some(key) = outgoing.conflation_key()
+                {
+                    gone[at] = !seen.insert((*topic, key));
+                }
+            }
+            if gone.contains(&true) {
+                removed += self.remove(lane, wire, |at, _| gone[at]);
+            }
+        }
+        removed
+    }
+
+    /// Takes back the messages of every topic of this lane that can be read again, as far back as
+    /// the last notice of the topic.
+    pub(super) fn take_back(
+        &mut self,
+        lane: usize,
+        wire: Wire,
+        has_history: impl Fn(TopicKey) -> bool,
+    ) -> Vec<TakenBack> {
+        let in_lane = self.places.iter().filter(|p| p.lane == lane);
+        let topics: Vec<_> = in_lane
+            .map(|p| p.topic)
+            .filter(|t| has_history(*t))
+            .collect();
+        let mut taken = Vec::new();
+        for topic in topics {
+            let queue = &self.queues[lane];
+            let is_notice = |i: &Item| i.topic() == Some(topic) && !i.is_message_of(topic);
+            let begins = queue.iter().rposition(is_notice).map_or(0, |at| at + 1);
+            let mut behind = queue.iter().skip(begins);
+            if let Some(Item::Message { outgoing, .. }) = behind.find(|i| i.is_message_of(topic)) {
+                taken.push(TakenBack {
+                    topic,
+                    at: outgoing.prev,
+                    urgency: PRIORITIES[lane - FIRST],
+                });
+                self.remove(lane, wire, |at, i| at >= begins && i.is_message_of(topic));
+            }
+        }
+        taken
+    }
+
+    /// Drops the oldest messages that `may_drop` names until no more than `target` waits; where
+    /// they stood, a gap is told. Returns how many messages went and how many gaps are new.
+    pub(super) fn drop_oldest(
+        &mut self,
+        lane: usize,
+        wire: Wire,
+        target: Bound,
+        may_drop: impl Fn(TopicKey) -> bool,
+    ) -> (u64, u64) {
+        let (mut dropped, mut gaps) = (0, 0);
+        let mut kept: VecDeque<Item> = VecDeque::new();
+        // Where the last item of a topic is, if that is a gap: what is dropped next joins it.
+        let mut open: Vec<(TopicKey, usize)> = Vec::new();
+        for item in std::mem::take(&mut self.queues[lane]) {
+            let Some(topic) = item.topic() else { continue };
+            let gap_at = open.iter().find(|(t, _)| *t == topic).map(|(_, at)| *at);
+            match (item, gap_at) {
+                (Item::Message { topic, outgoing }, gap_at)
+                    if may_drop(topic) && target.exceeded(self.messages) =>
+                {
+                    dropped += 1;
+                    let bytes = outgoing.frame(wire).len();
+                    if let Some(at) = gap_at
+                        && let Item::Dropped(gap) = &mut kept[at]
+                    {
+                        gap.add(Some(outgoing.position), Some(1));
+                        self.uncount(&Item::Message { topic, outgoing }, wire);
+                    } else {
+                        gaps += 1;
+                        let gap = Item::dropped(topic, &outgoing);
+                        self.messages.remove(bytes);
+                        self.messages.add(gap.bytes_count(wire));
+                        open.push((topic, kept.len()));
+                        kept.push_back(gap);
+                    }
+                }
+                (Item::Dropped(later), Some(at)) => {
+                    if let Item::Dropped(gap) = &mut kept[at] {
+                        gap.add(later.gap.to, later.gap.dropped);
+                    }
+                    self.uncount(&Item::Dropped(later), wire);
+                }
+                (item, _) => {
+                    open.retain(|(t, _)| *t != topic);
+                    if matches!(item, Item::Dropped(_)) {
+                        open.push((topic, kept.len()));
+                    }
+                    kept.push_back(item);
+                }
+            }
+        }
+        self.queues[lane] = kept;
+        (dropped, gaps)
+    }
+
+    /// Adds a dropped message to the gap that its topic ends with, if it ends with one.
+    pub(super) fn join_gap(&mut self, topic: TopicKey, outgoing: &Outgoing) -> bool {
+        let Some(lane) = self.lane(topic) else {
+            return false;
+        };
+        let mut newest_first = self.queues[lane].iter_mut().rev();
+        match newest_first.find(|item| item.topic() == Some(topic)) {
+            Some(Item::Dropped(gap)) => {
+                gap.add(Some(outgoing.position), Some(1));
+                true
+            }
+            _ => false,
+        }
+    }
+}

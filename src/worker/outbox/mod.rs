@@ -1,0 +1,440 @@
+//! What waits for one socket: answers first, then messages in four lanes, then the close frame.
+//!
+//! In: replies of the session, live messages, pages of a catch-up, gaps. Out: [`Outbox::write`],
+//! vectored writes of everything that waits. Owned by the worker. Bounds: messages and bytes
+//! ([`Outbox::has_room_for`]; what happens at the bound is decided in `worker/crowded.rs`), replies
+//! by number and bytes (at the bound no further command is read); a catch-up asks for its next
+//! page only when [`Outbox::has_room`]. A frame that is partly written is finished first. A single
+//! message waits without any memory of its own; lanes are lent for the time in which more waits.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::protocol::codec::Wire;
+use crate::protocol::ids::{Position, Priority};
+
+use super::hub::TopicKey;
+use super::outgoing::Outgoing;
+
+mod lanes;
+
+use lanes::{FRONT, Item, LAST, Lanes};
+
+/// Frames of one `writev`. Linux takes 1,024; past 64 the copy dominates the call.
+const SLICES_MAX: usize = 64;
+/// Lanes that a worker keeps for the next sessions that need some.
+const SPARES_MAX: usize = 1_024;
+/// Lanes that grew beyond so many items a queue are given back.
+const SPARE_ITEMS_MAX: usize = 64;
+
+/// How much of one kind waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Frames.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: usize,
+}
+
+impl Waiting {
+    fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.messages -= 1;
+        self.bytes -= bytes;
+    }
+}
+
+/// Most that may wait of one kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Frames.
+    pub messages_max: usize,
+    /// Their bytes.
+    pub bytes_max: usize,
+}
+
+impl Bound {
+    /// Whether so much is over the bound.
+    #[must_use]
+    pub fn exceeded(&self, waiting: Waiting) -> bool {
+        waiting.messages > self.messages_max || waiting.bytes > self.bytes_max
+    }
+
+    /// A part of it.
+    fn part(&self, numerator: usize, denominator: usize) -> Self {
+        Self {
+            messages_max: self.messages_max * numerator / denominator,
+            bytes_max: self.bytes_max / denominator * numerator,
+        }
+    }
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Frames that the socket took whole.
+    pub frames: u64,
+    /// Bytes that it took.
+    pub bytes: u64,
+    /// Write calls.
+    pub calls: u64,
+    /// The socket takes no more: wait until it is writable.
+    pub blocked: bool,
+}
+
+/// What [`Outbox::make_room`] did.
+#[derive(Debug, Default)]
+pub struct Shed {
+    /// Messages for which a newer one of the same key stands.
+    pub conflated: usize,
+    /// Topics whose messages were taken back.
+    pub taken_back: Vec<TakenBack>,
+    /// Messages that the session will not get.
+    pub dropped: u64,
+    /// Gaps that tell of them.
+    pub gaps: u64,
+}
+
+/// A topic of which an outbox holds nothing any more, because it can be read again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TakenBack {
+    /// Which topic.
+    pub topic: TopicKey,
+    /// The position after which to read.
+    pub at: Position,
+    /// In which lane it waited.
+    pub urgency: Priority,
+}
+
+/// Lanes that no session needs at the moment.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "they are lent and given back without being moved"
+)]
+pub struct Spares(Vec<Box<Lanes>>);
+
+impl Spares {
+    fn lend(&mut self) -> Box<Lanes> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn give_back(&mut self, lanes: Box<Lanes>) {
+        if self.0.len() < SPARES_MAX && lanes.is_small(SPARE_ITEMS_MAX) {
+            self.0.push(lanes);
+        }
+    }
+}
+
+/// The queue itself.
+#[derive(Debug)]
+pub struct Outbox {
+    wire: Wire,
+    /// The only item that waits, or the one that is partly written, and its lane.
+    head: Option<(Item, usize)>,
+    /// Bytes of it that the socket has taken already.
+    head_written: usize,
+    lanes: Option<Box<Lanes>>,
+}
+
+impl Outbox {
+    /// An empty outbox of a session that speaks this form.
+    #[must_use]
+    pub fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            head: None,
+            head_written: 0,
+            lanes: None,
+        }
+    }
+
+    /// Queues an answer or a control frame: before all messages.
+    pub fn push_reply(&mut self, frame: Bytes, spares: &mut Spares) {
+        self.push(Item::Reply(frame), FRONT, spares);
+    }
+
+    /// Queues news of the cursor, of which only the newest waits.
+    pub fn push_acked(&mut self, frame: Bytes, spares: &mut Spares) {
+        self.push(Item::Acked(frame), FRONT, spares);
+    }
+
+    /// Queues the last frame: behind everything.
+    pub fn push_last(&mut self, frame: Bytes, spares: &mut Spares) {
+        self.push(Item::Reply(frame), LAST, spares);
+    }
+
+    /// Queues a message in the lane of its priority, or of its topic where that is higher.
+    pub fn push_message(&mut self, topic: TopicKey, outgoing: Arc<Outgoing>, spares: &mut Spares) {
+        let lane = lanes::lane_of(outgoing.priority());
+        self.push(Item::Message { topic, outgoing }, lane, spares);
+    }
+
+    /// Queues what is told in its topic's order: behind what waits of the topic.
+    pub fn push_notice(&mut self, topic: TopicKey, frame: Bytes, spares: &mut Spares) {
+        let lane = self
+            .lane(topic)
+            .unwrap_or(lanes::lane_of(Priority::Critical));
+        self.push(Item::Notice { topic, frame }, lane, spares);
+    }
+
+    fn push(&mut self, item: Item, lane: usize, spares: &mut Spares) {
+        if self.head.is_none() && self.lanes.is_none() {
+            self.head = Some((item, lane));
+            return;
+        }
+        let lanes = self.lanes.get_or_insert_with(|| spares.lend());
+        if self.head_written == 0
+            && let Some((waiting, its_lane)) = self.head.take()
+        {
+            lanes.push(waiting, its_lane, self.wire);
+        }
+        lanes.push(item, lane, self.wire);
+    }
+
+    /// The lane in which the topic's items wait.
+    fn lane(&self, topic: TopicKey) -> Option<usize> {
+        match (&self.head, &self.lanes) {
+            (Some((item, lane)), None) if item.topic() == Some(topic) => Some(*lane),
+            (_, lanes) => lanes.as_ref()?.lane(topic),
+        }
+    }
+
+    /// Answers and control frames that wait, one that is partly written included.
+    #[must_use]
+    pub fn replies(&self) -> Waiting {
+        let mut waiting = self
+            .lanes
+            .as_ref()
+            .map_or(Waiting::default(), |l| l.replies);
+        if let Some((item, _)) = &self.head
+            && item.topic().is_none()
+        {
+            waiting.add(item.bytes_count(self.wire));
+        }
+        waiting
+    }
+
+    /// Messages that wait, and gaps in their order. One that is partly written is on its way.
+    #[must_use]
+    pub fn messages(&self) -> Waiting {
+        let mut waiting = self
+            .lanes
+            .as_ref()
+            .map_or(Waiting::default(), |l| l.messages);
+        if let Some((item, _)) = &self.head
+            && self.head_written == 0
+            && item.topic().is_some()
+        {
+            waiting.add(item.bytes_count(self.wire));
+        }
+        waiting
+    }
+
+    /// Nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_none() && self.lanes.is_none()
+    }
+
+    /// Whether a message of so many bytes may be queued. One always may: the bound is at least the
+    /// longest message.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: usize, bound: Bound) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let mut waiting = self.messages();
+        let is_first = waiting.messages == 0;
+        waiting.add(bytes);
+        is_first || !bound.exceeded(waiting)
+    }
+
+    /// Whether a catch-up of this urgency may add its next page: less than half of the bound waits
+    /// before it, or nothing in its own lane, so that lower lanes move too.
+    #[must_use]
+    pub fn has_room(&self, urgency: Priority, bound: Bound) -> bool {
+        let half = bound.part(1, 2);
+        if half.exceeded(self.replies()) {
+            return false;
+        }
+        let lane = lanes::lane_of(urgency);
+        match &self.lanes {
+            Some(lanes) => {
+                let before = lanes.waiting_up_to(lane, self.wire);
+                !half.exceeded(before) || lanes.is_lane_empty(lane)
+            }
+            None => !half.exceeded(self.messages()),
+        }
+    }
+
+    /// Writes as much as `write` takes, several frames a call, until nothing waits or it would
+    /// block. HOT: no allocation; bench: `benches/outbox.rs`.
+    ///
+    /// # Errors
+    /// What `write` says, other than `WouldBlock` and `Interrupted`.
+    pub fn write(
+        &mut self,
+        spares: &mut Spares,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Written> {
+        let mut done = Written::default();
+        while !self.is_empty() {
+            done.calls += 1;
+            match self.write_once(&mut write) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    done.bytes += n as u64;
+                    done.frames += self.advance(n);
+                    if let Some(lanes) = self.lanes.take_if(|lanes| lanes.is_empty()) {
+                        spares.give_back(lanes);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    done.blocked = true;
+                    return Ok(done);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_once(
+        &self,
+        write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let head = self.head.as_ref();
+        let head = head.map(|(item, _)| &item.frame(self.wire)[self.head_written..]);
+        let Some(lanes) = &self.lanes else {
+            return write(&[IoSlice::new(head.unwrap_or_default())]);
+        };
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut plan = lanes.plan();
+        let items = std::iter::from_fn(|| lanes.planned(&mut plan, self.wire));
+        let frames = items.map(|item| &item.frame(self.wire)[..]);
+        let mut count = 0;
+        for (slice, frame) in slices.iter_mut().zip(head.into_iter().chain(frames)) {
+            *slice = IoSlice::new(frame);
+            count += 1;
+        }
+        write(&slices[..count])
+    }
+
+    /// Takes `n` written bytes off; returns how many frames are through.
+    fn advance(&mut self, n: usize) -> u64 {
+        let mut left = n;
+        let mut frames = 0;
+        loop {
+            if let Some((item, _)) = &self.head {
+                let rest = item.frame(self.wire).len() - self.head_written;
+                if left < rest {
+                    self.head_written += left;
+                    return frames;
+                }
+                left -= rest;
+                frames += 1;
+                (self.head, self.head_written) = (None, 0);
+            }
+            if left == 0 {
+                return frames;
+            }
+            self.head = self.lanes.as_mut().and_then(|l| l.pop(self.wire));
+        }
+    }
+
+    /// Makes room for a message of a topic: of those that a newer one may stand for, keeps the
+    /// newest; then takes back what can be read again; then drops the oldest of what cannot, from
+    /// the lowest lane up, until a quarter of the bound is free. Lanes above the message's own are
+    /// left alone, and its own too if it can be read again itself. There may be no room even so.
+    pub fn make_room(
+        &mut self,
+        topic: TopicKey,
+        outgoing: &Outgoing,
+        bound: Bound,
+        has_history: impl Fn(TopicKey) -> bool,
+    ) -> Shed {
+        let mut shed = Shed::default();
+        let wire = self.wire;
+        let own = lanes::lane_of(outgoing.priority()).min(self.lane(topic).unwrap_or(LAST));
+        let first = if has_history(topic) { own + 1 } else { own };
+        let Some(lanes) = &mut self.lanes else {
+            return shed;
+        };
+        let bytes = outgoing.frame(wire).len();
+        let is_full = |mut waiting: Waiting| {
+            waiting.add(bytes);
+            bound.exceeded(waiting)
+        };
+        shed.conflated = lanes.conflate(wire);
+        let target = bound.part(3, 4);
+        // Without the target every message that comes would search the lanes again.
+        let is_enough = shed.conflated >= bound.messages_max / 16;
+        for lane in (first..LAST).rev() {
+            if is_full(lanes.messages) || !is_enough && target.exceeded(lanes.messages) {
+                let taken_back = lanes.take_back(lane, wire, &has_history);
+                shed.taken_back.extend(taken_back);
+            }
+        }
+        for lane in (first..LAST).rev() {
+            if is_full(lanes.messages) {
+                let (dropped, gaps) = lanes.drop_oldest(lane, wire, target, |t| !has_history(t));
+                shed.dropped += dropped;
+                shed.gaps += gaps;
+            }
+        }
+        self.lanes.take_if(|lanes| lanes.is_empty());
+        shed
+    }
+
+    /// Tells that a message was dropped, in the gap that its topic ends with, or a new one.
+    pub fn push_dropped(
+        &mut self,
+        topic: TopicKey,
+        outgoing: &Outgoing,
+        spares: &mut Spares,
+    ) -> Shed {
+        let mut shed = Shed {
+            dropped: 1,
+            ..Shed::default()
+        };
+        let joins = self
+            .lanes
+            .as_mut()
+            .is_some_and(|l| l.join_gap(topic, outgoing));
+        if !joins {
+            shed.gaps = 1;
+            let lane = lanes::lane_of(outgoing.priority());
+            self.push(Item::dropped(topic, outgoing), lane, spares);
+        }
+        shed
+    }
+
+    /// Drops everything but a frame that is partly written. Returns how many messages went.
+    pub fn drop_unsent(&mut self) -> u64 {
+        let before = self.messages().messages;
+        self.lanes = None;
+        if self.head_written == 0 {
+            self.head = None;
+        }
+        (before - self.messages().messages) as u64
+    }
+
+    /// Removes what waits of a topic that the session has left.
+    pub fn forget(&mut self, topic: TopicKey) {
+        let is_untouched = self.head_written == 0;
+        self.head
+            .take_if(|(item, _)| is_untouched && item.topic() == Some(topic));
+        if let Some(lanes) = &mut self.lanes {
+            lanes.forget(topic, self.wire);
+        }
+        self.lanes.take_if(|lanes| lanes.is_empty());
+    }
+}

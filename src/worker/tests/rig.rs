@@ -1,0 +1,292 @@
+//! A worker with real sockets, a stream behind it, and the clients' ends of the sockets.
+//!
+//! In: what the dispatcher would say and what sessions would do, one call each. Out: the events that
+//! a client has read when its socket is closed. Pages are read from [`Stream`] when a test says so,
+//! so that an answer can be as old as it likes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::broker::model::Stream;
+use crate::broker::{Entry, SincePage};
+use crate::config::Retention;
+use crate::protocol::close::CloseReason;
+use crate::protocol::codec::Wire;
+use crate::protocol::event::{Event, GapReason, Ok as Answer};
+use crate::protocol::ids::{App, Position, SessionId, Topic};
+use crate::telemetry::metrics::WorkerCounters;
+use crate::worker::catchup::Pull;
+use crate::worker::handle::Inbound;
+use crate::worker::hub::SessionKey;
+use crate::worker::outbox::Bound;
+use crate::worker::outgoing::Outgoing;
+use crate::worker::{Join, Worker, WorkerInterest};
+
+pub(super) const BOUND: Bound = Bound {
+    messages_max: 10_000,
+    bytes_max: 10_000_000,
+};
+const START_MS: u64 = 1_732_190_000_000;
+
+/// One topic at the broker, its publications numbered from 1.
+pub(super) struct Source {
+    pub(super) topic: Topic,
+    pub(super) stream: Stream,
+    /// The position of each number, from 1 on; before it `0-0`.
+    pub(super) positions: Vec<Position>,
+}
+
+impl Source {
+    pub(super) fn new(entries_max: u32) -> Self {
+        Self::named("t", entries_max)
+    }
+
+    pub(super) fn named(name: &str, entries_max: u32) -> Self {
+        let retention = Retention {
+            entries_max,
+            age_ms: 3_600_000,
+        };
+        Self {
+            topic: Topic::new(&App::default_app(), name).expect("a valid name"),
+            stream: Stream::new(retention, START_MS),
+            positions: vec![Position::ZERO],
+        }
+    }
+
+    pub(super) fn publish(&mut self) -> Entry {
+        self.stream.now_ms += 1;
+        let number = self.positions.len();
+        let entry = self.stream.publish(7, Bytes::from(number.to_string()));
+        self.positions.push(entry.position);
+        entry
+    }
+
+    pub(super) fn publish_many(&mut self, count: usize) -> Vec<Entry> {
+        (0..count).map(|_| self.publish()).collect()
+    }
+
+    pub(super) fn newest(&self) -> Position {
+        self.stream.last().unwrap_or_default()
+    }
+
+    pub(super) fn deliver(&self, entry: &Entry) -> Inbound {
+        let has_history = self.has_history();
+        Inbound::Deliver(Outgoing::new(
+            self.topic.clone(),
+            entry.clone(),
+            has_history,
+        ))
+    }
+
+    pub(super) fn joined(&self, position: Position) -> Inbound {
+        Inbound::Joined {
+            topic: self.topic.clone(),
+            position,
+        }
+    }
+
+    pub(super) fn behind(&self, newest: Position, dropped: u64) -> Inbound {
+        Inbound::Behind {
+            topic: self.topic.clone(),
+            newest,
+            dropped,
+        }
+    }
+
+    pub(super) fn gap(&self, from: Position, to: Position, reason: GapReason) -> Inbound {
+        Inbound::Gap {
+            topic: self.topic.clone(),
+            from,
+            to,
+            reason,
+        }
+    }
+
+    pub(super) fn page(&self, since: Position) -> SincePage {
+        self.stream.since(since, 100)
+    }
+
+    fn has_history(&self) -> bool {
+        self.stream.retention.entries_max > 0
+    }
+}
+
+/// A session on the worker, and its client's end.
+pub(super) struct Client {
+    pub(super) key: SessionKey,
+    pub(super) id: SessionId,
+    pub(super) end: TcpStream,
+}
+
+/// See the module.
+pub(super) struct Rig {
+    pub(super) worker: Rc<Worker>,
+    listener: TcpListener,
+    sessions: u128,
+}
+
+impl Rig {
+    /// A worker without a window of recent publications: every page is read from the broker.
+    pub(super) async fn new() -> Self {
+        Self::with(BOUND, 0).await
+    }
+
+    pub(super) async fn with_bound(bound: Bound) -> Self {
+        Self::with(bound, 0).await
+    }
+
+    pub(super) async fn with(bound: Bound, recent_bytes_max: usize) -> Self {
+        let interest = Arc::new(WorkerInterest::default());
+        Self {
+            worker: Worker::new(0, bound, recent_bytes_max, interest, Arc::default()),
+            listener: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+            sessions: 0,
+        }
+    }
+
+    pub(super) fn counters(&self) -> &WorkerCounters {
+        &self.worker.metrics.counters
+    }
+
+    pub(super) async fn client(&mut self) -> Client {
+        let address = self.listener.local_addr().expect("bound");
+        let (end, accepted) = tokio::join!(TcpStream::connect(address), self.listener.accept());
+        let (stream, _) = accepted.expect("a connection");
+        stream.writable().await.expect("open");
+        self.sessions += 1;
+        let id = SessionId(self.sessions);
+        Client {
+            key: self.worker.add(id, Wire::Json, Rc::new(stream)),
+            id,
+            end: end.expect("a connection"),
+        }
+    }
+
+    pub(super) fn join(&self, client: &Client, source: &Source) -> Join {
+        let has_history = source.has_history();
+        self.worker.join(client.key, &source.topic, has_history)
+    }
+
+    /// Joins, and lets the worker know where the topic stands if nobody had joined before.
+    pub(super) fn enter(&self, client: &Client, source: &Source) {
+        if let Join::Waiting(_) = self.join(client, source) {
+            self.turn([source.joined(source.newest())]);
+        }
+    }
+
+    /// A client that takes the topic live from where it stands.
+    pub(super) async fn live(&mut self, source: &Source) -> Client {
+        let client = self.client().await;
+        self.enter(&client, source);
+        let begins = self.worker.begin_live(client.key, &source.topic);
+        begins.expect("it joined");
+        client
+    }
+
+    /// A client that begins after this position.
+    pub(super) async fn after(&mut self, source: &Source, at: Position) -> Client {
+        let client = self.client().await;
+        self.enter(&client, source);
+        self.worker.begin_after(client.key, &source.topic, at);
+        client
+    }
+
+    /// The worker takes these in one turn.
+    pub(super) fn turn(&self, messages: impl IntoIterator<Item = Inbound>) {
+        for message in messages {
+            self.worker.handle(message);
+        }
+        self.worker.flush_dirty(usize::MAX);
+    }
+
+    pub(super) fn pull(&self, client: &Client) -> Option<Pull> {
+        self.worker.catch_up(client.key, START_MS)
+    }
+
+    /// The page arrives. Returns whether the next one may be asked for at once.
+    pub(super) fn page(&self, client: &Client, pull: &Pull, page: &SincePage) -> bool {
+        let goes_on = self.worker.page(client.key, pull, page, START_MS);
+        self.worker.flush(client.key);
+        goes_on
+    }
+
+    /// Reads pages until there is none to be read.
+    pub(super) fn catch_up(&self, client: &Client, source: &Source) {
+        while let Some(pull) = self.pull(client) {
+            assert!(self.page(client, &pull, &source.page(pull.at)));
+        }
+    }
+
+    /// A frame by which a test finds its place again.
+    pub(super) fn mark(&self, client: &Client, id: u64) {
+        let answer = Answer {
+            id: Some(id),
+            ..Answer::default()
+        };
+        self.worker.reply(client.key, &Event::Ok(answer));
+        self.worker.flush(client.key);
+    }
+
+    /// For which reason the worker wants the session to end.
+    pub(super) fn end_reason(&self, client: &Client) -> Option<CloseReason> {
+        let mut context = Context::from_waker(Waker::noop());
+        match self.worker.poll_notices(client.key, &mut context) {
+            Poll::Ready(notices) => notices.end,
+            Poll::Pending => None,
+        }
+    }
+
+    /// Ends the session; returns every event that the client was sent.
+    pub(super) async fn close(&self, mut client: Client) -> Vec<Value> {
+        self.worker.flush(client.key);
+        assert!(self.worker.is_flushed(client.key), "the socket has room");
+        self.worker.remove(client.key);
+        let mut bytes = Vec::new();
+        let read = client.end.read_to_end(&mut bytes).await;
+        read.expect("the socket is closed in order");
+        events(&bytes)
+    }
+
+    /// What the client read, in short: a message as its number, a mark as `ok:ID`.
+    pub(super) async fn read(&self, client: Client) -> Vec<String> {
+        short(&self.close(client).await)
+    }
+}
+
+/// What the frames say: whole unmasked text frames, one after the other.
+fn events(mut bytes: &[u8]) -> Vec<Value> {
+    let mut events = Vec::new();
+    while let [first, length, rest @ ..] = bytes {
+        assert_eq!(*first, 0x81, "a whole text frame");
+        let (length, rest) = match length {
+            126 => {
+                let length = u16::from_be_bytes([rest[0], rest[1]]);
+                (usize::from(length), &rest[2..])
+            }
+            short => (usize::from(*short), rest),
+        };
+        let (payload, rest) = rest.split_at(length);
+        events.push(serde_json::from_slice(payload).expect("JSON"));
+        bytes = rest;
+    }
+    events
+}
+
+pub(super) fn short(events: &[Value]) -> Vec<String> {
+    let short = |event: &Value| {
+        let kind = event["type"].as_str().expect("every event has a type");
+        match kind {
+            "message" => event["data"].to_string(),
+            "gap" => format!("gap:{}", event["reason"].as_str().expect("a reason")),
+            "ok" => format!("ok:{}", event["id"]),
+            other => other.to_owned(),
+        }
+    };
+    events.iter().map(short).collect()
+}

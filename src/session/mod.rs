@@ -36,7 +36,9 @@ use crate::worker::{Notices, Worker, wheel};
 
 pub mod answers;
 pub mod clock;
+pub mod closing;
 pub mod commands;
+pub mod echo;
 pub mod ending;
 pub mod permission;
 pub mod registry;

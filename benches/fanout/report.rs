@@ -22,6 +22,13 @@ impl Bar {
         }
     }
 
+    fn json(self) -> Value {
+        match self {
+            Self::AtMost(limit) => json!({ "at_most": limit }),
+            Self::AtLeast(limit) => json!({ "at_least": limit }),
+        }
+    }
+
     fn sign(self) -> &'static str {
         match self {
             Self::AtMost(_) => "≤",
@@ -119,7 +126,7 @@ impl Report {
                 "unit": row.unit,
                 "median": middle(&sorted(&row.runs)),
                 "runs": row.runs,
-                "bar": row.bar().map(|bar| json!({ bar.sign(): bar.limit() })),
+                "bar": row.bar().map(Bar::json),
                 "verdict": row.verdict(),
             })
         });

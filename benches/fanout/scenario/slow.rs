@@ -121,10 +121,14 @@ async fn one_stalls(stage: &Stage, side: &mut Side) -> Stalled {
                 eprintln!("  the stalled one was told {opcode}: {text}");
             }
         });
-        if !matches!(tokio::time::timeout(PATIENCE, read).await, Ok(true)) {
-            break;
+        match tokio::time::timeout(PATIENCE, read).await {
+            Ok(true) => took = from.elapsed(),
+            Ok(false) => {
+                told += 1;
+                break;
+            }
+            Err(_) => break,
         }
-        took = from.elapsed();
     }
     Stalled {
         others,

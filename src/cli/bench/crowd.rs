@@ -2,7 +2,7 @@
 //!
 //! In: a target and a [`Plan`]. Out: a [`Crowd`], whose tally knows what came. Bounds: so many
 //! connect at once as the plan says. A session that cannot be opened fails the whole, unless the
-//! plan has it try again; one that ends later is counted. Sessions end when the crowd is dropped
+//! crowd was open before and comes back; one that ends later is counted. Sessions end when the crowd is dropped
 //! or cut; what they had seen stays, so that a cut crowd can be opened again and resumes.
 
 use std::cell::{Cell, RefCell};
@@ -42,10 +42,10 @@ pub struct Plan {
     pub topic: Option<String>,
     /// How many publishers number their messages.
     pub publishers: usize,
-    /// Whether they try again, and come back with their positions when they are ended.
+    /// Whether they keep their positions, and come back with them when they are ended.
     pub comes_back: bool,
-    /// The receive buffer of each socket, where it is not the system's choice.
-    pub receive_buffer_bytes: Option<u32>,
+    /// Whether the system may keep as little as possible for them that they have not read.
+    pub is_narrow: bool,
     /// How to stop them from reading.
     pub stall: Option<Rc<Stall>>,
 }
@@ -62,7 +62,7 @@ impl Plan {
             topic: Some(topic.to_owned()),
             publishers,
             comes_back: false,
-            receive_buffer_bytes: None,
+            is_narrow: false,
             stall: None,
         }
     }
@@ -85,7 +85,9 @@ pub struct Openings {
 pub struct Crowd {
     /// What they have seen.
     pub tally: Rc<Tally>,
-    plan: Plan,
+    /// What it is; the pace of opening may be changed between two openings.
+    pub plan: Plan,
+    was_open: bool,
     shared: Rc<Shared>,
     members: Vec<Member>,
 }
@@ -118,7 +120,7 @@ impl Crowd {
             dial: Dial {
                 address: target.address,
                 host: target.host.clone(),
-                receive_buffer_bytes: plan.receive_buffer_bytes,
+                is_narrow: plan.is_narrow,
             },
             topic: plan.topic.clone(),
             keeps_positions: plan.comes_back,
@@ -137,6 +139,7 @@ impl Crowd {
             members: members.collect::<Result<_, BenchError>>()?,
             tally,
             plan,
+            was_open: false,
             shared: Rc::new(shared),
         })
     }
@@ -164,6 +167,7 @@ impl Crowd {
                 sessions,
                 starts_at: begin + Duration::from_secs_f64(starts_after.unwrap_or(0.0)),
                 comes_back: self.plan.comes_back,
+                tries_max: if self.was_open { TRIES_MAX } else { 1 },
                 shared: Rc::clone(&self.shared),
                 identity: Rc::clone(&member.identity),
                 memory: Rc::clone(&member.memory),
@@ -181,6 +185,7 @@ impl Crowd {
         if let Some(error) = opening.failed.take() {
             return Err(error);
         }
+        self.was_open = true;
         Ok(Openings {
             took: begin.elapsed(),
             welcome: opening.welcome.borrow().clone(),
@@ -204,6 +209,14 @@ impl Crowd {
     #[must_use]
     pub fn sessions(&self) -> u64 {
         self.members.len() as u64
+    }
+
+    /// The newest number that every session has seen of the first publisher.
+    #[must_use]
+    pub fn seen_by_all(&self) -> u64 {
+        let seen = self.members.iter();
+        let seen = seen.map(|member| member.memory.borrow().newest());
+        seen.min().unwrap_or(0)
     }
 
     /// The users that the sessions have.
@@ -232,6 +245,7 @@ struct Life {
     sessions: usize,
     starts_at: Instant,
     comes_back: bool,
+    tries_max: usize,
     shared: Rc<Shared>,
     identity: Rc<Identity>,
     memory: Rc<RefCell<Memory>>,
@@ -244,7 +258,9 @@ impl Life {
         let Ok(place) = opening.gate.acquire().await else {
             return;
         };
-        let result = self.try_open(|| opening.tried_again.set(opening.tried_again.get() + 1));
+        let result = self.try_open(self.tries_max, || {
+            opening.tried_again.set(opening.tried_again.get() + 1)
+        });
         let session = match result.await {
             Ok((session, took)) => {
                 let record = |into: &RefCell<Histogram<u64>>, time| {
@@ -280,7 +296,7 @@ impl Life {
             if !self.comes_back {
                 return tally.session_ended(&end.to_string());
             }
-            session = match self.try_open(|| ()).await {
+            session = match self.try_open(TRIES_MAX, || ()).await {
                 Ok((session, _)) => session,
                 Err(error) => return tally.session_ended(&error.to_string()),
             };
@@ -290,6 +306,7 @@ impl Life {
 
     async fn try_open(
         &self,
+        tries_max: usize,
         again: impl Fn(),
     ) -> Result<(Session, super::session::Opened), SocketError> {
         let mut tries = 0;
@@ -302,7 +319,7 @@ impl Life {
             tries += 1;
             // What a server refuses in words it will refuse again.
             let is_final = matches!(error, SocketError::Refused(_));
-            if !self.comes_back || is_final || tries == TRIES_MAX {
+            if is_final || tries >= tries_max {
                 return Err(error);
             }
             again();

@@ -68,7 +68,7 @@ impl Bench {
     /// [`BenchError`] for flags that do not fit this machine or each other.
     pub async fn new(args: &CommonArgs, sessions: usize) -> Result<Self, BenchError> {
         let limit = machine::file_limit();
-        let needed = sessions as u64 + FILES_BESIDE;
+        let needed = (sessions as u64).saturating_add(FILES_BESIDE);
         if needed > limit {
             return Err(BenchError::Files {
                 sessions,

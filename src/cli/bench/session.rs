@@ -33,6 +33,12 @@ impl Memory {
             position: None,
         }
     }
+
+    /// The newest number of the first publisher.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.tracks.first().map_or(0, Track::newest)
+    }
 }
 
 /// A reader that can be told to read nothing for a while.

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::frames::{self, BadFrame};
@@ -24,6 +25,11 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(60);
 const HEAD_BYTES_MAX: usize = 64 * 1_024;
 /// What is read at once.
 const SCRATCH_BYTES: usize = 256 * 1_024;
+
+/// The receive buffer of a narrow socket.
+const NARROW_BUFFER_BYTES: u32 = 8 * 1_024;
+/// The longest segment that a narrow socket takes.
+const NARROW_SEGMENT_BYTES: u32 = 536;
 
 /// The memory that all sockets of the thread read through.
 pub type Scratch = Rc<RefCell<Vec<u8>>>;
@@ -101,8 +107,9 @@ pub struct Dial {
     pub address: SocketAddr,
     /// The `Host` header.
     pub host: String,
-    /// The socket's receive buffer, where it is not the system's choice.
-    pub receive_buffer_bytes: Option<u32>,
+    /// Whether the system is to keep as little as possible of what is not read: a small buffer
+    /// here and, by small segments, a small one at the server.
+    pub is_narrow: bool,
 }
 
 /// An open WebSocket.
@@ -267,8 +274,9 @@ async fn connect(dial: &Dial) -> Result<TcpStream, SocketError> {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        if let Some(bytes) = dial.receive_buffer_bytes {
-            socket.set_recv_buffer_size(bytes)?;
+        if dial.is_narrow {
+            socket.set_recv_buffer_size(NARROW_BUFFER_BYTES)?;
+            SockRef::from(&socket).set_tcp_mss(NARROW_SEGMENT_BYTES)?;
         }
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;

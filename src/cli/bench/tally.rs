@@ -53,6 +53,12 @@ pub struct Track {
 }
 
 impl Track {
+    /// The highest number that came.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.last
+    }
+
     /// Takes the next number that came.
     pub fn take(&mut self, number: u64) -> Order {
         if number > self.last {

@@ -23,6 +23,9 @@ pub struct CommonArgs {
     /// How many sessions connect at the same time
     #[arg(long, default_value = "100", value_name = "N", value_parser = parse_count)]
     pub at_once: usize,
+    /// How long nothing may come before what is still to come counts as missing
+    #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = parse_seconds)]
+    patience: Duration,
     /// Process of the server, whose CPU and memory are reported; may be repeated
     #[arg(long = "pid", value_name = "PID")]
     pids: Vec<u32>,
@@ -57,6 +60,8 @@ pub struct Bench {
     pub progress: Progress,
     /// How many sessions connect at the same time.
     pub at_once: usize,
+    /// How long nothing may come before the rest counts as missing.
+    pub patience: Duration,
     /// From when on times are counted.
     pub begin: Instant,
 }
@@ -81,6 +86,7 @@ impl Bench {
             meter: Meter::start(&args.pids)?,
             progress: Progress::on_terminal(),
             at_once: args.at_once,
+            patience: args.patience,
             begin: Instant::now(),
         })
     }

@@ -68,6 +68,7 @@ fn draw_latencies(
     let percentile = |nines: &f64| format!("{} %", (100.0 - 10_f64.powf(2.0 - nines)) as f32);
     chart
         .configure_mesh()
+        .max_light_lines(0)
         .x_labels(5)
         .x_label_formatter(&percentile)
         .draw()?;
@@ -98,7 +99,11 @@ fn draw_throughput(area: &Area<'_>, per_second: &[u64]) -> Result<(), Fault> {
     };
     let (right, top) = (per_second.len() as f64, *most as f64 * 1.05);
     let mut chart = chart(area, "deliveries in each second", right, top)?;
-    chart.configure_mesh().x_desc("seconds").draw()?;
+    chart
+        .configure_mesh()
+        .max_light_lines(0)
+        .x_desc("seconds")
+        .draw()?;
     let points = per_second.iter().enumerate();
     let points = points.map(|(second, count)| (second as f64 + 0.5, *count as f64));
     chart.draw_series(LineSeries::new(points, BLUE))?;

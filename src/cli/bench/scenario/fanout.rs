@@ -2,7 +2,7 @@
 //!
 //! In: how many publish, and at which pace. Out: deliveries a second, latencies, cost a delivery.
 //! What comes before the measurement (the warm-up) is checked too, but neither timed nor counted
-//! as cost. A load ends when everything has come, or nothing has for [`QUIET`].
+//! as cost. A load ends when everything has come, or nothing has for `--patience`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,8 +16,6 @@ use crate::cli::bench::publisher::Published;
 use crate::cli::bench::report::Report;
 use crate::cli::bench::tally::Tally;
 
-/// How long nothing may come before the rest counts as missing.
-pub const QUIET: Duration = Duration::from_secs(5);
 /// Publications before the measurement, all publishers together.
 const WARM_UP_COUNT: u64 = 20;
 
@@ -144,7 +142,9 @@ pub async fn run(
 
     let warm_up = Until::Count(WARM_UP_COUNT.max(publishers as u64));
     let mut all = load.run(Pace::Waiting, warm_up, &tally).await?;
-    tally.until(all.sent * crowd.sessions(), QUIET).await;
+    tally
+        .until(all.sent * crowd.sessions(), bench.patience)
+        .await;
     let before = tally.received();
     drop(tally.take_latency());
 
@@ -153,7 +153,7 @@ pub async fn run(
     let work = async {
         let published = load.run(shape.pace, shape.until, &tally).await?;
         tally
-            .until(expected(all.sent + published.sent), QUIET)
+            .until(expected(all.sent + published.sent), bench.patience)
             .await;
         Ok::<_, BenchError>(published)
     };

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use super::fanout::{QUIET, published_latencies, rates};
+use super::fanout::{published_latencies, rates};
 use crate::cli::bench::crowd::{Crowd, Plan};
 use crate::cli::bench::error::BenchError;
 use crate::cli::bench::options::{Bench, CommonArgs, parse_count};
@@ -71,7 +71,7 @@ pub async fn run(args: &InboxArgs, mut bench: Bench) -> Result<Report, BenchErro
                     .await?;
             }
         }
-        tally.until(expected, QUIET).await;
+        tally.until(expected, bench.patience).await;
         Ok::<_, BenchError>(published)
     };
     let line = || format!("{} of {expected} messages received", tally.received());

@@ -14,7 +14,7 @@ use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::fanout::{QUIET, published_latencies, rates};
+use super::fanout::{published_latencies, rates};
 use crate::cli::bench::crowd::{Crowd, Plan};
 use crate::cli::bench::error::BenchError;
 use crate::cli::bench::load::{Load, Pace, Until};
@@ -95,7 +95,9 @@ pub async fn run(args: &MixedArgs, mut bench: Bench) -> Result<Report, BenchErro
         let publishing = load.run(pace, Until::Time(args.seconds), &tally);
         let acting = try_join_all(actors.iter_mut().map(|actor| actor.act(args, &acts)));
         let (published, told) = tokio::try_join!(publishing, acting)?;
-        tally.until(published.sent * crowd.sessions(), QUIET).await;
+        tally
+            .until(published.sent * crowd.sessions(), bench.patience)
+            .await;
         Ok::<_, BenchError>((published, told))
     };
     let line = || {

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::fanout::{QUIET, published_latencies, rates};
+use super::fanout::{published_latencies, rates};
 use crate::cli::bench::crowd::{Crowd, Plan};
 use crate::cli::bench::error::BenchError;
 use crate::cli::bench::load::{Load, Pace, Until};
@@ -49,21 +49,11 @@ pub struct SlowArgs {
 /// [`BenchError`].
 pub async fn run(args: &SlowArgs, bench: Bench) -> Result<Report, BenchError> {
     bench.target.only_fanfare()?;
-    let tally = Rc::new(Tally::new(bench.begin));
+    let new_tally = || Rc::new(Tally::new(bench.begin));
+    let tally = new_tally();
     let plan = Plan::on_topic(args.sessions, bench.at_once, &bench.target.topic, 1);
     let mut others = Crowd::new(&bench.target, plan.clone(), Rc::clone(&tally))?;
     others.open(&bench.progress).await?;
-    let stall = Rc::new(Stall::default());
-    let plan = Plan {
-        sessions: 1,
-        first: args.sessions,
-        comes_back: true,
-        is_narrow: true,
-        stall: Some(Rc::clone(&stall)),
-        ..plan
-    };
-    let mut slow = Crowd::new(&bench.target, plan, Rc::new(Tally::new(bench.begin)))?;
-    slow.open(&bench.progress).await?;
     let mut load = Load::connect(&bench.target, 1, args.bytes).await?;
     let (pace, until) = (Pace::PerSecond(args.rate), Until::Time(args.seconds));
     let window = bench.meter.begin()?;
@@ -71,21 +61,30 @@ pub async fn run(args: &SlowArgs, bench: Bench) -> Result<Report, BenchError> {
     let line = || format!("without a stall: {} messages", tally.received());
     let before = load.run(pace, until, &tally);
     let mut all = bench.progress.during(line, before).await?;
-    tally.until(all.sent * others.sessions(), QUIET).await;
-    slow.tally.until(all.sent, QUIET).await;
+    tally
+        .until(all.sent * others.sessions(), bench.patience)
+        .await;
     let without = tally.take_latency();
 
+    let stall = Rc::new(Stall::default());
+    let mut slow = Crowd::new(&bench.target, slow_plan(plan, &stall), new_tally())?;
+    // Only now, because the kernel holds more for a connection that has taken much before.
+    slow.open(&bench.progress).await?;
     stall.begin();
     let line = || format!("with a stalled reader: {} messages", tally.received());
     let during = load.run(pace, until, &tally);
-    all.add(&bench.progress.during(line, during).await?);
-    tally.until(all.sent * others.sessions(), QUIET).await;
+    let during = bench.progress.during(line, during).await?;
+    let for_slow = during.sent;
+    all.add(&during);
+    tally
+        .until(all.sent * others.sessions(), bench.patience)
+        .await;
     let with = tally.take_latency();
-    let held = all.sent.saturating_sub(slow.tally.received());
+    let held = for_slow.saturating_sub(slow.tally.received());
 
     stall.end();
     let begin = Instant::now();
-    slow.tally.until(all.sent, QUIET).await;
+    slow.tally.until(for_slow, bench.patience).await;
     let caught_up = begin.elapsed();
     let cost = window.end()?;
 
@@ -93,7 +92,7 @@ pub async fn run(args: &SlowArgs, bench: Bench) -> Result<Report, BenchError> {
     report.setting("publications_per_s", args.rate);
     report.setting("stall_s", args.seconds.as_secs_f64());
     report.setting("data_bytes", args.bytes);
-    let of_slow = slow.tally.counts(all.sent, all.sent);
+    let of_slow = slow.tally.counts(for_slow, for_slow);
     report.figure("p99_without_us", without.value_at_quantile(0.99));
     report.figure("p99_with_us", with.value_at_quantile(0.99));
     report.figure("slow_unread_at_end_of_stall", held);
@@ -112,6 +111,18 @@ pub async fn run(args: &SlowArgs, bench: Bench) -> Result<Report, BenchError> {
     report.per_second(tally.per_second());
     report.cost(cost);
     Ok(report)
+}
+
+/// One session more on the same topic, which can be told to stop reading.
+fn slow_plan(others: Plan, stall: &Rc<Stall>) -> Plan {
+    Plan {
+        first: others.sessions,
+        sessions: 1,
+        comes_back: true,
+        is_narrow: true,
+        stall: Some(Rc::clone(stall)),
+        ..others
+    }
 }
 
 /// The counts of the others with those of the slow one.

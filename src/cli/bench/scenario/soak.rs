@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::fanout::{QUIET, published_latencies, rates};
+use super::fanout::{published_latencies, rates};
 use crate::cli::bench::crowd::{Crowd, Plan};
 use crate::cli::bench::error::BenchError;
 use crate::cli::bench::load::{Load, Pace, Until};
@@ -97,7 +97,7 @@ pub async fn run(args: &SoakArgs, bench: Bench) -> Result<Report, BenchError> {
     let work = async { tokio::try_join!(publishing, sampling) };
     let (published, ()) = bench.progress.during(line, work).await?;
     let expected = published.sent * crowd.sessions();
-    tally.until(expected, QUIET).await;
+    tally.until(expected, bench.patience).await;
     let cost = window.end()?;
 
     let mut report = bench.report("soak", args.sessions);

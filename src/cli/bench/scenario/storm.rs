@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::fanout::{QUIET, published_latencies, rates};
+use super::fanout::{published_latencies, rates};
 use crate::cli::bench::crowd::{Crowd, Openings, Plan};
 use crate::cli::bench::error::BenchError;
 use crate::cli::bench::load::{Load, Pace, Until};
@@ -74,7 +74,9 @@ pub async fn run(args: &StormArgs, bench: Bench) -> Result<Report, BenchError> {
     let before = load.run(pace, Until::Time(args.seconds), &tally);
     let mut all = bench.progress.during(line, before).await?;
     // What is still on its way would be cut off with the sockets, and then come again.
-    tally.until(all.sent * crowd.sessions(), QUIET).await;
+    tally
+        .until(all.sent * crowd.sessions(), bench.patience)
+        .await;
     let live = tally.take_latency();
 
     crowd.cut().await;
@@ -90,7 +92,7 @@ pub async fn run(args: &StormArgs, bench: Bench) -> Result<Report, BenchError> {
     let back = come_back(&mut crowd, &mut load, &bench, args, all.sent).await?;
     all.add(&back.published);
     let expected = all.sent * crowd.sessions();
-    tally.until(expected, QUIET).await;
+    tally.until(expected, bench.patience).await;
     let cost = window.end()?;
 
     let mut report = bench.report("storm", args.sessions);
@@ -129,7 +131,7 @@ async fn come_back(
         let openings = crowd.open(&bench.progress).await?;
         let mut heard = tally.received();
         let mut heard_at = Instant::now();
-        while crowd.seen_by_all() < missed && heard_at.elapsed() < QUIET {
+        while crowd.seen_by_all() < missed && heard_at.elapsed() < bench.patience {
             tokio::time::sleep(LOOK_EVERY).await;
             if tally.received() > heard {
                 (heard, heard_at) = (tally.received(), Instant::now());

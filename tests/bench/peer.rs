@@ -198,7 +198,7 @@ impl Session {
     async fn subscribed(&mut self, answer: &str) -> Ended {
         let mut published = self.state.published.subscribe();
         self.send(answer).await?;
-        let (mut count, mut held) = (0, None);
+        let (mut count, mut held) = (0_u64, None);
         loop {
             let data = tokio::select! {
                 data = published.recv() => data.expect("no session lags"),
@@ -210,11 +210,11 @@ impl Session {
             count += 1;
             let frame = self.frame(&data);
             match self.state.fault {
-                Fault::Loses if count % FAULT_EVERY == 0 => {}
-                Fault::Reorders if count % FAULT_EVERY == 0 => held = Some(frame),
+                Fault::Loses if count.is_multiple_of(FAULT_EVERY) => {}
+                Fault::Reorders if count.is_multiple_of(FAULT_EVERY) => held = Some(frame),
                 fault => {
                     self.send(&frame).await?;
-                    if fault == Fault::Doubles && count % FAULT_EVERY == 0 {
+                    if fault == Fault::Doubles && count.is_multiple_of(FAULT_EVERY) {
                         self.send(&frame).await?;
                     }
                     if let Some(held) = held.take() {

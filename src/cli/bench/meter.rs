@@ -93,7 +93,7 @@ impl Meter {
             meter: self,
             begin: Instant::now(),
             usages: self.usages()?,
-            own: own()?,
+            own: own(),
         })
     }
 
@@ -113,8 +113,10 @@ fn usage(pid: u32) -> Result<Usage, BenchError> {
     process::usage(pid).map_err(|source| BenchError::Process { pid, source })
 }
 
-fn own() -> Result<Usage, BenchError> {
-    usage(std::process::id())
+/// The generator's own processor time, where the system tells it.
+fn own() -> Option<Duration> {
+    let usage = process::usage(std::process::id()).ok()?;
+    Some(usage.cpu())
 }
 
 /// A stretch that has begun.
@@ -123,7 +125,7 @@ pub struct Window<'a> {
     meter: &'a Meter,
     begin: Instant,
     usages: Vec<Usage>,
-    own: Usage,
+    own: Option<Duration>,
 }
 
 impl Window<'_> {
@@ -144,7 +146,8 @@ impl Window<'_> {
             resident_after_bytes: end.resident_bytes,
         });
         let lag = self.meter.lag.borrow();
-        let cpu_share = (own()?.cpu() - self.own.cpu()).as_secs_f64() / took.as_secs_f64();
+        let own = own().zip(self.own);
+        let cpu_share = own.map(|(end, begin)| (end - begin).as_secs_f64() / took.as_secs_f64());
         Ok(Cost {
             took,
             processes: processes.collect(),
@@ -207,8 +210,8 @@ impl ProcessCost {
 /// How the generator itself fared.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Generator {
-    /// Of one core, from 0 to 1.
-    pub cpu_share: f64,
+    /// Of one core, from 0 to 1, where the system tells it.
+    pub cpu_share: Option<f64>,
     /// How late its event loop was.
     pub lag_us: Percentiles,
     /// Whether its own limits are in the figures.
@@ -216,11 +219,12 @@ pub struct Generator {
 }
 
 impl Generator {
-    fn new(cpu_share: f64, lag: &Histogram<u64>) -> Self {
+    fn new(cpu_share: Option<f64>, lag: &Histogram<u64>) -> Self {
         let lag_us = Percentiles::of(lag);
         Self {
             cpu_share,
-            was_bottleneck: cpu_share >= CPU_SHARE_MAX || lag_us.p99 >= tally::micros(LAG_P99_MAX),
+            was_bottleneck: cpu_share >= Some(CPU_SHARE_MAX)
+                || lag_us.p99 >= tally::micros(LAG_P99_MAX),
             lag_us,
         }
     }
@@ -228,9 +232,12 @@ impl Generator {
     /// The verdict in a sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
+        let share = self
+            .cpu_share
+            .map(|share| format!("{:.0} %", share * 100.0));
         let facts = format!(
-            "it used {:.0} % of a core, and its loop was {:.1} ms late at p99",
-            self.cpu_share * 100.0,
+            "it used {} of a core, and its loop was {:.1} ms late at p99",
+            share.as_deref().unwrap_or("an unknown share"),
             self.lag_us.p99 as f64 / 1_000.0
         );
         if self.was_bottleneck {
@@ -253,11 +260,11 @@ mod tests {
         let on_time = tally::histogram();
         let mut late = tally::histogram();
         late.saturating_record(tally::micros(2 * LAG_P99_MAX));
-        assert!(!Generator::new(0.5, &on_time).was_bottleneck);
-        assert!(Generator::new(0.95, &on_time).was_bottleneck);
-        assert!(Generator::new(0.1, &late).was_bottleneck);
+        assert!(!Generator::new(Some(0.5), &on_time).was_bottleneck);
+        assert!(Generator::new(Some(0.95), &on_time).was_bottleneck);
+        assert!(Generator::new(Some(0.1), &late).was_bottleneck);
         assert!(
-            Generator::new(0.95, &on_time)
+            Generator::new(Some(0.95), &on_time)
                 .sentence()
                 .contains("BOTTLENECK")
         );

@@ -166,7 +166,11 @@ mod tests {
     fn samples(growth: f64) -> Vec<Sample> {
         let at = |index: u32| {
             let seconds = f64::from(index) * 5.0;
-            let breath = if index % 2 == 0 { 200_000.0 } else { 0.0 };
+            let breath = if index.is_multiple_of(2) {
+                200_000.0
+            } else {
+                0.0
+            };
             Sample {
                 seconds,
                 bytes: 50e6 + growth * seconds + breath,

@@ -1,8 +1,11 @@
 //! Publications on a topic: by how many, how fast, for how long.
 //!
 //! In: connected publishers and a [`Pace`]. Out: what they have published. All publish from the
-//! one thread of the generator, each waiting for its own answer.
+//! one thread of the generator, each waiting for its own answer. A node answers when its broker has
+//! a publication, not when everybody has received it; so publishers without a pace would outrun
+//! delivery without a bound, and [`Ahead`] is theirs.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
@@ -16,10 +19,22 @@ use super::wire::Destination;
 /// When the next publication leaves.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
-    /// When the one before was answered.
-    Waiting,
+    /// When the one before was answered, and not too far ahead of the sessions.
+    Waiting(Ahead),
     /// So many a second, over all publishers; late ones leave at once.
     PerSecond(f64),
+}
+
+/// How far publishers may be ahead of the sessions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ahead {
+    /// Publications that may be on their way to sessions.
+    pub publications: u64,
+    /// How many sessions each of them goes to.
+    pub sessions: u64,
+    /// After how long without a message what is on its way counts as lost; from then on nothing
+    /// is waited for.
+    pub patience: Duration,
 }
 
 /// When to stop.
@@ -36,6 +51,8 @@ pub struct Load {
     publishers: Vec<Publisher>,
     topic: String,
     bytes: usize,
+    /// Publications begun since the load was connected.
+    begun: Cell<u64>,
 }
 
 impl Load {
@@ -53,6 +70,7 @@ impl Load {
             publishers: try_join_all(dials).await?,
             topic: target.topic.clone(),
             bytes,
+            begun: Cell::new(0),
         })
     }
 
@@ -68,6 +86,7 @@ impl Load {
     ) -> Result<Published, BenchError> {
         let count = self.publishers.len();
         let begin = Instant::now();
+        let begun = &self.begun;
         let works = self
             .publishers
             .iter_mut()
@@ -75,7 +94,7 @@ impl Load {
             .map(|(index, publisher)| {
                 let share = Share {
                     every: match pace {
-                        Pace::Waiting => None,
+                        Pace::Waiting(_) => None,
                         Pace::PerSecond(rate) => Some(Duration::from_secs_f64(count as f64 / rate)),
                     },
                     first_after: index as f64 / count as f64,
@@ -87,6 +106,11 @@ impl Load {
                         time @ Until::Time(_) => time,
                     },
                     begin,
+                    ahead: match pace {
+                        Pace::Waiting(ahead) => Some(ahead),
+                        Pace::PerSecond(_) => None,
+                    },
+                    begun,
                 };
                 share.run(
                     publisher,
@@ -104,17 +128,19 @@ impl Load {
 }
 
 /// What one publisher does of a load.
-struct Share {
+struct Share<'a> {
     every: Option<Duration>,
     /// Of `every`, so that publishers take turns.
     first_after: f64,
     until: Until,
     begin: Instant,
+    ahead: Option<Ahead>,
+    begun: &'a Cell<u64>,
 }
 
-impl Share {
+impl Share<'_> {
     async fn run(
-        self,
+        mut self,
         publisher: &mut Publisher,
         to: Destination<'_>,
         bytes: usize,
@@ -136,6 +162,13 @@ impl Share {
                     .late
                     .saturating_record(tally::micros(due.elapsed()));
                 due += every;
+            }
+            self.begun.set(self.begun.get() + 1);
+            if let Some(ahead) = self.ahead {
+                let to_come = self.begun.get().saturating_sub(ahead.publications);
+                if !clock.until(to_come * ahead.sessions, ahead.patience).await {
+                    self.ahead = None;
+                }
             }
             publisher.publish(to, bytes, clock, &mut published).await?;
         }

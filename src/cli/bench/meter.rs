@@ -129,12 +129,22 @@ pub struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Ends the stretch.
+    /// Ends the stretch now.
     ///
     /// # Errors
     /// [`BenchError::Process`] where a process is gone.
     pub fn end(self) -> Result<Cost, BenchError> {
-        let took = self.begin.elapsed();
+        self.end_with(Instant::now())
+    }
+
+    /// Ends the stretch with the last message that came: waiting in vain for more cost nothing,
+    /// and is no part of any rate.
+    ///
+    /// # Errors
+    /// [`BenchError::Process`] where a process is gone.
+    pub fn end_with(self, last: Instant) -> Result<Cost, BenchError> {
+        let took = last.saturating_duration_since(self.begin);
+        let took = took.max(Duration::from_micros(1));
         let ends = self.meter.usages()?;
         let processes = self.meter.watched.iter().zip(self.usages).zip(ends);
         let processes = processes.map(|((watched, begin), end)| ProcessCost {

@@ -91,6 +91,7 @@ impl Track {
 #[derive(Debug)]
 pub struct Tally {
     begin: Instant,
+    last_at: Cell<Instant>,
     received: Cell<u64>,
     doubled: Cell<u64>,
     reordered: Cell<u64>,
@@ -110,6 +111,7 @@ impl Tally {
     pub fn new(begin: Instant) -> Self {
         Self {
             begin,
+            last_at: Cell::new(begin),
             received: Cell::new(0),
             doubled: Cell::new(0),
             reordered: Cell::new(0),
@@ -138,6 +140,7 @@ impl Tally {
             }
         }
         add(&self.received);
+        self.last_at.set(now);
         let since_begin = now.duration_since(self.begin);
         let latency_us = micros(since_begin).saturating_sub(mark.sent_us);
         self.latency.borrow_mut().saturating_record(latency_us);
@@ -147,7 +150,8 @@ impl Tally {
             per_second.resize(second + 1, 0);
         }
         per_second[second] += 1;
-        if self.received.get() == self.awaited.get() {
+        if self.received.get() >= self.awaited.get() {
+            self.awaited.set(u64::MAX);
             self.reached.notify_waiters();
         }
     }
@@ -180,6 +184,12 @@ impl Tally {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received.get()
+    }
+
+    /// When the last of them came.
+    #[must_use]
+    pub fn last_at(&self) -> Instant {
+        self.last_at.get()
     }
 
     /// Sessions that ended although nobody asked them to.
@@ -222,18 +232,19 @@ impl Tally {
         }
     }
 
-    /// Waits until so many came, or until nothing has come for `quiet`.
-    pub async fn until(&self, expected: u64, quiet: Duration) {
+    /// Waits until so many came, or until nothing has come for `quiet`; says whether they came.
+    /// Several may wait at once.
+    pub async fn until(&self, expected: u64, quiet: Duration) -> bool {
         while self.received.get() < expected {
             let before = self.received.get();
-            self.awaited.set(expected);
+            self.awaited.set(self.awaited.get().min(expected));
             let reached = self.reached.notified();
             let in_time = tokio::time::timeout(quiet, reached).await.is_ok();
             if !in_time && self.received.get() == before {
-                break;
+                return false;
             }
         }
-        self.awaited.set(u64::MAX);
+        true
     }
 }
 
@@ -347,8 +358,18 @@ mod tests {
     #[tokio::test]
     async fn waiting_ends_with_the_last_message_or_with_silence() {
         let tally = Tally::new(Instant::now());
-        tally.until(0, Duration::MAX).await;
-        tally.until(5, Duration::from_millis(1)).await;
-        assert_eq!(tally.received(), 0);
+        assert!(tally.until(0, Duration::MAX).await);
+        assert!(!tally.until(1, Duration::from_millis(1)).await);
+        let come = async {
+            let mark = Mark {
+                publisher: 0,
+                number: 1,
+                sent_us: 0,
+            };
+            tally.message(&mut [Track::default()], mark, Instant::now());
+        };
+        let waits = || tally.until(1, Duration::from_secs(60));
+        let (first, second, ()) = tokio::join!(waits(), waits(), come);
+        assert!(first && second);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::cli::bench::crowd::{Crowd, Plan};
 use crate::cli::bench::error::BenchError;
-use crate::cli::bench::load::{Load, Pace, Until};
+use crate::cli::bench::load::{Ahead, Load, Pace, Until};
 use crate::cli::bench::meter::Cost;
 use crate::cli::bench::options::{Bench, CommonArgs, parse_count, parse_rate, parse_seconds};
 use crate::cli::bench::publisher::Published;
@@ -26,6 +26,7 @@ Examples:
   fanfare bench fanout --sessions 1000
   fanfare bench fanout --sessions 1000 --publishers 8 --seconds 30
   fanfare bench fanout --sessions 5000 --publications 2000 --pid 4711 --json
+  fanfare bench fanout --ahead 1
   fanfare bench fanout --rate 40
   fanfare bench fanout --protocol centrifugo --url ws://127.0.0.1:8000 \\
       --api-url http://127.0.0.1:8000 --api-key KEY")]
@@ -39,6 +40,11 @@ pub struct FanoutArgs {
     /// Publications a second, all together, instead of as fast as they are answered
     #[arg(long, value_name = "N", value_parser = parse_rate)]
     rate: Option<f64>,
+    /// Publications that may be on their way to sessions before publishers wait; 1 is one at a
+    /// time
+    #[arg(long, default_value = "100", value_name = "N", value_parser = parse_count,
+        conflicts_with = "rate")]
+    ahead: usize,
     /// How long to publish
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = parse_seconds)]
     seconds: Duration,
@@ -59,7 +65,8 @@ impl FanoutArgs {
         Shape {
             sessions: self.sessions,
             publishers: self.publishers,
-            pace: self.rate.map_or(Pace::Waiting, Pace::PerSecond),
+            rate: self.rate,
+            ahead: self.ahead,
             until: self
                 .publications
                 .map_or(Until::Time(self.seconds), |count| {
@@ -103,7 +110,8 @@ impl LatencyArgs {
         Shape {
             sessions: self.sessions,
             publishers: 1,
-            pace: Pace::PerSecond(self.rate),
+            rate: Some(self.rate),
+            ahead: 1,
             until: Until::Time(self.seconds),
             bytes: self.bytes,
         }
@@ -115,7 +123,8 @@ impl LatencyArgs {
 pub struct Shape {
     sessions: usize,
     publishers: usize,
-    pace: Pace,
+    rate: Option<f64>,
+    ahead: usize,
     until: Until,
     bytes: usize,
 }
@@ -140,18 +149,24 @@ pub async fn run(
     crowd.open(&bench.progress).await?;
     let mut load = Load::connect(&bench.target, publishers, shape.bytes).await?;
 
+    let waiting = Pace::Waiting(Ahead {
+        publications: shape.ahead as u64,
+        sessions: crowd.sessions(),
+        patience: bench.patience,
+    });
     let warm_up = Until::Count(WARM_UP_COUNT.max(publishers as u64));
-    let mut all = load.run(Pace::Waiting, warm_up, &tally).await?;
+    let mut all = load.run(waiting, warm_up, &tally).await?;
     tally
         .until(all.sent * crowd.sessions(), bench.patience)
         .await;
     let before = tally.received();
     drop(tally.take_latency());
 
+    let pace = shape.rate.map_or(waiting, Pace::PerSecond);
     let window = bench.meter.begin()?;
     let expected = |sent| sent * crowd.sessions();
     let work = async {
-        let published = load.run(shape.pace, shape.until, &tally).await?;
+        let published = load.run(pace, shape.until, &tally).await?;
         tally
             .until(expected(all.sent + published.sent), bench.patience)
             .await;
@@ -159,7 +174,7 @@ pub async fn run(
     };
     let line = || format!("{} messages received", tally.received());
     let published = bench.progress.during(line, work).await?;
-    let cost = window.end()?;
+    let cost = window.end_with(tally.last_at())?;
     let received = tally.received() - before;
     all.add(&published);
 
@@ -177,9 +192,9 @@ pub async fn run(
 fn describe(report: &mut Report, shape: &Shape) {
     report.setting("publishers", shape.publishers);
     report.setting("data_bytes", shape.bytes);
-    match shape.pace {
-        Pace::Waiting => report.setting("pace", "waiting for each answer"),
-        Pace::PerSecond(rate) => report.setting("publications_per_s", rate),
+    match shape.rate {
+        None => report.setting("ahead", shape.ahead),
+        Some(rate) => report.setting("publications_per_s", rate),
     }
 }
 

@@ -76,7 +76,7 @@ pub async fn run(args: &InboxArgs, mut bench: Bench) -> Result<Report, BenchErro
     };
     let line = || format!("{} of {expected} messages received", tally.received());
     let published = bench.progress.during(line, work).await?;
-    let cost = window.end()?;
+    let cost = window.end_with(tally.last_at())?;
 
     let mut report = bench.report("inbox", args.sessions);
     report.setting("rounds", args.rounds);

@@ -105,7 +105,7 @@ pub async fn run(args: &MixedArgs, mut bench: Bench) -> Result<Report, BenchErro
         format!("{} messages received, {circles} circles", tally.received())
     };
     let (mut published, told) = bench.progress.during(line, work).await?;
-    let cost = window.end()?;
+    let cost = window.end_with(tally.last_at())?;
 
     let acts = acts.into_inner();
     let mut report = bench.report("mixed", args.sessions);

@@ -86,7 +86,7 @@ pub async fn run(args: &SlowArgs, bench: Bench) -> Result<Report, BenchError> {
     let begin = Instant::now();
     slow.tally.until(for_slow, bench.patience).await;
     let caught_up = begin.elapsed();
-    let cost = window.end()?;
+    let cost = window.end_with(tally.last_at())?;
 
     let mut report = bench.report("slow", args.sessions);
     report.setting("publications_per_s", args.rate);

@@ -98,7 +98,7 @@ pub async fn run(args: &SoakArgs, bench: Bench) -> Result<Report, BenchError> {
     let (published, ()) = bench.progress.during(line, work).await?;
     let expected = published.sent * crowd.sessions();
     tally.until(expected, bench.patience).await;
-    let cost = window.end()?;
+    let cost = window.end_with(tally.last_at())?;
 
     let mut report = bench.report("soak", args.sessions);
     report.setting("publications_per_s", args.rate);

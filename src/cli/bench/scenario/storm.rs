@@ -93,7 +93,7 @@ pub async fn run(args: &StormArgs, bench: Bench) -> Result<Report, BenchError> {
     all.add(&back.published);
     let expected = all.sent * crowd.sessions();
     tally.until(expected, bench.patience).await;
-    let cost = window.end()?;
+    let cost = window.end_with(tally.last_at())?;
 
     let mut report = bench.report("storm", args.sessions);
     report.setting("publications_per_s", args.rate);

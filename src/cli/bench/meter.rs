@@ -250,10 +250,15 @@ impl Generator {
             share.as_deref().unwrap_or("an unknown share"),
             self.lag_us.p99 as f64 / 1_000.0
         );
-        if self.was_bottleneck {
+        if self.cpu_share >= Some(CPU_SHARE_MAX) {
             format!(
                 "THE GENERATOR WAS THE BOTTLENECK: {facts}. The server may do better than these \
                  figures; ask for less, or give the generator a core of its own"
+            )
+        } else if self.was_bottleneck {
+            format!(
+                "THE GENERATOR WAS THE BOTTLENECK for latencies: {facts}, and that is in them. \
+                 Ask for less, or give the generator a core of its own"
             )
         } else {
             format!("the generator was not the bottleneck: {facts}")
@@ -273,10 +278,11 @@ mod tests {
         assert!(!Generator::new(Some(0.5), &on_time).was_bottleneck);
         assert!(Generator::new(Some(0.95), &on_time).was_bottleneck);
         assert!(Generator::new(Some(0.1), &late).was_bottleneck);
-        assert!(
-            Generator::new(Some(0.95), &on_time)
-                .sentence()
-                .contains("BOTTLENECK")
-        );
+        for limited in [
+            Generator::new(Some(0.95), &on_time),
+            Generator::new(None, &late),
+        ] {
+            assert!(limited.sentence().contains("BOTTLENECK"));
+        }
     }
 }

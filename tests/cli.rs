@@ -16,13 +16,14 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-const SUBCOMMANDS: [&str; 7] = [
+const SUBCOMMANDS: [&str; 8] = [
     "serve",
     "config",
     "publish",
     "subscribe",
     "token",
     "nodes",
+    "bench",
     "completions",
 ];
 

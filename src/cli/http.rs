@@ -29,11 +29,12 @@ pub struct ApiArgs {
     /// Address of a node's HTTP API
     #[arg(
         long,
+        alias = "api",
         env = "FANFARE_API_URL",
         default_value = "http://127.0.0.1:8081",
         value_name = "URL"
     )]
-    api_url: String,
+    pub api_url: String,
     /// API key; a node started with --dev takes "dev"
     #[arg(
         long,
@@ -42,7 +43,7 @@ pub struct ApiArgs {
         default_value = "dev",
         value_name = "KEY"
     )]
-    api_key: String,
+    pub api_key: String,
 }
 
 /// Why a call did not succeed.

@@ -5,6 +5,7 @@
 //! results on stdout, everything else on stderr. Owner: the main thread; commands that talk to a
 //! node run on a current-thread runtime that ends with them.
 
+pub mod bench;
 pub mod client;
 pub mod completions;
 pub mod config;
@@ -70,6 +71,8 @@ enum Command {
     Token(token::TokenArgs),
     /// List the nodes of the cluster
     Nodes(nodes::NodesArgs),
+    /// Put load on a node, or on one of its peers, and report what it did
+    Bench(Box<bench::BenchArgs>),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
 }
@@ -87,6 +90,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Subscribe(args) => block_on(subscribe::run(args)),
         Command::Token(args) => token::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
+        Command::Bench(args) => block_on(bench::run(*args)),
         Command::Completions(args) => Ok(completions::run(&args)),
     };
     match result {

@@ -21,7 +21,8 @@ use crate::config::token_keys::{self, WITH_PUBLIC_KEY, WITH_SECRET};
 
 /// Arguments of `token`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Examples:
   fanfare token --user alice --secret-env APP_SECRET
   fanfare token --user alice --ttl 15m --secret-file secret.txt \\
@@ -29,7 +30,8 @@ Examples:
   fanfare token --user alice --key private.pem --algorithm ES256 --claim 'info={\"name\":\"Al\"}'
   FANFARE_TOKEN=$(fanfare token --user alice --secret-env APP_SECRET) fanfare subscribe --inbox
 
---can may be repeated; without it the token restricts nothing by itself.")]
+--can may be repeated; without it the token restricts nothing by itself.",
+    mut_group("KeySource", |group| group.required(true)))]
 pub struct TokenArgs {
     /// Whose token it is (claim "sub")
     #[arg(long, value_name = "NAME")]
@@ -38,13 +40,7 @@ pub struct TokenArgs {
     #[arg(long, default_value = "1h", value_parser = parse_ttl)]
     ttl: Duration,
     #[command(flatten)]
-    source: KeySource,
-    /// How to sign
-    #[arg(long, ignore_case = true, default_value = "HS256", value_parser = algorithms())]
-    algorithm: &'static str,
-    /// Name of the key (header "kid")
-    #[arg(long, value_name = "KID")]
-    key_id: Option<String>,
+    signing: SigningArgs,
     /// A right: OPERATION=PATTERN with subscribe, publish, presence or history
     #[arg(long, value_name = "OP=PATTERN", value_parser = parse_right)]
     can: Vec<(String, String)>,
@@ -56,9 +52,43 @@ pub struct TokenArgs {
     claim: Vec<(String, Value)>,
 }
 
-/// Where the key comes from: exactly one of these.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+/// With what to sign; `fanfare bench` makes its tokens with the same.
+#[derive(Debug, Clone, Args)]
+pub struct SigningArgs {
+    #[command(flatten)]
+    source: KeySource,
+    /// How to sign
+    #[arg(long, ignore_case = true, default_value = "HS256", value_parser = algorithms())]
+    algorithm: &'static str,
+    /// Name of the key (header "kid")
+    #[arg(long, value_name = "KID")]
+    key_id: Option<String>,
+}
+
+impl SigningArgs {
+    /// The key, where one was named.
+    ///
+    /// # Errors
+    /// [`TokenError`] where it cannot be read or does not fit the algorithm.
+    pub fn key(&self) -> Result<Option<MintKey>, TokenError> {
+        let material = match (&self.source.key, WITH_SECRET.contains(&self.algorithm)) {
+            _ if !self.source.is_given() => return Ok(None),
+            (Some(_), true) => return Err(TokenError::PemForSecret),
+            (None, false) => return Err(TokenError::SecretForPem),
+            (Some(path), false) => read(path)?,
+            (None, true) => read_secret(&self.source)?,
+        };
+        Ok(Some(MintKey {
+            id: self.key_id.clone(),
+            algorithm: self.algorithm.to_owned(),
+            material: Secret(material),
+        }))
+    }
+}
+
+/// Where the key comes from: at most one of these.
+#[derive(Debug, Clone, Args)]
+#[group(multiple = false)]
 struct KeySource {
     /// The shared secret itself; other users of this machine can see it
     #[arg(long, value_name = "TEXT")]
@@ -74,21 +104,43 @@ struct KeySource {
     key: Option<PathBuf>,
 }
 
+impl KeySource {
+    fn is_given(&self) -> bool {
+        let Self {
+            secret,
+            secret_env,
+            secret_file,
+            key,
+        } = self;
+        secret.is_some() || secret_env.is_some() || secret_file.is_some() || key.is_some()
+    }
+}
+
 /// Why no token was made.
 #[derive(Debug, thiserror::Error)]
-enum TokenError {
+pub enum TokenError {
+    /// Nothing to sign with.
+    #[error("give one of --secret, --secret-env, --secret-file and --key")]
+    NoKey,
+    /// The variable that was named is not set.
     #[error("the environment has no {0}")]
     NoVariable(String),
+    /// The file that was named cannot be read.
     #[error("cannot read {}", path.display())]
     File {
+        /// As given.
         path: PathBuf,
+        /// Why.
         #[source]
         source: std::io::Error,
     },
+    /// A private key, and an algorithm for secrets.
     #[error("a PEM key cannot sign with HS256, HS384 or HS512: give --algorithm")]
     PemForSecret,
+    /// A secret, and an algorithm for private keys.
     #[error("a shared secret signs only with HS256, HS384 or HS512: give --key")]
     SecretForPem,
+    /// The key does not fit.
     #[error(transparent)]
     Mint(#[from] MintError),
 }
@@ -114,11 +166,7 @@ fn failure(error: &TokenError) -> Failure {
 }
 
 fn mint(args: &TokenArgs) -> Result<String, TokenError> {
-    let key = MintKey {
-        id: args.key_id.clone(),
-        algorithm: args.algorithm.to_owned(),
-        material: Secret(read_material(&args.source, args.algorithm)?),
-    };
+    let key = args.signing.key()?.ok_or(TokenError::NoKey)?;
     Ok(mint::mint(&key, &claims(args))?)
 }
 
@@ -147,15 +195,6 @@ fn claims(args: &TokenArgs) -> Map<String, Value> {
     }
     claims.extend(args.claim.iter().cloned());
     claims
-}
-
-fn read_material(source: &KeySource, algorithm: &str) -> Result<String, TokenError> {
-    match (&source.key, WITH_SECRET.contains(&algorithm)) {
-        (Some(_), true) => Err(TokenError::PemForSecret),
-        (None, false) => Err(TokenError::SecretForPem),
-        (Some(path), false) => read(path),
-        (None, true) => read_secret(source),
-    }
 }
 
 fn read_secret(source: &KeySource) -> Result<String, TokenError> {

@@ -20,6 +20,7 @@ pub mod interest;
 pub mod memory;
 #[cfg(test)]
 pub(crate) mod model;
+pub mod pressure;
 pub mod publication;
 pub mod publisher;
 pub mod redis;
@@ -256,12 +257,15 @@ macro_rules! engine {
 
 impl Broker {
     /// Appends to the topic and publishes to every node with interest. Publications that one
-    /// task submits one after the other to one topic are kept in that order.
+    /// task submits one after the other to one topic are kept in that order. The answer is held
+    /// back while this node delivers more slowly than it publishes ([`pressure`]).
     ///
     /// # Errors
     /// [`BrokerError`]; after `Unknown` it may have been published.
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
-        engine!(self, broker => broker.publish(request).await)
+        let published = engine!(self, broker => broker.publish(request).await);
+        pressure::relieved(engine!(self, broker => broker.metrics())).await;
+        published
     }
 
     /// What came after `since`: at most `limit` entries and about `bytes_max` bytes of bodies

@@ -136,7 +136,9 @@ impl Rig {
         let (carrying, to) = (Arc::clone(&cable), feed.clone());
         tasks.spawn(async move { carrying.carry(from_broker, to).await });
         let interest = Arc::new(WorkerInterest::default());
-        let (handles, workers) = (0..workers_count).map(|_| WorkerHandle::new()).unzip();
+        let (handles, workers) = (0..workers_count)
+            .map(|_| WorkerHandle::new(Arc::default()))
+            .unzip();
         let dispatcher = Dispatcher::new(
             Arc::clone(&broker),
             Arc::clone(&config),

@@ -337,7 +337,7 @@ impl Parts {
         let mut handles = Vec::with_capacity(public.len());
         let mut threads = Vec::with_capacity(public.len());
         for (index, listener) in public.into_iter().enumerate() {
-            let (handle, inbound) = WorkerHandle::new();
+            let (handle, inbound) = WorkerHandle::new(Arc::clone(&self.metrics.workers[index]));
             let setup = WorkerSetup {
                 index,
                 listener,

@@ -25,6 +25,11 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
+    /// Takes off, from any thread; a gauge only.
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+
     /// Sets a gauge.
     pub fn set(&self, n: u64) {
         self.0.store(n, Relaxed);
@@ -84,6 +89,7 @@ instruments! {
         refused_request: "counter" "fanfare_handshakes_refused_total" ["reason" = "bad_request"] "Handshakes refused before the upgrade.",
         refused_draining: "counter" "fanfare_handshakes_refused_total" ["reason" = "draining"] "Handshakes refused before the upgrade.",
         refused_unavailable: "counter" "fanfare_handshakes_refused_total" ["reason" = "unavailable"] "Handshakes refused before the upgrade.",
+        queued: "gauge" "fanfare_worker_queue_messages" "Messages of the dispatcher that a worker has not written yet.",
         commands: "counter" "fanfare_commands_total" "Commands read from sessions.",
         command_errors: "counter" "fanfare_command_errors_total" "Commands answered with an error.",
         deliveries: "counter" "fanfare_deliveries_total" "Messages pushed to a session's outbox.",
@@ -121,6 +127,7 @@ instruments! {
         published: "counter" "fanfare_published_total" "Publications that the broker accepted from this node.",
         publish_duplicates: "counter" "fanfare_publish_duplicates_total" "Publications answered from their idempotency key.",
         publish_errors: "counter" "fanfare_publish_errors_total" "Publications that the broker did not accept or did not answer.",
+        publish_held: "counter" "fanfare_publish_held_total" "Publications whose answer waited because a worker was behind.",
         publish_refused: "counter" "fanfare_publish_refused_total" "Publications refused because the publish queue was full.",
         redis_reconnects: "counter" "fanfare_redis_reconnects_total" "Connections to Redis that were built anew.",
         topics: "gauge" "fanfare_topics" "Topics with local interest now.",

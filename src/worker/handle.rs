@@ -13,6 +13,7 @@ use crate::protocol::event::GapReason;
 use crate::protocol::ids::{Position, SessionId, Topic};
 
 use super::outgoing::Outgoing;
+use crate::telemetry::metrics::WorkerMetrics;
 
 /// Messages waiting for one worker. 4,096 deliveries are a tenth of a second of a worker's work
 /// at the rates of `docs/performance.md`; more would only hide that it cannot follow.
@@ -75,14 +76,15 @@ pub enum Inbound {
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     queue: mpsc::Sender<Inbound>,
+    metrics: Arc<WorkerMetrics>,
 }
 
 impl WorkerHandle {
     /// A handle and the queue that the worker reads.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Inbound>) {
+    pub fn new(metrics: Arc<WorkerMetrics>) -> (Self, mpsc::Receiver<Inbound>) {
         let (queue, receiver) = mpsc::channel(INBOUND_MAX);
-        (Self { queue }, receiver)
+        (Self { queue, metrics }, receiver)
     }
 
     /// Queues a message, or gives it back when the queue is full. A worker that has ended takes
@@ -91,7 +93,13 @@ impl WorkerHandle {
     /// # Errors
     /// The message itself.
     pub fn send(&self, message: Inbound) -> Result<(), Inbound> {
-        match self.queue.try_send(message) {
+        // The worker takes it off when it is written, which may be before this call returns.
+        self.metrics.counters.queued.add(1);
+        let result = self.queue.try_send(message);
+        if result.is_err() {
+            self.metrics.counters.queued.sub(1);
+        }
+        match result {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(message)) => Err(message),
         }

@@ -9,6 +9,7 @@ mod simulation;
 mod switch;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
@@ -167,7 +168,7 @@ async fn a_turn_writes_once_to_each_socket_however_much_it_brought() {
         let mut rig = Rig::new().await;
         let mut source = Source::new(100);
         let mut clients = [rig.live(&source).await, rig.live(&source).await];
-        let (handle, inbound) = WorkerHandle::new();
+        let (handle, inbound) = WorkerHandle::new(Arc::clone(&rig.worker.metrics));
         for entry in source.publish_many(30) {
             handle.send(source.deliver(&entry)).expect("room");
         }

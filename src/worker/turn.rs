@@ -24,9 +24,9 @@ use crate::shutdown::{Lifecycle, LifecycleReceiver};
 
 /// Messages taken from the queue at once.
 const BATCH_MAX: usize = 256;
-/// Deliveries pushed to outboxes before they are written: as much as is merged into one write when
-/// the queue is full, and a few tens of milliseconds of work.
-const PUSHES_MAX: u64 = 16_384;
+/// Deliveries pushed to outboxes before they are written: what is merged into one write at the
+/// most, and a few milliseconds of work.
+const PUSHES_MAX: u64 = 65_536;
 /// Sockets written before reads and timers have their turn.
 const WRITES_MAX: usize = 512;
 
@@ -59,11 +59,12 @@ impl Worker {
 
     /// Handles a batch in as many turns as it takes; others of the thread run in between.
     async fn take_turns(&self, batch: &mut Vec<Inbound>) {
-        let mut batch = batch.drain(..).peekable();
-        while batch.peek().is_some() {
-            let pushed = || self.metrics.counters.deliveries.get();
-            let begun = pushed();
-            while pushed() - begun < PUSHES_MAX
+        let counters = &self.metrics.counters;
+        let mut batch = batch.drain(..);
+        while batch.len() > 0 {
+            let waiting = batch.len();
+            let begun = counters.deliveries.get();
+            while counters.deliveries.get() - begun < PUSHES_MAX
                 && let Some(message) = batch.next()
             {
                 self.handle(message);
@@ -71,6 +72,7 @@ impl Worker {
             while !self.flush_dirty(WRITES_MAX) {
                 tokio::task::yield_now().await;
             }
+            counters.queued.sub((waiting - batch.len()) as u64);
             tokio::task::yield_now().await;
         }
     }

@@ -102,6 +102,10 @@ impl MemoryBroker {
         }
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// As [`super::Broker::publish`].
     ///
     /// # Errors

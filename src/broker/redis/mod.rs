@@ -180,6 +180,10 @@ impl RedisBroker {
         self.shared.maxmemory_policy.get().cloned()
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
     /// As [`super::Broker::publish`].
     ///
     /// # Errors

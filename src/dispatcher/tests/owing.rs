@@ -77,7 +77,7 @@ struct Rig {
 impl Rig {
     fn full() -> Self {
         let metrics = Arc::new(Metrics::new(1));
-        let (handle, queue) = WorkerHandle::new();
+        let (handle, queue) = WorkerHandle::new(Arc::default());
         let mut workers = Workers::new(vec![handle], Arc::clone(&metrics));
         let filler = delivery(&topic("filler"), 1);
         for _ in 0..INBOUND_MAX {
@@ -230,8 +230,8 @@ fn orders_wait_for_room_and_are_all_carried_out() {
 #[test]
 fn a_full_worker_does_not_keep_anything_from_another() {
     let metrics = Arc::new(Metrics::new(2));
-    let (slow, _full) = WorkerHandle::new();
-    let (fast, mut queue) = WorkerHandle::new();
+    let (slow, _full) = WorkerHandle::new(Arc::default());
+    let (fast, mut queue) = WorkerHandle::new(Arc::default());
     let mut workers = Workers::new(vec![slow, fast], metrics);
     for ms in 1..=INBOUND_MAX as u64 + 5 {
         workers.deliver(&[0, 1], &delivery(&topic("a"), ms));

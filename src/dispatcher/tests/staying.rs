@@ -23,7 +23,7 @@ impl Still {
         let metrics = Arc::new(Metrics::new(1));
         let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
         let broker = Arc::new(Broker::Memory(memory));
-        let (handle, queue) = WorkerHandle::new();
+        let (handle, queue) = WorkerHandle::new(Arc::default());
         let dispatcher = Dispatcher::new(
             Arc::clone(&broker),
             config(),

@@ -117,7 +117,7 @@ impl Node {
             config: Arc::clone(&config),
         });
         let interest = Arc::new(WorkerInterest::default());
-        let (handle, inbound) = WorkerHandle::new();
+        let (handle, inbound) = WorkerHandle::new(Arc::clone(&metrics.workers[0]));
         let dispatcher = Dispatcher::new(
             broker,
             Arc::clone(&config),

@@ -457,3 +457,6 @@ impl Outbox {
         self.lanes.take_if(|lanes| lanes.is_empty());
     }
 }
+
+#[cfg(test)]
+mod tests;

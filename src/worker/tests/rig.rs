@@ -13,13 +13,14 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::broker::model::Stream;
+use crate::broker::model::{Stream, publication};
+use crate::broker::publication::Publication;
 use crate::broker::{Entry, SincePage};
 use crate::config::Retention;
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::Wire;
 use crate::protocol::event::{Event, GapReason, Ok as Answer};
-use crate::protocol::ids::{App, Position, SessionId, Topic};
+use crate::protocol::ids::{App, Position, Priority, SessionId, Topic};
 use crate::telemetry::metrics::WorkerCounters;
 use crate::worker::catchup::Pull;
 use crate::worker::handle::Inbound;
@@ -60,9 +61,27 @@ impl Source {
     }
 
     pub(super) fn publish(&mut self) -> Entry {
+        self.publish_with(|_| {})
+    }
+
+    pub(super) fn publish_as(&mut self, priority: Priority) -> Entry {
+        self.publish_with(|p| p.priority = priority)
+    }
+
+    /// Newer publications of the same key may stand for it.
+    pub(super) fn publish_about(&mut self, key: &str) -> Entry {
+        self.publish_with(|p| {
+            p.conflate = true;
+            p.key = Some(key.to_owned());
+        })
+    }
+
+    pub(super) fn publish_with(&mut self, change: impl FnOnce(&mut Publication)) -> Entry {
         self.stream.now_ms += 1;
-        let number = self.positions.len();
-        let entry = self.stream.publish(7, Bytes::from(number.to_string()));
+        let number = Bytes::from(self.positions.len().to_string());
+        let mut publication = publication(number, self.stream.now_ms);
+        change(&mut publication);
+        let entry = self.stream.append(7, publication);
         self.positions.push(entry.position);
         entry
     }
@@ -223,6 +242,21 @@ impl Rig {
         }
     }
 
+    /// As if the client's socket had refused the last write.
+    pub(super) fn stall(&self, client: &Client) {
+        self.worker.state.borrow_mut().sessions[client.key].blocked = true;
+    }
+
+    /// The client's socket takes everything again, and pages are read until none is missing.
+    pub(super) fn drain(&self, client: &Client, sources: &[&Source]) {
+        self.worker.flush(client.key);
+        while let Some(pull) = self.pull(client) {
+            let mut of_topic = sources.iter().filter(|s| s.topic == pull.topic);
+            let source = of_topic.next().expect("one of them");
+            assert!(self.page(client, &pull, &source.page(pull.at)));
+        }
+    }
+
     /// A frame by which a test finds its place again.
     pub(super) fn mark(&self, client: &Client, id: u64) {
         let answer = Answer {
@@ -231,6 +265,12 @@ impl Rig {
         };
         self.worker.reply(client.key, &Event::Ok(answer));
         self.worker.flush(client.key);
+    }
+
+    /// What the client's outbox holds: messages, and what tells of others.
+    pub(super) fn waiting(&self, client: &Client) -> usize {
+        let state = self.worker.state.borrow();
+        state.sessions[client.key].outbox.messages().messages
     }
 
     /// For which reason the worker wants the session to end.

@@ -59,12 +59,17 @@ impl Presence {
     /// [`Self::leave`] undoes it.
     ///
     /// # Errors
-    /// [`BrokerError`]: then it is no member, or it leaves as soon as the broker is back.
+    /// [`BrokerError`]: then it is no member, or it leaves as soon as the broker is back. Before the
+    /// node has its first lease nobody enters: no life of it would own the entry.
     pub async fn enter(&self, topic: &Topic, member: Member) -> Result<u64, BrokerError> {
+        let me = self.view.borrow().me.clone();
+        if me.incarnation == 0 {
+            let why = "this node has no lease yet".to_owned();
+            return Err(BrokerError::Unavailable(why));
+        }
         let key = (topic.clone(), member.session);
         self.leaving.unwant(key.clone());
         self.members().insert(key.clone(), member.clone());
-        let me = self.view.borrow().me.clone();
         match self.broker.enter(topic, &member, &me).await {
             Ok((count, _)) => Ok(count),
             Err(error) => {
@@ -130,7 +135,7 @@ impl Presence {
         loop {
             tokio::select! {
                 leaving = self.leaving.changed() => {
-                    for (key, _) in leaving.into_iter().filter(|(_, wanted)| *wanted) {
+                    for (key, _) in leaving.into_iter().filter(|(_, wish)| wish.is_some()) {
                         self.leave_now(key).await;
                     }
                 }
@@ -153,7 +158,7 @@ impl Presence {
             .leaving
             .take()
             .into_iter()
-            .filter(|(_, wanted)| *wanted);
+            .filter(|(_, wish)| wish.is_some());
         let all = async {
             for (topic, session) in keys.into_iter().chain(open.map(|(key, _)| key)) {
                 if self
@@ -215,8 +220,12 @@ mod tests {
     }
 
     fn rig() -> Rig {
+        rig_of("a~5")
+    }
+
+    fn rig_of(me: &str) -> Rig {
         let (memory, _) = MemoryBroker::new(Clock::System, Arc::new(Metrics::new(1)));
-        let me = "a~5".parse().expect("an owner");
+        let me = me.parse().expect("an owner");
         let view = watch::Sender::new(Arc::new(View::alone(me, NodeDetails::default(), 256)));
         let broker = Arc::new(Broker::Memory(memory));
         Rig {
@@ -255,13 +264,33 @@ mod tests {
         assert_eq!(rig.enter(1).await, 1);
         rig.presence.leave(key.0.clone(), key.1);
         let taken = rig.presence.leaving.take();
-        assert_eq!(taken.get(&key), Some(&true));
+        assert!(taken[&key].is_some());
         assert_eq!(rig.enter(1).await, 1);
         rig.presence.leave_now(key.clone()).await;
         assert_eq!(rig.count().await, 1);
         rig.presence.leave(key.0.clone(), key.1);
         rig.presence.leave_now(key).await;
         assert_eq!(rig.count().await, 0);
+    }
+
+    #[tokio::test]
+    async fn before_the_node_has_a_lease_nobody_enters_and_nothing_is_written() {
+        let rig = rig_of("a~0");
+        let refused = rig.presence.enter(&rig.topic, member(1)).await;
+        assert!(
+            matches!(refused, Err(BrokerError::Unavailable(_))),
+            "{refused:?}"
+        );
+        let written = rig.presence.broker.members(&rig.topic).await;
+        assert_eq!(written, Ok((Vec::new(), Position::ZERO)));
+        assert!(rig.presence.members().is_empty(), "nor is it later");
+        rig._view.send_modify(|view| {
+            let mut leased = View::clone(view);
+            leased.me.incarnation = 5;
+            leased.nodes[0].owner.incarnation = 5;
+            *view = Arc::new(leased);
+        });
+        assert_eq!(rig.enter(1).await, 1);
     }
 
     #[tokio::test]

@@ -181,9 +181,9 @@ impl Hearing {
                 }
                 wishes = interest.changed() => {
                     let now = Instant::now();
-                    let fulfilled = wishes.into_iter().filter_map(|(topic, is_wanted)| {
-                        let is_standing = self.subscriptions.wish(topic.clone(), is_wanted, now);
-                        is_standing.then_some(topic)
+                    let fulfilled = wishes.into_iter().filter_map(|(topic, wish)| {
+                        let is_standing = self.subscriptions.wish(topic.clone(), wish, now);
+                        Some((topic, wish.filter(|_| is_standing)?))
                     });
                     let fulfilled: Vec<_> = fulfilled.collect();
                     self.task.outlet.confirm(fulfilled);

@@ -4,7 +4,8 @@
 //! topics have local sessions, and the dispatcher tells the broker's feed which topics this node
 //! wants to hear. In: [`Interest::want`] and [`Interest::unwant`], from any thread. Out: whoever
 //! waits in [`Interest::changed`] takes all wishes that changed at once. Bound: one entry per key
-//! that was wished for or against since the last look.
+//! that was wished for or against since the last look. Wishes are numbered, so that what confirms
+//! one of them is not taken for the confirmation of a later one.
 
 use std::hash::Hash;
 use std::sync::Mutex;
@@ -14,35 +15,59 @@ use tokio::sync::Notify;
 
 use crate::protocol::ids::Topic;
 
+/// Which wish: they are numbered from 1 in the order in which they are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WishNumber(pub u64);
+
+#[derive(Debug)]
+struct Wishes<K> {
+    changed: FxHashMap<K, Option<WishNumber>>,
+    newest: WishNumber,
+}
+
 /// The shared level. A lock is held for the length of one map operation, never across an await.
 #[derive(Debug)]
 pub struct Interest<K = Topic> {
-    changed: Mutex<FxHashMap<K, bool>>,
+    wishes: Mutex<Wishes<K>>,
     wake: Notify,
 }
 
 impl<K> Default for Interest<K> {
     fn default() -> Self {
         Self {
-            changed: Mutex::default(),
+            wishes: Mutex::new(Wishes {
+                changed: FxHashMap::default(),
+                newest: WishNumber(0),
+            }),
             wake: Notify::new(),
         }
     }
 }
 
 impl<K: Eq + Hash> Interest<K> {
-    /// Wishes to hear of the key. A wish for what is granted already is confirmed anew.
-    pub fn want(&self, key: K) {
-        self.set(key, true);
+    /// Wishes to hear of the key, and returns by which number this wish will be confirmed. A wish
+    /// for what is granted already is confirmed anew.
+    pub fn want(&self, key: K) -> WishNumber {
+        let number = {
+            let mut wishes = self.lock();
+            let number = WishNumber(wishes.newest.0 + 1);
+            wishes.newest = number;
+            wishes.changed.insert(key, Some(number));
+            number
+        };
+        self.wake.notify_one();
+        number
     }
 
     /// Wishes to hear of the key no more. Nothing confirms it.
     pub fn unwant(&self, key: K) {
-        self.set(key, false);
+        self.lock().changed.insert(key, None);
+        self.wake.notify_one();
     }
 
-    /// Waits for wishes and takes them. Cancel-safe: a dropped future takes nothing.
-    pub async fn changed(&self) -> FxHashMap<K, bool> {
+    /// Waits for wishes and takes them: the number of the newest wish for a key, or that it is
+    /// wished for no more. Cancel-safe: a dropped future takes nothing.
+    pub async fn changed(&self) -> FxHashMap<K, Option<WishNumber>> {
         loop {
             let wishes = self.take();
             if !wishes.is_empty() {
@@ -53,17 +78,12 @@ impl<K: Eq + Hash> Interest<K> {
     }
 
     /// Takes the wishes that changed, if any.
-    pub fn take(&self) -> FxHashMap<K, bool> {
-        std::mem::take(&mut *self.lock())
+    pub fn take(&self) -> FxHashMap<K, Option<WishNumber>> {
+        std::mem::take(&mut self.lock().changed)
     }
 
-    fn set(&self, key: K, wanted: bool) {
-        self.lock().insert(key, wanted);
-        self.wake.notify_one();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, FxHashMap<K, bool>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Wishes<K>> {
         // A panic between lock and unlock is impossible here: no code of others runs inside.
-        self.changed.lock().expect("no holder of this lock panics")
+        self.wishes.lock().expect("no holder of this lock panics")
     }
 }

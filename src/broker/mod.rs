@@ -3,7 +3,7 @@
 //! In: publications and questions from sessions and the API. Out: a [`Feed`] of everything that
 //! was published on topics with local interest, in broker order per topic. Owner of all that is
 //! retained (streams, last ids, cursors, members). Both engines answer the same conformance
-//! suite (`tests/conformance.rs`). What a position is, and how a lost link is judged, stands in
+//! suite (`tests/conformance/`). What a position is, and how a lost link is judged, stands in
 //! `docs/architecture.md`.
 
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub mod publisher;
 pub mod redis;
 pub mod visible;
 
+use interest::WishNumber;
 use publication::Publication;
 
 /// One publication on its way to the broker.
@@ -160,8 +161,9 @@ pub enum FeedEvent {
         /// The session that did it.
         session: SessionId,
     },
-    /// The broker confirmed these subscriptions; everything published from now on comes.
-    Subscribed(Vec<Topic>),
+    /// The broker confirmed these subscriptions, each with the number of the wish that it fulfils;
+    /// everything published from now on comes.
+    Subscribed(Vec<(Topic, WishNumber)>),
     /// Deliveries may have been lost up to now. The subscriptions stand again (confirmed), so a
     /// check of every topic against its last id finds what is missing.
     Break,

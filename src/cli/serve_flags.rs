@@ -56,6 +56,10 @@ pub struct ServeFlags {
     /// wss://node-0.example.com
     #[arg(long, value_name = "URL")]
     pub advertise: Option<String>,
+
+    /// Serve /echo, which sends back what it gets, for conformance suites (server.echo)
+    #[arg(long)]
+    pub echo: bool,
 }
 
 /// Examples for the end of `fanfare serve --help`.
@@ -79,6 +83,7 @@ impl ServeFlags {
             ("--workers", "server.workers", self.workers),
             ("--node-id", "server.node_id", self.node_id),
             ("--advertise", "server.advertise", self.advertise),
+            ("--echo", "server.echo", self.echo.then(|| true.to_string())),
         ];
         let given = flags.into_iter().filter_map(|(name, path, value)| {
             let value = value?;

@@ -68,6 +68,12 @@ pub fn warnings(values: &Values) -> Vec<String> {
     if values.dev() && (public("server.listen") || public("api.listen")) {
         warnings.push("--dev: everybody who reaches this machine may do everything".to_owned());
     }
+    if value(values, "server.echo") == Some(&Value::Flag(true)) && !values.dev() {
+        let place = values.place("server.echo");
+        warnings.push(format!(
+            "{place}: anybody can make this node hold and send 16 MiB for each connection to /echo"
+        ));
+    }
     warnings
 }
 

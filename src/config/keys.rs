@@ -113,6 +113,8 @@ section!(SERVER, "server" => Server {
         "Most sessions at once on this node; more are refused with 503. The file limit must be 500 above it.";
     handshake_timeout: "handshake_timeout_ms", ms(100, 60_000), Is("5000"),
         "Longest time for the head of a request.";
+    echo: "echo", Flag, Is("false"),
+        "Whether /echo sends back what anybody sends, up to 16 MiB a message, for conformance suites. Flag --echo.";
 } and { dev: Values::dev, environment: Values::environment });
 
 section!(API, "api" => Api {

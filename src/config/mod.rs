@@ -93,6 +93,8 @@ pub struct Server {
     pub connections_max: usize,
     /// Longest time for one HTTP request head, in `handshake_timeout_ms`.
     pub handshake_timeout: Duration,
+    /// Whether there is the echo endpoint.
+    pub echo: bool,
 }
 
 /// Where the node runs; it sets defaults and, in production, forbids what is unsafe there.
@@ -342,7 +344,7 @@ impl Retention {
         if self.entries_max == 0 {
             HOUR_MS
         } else {
-            self.age_ms + HOUR_MS
+            self.age_ms.saturating_add(HOUR_MS)
         }
     }
 }
@@ -358,4 +360,23 @@ pub enum Allow {
     Token,
     /// No client; only the API.
     Nobody,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_age_does_not_overflow_the_life_of_the_last_id() {
+        let life_ms = |entries_max, age_ms| {
+            Retention {
+                entries_max,
+                age_ms,
+            }
+            .last_life_ms()
+        };
+        assert_eq!(life_ms(1, 1_000), 3_601_000);
+        assert_eq!(life_ms(1, u64::MAX), u64::MAX);
+        assert_eq!(life_ms(0, u64::MAX), 3_600_000);
+    }
 }

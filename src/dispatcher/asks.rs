@@ -1,7 +1,8 @@
 //! The dispatcher's questions to the broker: asked a few at a time, answered in any order.
 //!
 //! In: what links and the sweep want to know. Out: answers, handed to the topic's link, or for a
-//! joining topic the place where it goes live. Bounds: [`ASKS_MAX`] questions at the broker; those
+//! joining topic the place where it goes live; an answer to a question of an earlier stay is
+//! dropped. Bounds: [`ASKS_MAX`] questions at the broker; those
 //! that wait are bounded by topics, because a link has one open question. A question that was not
 //! answered rests for [`RETRY`] and is asked again as the link stands then, for ever.
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::link::{self, Link, Question};
 use super::{Dispatcher, Stage};
+use crate::broker::interest::WishNumber;
 use crate::broker::{BrokerError, HistoryPage, HistoryQuery, Page, SincePage};
 use crate::config::Retention;
 use crate::protocol::ids::{Position, Topic};
@@ -32,14 +34,17 @@ const REWIND_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A question for the broker.
 #[derive(Debug, Clone)]
 pub(super) enum Ask {
-    Link(Topic, Question),
-    Last(Vec<Topic>),
+    Link(Topic, WishNumber, Question),
+    Last(Vec<(Topic, WishNumber)>),
 }
 
 pub(super) enum Answer {
-    Since(Topic, Position, Result<SincePage, BrokerError>),
-    Newest(Topic, Result<HistoryPage, BrokerError>),
-    Last(Vec<Topic>, Result<Vec<Option<Position>>, BrokerError>),
+    Since(Topic, WishNumber, Position, Result<SincePage, BrokerError>),
+    Newest(Topic, WishNumber, Result<HistoryPage, BrokerError>),
+    Last(
+        Vec<(Topic, WishNumber)>,
+        Result<Vec<Option<Position>>, BrokerError>,
+    ),
 }
 
 /// A question that rests for [`RETRY`].
@@ -48,10 +53,26 @@ pub(super) fn later(ask: Ask) -> (Instant, Ask) {
 }
 
 impl Dispatcher {
-    pub(super) fn read_last(&mut self, topics: Vec<Topic>) {
-        for chunk in topics.chunks(TOPICS_PER_ASK) {
+    /// Whether this stay in the topic is the present one.
+    pub(super) fn is_staying(&self, topic: &Topic, stay: WishNumber) -> bool {
+        self.topics.get(topic).is_some_and(|s| s.stay == stay)
+    }
+
+    pub(super) fn read_last(&mut self, stays: &[(Topic, WishNumber)]) {
+        for chunk in stays.chunks(TOPICS_PER_ASK) {
             self.to_ask.push_back(Ask::Last(chunk.to_vec()));
         }
+    }
+
+    /// Compares the last ids of those topics that are live. For one that is not, the id would say
+    /// too early where it begins: its subscription may not stand yet.
+    pub(super) fn compare_last(&mut self, topics: Vec<Topic>) {
+        let live = |topic: Topic| {
+            let state = self.topics.get(&topic)?;
+            matches!(state.stage, Stage::Live(_)).then_some((topic, state.stay))
+        };
+        let stays: Vec<_> = topics.into_iter().filter_map(live).collect();
+        self.read_last(&stays);
     }
 
     /// Sends questions to the broker while there are places.
@@ -61,8 +82,9 @@ impl Dispatcher {
         {
             let broker = Arc::clone(&self.broker);
             match ask {
-                Ask::Link(topic, question) => {
-                    let Some(state) = self.topics.get(&topic) else {
+                Ask::Link(topic, stay, question) => {
+                    let present = self.topics.get(&topic).filter(|s| s.stay == stay);
+                    let Some(state) = present else {
                         continue;
                     };
                     let retention = state.retention;
@@ -70,26 +92,27 @@ impl Dispatcher {
                         match question {
                             Question::Since(since) => {
                                 let page = broker.since(&topic, since, retention, PAGE).await;
-                                Answer::Since(topic, since, page)
+                                Answer::Since(topic, stay, since, page)
                             }
                             Question::Newest => {
                                 let query = newest_query(&topic, retention);
-                                Answer::Newest(topic, broker.history(query).await)
+                                Answer::Newest(topic, stay, broker.history(query).await)
                             }
                         }
                     }));
                 }
-                Ask::Last(topics) => {
-                    let with: Vec<_> = topics
+                Ask::Last(mut stays) => {
+                    stays.retain(|(topic, stay)| self.is_staying(topic, *stay));
+                    let with: Vec<_> = stays
                         .iter()
-                        .filter_map(|t| Some((t.clone(), self.topics.get(t)?.retention)))
+                        .filter_map(|(t, _)| Some((t.clone(), self.topics.get(t)?.retention)))
                         .collect();
                     if with.is_empty() {
                         continue;
                     }
                     self.asking.push(Box::pin(async move {
                         let last = broker.last(&with).await;
-                        Answer::Last(with.into_iter().map(|(t, _)| t).collect(), last)
+                        Answer::Last(stays, last)
                     }));
                 }
             }
@@ -98,26 +121,30 @@ impl Dispatcher {
 
     pub(super) fn answered(&mut self, answer: Answer) {
         match answer {
-            Answer::Since(topic, since, Ok(page)) => {
+            Answer::Since(topic, stay, ..) | Answer::Newest(topic, stay, _)
+                if !self.is_staying(&topic, stay) => {}
+            Answer::Since(topic, _, since, Ok(page)) => {
                 self.step(&topic, |link, steps| link.answered(since, page, steps));
             }
-            Answer::Newest(topic, Ok(page)) => {
+            Answer::Newest(topic, _, Ok(page)) => {
                 self.step(&topic, |link, steps| link.newest(page.entries, steps));
             }
-            Answer::Since(topic, since, Err(_)) => {
+            Answer::Since(topic, _, since, Err(_)) => {
                 let question = Question::Since(since);
                 self.step(&topic, |link, steps| link.unanswered(question, steps));
             }
-            Answer::Newest(topic, Err(_)) => {
+            Answer::Newest(topic, _, Err(_)) => {
                 let question = Question::Newest;
                 self.step(&topic, |link, steps| link.unanswered(question, steps));
             }
-            Answer::Last(topics, Ok(last)) => {
-                for (topic, last) in topics.iter().zip(last) {
-                    self.last_is(topic, last);
+            Answer::Last(stays, Ok(last)) => {
+                for ((topic, stay), last) in stays.iter().zip(last) {
+                    if self.is_staying(topic, *stay) {
+                        self.last_is(topic, last);
+                    }
                 }
             }
-            Answer::Last(topics, Err(_)) => self.resting.push(later(Ask::Last(topics))),
+            Answer::Last(stays, Err(_)) => self.resting.push(later(Ask::Last(stays))),
         }
     }
 
@@ -134,8 +161,8 @@ impl Dispatcher {
                     self.step(topic, |link, steps| link.check(steps));
                 }
             }
-            Stage::Joining { early, overflowed } => {
-                let (early, overflowed) = (std::mem::take(early), *overflowed);
+            Stage::Joining { early, in_doubt } => {
+                let (early, in_doubt) = (std::mem::take(early), *in_doubt);
                 state.stage = Stage::Live(Link::new(newest, state.retention));
                 for worker in &state.workers {
                     self.workers.send_joined(*worker, topic, newest);
@@ -144,7 +171,7 @@ impl Dispatcher {
                     for entry in early.into_iter().filter(|e| e.position > newest) {
                         link.arrived(entry, steps);
                     }
-                    if overflowed {
+                    if in_doubt {
                         link.check(steps);
                     }
                 });

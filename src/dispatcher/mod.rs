@@ -11,7 +11,9 @@
 //! Joining: a first wish subscribes; once the broker has confirmed, the topic's last id is read;
 //! the worker is told "joined at P" in the queue that carries deliveries, and then gets exactly
 //! the ids above P. When the last worker leaves, the topic is forgotten at once; that a blink
-//! costs no subscription is the business of the broker's feed.
+//! costs no subscription is the business of the broker's feed. Each stay of the node in a topic has
+//! the number of the wish that began it. Confirmations, questions and answers carry it, and what
+//! belongs to an earlier stay is dropped: it may be older than what this one missed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashMap;
 
+use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, Entry, Feed, FeedEvent};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
@@ -51,14 +54,16 @@ const BATCH_MAX: usize = 256;
 /// How a topic stands between the first wish and the first delivery.
 #[derive(Debug)]
 enum Stage {
-    /// Wished for, not confirmed, or confirmed and its last id being read. What arrives waits.
-    Joining { early: Vec<Entry>, overflowed: bool },
+    /// Wished for, not confirmed, or confirmed and its last id being read. What arrives waits;
+    /// when some of it is missing, the topic goes live in doubt.
+    Joining { early: Vec<Entry>, in_doubt: bool },
     /// Deliveries flow.
     Live(Link),
 }
 
 #[derive(Debug)]
 struct TopicState {
+    stay: WishNumber,
     stage: Stage,
     retention: Retention,
     workers: Vec<usize>,
@@ -121,8 +126,8 @@ impl Dispatcher {
                     }
                 }
                 wishes = interest.changed() => {
-                    for ((worker, topic), wanted) in wishes {
-                        self.wish(worker, topic, wanted);
+                    for ((worker, topic), wish) in wishes {
+                        self.wish(worker, topic, wish.is_some());
                     }
                 }
                 Some(answer) = self.asking.next() => self.answered(answer),
@@ -151,15 +156,23 @@ impl Dispatcher {
                     self.workers.send_acked(*worker, &topic, position, session);
                 }
             }
-            FeedEvent::Subscribed(topics) => self.read_last(topics),
+            FeedEvent::Subscribed(mut wishes) => {
+                wishes.retain(|(topic, stay)| self.is_staying(topic, *stay));
+                self.read_last(&wishes);
+            }
             FeedEvent::Break => {
                 self.metrics.control.feed_breaks.add(1);
                 tracing::warn!(
                     event = "feed_broken",
                     "the feed broke; checking every topic"
                 );
-                let all = self.topics.keys().cloned().collect();
-                self.read_last(all);
+                for state in self.topics.values_mut() {
+                    if let Stage::Joining { in_doubt, .. } = &mut state.stage {
+                        *in_doubt = true;
+                    }
+                }
+                let all: Vec<_> = self.topics.keys().cloned().collect();
+                self.compare_last(all);
             }
             FeedEvent::Unreadable {
                 topic, position, ..
@@ -212,17 +225,18 @@ impl Dispatcher {
             return;
         }
         let retention = self.retention(&topic);
-        let state = self.topics.entry(topic.clone()).or_insert_with(|| {
-            self.broker.interest().want(topic.clone());
-            TopicState {
+        let state = self
+            .topics
+            .entry(topic.clone())
+            .or_insert_with(|| TopicState {
+                stay: self.broker.interest().want(topic.clone()),
                 stage: Stage::Joining {
                     early: Vec::new(),
-                    overflowed: false,
+                    in_doubt: false,
                 },
                 retention,
                 workers: Vec::with_capacity(1),
-            }
-        });
+            });
         if !state.workers.contains(&worker) {
             state.workers.push(worker);
         }
@@ -245,11 +259,11 @@ impl Dispatcher {
         };
         match &mut state.stage {
             Stage::Live(_) => self.step(topic, |link, steps| link.arrived(entry, steps)),
-            Stage::Joining { early, overflowed } => {
+            Stage::Joining { early, in_doubt } => {
                 early.push(entry);
                 if early.len() > link::HELD_MAX {
                     *early = Vec::new();
-                    *overflowed = true;
+                    *in_doubt = true;
                     self.metrics.control.held_overflow.add(1);
                 }
             }
@@ -294,9 +308,12 @@ impl Dispatcher {
                         self.workers.send_gap(*worker, gap);
                     }
                 }
-                Step::Ask(question) => self.to_ask.push_back(Ask::Link(topic.clone(), question)),
+                Step::Ask(question) => {
+                    let ask = Ask::Link(topic.clone(), state.stay, question);
+                    self.to_ask.push_back(ask);
+                }
                 Step::AskLater(question) => {
-                    let ask = Ask::Link(topic.clone(), question);
+                    let ask = Ask::Link(topic.clone(), state.stay, question);
                     self.resting.push(asks::later(ask));
                 }
                 Step::Duplicate => counters.duplicates_dropped.add(1),
@@ -328,7 +345,7 @@ impl Dispatcher {
         let steps = usize::try_from(SWEEP.as_secs()).expect("a minute fits");
         let count = self.topics.len().div_ceil(steps).min(self.sweep.len());
         let part = self.sweep.split_off(self.sweep.len() - count);
-        self.read_last(part);
+        self.compare_last(part);
     }
 }
 

@@ -3,7 +3,7 @@
 //! In: wishes of workers, publications, and a feed that the test can cut or add to. Out: what the
 //! workers' queues carry, in order. Every wait has [`DEADLINE`] as its bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::protocol::ids::{App, Position, Priority};
 use crate::worker::handle::INBOUND_MAX;
 
 mod owing;
+mod staying;
 
 /// Longest wait for anything, many times what a loaded machine takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,6 +58,31 @@ fn config() -> Arc<Config> {
     bare.history_entries_max = 0;
     config.namespaces = BTreeMap::from([("default".to_owned(), open), ("bare".to_owned(), bare)]);
     Arc::new(config)
+}
+
+fn publication() -> Publication {
+    Publication {
+        data: Data::Json(Bytes::from_static(b"1")),
+        user: None,
+        priority: Priority::Normal,
+        key: None,
+        conflate: false,
+        removed: false,
+        time_ms: 1,
+        ttl_ms: None,
+        exclude: None,
+    }
+}
+
+async fn publish(broker: &Broker, config: &Config, topic: &Topic) -> Position {
+    let request = PublishRequest {
+        topic: topic.clone(),
+        publication: publication(),
+        retention: config.namespace(topic).retention(),
+        idempotency: None,
+    };
+    let published = broker.publish(request).await;
+    published.expect("the broker is up").position
 }
 
 /// The cable between broker and dispatcher: while it is cut, deliveries are thrown away.
@@ -132,24 +158,7 @@ impl Rig {
     }
 
     async fn publish(&self, topic: &Topic) -> Position {
-        let request = PublishRequest {
-            topic: topic.clone(),
-            publication: Publication {
-                data: Data::Json(Bytes::from_static(b"1")),
-                user: None,
-                priority: Priority::Normal,
-                key: None,
-                conflate: false,
-                removed: false,
-                time_ms: 1,
-                ttl_ms: None,
-                exclude: None,
-            },
-            retention: self.config.namespace(topic).retention(),
-            idempotency: None,
-        };
-        let published = self.broker.publish(request).await;
-        published.expect("the broker is up").position
+        publish(&self.broker, &self.config, topic).await
     }
 
     async fn publish_count(&self, topic: &Topic, count: usize) -> Vec<Position> {
@@ -241,7 +250,7 @@ async fn a_worker_is_told_where_it_joined_and_gets_exactly_what_lies_above() {
     assert_eq!(joined, before[2]);
     let after = rig.publish_count(&room, 100).await;
     rig.gets_all(0, joined, &after).await;
-    assert_eq!(rig.metrics.control.repairs.get(), 0);
+    assert_eq!(rig.metrics.control.gaps.get(), 0);
 }
 
 #[tokio::test]
@@ -385,9 +394,33 @@ async fn what_a_broken_feed_lost_is_delivered_after_the_break_and_nothing_twice(
 
     let control = &rig.metrics.control;
     assert_eq!(control.feed_breaks.get(), 1);
-    assert_eq!(control.repairs.get(), 1, "the quiet topic needs none");
+    assert!(control.repaired.get() > 0);
     assert_eq!(control.gaps.get(), 0);
     assert!(rig.workers[1].try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_break_checks_every_topic_and_does_not_leave_that_to_the_sweep() {
+    let mut rig = Rig::start(1);
+    // The sweep takes a minute for so many; the test's patience is a third of that.
+    let rooms: Vec<_> = (0..120).map(|n| topic(&format!("room-{n}"))).collect();
+    for room in &rooms {
+        rig.join(0, room).await;
+    }
+    let mut missing = BTreeSet::new();
+    for room in &rooms {
+        missing.extend(rig.lose(room, 1).await);
+    }
+    rig.feed.send(FeedEvent::Break).await.expect("it runs");
+    let all = async {
+        while !missing.is_empty() {
+            match rig.told(0).await {
+                Inbound::Deliver(outgoing) => assert!(missing.remove(&outgoing.position)),
+                other => panic!("expected what was lost, got {other:?}"),
+            }
+        }
+    };
+    timeout(DEADLINE, all).await.expect("repaired by the break");
 }
 
 #[tokio::test]
@@ -409,10 +442,15 @@ async fn without_history_what_the_feed_lost_is_told_as_a_gap() {
     let start = rig.join(0, &bare).await;
     let lost = rig.lose(&bare, 3).await;
     rig.feed.send(FeedEvent::Break).await.expect("it runs");
-    match rig.told(0).await {
-        Inbound::Gap { from, to, .. } => assert_eq!((from, to), (start, lost[2])),
-        other => panic!("expected a gap, got {other:?}"),
+    // The sweep may come between and tell a part of it first.
+    let mut stands = start;
+    while stands < lost[2] {
+        match rig.told(0).await {
+            Inbound::Gap { from, to, .. } if from == stands => stands = to,
+            other => panic!("expected a gap after {stands}, got {other:?}"),
+        }
     }
+    assert_eq!(stands, lost[2]);
     let next = rig.publish(&bare).await;
     rig.gets(0, lost[2], next).await;
 }

@@ -1,24 +1,20 @@
 //! One HTTP request at the public door: is it a WebSocket, whose, and may it come in?
 //!
-//! In: a request head. Out: `101` with what the session needs in [`Opened`], or an answer that
-//! says why not. The checks of RFC 6455, section 4.2.1, are made here and not by the codec's
-//! `upgrade`, which checks key and version only. Order: form, Origin, room, subprotocol, token.
-//! A token that a browser sent (query, cookie) is refused on the open socket, because a browser
-//! cannot read a status.
+//! In: a request head. Out: `101` with what the socket is for in [`Opened`], or an answer that says
+//! why not. Order: form, Origin, room, subprotocol, token; the echo endpoint asks for neither of
+//! the last two. A token that a browser sent (query, cookie) is refused on the open socket, because
+//! a browser cannot read a status.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http_body_util::Full;
+use futures_util::future::Either;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Version};
-use sha1::{Digest as _, Sha1};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tower::{Service, ServiceBuilder};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -29,17 +25,11 @@ use crate::protocol::codec::Wire;
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::ids::{NameError, Topic, User};
 use crate::session::state::{Identity, Refusal, refused_token};
-use crate::session::{self, Accepted};
+use crate::session::{self, Accepted, echo};
 
+use super::answer::{Body, Refused, busy, json, refuse};
 use super::door::{Door, Place};
-
-/// The body of every answer at the public door: small and whole.
-pub type Body = Full<Bytes>;
-
-/// RFC 6455, section 1.3.
-const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// What clients are asked to wait when there is no room or no broker, in seconds.
-const RETRY_AFTER: &str = "1";
+use super::upgrade;
 
 /// What a request that may come in leaves for the connection's task.
 #[derive(Clone, Default)]
@@ -53,36 +43,58 @@ impl Opened {
     }
 }
 
-/// A session that waits for its socket.
+/// What waits for its socket.
 pub struct Open {
+    purpose: Purpose,
+    place: Place,
+}
+
+enum Purpose {
+    Session(Box<Entrance>),
+    Echo,
+}
+
+/// What a request says of its session.
+struct Entrance {
     wire: Wire,
     identity: Identity,
     refused: Option<Refusal>,
     waits: bool,
     app_pings: bool,
-    place: Place,
 }
 
 impl Open {
-    /// The session on its socket, to its end. `early` is what came behind the request.
+    /// The session, or the echo, on its socket and to its end. `early` is what came behind the
+    /// request.
     pub fn run(
         self,
         stream: TcpStream,
         early: Bytes,
         door: &Door,
     ) -> impl Future<Output = ()> + use<> {
-        let accepted = Accepted {
-            stream,
-            early,
-            wire: self.wire,
-            identity: self.identity,
-            refused: self.refused,
-            waits: self.waits,
-            app_pings: self.app_pings,
+        let (services, scratch) = (door.services.clone(), door.scratch.clone());
+        let run = match self.purpose {
+            Purpose::Session(entrance) => {
+                let accepted = Accepted {
+                    stream,
+                    early,
+                    wire: entrance.wire,
+                    identity: entrance.identity,
+                    refused: entrance.refused,
+                    waits: entrance.waits,
+                    app_pings: entrance.app_pings,
+                };
+                let worker = door.worker.clone();
+                Either::Left(session::run(services, worker, scratch, accepted))
+            }
+            // Boxed, so that it takes no room in the task of a session.
+            Purpose::Echo => {
+                let echo = echo::run(services.config.clone(), scratch, stream, early);
+                Either::Right(Box::pin(echo))
+            }
         };
-        let services = door.services.clone();
-        let (worker, scratch, place) = (door.worker.clone(), door.scratch.clone(), self.place);
-        session::run(services, worker, scratch, accepted).map(move |()| drop(place))
+        let place = self.place;
+        run.map(move |()| drop(place))
     }
 }
 
@@ -134,8 +146,10 @@ fn answer<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Bod
     }
     let path = request.uri().path();
     let known = ["/v1/connect", "/v1/route", "/health/live", "/health/ready"];
-    let is_page = path == "/" && door.services.config.server.dev;
-    if !known.contains(&path) && !is_page {
+    let server = &door.services.config.server;
+    let is_page = path == "/" && server.dev;
+    let is_echo = path == "/echo" && server.echo;
+    if !known.contains(&path) && !is_page && !is_echo {
         return refuse(
             404,
             ErrorCode::NotFound,
@@ -150,7 +164,8 @@ fn answer<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Bod
         return response;
     }
     match path {
-        "/v1/connect" => connect(door, opened, request),
+        "/v1/connect" => upgraded(opened, connect(door, request)),
+        "/echo" => upgraded(opened, echo(door, request)),
         "/v1/route" => route(door, request),
         "/health/live" => json(200, &serde_json::json!({ "status": "live" })),
         "/health/ready" => ready(door),
@@ -160,7 +175,7 @@ fn answer<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Bod
 
 /// The development page.
 fn page() -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from_static(include_bytes!("page.html"))));
+    let mut response = Response::new(Body::from(Bytes::from_static(include_bytes!("page.html"))));
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, html);
     response
@@ -204,19 +219,11 @@ fn route<B>(door: &Door, request: &Request<B>) -> Response<Body> {
     }
 }
 
-fn connect<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Body> {
-    match open(door, request) {
-        Ok((open, protocol, accept)) => {
-            let mut response = Response::new(Body::default());
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            let headers = response.headers_mut();
-            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-            if let Some(protocol) = protocol {
-                let protocol = HeaderValue::from_static(protocol);
-                headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
-            }
+type Upgraded = Result<(Open, Response<Body>), Refused>;
+
+fn upgraded(opened: &Opened, result: Upgraded) -> Response<Body> {
+    match result {
+        Ok((open, response)) => {
             *opened.0.borrow_mut() = Some(open);
             response
         }
@@ -228,14 +235,42 @@ fn connect<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Bo
     }
 }
 
-type Refused = Box<Response<Body>>;
-
-fn open<B>(
-    door: &Door,
-    request: &Request<B>,
-) -> Result<(Open, Option<&'static str>, HeaderValue), Refused> {
+/// A session.
+fn connect<B>(door: &Door, request: &Request<B>) -> Upgraded {
     let counters = door.counters();
-    let accept = accept_key(request).inspect_err(|_| counters.refused_request.add_owned(1))?;
+    let (place, mut response) = admit(door, request)?;
+    let (wire, protocol) =
+        subprotocol(request.headers()).inspect_err(|_| counters.refused_request.add_owned(1))?;
+    let query = Query::of(request);
+    let (identity, refused) = identify(door, request, &query)
+        .inspect_err(|_| counters.refused_unauthorized.add_owned(1))?;
+    if let Some(protocol) = protocol {
+        let protocol = HeaderValue::from_static(protocol);
+        let headers = response.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    let purpose = Purpose::Session(Box::new(Entrance {
+        wire,
+        identity,
+        refused,
+        waits: query.waits,
+        app_pings: query.app_pings,
+    }));
+    Ok((Open { purpose, place }, response))
+}
+
+/// The echo endpoint, for whoever asks.
+fn echo<B>(door: &Door, request: &Request<B>) -> Upgraded {
+    let (place, response) = admit(door, request)?;
+    let purpose = Purpose::Echo;
+    Ok((Open { purpose, place }, response))
+}
+
+/// What every WebSocket has to pass: its form, its Origin, and whether there is room.
+fn admit<B>(door: &Door, request: &Request<B>) -> Result<(Place, Response<Body>), Refused> {
+    let counters = door.counters();
+    let accept =
+        upgrade::accept_key(request).inspect_err(|_| counters.refused_request.add_owned(1))?;
     if !origin_allowed(door, request.headers()) {
         counters.refused_origin.add_owned(1);
         return Err(refuse(
@@ -257,75 +292,7 @@ fn open<B>(
         counters.refused_capacity.add_owned(1);
         return Err(busy("this node is full; connect again").into());
     };
-    let (wire, protocol) =
-        subprotocol(request.headers()).inspect_err(|_| counters.refused_request.add_owned(1))?;
-    let query = Query::of(request);
-    let (identity, refused) = identify(door, request, &query)
-        .inspect_err(|_| counters.refused_unauthorized.add_owned(1))?;
-    let open = Open {
-        wire,
-        identity,
-        refused,
-        waits: query.waits,
-        app_pings: query.app_pings,
-        place,
-    };
-    Ok((open, protocol, accept))
-}
-
-/// Checks the form of the opening handshake and answers its key.
-fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
-    let headers = request.headers();
-    let bad = |text| Refused::from(refuse(400, ErrorCode::BadRequest, text));
-    if request.version() != Version::HTTP_11 {
-        return Err(bad("a WebSocket is opened over HTTP/1.1"));
-    }
-    if !has_token(headers, &header::UPGRADE, "websocket")
-        || !has_token(headers, &header::CONNECTION, "upgrade")
-    {
-        return Err(upgrade_required(
-            "this path opens a WebSocket: send `Upgrade: websocket`",
-        ));
-    }
-    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
-    if version.is_none_or(|v| v != "13") {
-        return Err(upgrade_required("WebSocket version 13 is spoken"));
-    }
-    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
-    let (Some(key), None) = (keys.next(), keys.next()) else {
-        return Err(bad("exactly one Sec-WebSocket-Key is expected"));
-    };
-    if BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
-        let digest = Sha1::new()
-            .chain_update(key)
-            .chain_update(ACCEPT_GUID)
-            .finalize();
-        let accept = HeaderValue::try_from(BASE64.encode(digest));
-        return accept.map_err(|_| bad("the key cannot be answered"));
-    }
-    Err(bad("Sec-WebSocket-Key must be 16 bytes in base64"))
-}
-
-/// 426 with what to upgrade to (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
-fn upgrade_required(text: &str) -> Refused {
-    let mut response = refuse(426, ErrorCode::BadRequest, text);
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(
-        header::SEC_WEBSOCKET_VERSION,
-        HeaderValue::from_static("13"),
-    );
-    response.into()
-}
-
-/// Whether a comma-separated header names a word, in any case.
-fn has_token(headers: &HeaderMap, name: &header::HeaderName, word: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case(word))
+    Ok((place, upgrade::switching(accept)))
 }
 
 /// Browsers always send an Origin; a cookie is only believed together with one of the list.
@@ -471,27 +438,4 @@ impl Query {
         }
         query
     }
-}
-
-fn busy(text: &str) -> Response<Body> {
-    let mut response = refuse(503, ErrorCode::Unavailable, text);
-    let after = HeaderValue::from_static(RETRY_AFTER);
-    response.headers_mut().insert(header::RETRY_AFTER, after);
-    response
-}
-
-fn refuse(status: u16, code: ErrorCode, message: &str) -> Response<Body> {
-    json(
-        status,
-        &serde_json::json!({ "error": { "code": code, "message": message } }),
-    )
-}
-
-fn json(status: u16, body: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
 }

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
 
 use super::door::Door;
-use super::handshake;
+use super::{answer, handshake};
 
 /// Connections that the kernel queues for one worker.
 const BACKLOG: i32 = 4_096;
@@ -139,7 +139,7 @@ fn without_shutdown<S>(
     connection: http1::Connection<TokioIo<TcpStream>, S>,
 ) -> impl Future<Output = hyper::Result<http1::Parts<TokioIo<TcpStream>, S>>>
 where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = handshake::Body>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = answer::Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     connection.without_shutdown()

@@ -37,12 +37,18 @@ impl Machine {
         self.seen_at = now.instant;
     }
 
-    /// Whether replies wait unread over their bound; a clock runs while they do. Returns true
-    /// when it was started just now, so that the deadline must be scheduled.
-    pub fn unread(&mut self, over: bool, now: Now) -> bool {
-        let starts = over && self.unread_since.is_none();
-        self.unread_since = over.then(|| self.unread_since.unwrap_or(now.instant));
-        starts
+    /// Whether replies wait unread over their bound, and the bytes that the client has taken so
+    /// far; a clock runs while they do, and begins anew whenever a whole bound has been taken: a
+    /// long page on a thin line is progress. Returns true when it began just now, so that the
+    /// deadline must be scheduled.
+    pub fn unread(&mut self, over: bool, taken_bytes: u64, now: Now) -> bool {
+        let bound = self.config.session.replies_bytes_max as u64;
+        let runs = |(_, before): &(Instant, u64)| over && taken_bytes - before < bound;
+        if self.unread_since.as_ref().is_some_and(runs) {
+            return false;
+        }
+        self.unread_since = over.then_some((now.instant, taken_bytes));
+        over
     }
 
     /// The node leaves, and `delay` from now its sessions begin to go. This one is told at its
@@ -114,7 +120,7 @@ impl Machine {
         }
         if self
             .unread_since
-            .is_some_and(|since| past(since + session.replies_timeout))
+            .is_some_and(|(since, _)| past(since + session.replies_timeout))
         {
             return Some(CloseReason::SlowConsumer);
         }
@@ -138,7 +144,7 @@ impl Machine {
         if self.phase != Phase::Open {
             next = next.min(self.phase_since + self.config.auth.timeout);
         }
-        if let Some(since) = self.unread_since {
+        if let Some((since, _)) = self.unread_since {
             next = next.min(since + session.replies_timeout);
         }
         if let Some(plan) = self.drain {

@@ -1,11 +1,12 @@
 //! The end of a session: what is still owed, the close frame, the last bytes, the trace it leaves.
 //!
-//! In: the one reason. Out: replies and close frame written as far as the client takes them, the
-//! socket closed without a reset that could destroy them on their way, every membership given
-//! back. Bounds: `drain.commands` for commands at the broker, `session.close_timeout` for the rest.
+//! In: the one reason. Out: replies and close frame written as far as the client takes them, its
+//! answer awaited ([`super::closing`]), every membership given back. Bounds: `drain.commands` for
+//! commands at the broker, `session.close_timeout` for the rest.
 
 use std::future::poll_fn;
-use std::net::Shutdown;
+use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,15 +15,12 @@ use futures_util::StreamExt as _;
 use crate::protocol::close::CloseReason;
 use crate::protocol::frame;
 
-use super::Session;
+use super::{Session, closing};
 
 impl Session {
     /// The client said goodbye: its own code goes back (RFC 6455, section 5.5.1).
     pub(super) fn closed_by_client(&mut self, code: Option<u16>) {
-        self.push_last(match code {
-            Some(code) => frame::close(code, ""),
-            None => frame::close_empty(),
-        });
+        self.push_last(closing::answer_to(code));
         self.end(CloseReason::Client);
     }
 
@@ -45,7 +43,8 @@ impl Session {
                 self.push_last(frame::close(code, reason.text()));
             }
             // A client that takes nothing is left alone when time is up.
-            let _ = tokio::time::timeout(config.session.close_timeout, self.close_socket()).await;
+            let _ =
+                tokio::time::timeout(config.session.close_timeout, self.close_socket(reason)).await;
         }
         let worker = &self.desk.worker;
         worker.remove(self.desk.key);
@@ -78,39 +77,23 @@ impl Session {
         }
     }
 
-    /// Writes what is left, says that nothing more comes, and takes what the client still sends:
-    /// closing with unread bytes would reset the connection and could destroy the close frame.
-    async fn close_socket(&mut self) {
+    /// Writes what is left, and ends the connection.
+    async fn close_socket(&mut self, reason: CloseReason) {
         let (worker, key) = (self.desk.worker.clone(), self.desk.key);
-        worker.flush(key);
-        while !worker.is_flushed(key) {
-            if poll_fn(|cx| self.stream.poll_write_ready(cx))
-                .await
-                .is_err()
-            {
-                return;
-            }
+        let stream = Rc::clone(&self.stream);
+        let written = async {
             worker.flush(key);
-            if !worker.is_blocked(key) && !worker.is_flushed(key) {
-                return;
+            while !worker.is_flushed(key) {
+                poll_fn(|cx| stream.poll_write_ready(cx)).await?;
+                worker.flush(key);
+                if !worker.is_blocked(key) && !worker.is_flushed(key) {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
             }
-        }
-        if socket2::SockRef::from(&*self.stream)
-            .shutdown(Shutdown::Write)
-            .is_err()
-        {
-            return;
-        }
-        loop {
-            if poll_fn(|cx| self.stream.poll_read_ready(cx)).await.is_err() {
-                return;
-            }
-            match self.stream.try_read(&mut self.scratch.borrow_mut()) {
-                Ok(1..) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-                Ok(0) | Err(_) => return,
-            }
-        }
+            Ok(())
+        };
+        let reader = closing::is_answered(reason).then_some(&mut self.socket);
+        closing::close(&self.stream, &self.scratch, reader, written).await;
     }
 
     /// One line a session. What its client or its network did is of interest when asked for;

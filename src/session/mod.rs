@@ -36,7 +36,9 @@ use crate::worker::{Notices, Worker, wheel};
 
 pub mod answers;
 pub mod clock;
+pub mod closing;
 pub mod commands;
+pub mod echo;
 pub mod ending;
 pub mod permission;
 pub mod registry;
@@ -261,8 +263,8 @@ impl Session {
             self.work(self.desk.clone().pull(pull));
         }
         worker.flush(key);
-        let unread = self.has_unread_replies();
-        if self.machine.unread(unread, now) {
+        let (unread, taken_bytes) = (self.has_unread_replies(), worker.written_bytes(key));
+        if self.machine.unread(unread, taken_bytes, now) {
             self.schedule(now);
         }
     }

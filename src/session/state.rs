@@ -135,7 +135,8 @@ pub struct Machine {
     pub(super) phase_since: Instant,
     pub(super) seen_at: Instant,
     pub(super) pinged_at: Instant,
-    pub(super) unread_since: Option<Instant>,
+    /// Since when replies wait unread over their bound, and what the client had taken by then.
+    pub(super) unread_since: Option<(Instant, u64)>,
     pub(super) told_expiring: bool,
     pub(super) drain: Option<DrainPlan>,
 }

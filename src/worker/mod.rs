@@ -78,6 +78,8 @@ struct Entry {
     next_pull: usize,
     /// Pages asked for so far; the newest has this number.
     pulls: u32,
+    /// What its socket has taken so far.
+    written_bytes: u64,
     waker: Option<Waker>,
     notices: Notices,
     dirty: bool,
@@ -177,6 +179,7 @@ impl Worker {
             catching_up: false,
             next_pull: 0,
             pulls: 0,
+            written_bytes: 0,
             waker: None,
             notices,
             dirty: false,
@@ -352,6 +355,13 @@ impl Worker {
         entry.map_or(Waiting::default(), |e| e.outbox.replies())
     }
 
+    /// Bytes that the session's socket has taken since it was opened.
+    #[must_use]
+    pub fn written_bytes(&self, key: SessionKey) -> u64 {
+        let state = self.state.borrow();
+        state.sessions.get(key).map_or(0, |e| e.written_bytes)
+    }
+
     /// Whether nothing waits for the session's socket.
     #[must_use]
     pub fn is_flushed(&self, key: SessionKey) -> bool {
@@ -394,6 +404,7 @@ impl Worker {
                 counters.frames_written.add_owned(written.frames);
                 counters.bytes_written.add_owned(written.bytes);
                 counters.writes.add_owned(written.calls);
+                entry.written_bytes += written.bytes;
                 if written.blocked {
                     // The session's task waits for the socket and flushes again.
                     entry.blocked = true;

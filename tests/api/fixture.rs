@@ -337,6 +337,7 @@ fn config() -> Config {
             environment: Environment::Staging,
             connections_max: 10,
             handshake_timeout: second,
+            echo: false,
         },
         api: Api {
             listen: any,

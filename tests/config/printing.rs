@@ -222,4 +222,8 @@ fn what_is_allowed_but_unwise_is_a_warning() {
         of(&dev),
         ["--dev: everybody who reaches this machine may do everything"]
     );
+    let mut echo = inputs();
+    echo.flags = vec![flag("--echo", "server.echo", "true")];
+    let what = "anybody can make this node hold and send 16 MiB for each connection to /echo";
+    assert!(of(&echo).contains(&format!("--echo: {what}")));
 }

@@ -79,10 +79,11 @@ pub(crate) async fn start_redis() -> Rig {
     let config = config::Redis {
         url: Some(config::Secret(server.url())),
         prefix: "ff".to_owned(),
-        command_timeout: Duration::from_secs(2),
+        // No case is about a lost answer.
+        command_timeout: DEADLINE,
         probe_interval: Duration::from_secs(1),
         probe_fresh: Duration::from_secs(5),
-        lease: Duration::from_secs(5),
+        lease: 2 * DEADLINE,
         partitions: 256,
     };
     let metrics = Arc::new(Metrics::new(0));
@@ -187,9 +188,9 @@ impl Rig {
 
     /// Wishes to hear a topic and waits until that is confirmed.
     pub(crate) async fn hear(&mut self, topic: &Topic) {
-        self.broker.interest().want(topic.clone());
+        let wish = (topic.clone(), self.broker.interest().want(topic.clone()));
         let is_confirmed = |event: &FeedEvent| match event {
-            FeedEvent::Subscribed(topics) => topics.contains(topic),
+            FeedEvent::Subscribed(wishes) => wishes.contains(&wish),
             _ => false,
         };
         while !is_confirmed(&self.next().await) {}

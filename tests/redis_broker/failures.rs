@@ -141,7 +141,7 @@ async fn a_broker_without_redis_says_why_and_comes_up_when_it_appears() {
     let mut server = RedisServer::not_yet();
     let mut peer = Peer::start(server.url());
     let room = topic("room");
-    peer.broker.interest().want(room.clone());
+    let wish = peer.broker.interest().want(room.clone());
     peer.is_down_for("Connection refused").await;
     let refused = peer.publish(&room, 1).await;
     assert!(
@@ -157,7 +157,8 @@ async fn a_broker_without_redis_says_why_and_comes_up_when_it_appears() {
     server.restart().await;
     peer.is_up().await;
     // The wish was kept.
-    assert_eq!(peer.next().await, FeedEvent::Subscribed(vec![room.clone()]));
+    let confirmed = FeedEvent::Subscribed(vec![(room.clone(), wish)]);
+    assert_eq!(peer.next().await, confirmed);
     peer.publish(&room, 2).await.expect("the broker is up");
     assert!(matches!(peer.next().await, FeedEvent::Delivery { .. }));
     assert_eq!(
@@ -319,13 +320,11 @@ async fn a_refused_subscription_is_seen_and_made_good_when_it_is_allowed() {
     let url = server.url().replace("redis://", "redis://listener:secret@");
     let mut listener = Peer::up(url).await;
     let room = topic("room");
-    listener.broker.interest().want(room.clone());
+    let wish = listener.broker.interest().want(room.clone());
     listener.is_down_for("NOPERM").await;
     acl("&ff:{default:*");
-    assert_eq!(
-        listener.next().await,
-        FeedEvent::Subscribed(vec![room.clone()])
-    );
+    let confirmed = FeedEvent::Subscribed(vec![(room.clone(), wish)]);
+    assert_eq!(listener.next().await, confirmed);
     listener.is_up().await;
     publisher.publish(&room, 1).await.expect("up");
     assert!(matches!(listener.next().await, FeedEvent::Delivery { .. }));

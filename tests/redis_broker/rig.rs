@@ -101,9 +101,9 @@ impl Peer {
 
     /// Wishes to hear a topic and waits until that is confirmed.
     pub(crate) async fn hear(&mut self, topic: &Topic) {
-        self.broker.interest().want(topic.clone());
+        let wish = (topic.clone(), self.broker.interest().want(topic.clone()));
         let is_it = |event: &FeedEvent| match event {
-            FeedEvent::Subscribed(topics) => topics.contains(topic),
+            FeedEvent::Subscribed(wishes) => wishes.contains(&wish),
             _ => false,
         };
         while !is_it(&self.next().await) {}

@@ -3,6 +3,7 @@
 //! It knows RFC 6455 well enough to break every rule of it on purpose, and uses no WebSocket
 //! library, so that no library mends what a test wants broken.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -269,6 +270,16 @@ impl Raw {
         raw
     }
 
+    /// A second handle on the same connection, so that one task writes while another reads.
+    pub fn writer(&self) -> Self {
+        let copy = socket2::SockRef::from(&self.stream).try_clone();
+        let stream = TcpStream::from_std(copy.expect("a free descriptor").into());
+        Self {
+            stream: stream.expect("a socket that does not block"),
+            read: Vec::new(),
+        }
+    }
+
     /// Sends bytes as they are. That the node has already hung up is no fault here: the test
     /// reads why.
     pub async fn send(&mut self, bytes: &[u8]) {
@@ -286,6 +297,15 @@ impl Raw {
             timeout(patience, self.stream.write_all(bytes)).await,
             Ok(Ok(()))
         )
+    }
+
+    /// Whether nothing has come that was not read yet, the end of the stream included.
+    pub fn is_silent(&self) -> bool {
+        self.read.is_empty()
+            && self
+                .stream
+                .try_read(&mut [0])
+                .is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
     }
 
     /// Reads the head of an HTTP answer; `None` when the node hangs up without one.

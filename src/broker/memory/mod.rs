@@ -16,11 +16,11 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::interest::Interest;
+use super::interest::{Interest, WishNumber};
 use super::publication::PresenceChange;
 use super::{
     Acked, Body, BrokerError, BrokerHealth, Feed, FeedEvent, HistoryPage, HistoryQuery,
-    InboxSummary, MemberEntry, Page, PublishRequest, Published, SincePage,
+    InboxSummary, MemberEntry, PRESENCE_RETENTION, Page, PublishRequest, Published, SincePage,
 };
 use crate::config::Retention;
 use crate::protocol::event::Member;
@@ -34,12 +34,6 @@ mod topic;
 use clock::Clock;
 use outlet::Outlet;
 use topic::TopicState;
-
-/// What the change stream of a topic's members keeps.
-const PRESENCE_RETENTION: Retention = Retention {
-    entries_max: 1_000,
-    age_ms: 3_600_000,
-};
 
 /// How often what is over its life is freed. It is invisible from its end on; this only bounds
 /// how long it takes up memory.
@@ -325,13 +319,13 @@ impl MemoryBroker {
     }
 
     /// Takes the wishes as they stand. From a confirmation on, every publication comes behind it.
-    fn apply(&self, wishes: FxHashMap<Topic, bool>) {
+    fn apply(&self, wishes: FxHashMap<Topic, Option<WishNumber>>) {
         let State { topics, outlet } = &mut *self.lock();
         let mut wanted = Vec::new();
-        for (topic, is_wanted) in wishes {
-            if is_wanted {
+        for (topic, wish) in wishes {
+            if let Some(number) = wish {
                 topics.entry(topic.clone()).or_default().wanted = true;
-                wanted.push(topic);
+                wanted.push((topic, number));
             } else {
                 if let Some(state) = topics.get_mut(&topic) {
                     state.wanted = false;
@@ -461,7 +455,10 @@ mod tests {
             .enter(&topic("room"), &member, &owner)
             .await
             .expect("never fails");
-        broker.apply(FxHashMap::from_iter([(topic("wanted"), true)]));
+        broker.apply(FxHashMap::from_iter([(
+            topic("wanted"),
+            Some(WishNumber(1)),
+        )]));
         let advance_and_sweep = async |by_ms| {
             now_ms.fetch_add(by_ms, Ordering::Relaxed);
             broker.sweep().await;
@@ -483,7 +480,7 @@ mod tests {
         let room = topic("room");
         let left = broker.leave(&room, member.session, &owner, true);
         left.await.expect("never fails");
-        broker.apply(FxHashMap::from_iter([(topic("wanted"), false)]));
+        broker.apply(FxHashMap::from_iter([(topic("wanted"), None)]));
         assert_eq!(advance_and_sweep(0).await, [""; 0]);
     }
 }

@@ -6,12 +6,13 @@
 //! dropped too until a [`FeedEvent::Break`] found room. Confirmations are never dropped; they wait
 //! here, at most one per topic, until there is room behind the break.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+use crate::broker::interest::WishNumber;
 use crate::broker::{FEED_EVENTS_MAX, Feed, FeedEvent};
 use crate::protocol::ids::Topic;
 use crate::telemetry::metrics::Metrics;
@@ -23,7 +24,7 @@ pub(super) struct Outlet {
     full: Arc<Notify>,
     /// Events dropped since the last [`FeedEvent::Break`]; not 0 means that a break is owed.
     dropped: u64,
-    unconfirmed: HashSet<Topic>,
+    unconfirmed: HashMap<Topic, WishNumber>,
     metrics: Arc<Metrics>,
 }
 
@@ -36,7 +37,7 @@ impl Outlet {
             feed,
             full,
             dropped: 0,
-            unconfirmed: HashSet::new(),
+            unconfirmed: HashMap::new(),
             metrics,
         };
         (outlet, receiver)
@@ -58,7 +59,7 @@ impl Outlet {
     }
 
     /// Confirms subscriptions, now or as soon as there is room.
-    pub(super) fn confirm(&mut self, topics: impl IntoIterator<Item = Topic>) {
+    pub(super) fn confirm(&mut self, topics: impl IntoIterator<Item = (Topic, WishNumber)>) {
         self.unconfirmed.extend(topics);
         self.settle();
         if self.owes() {
@@ -169,14 +170,20 @@ mod tests {
     fn a_confirmation_outlives_a_full_feed_and_comes_behind_the_break() {
         let (mut outlet, mut feed) = full();
         outlet.push(control("dropped"));
-        outlet.confirm([topic("wanted"), topic("given-up")]);
+        outlet.confirm([
+            (topic("wanted"), WishNumber(1)),
+            (topic("given-up"), WishNumber(2)),
+        ]);
         outlet.forget(&topic("given-up"));
         while feed.try_recv().is_ok() {}
         outlet.settle();
         assert_eq!(feed.try_recv().ok(), Some(FeedEvent::Break));
         assert_eq!(
             feed.try_recv().ok(),
-            Some(FeedEvent::Subscribed(vec![topic("wanted")]))
+            Some(FeedEvent::Subscribed(vec![(
+                topic("wanted"),
+                WishNumber(1)
+            )]))
         );
         assert!(!outlet.owes());
     }
@@ -186,7 +193,7 @@ mod tests {
         let (mut outlet, feed) = full();
         outlet.push(control("dropped"));
         drop(feed);
-        outlet.confirm([topic("wanted")]);
+        outlet.confirm([(topic("wanted"), WishNumber(1))]);
         assert!(!outlet.owes());
         outlet.push(control("nobody listens"));
         assert!(!outlet.owes());

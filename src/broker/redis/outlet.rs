@@ -11,6 +11,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::broker::FeedEvent;
+use crate::broker::interest::WishNumber;
 use crate::protocol::ids::Topic;
 use crate::telemetry::metrics::Metrics;
 
@@ -18,7 +19,7 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug)]
 pub struct Outlet {
     feed: Sender<FeedEvent>,
-    confirmed: Vec<Topic>,
+    confirmed: Vec<(Topic, WishNumber)>,
     is_break_owed: bool,
     metrics: Arc<Metrics>,
 }
@@ -48,7 +49,7 @@ impl Outlet {
     }
 
     /// These subscriptions stand and are awaited.
-    pub fn confirm(&mut self, topics: Vec<Topic>) {
+    pub fn confirm(&mut self, topics: Vec<(Topic, WishNumber)>) {
         self.confirmed.extend(topics);
         self.pay();
     }
@@ -115,17 +116,17 @@ mod tests {
         let (sender, mut feed) = tokio::sync::mpsc::channel(2);
         let metrics = Arc::new(Metrics::new(0));
         let mut outlet = Outlet::new(sender, Arc::clone(&metrics));
-        let topic = Topic::everyone(&App::default_app());
+        let confirmed = vec![(Topic::everyone(&App::default_app()), WishNumber(1))];
         for n in 0..5 {
             outlet.push(event(n));
         }
-        outlet.confirm(vec![topic.clone()]);
+        outlet.confirm(confirmed.clone());
         assert!(outlet.owes());
         assert_eq!(feed.try_recv(), Ok(event(0)));
         assert_eq!(feed.try_recv(), Ok(event(1)));
         outlet.push(event(5));
         outlet.push(event(6));
-        assert_eq!(feed.try_recv(), Ok(FeedEvent::Subscribed(vec![topic])));
+        assert_eq!(feed.try_recv(), Ok(FeedEvent::Subscribed(confirmed)));
         assert_eq!(feed.try_recv(), Ok(FeedEvent::Break));
         // The fifth and sixth were lost behind that break, so another one covers them.
         outlet.push(event(7));

@@ -126,19 +126,32 @@ fn without_pings_silence_of_the_idle_limit_ends_with_4201() {
 fn unread_replies_over_their_bound_for_30_seconds_end_with_4103() {
     let mut timed = Timed::open(|_| {});
     let clocks = timed.clocks;
-    assert!(!timed.machine.unread(false, clocks.start()));
-    let starts = timed.machine.unread(true, clocks.after(5 * S));
+    assert!(!timed.machine.unread(false, 0, clocks.start()));
+    let starts = timed.machine.unread(true, 0, clocks.after(5 * S));
     assert!(starts, "the deadline must be scheduled");
-    let goes_on = !timed.machine.unread(true, clocks.after(20 * S));
+    let goes_on = !timed.machine.unread(true, 0, clocks.after(20 * S));
     assert!(goes_on, "it counts from the first");
     assert_eq!(timed.next(25 * S), 25 * S, "the ping is first");
     assert_eq!(timed.due(35 * S - MS), [Due::Ping]);
     assert_eq!(timed.due(35 * S), end(CloseReason::SlowConsumer));
     // Read in between: a new clock.
-    assert!(!timed.machine.unread(false, clocks.after(34 * S)));
-    assert!(timed.machine.unread(true, clocks.after(34 * S)));
+    assert!(!timed.machine.unread(false, 0, clocks.after(34 * S)));
+    assert!(timed.machine.unread(true, 0, clocks.after(34 * S)));
     assert_eq!(timed.due(35 * S), []);
     assert_eq!(timed.next(35 * S), 60 * S - MS, "25 s after the ping");
+}
+
+#[test]
+fn a_reader_on_a_thin_line_that_takes_a_whole_bound_in_time_goes_on() {
+    let mut timed = Timed::open(|_| {});
+    let clocks = timed.clocks;
+    assert!(timed.machine.unread(true, 1_000, clocks.start()));
+    let less = 1_000 + 64 * 1024 - 1;
+    assert!(!timed.machine.unread(true, less, clocks.after(20 * S)));
+    assert!(timed.machine.unread(true, less + 1, clocks.after(20 * S)));
+    timed.seen(20 * S);
+    assert_eq!(timed.due(50 * S - MS), [Due::Ping]);
+    assert_eq!(timed.due(50 * S), end(CloseReason::SlowConsumer));
 }
 
 #[test]
@@ -269,10 +282,10 @@ proptest! {
             match event {
                 0 => timed.seen(at),
                 1 => {
-                    timed.machine.unread(true, now);
+                    timed.machine.unread(true, 0, now);
                 }
                 2 => {
-                    timed.machine.unread(false, now);
+                    timed.machine.unread(false, 0, now);
                 }
                 _ => {}
             }

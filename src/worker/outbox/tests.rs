@@ -291,7 +291,7 @@ impl Subject {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     /// Per topic nothing is lost that was not reported, nothing comes twice or out of order; what
     /// waits is counted exactly; answers come first and the close frame last.

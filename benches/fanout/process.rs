@@ -1,7 +1,7 @@
 //! What the operating system says and does about processes: memory, processor time, cores.
 //!
-//! In: `/proc` (Linux) and `taskset`. Out: numbers. Where `taskset` is missing nothing is pinned,
-//! and the report says so.
+//! In: `/proc` (Linux) and `taskset`. Out: numbers, and a line about the machine. Where `taskset`
+//! is missing nothing is pinned, and the bench says so.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -41,18 +41,33 @@ pub(crate) fn cpu(pid: u32) -> Duration {
 /// Resident memory of a process, in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
     let path = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(path).expect("the process lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib: u64 = kib.and_then(|n| n.parse().ok()).expect("VmRSS in kB");
-    kib * 1_024
+    kib_of(&path, "VmRSS:").expect("the process lives") * 1_024
 }
 
-/// How busy the machine is: the load averages, as they stand in `/proc/loadavg`.
-pub(crate) fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace()
-        .take(3)
-        .collect::<Vec<_>>()
-        .join(" ")
+/// A field of `/proc` that is told in kB.
+fn kib_of(path: &str, field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The machine in a line: processor, cores, memory, kernel, and how busy it was just now.
+pub(crate) fn machine() -> String {
+    let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let processors = text("/proc/cpuinfo");
+    let model = processors.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == "model name").then(|| value.trim().to_owned())
+    });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = kib_of("/proc/meminfo", "MemTotal:").unwrap_or_default() / (1_024 * 1_024);
+    let kernel = text("/proc/sys/kernel/osrelease");
+    let load = text("/proc/loadavg");
+    let load: Vec<_> = load.split_whitespace().take(3).collect();
+    format!(
+        "{}, {cores} cores, {memory} GiB, Linux {}, load {}",
+        model.unwrap_or_else(|| "unknown processor".into()),
+        kernel.trim(),
+        load.join(" ")
+    )
 }

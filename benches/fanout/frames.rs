@@ -3,7 +3,7 @@
 //! In: bytes of one socket. Out: payloads. A session that waits holds nothing but what is left of
 //! an incomplete frame, which is mostly nothing.
 
-/// Frame kinds that a server sends.
+/// A message.
 pub(crate) const TEXT: u8 = 1;
 /// The server closes.
 pub(crate) const CLOSE: u8 = 8;
@@ -13,9 +13,9 @@ pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
 /// The head of a request that asks for a WebSocket.
-pub(crate) fn handshake(host: &str, query: &str) -> String {
+pub(crate) fn handshake(host: &str, token: &str) -> String {
     format!(
-        "GET /v1/connect{query} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n\
+        "GET /v1/connect?token={token} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )

@@ -1,0 +1,235 @@
+//! A crowd of sessions in one thread: each one task that reads and counts.
+//!
+//! In: an address, tokens, a topic. Out: a [`Crowd`], whose [`Counts`] know how many messages
+//! came, how long each took, and whether one was missing, doubled or out of order. Bounds: so many
+//! connect at once as the caller says; four bytes a message for its time. Sessions end when the
+//! crowd is dropped.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::frames;
+use crate::session::{Line, READ_BYTES, Session};
+
+/// Most publishers at once. Each numbers its own publications, because those of several arrive
+/// in whatever order the broker took them.
+pub(crate) const PUBLISHERS_MAX: usize = 8;
+
+/// What the sessions of a crowd share: numbers that were given out, and messages that came.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Messages that came.
+    pub(crate) messages: Cell<u64>,
+    /// Numbers that were jumped over.
+    missing: Cell<u64>,
+    /// Numbers that came again, or after a higher one.
+    again: Cell<u64>,
+    /// Sessions that the server ended.
+    ended: Cell<u64>,
+    /// The length of the newest message, in bytes.
+    pub(crate) message_bytes: Cell<usize>,
+    /// When each publisher's publications left.
+    sent: RefCell<[Vec<Instant>; PUBLISHERS_MAX]>,
+    /// From there to the reading of each message, in µs.
+    waits_us: RefCell<Vec<u32>>,
+    target: Cell<u64>,
+    reached: Notify,
+}
+
+/// What one session has: the newest number of each publisher.
+pub(crate) type Seen = [u64; PUBLISHERS_MAX];
+
+impl Counts {
+    /// The number for a publisher's next publication, which leaves now. Numbers of one publisher
+    /// lie [`PUBLISHERS_MAX`] apart.
+    pub(crate) fn next(&self, publisher: usize) -> u64 {
+        let sent = &mut self.sent.borrow_mut()[publisher];
+        sent.push(Instant::now());
+        (sent.len() * PUBLISHERS_MAX + publisher) as u64
+    }
+
+    /// How many publications left.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+            .borrow()
+            .iter()
+            .map(|sent| sent.len() as u64)
+            .sum()
+    }
+
+    /// Waits until so many messages came.
+    pub(crate) async fn until(&self, messages: u64) {
+        self.target.set(messages);
+        while self.messages.get() < messages {
+            self.reached.notified().await;
+        }
+    }
+
+    /// One message came, just now.
+    pub(crate) fn message(&self, payload: &[u8], now: Instant, seen: &mut Seen) {
+        let Some(number) = number(payload) else {
+            return;
+        };
+        let publisher = number as usize % PUBLISHERS_MAX;
+        let number = number / PUBLISHERS_MAX as u64;
+        let last = &mut seen[publisher];
+        match number.checked_sub(*last + 1) {
+            Some(jumped) => {
+                add(&self.missing, jumped);
+                *last = number;
+            }
+            None => add(&self.again, 1),
+        }
+        let sent = self.sent.borrow()[publisher][number as usize - 1];
+        let wait = now.duration_since(sent).as_micros();
+        let wait = u32::try_from(wait).unwrap_or(u32::MAX);
+        self.waits_us.borrow_mut().push(wait);
+        self.message_bytes.set(payload.len());
+        add(&self.messages, 1);
+        if self.messages.get() == self.target.get() {
+            self.reached.notify_one();
+        }
+    }
+
+    /// The waits since the last call.
+    pub(crate) fn take_waits(&self) -> Waits {
+        let mut waits = self.waits_us.take();
+        waits.sort_unstable();
+        Waits(waits)
+    }
+
+    /// Missing, doubled and reordered messages, and sessions that the server ended.
+    pub(crate) fn faults(&self) -> u64 {
+        self.missing.get() + self.again.get() + self.ended.get()
+    }
+}
+
+fn add(cell: &Cell<u64>, more: u64) {
+    cell.set(cell.get() + more);
+}
+
+/// Waits of many messages, in µs, sorted.
+#[derive(Debug)]
+pub(crate) struct Waits(Vec<u32>);
+
+impl Waits {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The wait, in ms, that so many percent did not exceed; NaN of none.
+    pub(crate) fn percentile_ms(&self, percent: usize) -> f64 {
+        let at = self.0.len() * percent / 100;
+        self.0.get(at).map_or(f64::NAN, |us| f64::from(*us) / 1e3)
+    }
+}
+
+/// The number that a message carries as `"n":NUMBER`.
+fn number(payload: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let (_, rest) = text.split_once("\"n\":")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit())?;
+    rest[..end].parse().ok()
+}
+
+/// Who the sessions are.
+#[derive(Debug)]
+pub(crate) enum Who {
+    /// So many that only read: no handshake, no welcome.
+    Bare(usize),
+    /// One for each token.
+    Tokens(Vec<String>),
+}
+
+/// What a crowd is to be.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where to.
+    pub(crate) to: SocketAddr,
+    /// How many connect at the same time.
+    pub(crate) at_once: usize,
+    /// Who they are.
+    pub(crate) who: Who,
+    /// What they subscribe to.
+    pub(crate) topics: &'static [&'static str],
+}
+
+impl Plan {
+    /// Opens all sessions, and waits until each is welcome and has joined its topics.
+    pub(crate) async fn open(self) -> Crowd {
+        let counts = Rc::new(Counts::default());
+        let gate = Rc::new(Semaphore::new(self.at_once));
+        let opened = Rc::new(Notify::new());
+        let mut sessions = JoinSet::new();
+        let tokens: Vec<_> = match self.who {
+            Who::Bare(count) => vec![None; count],
+            Who::Tokens(tokens) => tokens.into_iter().map(Some).collect(),
+        };
+        for token in tokens {
+            let counts = Rc::clone(&counts);
+            let (gate, opened) = (Rc::clone(&gate), Rc::clone(&opened));
+            sessions.spawn_local(async move {
+                let place = gate.acquire().await.expect("the gate is never closed");
+                let session = match &token {
+                    None => Session::raw(self.to, Line::Wide).await,
+                    Some(token) => Session::open(self.to, Line::Wide, token, self.topics).await,
+                };
+                drop(place);
+                opened.notify_one();
+                drop((gate, opened, token));
+                listen(session, counts).await;
+            });
+        }
+        while Rc::strong_count(&opened) > 1 {
+            tokio::select! {
+                () = opened.notified() => {}
+                Some(ended) = sessions.join_next() => ended.expect("a session could not open"),
+            }
+        }
+        Crowd { counts, sessions }
+    }
+}
+
+/// Reads and counts, to the end of the stream.
+async fn listen(mut session: Session, counts: Rc<Counts>) {
+    let mut seen = Seen::default();
+    loop {
+        let mut now = None;
+        let more = session.frames(READ_BYTES, |opcode, payload| {
+            if opcode == frames::TEXT {
+                let now = *now.get_or_insert_with(Instant::now);
+                counts.message(payload, now, &mut seen);
+            }
+        });
+        if !more.await {
+            break;
+        }
+    }
+    add(&counts.ended, 1);
+}
+
+/// Sessions that are open.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    /// What they have seen.
+    pub(crate) counts: Rc<Counts>,
+    sessions: JoinSet<()>,
+}
+
+impl Crowd {
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Ends all sessions.
+    pub(crate) async fn close(mut self) {
+        self.sessions.shutdown().await;
+    }
+}

@@ -1,0 +1,89 @@
+//! What a connect costs: handshake, token, inbox, welcome, one subscription.
+//!
+//! Users are all different, as after a restart of everything. With HS256 over both engines, with
+//! the other algorithms over the embedded one.
+
+use std::time::Instant;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::json;
+
+use crate::measure::TOPICS;
+use crate::process;
+use crate::report::{Bar, Report};
+use crate::scenario::Effort;
+use crate::stage::{Engine, Stage, tokens_of_many};
+use crate::support::tokens::seconds_from_now;
+use crate::support::wait;
+use crate::test_keys;
+
+/// Connects of one measurement.
+const CONNECTS_COUNT: u64 = 3_000;
+/// Bar of issue 4, for HS256 over the embedded broker.
+const CPU_US_MAX: f64 = 100.0;
+
+/// Every algorithm, over the engines where it is asked for.
+pub(crate) async fn connect(report: &mut Report, effort: &Effort) {
+    let connects = effort.count(CONNECTS_COUNT, CONNECTS_COUNT / 5) as usize;
+    for &engine in &effort.engines {
+        report.scenario(&format!("connect {}", engine.name()));
+        let stage = Stage::start(engine).await;
+        for _ in 0..effort.runs {
+            let tokens = tokens_of_many("hs", connects);
+            let cpu_us = storm(&stage, tokens).await;
+            let what = "HS256: CPU a connect";
+            match engine {
+                Engine::Embedded => report.judge(what, "µs", cpu_us, Bar::AtMost(CPU_US_MAX)),
+                Engine::Redis => report.add(what, "µs", cpu_us),
+            }
+            if engine == Engine::Redis {
+                continue;
+            }
+            for (name, algorithm, key) in others() {
+                let tokens = signed(name, algorithm, &key, connects);
+                let cpu_us = storm(&stage, tokens).await;
+                report.add(&format!("{name}: CPU a connect"), "µs", cpu_us);
+            }
+        }
+    }
+}
+
+/// Processor time of the node a connect, in µs. Returns when all are gone again.
+async fn storm(stage: &Stage, tokens: Vec<String>) -> f64 {
+    let pid = stage.node.pid();
+    let (from, cpu) = (Instant::now(), process::cpu(pid));
+    let crowd = stage.crowd(tokens, TOPICS).await;
+    let cpu = (process::cpu(pid) - cpu).as_secs_f64() * 1e6 / crowd.len() as f64;
+    let per_s = crowd.len() as f64 / from.elapsed().as_secs_f64();
+    eprintln!("  {per_s:.0} connects a second");
+    crowd.close().await;
+    wait::until("the sessions to be gone", async || {
+        (stage.node.metric("fanfare_sessions").await == 0).then_some(())
+    })
+    .await;
+    cpu
+}
+
+fn others() -> [(&'static str, Algorithm, EncodingKey); 4] {
+    let rsa = || EncodingKey::from_rsa_pem(test_keys::RSA_PRIVATE.as_bytes());
+    let ec = EncodingKey::from_ec_pem(test_keys::EC_PRIVATE.as_bytes());
+    let ed = EncodingKey::from_ed_pem(test_keys::ED_PRIVATE.as_bytes());
+    [
+        ("RS256", Algorithm::RS256, rsa().expect("a good key")),
+        ("PS256", Algorithm::PS256, rsa().expect("a good key")),
+        ("ES256", Algorithm::ES256, ec.expect("a good key")),
+        ("EdDSA", Algorithm::EdDSA, ed.expect("a good key")),
+    ]
+}
+
+/// Tokens of so many users. The key's id is the algorithm's name.
+fn signed(name: &str, algorithm: Algorithm, key: &EncodingKey, count: usize) -> Vec<String> {
+    let mut header = Header::new(algorithm);
+    header.kid = Some(name.into());
+    (0..count)
+        .map(|number| {
+            let claims = json!({"sub": format!("{name}{number}"), "exp": seconds_from_now(600)});
+            jsonwebtoken::encode(&header, &claims, key).expect("claims can be signed")
+        })
+        .collect()
+}

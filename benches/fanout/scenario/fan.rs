@@ -1,0 +1,206 @@
+//! One topic, many sessions: one publication at a time, a steady pace, and a backlog, each beside
+//! the bare loop.
+//!
+//! The two sides take turns within a run, and who begins changes from run to run; the ratio is
+//! that of one run.
+
+use std::time::Duration;
+
+use crate::crowd::Crowd;
+use crate::measure::{Cost, Pace, Side, TOPIC, TOPICS};
+use crate::process;
+use crate::report::{Bar, Report};
+use crate::scenario::Effort;
+use crate::stage::{Engine, Stage, tokens_of_many};
+
+/// Deliveries of one measurement at [`Pace::Lockstep`] and [`Pace::Awaited`].
+const DELIVERIES_COUNT: u64 = 500_000;
+/// The steady pace, and for how long.
+const PACED_PER_S: u32 = 40;
+const PACED_COUNT: u64 = 400;
+/// How long a backlog is kept up.
+const BACKLOG_MS: u64 = 4_000;
+/// Sessions, but where a bar names another number.
+const SESSIONS_COUNT: usize = 1_000;
+const SESSIONS_MANY_COUNT: usize = 5_000;
+/// Sessions of other users beside them, in one case.
+const IDLE_COUNT: usize = 9_000;
+
+/// Bars of issue 4.
+const ONE_RATIO_MAX: f64 = 1.25;
+const ONE_MANY_RATIO_MAX: f64 = 1.15;
+const PACED_RATIO_MAX: f64 = 1.25;
+const BACKLOG_RATIO_MAX: f64 = 2.0;
+const BACKLOG_P50_MS_MAX: f64 = 25.0;
+
+/// A tail may be so many times another, or so much more.
+pub(crate) fn tail_bar(floor_ms: f64) -> Bar {
+    Bar::AtMost((floor_ms * 1.3).max(floor_ms + 1.0))
+}
+
+/// One publication at a time.
+pub(crate) async fn one(report: &mut Report, effort: &Effort) {
+    for &engine in &effort.engines {
+        report.scenario(&format!("one {}", engine.name()));
+        for (sessions, idle, bar) in [
+            (SESSIONS_COUNT, 0, ONE_RATIO_MAX),
+            (SESSIONS_COUNT, IDLE_COUNT, ONE_RATIO_MAX),
+            (SESSIONS_MANY_COUNT, 0, ONE_MANY_RATIO_MAX),
+        ] {
+            let mut pair = Pair::start(engine, sessions, idle).await;
+            let beside = match idle {
+                0 => String::new(),
+                idle => format!(" beside {idle} idle"),
+            };
+            let whole = DELIVERIES_COUNT / sessions as u64;
+            let publications = effort.count(whole, whole / 5);
+            for run in 0..effort.runs {
+                for (pace, how) in [
+                    (Pace::Lockstep(publications), "all have it"),
+                    (Pace::Awaited(publications), "answered"),
+                ] {
+                    let name = format!("{sessions}{beside}, next when {how}");
+                    let turn = pair.turn(run, pace).await;
+                    turn.cpu(report, &name, bar);
+                }
+            }
+            pair.close().await;
+        }
+    }
+}
+
+/// A steady pace.
+pub(crate) async fn paced(report: &mut Report, effort: &Effort) {
+    for &engine in &effort.engines {
+        report.scenario(&format!("paced {}", engine.name()));
+        let mut pair = Pair::start(engine, SESSIONS_COUNT, 0).await;
+        for run in 0..effort.runs {
+            let publications = effort.count(PACED_COUNT, PACED_COUNT / 5);
+            let turn = pair
+                .turn(run, Pace::PerSecond(PACED_PER_S, publications))
+                .await;
+            let name = format!("{PACED_PER_S} a second");
+            turn.cpu(report, &name, PACED_RATIO_MAX);
+            let (ours, floor) = (turn.node, turn.bare);
+            report.add(&format!("{name}: p50"), "ms", ours.p50_ms);
+            report.add(&format!("{name}: p50 of the bare loop"), "ms", floor.p50_ms);
+            let bar = tail_bar(floor.p99_ms);
+            report.judge(&format!("{name}: p99"), "ms", ours.p99_ms, bar);
+            report.add(&format!("{name}: p99 of the bare loop"), "ms", floor.p99_ms);
+        }
+        pair.close().await;
+    }
+}
+
+/// Eight publishers, each waiting for its answer.
+pub(crate) async fn backlog(report: &mut Report, effort: &Effort) {
+    for &engine in &effort.engines {
+        report.scenario(&format!("backlog {}", engine.name()));
+        let mut pair = Pair::start(engine, SESSIONS_COUNT, 0).await;
+        for run in 0..effort.runs {
+            let lasts = Duration::from_millis(effort.count(BACKLOG_MS, BACKLOG_MS / 4));
+            let turn = pair.turn(run, Pace::Backlog(lasts)).await;
+            let name = "8 publishers";
+            turn.cpu(report, name, BACKLOG_RATIO_MAX);
+            let (ours, floor) = (turn.node, turn.bare);
+            let bar = Bar::AtMost(BACKLOG_P50_MS_MAX);
+            report.judge(&format!("{name}: p50"), "ms", ours.p50_ms, bar);
+            report.add(&format!("{name}: p99"), "ms", ours.p99_ms);
+            report.add(&format!("{name}: p50 of the bare loop"), "ms", floor.p50_ms);
+            report.add(&format!("{name}: p99 of the bare loop"), "ms", floor.p99_ms);
+            report.add(&format!("{name}: deliveries"), "1/s", ours.per_s);
+            let floor = floor.per_s;
+            report.add(&format!("{name}: of the bare loop"), "1/s", floor);
+        }
+        pair.close().await;
+    }
+}
+
+/// The node and the bare loop, with a crowd each.
+struct Pair {
+    stage: Stage,
+    node: Side,
+    bare: Side,
+    /// Sessions of the node that join nothing.
+    idle: Crowd,
+}
+
+/// What both did in one run.
+struct Turn {
+    node: Cost,
+    bare: Cost,
+    /// Messages in one write call of the node.
+    per_write: f64,
+    /// Redis' processor time a publication, in µs.
+    redis_us: Option<f64>,
+}
+
+impl Pair {
+    async fn start(engine: Engine, sessions: usize, idle: usize) -> Self {
+        let stage = Stage::start(engine).await;
+        let idle = stage.crowd(tokens_of_many("idle", idle), &[]).await;
+        let crowd = stage.crowd(tokens_of_many("fan", sessions), TOPICS).await;
+        let mut node = Side::of_node(&stage, crowd, TOPIC).await;
+        // Only what was received says how long a message is.
+        node.warm_up().await;
+        let mut bare = Side::of_bare(&node).await;
+        bare.warm_up().await;
+        Self {
+            stage,
+            node,
+            bare,
+            idle,
+        }
+    }
+
+    async fn turn(&mut self, run: usize, pace: Pace) -> Turn {
+        let node_first = run.is_multiple_of(2);
+        let bare = match node_first {
+            true => None,
+            false => Some(self.bare.measure(pace).await),
+        };
+        let writes = self.stage.node.metric(WRITES).await;
+        let redis_cpu = || self.stage.redis.as_ref().map(|r| process::cpu(r.pid()));
+        let redis = redis_cpu();
+        let node = self.node.measure(pace).await;
+        let redis = redis_cpu().zip(redis).map(|(after, before)| after - before);
+        let writes = self.stage.node.metric(WRITES).await - writes;
+        let bare = match bare {
+            Some(bare) => bare,
+            None => self.bare.measure(pace).await,
+        };
+        Turn {
+            node,
+            bare,
+            per_write: node.deliveries / writes as f64,
+            redis_us: redis.map(|cpu| cpu.as_secs_f64() * 1e6 / node.publications),
+        }
+    }
+
+    async fn close(self) {
+        self.node.close().await;
+        self.bare.close().await;
+        self.idle.close().await;
+    }
+}
+
+/// The node's count of write calls.
+const WRITES: &str = "fanfare_socket_writes_total";
+
+impl Turn {
+    /// The rows that every fan-out has.
+    fn cpu(&self, report: &mut Report, name: &str, ratio_max: f64) {
+        let mut add = |what: &str, unit, value| report.add(&format!("{name}: {what}"), unit, value);
+        add("CPU a delivery", "µs", self.node.cpu_us);
+        add("CPU a delivery of the bare loop", "µs", self.bare.cpu_us);
+        add("messages a write", "", self.per_write);
+        if let Some(redis) = self.redis_us {
+            add("CPU of Redis a publication", "µs", redis);
+        }
+        add("the load's use of its core", "%", self.node.load_percent);
+        let ratio = self.node.cpu_us / self.bare.cpu_us;
+        report.judge(&format!("{name}: ratio"), "", ratio, Bar::AtMost(ratio_max));
+        let faults = (self.node.faults + self.bare.faults) as f64;
+        report.judge(&format!("{name}: faults"), "", faults, Bar::AtMost(0.0));
+    }
+}

@@ -1,0 +1,48 @@
+//! Plain HTTP answers of the public door: small, whole, JSON.
+//!
+//! In: a status and what to say. Out: a response; the headers that its status asks for are on it.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use crate::protocol::error::ErrorCode;
+
+/// The body of every answer at the public door: small and whole.
+pub type Body = Full<Bytes>;
+
+/// The answer to a request that may not come in.
+pub type Refused = Box<Response<Body>>;
+
+/// What clients are asked to wait when there is no room or no broker, in seconds.
+const RETRY_AFTER: &str = "1";
+
+/// 503: come again a little later.
+#[must_use]
+pub fn busy(text: &str) -> Response<Body> {
+    let mut response = refuse(503, ErrorCode::Unavailable, text);
+    let after = HeaderValue::from_static(RETRY_AFTER);
+    response.headers_mut().insert(header::RETRY_AFTER, after);
+    response
+}
+
+/// An error with its code, in the words of the protocol.
+#[must_use]
+pub fn refuse(status: u16, code: ErrorCode, message: &str) -> Response<Body> {
+    json(
+        status,
+        &serde_json::json!({ "error": { "code": code, "message": message } }),
+    )
+}
+
+/// JSON under this status.
+#[must_use]
+pub fn json(status: u16, body: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

@@ -42,6 +42,12 @@ impl Stream {
 
     /// Appends, as the publication script does. `random` is the sequence in a new millisecond.
     pub(crate) fn publish(&mut self, random: u32, data: Bytes) -> Entry {
+        let publication = publication(data, self.now_ms);
+        self.append(random, publication)
+    }
+
+    /// Appends this publication.
+    pub(crate) fn append(&mut self, random: u32, publication: Publication) -> Entry {
         let prev = self.last().unwrap_or_default();
         let position = if self.now_ms > prev.ms {
             Position {
@@ -57,7 +63,7 @@ impl Stream {
         let entry = Entry {
             position,
             prev,
-            body: body(data, self.now_ms),
+            body: Body::Publication(Arc::new(publication)),
         };
         self.ids.push(position);
         self.last_end_ms = self.now_ms + self.retention.last_life_ms();
@@ -145,8 +151,9 @@ impl Stream {
     }
 }
 
-fn body(data: Bytes, time_ms: u64) -> Body {
-    Body::Publication(Arc::new(Publication {
+/// A publication of which nothing but the body matters.
+pub(crate) fn publication(data: Bytes, time_ms: u64) -> Publication {
+    Publication {
         data: Data::Json(data),
         user: None,
         priority: Priority::Normal,
@@ -156,7 +163,7 @@ fn body(data: Bytes, time_ms: u64) -> Body {
         time_ms,
         ttl_ms: None,
         exclude: None,
-    }))
+    }
 }
 
 #[cfg(test)]
@@ -201,12 +208,9 @@ mod tests {
             };
             model.now_ms = now_ms.fetch_add(by_ms, Ordering::Relaxed) + by_ms;
             if rng.random_bool(0.5) {
-                let Body::Publication(publication) = body(Bytes::from_static(b"1"), 0) else {
-                    continue;
-                };
                 let request = PublishRequest {
                     topic: topic.clone(),
-                    publication: Publication::clone(&publication),
+                    publication: publication(Bytes::from_static(b"1"), 0),
                     retention,
                     idempotency: None,
                 };

@@ -4,8 +4,8 @@
 //! is caught up later. In this order: of messages that a newer one of the same key may stand for,
 //! the newest is kept; lower lanes are taken back, where their topics can be read again, or dropped
 //! and told as a gap; then the topic at hand is no longer pushed but pulled, or, without history,
-//! loses its oldest. Bound: the outbox never holds more than its bound of live messages. A session
-//! ends with 4103 only when what must be told of losses is itself over the bound.
+//! loses its oldest. Bound: the outbox never takes a live message over its bound; what must be told
+//! of losses may add as much again. A session ends with 4103 only when that alone is over the bound.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl Worker {
         };
         let shed = entry
             .outbox
-            .make_room(topic, outgoing, self.bound, |t| has_history(hub, t));
+            .make_room(topic, outgoing, self.bound, spares, |t| has_history(hub, t));
         self.count_shed(&shed);
         let bytes = outgoing.frame(entry.wire).len();
         let mut taken_back = shed.taken_back;
@@ -66,11 +66,16 @@ impl Worker {
             self.metrics.counters.taken_back.add_owned(1);
             let mut references = entry.references.iter();
             if let Some(reference) = references.find(|r| r.topic == back.topic) {
-                hub.member_mut(*reference).mode = Mode::pull(back.at, back.urgency);
+                let mode = &mut hub.member_mut(*reference).mode;
+                let urgency = match *mode {
+                    Mode::Pull { urgency, .. } => urgency.max(back.urgency),
+                    _ => back.urgency,
+                };
+                *mode = Mode::pull(back.at, urgency);
                 entry.catch_up();
             }
         }
-        if self.bound.exceeded(entry.outbox.messages()) {
+        if entry.outbox.is_past_help(self.bound) {
             entry.end(CloseReason::SlowConsumer);
         }
     }

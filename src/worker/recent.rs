@@ -75,6 +75,18 @@ impl Recent {
         }
     }
 
+    /// Lets go of everything of this topic.
+    pub fn forget(&mut self, key: TopicKey, topic: &mut HubTopic) {
+        topic.recent = VecDeque::new();
+        self.order.retain(|kept| {
+            let is_other = kept.topic != key;
+            if !is_other {
+                self.bytes -= kept.bytes;
+            }
+            is_other
+        });
+    }
+
     fn let_go(&mut self, hub: &mut Hub) {
         let Some(oldest) = self.order.pop_front() else {
             return;

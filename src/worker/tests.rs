@@ -2,11 +2,16 @@
 //!
 //! In: deliveries, gaps and pages in the orders in which they can meet. Out: the frames at the
 //! client's end of a real socket. [`switch`] has a test for each rule of the way back to live
-//! deliveries, which fails without it; [`simulation`] lets everything happen at any time.
+//! deliveries, [`slow`] for each of what a full outbox sheds, [`window`] for the window of recent
+//! publications, [`joining`] for how a stay begins: each fails without its rule. [`simulation`]
+//! lets everything happen at any time.
 
+mod joining;
 mod rig;
 mod simulation;
+mod slow;
 mod switch;
+mod window;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -234,7 +234,7 @@ impl Worker {
         gone.last = Some(to);
         let failed_over = reason == GapReason::Failover;
         if failed_over {
-            gone.recent.clear();
+            state.recent.forget(key, gone);
             for member in &mut gone.members {
                 void(&mut member.mode, from);
                 if let Mode::Pull { .. } = member.mode
@@ -279,7 +279,7 @@ impl Worker {
                 entry.outbox.push_notice(key, frame, spares);
                 self.metrics.counters.gaps_told.add_owned(1);
                 mark_dirty(&mut entry.dirty, dirty, member.session);
-                if self.bound.exceeded(entry.outbox.messages()) {
+                if entry.outbox.is_past_help(self.bound) {
                     entry.end(CloseReason::SlowConsumer);
                 }
             }

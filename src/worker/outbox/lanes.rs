@@ -19,7 +19,7 @@ use crate::protocol::ids::{Position, Priority};
 use crate::worker::hub::TopicKey;
 use crate::worker::outgoing::{self, Outgoing};
 
-use super::{Bound, TakenBack, Waiting};
+use super::{TakenBack, Waiting};
 
 /// Answers and control frames.
 pub(super) const FRONT: usize = 0;
@@ -71,7 +71,7 @@ pub(super) enum Item {
 #[derive(Debug)]
 pub(super) struct Dropped {
     topic: TopicKey,
-    gap: Gap,
+    pub(super) gap: Gap,
     /// Made when it is written, because until then more may be dropped.
     frame: OnceCell<Bytes>,
 }
@@ -155,7 +155,7 @@ pub(super) struct Plan {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    queues: [VecDeque<Item>; LANES],
+    pub(super) queues: [VecDeque<Item>; LANES],
     places: Vec<Place>,
     credit: Credit,
     pub(super) replies: Waiting,
@@ -195,6 +195,17 @@ impl Lanes {
         waiting
     }
 
+    /// Of what waits in the lanes of messages, that which tells of others.
+    pub(super) fn notices(&self, wire: Wire) -> Waiting {
+        let mut notices = Waiting::default();
+        for item in self.queues[FIRST..LAST].iter().flatten() {
+            if !matches!(item, Item::Message { .. }) {
+                notices.add(item.bytes_count(wire));
+            }
+        }
+        notices
+    }
+
     /// Queues an item in its lane, or in that of its topic where that is higher; what waits of
     /// the topic in a lower lane moves up first.
     pub(super) fn push(&mut self, item: Item, lane: usize, wire: Wire) {
@@ -208,15 +219,11 @@ impl Lanes {
             return;
         };
         self.messages.add(bytes);
+        self.move_up(topic, lane);
         let lane = match self.places.iter_mut().find(|p| p.topic == topic) {
             Some(place) => {
                 place.count += 1;
-                let was = place.lane;
-                place.lane = was.min(lane);
-                if lane < was {
-                    self.move_up(topic, was, lane);
-                }
-                was.min(lane)
+                place.lane
             }
             None => {
                 self.places.push(Place {
@@ -230,7 +237,13 @@ impl Lanes {
         self.queues[lane].push_back(item);
     }
 
-    fn move_up(&mut self, topic: TopicKey, from: usize, to: usize) {
+    /// Moves what waits of a topic up to this lane, if it waits in a lower one.
+    pub(super) fn move_up(&mut self, topic: TopicKey, to: usize) {
+        let mut places = self.places.iter_mut();
+        let Some(place) = places.find(|p| p.topic == topic && p.lane > to) else {
+            return;
+        };
+        let from = std::mem::replace(&mut place.lane, to);
         for item in std::mem::take(&mut self.queues[from]) {
             let lane = if item.topic() == Some(topic) {
                 to
@@ -293,6 +306,8 @@ impl Lanes {
     fn share(&self, lane: usize, plan: &mut Plan, wire: Wire) -> usize {
         let bytes = |lane: usize| self.queues[lane][plan.taken[lane]].frame(wire).len();
         let Some(lower) = (lane + 1..LAST).find(|l| plan.taken[*l] < self.queues[*l].len()) else {
+            // Nothing is saved up for who does not wait.
+            plan.credit[lane] = 0;
             return lane;
         };
         let mut below = *plan;
@@ -344,11 +359,13 @@ impl Lanes {
         removed
     }
 
-    /// Of messages that a newer one of the same key may stand for, keeps the newest of each key.
-    pub(super) fn conflate(&mut self, wire: Wire) -> usize {
+    /// Of messages that a newer one of the same key may stand for, keeps the newest of each key;
+    /// none, where `newest`, which is not queued yet, has the key.
+    pub(super) fn conflate(&mut self, wire: Wire, newest: (TopicKey, &Outgoing)) -> usize {
         let mut removed = 0;
         for lane in FIRST..LAST {
             let mut seen = FxHashSet::default();
+            seen.extend(newest.1.conflation_key().map(|key| (newest.0, key)));
             let mut gone = vec![false; self.queues[lane].len()];
             for (at, item) in self.queues[lane].iter().enumerate().rev() {
                 if let Item::Message { topic, outgoing } = item
@@ -395,13 +412,13 @@ impl Lanes {
         taken
     }
 
-    /// Drops the oldest messages that `may_drop` names until no more than `target` waits; where
-    /// they stood, a gap is told. Returns how many messages went and how many gaps are new.
+    /// Drops the oldest messages that `may_drop` names while `is_over` what waits; where they
+    /// stood, a gap is told. Returns how many messages went and how many gaps are new.
     pub(super) fn drop_oldest(
         &mut self,
         lane: usize,
         wire: Wire,
-        target: Bound,
+        is_over: impl Fn(Waiting) -> bool,
         may_drop: impl Fn(TopicKey) -> bool,
     ) -> (u64, u64) {
         let (mut dropped, mut gaps) = (0, 0);
@@ -413,7 +430,7 @@ impl Lanes {
             let gap_at = open.iter().find(|(t, _)| *t == topic).map(|(_, at)| *at);
             match (item, gap_at) {
                 (Item::Message { topic, outgoing }, gap_at)
-                    if may_drop(topic) && target.exceeded(self.messages) =>
+                    if may_drop(topic) && is_over(self.messages) =>
                 {
                     dropped += 1;
                     let bytes = outgoing.frame(wire).len();

@@ -189,20 +189,28 @@ impl Outbox {
             self.head = Some((item, lane));
             return;
         }
+        let wire = self.wire;
+        self.lanes(spares).push(item, lane, wire);
+    }
+
+    /// The lanes, with everything that waits in them.
+    fn lanes(&mut self, spares: &mut Spares) -> &mut Lanes {
         let lanes = self.lanes.get_or_insert_with(|| spares.lend());
         if self.head_written == 0
             && let Some((waiting, its_lane)) = self.head.take()
         {
             lanes.push(waiting, its_lane, self.wire);
         }
-        lanes.push(item, lane, self.wire);
+        lanes
     }
 
-    /// The lane in which the topic's items wait.
+    /// The lane in which the topic's items wait. One that is partly written waits no more.
     fn lane(&self, topic: TopicKey) -> Option<usize> {
-        match (&self.head, &self.lanes) {
-            (Some((item, lane)), None) if item.topic() == Some(topic) => Some(*lane),
-            (_, lanes) => lanes.as_ref()?.lane(topic),
+        match &self.head {
+            Some((item, lane)) if self.head_written == 0 && item.topic() == Some(topic) => {
+                Some(*lane)
+            }
+            _ => self.lanes.as_ref()?.lane(topic),
         }
     }
 
@@ -353,28 +361,31 @@ impl Outbox {
     /// Makes room for a message of a topic: of those that a newer one may stand for, keeps the
     /// newest; then takes back what can be read again; then drops the oldest of what cannot, from
     /// the lowest lane up, until a quarter of the bound is free. Lanes above the message's own are
-    /// left alone, and its own too if it can be read again itself. There may be no room even so.
+    /// left alone, and its own too if it can be read again itself; what waits of its own topic has
+    /// moved up with it. There may be no room even so.
     pub fn make_room(
         &mut self,
         topic: TopicKey,
         outgoing: &Outgoing,
         bound: Bound,
+        spares: &mut Spares,
         has_history: impl Fn(TopicKey) -> bool,
     ) -> Shed {
         let mut shed = Shed::default();
         let wire = self.wire;
-        let own = lanes::lane_of(outgoing.priority()).min(self.lane(topic).unwrap_or(LAST));
+        let lanes = self.lanes(spares);
+        shed.conflated = lanes.conflate(wire, (topic, outgoing));
+        let own = lanes::lane_of(outgoing.priority());
+        lanes.move_up(topic, own);
+        let own = lanes.lane(topic).unwrap_or(own);
         let first = if has_history(topic) { own + 1 } else { own };
-        let Some(lanes) = &mut self.lanes else {
-            return shed;
-        };
         let bytes = outgoing.frame(wire).len();
         let is_full = |mut waiting: Waiting| {
             waiting.add(bytes);
             bound.exceeded(waiting)
         };
-        shed.conflated = lanes.conflate(wire);
         let target = bound.part(3, 4);
+        let is_over = |waiting| target.exceeded(waiting) || is_full(waiting);
         // Without the target every message that comes would search the lanes again.
         let is_enough = shed.conflated >= bound.messages_max / 16;
         for lane in (first..LAST).rev() {
@@ -385,13 +396,21 @@ impl Outbox {
         }
         for lane in (first..LAST).rev() {
             if is_full(lanes.messages) {
-                let (dropped, gaps) = lanes.drop_oldest(lane, wire, target, |t| !has_history(t));
+                let (dropped, gaps) = lanes.drop_oldest(lane, wire, is_over, |t| !has_history(t));
                 shed.dropped += dropped;
                 shed.gaps += gaps;
             }
         }
         self.lanes.take_if(|lanes| lanes.is_empty());
         shed
+    }
+
+    /// Whether what must be told, and cannot be shed, is over the bound by itself.
+    #[must_use]
+    pub fn is_past_help(&self, bound: Bound) -> bool {
+        let lanes = self.lanes.as_ref();
+        bound.exceeded(self.messages())
+            && lanes.is_some_and(|lanes| bound.exceeded(lanes.notices(self.wire)))
     }
 
     /// Tells that a message was dropped, in the gap that its topic ends with, or a new one.
@@ -438,3 +457,6 @@ impl Outbox {
         self.lanes.take_if(|lanes| lanes.is_empty());
     }
 }
+
+#[cfg(test)]
+mod tests;

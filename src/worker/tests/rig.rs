@@ -11,15 +11,16 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::broker::model::Stream;
+use crate::broker::model::{Stream, publication};
+use crate::broker::publication::Publication;
 use crate::broker::{Entry, SincePage};
 use crate::config::Retention;
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::Wire;
 use crate::protocol::event::{Event, GapReason, Ok as Answer};
-use crate::protocol::ids::{App, Position, SessionId, Topic};
+use crate::protocol::ids::{App, Position, Priority, SessionId, Topic};
 use crate::telemetry::metrics::WorkerCounters;
 use crate::worker::catchup::Pull;
 use crate::worker::handle::Inbound;
@@ -60,9 +61,30 @@ impl Source {
     }
 
     pub(super) fn publish(&mut self) -> Entry {
+        self.publish_with(|_| {})
+    }
+
+    pub(super) fn publish_as(&mut self, priority: Priority) -> Entry {
+        self.publish_with(|p| p.priority = priority)
+    }
+
+    /// Newer publications of the same key may stand for it.
+    pub(super) fn publish_about(&mut self, key: &str) -> Entry {
+        self.publish_with(|p| {
+            p.conflate = true;
+            p.key = Some(key.to_owned());
+        })
+    }
+
+    pub(super) fn publish_with(&mut self, change: impl FnOnce(&mut Publication)) -> Entry {
         self.stream.now_ms += 1;
         let number = self.positions.len();
-        let entry = self.stream.publish(7, Bytes::from(number.to_string()));
+        let data = Bytes::from(number.to_string());
+        let mut publication = publication(data, self.stream.now_ms);
+        change(&mut publication);
+        // No position is made a second time, whatever the stream loses.
+        let sequence = u32::try_from(number).expect("few");
+        let entry = self.stream.append(sequence, publication);
         self.positions.push(entry.position);
         entry
     }
@@ -129,6 +151,8 @@ pub(super) struct Rig {
     pub(super) worker: Rc<Worker>,
     listener: TcpListener,
     sessions: u128,
+    /// What each socket's buffer for sending holds; `None`: as much as the system likes.
+    socket_bytes: Option<u32>,
 }
 
 impl Rig {
@@ -145,9 +169,16 @@ impl Rig {
         let interest = Arc::new(WorkerInterest::default());
         Self {
             worker: Worker::new(0, bound, recent_bytes_max, interest, Arc::default()),
-            listener: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+            listener: listener(None),
             sessions: 0,
+            socket_bytes: None,
         }
+    }
+
+    /// From now on clients have sockets that take little at once.
+    pub(super) fn narrow(&mut self, socket_bytes: u32) {
+        self.listener = listener(Some(socket_bytes));
+        self.socket_bytes = Some(socket_bytes);
     }
 
     pub(super) fn counters(&self) -> &WorkerCounters {
@@ -156,8 +187,12 @@ impl Rig {
 
     pub(super) async fn client(&mut self) -> Client {
         let address = self.listener.local_addr().expect("bound");
-        let (end, accepted) = tokio::join!(TcpStream::connect(address), self.listener.accept());
+        let (end, accepted) = tokio::join!(
+            socket(self.socket_bytes).connect(address),
+            self.listener.accept()
+        );
         let (stream, _) = accepted.expect("a connection");
+        stream.set_nodelay(true).expect("open");
         stream.writable().await.expect("open");
         self.sessions += 1;
         let id = SessionId(self.sessions);
@@ -223,6 +258,21 @@ impl Rig {
         }
     }
 
+    /// As if the client's socket had refused the last write.
+    pub(super) fn stall(&self, client: &Client) {
+        self.worker.state.borrow_mut().sessions[client.key].blocked = true;
+    }
+
+    /// The client's socket takes everything again, and pages are read until none is missing.
+    pub(super) fn drain(&self, client: &Client, sources: &[&Source]) {
+        self.worker.flush(client.key);
+        while let Some(pull) = self.pull(client) {
+            let mut of_topic = sources.iter().filter(|s| s.topic == pull.topic);
+            let source = of_topic.next().expect("one of them");
+            assert!(self.page(client, &pull, &source.page(pull.at)));
+        }
+    }
+
     /// A frame by which a test finds its place again.
     pub(super) fn mark(&self, client: &Client, id: u64) {
         let answer = Answer {
@@ -231,6 +281,12 @@ impl Rig {
         };
         self.worker.reply(client.key, &Event::Ok(answer));
         self.worker.flush(client.key);
+    }
+
+    /// What the client's outbox holds: messages, and what tells of others.
+    pub(super) fn waiting(&self, client: &Client) -> usize {
+        let state = self.worker.state.borrow();
+        state.sessions[client.key].outbox.messages().messages
     }
 
     /// For which reason the worker wants the session to end.
@@ -259,8 +315,26 @@ impl Rig {
     }
 }
 
+fn socket(bytes: Option<u32>) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    if let Some(bytes) = bytes {
+        socket.set_send_buffer_size(bytes).expect("a size");
+        // With much less the system drops what has come, and sends it again only after a while.
+        socket.set_recv_buffer_size(4 * bytes).expect("a size");
+    }
+    socket
+}
+
+/// Accepted sockets have the sizes of the one that listens.
+fn listener(bytes: Option<u32>) -> TcpListener {
+    let socket = socket(bytes);
+    let any = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    socket.bind(any).expect("a port");
+    socket.listen(16).expect("bound")
+}
+
 /// What the frames say: whole unmasked text frames, one after the other.
-fn events(mut bytes: &[u8]) -> Vec<Value> {
+pub(super) fn events(mut bytes: &[u8]) -> Vec<Value> {
     let mut events = Vec::new();
     while let [first, length, rest @ ..] = bytes {
         assert_eq!(*first, 0x81, "a whole text frame");

@@ -1,0 +1,173 @@
+//! The window of recent publications: what it serves, what bounds it, and when it is no use.
+//!
+//! In: deliveries, and sessions that come late. Out: what they read, and whether a page was asked
+//! from the broker.
+
+use std::time::{Duration, Instant};
+
+use super::rig::{BOUND, Rig, Source};
+use crate::protocol::event::GapReason;
+use crate::protocol::ids::Position;
+use crate::worker::recent::AGE;
+
+const WIDE: usize = 1_000_000;
+
+/// A worker with such a window, and a live session that keeps the topic there.
+async fn rig(recent_bytes_max: usize, source: &Source) -> Rig {
+    let mut rig = Rig::with(BOUND, recent_bytes_max).await;
+    rig.live(source).await;
+    rig
+}
+
+fn deliver(rig: &Rig, source: &mut Source, count: usize) {
+    for entry in source.publish_many(count) {
+        rig.turn([source.deliver(&entry)]);
+    }
+}
+
+fn hits_and_misses(rig: &Rig) -> (u64, u64) {
+    let counters = rig.counters();
+    (counters.recent_hits.get(), counters.recent_misses.get())
+}
+
+#[tokio::test]
+async fn a_session_is_caught_up_from_the_window_without_asking_the_broker() {
+    let mut source = Source::new(1_000);
+    let mut rig = rig(WIDE, &source).await;
+    deliver(&rig, &mut source, 250);
+    let client = rig.after(&source, source.positions[20]).await;
+    assert_eq!(rig.pull(&client), None, "no page is asked for");
+    assert_eq!(hits_and_misses(&rig), (3, 0), "a hundred a page");
+    assert_eq!(rig.counters().replayed.get(), 230);
+    deliver(&rig, &mut source, 1);
+    let expected: Vec<_> = (21..=251).map(|n| n.to_string()).collect();
+    assert_eq!(rig.read(client).await, expected);
+}
+
+#[tokio::test]
+async fn what_is_older_than_the_window_comes_from_the_broker_and_the_rest_from_the_window() {
+    let mut source = Source::new(1_000);
+    source.publish_many(3);
+    let mut rig = rig(WIDE, &source).await;
+    deliver(&rig, &mut source, 3);
+    let client = rig.after(&source, Position::ZERO).await;
+    let pull = rig.pull(&client).expect("the window does not reach so far");
+    assert_eq!(hits_and_misses(&rig), (0, 1));
+    let page = source.stream.since(pull.at, 3);
+    assert!(rig.page(&client, &pull, &page));
+    assert_eq!(rig.pull(&client), None);
+    assert_eq!(hits_and_misses(&rig), (1, 1));
+    assert_eq!(rig.read(client).await, ["1", "2", "3", "4", "5", "6"]);
+}
+
+#[tokio::test]
+async fn the_window_of_all_topics_is_bounded_in_bytes_and_the_oldest_goes() {
+    let mut sources = ["a", "b"].map(|n| Source::named(n, 1_000));
+    // The least that an entry counts is 256.
+    let bytes_max = 40 * 1_000;
+    let mut rig = rig(bytes_max, &sources[0]).await;
+    rig.live(&sources[1]).await;
+    for _ in 0..200 {
+        for source in &mut sources {
+            deliver(&rig, source, 1);
+        }
+        let state = rig.worker.state.borrow();
+        let kept: usize = state.hub.iter().map(|t| t.recent.len()).sum();
+        assert!(kept * 256 <= bytes_max && state.recent.bytes() <= bytes_max);
+    }
+    let kept = |rig: &Rig| {
+        let state = rig.worker.state.borrow();
+        let counts = state.hub.iter().map(|t| t.recent.len());
+        counts.collect::<Vec<_>>()
+    };
+    let [a, b] = kept(&rig)[..] else { panic!() };
+    assert!(a.abs_diff(b) <= 1 && a > 10, "{a} and {b}");
+    let near = rig.after(&sources[0], sources[0].positions[201 - a]).await;
+    assert_eq!(rig.pull(&near), None, "it reaches back so far");
+    let far = rig.after(&sources[0], sources[0].positions[199 - a]).await;
+    assert!(rig.pull(&far).is_some(), "and no further");
+}
+
+#[tokio::test]
+async fn what_is_too_old_leaves_the_window() {
+    let mut source = Source::new(1_000);
+    let mut rig = rig(WIDE, &source).await;
+    let before = Instant::now();
+    deliver(&rig, &mut source, 3);
+    let later = Instant::now();
+    let age = |rig: &Rig, now: Instant| {
+        let state = &mut *rig.worker.state.borrow_mut();
+        state.recent.age(&mut state.hub, now);
+        state.recent.bytes()
+    };
+    assert!(age(&rig, before + AGE - Duration::from_millis(1)) > 0);
+    assert_eq!(age(&rig, later + AGE), 0);
+    let client = rig.after(&source, Position::ZERO).await;
+    assert!(rig.pull(&client).is_some());
+}
+
+#[tokio::test]
+async fn the_window_ends_before_a_hole_and_the_broker_fills_it() {
+    let mut source = Source::new(1_000);
+    let mut rig = rig(WIDE, &source).await;
+    deliver(&rig, &mut source, 2);
+    let entries = source.publish_many(3);
+    rig.turn([source.behind(entries[1].position, 2)]);
+    rig.turn([source.deliver(&entries[2])]);
+    let client = rig.after(&source, Position::ZERO).await;
+    let pull = rig.pull(&client).expect("the window has a hole");
+    assert_eq!(pull.at, source.positions[2], "up to it the window serves");
+    let page = source.stream.since(pull.at, 2);
+    assert!(rig.page(&client, &pull, &page));
+    assert_eq!(rig.pull(&client), None, "and behind it again");
+    assert_eq!(rig.read(client).await, ["1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn after_a_failover_the_window_shows_nothing_of_what_was_lost() {
+    let mut source = Source::new(1_000);
+    let mut rig = rig(WIDE, &source).await;
+    deliver(&rig, &mut source, 4);
+    let common = source.positions[2];
+    let before_ms = source.stream.now_ms + 1;
+    source.stream.lose_newest(2, before_ms);
+    rig.turn([source.gap(common, common, GapReason::Failover)]);
+    deliver(&rig, &mut source, 1);
+    let client = rig.after(&source, Position::ZERO).await;
+    let pull = rig.pull(&client).expect("the window begins anew");
+    assert!(rig.page(&client, &pull, &source.stream.since(pull.at, 2)));
+    assert_eq!(rig.pull(&client), None);
+    assert_eq!(rig.read(client).await, ["1", "2", "5"]);
+}
+
+/// Only the topic's own list was cleared: each place of a lost entry in the common order then let
+/// a newer one of the same topic go, and the bytes of lost ones stayed counted.
+#[tokio::test]
+async fn what_a_failover_took_from_the_window_takes_nothing_newer_with_it() {
+    let mut source = Source::new(1_000);
+    let mut rig = rig(WIDE, &source).await;
+    deliver(&rig, &mut source, 3);
+    let began = Instant::now();
+    let common = source.newest();
+    rig.turn([source.gap(common, common, GapReason::Failover)]);
+    assert_eq!(rig.worker.state.borrow().recent.bytes(), 0);
+    while Instant::now() <= began {
+        std::hint::spin_loop();
+    }
+    deliver(&rig, &mut source, 3);
+    {
+        let state = &mut *rig.worker.state.borrow_mut();
+        state.recent.age(&mut state.hub, began + AGE);
+    }
+    let client = rig.after(&source, common).await;
+    assert_eq!(rig.pull(&client), None, "the newer ones are there");
+    assert_eq!(rig.read(client).await, ["4", "5", "6"]);
+}
+
+#[tokio::test]
+async fn a_topic_without_history_has_no_part_in_the_window() {
+    let mut source = Source::new(0);
+    let rig = rig(WIDE, &source).await;
+    deliver(&rig, &mut source, 3);
+    assert_eq!(rig.worker.state.borrow().recent.bytes(), 0);
+}

@@ -1,0 +1,198 @@
+//! How often memory is asked for on the way from a worker's queue to sockets.
+//!
+//! In: a worker that runs, with sessions on real sockets whose clients take everything. Out:
+//! allocations of its thread, counted. What a publication costs must not depend on how many
+//! sessions get it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fanfare::broker::publication::Publication;
+use fanfare::broker::{Body, Entry};
+use fanfare::protocol::codec::Wire;
+use fanfare::protocol::data::Data;
+use fanfare::protocol::ids::{App, Position, Priority, SessionId, Topic};
+use fanfare::shutdown::Lifecycle;
+use fanfare::worker::handle::{Inbound, WorkerHandle};
+use fanfare::worker::outbox::Bound;
+use fanfare::worker::outgoing::Outgoing;
+use fanfare::worker::{Worker, WorkerInterest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::{LocalSet, yield_now};
+
+const BOUND: Bound = Bound {
+    messages_max: 1_024,
+    bytes_max: 1 << 20,
+};
+/// Many times a run's publications, or none.
+const RECENT_BYTES_MAX: [usize; 2] = [0, 1 << 20];
+/// Each run sends so many bursts before it counts, and then as many again.
+const BURSTS: u64 = 16;
+/// Most allocations of one publication in one wire form.
+const PER_FORM_MAX: u64 = 16;
+
+/// A worker that runs, and its sessions.
+struct Running {
+    runtime: Runtime,
+    local: LocalSet,
+    worker: Rc<Worker>,
+    handle: WorkerHandle,
+    topic: Topic,
+    published: u64,
+    sessions: u64,
+    _clients: Vec<TcpStream>,
+    _lifecycle: watch::Sender<Lifecycle>,
+}
+
+fn at(ms: u64) -> Position {
+    Position { ms, seq: 0 }
+}
+
+impl Running {
+    /// One session for each of `wires`.
+    fn new(wires: &[Wire], recent_bytes_max: usize) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let local = LocalSet::new();
+        let interest = Arc::new(WorkerInterest::default());
+        let worker = Worker::new(0, BOUND, recent_bytes_max, interest, Arc::default());
+        let topic = Topic::new(&App::default_app(), "t").expect("a name");
+        let (handle, inbound) = WorkerHandle::new();
+        let lifecycle = watch::Sender::new(Lifecycle::Ready);
+        local.spawn_local(Rc::clone(&worker).run(inbound, lifecycle.subscribe()));
+        let joined = Inbound::Joined {
+            topic: topic.clone(),
+            position: at(0),
+        };
+        let mut clients = Vec::new();
+        local.block_on(&runtime, async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("bound");
+            let mut keys = Vec::new();
+            for (n, wire) in (0..).zip(wires) {
+                let (client, accepted) =
+                    tokio::join!(TcpStream::connect(address), listener.accept());
+                let (stream, _) = accepted.expect("a connection");
+                stream.writable().await.expect("open");
+                let key = worker.add(SessionId(n), *wire, Rc::new(stream));
+                let _live_soon = worker.join(key, &topic, true);
+                keys.push(key);
+                clients.push(client.expect("a connection"));
+            }
+            handle.send(joined).expect("room");
+            while worker.begin_live(keys[0], &topic) != Some(at(0)) {
+                yield_now().await;
+            }
+            for key in keys {
+                worker.begin_live(key, &topic).expect("it joined");
+            }
+        });
+        Self {
+            runtime,
+            local,
+            worker,
+            handle,
+            topic,
+            published: 0,
+            sessions: wires.len() as u64,
+            _clients: clients,
+            _lifecycle: lifecycle,
+        }
+    }
+
+    /// So many publications, one after the other, as the broker gives them.
+    fn entries(&mut self, count: u64) -> Vec<Entry> {
+        let data = format!("\"{}\"", "x".repeat(200));
+        let publication = Arc::new(Publication {
+            data: Data::from_json(data.as_bytes()).expect("JSON"),
+            user: Some("ada".to_owned()),
+            priority: Priority::Normal,
+            key: Some("k".to_owned()),
+            conflate: false,
+            removed: false,
+            time_ms: 1,
+            ttl_ms: None,
+            exclude: None,
+        });
+        let numbers = self.published + 1..=self.published + count;
+        self.published += count;
+        let entry = |n| Entry {
+            position: at(n),
+            prev: at(n - 1),
+            body: Body::Publication(Arc::clone(&publication)),
+        };
+        numbers.map(entry).collect()
+    }
+
+    /// The worker takes these at once, and each session is sent all of them.
+    fn deliver(&self, entries: Vec<Entry>, sent: u64) {
+        for entry in entries {
+            let outgoing = Outgoing::new(self.topic.clone(), entry, true);
+            self.handle.send(Inbound::Deliver(outgoing)).expect("room");
+        }
+        let written = &self.worker.metrics().counters.frames_written;
+        self.local.block_on(&self.runtime, async {
+            while written.get() < sent * self.sessions {
+                yield_now().await;
+            }
+        });
+    }
+
+    /// Allocations of [`BURSTS`] bursts of so many publications, from the dispatcher's wrapping of
+    /// an entry to the last socket, after as many bursts that were not counted.
+    fn allocations(&mut self, burst: u64) -> u64 {
+        let mut total = 0;
+        for counted in [false, true] {
+            for _ in 0..BURSTS {
+                let entries = self.entries(burst);
+                let sent = self.published;
+                let taken = allocation_counter::measure(|| self.deliver(entries, sent));
+                total += u64::from(counted) * taken.count_total;
+            }
+        }
+        let written = self.worker.metrics().counters.frames_written.get();
+        assert_eq!(written, self.published * self.sessions);
+        total
+    }
+}
+
+/// Each kind of session that a run has, the same number of each.
+const FORMS: [&[Wire]; 3] = [
+    &[Wire::Json],
+    &[Wire::MsgPack],
+    &[Wire::Json, Wire::MsgPack],
+];
+
+#[test]
+fn a_delivery_to_one_more_session_asks_for_no_memory() {
+    for recent_bytes_max in RECENT_BYTES_MAX {
+        for forms in FORMS {
+            for burst in [1, 2, 8] {
+                let of = |sessions| {
+                    let mut running = Running::new(&forms.repeat(sessions), recent_bytes_max);
+                    running.allocations(burst)
+                };
+                let (few, many) = (of(1), of(100));
+                assert_eq!(few, many, "{forms:?}, {burst} at once");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_publication_asks_for_memory_at_most_sixteen_times_a_wire_form() {
+    for recent_bytes_max in RECENT_BYTES_MAX {
+        for forms in FORMS {
+            let mut running = Running::new(&forms.repeat(10), recent_bytes_max);
+            let allocations = running.allocations(1);
+            let most = BURSTS * PER_FORM_MAX * forms.len() as u64;
+            assert!(allocations > 0, "they are counted");
+            assert!(
+                allocations <= most,
+                "{allocations} of {BURSTS} in {forms:?}"
+            );
+        }
+    }
+}

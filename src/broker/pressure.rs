@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::telemetry::metrics::Metrics;
 
 /// Messages for one worker from which on publishers wait: so many are merged into one write, and
-/// with 1,000 sessions on the topic they are some ten milliseconds of work.
-const WAITING_MAX: u64 = 32;
+/// with 1,000 sessions on the topic they are some milliseconds of work.
+const WAITING_MAX: u64 = 16;
 /// How often a publisher that waits looks again.
 const LOOK: Duration = Duration::from_millis(1);
 /// The longest that an answer is held back.

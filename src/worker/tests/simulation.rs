@@ -92,7 +92,7 @@ struct World {
 impl World {
     async fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let is_narrow = seed % 4 != 0;
+        let is_narrow = !seed.is_multiple_of(4);
         let small = Bound {
             messages_max: rng.random_range(2..12),
             ..BOUND

@@ -314,7 +314,9 @@ async fn a_topic_that_is_taken_back_while_it_is_pulled_stays_as_urgent_as_it_was
     deliver(&rig, &mut other, Priority::Critical, 30);
     deliver(&rig, &mut urgent, Priority::Low, 1);
     deliver(&rig, &mut urgent, Priority::Critical, 1);
-    deliver(&rig, &mut first, Priority::High, 1);
+    // Two of them take the room of the low ones, the third has none.
+    deliver(&rig, &mut first, Priority::High, 3);
+    assert_eq!(rig.counters().taken_back.get(), 3);
     rig.worker.flush(client.key);
     let pull = rig.pull(&client).expect("two are behind");
     assert_eq!(pull.topic, urgent.topic);

@@ -216,3 +216,18 @@ fn an_outbox_that_was_busy_and_fell_quiet_holds_no_memory_of_its_own() {
     assert!(outbox.lanes.is_none() && outbox.head.is_none());
     assert_eq!(spares.0.len(), 0);
 }
+
+#[test]
+fn an_outbox_of_which_everything_was_taken_back_is_empty_and_writes_nothing() {
+    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), Spares::default());
+    let mut lines = lines();
+    for _ in 0..BOUND.messages_max {
+        let low = lines[0].publish(Priority::Low, None, 10);
+        outbox.push_message(lines[0].key, low, &mut spares);
+    }
+    let high = lines[1].publish(Priority::High, None, 10);
+    let shed = outbox.make_room(lines[1].key, &high, BOUND, &mut spares, |_| true);
+    assert_eq!(shed.taken_back.len(), 1);
+    assert!(outbox.is_empty());
+    assert_eq!(sent(&mut outbox, &mut spares), [] as [&str; 0]);
+}

@@ -13,6 +13,7 @@ use fanfare::protocol::codec::Wire;
 use fanfare::protocol::data::Data;
 use fanfare::protocol::ids::{App, Position, Priority, SessionId, Topic};
 use fanfare::shutdown::Lifecycle;
+use fanfare::telemetry::metrics::WorkerMetrics;
 use fanfare::worker::handle::{Inbound, WorkerHandle};
 use fanfare::worker::outbox::Bound;
 use fanfare::worker::outgoing::Outgoing;
@@ -57,9 +58,11 @@ impl Running {
         let runtime = runtime.expect("a runtime");
         let local = LocalSet::new();
         let interest = Arc::new(WorkerInterest::default());
-        let worker = Worker::new(0, BOUND, recent_bytes_max, interest, Arc::default());
+        let metrics = Arc::new(WorkerMetrics::default());
+        let counted = Arc::clone(&metrics);
+        let worker = Worker::new(0, BOUND, recent_bytes_max, interest, counted);
         let topic = Topic::new(&App::default_app(), "t").expect("a name");
-        let (handle, inbound) = WorkerHandle::new();
+        let (handle, inbound) = WorkerHandle::new(metrics);
         let lifecycle = watch::Sender::new(Lifecycle::Ready);
         local.spawn_local(Rc::clone(&worker).run(inbound, lifecycle.subscribe()));
         let joined = Inbound::Joined {

@@ -362,6 +362,7 @@ impl Worker {
                 entry.notify(|n| n.due = true);
             }
         }
+        state.spares.shrink();
         state.recent.age(&mut state.hub, now);
         let bytes = state.recent.bytes() as u64;
         self.metrics.counters.recent_bytes.set(bytes);

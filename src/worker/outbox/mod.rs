@@ -25,7 +25,7 @@ use lanes::{FRONT, Item, LAST, Lanes};
 /// Frames of one `writev`. Linux takes 1,024; past 64 the copy dominates the call.
 const SLICES_MAX: usize = 64;
 /// Lanes that a worker keeps for the next sessions that need some.
-const SPARES_MAX: usize = 1_024;
+const SPARES_MAX: usize = 16_384;
 /// Lanes that grew beyond so many items a queue are given back.
 const SPARE_ITEMS_MAX: usize = 64;
 
@@ -118,16 +118,29 @@ pub struct TakenBack {
     clippy::vec_box,
     reason = "they are lent and given back without being moved"
 )]
-pub struct Spares(Vec<Box<Lanes>>);
+pub struct Spares {
+    lanes: Vec<Box<Lanes>>,
+    /// Some were lent since the last [`Spares::shrink`].
+    in_use: bool,
+}
 
 impl Spares {
     fn lend(&mut self) -> Box<Lanes> {
-        self.0.pop().unwrap_or_default()
+        self.in_use = true;
+        self.lanes.pop().unwrap_or_default()
+    }
+
+    /// Lets half of them go, if none was needed since the last time: a worker that fell quiet soon
+    /// holds none.
+    pub fn shrink(&mut self) {
+        if !std::mem::take(&mut self.in_use) {
+            self.lanes.truncate(self.lanes.len() / 2);
+        }
     }
 
     fn give_back(&mut self, lanes: Box<Lanes>) {
-        if self.0.len() < SPARES_MAX && lanes.is_small(SPARE_ITEMS_MAX) {
-            self.0.push(lanes);
+        if self.lanes.len() < SPARES_MAX && lanes.is_small(SPARE_ITEMS_MAX) {
+            self.lanes.push(lanes);
         }
     }
 }

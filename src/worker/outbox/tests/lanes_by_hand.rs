@@ -205,16 +205,16 @@ fn an_outbox_that_was_busy_and_fell_quiet_holds_no_memory_of_its_own() {
     sent(&mut outbox, &mut spares);
     assert!(outbox.lanes.is_none() && outbox.head.is_none());
     assert_eq!(
-        spares.0.len(),
+        spares.lanes.len(),
         1,
         "they are for the next one that needs some"
     );
     // What has grown is given back to the allocator, and not kept.
     fill(&mut outbox, &mut spares, 10 * SPARE_ITEMS_MAX);
-    assert_eq!(spares.0.len(), 0, "lent");
+    assert_eq!(spares.lanes.len(), 0, "lent");
     sent(&mut outbox, &mut spares);
     assert!(outbox.lanes.is_none() && outbox.head.is_none());
-    assert_eq!(spares.0.len(), 0);
+    assert_eq!(spares.lanes.len(), 0);
 }
 
 #[test]
@@ -230,4 +230,15 @@ fn an_outbox_of_which_everything_was_taken_back_is_empty_and_writes_nothing() {
     assert_eq!(shed.taken_back.len(), 1);
     assert!(outbox.is_empty());
     assert_eq!(sent(&mut outbox, &mut spares), [] as [&str; 0]);
+}
+
+#[test]
+fn spare_lanes_go_when_none_was_needed_for_a_while() {
+    let mut spares = Spares::default();
+    let lent = [spares.lend(), spares.lend()];
+    lent.into_iter().for_each(|lanes| spares.give_back(lanes));
+    for left in [2, 1, 0] {
+        spares.shrink();
+        assert_eq!(spares.lanes.len(), left);
+    }
 }

@@ -29,9 +29,6 @@ const BATCH_MAX: usize = 256;
 const PUSHES_MAX: u64 = 65_536;
 /// Sockets written before reads and timers have their turn.
 const WRITES_MAX: usize = 512;
-/// Members up to which a delivery that comes alone is written as it is pushed: each session is
-/// touched once, and the thread is held for a few tens of milliseconds at the most.
-const ALONE_MAX: usize = 8_192;
 
 impl Worker {
     /// Takes turns until the process is closing and the last session has ended.
@@ -66,10 +63,6 @@ impl Worker {
         let mut batch = batch.drain(..);
         while batch.len() > 0 {
             let waiting = batch.len();
-            if let [Inbound::Deliver(outgoing)] = batch.as_slice() {
-                self.deliver(outgoing, true);
-                batch.next();
-            }
             let begun = counters.deliveries.get();
             while counters.deliveries.get() - begun < PUSHES_MAX
                 && let Some(message) = batch.next()
@@ -86,7 +79,7 @@ impl Worker {
 
     pub(super) fn handle(&self, message: Inbound) {
         match message {
-            Inbound::Deliver(outgoing) => self.deliver(&outgoing, false),
+            Inbound::Deliver(outgoing) => self.deliver(&outgoing),
             Inbound::Joined { topic, position } => self.joined(&topic, position),
             Inbound::Behind {
                 topic,
@@ -112,10 +105,9 @@ impl Worker {
         }
     }
 
-    /// HOT: pushes one delivery to every session that takes this topic live, and writes it at once
-    /// where no other could leave with the same write. No allocation beyond the outbox's growth,
-    /// no lock beyond the first encoding.
-    fn deliver(&self, outgoing: &Arc<Outgoing>, is_alone: bool) {
+    /// HOT: pushes one delivery to every session that takes this topic live. No allocation beyond
+    /// the outbox's growth, no lock beyond the first encoding.
+    fn deliver(&self, outgoing: &Arc<Outgoing>) {
         let state = &mut *self.state.borrow_mut();
         let Some(key) = state.hub.find(&outgoing.topic) else {
             return;
@@ -140,7 +132,6 @@ impl Worker {
         let topic = hub.get_mut(key).expect("found above");
         topic.last = Some(outgoing.position);
         let has_history = topic.has_history;
-        let at_once = is_alone && topic.members.len() <= ALONE_MAX;
         let mut deliveries = 0;
         for member in &mut topic.members {
             let Some(entry) = sessions.get_mut(member.session) else {
@@ -160,11 +151,7 @@ impl Worker {
             }
             entry.outbox.push_message(key, Arc::clone(outgoing), spares);
             deliveries += 1;
-            if at_once {
-                self.write(entry, spares);
-            } else {
-                mark_dirty(&mut entry.dirty, dirty, member.session);
-            }
+            mark_dirty(&mut entry.dirty, dirty, member.session);
         }
         self.metrics.counters.deliveries.add_owned(deliveries);
         if has_history {

@@ -12,8 +12,8 @@ use fanfare::broker::memory::{MemoryBroker, clock::Clock};
 use fanfare::broker::publication::Publication;
 use fanfare::broker::redis::RedisBroker;
 use fanfare::broker::{
-    Body, Broker, BrokerHealth, Entry, Feed, FeedEvent, HistoryPage, HistoryQuery, Page,
-    PublishRequest, Published, SincePage,
+    Body, Broker, BrokerError, BrokerHealth, Entry, Feed, FeedEvent, HistoryPage, HistoryQuery,
+    Page, PublishRequest, Published, SincePage,
 };
 use fanfare::config::{self, Retention};
 use fanfare::protocol::data::Data;
@@ -145,12 +145,21 @@ impl Rig {
         positions
     }
 
-    /// Publishes as asked.
+    /// Publishes as asked. What was surely not done is tried again: on a machine that is very busy
+    /// the link is now and then built anew.
     pub(crate) async fn submit(&self, request: PublishRequest) -> Published {
-        self.broker
-            .publish(request)
-            .await
-            .expect("the broker is up")
+        let published = async {
+            loop {
+                match self.broker.publish(request.clone()).await {
+                    Err(BrokerError::Unavailable(_)) => {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    result => return result.expect("its outcome is known"),
+                }
+            }
+        };
+        let published = timeout(DEADLINE, published).await;
+        published.expect("the broker is up")
     }
 
     /// What came after `since`, as one page.

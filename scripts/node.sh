@@ -1,15 +1,19 @@
-# What scripts/stress, scripts/soak and scripts/memory share: a node to put load on.
+# What scripts/stress, scripts/soak, scripts/memory and scripts/compare share: a node to put load on.
 # Sourced, not run. Needs scripts/steps.sh.
 
-# Starts a node of its own on free ports, over the in-process broker, and ends it with the script.
 # The program is built from here, unless BINARY names another to compare with.
-# Its process stands in NODE_PID; where it listens is exported as the client commands read it.
-start_node() {
+have_binary() {
     if [ -z "${BINARY:-}" ]; then
         cargo build --release --quiet
         BINARY=target/release/fanfare
     fi
+}
+
+# Starts a node of its own on free ports, over the in-process broker, and ends it with the script.
+# Its process stands in NODE_PID; where it listens is exported as the client commands read it.
+start_node() {
     local log told
+    have_binary
     log=$(mktemp)
     "$BINARY" serve --dev --listen 127.0.0.1:0 --api-listen 127.0.0.1:0 2>"$log" &
     NODE_PID=$!

@@ -1,7 +1,7 @@
 //! Puts the commit into the binary, for `fanfare --version`.
 //!
-//! In: the variable `FANFARE_COMMIT` (image builds have no history), else git, when this folder
-//! is the root of a repository. Out: the compile-time variable `FANFARE_COMMIT`; `unknown` where
+//! In: the variable `BUILD_COMMIT` (image builds have no history), else git, when this folder
+//! is the root of a repository. Out: the compile-time variable `BUILD_COMMIT`; `unknown` where
 //! neither tells, which is no error.
 
 use std::path::Path;
@@ -9,13 +9,13 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-env-changed=FANFARE_COMMIT");
-    let commit = std::env::var("FANFARE_COMMIT")
+    println!("cargo:rerun-if-env-changed=BUILD_COMMIT");
+    let commit = std::env::var("BUILD_COMMIT")
         .ok()
         .filter(|commit| !commit.is_empty())
         .or_else(commit_by_git)
         .unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo:rustc-env=FANFARE_COMMIT={commit}");
+    println!("cargo:rustc-env=BUILD_COMMIT={commit}");
 }
 
 /// The commit of this repository. A source archive unpacked inside another repository has none.

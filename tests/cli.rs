@@ -419,3 +419,11 @@ fn nodes_are_a_table_for_people_and_json_lines_in_a_pipe() {
     );
     assert_eq!(api.asked()[0].line, "GET /v1/nodes");
 }
+
+/// `cargo run` hands what the build script sets to the program, whose settings begin alike.
+#[test]
+fn what_the_build_tells_the_program_is_no_setting() {
+    let script = include_str!("../build.rs");
+    assert!(script.contains("cargo:rustc-env="), "it tells the commit");
+    assert!(!script.contains("cargo:rustc-env=FANFARE_"));
+}

@@ -33,7 +33,7 @@ use self::exit::{Exit, Failure};
 pub const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (commit ",
-    env!("FANFARE_COMMIT"),
+    env!("BUILD_COMMIT"),
     ")"
 );
 

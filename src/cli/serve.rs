@@ -45,7 +45,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
             eprint!("{}", next_steps(addresses));
         }
     };
-    match node::run(config, warnings, env!("FANFARE_COMMIT"), started) {
+    match node::run(config, warnings, env!("BUILD_COMMIT"), started) {
         Ok(End::Stopped) => Exit::Done.into(),
         Ok(End::Superseded) => {
             eprintln!(

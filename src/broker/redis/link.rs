@@ -116,7 +116,7 @@ pub struct Shared {
     pub process: SessionId,
     /// The connection has the scripts: publications may be sent.
     pub is_prepared: AtomicBool,
-    /// The server turned out to be no master.
+    /// The server may be no master any more: it is to be asked now.
     pub suspect: Notify,
     /// What Redis does when its memory is full, once known.
     pub maxmemory_policy: OnceLock<String>,
@@ -144,6 +144,7 @@ pub async fn supervise(shared: Arc<Shared>, settings: config::Redis, stop: watch
         timeouts_in_a_row: 0,
         unheard_since: None,
         connections: 0,
+        is_useless: false,
         next_reconnect: Instant::now(),
     };
     loop {
@@ -181,6 +182,8 @@ struct Supervisor {
     /// Since when Redis takes probes that the feed does not hear.
     unheard_since: Option<Instant>,
     connections: u64,
+    /// The last check found a connection that is of no use.
+    is_useless: bool,
     next_reconnect: Instant,
 }
 
@@ -201,35 +204,34 @@ impl Supervisor {
                     wait = RETRY;
                 }
                 _ = connection.connected.recv() => {
-                    self.connections += 1;
-                    if self.connections > 1 {
-                        self.shared.metrics.control.redis_reconnects.add(1);
-                    }
-                    self.shared.is_prepared.store(false, Ordering::Release);
+                    self.connected_anew();
                     wait = SETTLE;
                 }
-                () = shared.suspect.notified() => {
-                    self.shared.is_prepared.store(false, Ordering::Release);
-                    tokio::time::sleep_until(self.next_reconnect.into()).await;
-                    self.next_reconnect = Instant::now() + RECONNECT_PACE;
-                    if !reconnect(&connection.client).await {
-                        return End::Dead;
-                    }
-                    wait = SETTLE;
-                }
-                () = shared.probes.now.notified() => wait = self.check().await,
-                () = tokio::time::sleep(wait) => wait = self.check().await,
+                // A suspicion may be older than the promotion that answers it: ask first.
+                () = shared.suspect.notified() => wait = self.check(connection).await,
+                () = shared.probes.now.notified() => wait = self.check(connection).await,
+                () = tokio::time::sleep(wait) => wait = self.check(connection).await,
             }
-            if self.timeouts_in_a_row >= TIMEOUTS_MAX {
-                self.timeouts_in_a_row = 0;
-                self.shared.suspect.notify_one();
+            if std::mem::take(&mut self.is_useless) {
+                self.unprepared("connecting anew");
+                tokio::time::sleep_until(self.next_reconnect.into()).await;
+                self.next_reconnect = Instant::now() + RECONNECT_PACE;
+                if !reconnect(&connection.client).await {
+                    return End::Dead;
+                }
+                wait = SETTLE;
             }
         }
     }
 
     /// Loads what is missing, sends a probe, judges the feed. Returns when to do so again.
-    async fn check(&mut self) -> Duration {
+    async fn check(&mut self, connection: &mut Connection) -> Duration {
         match self.ask().await {
+            // Some of it may have been asked of the connection before.
+            Ok(()) if connection.connected.try_recv().is_ok() => {
+                self.connected_anew();
+                SETTLE
+            }
             Ok(()) => {
                 self.timeouts_in_a_row = 0;
                 self.shared.health.up(Half::Commands);
@@ -248,9 +250,11 @@ impl Supervisor {
                     self.down(&error.to_string());
                 }
                 self.unheard_since = None;
-                if matches!(error, RedisError::NotMaster(_)) {
-                    self.shared.suspect.notify_one();
+                if self.timeouts_in_a_row >= TIMEOUTS_MAX {
+                    self.timeouts_in_a_row = 0;
+                    self.is_useless = true;
                 }
+                self.is_useless |= matches!(error, RedisError::NotMaster(_));
                 RETRY
             }
         }
@@ -322,6 +326,22 @@ impl Supervisor {
         }
         // Only this task sets it.
         let _ = self.shared.maxmemory_policy.set(policy);
+    }
+
+    fn connected_anew(&mut self) {
+        self.connections += 1;
+        if self.connections > 1 {
+            self.shared.metrics.control.redis_reconnects.add(1);
+        }
+        self.unprepared("connected anew");
+    }
+
+    /// Nothing is sent until the scripts are loaded; why it was lost, if known, stays told.
+    fn unprepared(&self, reason: &str) {
+        self.shared.is_prepared.store(false, Ordering::Release);
+        if self.shared.health.reason(Half::Commands).is_none() {
+            self.down(reason);
+        }
     }
 
     fn lost(&mut self, reason: &str) {

@@ -209,6 +209,9 @@ async fn run(state: &ApiState, items: Vec<Result<Item, WireError>>) -> Vec<Publi
             results[at] = Some(result);
         }
     }
+    if results.iter().flatten().any(Result::is_ok) {
+        state.broker.relieved().await;
+    }
     let mut targets = names.into_iter().zip(results);
     shape
         .into_iter()

@@ -257,15 +257,18 @@ macro_rules! engine {
 
 impl Broker {
     /// Appends to the topic and publishes to every node with interest. Publications that one
-    /// task submits one after the other to one topic are kept in that order. The answer is held
-    /// back while this node delivers more slowly than it publishes ([`pressure`]).
+    /// task submits one after the other to one topic are kept in that order.
     ///
     /// # Errors
     /// [`BrokerError`]; after `Unknown` it may have been published.
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
-        let published = engine!(self, broker => broker.publish(request).await);
+        engine!(self, broker => broker.publish(request).await)
+    }
+
+    /// Waits while this node delivers more slowly than it publishes, at most
+    /// [`pressure::HELD_MAX`]. Whoever answers a publisher waits here first, once for each answer.
+    pub async fn relieved(&self) {
         pressure::relieved(engine!(self, broker => broker.metrics())).await;
-        published
     }
 
     /// What came after `since`: at most `limit` entries and about `bytes_max` bytes of bodies

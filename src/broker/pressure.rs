@@ -1,10 +1,11 @@
 //! How publishers are held to the pace at which this node delivers.
 //!
-//! In: how many messages wait for each worker. Out: a publication that the broker has already is
-//! answered a little later while a worker is behind. A publisher that waits for its answers, as
-//! most do, then goes as fast as its messages are delivered, and what waits stays short: without
-//! this, eight publishers on one node saw half a second between answer and delivery, or thousands
-//! of messages that went to catch-up. Bounds: [`HELD_MAX`], then the answer goes out all the same.
+//! In: how many messages wait for each worker. Out: an answer to a publisher that goes out a little
+//! later while a worker is behind; the broker has the publications already. A publisher that waits
+//! for its answers, as most do, then goes as fast as its messages are delivered, and what waits
+//! stays short: without this, eight publishers on one node saw half a second between answer and
+//! delivery, or thousands of messages that went to catch-up. It acts once for each answer, however
+//! many publications that is about. Bounds: [`HELD_MAX`], then the answer goes out all the same.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const WAITING_MAX: u64 = 16;
 /// How often a publisher that waits looks again.
 const LOOK: Duration = Duration::from_millis(1);
 /// The longest that an answer is held back.
-const HELD_MAX: Duration = Duration::from_secs(1);
+pub const HELD_MAX: Duration = Duration::from_secs(1);
 
 /// Waits until no worker is far behind. Cancel-safe.
 pub async fn relieved(metrics: &Metrics) {

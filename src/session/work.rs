@@ -349,6 +349,9 @@ impl Desk {
     /// `publish`.
     pub async fn publish(self, id: Option<u64>, request: PublishRequest) -> Done {
         let published = self.broker().publish(request).await;
+        if published.is_ok() {
+            self.broker().relieved().await;
+        }
         Done::Published(id, published.map_err(broker_error))
     }
 

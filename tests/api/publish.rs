@@ -220,3 +220,13 @@ async fn the_answer_has_the_form_that_accept_names_else_that_of_the_request() {
     assert_eq!(error.headers["content-type"], "application/msgpack");
     assert_eq!(error.error(), (400, "bad_request".into()));
 }
+
+#[tokio::test]
+async fn an_answer_waits_once_for_all_its_targets_while_a_worker_is_behind() {
+    let node = Node::start();
+    node.metrics.workers[0].counters.queued.add(1_000);
+    let body = json!({"topics": ["a", "b", "c"], "data": 1});
+    let answer = node.post("/v1/publish", &body).await;
+    assert_eq!(answer.status, 200, "held back, not refused");
+    assert_eq!(node.metrics.control.publish_held.get(), 1);
+}

@@ -31,7 +31,7 @@ use crate::session::registry::Registry;
 use crate::session::state::Identity;
 use crate::session::{self, Accepted, SCRATCH_BYTES, Scratch, Services};
 use crate::shutdown::{Lifecycle, LifecycleSender};
-use crate::telemetry::metrics::{Metrics, WorkerCounters};
+use crate::telemetry::metrics::{ControlCounters, Metrics, WorkerCounters};
 use crate::worker::handle::WorkerHandle;
 use crate::worker::outbox::Bound;
 use crate::worker::{Worker, WorkerInterest};
@@ -143,6 +143,10 @@ impl Node {
             lifecycle,
             _view: view_sender,
         }
+    }
+
+    pub(crate) fn control(&self) -> &ControlCounters {
+        &self.metrics.control
     }
 
     pub(crate) fn counters(&self) -> &WorkerCounters {

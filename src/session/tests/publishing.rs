@@ -192,3 +192,16 @@ fn history_is_paged_in_both_directions_by_the_last_position_received() {
         );
     });
 }
+
+#[test]
+fn an_answer_to_a_publisher_waits_while_the_worker_is_behind() {
+    run(async {
+        let node = node();
+        let mut ada = node.welcomed(user("ada")).await;
+        ada.ok(publish("open:t", json!("at once"))).await;
+        assert_eq!(node.control().publish_held.get(), 0);
+        node.counters().queued.add(1_000);
+        ada.ok(publish("open:t", json!("held"))).await;
+        assert_eq!(node.control().publish_held.get(), 1);
+    });
+}

@@ -5,17 +5,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
 
-use super::topic;
-use crate::broker::publication::Publication;
+use super::{publication, topic};
 use crate::broker::{Body, Entry};
 use crate::dispatcher::owed::Workers;
 use crate::protocol::close::CloseReason;
-use crate::protocol::data::Data;
 use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Priority, SessionId, Topic};
+use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::handle::{INBOUND_MAX, Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
@@ -28,17 +25,7 @@ fn delivery(topic: &Topic, ms: u64) -> Arc<Outgoing> {
     let entry = Entry {
         position: at(ms),
         prev: at(ms - 1),
-        body: Body::Publication(Arc::new(Publication {
-            data: Data::Json(Bytes::from_static(b"1")),
-            user: None,
-            priority: Priority::Normal,
-            key: None,
-            conflate: false,
-            removed: false,
-            time_ms: 1,
-            ttl_ms: None,
-            exclude: None,
-        })),
+        body: Body::Publication(Arc::new(publication())),
     };
     Outgoing::new(topic.clone(), entry, true)
 }

@@ -13,8 +13,8 @@ use std::time::Instant;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::frames;
 use crate::session::{Line, READ_BYTES, Session};
+use fanfare::cli::bench::frames;
 
 /// Most publishers at once. Each numbers its own publications, because those of several arrive
 /// in whatever order the broker took them.

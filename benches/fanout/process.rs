@@ -6,8 +6,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Clock ticks a second in `/proc`: `USER_HZ`, which Linux fixes at 100 for user space.
-const TICKS_PER_S: u64 = 100;
+use fanfare::cli::bench::process::usage;
 
 /// The core of what is measured.
 pub(crate) const MEASURED_CORE: &str = "0";
@@ -26,22 +25,12 @@ pub(crate) fn pin(pid: u32, core: &str) -> bool {
 
 /// Processor time of a process, user and system, over all its threads. Exact to 10 ms.
 pub(crate) fn cpu(pid: u32) -> Duration {
-    let path = format!("/proc/{pid}/stat");
-    let stat = std::fs::read_to_string(path).expect("the process lives");
-    // The command's name stands in parentheses; the third field of proc(5) follows it.
-    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
-    let field = |number: usize| -> u64 {
-        let text = fields.split_whitespace().nth(number - 3);
-        text.and_then(|t| t.parse().ok()).expect("a number")
-    };
-    let (user, system) = (field(14), field(15));
-    Duration::from_millis((user + system) * 1_000 / TICKS_PER_S)
+    usage(pid).expect("the process lives").cpu()
 }
 
 /// Resident memory of a process, in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
-    let path = format!("/proc/{pid}/status");
-    kib_of(&path, "VmRSS:").expect("the process lives") * 1_024
+    usage(pid).expect("the process lives").resident_bytes
 }
 
 /// A field of `/proc` that is told in kB.

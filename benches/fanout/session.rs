@@ -14,7 +14,10 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::frames;
+use crate::frames::handshake;
+use fanfare::cli::bench::frames;
+
+const WHOLE: &str = "the node keeps the rules of frames";
 
 /// Most that one session reads at once.
 pub(crate) const READ_BYTES: usize = 64 * 1_024;
@@ -74,7 +77,7 @@ impl Session {
         topics: &[&'static str],
     ) -> Self {
         let mut session = Self::raw(to, line).await;
-        session.send(frames::handshake(&to.to_string(), token).as_bytes());
+        session.send(handshake(&to.to_string(), token).as_bytes());
         session.upgraded().await;
         session.until(r#""type":"welcome""#).await;
         for topic in topics {
@@ -115,11 +118,11 @@ impl Session {
             _ => each(opcode, payload),
         };
         if self.partial.is_empty() {
-            let end = frames::each_frame(bytes, each);
+            let end = frames::each_frame(bytes, each).expect(WHOLE);
             self.partial.extend_from_slice(&bytes[end..]);
         } else {
             self.partial.extend_from_slice(bytes);
-            let end = frames::each_frame(&self.partial, each);
+            let end = frames::each_frame(&self.partial, each).expect(WHOLE);
             self.partial.drain(..end);
         }
         if self.partial.is_empty() {

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use crate::crowd::{Counts, Seen, Waits};
-use crate::frames;
 use crate::publisher::{Publisher, data};
 use crate::report::{Bar, Report};
 use crate::scenario::Effort;
 use crate::session::{Line, Session};
 use crate::stage::{Engine, Stage};
 use crate::support::tokens;
+use fanfare::cli::bench::frames;
 
 /// Topics; a priority overtakes other topics, never its own.
 const LOW: Flow = Flow {

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::{Counts, Seen};
 use crate::measure::{Cost, Pace, Side};
+use crate::process;
 use crate::report::{Bar, Report};
 use crate::scenario::Effort;
 use crate::scenario::fan::tail_bar;
 use crate::session::{Line, READ_BYTES, Session};
 use crate::stage::{Stage, tokens_of_many};
 use crate::support::tokens;
-use crate::{frames, process};
+use fanfare::cli::bench::frames;
 
 /// A topic whose history is longer than all that is published here.
 const TOPIC: &str = "long:slow";

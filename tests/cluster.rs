@@ -32,17 +32,21 @@ const LEASE: Duration = Duration::from_secs(1);
 const PARTITIONS: u32 = 256;
 
 fn link(port: u16) -> Arc<RedisLink> {
-    let link = RedisLink::new(&config::Redis {
+    let config = config::Redis {
         url: Some(config::Secret(format!("redis://127.0.0.1:{port}"))),
+        access: config::RedisAccess::default(),
         prefix: "ff".into(),
         command_timeout: Duration::from_secs(2),
         probe_interval: Duration::from_secs(1),
         probe_fresh: Duration::from_secs(5),
         lease: LEASE,
         partitions: PARTITIONS,
-    })
-    .unwrap();
+        replicated: false,
+    };
+    let link = RedisLink::new(&config, Arc::new(Metrics::new(0))).unwrap();
     link.renew().unwrap().connect();
+    // No supervisor watches this link.
+    link.circuit().close();
     Arc::new(link)
 }
 

@@ -56,11 +56,11 @@ pub const PREFIX: Form = form(
     |text| kept_if(text, text.len() <= 32 && NodeId::new(text).is_ok()),
 );
 
-const REDIS_SCHEMES: [&str; 2] = ["redis", "valkey"];
+const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "valkey", "valkeys"];
 
 /// Where Redis is. It may carry a password.
 pub const REDIS_URL: Form = Form {
-    wanted: "redis://[user:password@]host[:port][/database], for example redis://127.0.0.1:6379",
+    wanted: "redis://[user:password@]host[:port][/database], with TLS rediss://, for example redis://127.0.0.1:6379",
     read: |text| {
         let uri: Uri = text.parse().ok()?;
         let known = REDIS_SCHEMES.contains(&uri.scheme_str()?);

@@ -79,6 +79,7 @@ async fn publish(broker: &Broker, config: &Config, topic: &Topic) -> Position {
         topic: topic.clone(),
         publication: publication(),
         retention: config.namespace(topic).retention(),
+        replicas: crate::config::Replicas::default(),
         idempotency: None,
     };
     let published = broker.publish(request).await;
@@ -145,6 +146,7 @@ impl Rig {
             Arc::clone(&metrics),
             Arc::clone(&interest),
             handles,
+            Arc::default(),
         );
         tasks.spawn(dispatcher.run(to_dispatcher));
         Self {

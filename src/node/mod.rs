@@ -217,12 +217,14 @@ impl Parts {
         );
         let interest = Arc::new(WorkerInterest::default());
         let (handles, threads) = self.start_workers(public, &interest, &readiness)?;
+        let leave = Arc::new(Notify::new());
         let dispatcher = Dispatcher::new(
             Arc::clone(&self.services.broker),
             Arc::clone(&self.config),
             Arc::clone(&self.metrics),
             interest,
             handles,
+            Arc::clone(&leave),
         );
         shutdown::spawn("dispatcher", dispatcher.run(feed));
         let (api, stop_api) = self.start_api(api, readiness)?;
@@ -236,7 +238,7 @@ impl Parts {
             "listening"
         );
         started(addresses);
-        let end = until_end(&self.membership).await;
+        let end = until_end(&self.membership, &leave).await;
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.notify_one();
@@ -434,8 +436,9 @@ fn details(
     }
 }
 
-/// Waits for a signal, or until this node has no place in the cluster any more.
-async fn until_end(membership: &Membership) -> End {
+/// Waits for a signal, for the order to leave, or until this node has no place in the cluster any
+/// more.
+async fn until_end(membership: &Membership, leave: &Notify) -> End {
     let mut standing = membership.standing();
     let no_place = async {
         match standing.wait_for(Standing::is_final).await.as_deref() {
@@ -447,6 +450,7 @@ async fn until_end(membership: &Membership) -> End {
     };
     let end = tokio::select! {
         () = signal() => End::Stopped,
+        () = leave.notified() => End::Stopped,
         end = no_place => end,
     };
     shutdown::spawn("second signal", async {

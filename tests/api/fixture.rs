@@ -22,7 +22,7 @@ use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError};
 use fanfare::config::{
     Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat, Namespace, Queue,
-    Redis, Secret, Server, Session,
+    Redis, RedisAccess, Secret, Server, Session,
 };
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
 use fanfare::shutdown::Lifecycle;
@@ -321,6 +321,8 @@ fn namespace(history_entries_max: u32) -> Namespace {
         publish: Allow::Nobody,
         history: Allow::Nobody,
         presence_allow: Allow::Nobody,
+        replicas_min: 0,
+        replicas_timeout: Duration::from_secs(1),
     }
 }
 
@@ -347,6 +349,8 @@ fn config() -> Config {
         },
         redis: Redis {
             url: None,
+            access: RedisAccess::default(),
+            replicated: false,
             prefix: "ff".into(),
             command_timeout: second,
             probe_interval: second,

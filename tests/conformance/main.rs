@@ -89,3 +89,7 @@ mod memory {
 mod redis {
     cases!(crate::rig::start_redis);
 }
+
+mod redis_as_user {
+    cases!(crate::rig::start_redis_as_user);
+}

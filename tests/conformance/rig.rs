@@ -76,8 +76,21 @@ pub(crate) fn start_memory_at(clock: Clock) -> Rig {
 /// A broker over a fresh Redis.
 pub(crate) async fn start_redis() -> Rig {
     let server = RedisServer::start().await;
+    let url = server.url();
+    start_redis_at(server, url).await
+}
+
+/// The same as a user who may do only what docs/redis.md lists.
+pub(crate) async fn start_redis_as_user() -> Rig {
+    let server = RedisServer::start().await;
+    let url = server.url_of_user();
+    start_redis_at(server, url).await
+}
+
+async fn start_redis_at(server: RedisServer, url: String) -> Rig {
     let config = config::Redis {
-        url: Some(config::Secret(server.url())),
+        url: Some(config::Secret(url)),
+        access: config::RedisAccess::default(),
         prefix: "ff".to_owned(),
         // No case is about a lost answer.
         command_timeout: DEADLINE,
@@ -85,6 +98,7 @@ pub(crate) async fn start_redis() -> Rig {
         probe_fresh: Duration::from_secs(5),
         lease: 2 * DEADLINE,
         partitions: 256,
+        replicated: false,
     };
     let metrics = Arc::new(Metrics::new(0));
     let (broker, feed) =
@@ -248,6 +262,7 @@ pub(crate) fn request(topic: &Topic, keep: Retention, json: &str) -> PublishRequ
         topic: topic.clone(),
         publication: publication(json),
         retention: keep,
+        replicas: config::Replicas::default(),
         idempotency: None,
     }
 }

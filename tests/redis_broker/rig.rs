@@ -27,6 +27,21 @@ pub(crate) const HISTORY: Retention = Retention {
     age_ms: 3_600_000,
 };
 
+/// What a broker is told to use.
+pub(crate) fn settings(url: String, access: config::RedisAccess) -> config::Redis {
+    config::Redis {
+        url: Some(config::Secret(url)),
+        access,
+        prefix: "ff".to_owned(),
+        command_timeout: Duration::from_secs(2),
+        probe_interval: Duration::from_millis(200),
+        probe_fresh: Duration::from_secs(2),
+        lease: Duration::from_secs(5),
+        partitions: 256,
+        replicated: false,
+    }
+}
+
 /// One node's broker.
 pub(crate) struct Peer {
     pub(crate) broker: Arc<RedisBroker>,
@@ -37,18 +52,14 @@ pub(crate) struct Peer {
 impl Peer {
     /// A broker that has just been told to start.
     pub(crate) fn start(url: String) -> Self {
-        let config = config::Redis {
-            url: Some(config::Secret(url)),
-            prefix: "ff".to_owned(),
-            command_timeout: Duration::from_secs(2),
-            probe_interval: Duration::from_millis(200),
-            probe_fresh: Duration::from_secs(2),
-            lease: Duration::from_secs(5),
-            partitions: 256,
-        };
+        Self::start_with(&settings(url, config::RedisAccess::default()))
+    }
+
+    /// The same with these settings.
+    pub(crate) fn start_with(settings: &config::Redis) -> Self {
         let metrics = Arc::new(Metrics::new(0));
-        let started = RedisBroker::start(&config, Arc::clone(&metrics));
-        let (broker, feed) = started.expect("a URL that can be used");
+        let started = RedisBroker::start(settings, Arc::clone(&metrics));
+        let (broker, feed) = started.expect("settings that can be used");
         Self {
             broker: Arc::new(broker),
             feed,
@@ -229,6 +240,7 @@ pub(crate) fn request(topic: &Topic, n: u64) -> PublishRequest {
             exclude: None,
         },
         retention: HISTORY,
+        replicas: config::Replicas::default(),
         idempotency: None,
     }
 }

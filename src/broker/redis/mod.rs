@@ -7,15 +7,14 @@
 //! command link and the feed; every call ends within some command timeouts. While Redis is away
 //! calls are answered `Unavailable` at once, and everything comes back by itself.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::Value;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::feed::FeedTask;
@@ -28,6 +27,7 @@ use super::{
 };
 use crate::config::{self, Retention};
 use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::redis::circuit::Phase;
 use crate::redis::{Keys, RedisError, RedisLink, Script};
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
@@ -40,11 +40,9 @@ pub mod reply;
 pub mod scripts;
 pub mod subscriptions;
 
-use health::Health;
-use link::{Probes, Shared};
+use link::Shared;
 use outlet::Outlet;
 use reply::RawEntry;
-use scripts::Scripts;
 
 /// Most pending messages that `welcome` tells.
 const PENDING_MAX: u32 = 1_000;
@@ -104,18 +102,7 @@ impl RedisBroker {
         config: &config::Redis,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Feed), StartError> {
-        let shared = Arc::new(Shared {
-            link: Arc::new(RedisLink::new(config)?),
-            keys: Keys::new(&config.prefix),
-            scripts: Scripts::default(),
-            health: Health::new(),
-            probes: Probes::new(),
-            metrics: Arc::clone(&metrics),
-            process: SessionId::random(),
-            is_prepared: AtomicBool::new(false),
-            suspect: Notify::new(),
-            maxmemory_policy: OnceLock::new(),
-        });
+        let shared = Arc::new(Shared::new(config, &metrics)?);
         let (stop_publisher, publisher_stopped) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let (sender, feed) = mpsc::channel(FEED_EVENTS_MAX);
@@ -178,6 +165,27 @@ impl RedisBroker {
     #[must_use]
     pub fn maxmemory_policy(&self) -> Option<String> {
         self.shared.maxmemory_policy.get().cloned()
+    }
+
+    /// The links to Redis: which server, and where its circuit stands.
+    #[must_use]
+    pub fn circuits(&self) -> Vec<(String, Phase)> {
+        let beside = self.shared.replicated.iter();
+        let links = std::iter::once(&self.shared).chain(beside);
+        links
+            .map(|shared| (shared.link.server(), shared.link.circuit().phase()))
+            .collect()
+    }
+
+    /// As [`super::Broker::check`].
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub fn check(&self, _topic: &Topic) -> Result<(), BrokerError> {
+        match &*self.health().borrow() {
+            BrokerHealth::Up => Ok(()),
+            BrokerHealth::Down(reason) => Err(BrokerError::Unavailable(reason.clone())),
+        }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

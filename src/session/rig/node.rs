@@ -124,6 +124,7 @@ impl Node {
             Arc::clone(&metrics),
             Arc::clone(&interest),
             vec![handle],
+            Arc::default(),
         );
         spawn_local(dispatcher.run(feed));
         let bound = Bound {
@@ -223,6 +224,7 @@ impl Node {
         change(&mut publication);
         let request = PublishRequest {
             retention: self.services.config.namespace(&topic).retention(),
+            replicas: crate::config::Replicas::default(),
             idempotency: None,
             publication,
             topic,

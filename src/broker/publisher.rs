@@ -234,13 +234,7 @@ impl PublisherTask {
         let name = self.begin("CLIENT", vec!["GETNAME".into()]).await;
         let flights = join_all(flights).await;
         let (_, count, name) = tokio::join!(named, count, name);
-        let confirmed = match (count, name) {
-            (Ok(count), Ok(name)) if name.as_bytes() == Some(BATCH_NAME.as_bytes()) => count
-                .as_u64()
-                .ok_or_else(|| "WAIT counted nothing".to_owned()),
-            (Ok(_), Ok(_)) => Err("the connection was lost before replicas confirmed".to_owned()),
-            (Err(error), _) | (_, Err(error)) => Err(format!("no replicas were counted: {error}")),
-        };
+        let confirmed = counted(count, name);
         let mut is_unknown_script = false;
         for flight in flights {
             is_unknown_script |= self.land(flight, Some(&confirmed));
@@ -354,6 +348,20 @@ impl PublisherTask {
     }
 }
 
+/// How many replicas the WAIT of a batch has counted, where it was on the batch's connection.
+fn counted(
+    count: Result<Value, RedisError>,
+    name: Result<Value, RedisError>,
+) -> Result<u64, String> {
+    match (count, name) {
+        (Ok(count), Ok(name)) if name.as_bytes() == Some(BATCH_NAME.as_bytes()) => count
+            .as_u64()
+            .ok_or_else(|| "WAIT counted nothing".to_owned()),
+        (Ok(_), Ok(_)) => Err("the connection was lost before replicas confirmed".to_owned()),
+        (Err(error), _) | (_, Err(error)) => Err(format!("no replicas were counted: {error}")),
+    }
+}
+
 /// Whether enough replicas have it.
 fn enough(replicas: Replicas, confirmed: &Result<u64, String>) -> Result<(), String> {
     let Replicas { min, timeout } = replicas;
@@ -385,4 +393,32 @@ fn read(result: Result<Value, RedisError>) -> Answer {
         position: reply::position(&position)?,
         duplicate,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_of_another_connection_is_none() {
+        let named = || Ok(Value::from(BATCH_NAME));
+        assert_eq!(counted(Ok(Value::from(1)), named()), Ok(1));
+        // A connection that came up between the scripts and the WAIT has no name.
+        assert!(counted(Ok(Value::from(1)), Ok(Value::Null)).is_err());
+        let lost = || Err(RedisError::Circuit("lost".into()));
+        assert!(counted(lost(), named()).is_err());
+        assert!(counted(Ok(Value::from(1)), lost()).is_err());
+    }
+
+    #[test]
+    fn fewer_replicas_than_asked_for_are_not_enough() {
+        let replicas = Replicas {
+            min: 2,
+            timeout: std::time::Duration::from_millis(500),
+        };
+        assert_eq!(enough(replicas, &Ok(2)), Ok(()));
+        let why = "1 of 2 replicas confirmed within 500ms".to_owned();
+        assert_eq!(enough(replicas, &Ok(1)), Err(why));
+        assert!(enough(replicas, &Err("no".to_owned())).is_err());
+    }
 }

@@ -223,7 +223,7 @@ impl PublisherTask {
             .await;
         let mut flights = Vec::with_capacity(batch.len());
         for job in batch {
-            flights.extend(self.send(job).await);
+            flights.push(self.send(job).await);
         }
         let count = self
             .begin(
@@ -281,7 +281,10 @@ impl PublisherTask {
                     }
                 }
                 job = self.queue.recv(), if is_open && flights.len() < IN_FLIGHT_MAX => match job {
-                    Some(job) => flights.extend(self.send(job).await),
+                    Some(job) => {
+                        let flight = self.send(job).await;
+                        flights.push(flight);
+                    }
                     None => is_open = false,
                 },
                 _ = async { loading.as_mut().expect("asked only while loading").await },
@@ -295,26 +298,22 @@ impl PublisherTask {
 
     /// Writes one publication. The first poll puts the command into the connection's queue, so
     /// that the order of this method's calls is the order on the wire.
-    async fn send(&self, job: Job) -> Option<impl Future<Output = Flight> + Send + use<>> {
+    async fn send(&self, job: Job) -> impl Future<Output = Flight> + Send + use<> {
         let Job {
             args,
             bytes,
             replicas,
             answer,
         } = job;
-        if let Err(refused) = self.shared.link.circuit().pass() {
-            self.answer(bytes, answer, Err(refused.into()));
-            return None;
-        }
         let command = self.begin("EVALSHA", args).await;
-        Some(async move {
+        async move {
             Flight {
                 bytes,
                 replicas,
                 answer,
                 result: command.await,
             }
-        })
+        }
     }
 
     /// Answers the caller. `confirmed`: how many replicas have it, or why that is not known.

@@ -12,7 +12,7 @@
 //!      └──────────── probe answered ──────── half-open ──────────┘
 //! ```
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::RedisError;
 use crate::telemetry::metrics::{Counter, Metrics};
@@ -62,7 +62,7 @@ impl Circuit {
     /// Where it stands.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.read().0
+        self.state().0
     }
 
     /// Whether a command may be sent.
@@ -70,9 +70,9 @@ impl Circuit {
     /// # Errors
     /// [`RedisError::Circuit`] with the reason, while it may not.
     pub fn pass(&self) -> Result<(), RedisError> {
-        match self.read() {
+        match &*self.state() {
             (Phase::Closed, _) => Ok(()),
-            (_, why) => Err(RedisError::Circuit(why)),
+            (_, why) => Err(RedisError::Circuit(Arc::clone(why))),
         }
     }
 
@@ -124,9 +124,8 @@ impl Circuit {
         }
     }
 
-    fn read(&self) -> (Phase, Arc<str>) {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        (state.0, Arc::clone(&state.1))
+    fn state(&self) -> RwLockReadGuard<'_, (Phase, Arc<str>)> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

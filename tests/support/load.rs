@@ -57,11 +57,16 @@ impl Load {
         }
     }
 
+    /// How many were answered `ok`.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Waits until so many more were answered `ok`.
     pub async fn goes_on(&self, more: u64) {
-        let from = self.answered.load(Ordering::Relaxed);
+        let from = self.answered();
         wait::until_within(SILENCE_MAX, "publications to be answered", async || {
-            (self.answered.load(Ordering::Relaxed) >= from + more).then_some(())
+            (self.answered() >= from + more).then_some(())
         })
         .await;
     }

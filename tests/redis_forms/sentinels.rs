@@ -1,5 +1,6 @@
 //! Behind sentinels: the master is found by its name, and found again when it is another one.
 
+use crate::rig::Peer;
 use crate::support::load::{Listening, Load};
 use crate::support::redis_sentinels::RedisSentinels;
 use crate::support::talk::Wire;
@@ -15,6 +16,9 @@ fn hold_writes(sentinels: &RedisSentinels, master: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_master_is_followed_whether_it_was_asked_for_or_the_old_one_died() {
     let mut sentinels = RedisSentinels::start().await;
+    let other = sentinels.url().replace("master=main", "master=other");
+    let hint = "no master called other; give its name as ?master=NAME";
+    Peer::start(other).is_down_for(hint).await;
     let [one, two] = two_nodes(&sentinels.url()).await;
     let load = Load::start(&one, "t").await;
     let listening = [

@@ -1,6 +1,6 @@
 //! Several deployments: topics are spread over them, and each does for itself.
 
-use fanfare::broker::FeedEvent;
+use fanfare::broker::{BrokerError, FeedEvent};
 use fanfare::protocol::ids::Topic;
 use serde_json::json;
 
@@ -73,6 +73,29 @@ async fn topics_are_spread_over_deployments_and_one_that_dies_takes_only_its_own
             .collect();
         assert_eq!(numbers, [7, 9]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_whose_masters_nobody_knows_is_waited_for_and_named() {
+    let first = RedisServer::start().await;
+    let nobody = RedisServer::not_yet();
+    let url = format!("redis-cluster://{}?name=east", nobody.address());
+    let peer = Peer::over(first.url(), &[url]);
+    let reason = peer.is_partly_up().await;
+    assert!(reason.contains("masters of Redis east are not"), "{reason}");
+    let topics = topics();
+    let mut accepted = 0;
+    for topic in &topics {
+        match peer.publish(topic, 1).await {
+            Ok(_) => accepted += 1,
+            Err(BrokerError::Unavailable(reason)) => assert!(reason.contains("east"), "{reason}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(
+        (4..=28).contains(&accepted),
+        "{accepted} of 32 in the first"
+    );
 }
 
 /// A server and a cluster side by side, as two whole nodes see them.

@@ -60,6 +60,25 @@ impl Drop for Guide {
     }
 }
 
+/// Which answers are believed.
+#[derive(Debug, Default)]
+struct Belief {
+    newest_epoch: u64,
+    stale_in_a_row: usize,
+}
+
+impl Belief {
+    fn accepts(&mut self, epoch: u64, hosts_count: usize) -> bool {
+        let is_stale = epoch < self.newest_epoch;
+        self.stale_in_a_row = if is_stale { self.stale_in_a_row + 1 } else { 0 };
+        if is_stale && self.stale_in_a_row <= hosts_count {
+            return false;
+        }
+        self.newest_epoch = epoch;
+        true
+    }
+}
+
 struct Follower {
     links: Arc<Links>,
     at: usize,
@@ -67,8 +86,7 @@ struct Follower {
     guide: Option<Guide>,
     /// How many hosts were tried, to take the next in turn.
     tried: usize,
-    newest_epoch: u64,
-    stale_in_a_row: usize,
+    belief: Belief,
     is_coverage_read: bool,
     /// A link was told that its keys are somewhere else.
     is_doubted: bool,
@@ -83,8 +101,7 @@ pub async fn follow(links: Arc<Links>, at: usize, common: Common, mut stop: watc
         common,
         guide: None,
         tried: 0,
-        newest_epoch: 0,
-        stale_in_a_row: 0,
+        belief: Belief::default(),
         is_coverage_read: false,
         is_doubted: false,
     };
@@ -116,8 +133,9 @@ impl Follower {
         let layout = asked.unwrap_or(Err(AskError::Timeout));
         let is_doubted = std::mem::take(&mut self.is_doubted);
         let mut is_new = false;
+        let hosts_count = self.hosts().len();
         match layout {
-            Ok(layout) if self.is_believed(&layout) => {
+            Ok(layout) if self.belief.accepts(layout.epoch, hosts_count) => {
                 match self.links.take(self.at, layout, &self.common) {
                     Ok(taken) => is_new = taken,
                     Err(error) => self.refuse(&error),
@@ -131,16 +149,6 @@ impl Follower {
         if is_away || (is_doubted && !is_new) {
             self.guide = None;
         }
-    }
-
-    fn is_believed(&mut self, layout: &Layout) -> bool {
-        let is_stale = layout.epoch < self.newest_epoch;
-        self.stale_in_a_row = if is_stale { self.stale_in_a_row + 1 } else { 0 };
-        if is_stale && self.stale_in_a_row <= self.hosts().len() {
-            return false;
-        }
-        self.newest_epoch = layout.epoch;
-        true
     }
 
     /// What is known goes on being used; without that, Redis is away.
@@ -239,5 +247,24 @@ fn judge_coverage(answer: Result<Value, RedisError>) {
             "one master that is away stops all of the cluster: set cluster-require-full-coverage \
              to no, and only its own topics wait"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_from_the_past_is_believed_only_when_every_host_gives_such_a_one() {
+        let mut belief = Belief::default();
+        assert!(belief.accepts(7, 3));
+        assert!(!belief.accepts(5, 3));
+        assert!(belief.accepts(7, 3));
+        assert!(belief.accepts(8, 3));
+        for _ in 0..3 {
+            assert!(!belief.accepts(2, 3));
+        }
+        assert!(belief.accepts(2, 3));
+        assert!(belief.accepts(2, 3));
     }
 }

@@ -134,10 +134,23 @@ impl Links {
     /// # Errors
     /// [`RedisError::Nowhere`] while no master has it.
     pub fn find(&self, key: &str) -> Result<Placed, RedisError> {
-        let at = self
-            .keys
-            .topic_of(key)
-            .map_or(0, |topic| self.shards.of(topic));
+        match self.keys.topic_of(key) {
+            Some(qualified) => self.place(self.shards.of(qualified), qualified),
+            None => self.place(0, key),
+        }
+    }
+
+    /// Where everything of a topic is. Its qualified name is the tag of its keys, so that it has
+    /// their slot, and no key needs to be written down to be found.
+    ///
+    /// # Errors
+    /// [`RedisError::Nowhere`] while no master has it.
+    pub fn find_topic(&self, topic: &Topic) -> Result<Placed, RedisError> {
+        let qualified = topic.qualified();
+        self.place(self.shards.of(qualified), qualified)
+    }
+
+    fn place(&self, at: usize, key: &str) -> Result<Placed, RedisError> {
         let deployment = &self.deployments[at];
         let masters = deployment.masters();
         // One server has every slot: nothing to compute.
@@ -156,14 +169,6 @@ impl Links {
             pair: Arc::clone(&masters.pairs[owner]),
             epoch: masters.layout.masters[owner].epoch,
         })
-    }
-
-    /// The pair that has a topic.
-    ///
-    /// # Errors
-    /// [`RedisError::Nowhere`].
-    pub fn pair_of(&self, topic: &Topic) -> Result<Arc<Pair>, RedisError> {
-        Ok(self.find(&self.keys.channel(topic))?.pair)
     }
 
     /// Takes a deployment's masters: begins pairs for new ones, keeps those that stay, ends the

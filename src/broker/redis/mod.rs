@@ -212,7 +212,7 @@ impl RedisBroker {
     /// As [`super::Broker::feed_of`].
     #[must_use]
     pub fn feed_of(&self, topic: &Topic) -> Option<FeedNumber> {
-        Some(self.links.pair_of(topic).ok()?.number)
+        Some(self.links.find_topic(topic).ok()?.pair.number)
     }
 
     /// As [`super::Broker::publish`].
@@ -220,8 +220,8 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
-        match self.links.pair_of(&request.topic) {
-            Ok(pair) => pair.publisher.publish(request).await,
+        match self.links.find_topic(&request.topic) {
+            Ok(at) => at.pair.publisher.publish(request).await,
             Err(error) => {
                 self.metrics.control.publish_errors.add(1);
                 Err(error.into())

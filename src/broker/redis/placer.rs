@@ -95,7 +95,7 @@ impl Placer {
     }
 
     fn find(&self, topic: &Topic) -> Option<Placed> {
-        self.links.find(&self.links.keys().channel(topic)).ok()
+        self.links.find_topic(topic).ok()
     }
 }
 

@@ -24,6 +24,14 @@ fn topic_at(cluster: &RedisCluster, at: usize) -> Topic {
     topics.find(is_there).expect("some topic is there")
 }
 
+/// Publications are answered, and everybody hears them without a sweep.
+async fn go_on(load: &Load, listening: &[Listening]) {
+    load.goes_on(20).await;
+    for listening in listening {
+        listening.goes_on(20).await;
+    }
+}
+
 /// Publishes until it is accepted; whatever is refused was surely not done.
 async fn publish(peer: &Peer, topic: &Topic, n: u64) {
     wait::until_within(
@@ -55,12 +63,16 @@ async fn slots_that_move_and_masters_that_change_are_followed_and_nothing_is_los
 
     // Away, and back at once: the subscription is gone though the slot is where it was.
     let away = (home + 1) % 3;
-    cluster.move_slot(slot, away).await;
-    load.goes_on(20).await;
-    cluster.move_slot(slot, home).await;
-    cluster.move_slot(slot, away).await;
-    cluster.move_slot(slot, home).await;
-    load.goes_on(20).await;
+    cluster.move_slot(slot, home, away);
+    cluster.is_at(slot, away).await;
+    go_on(&load, &listening).await;
+    cluster.move_slot(slot, away, home);
+    cluster.is_at(slot, home).await;
+    go_on(&load, &listening).await;
+    cluster.move_slot(slot, home, away);
+    cluster.move_slot(slot, away, home);
+    go_on(&load, &listening).await;
+    cluster.is_at(slot, home).await;
 
     // The replica takes over in order, and takes all slots with it.
     let replica = home + 3;
@@ -68,7 +80,7 @@ async fn slots_that_move_and_masters_that_change_are_followed_and_nothing_is_los
         .ask(&["CLUSTER", "FAILOVER"])
         .expect("the server runs");
     cluster.is_at(slot, replica).await;
-    load.goes_on(20).await;
+    go_on(&load, &listening).await;
 
     let answered = load.end().await;
     for listening in listening {

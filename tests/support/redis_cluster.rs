@@ -123,9 +123,9 @@ impl RedisCluster {
         self.servers.iter().position(is_it)
     }
 
-    /// Moves a slot with all its keys to the server at this place, step by step as redis-cli does.
-    pub async fn move_slot(&self, slot: usize, to: usize) {
-        let from = self.owner(slot).expect("somebody has the slot");
+    /// Moves a slot with all its keys from one server to another, step by step as redis-cli does.
+    /// The two know it then; the others hear of it.
+    pub fn move_slot(&self, slot: usize, from: usize, to: usize) {
         let (source, target) = (&self.servers[from], &self.servers[to]);
         let (source_id, target_id) = (id(source), id(target));
         let text = slot.to_string();
@@ -149,7 +149,6 @@ impl RedisCluster {
         let owner = ["CLUSTER", "SETSLOT", &text, "NODE", &target_id];
         target.ask(&owner).expect(runs);
         source.ask(&owner).expect(runs);
-        self.is_at(slot, to).await;
     }
 
     /// Waits until a server has a slot and all that run know it.

@@ -35,6 +35,7 @@ fn link(port: u16) -> Arc<RedisLink> {
     let config = config::Redis {
         url: Some(config::Secret(format!("redis://127.0.0.1:{port}"))),
         access: config::RedisAccess::default(),
+        shards: Vec::new(),
         prefix: "ff".into(),
         command_timeout: Duration::from_secs(2),
         probe_interval: Duration::from_secs(1),

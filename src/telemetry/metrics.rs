@@ -137,6 +137,7 @@ instruments! {
         circuits_closed_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "closed"] "Changes of a circuit's state.",
         circuits_half_opened_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "half_open"] "Changes of a circuit's state.",
         circuits_opened_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "open"] "Changes of a circuit's state.",
+        topics_moved: "counter" "fanfare_topics_moved_total" "Topics that are heard at another master of Redis since its slots moved or it was replaced.",
         topics: "gauge" "fanfare_topics" "Topics with local interest now.",
         owed: "gauge" "fanfare_worker_owed_topics" "Topics that workers with full queues are owed now.",
         api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",

@@ -351,6 +351,7 @@ fn config() -> Config {
             url: None,
             access: RedisAccess::default(),
             replicated: false,
+            shards: Vec::new(),
             prefix: "ff".into(),
             command_timeout: second,
             probe_interval: second,

@@ -93,3 +93,7 @@ mod redis {
 mod redis_as_user {
     cases!(crate::rig::start_redis_as_user);
 }
+
+mod cluster {
+    cases!(crate::rig::start_cluster);
+}

@@ -1,5 +1,7 @@
 //! Control messages as nodes of this release wrote them, and as later ones may.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde_json::json;
 
 use crate::support::node::Plan;
@@ -9,9 +11,12 @@ use crate::support::{http, wait};
 
 const RECORDED: &str = include_str!("../recorded/control_v1.jsonl");
 
-/// Sends bytes to every node, as another node would.
+/// Sends bytes to every node, as another node would: behind a number of their own.
 fn send(redis: &RedisServer, message: &str) {
-    let heard = redis.command(&["PUBLISH", "ff:ctl", message]);
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let message = format!("{number:016x} {message}");
+    let heard = redis.command(&["PUBLISH", "ff:ctl", &message]);
     assert_eq!(heard.as_deref(), Some(":1"), "one node listens");
 }
 

@@ -39,7 +39,10 @@ const FASTWEBSOCKETS: &[(&str, &str)] = &[(
 /// Who may name the Redis client, and why. An entry that ends in `*` is a prefix.
 const FRED: &[(&str, &str)] = &[
     ("src/redis.rs", "sends commands"),
-    ("src/redis/*", "finds the server, builds every client"),
+    (
+        "src/redis/*",
+        "builds every client, sorts errors, finds the server of a key",
+    ),
     ("src/broker/redis*", "the broker over Redis"),
     ("src/broker/feed.rs", "reads the subscriber connection"),
     ("src/broker/publisher.rs", "keeps publications in order"),

@@ -26,7 +26,10 @@ use fred::types::{ConnectHandle, Value};
 use futures_util::future::OptionFuture;
 use tokio::sync::{Notify, broadcast, watch};
 
+use super::control::Heard;
 use super::health::{Half, Health};
+use super::owned::Owned;
+use super::pair::Place;
 use super::scripts::Scripts;
 use crate::config;
 use crate::protocol::ids::SessionId;
@@ -124,35 +127,53 @@ pub struct Shared {
     pub suspect: Notify,
     /// What Redis does when its memory is full, once known.
     pub maxmemory_policy: OnceLock<String>,
+    /// The slots that are here, on a master of a cluster.
+    pub owned: Option<Owned>,
+    /// The cluster's control messages, where they may come this way.
+    pub heard: Option<Arc<Heard>>,
     /// The link of those publications that wait for replicas, where there are any: what waits
     /// there holds up all that comes behind it on the same connection.
     pub replicated: Option<Arc<Self>>,
 }
 
 impl Shared {
-    /// For a link that is not connected yet.
+    /// For a link that is not connected yet, to a server with these settings at this place.
     ///
     /// # Errors
     /// As [`RedisLink::new`].
-    pub fn new(settings: &config::Redis, metrics: &Arc<Metrics>) -> Result<Self, RedisError> {
-        let mut shared = Self::plain(settings, metrics)?;
+    pub fn new(
+        settings: &config::Redis,
+        place: &Place,
+        metrics: &Arc<Metrics>,
+        heard: &Arc<Heard>,
+    ) -> Result<Self, RedisError> {
+        let mut shared = Self::plain(settings, place, metrics)?;
+        shared.owned = place.is_sharded.then(Owned::default);
+        shared.heard = place.hears_control.then(|| Arc::clone(heard));
         if settings.replicated {
-            shared.replicated = Some(Arc::new(Self::plain(settings, metrics)?));
+            shared.replicated = Some(Arc::new(Self::plain(settings, place, metrics)?));
         }
         Ok(shared)
     }
 
-    fn plain(settings: &config::Redis, metrics: &Arc<Metrics>) -> Result<Self, RedisError> {
+    fn plain(
+        settings: &config::Redis,
+        place: &Place,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, RedisError> {
+        let link = RedisLink::new(settings, Arc::clone(metrics))?;
         Ok(Self {
-            link: Arc::new(RedisLink::new(settings, Arc::clone(metrics))?),
+            link: Arc::new(link.telling(Arc::clone(&place.misplaced))),
             keys: Keys::new(&settings.prefix),
-            scripts: Scripts::default(),
+            scripts: Scripts::new(place.is_sharded),
             health: Health::new(),
             probes: Probes::new(),
             metrics: Arc::clone(metrics),
             process: SessionId::random(),
             suspect: Notify::new(),
             maxmemory_policy: OnceLock::new(),
+            owned: None,
+            heard: None,
             replicated: None,
         })
     }
@@ -352,8 +373,8 @@ impl Supervisor {
         }
         let stamp = self.shared.probes.stamp().to_string();
         let channel = keys.probe(self.shared.process);
-        link.probe(&scripts.probe, &[channel], &[stamp.into_bytes()])
-            .await?;
+        let args = [channel.into_bytes(), stamp.into_bytes()];
+        link.probe(&scripts.probe, &[], &args).await?;
         self.is_prepared = true;
         self.unheard_since.get_or_insert_with(Instant::now);
         Ok(())
@@ -368,7 +389,9 @@ impl Supervisor {
         }
         let is_known = self.shared.health.reason(Half::Feed).is_some();
         if !is_known {
-            let reason = format!("the feed is deaf: no probe came back for {fresh:?}");
+            let server = self.shared.link.server();
+            let reason =
+                format!("the feed is deaf: no probe of Redis at {server} came back for {fresh:?}");
             self.shared.health.down(Half::Feed, reason);
         }
         if self

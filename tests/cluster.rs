@@ -34,6 +34,7 @@ const PARTITIONS: u32 = 256;
 fn link(port: u16) -> Arc<RedisLink> {
     let link = RedisLink::new(&config::Redis {
         url: Some(config::Secret(format!("redis://127.0.0.1:{port}"))),
+        shards: Vec::new(),
         prefix: "ff".into(),
         command_timeout: Duration::from_secs(2),
         probe_interval: Duration::from_secs(1),

@@ -68,7 +68,7 @@ impl Membership {
         let first = View::alone(me, (settings.details)(), settings.partitions_count);
         let course = Course::new(first, settings.lease);
         let leases = match store {
-            Some(store) => Leases::Redis(store),
+            Some(store) => Leases::Redis(Box::new(store)),
             None => Leases::Alone {
                 incarnation: unix_us(),
             },
@@ -128,7 +128,7 @@ impl Membership {
 /// Where leases are kept.
 #[derive(Debug)]
 enum Leases {
-    Redis(LeaseStore),
+    Redis(Box<LeaseStore>),
     /// Nowhere: the incarnation only has to differ from those of earlier lives.
     Alone {
         incarnation: u64,

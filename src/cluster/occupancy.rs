@@ -23,7 +23,8 @@ use super::levels::{Change, ChangeKind, Levels};
 use super::occupancy_store::{OccupancyError, OccupancyStore};
 use super::view::View;
 use crate::protocol::ids::{Owner, Topic, TopicKind};
-use crate::redis::{Keys, RedisLink};
+use crate::redis::Keys;
+use crate::redis::keyspace::Keyspace;
 
 /// Changes in one batch. It bounds how long the lock is held and how late a tick can be.
 const CHANGES_PER_BATCH_MAX: usize = 256;
@@ -83,11 +84,11 @@ impl Occupancy {
     #[must_use]
     pub fn clustered(
         view: watch::Receiver<Arc<View>>,
-        link: Arc<RedisLink>,
+        keyspace: impl Into<Keyspace>,
         keys: Keys,
     ) -> (Self, OccupancyTask) {
         let partitions_count = view.borrow().ring.partitions_count();
-        let store = OccupancyStore::new(link, keys, partitions_count);
+        let store = OccupancyStore::new(keyspace.into(), keys, partitions_count);
         let store = Arc::new(store);
         let occupancy = Self::new(view, Some(Arc::clone(&store)));
         let task = OccupancyTask {

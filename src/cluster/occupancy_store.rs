@@ -8,7 +8,6 @@
 //! each; an index is read whole, about topics × nodes / partitions entries.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use fred::types::{FromValue, Value};
 use futures_util::future::BoxFuture;
@@ -16,7 +15,8 @@ use futures_util::{StreamExt, stream};
 
 use super::levels::{Change, ChangeKind};
 use crate::protocol::ids::{Owner, Topic};
-use crate::redis::{Keys, RedisError, RedisLink};
+use crate::redis::keyspace::Keyspace;
+use crate::redis::{Keys, RedisError};
 
 /// Calls of one batch that wait for Redis at the same time.
 const CALLS_IN_FLIGHT_MAX: usize = 64;
@@ -37,15 +37,15 @@ pub enum OccupancyError {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct OccupancyStore {
-    link: Arc<RedisLink>,
+    keyspace: Keyspace,
     keys: Keys,
     partitions_count: u32,
 }
 
 impl OccupancyStore {
-    pub(super) fn new(link: Arc<RedisLink>, keys: Keys, partitions_count: u32) -> Self {
+    pub(super) fn new(keyspace: Keyspace, keys: Keys, partitions_count: u32) -> Self {
         Self {
-            link,
+            keyspace,
             keys,
             partitions_count,
         }
@@ -114,9 +114,9 @@ impl OccupancyStore {
         let answer = match change.kind {
             ChangeKind::Appear(n) | ChangeKind::Count(n) => {
                 let args = vec![key, owner, n.to_string().into()];
-                self.link.submit("HSET", args)
+                self.keyspace.submit("HSET", args)
             }
-            ChangeKind::Vanish => self.link.submit("HDEL", vec![key, owner]),
+            ChangeKind::Vanish => self.keyspace.submit("HDEL", vec![key, owner]),
         };
         Call {
             topics: vec![change.topic.clone()],
@@ -144,7 +144,7 @@ impl OccupancyStore {
                 args.extend(topics.iter().map(entry));
                 calls.push(Call {
                     topics: topics.iter().copied().cloned().collect(),
-                    answer: self.link.submit(command, args),
+                    answer: self.keyspace.submit(command, args),
                 });
             }
         }
@@ -156,7 +156,7 @@ impl OccupancyStore {
         command: &'static str,
         key: &str,
     ) -> Result<T, OccupancyError> {
-        let answer = self.link.command(command, key, &[]).await;
+        let answer = self.keyspace.command(command, key, &[]).await;
         let answer = answer.map_err(OccupancyError::Redis)?;
         answer.convert().map_err(|_| OccupancyError::Unexpected)
     }

@@ -25,7 +25,7 @@ use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashMap;
 
 use crate::broker::interest::WishNumber;
-use crate::broker::{Broker, Entry, Feed, FeedEvent};
+use crate::broker::{Broker, Entry, Feed, FeedEvent, FeedNumber};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
 use crate::protocol::ids::{Topic, TopicKind};
@@ -160,20 +160,7 @@ impl Dispatcher {
                 wishes.retain(|(topic, stay)| self.is_staying(topic, *stay));
                 self.read_last(&wishes);
             }
-            FeedEvent::Break => {
-                self.metrics.control.feed_breaks.add(1);
-                tracing::warn!(
-                    event = "feed_broken",
-                    "the feed broke; checking every topic"
-                );
-                for state in self.topics.values_mut() {
-                    if let Stage::Joining { in_doubt, .. } = &mut state.stage {
-                        *in_doubt = true;
-                    }
-                }
-                let all: Vec<_> = self.topics.keys().cloned().collect();
-                self.compare_last(all);
-            }
+            FeedEvent::Break(feed) => self.broken(feed),
             FeedEvent::Unreadable {
                 topic, position, ..
             } => {
@@ -183,6 +170,33 @@ impl Dispatcher {
             }
             FeedEvent::Control(message) => self.control(&message),
         }
+    }
+
+    /// Whatever this feed brings may be missing. A topic that moved to it is confirmed again when
+    /// it stands, which checks it.
+    fn broken(&mut self, feed: FeedNumber) {
+        self.metrics.control.feed_breaks.add(1);
+        let is_of_it = |topic: &Topic| self.broker.feed_of(topic) == Some(feed);
+        let topics: Vec<_> = self
+            .topics
+            .keys()
+            .filter(|t| is_of_it(t))
+            .cloned()
+            .collect();
+        tracing::warn!(
+            event = "feed_broken",
+            feed = feed.0,
+            topics = topics.len(),
+            "a feed broke; checking every topic that it brings"
+        );
+        for topic in &topics {
+            if let Some(TopicState { stage, .. }) = self.topics.get_mut(topic)
+                && let Stage::Joining { in_doubt, .. } = stage
+            {
+                *in_doubt = true;
+            }
+        }
+        self.compare_last(topics);
     }
 
     fn control(&mut self, message: &[u8]) {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::publication::Publication;
-use crate::broker::{FEED_EVENTS_MAX, PublishRequest};
+use crate::broker::{FEED_EVENTS_MAX, FeedNumber, PublishRequest};
 use crate::config::load::{Inputs, load};
 use crate::config::machine::Machine;
 use crate::protocol::data::Data;
@@ -389,7 +389,10 @@ async fn what_a_broken_feed_lost_is_delivered_after_the_break_and_nothing_twice(
     let stands = rig.gets_all(0, start, &first).await;
 
     let lost = rig.lose(&room, 600).await;
-    rig.feed.send(FeedEvent::Break).await.expect("it runs");
+    rig.feed
+        .send(FeedEvent::Break(FeedNumber::default()))
+        .await
+        .expect("it runs");
     let stands = rig.gets_all(0, stands, &lost).await;
     let next = rig.publish(&room).await;
     rig.gets(0, stands, next).await;
@@ -413,7 +416,10 @@ async fn a_break_checks_every_topic_and_does_not_leave_that_to_the_sweep() {
     for room in &rooms {
         missing.extend(rig.lose(room, 1).await);
     }
-    rig.feed.send(FeedEvent::Break).await.expect("it runs");
+    rig.feed
+        .send(FeedEvent::Break(FeedNumber::default()))
+        .await
+        .expect("it runs");
     let all = async {
         while !missing.is_empty() {
             match rig.told(0).await {
@@ -443,7 +449,10 @@ async fn without_history_what_the_feed_lost_is_told_as_a_gap() {
     let bare = topic("bare:room");
     let start = rig.join(0, &bare).await;
     let lost = rig.lose(&bare, 3).await;
-    rig.feed.send(FeedEvent::Break).await.expect("it runs");
+    rig.feed
+        .send(FeedEvent::Break(FeedNumber::default()))
+        .await
+        .expect("it runs");
     // The sweep may come between and tell a part of it first.
     let mut stands = start;
     while stands < lost[2] {

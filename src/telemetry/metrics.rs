@@ -130,6 +130,7 @@ instruments! {
         publish_held: "counter" "fanfare_publish_held_total" "Publications whose answer waited because a worker was behind.",
         publish_refused: "counter" "fanfare_publish_refused_total" "Publications refused because the publish queue was full.",
         redis_reconnects: "counter" "fanfare_redis_reconnects_total" "Connections to Redis that were built anew.",
+        topics_moved: "counter" "fanfare_topics_moved_total" "Topics that are heard at another master of Redis since its slots moved or it was replaced.",
         topics: "gauge" "fanfare_topics" "Topics with local interest now.",
         owed: "gauge" "fanfare_worker_owed_topics" "Topics that workers with full queues are owed now.",
         api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",

@@ -347,6 +347,7 @@ fn config() -> Config {
         },
         redis: Redis {
             url: None,
+            shards: Vec::new(),
             prefix: "ff".into(),
             command_timeout: second,
             probe_interval: second,

@@ -89,3 +89,7 @@ mod memory {
 mod redis {
     cases!(crate::rig::start_redis);
 }
+
+mod cluster {
+    cases!(crate::rig::start_cluster);
+}

@@ -29,7 +29,7 @@ impl RedisBroker {
         ];
         args.extend(appending());
         let keys = self.presence_keys(&topic.presence());
-        let answer = self.eval(&self.shared.scripts.enter, &keys, &args).await?;
+        let answer = self.eval(|scripts| &scripts.enter, &keys, &args).await?;
         let [count, position] = reply::parts(answer)?;
         Ok((reply::number(&count)?, reply::position(&position)?))
     }
@@ -53,7 +53,7 @@ impl RedisBroker {
         ];
         args.extend(appending());
         let keys = self.presence_keys(&topic.presence());
-        self.eval(&self.shared.scripts.leave, &keys, &args).await?;
+        self.eval(|scripts| &scripts.leave, &keys, &args).await?;
         Ok(())
     }
 
@@ -72,13 +72,13 @@ impl RedisBroker {
             self.keys().last(&changes),
             self.keys().hash(&changes),
         ];
-        let answer = self.eval(&self.shared.scripts.members, &keys, &[]).await?;
+        let answer = self.eval(|scripts| &scripts.members, &keys, &[]).await?;
         let [position, values] = reply::parts(answer)?;
         let mut members = Vec::new();
         for value in reply::list(values)? {
             match member_of(&reply::bytes(value)?) {
                 Some(member) => members.push(member),
-                None => self.shared.metrics.control.unreadable.add(1),
+                None => self.metrics.control.unreadable.add(1),
             }
         }
         members.sort_unstable_by_key(|entry| entry.member.session);

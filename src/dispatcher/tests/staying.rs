@@ -141,7 +141,9 @@ async fn a_confirmation_of_an_earlier_stay_does_not_begin_the_later_one() {
 async fn a_break_does_not_begin_a_stay_that_is_not_confirmed() {
     let mut still = Still::new();
     let confirmation = still.join();
-    still.confirmed(FeedEvent::Break).await;
+    still
+        .confirmed(FeedEvent::Break(FeedNumber::default()))
+        .await;
     assert!(still.queue.try_recv().is_err(), "nobody is joined yet");
     let missed = still.publish().await;
     still.confirmed(confirmation).await;

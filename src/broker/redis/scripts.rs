@@ -46,6 +46,8 @@ pub struct Scripts {
     pub enter: Script,
     /// Removes a member.
     pub leave: Script,
+    /// Removes the members of a dead owner.
+    pub reap: Script,
     /// All members.
     pub members: Script,
     /// A probe of the feed.
@@ -63,6 +65,7 @@ impl Default for Scripts {
             ack: script!("ack.lua"),
             enter: script!("enter.lua"),
             leave: script!("leave.lua"),
+            reap: script!("reap.lua"),
             members: script!("members.lua", allow - oom),
             probe: script!("probe.lua", allow - oom),
         }
@@ -72,7 +75,7 @@ impl Default for Scripts {
 impl Scripts {
     /// Every script, for loading on a new connection.
     #[must_use]
-    pub fn all(&self) -> [&Script; 10] {
+    pub fn all(&self) -> [&Script; 11] {
         [
             &self.publish,
             &self.since,
@@ -82,6 +85,7 @@ impl Scripts {
             &self.ack,
             &self.enter,
             &self.leave,
+            &self.reap,
             &self.members,
             &self.probe,
         ]

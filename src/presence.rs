@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::broker::interest::Interest;
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, BrokerHealth};
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::view::View;
 use crate::protocol::event::Member;
@@ -148,7 +148,7 @@ impl Presence {
     ) -> Result<MembersPage, BrokerError> {
         let (entries, position) = self.broker.members(topic).await?;
         let view = self.view.borrow().clone();
-        let live = entries.into_iter().filter(|e| view.is_live(&e.owner));
+        let live = entries.into_iter().filter(|e| view.may_live(&e.owner));
         let mut members: Vec<_> = live.map(|e| e.member).collect();
         members.sort_by_key(|m| m.session);
         let count = members.len() as u64;
@@ -164,25 +164,38 @@ impl Presence {
         })
     }
 
-    /// Carries out leaves, and writes every member again when this node gets a new incarnation.
-    /// Never ends.
+    /// Carries out leaves, and writes every member again when this node gets a new incarnation or
+    /// the broker is back, which may have lost what it had. Never ends.
     pub async fn run(&self) {
         let mut view = self.view.clone();
-        let mut written_as = view.borrow_and_update().me.clone();
+        let mut health = self.broker.health();
+        let mut written_as = Some(view.borrow_and_update().me.clone());
         loop {
-            tokio::select! {
+            let look = tokio::select! {
                 leaving = self.leaving.changed() => {
                     for (key, _) in leaving.into_iter().filter(|(_, wish)| wish.is_some()) {
                         self.leave_now(key).await;
                     }
+                    false
                 }
-                Ok(()) = view.changed() => {
-                    let now = view.borrow_and_update().clone();
-                    // What fails is tried again with the next heartbeat.
-                    if now.has_lease() && now.me != written_as && self.enter_again(&now.me).await {
-                        written_as = now.me.clone();
+                Ok(()) = view.changed() => true,
+                Ok(()) = health.changed() => {
+                    let is_back = *health.borrow_and_update() == BrokerHealth::Up;
+                    if is_back {
+                        self.occupancy.write_again();
+                        written_as = None;
                     }
+                    is_back
                 }
+            };
+            if !look {
+                continue;
+            }
+            let now = view.borrow_and_update().clone();
+            let is_due = now.has_lease() && written_as.as_ref() != Some(&now.me);
+            // What fails is tried again with the next heartbeat.
+            if is_due && self.enter_again(&now.me).await {
+                written_as = Some(now.me.clone());
             }
         }
     }
@@ -360,6 +373,11 @@ mod tests {
         let entered = broker.enter(&rig.topic, &member(2), &dead).await;
         entered.expect("the broker is here");
         assert_eq!(rig.count().await, 1);
+        // A node that came since the last heartbeat is not in the view yet.
+        let young: Owner = "c~9".parse().expect("an owner");
+        let entered = broker.enter(&rig.topic, &member(3), &young).await;
+        entered.expect("the broker is here");
+        assert_eq!(rig.count().await, 2);
     }
 
     #[tokio::test]

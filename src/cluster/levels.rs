@@ -183,6 +183,21 @@ impl Levels {
         self.urgent = self.wanted.keys().map(|(_, topic)| topic.clone()).collect();
     }
 
+    /// Redis may have lost what stood there: everything is written again, under the same name, and
+    /// what should not be there is taken away.
+    pub(super) fn write_again(&mut self) {
+        if !self.writes {
+            return;
+        }
+        let wanted = self.wanted.keys().map(|(_, topic)| topic.clone());
+        let known: Vec<_> = wanted.chain(self.written.keys().cloned()).collect();
+        for topic in known {
+            self.written.insert(topic.clone(), Written::Unknown);
+            self.urgent.insert(topic);
+        }
+        self.later.clear();
+    }
+
     /// Nothing is written from now on; counts are still taken.
     pub(super) fn stop(&mut self) {
         self.writes = false;
@@ -353,6 +368,23 @@ mod tests {
         levels.start_over(owner("n~2"));
         assert_eq!(write_all(&mut levels), [ChangeKind::Appear(1)]);
         assert!(levels.is_settled());
+    }
+
+    #[test]
+    fn what_redis_may_have_lost_is_written_again_and_what_should_be_gone_taken_away() {
+        let mut levels = levels(&[("a", 1), ("b", 2), ("c", 0)]);
+        levels.start_over(owner("n~1"));
+        write_all(&mut levels);
+        levels.set(topic("b"), 0);
+        levels.write_again();
+        assert!(!levels.is_indexed(&topic("a"), &owner("n~1")));
+        let mut kinds = write_all(&mut levels);
+        kinds.sort_unstable_by_key(|kind| *kind == ChangeKind::Vanish);
+        assert_eq!(kinds, [ChangeKind::Appear(1), ChangeKind::Vanish]);
+        assert!(levels.is_settled() && levels.is_indexed(&topic("a"), &owner("n~1")));
+        levels.stop();
+        levels.write_again();
+        assert!(levels.is_settled(), "nothing is written any more");
     }
 
     #[test]

@@ -156,6 +156,11 @@ impl Occupancy {
         }
     }
 
+    /// Redis was away and may have lost what stood there: everything is written again.
+    pub fn write_again(&self) {
+        self.change(Levels::write_again);
+    }
+
     fn change(&self, change: impl FnOnce(&mut Levels)) {
         let (due, settled) = {
             let mut levels = self.shared.levels();
@@ -193,7 +198,7 @@ impl Occupancy {
             Some(store) => store.counted(topic).await?,
             None => Vec::new(),
         };
-        counts.retain(|(owner, _)| view.is_live(owner) && *owner != view.me);
+        counts.retain(|(owner, _)| view.may_live(owner) && *owner != view.me);
         let mine = self.shared.levels().sessions(topic);
         counts.push((view.me.clone(), mine));
         counts.retain(|(_, sessions)| *sessions > 0);
@@ -257,7 +262,7 @@ impl Occupancy {
             let after = after.take();
             let live: BTreeSet<_> = entries
                 .into_iter()
-                .filter(|(owner, topic)| view.is_live(owner) && after.is_none_or(|a| topic > a))
+                .filter(|(owner, topic)| view.may_live(owner) && after.is_none_or(|a| topic > a))
                 .map(|(_, topic)| topic)
                 .collect();
             found.extend(live);

@@ -128,13 +128,18 @@ impl View {
             .is_some_and(|node| node.owner.incarnation == owner.incarnation)
     }
 
-    /// Whether this life of that node is surely over, so that what it left may be removed. It had
-    /// no lease when this view was made, and began before that: an incarnation is the time at which
-    /// its first lease was taken, and one whose lease ended never comes back. One that began later
-    /// may live.
+    /// Whether this life of that node may have a lease: it has one in this view, or it began after
+    /// the view was made. An incarnation is the time at which its first lease was taken, and one
+    /// whose lease ended never comes back; so what it wrote is shown as long as this holds.
+    #[must_use]
+    pub fn may_live(&self, owner: &Owner) -> bool {
+        self.is_live(owner) || owner.incarnation >= self.time_us
+    }
+
+    /// Whether this life of that node is surely over, so that what it left may be removed.
     #[must_use]
     pub fn is_dead(&self, owner: &Owner) -> bool {
-        self.fresh && !self.is_live(owner) && owner.incarnation < self.time_us
+        self.fresh && !self.may_live(owner)
     }
 }
 
@@ -177,7 +182,8 @@ mod tests {
     #[test]
     fn who_began_before_the_view_and_has_no_lease_in_it_is_dead() {
         assert!(view(8).is_dead(&owner("b~7")));
-        assert!(!view(8).is_dead(&owner("b~8")), "it may have joined since");
+        assert!(view(8).may_live(&owner("b~8")), "it may have joined since");
+        assert!(!view(8).is_dead(&owner("b~8")));
         assert!(!view(8).is_dead(&owner("a~5")), "it lives");
         assert!(view(8).is_dead(&owner("a~4")), "an old life");
         let stale = View {

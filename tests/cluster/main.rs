@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod incarnations;
+mod members;
 mod membership;
 mod occupancy;
 mod partitions;

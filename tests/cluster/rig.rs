@@ -22,8 +22,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 pub(crate) const PARTITIONS: u32 = 256;
 
-pub(crate) fn link(port: u16) -> Arc<RedisLink> {
-    let link = RedisLink::new(&config::Redis {
+pub(crate) fn config(port: u16) -> config::Redis {
+    config::Redis {
         url: Some(config::Secret(format!("redis://127.0.0.1:{port}"))),
         prefix: "ff".into(),
         command_timeout: Duration::from_secs(2),
@@ -31,8 +31,11 @@ pub(crate) fn link(port: u16) -> Arc<RedisLink> {
         probe_fresh: Duration::from_secs(5),
         lease: LEASE,
         partitions: PARTITIONS,
-    })
-    .unwrap();
+    }
+}
+
+pub(crate) fn link(port: u16) -> Arc<RedisLink> {
+    let link = RedisLink::new(&config(port)).unwrap();
     link.renew().unwrap().connect();
     Arc::new(link)
 }

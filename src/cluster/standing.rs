@@ -75,7 +75,8 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// A node before its first answer, with a view that is not fresh and shows only itself.
+    /// A node before its first answer, with a view that is not fresh and shows only itself. A
+    /// `lease` of [`Duration::MAX`] never ends.
     pub(super) fn new(view: View, lease: Duration) -> Self {
         Self {
             standing: Standing::Joining,
@@ -111,6 +112,7 @@ impl Course {
                     nodes,
                     fresh: true,
                     time_us,
+                    until: sent_at.checked_add(self.lease),
                 });
                 Standing::Member(me)
             }

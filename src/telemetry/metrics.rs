@@ -137,6 +137,9 @@ instruments! {
         api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
         ready: "gauge" "fanfare_ready" "1 while the node is ready.",
+        reaped_members: "counter" "fanfare_reaped_total" ["kind" = "member"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
+        reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
+        partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node sees it.",
     }
 }

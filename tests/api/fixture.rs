@@ -111,6 +111,8 @@ impl Directory for Listed {
             state: "ready".into(),
             sessions: 3,
             share: 1.0,
+            partitions: 4,
+            partition_ranges: "0-2,7".into(),
             incarnation: 7,
             version: "0.1.0".into(),
             started_ms: 5,

@@ -406,6 +406,7 @@ impl Worker {
                 counters.frames_written.add_owned(written.frames);
                 counters.bytes_written.add_owned(written.bytes);
                 counters.writes.add_owned(written.calls);
+                counters.gaps_told.add_owned(written.gaps);
                 entry.written_bytes += written.bytes;
                 if written.blocked {
                     // The session's task waits for the socket and flushes again.

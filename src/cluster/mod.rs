@@ -18,5 +18,7 @@ pub mod membership;
 pub mod occupancy;
 pub mod occupancy_store;
 pub mod ring;
+#[cfg(test)]
+mod simulation;
 pub mod standing;
 pub mod view;

@@ -23,5 +23,7 @@ pub mod partition_store;
 pub mod partitions;
 pub mod reaper;
 pub mod ring;
+#[cfg(test)]
+mod simulation;
 pub mod standing;
 pub mod view;

@@ -150,7 +150,7 @@ impl Checker {
             ..view.clone()
         };
         for owner in self.holders.keys() {
-            must(later.is_abandoned(owner) != live.contains(owner), || {
+            must(later.is_dead(owner) != live.contains(owner), || {
                 format!("{owner} is taken for what it is not by {}", view.me)
             })?;
         }

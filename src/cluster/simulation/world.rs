@@ -244,6 +244,7 @@ impl World {
             ring: ring(&[node]),
             fresh: true,
             time_us: 0,
+            until: None,
             me,
         };
         let mut course = Course::new(view, LEASE);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::interest::WishNumber;
 use crate::broker::redis::subscriptions::{Chunk, Subscriptions};
-use crate::broker::{Entry, FeedEvent};
+use crate::broker::{Entry, FeedEvent, FeedNumber};
 use crate::protocol::ids::Topic;
 
 /// How far the clock goes with each step, so that what lingers is unsubscribed in the end.
@@ -140,7 +140,9 @@ impl FeedModel {
                 }
                 let delivery = FeedEvent::Delivery { topic, entry };
                 match fate {
-                    Fate::Lost => self.events.push_back(FeedEvent::Break),
+                    Fate::Lost => self
+                        .events
+                        .push_back(FeedEvent::Break(FeedNumber::default())),
                     Fate::Arrives => self.events.push_back(delivery),
                     Fate::Doubled => self.events.extend([delivery.clone(), delivery]),
                 }
@@ -152,7 +154,8 @@ impl FeedModel {
                     self.events.push_back(FeedEvent::Subscribed(confirmed));
                 }
                 if chunk.is_last && self.connections > 1 {
-                    self.events.push_back(FeedEvent::Break);
+                    self.events
+                        .push_back(FeedEvent::Break(FeedNumber::default()));
                 }
             }
             None => {}

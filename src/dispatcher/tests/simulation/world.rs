@@ -293,7 +293,7 @@ impl World {
     fn feed_event(&mut self) {
         let mut events = self.feed.events.iter();
         // Deliveries overtake each other, but what a break covers came before it.
-        let until = events.position(|event| *event == FeedEvent::Break);
+        let until = events.position(|event| matches!(event, FeedEvent::Break(_)));
         let until = until.unwrap_or(self.feed.events.len());
         let at = self.place(until, self.weather.reorder);
         let Some(event) = self.feed.events.remove(at) else {

@@ -17,6 +17,7 @@ mod levels;
 pub mod membership;
 pub mod occupancy;
 pub mod occupancy_store;
+pub mod rebalance;
 pub mod ring;
 pub mod standing;
 pub mod view;

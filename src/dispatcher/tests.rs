@@ -46,6 +46,7 @@ fn config() -> Arc<Config> {
             cores: 1,
             host_name: "rig".into(),
             file_limit: 20_000,
+            memory_limit: None,
         },
         try_key: |_| Ok(()),
     };
@@ -145,6 +146,7 @@ impl Rig {
             Arc::clone(&metrics),
             Arc::clone(&interest),
             handles,
+            Arc::default(),
         );
         tasks.spawn(dispatcher.run(to_dispatcher));
         Self {

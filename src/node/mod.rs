@@ -5,8 +5,8 @@
 //! dispatcher 8. API. Nothing waits for the broker: a node whose Redis is away starts, says why it
 //! is not ready, and becomes ready when Redis appears.
 //!
-//! Stop, on SIGTERM or SIGINT: 1. `Draining`: not ready, handshakes refused, sessions told and
-//! closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed, workers end 3.
+//! Stop, on SIGTERM, SIGINT or the order to drain: 1. `Draining`: not ready, handshakes refused,
+//! sessions told and closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed, workers end 3.
 //! members and occupancy are taken back, the lease is released 4. the broker's connections end, the
 //! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
 //! the process at once with 130.
@@ -17,7 +17,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,10 +35,10 @@ use crate::broker::{Broker, Feed};
 use crate::cluster::lease_store::LeaseStore;
 use crate::cluster::membership::{Membership, Settings};
 use crate::cluster::occupancy::Occupancy;
-use crate::cluster::standing::Standing;
 use crate::cluster::view::NodeDetails;
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
+use crate::ingress::admission::Admission;
 use crate::ingress::door::Room;
 use crate::ingress::listener;
 use crate::presence::Presence;
@@ -51,7 +51,10 @@ use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
 
 pub mod directory;
+mod leaving;
+mod memory;
 pub mod readiness;
+mod rebalance;
 pub mod worker_thread;
 
 use directory::NodeDirectory;
@@ -62,8 +65,6 @@ use worker_thread::WorkerSetup;
 const CONTROL_THREADS: usize = 2;
 /// How long presence, occupancy and the lease may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
-/// How often a leaving node looks whether its sessions have gone.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Why the node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +159,8 @@ struct Parts {
     occupancy: Arc<Occupancy>,
     membership: Membership,
     lifecycle: LifecycleSender,
+    /// Told when the node is asked to leave by other means than a signal.
+    leave: Arc<Notify>,
     warnings: Vec<String>,
     commit: &'static str,
     started: Instant,
@@ -186,6 +189,7 @@ impl Parts {
             view,
             presence,
             registry: Registry::new(Arc::clone(&occupancy)),
+            departure: OnceLock::new(),
         });
         let parts = Self {
             config,
@@ -194,6 +198,7 @@ impl Parts {
             occupancy,
             membership,
             lifecycle,
+            leave: Arc::default(),
             warnings,
             commit,
             started: Instant::now(),
@@ -217,12 +222,20 @@ impl Parts {
         );
         let interest = Arc::new(WorkerInterest::default());
         let (handles, threads) = self.start_workers(public, &interest, &readiness)?;
+        rebalance::start(
+            &self.config.rebalance,
+            self.membership.clone(),
+            self.lifecycle.subscribe(),
+            Arc::clone(&self.metrics),
+            handles.clone(),
+        );
         let dispatcher = Dispatcher::new(
             Arc::clone(&self.services.broker),
             Arc::clone(&self.config),
             Arc::clone(&self.metrics),
             interest,
             handles,
+            Arc::clone(&self.leave),
         );
         shutdown::spawn("dispatcher", dispatcher.run(feed));
         let (api, stop_api) = self.start_api(api, readiness)?;
@@ -236,7 +249,7 @@ impl Parts {
             "listening"
         );
         started(addresses);
-        let end = until_end(&self.membership).await;
+        let end = leaving::until_end(&self.membership, &self.leave).await;
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.notify_one();
@@ -263,6 +276,7 @@ impl Parts {
             lifecycle: self.lifecycle.subscribe(),
             readiness,
             metrics: Arc::clone(&self.metrics),
+            leave: Arc::clone(&self.leave),
             warnings: self.warnings.clone(),
         };
         let state = ApiState {
@@ -284,46 +298,6 @@ impl Parts {
         Ok((task, stop))
     }
 
-    /// Sends the sessions away and ends the workers.
-    async fn send_away(&self, threads: Vec<JoinHandle<()>>) {
-        let config = &self.config;
-        self.lifecycle.send_replace(Lifecycle::Draining);
-        let window_ms = u64::try_from(config.drain.window.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            event = "draining",
-            window_ms,
-            "leaving; sessions are told to go"
-        );
-        tokio::time::sleep(config.drain.delay).await;
-        let last = config.drain.commands + config.session.close_timeout;
-        let waves = tokio::time::timeout(config.drain.window + last, async {
-            while self.metrics.sessions() > 0 {
-                tokio::time::sleep(LOOK).await;
-            }
-        });
-        if waves.await.is_err() {
-            tracing::warn!(
-                event = "drain_overdue",
-                "sessions did not end in their waves"
-            );
-        }
-        self.lifecycle.send_replace(Lifecycle::Closing);
-        if tokio::time::timeout(last, shutdown::joined(threads))
-            .await
-            .is_err()
-        {
-            tracing::error!(event = "workers_stuck", "workers did not end in time");
-        }
-    }
-
-    /// Takes back what this node has in Redis. What cannot be taken back in time belongs to a
-    /// node without a lease and is not shown.
-    async fn give_back(&self) {
-        self.services.presence.settle(GIVE_BACK).await;
-        let _ = tokio::time::timeout(GIVE_BACK, self.occupancy.settled()).await;
-        let _ = tokio::time::timeout(GIVE_BACK, self.membership.leave()).await;
-    }
-
     fn start_workers(
         &self,
         public: Vec<StdListener>,
@@ -331,6 +305,10 @@ impl Parts {
         readiness: &watch::Receiver<Vec<String>>,
     ) -> Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>), StartError> {
         let room = Room::new(self.config.server.connections_max);
+        let admission = Admission::new(&self.config.admission, Instant::now());
+        if let Some(bytes_max) = self.config.admission.memory_bytes_max {
+            memory::watch(Arc::clone(&admission), bytes_max);
+        }
         // Each worker keeps a window of its own; together they hold what is configured.
         let recent_bytes_max = self.config.cache.memory_bytes / public.len().max(1) as u64;
         let recent_bytes_max = usize::try_from(recent_bytes_max).unwrap_or(usize::MAX);
@@ -347,6 +325,7 @@ impl Parts {
                 interest: Arc::clone(interest),
                 metrics: Arc::clone(&self.metrics.workers[index]),
                 room: Arc::clone(&room),
+                admission: Arc::clone(&admission),
                 readiness: readiness.clone(),
                 lifecycle: self.lifecycle.subscribe(),
             };
@@ -424,53 +403,18 @@ fn details(
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let started_ms = millis(since);
     move || NodeDetails {
         url: url.clone(),
         state: format!("{:?}", *lifecycle.borrow()).to_lowercase(),
         sessions: metrics.sessions(),
+        drain_sessions: (*lifecycle.borrow() >= Lifecycle::Draining)
+            .then(|| metrics.control.drain_sessions.get()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_ms,
     }
 }
 
-/// Waits for a signal, or until this node has no place in the cluster any more.
-async fn until_end(membership: &Membership) -> End {
-    let mut standing = membership.standing();
-    let no_place = async {
-        match standing.wait_for(Standing::is_final).await.as_deref() {
-            Ok(Standing::OtherPartitions { stored }) => End::OtherPartitions(*stored),
-            Ok(_) => End::Superseded,
-            // The task ended by a panic, which was reported; the node lives on as it is.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let end = tokio::select! {
-        () = signal() => End::Stopped,
-        end = no_place => end,
-    };
-    shutdown::spawn("second signal", async {
-        signal().await;
-        tracing::warn!(event = "killed", "a second signal: ending at once");
-        std::process::exit(130);
-    });
-    end
-}
-
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!(
-            event = "no_signals",
-            "signals cannot be received on this system"
-        );
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,6 +16,9 @@ async fn start(name: &str, redis: &RedisServer) -> Node {
     Plan::clustered(name, &redis.url())
         .env("FANFARE_REBALANCE__SETTLE_MS", "1000")
         .env("FANFARE_REBALANCE__SESSIONS_PER_S", "50")
+        // With a balancer that deals in turns, two of three come back to where they were too many:
+        // the nearer to the mean, the longer it takes.
+        .env("FANFARE_REBALANCE__TOLERANCE_PERCENT", "40")
         .env("FANFARE_DRAIN__WINDOW_MS", "2000")
         .start()
         .await
@@ -56,7 +59,11 @@ async fn a_node_that_joins_gets_its_share_and_nothing_is_lost() {
         told += node.metric("fanfare_rebalanced_total").await;
     }
     println!("{even:?}, {told} were told to go");
-    let returns = locked(&fleet.returns).len() as u64;
-    assert_eq!(told, returns, "each of them came back, and nobody else");
+    let returns = || locked(&fleet.returns).len() as u64;
+    wait::until("each of them to have come back", async || {
+        (returns() >= told).then_some(())
+    })
+    .await;
+    assert_eq!(returns(), told, "and nobody else");
     assert!(load.end(&fleet, readers).await > 0);
 }

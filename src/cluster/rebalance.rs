@@ -3,7 +3,7 @@
 //!
 //! In: the cluster's view, and how many sessions are here. Out: how many of them to tell to go now.
 //! Sockets do not move by themselves, so a node that was added stays empty until others send
-//! sessions away. Bounds: `rebalance.sessions_per_s`, and an eighth of what is too much at once, so
+//! sessions away. Bounds: `rebalance.sessions_per_s`, and a quarter of what is too much at once, so
 //! that the end is approached ever more slowly, while the others tell of theirs once a second.
 //!
 //! It never swings: a node begins above the tolerance and ends a quarter of it above the mean, and
@@ -19,7 +19,7 @@ use crate::protocol::ids::Owner;
 /// Less than this above the mean is no reason to send anybody away.
 const EXCESS_MIN: u64 = 10;
 /// What is told at once is at most this part of what is too much.
-const PART: u64 = 8;
+const PART: u64 = 4;
 /// What a node says of itself when it takes sessions.
 const READY: &str = "ready";
 

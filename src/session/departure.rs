@@ -66,6 +66,9 @@ pub fn grace(drain: &Drain) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
+
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -87,6 +90,29 @@ mod tests {
         assert_eq!(departure.tell_at(0.0), now + 3 * S);
         assert_eq!(departure.tell_at(1.0), now + 13 * S);
         assert_eq!(departure.ends(), now + 18 * S);
+    }
+
+    /// What `tests/rolling.rs` sees from outside, without the noise of a machine.
+    #[test]
+    fn no_second_tells_more_than_twice_as_many_as_the_plan_has() {
+        let mut rng = StdRng::seed_from_u64(7);
+        for sessions_count in [500, 1_667, 5_000, 100_000] {
+            let (now, departure) = departure(sessions_count, Some(1_000));
+            let mut by_second = std::collections::BTreeMap::<_, u64>::new();
+            for _ in 0..sessions_count {
+                let told = departure.tell_at(rng.random_range(0.0..=1.0)) - now;
+                // A worker looks every quarter of a second.
+                let second = told.as_millis().next_multiple_of(250) / 1_000;
+                *by_second.entry(second).or_default() += 1;
+            }
+            let planned_per_s = sessions_count as f64 / departure.spread().as_secs_f64();
+            assert!(planned_per_s <= 1_000.0);
+            let most = by_second.into_values().max().expect("some were told");
+            assert!(
+                most as f64 <= 2.0 * planned_per_s,
+                "{most} of {planned_per_s}"
+            );
+        }
     }
 
     #[test]

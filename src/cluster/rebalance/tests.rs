@@ -63,7 +63,7 @@ fn a_node_above_the_tolerance_sheds_at_its_pace_down_to_a_quarter_of_it() {
     let plan = rebalancer.plan(&view(&near), here(740), now);
     assert_eq!(
         (plan.excess, plan.tell),
-        (40, 5),
+        (40, 10),
         "it goes on below the tolerance"
     );
     let told = Here {
@@ -257,7 +257,7 @@ impl Cluster {
 
 #[test]
 fn whoever_gets_the_sessions_the_load_evens_out_and_then_all_is_quiet() {
-    for seed in 0..30 {
+    for seed in 0..100 {
         for balancer in [Balancer::Random, Balancer::Least, Balancer::Turns] {
             let mut cluster = Cluster::new(seed, balancer);
             let begin = cluster.sessions.clone();

@@ -11,14 +11,17 @@ use support::wait;
 
 const SESSIONS: usize = 180;
 const TOPICS: usize = 10;
+/// Of two nodes with 90 sessions each and a third without, two are above it.
+const TOLERANCE_PERCENT: u64 = 30;
 
 async fn start(name: &str, redis: &RedisServer) -> Node {
     Plan::clustered(name, &redis.url())
         .env("FANFARE_REBALANCE__SETTLE_MS", "1000")
         .env("FANFARE_REBALANCE__SESSIONS_PER_S", "50")
-        // With a balancer that deals in turns, two of three come back to where they were too many:
-        // the nearer to the mean, the longer it takes.
-        .env("FANFARE_REBALANCE__TOLERANCE_PERCENT", "40")
+        .env(
+            "FANFARE_REBALANCE__TOLERANCE_PERCENT",
+            &TOLERANCE_PERCENT.to_string(),
+        )
         .env("FANFARE_DRAIN__WINDOW_MS", "2000")
         .start()
         .await
@@ -50,7 +53,9 @@ async fn a_node_that_joins_gets_its_share_and_nothing_is_lost() {
     let even = wait::until_within(PATIENCE, "the load to be even", async || {
         let (sessions, is_calm) = loads(&nodes).await;
         let all: u64 = sessions.iter().sum();
-        let is_even = sessions.iter().all(|count| *count <= mean + mean / 5);
+        let is_even = sessions
+            .iter()
+            .all(|count| *count <= mean + mean * TOLERANCE_PERCENT / 100);
         (is_even && is_calm && all == SESSIONS as u64).then_some(sessions)
     })
     .await;

@@ -6,7 +6,7 @@
 //! sessions away. Bounds: `rebalance.sessions_per_s`, and a quarter of what is too much at once, so
 //! that the end is approached ever more slowly, while the others tell of theirs once a second.
 //!
-//! It never swings: a node begins above the tolerance and ends a quarter of it above the mean, and
+//! It never swings: a node begins above the tolerance and ends half of it above the mean, and
 //! never below; nodes that send away at the same time all come down to that, whoever gets their
 //! sessions. Nothing is sent away while nodes come, go or leave, or the view is old.
 
@@ -106,7 +106,7 @@ impl Rebalancer {
         if !self.is_shedding {
             self.is_shedding = stay > mean + tolerated.max(EXCESS_MIN);
         }
-        let excess = stay.saturating_sub(mean + tolerated / 4);
+        let excess = stay.saturating_sub(mean + tolerated / 2);
         self.is_shedding &= excess > 0;
         if self.is_shedding { excess } else { 0 }
     }

@@ -98,6 +98,7 @@ async fn any_node_may_be_asked_to_drain_another_and_shows_how_far_it_is() {
     assert_eq!(leaver.metric("fanfare_drain_sessions").await, 1);
     talk.event_of("drain").await;
     assert_eq!(talk.close_code().await, Some(4100));
+    drop(talk);
     assert_eq!(leaver.ended().await.code(), Some(0));
     assert!(asked.is_ready().await, "the order was for one node");
     wait::until("the lease to be given back", async || {
@@ -117,5 +118,6 @@ async fn a_signal_to_a_node_that_was_told_to_drain_does_not_cut_its_sessions_off
     node.until_unready().await;
     node.signal("TERM");
     assert_eq!(talk.close_code().await, Some(4100));
+    drop(talk);
     assert_eq!(node.ended().await.code(), Some(0));
 }

@@ -13,6 +13,7 @@ pub mod load;
 pub mod node;
 pub mod raw;
 pub mod redis_server;
+pub mod resp;
 pub mod talk;
 pub mod tokens;
 pub mod wait;

@@ -14,6 +14,8 @@ use super::wait;
 pub struct RedisServer {
     address: SocketAddr,
     directory: tempfile::TempDir,
+    program: String,
+    options: Vec<String>,
     child: Option<Child>,
 }
 
@@ -27,10 +29,17 @@ impl RedisServer {
 
     /// A port on which nothing answers until [`Self::restart`].
     pub fn not_yet() -> Self {
+        Self::with("redis-server", &[])
+    }
+
+    /// The same with another program, and options that come after those of this module.
+    pub fn with(program: &str, options: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         Self {
             address: listener.local_addr().expect("a bound port"),
             directory: tempfile::tempdir().expect("a temporary directory"),
+            program: program.into(),
+            options: options.iter().map(ToString::to_string).collect(),
             child: None,
         }
     }
@@ -65,8 +74,9 @@ impl RedisServer {
             ["--appendfsync", "always"],
             ["--save", ""],
         ];
-        let child = Command::new("redis-server")
+        let child = Command::new(&self.program)
             .args(options.iter().flatten())
+            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -77,6 +87,13 @@ impl RedisServer {
             (self.command(&["PING"])? == "+PONG").then_some(())
         })
         .await;
+    }
+
+    /// Stops the process where it stands, or lets it go on.
+    pub fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.pid());
+        let status = Command::new("sh").args(["-c", &command]).status();
+        assert!(status.expect("a shell").success(), "{command}");
     }
 
     /// Ends the server as a lost machine ends: without a word.

@@ -350,7 +350,7 @@ fn a_message_for_somebody_else_or_of_another_topic_has_a_wrong_recipient() {
         topic: INBOX,
         entries: vec![(at(4), id(4))],
     });
-    pen.finds(STRICT, &[(Wrong::WrongRecipient, 2)]);
+    pen.finds(STRICT, &[(Wrong::Misdirected, 2)]);
 }
 
 #[test]

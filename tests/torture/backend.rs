@@ -4,6 +4,7 @@
 //! that an answer that does not come delays no other. An attempt that failed is repeated on
 //! another node with the same idempotency key, for [`TRIES_FOR`] at most.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,6 +33,17 @@ pub(crate) struct Targets {
     pub(crate) topics: Vec<TopicIndex>,
     pub(crate) inboxes: Vec<TopicIndex>,
     pub(crate) everyone: TopicIndex,
+    /// How many inboxes all backends together have had.
+    pub(crate) inboxes_had: Rc<Cell<usize>>,
+}
+
+impl Targets {
+    /// Inboxes in turn, so that each gets something again soon after every heal.
+    fn next_inbox(&self) -> TopicIndex {
+        let had = self.inboxes_had.get();
+        self.inboxes_had.set(had + 1);
+        self.inboxes[had % self.inboxes.len()]
+    }
 }
 
 /// See the module.
@@ -85,8 +97,6 @@ impl Backend {
         let mut random = StdRng::seed_from_u64(seed ^ u64::from(this.publisher));
         let mut ticks = interval(this.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        // Inboxes in turn, so that each gets something again soon after every heal.
-        let mut inboxes = this.targets.inboxes.iter().copied().cycle();
         for number in 1_u32.. {
             ticks.tick().await;
             if this.run.is_over.get() {
@@ -96,7 +106,7 @@ impl Backend {
                 publisher: this.publisher,
                 number,
             };
-            let mut next = || inboxes.next().expect("there are clients");
+            let next = || this.targets.next_inbox();
             let targets = if number.is_multiple_of(this.everyone_one_of) {
                 vec![this.targets.everyone]
             } else {

@@ -24,7 +24,7 @@ pub(crate) enum Wrong {
     /// Received, and nobody published it, or it was surely refused.
     Phantom,
     /// Received by a client, or on a topic, that it was not for.
-    WrongRecipient,
+    Misdirected,
     /// Something later came first, and nobody said a word.
     SilentGap,
     /// A gap or `recovered: false` was told, and everything is still there.
@@ -48,7 +48,7 @@ impl Wrong {
         Self::Doubled,
         Self::Reordered,
         Self::Phantom,
-        Self::WrongRecipient,
+        Self::Misdirected,
         Self::SilentGap,
         Self::NeedlessGap,
         Self::Untold,
@@ -65,7 +65,7 @@ impl Wrong {
             Self::Doubled => "doubled",
             Self::Reordered => "reordered",
             Self::Phantom => "phantom",
-            Self::WrongRecipient => "wrong-recipient",
+            Self::Misdirected => "wrong-recipient",
             Self::SilentGap => "silent-gaps",
             Self::NeedlessGap => "needless-gaps",
             Self::Untold => "untold",

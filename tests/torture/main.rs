@@ -156,6 +156,7 @@ fn targets(clients: ClientIndex) -> Targets {
         topics: (0..topics).collect(),
         inboxes: (topics..topics + clients).collect(),
         everyone: topics + clients,
+        inboxes_had: Rc::default(),
     }
 }
 
@@ -267,7 +268,8 @@ async fn judge(options: &Options, form: Form, run: &Run, stage: &Stage, targets:
     passed
 }
 
-/// Whether nothing was wrong, or, where something was made wrong, that it was found.
+/// Whether nothing was wrong, or, where something was made wrong, that it was found and nothing
+/// else.
 fn is_as_expected(options: &Options, verdict: &Verdict) -> bool {
     let expected: &[Wrong] = match (options.sabotage, options.control) {
         (Some(sabotage), _) => sabotage.expected(),
@@ -280,8 +282,9 @@ fn is_as_expected(options: &Options, verdict: &Verdict) -> bool {
         (None, None) => return verdict.is_clean(),
     };
     let is_found = expected.iter().any(|wrong| verdict.count(*wrong) > 0);
-    println!("  control: found: {is_found}");
-    is_found
+    let is_alone = verdict.wrongs.keys().all(|wrong| expected.contains(wrong));
+    println!("  control: found: {is_found}, and nothing else: {is_alone}");
+    is_found && is_alone
 }
 
 async fn keep(path: &std::path::Path, history: &History, stage: &Stage) -> std::io::Result<()> {

@@ -71,7 +71,7 @@ impl Nemesis {
         sleep(left).await;
     }
 
-    /// The next kind, and in every other window one more with another target.
+    /// The next kind, and in three of four windows one more with another target.
     fn deal(&mut self, deck: &mut Vec<Kind>) -> Vec<Kind> {
         if deck.is_empty() {
             deck.extend(&self.kinds);
@@ -81,7 +81,7 @@ impl Nemesis {
         let other = deck
             .iter()
             .position(|kind| kind.target() != kinds[0].target());
-        if let Some(other) = other.filter(|_| self.random.random()) {
+        if let Some(other) = other.filter(|_| self.random.random_ratio(3, 4)) {
             kinds.push(deck.remove(other));
         }
         kinds

@@ -106,7 +106,7 @@ impl Control {
     pub(crate) fn expected(self) -> &'static [Wrong] {
         match self {
             Self::LossyFailover => &[],
-            Self::RepairOff => &[Wrong::SilentGap],
+            Self::RepairOff => &[Wrong::SilentGap, Wrong::Lost],
             Self::ProbeOff => &[Wrong::Deaf],
         }
     }

@@ -10,12 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use tokio::time::{Instant, sleep};
 
 use super::support::redis_server::RedisServer;
 use super::support::wait;
 
 /// Longest wait for a failover or for a server to be a replica again.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long Cluster takes for a failover that is asked for, with room.
+const FAILOVER_TIME: Duration = Duration::from_secs(1);
 /// After so long Sentinel and Cluster hold a silent master for dead.
 const DOWN_AFTER_MS: &str = "1000";
 /// Sentinel's name for the master.
@@ -130,11 +133,17 @@ impl Redis {
         self.servers[server].signal(name);
     }
 
-    /// The servers that are masters now.
+    /// The servers that are masters now. A master that Sentinel has replaced and not yet told so
+    /// is none.
     pub(crate) async fn masters(&self) -> Vec<usize> {
+        let named = match self.sentinels.first() {
+            Some(sentinel) => master_port(sentinel.port).await,
+            None => None,
+        };
         let mut masters = Vec::new();
         for (index, server) in self.servers.iter().enumerate() {
-            if server.pid() != 0 && role(server.port()).await == "master" {
+            let is_named = named.is_none_or(|port| port == server.port());
+            if is_named && server.pid() != 0 && role(server.port()).await == "master" {
                 masters.push(index);
             }
         }
@@ -155,27 +164,16 @@ impl Redis {
 
     /// Waits until another server has taken over from a killed or demoted master.
     pub(crate) async fn is_replaced(&self, master: usize) {
-        let old = self.port(master);
-        let sentinel = self.sentinels.first().map(|sentinel| sentinel.port);
         let others = self.servers.len();
-        let masters = if self.form == Form::Cluster {
+        let enough = if self.form == Form::Cluster {
             others / 2
         } else {
             1
         };
         wait::until_within(FAILOVER_PATIENCE, "a new master", async || {
-            let named = match sentinel {
-                Some(port) => master_port(port).await,
-                None => None,
-            };
-            let is_named = sentinel.is_none() || named.is_some_and(|port| port != old);
-            let now: Vec<_> = self.masters().await;
-            let now = now.into_iter().filter(|index| *index != master);
-            let now: Vec<_> = match named {
-                Some(port) => now.filter(|index| self.port(*index) == port).collect(),
-                None => now.collect(),
-            };
-            (is_named && now.len() >= masters).then_some(())
+            let masters = self.masters().await;
+            let others = masters.iter().filter(|index| **index != master);
+            (others.count() >= enough).then_some(())
         })
         .await;
     }
@@ -215,17 +213,20 @@ impl Redis {
                 })
                 .await;
                 self.is_replaced(master).await;
+                self.is_synchronized(master).await;
             }
             Form::Cluster => {
                 let masters = self.masters().await;
                 let all = 0..self.servers.len();
                 let replicas: Vec<_> = all.filter(|index| !masters.contains(index)).collect();
                 let replica = replicas[chosen % replicas.len()];
-                self.ask(replica, &["CLUSTER", "FAILOVER"]).await;
-                wait::until_within(FAILOVER_PATIENCE, "CLUSTER FAILOVER", async || {
-                    (role(self.port(replica)).await == "master").then_some(())
-                })
-                .await;
+                let deadline = Instant::now() + FAILOVER_PATIENCE;
+                // One that could not be had in time is given up by Redis without a word.
+                while role(self.port(replica)).await != "master" {
+                    assert!(Instant::now() < deadline, "waited for CLUSTER FAILOVER");
+                    self.ask(replica, &["CLUSTER", "FAILOVER"]).await;
+                    sleep(FAILOVER_TIME).await;
+                }
             }
             Form::Single => {}
         }

@@ -39,7 +39,7 @@ impl Sabotage {
             Self::Dup => &[Wrong::Doubled],
             Self::Swap => &[Wrong::Reordered],
             Self::Phantom => &[Wrong::Phantom],
-            Self::Leak => &[Wrong::WrongRecipient],
+            Self::Leak => &[Wrong::Misdirected],
         }
     }
 }

@@ -89,12 +89,12 @@ impl Judge<'_> {
         let what = |word: &str| format!("client {client} {word} {id:?} at {position} of {name}");
         if !self.topic.clients.contains(&client) {
             let what = what("is no reader and got");
-            return self.verdict.found(Wrong::WrongRecipient, what);
+            return self.verdict.found(Wrong::Misdirected, what);
         }
         match self.publications.get(&id) {
             None if self.published.iter().any(|topic| topic.contains_key(&id)) => {
                 let what = what("got from another topic");
-                return self.verdict.found(Wrong::WrongRecipient, what);
+                return self.verdict.found(Wrong::Misdirected, what);
             }
             None => {
                 return self

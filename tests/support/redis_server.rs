@@ -1,8 +1,9 @@
 //! A real `redis-server` on a free port of this machine, in a directory of its own.
 //!
 //! Every write is on disk before it is answered, so that what was answered outlives a kill.
+//! `FANFARE_TEST_REDIS` names another program to start, of another release or of Valkey.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,9 +15,19 @@ use super::wait;
 pub struct RedisServer {
     address: SocketAddr,
     directory: tempfile::TempDir,
-    program: String,
     options: Vec<String>,
     child: Option<Child>,
+}
+
+/// The program that the tests start.
+pub fn program() -> String {
+    std::env::var("FANFARE_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// A port that nobody has at the moment.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound port")
 }
 
 impl RedisServer {
@@ -29,19 +40,27 @@ impl RedisServer {
 
     /// A port on which nothing answers until [`Self::restart`].
     pub fn not_yet() -> Self {
-        Self::with("redis-server", &[])
+        Self::with(&[])
     }
 
-    /// The same with another program, and options that come after those of this module.
-    pub fn with(program: &str, options: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    /// The same, to be started with these options beside the usual ones.
+    pub fn with(options: &[&str]) -> Self {
         Self {
-            address: listener.local_addr().expect("a bound port"),
+            address: free_address(),
             directory: tempfile::tempdir().expect("a temporary directory"),
-            program: program.into(),
             options: options.iter().map(ToString::to_string).collect(),
             child: None,
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it keeps its files.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     /// For `--redis`.
@@ -74,7 +93,7 @@ impl RedisServer {
             ["--appendfsync", "always"],
             ["--save", ""],
         ];
-        let child = Command::new(&self.program)
+        let child = Command::new(program())
             .args(options.iter().flatten())
             .args(&self.options)
             .stdin(Stdio::null())
@@ -112,21 +131,66 @@ impl RedisServer {
 
     /// Sends a command and returns the first line of the answer; `None` when nobody answers.
     pub fn command(&self, words: &[&str]) -> Option<String> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = Vec::new();
-        let mut byte = [0];
-        while !answer.ends_with(b"\r\n") {
-            stream.read_exact(&mut byte).ok()?;
-            answer.push(byte[0]);
-        }
-        Some(String::from_utf8_lossy(&answer).trim_end().to_owned())
+        line(&mut request(self.address, words)?)
     }
+
+    /// Sends a command and returns all texts and numbers of the answer, nested or not; `None`
+    /// when nobody answers.
+    ///
+    /// # Panics
+    /// When the answer is an error.
+    pub fn ask(&self, words: &[&str]) -> Option<Vec<String>> {
+        ask(self.address, words)
+    }
+}
+
+/// As [`RedisServer::ask`], of whoever listens there.
+pub fn ask(address: SocketAddr, words: &[&str]) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    read(&mut request(address, words)?, &mut parts)?;
+    Some(parts)
+}
+
+fn request(address: SocketAddr, words: &[&str]) -> Option<BufReader<TcpStream>> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    stream.write_all(request.as_bytes()).ok()?;
+    Some(BufReader::new(stream))
+}
+
+fn line(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut line = String::new();
+    let count = stream.read_line(&mut line).ok()?;
+    (count > 0).then(|| line.trim_end().to_owned())
+}
+
+fn read(stream: &mut BufReader<TcpStream>, parts: &mut Vec<String>) -> Option<()> {
+    let line = line(stream)?;
+    let (kind, rest) = line.split_at_checked(1)?;
+    let count = rest.parse::<i64>();
+    match kind {
+        "-" => panic!("Redis answered {rest}"),
+        "*" => {
+            for _ in 0..count.ok()? {
+                read(stream, parts)?;
+            }
+        }
+        "$" => {
+            // A length below 0 is no text.
+            if let Ok(length) = usize::try_from(count.ok()?) {
+                let mut text = vec![0; length + 2];
+                stream.read_exact(&mut text).ok()?;
+                text.truncate(length);
+                parts.push(String::from_utf8_lossy(&text).into_owned());
+            }
+        }
+        _ => parts.push(rest.to_owned()),
+    }
+    Some(())
 }
 
 impl Drop for RedisServer {

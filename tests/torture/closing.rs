@@ -21,8 +21,8 @@ use super::speech::{identity, position};
 use super::stage::Stage;
 use super::support::http;
 
-/// For each step.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For each step. A member that a dead node left may be shown for the length of its lease.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -145,23 +145,25 @@ async fn page(stage: &Stage, node: usize, path: &str) -> Value {
 
 /// Compares the members that every node shows with the sessions that are there, once they are the
 /// same or it took too long.
-async fn members(run: &Run, stage: &Stage, crowd: &[Rc<Client>], topic: TopicIndex) {
-    let there: BTreeSet<String> = {
-        let of_topic = crowd.iter().filter(|client| {
-            let slots = client.slots.borrow();
-            slots.iter().any(|slot| slot.topic == topic)
-        });
-        of_topic.filter_map(|client| client.member()).collect()
+pub(crate) async fn members(run: &Run, stage: &Stage, crowd: &[Rc<Client>], topic: TopicIndex) {
+    let of_topic = |client: &&Rc<Client>| {
+        let slots = client.slots.borrow();
+        slots.iter().any(|slot| slot.topic == topic)
+    };
+    let sessions_there = || -> BTreeSet<String> {
+        let here = crowd.iter().filter(of_topic);
+        here.filter_map(|client| client.member()).collect()
     };
     let name = percent_encode(&run.name(topic));
     let path = format!("/v1/topics/{name}/presence?limit=1000");
     for node in 0..stage.nodes_count() {
-        let mut shown = BTreeSet::new();
+        let (mut shown, mut there) = (BTreeSet::new(), BTreeSet::new());
         within(async || {
             let page = page(stage, node, &path).await;
             let list = page["members"].as_array().cloned().unwrap_or_default();
             let sessions = list.iter().filter_map(|member| member["session"].as_str());
             shown = sessions.map(str::to_owned).collect();
+            there = sessions_there();
             shown == there
         })
         .await;

@@ -6,24 +6,39 @@ use super::checker::{Verdict, Wrong, publications};
 use super::history::{History, TopicIndex};
 use super::recovery::{publishing, recoveries};
 
-/// The figure of a run, a line each.
+/// Of the publications tried outside of windows so many of a hundred must be answered.
+const ANSWERED_PERCENT: f64 = 99.0;
+
+/// What the nodes themselves counted, since each was last started.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    /// The largest resident memory.
+    pub(crate) resident_bytes_max: u64,
+    /// Topics held and read anew.
+    pub(crate) repairs: u64,
+    /// Topics of slow sessions that were moved back to history.
+    pub(crate) taken_back: u64,
+}
+
+/// The figure of a run, a line each, and whether publishing outside of windows was good enough.
 pub(crate) fn lines(
     head: &str,
     history: &History,
     verdict: &Verdict,
     busy: &[TopicIndex],
-    resident_bytes_max: u64,
-) -> Vec<String> {
+    nodes: &Nodes,
+) -> (Vec<String>, bool) {
     let published = publications(history);
     let publishing = publishing(history, &published, busy);
     let mut lines = Vec::new();
     let recoveries = recoveries(history, &published);
     for (kind, recovery) in &recoveries {
         lines.push(format!(
-            "  {kind:24} {:3} windows   recovered p50 {:5.2} s   max {:5.2} s",
+            "  {kind:24} {:3} windows   recovered p50 {:5.2} s   max {:5.2} s   publishing {:5.2} s",
             recovery.windows,
             recovery.quantile(0.5).as_secs_f64(),
             recovery.quantile(1.0).as_secs_f64(),
+            recovery.publishing.as_secs_f64(),
         ));
     }
     let rate = verdict.accepted as f64 / publishing.lasted.as_secs_f64().max(1.0);
@@ -35,8 +50,8 @@ pub(crate) fn lines(
     lines.push(format!(
         "{head} faults={faults} of {} kinds: accepted {} ({rate:.0}/s) unknown {} failed {} | \
          due {} delivered {} | {} | told-gaps {} redis-lost {} (never seen by {}) | \
-         resumes {} recovered {} | publishing outside windows {:.2} % | \
-         longest stall {:.1} s | rss max {} MiB",
+         resumes {} recovered {} | publishing outside windows {:.2} % | longest stall {:.1} s | \
+         nodes: repairs {} taken-back {} rss-max {} MiB",
         recoveries.len(),
         verdict.accepted,
         verdict.unknown,
@@ -51,7 +66,9 @@ pub(crate) fn lines(
         verdict.recovered,
         publishing.percent(),
         publishing.stall.as_secs_f64(),
-        resident_bytes_max / (1024 * 1024),
+        nodes.repairs,
+        nodes.taken_back,
+        nodes.resident_bytes_max / (1024 * 1024),
     ));
-    lines
+    (lines, publishing.percent() >= ANSWERED_PERCENT)
 }

@@ -110,9 +110,9 @@ fn is_taken(form: Form) -> bool {
 /// One run over one form of Redis. True when it is as it should be.
 async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
     let swallow = control::swallow(options.control);
-    let mut redis = Redis::start(form, &options.redis_server).await;
+    let mut redis = Redis::start(form).await;
     if options.control == Some(Control::LossyFailover) {
-        redis.add_replica(&options.redis_server).await;
+        redis.add_replica().await;
     }
     let plans = Plans {
         nodes: options.nodes,
@@ -137,8 +137,9 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
             Ok(())
         }
         None => {
-            let (kinds, seed) = (options.kinds(), options.seed);
-            let nemesis = Nemesis::new(&run, &stage, &crowd, form, kinds, seed);
+            let choice = (options.kinds(), options.seed);
+            let topics_count = targets.topics.len() as u32;
+            let nemesis = Nemesis::new(&run, &stage, &crowd, form, topics_count, choice);
             tokio::task::spawn_local(nemesis.torment(lasts)).await
         }
     };
@@ -182,7 +183,7 @@ fn history(options: &Options, form: Form, targets: &Targets) -> History {
     let settings = &mut history.settings;
     settings.insert("seed", options.seed.to_string());
     settings.insert("redis", form.word().to_owned());
-    settings.insert("redis_version", version(&options.redis_server));
+    settings.insert("redis_version", version(&support::redis_server::program()));
     settings.insert("version", version(env!("CARGO_BIN_EXE_fanfare")));
     settings.insert(
         "arguments",
@@ -238,6 +239,15 @@ async fn judge(options: &Options, form: Form, run: &Run, stage: &Stage, targets:
         redis_may_lose: is_lossy || (form != Form::Single && options.replicas_min == 0),
         deaf_for: DEAF_FOR,
     };
+    for (name, log) in stage.logs().await {
+        // A node that met what it holds to be impossible says so, whatever it did about it.
+        for line in log
+            .lines()
+            .filter(|line| line.contains("\"level\":\"ERROR\""))
+        {
+            run.broken(format!("{name} says {line}"));
+        }
+    }
     let history = run.history.take();
     let verdict = checker::check(&history, allowed);
     let head = format!(
@@ -248,14 +258,15 @@ async fn judge(options: &Options, form: Form, run: &Run, stage: &Stage, targets:
         options.seed,
         options.seconds,
     );
-    let resident = stage.resident_bytes_max().await;
-    for line in figure::lines(&head, &history, &verdict, &targets.topics, resident) {
+    let nodes = stage.figures().await;
+    let (lines, is_answered) = figure::lines(&head, &history, &verdict, &targets.topics, &nodes);
+    for line in lines {
         println!("{line}");
     }
     for example in &verdict.examples {
         println!("  {example}");
     }
-    let passed = is_as_expected(options, &verdict);
+    let passed = is_as_expected(options, &verdict) && is_answered;
     if !passed {
         let path = options
             .keep

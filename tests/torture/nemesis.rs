@@ -2,8 +2,8 @@
 //!
 //! In: a seed, a length of time, the kinds to choose from. Out: windows in the history. Every kind
 //! comes once before any comes again. After each heal the run is quiet until every client has
-//! something new of each of its topics, so that what does not recover is not hidden by the next
-//! window.
+//! something new of each of its topics and every node shows the members of one topic as they are,
+//! so that what does not recover is not hidden by the next window.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,8 +14,9 @@ use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
+use super::closing;
 use super::fault::{Blow, Kind};
-use super::history::{Event, Window};
+use super::history::{Event, TopicIndex, Window};
 use super::redis_form::Form;
 use super::run::Run;
 use super::stage::Stage;
@@ -29,24 +30,27 @@ pub(crate) const DEAF_FOR: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(crate) struct Nemesis {
-    pub(crate) run: Rc<Run>,
-    pub(crate) stage: Rc<Stage>,
-    pub(crate) crowd: Vec<Rc<Client>>,
-    pub(crate) form: Form,
-    pub(crate) kinds: Vec<Kind>,
-    pub(crate) random: StdRng,
+    run: Rc<Run>,
+    stage: Rc<Stage>,
+    crowd: Vec<Rc<Client>>,
+    form: Form,
+    kinds: Vec<Kind>,
+    /// How many topics have members; they stand first.
+    topics_count: TopicIndex,
+    random: StdRng,
 }
 
 impl Nemesis {
-    /// Of these kinds those that the form has.
+    /// Chooses from those of the kinds that the form has, by a seed.
     pub(crate) fn new(
         run: &Rc<Run>,
         stage: &Rc<Stage>,
         crowd: &[Rc<Client>],
         form: Form,
-        kinds: &[Kind],
-        seed: u64,
+        topics_count: TopicIndex,
+        choice: (&[Kind], u64),
     ) -> Self {
+        let (kinds, seed) = choice;
         let kinds = kinds.iter().copied().filter(|kind| kind.fits(form));
         Self {
             run: Rc::clone(run),
@@ -54,6 +58,7 @@ impl Nemesis {
             crowd: crowd.to_vec(),
             form,
             kinds: kinds.collect(),
+            topics_count,
             random: StdRng::seed_from_u64(seed),
         }
     }
@@ -115,6 +120,8 @@ impl Nemesis {
             measured_from: if heals_itself { begun } else { healed },
         }));
         self.recovered(healed).await;
+        let topic = self.random.random_range(0..self.topics_count);
+        closing::members(&self.run, &self.stage, &self.crowd, topic).await;
     }
 
     /// Waits until every client has something of each of its topics that was tried after the heal.

@@ -25,7 +25,7 @@ use super::run::Sabotage;
 Examples:
   cargo test --test torture
   cargo test --test torture -- --seconds 600 --redis cluster --nodes 3 --clients 200 --seed 7
-  cargo test --test torture -- --seconds 120 --redis single --redis-server ./valkey-server
+  FANFARE_TEST_REDIS=./valkey-server cargo test --test torture -- --seconds 120 --redis single
   cargo test --test torture -- --seconds 20 --redis single --fault redis-kill,node-kill
   cargo test --test torture -- --seconds 10 --redis single --sabotage drop
   cargo test --test torture -- --seconds 20 --redis single --control lossy-failover
@@ -41,9 +41,6 @@ pub(crate) struct Options {
     /// Forms of Redis, one run for each [default: single,sentinel]
     #[arg(long, value_delimiter = ',')]
     redis: Vec<Form>,
-    /// The program that serves as Redis
-    #[arg(long, default_value = "redis-server")]
-    pub(crate) redis_server: String,
     /// Nodes
     #[arg(long, default_value_t = 3)]
     pub(crate) nodes: usize,

@@ -12,6 +12,8 @@ use super::history::{ClientIndex, Event, History, TopicIndex, Window};
 
 /// After the heal, publishing has so long to work again before it counts as outside of the window.
 const SETTLING: Duration = Duration::from_secs(1);
+/// What is accepted later than this is not answered well, where nothing is broken.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The figures of one kind of window.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub(crate) struct Recovery {
     pub(crate) windows: u64,
     /// For each client the time until its first message that was published afterwards.
     pub(crate) times: Vec<Duration>,
+    /// The longest time until a publication was accepted that was tried afterwards.
+    pub(crate) publishing: Duration,
 }
 
 impl Recovery {
@@ -119,6 +123,10 @@ pub(crate) fn recoveries(
     for arrivals in by_client.values_mut() {
         arrivals.sort();
     }
+    let accepted = published.iter().flat_map(FxHashMap::values);
+    let accepted = accepted.filter_map(|p| p.accepted().map(|(at, _)| (at, p.begun)));
+    let mut accepted: Vec<_> = accepted.collect();
+    accepted.sort();
     let mut recoveries: BTreeMap<&'static str, Recovery> = BTreeMap::new();
     for window in windows(history) {
         let from = window.measured_from;
@@ -131,6 +139,8 @@ pub(crate) fn recoveries(
             let recovery = recoveries.entry(kind).or_default();
             recovery.windows += 1;
             recovery.times.extend(&times);
+            let first = first_after(&accepted, from).unwrap_or(Duration::MAX);
+            recovery.publishing = recovery.publishing.max(first.saturating_sub(from));
         }
     }
     recoveries
@@ -139,9 +149,9 @@ pub(crate) fn recoveries(
 /// Publishing: how much of it worked where nothing was broken, and the longest silence.
 #[derive(Debug, Default)]
 pub(crate) struct Publishing {
-    /// Begun outside of all windows.
+    /// Begun outside of all windows, and to be answered before the next.
     pub(crate) outside: u64,
-    /// Of those, accepted.
+    /// Of those, accepted within [`ANSWERED_WITHIN`].
     pub(crate) accepted_outside: u64,
     /// The longest time between two acceptances on one topic.
     pub(crate) stall: Duration,
@@ -170,8 +180,14 @@ pub(crate) fn publishing(
     };
     let all = || published.iter().flat_map(FxHashMap::values);
     for publication in all().filter(|p| is_outside(p.begun)) {
-        publishing.outside += 1;
-        publishing.accepted_outside += u64::from(publication.accepted().is_some());
+        let limit = publication.begun + ANSWERED_WITHIN;
+        let accepted = publication.accepted();
+        let is_answered = accepted.is_some_and(|(at, _)| at <= limit);
+        // A window that began meanwhile may be why there was no answer.
+        if is_answered || is_outside(limit) {
+            publishing.outside += 1;
+            publishing.accepted_outside += u64::from(is_answered);
+        }
     }
     for topic in busy {
         let publications = published[*topic as usize].values();

@@ -1,18 +1,17 @@
 //! Redis in the form that a run is about: one server, Sentinel, or Cluster, with what can be done
 //! to each.
 //!
-//! In: the program to start. Out: the URL for nodes, and faults. All servers write to disk before
+//! In: `redis-server`, or the program that `FANFARE_TEST_REDIS` names. Out: the URL for nodes, and faults. All servers write to disk before
 //! they answer, so that a kill alone loses nothing; a failover may. Questions go through
 //! `redis-cli`, each with a deadline. Owner: the run; dropping it ends all servers.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use tokio::time::{Instant, sleep};
 
-use super::support::redis_server::RedisServer;
+use super::support::redis_server::{self, RedisServer};
 use super::support::wait;
 
 /// Longest wait for a failover or for a server to be a replica again.
@@ -67,22 +66,22 @@ pub(crate) struct Redis {
 
 impl Redis {
     /// Starts all servers of a form and waits until they are one.
-    pub(crate) async fn start(form: Form, program: &str) -> Self {
+    pub(crate) async fn start(form: Form) -> Self {
         let mut redis = Self {
             form,
             servers: Vec::new(),
             sentinels: Vec::new(),
         };
         match form {
-            Form::Single => redis.serve(program, &[]).await,
-            Form::Sentinel => redis.start_sentinel(program).await,
-            Form::Cluster => redis.start_cluster(program).await,
+            Form::Single => redis.serve(&[]).await,
+            Form::Sentinel => redis.start_sentinel().await,
+            Form::Cluster => redis.start_cluster().await,
         }
         redis
     }
 
     /// Adds a replica of the first server, for the control with the lossy failover.
-    pub(crate) async fn add_replica(&mut self, program: &str) {
+    pub(crate) async fn add_replica(&mut self) {
         let master = self.servers[0].port().to_string();
         let options = [
             "--replicaof",
@@ -91,7 +90,7 @@ impl Redis {
             "--repl-diskless-sync-delay",
             "0",
         ];
-        self.serve(program, &options).await;
+        self.serve(&options).await;
         let replica = self.servers.len() - 1;
         self.is_synchronized(replica).await;
     }
@@ -259,19 +258,18 @@ impl Redis {
         self.ask(server, &["CLUSTER", "MYID"]).await
     }
 
-    async fn serve(&mut self, program: &str, options: &[&str]) {
-        let mut server = RedisServer::with(program, options);
+    async fn serve(&mut self, options: &[&str]) {
+        let mut server = RedisServer::with(options);
         server.restart().await;
         self.servers.push(server);
     }
 
-    async fn start_sentinel(&mut self, program: &str) {
-        self.serve(program, &["--repl-diskless-sync-delay", "0"])
-            .await;
-        self.add_replica(program).await;
-        self.add_replica(program).await;
+    async fn start_sentinel(&mut self) {
+        self.serve(&["--repl-diskless-sync-delay", "0"]).await;
+        self.add_replica().await;
+        self.add_replica().await;
         for _ in 0..3 {
-            let sentinel = Sentinel::start(program, self.port(0));
+            let sentinel = Sentinel::start(self.port(0));
             self.sentinels.push(sentinel);
         }
         for sentinel in &self.sentinels {
@@ -285,7 +283,7 @@ impl Redis {
         }
     }
 
-    async fn start_cluster(&mut self, program: &str) {
+    async fn start_cluster(&mut self) {
         const MASTERS: usize = 3;
         let mut buses = Vec::new();
         for _ in 0..2 * MASTERS {
@@ -302,7 +300,7 @@ impl Redis {
                 "--repl-diskless-sync-delay",
                 "0",
             ];
-            self.serve(program, &options).await;
+            self.serve(&options).await;
             buses.push(bus);
         }
         for master in 0..MASTERS {
@@ -345,7 +343,7 @@ struct Sentinel {
 }
 
 impl Sentinel {
-    fn start(program: &str, master: u16) -> Self {
+    fn start(master: u16) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("sentinel.conf");
         let port = free_port();
@@ -357,7 +355,7 @@ impl Sentinel {
             directory.path().display()
         );
         std::fs::write(&path, text).expect("the directory can be written");
-        let child = Command::new(program)
+        let child = Command::new(redis_server::program())
             .arg(&path)
             .arg("--sentinel")
             .stdin(Stdio::null())
@@ -382,8 +380,7 @@ impl Drop for Sentinel {
 }
 
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound port").port()
+    redis_server::free_address().port()
 }
 
 /// The port of the master that a sentinel names.

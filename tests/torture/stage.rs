@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use tokio::sync::Mutex;
 
+use super::figure::Nodes;
 use super::link::Link;
 use super::redis_form::{Form, Redis};
 use super::support::node::{Node, Plan};
@@ -159,7 +160,7 @@ impl Stage {
 
     /// The logs of all nodes, for a run that failed.
     pub(crate) async fn logs(&self) -> Vec<(String, String)> {
-        let mut logs = self.old_logs.take();
+        let mut logs = self.old_logs.borrow().clone();
         for seat in &self.seats {
             if let Some(node) = &*seat.node.lock().await {
                 logs.push((seat.name.clone(), node.log_text()));
@@ -168,15 +169,18 @@ impl Stage {
         logs
     }
 
-    /// The largest resident memory of a node, in bytes.
-    pub(crate) async fn resident_bytes_max(&self) -> u64 {
-        let mut most = 0;
+    /// What the nodes that run count.
+    pub(crate) async fn figures(&self) -> Nodes {
+        let mut figures = Nodes::default();
         for seat in &self.seats {
             if let Some(node) = &*seat.node.lock().await {
-                most = most.max(node.resident_bytes());
+                let resident = node.resident_bytes();
+                figures.resident_bytes_max = figures.resident_bytes_max.max(resident);
+                figures.repairs += node.metric("fanfare_repairs_total").await;
+                figures.taken_back += node.metric("fanfare_taken_back_total").await;
             }
         }
-        most
+        figures
     }
 }
 

@@ -172,7 +172,7 @@ impl Backend {
     fn body(&self, id: Id, targets: &[TopicIndex], begun: Duration) -> Value {
         let names: Vec<_> = targets.iter().map(|topic| self.run.name(*topic)).collect();
         let mut body = json!({
-            "data": data(id, begun),
+            "data": data(id, begun, self.run.data_bytes.get()),
             "idempotency_key": format!("{}.{}", id.publisher, id.number),
         });
         match &names[..] {

@@ -13,15 +13,16 @@ use tokio::time::sleep;
 use super::client::Client;
 use super::link::Mode;
 use super::redis_form::Form;
-use super::run::Run;
+use super::run::{DATA_BYTES, Run};
 use super::stage::Stage;
 
 /// Longer than a node's lease, so that the others hold it for dead.
 const PAST_LEASE: Duration = Duration::from_millis(6_500);
 /// Shorter than Sentinel and Cluster need to hold a master for dead.
 const BLINK: Duration = Duration::from_millis(500);
-/// Longer than a narrow client's buffers last.
+/// Longer than a narrow client's buffers last, with data of this length.
 const SLOW_FOR: Duration = Duration::from_secs(5);
+const SLOW_DATA_BYTES: usize = 8_000;
 /// What a slow link adds to each piece.
 const DELAY: Duration = Duration::from_millis(120);
 /// How often connections are killed in one window, and how far apart.
@@ -167,7 +168,7 @@ impl Blow {
         match self.kind.target() {
             Target::Node => self.node(run, stage).boxed_local(),
             Target::Redis => self.redis(stage).boxed_local(),
-            Target::Clients => self.clients(stage, crowd).boxed_local(),
+            Target::Clients => self.clients(run, stage, crowd).boxed_local(),
         }
     }
 
@@ -254,7 +255,7 @@ impl Blow {
         link.set(Mode::Pass);
     }
 
-    async fn clients(self, stage: &Stage, crowd: &[Rc<Client>]) {
+    async fn clients(self, run: &Run, stage: &Stage, crowd: &[Rc<Client>]) {
         let door = &stage.seats[self.node].door;
         match self.kind {
             Kind::ClientLinkCut => door.set(Mode::Cut),
@@ -269,7 +270,9 @@ impl Blow {
                     }
                 };
                 stall(true);
+                run.data_bytes.set(SLOW_DATA_BYTES);
                 sleep(SLOW_FOR).await;
+                run.data_bytes.set(DATA_BYTES);
                 stall(false);
                 return;
             }

@@ -28,6 +28,9 @@ pub(crate) enum Sabotage {
     Leak,
 }
 
+/// As long as an ordinary small update.
+pub(crate) const DATA_BYTES: usize = 200;
+
 /// One of so many messages is sabotaged.
 const SABOTAGED_ONE_OF: u64 = 2_000;
 
@@ -53,6 +56,8 @@ pub(crate) struct Run {
     pub(crate) open_publications: Cell<u64>,
     /// No new publications.
     pub(crate) is_over: Cell<bool>,
+    /// How long the data of new publications is.
+    pub(crate) data_bytes: Cell<usize>,
     sabotage: Option<Sabotage>,
     received: Cell<u64>,
     /// What a swap holds back.
@@ -70,6 +75,7 @@ impl Run {
             topics,
             open_publications: Cell::new(0),
             is_over: Cell::new(false),
+            data_bytes: Cell::new(DATA_BYTES),
             sabotage,
             received: Cell::new(0),
             held: RefCell::new(None),

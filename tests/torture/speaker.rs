@@ -180,7 +180,7 @@ impl Speaker {
             open.attempts += 1;
             let command = json!({
                 "type": "publish", "id": number, "topic": self.run.name(open.topic),
-                "data": data(self.id(*number), open.begun),
+                "data": data(self.id(*number), open.begun, self.run.data_bytes.get()),
                 "idempotency_key": number.to_string(),
             });
             speech.send(&command).await?;

@@ -128,14 +128,12 @@ pub(crate) fn identity(data: &Value) -> Option<(Id, Duration)> {
     Some((id, Duration::from_micros(mark.sent_us)))
 }
 
-/// The `data` of a publication.
-pub(crate) fn data(id: Id, begun: Duration) -> String {
-    /// As long as an ordinary small update.
-    const LENGTH: usize = 200;
+/// The `data` of a publication, filled up to so many bytes.
+pub(crate) fn data(id: Id, begun: Duration, bytes: usize) -> String {
     let mark = Mark {
         publisher: id.publisher as usize,
         number: u64::from(id.number),
         sent_us: begun.as_micros() as u64,
     };
-    mark.text(LENGTH)
+    mark.text(bytes)
 }

@@ -427,7 +427,7 @@ fn who_gets_nothing_new_for_ten_seconds_after_the_heal_is_deaf() {
 fn recovery_is_the_time_to_the_first_message_published_after_the_fault() {
     let pen = after_a_window([2, 9]);
     let published = checker::publications(&pen.history);
-    let recoveries = recovery::recoveries(&pen.history, &published);
+    let recoveries = recovery::recoveries(&pen.history, &published, &[SHARED]);
     let recovery = &recoveries["node-kill"];
     assert_eq!(recovery.windows, 1);
     let seconds = |share| recovery.quantile(share).as_secs();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::history::{Event, Id, Outcome, TopicIndex};
-use super::run::Run;
+use super::run::{DATA_BYTES, Run};
 use super::speech::data;
 use super::stage::Stage;
 use super::support::http;
@@ -172,7 +172,7 @@ impl Backend {
     fn body(&self, id: Id, targets: &[TopicIndex], begun: Duration) -> Value {
         let names: Vec<_> = targets.iter().map(|topic| self.run.name(*topic)).collect();
         let mut body = json!({
-            "data": data(id, begun, self.run.data_bytes.get()),
+            "data": data(id, begun, DATA_BYTES),
             "idempotency_key": format!("{}.{}", id.publisher, id.number),
         });
         match &names[..] {

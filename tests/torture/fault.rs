@@ -158,44 +158,26 @@ pub(crate) struct Blow {
 }
 
 impl Blow {
-    /// Does it, waits, and undoes it.
+    /// Does it, waits, and undoes it. Returns when it was done.
     pub(crate) fn strike<'a>(
         self,
         run: &'a Run,
         stage: &'a Stage,
         crowd: &'a [Rc<Client>],
-    ) -> LocalBoxFuture<'a, ()> {
+    ) -> LocalBoxFuture<'a, Duration> {
         match self.kind.target() {
             Target::Node => self.node(run, stage).boxed_local(),
-            Target::Redis => self.redis(stage).boxed_local(),
+            Target::Redis => self.redis(run, stage).boxed_local(),
             Target::Clients => self.clients(run, stage, crowd).boxed_local(),
         }
     }
 
-    async fn node(self, run: &Run, stage: &Stage) {
+    async fn node(self, run: &Run, stage: &Stage) -> Duration {
         let seat = &stage.seats[self.node];
         let stopped_for = match self.kind {
             Kind::NodePause => self.lasts,
             Kind::NodeFreeze => PAST_LEASE,
-            _ => {
-                let mut node = seat
-                    .node
-                    .lock()
-                    .await
-                    .take()
-                    .expect("every seat has a node");
-                if self.kind == Kind::NodeDrain {
-                    let status = node.terminate().await;
-                    if !status.success() {
-                        run.broken(format!("{} drained and ended with {status}", seat.name));
-                    }
-                } else {
-                    node.kill();
-                    sleep(self.lasts).await;
-                }
-                stage.keep_log(&seat.name, &node);
-                return stage.start_node(self.node).await;
-            }
+            _ => return self.end_node(run, stage).await,
         };
         let signal = async |name: &str| {
             if let Some(node) = &*seat.node.lock().await {
@@ -203,30 +185,53 @@ impl Blow {
             }
         };
         signal("STOP").await;
+        let done = run.now();
         sleep(stopped_for).await;
         signal("CONT").await;
+        done
     }
 
-    async fn redis(self, stage: &Stage) {
+    async fn end_node(self, run: &Run, stage: &Stage) -> Duration {
+        let seat = &stage.seats[self.node];
+        let taken = seat.node.lock().await.take();
+        let mut node = taken.expect("every seat has a node");
+        let done = run.now();
+        if self.kind == Kind::NodeDrain {
+            let status = node.terminate().await;
+            if !status.success() {
+                run.broken(format!("{} drained and ended with {status}", seat.name));
+            }
+        } else {
+            node.kill();
+            sleep(self.lasts).await;
+        }
+        stage.keep_log(&seat.name, &node);
+        stage.start_node(self.node).await;
+        done
+    }
+
+    async fn redis(self, run: &Run, stage: &Stage) -> Duration {
         match self.kind {
-            Kind::RedisLinkCut => return self.redis_link(stage, Mode::Cut).await,
-            Kind::RedisLinkDelay => return self.redis_link(stage, Mode::Delay(DELAY)).await,
-            Kind::RedisLinkStall => return self.redis_link(stage, Mode::Stall).await,
+            Kind::RedisLinkCut => return self.redis_link(run, stage, Mode::Cut).await,
+            Kind::RedisLinkDelay => return self.redis_link(run, stage, Mode::Delay(DELAY)).await,
+            Kind::RedisLinkStall => return self.redis_link(run, stage, Mode::Stall).await,
             _ => {}
         }
         let mut redis = stage.redis.lock().await;
         let masters = redis.masters().await;
         let master = masters[self.chosen % masters.len()];
+        let done = run.now();
         match self.kind {
             Kind::RedisKill => {
                 redis.kill(master);
                 if self.form == Form::Single {
                     sleep(self.lasts).await;
-                    return redis.restart(master).await;
+                    redis.restart(master).await;
+                } else {
+                    redis.is_replaced(master).await;
+                    redis.restart(master).await;
+                    redis.follow(master).await;
                 }
-                redis.is_replaced(master).await;
-                redis.restart(master).await;
-                redis.follow(master).await;
             }
             Kind::RedisPause => {
                 redis.signal(master, "STOP");
@@ -245,17 +250,21 @@ impl Blow {
             Kind::Failover => redis.fail_over(self.chosen).await,
             _ => redis.move_slots(self.chosen, SLOTS_MOVED).await,
         }
+        done
     }
 
-    async fn redis_link(self, stage: &Stage, mode: Mode) {
+    async fn redis_link(self, run: &Run, stage: &Stage, mode: Mode) -> Duration {
         let link = stage.seats[self.node].redis_link.as_ref();
         let link = link.expect("only where there are links to Redis");
         link.set(mode);
+        let done = run.now();
         sleep(self.lasts).await;
         link.set(Mode::Pass);
+        done
     }
 
-    async fn clients(self, run: &Run, stage: &Stage, crowd: &[Rc<Client>]) {
+    async fn clients(self, run: &Run, stage: &Stage, crowd: &[Rc<Client>]) -> Duration {
+        let done = run.now();
         let door = &stage.seats[self.node].door;
         match self.kind {
             Kind::ClientLinkCut => door.set(Mode::Cut),
@@ -274,7 +283,7 @@ impl Blow {
                 sleep(SLOW_FOR).await;
                 run.data_bytes.set(DATA_BYTES);
                 stall(false);
-                return;
+                return done;
             }
             _ => {
                 // Every third, then those beside them, while the first are coming back.
@@ -285,10 +294,11 @@ impl Blow {
                     }
                     sleep(BETWEEN_KILLS).await;
                 }
-                return;
+                return done;
             }
         }
         sleep(self.lasts).await;
         door.set(Mode::Pass);
+        done
     }
 }

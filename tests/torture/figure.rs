@@ -31,7 +31,7 @@ pub(crate) fn lines(
     let published = publications(history);
     let publishing = publishing(history, &published, busy);
     let mut lines = Vec::new();
-    let recoveries = recoveries(history, &published);
+    let recoveries = recoveries(history, &published, busy);
     for (kind, recovery) in &recoveries {
         lines.push(format!(
             "  {kind:24} {:3} windows   recovered p50 {:5.2} s   max {:5.2} s   publishing {:5.2} s",

@@ -110,14 +110,18 @@ impl Nemesis {
         let begun = self.run.now();
         let (run, stage, crowd) = (&self.run, &self.stage, &self.crowd);
         let blows = blows.into_iter().map(|blow| blow.strike(run, stage, crowd));
-        futures_util::future::join_all(blows).await;
+        let struck = futures_util::future::join_all(blows).await;
         let healed = self.run.now();
         let heals_itself = kinds.iter().all(|kind| kind.heals_itself(self.form));
         self.run.push(Event::Window(Window {
             kinds: words,
             begun,
             healed,
-            measured_from: if heals_itself { begun } else { healed },
+            measured_from: struck
+                .into_iter()
+                .max()
+                .filter(|_| heals_itself)
+                .unwrap_or(healed),
         }));
         self.recovered(healed).await;
         let topic = self.random.random_range(0..self.topics_count);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::checker::{Publications, Stream, streams};
-use super::history::{ClientIndex, Event, History, TopicIndex, Window};
+use super::history::{Event, History, TopicIndex, Window};
 
 /// After the heal, publishing has so long to work again before it counts as outside of the window.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct Recovery {
     /// How many windows there were.
     pub(crate) windows: u64,
-    /// For each client the time until its first message that was published afterwards.
+    /// For each client and topic the time until the first message that was published afterwards.
     pub(crate) times: Vec<Duration>,
     /// The longest time until a publication was accepted that was tried afterwards.
     pub(crate) publishing: Duration,
@@ -110,19 +110,16 @@ pub(crate) fn find_deaf(
     }
 }
 
-/// Recovery by kind of window. A window with two faults at once counts for both.
+/// Recovery by kind of window, on the topics named, which are published to often. A window with
+/// two faults at once counts for both.
 pub(crate) fn recoveries(
     history: &History,
     published: &Publications,
+    busy: &[TopicIndex],
 ) -> BTreeMap<&'static str, Recovery> {
-    let mut by_client: FxHashMap<ClientIndex, Vec<(Duration, Duration)>> = FxHashMap::default();
-    for ((client, _), stream) in streams(history) {
-        let arrivals = arrivals(&stream, published);
-        by_client.entry(client).or_default().extend(arrivals);
-    }
-    for arrivals in by_client.values_mut() {
-        arrivals.sort();
-    }
+    let streams = streams(history).into_iter();
+    let streams = streams.filter(|((_, topic), _)| busy.contains(topic));
+    let arrived: Vec<_> = streams.map(|(_, s)| arrivals(&s, published)).collect();
     let accepted = published.iter().flat_map(FxHashMap::values);
     let accepted = accepted.filter_map(|p| p.accepted().map(|(at, _)| (at, p.begun)));
     let mut accepted: Vec<_> = accepted.collect();
@@ -130,7 +127,7 @@ pub(crate) fn recoveries(
     let mut recoveries: BTreeMap<&'static str, Recovery> = BTreeMap::new();
     for window in windows(history) {
         let from = window.measured_from;
-        let times = by_client.values();
+        let times = arrived.iter();
         let times: Vec<_> = times
             .filter_map(|arrivals| first_after(arrivals, from))
             .map(|came| came.saturating_sub(from))

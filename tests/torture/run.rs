@@ -56,7 +56,7 @@ pub(crate) struct Run {
     pub(crate) open_publications: Cell<u64>,
     /// No new publications.
     pub(crate) is_over: Cell<bool>,
-    /// How long the data of new publications is.
+    /// How long the data of publications by session is.
     pub(crate) data_bytes: Cell<usize>,
     sabotage: Option<Sabotage>,
     received: Cell<u64>,

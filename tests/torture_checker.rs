@@ -287,6 +287,20 @@ fn positions_against_the_order_of_acceptance_are_reordered() {
 }
 
 #[test]
+fn what_redis_lost_has_no_place_in_the_order() {
+    let mut pen = Pen::new();
+    // The second was accepted by a master that was none any more.
+    pen.accepted(1, SHARED)
+        .accepted(9, SHARED)
+        .accepted(2, SHARED);
+    for client in [0, 1] {
+        pen.received(client, SHARED, 1).received(client, SHARED, 2);
+    }
+    let verdict = pen.retained(&[1, 2]).finds(LOSSY, &[]);
+    assert_eq!((verdict.redis_lost, verdict.never_seen), (1, 2));
+}
+
+#[test]
 fn what_one_session_sent_first_stands_first_although_both_were_under_way() {
     let mut pen = Pen::new();
     let lane = Some(1);

@@ -205,7 +205,8 @@ pub(crate) fn check(history: &History, allowed: Allowed) -> Verdict {
     let published = publications(history);
     let truths = truths(history, &published, allowed, &mut verdict);
     for (topic, publications) in published.iter().enumerate() {
-        orders(&history.topics[topic].name, publications, &mut verdict);
+        let (name, truth) = (&history.topics[topic].name, &truths[topic]);
+        orders(name, publications, truth, &mut verdict);
     }
     for ((client, topic), stream) in streams(history) {
         let mut judge = super::stream::Judge {
@@ -378,12 +379,18 @@ fn accepted_is_retained(
 }
 
 /// Positions follow the order of acceptance: what was accepted before something else was begun
-/// stands before it, and what one session sent first stands first.
-fn orders(name: &str, publications: &FxHashMap<Id, Publication>, verdict: &mut Verdict) {
+/// stands before it, and what one session sent first stands first. What Redis lost has no place in
+/// that order: its position was given by a master that was none any more.
+fn orders(
+    name: &str,
+    publications: &FxHashMap<Id, Publication>,
+    truth: &Truth,
+    verdict: &mut Verdict,
+) {
     let accepted = || {
-        publications
-            .iter()
-            .filter_map(|(id, p)| p.accepted().map(|(at, position)| (*id, p, at, position)))
+        let all = publications.iter();
+        let all = all.filter_map(|(id, p)| p.accepted().map(|(at, to)| (*id, p, at, to)));
+        all.filter(|(.., position)| truth.retained.contains_key(position))
     };
     let mut begun: Vec<_> = accepted().map(|(id, p, _, at)| (p.begun, at, id)).collect();
     let mut ended: Vec<_> = accepted().map(|(id, _, at, p)| (at, p, id)).collect();

@@ -56,6 +56,10 @@ pub(crate) struct Options {
     /// Replicas that must have a publication before it is answered (WAIT)
     #[arg(long, default_value_t = 0)]
     pub(crate) replicas_min: u32,
+    /// So many of a hundred publications outside of windows must be answered within a second, on a
+    /// machine that does nothing else
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) answered: f64,
     /// Only these kinds of fault [default: all that the form has]
     #[arg(long = "fault", value_delimiter = ',', value_parser = kind)]
     faults: Vec<Kind>,
@@ -110,6 +114,9 @@ impl Control {
 }
 
 impl Options {
+    /// The forms where none is named.
+    pub(crate) const FORMS: [Form; 2] = [Form::Single, Form::Sentinel];
+
     /// Whether `cargo test` asks for this test at all.
     pub(crate) fn is_asked_for(&self) -> bool {
         let fits = |filter: &String| {
@@ -125,7 +132,7 @@ impl Options {
     /// The forms, in the order of the runs.
     pub(crate) fn forms(&self) -> Vec<Form> {
         match (&self.redis[..], self.control) {
-            ([], None) => vec![Form::Single, Form::Sentinel],
+            ([], None) => Self::FORMS.to_vec(),
             (_, Some(_)) => vec![Form::Single],
             (forms, _) => forms.to_vec(),
         }

@@ -24,7 +24,7 @@ use super::run::Sabotage;
     after_help = "\
 Examples:
   cargo test --test torture
-  cargo test --test torture -- --seconds 600 --redis cluster --nodes 3 --clients 200 --seed 7
+  cargo test --test torture -- --seconds 600 --redis cluster --clients 200 --rate 300 --seed 7
   FANFARE_TEST_REDIS=./valkey-server cargo test --test torture -- --seconds 120 --redis single
   cargo test --test torture -- --seconds 20 --redis single --fault redis-kill,node-kill
   cargo test --test torture -- --seconds 10 --redis single --sabotage drop
@@ -45,10 +45,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3)]
     pub(crate) nodes: usize,
     /// WebSocket clients that read
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 60)]
     pub(crate) clients: u32,
     /// Publications a second, one half by WebSocket, one by HTTP (some of those to two targets)
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 200)]
     pub(crate) rate: u32,
     /// Decides the order of faults, their places and lengths
     #[arg(long, default_value_t = 1)]

@@ -189,6 +189,12 @@ impl Keys {
         self.of(topic, "o")
     }
 
+    /// The lease of a partition.
+    #[must_use]
+    pub fn partition(&self, partition: u32) -> String {
+        format!("{}:part:{{{partition}}}", self.prefix)
+    }
+
     /// Where in a partition nodes have members or occupancy.
     #[must_use]
     pub fn node_presence(&self, partition: u32) -> String {

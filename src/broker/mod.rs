@@ -360,8 +360,8 @@ impl Broker {
         engine!(self, broker => broker.enter(topic, member, owner).await)
     }
 
-    /// Removes a member that this owner entered, and publishes the change when it was there.
-    /// With `silent` nothing is published (members of dead nodes).
+    /// Removes a member that this owner's node entered, in this life or an earlier one, and
+    /// publishes the change when it was there.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -370,9 +370,18 @@ impl Broker {
         topic: &Topic,
         session: SessionId,
         owner: &Owner,
-        silent: bool,
     ) -> Result<(), BrokerError> {
-        engine!(self, broker => broker.leave(topic, session, owner, silent).await)
+        engine!(self, broker => broker.leave(topic, session, owner).await)
+    }
+
+    /// Removes every member that this very owner entered, and publishes each change together with
+    /// its removal. For owners that are dead: whoever does it, and however often, each member is
+    /// told once. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: some may be left.
+    pub async fn reap(&self, topic: &Topic, owner: &Owner) -> Result<u64, BrokerError> {
+        engine!(self, broker => broker.reap(topic, owner).await)
     }
 
     /// All members of `topic` and the position of `%topic` that the list belongs to.

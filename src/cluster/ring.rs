@@ -215,9 +215,9 @@ mod tests {
 
     fn names() -> impl Strategy<Value = BTreeSet<String>> {
         prop_oneof![
-            proptest::collection::btree_set("[a-z0-9]{1,12}", 3..=10),
+            proptest::collection::btree_set("[a-z0-9]{1,12}", 2..=10),
             // As a StatefulSet names them.
-            ("[a-z]{1,8}", 3..=10_u32)
+            ("[a-z]{1,8}", 2..=10_u32)
                 .prop_map(|(set, n)| (0..n).map(|i| format!("{set}-{i}")).collect()),
         ]
     }

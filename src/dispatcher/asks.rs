@@ -168,12 +168,16 @@ impl Dispatcher {
                     self.step(topic, |link, steps| link.check(steps));
                 }
             }
-            Stage::Joining { early, in_doubt } => {
+            Stage::Joining {
+                waiting,
+                early,
+                in_doubt,
+            } => {
                 let (early, in_doubt) = (std::mem::take(early), *in_doubt);
-                state.stage = Stage::Live(Link::new(newest, state.retention));
-                for worker in &state.workers {
-                    self.workers.send_joined(*worker, topic, newest);
+                for (worker, wish) in std::mem::take(waiting) {
+                    self.workers.send_joined(worker, topic, newest, wish);
                 }
+                state.stage = Stage::Live(Link::new(newest, state.retention));
                 self.step(topic, |link, steps| {
                     for entry in early.into_iter().filter(|e| e.position > newest) {
                         link.arrived(entry, steps);

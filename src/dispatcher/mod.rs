@@ -57,7 +57,12 @@ const BATCH_MAX: usize = 256;
 enum Stage {
     /// Wished for, not confirmed, or confirmed and its last id being read. What arrives waits;
     /// when some of it is missing, the topic goes live in doubt.
-    Joining { early: Vec<Entry>, in_doubt: bool },
+    Joining {
+        /// Who is to be told, and by which wish.
+        waiting: Vec<(usize, WishNumber)>,
+        early: Vec<Entry>,
+        in_doubt: bool,
+    },
     /// Deliveries flow.
     Live(Link),
 }
@@ -132,7 +137,7 @@ impl Dispatcher {
                 }
                 wishes = interest.changed() => {
                     for ((worker, topic), wish) in wishes {
-                        self.wish(worker, topic, wish.is_some());
+                        self.wish(worker, topic, wish);
                     }
                 }
                 Some(answer) = self.asking.next() => self.answered(answer),
@@ -239,19 +244,23 @@ impl Dispatcher {
         }
     }
 
-    fn wish(&mut self, worker: usize, topic: Topic, wanted: bool) {
-        if !wanted {
+    /// A worker has members in a topic, by its wish of this number, or none any more.
+    fn wish(&mut self, worker: usize, topic: Topic, wish: Option<WishNumber>) {
+        let Some(wish) = wish else {
             let Some(state) = self.topics.get_mut(&topic) else {
                 return;
             };
             state.workers.retain(|w| *w != worker);
+            if let Stage::Joining { waiting, .. } = &mut state.stage {
+                waiting.retain(|(w, _)| *w != worker);
+            }
             self.workers.forget(worker, &topic);
             if state.workers.is_empty() {
                 self.topics.remove(&topic);
                 self.broker.interest().unwant(topic);
             }
             return;
-        }
+        };
         let retention = self.retention(&topic);
         let state = self
             .topics
@@ -259,6 +268,7 @@ impl Dispatcher {
             .or_insert_with(|| TopicState {
                 stay: self.broker.interest().want(topic.clone()),
                 stage: Stage::Joining {
+                    waiting: Vec::with_capacity(1),
                     early: Vec::new(),
                     in_doubt: false,
                 },
@@ -268,8 +278,15 @@ impl Dispatcher {
         if !state.workers.contains(&worker) {
             state.workers.push(worker);
         }
-        if let Stage::Live(link) = &state.stage {
-            self.workers.send_joined(worker, &topic, link.last());
+        match &mut state.stage {
+            Stage::Live(link) => {
+                let last = link.last();
+                self.workers.send_joined(worker, &topic, last, wish);
+            }
+            Stage::Joining { waiting, .. } => {
+                waiting.retain(|(w, _)| *w != worker);
+                waiting.push((worker, wish));
+            }
         }
         self.metrics.control.topics.set(self.topics.len() as u64);
     }
@@ -287,7 +304,9 @@ impl Dispatcher {
         };
         match &mut state.stage {
             Stage::Live(_) => self.step(topic, |link, steps| link.arrived(entry, steps)),
-            Stage::Joining { early, in_doubt } => {
+            Stage::Joining {
+                early, in_doubt, ..
+            } => {
                 early.push(entry);
                 if early.len() > link::HELD_MAX {
                     *early = Vec::new();

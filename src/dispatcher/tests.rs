@@ -22,6 +22,7 @@ use crate::protocol::ids::{App, Position, Priority};
 use crate::worker::handle::INBOUND_MAX;
 
 mod owing;
+mod simulation;
 mod staying;
 
 /// Longest wait for anything, many times what a loaded machine takes.
@@ -46,6 +47,7 @@ fn config() -> Arc<Config> {
             cores: 1,
             host_name: "rig".into(),
             file_limit: 20_000,
+            memory_limit: None,
         },
         try_key: |_| Ok(()),
     };
@@ -192,12 +194,13 @@ impl Rig {
 
     /// Wishes, and waits for the answer.
     async fn join(&mut self, worker: usize, topic: &Topic) -> Position {
-        self.interest.want((worker, topic.clone()));
+        let wished = self.interest.want((worker, topic.clone()));
         match self.told(worker).await {
             Inbound::Joined {
                 topic: joined,
                 position,
-            } if joined == *topic => position,
+                wish,
+            } if joined == *topic && wish == wished => position,
             other => panic!("expected to be joined, got {other:?}"),
         }
     }
@@ -368,9 +371,10 @@ async fn a_worker_with_a_full_queue_is_told_the_newest_while_another_gets_everyt
             topic,
             newest,
             dropped,
+            urgency,
         } => assert_eq!(
-            (topic, newest, dropped),
-            (room.clone(), stands, over as u64)
+            (topic, newest, dropped, urgency),
+            (room.clone(), stands, over as u64, Priority::Normal)
         ),
         other => panic!("expected to be told that it is behind, got {other:?}"),
     }

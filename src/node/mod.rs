@@ -1,13 +1,14 @@
 //! The node: every part built, started and stopped in a stated order.
 //!
 //! Start: 1. public listeners bound (a taken port ends the start) 2. API listener bound 3. broker
-//! and feed 4. membership and occupancy 5. presence 6. workers, each on a thread of its own 7.
+//! and feed 4. membership, partitions and occupancy 5. presence 6. workers, each on a thread of its own 7.
 //! dispatcher 8. API. Nothing waits for the broker: a node whose Redis is away starts, says why it
 //! is not ready, and becomes ready when Redis appears.
 //!
-//! Stop, on SIGTERM or SIGINT: 1. `Draining`: not ready, handshakes refused, sessions told and
-//! closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed, workers end 3.
-//! members and occupancy are taken back, the lease is released 4. the broker's connections end, the
+//! Stop, on SIGTERM, SIGINT or the order to drain: 1. `Draining`: not ready, handshakes refused,
+//! sessions told and closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed,
+//! workers end 3. members, occupancy, the leases of partitions and the node's own are given back
+//! 4. the broker's connections end, the
 //! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
 //! the process at once with 130.
 //!
@@ -17,9 +18,9 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -32,38 +33,37 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::memory::clock::Clock;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed};
-use crate::cluster::lease_store::LeaseStore;
-use crate::cluster::membership::{Membership, Settings};
-use crate::cluster::occupancy::Occupancy;
-use crate::cluster::standing::Standing;
-use crate::cluster::view::NodeDetails;
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
+use crate::ingress::admission::Admission;
 use crate::ingress::door::Room;
 use crate::ingress::listener;
 use crate::presence::Presence;
 use crate::protocol::ids::App;
 use crate::session::Services;
 use crate::session::registry::Registry;
-use crate::shutdown::{self, Lifecycle, LifecycleReceiver, LifecycleSender};
+use crate::shutdown::{self, Lifecycle, LifecycleSender};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
 
+pub mod cluster;
 pub mod directory;
+mod leaving;
+mod memory;
 pub mod readiness;
+mod rebalance;
 pub mod worker_thread;
 
+use cluster::Cluster;
 use directory::NodeDirectory;
 use worker_thread::WorkerSetup;
 
 /// Threads of the control side: dispatcher, API, membership. Two, so that probes answer while
 /// the dispatcher works.
 const CONTROL_THREADS: usize = 2;
-/// How long presence, occupancy and the lease may take to be given back, each.
+/// How long presence, occupancy and the leases may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
-/// How often a leaving node looks whether its sessions have gone.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Why the node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -155,9 +155,10 @@ struct Parts {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     services: Arc<Services>,
-    occupancy: Arc<Occupancy>,
-    membership: Membership,
+    cluster: Cluster,
     lifecycle: LifecycleSender,
+    /// Told when the node is asked to leave by other means than a signal.
+    leave: Arc<Notify>,
     warnings: Vec<String>,
     commit: &'static str,
     started: Instant,
@@ -173,9 +174,10 @@ impl Parts {
         let metrics = Arc::new(Metrics::new(config.server.workers));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
-        let (membership, occupancy) = start_cluster(&config, &broker, &metrics, &lifecycle);
-        let view = membership.view();
-        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone()));
+        let cluster = cluster::start(&config, &broker, &metrics, &lifecycle);
+        let view = cluster.membership.view();
+        let occupancy = Arc::clone(&cluster.occupancy);
+        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone(), occupancy));
         let runs = Arc::clone(&presence);
         shutdown::spawn("presence", async move { runs.run().await });
         let services = Arc::new(Services {
@@ -185,15 +187,16 @@ impl Parts {
             verifier: Arc::new(verifier),
             view,
             presence,
-            registry: Registry::new(Arc::clone(&occupancy)),
+            registry: Registry::new(Arc::clone(&cluster.occupancy)),
+            departure: OnceLock::new(),
         });
         let parts = Self {
             config,
             metrics,
             services,
-            occupancy,
-            membership,
+            cluster,
             lifecycle,
+            leave: Arc::default(),
             warnings,
             commit,
             started: Instant::now(),
@@ -211,20 +214,26 @@ impl Parts {
         let addresses = addresses(&public, &api).map_err(StartError::System)?;
         let readiness = readiness::watch(
             Arc::clone(&self.services.broker),
-            self.membership.clone(),
+            self.cluster.membership.clone(),
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
         );
         let interest = Arc::new(WorkerInterest::default());
         let (handles, threads) = self.start_workers(public, &interest, &readiness)?;
-        let leave = Arc::new(Notify::new());
+        rebalance::start(
+            &self.config.rebalance,
+            self.cluster.membership.clone(),
+            self.lifecycle.subscribe(),
+            Arc::clone(&self.metrics),
+            handles.clone(),
+        );
         let dispatcher = Dispatcher::new(
             Arc::clone(&self.services.broker),
             Arc::clone(&self.config),
             Arc::clone(&self.metrics),
             interest,
             handles,
-            Arc::clone(&leave),
+            Arc::clone(&self.leave),
         );
         shutdown::spawn("dispatcher", dispatcher.run(feed));
         let (api, stop_api) = self.start_api(api, readiness)?;
@@ -238,7 +247,7 @@ impl Parts {
             "listening"
         );
         started(addresses);
-        let end = until_end(&self.membership, &leave).await;
+        let end = leaving::until_end(&self.cluster.membership, &self.leave).await;
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.notify_one();
@@ -260,11 +269,12 @@ impl Parts {
     ) -> Result<(tokio::task::JoinHandle<()>, Arc<Notify>), StartError> {
         let directory = NodeDirectory {
             services: Arc::clone(&self.services),
-            membership: self.membership.clone(),
-            occupancy: Arc::clone(&self.occupancy),
+            membership: self.cluster.membership.clone(),
+            occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,
             metrics: Arc::clone(&self.metrics),
+            leave: Arc::clone(&self.leave),
             warnings: self.warnings.clone(),
         };
         let state = ApiState {
@@ -286,46 +296,6 @@ impl Parts {
         Ok((task, stop))
     }
 
-    /// Sends the sessions away and ends the workers.
-    async fn send_away(&self, threads: Vec<JoinHandle<()>>) {
-        let config = &self.config;
-        self.lifecycle.send_replace(Lifecycle::Draining);
-        let window_ms = u64::try_from(config.drain.window.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            event = "draining",
-            window_ms,
-            "leaving; sessions are told to go"
-        );
-        tokio::time::sleep(config.drain.delay).await;
-        let last = config.drain.commands + config.session.close_timeout;
-        let waves = tokio::time::timeout(config.drain.window + last, async {
-            while self.metrics.sessions() > 0 {
-                tokio::time::sleep(LOOK).await;
-            }
-        });
-        if waves.await.is_err() {
-            tracing::warn!(
-                event = "drain_overdue",
-                "sessions did not end in their waves"
-            );
-        }
-        self.lifecycle.send_replace(Lifecycle::Closing);
-        if tokio::time::timeout(last, shutdown::joined(threads))
-            .await
-            .is_err()
-        {
-            tracing::error!(event = "workers_stuck", "workers did not end in time");
-        }
-    }
-
-    /// Takes back what this node has in Redis. What cannot be taken back in time belongs to a
-    /// node without a lease and is not shown.
-    async fn give_back(&self) {
-        self.services.presence.settle(GIVE_BACK).await;
-        let _ = tokio::time::timeout(GIVE_BACK, self.occupancy.settled()).await;
-        let _ = tokio::time::timeout(GIVE_BACK, self.membership.leave()).await;
-    }
-
     fn start_workers(
         &self,
         public: Vec<StdListener>,
@@ -333,6 +303,10 @@ impl Parts {
         readiness: &watch::Receiver<Vec<String>>,
     ) -> Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>), StartError> {
         let room = Room::new(self.config.server.connections_max);
+        let admission = Admission::new(&self.config.admission, Instant::now());
+        if let Some(bytes_max) = self.config.admission.memory_bytes_max {
+            memory::watch(Arc::clone(&admission), bytes_max);
+        }
         // Each worker keeps a window of its own; together they hold what is configured.
         let recent_bytes_max = self.config.cache.memory_bytes / public.len().max(1) as u64;
         let recent_bytes_max = usize::try_from(recent_bytes_max).unwrap_or(usize::MAX);
@@ -349,6 +323,7 @@ impl Parts {
                 interest: Arc::clone(interest),
                 metrics: Arc::clone(&self.metrics.workers[index]),
                 room: Arc::clone(&room),
+                admission: Arc::clone(&admission),
                 readiness: readiness.clone(),
                 lifecycle: self.lifecycle.subscribe(),
             };
@@ -388,93 +363,6 @@ fn start_broker(
     Ok((broker, feed))
 }
 
-fn start_cluster(
-    config: &Arc<Config>,
-    broker: &Broker,
-    metrics: &Arc<Metrics>,
-    lifecycle: &LifecycleSender,
-) -> (Membership, Arc<Occupancy>) {
-    let settings = Settings {
-        node: config.server.node_id.clone(),
-        lease: config.redis.lease,
-        partitions_count: config.redis.partitions,
-        details: Box::new(details(config, metrics, lifecycle.subscribe())),
-        metrics: Arc::clone(metrics),
-    };
-    let Broker::Redis(redis) = broker else {
-        let (membership, task) = Membership::new(settings, None);
-        shutdown::spawn("membership", task.run());
-        let occupancy = Occupancy::alone(membership.view());
-        return (membership, Arc::new(occupancy));
-    };
-    let store = LeaseStore::new(redis.client(), redis.keys());
-    let (membership, task) = Membership::new(settings, Some(store));
-    shutdown::spawn("membership", task.run());
-    let (occupancy, task) =
-        Occupancy::clustered(membership.view(), redis.client(), redis.keys().clone());
-    shutdown::spawn("occupancy", task.run());
-    (membership, Arc::new(occupancy))
-}
-
-/// What this node says of itself with each heartbeat.
-fn details(
-    config: &Arc<Config>,
-    metrics: &Arc<Metrics>,
-    lifecycle: LifecycleReceiver,
-) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
-    let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    move || NodeDetails {
-        url: url.clone(),
-        state: format!("{:?}", *lifecycle.borrow()).to_lowercase(),
-        sessions: metrics.sessions(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_ms,
-    }
-}
-
-/// Waits for a signal, for the order to leave, or until this node has no place in the cluster any
-/// more.
-async fn until_end(membership: &Membership, leave: &Notify) -> End {
-    let mut standing = membership.standing();
-    let no_place = async {
-        match standing.wait_for(Standing::is_final).await.as_deref() {
-            Ok(Standing::OtherPartitions { stored }) => End::OtherPartitions(*stored),
-            Ok(_) => End::Superseded,
-            // The task ended by a panic, which was reported; the node lives on as it is.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let end = tokio::select! {
-        () = signal() => End::Stopped,
-        () = leave.notified() => End::Stopped,
-        end = no_place => end,
-    };
-    shutdown::spawn("second signal", async {
-        signal().await;
-        tracing::warn!(event = "killed", "a second signal: ending at once");
-        std::process::exit(130);
-    });
-    end
-}
-
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!(
-            event = "no_signals",
-            "signals cannot be received on this system"
-        );
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::resp::read_frame;
 
 /// See the module.
 pub(crate) struct DeafProxy {
@@ -74,31 +76,4 @@ async fn pass_answers(server: OwnedReadHalf, mut client: OwnedWriteHalf, state: 
             return;
         }
     }
-}
-
-/// One frame of the protocol's third version with all its parts; `None` at the end.
-async fn read_frame(server: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
-    let mut frame = Vec::new();
-    let mut left = 1_usize;
-    while left > 0 {
-        left -= 1;
-        let begin = frame.len();
-        if server.read_until(b'\n', &mut frame).await.ok()? == 0 {
-            return None;
-        }
-        let line = std::str::from_utf8(&frame[begin..]).ok()?.trim_end();
-        let (kind, rest) = line.split_at(1);
-        let length = rest.parse::<usize>();
-        match (kind, length) {
-            ("$" | "=" | "!", Ok(length)) => {
-                let body = frame.len();
-                frame.resize(body + length + 2, 0);
-                server.read_exact(&mut frame[body..]).await.ok()?;
-            }
-            ("*" | ">" | "~", Ok(parts)) => left += parts,
-            ("%" | "|", Ok(pairs)) => left += 2 * pairs,
-            _ => {}
-        }
-    }
-    Some(frame)
 }

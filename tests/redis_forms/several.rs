@@ -82,7 +82,10 @@ async fn a_deployment_whose_masters_nobody_knows_is_waited_for_and_named() {
     let url = format!("redis-cluster://{}?name=east", nobody.address());
     let peer = Peer::over(first.url(), &[url]);
     let reason = peer.is_partly_up().await;
-    assert!(reason.contains("masters of Redis east are not"), "{reason}");
+    assert!(
+        reason.contains("masters of Redis east are not known"),
+        "{reason}"
+    );
     let topics = topics();
     let mut accepted = 0;
     for topic in &topics {

@@ -8,6 +8,7 @@
 )]
 
 pub mod beside;
+pub mod fleet;
 pub mod http;
 pub mod load;
 pub mod node;
@@ -15,6 +16,7 @@ pub mod raw;
 pub mod redis_cluster;
 pub mod redis_sentinels;
 pub mod redis_server;
+pub mod resp;
 pub mod talk;
 pub mod tokens;
 pub mod wait;

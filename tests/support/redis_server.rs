@@ -119,6 +119,13 @@ impl RedisServer {
         .await;
     }
 
+    /// Stops the process where it stands, or lets it go on.
+    pub fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.pid());
+        let status = Command::new("sh").args(["-c", &command]).status();
+        assert!(status.expect("a shell").success(), "{command}");
+    }
+
     /// Ends the server as a lost machine ends: without a word.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -87,6 +87,7 @@ struct Follower {
     /// How many hosts were tried, to take the next in turn.
     tried: usize,
     belief: Belief,
+    refused_in_a_row: usize,
     is_coverage_read: bool,
     /// A link was told that its keys are somewhere else.
     is_doubted: bool,
@@ -102,6 +103,7 @@ pub async fn follow(links: Arc<Links>, at: usize, common: Common, mut stop: watc
         guide: None,
         tried: 0,
         belief: Belief::default(),
+        refused_in_a_row: 0,
         is_coverage_read: false,
         is_doubted: false,
     };
@@ -136,6 +138,7 @@ impl Follower {
         let hosts_count = self.hosts().len();
         match layout {
             Ok(layout) if self.belief.accepts(layout.epoch, hosts_count) => {
+                self.refused_in_a_row = 0;
                 match self.links.take(self.at, layout, &self.common) {
                     Ok(taken) => is_new = taken,
                     Err(error) => self.refuse(&error),
@@ -153,16 +156,21 @@ impl Follower {
 
     /// What is known goes on being used; without that, Redis is away.
     fn refuse(&mut self, error: &dyn std::error::Error) {
-        let host = self
-            .guide
-            .take()
-            .map_or_else(String::new, |guide| guide.host.clone());
+        let guide = self.guide.take();
+        let host = guide.as_ref().map_or("", |guide| guide.host.as_str());
         let name = &self.deployment().url().name;
-        tracing::debug!(event = "redis_masters_unknown", name, host, %error, "asking the next host");
+        let reason = format!("the masters of Redis {name} are not known; {host}: {error}");
         if self.deployment().pairs().is_empty() {
-            let reason = format!("the masters of Redis {name} are not known: {error}");
-            let down = BrokerHealth::Down(reason);
+            let down = BrokerHealth::Down(reason.clone());
             self.common.overall.set(Part::Deployment(self.at), down);
+        }
+        self.refused_in_a_row += 1;
+        if self.refused_in_a_row == self.hosts().len() {
+            tracing::warn!(
+                event = "redis_masters_unknown",
+                reason,
+                "nobody says where the masters of Redis are; those that are known go on being used"
+            );
         }
     }
 

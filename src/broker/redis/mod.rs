@@ -152,7 +152,7 @@ impl RedisBroker {
                 let layout = Layout::of_one(url.hosts[0].clone());
                 self.links.take(at, layout, &common)?;
             } else {
-                let reason = format!("the masters of Redis {} are not asked for yet", url.name);
+                let reason = format!("the masters of Redis {} are not known yet", url.name);
                 let down = BrokerHealth::Down(reason);
                 self.overall.set(Part::Deployment(at), down);
                 let links = Arc::clone(&self.links);

@@ -63,6 +63,8 @@ pub struct Scripts {
     pub enter: Script,
     /// Removes a member.
     pub leave: Script,
+    /// Removes the members of a dead owner.
+    pub reap: Script,
     /// All members.
     pub members: Script,
     /// A probe of the feed.
@@ -82,6 +84,7 @@ impl Scripts {
             ack: by_form!(is_sharded, "ack.lua"),
             enter: by_form!(is_sharded, "enter.lua"),
             leave: by_form!(is_sharded, "leave.lua"),
+            reap: by_form!(is_sharded, "reap.lua"),
             members: reading!("members.lua"),
             probe: reading!("probe.lua"),
         }
@@ -89,7 +92,7 @@ impl Scripts {
 
     /// Every script, for loading on a new connection.
     #[must_use]
-    pub fn all(&self) -> [&Script; 10] {
+    pub fn all(&self) -> [&Script; 11] {
         [
             &self.publish,
             &self.since,
@@ -99,6 +102,7 @@ impl Scripts {
             &self.ack,
             &self.enter,
             &self.leave,
+            &self.reap,
             &self.members,
             &self.probe,
         ]

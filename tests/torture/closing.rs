@@ -1,0 +1,177 @@
+//! The quiet end of a run: everybody comes back to the head, and every node is asked for all it
+//! has.
+//!
+//! In: the stage and the crowd when nothing is published any more. Out: each node's history of
+//! each topic and its members, into the history. Bound: [`PATIENCE`] for each step; what is not
+//! right by then is recorded as it is.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fanfare::cli::http::percent_encode;
+use fanfare::protocol::ids::Position;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::client::Client;
+use super::history::{Event, Id, TopicIndex};
+use super::run::Run;
+use super::speech::{identity, position};
+use super::stage::Stage;
+use super::support::http;
+
+/// For each step. A member that a dead node left may be shown for the length of its lease.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Ends a run: see the module. `topics` are those that have members.
+pub(crate) async fn close(
+    run: &Rc<Run>,
+    stage: &Rc<Stage>,
+    crowd: &[Rc<Client>],
+    topics: &[TopicIndex],
+) {
+    run.is_over.set(true);
+    run.say("quiet: no new publications");
+    if !within(async || run.open_publications.get() == 0).await {
+        let open = run.open_publications.get();
+        run.broken(format!("{open} publications have no end"));
+    }
+    for client in crowd {
+        client.orders.send_modify(|orders| orders.drops += 1);
+    }
+    // The drop takes effect before the first look at who is there.
+    sleep(LOOK_EVERY).await;
+    if !within(async || crowd.iter().all(|client| client.member().is_some())).await {
+        let out = crowd.iter().filter(|client| client.member().is_none());
+        let out: Vec<_> = out.map(|client| client.number).collect();
+        run.broken(format!("clients {out:?} could not come back"));
+    }
+    let heads = retained(run, stage).await;
+    let is_at_head = |client: &Rc<Client>| {
+        let slots = client.slots.borrow();
+        let mut slots = slots.iter();
+        slots.all(|slot| heads[slot.topic as usize].is_none_or(|head| slot.last >= head))
+    };
+    if !within(async || crowd.iter().all(is_at_head)).await {
+        run.say("some clients did not come to the head");
+    }
+    for topic in topics {
+        members(run, stage, crowd, *topic).await;
+    }
+    for client in crowd {
+        client.orders.send_modify(|orders| orders.is_over = true);
+    }
+}
+
+/// Looks until it is so, or [`PATIENCE`] is over.
+async fn within(mut look: impl AsyncFnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if look().await {
+            return true;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    false
+}
+
+/// Reads every topic through every node; the newest position of each.
+async fn retained(run: &Rc<Run>, stage: &Rc<Stage>) -> Vec<Option<Position>> {
+    let count = run.history.borrow().topics.len() as TopicIndex;
+    let mut heads = vec![None; count as usize];
+    let nodes = 0..stage.nodes_count();
+    let reads = nodes.map(|node| async move {
+        let mut all = Vec::new();
+        for topic in 0..count {
+            all.push((topic, topic_of(run, stage, node, topic).await));
+        }
+        (node, all)
+    });
+    for (node, all) in futures_util::future::join_all(reads).await {
+        for (topic, entries) in all {
+            heads[topic as usize] = entries.last().map(|(position, _)| *position);
+            let node = stage.seats[node].name.clone();
+            run.push(Event::Retained {
+                node,
+                topic,
+                entries,
+            });
+        }
+    }
+    heads
+}
+
+/// Reads a topic through a node, page by page.
+async fn topic_of(run: &Run, stage: &Stage, node: usize, topic: TopicIndex) -> Vec<(Position, Id)> {
+    let name = percent_encode(&run.name(topic));
+    let mut entries = Vec::new();
+    loop {
+        let last: Option<&(Position, Id)> = entries.last();
+        let since = last.map_or(Position::ZERO, |(position, _)| *position);
+        let path = format!("/v1/topics/{name}/history?limit=1000&since={since}");
+        let page = page(stage, node, &path).await;
+        let messages = page["publications"].as_array();
+        for message in messages.into_iter().flatten() {
+            match (position(message, "position"), identity(&message["data"])) {
+                (Some(position), Some((id, _))) => entries.push((position, id)),
+                _ => run.broken(format!("a history has {message}")),
+            }
+        }
+        if page["more"] != true {
+            if messages.is_none() {
+                let seat = &stage.seats[node].name;
+                run.broken(format!("{seat} has no history of {name}: {page}"));
+            }
+            return entries;
+        }
+    }
+}
+
+/// One answer of a node's API; null when it does not come in time.
+async fn page(stage: &Stage, node: usize, path: &str) -> Value {
+    let mut answer = Value::Null;
+    within(async || {
+        let got = http::try_get(stage.api(node), path).await;
+        let got = got.filter(|got| got.status == 200);
+        answer = got.as_ref().map(http::Answer::json).unwrap_or_default();
+        got.is_some()
+    })
+    .await;
+    answer
+}
+
+/// Compares the members that every node shows with the sessions that are there, once they are the
+/// same or it took too long.
+pub(crate) async fn members(run: &Run, stage: &Stage, crowd: &[Rc<Client>], topic: TopicIndex) {
+    let of_topic = |client: &&Rc<Client>| {
+        let slots = client.slots.borrow();
+        slots.iter().any(|slot| slot.topic == topic)
+    };
+    let sessions_there = || -> BTreeSet<String> {
+        let here = crowd.iter().filter(of_topic);
+        here.filter_map(|client| client.member()).collect()
+    };
+    let name = percent_encode(&run.name(topic));
+    let path = format!("/v1/topics/{name}/presence?limit=1000");
+    for node in 0..stage.nodes_count() {
+        let (mut shown, mut there) = (BTreeSet::new(), BTreeSet::new());
+        within(async || {
+            let page = page(stage, node, &path).await;
+            let list = page["members"].as_array().cloned().unwrap_or_default();
+            let sessions = list.iter().filter_map(|member| member["session"].as_str());
+            shown = sessions.map(str::to_owned).collect();
+            there = sessions_there();
+            shown == there
+        })
+        .await;
+        run.push(Event::Members {
+            node: stage.seats[node].name.clone(),
+            topic,
+            ghosts: shown.difference(&there).cloned().collect(),
+            missing: there.difference(&shown).cloned().collect(),
+        });
+    }
+}

@@ -1,0 +1,304 @@
+//! The kinds of fault, and how each is done and undone.
+//!
+//! In: the stage, the crowd, a place, a length of time. Out: the same stage, healed. A fault
+//! returns when its cause is gone; what the service makes of that is measured from then on.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::sleep;
+
+use super::client::Client;
+use super::link::Mode;
+use super::redis_form::Form;
+use super::run::{DATA_BYTES, Run};
+use super::stage::Stage;
+
+/// Longer than a node's lease, so that the others hold it for dead.
+const PAST_LEASE: Duration = Duration::from_millis(6_500);
+/// Shorter than Sentinel and Cluster need to hold a master for dead.
+const BLINK: Duration = Duration::from_millis(500);
+/// Longer than a narrow client's buffers last, with data of this length.
+const SLOW_FOR: Duration = Duration::from_secs(5);
+const SLOW_DATA_BYTES: usize = 8_000;
+/// What a slow link adds to each piece.
+const DELAY: Duration = Duration::from_millis(120);
+/// How often connections are killed in one window, and how far apart.
+const KILLS: u32 = 3;
+const BETWEEN_KILLS: Duration = Duration::from_millis(400);
+/// How many slots move in one window.
+const SLOTS_MOVED: usize = 1_000;
+
+/// What a fault is done to. Two at once are never done to the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Node,
+    Redis,
+    Clients,
+}
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    NodeKill,
+    NodeDrain,
+    NodePause,
+    NodeFreeze,
+    RedisKill,
+    RedisPause,
+    KillFeeds,
+    KillCommands,
+    RedisLinkCut,
+    RedisLinkDelay,
+    RedisLinkStall,
+    ClientLinkCut,
+    ClientLinkDelay,
+    ClientLinkStall,
+    SlowClients,
+    DropClients,
+    Failover,
+    SlotsMove,
+}
+
+impl Kind {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 18] = [
+        Self::NodeKill,
+        Self::NodeDrain,
+        Self::NodePause,
+        Self::NodeFreeze,
+        Self::RedisKill,
+        Self::RedisPause,
+        Self::KillFeeds,
+        Self::KillCommands,
+        Self::RedisLinkCut,
+        Self::RedisLinkDelay,
+        Self::RedisLinkStall,
+        Self::ClientLinkCut,
+        Self::ClientLinkDelay,
+        Self::ClientLinkStall,
+        Self::SlowClients,
+        Self::DropClients,
+        Self::Failover,
+        Self::SlotsMove,
+    ];
+
+    /// The word in the figure and on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::NodeKill => "node-kill",
+            Self::NodeDrain => "node-drain",
+            Self::NodePause => "node-pause",
+            Self::NodeFreeze => "node-pause-past-lease",
+            Self::RedisKill => "redis-kill",
+            Self::RedisPause => "redis-pause",
+            Self::KillFeeds => "client-kill-pubsub",
+            Self::KillCommands => "client-kill-normal",
+            Self::RedisLinkCut => "redis-link-cut",
+            Self::RedisLinkDelay => "redis-link-delay",
+            Self::RedisLinkStall => "redis-link-stall",
+            Self::ClientLinkCut => "client-link-cut",
+            Self::ClientLinkDelay => "client-link-delay",
+            Self::ClientLinkStall => "client-link-stall",
+            Self::SlowClients => "slow-clients",
+            Self::DropClients => "drop-clients",
+            Self::Failover => "failover",
+            Self::SlotsMove => "slots-move",
+        }
+    }
+
+    /// Whether it can be done to this form of Redis.
+    pub(crate) fn fits(self, form: Form) -> bool {
+        match self {
+            Self::RedisLinkCut | Self::RedisLinkDelay | Self::RedisLinkStall => {
+                form == Form::Single
+            }
+            Self::Failover => form != Form::Single,
+            Self::SlotsMove => form == Form::Cluster,
+            _ => true,
+        }
+    }
+
+    pub(crate) fn target(self) -> Target {
+        match self {
+            Self::NodeKill | Self::NodeDrain | Self::NodePause | Self::NodeFreeze => Target::Node,
+            Self::SlowClients
+            | Self::DropClients
+            | Self::ClientLinkCut
+            | Self::ClientLinkDelay
+            | Self::ClientLinkStall => Target::Clients,
+            _ => Target::Redis,
+        }
+    }
+
+    /// Whether the service must come back by itself, and is measured from the fault's begin.
+    pub(crate) fn heals_itself(self, form: Form) -> bool {
+        match self {
+            Self::NodeKill | Self::NodeDrain | Self::NodeFreeze => true,
+            Self::KillFeeds | Self::KillCommands => true,
+            Self::ClientLinkCut | Self::DropClients | Self::Failover | Self::SlotsMove => true,
+            Self::RedisKill => form != Form::Single,
+            _ => false,
+        }
+    }
+}
+
+/// Where and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blow {
+    pub(crate) kind: Kind,
+    pub(crate) form: Form,
+    /// Which node.
+    pub(crate) node: usize,
+    /// Which of those that may be chosen, by the one who knows how many there are.
+    pub(crate) chosen: usize,
+    pub(crate) lasts: Duration,
+}
+
+impl Blow {
+    /// Does it, waits, and undoes it. Returns when it was done.
+    pub(crate) fn strike<'a>(
+        self,
+        run: &'a Run,
+        stage: &'a Stage,
+        crowd: &'a [Rc<Client>],
+    ) -> LocalBoxFuture<'a, Duration> {
+        match self.kind.target() {
+            Target::Node => self.node(run, stage).boxed_local(),
+            Target::Redis => self.redis(run, stage).boxed_local(),
+            Target::Clients => self.clients(run, stage, crowd).boxed_local(),
+        }
+    }
+
+    async fn node(self, run: &Run, stage: &Stage) -> Duration {
+        let seat = &stage.seats[self.node];
+        let stopped_for = match self.kind {
+            Kind::NodePause => self.lasts,
+            Kind::NodeFreeze => PAST_LEASE,
+            _ => return self.end_node(run, stage).await,
+        };
+        let signal = async |name: &str| {
+            if let Some(node) = &*seat.node.lock().await {
+                node.signal(name);
+            }
+        };
+        signal("STOP").await;
+        let done = run.now();
+        sleep(stopped_for).await;
+        signal("CONT").await;
+        done
+    }
+
+    async fn end_node(self, run: &Run, stage: &Stage) -> Duration {
+        let seat = &stage.seats[self.node];
+        let taken = seat.node.lock().await.take();
+        let mut node = taken.expect("every seat has a node");
+        let done = run.now();
+        if self.kind == Kind::NodeDrain {
+            let status = node.terminate().await;
+            if !status.success() {
+                run.broken(format!("{} drained and ended with {status}", seat.name));
+            }
+        } else {
+            node.kill();
+            sleep(self.lasts).await;
+        }
+        stage.keep_log(&seat.name, &node);
+        stage.start_node(self.node).await;
+        done
+    }
+
+    async fn redis(self, run: &Run, stage: &Stage) -> Duration {
+        match self.kind {
+            Kind::RedisLinkCut => return self.redis_link(run, stage, Mode::Cut).await,
+            Kind::RedisLinkDelay => return self.redis_link(run, stage, Mode::Delay(DELAY)).await,
+            Kind::RedisLinkStall => return self.redis_link(run, stage, Mode::Stall).await,
+            _ => {}
+        }
+        let mut redis = stage.redis.lock().await;
+        let masters = redis.masters().await;
+        let master = masters[self.chosen % masters.len()];
+        let done = run.now();
+        match self.kind {
+            Kind::RedisKill => {
+                redis.kill(master);
+                if self.form == Form::Single {
+                    sleep(self.lasts).await;
+                    redis.restart(master).await;
+                } else {
+                    redis.is_replaced(master).await;
+                    redis.restart(master).await;
+                    redis.follow(master).await;
+                }
+            }
+            Kind::RedisPause => {
+                redis.signal(master, "STOP");
+                let is_single = self.form == Form::Single;
+                sleep(if is_single { self.lasts } else { BLINK }).await;
+                redis.signal(master, "CONT");
+            }
+            Kind::KillFeeds | Kind::KillCommands => {
+                let is_feed = self.kind == Kind::KillFeeds;
+                let kind = if is_feed { "pubsub" } else { "normal" };
+                for _ in 0..KILLS {
+                    redis.kill_connections(kind).await;
+                    sleep(BETWEEN_KILLS).await;
+                }
+            }
+            Kind::Failover => redis.fail_over(self.chosen).await,
+            _ => redis.move_slots(self.chosen, SLOTS_MOVED).await,
+        }
+        done
+    }
+
+    async fn redis_link(self, run: &Run, stage: &Stage, mode: Mode) -> Duration {
+        let link = stage.seats[self.node].redis_link.as_ref();
+        let link = link.expect("only where there are links to Redis");
+        link.set(mode);
+        let done = run.now();
+        sleep(self.lasts).await;
+        link.set(Mode::Pass);
+        done
+    }
+
+    async fn clients(self, run: &Run, stage: &Stage, crowd: &[Rc<Client>]) -> Duration {
+        let done = run.now();
+        let door = &stage.seats[self.node].door;
+        match self.kind {
+            Kind::ClientLinkCut => door.set(Mode::Cut),
+            Kind::ClientLinkDelay => door.set(Mode::Delay(DELAY)),
+            Kind::ClientLinkStall => door.set(Mode::Stall),
+            Kind::SlowClients => {
+                let stall = |is_stalled| {
+                    for client in crowd.iter().filter(|client| client.is_narrow()) {
+                        client
+                            .orders
+                            .send_modify(|orders| orders.is_stalled = is_stalled);
+                    }
+                };
+                stall(true);
+                run.data_bytes.set(SLOW_DATA_BYTES);
+                sleep(SLOW_FOR).await;
+                run.data_bytes.set(DATA_BYTES);
+                stall(false);
+                return done;
+            }
+            _ => {
+                // Every third, then those beside them, while the first are coming back.
+                for turn in 0..2 {
+                    let offset = self.chosen + turn;
+                    for client in crowd.iter().skip(offset % 3).step_by(3) {
+                        client.orders.send_modify(|orders| orders.drops += 1);
+                    }
+                    sleep(BETWEEN_KILLS).await;
+                }
+                return done;
+            }
+        }
+        sleep(self.lasts).await;
+        door.set(Mode::Pass);
+        done
+    }
+}

@@ -1,0 +1,414 @@
+//! Redis in the form that a run is about: one server, Sentinel, or Cluster, with what can be done
+//! to each.
+//!
+//! In: `redis-server`, or the program that `FANFARE_TEST_REDIS` names. Out: the URL for nodes, and faults. All servers write to disk before
+//! they answer, so that a kill alone loses nothing; a failover may. Questions go through
+//! `redis-cli`, each with a deadline. Owner: the run; dropping it ends all servers.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::time::{Instant, sleep};
+
+use super::support::redis_server::{self, RedisServer};
+use super::support::wait;
+
+/// Longest wait for a failover or for a server to be a replica again.
+const FAILOVER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long Cluster takes for a failover that is asked for, with room.
+const FAILOVER_TIME: Duration = Duration::from_secs(1);
+/// After so long Sentinel and Cluster hold a silent master for dead.
+const DOWN_AFTER_MS: &str = "1000";
+/// Sentinel's name for the master.
+const MASTER_NAME: &str = "fanfare";
+/// Slots are dealt evenly.
+const SLOTS: usize = 16_384;
+
+/// The form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// One server
+    Single,
+    /// A master, two replicas, three sentinels
+    Sentinel,
+    /// Three masters, three replicas
+    Cluster,
+}
+
+impl Form {
+    /// As it is named on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Sentinel => "sentinel",
+            Self::Cluster => "cluster",
+        }
+    }
+
+    /// What nodes would be given, to ask whether they take it.
+    pub(crate) fn url(self, addresses: &[String]) -> String {
+        let list = addresses.join(",");
+        match self {
+            Self::Single => format!("redis://{list}"),
+            Self::Sentinel => format!("redis-sentinel://{list}/0?master={MASTER_NAME}"),
+            Self::Cluster => format!("redis-cluster://{list}"),
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Redis {
+    pub(crate) form: Form,
+    servers: Vec<RedisServer>,
+    sentinels: Vec<Sentinel>,
+}
+
+impl Redis {
+    /// Starts all servers of a form and waits until they are one.
+    pub(crate) async fn start(form: Form) -> Self {
+        let mut redis = Self {
+            form,
+            servers: Vec::new(),
+            sentinels: Vec::new(),
+        };
+        match form {
+            Form::Single => redis.serve(&[]).await,
+            Form::Sentinel => redis.start_sentinel().await,
+            Form::Cluster => redis.start_cluster().await,
+        }
+        redis
+    }
+
+    /// Adds a replica of the first server, for the control with the lossy failover.
+    pub(crate) async fn add_replica(&mut self) {
+        let master = self.servers[0].port().to_string();
+        let options = [
+            "--replicaof",
+            "127.0.0.1",
+            &master,
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
+        self.serve(&options).await;
+        let replica = self.servers.len() - 1;
+        self.is_synchronized(replica).await;
+    }
+
+    /// Where nodes are to connect, if not through links of their own.
+    pub(crate) fn url(&self) -> String {
+        let ports: Vec<_> = match self.form {
+            Form::Sentinel => self
+                .sentinels
+                .iter()
+                .map(|sentinel| sentinel.port)
+                .collect(),
+            _ => self.servers.iter().map(RedisServer::port).collect(),
+        };
+        let addresses: Vec<_> = ports
+            .iter()
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
+        self.form.url(&addresses)
+    }
+
+    /// The port of a server.
+    pub(crate) fn port(&self, server: usize) -> u16 {
+        self.servers[server].port()
+    }
+
+    /// Ends a server without a word.
+    pub(crate) fn kill(&mut self, server: usize) {
+        self.servers[server].kill();
+    }
+
+    /// Starts a killed server again; it has what it had written.
+    pub(crate) async fn restart(&mut self, server: usize) {
+        self.servers[server].restart().await;
+    }
+
+    /// SIGSTOP or SIGCONT.
+    pub(crate) fn signal(&self, server: usize, name: &str) {
+        self.servers[server].signal(name);
+    }
+
+    /// The servers that are masters now. A master that Sentinel has replaced and not yet told so
+    /// is none.
+    pub(crate) async fn masters(&self) -> Vec<usize> {
+        let named = match self.sentinels.first() {
+            Some(sentinel) => master_port(sentinel.port).await,
+            None => None,
+        };
+        let mut masters = Vec::new();
+        for (index, server) in self.servers.iter().enumerate() {
+            let is_named = named.is_none_or(|port| port == server.port());
+            if is_named && server.pid() != 0 && role(server.port()).await == "master" {
+                masters.push(index);
+            }
+        }
+        masters
+    }
+
+    /// Kills the connections of a type at every master.
+    pub(crate) async fn kill_connections(&self, kind: &str) {
+        for master in self.masters().await {
+            ask(self.port(master), &["CLIENT", "KILL", "TYPE", kind]).await;
+        }
+    }
+
+    /// A command to one server.
+    pub(crate) async fn ask(&self, server: usize, words: &[&str]) -> String {
+        ask(self.port(server), words).await
+    }
+
+    /// Waits until another server has taken over from a killed or demoted master.
+    pub(crate) async fn is_replaced(&self, master: usize) {
+        let others = self.servers.len();
+        let enough = if self.form == Form::Cluster {
+            others / 2
+        } else {
+            1
+        };
+        wait::until_within(FAILOVER_PATIENCE, "a new master", async || {
+            let masters = self.masters().await;
+            let others = masters.iter().filter(|index| **index != master);
+            (others.count() >= enough).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a server is a replica that has all that its master has.
+    pub(crate) async fn is_synchronized(&self, server: usize) {
+        wait::until_within(FAILOVER_PATIENCE, "a replica in step", async || {
+            let told = self.ask(server, &["INFO", "replication"]).await;
+            let is_it = told.contains("role:slave") && told.contains("master_link_status:up");
+            is_it.then_some(())
+        })
+        .await;
+    }
+
+    /// Makes a restarted master a replica of its successor, which Sentinel would do some ten
+    /// seconds later and Cluster does by itself.
+    pub(crate) async fn follow(&self, server: usize) {
+        if self.form == Form::Sentinel
+            && let Some(master) = master_port(self.sentinels[0].port).await
+        {
+            let words = ["REPLICAOF", "127.0.0.1", &master.to_string()];
+            self.ask(server, &words).await;
+        }
+        self.is_synchronized(server).await;
+    }
+
+    /// Asks for a failover without a crash, and waits until it is done.
+    pub(crate) async fn fail_over(&self, chosen: usize) {
+        match self.form {
+            Form::Sentinel => {
+                let master = self.masters().await[0];
+                // Refused while the last one has not settled.
+                wait::until_within(FAILOVER_PATIENCE, "SENTINEL FAILOVER", async || {
+                    let port = self.sentinels[0].port;
+                    let told = ask(port, &["SENTINEL", "FAILOVER", MASTER_NAME]).await;
+                    (told == "OK").then_some(())
+                })
+                .await;
+                self.is_replaced(master).await;
+                self.is_synchronized(master).await;
+            }
+            Form::Cluster => {
+                let masters = self.masters().await;
+                let all = 0..self.servers.len();
+                let replicas: Vec<_> = all.filter(|index| !masters.contains(index)).collect();
+                let replica = replicas[chosen % replicas.len()];
+                let deadline = Instant::now() + FAILOVER_PATIENCE;
+                // One that could not be had in time is given up by Redis without a word.
+                while role(self.port(replica)).await != "master" {
+                    assert!(Instant::now() < deadline, "waited for CLUSTER FAILOVER");
+                    self.ask(replica, &["CLUSTER", "FAILOVER"]).await;
+                    sleep(FAILOVER_TIME).await;
+                }
+            }
+            Form::Single => {}
+        }
+    }
+
+    /// Moves so many slots with all their keys from one master to another.
+    pub(crate) async fn move_slots(&self, chosen: usize, count: usize) {
+        let masters = self.masters().await;
+        let from = masters[chosen % masters.len()];
+        let to = masters[(chosen + 1) % masters.len()];
+        let address = format!("127.0.0.1:{}", self.port(from));
+        let (from, to) = (self.id(from).await, self.id(to).await);
+        let count = count.to_string();
+        let words = [
+            "--cluster",
+            "reshard",
+            &address,
+            "--cluster-from",
+            &from,
+            "--cluster-to",
+            &to,
+            "--cluster-slots",
+            &count,
+            "--cluster-yes",
+        ];
+        redis_cli(&words, "60").await;
+    }
+
+    async fn id(&self, server: usize) -> String {
+        self.ask(server, &["CLUSTER", "MYID"]).await
+    }
+
+    async fn serve(&mut self, options: &[&str]) {
+        let mut server = RedisServer::with(options);
+        server.restart().await;
+        self.servers.push(server);
+    }
+
+    async fn start_sentinel(&mut self) {
+        self.serve(&["--repl-diskless-sync-delay", "0"]).await;
+        self.add_replica().await;
+        self.add_replica().await;
+        for _ in 0..3 {
+            let sentinel = Sentinel::start(self.port(0));
+            self.sentinels.push(sentinel);
+        }
+        for sentinel in &self.sentinels {
+            wait::until_within(FAILOVER_PATIENCE, "the sentinels to know all", async || {
+                let told = ask(sentinel.port, &["SENTINEL", "MASTER", MASTER_NAME]).await;
+                let words: Vec<_> = told.lines().collect();
+                let is = |name, value| words.windows(2).any(|pair| pair == [name, value]);
+                (is("num-slaves", "2") && is("num-other-sentinels", "2")).then_some(())
+            })
+            .await;
+        }
+    }
+
+    async fn start_cluster(&mut self) {
+        const MASTERS: usize = 3;
+        let mut buses = Vec::new();
+        for _ in 0..2 * MASTERS {
+            let bus = free_port().to_string();
+            let options = [
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &bus,
+                "--cluster-node-timeout",
+                DOWN_AFTER_MS,
+                "--cluster-replica-validity-factor",
+                "0",
+                "--repl-diskless-sync-delay",
+                "0",
+            ];
+            self.serve(&options).await;
+            buses.push(bus);
+        }
+        for master in 0..MASTERS {
+            let (first, end) = (SLOTS * master / MASTERS, SLOTS * (master + 1) / MASTERS);
+            let (first, last) = (first.to_string(), (end - 1).to_string());
+            self.ask(master, &["CLUSTER", "ADDSLOTSRANGE", &first, &last])
+                .await;
+        }
+        for (index, bus) in buses.iter().enumerate().skip(1) {
+            let port = self.port(index).to_string();
+            self.ask(0, &["CLUSTER", "MEET", "127.0.0.1", &port, bus])
+                .await;
+        }
+        for replica in MASTERS..2 * MASTERS {
+            let id = self.id(replica - MASTERS).await;
+            wait::until_within(FAILOVER_PATIENCE, "CLUSTER REPLICATE", async || {
+                let told = self.ask(replica, &["CLUSTER", "REPLICATE", &id]).await;
+                (told == "OK").then_some(())
+            })
+            .await;
+            self.is_synchronized(replica).await;
+        }
+        for server in 0..2 * MASTERS {
+            wait::until_within(FAILOVER_PATIENCE, "the cluster", async || {
+                let told = self.ask(server, &["CLUSTER", "INFO"]).await;
+                let knows_all = told.contains("cluster_known_nodes:6");
+                (knows_all && told.contains("cluster_state:ok")).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+/// A sentinel process. Dropping it kills it.
+struct Sentinel {
+    port: u16,
+    child: Child,
+    /// Holds its configuration, which it writes anew itself.
+    _directory: tempfile::TempDir,
+}
+
+impl Sentinel {
+    fn start(master: u16) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("sentinel.conf");
+        let port = free_port();
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\n\
+             sentinel monitor {MASTER_NAME} 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}\n\
+             sentinel failover-timeout {MASTER_NAME} 5000\n",
+            directory.path().display()
+        );
+        std::fs::write(&path, text).expect("the directory can be written");
+        let child = Command::new(redis_server::program())
+            .arg(&path)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program that serves also watches");
+        Self {
+            port,
+            child,
+            _directory: directory,
+        }
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        // An error means that the process is gone, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    redis_server::free_address().port()
+}
+
+/// The port of the master that a sentinel names.
+async fn master_port(sentinel: u16) -> Option<u16> {
+    let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME];
+    let told = ask(sentinel, &words).await;
+    told.lines().nth(1)?.parse().ok()
+}
+
+async fn role(port: u16) -> String {
+    let told = ask(port, &["ROLE"]).await;
+    told.lines().next().unwrap_or_default().to_owned()
+}
+
+async fn ask(port: u16, words: &[&str]) -> String {
+    let port = port.to_string();
+    let mut all = vec!["-p", &port];
+    all.extend(words);
+    redis_cli(&all, "2").await
+}
+
+/// What `redis-cli` prints within so many seconds.
+async fn redis_cli(words: &[&str], seconds: &str) -> String {
+    let words: Vec<_> = words.iter().map(ToString::to_string).collect();
+    let mut command = Command::new("timeout");
+    command.args([seconds, "redis-cli"]).args(words);
+    let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+    let output = output.await.expect("no panic there");
+    let output = output.expect("redis-cli is installed: scripts/test does that");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}

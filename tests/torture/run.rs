@@ -1,0 +1,194 @@
+//! What all parts of a run share: the clock, the history that they write, the names of topics.
+//!
+//! In: what happens. Out: the history, with its times. Here also the receive path is sabotaged
+//! where that is asked for, to prove that the checker would see it. Owner: the run's thread.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use fanfare::protocol::ids::Position;
+use rustc_hash::FxHashMap;
+
+use super::checker::Wrong;
+use super::history::{ClientIndex, Event, History, Id, TopicIndex};
+
+/// What the harness does to its own receive path, so that a run must be found faulty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sabotage {
+    /// Forgets a message
+    Drop,
+    /// Takes a message twice
+    Dup,
+    /// Changes the order of two
+    Swap,
+    /// Invents one
+    Phantom,
+    /// Takes one that is for somebody else
+    Leak,
+}
+
+/// As long as an ordinary small update.
+pub(crate) const DATA_BYTES: usize = 200;
+
+/// One of so many messages is sabotaged.
+const SABOTAGED_ONE_OF: u64 = 2_000;
+
+impl Sabotage {
+    /// What must be found, any of these.
+    pub(crate) fn expected(self) -> &'static [Wrong] {
+        match self {
+            Self::Drop => &[Wrong::SilentGap, Wrong::Lost],
+            Self::Dup => &[Wrong::Doubled],
+            Self::Swap => &[Wrong::Reordered],
+            Self::Phantom => &[Wrong::Phantom],
+            Self::Leak => &[Wrong::Misdirected],
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Run {
+    begun: Instant,
+    pub(crate) history: RefCell<History>,
+    topics: FxHashMap<String, TopicIndex>,
+    /// Publications that have not ended.
+    pub(crate) open_publications: Cell<u64>,
+    /// No new publications.
+    pub(crate) is_over: Cell<bool>,
+    /// How long the data of publications by session is.
+    pub(crate) data_bytes: Cell<usize>,
+    sabotage: Option<Sabotage>,
+    received: Cell<u64>,
+    /// What a swap holds back.
+    held: RefCell<Option<Event>>,
+}
+
+impl Run {
+    /// A run that begins now.
+    pub(crate) fn new(history: History, sabotage: Option<Sabotage>) -> Self {
+        let names = history.topics.iter().map(|topic| topic.name.clone());
+        let topics = names.zip(0..).collect();
+        Self {
+            begun: Instant::now(),
+            history: RefCell::new(history),
+            topics,
+            open_publications: Cell::new(0),
+            is_over: Cell::new(false),
+            data_bytes: Cell::new(DATA_BYTES),
+            sabotage,
+            received: Cell::new(0),
+            held: RefCell::new(None),
+        }
+    }
+
+    /// Time since the begin.
+    pub(crate) fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Adds what happens now.
+    pub(crate) fn push(&self, event: Event) {
+        self.history.borrow_mut().push(self.now(), event);
+    }
+
+    /// Adds something that must not be, and says so at once.
+    pub(crate) fn broken(&self, what: String) {
+        self.say(&what);
+        self.push(Event::Broken { what });
+    }
+
+    /// Tells people what is going on.
+    pub(crate) fn say(&self, what: &str) {
+        eprintln!("[{:7.3}] {what}", self.now().as_secs_f64());
+    }
+
+    /// Which topic has this name.
+    pub(crate) fn topic(&self, name: &str) -> Option<TopicIndex> {
+        self.topics.get(name).copied()
+    }
+
+    /// The name of a topic.
+    pub(crate) fn name(&self, topic: TopicIndex) -> String {
+        self.history.borrow().topics[topic as usize].name.clone()
+    }
+
+    /// Adds a message as it was received, or not quite.
+    pub(crate) fn received(
+        &self,
+        client: ClientIndex,
+        topic: TopicIndex,
+        id: Id,
+        position: Position,
+    ) {
+        let event = Event::Received {
+            client,
+            topic,
+            id,
+            position,
+        };
+        let count = self.received.get() + 1;
+        self.received.set(count);
+        let sabotage = self
+            .sabotage
+            .filter(|_| count.is_multiple_of(SABOTAGED_ONE_OF));
+        match sabotage {
+            None => self.push(event),
+            Some(Sabotage::Drop) => {}
+            Some(Sabotage::Dup) => {
+                self.push(event.clone());
+                self.push(event);
+            }
+            Some(Sabotage::Swap) => {
+                self.release();
+                self.held.replace(Some(event));
+                return;
+            }
+            Some(Sabotage::Phantom) => {
+                self.push(event);
+                let number = u32::MAX;
+                let id = Id { number, ..id };
+                self.push(Event::Received {
+                    client,
+                    topic,
+                    id,
+                    position,
+                });
+            }
+            Some(Sabotage::Leak) => {
+                self.push(event);
+                // Everyone's topic stands last; the one before it is another's inbox.
+                let count = self.topics.len() as TopicIndex;
+                let theirs = if client == 0 {
+                    count - 2
+                } else {
+                    count - 1 - self.clients()
+                };
+                self.push(Event::Received {
+                    client,
+                    topic: theirs,
+                    id,
+                    position,
+                });
+            }
+        }
+        let fits = |held: &Event| matches!(held, Event::Received { client: c, topic: t, .. } if (*c, *t) == (client, topic));
+        if self.held.borrow().as_ref().is_some_and(fits) {
+            self.release();
+        }
+    }
+
+    fn release(&self) {
+        if let Some(held) = self.held.take() {
+            self.push(held);
+        }
+    }
+
+    fn clients(&self) -> u32 {
+        let history = self.history.borrow();
+        history
+            .topics
+            .last()
+            .map_or(0, |all| all.clients.len() as u32)
+    }
+}

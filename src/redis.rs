@@ -1,10 +1,10 @@
-//! Redis as the crate speaks to it: key names, scripts, the command link, and fred's options.
+//! Redis as the crate speaks to it: key names, scripts, and the command link.
 //!
-//! In: `config::Redis`. Out: [`RedisLink`] (commands and scripts with errors that say whether they
-//! were executed) and [`feed_client`] for the broker's feed. The only file that builds a fred
-//! client. Owner of the link's client: its supervisor, `broker::redis::link`, which replaces it.
-//! Bounds: [`COMMANDS_MAX`] commands wait in a client, beyond that they are refused as not done;
-//! every command ends after the configured timeout.
+//! In: `config::Redis`. Out: [`RedisLink`]: commands and scripts with errors that say whether they
+//! were executed. Owner of the link's client and circuit: its supervisor, `broker::redis::link`,
+//! which replaces the one and turns the other. Bounds: while the circuit is not closed commands are
+//! refused at once; so many wait in a client as `clients` says; every command ends after the
+//! configured timeout.
 //!
 //! What fred 10.1 does otherwise than one would think, and what answers it here:
 //! - it sends a command in flight again after a reconnect: one attempt, no redirections;
@@ -16,46 +16,27 @@
 //!   in flight (see `broker::feed`), and the command link is watched by its probe instead.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::ClientLike;
-use fred::types::config::{
-    Blocking, Config, ConnectionConfig, Options, PerformanceConfig, ReconnectError,
-    ReconnectPolicy, TcpConfig, UnresponsiveConfig,
-};
-use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
+use fred::types::config::Options;
+use fred::types::{ClusterHash, CustomCommand, Value};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use crate::config;
 use crate::protocol::ids::{SessionId, Topic};
+use crate::telemetry::metrics::Metrics;
 
+pub mod access;
+pub mod circuit;
+pub mod clients;
 pub mod keyspace;
 mod outcome;
 
-/// Commands that may wait inside a client. fred's default is no bound at all.
-pub const COMMANDS_MAX: usize = 20_000;
-/// Messages between a feed's socket and its reader. Measured: none of 1.5 million was lost at
-/// 580,000 a second; each slot costs some 1.5 KB once used.
-pub const FEED_BUFFER_MESSAGES: usize = 8_192;
-/// The same buffer of the command link, which carries only its connection events.
-const COMMAND_BUFFER_MESSAGES: usize = 64;
-/// Longest wait for a connection to stand, and for fred's own commands on it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long sent bytes may stay unacknowledged before the kernel closes the connection. It ends
-/// a busy connection to a vanished host, which the detection of unresponsive ones never does.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
-/// A feed whose heartbeat is unanswered for so long is connected anew.
-const FEED_UNRESPONSIVE: Duration = Duration::from_secs(1);
-/// How often a feed looks for that.
-const FEED_UNRESPONSIVE_CHECK: Duration = Duration::from_millis(200);
-/// First and longest wait before a new attempt to connect, and the scatter, in milliseconds.
-const RECONNECT_MIN_MS: u32 = 50;
-const RECONNECT_MAX_MS: u32 = 500;
-const RECONNECT_JITTER_MS: u32 = 20;
+use circuit::Circuit;
 
 /// Why a command failed, by what the caller can conclude from it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,11 +45,29 @@ pub enum RedisError {
     #[error("no Redis URL is configured")]
     NoUrl,
     /// The URL is of no known form.
-    #[error("the Redis URL must begin with redis://, redis-sentinel:// or redis-cluster://")]
+    #[error(
+        "the Redis URL must begin with redis:// or rediss://, with -sentinel or -cluster in it"
+    )]
     Scheme,
     /// The URL cannot be read.
     #[error("the Redis URL cannot be used: {}", .0.details())]
     Url(#[source] Error),
+    /// A file that the configuration names cannot be used.
+    #[error("{key} {path} cannot be used: {reason}")]
+    File {
+        /// Which key names it.
+        key: &'static str,
+        /// Where it is.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Certificate and key do not fit together, or cannot be used for TLS at all.
+    #[error("TLS to Redis cannot be set up: {0}")]
+    Tls(#[source] fred::rustls::Error),
+    /// Not even tried: Redis is known to be away, and why.
+    #[error("not done: {0}")]
+    Circuit(Arc<str>),
     /// The script is not loaded; nothing was executed.
     #[error("the script is not loaded: {}", .0.details())]
     NoScript(#[source] Error),
@@ -250,6 +249,7 @@ pub struct RedisLink {
     config: config::Redis,
     client: RwLock<Client>,
     options: Options,
+    circuit: Circuit,
     /// Told of answers which say that the key may be somewhere else.
     misplaced: Arc<Notify>,
 }
@@ -264,10 +264,11 @@ impl RedisLink {
     /// A link that is not connected; its supervisor does that.
     ///
     /// # Errors
-    /// [`RedisError::NoUrl`], [`RedisError::Scheme`], [`RedisError::Url`].
-    pub fn new(config: &config::Redis) -> Result<Self, RedisError> {
+    /// [`RedisError`] for a URL that cannot be used and a file that cannot be read.
+    pub fn new(config: &config::Redis, metrics: Arc<Metrics>) -> Result<Self, RedisError> {
         Ok(Self {
-            client: RwLock::new(command_client(config)?),
+            circuit: Circuit::new(metrics),
+            client: RwLock::new(clients::command_client(config)?),
             options: Options {
                 max_attempts: Some(1),
                 max_redirections: Some(0),
@@ -297,15 +298,29 @@ impl RedisLink {
         keys: &[String],
         args: &[Vec<u8>],
     ) -> Result<Value, RedisError> {
+        self.circuit.pass()?;
+        self.probe(script, keys, args).await
+    }
+
+    /// As [`Self::eval`], whatever the circuit says. For the supervisor only.
+    ///
+    /// # Errors
+    /// [`RedisError`].
+    pub async fn probe(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[Vec<u8>],
+    ) -> Result<Value, RedisError> {
         let mut values = Vec::with_capacity(2 + keys.len() + args.len());
         values.push(Value::from(script.sha()));
         values.push(count(keys.len()));
         values.extend(keys.iter().map(|key| Value::from(key.as_str())));
         values.extend(args.iter().map(|arg| bytes(arg)));
-        match self.submit("EVALSHA", values.clone()).await {
+        match self.send("EVALSHA", values.clone()).await {
             Err(RedisError::NoScript(_)) => {
                 self.load(script).await?;
-                self.submit("EVALSHA", values).await
+                self.send("EVALSHA", values).await
             }
             answer => answer,
         }
@@ -338,13 +353,24 @@ impl RedisLink {
     /// As [`Self::load`], as a future that is written to the connection at its first poll.
     pub fn submit_load(&self, script: &Script) -> BoxFuture<'static, Result<(), RedisError>> {
         let args = vec![Value::from_static_str("LOAD"), script.source.into()];
-        let answer = self.submit("SCRIPT", args);
+        let answer = self.send("SCRIPT", args);
         Box::pin(async move { answer.await.map(drop) })
     }
 
     /// One command as a future that is written to the connection at its first poll, so that the
     /// order of first polls is the order on the wire.
     pub fn submit(
+        &self,
+        name: &'static str,
+        args: Vec<Value>,
+    ) -> BoxFuture<'static, Result<Value, RedisError>> {
+        match self.circuit.pass() {
+            Ok(()) => self.send(name, args),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn send(
         &self,
         name: &'static str,
         args: Vec<Value>,
@@ -367,7 +393,7 @@ impl RedisLink {
     /// # Errors
     /// As [`Self::new`].
     pub fn renew(&self) -> Result<Client, RedisError> {
-        let client = command_client(&self.config)?;
+        let client = clients::command_client(&self.config)?;
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = client.clone();
         Ok(client)
     }
@@ -385,6 +411,12 @@ impl RedisLink {
         hosts.first().map_or_else(String::new, ToString::to_string)
     }
 
+    /// Whether commands are sent at all.
+    #[must_use]
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
+    }
+
     fn client(&self) -> Client {
         self.client
             .read()
@@ -399,89 +431,4 @@ fn count(n: usize) -> Value {
 
 fn bytes(arg: &[u8]) -> Value {
     Value::Bytes(Bytes::copy_from_slice(arg))
-}
-
-/// A client for a feed: it subscribes and pings, nothing else. Not connected yet.
-///
-/// # Errors
-/// As [`RedisLink::new`].
-pub fn feed_client(config: &config::Redis) -> Result<Client, RedisError> {
-    let unresponsive = UnresponsiveConfig {
-        max_timeout: Some(FEED_UNRESPONSIVE),
-        interval: FEED_UNRESPONSIVE_CHECK,
-    };
-    let reconnect_errors = vec![
-        ReconnectError::ReadOnly,
-        ReconnectError::Loading,
-        ReconnectError::MasterDown,
-    ];
-    client(config, FEED_BUFFER_MESSAGES, unresponsive, reconnect_errors)
-}
-
-/// A client for commands. Not connected yet.
-///
-/// # Errors
-/// As [`RedisLink::new`].
-pub fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
-    let unresponsive = UnresponsiveConfig {
-        max_timeout: None,
-        interval: FEED_UNRESPONSIVE_CHECK,
-    };
-    client(config, COMMAND_BUFFER_MESSAGES, unresponsive, Vec::new())
-}
-
-/// Every option is set here, none left to a default that an update could move.
-fn client(
-    config: &config::Redis,
-    buffer_messages: usize,
-    unresponsive: UnresponsiveConfig,
-    reconnect_errors: Vec<ReconnectError>,
-) -> Result<Client, RedisError> {
-    let url = &config.url.as_ref().ok_or(RedisError::NoUrl)?.0;
-    if !url.starts_with("redis://") && !url.starts_with("valkey://") {
-        return Err(RedisError::Scheme);
-    }
-    let parsed = Config::from_url_centralized(url).map_err(RedisError::Url)?;
-    let server = Config {
-        fail_fast: false,
-        blocking: Blocking::Block,
-        version: RespVersion::RESP3,
-        username: parsed.username,
-        password: parsed.password,
-        server: parsed.server,
-        database: parsed.database,
-    };
-    let performance = PerformanceConfig {
-        default_command_timeout: config.command_timeout,
-        max_feed_count: 200,
-        broadcast_channel_capacity: buffer_messages,
-    };
-    let connection = ConnectionConfig {
-        connection_timeout: CONNECT_TIMEOUT,
-        internal_command_timeout: CONNECT_TIMEOUT,
-        cluster_cache_update_delay: Duration::ZERO,
-        max_command_attempts: 1,
-        max_redirections: 0,
-        unresponsive,
-        reconnect_on_auth_error: false,
-        auto_client_setname: false,
-        max_command_buffer_len: COMMANDS_MAX,
-        disable_cluster_health_check: true,
-        tcp: TcpConfig {
-            nodelay: Some(true),
-            linger: None,
-            ttl: None,
-            keepalive: None,
-            user_timeout: Some(TCP_USER_TIMEOUT),
-        },
-        reconnect_errors,
-    };
-    let mut policy = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2);
-    policy.set_jitter(RECONNECT_JITTER_MS);
-    Ok(Client::new(
-        server,
-        Some(performance),
-        Some(connection),
-        Some(policy),
-    ))
 }

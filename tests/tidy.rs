@@ -321,7 +321,7 @@ fn a_second_builder_of_redis_clients_is_found() {
     }
     let builds = "use fred::types::Builder;\nfn a() { SubscriberClient::new(c); }\n";
     assert_eq!(lines(rules::fred, "src/broker/feed.rs", builds), [1, 2]);
-    assert!(lines(rules::fred, "src/redis.rs", builds).is_empty());
+    assert!(lines(rules::fred, "src/redis/clients.rs", builds).is_empty());
     let near_miss = "fn a() { let fredo = RedisBroker::new(c); }\n";
     assert!(lines(rules::fred, "src/broker/feed.rs", near_miss).is_empty());
 }

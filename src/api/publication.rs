@@ -270,6 +270,7 @@ impl Content {
                 exclude: self.exclude,
             },
             retention: namespace.retention(),
+            replicas: namespace.replicas(),
             idempotency: self.idempotency.clone(),
             topic,
         }

@@ -309,6 +309,7 @@ mod tests {
                 entries_max: 0,
                 age_ms: 0,
             },
+            replicas: crate::config::Replicas::default(),
             idempotency: None,
         }
     }

@@ -11,7 +11,7 @@
 //! every new connection all topics are subscribed again, and only then the break is told. fred says
 //! "reconnected" before anything is subscribed, and never says that a connection was unresponsive.
 //!
-//! [`FEED_BUFFER_MESSAGES`]: crate::redis::FEED_BUFFER_MESSAGES
+//! [`FEED_BUFFER_MESSAGES`]: crate::redis::clients::FEED_BUFFER_MESSAGES
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ use super::redis::subscriptions::{Chunk, Subscriptions};
 use super::{Entry, FeedEvent};
 use crate::config;
 use crate::protocol::ids::{Position, SessionId, Topic};
-use crate::redis::{self, RedisError};
+use crate::redis::{RedisError, access, clients};
 
 /// How often an idle feed asks for a sign of life. fred's detection counts from the last write,
 /// so the next one waits for the answer of the one before.
@@ -121,17 +121,20 @@ impl FeedTask {
             barriers: 0,
         };
         loop {
-            // The URL was read when the link was made, so this does not fail.
-            let Ok(client) = redis::feed_client(&hearing.task.settings) else {
-                return;
-            };
-            let mut connection = Connection::new(client);
-            let end = hearing.hear(&mut connection, stop.clone()).await;
-            // Dropping a client does not end its task; aborting it closes the socket.
-            connection.task.abort();
-            match end {
-                End::Stop => return,
-                End::Dead => hearing.lost(&mut connection, "it was given up"),
+            match clients::feed_client(&hearing.task.settings) {
+                Ok(client) => {
+                    let mut connection = Connection::new(client);
+                    let end = hearing.hear(&mut connection, stop.clone()).await;
+                    // Dropping a client does not end its task; aborting it closes the socket.
+                    connection.task.abort();
+                    match end {
+                        End::Stop => return,
+                        End::Dead => hearing.lost(&mut connection, "it was given up"),
+                    }
+                }
+                // The command link says why: it is made from the same files.
+                Err(_) if *stop.borrow() => return,
+                Err(_) => {}
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -171,7 +174,10 @@ impl Hearing {
                 () = stopped(&mut stop) => return End::Stop,
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
-                        self.lost(connection, error.details());
+                        self.lost(connection, &access::explain(&error));
+                        if access::is_tls(&error) {
+                            return End::Dead;
+                        }
                     }
                 }
                 _ = connection.connected.recv() => self.connected(connection),

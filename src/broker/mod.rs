@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::Retention;
+use crate::config::{Replicas, Retention};
 use crate::protocol::data::Data;
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
@@ -38,6 +38,8 @@ pub struct PublishRequest {
     pub publication: Publication,
     /// How much the topic keeps.
     pub retention: Retention,
+    /// Who must have it before it is answered.
+    pub replicas: Replicas,
     /// `publisher:key`, unique per publisher within the topic, and how long it is remembered in
     /// milliseconds.
     pub idempotency: Option<(String, u64)>,
@@ -405,6 +407,17 @@ impl Broker {
     #[must_use]
     pub fn interest(&self) -> &interest::Interest {
         engine!(self, broker => broker.interest())
+    }
+
+    /// Whether this topic can be joined now, so that nobody waits for what cannot come.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub fn check(&self, topic: &Topic) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(broker) => broker.check(topic),
+        }
     }
 
     /// Which feed brings a topic; `None` while none does.

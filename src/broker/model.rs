@@ -212,6 +212,7 @@ mod tests {
                     topic: topic.clone(),
                     publication: publication(Bytes::from_static(b"1"), 0),
                     retention,
+                    replicas: crate::config::Replicas::default(),
                     idempotency: None,
                 };
                 let published = engine.publish(request).now_or_never().unwrap().unwrap();

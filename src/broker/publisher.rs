@@ -7,6 +7,11 @@
 //! counted. [`IN_FLIGHT_MAX`] are with Redis. Nothing is ever sent twice: where Redis does not
 //! know the script (NOSCRIPT), what was sent behind it may have met a script loaded meanwhile by
 //! somebody else, so sending again would reorder; the caller gets `Unavailable` instead.
+//!
+//! Publications of namespaces with `replicas_min` go the same way over the link beside, batch by
+//! batch, and are answered only when the WAIT behind their batch has counted enough replicas. WAIT
+//! speaks of its own connection alone, and a client may connect anew between two commands: so
+//! each batch begins by giving its connection a name, and ends by asking for it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,16 +21,16 @@ use std::task::Poll;
 
 use fred::types::Value;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::publication;
-use super::redis::health::Half;
 use super::redis::link::{Shared, stopped};
 use super::redis::reply;
 use super::{BrokerError, PublishRequest, Published};
+use crate::config::Replicas;
 use crate::protocol::ids::TopicKind;
 use crate::redis::RedisError;
 
@@ -38,6 +43,9 @@ pub const IN_FLIGHT_MAX: usize = 256;
 
 const TOO_MANY: &str = "too many publications wait for Redis";
 const STOPPED: &str = "the broker was stopped";
+const NOT_REPLICATED: &str = "this broker was started without a link for replicas_min";
+/// The name that a connection carries from the beginning of a batch to its end.
+const BATCH_NAME: &str = "fanfare-replicated";
 
 type Answer = Result<Published, BrokerError>;
 
@@ -46,12 +54,14 @@ struct Job {
     /// The arguments of EVALSHA.
     args: Vec<Value>,
     bytes: usize,
+    replicas: Replicas,
     answer: oneshot::Sender<Answer>,
 }
 
 /// A publication whose answer is awaited.
 struct Flight {
     bytes: usize,
+    replicas: Replicas,
     answer: oneshot::Sender<Answer>,
     result: Result<Value, RedisError>,
 }
@@ -60,6 +70,8 @@ struct Flight {
 #[derive(Debug)]
 pub struct Publisher {
     queue: mpsc::Sender<Job>,
+    /// For publications that wait for replicas.
+    beside: Option<Box<Self>>,
     waiting_bytes: Arc<AtomicUsize>,
     shared: Arc<Shared>,
 }
@@ -68,22 +80,27 @@ pub struct Publisher {
 #[derive(Debug)]
 pub struct PublisherTask {
     queue: mpsc::Receiver<Job>,
+    beside: Option<Box<Self>>,
     waiting_bytes: Arc<AtomicUsize>,
     shared: Arc<Shared>,
 }
 
-/// A queue and both its ends.
+/// A queue and both its ends, and those of the link beside it.
 #[must_use]
 pub fn channel(shared: &Arc<Shared>) -> (Publisher, PublisherTask) {
+    let beside = shared.replicated.as_ref().map(channel);
+    let (publisher_beside, task_beside) = beside.unzip();
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
     let publisher = Publisher {
         queue: sender,
+        beside: publisher_beside.map(Box::new),
         waiting_bytes: Arc::clone(&waiting_bytes),
         shared: Arc::clone(shared),
     };
     let task = PublisherTask {
         queue: receiver,
+        beside: task_beside.map(Box::new),
         waiting_bytes,
         shared: Arc::clone(shared),
     };
@@ -96,10 +113,18 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`]. Cancel safety: a publication that is queued is sent all the same.
     pub async fn publish(&self, request: PublishRequest) -> Answer {
+        match (&self.beside, request.replicas.min) {
+            (_, 0) => self.submit(request).await,
+            (Some(beside), _) => beside.submit(request).await,
+            (None, _) => Err(BrokerError::Unavailable(NOT_REPLICATED.to_owned())),
+        }
+    }
+
+    async fn submit(&self, request: PublishRequest) -> Answer {
         let control = &self.shared.metrics.control;
-        if let Some(reason) = self.shared.health.reason(Half::Commands) {
+        if let Err(refused) = self.shared.link.circuit().pass() {
             control.publish_errors.add(1);
-            return Err(BrokerError::Unavailable(reason));
+            return Err(refused.into());
         }
         let body = publication::encode_publication(&request.publication);
         let bytes = body.len();
@@ -107,6 +132,7 @@ impl Publisher {
         let job = Job {
             args: self.arguments(&request, body),
             bytes,
+            replicas: request.replicas,
             answer,
         };
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -167,14 +193,86 @@ impl Publisher {
 
 impl PublisherTask {
     /// Sends until `stop` turns true; what is queued by then is still sent and answered.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    pub async fn run(mut self, stop: watch::Receiver<bool>) {
+        let beside = self.beside.take();
+        let beside = beside.map(|beside| beside.run_by_batches(stop.clone()));
+        tokio::join!(self.run_plain(stop), OptionFuture::from(beside));
+    }
+
+    /// The same for publications that wait for replicas: many, then one WAIT for all of them.
+    async fn run_by_batches(mut self: Box<Self>, mut stop: watch::Receiver<bool>) {
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                count = self.queue.recv_many(&mut batch, IN_FLIGHT_MAX) => match count {
+                    0 => return,
+                    _ => self.confirm(std::mem::take(&mut batch)).await,
+                },
+                () = stopped(&mut stop), if !self.queue.is_closed() => self.queue.close(),
+            }
+        }
+    }
+
+    /// Sends a batch and answers it when the replicas had their time.
+    async fn confirm(&self, batch: Vec<Job>) {
+        let most = |of: fn(&Replicas) -> u128| batch.iter().map(|job| of(&job.replicas)).max();
+        let min = most(|replicas| replicas.min.into()).unwrap_or_default();
+        let timeout_ms = most(|replicas| replicas.timeout.as_millis()).unwrap_or_default();
+        let named = self
+            .begin("CLIENT", vec!["SETNAME".into(), BATCH_NAME.into()])
+            .await;
+        let mut flights = Vec::with_capacity(batch.len());
+        for job in batch {
+            flights.push(self.send(job).await);
+        }
+        let count = self
+            .begin(
+                "WAIT",
+                vec![min.to_string().into(), timeout_ms.to_string().into()],
+            )
+            .await;
+        let name = self.begin("CLIENT", vec!["GETNAME".into()]).await;
+        let flights = join_all(flights).await;
+        let (_, count, name) = tokio::join!(named, count, name);
+        let confirmed = counted(count, name);
+        let mut is_unknown_script = false;
+        for flight in flights {
+            is_unknown_script |= self.land(flight, Some(&confirmed));
+        }
+        if is_unknown_script {
+            // The batch was refused; should this fail too, so is the next one.
+            let _ = self
+                .shared
+                .link
+                .submit_load(&self.shared.scripts.publish)
+                .await;
+        }
+    }
+
+    /// Writes a command to the connection, behind all that was written before.
+    async fn begin(
+        &self,
+        name: &'static str,
+        args: Vec<Value>,
+    ) -> impl Future<Output = Result<Value, RedisError>> + use<> {
+        let mut command = self.shared.link.submit(name, args);
+        let early = poll_once(command.as_mut()).await;
+        async move {
+            match early {
+                Some(result) => result,
+                None => command.await,
+            }
+        }
+    }
+
+    async fn run_plain(mut self, mut stop: watch::Receiver<bool>) {
         let mut flights = FuturesUnordered::new();
         let mut loading: Option<BoxFuture<'static, Result<(), RedisError>>> = None;
         let mut is_open = true;
         while is_open || !flights.is_empty() {
             tokio::select! {
                 Some(flight) = flights.next(), if !flights.is_empty() => {
-                    if self.land(flight) && loading.is_none() {
+                    if self.land(flight, None) && loading.is_none() {
                         // What is sent after the LOAD on the same connection finds the script.
                         let mut load = self.shared.link.submit_load(&self.shared.scripts.publish);
                         if poll_once(load.as_mut()).await.is_none() {
@@ -183,7 +281,10 @@ impl PublisherTask {
                     }
                 }
                 job = self.queue.recv(), if is_open && flights.len() < IN_FLIGHT_MAX => match job {
-                    Some(job) => flights.extend(self.send(job).await),
+                    Some(job) => {
+                        let flight = self.send(job).await;
+                        flights.push(flight);
+                    }
                     None => is_open = false,
                 },
                 _ = async { loading.as_mut().expect("asked only while loading").await },
@@ -197,37 +298,30 @@ impl PublisherTask {
 
     /// Writes one publication. The first poll puts the command into the connection's queue, so
     /// that the order of this method's calls is the order on the wire.
-    async fn send(&self, job: Job) -> Option<impl Future<Output = Flight> + Send + use<>> {
+    async fn send(&self, job: Job) -> impl Future<Output = Flight> + Send + use<> {
         let Job {
             args,
             bytes,
+            replicas,
             answer,
         } = job;
-        if !self.shared.is_prepared.load(Ordering::Acquire) {
-            let reason = self.shared.health.reason(Half::Commands);
-            let reason = reason.unwrap_or_else(|| "Redis was just connected anew".to_owned());
-            self.answer(bytes, answer, Err(BrokerError::Unavailable(reason)));
-            return None;
-        }
-        let mut command = self.shared.link.submit("EVALSHA", args);
-        let early = poll_once(command.as_mut()).await;
-        Some(async move {
-            let result = match early {
-                Some(result) => result,
-                None => command.await,
-            };
+        let command = self.begin("EVALSHA", args).await;
+        async move {
             Flight {
                 bytes,
+                replicas,
                 answer,
-                result,
+                result: command.await,
             }
-        })
+        }
     }
 
-    /// Answers the caller. `true`: the script must be loaded.
-    fn land(&self, flight: Flight) -> bool {
+    /// Answers the caller. `confirmed`: how many replicas have it, or why that is not known.
+    /// `true`: the script must be loaded.
+    fn land(&self, flight: Flight, confirmed: Option<&Result<u64, String>>) -> bool {
         let Flight {
             bytes,
+            replicas,
             answer,
             result,
         } = flight;
@@ -235,7 +329,14 @@ impl PublisherTask {
         if matches!(result, Err(RedisError::NotMaster(_))) {
             self.shared.suspect.notify_one();
         }
-        self.answer(bytes, answer, read(result));
+        let mut outcome = read(result);
+        if let (Ok(_), Some(confirmed)) = (&outcome, confirmed)
+            && let Err(why) = enough(replicas, confirmed)
+        {
+            self.shared.metrics.control.publish_unconfirmed.add(1);
+            outcome = Err(BrokerError::Unknown(why));
+        }
+        self.answer(bytes, answer, outcome);
         is_unknown_script
     }
 
@@ -243,6 +344,32 @@ impl PublisherTask {
         self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         // A caller that went away needs no answer.
         let _ = to.send(answer);
+    }
+}
+
+/// How many replicas the WAIT of a batch has counted, where it was on the batch's connection.
+fn counted(
+    count: Result<Value, RedisError>,
+    name: Result<Value, RedisError>,
+) -> Result<u64, String> {
+    match (count, name) {
+        (Ok(count), Ok(name)) if name.as_bytes() == Some(BATCH_NAME.as_bytes()) => count
+            .as_u64()
+            .ok_or_else(|| "WAIT counted nothing".to_owned()),
+        (Ok(_), Ok(_)) => Err("the connection was lost before replicas confirmed".to_owned()),
+        (Err(error), _) | (_, Err(error)) => Err(format!("no replicas were counted: {error}")),
+    }
+}
+
+/// Whether enough replicas have it.
+fn enough(replicas: Replicas, confirmed: &Result<u64, String>) -> Result<(), String> {
+    let Replicas { min, timeout } = replicas;
+    match confirmed {
+        Ok(count) if *count >= u64::from(min) => Ok(()),
+        Ok(count) => Err(format!(
+            "{count} of {min} replicas confirmed within {timeout:?}"
+        )),
+        Err(why) => Err(why.clone()),
     }
 }
 
@@ -265,4 +392,32 @@ fn read(result: Result<Value, RedisError>) -> Answer {
         position: reply::position(&position)?,
         duplicate,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_of_another_connection_is_none() {
+        let named = || Ok(Value::from(BATCH_NAME));
+        assert_eq!(counted(Ok(Value::from(1)), named()), Ok(1));
+        // A connection that came up between the scripts and the WAIT has no name.
+        assert!(counted(Ok(Value::from(1)), Ok(Value::Null)).is_err());
+        let lost = || Err(RedisError::Circuit("lost".into()));
+        assert!(counted(lost(), named()).is_err());
+        assert!(counted(Ok(Value::from(1)), lost()).is_err());
+    }
+
+    #[test]
+    fn fewer_replicas_than_asked_for_are_not_enough() {
+        let replicas = Replicas {
+            min: 2,
+            timeout: std::time::Duration::from_millis(500),
+        };
+        assert_eq!(enough(replicas, &Ok(2)), Ok(()));
+        let why = "1 of 2 replicas confirmed within 500ms".to_owned();
+        assert_eq!(enough(replicas, &Ok(1)), Err(why));
+        assert!(enough(replicas, &Err("no".to_owned())).is_err());
+    }
 }

@@ -111,6 +111,7 @@ mod tests {
                 topic: topic(),
                 publication,
                 retention: RETENTION,
+                replicas: crate::config::Replicas::default(),
                 idempotency: None,
             };
             broker.publish(request).await.expect("it is in memory");

@@ -2,8 +2,13 @@
 //!
 //! In: the API, which asks every node for something (`Broker::control`). Out: the dispatcher,
 //! which reads what the feed brings (`FeedEvent::Control`). Nothing is kept here. The channel is
-//! at most once: a message is a request to act now, never the only record of a fact. What a node
-//! does not understand (a newer version or kind) it ignores and counts as `control_ignored`.
+//! at most once: a message is a request to act now, never the only record of a fact. Whoever can
+//! write to the channel is a node or has its password in Redis; nothing else proves a sender.
+//!
+//! Nodes of two releases run side by side during an update. So a release goes on writing each kind
+//! as those before it read it: a field may be added, which older nodes skip. What they would get
+//! wrong has a new kind or a higher `v`, which they skip as a whole and count as `control_ignored`.
+//! `tests/recorded/control_v1.jsonl` holds the bytes that nodes of version 1 write.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::close::CloseReason;
 use crate::protocol::ids::{App, NodeId, Owner, SessionId, User};
 
-/// The version that this release writes and reads.
+/// The highest version that this release reads; all that it writes is in this one.
 const VERSION: u32 = 1;
 
 /// One message with its sender.
@@ -126,7 +131,7 @@ pub fn encode(message: &ControlMessage) -> Bytes {
 /// [`ControlError`] for what this release does not understand; the caller ignores and counts it.
 pub fn decode(bytes: &[u8]) -> Result<ControlMessage, ControlError> {
     let Versioned { v } = serde_json::from_slice(bytes).map_err(ControlError::Unreadable)?;
-    if v != VERSION {
+    if !(1..=VERSION).contains(&v) {
         return Err(ControlError::Version(v));
     }
     let wire: Wire = serde_json::from_slice(bytes).map_err(ControlError::Unreadable)?;
@@ -196,6 +201,28 @@ mod tests {
         let text = r#"{"v":1,"from":"node-1~5","kind":"drain","node":"node-2"}"#;
         assert_eq!(encode(&message), text.as_bytes());
         assert_eq!(decode(text.as_bytes()).unwrap(), message);
+    }
+
+    /// What a test fails on here, running nodes of other releases fail on: write a new kind or
+    /// version instead, and keep these lines.
+    #[test]
+    fn the_recorded_messages_are_read_and_still_written_byte_for_byte() {
+        let ada = Request::Disconnect {
+            app: App::default_app(),
+            user: User::new("ada").unwrap(),
+            session: Some("0123456789abcdef0123456789abcdef".parse().unwrap()),
+            reason: CloseReason::TooManySessions,
+        };
+        let node = NodeId::new("node-2").unwrap();
+        let requests = [disconnect(None).request, ada, Request::Drain { node }];
+        let recorded = include_str!("../../tests/recorded/control_v1.jsonl");
+        assert_eq!(recorded.lines().count(), requests.len());
+        for (line, request) in recorded.lines().zip(requests) {
+            let from = disconnect(None).from;
+            let message = ControlMessage { from, request };
+            assert_eq!(decode(line.as_bytes()).unwrap(), message);
+            assert_eq!(encode(&message), line.as_bytes());
+        }
     }
 
     #[test]

@@ -42,9 +42,22 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     for (upper, lower) in AT_LEAST {
         relation(values, upper, lower, Relation::AtLeast, faults);
     }
+    for section in values.replica_sections() {
+        if values.number(&format!("{section}.replicas_min")) > 0 {
+            let timeout = format!("{section}.replicas_timeout_ms");
+            relation(
+                values,
+                "redis.command_timeout_ms",
+                &timeout,
+                Relation::Above,
+                faults,
+            );
+        }
+    }
     listeners(values, faults);
     file_limit(values, machine, faults);
     own_topics(values, faults);
+    redis_access(values, faults);
     auth(values, faults);
     shards(values, faults);
     if values.environment() == Environment::Production {
@@ -69,6 +82,9 @@ pub fn warnings(values: &Values) -> Vec<String> {
     let public = |path| address(values, path).is_some_and(|address| !address.ip().is_loopback());
     if values.dev() && (public("server.listen") || public("api.listen")) {
         warnings.push("--dev: everybody who reaches this machine may do everything".to_owned());
+    }
+    if values.is_replicated() && text(values, "redis.url").is_none() {
+        warnings.push("replicas_min: without redis.url there are no replicas".to_owned());
     }
     if value(values, "server.echo") == Some(&Value::Flag(true)) && !values.dev() {
         let place = values.place("server.echo");
@@ -144,6 +160,65 @@ fn own_topics(values: &Values, faults: &mut Faults) {
     if values.number(path) == 0 && !values.is_refused(path) {
         let what = format!("{path} is 0, but an inbox keeps history");
         faults.push(values.place(path), what, "give at least 1");
+    }
+}
+
+/// What would be left out in silence, or stand against what the URL says.
+fn redis_access(values: &Values, faults: &mut Faults) {
+    let Some(url) = text(values, "redis.url") else {
+        return;
+    };
+    let (scheme, address) = url.split_once("://").unwrap_or_default();
+    let login = address.rsplit_once('@').map_or("", |(login, _)| login);
+    let (url_user, url_password) = login.split_once(':').unwrap_or((login, ""));
+    let has = |path| text(values, path).is_some();
+    let mut fault = |path: &str, what: &str, remedy: &str| {
+        if !values.is_refused("redis.url") {
+            faults.push(values.place(path), format!("{path} {what}"), remedy);
+        }
+    };
+    for path in [
+        "redis.tls_ca_file",
+        "redis.tls_certificate_file",
+        "redis.tls_server_name",
+    ] {
+        if has(path) && !matches!(scheme, "rediss" | "valkeys") {
+            let remedy = "begin redis.url with rediss://, or leave it out";
+            fault(path, "is set, but redis.url asks for no TLS", remedy);
+        }
+    }
+    for [path, other] in [
+        ["redis.tls_certificate_file", "redis.tls_key_file"],
+        ["redis.tls_key_file", "redis.tls_certificate_file"],
+    ] {
+        if has(path) && !has(other) && !values.is_refused(other) {
+            let remedy = format!("set {other} too");
+            fault(path, &format!("is set without {other}"), &remedy);
+        }
+    }
+    if has("redis.user") && !url_user.is_empty() {
+        fault(
+            "redis.user",
+            "is set, and redis.url has a user",
+            "leave out one of them",
+        );
+    }
+    if has("redis.password_file") && !url_password.is_empty() {
+        let remedy = "take the password out of redis.url";
+        fault(
+            "redis.password_file",
+            "is set, and redis.url has a password",
+            remedy,
+        );
+    }
+    let is_secret = has("redis.password_file") || !url_password.is_empty();
+    if has("redis.user") && !is_secret && !values.is_refused("redis.password_file") {
+        let remedy = "set redis.password_file";
+        fault(
+            "redis.user",
+            "is set without a password, so it would not be used",
+            remedy,
+        );
     }
 }
 
@@ -227,6 +302,13 @@ fn production(values: &Values, flags: &[Flag], faults: &mut Faults) {
 
 fn value<'a>(values: &'a Values, path: &str) -> Option<&'a Value> {
     values.get(path).map(|setting| &setting.value)
+}
+
+fn text<'a>(values: &'a Values, path: &str) -> Option<&'a str> {
+    match value(values, path) {
+        Some(Value::Text(text)) => Some(text),
+        _ => None,
+    }
 }
 
 fn list<'a>(values: &'a Values, path: &str) -> &'a [String] {

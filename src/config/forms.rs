@@ -61,7 +61,8 @@ pub const PREFIX: Form = form(
 pub const REDIS_URL: Form = Form {
     wanted: "redis://[user:password@]host[:port][/database], \
              redis-sentinel://host:port,host:port[/database]?master=NAME or \
-             redis-cluster://host:port,host:port, for example redis://127.0.0.1:6379",
+             redis-cluster://host:port,host:port, with TLS rediss instead of redis, for example \
+             redis://127.0.0.1:6379",
     read: |text| kept_if(text, RedisUrl::parse(text).is_some()),
     hide: Some(redis_url::hidden),
 };

@@ -13,8 +13,8 @@ use crate::config::forms;
 use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
 use crate::config::values::Values;
 use crate::config::{
-    Admission, Api, Auth, Cache, Drain, Health, Log, Namespace, Queue, Rebalance, Redis, Server,
-    Session,
+    Admission, Api, Auth, Cache, Drain, Health, Log, Namespace, Queue, Rebalance, Redis,
+    RedisAccess, Server, Session,
 };
 
 /// What a key is when no source sets it.
@@ -146,7 +146,29 @@ section!(REDIS, "redis" => Redis {
         "How long a node that does not report counts as alive. It reports five times as often. Above redis.command_timeout_ms.";
     partitions: "partitions", count(1, 16_384), Is("256"),
         "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number refuses to start.";
+} and { access: RedisAccess::from_redis, replicated: Values::is_replicated });
+
+section!(REDIS_ACCESS, "redis" => RedisAccess {
+    user: "user", Text(forms::ANY), Unset("fanfare"),
+        "The ACL user, where redis.url names none. Needs a password. Which rights it needs stands in docs/redis.md.";
+    password_file: "password_file", Text(forms::ANY), Unset("/run/secrets/redis-password"),
+        "A file with the password and nothing else. It is read for every new connection, so a changed password is taken up without a restart.";
+    tls_ca_file: "tls_ca_file", Text(forms::ANY), Unset("/etc/fanfare/redis-ca.pem"),
+        "Certificates (PEM) that are trusted instead of the system's. TLS itself is asked for by rediss:// or valkeys:// in redis.url.";
+    tls_certificate_file: "tls_certificate_file", Text(forms::ANY), Unset("/etc/fanfare/redis-client.pem"),
+        "The certificate (PEM) that this node shows to Redis. Needs redis.tls_key_file.";
+    tls_key_file: "tls_key_file", Text(forms::ANY), Unset("/etc/fanfare/redis-client.key"),
+        "The key (PEM) of redis.tls_certificate_file.";
+    tls_server_name: "tls_server_name", Text(forms::ANY), Unset("redis.internal"),
+        "The name that must stand in the certificate of Redis, where it is not the host of redis.url.";
 });
+
+impl RedisAccess {
+    /// From the values of the section that it is a part of.
+    fn from_redis(values: &Values) -> Self {
+        Self::from_values(values, "redis")
+    }
+}
 
 section!(AUTH, "auth" => Auth {
     issuer: "issuer", Text(forms::ANY), Unset("https://login.example.com"),
@@ -317,6 +339,10 @@ section!(NAMESPACE, "namespaces.NAME" => Namespace {
         "Who may read history.";
     presence_allow: "presence_allow", ALLOW, Is("token"),
         "Who may be a member and see members.";
+    replicas_min: "replicas_min", count(0, 16), Is("0"),
+        "Replicas of Redis that must have a publication before it is answered ok. With fewer the answer is unavailable and the outcome unknown. With 1, a failover to the newest replica loses nothing that was answered ok.";
+    replicas_timeout: "replicas_timeout_ms", ms(10, 10_000), Is("1000"),
+        "How long these replicas are waited for. Below redis.command_timeout_ms.";
 });
 
 /// The options of a namespace, under the section `namespaces.NAME`.
@@ -347,6 +373,8 @@ pub const OWN_TOPICS: [OwnTopics; 2] = [
             ("conflate", "false"),
             ("publish", "nobody"),
             ("history", "authenticated"),
+            ("replicas_min", "0"),
+            ("replicas_timeout_ms", "1000"),
         ],
         // The server joins the owner, and nobody else can join.
         settled: &[
@@ -363,6 +391,8 @@ pub const OWN_TOPICS: [OwnTopics; 2] = [
             ("priority", "normal"),
             ("conflate", "false"),
             ("history", "anyone"),
+            ("replicas_min", "0"),
+            ("replicas_timeout_ms", "1000"),
         ],
         // The server joins every session, and only the API publishes.
         settled: &[
@@ -379,8 +409,8 @@ pub const OWN_TOPICS: [OwnTopics; 2] = [
 pub fn all() -> &'static [Key] {
     static ALL: OnceLock<Vec<Key>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let mut all = [SERVER, API, REDIS, &[HMAC_SECRET], AUTH, SESSION].concat();
-        all.extend([ADMISSION, DRAIN, REBALANCE].concat());
+        let mut all = [SERVER, API, REDIS, REDIS_ACCESS, &[HMAC_SECRET], AUTH].concat();
+        all.extend([SESSION, ADMISSION, DRAIN, REBALANCE].concat());
         all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all

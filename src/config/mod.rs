@@ -149,6 +149,8 @@ pub struct Redis {
     pub url: Option<Secret>,
     /// Further deployments of their own, over which topics are spread together with the first.
     pub shards: Vec<Secret>,
+    /// How a connection gets in.
+    pub access: RedisAccess,
     /// First part of every key. Default `ff`.
     pub prefix: String,
     /// Longest wait for one command. Default 2 s.
@@ -161,6 +163,25 @@ pub struct Redis {
     pub lease: Duration,
     /// Partitions of the cluster, stored in Redis at first start. Default 256.
     pub partitions: u32,
+    /// Some namespace asks for `replicas_min`, so there is a second connection for commands.
+    pub replicated: bool,
+}
+
+/// The part of `[redis]` that says as whom and with which certificates.
+#[derive(Debug, Clone, Default)]
+pub struct RedisAccess {
+    /// The ACL user, where the URL names none.
+    pub user: Option<String>,
+    /// The file that holds the password.
+    pub password_file: Option<String>,
+    /// Certificates that are trusted instead of the system's, as PEM.
+    pub tls_ca_file: Option<String>,
+    /// The certificate of this node, as PEM; needs the key.
+    pub tls_certificate_file: Option<String>,
+    /// Its key.
+    pub tls_key_file: Option<String>,
+    /// The name in the server's certificate, where it is not the host of the URL.
+    pub tls_server_name: Option<String>,
 }
 
 /// `[auth]`
@@ -349,6 +370,10 @@ pub struct Namespace {
     pub history: Allow,
     /// Who may be a member and see members.
     pub presence_allow: Allow,
+    /// Replicas that must have a publication before it is answered `ok`.
+    pub replicas_min: u32,
+    /// How long they are waited for.
+    pub replicas_timeout: Duration,
 }
 
 impl Namespace {
@@ -360,6 +385,24 @@ impl Namespace {
             age_ms: u64::try_from(self.history_age.as_millis()).unwrap_or(u64::MAX),
         }
     }
+
+    /// What stands between a publication and its `ok`.
+    #[must_use]
+    pub fn replicas(&self) -> Replicas {
+        Replicas {
+            min: self.replicas_min,
+            timeout: self.replicas_timeout,
+        }
+    }
+}
+
+/// How many replicas must have a publication before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replicas {
+    /// So many; 0: the master is enough.
+    pub min: u32,
+    /// How long they are waited for.
+    pub timeout: Duration,
 }
 
 /// How much a topic keeps, as its namespace says.

@@ -160,6 +160,22 @@ impl Values {
         names.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
+    /// Whether some namespace asks for replicas.
+    #[must_use]
+    pub fn is_replicated(&self) -> bool {
+        self.replica_sections()
+            .any(|section| self.number(&format!("{section}.replicas_min")) > 0)
+    }
+
+    /// The sections that may ask for replicas.
+    pub fn replica_sections(&self) -> impl Iterator<Item = String> {
+        let namespaces = self.namespaces().into_iter();
+        let own = keys::OWN_TOPICS.iter().map(|own| own.section.to_owned());
+        namespaces
+            .map(|name| format!("namespaces.{name}"))
+            .chain(own)
+    }
+
     /// Every path that can be set, with its key, in the order of the table and then by namespace.
     #[must_use]
     pub fn paths(&self) -> Vec<(String, Key)> {

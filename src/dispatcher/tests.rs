@@ -81,6 +81,7 @@ async fn publish(broker: &Broker, config: &Config, topic: &Topic) -> Position {
         topic: topic.clone(),
         publication: publication(),
         retention: config.namespace(topic).retention(),
+        replicas: crate::config::Replicas::default(),
         idempotency: None,
     };
     let published = broker.publish(request).await;

@@ -52,7 +52,7 @@ impl Directory for NodeDirectory {
 
     fn components(&self) -> Vec<Component> {
         let owed = self.metrics.control.owed.get();
-        vec![
+        let mut components = vec![
             readiness::broker(&self.services.broker),
             readiness::membership(&self.membership),
             Component {
@@ -60,7 +60,9 @@ impl Directory for NodeDirectory {
                 healthy: owed == 0,
                 detail: format!("{} workers, {owed} topics owed", self.metrics.workers.len()),
             },
-        ]
+        ];
+        components.extend(readiness::circuits(&self.services.broker));
+        components
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -12,6 +12,7 @@ use crate::api::state::Component;
 use crate::broker::{Broker, BrokerHealth};
 use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
+use crate::redis::circuit::Phase;
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
 use crate::telemetry::metrics::Metrics;
 
@@ -98,6 +99,20 @@ pub fn broker(broker: &Broker) -> Component {
         healthy,
         detail: format!("{name}: {state}"),
     }
+}
+
+/// The links to Redis, each with its circuit.
+#[must_use]
+pub fn circuits(broker: &Broker) -> Vec<Component> {
+    let Broker::Redis(redis) = broker else {
+        return Vec::new();
+    };
+    let component = |(server, phase): (String, Phase)| Component {
+        name: "circuit",
+        healthy: phase == Phase::Closed,
+        detail: format!("redis at {server}: {}", phase.name()),
+    };
+    redis.circuits().into_iter().map(component).collect()
 }
 
 /// How the node stands in the cluster.

@@ -173,6 +173,7 @@ impl Session {
         let remembered_ms = u64::try_from(config.session.idempotency.as_millis());
         let request = PublishRequest {
             retention: namespace.retention(),
+            replicas: namespace.replicas(),
             idempotency: publish.idempotency_key.map(|key| {
                 (
                     format!("{publisher}:{key}"),

@@ -262,6 +262,7 @@ impl Desk {
         subscribe: &Subscribe,
         member: Option<Member>,
     ) -> Result<Subscribed, WireError> {
+        self.broker().check(topic).map_err(broker_error)?;
         let mut count = None;
         if let Some(member) = member {
             // First heard, then entered: no change falls between the two.

@@ -22,7 +22,7 @@ use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError};
 use fanfare::config::{
     Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat,
-    Namespace, Queue, Rebalance, Redis, Secret, Server, Session,
+    Namespace, Queue, Rebalance, Redis, RedisAccess, Secret, Server, Session,
 };
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
 use fanfare::shutdown::Lifecycle;
@@ -333,6 +333,8 @@ fn namespace(history_entries_max: u32) -> Namespace {
         publish: Allow::Nobody,
         history: Allow::Nobody,
         presence_allow: Allow::Nobody,
+        replicas_min: 0,
+        replicas_timeout: Duration::from_secs(1),
     }
 }
 
@@ -359,6 +361,8 @@ fn config() -> Config {
         },
         redis: Redis {
             url: None,
+            access: RedisAccess::default(),
+            replicated: false,
             shards: Vec::new(),
             prefix: "ff".into(),
             command_timeout: second,

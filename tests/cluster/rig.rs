@@ -26,18 +26,22 @@ pub(crate) fn config(port: u16) -> config::Redis {
     config::Redis {
         url: Some(config::Secret(format!("redis://127.0.0.1:{port}"))),
         shards: Vec::new(),
+        access: config::RedisAccess::default(),
         prefix: "ff".into(),
         command_timeout: Duration::from_secs(2),
         probe_interval: Duration::from_secs(1),
         probe_fresh: Duration::from_secs(5),
         lease: LEASE,
         partitions: PARTITIONS,
+        replicated: false,
     }
 }
 
 pub(crate) fn link(port: u16) -> Arc<RedisLink> {
-    let link = RedisLink::new(&config(port)).unwrap();
+    let link = RedisLink::new(&config(port), Arc::new(Metrics::new(0))).unwrap();
     link.renew().unwrap().connect();
+    // No supervisor watches this link.
+    link.circuit().close();
     Arc::new(link)
 }
 

@@ -82,7 +82,8 @@ const FILES: &[(&str, &str)] = &[
         "fanfare.toml:2:7: redis.url cannot be this value, which is hidden; give \
          redis://[user:password@]host[:port][/database], \
          redis-sentinel://host:port,host:port[/database]?master=NAME or \
-         redis-cluster://host:port,host:port, for example redis://127.0.0.1:6379",
+         redis-cluster://host:port,host:port, with TLS rediss instead of redis, for example \
+         redis://127.0.0.1:6379",
     ),
     (
         "[redis]\nshards = [\"redis://a\"]\n",

@@ -6,6 +6,7 @@
 
 mod faults;
 mod printing;
+mod redis_access;
 mod reference;
 mod sources;
 

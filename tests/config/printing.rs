@@ -152,12 +152,16 @@ fn the_commented_file_changes_nothing_and_shows_the_defaults() {
     assert!(values_of(as_printed) == defaults);
 
     // With the marks taken away every line is a setting again, and its value is the default. A
-    // cookie would ask for origins, and the example of a secret is none.
+    // cookie would ask for origins, certificates for a URL with TLS, and the example of a secret is
+    // none.
     let bare: String = commented_file()
         .lines()
         .filter(|line| !line.starts_with("# "))
         .map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line)))
-        .filter(|line| !line.starts_with("hmac_secret") && !line.starts_with("cookie"))
+        .filter(|line| {
+            let mut others = ["hmac_secret", "cookie", "tls_"].into_iter();
+            !others.any(|begin| line.starts_with(begin))
+        })
         .collect();
     let (_bare_directory, bare) = file(&bare);
     let mut inputs = inputs();

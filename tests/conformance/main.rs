@@ -91,6 +91,10 @@ mod redis {
     cases!(crate::rig::start_redis);
 }
 
+mod redis_as_user {
+    cases!(crate::rig::start_redis_as_user);
+}
+
 mod cluster {
     cases!(crate::rig::start_cluster);
 }

@@ -82,6 +82,12 @@ pub(crate) async fn start_redis() -> Rig {
     start_over(server.url(), "ff".to_owned(), server).await
 }
 
+/// The same as a user who may do only what docs/redis.md lists.
+pub(crate) async fn start_redis_as_user() -> Rig {
+    let server = RedisServer::start().await;
+    start_over(server.url_of_user(), "ff".to_owned(), server).await
+}
+
 /// A broker over a Redis Cluster that all cases share, each under names of its own.
 pub(crate) async fn start_cluster() -> Rig {
     static CLUSTER: OnceCell<RedisCluster> = OnceCell::const_new();
@@ -101,6 +107,7 @@ async fn start_over(url: String, prefix: String, engine: impl Any + Send) -> Rig
     let config = config::Redis {
         url: Some(config::Secret(url)),
         shards: Vec::new(),
+        access: config::RedisAccess::default(),
         prefix,
         // No case is about a lost answer.
         command_timeout: DEADLINE,
@@ -108,6 +115,7 @@ async fn start_over(url: String, prefix: String, engine: impl Any + Send) -> Rig
         probe_fresh: Duration::from_secs(5),
         lease: 2 * DEADLINE,
         partitions: 256,
+        replicated: false,
     };
     let metrics = Arc::new(Metrics::new(0));
     let (broker, feed) =
@@ -271,6 +279,7 @@ pub(crate) fn request(topic: &Topic, keep: Retention, json: &str) -> PublishRequ
         topic: topic.clone(),
         publication: publication(json),
         retention: keep,
+        replicas: config::Replicas::default(),
         idempotency: None,
     }
 }

@@ -1,11 +1,15 @@
-//! What only Redis can do to a broker: vanish, forget its scripts, cut the feed, become a replica.
+//! What only Redis can do to a broker: ask who it is, vanish, forget its scripts, cut the feed, become a replica.
 //!
 //! In: a real `redis-server` per case. Out: what is promised of the engine beyond the suite that
 //! all engines share (`tests/conformance`).
 
+mod access;
+mod away;
+mod control;
 mod deaf_proxy;
 mod failures;
 mod feeding;
+mod replicas;
 #[allow(dead_code, reason = "each test binary uses another part")]
 mod rig;
 #[path = "../support/mod.rs"]

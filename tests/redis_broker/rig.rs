@@ -29,6 +29,22 @@ pub(crate) const HISTORY: Retention = Retention {
     age_ms: 3_600_000,
 };
 
+/// What a broker is told to use.
+pub(crate) fn settings(url: String, access: config::RedisAccess) -> config::Redis {
+    config::Redis {
+        url: Some(config::Secret(url)),
+        shards: Vec::new(),
+        access,
+        prefix: "ff".to_owned(),
+        command_timeout: Duration::from_secs(2),
+        probe_interval: Duration::from_millis(200),
+        probe_fresh: Duration::from_secs(2),
+        lease: Duration::from_secs(5),
+        partitions: 256,
+        replicated: false,
+    }
+}
+
 /// One node's broker.
 pub(crate) struct Peer {
     pub(crate) broker: Arc<RedisBroker>,
@@ -44,19 +60,17 @@ impl Peer {
 
     /// A broker over several deployments that has just been told to start.
     pub(crate) fn over(url: String, shards: &[String]) -> Self {
-        let config = config::Redis {
-            url: Some(config::Secret(url)),
+        Self::start_with(&config::Redis {
             shards: shards.iter().cloned().map(config::Secret).collect(),
-            prefix: "ff".to_owned(),
-            command_timeout: Duration::from_secs(2),
-            probe_interval: Duration::from_millis(200),
-            probe_fresh: Duration::from_secs(2),
-            lease: Duration::from_secs(5),
-            partitions: 256,
-        };
+            ..settings(url, config::RedisAccess::default())
+        })
+    }
+
+    /// The same with these settings.
+    pub(crate) fn start_with(settings: &config::Redis) -> Self {
         let metrics = Arc::new(Metrics::new(0));
-        let started = RedisBroker::start(&config, Arc::clone(&metrics));
-        let (broker, feed) = started.expect("a URL that can be used");
+        let started = RedisBroker::start(settings, Arc::clone(&metrics));
+        let (broker, feed) = started.expect("settings that can be used");
         Self {
             broker: Arc::new(broker),
             feed,
@@ -264,6 +278,7 @@ pub(crate) fn request(topic: &Topic, n: u64) -> PublishRequest {
             exclude: None,
         },
         retention: HISTORY,
+        replicas: config::Replicas::default(),
         idempotency: None,
     }
 }

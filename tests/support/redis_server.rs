@@ -68,6 +68,17 @@ impl RedisServer {
         format!("redis://{}", self.address)
     }
 
+    /// The same as the user that docs/redis.md tells operators to make, who is made here.
+    pub fn url_of_user(&self) -> String {
+        let page = include_str!("../../docs/redis.md");
+        let line = page.lines().find(|line| line.starts_with("ACL SETUSER "));
+        let line = line.expect("docs/redis.md makes a user");
+        let line = line.replace(">PASSWORD", ">secret");
+        let answer = self.command(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(answer.as_deref(), Some("+OK"), "{line}");
+        format!("redis://fanfare:secret@{}", self.address)
+    }
+
     /// Its process, while it runs.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)

@@ -38,8 +38,11 @@ const FASTWEBSOCKETS: &[(&str, &str)] = &[(
 
 /// Who may name the Redis client, and why. An entry that ends in `*` is a prefix.
 const FRED: &[(&str, &str)] = &[
-    ("src/redis.rs", "builds every client, with all options set"),
-    ("src/redis/*", "sorts errors, finds the server of a key"),
+    ("src/redis.rs", "sends commands"),
+    (
+        "src/redis/*",
+        "builds every client, sorts errors, finds the server of a key",
+    ),
     ("src/broker/redis*", "the broker over Redis"),
     ("src/broker/feed.rs", "reads the subscriber connection"),
     ("src/broker/publisher.rs", "keeps publications in order"),
@@ -48,7 +51,7 @@ const FRED: &[(&str, &str)] = &[
 ];
 
 /// The one file that builds clients of Redis.
-const FRED_BUILDER: &str = "src/redis.rs";
+const FRED_BUILDER: &str = "src/redis/clients.rs";
 
 /// Directories of machines, which mean nothing on another one, and the neighbours of a checkout.
 const MACHINE_PATHS: &[&str] = &[
@@ -247,7 +250,7 @@ pub(crate) fn fred(source: &Source) -> Vec<Breach> {
     let breach = |path: &crate::source::CodePath| {
         source.breach(
             path.line,
-            "builds a client of Redis: only src/redis.rs does",
+            "builds a client of Redis: only src/redis/clients.rs does",
         )
     };
     source

@@ -334,6 +334,7 @@ mod tests {
                 entries_max,
                 age_ms: HOUR_MS,
             },
+            replicas: crate::config::Replicas::default(),
             idempotency: key.map(|key| (key.to_owned(), 3 * HOUR_MS)),
         }
     }

@@ -26,7 +26,7 @@ use super::pair::Common;
 use crate::broker::BrokerHealth;
 use crate::config::redis_url::RedisForm;
 use crate::config::{self, Secret};
-use crate::redis::{self, RedisError};
+use crate::redis::{RedisError, clients};
 
 /// How often the masters are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -221,11 +221,17 @@ impl Follower {
     }
 
     fn connect(&self, host: String) -> Result<Guide, RedisError> {
-        let settings = config::Redis {
-            url: Some(Secret(self.deployment().url().guide(&host))),
+        let url = self.deployment().url();
+        let mut settings = config::Redis {
+            url: Some(Secret(url.guide(&host))),
             ..self.common.settings.clone()
         };
-        let client = redis::command_client(&settings)?;
+        if matches!(url.form, RedisForm::Sentinel { .. }) {
+            // A sentinel has users of its own, which its URL names.
+            settings.access.user = None;
+            settings.access.password_file = None;
+        }
+        let client = clients::command_client(&settings)?;
         let task = client.connect();
         Ok(Guide { host, client, task })
     }

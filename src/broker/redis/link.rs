@@ -1,19 +1,20 @@
 //! Keeps the command link alive, and asks end to end whether the feed hears.
 //!
-//! In: events of the link's connection, a clock. Out: a connection with all scripts loaded,
-//! [`Health`], probes that the feed must hear, and the order to build the feed anew when it does
-//! not. One task on the control runtime; owner of the link's client. Bounds: one check at a time,
-//! each within a few command timeouts; attempts to connect wait 50 to 500 ms between each other.
+//! In: events of the link's connection, a clock. Out: a connection with all scripts loaded, the
+//! link's circuit, [`Health`], probes that the feed must hear, and the order to build the feed anew
+//! when it does not. One task on the control runtime; owner of the link's client and circuit.
+//! Bounds: one check at a time, each within a few command timeouts; attempts to connect wait 50 to
+//! 500 ms between each other.
 //!
 //! ```text
-//!  connecting ── scripts loaded ──▶ prepared ── probe answered ──▶ up ──┐
-//!      ▲                                │                              │ every probe interval
-//!      └──── connection error ──────────┴──── probe failed: down ◀─────┘
-//!  two time-outs in a row, or a server that is no master: reconnect; if that hangs, or the
-//!  client's task ended: a new client.
+//!  open ── connected, or a rest is over ──▶ half-open ── scripts loaded, probe answered ──▶ closed
+//!    ▲                                        │                                              │ every
+//!    └── connection lost ─────────────────────┴── no answer to the probe, or no master ──────┘ interval
+//!  two time-outs in a row, or a server that is no master: reconnect; if that hangs, if the
+//!  client's task ended, or if TLS failed (its files are read anew): a new client.
 //! ```
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -22,19 +23,25 @@ use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::Server;
 use fred::types::{ConnectHandle, Value};
+use futures_util::future::OptionFuture;
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::control::Heard;
 use super::health::{Half, Health};
 use super::owned::Owned;
+use super::pair::Place;
 use super::scripts::Scripts;
 use crate::config;
 use crate::protocol::ids::SessionId;
-use crate::redis::{Keys, RedisError, RedisLink};
+use crate::redis::circuit::Phase;
+use crate::redis::{Keys, RedisError, RedisLink, access};
 use crate::telemetry::metrics::Metrics;
 
 /// How soon a connection that does not answer is asked again.
 const RETRY: Duration = Duration::from_millis(100);
+/// Least time between two clients. A new one is made where certificates do not fit, too, and reads
+/// them anew.
+const RENEW_PACE: Duration = Duration::from_millis(250);
 /// Least time between two forced reconnections: a server that is no master refuses every
 /// publication, and the name may lead to another one only after a while.
 const RECONNECT_PACE: Duration = Duration::from_millis(500);
@@ -116,8 +123,6 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// This process, as the probe channel names it.
     pub process: SessionId,
-    /// The connection has the scripts: publications may be sent.
-    pub is_prepared: AtomicBool,
     /// The server may be no master any more: it is to be asked now.
     pub suspect: Notify,
     /// What Redis does when its memory is full, once known.
@@ -126,6 +131,52 @@ pub struct Shared {
     pub owned: Option<Owned>,
     /// The cluster's control messages, where they may come this way.
     pub heard: Option<Arc<Heard>>,
+    /// The link of those publications that wait for replicas, where there are any: what waits
+    /// there holds up all that comes behind it on the same connection.
+    pub replicated: Option<Arc<Self>>,
+}
+
+impl Shared {
+    /// For a link that is not connected yet, to a server with these settings at this place.
+    ///
+    /// # Errors
+    /// As [`RedisLink::new`].
+    pub fn new(
+        settings: &config::Redis,
+        place: &Place,
+        metrics: &Arc<Metrics>,
+        heard: &Arc<Heard>,
+    ) -> Result<Self, RedisError> {
+        let mut shared = Self::plain(settings, place, metrics)?;
+        shared.owned = place.is_sharded.then(Owned::default);
+        shared.heard = place.hears_control.then(|| Arc::clone(heard));
+        if settings.replicated {
+            shared.replicated = Some(Arc::new(Self::plain(settings, place, metrics)?));
+        }
+        Ok(shared)
+    }
+
+    fn plain(
+        settings: &config::Redis,
+        place: &Place,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, RedisError> {
+        let link = RedisLink::new(settings, Arc::clone(metrics))?;
+        Ok(Self {
+            link: Arc::new(link.telling(Arc::clone(&place.misplaced))),
+            keys: Keys::new(&settings.prefix),
+            scripts: Scripts::new(place.is_sharded),
+            health: Health::new(),
+            probes: Probes::new(),
+            metrics: Arc::clone(metrics),
+            process: SessionId::random(),
+            suspect: Notify::new(),
+            maxmemory_policy: OnceLock::new(),
+            owned: None,
+            heard: None,
+            replicated: None,
+        })
+    }
 }
 
 /// One client and the ends of its events.
@@ -142,21 +193,41 @@ enum End {
     Dead,
 }
 
-/// The supervisor. Ends when `stop` turns true or its sender is gone.
+/// The supervisor, also of the link beside it for publications that wait for replicas, which no
+/// feed hears. Ends when `stop` turns true or its sender is gone.
 pub async fn supervise(shared: Arc<Shared>, settings: config::Redis, stop: watch::Receiver<bool>) {
+    let beside = shared.replicated.clone();
+    let beside = beside.map(|beside| supervise_one(beside, settings.clone(), stop.clone()));
+    let beside = OptionFuture::from(beside);
+    tokio::join!(supervise_one(shared, settings, stop), beside);
+}
+
+async fn supervise_one(shared: Arc<Shared>, settings: config::Redis, stop: watch::Receiver<bool>) {
     let mut supervisor = Supervisor {
         shared,
         settings,
         timeouts_in_a_row: 0,
         unheard_since: None,
         connections: 0,
+        is_prepared: false,
         is_useless: false,
         next_reconnect: Instant::now(),
     };
     loop {
-        // The URL was read when the link was made, so this does not fail.
-        let Ok(client) = supervisor.shared.link.renew() else {
-            return;
+        let client = match supervisor.shared.link.renew() {
+            Ok(client) => client,
+            Err(error) => {
+                // A file of the configuration was good at the start and is not now.
+                supervisor.down(&error.to_string());
+                let mut stop = stop.clone();
+                if tokio::time::timeout(RENEW_PACE, stopped(&mut stop))
+                    .await
+                    .is_ok()
+                {
+                    return;
+                }
+                continue;
+            }
         };
         let mut connection = Connection {
             errors: client.error_rx(),
@@ -167,10 +238,11 @@ pub async fn supervise(shared: Arc<Shared>, settings: config::Redis, stop: watch
         let end = supervisor.watch(&mut connection, stop.clone()).await;
         // Dropping a client does not end its task; aborting it closes the socket.
         connection.task.abort();
-        supervisor.lost("the connection was given up");
+        supervisor.unheard_since = None;
+        supervisor.unprepared("the connection was given up");
         match end {
             End::Stop => return,
-            End::Dead => tokio::time::sleep(RETRY).await,
+            End::Dead => tokio::time::sleep(RENEW_PACE).await,
         }
     }
 }
@@ -188,6 +260,8 @@ struct Supervisor {
     /// Since when Redis takes probes that the feed does not hear.
     unheard_since: Option<Instant>,
     connections: u64,
+    /// The connection has the scripts.
+    is_prepared: bool,
     /// The last check found a connection that is of no use.
     is_useless: bool,
     next_reconnect: Instant,
@@ -205,7 +279,10 @@ impl Supervisor {
                 _ = &mut connection.task => return End::Dead,
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
-                        self.lost(error.details());
+                        self.lost(&access::explain(&error));
+                        if access::is_tls(&error) {
+                            return End::Dead;
+                        }
                     }
                     wait = RETRY;
                 }
@@ -232,6 +309,11 @@ impl Supervisor {
 
     /// Loads what is missing, sends a probe, judges the feed. Returns when to do so again.
     async fn check(&mut self, connection: &mut Connection) -> Duration {
+        let circuit = self.shared.link.circuit();
+        if circuit.phase() == Phase::Open && connection.client.is_connected() {
+            circuit.half_open();
+        }
+        let is_new = !self.is_prepared;
         match self.ask().await {
             // Some of it may have been asked of the connection before.
             Ok(()) if connection.connected.try_recv().is_ok() => {
@@ -240,9 +322,18 @@ impl Supervisor {
             }
             Ok(()) => {
                 self.timeouts_in_a_row = 0;
+                self.shared.link.circuit().close();
                 self.shared.health.up(Half::Commands);
+                if is_new {
+                    self.read_policy().await;
+                }
                 self.judge_feed();
                 self.settings.probe_interval
+            }
+            Err(RedisError::NoScript(_)) => {
+                // It answers; somebody took the scripts away, so all of them are loaded again.
+                self.is_prepared = false;
+                SETTLE
             }
             Err(error) => {
                 if error.is_timeout() {
@@ -251,8 +342,10 @@ impl Supervisor {
                     self.timeouts_in_a_row = 0;
                 }
                 // While there is no connection, why it was lost says more than that it is.
-                let is_known = self.shared.health.reason(Half::Commands).is_some();
-                if !is_known || !is_unconnected(&error) {
+                let circuit = self.shared.link.circuit();
+                if circuit.phase() != Phase::Closed && is_unconnected(&error) {
+                    circuit.reopen();
+                } else {
                     self.down(&error.to_string());
                 }
                 self.unheard_since = None;
@@ -273,17 +366,16 @@ impl Supervisor {
             scripts,
             ..
         } = &*self.shared;
-        if !self.shared.is_prepared.load(Ordering::Acquire) {
+        if !self.is_prepared {
             for script in scripts.all() {
                 link.load(script).await?;
             }
-            self.read_policy().await;
-            self.shared.is_prepared.store(true, Ordering::Release);
         }
         let stamp = self.shared.probes.stamp().to_string();
         let channel = keys.probe(self.shared.process);
         let args = [channel.into_bytes(), stamp.into_bytes()];
-        link.eval(&scripts.probe, &[], &args).await?;
+        link.probe(&scripts.probe, &[], &args).await?;
+        self.is_prepared = true;
         self.unheard_since.get_or_insert_with(Instant::now);
         Ok(())
     }
@@ -345,23 +437,25 @@ impl Supervisor {
     }
 
     /// Nothing is sent until the scripts are loaded; why it was lost, if known, stays told.
-    fn unprepared(&self, reason: &str) {
-        self.shared.is_prepared.store(false, Ordering::Release);
-        if self.shared.health.reason(Half::Commands).is_none() {
-            self.down(reason);
+    fn unprepared(&mut self, reason: &str) {
+        self.is_prepared = false;
+        match self.shared.link.circuit().phase() {
+            Phase::Closed => self.down(reason),
+            Phase::HalfOpen | Phase::Open => {}
         }
     }
 
     fn lost(&mut self, reason: &str) {
-        self.shared.is_prepared.store(false, Ordering::Release);
+        self.is_prepared = false;
         self.unheard_since = None;
         self.down(reason);
     }
 
     fn down(&self, reason: &str) {
-        let server = self.shared.link.server();
-        let reason = format!("Redis at {server} cannot be used: {reason}");
-        self.shared.health.down(Half::Commands, reason);
+        let Shared { link, health, .. } = &*self.shared;
+        let reason = format!("Redis at {} cannot be used: {reason}", link.server());
+        link.circuit().open(&reason);
+        health.down(Half::Commands, reason);
     }
 }
 

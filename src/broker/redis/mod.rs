@@ -32,6 +32,7 @@ use crate::redis::{Keys, RedisError, Script};
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
 
+pub mod condition;
 pub mod control;
 pub mod follower;
 pub mod health;
@@ -192,17 +193,6 @@ impl RedisBroker {
     #[must_use]
     pub fn keys(&self) -> &Keys {
         self.links.keys()
-    }
-
-    /// What Redis does when its memory is full; where masters differ, what one does that evicts.
-    /// `None` while it is not known or not told.
-    #[must_use]
-    pub fn maxmemory_policy(&self) -> Option<String> {
-        let pairs = self.links.pairs();
-        let known = pairs
-            .iter()
-            .filter_map(|pair| pair.shared.maxmemory_policy.get());
-        known.max_by_key(|policy| *policy != "noeviction").cloned()
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

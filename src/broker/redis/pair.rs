@@ -6,8 +6,7 @@
 //! Bounds: those of the publisher's queue, the command link and the feed. A pair does not know the
 //! topology: which topics come to it is decided in `links`.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -15,19 +14,14 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use super::control::Heard;
-use super::health::Health;
-use super::link::{self, Probes, Shared};
+use super::link::{self, Shared};
 use super::outlet::Outlet;
 use super::overall::{Overall, Part};
-use super::owned::Owned;
-use super::scripts::Scripts;
 use crate::broker::feed::FeedTask;
 use crate::broker::interest::Interest;
 use crate::broker::publisher::{self, Publisher};
 use crate::broker::{BrokerHealth, FeedEvent, FeedNumber};
 use crate::config;
-use crate::protocol::ids::SessionId;
-use crate::redis::{Keys, RedisLink};
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
 
@@ -95,24 +89,11 @@ impl Pair {
     /// [`StartError`]: a URL that cannot be used, or no thread to be had.
     pub fn start(common: &Common, place: Place) -> Result<Arc<Self>, StartError> {
         let settings = config::Redis {
-            url: Some(config::Secret(place.url)),
+            url: Some(config::Secret(place.url.clone())),
             ..common.settings.clone()
         };
-        let link = RedisLink::new(&settings)?.telling(place.misplaced);
-        let shared = Arc::new(Shared {
-            link: Arc::new(link),
-            keys: Keys::new(&settings.prefix),
-            scripts: Scripts::new(place.is_sharded),
-            health: Health::new(),
-            probes: Probes::new(),
-            metrics: Arc::clone(&common.metrics),
-            process: SessionId::random(),
-            is_prepared: AtomicBool::new(false),
-            suspect: Notify::new(),
-            maxmemory_policy: OnceLock::new(),
-            owned: place.is_sharded.then(Owned::default),
-            heard: place.hears_control.then(|| Arc::clone(&common.heard)),
-        });
+        let shared = Shared::new(&settings, &place, &common.metrics, &common.heard)?;
+        let shared = Arc::new(shared);
         let (stop_publisher, publisher_stopped) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let interest = Arc::new(Interest::default());

@@ -4,7 +4,12 @@
 --      6 idempotency ms (0: no key) 7 '1' on an inbox
 -- Returns {'ok', id} or {'duplicate', id}
 if ARGV[6] ~= '0' then
-  local p = redis.call('GET', KEYS[4]); if p then return {'duplicate', p} end
+  local p = redis.call('GET', KEYS[4])
+  if p then
+    -- Changes nothing, but is a write: a WAIT behind it then speaks of the first publication too.
+    redis.call('PEXPIRE', KEYS[4], redis.call('PTTL', KEYS[4]))
+    return {'duplicate', p}
+  end
 end
 local k = {channel = KEYS[1], stream = KEYS[2], last = KEYS[3], cursor = ARGV[7] == '1' and KEYS[5]}
 local id, last = append(k, ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])

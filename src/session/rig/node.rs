@@ -240,6 +240,7 @@ impl Node {
         change(&mut publication);
         let request = PublishRequest {
             retention: self.services.config.namespace(&topic).retention(),
+            replicas: crate::config::Replicas::default(),
             idempotency: None,
             publication,
             topic,

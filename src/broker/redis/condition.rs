@@ -1,0 +1,49 @@
+//! How the links to Redis are: asked for health, for warnings, and before a topic is joined.
+//!
+//! In: the pairs in use now. Out: their circuits, what they do when memory is full, whether a
+//! topic's master can be used. Owns nothing; each answer is a look at that moment.
+
+use super::RedisBroker;
+use crate::broker::{BrokerError, BrokerHealth};
+use crate::protocol::ids::Topic;
+use crate::redis::circuit::Phase;
+
+impl RedisBroker {
+    /// What Redis does when its memory is full; where masters differ, what one does that evicts.
+    /// `None` while it is not known or not told.
+    #[must_use]
+    pub fn maxmemory_policy(&self) -> Option<String> {
+        let pairs = self.links.pairs();
+        let known = pairs
+            .iter()
+            .filter_map(|pair| pair.shared.maxmemory_policy.get());
+        known.max_by_key(|policy| *policy != "noeviction").cloned()
+    }
+
+    /// The links to Redis: which server, and where its circuit stands.
+    #[must_use]
+    pub fn circuits(&self) -> Vec<(String, Phase)> {
+        let mut circuits = Vec::new();
+        for pair in self.links.pairs() {
+            let beside = pair.shared.replicated.as_ref();
+            for shared in [Some(&pair.shared), beside].into_iter().flatten() {
+                circuits.push((shared.link.server(), shared.link.circuit().phase()));
+            }
+        }
+        circuits
+    }
+
+    /// As [`crate::broker::Broker::check`].
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub fn check(&self, topic: &Topic) -> Result<(), BrokerError> {
+        let pair = self.links.find_topic(topic)?.pair;
+        match &*pair.shared.health.watch().borrow() {
+            BrokerHealth::Up => Ok(()),
+            BrokerHealth::Partly(reason) | BrokerHealth::Down(reason) => {
+                Err(BrokerError::Unavailable(reason.clone()))
+            }
+        }
+    }
+}

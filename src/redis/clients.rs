@@ -1,0 +1,116 @@
+//! The clients of Redis that the crate uses, with every option set.
+//!
+//! In: `config::Redis`. Out: clients for commands and for a feed, not connected yet. The only file
+//! that builds one. Owns nothing. Bounds: [`COMMANDS_MAX`] commands wait in a client, beyond that
+//! they are refused as not done; [`FEED_BUFFER_MESSAGES`] messages wait for a feed's reader, beyond
+//! that the oldest are overwritten and the reader is told.
+
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::types::RespVersion;
+use fred::types::config::{
+    Blocking, Config, ConnectionConfig, PerformanceConfig, ReconnectError, ReconnectPolicy,
+    TcpConfig, UnresponsiveConfig,
+};
+
+use super::{RedisError, access};
+use crate::config;
+
+/// Commands that may wait inside a client. fred's default is no bound at all.
+pub const COMMANDS_MAX: usize = 20_000;
+/// Messages between a feed's socket and its reader. Measured: none of 1.5 million was lost at
+/// 580,000 a second; each slot costs some 1.5 KB once used.
+pub const FEED_BUFFER_MESSAGES: usize = 8_192;
+/// The same buffer of the command link, which carries only its connection events.
+const COMMAND_BUFFER_MESSAGES: usize = 64;
+/// Longest wait for a connection to stand, and for fred's own commands on it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long sent bytes may stay unacknowledged before the kernel closes the connection. It ends
+/// a busy connection to a vanished host, which the detection of unresponsive ones never does.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
+/// A feed whose heartbeat is unanswered for so long is connected anew.
+const FEED_UNRESPONSIVE: Duration = Duration::from_secs(1);
+/// How often a feed looks for that.
+const FEED_UNRESPONSIVE_CHECK: Duration = Duration::from_millis(200);
+/// First and longest wait before a new attempt to connect, and the scatter, in milliseconds.
+const RECONNECT_MIN_MS: u32 = 50;
+const RECONNECT_MAX_MS: u32 = 500;
+const RECONNECT_JITTER_MS: u32 = 20;
+
+/// A client for a feed: it subscribes and pings, nothing else. Not connected yet.
+///
+/// # Errors
+/// [`RedisError`] for a URL that cannot be used and a file that cannot be read.
+pub fn feed_client(config: &config::Redis) -> Result<Client, RedisError> {
+    let unresponsive = UnresponsiveConfig {
+        max_timeout: Some(FEED_UNRESPONSIVE),
+        interval: FEED_UNRESPONSIVE_CHECK,
+    };
+    let reconnect_errors = vec![
+        ReconnectError::ReadOnly,
+        ReconnectError::Loading,
+        ReconnectError::MasterDown,
+    ];
+    client(config, FEED_BUFFER_MESSAGES, unresponsive, reconnect_errors)
+}
+
+/// A client for commands. Not connected yet.
+///
+/// # Errors
+/// As [`feed_client`].
+pub fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
+    let unresponsive = UnresponsiveConfig {
+        max_timeout: None,
+        interval: FEED_UNRESPONSIVE_CHECK,
+    };
+    client(config, COMMAND_BUFFER_MESSAGES, unresponsive, Vec::new())
+}
+
+/// Every option is set here, none left to a default that an update could move.
+fn client(
+    config: &config::Redis,
+    buffer_messages: usize,
+    unresponsive: UnresponsiveConfig,
+    reconnect_errors: Vec<ReconnectError>,
+) -> Result<Client, RedisError> {
+    let server = Config {
+        fail_fast: false,
+        blocking: Blocking::Block,
+        version: RespVersion::RESP3,
+        ..access::server(config)?
+    };
+    let performance = PerformanceConfig {
+        default_command_timeout: config.command_timeout,
+        max_feed_count: 200,
+        broadcast_channel_capacity: buffer_messages,
+    };
+    let connection = ConnectionConfig {
+        connection_timeout: CONNECT_TIMEOUT,
+        internal_command_timeout: CONNECT_TIMEOUT,
+        cluster_cache_update_delay: Duration::ZERO,
+        max_command_attempts: 1,
+        max_redirections: 0,
+        unresponsive,
+        reconnect_on_auth_error: false,
+        auto_client_setname: false,
+        max_command_buffer_len: COMMANDS_MAX,
+        disable_cluster_health_check: true,
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            linger: None,
+            ttl: None,
+            keepalive: None,
+            user_timeout: Some(TCP_USER_TIMEOUT),
+        },
+        reconnect_errors,
+    };
+    let mut policy = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2);
+    policy.set_jitter(RECONNECT_JITTER_MS);
+    Ok(Client::new(
+        server,
+        Some(performance),
+        Some(connection),
+        Some(policy),
+    ))
+}

@@ -1,0 +1,233 @@
+//! Publications that wait for replicas: what a failover loses without, and does not lose with them.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use fanfare::broker::{BrokerError, FeedEvent, PublishRequest};
+use fanfare::config::{Redis, RedisAccess, Replicas};
+use fanfare::protocol::ids::Position;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+
+use crate::rig::{DEADLINE, Peer, number, request, settings, topic};
+use crate::support::redis_server::RedisServer;
+use crate::support::wait;
+
+/// How long replicas are waited for: less than a command may take.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// A master and a replica that has all it has.
+async fn master_and_replica() -> (RedisServer, RedisServer) {
+    let (master, replica) = tokio::join!(RedisServer::start(), RedisServer::start());
+    let set = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
+    assert_eq!(master.command(&set).as_deref(), Some("+OK"));
+    let port = master.port().to_string();
+    let follow = replica.command(&["REPLICAOF", "127.0.0.1", &port]);
+    assert_eq!(follow.as_deref(), Some("+OK"));
+    until_followed(&master, &replica).await;
+    (master, replica)
+}
+
+/// Waits until the replica has what the master has now.
+async fn until_followed(master: &RedisServer, replica: &RedisServer) {
+    static MARKS: AtomicU32 = AtomicU32::new(0);
+    let mark = format!("mark-{}", MARKS.fetch_add(1, Ordering::Relaxed));
+    let set = master.command(&["SET", &mark, "1"]);
+    assert_eq!(set.as_deref(), Some("+OK"));
+    wait::until_within(DEADLINE, "the replica to follow", async || {
+        (replica.command(&["EXISTS", &mark])? == ":1").then_some(())
+    })
+    .await;
+}
+
+fn replicated(server: &RedisServer) -> Redis {
+    Redis {
+        replicated: true,
+        // A probe is replicated too: a WAIT behind it would speak of all that was written before.
+        probe_interval: DEADLINE,
+        probe_fresh: 2 * DEADLINE,
+        ..settings(server.url(), RedisAccess::default())
+    }
+}
+
+/// A broker with a link for publications that wait, which is up too.
+async fn peer(server: &RedisServer) -> Peer {
+    let peer = Peer::start_with(&replicated(server));
+    peer.is_up().await;
+    let is_ready = || peer.metrics.control.circuits_closed.get() == 2;
+    wait::until_within(DEADLINE, "both links", async || is_ready().then_some(())).await;
+    peer
+}
+
+fn wanting(n: u64, min: u32) -> PublishRequest {
+    PublishRequest {
+        replicas: Replicas {
+            min,
+            timeout: PATIENCE,
+        },
+        ..request(&topic("room"), n)
+    }
+}
+
+/// Publishes numbers at once; those that were answered `ok`, and how many were told as unknown.
+async fn publish(peer: &Peer, numbers: std::ops::Range<u64>, min: u32) -> (BTreeSet<u64>, usize) {
+    let mut answers = FuturesOrdered::new();
+    for n in numbers {
+        let answer = peer.broker.publish(wanting(n, min));
+        answers.push_back(async move { (n, answer.await) });
+    }
+    let (mut accepted, mut unknown) = (BTreeSet::new(), 0);
+    while let Some((n, answer)) = answers.next().await {
+        match answer {
+            Ok(_) => {
+                accepted.insert(n);
+            }
+            Err(BrokerError::Unknown(why)) => {
+                assert!(why.contains(" of 1 replicas confirmed"), "{why}");
+                unknown += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    (accepted, unknown)
+}
+
+fn signal(server: &RedisServer, name: &str) {
+    let status = Command::new("kill")
+        .args([name, &server.pid().to_string()])
+        .status();
+    assert!(status.expect("kill").success());
+}
+
+/// A failover that loses what the replica did not get. Returns those that were answered `ok` and
+/// are gone, and how many were told as unknown.
+async fn lost_by_failover(min: u32) -> (usize, usize) {
+    let (mut master, replica) = master_and_replica().await;
+    let before = peer(&master).await;
+    let (mut accepted, unknown) = publish(&before, 0..500, min).await;
+    assert_eq!((accepted.len(), unknown), (500, 0));
+    until_followed(&master, &replica).await;
+    signal(&replica, "-STOP");
+    // Without this what follows waits in the replica's socket and is not lost.
+    let cut = master.command(&["CLIENT", "KILL", "TYPE", "replica"]);
+    assert_eq!(cut.as_deref(), Some(":1"));
+    let (more, unknown) = publish(&before, 500..1_000, min).await;
+    accepted.extend(more);
+    master.kill();
+    signal(&replica, "-CONT");
+    wait::until_within(DEADLINE, "the replica to be promoted", async || {
+        (replica.command(&["REPLICAOF", "NO", "ONE"])? == "+OK").then_some(())
+    })
+    .await;
+    let after = Peer::up(replica.url()).await;
+    let kept = after.retained(&topic("room")).await;
+    let kept: BTreeSet<u64> = kept.into_iter().map(|(_, n)| n).collect();
+    assert!(kept.len() >= 500, "{} kept", kept.len());
+    (accepted.difference(&kept).count(), unknown)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lossy_failover_loses_what_was_answered_only_without_replicas_min() {
+    let (lost, unknown) = lost_by_failover(0).await;
+    println!("replicas_min = 0: {lost} answered ok and lost, {unknown} told as unknown");
+    assert!(lost > 0, "nothing was lost, so nothing is shown");
+    assert_eq!(unknown, 0);
+    let (lost, unknown) = lost_by_failover(1).await;
+    println!("replicas_min = 1: {lost} answered ok and lost, {unknown} told as unknown");
+    assert_eq!((lost, unknown), (0, 500));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_order_of_a_topic_holds_over_many_batches() {
+    let (master, _replica) = master_and_replica().await;
+    let peer = peer(&master).await;
+    let (accepted, _) = publish(&peer, 0..3_000, 1).await;
+    assert_eq!(accepted.len(), 3_000);
+    let retained = peer.retained(&topic("room")).await;
+    let numbers: Vec<u64> = retained.iter().map(|(_, n)| *n).collect();
+    assert_eq!(numbers, (0..3_000).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_is_answered_only_when_replicas_have_the_first_one() {
+    let (master, replica) = master_and_replica().await;
+    // Brokers of their own: since Redis 7.2 a WAIT speaks of the last write of its connection, and
+    // that of the repeat is older than what it repeats.
+    let [first, second, third] = [
+        peer(&master).await,
+        peer(&master).await,
+        peer(&master).await,
+    ];
+    for peer in [&first, &second, &third] {
+        let (accepted, _) = publish(peer, 0..1, 1).await;
+        assert_eq!(accepted.len(), 1);
+    }
+    signal(&replica, "-STOP");
+    let keyed = PublishRequest {
+        idempotency: Some(("u:ada:key".to_owned(), 300_000)),
+        ..wanting(1, 1)
+    };
+    for peer in [&first, &second] {
+        let answer = peer.broker.publish(keyed.clone()).await;
+        let unconfirmed = format!("0 of 1 replicas confirmed within {PATIENCE:?}");
+        assert_eq!(answer, Err(BrokerError::Unknown(unconfirmed)));
+        assert_eq!(peer.metrics.control.publish_unconfirmed.get(), 1);
+    }
+    signal(&replica, "-CONT");
+    until_followed(&master, &replica).await;
+    let answer = third.broker.publish(keyed).await.expect("confirmed");
+    assert!(answer.duplicate);
+    let retained = third.retained(&topic("room")).await;
+    let of_key: Vec<_> = retained.iter().filter(|(_, n)| *n == 1).collect();
+    assert_eq!(of_key, [&(answer.position, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_connections_are_never_taken_for_a_confirmation() {
+    let (master, replica) = master_and_replica().await;
+    let peer = Arc::new(peer(&master).await);
+    signal(&replica, "-STOP");
+    // A connection that is new knows of no write, and a WAIT on it would count at once.
+    let publishing = Arc::clone(&peer);
+    let load = tokio::spawn(async move {
+        let mut accepted = Vec::new();
+        for n in 0..20 {
+            if let Ok(published) = publishing.broker.publish(wanting(n, 1)).await {
+                accepted.push((published.position, n));
+            }
+        }
+        accepted
+    });
+    while !load.is_finished() {
+        master.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    let accepted: Vec<(Position, u64)> = load.await.expect("the load runs");
+    assert_eq!(accepted, []);
+    signal(&replica, "-CONT");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_replicas_holds_up_nobody_else() {
+    let (master, replica) = master_and_replica().await;
+    let mut peer = peer(&master).await;
+    let room = topic("room");
+    peer.hear(&room).await;
+    signal(&replica, "-STOP");
+    let broker = Arc::clone(&peer.broker);
+    let waiting = tokio::spawn(async move { broker.publish(wanting(1, 1)).await });
+    // What waits is delivered at once, and others are answered meanwhile.
+    let FeedEvent::Delivery { entry, .. } = peer.next().await else {
+        panic!("expected a delivery");
+    };
+    assert_eq!(number(&entry), 1);
+    let other = peer.broker.publish(request(&topic("other"), 2)).await;
+    other.expect("the master is enough");
+    assert!(!waiting.is_finished());
+    let answer = waiting.await.expect("the task runs");
+    answer.expect_err("the replica stands still");
+    signal(&replica, "-CONT");
+}

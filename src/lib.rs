@@ -13,6 +13,8 @@ pub mod node;
 pub mod presence;
 pub mod protocol;
 pub mod redis;
+#[cfg(test)]
+mod seeds;
 pub mod session;
 pub mod shutdown;
 pub mod telemetry;

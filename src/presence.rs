@@ -2,24 +2,38 @@
 //!
 //! In: sessions that joined with `presence: true`. Out: the broker's member entries of `%T` and the
 //! changes on its stream. Owner of: this node's own members, so that they can be written again
-//! under a new incarnation. Bounds: the topics of this node's sessions. A leave that the broker does
-//! not take is kept as a level and tried until it does; members of a node without a lease are left
-//! out of every snapshot, and removed without a word by whoever meets them a minute later.
+//! under a new incarnation. Before the first member of a topic is written, the topic stands in the
+//! index of its partition, and after the last is gone it is taken out (`cluster::occupancy`): so
+//! the home finds what a dead node left (`cluster::reaper`). Bounds: the topics of this node's
+//! sessions; [`CALLS_IN_FLIGHT_MAX`] calls when many are written again or leave. A leave that the
+//! broker does not take is kept as a level and tried until it does. Members of a node without a
+//! lease are left out of every snapshot.
 
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::broker::interest::Interest;
-use crate::broker::{Broker, BrokerError, MemberEntry};
+use crate::broker::{Broker, BrokerError, BrokerHealth};
+use crate::cluster::occupancy::Occupancy;
 use crate::cluster::view::View;
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 
 /// How long a leave rests after the broker did not take it.
 const RETRY: Duration = Duration::from_millis(500);
+/// Longest wait for a topic's place in the index: what a command may take by default.
+const INDEX_PATIENCE: Duration = Duration::from_secs(2);
+/// Calls of one pass over this node's members that wait for the broker at the same time.
+const CALLS_IN_FLIGHT_MAX: usize = 64;
+
+/// One membership.
+type Key = (Topic, SessionId);
 
 /// A page of members and the position that it belongs to.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -39,17 +53,24 @@ pub struct MembersPage {
 pub struct Presence {
     broker: Arc<Broker>,
     view: watch::Receiver<Arc<View>>,
-    mine: Mutex<FxHashMap<(Topic, SessionId), Member>>,
-    leaving: Interest<(Topic, SessionId)>,
+    occupancy: Arc<Occupancy>,
+    /// What may stand in the broker; `None`: it is to leave.
+    mine: Mutex<FxHashMap<Key, Option<Member>>>,
+    leaving: Interest<Key>,
 }
 
 impl Presence {
     /// Without members. [`Self::run`] must be spawned.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, view: watch::Receiver<Arc<View>>) -> Self {
+    pub fn new(
+        broker: Arc<Broker>,
+        view: watch::Receiver<Arc<View>>,
+        occupancy: Arc<Occupancy>,
+    ) -> Self {
         Self {
             broker,
             view,
+            occupancy,
             mine: Mutex::default(),
             leaving: Interest::default(),
         }
@@ -59,30 +80,58 @@ impl Presence {
     /// [`Self::leave`] undoes it.
     ///
     /// # Errors
-    /// [`BrokerError`]: then it is no member, or it leaves as soon as the broker is back. Before the
-    /// node has its first lease nobody enters: no life of it would own the entry.
+    /// [`BrokerError`]: then it is no member, or it leaves as soon as the broker is back. While the
+    /// node has no lease nobody enters: no life of it would own the entry.
     pub async fn enter(&self, topic: &Topic, member: Member) -> Result<u64, BrokerError> {
-        let me = self.view.borrow().me.clone();
-        if me.incarnation == 0 {
-            let why = "this node has no lease yet".to_owned();
+        let view = self.view.borrow().clone();
+        if !view.has_lease() {
+            let why = "this node has no lease".to_owned();
             return Err(BrokerError::Unavailable(why));
         }
         let key = (topic.clone(), member.session);
         self.leaving.unwant(key.clone());
-        self.members().insert(key.clone(), member.clone());
-        match self.broker.enter(topic, &member, &me).await {
-            Ok((count, _)) => Ok(count),
-            Err(error) => {
-                self.leave(key.0, key.1);
-                Err(error)
+        if self
+            .mine()
+            .insert(key.clone(), Some(member.clone()))
+            .is_none()
+        {
+            self.occupancy.hold(topic.clone());
+        }
+        let entered = self.enter_as(view.me.clone(), topic, &member).await;
+        if entered.is_err() {
+            self.leave(key.0, key.1);
+        }
+        entered
+    }
+
+    /// Writes a member under this life of the node. Where the life changed meanwhile, what was
+    /// written may have undone what [`Self::run`] wrote for the new one, and is written again.
+    async fn enter_as(
+        &self,
+        mut me: Owner,
+        topic: &Topic,
+        member: &Member,
+    ) -> Result<u64, BrokerError> {
+        loop {
+            let indexed = timeout(INDEX_PATIENCE, self.occupancy.indexed(topic, &me)).await;
+            if indexed.is_err() {
+                let why = "the index of members cannot be written".to_owned();
+                return Err(BrokerError::Unavailable(why));
             }
+            let (count, _) = self.broker.enter(topic, member, &me).await?;
+            let now = self.view.borrow().me.clone();
+            if now == me {
+                return Ok(count);
+            }
+            me = now;
         }
     }
 
     /// Ends a membership, in the background.
     pub fn leave(&self, topic: Topic, session: SessionId) {
         let key = (topic, session);
-        if self.members().remove(&key).is_some() {
+        let known = self.mine().get_mut(&key).map(|member| *member = None);
+        if known.is_some() {
             self.leaving.want(key);
         }
     }
@@ -99,10 +148,8 @@ impl Presence {
     ) -> Result<MembersPage, BrokerError> {
         let (entries, position) = self.broker.members(topic).await?;
         let view = self.view.borrow().clone();
-        let (live, dead): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|e| view.is_live(&e.owner));
-        self.remove_abandoned(topic, &view, dead).await;
-        let mut members: Vec<_> = live.into_iter().map(|e| e.member).collect();
+        let live = entries.into_iter().filter(|e| view.may_live(&e.owner));
+        let mut members: Vec<_> = live.map(|e| e.member).collect();
         members.sort_by_key(|m| m.session);
         let count = members.len() as u64;
         members.retain(|m| after.is_none_or(|after| m.session > after));
@@ -117,90 +164,102 @@ impl Presence {
         })
     }
 
-    async fn remove_abandoned(&self, topic: &Topic, view: &View, dead: Vec<MemberEntry>) {
-        for entry in dead.iter().filter(|e| view.is_abandoned(&e.owner)) {
-            // Another reader tries again.
-            let _ = self
-                .broker
-                .leave(topic, entry.member.session, &entry.owner, true)
-                .await;
-        }
-    }
-
-    /// Carries out leaves, and writes every member again when this node gets a new incarnation.
-    /// Never ends.
+    /// Carries out leaves, and writes every member again when this node gets a new incarnation or
+    /// the broker is back, which may have lost what it had. Never ends.
     pub async fn run(&self) {
         let mut view = self.view.clone();
-        let mut me = view.borrow_and_update().me.clone();
+        let mut health = self.broker.health();
+        let mut written_as = Some(view.borrow_and_update().me.clone());
         loop {
-            tokio::select! {
+            let look = tokio::select! {
                 leaving = self.leaving.changed() => {
                     for (key, _) in leaving.into_iter().filter(|(_, wish)| wish.is_some()) {
                         self.leave_now(key).await;
                     }
+                    false
                 }
-                Ok(()) = view.changed() => {
-                    let now = view.borrow_and_update().me.clone();
-                    if now != me {
-                        me = now;
-                        self.enter_again(&me).await;
+                Ok(()) = view.changed() => true,
+                Ok(()) = health.changed() => {
+                    let is_back = *health.borrow_and_update() == BrokerHealth::Up;
+                    if is_back {
+                        self.occupancy.write_again();
+                        written_as = None;
                     }
+                    is_back
                 }
+            };
+            if !look {
+                continue;
+            }
+            let now = view.borrow_and_update().clone();
+            let is_due = now.has_lease() && written_as.as_ref() != Some(&now.me);
+            // What fails is tried again with the next heartbeat.
+            if is_due && self.enter_again(&now.me).await {
+                written_as = Some(now.me.clone());
             }
         }
     }
 
-    /// Waits until no leave is open, at most so long. For the end of the process.
+    /// Lets every member leave, and waits until that is done, at most so long. For the end of the
+    /// process.
     pub async fn settle(&self, deadline: Duration) {
-        let me = self.view.borrow().me.clone();
-        let keys: Vec<_> = self.members().drain().map(|(key, _)| key).collect();
-        let open = self
-            .leaving
-            .take()
-            .into_iter()
-            .filter(|(_, wish)| wish.is_some());
-        let all = async {
-            for (topic, session) in keys.into_iter().chain(open.map(|(key, _)| key)) {
-                if self
-                    .broker
-                    .leave(&topic, session, &me, false)
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-            }
-        };
-        // What is left when time is up belongs to a node without a lease and is not shown.
-        let _ = tokio::time::timeout(deadline, all).await;
+        // Taken first, because the lock must not be held while leaving.
+        let keys: Vec<_> = self.mine().keys().cloned().collect();
+        for (topic, session) in &keys {
+            self.leave(topic.clone(), *session);
+        }
+        let leaving = stream::iter(keys).map(|key| self.left(key));
+        let all = leaving
+            .buffer_unordered(CALLS_IN_FLIGHT_MAX)
+            .collect::<Vec<_>>();
+        // What is left when time is up belongs to a node without a lease: it is not shown, and the
+        // home removes it.
+        let _ = timeout(deadline, all).await;
     }
 
-    async fn leave_now(&self, key: (Topic, SessionId)) {
-        // It may have come back while the leave waited.
-        if self.members().contains_key(&key) {
-            return;
-        }
-        let me = self.view.borrow().me.clone();
-        if self.broker.leave(&key.0, key.1, &me, false).await.is_err() {
+    async fn leave_now(&self, key: Key) {
+        if !self.left(key.clone()).await {
             self.leaving.want(key);
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    async fn enter_again(&self, me: &Owner) {
-        let members: Vec<_> = self
-            .members()
-            .iter()
-            .map(|(k, m)| (k.0.clone(), m.clone()))
-            .collect();
-        for (topic, member) in members {
-            while self.broker.enter(&topic, &member, me).await.is_err() {
-                tokio::time::sleep(RETRY).await;
-            }
+    /// Carries out a leave. `false`: the broker did not take it.
+    async fn left(&self, key: Key) -> bool {
+        // It may have come back while the leave waited.
+        if !matches!(self.mine().get(&key), Some(None)) {
+            return true;
         }
+        let me = self.view.borrow().me.clone();
+        if self.broker.leave(&key.0, key.1, &me).await.is_err() {
+            return false;
+        }
+        // Or come back meanwhile: its entry follows the leave, and the topic stays held.
+        let gone = match self.mine().entry(key) {
+            Entry::Occupied(known) if known.get().is_none() => Some(known.remove_entry()),
+            _ => None,
+        };
+        if let Some(((topic, _), _)) = gone {
+            self.occupancy.let_go(topic);
+        }
+        true
     }
 
-    fn members(&self) -> std::sync::MutexGuard<'_, FxHashMap<(Topic, SessionId), Member>> {
+    /// Writes all members under this life of the node. `false`: some could not be written.
+    async fn enter_again(&self, me: &Owner) -> bool {
+        // Taken first, because the lock must not be held while entering.
+        let mine = self.mine().clone().into_iter();
+        let members = mine.filter_map(|((topic, _), member)| Some((topic, member?)));
+        let entered = stream::iter(members)
+            .map(|(topic, member)| async move {
+                let entered = self.enter_as(me.clone(), &topic, &member).await;
+                entered.is_ok()
+            })
+            .buffer_unordered(CALLS_IN_FLIGHT_MAX);
+        entered.all(std::future::ready).await
+    }
+
+    fn mine(&self) -> std::sync::MutexGuard<'_, FxHashMap<Key, Option<Member>>> {
         self.mine.lock().expect("no holder of this lock panics")
     }
 }
@@ -216,7 +275,7 @@ mod tests {
     struct Rig {
         presence: Presence,
         topic: Topic,
-        _view: watch::Sender<Arc<View>>,
+        view: watch::Sender<Arc<View>>,
     }
 
     fn rig() -> Rig {
@@ -228,10 +287,11 @@ mod tests {
         let me = me.parse().expect("an owner");
         let view = watch::Sender::new(Arc::new(View::alone(me, NodeDetails::default(), 256)));
         let broker = Arc::new(Broker::Memory(memory));
+        let occupancy = Arc::new(Occupancy::alone(view.subscribe()));
         Rig {
-            presence: Presence::new(broker, view.subscribe()),
+            presence: Presence::new(broker, view.subscribe(), occupancy),
             topic: Topic::new(&App::default_app(), "t").expect("a name"),
-            _view: view,
+            view,
         }
     }
 
@@ -283,8 +343,8 @@ mod tests {
         );
         let written = rig.presence.broker.members(&rig.topic).await;
         assert_eq!(written, Ok((Vec::new(), Position::ZERO)));
-        assert!(rig.presence.members().is_empty(), "nor is it later");
-        rig._view.send_modify(|view| {
+        assert!(rig.presence.mine().is_empty(), "nor is it later");
+        rig.view.send_modify(|view| {
             let mut leased = View::clone(view);
             leased.me.incarnation = 5;
             leased.nodes[0].owner.incarnation = 5;
@@ -305,23 +365,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn members_of_nodes_without_a_lease_are_not_shown_and_are_removed_after_a_minute() {
+    async fn members_of_nodes_without_a_lease_are_not_shown() {
         let rig = rig();
         rig.enter(1).await;
         let dead: Owner = "b~1".parse().expect("an owner");
         let broker = Arc::clone(&rig.presence.broker);
         let entered = broker.enter(&rig.topic, &member(2), &dead).await;
         entered.expect("the broker is here");
-        let kept = async || {
-            let members = broker.members(&rig.topic).await;
-            members.expect("the broker is here").0.len()
-        };
-        assert_eq!((rig.count().await, kept().await), (1, 2), "young");
-        rig._view.send_modify(|view| {
-            let mut later = View::clone(view);
-            later.time_us = 61_000_000;
-            *view = Arc::new(later);
+        assert_eq!(rig.count().await, 1);
+        // A node that came since the last heartbeat is not in the view yet.
+        let young: Owner = "c~9".parse().expect("an owner");
+        let entered = broker.enter(&rig.topic, &member(3), &young).await;
+        entered.expect("the broker is here");
+        assert_eq!(rig.count().await, 2);
+    }
+
+    #[tokio::test]
+    async fn while_the_node_has_no_lease_any_more_nobody_enters() {
+        let rig = rig();
+        rig.enter(1).await;
+        rig.view.send_modify(|view| {
+            let stale = View::clone(view);
+            *view = Arc::new(View {
+                fresh: false,
+                ..stale
+            });
         });
-        assert_eq!((rig.count().await, kept().await), (1, 1), "abandoned");
+        let refused = rig.presence.enter(&rig.topic, member(2)).await;
+        assert!(
+            matches!(refused, Err(BrokerError::Unavailable(_))),
+            "{refused:?}"
+        );
+        assert_eq!(rig.presence.mine().len(), 1);
+    }
+
+    /// A call that was on its way while the lease ended is carried out under the life that is over,
+    /// perhaps after the node wrote its members under the new one.
+    #[tokio::test]
+    async fn a_member_that_enters_while_the_life_changes_belongs_to_the_new_one() {
+        let rig = rig();
+        rig.view.send_modify(|view| {
+            let mut renewed = View::clone(view);
+            renewed.me.incarnation = 9;
+            renewed.nodes[0].owner.incarnation = 9;
+            *view = Arc::new(renewed);
+        });
+        let before: Owner = "a~5".parse().expect("an owner");
+        let entered = rig.presence.enter_as(before, &rig.topic, &member(1)).await;
+        assert_eq!(entered, Ok(1));
+        let (members, _) = rig
+            .presence
+            .broker
+            .members(&rig.topic)
+            .await
+            .expect("it is here");
+        assert_eq!(members[0].owner, rig.view.borrow().me);
     }
 }

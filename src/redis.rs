@@ -15,12 +15,12 @@
 //! - the detection of unresponsive connections is reset by every write: at most one heartbeat is
 //!   in flight (see `broker::feed`), and the command link is watched by its probe instead.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
-use fred::error::{Error, ErrorKind};
+use fred::error::Error;
 use fred::interfaces::ClientLike;
 use fred::types::config::{
     Blocking, Config, ConnectionConfig, Options, PerformanceConfig, ReconnectError,
@@ -28,9 +28,13 @@ use fred::types::config::{
 };
 use fred::types::{ClusterHash, CustomCommand, RespVersion, Value};
 use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
 
 use crate::config;
 use crate::protocol::ids::{SessionId, Topic};
+
+pub mod keyspace;
+mod outcome;
 
 /// Commands that may wait inside a client. fred's default is no bound at all.
 pub const COMMANDS_MAX: usize = 20_000;
@@ -59,8 +63,8 @@ pub enum RedisError {
     /// There is no URL in the configuration.
     #[error("no Redis URL is configured")]
     NoUrl,
-    /// The URL's scheme is not `redis` or `valkey`.
-    #[error("the Redis URL must begin with redis:// or valkey://")]
+    /// The URL is of no known form.
+    #[error("the Redis URL must begin with redis://, redis-sentinel:// or redis-cluster://")]
     Scheme,
     /// The URL cannot be read.
     #[error("the Redis URL cannot be used: {}", .0.details())]
@@ -71,6 +75,12 @@ pub enum RedisError {
     /// The server is a replica now; nothing was executed, and a new connection may find the master.
     #[error("the server is no master: {}", .0.details())]
     NotMaster(#[source] Error),
+    /// The server has not the key's slot; nothing was executed.
+    #[error("the key is on another server (a Redis Cluster is given as redis-cluster://): {}", .0.details())]
+    Moved(#[source] Error),
+    /// Surely not executed: no server has the key at the moment.
+    #[error("{0}")]
+    Nowhere(String),
     /// Surely not executed: not connected, refused, not permitted.
     #[error("not done: {}", .0.details())]
     NotDone(#[source] Error),
@@ -80,46 +90,6 @@ pub enum RedisError {
     /// The command or script failed: a bug, or a key that another program wrote.
     #[error("failed: {}", .0.details())]
     Failed(#[source] Error),
-}
-
-impl RedisError {
-    /// Sorts what fred reports by what it says about the outcome.
-    #[must_use]
-    pub fn of(error: Error) -> Self {
-        let code = error.details().split([' ', ':']).next().unwrap_or_default();
-        match code {
-            "NOSCRIPT" => return Self::NoScript(error),
-            "READONLY" | "MASTERDOWN" => return Self::NotMaster(error),
-            "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" | "OOM" | "NOAUTH" | "NOPERM"
-            | "WRONGPASS" | "MISCONF" | "BUSY" | "MOVED" | "ASK" => return Self::NotDone(error),
-            "ERR" | "WRONGTYPE" | "CROSSSLOT" | "EXECABORT" => return Self::Failed(error),
-            _ => {}
-        }
-        // fred has no kind for what it did not even write to a connection.
-        let unwritten = matches!(
-            error.details(),
-            "Failed to route command."
-                | "Failed to send command to router."
-                | "Client is not initialized."
-        );
-        match error.kind() {
-            ErrorKind::Canceled | ErrorKind::Backpressure | ErrorKind::Auth => Self::NotDone(error),
-            _ if unwritten => Self::NotDone(error),
-            _ => Self::Unknown(error),
-        }
-    }
-
-    /// Whether it is certain that nothing was executed.
-    #[must_use]
-    pub fn is_not_done(&self) -> bool {
-        !matches!(self, Self::Unknown(_) | Self::Failed(_))
-    }
-
-    /// Whether no answer came in time.
-    #[must_use]
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Unknown(error) if *error.kind() == ErrorKind::Timeout)
-    }
 }
 
 /// A Lua script and the name by which Redis knows it.
@@ -177,6 +147,13 @@ impl Keys {
             .strip_suffix('}')
     }
 
+    /// The `app:topic` to which a key belongs; `None` for the cluster's own keys.
+    #[must_use]
+    pub fn topic_of<'a>(&self, key: &'a str) -> Option<&'a str> {
+        let tagged = key.strip_prefix(self.prefix.as_str())?.strip_prefix(":{")?;
+        Some(tagged.split_once('}')?.0)
+    }
+
     /// The topic's stream.
     #[must_use]
     pub fn stream(&self, topic: &Topic) -> String {
@@ -211,6 +188,12 @@ impl Keys {
     #[must_use]
     pub fn occupancy(&self, topic: &Topic) -> String {
         self.of(topic, "o")
+    }
+
+    /// The lease of a partition.
+    #[must_use]
+    pub fn partition(&self, partition: u32) -> String {
+        format!("{}:part:{{{partition}}}", self.prefix)
     }
 
     /// Where in a partition nodes have members or occupancy.
@@ -267,6 +250,8 @@ pub struct RedisLink {
     config: config::Redis,
     client: RwLock<Client>,
     options: Options,
+    /// Told of answers which say that the key may be somewhere else.
+    misplaced: Arc<Notify>,
 }
 
 impl std::fmt::Debug for RedisLink {
@@ -291,7 +276,14 @@ impl RedisLink {
                 ..Options::default()
             },
             config: config.clone(),
+            misplaced: Arc::default(),
         })
+    }
+
+    /// The same link, which tells of each answer that is [`RedisError::is_misplaced`].
+    #[must_use]
+    pub fn telling(self, misplaced: Arc<Notify>) -> Self {
+        Self { misplaced, ..self }
     }
 
     /// Runs a script, and loads it first where Redis does not know it. Only for scripts whose
@@ -359,7 +351,14 @@ impl RedisLink {
     ) -> BoxFuture<'static, Result<Value, RedisError>> {
         let client = self.client().with_options(&self.options);
         let command = CustomCommand::new_static(name, ClusterHash::Random, false);
-        Box::pin(async move { client.custom(command, args).await.map_err(RedisError::of) })
+        let misplaced = Arc::clone(&self.misplaced);
+        Box::pin(async move {
+            let answer = client.custom(command, args).await.map_err(RedisError::of);
+            if answer.as_ref().is_err_and(RedisError::is_misplaced) {
+                misplaced.notify_one();
+            }
+            answer
+        })
     }
 
     /// Replaces the client by a new one, which connects when its `connect` is called, and
@@ -371,6 +370,12 @@ impl RedisLink {
         let client = command_client(&self.config)?;
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = client.clone();
         Ok(client)
+    }
+
+    /// Told when keys may be somewhere else.
+    #[must_use]
+    pub fn misplaced(&self) -> &Notify {
+        &self.misplaced
     }
 
     /// `host:port` of the server, for people.
@@ -413,7 +418,11 @@ pub fn feed_client(config: &config::Redis) -> Result<Client, RedisError> {
     client(config, FEED_BUFFER_MESSAGES, unresponsive, reconnect_errors)
 }
 
-fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
+/// A client for commands. Not connected yet.
+///
+/// # Errors
+/// As [`RedisLink::new`].
+pub fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
     let unresponsive = UnresponsiveConfig {
         max_timeout: None,
         interval: FEED_UNRESPONSIVE_CHECK,

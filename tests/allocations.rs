@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fanfare::broker::interest::WishNumber;
 use fanfare::broker::publication::Publication;
 use fanfare::broker::{Body, Entry};
 use fanfare::protocol::codec::Wire;
@@ -68,6 +69,8 @@ impl Running {
         let joined = Inbound::Joined {
             topic: topic.clone(),
             position: at(0),
+            // The worker's first.
+            wish: WishNumber(1),
         };
         let mut clients = Vec::new();
         local.block_on(&runtime, async {

@@ -106,6 +106,11 @@ pub struct NodeStatus {
     pub sessions: u64,
     /// The part of all partitions whose home it is, from 0 to 1.
     pub share: f64,
+    /// For how many partitions it may act, as it said itself: those whose lease it holds. Soon
+    /// after a change of nodes these are the ones whose home it is.
+    pub partitions: u32,
+    /// Which these are, as ranges: `0-3,7`.
+    pub partition_ranges: String,
     /// Which life of it this is: microseconds of the broker's clock when it began.
     pub incarnation: u64,
     /// Its release.

@@ -16,7 +16,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
@@ -40,17 +39,20 @@ use super::redis::subscriptions::{Chunk, Subscriptions};
 use super::{Entry, FeedEvent};
 use crate::config;
 use crate::protocol::ids::{Position, SessionId, Topic};
-use crate::redis;
+use crate::redis::{self, RedisError};
 
 /// How often an idle feed asks for a sign of life. fred's detection counts from the last write,
 /// so the next one waits for the answer of the one before.
 const HEARTBEAT: Duration = Duration::from_millis(300);
 /// How soon a refused or unanswered subscription is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How soon topics whose slot is elsewhere are tried again, if they are still wanted here by then.
+const REFUSED_RETRY: Duration = Duration::from_millis(100);
 /// Messages taken in one turn of the loop before it looks at anything else.
 const TURN_MESSAGES_MAX: usize = 256;
 
-type Pending = BoxFuture<'static, Result<(), Error>>;
+/// The answer to what was sent: the topics whose slot is elsewhere, or that all of it failed.
+type Pending = BoxFuture<'static, Result<Vec<Topic>, Error>>;
 
 /// Everything the thread owns.
 pub struct FeedTask {
@@ -75,7 +77,7 @@ struct Connection {
     is_connected: bool,
     /// The chunk that waits for its PING.
     barrier: Option<(Chunk, Pending)>,
-    heartbeat: Option<Pending>,
+    heartbeat: Option<BoxFuture<'static, Result<(), Error>>>,
     next_heartbeat: Instant,
     next_chunk: Instant,
 }
@@ -90,7 +92,8 @@ enum End {
 struct Hearing {
     task: FeedTask,
     subscriptions: Subscriptions,
-    control: String,
+    /// Where the cluster's control messages come this way.
+    control: Option<String>,
     probe: String,
     connections: u64,
     /// Everything that is wanted stands, so that a probe's return means that the feed works.
@@ -101,12 +104,18 @@ struct Hearing {
 impl FeedTask {
     /// Hears until `stop` turns true or nobody listens.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        let Shared { keys, process, .. } = &*self.shared;
+        let Shared {
+            keys,
+            process,
+            owned,
+            heard,
+            ..
+        } = &*self.shared;
         let mut hearing = Hearing {
-            control: keys.control(),
+            control: heard.as_ref().map(|_| keys.control()),
             probe: keys.probe(*process),
+            subscriptions: Subscriptions::new(owned.is_some()),
             task: self,
-            subscriptions: Subscriptions::default(),
             connections: 0,
             is_standing: false,
             barriers: 0,
@@ -236,10 +245,7 @@ impl Hearing {
             return;
         }
         if !leaving.is_empty() {
-            let channels = self.channels(&leaving);
-            // Behind everything written before, ahead of any later SUBSCRIBE of the same topics.
-            // One poll puts it into the connection's queue; nobody waits for its answer.
-            let _ = connection.client.unsubscribe(channels).now_or_never();
+            self.unsubscribe(&connection.client, &leaving);
         }
         if connection.barrier.is_some() {
             return;
@@ -255,30 +261,49 @@ impl Hearing {
         }
     }
 
+    /// Behind everything written before, ahead of any later SUBSCRIBE of the same topics. One poll
+    /// puts it into the connection's queue; nobody waits for its answer.
+    fn unsubscribe(&self, client: &Client, topics: &[Topic]) {
+        let channels = self.channels(topics);
+        let Some(owned) = &self.task.shared.owned else {
+            let _ = client.unsubscribe(channels).now_or_never();
+            return;
+        };
+        // A master drops the subscriptions of a slot that leaves it, and refuses to hear of them.
+        for channel in channels.into_iter().filter(|channel| owned.has(channel)) {
+            let _ = client.sunsubscribe(channel).now_or_never();
+        }
+    }
+
     fn subscribe(&mut self, client: &Client, chunk: &Chunk) -> Pending {
         let mut channels = self.channels(&chunk.topics);
-        if chunk.is_first {
-            channels.push(self.probe.clone());
+        let mut sharded = Vec::new();
+        if self.task.shared.owned.is_some() {
+            let topics = chunk.topics.iter().cloned();
+            sharded = topics.zip(std::mem::take(&mut channels)).collect();
         }
         if chunk.is_first || channels.is_empty() {
             // Redis refuses a SUBSCRIBE of nothing; once more does no harm.
-            channels.push(self.control.clone());
+            channels.push(self.probe.clone());
+            channels.extend(self.control.clone());
         }
         self.barriers += 1;
         let token = self.barriers.to_string();
         let client = client.clone();
         Box::pin(async move {
-            // Both are in the client's queue before the first is written, so that they leave in
+            // All are in the client's queue before the first is written, so that they leave in
             // one write: an error that arrived before the PING was sent would belong to nobody
             // and be dropped.
-            let (subscribed, echo) = tokio::join!(
+            let (subscribed, refused, echo) = tokio::join!(
                 biased;
                 client.subscribe(channels),
+                subscribe_sharded(&client, sharded),
                 client.ping::<String>(Some(token.clone()))
             );
             subscribed?;
+            let refused = refused?;
             if echo? == token {
-                Ok(())
+                Ok(refused)
             } else {
                 // An error took the place of an answer before, so this one belongs elsewhere.
                 let kind = fred::error::ErrorKind::Protocol;
@@ -311,21 +336,32 @@ impl Hearing {
         connection.heartbeat = None;
         self.is_standing = false;
         self.subscriptions.reset();
-        let reason = format!("the feed has no connection: {why}");
+        let server = self.task.shared.link.server();
+        let reason = format!("the feed of Redis at {server} has no connection: {why}");
         self.task.shared.health.down(Half::Feed, reason);
     }
 
-    fn barrier_answered(&mut self, connection: &mut Connection, result: Result<(), Error>) {
+    fn barrier_answered(&mut self, connection: &mut Connection, result: Result<Vec<Topic>, Error>) {
         let Some((chunk, _)) = connection.barrier.take() else {
             return;
         };
-        if let Err(error) = result {
-            let reason = format!("Redis did not confirm a subscription: {error}");
-            self.task.shared.health.down(Half::Feed, reason);
-            self.is_standing = false;
-            self.subscriptions.put_back(chunk);
-            connection.next_chunk = Instant::now() + RETRY;
-            return;
+        let refused = match result {
+            Ok(refused) => refused,
+            Err(error) => {
+                let server = self.task.shared.link.server();
+                let reason = format!("Redis at {server} did not confirm a subscription: {error}");
+                self.task.shared.health.down(Half::Feed, reason);
+                self.is_standing = false;
+                self.subscriptions.put_back(chunk);
+                connection.next_chunk = Instant::now() + RETRY;
+                return;
+            }
+        };
+        if !refused.is_empty() {
+            // Their slot is elsewhere: they leave when the layout says so, or are tried again.
+            self.subscriptions.refuse(&refused);
+            connection.next_chunk = Instant::now() + REFUSED_RETRY;
+            self.task.shared.link.misplaced().notify_one();
         }
         let awaited = self.subscriptions.confirm(&chunk);
         if !awaited.is_empty() {
@@ -360,7 +396,12 @@ impl Hearing {
 
     // HOT: one body copied out, no formatting, no lock.
     fn take(&mut self, message: Message) {
-        let Shared { keys, probes, .. } = &*self.task.shared;
+        let Shared {
+            keys,
+            probes,
+            heard,
+            ..
+        } = &*self.task.shared;
         let channel: &str = &message.channel;
         let Ok(payload) = reply::bytes(message.value) else {
             return self.unreadable();
@@ -378,9 +419,10 @@ impl Hearing {
             if self.is_standing && probes.age() <= self.task.settings.probe_fresh {
                 self.task.shared.health.up(Half::Feed);
             }
-        } else if *channel == *self.control {
-            let copy = Bytes::copy_from_slice(&payload);
-            self.task.outlet.push(FeedEvent::Control(copy));
+        } else if self.control.as_deref() == Some(channel)
+            && let Some(message) = heard.as_ref().and_then(|heard| heard.first(&payload))
+        {
+            self.task.outlet.push(FeedEvent::Control(message));
         }
     }
 
@@ -390,8 +432,25 @@ impl Hearing {
     }
 }
 
+/// One channel a command, as fred and Redis want it, all in flight. Returns the topics that this
+/// master refused because their slot is elsewhere; any other error fails them all.
+async fn subscribe_sharded(
+    client: &Client,
+    channels: Vec<(Topic, String)>,
+) -> Result<Vec<Topic>, Error> {
+    let subscribing = channels.into_iter().map(|(topic, channel)| async {
+        match client.ssubscribe(channel).await {
+            Ok(()) => Ok(None),
+            Err(error) if RedisError::of(error.clone()).is_misplaced() => Ok(Some(topic)),
+            Err(error) => Err(error),
+        }
+    });
+    let refused = futures_util::future::try_join_all(subscribing).await?;
+    Ok(refused.into_iter().flatten().collect())
+}
+
 /// The result of what is pending; never, when nothing is.
-async fn answer(pending: Option<&mut Pending>) -> Result<(), Error> {
+async fn answer<T>(pending: Option<&mut BoxFuture<'static, T>>) -> T {
     match pending {
         Some(pending) => pending.await,
         None => std::future::pending().await,

@@ -59,10 +59,15 @@ impl<K: Eq + Hash> Interest<K> {
         number
     }
 
+    /// Passes a wish on, or that there is none any more, under the number that it has elsewhere.
+    pub fn set(&self, key: K, wish: Option<WishNumber>) {
+        self.lock().changed.insert(key, wish);
+        self.wake.notify_one();
+    }
+
     /// Wishes to hear of the key no more. Nothing confirms it.
     pub fn unwant(&self, key: K) {
-        self.lock().changed.insert(key, None);
-        self.wake.notify_one();
+        self.set(key, None);
     }
 
     /// Waits for wishes and takes them: the number of the newest wish for a key, or that it is

@@ -143,6 +143,11 @@ pub enum Acked {
     AboveNewest,
 }
 
+/// Which of the broker's feeds: one for each master of Redis that is or was used. The engine inside
+/// the process has one only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FeedNumber(pub u32);
+
 /// One thing that the feed brings, in broker order per topic.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FeedEvent {
@@ -163,11 +168,13 @@ pub enum FeedEvent {
         session: SessionId,
     },
     /// The broker confirmed these subscriptions, each with the number of the wish that it fulfils;
-    /// everything published from now on comes.
+    /// everything published from now on comes. One that stood already is confirmed again when it
+    /// moved to another feed; what was published meanwhile may be missing then.
     Subscribed(Vec<(Topic, WishNumber)>),
-    /// Deliveries may have been lost up to now. The subscriptions stand again (confirmed), so a
-    /// check of every topic against its last id finds what is missing.
-    Break,
+    /// Deliveries of this feed may have been lost up to now. The subscriptions stand again
+    /// (confirmed), so a check of every topic that it brings ([`Broker::feed_of`]) against its last
+    /// id finds what is missing.
+    Break(FeedNumber),
     /// A body that could not be read, by a newer node or another program. Where it stands is
     /// known, what it says is not.
     Unreadable {
@@ -230,6 +237,8 @@ pub struct HistoryQuery {
 pub enum BrokerHealth {
     /// Not reached yet, or lost: why, for people.
     Down(String),
+    /// Some of several masters of Redis are away, with the topics that they have: which and why.
+    Partly(String),
     /// Commands and the feed's probe answer.
     Up,
 }
@@ -349,8 +358,8 @@ impl Broker {
         engine!(self, broker => broker.enter(topic, member, owner).await)
     }
 
-    /// Removes a member that this owner entered, and publishes the change when it was there.
-    /// With `silent` nothing is published (members of dead nodes).
+    /// Removes a member that this owner's node entered, in this life or an earlier one, and
+    /// publishes the change when it was there.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -359,9 +368,18 @@ impl Broker {
         topic: &Topic,
         session: SessionId,
         owner: &Owner,
-        silent: bool,
     ) -> Result<(), BrokerError> {
-        engine!(self, broker => broker.leave(topic, session, owner, silent).await)
+        engine!(self, broker => broker.leave(topic, session, owner).await)
+    }
+
+    /// Removes every member that this very owner entered, and publishes each change together with
+    /// its removal. For owners that are dead: whoever does it, and however often, each member is
+    /// told once. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: some may be left.
+    pub async fn reap(&self, topic: &Topic, owner: &Owner) -> Result<u64, BrokerError> {
+        engine!(self, broker => broker.reap(topic, owner).await)
     }
 
     /// All members of `topic` and the position of `%topic` that the list belongs to.
@@ -387,6 +405,15 @@ impl Broker {
     #[must_use]
     pub fn interest(&self) -> &interest::Interest {
         engine!(self, broker => broker.interest())
+    }
+
+    /// Which feed brings a topic; `None` while none does.
+    #[must_use]
+    pub fn feed_of(&self, topic: &Topic) -> Option<FeedNumber> {
+        match self {
+            Self::Memory(_) => Some(FeedNumber::default()),
+            Self::Redis(broker) => broker.feed_of(topic),
+        }
     }
 
     /// Whether the broker can be used now; changes are seen through the receiver.

@@ -43,7 +43,7 @@ pub async fn run(args: NodesArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-const HEAD: [&str; 5] = ["node", "state", "sessions", "share", "url"];
+const HEAD: [&str; 6] = ["node", "state", "sessions", "share", "partitions", "url"];
 
 fn row(node: &Value) -> Vec<String> {
     let cell = |key: &str| match &node[key] {
@@ -58,6 +58,7 @@ fn row(node: &Value) -> Vec<String> {
         cell("state"),
         cell("sessions"),
         share,
+        cell("partitions"),
         cell("url"),
     ]
 }

@@ -10,12 +10,12 @@
 //! tag `ff:nodes`, without which Redis Cluster would refuse it as cross-slot. `ff:p` (number of
 //! partitions) is used alone. `ff` stands for the configured prefix.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::view::{NodeDetails, NodeInfo};
 use crate::protocol::ids::{NodeId, Owner};
-use crate::redis::{Keys, RedisError, RedisLink, Script};
+use crate::redis::keyspace::Keyspace;
+use crate::redis::{Keys, RedisError, Script};
 
 /// For so long the incarnation of a node whose lease ended is remembered, so that the next is
 /// higher even when the clock of Redis stepped back.
@@ -55,7 +55,7 @@ pub enum Beat {
 /// The leases as one process uses them.
 #[derive(Debug)]
 pub struct LeaseStore {
-    link: Arc<RedisLink>,
+    keyspace: Keyspace,
     heartbeat: Script,
     leave: Script,
     /// Leases, incarnations, details.
@@ -68,9 +68,9 @@ pub struct LeaseStore {
 impl LeaseStore {
     /// Leases under these names.
     #[must_use]
-    pub fn new(link: Arc<RedisLink>, keys: &Keys) -> Self {
+    pub fn new(keyspace: impl Into<Keyspace>, keys: &Keys) -> Self {
         Self {
-            link,
+            keyspace: keyspace.into(),
             heartbeat: Script::new(include_str!("scripts/heartbeat.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
             nodes_keys: [keys.nodes(), keys.node_incarnations(), keys.node_details()],
@@ -121,7 +121,8 @@ impl LeaseStore {
     /// [`LeaseError`].
     pub async fn partitions(&self, mine: u32) -> Result<u32, LeaseError> {
         let args = [mine.to_string().into(), b"NX".to_vec(), b"GET".to_vec()];
-        let answer = self.link.command("SET", &self.partitions_key, &args).await;
+        let set = self.keyspace.command("SET", &self.partitions_key, &args);
+        let answer = set.await;
         let before: Option<String> = answer
             .map_err(LeaseError::Redis)?
             .convert()
@@ -140,7 +141,7 @@ impl LeaseStore {
         keys: &[String],
         args: &[Vec<u8>],
     ) -> Result<Vec<String>, LeaseError> {
-        let answer = self.link.eval(script, keys, args).await;
+        let answer = self.keyspace.eval(script, keys, args).await;
         let answer = answer.map_err(LeaseError::Redis)?;
         answer
             .convert()

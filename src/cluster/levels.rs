@@ -1,22 +1,24 @@
 //! Local occupancy as a level: how many sessions each topic has here, and what of it is written.
 //!
-//! In: counts from the dispatcher. Out: batches of changes for the store, and pages for a node
-//! alone. Pure: no clock, no Redis; the owner calls [`Levels::tick`] once a second. What must be
-//! written is always derived from the latest count and from what is known to stand in Redis, so
-//! any number of changes between two writes is one write. Bound: one count and one mark per
-//! topic with local sessions or with something of this node left in Redis.
+//! In: counts of sessions, and who may have members in Redis. Out: batches of changes for the
+//! store, and pages for a node alone. Pure: no clock, no Redis; the owner calls [`Levels::tick`]
+//! once a second. What must be written is always derived from the latest count and from what is
+//! known to stand in Redis, so any number of changes between two writes is one write. A topic
+//! stays in the index while it has sessions or members of this node, so that whoever cleans up
+//! after it finds both. Bound: one count and one mark per topic with local sessions or with
+//! something of this node left in Redis.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
-use crate::protocol::ids::Topic;
+use crate::protocol::ids::{Owner, Topic};
 
 /// What is known to stand in Redis for a topic. Nothing known means nothing there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     /// Index and count.
     Count(u64),
-    /// A write failed or its answer was lost: anything may stand there.
+    /// Being taken away, or a write failed or its answer was lost: anything may stand there.
     Unknown,
 }
 
@@ -30,12 +32,20 @@ pub(super) struct Change {
 /// What to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChangeKind {
-    /// Index, then count.
+    /// Index, then count; a count of 0 is none.
     Appear(u64),
-    /// Count only, the index stands.
+    /// Count only, the index stands; a count of 0 is none.
     Count(u64),
     /// Take the count away, then the index.
     Vanish,
+}
+
+/// What a topic has on this node; not both are 0.
+#[derive(Debug, Clone, Copy, Default)]
+struct Local {
+    sessions: u64,
+    /// Members that may stand in Redis.
+    members: u64,
 }
 
 /// See the module.
@@ -44,8 +54,10 @@ pub(super) struct Levels {
     partitions_count: u32,
     /// Whether anything is written; a node alone only answers from here.
     writes: bool,
-    /// Counts above 0, in the order of pages: by partition, then by topic.
-    wanted: BTreeMap<(u32, Topic), u64>,
+    /// In the order of pages: by partition, then by topic.
+    wanted: BTreeMap<(u32, Topic), Local>,
+    /// Under whose name.
+    written_as: Option<Owner>,
     written: HashMap<Topic, Written>,
     /// Due now: the first session came, or the last one left.
     urgent: HashSet<Topic>,
@@ -61,6 +73,7 @@ impl Levels {
             partitions_count,
             writes,
             wanted: BTreeMap::new(),
+            written_as: None,
             written: HashMap::new(),
             urgent: HashSet::new(),
             later: HashSet::new(),
@@ -68,18 +81,42 @@ impl Levels {
         }
     }
 
-    /// Takes the latest count of a topic.
+    /// Takes the latest count of a topic's sessions.
     pub(super) fn set(&mut self, topic: Topic, sessions: u64) {
-        let place = (topic.partition(self.partitions_count), topic);
-        let topic = place.1.clone();
-        if sessions > 0 {
-            self.wanted.insert(place, sessions);
+        self.change_local(topic, |local| local.sessions = sessions);
+    }
+
+    /// A member of the topic may stand in Redis from now on.
+    pub(super) fn hold(&mut self, topic: Topic) {
+        self.change_local(topic, |local| local.members += 1);
+    }
+
+    /// A member that was held is surely gone.
+    pub(super) fn let_go(&mut self, topic: Topic) {
+        self.change_local(topic, |local| {
+            local.members = local.members.saturating_sub(1);
+        });
+    }
+
+    fn change_local(&mut self, topic: Topic, change: impl FnOnce(&mut Local)) {
+        let place = self.place(&topic);
+        let mut local = self.wanted.get(&place).copied().unwrap_or_default();
+        change(&mut local);
+        if local.sessions + local.members > 0 {
+            self.wanted.insert(place, local);
         } else {
             self.wanted.remove(&place);
         }
         if self.writes {
             self.sort_in(topic);
         }
+    }
+
+    /// Whether the topic stands in the index under this name, and stays there while it is held.
+    /// Nothing has to, where nothing is written.
+    pub(super) fn is_indexed(&self, topic: &Topic, owner: &Owner) -> bool {
+        let stands = || matches!(self.written.get(topic), Some(Written::Count(_)));
+        !self.writes || (self.written_as.as_ref() == Some(owner) && stands())
     }
 
     /// Takes up to so many changes that are due now. None of their topics may be taken again
@@ -90,6 +127,9 @@ impl Levels {
         for topic in topics {
             self.urgent.remove(&topic);
             if let Some(kind) = self.change(&topic) {
+                if kind == ChangeKind::Vanish {
+                    self.written.insert(topic.clone(), Written::Unknown);
+                }
                 changes.push(Change { topic, kind });
             }
         }
@@ -129,12 +169,33 @@ impl Levels {
         }
     }
 
+    /// Whether what stands in Redis stands there under this name.
+    pub(super) fn is_written_as(&self, owner: &Owner) -> bool {
+        self.written_as.as_ref() == Some(owner)
+    }
+
     /// The node has a new incarnation: nothing stands in Redis under it. What stands under the
-    /// old one is removed by whoever meets it. Not to be called while changes are taken.
-    pub(super) fn start_over(&mut self) {
+    /// old one is removed by the homes. Not to be called while changes are taken.
+    pub(super) fn start_over(&mut self, owner: Owner) {
+        self.written_as = Some(owner);
         self.written.clear();
         self.later.clear();
         self.urgent = self.wanted.keys().map(|(_, topic)| topic.clone()).collect();
+    }
+
+    /// Redis may have lost what stood there: everything is written again, under the same name, and
+    /// what should not be there is taken away.
+    pub(super) fn write_again(&mut self) {
+        if !self.writes {
+            return;
+        }
+        let wanted = self.wanted.keys().map(|(_, topic)| topic.clone());
+        let known: Vec<_> = wanted.chain(self.written.keys().cloned()).collect();
+        for topic in known {
+            self.written.insert(topic.clone(), Written::Unknown);
+            self.urgent.insert(topic);
+        }
+        self.later.clear();
     }
 
     /// Nothing is written from now on; counts are still taken.
@@ -157,26 +218,30 @@ impl Levels {
 
     /// Local sessions of a topic.
     pub(super) fn sessions(&self, topic: &Topic) -> u64 {
-        let place = (topic.partition(self.partitions_count), topic.clone());
-        self.wanted.get(&place).copied().unwrap_or(0)
+        let local = self.wanted.get(&self.place(topic));
+        local.map_or(0, |local| local.sessions)
     }
 
     /// Topics with local sessions, after the given one.
     pub(super) fn after(&self, after: Option<&Topic>) -> impl Iterator<Item = (&Topic, u64)> {
-        let start = after.map_or(Bound::Unbounded, |topic| {
-            Bound::Excluded((topic.partition(self.partitions_count), topic.clone()))
-        });
+        let start = after.map_or(Bound::Unbounded, |topic| Bound::Excluded(self.place(topic)));
         self.wanted
             .range((start, Bound::Unbounded))
-            .map(|((_, topic), &sessions)| (topic, sessions))
+            .filter(|(_, local)| local.sessions > 0)
+            .map(|((_, topic), local)| (topic, local.sessions))
+    }
+
+    fn place(&self, topic: &Topic) -> (u32, Topic) {
+        (topic.partition(self.partitions_count), topic.clone())
     }
 
     fn change(&self, topic: &Topic) -> Option<ChangeKind> {
-        match (self.sessions(topic), self.written.get(topic)) {
-            (0, None) => None,
-            (0, Some(_)) => Some(ChangeKind::Vanish),
-            (n, Some(Written::Count(m))) => (n != *m).then_some(ChangeKind::Count(n)),
-            (n, None | Some(Written::Unknown)) => Some(ChangeKind::Appear(n)),
+        let wanted = self.wanted.get(&self.place(topic));
+        match (wanted.map(|local| local.sessions), self.written.get(topic)) {
+            (None, None) => None,
+            (None, Some(_)) => Some(ChangeKind::Vanish),
+            (Some(n), Some(Written::Count(m))) => (n != *m).then_some(ChangeKind::Count(n)),
+            (Some(n), None | Some(Written::Unknown)) => Some(ChangeKind::Appear(n)),
         }
     }
 
@@ -210,6 +275,10 @@ mod tests {
 
     fn topic(name: &str) -> Topic {
         Topic::new(&App::default_app(), name).unwrap()
+    }
+
+    fn owner(text: &str) -> Owner {
+        text.parse().unwrap()
     }
 
     fn levels(counts: &[(&str, u64)]) -> Levels {
@@ -296,9 +365,69 @@ mod tests {
         let mut levels = levels(&[("a", 1), ("b", 2)]);
         write_all(&mut levels);
         levels.set(topic("b"), 0);
-        levels.start_over();
+        levels.start_over(owner("n~2"));
         assert_eq!(write_all(&mut levels), [ChangeKind::Appear(1)]);
         assert!(levels.is_settled());
+    }
+
+    #[test]
+    fn what_redis_may_have_lost_is_written_again_and_what_should_be_gone_taken_away() {
+        let mut levels = levels(&[("a", 1), ("b", 2), ("c", 0)]);
+        levels.start_over(owner("n~1"));
+        write_all(&mut levels);
+        levels.set(topic("b"), 0);
+        levels.write_again();
+        assert!(!levels.is_indexed(&topic("a"), &owner("n~1")));
+        let mut kinds = write_all(&mut levels);
+        kinds.sort_unstable_by_key(|kind| *kind == ChangeKind::Vanish);
+        assert_eq!(kinds, [ChangeKind::Appear(1), ChangeKind::Vanish]);
+        assert!(levels.is_settled() && levels.is_indexed(&topic("a"), &owner("n~1")));
+        levels.stop();
+        levels.write_again();
+        assert!(levels.is_settled(), "nothing is written any more");
+    }
+
+    #[test]
+    fn a_topic_stays_in_the_index_until_its_last_member_is_gone() {
+        let mut levels = Levels::new(256, true);
+        let me = owner("n~1");
+        levels.start_over(me.clone());
+        levels.hold(topic("a"));
+        assert!(!levels.is_indexed(&topic("a"), &me), "it is due");
+        levels.set(topic("a"), 1);
+        assert_eq!(write_all(&mut levels), [ChangeKind::Appear(1)]);
+        assert!(levels.is_indexed(&topic("a"), &me));
+        levels.set(topic("a"), 0);
+        levels.tick();
+        assert_eq!(write_all(&mut levels), [ChangeKind::Count(0)]);
+        assert_eq!(levels.after(None).count(), 0, "it is not occupied");
+        levels.hold(topic("a"));
+        levels.let_go(topic("a"));
+        assert!(levels.is_settled() && levels.is_indexed(&topic("a"), &me));
+        levels.let_go(topic("a"));
+        assert_eq!(write_all(&mut levels), [ChangeKind::Vanish]);
+        assert!(!levels.is_indexed(&topic("a"), &me));
+        levels.hold(topic("a"));
+        assert_eq!(write_all(&mut levels), [ChangeKind::Appear(0)]);
+        levels.start_over(owner("n~2"));
+        assert!(!levels.is_indexed(&topic("a"), &me), "nor under a new name");
+        assert!(!levels.is_indexed(&topic("a"), &owner("n~2")));
+    }
+
+    #[test]
+    fn what_is_on_its_way_out_of_the_index_is_not_relied_on() {
+        let mut levels = levels(&[("a", 1)]);
+        levels.start_over(owner("n~1"));
+        write_all(&mut levels);
+        levels.set(topic("a"), 0);
+        let taken = levels.take(100);
+        levels.hold(topic("a"));
+        assert!(!levels.is_indexed(&topic("a"), &owner("n~1")));
+        for change in taken {
+            levels.wrote(change);
+        }
+        assert_eq!(write_all(&mut levels), [ChangeKind::Appear(0)]);
+        assert!(levels.is_indexed(&topic("a"), &owner("n~1")));
     }
 
     #[test]

@@ -66,9 +66,10 @@ impl Membership {
             incarnation: 0,
         };
         let first = View::alone(me, (settings.details)(), settings.partitions_count);
-        let course = Course::new(first, settings.lease);
+        let lease = store.as_ref().map_or(Duration::MAX, |_| settings.lease);
+        let course = Course::new(first, lease);
         let leases = match store {
-            Some(store) => Leases::Redis(store),
+            Some(store) => Leases::Redis(Box::new(store)),
             None => Leases::Alone {
                 incarnation: unix_us(),
             },
@@ -128,7 +129,7 @@ impl Membership {
 /// Where leases are kept.
 #[derive(Debug)]
 enum Leases {
-    Redis(LeaseStore),
+    Redis(Box<LeaseStore>),
     /// Nowhere: the incarnation only has to differ from those of earlier lives.
     Alone {
         incarnation: u64,
@@ -269,7 +270,7 @@ impl MembershipTask {
 }
 
 /// Waits until the wish is there, or nobody is left to have one. Cancel-safe.
-async fn asked(leave: &mut watch::Receiver<bool>) {
+pub(super) async fn asked(leave: &mut watch::Receiver<bool>) {
     // The answer holds a lock and is dropped here, before the caller's next await.
     let _asked = leave.wait_for(|&leave| leave).await.is_ok();
 }

@@ -6,9 +6,11 @@
 //! messages.
 //!
 //! ```text
-//! membership ── heartbeat ──▶ lease_store ──▶ Redis        dispatcher ── counts ──▶ occupancy ──▶ levels
-//!     │  ◀── who lives ───────────┘                                                   │ batches
-//!     └─▶ standing ─▶ view (with ring) ─▶ sessions, presence, API, occupancy          └─▶ occupancy_store ──▶ Redis
+//! membership ── heartbeat ──▶ lease_store ──▶ Redis        sessions ── counts ──▶ occupancy ──▶ levels
+//!     │  ◀── who lives ───────────┘                                                 │ batches
+//!     └─▶ standing ─▶ view (with ring) ─▶ sessions, presence, API, occupancy        └─▶ occupancy_store ──▶ Redis
+//!                        └─▶ partitions ── leases ──▶ partition_store ──▶ Redis
+//!                                └─▶ reaper: what the dead left in these partitions
 //! ```
 
 pub mod control;
@@ -17,6 +19,11 @@ mod levels;
 pub mod membership;
 pub mod occupancy;
 pub mod occupancy_store;
+pub mod partition_store;
+pub mod partitions;
+pub mod reaper;
 pub mod ring;
+#[cfg(test)]
+mod simulation;
 pub mod standing;
 pub mod view;

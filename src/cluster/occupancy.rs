@@ -1,29 +1,32 @@
 //! Occupancy: which topics have sessions, and on which nodes, without asking all nodes.
 //!
-//! In: the dispatcher's counts of local sessions, as a level per topic. Out: pages of live topics
-//! and the nodes of one topic or user, for the API. The first session of a topic and the leave of
+//! In: counts of local sessions, as a level per topic, and the topics in which this node may have
+//! members. Out: pages of live topics and the nodes of one topic or user, for the API; and that a
+//! topic stands in the index, before anything of this node is written that others would have to
+//! remove. The first session of a topic and the leave of
 //! its last are written to Redis at once, other counts once a second; a page is therefore up to a
 //! second and a round trip behind on other nodes' counts, and exact on this node's. Owner of the
 //! local level: one lock, held for map operations only. Bounds: one entry per topic with local
 //! sessions; one batch of [`CHANGES_PER_BATCH_MAX`] changes in flight. While Redis is away the
 //! changes collapse into the latest level and are tried again once a second. What a dead node
-//! left is left out of answers, and removed by whoever meets it after a minute. Without a store
-//! (the in-process broker) the same answers come from the local level alone.
+//! left is left out of answers; `reaper` removes it. Without a store (the in-process broker) the
+//! same answers come from the local level alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::levels::{Change, ChangeKind, Levels};
+use super::levels::Levels;
 use super::occupancy_store::{OccupancyError, OccupancyStore};
 use super::view::View;
 use crate::protocol::ids::{Owner, Topic, TopicKind};
-use crate::redis::{Keys, RedisLink};
+use crate::redis::Keys;
+use crate::redis::keyspace::Keyspace;
 
 /// Changes in one batch. It bounds how long the lock is held and how late a tick can be.
 const CHANGES_PER_BATCH_MAX: usize = 256;
@@ -62,6 +65,8 @@ struct Shared {
     changed: Notify,
     /// Nothing waits to be written any more.
     settled: Notify,
+    /// A batch was written.
+    written: Notify,
 }
 
 impl Shared {
@@ -83,18 +88,17 @@ impl Occupancy {
     #[must_use]
     pub fn clustered(
         view: watch::Receiver<Arc<View>>,
-        link: Arc<RedisLink>,
+        keyspace: impl Into<Keyspace>,
         keys: Keys,
     ) -> (Self, OccupancyTask) {
         let partitions_count = view.borrow().ring.partitions_count();
-        let store = OccupancyStore::new(link, keys, partitions_count);
+        let store = OccupancyStore::new(keyspace.into(), keys, partitions_count);
         let store = Arc::new(store);
         let occupancy = Self::new(view, Some(Arc::clone(&store)));
         let task = OccupancyTask {
             shared: Arc::clone(&occupancy.shared),
             store,
             view: occupancy.view.clone(),
-            written_as: None,
             away: false,
         };
         (occupancy, task)
@@ -113,6 +117,7 @@ impl Occupancy {
                 levels: Mutex::new(Levels::new(partitions_count, store.is_some())),
                 changed: Notify::new(),
                 settled: Notify::new(),
+                written: Notify::new(),
             }),
             store,
             view,
@@ -125,9 +130,42 @@ impl Occupancy {
         if topic.kind() == TopicKind::Presence {
             return;
         }
+        self.change(|levels| levels.set(topic, sessions));
+    }
+
+    /// A member of the topic may stand in Redis from now on: the topic stays in the index until
+    /// [`Self::let_go`] was called as often.
+    pub fn hold(&self, topic: Topic) {
+        self.change(|levels| levels.hold(topic));
+    }
+
+    /// A member that was held is surely gone.
+    pub fn let_go(&self, topic: Topic) {
+        self.change(|levels| levels.let_go(topic));
+    }
+
+    /// Waits until a topic that is held stands in the index under this name, so that whatever is
+    /// written next is found when its owner dies. Cancel-safe; for as long as Redis is away, so
+    /// under the caller's deadline. At once without Redis.
+    pub async fn indexed(&self, topic: &Topic, owner: &Owner) {
+        loop {
+            let written = self.shared.written.notified();
+            if self.shared.levels().is_indexed(topic, owner) {
+                return;
+            }
+            written.await;
+        }
+    }
+
+    /// Redis was away and may have lost what stood there: everything is written again.
+    pub fn write_again(&self) {
+        self.change(Levels::write_again);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Levels)) {
         let (due, settled) = {
             let mut levels = self.shared.levels();
-            levels.set(topic, sessions);
+            change(&mut levels);
             (levels.is_due(), levels.is_settled())
         };
         if due {
@@ -161,10 +199,7 @@ impl Occupancy {
             Some(store) => store.counted(topic).await?,
             None => Vec::new(),
         };
-        for (owner, _) in counts.iter().filter(|(owner, _)| view.is_abandoned(owner)) {
-            self.remove(owner, std::slice::from_ref(topic)).await;
-        }
-        counts.retain(|(owner, _)| view.is_live(owner) && *owner != view.me);
+        counts.retain(|(owner, _)| view.may_live(owner) && *owner != view.me);
         let mine = self.shared.levels().sessions(topic);
         counts.push((view.me.clone(), mine));
         counts.retain(|(_, sessions)| *sessions > 0);
@@ -224,19 +259,11 @@ impl Occupancy {
             .buffered(PARTITIONS_IN_FLIGHT_MAX);
         let mut after = after;
         while let Some(entries) = indexes.try_next().await? {
-            let mut abandoned: BTreeMap<Owner, Vec<Topic>> = BTreeMap::new();
-            for (owner, topic) in entries.iter().filter(|(o, _)| view.is_abandoned(o)) {
-                let topics = abandoned.entry(owner.clone()).or_default();
-                topics.push(topic.clone());
-            }
-            for (owner, topics) in abandoned {
-                self.remove(&owner, &topics).await;
-            }
             // Only the first partition is begun in the middle.
             let after = after.take();
             let live: BTreeSet<_> = entries
                 .into_iter()
-                .filter(|(owner, topic)| view.is_live(owner) && after.is_none_or(|a| topic > a))
+                .filter(|(owner, topic)| view.may_live(owner) && after.is_none_or(|a| topic > a))
                 .map(|(_, topic)| topic)
                 .collect();
             found.extend(live);
@@ -247,18 +274,6 @@ impl Occupancy {
         }
         Ok(found)
     }
-
-    /// Removes what a dead owner left. What can't be removed is met again.
-    async fn remove(&self, owner: &Owner, topics: &[Topic]) {
-        let Some(store) = &self.store else { return };
-        let vanish = |topic: &Topic| Change {
-            topic: topic.clone(),
-            kind: ChangeKind::Vanish,
-        };
-        let changes: Vec<_> = topics.iter().map(vanish).collect();
-        let removed = store.write(owner, &changes).await.is_ok();
-        debug!(%owner, topics_count = topics.len(), removed, "met what a dead node left");
-    }
 }
 
 /// The task that writes.
@@ -267,8 +282,6 @@ pub struct OccupancyTask {
     shared: Arc<Shared>,
     store: Arc<OccupancyStore>,
     view: watch::Receiver<Arc<View>>,
-    /// The owner under which the level is written.
-    written_as: Option<Owner>,
     /// The last batch failed; so that it is logged once.
     away: bool,
 }
@@ -302,21 +315,24 @@ impl OccupancyTask {
         }
         shared.levels().stop();
         shared.settled.notify_waiters();
+        shared.written.notify_waiters();
     }
 
-    /// Writes one batch of what is due. Returns whether there was one. Without a fresh view
+    /// Writes one batch of what is due. Returns whether there was one. Without a lease
     /// nothing is written: the node has no incarnation yet, or will probably get a new one.
     async fn write(&mut self) -> bool {
         let view = Arc::clone(&self.view.borrow_and_update());
-        if !view.fresh {
+        if !view.has_lease() {
             return false;
         }
         let owner = view.me.clone();
-        if self.written_as.as_ref() != Some(&owner) {
-            self.shared.levels().start_over();
-            self.written_as = Some(owner.clone());
-        }
-        let changes = self.shared.levels().take(CHANGES_PER_BATCH_MAX);
+        let changes = {
+            let mut levels = self.shared.levels();
+            if !levels.is_written_as(&owner) {
+                levels.start_over(owner.clone());
+            }
+            levels.take(CHANGES_PER_BATCH_MAX)
+        };
         if changes.is_empty() {
             return false;
         }
@@ -338,6 +354,8 @@ impl OccupancyTask {
                 levels.wrote(change);
             }
         }
+        drop(levels);
+        self.shared.written.notify_waiters();
         true
     }
 }

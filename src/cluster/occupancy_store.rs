@@ -1,14 +1,13 @@
 //! Occupancy in Redis: per topic a hash of counts, per partition an index of who has which topic.
 //!
-//! In: batches of changes and questions from `occupancy`. Out: what stands in Redis. Nothing is
-//! kept here. Keys: `ff:{app:topic}:o` (owner → local sessions) and `ff:np:{N}` (set of
-//! `OWNER app:topic`). The two live in different slots, so no script can hold both: the index is
-//! written before the first count and removed after the last, and a count without its index
-//! cannot be. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once, [`ENTRIES_PER_CALL_MAX`] entries in
+//! In: batches of changes and questions from `occupancy`, and what `reaper` found. Out: what stands
+//! in Redis. Nothing is kept here. Keys: `ff:{app:topic}:o` (owner → local sessions) and
+//! `ff:np:{N}` (set of `OWNER app:topic`). The two live in different slots, so no script can hold
+//! both: the index is written before the first count and removed after the last, and a count
+//! without its index cannot be. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once, [`ENTRIES_PER_CALL_MAX`] entries in
 //! each; an index is read whole, about topics × nodes / partitions entries.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use fred::types::{FromValue, Value};
 use futures_util::future::BoxFuture;
@@ -16,7 +15,8 @@ use futures_util::{StreamExt, stream};
 
 use super::levels::{Change, ChangeKind};
 use crate::protocol::ids::{Owner, Topic};
-use crate::redis::{Keys, RedisError, RedisLink};
+use crate::redis::keyspace::Keyspace;
+use crate::redis::{Keys, RedisError};
 
 /// Calls of one batch that wait for Redis at the same time.
 const CALLS_IN_FLIGHT_MAX: usize = 64;
@@ -37,15 +37,15 @@ pub enum OccupancyError {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct OccupancyStore {
-    link: Arc<RedisLink>,
+    keyspace: Keyspace,
     keys: Keys,
     partitions_count: u32,
 }
 
 impl OccupancyStore {
-    pub(super) fn new(link: Arc<RedisLink>, keys: Keys, partitions_count: u32) -> Self {
+    pub(super) fn new(keyspace: Keyspace, keys: Keys, partitions_count: u32) -> Self {
         Self {
-            link,
+            keyspace,
             keys,
             partitions_count,
         }
@@ -92,11 +92,16 @@ impl OccupancyStore {
         let entries: Vec<String> = self.ask("SMEMBERS", &key).await?;
         Ok(entries
             .iter()
-            .filter_map(|entry| {
-                let (owner, topic) = entry.split_once(' ')?;
-                Some((owner.parse().ok()?, Topic::from_qualified(topic)?))
-            })
+            .filter_map(|entry| read_entry(entry))
             .collect())
+    }
+
+    /// Takes a dead owner's count away. Its index stays until the caller has all that is left.
+    pub(super) async fn forget(&self, topic: &Topic, owner: &Owner) -> Result<(), OccupancyError> {
+        let (key, owner) = (self.keys.occupancy(topic), owner.to_string().into_bytes());
+        let answer = self.keyspace.command("HDEL", &key, &[owner]).await;
+        answer.map_err(OccupancyError::Redis)?;
+        Ok(())
     }
 
     /// All counts of a topic.
@@ -112,11 +117,13 @@ impl OccupancyStore {
         let key = self.keys.occupancy(&change.topic).into();
         let owner = owner.to_string().into();
         let answer = match change.kind {
+            ChangeKind::Appear(0) | ChangeKind::Count(0) | ChangeKind::Vanish => {
+                self.keyspace.submit("HDEL", vec![key, owner])
+            }
             ChangeKind::Appear(n) | ChangeKind::Count(n) => {
                 let args = vec![key, owner, n.to_string().into()];
-                self.link.submit("HSET", args)
+                self.keyspace.submit("HSET", args)
             }
-            ChangeKind::Vanish => self.link.submit("HDEL", vec![key, owner]),
         };
         Call {
             topics: vec![change.topic.clone()],
@@ -144,7 +151,7 @@ impl OccupancyStore {
                 args.extend(topics.iter().map(entry));
                 calls.push(Call {
                     topics: topics.iter().copied().cloned().collect(),
-                    answer: self.link.submit(command, args),
+                    answer: self.keyspace.submit(command, args),
                 });
             }
         }
@@ -156,10 +163,16 @@ impl OccupancyStore {
         command: &'static str,
         key: &str,
     ) -> Result<T, OccupancyError> {
-        let answer = self.link.command(command, key, &[]).await;
+        let answer = self.keyspace.command(command, key, &[]).await;
         let answer = answer.map_err(OccupancyError::Redis)?;
         answer.convert().map_err(|_| OccupancyError::Unexpected)
     }
+}
+
+/// Reads an entry of an index: who, space, which topic.
+pub(super) fn read_entry(entry: &str) -> Option<(Owner, Topic)> {
+    let (owner, topic) = entry.split_once(' ')?;
+    Some((owner.parse().ok()?, Topic::from_qualified(topic)?))
 }
 
 /// One command and the topics that depend on it.

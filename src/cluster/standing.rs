@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::lease_store::Beat;
 use super::ring::Ring;
 use super::view::{NodeInfo, View};
-use crate::protocol::ids::Owner;
+use crate::protocol::ids::{NodeId, Owner};
 
 /// How this node stands in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub(super) enum Answer {
     OtherPartitions { stored: u32 },
 }
 
+/// How names become a ring.
+pub(super) type Deal = fn(&[NodeId], u32) -> Arc<Ring>;
+
 /// The state that answers move.
 #[derive(Debug)]
 pub(super) struct Course {
@@ -69,13 +72,17 @@ pub(super) struct Course {
     /// Whether the number of partitions is to be compared with the next heartbeat: at first,
     /// and again when Redis may have lost its data.
     pub(super) check_partitions: bool,
+    /// [`Ring::new`], except in simulations: the same few names come and go there many thousand
+    /// times, and to deal a ring takes longer than all the rest.
+    pub(super) deal: Deal,
     lease: Duration,
     /// When the last answered heartbeat was sent. The lease lasts at least from there.
     answered_at: Option<Instant>,
 }
 
 impl Course {
-    /// A node before its first answer, with a view that is not fresh and shows only itself.
+    /// A node before its first answer, with a view that is not fresh and shows only itself. A
+    /// `lease` of [`Duration::MAX`] never ends.
     pub(super) fn new(view: View, lease: Duration) -> Self {
         Self {
             standing: Standing::Joining,
@@ -84,6 +91,7 @@ impl Course {
                 ..view
             }),
             check_partitions: true,
+            deal: |names, partitions_count| Arc::new(Ring::new(names, partitions_count)),
             lease,
             answered_at: None,
         }
@@ -111,6 +119,7 @@ impl Course {
                     nodes,
                     fresh: true,
                     time_us,
+                    until: sent_at.checked_add(self.lease),
                 });
                 Standing::Member(me)
             }
@@ -147,7 +156,7 @@ impl Course {
         if before == now {
             Arc::clone(&self.view.ring)
         } else {
-            Arc::new(Ring::new(&now, self.view.ring.partitions_count()))
+            (self.deal)(&now, self.view.ring.partitions_count())
         }
     }
 }

@@ -10,14 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::ring::Ring;
 use crate::protocol::event::Home;
 use crate::protocol::ids::{NodeId, Owner, Topic};
-
-/// For so long nobody removes what an owner without a lease left behind. A node that was just
-/// started may have written before this node's view shows its lease.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
 /// What a node says of itself with each heartbeat. Nodes of another release may leave fields
 /// out or add some.
@@ -35,6 +32,10 @@ pub struct NodeDetails {
     pub version: String,
     /// When the process started, unix milliseconds.
     pub started_ms: u64,
+    /// For how many partitions it may act.
+    pub partitions: u32,
+    /// Which these are, as ranges: `0-3,7`.
+    pub partition_ranges: String,
 }
 
 /// One node with a lease.
@@ -62,6 +63,8 @@ pub struct View {
     pub fresh: bool,
     /// Redis time when the view was made, in microseconds.
     pub time_us: u64,
+    /// Until when this node's own lease surely lasts, by its own clock; `None`: for ever.
+    pub until: Option<Instant>,
 }
 
 impl View {
@@ -78,6 +81,7 @@ impl View {
             ring,
             fresh: true,
             time_us: me.incarnation,
+            until: None,
             me,
         }
     }
@@ -109,6 +113,14 @@ impl View {
         self.address(&self.me.node)
     }
 
+    /// Whether this node may write under its present incarnation: it has one, and its lease lasts.
+    /// A process that was paused finds by this that its life may be over, before Redis says so.
+    #[must_use]
+    pub fn has_lease(&self) -> bool {
+        let lasts = self.until.is_none_or(|until| Instant::now() < until);
+        self.fresh && lasts && self.me.incarnation > 0
+    }
+
     /// Whether this life of that node has a lease.
     #[must_use]
     pub fn is_live(&self, owner: &Owner) -> bool {
@@ -116,14 +128,18 @@ impl View {
             .is_some_and(|node| node.owner.incarnation == owner.incarnation)
     }
 
-    /// Whether what this owner left in Redis may be removed: surely dead, because an incarnation
-    /// whose lease ended never comes back, and not so young that its lease may be missing here.
+    /// Whether this life of that node may have a lease: it has one in this view, or it began after
+    /// the view was made. An incarnation is the time at which its first lease was taken, and one
+    /// whose lease ended never comes back; so what it wrote is shown as long as this holds.
     #[must_use]
-    pub fn is_abandoned(&self, owner: &Owner) -> bool {
-        let after_us = u64::try_from(ABANDONED_AFTER.as_micros()).unwrap_or(u64::MAX);
-        self.fresh
-            && !self.is_live(owner)
-            && self.time_us.saturating_sub(owner.incarnation) > after_us
+    pub fn may_live(&self, owner: &Owner) -> bool {
+        self.is_live(owner) || owner.incarnation >= self.time_us
+    }
+
+    /// Whether this life of that node is surely over, so that what it left may be removed.
+    #[must_use]
+    pub fn is_dead(&self, owner: &Owner) -> bool {
+        self.fresh && !self.may_live(owner)
     }
 }
 
@@ -131,8 +147,6 @@ impl View {
 mod tests {
     use super::*;
     use crate::protocol::ids::App;
-
-    const SECOND_US: u64 = 1_000_000;
 
     fn owner(text: &str) -> Owner {
         text.parse().unwrap()
@@ -166,17 +180,31 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_is_abandoned_after_a_minute_without_a_lease_in_a_fresh_view() {
-        let minute = 60 * SECOND_US;
-        assert!(!view(minute + 4).is_abandoned(&owner("b~5")));
-        assert!(view(minute + 6).is_abandoned(&owner("b~5")));
-        assert!(!view(minute + 6).is_abandoned(&owner("a~5")), "it lives");
-        assert!(view(minute + 6).is_abandoned(&owner("a~4")), "an old life");
+    fn who_began_before_the_view_and_has_no_lease_in_it_is_dead() {
+        assert!(view(8).is_dead(&owner("b~7")));
+        assert!(view(8).may_live(&owner("b~8")), "it may have joined since");
+        assert!(!view(8).is_dead(&owner("b~8")));
+        assert!(!view(8).is_dead(&owner("a~5")), "it lives");
+        assert!(view(8).is_dead(&owner("a~4")), "an old life");
         let stale = View {
             fresh: false,
-            ..view(minute + 6)
+            ..view(8)
         };
-        assert!(!stale.is_abandoned(&owner("b~5")));
+        assert!(!stale.is_dead(&owner("b~7")));
+    }
+
+    #[test]
+    fn a_lease_is_over_by_the_nodes_own_clock_before_anybody_says_so() {
+        let now = Instant::now();
+        let until = |until| View {
+            until: Some(until),
+            ..view(8)
+        };
+        assert!(until(now + Duration::from_secs(3_600)).has_lease());
+        assert!(!until(now).has_lease());
+        assert!(view(8).has_lease(), "without a cluster it has no end");
+        let joining = View::alone(owner("a~0"), NodeDetails::default(), 256);
+        assert!(!joining.has_lease());
     }
 
     #[test]

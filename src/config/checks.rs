@@ -12,6 +12,7 @@ use crate::config::keys;
 use crate::config::load::Flag;
 use crate::config::machine::Machine;
 use crate::config::presets::FILES_RESERVED;
+use crate::config::redis_url::RedisUrl;
 use crate::config::value::Value;
 use crate::config::values::Values;
 
@@ -45,6 +46,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     file_limit(values, machine, faults);
     own_topics(values, faults);
     auth(values, faults);
+    shards(values, faults);
     if values.environment() == Environment::Production {
         production(values, flags, faults);
     }
@@ -165,6 +167,30 @@ fn auth(values: &Values, faults: &mut Faults) {
             "there is no token key, so nobody could connect",
             remedy,
         );
+    }
+}
+
+/// Several deployments are told apart by their names, on which all nodes must agree.
+fn shards(values: &Values, faults: &mut Faults) {
+    let path = "redis.shards";
+    let shards = list(values, path);
+    if shards.is_empty() || values.is_refused(path) || values.is_refused("redis.url") {
+        return;
+    }
+    let Some(Value::Text(first)) = value(values, "redis.url") else {
+        let what = "redis.shards is set without redis.url, where the cluster's own keys would be";
+        faults.push(values.place(path), what, "set redis.url to one of them");
+        return;
+    };
+    let urls = std::iter::once(first).chain(shards);
+    let mut names: Vec<_> = urls
+        .filter_map(|url| Some(RedisUrl::parse(url)?.name))
+        .collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        let what = format!("two deployments of Redis are called {}", twice[0]);
+        let remedy = "list each once, or tell them apart by ?name=NAME";
+        faults.push(values.place(path), what, remedy);
     }
 }
 

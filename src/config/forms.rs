@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use hyper::Uri;
 
+use crate::config::redis_url::{self, RedisUrl};
 use crate::protocol::ids::NodeId;
 
 /// A form that text must have.
@@ -56,22 +57,13 @@ pub const PREFIX: Form = form(
     |text| kept_if(text, text.len() <= 32 && NodeId::new(text).is_ok()),
 );
 
-const REDIS_SCHEMES: [&str; 2] = ["redis", "valkey"];
-
-/// Where Redis is. It may carry a password.
+/// Where Redis is, in each of its forms. It may carry a password.
 pub const REDIS_URL: Form = Form {
-    wanted: "redis://[user:password@]host[:port][/database], for example redis://127.0.0.1:6379",
-    read: |text| {
-        let uri: Uri = text.parse().ok()?;
-        let known = REDIS_SCHEMES.contains(&uri.scheme_str()?);
-        let database = uri.path().trim_start_matches('/');
-        let numbered = database.is_empty() || database.parse::<u8>().is_ok();
-        kept_if(
-            text,
-            known && has_host(&uri) && numbered && uri.query().is_none(),
-        )
-    },
-    hide: Some(without_password),
+    wanted: "redis://[user:password@]host[:port][/database], \
+             redis-sentinel://host:port,host:port[/database]?master=NAME or \
+             redis-cluster://host:port,host:port, for example redis://127.0.0.1:6379",
+    read: |text| kept_if(text, RedisUrl::parse(text).is_some()),
+    hide: Some(redis_url::hidden),
 };
 
 /// One key of the HTTP API. It travels in a header and, in the environment, in a list.
@@ -130,14 +122,4 @@ fn kept_if(text: &str, allowed: bool) -> Option<String> {
 
 fn has_host(uri: &Uri) -> bool {
     uri.host().is_some_and(|host| !host.is_empty())
-}
-
-/// An address of Redis with its password hidden.
-fn without_password(url: &str) -> String {
-    let hidden = url.split_once("://").and_then(|(scheme, rest)| {
-        let (login, address) = rest.rsplit_once('@')?;
-        let (user, _) = login.split_once(':')?;
-        Some(format!("{scheme}://{user}:***@{address}"))
-    });
-    hidden.unwrap_or_else(|| url.to_owned())
 }

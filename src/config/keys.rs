@@ -130,7 +130,9 @@ section!(API, "api" => Api {
 
 section!(REDIS, "redis" => Redis {
     url: "url", Text(forms::REDIS_URL), Unset("redis://127.0.0.1:6379"),
-        "The Redis or Valkey that joins the nodes. Without it the node runs alone. Flag --redis.";
+        "The Redis or Valkey that joins the nodes: one server, the sentinels of a master, or some nodes of a Redis Cluster. Without it the node runs alone. Flag --redis.";
+    shards: "shards", List(forms::REDIS_URL), Is(""),
+        "Further deployments, each independent of the others, over which topics are spread together with redis.url. The cluster's own keys stay in redis.url. Every node must list the same ones: a topic's place follows from their names, which are their hosts as written, or what ?name= says.";
     prefix: "prefix", Text(forms::PREFIX), Is("ff"),
         "First part of every key in Redis.";
     command_timeout: "command_timeout_ms", ms(10, 60_000), Is("2000"),

@@ -14,6 +14,7 @@ pub mod keys;
 pub mod load;
 pub mod machine;
 pub mod presets;
+pub mod redis_url;
 pub mod show;
 pub mod token_keys;
 pub mod value;
@@ -140,8 +141,10 @@ impl std::fmt::Display for Secret {
 /// `[redis]`
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// `redis://[user:password@]host:port[/db]`. `None`: the in-process broker.
+    /// Where Redis is, as [`redis_url`] says. `None`: the in-process broker.
     pub url: Option<Secret>,
+    /// Further deployments of their own, over which topics are spread together with the first.
+    pub shards: Vec<Secret>,
     /// First part of every key. Default `ff`.
     pub prefix: String,
     /// Longest wait for one command. Default 2 s.

@@ -96,6 +96,23 @@ const fn number(min: u64, max: u64, unit: Unit) -> Kind {
     }
 }
 
+/// The items of a list in text. A URL of several hosts (`redis-cluster://a:1,b:2`) has commas of
+/// its own: where one item is a URL all are, so what is none goes on the one before.
+fn items(text: &str) -> Vec<String> {
+    let mut items: Vec<String> = Vec::new();
+    let pieces = text.split(',').map(str::trim);
+    for piece in pieces.filter(|piece| !piece.is_empty()) {
+        match items.last_mut() {
+            Some(before) if before.contains("://") && !piece.contains("://") => {
+                before.push(',');
+                before.push_str(piece);
+            }
+            _ => items.push(piece.to_owned()),
+        }
+    }
+    items
+}
+
 /// A value that has passed its kind.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Value {
@@ -121,11 +138,9 @@ impl Kind {
             Self::Flag => Some(Value::Flag(text.parse().ok()?)),
             Self::Number { .. } => self.number(text.parse().ok()?),
             Self::Text(form) => (form.read)(text).map(Value::Text),
-            Self::List(form) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(form.read)
+            Self::List(form) => items(text)
+                .iter()
+                .map(|item| (form.read)(item))
                 .collect::<Option<_>>()
                 .map(Value::List),
             Self::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),

@@ -103,13 +103,20 @@ impl Dispatcher {
                 }
                 Ask::Last(mut stays) => {
                     stays.retain(|(topic, stay)| self.is_staying(topic, *stay));
+                    let Some((first, _)) = stays.first() else {
+                        continue;
+                    };
+                    // Each master is asked for its own: one that is away holds up no other.
+                    let feed = self.broker.feed_of(first);
+                    let is_of_it = |(topic, _): &(Topic, _)| self.broker.feed_of(topic) == feed;
+                    let (stays, others): (Vec<_>, Vec<_>) = stays.into_iter().partition(is_of_it);
+                    if !others.is_empty() {
+                        self.to_ask.push_back(Ask::Last(others));
+                    }
                     let with: Vec<_> = stays
                         .iter()
                         .filter_map(|(t, _)| Some((t.clone(), self.topics.get(t)?.retention)))
                         .collect();
-                    if with.is_empty() {
-                        continue;
-                    }
                     self.asking.push(Box::pin(async move {
                         let last = broker.last(&with).await;
                         Answer::Last(stays, last)
@@ -161,12 +168,16 @@ impl Dispatcher {
                     self.step(topic, |link, steps| link.check(steps));
                 }
             }
-            Stage::Joining { early, in_doubt } => {
+            Stage::Joining {
+                waiting,
+                early,
+                in_doubt,
+            } => {
                 let (early, in_doubt) = (std::mem::take(early), *in_doubt);
-                state.stage = Stage::Live(Link::new(newest, state.retention));
-                for worker in &state.workers {
-                    self.workers.send_joined(*worker, topic, newest);
+                for (worker, wish) in std::mem::take(waiting) {
+                    self.workers.send_joined(worker, topic, newest, wish);
                 }
+                state.stage = Stage::Live(Link::new(newest, state.retention));
                 self.step(topic, |link, steps| {
                     for entry in early.into_iter().filter(|e| e.position > newest) {
                         link.arrived(entry, steps);

@@ -25,7 +25,7 @@ use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashMap;
 
 use crate::broker::interest::WishNumber;
-use crate::broker::{Broker, Entry, Feed, FeedEvent};
+use crate::broker::{Broker, Entry, Feed, FeedEvent, FeedNumber};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
 use crate::protocol::ids::{Topic, TopicKind};
@@ -56,7 +56,12 @@ const BATCH_MAX: usize = 256;
 enum Stage {
     /// Wished for, not confirmed, or confirmed and its last id being read. What arrives waits;
     /// when some of it is missing, the topic goes live in doubt.
-    Joining { early: Vec<Entry>, in_doubt: bool },
+    Joining {
+        /// Who is to be told, and by which wish.
+        waiting: Vec<(usize, WishNumber)>,
+        early: Vec<Entry>,
+        in_doubt: bool,
+    },
     /// Deliveries flow.
     Live(Link),
 }
@@ -127,7 +132,7 @@ impl Dispatcher {
                 }
                 wishes = interest.changed() => {
                     for ((worker, topic), wish) in wishes {
-                        self.wish(worker, topic, wish.is_some());
+                        self.wish(worker, topic, wish);
                     }
                 }
                 Some(answer) = self.asking.next() => self.answered(answer),
@@ -160,20 +165,7 @@ impl Dispatcher {
                 wishes.retain(|(topic, stay)| self.is_staying(topic, *stay));
                 self.read_last(&wishes);
             }
-            FeedEvent::Break => {
-                self.metrics.control.feed_breaks.add(1);
-                tracing::warn!(
-                    event = "feed_broken",
-                    "the feed broke; checking every topic"
-                );
-                for state in self.topics.values_mut() {
-                    if let Stage::Joining { in_doubt, .. } = &mut state.stage {
-                        *in_doubt = true;
-                    }
-                }
-                let all: Vec<_> = self.topics.keys().cloned().collect();
-                self.compare_last(all);
-            }
+            FeedEvent::Break(feed) => self.broken(feed),
             FeedEvent::Unreadable {
                 topic, position, ..
             } => {
@@ -183,6 +175,33 @@ impl Dispatcher {
             }
             FeedEvent::Control(message) => self.control(&message),
         }
+    }
+
+    /// Whatever this feed brings may be missing. A topic that moved to it is confirmed again when
+    /// it stands, which checks it.
+    fn broken(&mut self, feed: FeedNumber) {
+        self.metrics.control.feed_breaks.add(1);
+        let is_of_it = |topic: &Topic| self.broker.feed_of(topic) == Some(feed);
+        let topics: Vec<_> = self
+            .topics
+            .keys()
+            .filter(|t| is_of_it(t))
+            .cloned()
+            .collect();
+        tracing::warn!(
+            event = "feed_broken",
+            feed = feed.0,
+            topics = topics.len(),
+            "a feed broke; checking every topic that it brings"
+        );
+        for topic in &topics {
+            if let Some(TopicState { stage, .. }) = self.topics.get_mut(topic)
+                && let Stage::Joining { in_doubt, .. } = stage
+            {
+                *in_doubt = true;
+            }
+        }
+        self.compare_last(topics);
     }
 
     fn control(&mut self, message: &[u8]) {
@@ -211,19 +230,23 @@ impl Dispatcher {
         }
     }
 
-    fn wish(&mut self, worker: usize, topic: Topic, wanted: bool) {
-        if !wanted {
+    /// A worker has members in a topic, by its wish of this number, or none any more.
+    fn wish(&mut self, worker: usize, topic: Topic, wish: Option<WishNumber>) {
+        let Some(wish) = wish else {
             let Some(state) = self.topics.get_mut(&topic) else {
                 return;
             };
             state.workers.retain(|w| *w != worker);
+            if let Stage::Joining { waiting, .. } = &mut state.stage {
+                waiting.retain(|(w, _)| *w != worker);
+            }
             self.workers.forget(worker, &topic);
             if state.workers.is_empty() {
                 self.topics.remove(&topic);
                 self.broker.interest().unwant(topic);
             }
             return;
-        }
+        };
         let retention = self.retention(&topic);
         let state = self
             .topics
@@ -231,6 +254,7 @@ impl Dispatcher {
             .or_insert_with(|| TopicState {
                 stay: self.broker.interest().want(topic.clone()),
                 stage: Stage::Joining {
+                    waiting: Vec::with_capacity(1),
                     early: Vec::new(),
                     in_doubt: false,
                 },
@@ -240,8 +264,15 @@ impl Dispatcher {
         if !state.workers.contains(&worker) {
             state.workers.push(worker);
         }
-        if let Stage::Live(link) = &state.stage {
-            self.workers.send_joined(worker, &topic, link.last());
+        match &mut state.stage {
+            Stage::Live(link) => {
+                let last = link.last();
+                self.workers.send_joined(worker, &topic, last, wish);
+            }
+            Stage::Joining { waiting, .. } => {
+                waiting.retain(|(w, _)| *w != worker);
+                waiting.push((worker, wish));
+            }
         }
         self.metrics.control.topics.set(self.topics.len() as u64);
     }
@@ -259,7 +290,9 @@ impl Dispatcher {
         };
         match &mut state.stage {
             Stage::Live(_) => self.step(topic, |link, steps| link.arrived(entry, steps)),
-            Stage::Joining { early, in_doubt } => {
+            Stage::Joining {
+                early, in_doubt, ..
+            } => {
                 early.push(entry);
                 if early.len() > link::HELD_MAX {
                     *early = Vec::new();

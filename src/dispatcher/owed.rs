@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::broker::interest::WishNumber;
+use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::handle::{Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
@@ -23,8 +24,10 @@ const ORDERS_MAX: usize = 1_024;
 struct Slot {
     newest: Position,
     dropped: u64,
+    /// The highest of those that were left out.
+    urgency: Priority,
     /// A join is to be answered; then nothing before `newest` is of interest.
-    joined: bool,
+    joined: Option<WishNumber>,
     acked: Option<(Position, SessionId)>,
 }
 
@@ -64,20 +67,28 @@ impl Workers {
             self.send(*worker, &outgoing.topic, message, |slot| {
                 slot.newest = outgoing.position;
                 slot.dropped += 1;
+                slot.urgency = slot.urgency.max(outgoing.priority());
             });
         }
     }
 
     /// Answers a join.
-    pub fn send_joined(&mut self, worker: usize, topic: &Topic, position: Position) {
+    pub fn send_joined(
+        &mut self,
+        worker: usize,
+        topic: &Topic,
+        position: Position,
+        wish: WishNumber,
+    ) {
         let message = Inbound::Joined {
             topic: topic.clone(),
             position,
+            wish,
         };
         self.send(worker, topic, message, |slot| {
             *slot = Slot {
                 newest: position,
-                joined: true,
+                joined: Some(wish),
                 ..Slot::default()
             };
         });
@@ -165,17 +176,19 @@ impl One {
         let Some(slot) = self.slots.get_mut(topic) else {
             return true;
         };
-        if slot.joined || slot.newest > Position::ZERO {
-            let message = if slot.joined {
+        if slot.joined.is_some() || slot.newest > Position::ZERO {
+            let message = if let Some(wish) = slot.joined {
                 Inbound::Joined {
                     topic: topic.clone(),
                     position: slot.newest,
+                    wish,
                 }
             } else {
                 Inbound::Behind {
                     topic: topic.clone(),
                     newest: slot.newest,
                     dropped: slot.dropped,
+                    urgency: slot.urgency,
                 }
             };
             if self.handle.send(message).is_err() {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::publication::Publication;
-use crate::broker::{FEED_EVENTS_MAX, PublishRequest};
+use crate::broker::{FEED_EVENTS_MAX, FeedNumber, PublishRequest};
 use crate::config::load::{Inputs, load};
 use crate::config::machine::Machine;
 use crate::protocol::data::Data;
@@ -22,6 +22,7 @@ use crate::protocol::ids::{App, Position, Priority};
 use crate::worker::handle::INBOUND_MAX;
 
 mod owing;
+mod simulation;
 mod staying;
 
 /// Longest wait for anything, many times what a loaded machine takes.
@@ -190,12 +191,13 @@ impl Rig {
 
     /// Wishes, and waits for the answer.
     async fn join(&mut self, worker: usize, topic: &Topic) -> Position {
-        self.interest.want((worker, topic.clone()));
+        let wished = self.interest.want((worker, topic.clone()));
         match self.told(worker).await {
             Inbound::Joined {
                 topic: joined,
                 position,
-            } if joined == *topic => position,
+                wish,
+            } if joined == *topic && wish == wished => position,
             other => panic!("expected to be joined, got {other:?}"),
         }
     }
@@ -366,9 +368,10 @@ async fn a_worker_with_a_full_queue_is_told_the_newest_while_another_gets_everyt
             topic,
             newest,
             dropped,
+            urgency,
         } => assert_eq!(
-            (topic, newest, dropped),
-            (room.clone(), stands, over as u64)
+            (topic, newest, dropped, urgency),
+            (room.clone(), stands, over as u64, Priority::Normal)
         ),
         other => panic!("expected to be told that it is behind, got {other:?}"),
     }
@@ -389,7 +392,10 @@ async fn what_a_broken_feed_lost_is_delivered_after_the_break_and_nothing_twice(
     let stands = rig.gets_all(0, start, &first).await;
 
     let lost = rig.lose(&room, 600).await;
-    rig.feed.send(FeedEvent::Break).await.expect("it runs");
+    rig.feed
+        .send(FeedEvent::Break(FeedNumber::default()))
+        .await
+        .expect("it runs");
     let stands = rig.gets_all(0, stands, &lost).await;
     let next = rig.publish(&room).await;
     rig.gets(0, stands, next).await;
@@ -413,7 +419,10 @@ async fn a_break_checks_every_topic_and_does_not_leave_that_to_the_sweep() {
     for room in &rooms {
         missing.extend(rig.lose(room, 1).await);
     }
-    rig.feed.send(FeedEvent::Break).await.expect("it runs");
+    rig.feed
+        .send(FeedEvent::Break(FeedNumber::default()))
+        .await
+        .expect("it runs");
     let all = async {
         while !missing.is_empty() {
             match rig.told(0).await {
@@ -443,7 +452,10 @@ async fn without_history_what_the_feed_lost_is_told_as_a_gap() {
     let bare = topic("bare:room");
     let start = rig.join(0, &bare).await;
     let lost = rig.lose(&bare, 3).await;
-    rig.feed.send(FeedEvent::Break).await.expect("it runs");
+    rig.feed
+        .send(FeedEvent::Break(FeedNumber::default()))
+        .await
+        .expect("it runs");
     // The sweep may come between and tell a part of it first.
     let mut stands = start;
     while stands < lost[2] {

@@ -90,9 +90,12 @@ impl Door {
         *self.lifecycle.borrow() >= Lifecycle::Draining
     }
 
-    /// Whether the broker answers.
+    /// Whether the broker answers, at least for some topics.
     #[must_use]
     pub fn broker_is_up(&self) -> bool {
-        *self.services.broker.health().borrow() == BrokerHealth::Up
+        !matches!(
+            &*self.services.broker.health().borrow(),
+            BrokerHealth::Down(_)
+        )
     }
 }

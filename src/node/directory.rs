@@ -82,6 +82,8 @@ impl Directory for NodeDirectory {
             state: node.details.state.clone(),
             sessions: node.details.sessions,
             share: view.ring.share(&node.owner.node),
+            partitions: node.details.partitions,
+            partition_ranges: node.details.partition_ranges.clone(),
             incarnation: node.owner.incarnation,
             version: node.details.version.clone(),
             started_ms: node.details.started_ms,

@@ -1,13 +1,13 @@
 //! The node: every part built, started and stopped in a stated order.
 //!
 //! Start: 1. public listeners bound (a taken port ends the start) 2. API listener bound 3. broker
-//! and feed 4. membership and occupancy 5. presence 6. workers, each on a thread of its own 7.
+//! and feed 4. membership, partitions and occupancy 5. presence 6. workers, each on a thread of its own 7.
 //! dispatcher 8. API. Nothing waits for the broker: a node whose Redis is away starts, says why it
 //! is not ready, and becomes ready when Redis appears.
 //!
 //! Stop, on SIGTERM or SIGINT: 1. `Draining`: not ready, handshakes refused, sessions told and
 //! closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed, workers end 3.
-//! members and occupancy are taken back, the lease is released 4. the broker's connections end, the
+//! members, occupancy, the leases of partitions and the node's own are given back 4. the broker's connections end, the
 //! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
 //! the process at once with 130.
 //!
@@ -19,7 +19,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -32,11 +32,8 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::memory::clock::Clock;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed};
-use crate::cluster::lease_store::LeaseStore;
-use crate::cluster::membership::{Membership, Settings};
-use crate::cluster::occupancy::Occupancy;
+use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
-use crate::cluster::view::NodeDetails;
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::ingress::door::Room;
@@ -45,22 +42,24 @@ use crate::presence::Presence;
 use crate::protocol::ids::App;
 use crate::session::Services;
 use crate::session::registry::Registry;
-use crate::shutdown::{self, Lifecycle, LifecycleReceiver, LifecycleSender};
+use crate::shutdown::{self, Lifecycle, LifecycleSender};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
 
+pub mod cluster;
 pub mod directory;
 pub mod readiness;
 pub mod worker_thread;
 
+use cluster::Cluster;
 use directory::NodeDirectory;
 use worker_thread::WorkerSetup;
 
 /// Threads of the control side: dispatcher, API, membership. Two, so that probes answer while
 /// the dispatcher works.
 const CONTROL_THREADS: usize = 2;
-/// How long presence, occupancy and the lease may take to be given back, each.
+/// How long presence, occupancy and the leases may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 /// How often a leaving node looks whether its sessions have gone.
 const LOOK: Duration = Duration::from_millis(50);
@@ -155,8 +154,7 @@ struct Parts {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     services: Arc<Services>,
-    occupancy: Arc<Occupancy>,
-    membership: Membership,
+    cluster: Cluster,
     lifecycle: LifecycleSender,
     warnings: Vec<String>,
     commit: &'static str,
@@ -173,9 +171,10 @@ impl Parts {
         let metrics = Arc::new(Metrics::new(config.server.workers));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
-        let (membership, occupancy) = start_cluster(&config, &broker, &metrics, &lifecycle);
-        let view = membership.view();
-        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone()));
+        let cluster = cluster::start(&config, &broker, &metrics, &lifecycle);
+        let view = cluster.membership.view();
+        let occupancy = Arc::clone(&cluster.occupancy);
+        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone(), occupancy));
         let runs = Arc::clone(&presence);
         shutdown::spawn("presence", async move { runs.run().await });
         let services = Arc::new(Services {
@@ -185,14 +184,13 @@ impl Parts {
             verifier: Arc::new(verifier),
             view,
             presence,
-            registry: Registry::new(Arc::clone(&occupancy)),
+            registry: Registry::new(Arc::clone(&cluster.occupancy)),
         });
         let parts = Self {
             config,
             metrics,
             services,
-            occupancy,
-            membership,
+            cluster,
             lifecycle,
             warnings,
             commit,
@@ -211,7 +209,7 @@ impl Parts {
         let addresses = addresses(&public, &api).map_err(StartError::System)?;
         let readiness = readiness::watch(
             Arc::clone(&self.services.broker),
-            self.membership.clone(),
+            self.cluster.membership.clone(),
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
         );
@@ -236,7 +234,7 @@ impl Parts {
             "listening"
         );
         started(addresses);
-        let end = until_end(&self.membership).await;
+        let end = until_end(&self.cluster.membership).await;
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.notify_one();
@@ -258,8 +256,8 @@ impl Parts {
     ) -> Result<(tokio::task::JoinHandle<()>, Arc<Notify>), StartError> {
         let directory = NodeDirectory {
             services: Arc::clone(&self.services),
-            membership: self.membership.clone(),
-            occupancy: Arc::clone(&self.occupancy),
+            membership: self.cluster.membership.clone(),
+            occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,
             metrics: Arc::clone(&self.metrics),
@@ -320,8 +318,10 @@ impl Parts {
     /// node without a lease and is not shown.
     async fn give_back(&self) {
         self.services.presence.settle(GIVE_BACK).await;
-        let _ = tokio::time::timeout(GIVE_BACK, self.occupancy.settled()).await;
-        let _ = tokio::time::timeout(GIVE_BACK, self.membership.leave()).await;
+        let cluster = &self.cluster;
+        let _ = tokio::time::timeout(GIVE_BACK, cluster.occupancy.settled()).await;
+        let _ = tokio::time::timeout(GIVE_BACK, cluster.partitions.release()).await;
+        let _ = tokio::time::timeout(GIVE_BACK, cluster.membership.leave()).await;
     }
 
     fn start_workers(
@@ -384,54 +384,6 @@ fn start_broker(
         }
     });
     Ok((broker, feed))
-}
-
-fn start_cluster(
-    config: &Arc<Config>,
-    broker: &Broker,
-    metrics: &Arc<Metrics>,
-    lifecycle: &LifecycleSender,
-) -> (Membership, Arc<Occupancy>) {
-    let settings = Settings {
-        node: config.server.node_id.clone(),
-        lease: config.redis.lease,
-        partitions_count: config.redis.partitions,
-        details: Box::new(details(config, metrics, lifecycle.subscribe())),
-        metrics: Arc::clone(metrics),
-    };
-    let Broker::Redis(redis) = broker else {
-        let (membership, task) = Membership::new(settings, None);
-        shutdown::spawn("membership", task.run());
-        let occupancy = Occupancy::alone(membership.view());
-        return (membership, Arc::new(occupancy));
-    };
-    let store = LeaseStore::new(redis.client(), redis.keys());
-    let (membership, task) = Membership::new(settings, Some(store));
-    shutdown::spawn("membership", task.run());
-    let (occupancy, task) =
-        Occupancy::clustered(membership.view(), redis.client(), redis.keys().clone());
-    shutdown::spawn("occupancy", task.run());
-    (membership, Arc::new(occupancy))
-}
-
-/// What this node says of itself with each heartbeat.
-fn details(
-    config: &Arc<Config>,
-    metrics: &Arc<Metrics>,
-    lifecycle: LifecycleReceiver,
-) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
-    let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    move || NodeDetails {
-        url: url.clone(),
-        state: format!("{:?}", *lifecycle.borrow()).to_lowercase(),
-        sessions: metrics.sessions(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_ms,
-    }
 }
 
 /// Waits for a signal, or until this node has no place in the cluster any more.

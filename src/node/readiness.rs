@@ -62,7 +62,11 @@ fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Ve
     if lifecycle != Lifecycle::Ready {
         reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
     }
-    for component in [self::broker(broker), self::membership(membership)] {
+    // A node that can serve some topics and not others serves those: it would be the same on any
+    // other node. What the cluster's own keys need is told by the membership.
+    let is_in_part = matches!(&*broker.health().borrow(), BrokerHealth::Partly(_));
+    let broker = Some(self::broker(broker)).filter(|_| !is_in_part);
+    for component in broker.into_iter().chain([self::membership(membership)]) {
         if !component.healthy {
             reasons.push(format!("{}: {}", component.name, component.detail));
         }
@@ -86,6 +90,7 @@ pub fn broker(broker: &Broker) -> Component {
     let health = broker.health().borrow().clone();
     let (healthy, state) = match health {
         BrokerHealth::Up => (true, "up".to_owned()),
+        BrokerHealth::Partly(why) => (false, format!("in part: {why}")),
         BrokerHealth::Down(why) => (false, why),
     };
     Component {

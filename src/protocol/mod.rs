@@ -3,7 +3,7 @@
 //! In: bytes of one WebSocket message or one HTTP body. Out: typed commands; typed events turned
 //! into complete frames. Nothing here owns state, opens a socket or reads a clock, so every rule
 //! of the wire can be tested by values alone. Everything else in the crate may import this
-//! module; it imports nothing of the crate.
+//! module; it imports nothing of the crate. Beside the wire: the hash on which all nodes agree.
 
 pub mod close;
 pub mod codec;
@@ -11,6 +11,7 @@ pub mod command;
 pub mod data;
 pub mod error;
 pub mod event;
+pub mod fixed_hash;
 pub mod frame;
 pub mod ids;
 mod json;

@@ -23,7 +23,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use fastwebsockets::{Frame, OpCode, Role, WebSocket, WebSocketError};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::protocol::close::CloseReason;
@@ -113,6 +113,7 @@ impl Socket {
             let mut reading = match self.reading.take() {
                 Some(reading) => reading,
                 None => match ready!(self.poll_bytes(cx, scratch)) {
+                    Ok(bytes) if is_pong(&bytes) => return Poll::Ready(Ok(Incoming::Pong)),
                     Ok(bytes) => self.read_from(bytes),
                     Err(_) => return Poll::Ready(Err(CloseReason::Lost)),
                 },
@@ -148,7 +149,12 @@ impl Socket {
             ready!(self.stream.poll_read_ready(cx))?;
             match self.stream.try_read(scratch) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                Ok(n) => return Poll::Ready(Ok(Bytes::copy_from_slice(&scratch[..n]))),
+                Ok(n) => {
+                    if n < scratch.len() {
+                        mark_drained(&self.stream);
+                    }
+                    return Poll::Ready(Ok(Bytes::copy_from_slice(&scratch[..n])));
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Poll::Ready(Err(e)),
             }
@@ -243,6 +249,26 @@ impl Partial {
         }
         Ok(())
     }
+}
+
+/// Whether the bytes are one pong and nothing else, which is all that an idle client sends: no
+/// reader is built for it.
+fn is_pong(bytes: &[u8]) -> bool {
+    const FIN_PONG: u8 = 0x8a;
+    const MASKED: u8 = 0x80;
+    let [FIN_PONG, second, _, _, _, _, payload @ ..] = bytes else {
+        return false;
+    };
+    let length = usize::from(*second).checked_sub(usize::from(MASKED));
+    payload.len() <= 125 && length == Some(payload.len())
+}
+
+/// A read shorter than its buffer has emptied the socket. Told so, tokio waits for the next bytes
+/// at once; otherwise every message would cost a second read that finds nothing.
+fn mark_drained(stream: &TcpStream) {
+    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+    // The answer is the error given here.
+    let _ = stream.try_io(Interest::READABLE, nothing);
 }
 
 async fn read(mut reader: WebSocket<Source>) -> (WebSocket<Source>, ReadResult) {

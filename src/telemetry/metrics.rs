@@ -130,12 +130,16 @@ instruments! {
         publish_held: "counter" "fanfare_publish_held_total" "Publications whose answer waited because a worker was behind.",
         publish_refused: "counter" "fanfare_publish_refused_total" "Publications refused because the publish queue was full.",
         redis_reconnects: "counter" "fanfare_redis_reconnects_total" "Connections to Redis that were built anew.",
+        topics_moved: "counter" "fanfare_topics_moved_total" "Topics that are heard at another master of Redis since its slots moved or it was replaced.",
         topics: "gauge" "fanfare_topics" "Topics with local interest now.",
         owed: "gauge" "fanfare_worker_owed_topics" "Topics that workers with full queues are owed now.",
         api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",
         api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
         ready: "gauge" "fanfare_ready" "1 while the node is ready.",
+        reaped_members: "counter" "fanfare_reaped_total" ["kind" = "member"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
+        reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
+        partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node sees it.",
     }
 }

@@ -59,8 +59,8 @@ impl Worker {
                 urgency: outgoing.priority(),
             });
         } else {
-            let shed = entry.outbox.push_dropped(topic, outgoing, spares);
-            self.count_shed(&shed);
+            entry.outbox.push_dropped(topic, outgoing, spares);
+            self.metrics.counters.dropped_slow.add_owned(1);
         }
         for back in taken_back {
             self.metrics.counters.taken_back.add_owned(1);
@@ -84,7 +84,6 @@ impl Worker {
         let counters = &self.metrics.counters;
         counters.conflated.add_owned(shed.conflated as u64);
         counters.dropped_slow.add_owned(shed.dropped);
-        counters.gaps_told.add_owned(shed.gaps);
     }
 }
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::broker::interest::WishNumber;
 use crate::protocol::close::CloseReason;
 use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 
 use super::outgoing::Outgoing;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -30,6 +31,8 @@ pub enum Inbound {
         topic: Topic,
         /// Where it stands.
         position: Position,
+        /// Which of the worker's wishes this fulfils.
+        wish: WishNumber,
     },
     /// Deliveries up to `newest` were not queued because the queue was full.
     Behind {
@@ -39,6 +42,8 @@ pub enum Inbound {
         newest: Position,
         /// How many were left out.
         dropped: u64,
+        /// How urgent the most urgent of them is.
+        urgency: Priority,
     },
     /// Something is gone and no repair can bring it.
     Gap {
@@ -83,7 +88,15 @@ impl WorkerHandle {
     /// A handle and the queue that the worker reads.
     #[must_use]
     pub fn new(metrics: Arc<WorkerMetrics>) -> (Self, mpsc::Receiver<Inbound>) {
-        let (queue, receiver) = mpsc::channel(INBOUND_MAX);
+        Self::bounded(metrics, INBOUND_MAX)
+    }
+
+    /// The same with another bound.
+    pub(crate) fn bounded(
+        metrics: Arc<WorkerMetrics>,
+        queue_max: usize,
+    ) -> (Self, mpsc::Receiver<Inbound>) {
+        let (queue, receiver) = mpsc::channel(queue_max);
         (Self { queue, metrics }, receiver)
     }
 

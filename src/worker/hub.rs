@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use slotmap::{SlotMap, new_key_type};
 use tokio::sync::oneshot;
 
+use crate::broker::interest::WishNumber;
 use crate::protocol::ids::{Position, Priority, Topic};
 
 use super::outgoing::Outgoing;
@@ -87,6 +88,9 @@ pub struct HubTopic {
     pub name: Topic,
     /// Whether it can be read again.
     pub has_history: bool,
+    /// The wish for it that the dispatcher is to answer. An answer to another one is of an earlier
+    /// stay of this worker in the topic.
+    pub wish: Option<WishNumber>,
     /// The last position that this worker has seen; `None` until the dispatcher has answered.
     pub last: Option<Position>,
     /// Who belongs to it.
@@ -148,6 +152,7 @@ impl Hub {
             let key = self.topics.insert(HubTopic {
                 name: name.clone(),
                 has_history,
+                wish: None,
                 last: None,
                 // Most topics are inboxes, and most users have one session.
                 members: Vec::with_capacity(1),

@@ -27,6 +27,8 @@ use crate::protocol::event::Event;
 use crate::protocol::ids::{SessionId, Topic};
 use crate::telemetry::metrics::WorkerMetrics;
 
+#[cfg(test)]
+pub(crate) mod by_hand;
 pub mod catchup;
 mod crowded;
 pub mod handle;
@@ -268,8 +270,9 @@ impl Worker {
                 let references = &mut entry.references;
                 let (topic_key, new) = state.hub.join(topic, has_history, key, references);
                 self.count_subscriptions(1);
-                if new {
-                    self.interest.want((self.index, topic.clone()));
+                if new && let Some(joined) = state.hub.get_mut(topic_key) {
+                    let wish = self.interest.want((self.index, topic.clone()));
+                    joined.wish = Some(wish);
                 }
                 topic_key
             }
@@ -406,6 +409,7 @@ impl Worker {
                 counters.frames_written.add_owned(written.frames);
                 counters.bytes_written.add_owned(written.bytes);
                 counters.writes.add_owned(written.calls);
+                counters.gaps_told.add_owned(written.gaps);
                 entry.written_bytes += written.bytes;
                 if written.blocked {
                     // The session's task waits for the socket and flushes again.

@@ -26,7 +26,7 @@ use rig::{Rig, Source, short};
 use super::handle::{Inbound, WorkerHandle};
 use super::outbox::Bound;
 use crate::protocol::event::GapReason;
-use crate::protocol::ids::Position;
+use crate::protocol::ids::{Position, Priority};
 use crate::shutdown::Lifecycle;
 
 /// Longest wait for anything, many times what a loaded machine takes.
@@ -50,6 +50,39 @@ async fn without_history_what_a_full_worker_missed_is_told_once_with_its_count()
         assert_eq!(events[1]["from"], entries[0].position.to_string());
         assert_eq!(events[1]["to"], entries[2].position.to_string());
         assert_eq!(events[1]["dropped"], 2);
+    }
+}
+
+/// Whichever way it shows that something is missing, and also where it is being read already.
+#[tokio::test]
+async fn what_a_worker_missed_is_read_as_urgently_as_what_is_known_of_it() {
+    for (is_told, was_behind) in [(true, false), (true, true), (false, false)] {
+        let mut rig = Rig::new().await;
+        let mut sources = ["a", "b"].map(|n| Source::named(n, 100));
+        let client = rig.live(&sources[0]).await;
+        rig.enter(&client, &sources[1]);
+        rig.worker.begin_live(client.key, &sources[1].topic);
+        let [calm, urgent] = &mut sources;
+        let newest = calm.publish().position;
+        rig.turn([calm.behind(newest, 1)]);
+        if was_behind {
+            let newest = urgent.publish().position;
+            rig.turn([urgent.behind(newest, 1)]);
+        }
+        let missed = urgent.publish_as(Priority::Critical);
+        rig.turn([if is_told {
+            Inbound::Behind {
+                topic: urgent.topic.clone(),
+                newest: missed.position,
+                dropped: 1,
+                urgency: Priority::Critical,
+            }
+        } else {
+            let next = urgent.publish_as(Priority::Critical);
+            urgent.deliver(&next)
+        }]);
+        let pull = rig.pull(&client).expect("both are behind");
+        assert_eq!(pull.topic, urgent.topic, "{is_told} {was_behind}");
     }
 }
 

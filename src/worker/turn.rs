@@ -16,6 +16,7 @@ use super::handle::Inbound;
 use super::hub::{Member, Mode, SessionKey, TopicKey};
 use super::outgoing::{self, Outgoing};
 use super::{Entry, State, Worker, wheel};
+use crate::broker::interest::WishNumber;
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Event, Gap, GapReason};
@@ -80,12 +81,17 @@ impl Worker {
     pub(super) fn handle(&self, message: Inbound) {
         match message {
             Inbound::Deliver(outgoing) => self.deliver(&outgoing),
-            Inbound::Joined { topic, position } => self.joined(&topic, position),
+            Inbound::Joined {
+                topic,
+                position,
+                wish,
+            } => self.joined(&topic, position, wish),
             Inbound::Behind {
                 topic,
                 newest,
                 dropped,
-            } => self.behind(&topic, newest, dropped),
+                urgency,
+            } => self.behind(&topic, newest, dropped, urgency),
             Inbound::Gap {
                 topic,
                 from,
@@ -117,7 +123,7 @@ impl Worker {
             return;
         };
         if outgoing.prev != last {
-            self.fall_behind(state, key, outgoing.position, 1);
+            self.fall_behind(state, key, outgoing.position, 1, outgoing.priority());
             return;
         }
         let State {
@@ -162,45 +168,54 @@ impl Worker {
         }
     }
 
-    fn joined(&self, topic: &Topic, position: Position) {
+    /// The topic is live. What answers an earlier wish of this worker says nothing of this stay:
+    /// the dispatcher may have delivered nothing between the two.
+    fn joined(&self, topic: &Topic, position: Position, wish: WishNumber) {
         let state = &mut *self.state.borrow_mut();
-        let Some(key) = state.hub.find(topic) else {
+        let Some(joined) = state.hub.find(topic).and_then(|k| state.hub.get_mut(k)) else {
             return;
         };
-        let joined = state.hub.get_mut(key).expect("found above");
-        match joined.last {
-            None => {
-                joined.last = Some(position);
-                for waiting in std::mem::take(&mut joined.waiting) {
-                    // The session may have ended while it waited.
-                    let _ = waiting.send(());
-                }
+        if joined.wish == Some(wish) && joined.last.is_none() {
+            joined.last = Some(position);
+            for waiting in std::mem::take(&mut joined.waiting) {
+                // The session may have ended while it waited.
+                let _ = waiting.send(());
             }
-            Some(last) if last != position => self.fall_behind(state, key, position, 0),
-            Some(_) => {}
         }
     }
 
-    fn behind(&self, topic: &Topic, newest: Position, dropped: u64) {
+    fn behind(&self, topic: &Topic, newest: Position, dropped: u64, urgency: Priority) {
         let state = &mut *self.state.borrow_mut();
         if let Some(key) = state.hub.find(topic) {
-            self.fall_behind(state, key, newest, dropped);
+            self.fall_behind(state, key, newest, dropped, urgency);
         }
     }
 
-    /// Deliveries between the topic's last position and `newest` did not come to this worker.
-    /// With history every session fetches them; without, they are lost and told.
-    fn fall_behind(&self, state: &mut State, key: TopicKey, newest: Position, dropped: u64) {
+    /// Deliveries between the topic's last position and `newest` did not come to this worker, the
+    /// most urgent of them, as far as that is known, of this urgency. With history every session
+    /// fetches them; without, they are lost and told.
+    fn fall_behind(
+        &self,
+        state: &mut State,
+        key: TopicKey,
+        newest: Position,
+        dropped: u64,
+        urgency: Priority,
+    ) {
         let topic = state.hub.get_mut(key).expect("the caller found it");
         // Before `Joined` this belongs to an earlier stay of this worker in the topic.
         let Some(last) = topic.last else { return };
         topic.last = Some(newest);
         if topic.has_history {
             for member in &mut topic.members {
-                let Mode::Push { after } = member.mode else {
-                    continue;
-                };
-                member.mode = Mode::pull(last.max(after), Priority::default());
+                match &mut member.mode {
+                    Mode::Starting { .. } => continue,
+                    Mode::Push { after } => {
+                        let urgency = urgency.max(Priority::default());
+                        member.mode = Mode::pull(last.max(*after), urgency);
+                    }
+                    Mode::Pull { urgency: known, .. } => *known = urgency.max(*known),
+                }
                 if let Some(entry) = state.sessions.get_mut(member.session) {
                     entry.catch_up();
                 }

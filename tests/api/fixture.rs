@@ -111,6 +111,8 @@ impl Directory for Listed {
             state: "ready".into(),
             sessions: 3,
             share: 1.0,
+            partitions: 4,
+            partition_ranges: "0-2,7".into(),
             incarnation: 7,
             version: "0.1.0".into(),
             started_ms: 5,
@@ -347,6 +349,7 @@ fn config() -> Config {
         },
         redis: Redis {
             url: None,
+            shards: Vec::new(),
             prefix: "ff".into(),
             command_timeout: second,
             probe_interval: second,

@@ -78,6 +78,23 @@ const FILES: &[(&str, &str)] = &[
         "fanfare.toml:2:1: everyone.publish is no key; did you mean everyone.priority?",
     ),
     (
+        "[redis]\nurl = \"redis://a,b\"\n",
+        "fanfare.toml:2:7: redis.url cannot be this value, which is hidden; give \
+         redis://[user:password@]host[:port][/database], \
+         redis-sentinel://host:port,host:port[/database]?master=NAME or \
+         redis-cluster://host:port,host:port, for example redis://127.0.0.1:6379",
+    ),
+    (
+        "[redis]\nshards = [\"redis://a\"]\n",
+        "fanfare.toml:2:10: redis.shards is set without redis.url, where the cluster's own keys \
+         would be; set redis.url to one of them",
+    ),
+    (
+        "[redis]\nurl = \"redis://a\"\nshards = [\"redis://b\", \"redis://b?name=a\"]\n",
+        "fanfare.toml:3:10: two deployments of Redis are called a; list each once, or tell them \
+         apart by ?name=NAME",
+    ),
+    (
         "[inbox]\nhistory_entries_max = 0\n",
         "fanfare.toml:2:23: inbox.history_entries_max is 0, but an inbox keeps history; give \
          at least 1",

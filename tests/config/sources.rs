@@ -229,6 +229,10 @@ fn other_value(key: &Key) -> (String, String) {
             "https://a.example,http://b.example:81".to_owned(),
             "[\"https://a.example\", \"http://b.example:81\"]".to_owned(),
         ),
+        Kind::List(_) if key.name == "shards" => (
+            "redis://b.example,redis-cluster://c.example:1,d.example:2".to_owned(),
+            "[\"redis://b.example\", \"redis-cluster://c.example:1,d.example:2\"]".to_owned(),
+        ),
         Kind::List(_) => (
             "first-key, second-key".to_owned(),
             "[\"first-key\", \"second-key\"]".to_owned(),
@@ -244,17 +248,28 @@ fn other_value(key: &Key) -> (String, String) {
     }
 }
 
+/// What a key asks for in its section, as the file and as a variable say it.
+fn companion(key: &Key) -> Option<(&'static str, [(&'static str, &'static str); 1])> {
+    match key.path().as_str() {
+        "auth.cookie" => Some((
+            "origins = [\"https://a.example\"]\n",
+            [("FANFARE_AUTH__ORIGINS", "https://a.example")],
+        )),
+        "redis.shards" => Some((
+            "url = \"redis://a.example\"\n",
+            [("FANFARE_REDIS__URL", "redis://a.example")],
+        )),
+        _ => None,
+    }
+}
+
 #[test]
 fn every_key_can_be_set_by_file_and_by_environment() {
     let unset = loaded(&inputs());
     for key in keys::all() {
         let (variable, toml) = other_value(key);
-        // A cookie asks for origins.
-        let origins = match key.path().as_str() {
-            "auth.cookie" => "origins = [\"https://a.example\"]\n",
-            _ => "",
-        };
-        let text = format!("[{}]\n{} = {toml}\n{origins}", key.section, key.name);
+        let asked_for = companion(key).map_or("", |(line, _)| line);
+        let text = format!("[{}]\n{} = {toml}\n{asked_for}", key.section, key.name);
         let (_directory, path) = file(&text);
         let mut by_file = Inputs {
             file: Some(path),
@@ -264,10 +279,10 @@ fn every_key_can_be_set_by_file_and_by_environment() {
             by_file.environment.clear();
         }
         let mut by_environment = by_file.clone();
-        let (_empty_directory, empty) = file(if origins.is_empty() {
-            ""
+        let (_empty_directory, empty) = file(&if asked_for.is_empty() {
+            String::new()
         } else {
-            "[auth]\norigins = [\"https://a.example\"]"
+            format!("[{}]\n{asked_for}", key.section)
         });
         by_environment.file = Some(empty);
         by_environment
@@ -300,11 +315,14 @@ fn every_key_reaches_its_field() {
         changed
             .environment
             .push((key.environment(), other_value(key).0));
-        if key.path() == "auth.cookie" {
-            let origins = variables(&[("FANFARE_AUTH__ORIGINS", "https://a.example")]);
-            changed.environment.extend(origins);
+        let mut without = unset.clone();
+        if let Some((_, asked_for)) = companion(key) {
+            changed.environment.extend(variables(&asked_for));
+            let mut others = inputs();
+            others.environment.extend(variables(&asked_for));
+            without = text_of(&others);
         }
-        assert_ne!(text_of(&changed), unset, "{}", key.path());
+        assert_ne!(text_of(&changed), without, "{}", key.path());
     }
 }
 

@@ -164,7 +164,7 @@ async fn is_delivered(rig: &mut Rig, mut reached: Position, marker: Position) ->
                 assert_eq!(entry.prev, reached, "a silent loss");
                 reached = entry.position;
             }
-            FeedEvent::Break => return false,
+            FeedEvent::Break(_) => return false,
             other => panic!("expected a delivery or a break, got {other:?}"),
         }
     }
@@ -176,7 +176,7 @@ async fn deliveries_before_break(rig: &mut Rig) -> Vec<Entry> {
     loop {
         match rig.next().await {
             FeedEvent::Delivery { entry, .. } => entries.push(entry),
-            FeedEvent::Break => return entries,
+            FeedEvent::Break(_) => return entries,
             other => panic!("expected a delivery or a break, got {other:?}"),
         }
     }

@@ -52,12 +52,13 @@ macro_rules! cases {
             positions::ids_rise_and_link_to_their_predecessor,
             positions::the_last_position_is_known_per_topic,
             presence::a_member_taken_over_by_a_new_life_of_its_node_neither_leaves_nor_joins,
-            presence::a_silent_leave_publishes_nothing,
+            presence::a_member_that_an_earlier_life_entered_leaves_with_its_session,
             presence::entering_again_changes_nothing,
-            presence::leaving_for_another_owner_removes_nothing,
+            presence::leaving_for_another_node_removes_nothing,
             presence::members_come_and_go,
             presence::members_of_one_topic_are_not_those_of_another,
             presence::the_changes_are_a_topic_like_any_other,
+            presence::what_a_dead_owner_left_is_removed_and_told_once_whoever_does_it,
             recovery::a_caught_up_reader_has_missed_nothing,
             recovery::a_hole_inside_the_range_is_a_failover,
             recovery::a_link_to_the_oldest_entry_is_enough,
@@ -88,4 +89,8 @@ mod memory {
 
 mod redis {
     cases!(crate::rig::start_redis);
+}
+
+mod cluster {
+    cases!(crate::rig::start_cluster);
 }

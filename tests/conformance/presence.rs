@@ -43,9 +43,14 @@ async fn enter(rig: &Rig, topic: &Topic, member: &Member, owner: &Owner) -> (u64
     answer.expect("the broker is up")
 }
 
-async fn leave(rig: &Rig, topic: &Topic, member: &Member, owner: &Owner, silent: bool) {
-    let answer = rig.broker.leave(topic, member.session, owner, silent).await;
+async fn leave(rig: &Rig, topic: &Topic, member: &Member, owner: &Owner) {
+    let answer = rig.broker.leave(topic, member.session, owner).await;
     answer.expect("the broker is up");
+}
+
+async fn reap(rig: &Rig, topic: &Topic, owner: &Owner) -> u64 {
+    let answer = rig.broker.reap(topic, owner).await;
+    answer.expect("the broker is up")
 }
 
 /// The members in the order of their sessions, and the position of the list.
@@ -94,7 +99,7 @@ pub(crate) async fn members_come_and_go(mut rig: Rig) {
     assert!(listed[0].since_ms <= listed[1].since_ms);
     assert!(listed[0].since_ms.abs_diff(first.ms) < 60_000);
 
-    leave(&rig, &room, &anna(), &owner(1), false).await;
+    leave(&rig, &room, &anna(), &owner(1)).await;
     assert_eq!(sessions(&rig, &room).await, [anonymous().session]);
 
     let mut heard = Vec::new();
@@ -124,7 +129,7 @@ pub(crate) async fn the_changes_are_a_topic_like_any_other(rig: Rig) {
     let room = topic("chat:room");
     let (_, first) = enter(&rig, &room, &anna(), &owner(1)).await;
     enter(&rig, &room, &anonymous(), &owner(1)).await;
-    leave(&rig, &room, &anna(), &owner(1), false).await;
+    leave(&rig, &room, &anna(), &owner(1)).await;
     let page = rig.since(&room.presence(), first, CHANGES).await;
     assert_eq!((page.gap, page.start), (None, first));
     assert_eq!(page.entries.len(), 2);
@@ -151,45 +156,81 @@ pub(crate) async fn a_member_taken_over_by_a_new_life_of_its_node_neither_leaves
     assert_eq!(enter(&rig, &room, &anna(), &owner(2)).await, entered);
     assert_eq!(changes(&rig, &room).await.len(), 1);
     // What cleans up after the first life no longer finds it.
-    leave(&rig, &room, &anna(), &owner(1), true).await;
+    assert_eq!(reap(&rig, &room, &owner(1)).await, 0);
     let (listed, _) = members(&rig, &room).await;
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].owner, owner(2));
 }
 
-pub(crate) async fn leaving_for_another_owner_removes_nothing(rig: Rig) {
+pub(crate) async fn leaving_for_another_node_removes_nothing(rig: Rig) {
     let room = topic("chat:room");
     enter(&rig, &room, &anna(), &owner(5)).await;
     let listed = members(&rig, &room).await;
-    let elsewhere = Owner {
-        node: NodeId::new("node-b").expect("a valid name"),
-        incarnation: 5,
-    };
-    for other in [owner(4), owner(6), elsewhere] {
-        leave(&rig, &room, &anna(), &other, false).await;
-        leave(&rig, &room, &anna(), &other, true).await;
+    for elsewhere in ["node", "node-b", "node-aa"] {
+        let elsewhere = Owner {
+            node: NodeId::new(elsewhere).expect("a valid name"),
+            incarnation: 5,
+        };
+        leave(&rig, &room, &anna(), &elsewhere).await;
+        assert_eq!(reap(&rig, &room, &elsewhere).await, 0);
     }
     assert_eq!(members(&rig, &room).await, listed);
     assert_eq!(changes(&rig, &room).await.len(), 1);
     // Nor does the leave of somebody who was never there.
-    leave(&rig, &room, &anonymous(), &owner(5), false).await;
-    leave(&rig, &topic("chat:empty"), &anna(), &owner(5), false).await;
+    leave(&rig, &room, &anonymous(), &owner(5)).await;
+    leave(&rig, &topic("chat:empty"), &anna(), &owner(5)).await;
     assert_eq!(changes(&rig, &room).await.len(), 1);
     assert_eq!(changes(&rig, &topic("chat:empty")).await.len(), 0);
 }
 
-pub(crate) async fn a_silent_leave_publishes_nothing(mut rig: Rig) {
+pub(crate) async fn a_member_that_an_earlier_life_entered_leaves_with_its_session(rig: Rig) {
     let room = topic("chat:room");
-    rig.hear(&room.presence()).await;
-    enter(&rig, &room, &anna(), &owner(1)).await;
-    leave(&rig, &room, &anna(), &owner(1), true).await;
+    enter(&rig, &room, &anna(), &owner(5)).await;
+    leave(&rig, &room, &anna(), &owner(6)).await;
     assert_eq!(sessions(&rig, &room).await, []);
-    let (count, _) = enter(&rig, &room, &anonymous(), &owner(1)).await;
-    assert_eq!(count, 1);
-    assert_eq!(change(&rig.delivery().await.1).member, anna());
-    let (_, next) = rig.delivery().await;
-    assert_eq!(change(&next).member, anonymous());
     assert_eq!(changes(&rig, &room).await.len(), 2);
+}
+
+pub(crate) async fn what_a_dead_owner_left_is_removed_and_told_once_whoever_does_it(rig: Rig) {
+    let room = topic("chat:room");
+    let member = |session| Member {
+        session: SessionId(session),
+        ..anonymous()
+    };
+    // More than one step of a scan.
+    for session in 0..1_000 {
+        let owner = if session % 10 == 0 {
+            owner(2)
+        } else {
+            owner(1)
+        };
+        enter(&rig, &room, &member(session), &owner).await;
+    }
+    let entered = members(&rig, &room).await.1;
+    let (one, two, three) = (owner(1), owner(1), owner(3));
+    let removed = tokio::join!(
+        reap(&rig, &room, &one),
+        reap(&rig, &room, &two),
+        reap(&rig, &room, &three),
+    );
+    assert_eq!((removed.0 + removed.1, removed.2), (900, 0));
+    let (left, newest) = members(&rig, &room).await;
+    assert_eq!(left.len(), 100);
+    assert!(left.iter().all(|entry| entry.owner == owner(2)));
+    let told = rig.since(&room.presence(), entered, CHANGES).await;
+    assert_eq!((told.gap, told.last), (None, newest));
+    let mut told = rig.retained(&room.presence(), CHANGES).await;
+    told.retain(|entry| entry.position > entered);
+    assert_linked(entered, &told);
+    let counts: Vec<_> = told.iter().map(|entry| change(entry).count).collect();
+    assert_eq!(counts, (100..1_000).rev().collect::<Vec<_>>());
+    let gone: std::collections::BTreeSet<_> = told
+        .iter()
+        .inspect(|entry| assert!(!change(entry).joined && change(entry).owner == owner(1)))
+        .map(|entry| change(entry).member.session)
+        .collect();
+    assert_eq!(gone.len(), 900, "each once");
+    assert_eq!(reap(&rig, &room, &owner(1)).await, 0);
 }
 
 pub(crate) async fn members_of_one_topic_are_not_those_of_another(mut rig: Rig) {
@@ -198,7 +239,7 @@ pub(crate) async fn members_of_one_topic_are_not_those_of_another(mut rig: Rig) 
     rig.hear(&room).await;
     enter(&rig, &other, &anna(), &owner(1)).await;
     enter(&rig, &room, &anna(), &owner(1)).await;
-    leave(&rig, &other, &anna(), &owner(1), false).await;
+    leave(&rig, &other, &anna(), &owner(1)).await;
     rig.publish(&room, HISTORY, "1").await;
     assert_eq!(sessions(&rig, &room).await, [anna().session]);
     assert_eq!(rig.delivery().await.0, room.presence());

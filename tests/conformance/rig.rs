@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,9 +20,11 @@ use fanfare::config::{self, Retention};
 use fanfare::protocol::data::Data;
 use fanfare::protocol::ids::{App, Position, Priority, Topic};
 use fanfare::telemetry::metrics::Metrics;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_server::RedisServer;
 
 /// Longest wait for anything, many times what a loaded machine takes.
@@ -76,9 +79,29 @@ pub(crate) fn start_memory_at(clock: Clock) -> Rig {
 /// A broker over a fresh Redis.
 pub(crate) async fn start_redis() -> Rig {
     let server = RedisServer::start().await;
+    start_over(server.url(), "ff".to_owned(), server).await
+}
+
+/// A broker over a Redis Cluster that all cases share, each under names of its own.
+pub(crate) async fn start_cluster() -> Rig {
+    static CLUSTER: OnceCell<RedisCluster> = OnceCell::const_new();
+    static CASES: AtomicU32 = AtomicU32::new(0);
+    let cluster = CLUSTER
+        .get_or_init(|| async {
+            let cluster = RedisCluster::masters_only().await;
+            cluster.ends_with_this_process();
+            cluster
+        })
+        .await;
+    let case = CASES.fetch_add(1, Ordering::Relaxed);
+    start_over(cluster.url(), format!("ff{case}"), ()).await
+}
+
+async fn start_over(url: String, prefix: String, engine: impl Any + Send) -> Rig {
     let config = config::Redis {
-        url: Some(config::Secret(server.url())),
-        prefix: "ff".to_owned(),
+        url: Some(config::Secret(url)),
+        shards: Vec::new(),
+        prefix,
         // No case is about a lost answer.
         command_timeout: DEADLINE,
         probe_interval: Duration::from_secs(1),
@@ -95,7 +118,7 @@ pub(crate) async fn start_redis() -> Rig {
         .await
         .expect("up in time")
         .expect("the broker runs");
-    Rig::new(Arc::new(Broker::Redis(broker)), feed, metrics, server)
+    Rig::new(Arc::new(Broker::Redis(broker)), feed, metrics, engine)
 }
 
 impl Rig {

@@ -151,7 +151,7 @@ async fn many_topics_stand_again_after_a_cut_and_left_ones_do_not() {
     server
         .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
         .expect("the server runs");
-    assert_eq!(peer.next().await, FeedEvent::Break);
+    assert!(matches!(peer.next().await, FeedEvent::Break(_)));
     for n in [0, 1, COUNT - 1] {
         peer.publish(&topics[n], 1).await.expect("up");
     }

@@ -6,6 +6,7 @@
 mod deaf_proxy;
 mod failures;
 mod feeding;
+#[allow(dead_code, reason = "each test binary uses another part")]
 mod rig;
 #[path = "../support/mod.rs"]
 mod support;

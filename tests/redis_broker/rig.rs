@@ -1,6 +1,6 @@
 //! Brokers over one Redis, as nodes hold them, and a reader that repairs as a node does.
 //!
-//! In: the URL of a server. Out: calls with everything but the point of a case filled in. Every
+//! In: where Redis is. Out: calls with everything but the point of a case filled in. Every
 //! wait has [`DEADLINE`] as its bound and fails the case there.
 
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use fanfare::protocol::data::Data;
 use fanfare::protocol::ids::{App, Position, Priority, Topic};
 use fanfare::telemetry::metrics::Metrics;
 use tokio::time::timeout;
+
+use crate::support::wait;
 
 /// Longest wait for anything, many times what a loaded machine takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -37,8 +39,14 @@ pub(crate) struct Peer {
 impl Peer {
     /// A broker that has just been told to start.
     pub(crate) fn start(url: String) -> Self {
+        Self::over(url, &[])
+    }
+
+    /// A broker over several deployments that has just been told to start.
+    pub(crate) fn over(url: String, shards: &[String]) -> Self {
         let config = config::Redis {
             url: Some(config::Secret(url)),
+            shards: shards.iter().cloned().map(config::Secret).collect(),
             prefix: "ff".to_owned(),
             command_timeout: Duration::from_secs(2),
             probe_interval: Duration::from_millis(200),
@@ -74,7 +82,16 @@ impl Peer {
         let is_down = |health: &BrokerHealth| matches!(health, BrokerHealth::Down(_));
         match self.health("down", is_down).await {
             BrokerHealth::Down(reason) => reason,
-            BrokerHealth::Up => unreachable!("waited for down"),
+            other => unreachable!("waited for down, got {other:?}"),
+        }
+    }
+
+    /// Waits until some of Redis is away, and returns which and why.
+    pub(crate) async fn is_partly_up(&self) -> String {
+        let is_it = |health: &BrokerHealth| matches!(health, BrokerHealth::Partly(_));
+        match self.health("up in part", is_it).await {
+            BrokerHealth::Partly(reason) => reason,
+            other => unreachable!("waited for a part, got {other:?}"),
         }
     }
 
@@ -82,7 +99,7 @@ impl Peer {
     pub(crate) async fn is_down_for(&self, words: &str) {
         let is_it = |health: &BrokerHealth| match health {
             BrokerHealth::Down(reason) => reason.contains(words),
-            BrokerHealth::Up => false,
+            BrokerHealth::Up | BrokerHealth::Partly(_) => false,
         };
         self.health(words, is_it).await;
     }
@@ -115,6 +132,19 @@ impl Peer {
         event
             .expect("an event arrives in time")
             .expect("the feed stays open")
+    }
+
+    /// Waits until a publication is refused at once, because its master is known to be away.
+    pub(crate) async fn is_refused(&self, topic: &Topic, n: u64) {
+        wait::until_within(DEADLINE, "a refusal", async || {
+            match self.publish(topic, n).await {
+                Err(BrokerError::Unavailable(_)) => Some(()),
+                // It was sent before the connection was seen to be lost.
+                Err(BrokerError::Unknown(_)) => None,
+                other => panic!("expected a refusal, got {other:?}"),
+            }
+        })
+        .await;
     }
 
     /// Publishes a number.
@@ -165,10 +195,12 @@ impl Reader {
                     self.catch_up(peer).await;
                 }
             }
-            FeedEvent::Break => {
+            FeedEvent::Break(_) => {
                 self.breaks += 1;
                 self.catch_up(peer).await;
             }
+            // It is heard somewhere else now.
+            FeedEvent::Subscribed(_) => self.catch_up(peer).await,
             other => panic!("expected a delivery or a break, got {other:?}"),
         }
     }
@@ -180,9 +212,12 @@ impl Reader {
             bytes_max: 1 << 20,
         };
         loop {
-            let broker = &peer.broker;
-            let page = broker.since(&self.topic, self.last, HISTORY, PAGE).await;
-            let page = page.expect("the broker is up");
+            // What has just been moved to another master may not be answered yet.
+            let page = wait::until_within(DEADLINE, "what is missing", async || {
+                let page = peer.broker.since(&self.topic, self.last, HISTORY, PAGE);
+                page.await.ok()
+            })
+            .await;
             assert_eq!(page.gap, None);
             assert_eq!(page.start, self.last);
             for entry in &page.entries {

@@ -57,11 +57,16 @@ impl Load {
         }
     }
 
+    /// How many were answered `ok`.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Waits until so many more were answered `ok`.
     pub async fn goes_on(&self, more: u64) {
-        let from = self.answered.load(Ordering::Relaxed);
+        let from = self.answered();
         wait::until_within(SILENCE_MAX, "publications to be answered", async || {
-            (self.answered.load(Ordering::Relaxed) >= from + more).then_some(())
+            (self.answered() >= from + more).then_some(())
         })
         .await;
     }
@@ -91,7 +96,10 @@ async fn publish(talk: &mut Talk, topic: &str, data: Value) {
 
 /// The listener, at work.
 #[derive(Debug)]
-pub struct Listening(JoinHandle<Vec<Value>>);
+pub struct Listening {
+    count: Arc<AtomicU64>,
+    hearing: JoinHandle<Vec<Value>>,
+}
 
 impl Listening {
     /// Joins the topic on this node and hears everything from now on.
@@ -106,7 +114,9 @@ impl Listening {
     pub fn go_on(mut talk: Talk, topic: &str) -> Self {
         let topic = topic.to_owned();
         talk.be_patient(SILENCE_MAX);
-        Self(tokio::spawn(async move {
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        let hearing = tokio::spawn(async move {
             let mut heard = Vec::new();
             loop {
                 let message = talk.message(&topic).await;
@@ -114,8 +124,19 @@ impl Listening {
                     return heard;
                 }
                 heard.push(message["data"].clone());
+                counted.fetch_add(1, Ordering::Relaxed);
             }
-        }))
+        });
+        Self { count, hearing }
+    }
+
+    /// Waits until so many more were heard, well before a sweep would find what is missing.
+    pub async fn goes_on(&self, more: u64) {
+        let from = self.count.load(Ordering::Relaxed);
+        wait::until("messages to be heard", async || {
+            (self.count.load(Ordering::Relaxed) >= from + more).then_some(())
+        })
+        .await;
     }
 
     /// What was heard until the load ended.
@@ -123,7 +144,7 @@ impl Listening {
     /// # Panics
     /// When a gap was told, or the session ended.
     pub async fn heard(self) -> Vec<Value> {
-        self.0
+        self.hearing
             .await
             .expect("the listener was told a gap or cut off")
     }

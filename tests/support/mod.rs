@@ -12,6 +12,8 @@ pub mod http;
 pub mod load;
 pub mod node;
 pub mod raw;
+pub mod redis_cluster;
+pub mod redis_sentinels;
 pub mod redis_server;
 pub mod resp;
 pub mod talk;

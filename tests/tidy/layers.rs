@@ -15,6 +15,8 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "protocol"]),
     ("shutdown", &["config", "protocol", "telemetry"]),
     ("redis", &["config", "protocol", "telemetry"]),
+    // The seeds of simulations, in builds for tests.
+    ("seeds", &[]),
     // Who somebody is and what they may do; pure.
     ("auth", &["config", "protocol", "telemetry"]),
     // The control side.

@@ -39,6 +39,7 @@ const FASTWEBSOCKETS: &[(&str, &str)] = &[(
 /// Who may name the Redis client, and why. An entry that ends in `*` is a prefix.
 const FRED: &[(&str, &str)] = &[
     ("src/redis.rs", "builds every client, with all options set"),
+    ("src/redis/*", "sorts errors, finds the server of a key"),
     ("src/broker/redis*", "the broker over Redis"),
     ("src/broker/feed.rs", "reads the subscriber connection"),
     ("src/broker/publisher.rs", "keeps publications in order"),

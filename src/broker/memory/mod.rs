@@ -17,18 +17,17 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::interest::{Interest, WishNumber};
-use super::publication::PresenceChange;
 use super::{
     Acked, Body, BrokerError, BrokerHealth, Feed, FeedEvent, HistoryPage, HistoryQuery,
-    InboxSummary, MemberEntry, PRESENCE_RETENTION, Page, PublishRequest, Published, SincePage,
+    InboxSummary, Page, PublishRequest, Published, SincePage,
 };
 use crate::config::Retention;
-use crate::protocol::event::Member;
-use crate::protocol::ids::{Owner, Position, SessionId, Topic};
+use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 
 pub mod clock;
 mod outlet;
+mod presence;
 mod topic;
 
 use clock::Clock;
@@ -227,80 +226,6 @@ impl MemoryBroker {
         Ok(outcome.acked)
     }
 
-    /// As [`super::Broker::enter`].
-    ///
-    /// # Errors
-    /// None.
-    pub async fn enter(
-        &self,
-        topic: &Topic,
-        member: &Member,
-        owner: &Owner,
-    ) -> Result<(u64, Position), BrokerError> {
-        let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
-        let changes = topic.presence();
-        let state = topics.entry(changes.clone()).or_default();
-        let entered = state.enter(member, owner, now_ms);
-        let count = state.members.len() as u64;
-        if entered {
-            let change = PresenceChange {
-                joined: true,
-                member: member.clone(),
-                owner: owner.clone(),
-                count,
-            };
-            publish_change(outlet, state, changes, change, now_ms);
-        }
-        Ok((count, state.last(now_ms).unwrap_or_default()))
-    }
-
-    /// As [`super::Broker::leave`].
-    ///
-    /// # Errors
-    /// None.
-    pub async fn leave(
-        &self,
-        topic: &Topic,
-        session: SessionId,
-        owner: &Owner,
-        silent: bool,
-    ) -> Result<(), BrokerError> {
-        let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
-        let changes = topic.presence();
-        let Some(state) = topics.get_mut(&changes) else {
-            return Ok(());
-        };
-        if let Some(left) = state.leave(session, owner)
-            && !silent
-        {
-            let change = PresenceChange {
-                joined: false,
-                member: left.member,
-                owner: left.owner,
-                count: state.members.len() as u64,
-            };
-            publish_change(outlet, state, changes, change, now_ms);
-        }
-        Ok(())
-    }
-
-    /// As [`super::Broker::members`].
-    ///
-    /// # Errors
-    /// None.
-    pub async fn members(
-        &self,
-        topic: &Topic,
-    ) -> Result<(Vec<MemberEntry>, Position), BrokerError> {
-        let now_ms = self.clock.now_ms();
-        Ok(self.read(&topic.presence(), |state| {
-            let members = state.members.values().cloned().collect();
-            (members, state.last(now_ms).unwrap_or_default())
-        }))
-    }
-
     /// As [`super::Broker::control`]; the only node there is hears it.
     ///
     /// # Errors
@@ -375,19 +300,6 @@ impl MemoryBroker {
     }
 }
 
-fn publish_change(
-    outlet: &mut Outlet,
-    state: &mut TopicState,
-    topic: Topic,
-    change: PresenceChange,
-    now_ms: u64,
-) {
-    let entry = state.append(Body::Presence(Arc::new(change)), PRESENCE_RETENTION, now_ms);
-    if state.wanted {
-        outlet.push(FeedEvent::Delivery { topic, entry });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -395,7 +307,8 @@ mod tests {
     use super::*;
     use crate::broker::publication::Publication;
     use crate::protocol::data::Data;
-    use crate::protocol::ids::{App, NodeId, Priority};
+    use crate::protocol::event::Member;
+    use crate::protocol::ids::{App, NodeId, Owner, Priority};
 
     const HOUR_MS: u64 = 3_600_000;
 
@@ -482,9 +395,10 @@ mod tests {
         assert_eq!(advance_and_sweep(HOUR_MS).await, ["%room", "wanted"]);
 
         let room = topic("room");
-        let left = broker.leave(&room, member.session, &owner, true);
+        let left = broker.leave(&room, member.session, &owner);
         left.await.expect("never fails");
         broker.apply(FxHashMap::from_iter([(topic("wanted"), None)]));
-        assert_eq!(advance_and_sweep(0).await, [""; 0]);
+        assert_eq!(advance_and_sweep(0).await, ["%room"]);
+        assert_eq!(advance_and_sweep(2 * HOUR_MS + 1).await, [""; 0]);
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::broker::interest::WishNumber;
-use crate::broker::{FEED_EVENTS_MAX, Feed, FeedEvent};
+use crate::broker::{FEED_EVENTS_MAX, Feed, FeedEvent, FeedNumber};
 use crate::protocol::ids::Topic;
 use crate::telemetry::metrics::Metrics;
 
@@ -88,7 +88,7 @@ impl Outlet {
             self.unconfirmed.clear();
             return;
         }
-        if self.dropped > 0 && send(&self.feed, || FeedEvent::Break) {
+        if self.dropped > 0 && send(&self.feed, || FeedEvent::Break(FeedNumber::default())) {
             let dropped = std::mem::take(&mut self.dropped);
             tracing::warn!(dropped, "the feed was full; its reader checks every topic");
         }
@@ -150,7 +150,10 @@ mod tests {
         for _ in 2..FEED_EVENTS_MAX {
             assert_eq!(feed.try_recv().ok(), Some(control("early")));
         }
-        assert_eq!(feed.try_recv().ok(), Some(FeedEvent::Break));
+        assert_eq!(
+            feed.try_recv().ok(),
+            Some(FeedEvent::Break(FeedNumber::default()))
+        );
         assert_eq!(feed.try_recv().ok(), Some(control("late")));
         assert!(feed.try_recv().is_err());
     }
@@ -177,7 +180,10 @@ mod tests {
         outlet.forget(&topic("given-up"));
         while feed.try_recv().is_ok() {}
         outlet.settle();
-        assert_eq!(feed.try_recv().ok(), Some(FeedEvent::Break));
+        assert_eq!(
+            feed.try_recv().ok(),
+            Some(FeedEvent::Break(FeedNumber::default()))
+        );
         assert_eq!(
             feed.try_recv().ok(),
             Some(FeedEvent::Subscribed(vec![(

@@ -24,7 +24,7 @@ const PENDING_MAX: usize = 1_000;
 pub(super) struct TopicState {
     /// The node wants to hear this topic.
     pub(super) wanted: bool,
-    /// Who is here; only on presence topics, changed by `enter` and `leave`.
+    /// Who is here; only on presence topics, entered by `enter`, removed by the broker.
     pub(super) members: HashMap<SessionId, MemberEntry>,
     last: Option<Remembered>,
     /// Set on inboxes only, where every new id must lie above it.
@@ -320,14 +320,6 @@ impl TopicState {
                 });
                 true
             }
-        }
-    }
-
-    /// Removes a member that this owner entered, and returns it.
-    pub(super) fn leave(&mut self, session: SessionId, owner: &Owner) -> Option<MemberEntry> {
-        match self.members.entry(session) {
-            MapEntry::Occupied(known) if known.get().owner == *owner => Some(known.remove()),
-            _ => None,
         }
     }
 

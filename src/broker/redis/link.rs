@@ -24,7 +24,9 @@ use fred::types::config::Server;
 use fred::types::{ConnectHandle, Value};
 use tokio::sync::{Notify, broadcast, watch};
 
+use super::control::Heard;
 use super::health::{Half, Health};
+use super::owned::Owned;
 use super::scripts::Scripts;
 use crate::config;
 use crate::protocol::ids::SessionId;
@@ -120,6 +122,10 @@ pub struct Shared {
     pub suspect: Notify,
     /// What Redis does when its memory is full, once known.
     pub maxmemory_policy: OnceLock<String>,
+    /// The slots that are here, on a master of a cluster.
+    pub owned: Option<Owned>,
+    /// The cluster's control messages, where they may come this way.
+    pub heard: Option<Arc<Heard>>,
 }
 
 /// One client and the ends of its events.
@@ -276,8 +282,8 @@ impl Supervisor {
         }
         let stamp = self.shared.probes.stamp().to_string();
         let channel = keys.probe(self.shared.process);
-        link.eval(&scripts.probe, &[channel], &[stamp.into_bytes()])
-            .await?;
+        let args = [channel.into_bytes(), stamp.into_bytes()];
+        link.eval(&scripts.probe, &[], &args).await?;
         self.unheard_since.get_or_insert_with(Instant::now);
         Ok(())
     }
@@ -291,7 +297,9 @@ impl Supervisor {
         }
         let is_known = self.shared.health.reason(Half::Feed).is_some();
         if !is_known {
-            let reason = format!("the feed is deaf: no probe came back for {fresh:?}");
+            let server = self.shared.link.server();
+            let reason =
+                format!("the feed is deaf: no probe of Redis at {server} came back for {fresh:?}");
             self.shared.health.down(Half::Feed, reason);
         }
         if self

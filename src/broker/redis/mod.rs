@@ -1,48 +1,59 @@
-//! The broker over one Redis or Valkey: scripts for what must be atomic, pub/sub for the feed.
+//! The broker over Redis or Valkey: scripts for what must be atomic, pub/sub for the feed.
 //!
 //! In: calls from any thread of the node. Out: answers of the scripts, and the [`Feed`]. This file
-//! is the engine's face: it names keys and arguments and reads answers. What runs behind it:
-//! [`link`] keeps the command link, `broker::publisher` sends publications in order,
-//! `broker::feed` hears on a thread of its own. Bounds: those of the publisher's queue, the
-//! command link and the feed; every call ends within some command timeouts. While Redis is away
-//! calls are answered `Unavailable` at once, and everything comes back by itself.
+//! is the engine's face: it names keys and arguments, finds the master that has them, and reads
+//! answers. What runs behind it: [`links`] knows every master and [`follower`] keeps up with them;
+//! [`pair`] is one master, where [`link`] keeps the command link, `broker::publisher` sends
+//! publications in order, and `broker::feed` hears on a thread of its own; [`placer`] brings wishes
+//! to the feed that can fulfil them. Bounds: those of a pair, once per master; every call ends
+//! within some command timeouts. While a master is away calls for what it has are answered
+//! `Unavailable` at once, all others go on, and everything comes back by itself.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use fred::types::Value;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::feed::FeedTask;
 use super::interest::Interest;
 use super::publication;
-use super::publisher::{self, Publisher};
 use super::{
-    Acked, BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, HistoryPage, HistoryQuery,
-    InboxSummary, Page, PublishRequest, Published, SincePage,
+    Acked, BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, FeedNumber, HistoryPage,
+    HistoryQuery, InboxSummary, Page, PublishRequest, Published, SincePage,
 };
-use crate::config::{self, Retention};
+use crate::config::redis_url::{RedisForm, RedisUrl};
+use crate::config::{self, Retention, Secret};
 use crate::protocol::ids::{Position, SessionId, Topic};
-use crate::redis::{Keys, RedisError, RedisLink, Script};
+use crate::redis::keyspace::Keyspace;
+use crate::redis::{Keys, RedisError, Script};
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
 
+pub mod control;
+pub mod follower;
 pub mod health;
+pub mod layout;
 pub mod link;
+pub mod links;
 pub mod outlet;
+pub mod overall;
+pub mod owned;
+pub mod pair;
+pub mod placer;
 mod presence;
 pub mod reply;
 pub mod scripts;
+pub mod shards;
 pub mod subscriptions;
 
-use health::Health;
-use link::{Probes, Shared};
-use outlet::Outlet;
+use layout::Layout;
+use links::Links;
+use overall::{Overall, Part};
+use pair::Common;
+use placer::Placer;
 use reply::RawEntry;
 use scripts::Scripts;
 
@@ -50,8 +61,6 @@ use scripts::Scripts;
 const PENDING_MAX: u32 = 1_000;
 /// Topics whose last position is asked for at the same time.
 const LAST_IN_FLIGHT_MAX: usize = 256;
-/// Longest wait for each part at the end. Every command has ended by then.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the engine could not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,20 +76,18 @@ pub enum StartError {
 /// See the module.
 #[derive(Debug)]
 pub struct RedisBroker {
-    shared: Arc<Shared>,
-    publisher: Publisher,
+    links: Arc<Links>,
     interest: Arc<Interest>,
+    overall: Arc<Overall>,
+    metrics: Arc<Metrics>,
     running: Mutex<Option<Running>>,
 }
 
-/// What ends with the broker.
+/// What ends with the broker, beside the pairs.
 #[derive(Debug)]
 struct Running {
-    stop_publisher: watch::Sender<bool>,
     stop: watch::Sender<bool>,
-    publisher: JoinHandle<()>,
-    supervisor: JoinHandle<()>,
-    feed_ended: oneshot::Receiver<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl From<RedisError> for BrokerError {
@@ -95,7 +102,7 @@ impl From<RedisError> for BrokerError {
 
 impl RedisBroker {
     /// Starts everything and returns at once, whether Redis answers or not: until it does, health
-    /// is down and says why. Must be called on the control runtime, where two tasks go on; the
+    /// is down and says why. Must be called on the control runtime, where some tasks go on; each
     /// feed gets a thread of its own.
     ///
     /// # Errors
@@ -104,84 +111,108 @@ impl RedisBroker {
         config: &config::Redis,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Feed), StartError> {
-        let shared = Arc::new(Shared {
-            link: Arc::new(RedisLink::new(config)?),
-            keys: Keys::new(&config.prefix),
-            scripts: Scripts::default(),
-            health: Health::new(),
-            probes: Probes::new(),
-            metrics: Arc::clone(&metrics),
-            process: SessionId::random(),
-            is_prepared: AtomicBool::new(false),
-            suspect: Notify::new(),
-            maxmemory_policy: OnceLock::new(),
-        });
-        let (stop_publisher, publisher_stopped) = watch::channel(false);
-        let (stop, stopped) = watch::channel(false);
         let (sender, feed) = mpsc::channel(FEED_EVENTS_MAX);
-        let interest = Arc::new(Interest::default());
-        let feed_ended = spawn_feed(
-            FeedTask {
-                shared: Arc::clone(&shared),
-                settings: config.clone(),
-                interest: Arc::clone(&interest),
-                outlet: Outlet::new(sender, metrics),
-            },
-            stopped.clone(),
-        )?;
-        let (publisher, publisher_task) = publisher::channel(&shared);
-        let supervisor = link::supervise(Arc::clone(&shared), config.clone(), stopped);
-        let running = Running {
-            stop_publisher,
-            stop,
-            publisher: shutdown::spawn("publisher", publisher_task.run(publisher_stopped)),
-            supervisor: shutdown::spawn("redis_supervisor", supervisor),
-            feed_ended,
+        let common = Common {
+            settings: config.clone(),
+            metrics: Arc::clone(&metrics),
+            feed: sender,
+            heard: Arc::default(),
+            overall: Arc::default(),
         };
+        let links = Links::new(Keys::new(&config.prefix), urls(config)?);
         let broker = Self {
-            shared,
-            publisher,
-            interest,
-            running: Mutex::new(Some(running)),
+            links: Arc::new(links),
+            interest: Arc::default(),
+            overall: Arc::clone(&common.overall),
+            metrics,
+            running: Mutex::new(None),
         };
+        let (stop, stopped) = watch::channel(false);
+        let tasks = broker.follow(common, &stopped)?;
+        *broker.lock() = Some(Running { stop, tasks });
         Ok((broker, feed))
     }
 
-    /// Ends what was started: first the publisher, with all that is queued, then the connections.
-    pub async fn stop(&self) {
-        let running = self
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(running) = running else { return };
-        running.stop_publisher.send_replace(true);
-        end("publisher", running.publisher).await;
-        running.stop.send_replace(true);
-        end("supervisor", running.supervisor).await;
-        end("feed", running.feed_ended).await;
+    /// Begins with each deployment what its form needs.
+    fn follow(
+        &self,
+        common: Common,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<Vec<JoinHandle<()>>, StartError> {
+        let placer = Placer {
+            links: Arc::clone(&self.links),
+            interest: Arc::clone(&self.interest),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let mut tasks = vec![shutdown::spawn("placer", placer.run(stopped.clone()))];
+        for (at, deployment) in self.links.deployments().iter().enumerate() {
+            let url = deployment.url();
+            if url.form == RedisForm::Single {
+                let layout = Layout::of_one(url.hosts[0].clone());
+                self.links.take(at, layout, &common)?;
+            } else {
+                let reason = format!("the masters of Redis {} are not known yet", url.name);
+                let down = BrokerHealth::Down(reason);
+                self.overall.set(Part::Deployment(at), down);
+                let links = Arc::clone(&self.links);
+                let follower = follower::follow(links, at, common.clone(), stopped.clone());
+                tasks.push(shutdown::spawn("redis_follower", follower));
+            }
+        }
+        Ok(tasks)
     }
 
-    /// The command link, for scripts that are not the broker's (membership).
+    /// Ends what was started: first what could begin anything new, then each master's publisher,
+    /// with all that is queued, and its connections.
+    pub async fn stop(&self) {
+        let Some(Running { stop, tasks }) = self.lock().take() else {
+            return;
+        };
+        stop.send_replace(true);
+        for task in tasks {
+            // A panic was reported by the task itself.
+            let _ = task.await;
+        }
+        let pairs = self.links.pairs();
+        futures_util::future::join_all(pairs.iter().map(|pair| pair.stop())).await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commands by their key, for scripts that are not the broker's (membership).
     #[must_use]
-    pub fn client(&self) -> Arc<RedisLink> {
-        Arc::clone(&self.shared.link)
+    pub fn client(&self) -> Keyspace {
+        let links = Arc::clone(&self.links);
+        Keyspace::new(move |key| Ok(Arc::clone(&links.find(key)?.pair.shared.link)))
     }
 
     /// Names of keys and channels.
     #[must_use]
     pub fn keys(&self) -> &Keys {
-        &self.shared.keys
+        self.links.keys()
     }
 
-    /// What Redis does when its memory is full; `None` while it is not known or not told.
+    /// What Redis does when its memory is full; where masters differ, what one does that evicts.
+    /// `None` while it is not known or not told.
     #[must_use]
     pub fn maxmemory_policy(&self) -> Option<String> {
-        self.shared.maxmemory_policy.get().cloned()
+        let pairs = self.links.pairs();
+        let known = pairs
+            .iter()
+            .filter_map(|pair| pair.shared.maxmemory_policy.get());
+        known.max_by_key(|policy| *policy != "noeviction").cloned()
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
-        &self.shared.metrics
+        &self.metrics
+    }
+
+    /// As [`super::Broker::feed_of`].
+    #[must_use]
+    pub fn feed_of(&self, topic: &Topic) -> Option<FeedNumber> {
+        Some(self.links.find_topic(topic).ok()?.pair.number)
     }
 
     /// As [`super::Broker::publish`].
@@ -189,7 +220,13 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
-        self.publisher.publish(request).await
+        match self.links.find_topic(&request.topic) {
+            Ok(at) => at.pair.publisher.publish(request).await,
+            Err(error) => {
+                self.metrics.control.publish_errors.add(1);
+                Err(error.into())
+            }
+        }
     }
 
     /// As [`super::Broker::since`]. Entries that cannot be read are left out and counted, and the
@@ -243,7 +280,7 @@ impl RedisBroker {
             text(page.entries_max),
             text(page.bytes_max),
         ];
-        let answer = self.eval(&self.shared.scripts.since, &keys, &args).await?;
+        let answer = self.eval(|scripts| &scripts.since, &keys, &args).await?;
         let raw = reply::since(answer)?;
         let end = raw.entries.last().map(|entry| entry.position);
         let page = SincePage {
@@ -264,11 +301,11 @@ impl RedisBroker {
         topics: &[(Topic, Retention)],
     ) -> Result<Vec<Option<Position>>, BrokerError> {
         let ask = |(topic, retention): &(Topic, Retention)| {
-            let keys = self.shared.keys.clone();
+            let keys = self.keys();
             let keys = [keys.stream(topic), keys.last(topic), keys.cursor(topic)];
             let args = [text(retention.last_life_ms())];
             async move {
-                let answer = self.eval(&self.shared.scripts.last, &keys, &args).await?;
+                let answer = self.eval(|scripts| &scripts.last, &keys, &args).await?;
                 reply::optional_position(&answer)
             }
         };
@@ -308,9 +345,7 @@ impl RedisBroker {
             flag(query.reverse),
         ];
         let keys = [self.keys().stream(&query.topic)];
-        let answer = self
-            .eval(&self.shared.scripts.history, &keys, &args)
-            .await?;
+        let answer = self.eval(|scripts| &scripts.history, &keys, &args).await?;
         let [more, entries] = reply::parts(answer)?;
         Ok(HistoryPage {
             entries: self.readable(reply::entries(entries)?, &mut None),
@@ -333,7 +368,7 @@ impl RedisBroker {
             self.keys().cursor(inbox),
         ];
         let args = [text(retention.age_ms), text(PENDING_MAX)];
-        let answer = self.eval(&self.shared.scripts.inbox, &keys, &args).await?;
+        let answer = self.eval(|scripts| &scripts.inbox, &keys, &args).await?;
         let [cursor, last, pending] = reply::parts(answer)?;
         Ok(InboxSummary {
             cursor: reply::optional_position(&cursor)?,
@@ -364,7 +399,7 @@ impl RedisBroker {
             text(session),
             text(retention.last_life_ms()),
         ];
-        let answer = self.eval(&self.shared.scripts.ack, &keys, &args).await?;
+        let answer = self.eval(|scripts| &scripts.ack, &keys, &args).await?;
         let [outcome, cursor] = reply::parts(answer)?;
         match outcome.as_bytes() {
             Some(b"above") => Ok(Acked::AboveNewest),
@@ -373,13 +408,20 @@ impl RedisBroker {
         }
     }
 
-    /// As [`super::Broker::control`].
+    /// As [`super::Broker::control`]. In a cluster any master repeats it to all.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub async fn control(&self, message: Bytes) -> Result<(), BrokerError> {
-        let args = vec![self.keys().control().into(), Value::Bytes(message)];
-        self.shared.link.submit("PUBLISH", args).await?;
+        let channel = self.keys().control();
+        let mut pairs = self.links.deployments()[0].pairs();
+        let up = pairs.iter().position(|pair| pair.is_up()).unwrap_or(0);
+        if pairs.is_empty() {
+            return Err(RedisError::Nowhere("no master of Redis is known yet".to_owned()).into());
+        }
+        let pair = pairs.swap_remove(up);
+        let args = vec![channel.into(), Value::Bytes(control::numbered(&message))];
+        pair.shared.link.submit("PUBLISH", args).await?;
         Ok(())
     }
 
@@ -392,16 +434,19 @@ impl RedisBroker {
     /// As [`super::Broker::health`].
     #[must_use]
     pub fn health(&self) -> watch::Receiver<BrokerHealth> {
-        self.shared.health.watch()
+        self.overall.watch()
     }
 
+    /// Runs a script where the keys are, of which the first decides.
     async fn eval(
         &self,
-        script: &Script,
+        script: fn(&Scripts) -> &Script,
         keys: &[String],
         args: &[Vec<u8>],
     ) -> Result<Value, BrokerError> {
-        Ok(self.shared.link.eval(script, keys, args).await?)
+        let pair = self.links.find(&keys[0])?.pair;
+        let script = script(&pair.shared.scripts);
+        Ok(pair.shared.link.eval(script, keys, args).await?)
     }
 
     /// Reads bodies. `hole` is the predecessor of entries left out just before, if any.
@@ -421,7 +466,7 @@ impl RedisBroker {
                 }),
                 Err(error) => {
                     tracing::debug!(event = "body_unreadable", %position, %error, "a retained body cannot be read");
-                    self.shared.metrics.control.unreadable.add(1);
+                    self.metrics.control.unreadable.add(1);
                     hole.get_or_insert(prev);
                 }
             }
@@ -430,38 +475,12 @@ impl RedisBroker {
     }
 }
 
-/// The feed's thread. The receiver ends with it.
-fn spawn_feed(
-    task: FeedTask,
-    stopped: watch::Receiver<bool>,
-) -> Result<oneshot::Receiver<()>, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Thread)?;
-    let (ending, ended) = oneshot::channel();
-    let run = move || {
-        runtime.block_on(task.run(stopped));
-        // Nobody may wait for it any more.
-        let _ = ending.send(());
-    };
-    shutdown::thread("fanfare-feed".to_owned(), run).map_err(StartError::Thread)?;
-    Ok(ended)
-}
-
-/// Waits for a part to end, and says when it panicked or hangs.
-async fn end<T, E: std::fmt::Display>(part: &str, ended: impl Future<Output = Result<T, E>>) {
-    match tokio::time::timeout(STOP_TIMEOUT, ended).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            tracing::error!(event = "broker_part_failed", part, %error, "a part of the broker ended badly")
-        }
-        Err(_) => tracing::error!(
-            event = "broker_part_stuck",
-            part,
-            "a part of the broker does not end"
-        ),
-    }
+/// The deployments, the first of which has the cluster's own keys.
+fn urls(config: &config::Redis) -> Result<Vec<RedisUrl>, RedisError> {
+    let first = config.url.as_ref().ok_or(RedisError::NoUrl)?;
+    let all = std::iter::once(first).chain(&config.shards);
+    all.map(|Secret(url)| RedisUrl::parse(url).ok_or(RedisError::Scheme))
+        .collect()
 }
 
 fn text(value: impl std::fmt::Display) -> Vec<u8> {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::broker::FeedEvent;
 use crate::broker::interest::WishNumber;
+use crate::broker::{FeedEvent, FeedNumber};
 use crate::protocol::ids::Topic;
 use crate::telemetry::metrics::Metrics;
 
@@ -19,17 +19,19 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug)]
 pub struct Outlet {
     feed: Sender<FeedEvent>,
+    number: FeedNumber,
     confirmed: Vec<(Topic, WishNumber)>,
     is_break_owed: bool,
     metrics: Arc<Metrics>,
 }
 
 impl Outlet {
-    /// An outlet into this channel.
+    /// The outlet of the feed of this number, into the channel that all feeds share.
     #[must_use]
-    pub fn new(feed: Sender<FeedEvent>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(feed: Sender<FeedEvent>, number: FeedNumber, metrics: Arc<Metrics>) -> Self {
         Self {
             feed,
+            number,
             confirmed: Vec::new(),
             is_break_owed: false,
             metrics,
@@ -92,7 +94,7 @@ impl Outlet {
         }
         if self.is_break_owed {
             self.is_break_owed = matches!(
-                self.feed.try_send(FeedEvent::Break),
+                self.feed.try_send(FeedEvent::Break(self.number)),
                 Err(TrySendError::Full(_))
             );
         }
@@ -115,7 +117,7 @@ mod tests {
     fn a_full_feed_drops_and_counts_and_tells_a_break_before_anything_else() {
         let (sender, mut feed) = tokio::sync::mpsc::channel(2);
         let metrics = Arc::new(Metrics::new(0));
-        let mut outlet = Outlet::new(sender, Arc::clone(&metrics));
+        let mut outlet = Outlet::new(sender, FeedNumber(7), Arc::clone(&metrics));
         let confirmed = vec![(Topic::everyone(&App::default_app()), WishNumber(1))];
         for n in 0..5 {
             outlet.push(event(n));
@@ -127,10 +129,10 @@ mod tests {
         outlet.push(event(5));
         outlet.push(event(6));
         assert_eq!(feed.try_recv(), Ok(FeedEvent::Subscribed(confirmed)));
-        assert_eq!(feed.try_recv(), Ok(FeedEvent::Break));
+        assert_eq!(feed.try_recv(), Ok(FeedEvent::Break(FeedNumber(7))));
         // The fifth and sixth were lost behind that break, so another one covers them.
         outlet.push(event(7));
-        assert_eq!(feed.try_recv(), Ok(FeedEvent::Break));
+        assert_eq!(feed.try_recv(), Ok(FeedEvent::Break(FeedNumber(7))));
         assert_eq!(feed.try_recv(), Ok(event(7)));
         assert!(feed.try_recv().is_err());
         assert!(!outlet.owes());

@@ -4,11 +4,15 @@
 //! change on `%T`, made by one script, so that the list and the changes share positions. Owns
 //! nothing: members live in Redis until their owner, or whoever cleans up after it, removes them.
 
-use super::{RedisBroker, flag, reply, text};
+use super::{RedisBroker, reply, text};
 use crate::broker::publication;
 use crate::broker::{BrokerError, MemberEntry, PRESENCE_RETENTION};
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
+
+/// So many members are looked at in one call, each of which may have to be told as a leave: some
+/// milliseconds of Redis.
+const REAPED_PER_STEP: usize = 100;
 
 impl RedisBroker {
     /// As [`crate::broker::Broker::enter`].
@@ -29,7 +33,7 @@ impl RedisBroker {
         ];
         args.extend(appending());
         let keys = self.presence_keys(&topic.presence());
-        let answer = self.eval(&self.shared.scripts.enter, &keys, &args).await?;
+        let answer = self.eval(|scripts| &scripts.enter, &keys, &args).await?;
         let [count, position] = reply::parts(answer)?;
         Ok((reply::number(&count)?, reply::position(&position)?))
     }
@@ -43,18 +47,41 @@ impl RedisBroker {
         topic: &Topic,
         session: SessionId,
         owner: &Owner,
-        silent: bool,
     ) -> Result<(), BrokerError> {
         let mut args = vec![
             text(session),
-            text(owner),
-            flag(silent),
+            text(&owner.node),
             publication::encode_presence_head(false, owner),
         ];
         args.extend(appending());
         let keys = self.presence_keys(&topic.presence());
-        self.eval(&self.shared.scripts.leave, &keys, &args).await?;
+        self.eval(|scripts| &scripts.leave, &keys, &args).await?;
         Ok(())
+    }
+
+    /// As [`crate::broker::Broker::reap`], in steps of about [`REAPED_PER_STEP`] members.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn reap(&self, topic: &Topic, owner: &Owner) -> Result<u64, BrokerError> {
+        let keys = self.presence_keys(&topic.presence());
+        let (mut cursor, mut removed_count) = (text(0), 0);
+        loop {
+            let mut args = vec![
+                text(owner),
+                cursor,
+                text(REAPED_PER_STEP),
+                publication::encode_presence_head(false, owner),
+            ];
+            args.extend(appending());
+            let answer = self.eval(|scripts| &scripts.reap, &keys, &args).await?;
+            let [next, removed] = reply::parts(answer)?;
+            removed_count += reply::number(&removed)?;
+            cursor = reply::bytes(next)?.to_vec();
+            if cursor == b"0" {
+                return Ok(removed_count);
+            }
+        }
     }
 
     /// As [`crate::broker::Broker::members`], in the order of their sessions' names. A member that cannot
@@ -72,13 +99,13 @@ impl RedisBroker {
             self.keys().last(&changes),
             self.keys().hash(&changes),
         ];
-        let answer = self.eval(&self.shared.scripts.members, &keys, &[]).await?;
+        let answer = self.eval(|scripts| &scripts.members, &keys, &[]).await?;
         let [position, values] = reply::parts(answer)?;
         let mut members = Vec::new();
         for value in reply::list(values)? {
             match member_of(&reply::bytes(value)?) {
                 Some(member) => members.push(member),
-                None => self.shared.metrics.control.unreadable.add(1),
+                None => self.metrics.control.unreadable.add(1),
             }
         }
         members.sort_unstable_by_key(|entry| entry.member.session);

@@ -8,17 +8,34 @@
 
 use crate::redis::Script;
 
-/// A script that writes: shebang, the common words, the file.
-macro_rules! script {
-    ($file:literal) => {
+/// A script that writes and tells: shebang, by which command it tells, the common words, the file.
+macro_rules! telling {
+    ($spread:literal, $file:literal) => {
         Script::new(concat!(
-            "#!lua\n",
+            "#!lua\nlocal spread = '",
+            $spread,
+            "'\n",
             include_str!("../scripts/position.lua"),
             include_str!("../scripts/append.lua"),
             include_str!(concat!("../scripts/", $file))
         ))
     };
-    ($file:literal, allow-oom) => {
+}
+
+/// The variant for a cluster, or for one server.
+macro_rules! by_form {
+    ($is_sharded:expr, $file:literal) => {
+        if $is_sharded {
+            telling!("SPUBLISH", $file)
+        } else {
+            telling!("PUBLISH", $file)
+        }
+    };
+}
+
+/// A script that reads, and runs where memory is full.
+macro_rules! reading {
+    ($file:literal) => {
         Script::new(concat!(
             "#!lua flags=allow-oom\n",
             include_str!("../scripts/position.lua"),
@@ -46,33 +63,36 @@ pub struct Scripts {
     pub enter: Script,
     /// Removes a member.
     pub leave: Script,
+    /// Removes the members of a dead owner.
+    pub reap: Script,
     /// All members.
     pub members: Script,
     /// A probe of the feed.
     pub probe: Script,
 }
 
-impl Default for Scripts {
-    fn default() -> Self {
+impl Scripts {
+    /// The scripts for a master of a cluster, or for a server that has everything.
+    #[must_use]
+    pub fn new(is_sharded: bool) -> Self {
         Self {
-            publish: script!("publish.lua"),
-            since: script!("since.lua", allow - oom),
-            last: script!("last.lua", allow - oom),
-            history: script!("history.lua", allow - oom),
-            inbox: script!("inbox.lua", allow - oom),
-            ack: script!("ack.lua"),
-            enter: script!("enter.lua"),
-            leave: script!("leave.lua"),
-            members: script!("members.lua", allow - oom),
-            probe: script!("probe.lua", allow - oom),
+            publish: by_form!(is_sharded, "publish.lua"),
+            since: reading!("since.lua"),
+            last: reading!("last.lua"),
+            history: reading!("history.lua"),
+            inbox: reading!("inbox.lua"),
+            ack: by_form!(is_sharded, "ack.lua"),
+            enter: by_form!(is_sharded, "enter.lua"),
+            leave: by_form!(is_sharded, "leave.lua"),
+            reap: by_form!(is_sharded, "reap.lua"),
+            members: reading!("members.lua"),
+            probe: reading!("probe.lua"),
         }
     }
-}
 
-impl Scripts {
     /// Every script, for loading on a new connection.
     #[must_use]
-    pub fn all(&self) -> [&Script; 10] {
+    pub fn all(&self) -> [&Script; 11] {
         [
             &self.publish,
             &self.since,
@@ -82,6 +102,7 @@ impl Scripts {
             &self.ack,
             &self.enter,
             &self.leave,
+            &self.reap,
             &self.members,
             &self.probe,
         ]

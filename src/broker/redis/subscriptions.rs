@@ -11,6 +11,10 @@
 //!                     └──────────────────────────────────────────────┴─────────────────┘
 //!  unwanted for a second: unknown again
 //! ```
+//!
+//! On a master of a cluster (`is_sharded`) a subscription ends in silence when its slot leaves. So
+//! there a wish for what stands is no more than a wish to subscribe again, and a topic whose slot
+//! is elsewhere is refused by itself: it is queued anew, and its confirmation is awaited.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -48,6 +52,8 @@ struct Subscription {
     topic: Topic,
     is_wanted: bool,
     state: State,
+    /// The newest wish.
+    wish: WishNumber,
     /// Somebody waits for the confirmation of this wish.
     awaited: Option<WishNumber>,
 }
@@ -62,17 +68,32 @@ pub struct Subscriptions {
     /// How many at the head of the queue stood before the break.
     before_break: usize,
     is_first_due: bool,
+    is_sharded: bool,
 }
 
 impl Subscriptions {
+    /// Nothing is wished for. `is_sharded`: see the module.
+    #[must_use]
+    pub fn new(is_sharded: bool) -> Self {
+        Self {
+            is_sharded,
+            ..Self::default()
+        }
+    }
+
     /// Takes a wish, or that there is none any more. `true`: it is fulfilled already, confirm it.
     pub fn wish(&mut self, topic: Topic, wish: Option<WishNumber>, now: Instant) -> bool {
         let known = self.topics.get_mut(topic.qualified());
         match (known, wish) {
-            (Some(known), Some(_)) => {
+            (Some(known), Some(number)) => {
                 known.is_wanted = true;
-                let stands = known.state == State::Standing;
+                known.wish = number;
+                let stands = known.state == State::Standing && !self.is_sharded;
                 known.awaited = wish.filter(|_| !stands);
+                if self.is_sharded && known.state != State::Queued {
+                    known.state = State::Queued;
+                    self.queue.push_back(topic);
+                }
                 stands
             }
             (Some(known), None) => {
@@ -81,7 +102,7 @@ impl Subscriptions {
                 self.leaving.push_back((now + LINGER, topic));
                 false
             }
-            (None, Some(_)) => {
+            (None, Some(number)) => {
                 self.queue.push_back(topic.clone());
                 self.topics.insert(
                     topic.qualified().into(),
@@ -89,6 +110,7 @@ impl Subscriptions {
                         topic,
                         is_wanted: true,
                         state: State::Queued,
+                        wish: number,
                         awaited: wish,
                     },
                 );
@@ -157,6 +179,20 @@ impl Subscriptions {
             }
         }
         awaited
+    }
+
+    /// These of a chunk were refused, because their slot is elsewhere. To be called before
+    /// [`Self::confirm`].
+    pub fn refuse(&mut self, topics: &[Topic]) {
+        for topic in topics {
+            if let Some(known) = self.topics.get_mut(topic.qualified())
+                && known.state == State::Sent
+            {
+                known.state = State::Queued;
+                known.awaited = known.is_wanted.then_some(known.wish);
+                self.queue.push_back(topic.clone());
+            }
+        }
     }
 
     /// Whether all that stood before the connection was lost stands again.
@@ -299,6 +335,46 @@ mod tests {
         subscriptions.wish(topic(0), wish(2), now);
         let confirmed = subscriptions.confirm(&chunk);
         assert_eq!(confirmed, [(topic(0), WishNumber(2))]);
+    }
+
+    #[test]
+    fn on_a_master_of_a_cluster_a_wish_for_what_stands_subscribes_again() {
+        let now = Instant::now();
+        let mut subscriptions = Subscriptions::new(true);
+        subscriptions.reset();
+        subscriptions.wish(topic(0), wish(1), now);
+        let chunk = subscriptions.next_chunk().unwrap();
+        // While it is on its way and when it stands: what was sent may be void already.
+        assert!(!subscriptions.wish(topic(0), wish(1), now));
+        assert!(subscriptions.confirm(&chunk).is_empty());
+        let again = subscriptions.next_chunk().unwrap();
+        assert_eq!(subscriptions.confirm(&again), [(topic(0), WishNumber(1))]);
+        assert!(!subscriptions.wish(topic(0), wish(1), now));
+        let again = subscriptions.next_chunk().unwrap();
+        assert_eq!(subscriptions.confirm(&again), [(topic(0), WishNumber(1))]);
+        assert_eq!(subscriptions.next_chunk(), None);
+    }
+
+    #[test]
+    fn a_topic_that_was_refused_is_tried_again_and_confirmed_then_and_holds_up_no_other() {
+        let now = Instant::now();
+        let mut subscriptions = Subscriptions::new(true);
+        subscriptions.reset();
+        for n in 0..3 {
+            subscriptions.wish(topic(n), wish(n as u64), now);
+        }
+        let chunk = subscriptions.next_chunk().unwrap();
+        subscriptions.confirm(&chunk);
+        // After a break nobody waits for it, but one that came late is to be looked after.
+        subscriptions.reset();
+        let chunk = subscriptions.next_chunk().unwrap();
+        assert!(chunk.is_last);
+        subscriptions.refuse(&[topic(1)]);
+        assert!(subscriptions.confirm(&chunk).is_empty());
+        assert!(subscriptions.stands());
+        let again = subscriptions.next_chunk().unwrap();
+        assert_eq!(again.topics, [topic(1)]);
+        assert_eq!(subscriptions.confirm(&again), [(topic(1), WishNumber(1))]);
     }
 
     #[test]

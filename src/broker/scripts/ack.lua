@@ -9,5 +9,5 @@ local moved = above(position, cur)
 if moved then cur = position; redis.call('SET', KEYS[4], cur) end
 redis.call('PEXPIRE', KEYS[4], ARGV[3])
 redis.call('PEXPIRE', KEYS[3], ARGV[3])
-if moved then redis.call('PUBLISH', KEYS[1], 'a ' .. cur .. ' ' .. ARGV[2]) end
+if moved then redis.call(spread, KEYS[1], 'a ' .. cur .. ' ' .. ARGV[2]) end
 return {'cursor', cur}

@@ -24,8 +24,9 @@ local function append(k, body, random, entries, age, life)
   if cur then redis.call('PEXPIRE', k.cursor, life) end
   return id, last
 end
--- Tells every node with interest. Always the last command of its script: what was told cannot be
+-- Tells every node with interest, by the `spread` that stands above: PUBLISH, in a cluster SPUBLISH.
+-- Always the last command of its script: what was told cannot be
 -- taken back.
 local function tell(k, id, last, body)
-  redis.call('PUBLISH', k.channel, id .. ' ' .. last .. ' ' .. body)
+  redis.call(spread, k.channel, id .. ' ' .. last .. ' ' .. body)
 end

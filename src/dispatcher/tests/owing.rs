@@ -8,14 +8,17 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 
 use super::{publication, topic};
+use crate::broker::interest::WishNumber;
 use crate::broker::{Body, Entry};
 use crate::dispatcher::owed::Workers;
 use crate::protocol::close::CloseReason;
 use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::handle::{INBOUND_MAX, Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
+
+const WISH: WishNumber = WishNumber(1);
 
 fn at(ms: u64) -> Position {
     Position { ms, seq: 7 }
@@ -34,12 +37,18 @@ fn delivery(topic: &Topic, ms: u64) -> Arc<Outgoing> {
 fn line(message: &Inbound) -> String {
     match message {
         Inbound::Deliver(o) => format!("deliver {} {}", o.topic.name(), o.position.ms),
-        Inbound::Joined { topic, position } => format!("joined {} {}", topic.name(), position.ms),
+        Inbound::Joined {
+            topic, position, ..
+        } => format!("joined {} {}", topic.name(), position.ms),
         Inbound::Behind {
             topic,
             newest,
             dropped,
-        } => format!("behind {} {} {dropped}", topic.name(), newest.ms),
+            urgency,
+        } => {
+            let urgency = if urgency.is_normal() { "" } else { " urgent" };
+            format!("behind {} {} {dropped}{urgency}", topic.name(), newest.ms)
+        }
         Inbound::Gap { topic, to, .. } => format!("gap {} {}", topic.name(), to.ms),
         Inbound::Acked {
             topic, position, ..
@@ -116,6 +125,24 @@ fn a_full_queue_is_owed_the_newest_and_how_many_were_left_out() {
 }
 
 #[test]
+fn a_full_queue_is_told_how_urgent_the_most_urgent_was_that_was_left_out() {
+    let mut rig = Rig::full();
+    let topic = topic("a");
+    rig.deliver(&topic, 1..=2);
+    let mut urgent = publication();
+    urgent.priority = Priority::Critical;
+    let entry = Entry {
+        position: at(3),
+        prev: at(2),
+        body: Body::Publication(Arc::new(urgent)),
+    };
+    let urgent = Outgoing::new(topic.clone(), entry, true);
+    rig.workers.deliver(&[0], &urgent);
+    rig.deliver(&topic, 4..=4);
+    assert_eq!(rig.paid(), ["behind a 4 4 urgent"]);
+}
+
+#[test]
 fn nothing_of_a_topic_passes_what_is_owed_of_it() {
     let mut rig = Rig::full();
     rig.deliver(&topic("a"), 1..=1);
@@ -146,7 +173,7 @@ fn each_topic_is_paid_as_far_as_there_is_room() {
 fn an_owed_join_is_answered_with_the_newest_and_nothing_before_it_is_missed() {
     let mut rig = Rig::full();
     rig.deliver(&topic("a"), 3..=3);
-    rig.workers.send_joined(0, &topic("a"), at(4));
+    rig.workers.send_joined(0, &topic("a"), at(4), WISH);
     rig.deliver(&topic("a"), 5..=6);
     assert_eq!(rig.paid(), ["joined a 6"]);
 }
@@ -154,7 +181,8 @@ fn an_owed_join_is_answered_with_the_newest_and_nothing_before_it_is_missed() {
 #[test]
 fn an_owed_join_at_the_beginning_of_an_empty_topic_is_answered() {
     let mut rig = Rig::full();
-    rig.workers.send_joined(0, &topic("a"), Position::ZERO);
+    rig.workers
+        .send_joined(0, &topic("a"), Position::ZERO, WISH);
     assert_eq!(rig.paid(), ["joined a 0"]);
 }
 
@@ -196,7 +224,7 @@ fn whoever_left_the_topic_is_owed_nothing_more_of_it() {
     rig.deliver(&topic("b"), 1..=5);
     rig.workers.forget(0, &topic("a"));
     assert_eq!(rig.paid(), ["behind b 5 5"]);
-    rig.workers.send_joined(0, &topic("a"), at(9));
+    rig.workers.send_joined(0, &topic("a"), at(9), WISH);
     assert_eq!(lines(&mut rig.queue), ["joined a 9"]);
 }
 

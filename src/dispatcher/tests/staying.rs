@@ -14,6 +14,8 @@ struct Still {
     queue: Receiver<Inbound>,
     metrics: Arc<Metrics>,
     bare: Topic,
+    /// The worker's wishes so far.
+    wishes: u64,
     /// Kept open; nothing comes from it, because the broker's task is not run.
     _feed: Feed,
 }
@@ -37,19 +39,22 @@ impl Still {
             queue,
             metrics,
             bare: topic("bare:room"),
+            wishes: 0,
             _feed: feed,
         }
     }
 
     /// The worker wishes for the topic. Returns what will confirm the wish.
     fn join(&mut self) -> FeedEvent {
-        self.dispatcher.wish(0, self.bare.clone(), true);
+        self.wishes += 1;
+        let wish = WishNumber(self.wishes);
+        self.dispatcher.wish(0, self.bare.clone(), Some(wish));
         let stay = self.dispatcher.topics[&self.bare].stay;
         FeedEvent::Subscribed(vec![(self.bare.clone(), stay)])
     }
 
     fn leave(&mut self) {
-        self.dispatcher.wish(0, self.bare.clone(), false);
+        self.dispatcher.wish(0, self.bare.clone(), None);
     }
 
     /// Lets the broker answer what is asked, without handing the answer over.
@@ -94,6 +99,7 @@ impl Still {
         let joined = Inbound::Joined {
             topic: self.bare.clone(),
             position,
+            wish: WishNumber(self.wishes),
         };
         let told = self.queue.try_recv().expect("the join is answered");
         assert_eq!(format!("{told:?}"), format!("{joined:?}"));
@@ -141,7 +147,9 @@ async fn a_confirmation_of_an_earlier_stay_does_not_begin_the_later_one() {
 async fn a_break_does_not_begin_a_stay_that_is_not_confirmed() {
     let mut still = Still::new();
     let confirmation = still.join();
-    still.confirmed(FeedEvent::Break).await;
+    still
+        .confirmed(FeedEvent::Break(FeedNumber::default()))
+        .await;
     assert!(still.queue.try_recv().is_err(), "nobody is joined yet");
     let missed = still.publish().await;
     still.confirmed(confirmation).await;

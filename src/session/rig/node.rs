@@ -104,7 +104,9 @@ impl Node {
         let view = View::alone(me, NodeDetails::default(), 256);
         let view_sender = watch::Sender::new(Arc::new(view));
         let view = view_sender.subscribe();
-        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone()));
+        let occupancy = Arc::new(Occupancy::alone(view.clone()));
+        let presence = Presence::new(Arc::clone(&broker), view.clone(), Arc::clone(&occupancy));
+        let presence = Arc::new(presence);
         let running = Arc::clone(&presence);
         spawn_local(async move { running.run().await });
         let services = Arc::new(Services {
@@ -112,7 +114,7 @@ impl Node {
             broker: Arc::clone(&broker),
             verifier: super::verifier(&config),
             presence,
-            registry: Registry::new(Arc::new(Occupancy::alone(view.clone()))),
+            registry: Registry::new(occupancy),
             view,
             config: Arc::clone(&config),
         });

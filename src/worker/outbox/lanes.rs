@@ -413,15 +413,15 @@ impl Lanes {
     }
 
     /// Drops the oldest messages that `may_drop` names while `is_over` what waits; where they
-    /// stood, a gap is told. Returns how many messages went and how many gaps are new.
+    /// stood, a gap is told. Returns how many messages went.
     pub(super) fn drop_oldest(
         &mut self,
         lane: usize,
         wire: Wire,
         is_over: impl Fn(Waiting) -> bool,
         may_drop: impl Fn(TopicKey) -> bool,
-    ) -> (u64, u64) {
-        let (mut dropped, mut gaps) = (0, 0);
+    ) -> u64 {
+        let mut dropped = 0;
         let mut kept: VecDeque<Item> = VecDeque::new();
         // Where the last item of a topic is, if that is a gap: what is dropped next joins it.
         let mut open: Vec<(TopicKey, usize)> = Vec::new();
@@ -440,7 +440,6 @@ impl Lanes {
                         gap.add(Some(outgoing.position), Some(1));
                         self.uncount(&Item::Message { topic, outgoing }, wire);
                     } else {
-                        gaps += 1;
                         let gap = Item::dropped(topic, &outgoing);
                         self.messages.remove(bytes);
                         self.messages.add(gap.bytes_count(wire));
@@ -464,7 +463,7 @@ impl Lanes {
             }
         }
         self.queues[lane] = kept;
-        (dropped, gaps)
+        dropped
     }
 
     /// Adds a dropped message to the gap that its topic ends with, if it ends with one.

@@ -82,6 +82,8 @@ pub struct Written {
     pub frames: u64,
     /// Bytes that it took.
     pub bytes: u64,
+    /// Of the frames, gaps that tell of messages dropped here.
+    pub gaps: u64,
     /// Write calls.
     pub calls: u64,
     /// The socket takes no more: wait until it is writable.
@@ -97,8 +99,6 @@ pub struct Shed {
     pub taken_back: Vec<TakenBack>,
     /// Messages that the session will not get.
     pub dropped: u64,
-    /// Gaps that tell of them.
-    pub gaps: u64,
 }
 
 /// A topic of which an outbox holds nothing any more, because it can be read again.
@@ -189,11 +189,12 @@ impl Outbox {
         self.push(Item::Message { topic, outgoing }, lane, spares);
     }
 
-    /// Queues what is told in its topic's order: behind what waits of the topic.
+    /// Queues what is told in its topic's order: behind what waits of the topic, and by itself no
+    /// more urgent than a message without a priority. What follows of its topic takes it along.
     pub fn push_notice(&mut self, topic: TopicKey, frame: Bytes, spares: &mut Spares) {
         let lane = self
             .lane(topic)
-            .unwrap_or(lanes::lane_of(Priority::Critical));
+            .unwrap_or(lanes::lane_of(Priority::default()));
         self.push(Item::Notice { topic, frame }, lane, spares);
     }
 
@@ -312,7 +313,7 @@ impl Outbox {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     done.bytes += n as u64;
-                    done.frames += self.advance(n);
+                    self.advance(n, &mut done);
                     if let Some(lanes) = self.lanes.take_if(|lanes| lanes.is_empty()) {
                         spares.give_back(lanes);
                     }
@@ -349,23 +350,24 @@ impl Outbox {
         write(&slices[..count])
     }
 
-    /// Takes `n` written bytes off; returns how many frames are through.
-    fn advance(&mut self, n: usize) -> u64 {
+    /// Takes `n` written bytes off, and counts the frames that are through. A gap is counted here
+    /// and not when something is dropped, because until now it may grow or be joined to another.
+    fn advance(&mut self, n: usize, done: &mut Written) {
         let mut left = n;
-        let mut frames = 0;
         loop {
             if let Some((item, _)) = &self.head {
                 let rest = item.frame(self.wire).len() - self.head_written;
                 if left < rest {
                     self.head_written += left;
-                    return frames;
+                    return;
                 }
                 left -= rest;
-                frames += 1;
+                done.frames += 1;
+                done.gaps += u64::from(matches!(item, Item::Dropped(_)));
                 (self.head, self.head_written) = (None, 0);
             }
             if left == 0 {
-                return frames;
+                return;
             }
             self.head = self.lanes.as_mut().and_then(|l| l.pop(self.wire));
         }
@@ -409,9 +411,7 @@ impl Outbox {
         }
         for lane in (first..LAST).rev() {
             if is_full(lanes.messages) {
-                let (dropped, gaps) = lanes.drop_oldest(lane, wire, is_over, |t| !has_history(t));
-                shed.dropped += dropped;
-                shed.gaps += gaps;
+                shed.dropped += lanes.drop_oldest(lane, wire, is_over, |t| !has_history(t));
             }
         }
         self.lanes.take_if(|lanes| lanes.is_empty());
@@ -427,26 +427,15 @@ impl Outbox {
     }
 
     /// Tells that a message was dropped, in the gap that its topic ends with, or a new one.
-    pub fn push_dropped(
-        &mut self,
-        topic: TopicKey,
-        outgoing: &Outgoing,
-        spares: &mut Spares,
-    ) -> Shed {
-        let mut shed = Shed {
-            dropped: 1,
-            ..Shed::default()
-        };
+    pub fn push_dropped(&mut self, topic: TopicKey, outgoing: &Outgoing, spares: &mut Spares) {
         let joins = self
             .lanes
             .as_mut()
             .is_some_and(|l| l.join_gap(topic, outgoing));
         if !joins {
-            shed.gaps = 1;
             let lane = lanes::lane_of(outgoing.priority());
             self.push(Item::dropped(topic, outgoing), lane, spares);
         }
-        shed
     }
 
     /// Drops everything but a frame that is partly written. Returns how many messages went.

@@ -262,8 +262,8 @@ impl Subject {
         if self.outbox.has_room_for(bytes, BOUND) {
             self.push(n, outgoing);
         } else if !self.model.with_history.contains(&key) {
-            let shed = self.outbox.push_dropped(key, &outgoing, &mut self.spares);
-            self.model.push_dropped(key, &outgoing, &shed)?;
+            self.outbox.push_dropped(key, &outgoing, &mut self.spares);
+            self.model.push_dropped(key, &outgoing);
         }
         Ok(())
     }
@@ -279,13 +279,14 @@ impl Subject {
         prop_assert_eq!(written.bytes as usize, self.taken.len() - began);
         prop_assert_eq!(written.bytes as usize, offered - room);
         prop_assert_eq!(written.blocked, !self.outbox.is_empty());
-        let mut frames = 0;
+        let (mut frames, mut gaps) = (0, 0);
         while let Some((event, length)) = frame(&self.taken) {
             self.taken.drain(..length);
             self.model.wrote(&event)?;
             frames += 1;
+            gaps += u64::from(event["reason"] == "slow");
         }
-        prop_assert_eq!(written.frames, frames);
+        prop_assert_eq!((written.frames, written.gaps), (frames, gaps));
         self.model.began(&self.outbox, self.taken.len())
     }
 }

@@ -18,7 +18,7 @@ async fn a_second_join_of_a_topic_that_is_not_live_waits_too() {
     let client = rig.client().await;
     let joins = [(); 2].map(|()| rig.join(&client, &source));
     source.publish();
-    rig.turn([source.joined(source.newest())]);
+    rig.turn([rig.joined(&source, source.newest())]);
     for join in joins {
         let Join::Waiting(answer) = join else {
             panic!("nothing is live");
@@ -33,6 +33,31 @@ async fn a_second_join_of_a_topic_that_is_not_live_waits_too() {
         panic!("no such session");
     };
     assert!(never.await.is_err());
+}
+
+/// Found by a simulation: the earlier answer let the session begin before the dispatcher delivered
+/// to this worker again, and what was published in between was told as a gap.
+#[tokio::test]
+async fn the_answer_to_an_earlier_wish_does_not_begin_a_later_stay() {
+    let mut rig = Rig::new().await;
+    let mut source = Source::new(0);
+    let client = rig.client().await;
+    rig.join(&client, &source);
+    let early = rig.joined(&source, source.newest());
+    rig.worker.leave(client.key, &source.topic);
+    let Join::Waiting(mut answer) = rig.join(&client, &source) else {
+        panic!("nothing is live");
+    };
+    rig.turn([early]);
+    assert!(answer.try_recv().is_err(), "that was the answer to another");
+    let missed = source.publish();
+    rig.turn([rig.joined(&source, missed.position)]);
+    assert_eq!(answer.await, Ok(()));
+    let begins = rig.worker.begin_live(client.key, &source.topic);
+    assert_eq!(begins, Some(missed.position));
+    let entry = source.publish();
+    rig.turn([source.deliver(&entry)]);
+    assert_eq!(rig.read(client).await, ["2"]);
 }
 
 #[tokio::test]

@@ -106,18 +106,12 @@ impl Source {
         ))
     }
 
-    pub(super) fn joined(&self, position: Position) -> Inbound {
-        Inbound::Joined {
-            topic: self.topic.clone(),
-            position,
-        }
-    }
-
     pub(super) fn behind(&self, newest: Position, dropped: u64) -> Inbound {
         Inbound::Behind {
             topic: self.topic.clone(),
             newest,
             dropped,
+            urgency: Priority::default(),
         }
     }
 
@@ -208,10 +202,21 @@ impl Rig {
         self.worker.join(client.key, &source.topic, has_history)
     }
 
+    /// What answers the worker's present wish for the topic.
+    pub(super) fn joined(&self, source: &Source, position: Position) -> Inbound {
+        let state = self.worker.state.borrow();
+        let topic = state.hub.find(&source.topic).and_then(|k| state.hub.get(k));
+        Inbound::Joined {
+            topic: source.topic.clone(),
+            position,
+            wish: topic.and_then(|t| t.wish).expect("it is wished for"),
+        }
+    }
+
     /// Joins, and lets the worker know where the topic stands if nobody had joined before.
     pub(super) fn enter(&self, client: &Client, source: &Source) {
         if let Join::Waiting(_) = self.join(client, source) {
-            self.turn([source.joined(source.newest())]);
+            self.turn([self.joined(source, source.newest())]);
         }
     }
 

@@ -339,7 +339,8 @@ impl World {
                 Join::Live => Stay::Waiting(None, since),
                 Join::Waiting(answer) => {
                     line.owed = None;
-                    self.queue.push_back(line.source.joined(line.last));
+                    let joined = self.rig.joined(&line.source, line.last);
+                    self.queue.push_back(joined);
                     Stay::Waiting(Some(answer), since)
                 }
             },

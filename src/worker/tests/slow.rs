@@ -260,7 +260,7 @@ async fn a_gap_over_a_full_outbox_ends_nobody() {
     assert_eq!(rig.end_reason(&client), None);
     rig.drain(&client, &[&live]);
     let read = rig.read(client).await;
-    assert_eq!(read, ["gap:retention", "1", "2", "3", "4"]);
+    assert_eq!(read, ["1", "2", "3", "4", "gap:retention"]);
 }
 
 #[tokio::test]

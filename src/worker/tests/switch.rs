@@ -22,7 +22,7 @@ async fn deliveries_begin_above_the_position_at_which_the_topic_was_joined() {
     rig.turn([source.deliver(&entries[0])]);
     rig.turn([source.behind(entries[1].position, 1)]);
     assert!(answer.try_recv().is_err(), "not joined yet");
-    rig.turn([source.joined(entries[1].position)]);
+    rig.turn([rig.joined(&source, entries[1].position)]);
     assert!(answer.try_recv().is_ok());
     let begins = rig.worker.begin_live(client.key, &source.topic);
     assert_eq!(begins, Some(entries[1].position));

@@ -22,6 +22,8 @@ use crate::protocol::ids::Position;
 const START_MS: u64 = 1_732_190_000_000;
 /// A run that has not come to rest by then never will.
 const STEPS_MAX: usize = 20_000;
+/// So many entries later one may come for the second time.
+const DOUBLED_WITHIN: usize = 8;
 /// Three of these are more than a link may hold.
 static LARGE: [u8; 400_000] = [b'1'; 400_000];
 
@@ -35,8 +37,10 @@ pub(super) struct Weather {
     /// Entries overtake each other on the feed. On a topic without history what is overtaken is
     /// told as lost.
     pub(super) reorders: bool,
-    /// Nothing goes wrong.
+    /// Nothing goes wrong: then nothing is asked and no gap told.
     pub(super) calm: bool,
+    /// Also in a calm some come twice.
+    pub(super) doubles: bool,
 }
 
 impl Default for Weather {
@@ -47,6 +51,7 @@ impl Default for Weather {
             failovers: false,
             reorders: true,
             calm: false,
+            doubles: false,
         }
     }
 }
@@ -127,6 +132,8 @@ pub(super) struct World {
     report: Report,
     moment: u64,
     feed: VecDeque<OnFeed>,
+    /// The newest that were put on the feed.
+    sent: VecDeque<Entry>,
     asked: VecDeque<Asked>,
     answers: VecDeque<Answer>,
     /// Something was lost on the feed, and no break has followed yet.
@@ -183,6 +190,7 @@ impl World {
             report: Report::default(),
             moment: 1,
             feed: VecDeque::new(),
+            sent: VecDeque::new(),
             asked: VecDeque::new(),
             answers: VecDeque::new(),
             break_due: false,
@@ -191,7 +199,7 @@ impl World {
     }
 
     pub(super) fn run(mut self) -> Result<Report, String> {
-        let publications = self.rng.random_range(20..120);
+        let publications = self.rng.random_range(5..50);
         let mut published = 0;
         while published < publications {
             if self.rng.random_bool(self.chances.publish) {
@@ -210,6 +218,12 @@ impl World {
             self.rest()?;
         }
         self.checker.at_rest(&self.stream)?;
+        if self.weather.calm && self.report.questions + self.report.gaps > 0 {
+            return Err(format!(
+                "it asked or told a gap in a calm: {:?}",
+                self.report
+            ));
+        }
         Ok(self.report)
     }
 
@@ -241,10 +255,13 @@ impl World {
             self.break_due = true;
             return;
         }
-        if self.chance(self.chances.double) {
-            self.feed.push_back(OnFeed::Entry(entry.clone()));
-        }
+        self.sent.truncate(DOUBLED_WITHIN - 1);
+        self.sent.push_front(entry.clone());
         self.feed.push_back(OnFeed::Entry(entry));
+        if self.weather.doubles || self.chance(self.chances.double) {
+            let again = self.rng.random_range(0..self.sent.len());
+            self.feed.push_back(OnFeed::Entry(self.sent[again].clone()));
+        }
     }
 
     /// A break that was due, a failover, or time that passes.
@@ -272,6 +289,7 @@ impl World {
         let lost = self.rng.random_range(0..6);
         let back_ms = self.rng.random_range(0..20);
         self.stream.lose_newest(lost, self.stream.now_ms - back_ms);
+        self.sent.clear();
         // What the old one had sent may still be read, from where it got to.
         let read = self.rng.random_range(0..=self.feed.len());
         self.feed.truncate(read);

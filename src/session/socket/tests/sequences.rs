@@ -92,3 +92,29 @@ proptest! {
         prop_assert!(holds_nothing);
     }
 }
+
+#[test]
+fn one_whole_pong_is_told_from_everything_that_only_looks_like_one() {
+    let pong = |length: usize| frame(LAST | PONG, vec![b'x'; length]);
+    for length in [0, 1, 124, 125] {
+        assert!(is_pong(&pong(length)), "{length}");
+    }
+    let mut two = pong(3);
+    two.extend(pong(0));
+    let mut unmasked = pong(3);
+    unmasked[1] -= 0x80;
+    let near_misses = [
+        pong(126),
+        two,
+        unmasked,
+        pong(3)[..8].to_vec(),
+        pong(0)[..5].to_vec(),
+        frame(PONG, []),
+        frame(LAST | PING, []),
+        frame(LAST | 0x40 | PONG, []),
+        Vec::new(),
+    ];
+    for bytes in near_misses {
+        assert!(!is_pong(&bytes), "{bytes:?}");
+    }
+}

@@ -62,6 +62,55 @@ fn what_moves_up_queues_behind_what_waits_there() {
 }
 
 #[test]
+fn a_notice_alone_overtakes_nothing_that_is_urgent_and_what_follows_takes_it_along() {
+    let low_follows = ["t2@1", "t0@7", "t0@1", "t1@1"];
+    let critical_follows = ["t0@7", "t0@1", "t2@1", "t1@1"];
+    for (follows, expected) in [
+        (Priority::Low, low_follows),
+        (Priority::Critical, critical_follows),
+    ] {
+        let (mut outbox, mut spares) = (Outbox::new(Wire::Json), Spares::default());
+        let mut lines = lines();
+        let told = notice(&lines[0].name, 7);
+        outbox.push_notice(lines[0].key, told, &mut spares);
+        for (n, priority) in [(1, Priority::Low), (2, Priority::High), (0, follows)] {
+            let message = lines[n].publish(priority, None, 10);
+            outbox.push_message(lines[n].key, message, &mut spares);
+        }
+        assert_eq!(sent(&mut outbox, &mut spares), expected);
+    }
+}
+
+/// Two became one, and one went with its topic: what nobody reads is not counted.
+#[test]
+fn gaps_are_counted_when_they_leave() {
+    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), Spares::default());
+    let mut lines = lines();
+    for n in [0, 1] {
+        for is_dropped in [true, false, true] {
+            let message = lines[n].publish(Priority::Low, None, 10);
+            if is_dropped {
+                outbox.push_dropped(lines[n].key, &message, &mut spares);
+            } else {
+                outbox.push_message(lines[n].key, message, &mut spares);
+            }
+        }
+    }
+    outbox.forget(lines[1].key);
+    let high = lines[2].publish(Priority::High, None, 10);
+    let tight = Bound {
+        messages_max: 3,
+        ..BOUND
+    };
+    let shed = outbox.make_room(lines[2].key, &high, tight, &mut spares, |_| false);
+    assert_eq!(shed.dropped, 1);
+    let (mut room, mut taken) = (usize::MAX, Vec::new());
+    let written = outbox.write(&mut spares, |s| socket(&mut room, &mut taken, s));
+    let written = written.expect("it takes all");
+    assert_eq!((written.frames, written.gaps), (1, 1));
+}
+
+#[test]
 fn a_frame_that_is_partly_written_is_finished_before_an_answer() {
     let (mut outbox, mut spares) = (Outbox::new(Wire::Json), Spares::default());
     let mut lines = lines();

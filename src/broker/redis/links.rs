@@ -1,0 +1,255 @@
+//! Every Redis master that the node uses, and the function from a key to one of them.
+//!
+//! In: the deployments of the configuration, and layouts by whoever follows them ([`follower`]).
+//! Out: for each key the [`Pair`] that has it now. All forms are the same here: one server and the
+//! master behind sentinels have all slots, a cluster deals them, and a ring of shards chooses among
+//! several deployments, of which the first has the cluster's own keys. Owner of the pairs: one per
+//! master, begun when a layout names it and ended when none does. Bounds: the masters of the
+//! deployments. Locks are held for one look or one replacement.
+//!
+//! [`follower`]: super::follower
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::Notify;
+
+use super::StartError;
+use super::layout::{Layout, SLOTS_COUNT, slot_of};
+use super::overall::Part;
+use super::pair::{Common, Pair, Place};
+use super::shards::Shards;
+use crate::broker::FeedNumber;
+use crate::config::redis_url::{RedisForm, RedisUrl};
+use crate::protocol::ids::Topic;
+use crate::redis::{Keys, RedisError};
+use crate::shutdown;
+
+/// Where a key is at the moment.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// The pair of its master.
+    pub pair: Arc<Pair>,
+    /// Since which epoch; with another one, subscriptions there are void.
+    pub epoch: u64,
+}
+
+/// One deployment.
+#[derive(Debug)]
+pub struct Deployment {
+    url: RedisUrl,
+    masters: RwLock<Arc<Masters>>,
+    /// Told by its links when an answer says that keys are somewhere else.
+    pub misplaced: Arc<Notify>,
+}
+
+/// The masters of one deployment as they stand, replaced as a whole.
+#[derive(Debug, Default)]
+struct Masters {
+    layout: Layout,
+    /// In the order of the layout.
+    pairs: Vec<Arc<Pair>>,
+    /// By slot, the index of its master in both.
+    owners: Vec<Option<usize>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Links {
+    keys: Keys,
+    shards: Shards,
+    deployments: Vec<Deployment>,
+    numbers: AtomicU32,
+    /// Some keys are somewhere else now.
+    pub moved: Notify,
+}
+
+impl Deployment {
+    /// Where it is, and in which form.
+    #[must_use]
+    pub fn url(&self) -> &RedisUrl {
+        &self.url
+    }
+
+    /// Its masters that are used now.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<Arc<Pair>> {
+        self.masters().pairs.clone()
+    }
+
+    /// The addresses of its masters.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let masters = self.masters();
+        let addresses = masters.layout.masters.iter().map(|m| m.address.clone());
+        addresses.collect()
+    }
+
+    fn masters(&self) -> Arc<Masters> {
+        let masters = self.masters.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&masters)
+    }
+}
+
+impl Links {
+    /// Deployments of which no master is known yet.
+    #[must_use]
+    pub fn new(keys: Keys, urls: Vec<RedisUrl>) -> Self {
+        let names: Vec<_> = urls.iter().map(|url| url.name.clone()).collect();
+        let deployment = |url| Deployment {
+            url,
+            masters: RwLock::default(),
+            misplaced: Arc::default(),
+        };
+        Self {
+            keys,
+            shards: Shards::new(&names),
+            deployments: urls.into_iter().map(deployment).collect(),
+            numbers: AtomicU32::new(0),
+            moved: Notify::new(),
+        }
+    }
+
+    /// Names of keys and channels.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// All deployments; the first has the cluster's own keys.
+    #[must_use]
+    pub fn deployments(&self) -> &[Deployment] {
+        &self.deployments
+    }
+
+    /// All masters that are used now.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<Arc<Pair>> {
+        let deployments = self.deployments.iter();
+        deployments.flat_map(Deployment::pairs).collect()
+    }
+
+    /// Where a key is.
+    ///
+    /// # Errors
+    /// [`RedisError::Nowhere`] while no master has it.
+    pub fn find(&self, key: &str) -> Result<Placed, RedisError> {
+        match self.keys.topic_of(key) {
+            Some(qualified) => self.place(self.shards.of(qualified), qualified),
+            None => self.place(0, key),
+        }
+    }
+
+    /// Where everything of a topic is. Its qualified name is the tag of its keys, so that it has
+    /// their slot, and no key needs to be written down to be found.
+    ///
+    /// # Errors
+    /// [`RedisError::Nowhere`] while no master has it.
+    pub fn find_topic(&self, topic: &Topic) -> Result<Placed, RedisError> {
+        let qualified = topic.qualified();
+        self.place(self.shards.of(qualified), qualified)
+    }
+
+    fn place(&self, at: usize, key: &str) -> Result<Placed, RedisError> {
+        let deployment = &self.deployments[at];
+        let masters = deployment.masters();
+        // One server has every slot: nothing to compute.
+        let owner = match masters.pairs.len() {
+            1 if deployment.url.form != RedisForm::Cluster => Some(0),
+            _ => masters.owners.get(slot_of(key)).copied().flatten(),
+        };
+        let nowhere = || {
+            let name = &deployment.url.name;
+            RedisError::Nowhere(format!(
+                "no master of Redis {name} has the key at the moment"
+            ))
+        };
+        let owner = owner.ok_or_else(nowhere)?;
+        Ok(Placed {
+            pair: Arc::clone(&masters.pairs[owner]),
+            epoch: masters.layout.masters[owner].epoch,
+        })
+    }
+
+    /// Takes a deployment's masters: begins pairs for new ones, keeps those that stay, ends the
+    /// others with what they have queued. Returns whether anything is new. Called by one task a
+    /// deployment.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is changed then.
+    pub fn take(&self, at: usize, layout: Layout, common: &Common) -> Result<bool, StartError> {
+        let deployment = &self.deployments[at];
+        let before = deployment.masters();
+        if before.layout.masters == layout.masters {
+            return Ok(false);
+        }
+        let is_sharded = deployment.url.form == RedisForm::Cluster;
+        let mut pairs = Vec::with_capacity(layout.masters.len());
+        for master in &layout.masters {
+            let known = before
+                .layout
+                .masters
+                .iter()
+                .position(|m| m.address == master.address);
+            let pair = match known {
+                Some(known) => Arc::clone(&before.pairs[known]),
+                None => {
+                    let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+                    let place = Place {
+                        number: FeedNumber(number),
+                        url: deployment.url.server(&master.address),
+                        is_sharded,
+                        hears_control: at == 0,
+                        misplaced: Arc::clone(&deployment.misplaced),
+                    };
+                    Pair::start(common, place)?
+                }
+            };
+            pairs.push(pair);
+        }
+        for (pair, master) in pairs.iter().zip(&layout.masters) {
+            if let Some(owned) = &pair.shared.owned {
+                owned.set(&master.slots);
+            }
+        }
+        let addresses: Vec<_> = layout.masters.iter().map(|m| m.address.as_str()).collect();
+        tracing::info!(
+            event = "redis_masters",
+            deployment = deployment.url.name,
+            masters = ?addresses,
+            "the masters of Redis, or their slots, are these now"
+        );
+        let retired: Vec<_> = before
+            .pairs
+            .iter()
+            .filter(|pair| !pairs.iter().any(|kept| kept.number == pair.number))
+            .cloned()
+            .collect();
+        let masters = Masters {
+            owners: owners(&layout),
+            layout,
+            pairs,
+        };
+        *deployment
+            .masters
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(masters);
+        common.overall.forget(Part::Deployment(at));
+        self.moved.notify_one();
+        for pair in retired {
+            shutdown::spawn("redis_retired", async move { pair.stop().await });
+        }
+        Ok(true)
+    }
+}
+
+fn owners(layout: &Layout) -> Vec<Option<usize>> {
+    let mut owners = vec![None; SLOTS_COUNT];
+    for (at, master) in layout.masters.iter().enumerate() {
+        for range in &master.slots {
+            let range = usize::from(*range.start())..=usize::from(*range.end());
+            owners[range].fill(Some(at));
+        }
+    }
+    owners
+}

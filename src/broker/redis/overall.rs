@@ -1,0 +1,124 @@
+//! How all of Redis does: the health of every pair, told as one.
+//!
+//! In: each pair about itself, and each deployment of which no master is known yet. Out: a watch
+//! that readiness, the handshake and tests read: up, down, or in part, with the reasons of those
+//! that are away. Owner of the reports, under a lock that is held for one comparison. Bound: one
+//! entry per pair and deployment.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::broker::{BrokerHealth, FeedNumber};
+
+/// What a report is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// A deployment, by its place in the list, while none of its masters is known.
+    Deployment(usize),
+    /// One master.
+    Pair(FeedNumber),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Overall {
+    parts: Mutex<BTreeMap<Part, BrokerHealth>>,
+    told: watch::Sender<BrokerHealth>,
+}
+
+impl Default for Overall {
+    /// Down, because nothing was reached yet.
+    fn default() -> Self {
+        Self {
+            parts: Mutex::default(),
+            told: watch::Sender::new(BrokerHealth::Down("Redis is not reached yet".to_owned())),
+        }
+    }
+}
+
+impl Overall {
+    /// This part does so now.
+    pub fn set(&self, part: Part, health: BrokerHealth) {
+        self.change(|parts| {
+            parts.insert(part, health);
+        });
+    }
+
+    /// There is no such part any more.
+    pub fn forget(&self, part: Part) {
+        self.change(|parts| {
+            parts.remove(&part);
+        });
+    }
+
+    /// Changes are seen through it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<BrokerHealth> {
+        self.told.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<Part, BrokerHealth>)) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut parts);
+        let Some(now) = sum(&parts) else { return };
+        // Told under the lock, so that the last change is also the last one told.
+        self.told.send_if_modified(|told| {
+            let is_changed = *told != now;
+            *told = now;
+            is_changed
+        });
+    }
+}
+
+/// `None`: there are no parts, so there is nothing new to say.
+fn sum(parts: &BTreeMap<Part, BrokerHealth>) -> Option<BrokerHealth> {
+    let reasons: Vec<_> = parts
+        .values()
+        .filter_map(|health| match health {
+            BrokerHealth::Up => None,
+            BrokerHealth::Partly(reason) | BrokerHealth::Down(reason) => Some(reason.as_str()),
+        })
+        .collect();
+    let why = reasons.join("; ");
+    match reasons.len() {
+        _ if parts.is_empty() => None,
+        0 => Some(BrokerHealth::Up),
+        away if away == parts.len() => Some(BrokerHealth::Down(why)),
+        _ => Some(BrokerHealth::Partly(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn down(reason: &str) -> BrokerHealth {
+        BrokerHealth::Down(reason.to_owned())
+    }
+
+    #[test]
+    fn one_that_is_away_is_named_and_does_not_take_the_others_with_it() {
+        let (a, b) = (Part::Pair(FeedNumber(1)), Part::Pair(FeedNumber(2)));
+        let overall = Overall::default();
+        let told = overall.watch();
+        let now = || told.borrow().clone();
+        assert!(matches!(now(), BrokerHealth::Down(_)));
+        overall.set(Part::Deployment(0), down("no layout"));
+        assert_eq!(now(), down("no layout"));
+        overall.set(a, down("a is away"));
+        overall.forget(Part::Deployment(0));
+        overall.set(b, BrokerHealth::Up);
+        assert_eq!(now(), BrokerHealth::Partly("a is away".to_owned()));
+        overall.set(a, BrokerHealth::Up);
+        assert_eq!(now(), BrokerHealth::Up);
+        overall.set(a, down("a is away"));
+        overall.set(b, down("b too"));
+        assert_eq!(now(), down("a is away; b too"));
+        // A master that has no slots any more is no part of the whole.
+        overall.forget(b);
+        overall.set(a, BrokerHealth::Up);
+        assert_eq!(now(), BrokerHealth::Up);
+    }
+}

@@ -1,0 +1,227 @@
+//! One Redis master as a node uses it: a connection for commands, a feed, and what keeps both.
+//!
+//! In: where the server is, publications and questions for the topics that it has, wishes to hear.
+//! Out: answers, and events into the one channel of all pairs. Owner of a publisher, a feed on a
+//! thread of its own, and a supervisor; they begin with the pair and end with [`Pair::stop`].
+//! Bounds: those of the publisher's queue, the command link and the feed. A pair does not know the
+//! topology: which topics come to it is decided in `links`.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::StartError;
+use super::control::Heard;
+use super::health::Health;
+use super::link::{self, Probes, Shared};
+use super::outlet::Outlet;
+use super::overall::{Overall, Part};
+use super::owned::Owned;
+use super::scripts::Scripts;
+use crate::broker::feed::FeedTask;
+use crate::broker::interest::Interest;
+use crate::broker::publisher::{self, Publisher};
+use crate::broker::{BrokerHealth, FeedEvent, FeedNumber};
+use crate::config;
+use crate::protocol::ids::SessionId;
+use crate::redis::{Keys, RedisLink};
+use crate::shutdown;
+use crate::telemetry::metrics::Metrics;
+
+/// Longest wait for each part at the end. Every command has ended by then.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all pairs of a node have in common.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// The configuration; the URL in it is replaced by the pair's own.
+    pub settings: config::Redis,
+    /// Instruments.
+    pub metrics: Arc<Metrics>,
+    /// Where events go.
+    pub feed: mpsc::Sender<FeedEvent>,
+    /// Control messages heard by any of them.
+    pub heard: Arc<Heard>,
+    /// Where each tells how it does.
+    pub overall: Arc<Overall>,
+}
+
+/// What is a pair's own.
+#[derive(Debug)]
+pub struct Place {
+    /// Its number.
+    pub number: FeedNumber,
+    /// `redis://` and so on, of one server.
+    pub url: String,
+    /// It is a master of a cluster.
+    pub is_sharded: bool,
+    /// The cluster's control messages may come this way.
+    pub hears_control: bool,
+    /// To be told when an answer says that keys are somewhere else.
+    pub misplaced: Arc<Notify>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pair {
+    /// Which feed its events come from.
+    pub number: FeedNumber,
+    /// What its parts share: link, health, scripts.
+    pub shared: Arc<Shared>,
+    /// The way in, in order.
+    pub publisher: Publisher,
+    /// What is to be heard here.
+    pub interest: Arc<Interest>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What ends with the pair.
+#[derive(Debug)]
+struct Running {
+    stop_publisher: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    publisher: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
+    feed_ended: oneshot::Receiver<()>,
+}
+
+impl Pair {
+    /// Starts everything and returns at once, whether the server answers or not.
+    ///
+    /// # Errors
+    /// [`StartError`]: a URL that cannot be used, or no thread to be had.
+    pub fn start(common: &Common, place: Place) -> Result<Arc<Self>, StartError> {
+        let settings = config::Redis {
+            url: Some(config::Secret(place.url)),
+            ..common.settings.clone()
+        };
+        let link = RedisLink::new(&settings)?.telling(place.misplaced);
+        let shared = Arc::new(Shared {
+            link: Arc::new(link),
+            keys: Keys::new(&settings.prefix),
+            scripts: Scripts::new(place.is_sharded),
+            health: Health::new(),
+            probes: Probes::new(),
+            metrics: Arc::clone(&common.metrics),
+            process: SessionId::random(),
+            is_prepared: AtomicBool::new(false),
+            suspect: Notify::new(),
+            maxmemory_policy: OnceLock::new(),
+            owned: place.is_sharded.then(Owned::default),
+            heard: place.hears_control.then(|| Arc::clone(&common.heard)),
+        });
+        let (stop_publisher, publisher_stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let interest = Arc::new(Interest::default());
+        let feed = FeedTask {
+            shared: Arc::clone(&shared),
+            settings: settings.clone(),
+            interest: Arc::clone(&interest),
+            outlet: Outlet::new(
+                common.feed.clone(),
+                place.number,
+                Arc::clone(&common.metrics),
+            ),
+        };
+        let feed_ended = spawn_feed(feed, stopped.clone())?;
+        let (publisher, publisher_task) = publisher::channel(&shared);
+        let telling = tell(
+            Arc::clone(&common.overall),
+            Part::Pair(place.number),
+            shared.health.watch(),
+            stopped.clone(),
+        );
+        shutdown::spawn("redis_health", telling);
+        let supervisor = link::supervise(Arc::clone(&shared), settings, stopped);
+        let running = Running {
+            stop_publisher,
+            stop,
+            publisher: shutdown::spawn("publisher", publisher_task.run(publisher_stopped)),
+            supervisor: shutdown::spawn("redis_supervisor", supervisor),
+            feed_ended,
+        };
+        Ok(Arc::new(Self {
+            number: place.number,
+            shared,
+            publisher,
+            interest,
+            running: Mutex::new(Some(running)),
+        }))
+    }
+
+    /// Ends what was started: first the publisher, with all that is queued, then the connections.
+    pub async fn stop(&self) {
+        let running = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(running) = running else { return };
+        running.stop_publisher.send_replace(true);
+        end("publisher", running.publisher).await;
+        running.stop.send_replace(true);
+        end("supervisor", running.supervisor).await;
+        end("feed", running.feed_ended).await;
+    }
+
+    /// Whether commands and feed work.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        *self.shared.health.watch().borrow() == BrokerHealth::Up
+    }
+}
+
+/// Tells how the pair does until it ends.
+async fn tell(
+    overall: Arc<Overall>,
+    part: Part,
+    mut health: watch::Receiver<BrokerHealth>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let now = health.borrow_and_update().clone();
+        overall.set(part, now);
+        tokio::select! {
+            () = link::stopped(&mut stop) => break,
+            changed = health.changed() => if changed.is_err() { break },
+        }
+    }
+    overall.forget(part);
+}
+
+/// The feed's thread. The receiver ends with it.
+fn spawn_feed(
+    task: FeedTask,
+    stopped: watch::Receiver<bool>,
+) -> Result<oneshot::Receiver<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    let (ending, ended) = oneshot::channel();
+    let run = move || {
+        runtime.block_on(task.run(stopped));
+        // Nobody may wait for it any more.
+        let _ = ending.send(());
+    };
+    shutdown::thread("fanfare-feed".to_owned(), run).map_err(StartError::Thread)?;
+    Ok(ended)
+}
+
+/// Waits for a part to end, and says when it panicked or hangs.
+async fn end<T, E: std::fmt::Display>(part: &str, ended: impl Future<Output = Result<T, E>>) {
+    match tokio::time::timeout(STOP_TIMEOUT, ended).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            tracing::error!(event = "broker_part_failed", part, %error, "a part of the broker ended badly")
+        }
+        Err(_) => tracing::error!(
+            event = "broker_part_stuck",
+            part,
+            "a part of the broker does not end"
+        ),
+    }
+}

@@ -1,0 +1,180 @@
+//! What must hold of names, lives, views and rings, whatever happens to processes and Redis.
+//!
+//! In: what each script answered when it ran, and each process after it took an answer. Out: the
+//! first broken promise. Promised is: a life of a node belongs to one process, later lives of a name
+//! are higher, a life that a view did not show never comes back; a view's ring is that of its names,
+//! so that equal views have equal homes; a change of one name moves at most twice the ideal; and
+//! when everything has been calm for longer than a lease, one process holds each name and all see
+//! the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::leases::{Heartbeat, Leases};
+use super::world::{PARTITIONS, Process, ring};
+use crate::cluster::lease_store::Beat;
+use crate::cluster::ring::Ring;
+use crate::cluster::standing::Standing;
+use crate::cluster::view::View;
+use crate::protocol::ids::{NodeId, Owner};
+use crate::seeds::Verdict;
+
+/// By then no owner is too young to be called abandoned, whatever the clock showed at its birth.
+const LATER_US: u64 = 120_000_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    /// Which process each life belongs to.
+    holders: BTreeMap<Owner, u64>,
+    newest: BTreeMap<NodeId, u64>,
+    /// Lives that were not shown any more.
+    gone: BTreeSet<Owner>,
+    /// The clock of Redis may step back: then a lease that had ended may last a little longer.
+    steps_back: bool,
+}
+
+fn must(holds: bool, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+fn names(view: &View) -> Vec<NodeId> {
+    view.nodes.iter().map(|n| n.owner.node.clone()).collect()
+}
+
+impl Checker {
+    pub(super) fn new(steps_back: bool) -> Self {
+        Self {
+            steps_back,
+            ..Self::default()
+        }
+    }
+
+    /// A heartbeat was carried out.
+    pub(super) fn beat(&mut self, beat: &Heartbeat, answer: &Beat) -> Verdict {
+        let Beat::Held {
+            incarnation, nodes, ..
+        } = answer
+        else {
+            return Ok(());
+        };
+        let owner = Owner {
+            node: beat.node.clone(),
+            incarnation: *incarnation,
+        };
+        let newest = self.newest.entry(beat.node.clone()).or_default();
+        must(*incarnation >= *newest, || {
+            format!("{owner} was taken after {newest}")
+        })?;
+        *newest = *incarnation;
+        let holder = *self.holders.entry(owner.clone()).or_insert(beat.holder);
+        must(holder == beat.holder, || {
+            format!("{owner} is held by {holder:x} and by {:x}", beat.holder)
+        })?;
+        let shown: BTreeSet<_> = nodes.iter().map(|n| &n.owner).collect();
+        must(shown.contains(&owner), || format!("{owner} is not shown"))?;
+        for owner in self.holders.keys() {
+            if !shown.contains(owner) && !self.gone.contains(owner) {
+                self.gone.insert(owner.clone());
+            }
+        }
+        let mut back = shown.iter().filter(|owner| self.gone.contains(**owner));
+        let back = back.next().filter(|_| !self.steps_back);
+        must(back.is_none(), || format!("{back:?} came back to life"))
+    }
+
+    /// A process has taken an answer; its view was `before`.
+    pub(super) fn answered(&self, process: &Process, before: &View, leases: &Leases) -> Verdict {
+        let course = &process.course;
+        let view = &course.view;
+        match &course.standing {
+            Standing::Member(owner) => {
+                must(view.me == *owner && view.is_live(owner), || {
+                    format!("{owner} is a member, and not in its view")
+                })?;
+                let newest = leases.newest(&owner.node);
+                must(newest.is_none_or(|(n, _)| n >= owner.incarnation), || {
+                    format!("{owner} is a member, the newest is {newest:?}")
+                })?;
+            }
+            _ => must(!view.fresh, || "a view is fresh at the end".into())?,
+        }
+        must(view.ring == ring(&names(view)), || {
+            format!("not the ring of {:?}", names(view))
+        })?;
+        if Arc::ptr_eq(&view.ring, &before.ring) {
+            Ok(())
+        } else {
+            few_moved(before, view)
+        }
+    }
+
+    /// It has been calm for longer than a lease lasts.
+    pub(super) fn at_rest(&self, processes: &[Process], leases: &Leases) -> Verdict {
+        let running: Vec<_> = processes.iter().filter(|p| p.is_running()).collect();
+        let mut members = BTreeMap::new();
+        for process in &running {
+            let Standing::Member(owner) = &process.course.standing else {
+                return Err(format!("{process:?} has not come to an end"));
+            };
+            let twice = members.insert(owner.node.clone(), owner.clone());
+            must(twice.is_none(), || format!("{twice:?} and {owner} at once"))?;
+            let newest = leases.newest(&owner.node);
+            must(newest == Some((owner.incarnation, process.holder)), || {
+                format!("{owner} of {:x} runs, {newest:?} holds", process.holder)
+            })?;
+        }
+        for process in processes.iter().filter(|p| p.was_superseded()) {
+            let node = &process.course.view.me.node;
+            let holder = leases.newest(node).map(|(_, holder)| holder);
+            must(holder != Some(process.holder), || {
+                format!("{:x}, which holds {node}, gave up", process.holder)
+            })?;
+        }
+        let live: Vec<_> = members.values().cloned().collect();
+        for process in running {
+            let view = &process.course.view;
+            let shown: Vec<_> = view.nodes.iter().map(|n| n.owner.clone()).collect();
+            must(view.fresh && shown == live, || {
+                format!("{} sees {shown:?}, alive are {live:?}", view.me)
+            })?;
+            self.abandoned(view, &live)?;
+        }
+        Ok(())
+    }
+
+    /// After a minute all that is dead may be removed, and nothing that lives.
+    fn abandoned(&self, view: &View, live: &[Owner]) -> Verdict {
+        let later = View {
+            time_us: view.time_us + LATER_US,
+            ..view.clone()
+        };
+        for owner in self.holders.keys() {
+            must(later.is_dead(owner) != live.contains(owner), || {
+                format!("{owner} is taken for what it is not by {}", view.me)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// When one node came or went, at most twice the ideal has another home.
+fn few_moved(before: &View, after: &View) -> Verdict {
+    let (old, new): (BTreeSet<_>, BTreeSet<_>) = (
+        names(before).into_iter().collect(),
+        names(after).into_iter().collect(),
+    );
+    let (least, most) = (old.len().min(new.len()), old.len().max(new.len()));
+    if old.symmetric_difference(&new).count() != 1 || least < 2 {
+        return Ok(());
+    }
+    let moved = moved(&before.ring, &after.ring);
+    must(moved * most <= 2 * PARTITIONS as usize, || {
+        format!("{moved} moved between {old:?} and {new:?}")
+    })
+}
+
+fn moved(a: &Ring, b: &Ring) -> usize {
+    let differs = |p: &u32| a.home_of_partition(*p) != b.home_of_partition(*p);
+    (0..PARTITIONS).filter(differs).count()
+}

@@ -1,0 +1,118 @@
+//! The scripts `heartbeat.lua` and `leave.lua` in a few lines, over leases in memory.
+//!
+//! In: a heartbeat, and the time by Redis' clock. Out: what the script answers. Bound: one lease a
+//! name; none is forgotten for its age, because no run lasts so long. One of its rules may be missing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Without;
+use crate::cluster::lease_store::Beat;
+use crate::cluster::view::{NodeDetails, NodeInfo};
+use crate::protocol::ids::{NodeId, Owner};
+
+/// Who holds a name.
+#[derive(Debug, Clone)]
+struct Lease {
+    end_ms: u64,
+    incarnation: u64,
+    holder: u64,
+}
+
+/// A heartbeat on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Heartbeat {
+    pub(super) node: NodeId,
+    pub(super) holder: u64,
+    /// This process had the name before.
+    pub(super) is_member: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Leases {
+    by_name: BTreeMap<NodeId, Lease>,
+    without: Option<Without>,
+}
+
+impl Leases {
+    pub(super) fn new(without: Option<Without>) -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            without,
+        }
+    }
+
+    fn lacks(&self, rule: Without) -> bool {
+        self.without == Some(rule)
+    }
+
+    pub(super) fn heartbeat(&mut self, beat: &Heartbeat, now_us: u64, lease: Duration) -> Beat {
+        let now_ms = now_us / 1_000;
+        let known = self.by_name.get(&beat.node);
+        let is_mine =
+            known.is_some_and(|k| k.holder == beat.holder) || self.lacks(Without::Holders);
+        let is_member = beat.is_member && !self.lacks(Without::Membership);
+        let incarnation = match known {
+            Some(known) if !is_mine && is_member => {
+                return Beat::Superseded {
+                    newest: known.incarnation,
+                };
+            }
+            Some(known) if is_mine && known.end_ms > now_ms => known.incarnation,
+            Some(known) if is_mine && self.lacks(Without::NewIncarnations) => known.incarnation,
+            Some(known) if !self.lacks(Without::Rising) => now_us.max(known.incarnation + 1),
+            _ => now_us,
+        };
+        let held = Lease {
+            end_ms: now_ms + ms(lease),
+            incarnation,
+            holder: beat.holder,
+        };
+        self.by_name.insert(beat.node.clone(), held);
+        let shows_all = self.lacks(Without::Ends);
+        let live = self.by_name.iter();
+        let live = live.filter(|(_, lease)| shows_all || lease.end_ms > now_ms);
+        Beat::Held {
+            incarnation,
+            time_us: now_us,
+            nodes: live
+                .map(|(node, lease)| info(node, lease, now_ms))
+                .collect(),
+        }
+    }
+
+    /// Whether this process held the name and has given it back.
+    pub(super) fn leave(&mut self, node: &NodeId, holder: u64, now_us: u64) -> bool {
+        let mut held = self.by_name.get_mut(node).filter(|k| k.holder == holder);
+        if let Some(lease) = &mut held {
+            lease.end_ms = now_us / 1_000;
+        }
+        held.is_some()
+    }
+
+    pub(super) fn forget_everything(&mut self) {
+        self.by_name.clear();
+    }
+
+    /// The newest life of a name, and the process that has it.
+    pub(super) fn newest(&self, node: &NodeId) -> Option<(u64, u64)> {
+        let lease = self.by_name.get(node)?;
+        Some((lease.incarnation, lease.holder))
+    }
+}
+
+fn info(node: &NodeId, lease: &Lease, now_ms: u64) -> NodeInfo {
+    NodeInfo {
+        owner: Owner {
+            node: node.clone(),
+            incarnation: lease.incarnation,
+        },
+        lease_left: Duration::from_millis(lease.end_ms.saturating_sub(now_ms)),
+        details: NodeDetails::default(),
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("short")
+}

@@ -1,0 +1,121 @@
+//! The node's part in the cluster: lease, partitions and their duties, occupancy, and what it says
+//! of itself.
+//!
+//! In: the configuration and the broker. Out: the handles of what was started, in [`Cluster`].
+//! Without Redis the same handles answer for a node alone. The tasks end with the membership; at
+//! the end of the node they are asked to give back what they hold, partitions before the lease.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::broker::Broker;
+use crate::cluster::lease_store::LeaseStore;
+use crate::cluster::membership::{Membership, Settings};
+use crate::cluster::occupancy::Occupancy;
+use crate::cluster::partition_store::PartitionStore;
+use crate::cluster::partitions::{Partitions, ranges};
+use crate::cluster::reaper::{self, ReaperTask};
+use crate::cluster::view::NodeDetails;
+use crate::config::Config;
+use crate::shutdown::{self, LifecycleReceiver, LifecycleSender};
+use crate::telemetry::metrics::Metrics;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Who lives, and how this node stands.
+    pub membership: Membership,
+    /// For which partitions this node may act.
+    pub partitions: Partitions,
+    /// Which topics have sessions where.
+    pub occupancy: Arc<Occupancy>,
+}
+
+/// Starts the tasks.
+#[must_use]
+pub fn start(
+    config: &Arc<Config>,
+    broker: &Arc<Broker>,
+    metrics: &Arc<Metrics>,
+    lifecycle: &LifecycleSender,
+) -> Cluster {
+    let Broker::Redis(redis) = &**broker else {
+        let partitions = Partitions::alone(config.redis.partitions);
+        let details = details(config, metrics, lifecycle.subscribe(), partitions.clone());
+        let (membership, task) = Membership::new(settings(config, metrics, details), None);
+        shutdown::spawn("membership", task.run());
+        let occupancy = Arc::new(Occupancy::alone(membership.view()));
+        return Cluster {
+            membership,
+            partitions,
+            occupancy,
+        };
+    };
+    let partitions = Partitions::default();
+    let details = details(config, metrics, lifecycle.subscribe(), partitions.clone());
+    let store = LeaseStore::new(redis.client(), redis.keys());
+    let (membership, task) = Membership::new(settings(config, metrics, details), Some(store));
+    shutdown::spawn("membership", task.run());
+    let store = Arc::new(PartitionStore::new(redis.client(), redis.keys().clone()));
+    let (view, lease) = (membership.view(), config.redis.lease);
+    let task = partitions.lead(view, store, lease, Arc::clone(metrics));
+    shutdown::spawn("partitions", task.run());
+    let task = ReaperTask::new(reaper::Settings {
+        broker: Arc::clone(broker),
+        keyspace: redis.client(),
+        keys: redis.keys().clone(),
+        held: partitions.held(),
+        view: membership.view(),
+        lease,
+        metrics: Arc::clone(metrics),
+    });
+    shutdown::spawn("reaper", task.run());
+    let (occupancy, task) =
+        Occupancy::clustered(membership.view(), redis.client(), redis.keys().clone());
+    shutdown::spawn("occupancy", task.run());
+    Cluster {
+        membership,
+        partitions,
+        occupancy: Arc::new(occupancy),
+    }
+}
+
+fn settings(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    details: impl Fn() -> NodeDetails + Send + Sync + 'static,
+) -> Settings {
+    Settings {
+        node: config.server.node_id.clone(),
+        lease: config.redis.lease,
+        partitions_count: config.redis.partitions,
+        details: Box::new(details),
+        metrics: Arc::clone(metrics),
+    }
+}
+
+/// What this node says of itself with each heartbeat.
+fn details(
+    config: &Arc<Config>,
+    metrics: &Arc<Metrics>,
+    lifecycle: LifecycleReceiver,
+    partitions: Partitions,
+) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
+    let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    move || {
+        let held = partitions.now().partitions();
+        NodeDetails {
+            url: url.clone(),
+            state: format!("{:?}", *lifecycle.borrow()).to_lowercase(),
+            sessions: metrics.sessions(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms,
+            partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
+            partition_ranges: ranges(&held),
+        }
+    }
+}

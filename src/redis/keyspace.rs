@@ -1,0 +1,88 @@
+//! Commands by their key, wherever the key lives: one server, a master of a cluster, a deployment.
+//!
+//! In: scripts and commands from those who keep something in Redis and don't care where. Out: the
+//! same on the [`RedisLink`] of the server that has the key. All keys of one call live together
+//! (one tag), so the first decides. Owns nothing: who knows the way is given at the start. Bounds
+//! are the link's.
+
+use std::sync::Arc;
+
+use fred::types::Value;
+use futures_util::future::BoxFuture;
+
+use super::{RedisError, RedisLink, Script};
+
+/// Who knows which server has a key. An error says why there is none at the moment.
+type Way = dyn Fn(&str) -> Result<Arc<RedisLink>, RedisError> + Send + Sync;
+
+/// See the module. A clone leads to the same servers.
+#[derive(Clone)]
+pub struct Keyspace {
+    way: Arc<Way>,
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyspace").finish_non_exhaustive()
+    }
+}
+
+impl From<Arc<RedisLink>> for Keyspace {
+    /// Everything on one server.
+    fn from(link: Arc<RedisLink>) -> Self {
+        Self::new(move |_| Ok(Arc::clone(&link)))
+    }
+}
+
+impl Keyspace {
+    /// Keys whose server this function knows.
+    pub fn new(
+        way: impl Fn(&str) -> Result<Arc<RedisLink>, RedisError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { way: Arc::new(way) }
+    }
+
+    /// As [`RedisLink::eval`].
+    ///
+    /// # Errors
+    /// [`RedisError`].
+    pub async fn eval(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[Vec<u8>],
+    ) -> Result<Value, RedisError> {
+        let first = keys.first().map_or("", String::as_str);
+        (self.way)(first)?.eval(script, keys, args).await
+    }
+
+    /// As [`RedisLink::command`].
+    ///
+    /// # Errors
+    /// [`RedisError`].
+    pub async fn command(
+        &self,
+        name: &'static str,
+        key: &str,
+        args: &[Vec<u8>],
+    ) -> Result<Value, RedisError> {
+        (self.way)(key)?.command(name, key, args).await
+    }
+
+    /// As [`RedisLink::submit`], for commands whose first argument is the key.
+    #[must_use]
+    pub fn submit(
+        &self,
+        name: &'static str,
+        args: Vec<Value>,
+    ) -> BoxFuture<'static, Result<Value, RedisError>> {
+        let link = {
+            let key = args.first().and_then(Value::as_str).unwrap_or_default();
+            (self.way)(&key)
+        };
+        match link {
+            Ok(link) => link.submit(name, args),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+}

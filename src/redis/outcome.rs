@@ -1,0 +1,61 @@
+//! What an error of fred says about the command: not done, unknown, or failed.
+//!
+//! In: errors as fred reports them. Out: [`RedisError`], by the first word of the server's answer
+//! and, where there was none, by what fred did. Pure.
+
+use fred::error::{Error, ErrorKind};
+
+use super::RedisError;
+
+impl RedisError {
+    /// Sorts what fred reports by what it says about the outcome.
+    #[must_use]
+    pub fn of(error: Error) -> Self {
+        let code = error.details().split([' ', ':']).next().unwrap_or_default();
+        match code {
+            "NOSCRIPT" => return Self::NoScript(error),
+            "READONLY" | "MASTERDOWN" => return Self::NotMaster(error),
+            "MOVED" => return Self::Moved(error),
+            // fred gives one such answer to all that is in flight, done or not.
+            "CLUSTERDOWN" => return Self::Unknown(error),
+            "LOADING" | "ASK" | "TRYAGAIN" | "NOREPLICAS" | "OOM" | "NOAUTH" | "NOPERM"
+            | "WRONGPASS" | "MISCONF" | "BUSY" => return Self::NotDone(error),
+            "ERR" | "WRONGTYPE" | "CROSSSLOT" | "EXECABORT" => return Self::Failed(error),
+            _ => {}
+        }
+        // fred has no kind for what it did not even write to a connection.
+        let unwritten = matches!(
+            error.details(),
+            "Failed to route command."
+                | "Failed to send command to router."
+                | "Client is not initialized."
+        );
+        match error.kind() {
+            ErrorKind::Canceled | ErrorKind::Backpressure | ErrorKind::Auth => Self::NotDone(error),
+            _ if unwritten => Self::NotDone(error),
+            _ => Self::Unknown(error),
+        }
+    }
+
+    /// Whether it is certain that nothing was executed.
+    #[must_use]
+    pub fn is_not_done(&self) -> bool {
+        !matches!(self, Self::Unknown(_) | Self::Failed(_))
+    }
+
+    /// Whether the key, or the master, may be somewhere else now.
+    #[must_use]
+    pub fn is_misplaced(&self) -> bool {
+        match self {
+            Self::Moved(_) | Self::NotMaster(_) => true,
+            Self::Unknown(error) => error.details().starts_with("CLUSTERDOWN"),
+            _ => false,
+        }
+    }
+
+    /// Whether no answer came in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Unknown(error) if *error.kind() == ErrorKind::Timeout)
+    }
+}

@@ -1,0 +1,19 @@
+//! The cluster over a real Redis: leases of nodes and partitions, occupancy, and what is left to
+//! others when a node dies, pauses or is replaced.
+//!
+//! Each test starts its own `redis-server` on a free port and stops it. Waits are on what is to
+//! happen, with a deadline of about ten times what it should take; nothing sleeps to be in step.
+
+// In a test an unwrap is an assertion; clippy sees that only inside test functions.
+#![allow(clippy::unwrap_used)]
+
+mod incarnations;
+mod members;
+mod membership;
+mod occupancy;
+mod partitions;
+mod processes;
+mod reaper;
+mod rig;
+#[path = "../support/mod.rs"]
+mod support;

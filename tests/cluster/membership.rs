@@ -1,0 +1,186 @@
+//! Leases of nodes: they see each other, die, pause, collide, and outlive Redis.
+
+use std::sync::{Arc, mpsc};
+
+use fanfare::cluster::lease_store::{Beat, LeaseStore};
+use fanfare::cluster::standing::Standing;
+use fanfare::cluster::view::{NodeDetails, View};
+use fanfare::protocol::ids::NodeId;
+use fanfare::redis::Keys;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::rig::{DEADLINE, LEASE, Node, PARTITIONS, eventually, link, names, occupied_by, topic};
+use crate::support::redis_server::RedisServer;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_see_each_other_with_the_same_homes_and_one_that_leaves_is_gone() {
+    let redis = RedisServer::start().await;
+    let [a, b, c] = ["a", "b", "c"].map(|name| Node::start(redis.port(), name));
+    let all = |view: &View| names(view) == ["a", "b", "c"];
+    let views = tokio::join!(a.sees("all", all), b.sees("all", all), c.sees("all", all));
+    assert_eq!(views.0.ring, views.1.ring);
+    assert_eq!(views.1.ring, views.2.ring);
+    let home = views.0.home(&topic("orders:7"));
+    assert_eq!(home, views.2.home(&topic("orders:7")));
+    assert_eq!(home.url, Some(format!("wss://{}.example", home.node)));
+    assert!(views.0.is_live(&b.me()), "its incarnation is known");
+
+    b.leave().await;
+    assert_eq!(b.stands(Standing::is_final).await, Standing::Left);
+    a.sees("two", |view| names(view) == ["a", "c"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_vanishes_when_its_lease_ends() {
+    let redis = RedisServer::start().await;
+    let a = Node::joined(redis.port(), "a").await;
+    let b = Node::joined(redis.port(), "b").await;
+    a.sees("both", |view| names(view) == ["a", "b"]).await;
+    b.kill();
+    let view = a.sees("one", |view| names(view) == ["a"]).await;
+    assert!(view.fresh && !view.is_live(&b.me()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_processes_of_one_name_the_older_is_superseded() {
+    let redis = RedisServer::start().await;
+    let older = Node::joined(redis.port(), "a").await;
+    let newer = Node::joined(redis.port(), "a").await;
+    let newest = newer.me().incarnation;
+    assert!(newest > older.me().incarnation);
+    let end = older.stands(Standing::is_final).await;
+    assert_eq!(end, Standing::Superseded { newest });
+    assert!(!older.membership.now().fresh);
+    // The older one's end takes nothing from the newer one.
+    timeout(DEADLINE, older.membership.leave()).await.unwrap();
+    let later = newer.membership.now().time_us + 1;
+    newer
+        .sees("itself again", |view| view.time_us > later)
+        .await;
+    assert_eq!(newer.me().incarnation, newest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_node_takes_a_new_incarnation_and_writes_its_occupancy_again() {
+    let redis = RedisServer::start().await;
+    let a = Node::joined(redis.port(), "a").await;
+    // b lives on a thread of its own, which is held as a stopped process is.
+    let port = redis.port();
+    let (hold, held) = oneshot::channel::<mpsc::Receiver<()>>();
+    let (tell, told) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let b = Node::joined(port, "b").await;
+            b.occupancy.set(topic("t"), 2);
+            tell.send((b.me(), b.membership.view())).unwrap();
+            // Blocks the thread with everything on it: heartbeats, timers, the Redis client.
+            held.await.unwrap().recv().unwrap();
+            stopped.await.unwrap();
+        });
+    });
+    let (before, mut view) = told.await.unwrap();
+    occupied_by(&a, "t", &[(before.clone(), 2)]).await;
+
+    let (release, released) = mpsc::channel();
+    hold.send(released).unwrap();
+    a.sees("b's end", |view| !view.is_live(&before)).await;
+    occupied_by(&a, "t", &[]).await;
+    release.send(()).unwrap();
+    let renewed = timeout(DEADLINE, view.wait_for(|view| view.me != before)).await;
+    let after = renewed.unwrap().unwrap().me.clone();
+    assert!(after.incarnation > before.incarnation);
+    occupied_by(&a, "t", &[(after, 2)]).await;
+    stop.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_another_number_of_partitions_does_not_join() {
+    let redis = RedisServer::start().await;
+    let a = Node::joined(redis.port(), "a").await;
+    let b = Node::start_with(redis.port(), "b", 64);
+    let end = b.stands(Standing::is_final).await;
+    assert_eq!(end, Standing::OtherPartitions { stored: PARTITIONS });
+    let later = a.membership.now().time_us;
+    let view = a.sees("a later view", |view| view.time_us > later).await;
+    assert_eq!(names(&view), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_joins_when_redis_appears_keeps_its_view_without_it_and_returns() {
+    let mut redis = RedisServer::not_yet();
+    let port = redis.port();
+    let a = Node::start(port, "a");
+    assert_eq!(*a.membership.standing().borrow(), Standing::Joining);
+    assert_eq!(a.me().incarnation, 0);
+    a.occupancy.set(topic("t"), 1);
+    redis.restart().await;
+    let first = a.sees("Redis", |view| view.fresh).await;
+    timeout(DEADLINE, a.occupancy.settled()).await.unwrap();
+
+    redis.kill_with_data();
+    let kept = a.sees("nothing new", |view| !view.fresh).await;
+    assert_eq!(kept.me, first.me);
+    assert_eq!(names(&kept), ["a"]);
+    a.occupancy.set(topic("t"), 0);
+    a.occupancy.set(topic("u"), 5);
+
+    redis.restart().await;
+    let again = a.sees("Redis again", |view| view.fresh).await;
+    assert!(
+        again.me.incarnation > first.me.incarnation,
+        "the lease was lost"
+    );
+    timeout(DEADLINE, a.occupancy.settled()).await.unwrap();
+    let b = Node::joined(port, "b").await;
+    occupied_by(&b, "t", &[]).await;
+    occupied_by(&b, "u", &[(again.me.clone(), 5)]).await;
+}
+
+#[tokio::test]
+async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
+    let redis = RedisServer::start().await;
+    let (link, keys) = (link(redis.port()), Keys::new("ff"));
+    let store = LeaseStore::new(Arc::clone(&link), &keys);
+    let (store, details) = (&store, NodeDetails::default());
+    let me = NodeId::new("a").unwrap();
+    let (me, details) = (&me, &details);
+    let beat = |member: bool| async move {
+        match store.heartbeat(me, member, LEASE * 60, details).await {
+            Ok(Beat::Held { incarnation, .. }) => Some(incarnation),
+            Ok(Beat::Superseded { .. }) => panic!("by itself"),
+            Err(_) => None,
+        }
+    };
+    eventually(true, || async { beat(false).await.is_some() }).await;
+    // The first answer was lost: the process still believes that it never had the name.
+    let first = beat(false).await.unwrap();
+    assert_eq!(beat(true).await, Some(first));
+    // The lease ended, and the answer that gave the new incarnation was lost.
+    let ended = |name: &str| vec!["1".into(), name.into()];
+    link.command("ZADD", &keys.nodes(), &ended("a"))
+        .await
+        .unwrap();
+    let second = beat(true).await.unwrap();
+    assert!(second > first);
+    assert_eq!(beat(true).await, Some(second));
+
+    // A lease that ended long ago is forgotten with all that belongs to it.
+    link.command("ZADD", &keys.nodes(), &ended("ghost"))
+        .await
+        .unwrap();
+    for key in [keys.node_incarnations(), keys.node_details()] {
+        let field = ["ghost".into(), "1 f".into()];
+        link.command("HSET", &key, &field).await.unwrap();
+    }
+    beat(true).await.unwrap();
+    for key in [keys.node_incarnations(), keys.node_details()] {
+        let known = link.command("HEXISTS", &key, &["ghost".into()]).await;
+        assert_eq!(known.unwrap().convert::<u64>().unwrap(), 0);
+    }
+}

@@ -1,0 +1,233 @@
+//! The reaper: what a dead node left is removed once, and watchers are told once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fanfare::broker::publication::encode_member;
+use fanfare::cluster::partition_store::{Bid, PartitionError, PartitionStore};
+use fanfare::protocol::event::Member;
+use fanfare::protocol::ids::SessionId;
+use fanfare::redis::{Keys, RedisLink};
+use serde_json::{Value, json};
+
+use crate::processes::{
+    Members, REAPED_WITHIN, SOME_BEATS, Watcher, keys_of, listed, nothing_left, owner_of, plan,
+    sees,
+};
+use crate::rig::{PARTITIONS, eventually, link, topic};
+use crate::support::http;
+use crate::support::redis_server::RedisServer;
+use crate::support::talk::{Talk, Wire};
+use crate::support::wait;
+
+#[tokio::test]
+async fn members_of_a_killed_node_leave_once_and_nothing_of_it_is_left() {
+    let redis = RedisServer::start().await;
+    let link = link(redis.port());
+    let start = |name: &'static str| plan(&redis, name).start();
+    let (one, two, mut three) = tokio::join!(start("one"), start("two"), start("three"));
+    for node in [&one, &two, &three] {
+        sees(node, &["one", "two", "three"]).await;
+    }
+    let mut watchers = [
+        Watcher::start(&one, Wire::Json, "room").await,
+        Watcher::start(&two, Wire::MsgPack, "room").await,
+    ];
+    let mut lost = Members::enter(&three, "room", 5).await;
+    for (number, talk) in lost.talks.iter_mut().enumerate() {
+        for room in 0..20 {
+            let topic = format!("room:{number}-{room}");
+            talk.ok(json!({"type": "subscribe", "topic": topic, "presence": room % 2 == 0}))
+                .await;
+        }
+    }
+    for watcher in &mut watchers {
+        watcher.meets(&lost).await;
+    }
+    let owner = owner_of("three", &one).await;
+    assert!(!keys_of(&link, &owner).await.is_empty(), "it is everywhere");
+    assert_eq!(occupied(&one).await.len(), 101);
+
+    three.kill();
+    for watcher in &mut watchers {
+        watcher
+            .until(REAPED_WITHIN, "the members to leave", |seen| {
+                seen.left.len() >= 5
+            })
+            .await;
+    }
+    nothing_left(&link, &owner).await;
+    assert_eq!(occupied(&two).await, [("room".to_owned(), 2)]);
+    let last = Members::enter(&two, "room", 1).await;
+    for watcher in &mut watchers {
+        let (joined, left) = watcher.up_to(&last).await;
+        assert_eq!(joined, [""; 0]);
+        assert_eq!(left, Vec::from_iter(lost.sessions.clone()), "each once");
+    }
+    let members = listed(&one, "room").await;
+    assert_eq!(members.len(), 3);
+    assert!(members.is_disjoint(&lost.sessions));
+    let reaped = |node| metric(node, "topic");
+    assert_eq!(
+        reaped(&one).await + reaped(&two).await,
+        101 + 5 + 1,
+        "with inboxes and everyone"
+    );
+    let reaped = |node| metric(node, "member");
+    assert_eq!(reaped(&one).await + reaped(&two).await, 5 + 50);
+}
+
+async fn metric(node: &crate::support::node::Node, kind: &str) -> u64 {
+    let name = format!("fanfare_reaped_total{{kind=\"{kind}\"}}");
+    node.metric(&name).await
+}
+
+/// Plain topics with sessions, and how many.
+async fn occupied(node: &crate::support::node::Node) -> Vec<(String, u64)> {
+    let answer = http::get(node.api, "/v1/topics?limit=1000").await.json();
+    let topics = answer["topics"].as_array().expect("a page of topics");
+    let one = |topic: &Value| {
+        let name = topic["topic"].as_str().expect("a name").to_owned();
+        (name, topic["sessions"].as_u64().expect("a count"))
+    };
+    let plain = topics
+        .iter()
+        .map(one)
+        .filter(|(name, _)| !name.starts_with('@'));
+    plain.collect()
+}
+
+#[tokio::test]
+async fn the_last_node_of_a_cluster_leaves_its_rest_to_the_next_that_comes() {
+    let redis = RedisServer::start().await;
+    let link = link(redis.port());
+    let mut one = plan(&redis, "one").start().await;
+    let lost = Members::enter(&one, "room", 2).await;
+    let owner = owner_of("one", &one).await;
+    one.kill();
+    let two = plan(&redis, "two").start().await;
+    let mut watcher = Watcher::start(&two, Wire::Json, "room").await;
+    nothing_left(&link, &owner).await;
+    let last = Members::enter(&two, "room", 1).await;
+    let (_, left) = watcher.up_to(&last).await;
+    assert_eq!(left, Vec::from_iter(lost.sessions), "told once, if late");
+}
+
+#[tokio::test]
+async fn much_that_was_left_is_removed_in_bounded_steps() {
+    much_that_was_left(2_000, 500).await;
+}
+
+#[tokio::test]
+#[ignore = "long: scripts/test-long runs it"]
+async fn fifty_thousand_that_were_left_are_removed_in_bounded_steps() {
+    much_that_was_left(30_000, 20_000).await;
+}
+
+/// So many members of one topic, and so many topics with one member each.
+async fn much_that_was_left(members: u64, topics: u64) {
+    let redis = RedisServer::start().await;
+    let link = link(redis.port());
+    eventually(true, || async {
+        link.command("PING", "x", &[]).await.is_ok()
+    })
+    .await;
+    leave_behind(&link, "big", members).await;
+    for number in 0..topics {
+        leave_behind(&link, &format!("room:{number}"), 1).await;
+    }
+    let node = plan(&redis, "one").start().await;
+    let mut beside = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json)
+        .await
+        .0;
+    beside
+        .ok(json!({"type": "subscribe", "topic": "beside"}))
+        .await;
+    let began = std::time::Instant::now();
+    let patience = SOME_BEATS + Duration::from_millis(members + topics);
+    wait::until_within(patience, "everything to be removed", async || {
+        // The node goes on delivering meanwhile.
+        beside
+            .ok(json!({"type": "publish", "topic": "beside", "data": 1, "echo": true}))
+            .await;
+        beside.message("beside").await;
+        (metric(&node, "topic").await == 1 + topics).then_some(())
+    })
+    .await;
+    println!(
+        "{members} members and {topics} topics were removed in {:?}",
+        began.elapsed()
+    );
+    assert_eq!(metric(&node, "member").await, members + topics);
+    assert_eq!(keys_of(&link, "ghost~1").await, [""; 0]);
+    let steps = link.command("INFO", "commandstats", &[]).await.unwrap();
+    let steps: String = steps.convert().unwrap();
+    let scans = steps
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_hscan:calls="));
+    let scans: u64 = scans.unwrap().split(',').next().unwrap().parse().unwrap();
+    assert!(scans > members / 200 + topics, "{scans} steps");
+}
+
+/// What a node that died long ago left in a topic.
+async fn leave_behind(link: &RedisLink, name: &str, members: u64) {
+    const SCRIPT: &str = "
+        for n = 1, tonumber(ARGV[2]) do
+          redis.call('HSET', KEYS[1], string.format('%032x', n), ARGV[1] .. ' 1 ' .. ARGV[3])
+        end
+        redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+        redis.call('SADD', KEYS[3], ARGV[1] .. ' ' .. ARGV[4])";
+    let (keys, room) = (Keys::new("ff"), topic(name));
+    let member = Member {
+        user: None,
+        session: SessionId(1),
+        info: None,
+    };
+    let args = [
+        b"3".to_vec(),
+        keys.hash(&room.presence()).into_bytes(),
+        keys.occupancy(&room).into_bytes(),
+        keys.node_presence(room.partition(PARTITIONS)).into_bytes(),
+        b"ghost~1".to_vec(),
+        members.to_string().into_bytes(),
+        encode_member(&member),
+        room.qualified().as_bytes().to_vec(),
+    ];
+    link.command("EVAL", SCRIPT, &args).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_home_that_was_replaced_reads_and_removes_nothing() {
+    let redis = RedisServer::start().await;
+    let link = link(redis.port());
+    let keys = Keys::new("ff");
+    let store = PartitionStore::new(std::sync::Arc::clone(&link), keys.clone());
+    let [old, new] = ["a~5", "b~6"].map(|owner| owner.parse().unwrap());
+    let ended = Duration::ZERO;
+    eventually(true, || async { store.lead(3, &old, ended).await.is_ok() }).await;
+    let token = async |owner| match store.lead(3, owner, ended).await.unwrap() {
+        Bid::Held { token } => token,
+        Bid::Other { left } => panic!("{left:?} left of a lease that ended"),
+    };
+    let (before, live) = (token(&old).await, ["live~2".to_owned()]);
+    let entries = ["ghost~1 default:t", "live~2 default:t"].map(String::from);
+    for entry in &entries {
+        let entry = [entry.clone().into_bytes()];
+        link.command("SADD", &keys.node_presence(3), &entry)
+            .await
+            .unwrap();
+    }
+    let part = store.index(3, before, None, &live).await.unwrap();
+    assert_eq!(part.entries, entries[..1], "who lives is not named");
+    assert_eq!(part.next, None);
+    let now = token(&new).await;
+    let refused = |answer: Result<(), PartitionError>| {
+        assert!(matches!(answer, Err(PartitionError::Refused)), "{answer:?}");
+    };
+    refused(store.index(3, before, None, &live).await.map(drop));
+    refused(store.unindex(3, before, &part.entries).await);
+    assert_eq!(store.index(3, now, None, &live).await.unwrap(), part);
+    store.unindex(3, now, &part.entries).await.unwrap();
+    let left = store.index(3, now, None, &[]).await.unwrap().entries;
+    assert_eq!(BTreeSet::from_iter(left), [entries[1].clone()].into());
+}

@@ -1,0 +1,221 @@
+//! A Redis Cluster: slots move, masters are replaced or die, and only their own topics notice.
+
+use fanfare::broker::{BrokerError, FeedEvent};
+use fanfare::protocol::ids::Topic;
+use serde_json::json;
+
+use crate::rig::{DEADLINE, Peer, Reader, topic};
+use crate::support::http;
+use crate::support::load::{Listening, Load};
+use crate::support::node::Plan;
+use crate::support::redis_cluster::RedisCluster;
+use crate::support::talk::{Talk, Wire};
+use crate::support::wait;
+use crate::two_nodes;
+
+fn slot(cluster: &RedisCluster, topic: &Topic) -> usize {
+    cluster.slot(&format!("ff:{{{}}}", topic.qualified()))
+}
+
+/// A topic on the server at this place.
+fn topic_at(cluster: &RedisCluster, at: usize) -> Topic {
+    let mut topics = (0..).map(|n| topic(&format!("t{n}")));
+    let is_there = |topic: &Topic| cluster.owner(slot(cluster, topic)) == Some(at);
+    topics.find(is_there).expect("some topic is there")
+}
+
+/// Publications are answered, and everybody hears them without a sweep.
+async fn go_on(load: &Load, listening: &[Listening]) {
+    load.goes_on(20).await;
+    for listening in listening {
+        listening.goes_on(20).await;
+    }
+}
+
+/// Publishes until it is accepted; whatever is refused was surely not done.
+async fn publish(peer: &Peer, topic: &Topic, n: u64) {
+    wait::until_within(
+        DEADLINE,
+        "a publication to be accepted",
+        async || match peer.publish(topic, n).await {
+            Ok(_) => Some(()),
+            Err(BrokerError::Unavailable(_)) => None,
+            Err(other) => panic!("{other}"),
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_that_move_and_masters_that_change_are_followed_and_nothing_is_lost() {
+    let cluster = RedisCluster::start().await;
+    let [one, two] = two_nodes(&cluster.url()).await;
+    let moving = topic("t");
+    let slot = slot(&cluster, &moving);
+    let home = cluster.owner(slot).expect("all slots are dealt");
+    let load = Load::start(&one, "t").await;
+    let listening = [
+        Listening::start(&one, "ada", Wire::Json, "t").await,
+        Listening::start(&two, "bob", Wire::MsgPack, "t").await,
+    ];
+    let first = load.answered();
+    load.goes_on(20).await;
+
+    // Away, and back at once: the subscription is gone though the slot is where it was.
+    let away = (home + 1) % 3;
+    cluster.move_slot(slot, home, away);
+    cluster.is_at(slot, away).await;
+    go_on(&load, &listening).await;
+    cluster.move_slot(slot, away, home);
+    cluster.is_at(slot, home).await;
+    go_on(&load, &listening).await;
+    cluster.move_slot(slot, home, away);
+    cluster.move_slot(slot, away, home);
+    go_on(&load, &listening).await;
+    cluster.is_at(slot, home).await;
+
+    // The replica takes over in order, and takes all slots with it.
+    let replica = home + 3;
+    cluster.servers[replica]
+        .ask(&["CLUSTER", "FAILOVER"])
+        .expect("the server runs");
+    cluster.is_at(slot, replica).await;
+    go_on(&load, &listening).await;
+
+    let answered = load.end().await;
+    for listening in listening {
+        let heard = listening.heard().await;
+        // The one that was on its way when the listener joined may have been before it.
+        assert!(heard.len() as u64 + first + 1 >= answered.len() as u64);
+        assert_eq!(heard, answered[answered.len() - heard.len()..]);
+    }
+    for node in [&one, &two] {
+        assert!(node.metric("fanfare_topics_moved_total").await > 0);
+        assert_eq!(node.metric("fanfare_gaps_total").await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_master_stalls_its_own_topics_and_no_others_until_its_replica_takes_over() {
+    let mut cluster = RedisCluster::start().await;
+    let publisher = Peer::up(cluster.url()).await;
+    let mut listener = Peer::up(cluster.url()).await;
+    let (stalled, healthy) = (topic_at(&cluster, 0), topic_at(&cluster, 1));
+    let slot = slot(&cluster, &stalled);
+    listener.hear(&stalled).await;
+    publish(&publisher, &stalled, 1).await;
+    let mut reader = Reader::new(&stalled);
+    while reader.newest() < Some(1) {
+        let event = listener.next().await;
+        reader.take(&listener, event).await;
+    }
+
+    // What was answered stands at the replica: this is no test of what Redis loses.
+    let answer = cluster.servers[0].command(&["CLIENT", "PAUSE", "5000", "WRITE"]);
+    assert_eq!(answer.as_deref(), Some("+OK"));
+    let address = cluster.servers[0].address().to_string();
+    cluster.servers[0].kill();
+    let reason = publisher.is_partly_up().await;
+    assert!(reason.contains(&address), "{reason}");
+    publisher.is_refused(&stalled, 2).await;
+    for n in 1..=200 {
+        publisher
+            .publish(&healthy, n)
+            .await
+            .expect("this master is well");
+    }
+
+    cluster.is_at(slot, 3).await;
+    publish(&publisher, &stalled, 3).await;
+    publisher.is_up().await;
+    while reader.newest() < Some(3) {
+        let event = listener.next().await;
+        reader.take(&listener, event).await;
+    }
+    let numbers: Vec<_> = reader.read.iter().map(|(_, n)| *n).collect();
+    assert_eq!(numbers, [1, 3]);
+    assert_eq!(publisher.retained(&healthy).await.len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_misses_one_master_is_ready_for_all_that_the_others_have() {
+    let mut cluster = RedisCluster::masters_only().await;
+    let owner = |key: &str| {
+        cluster
+            .owner(cluster.slot(key))
+            .expect("all slots are dealt")
+    };
+    let needed = [owner("{ff:nodes}"), owner("ff:{default:@}")];
+    let away = (0..3)
+        .find(|at| !needed.contains(at))
+        .expect("two of three");
+    let mut users = (0..).map(|n| format!("user-{n}"));
+    let is_well = |user: &String| owner(&format!("ff:{{default:@{user}}}")) != away;
+    let user = users.find(is_well).expect("some inbox is elsewhere");
+    let (stalled, healthy) = (topic_at(&cluster, away), topic_at(&cluster, needed[0]));
+    let require_coverage = |word: &str| {
+        for server in &cluster.servers {
+            let words = ["CONFIG", "SET", "cluster-require-full-coverage", word];
+            server.ask(&words).expect("the server runs");
+        }
+    };
+    require_coverage("yes");
+    let node = Plan::clustered("one", &cluster.url()).start().await;
+    assert_eq!(node.log_lines("redis_full_coverage").len(), 1);
+    require_coverage("no");
+    let publish = async |topic: &Topic, data: u32| {
+        let publication = json!({"topic": topic.name(), "data": data});
+        http::post(node.api, "/v1/publish", &publication).await
+    };
+    assert_eq!(publish(&stalled, 1).await.status, 200);
+
+    let address = cluster.servers[away].address().to_string();
+    cluster.servers[away].kill();
+    wait::until("the master to be missed", async || {
+        let detailed = http::get(node.api, "/health/detailed").await.text();
+        detailed.contains(&address).then_some(())
+    })
+    .await;
+    wait::until("a publication to be refused", async || {
+        (publish(&stalled, 2).await.status == 503).then_some(())
+    })
+    .await;
+    assert!(node.is_ready().await);
+    // Joined together: what one master does not answer keeps nobody from the others.
+    let url = node.connect_url(&format!("?user={user}"));
+    let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+    talk.send(&json!({"type": "subscribe", "topic": stalled.name(), "id": 7}))
+        .await;
+    talk.ok(json!({"type": "subscribe", "topic": healthy.name()}))
+        .await;
+    assert_eq!(publish(&healthy, 3).await.status, 200);
+    assert_eq!(talk.message(healthy.name()).await["data"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_given_as_one_server_is_refused_with_what_to_do() {
+    let cluster = RedisCluster::masters_only().await;
+    let peer = Peer::up(cluster.servers[0].url()).await;
+    let refused = peer.publish(&topic_at(&cluster, 1), 1).await;
+    let Err(BrokerError::Unavailable(reason)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(reason.contains("redis-cluster://"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_message_is_heard_once_though_every_master_repeats_it() {
+    let cluster = RedisCluster::masters_only().await;
+    let mut peer = Peer::up(cluster.url()).await;
+    let rooms: Vec<_> = (0..3).map(|at| topic_at(&cluster, at)).collect();
+    for room in &rooms {
+        peer.hear(room).await;
+    }
+    peer.broker.control("hello".into()).await.expect("up");
+    assert_eq!(peer.next().await, FeedEvent::Control("hello".into()));
+    for room in &rooms {
+        publish(&peer, room, 1).await;
+        let event = peer.next().await;
+        assert!(matches!(event, FeedEvent::Delivery { .. }), "{event:?}");
+    }
+}

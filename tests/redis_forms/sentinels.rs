@@ -1,0 +1,118 @@
+//! Behind sentinels: the master is found by its name, and found again when it is another one.
+
+use serde_json::{Value, json};
+
+use crate::rig::Peer;
+use crate::support::load::{Listening, Load};
+use crate::support::node::Node;
+use crate::support::redis_sentinels::RedisSentinels;
+use crate::support::redis_server::RedisServer;
+use crate::support::talk::{Talk, Wire};
+use crate::support::{http, wait};
+use crate::two_nodes;
+
+/// Whatever a master answered stands at its replica before the master goes: sentinels promise no
+/// more than Redis does, and this test is about the nodes.
+fn hold_writes(sentinels: &RedisSentinels, master: usize) {
+    let answer = sentinels.servers[master].command(&["CLIENT", "PAUSE", "5000", "WRITE"]);
+    assert_eq!(answer.as_deref(), Some("+OK"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_master_is_followed_whether_it_was_asked_for_or_the_old_one_died() {
+    let mut sentinels = RedisSentinels::start().await;
+    let other = sentinels.url().replace("master=main", "master=other");
+    let hint = "no master called other; give its name as ?master=NAME";
+    Peer::start(other).is_down_for(hint).await;
+    let [one, two] = two_nodes(&sentinels.url()).await;
+    let load = Load::start(&one, "t").await;
+    let listening = [
+        Listening::start(&one, "ada", Wire::Json, "t").await,
+        Listening::start(&two, "bob", Wire::MsgPack, "t").await,
+    ];
+    let first = load.answered();
+    load.goes_on(20).await;
+
+    let master = sentinels.master().expect("the sentinels run");
+    hold_writes(&sentinels, master);
+    sentinels.fail_over().await;
+    load.goes_on(20).await;
+
+    // The old master is in step with the new one before that dies.
+    sentinels.agree().await;
+    let master = sentinels.master().expect("the sentinels run");
+    hold_writes(&sentinels, master);
+    sentinels.servers[master].kill();
+    sentinels.is_not(master).await;
+    load.goes_on(20).await;
+
+    let answered = load.end().await;
+    for listening in listening {
+        let heard = listening.heard().await;
+        // The one that was on its way when the listener joined may have been before it.
+        assert!(heard.len() as u64 + first + 1 >= answered.len() as u64);
+        assert_eq!(heard, answered[answered.len() - heard.len()..]);
+    }
+    for node in [&one, &two] {
+        assert!(node.metric("fanfare_topics_moved_total").await > 0);
+        assert_eq!(node.metric("fanfare_gaps_total").await, 0);
+    }
+}
+
+async fn publish(node: &Node, data: u64) -> Option<Value> {
+    let answer = http::post(
+        node.api,
+        "/v1/publish",
+        &json!({"topic": "t", "data": data}),
+    )
+    .await;
+    (answer.status == 200).then(|| answer.json()["results"][0]["position"].clone())
+}
+
+fn signal(server: &RedisServer, name: &str) {
+    let command = format!("kill -{name} {}", server.pid());
+    let status = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .status();
+    assert!(status.expect("a shell").success(), "{command}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_lost_in_a_failover_is_told_to_the_session_that_had_it() {
+    let mut sentinels = RedisSentinels::start().await;
+    let [one, two] = two_nodes(&sentinels.url()).await;
+    let (mut ada, _) = Talk::welcomed(&two.connect_url("?user=ada"), Wire::Json).await;
+    ada.be_patient(crate::rig::DEADLINE);
+    ada.ok(json!({"type": "subscribe", "topic": "t"})).await;
+    let kept = publish(&one, 0).await.expect("up");
+    let master = sentinels.master().expect("the sentinels run");
+    let replica = &sentinels.servers[1 - master];
+    wait::until("the replica to have it", async || {
+        (replica.command(&["XLEN", "ff:{default:t}:s"])? == ":1").then_some(())
+    })
+    .await;
+
+    // The replica misses what its master answers from now on.
+    signal(replica, "STOP");
+    let cut = ["CLIENT", "KILL", "TYPE", "replica"];
+    sentinels.servers[master]
+        .command(&cut)
+        .expect("the server runs");
+    publish(&one, 1).await.expect("up");
+    publish(&two, 2).await.expect("up");
+    for data in 0..3 {
+        assert_eq!(ada.message("t").await["data"], data);
+    }
+    sentinels.servers[master].kill();
+    signal(&sentinels.servers[1 - master], "CONT");
+    sentinels.is_not(master).await;
+
+    let gap = ada.event_of("gap").await;
+    assert_eq!((&gap["topic"], &gap["from"]), (&json!("t"), &kept), "{gap}");
+    assert_eq!(gap["reason"], "failover");
+    wait::until("a publication to be accepted", async || {
+        publish(&one, 3).await
+    })
+    .await;
+    assert_eq!(ada.message("t").await["data"], 3);
+}

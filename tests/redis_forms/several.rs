@@ -1,0 +1,135 @@
+//! Several deployments: topics are spread over them, and each does for itself.
+
+use fanfare::broker::{BrokerError, FeedEvent};
+use fanfare::protocol::ids::Topic;
+use serde_json::json;
+
+use crate::rig::{Peer, number, topic};
+use crate::support::http;
+use crate::support::node::Plan;
+use crate::support::redis_cluster::RedisCluster;
+use crate::support::redis_server::RedisServer;
+use crate::support::talk::{Talk, Wire};
+use crate::support::wait;
+use crate::two_nodes_by;
+
+fn topics() -> Vec<Topic> {
+    (0..32).map(|n| topic(&format!("t{n}"))).collect()
+}
+
+fn has_stream(server: &RedisServer, topic: &Topic) -> bool {
+    let key = format!("ff:{{{}}}:s", topic.qualified());
+    server.command(&["EXISTS", &key]).as_deref() == Some(":1")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_are_spread_over_deployments_and_one_that_dies_takes_only_its_own() {
+    let first = RedisServer::start().await;
+    let mut second = RedisServer::start().await;
+    let shards = [second.url()];
+    let publisher = Peer::over(first.url(), &shards);
+    publisher.is_up().await;
+    let mut listener = Peer::over(first.url(), &shards);
+    listener.is_up().await;
+    let topics = topics();
+    for topic in &topics {
+        listener.hear(topic).await;
+        publisher.publish(topic, 7).await.expect("up");
+        let FeedEvent::Delivery {
+            topic: heard,
+            entry,
+        } = listener.next().await
+        else {
+            panic!("expected a delivery");
+        };
+        assert_eq!((&heard, number(&entry)), (topic, 7));
+    }
+    let (at_second, at_first): (Vec<_>, Vec<_>) =
+        topics.iter().partition(|topic| has_stream(&second, topic));
+    assert!(at_first.iter().all(|topic| has_stream(&first, topic)));
+    assert!(at_first.len() >= 4 && at_second.len() >= 4, "{at_first:?}");
+
+    second.kill();
+    let reason = publisher.is_partly_up().await;
+    assert!(reason.contains(&second.port().to_string()), "{reason}");
+    for topic in &at_first {
+        publisher
+            .publish(topic, 8)
+            .await
+            .expect("its deployment is well");
+    }
+    for topic in &at_second {
+        publisher.is_refused(topic, 8).await;
+    }
+    second.restart().await;
+    publisher.is_up().await;
+    for topic in &at_second {
+        publisher.publish(topic, 9).await.expect("up");
+        let numbers: Vec<_> = publisher
+            .retained(topic)
+            .await
+            .iter()
+            .map(|(_, n)| *n)
+            .collect();
+        assert_eq!(numbers, [7, 9]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_whose_masters_nobody_knows_is_waited_for_and_named() {
+    let first = RedisServer::start().await;
+    let nobody = RedisServer::not_yet();
+    let url = format!("redis-cluster://{}?name=east", nobody.address());
+    let peer = Peer::over(first.url(), &[url]);
+    let reason = peer.is_partly_up().await;
+    assert!(
+        reason.contains("masters of Redis east are not known"),
+        "{reason}"
+    );
+    let topics = topics();
+    let mut accepted = 0;
+    for topic in &topics {
+        match peer.publish(topic, 1).await {
+            Ok(_) => accepted += 1,
+            Err(BrokerError::Unavailable(reason)) => assert!(reason.contains("east"), "{reason}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(
+        (4..=28).contains(&accepted),
+        "{accepted} of 32 in the first"
+    );
+}
+
+/// A server and a cluster side by side, as two whole nodes see them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_share_sessions_members_and_messages_over_deployments_of_different_forms() {
+    let first = RedisServer::start().await;
+    let second = RedisCluster::masters_only().await;
+    let plan = |name: &str| {
+        Plan::clustered(name, &first.url()).env("FANFARE_REDIS__SHARDS", &second.url())
+    };
+    let [one, two] = two_nodes_by(plan).await;
+    let (mut ada, _) = Talk::welcomed(&two.connect_url("?user=ada"), Wire::Json).await;
+    for topic in topics() {
+        let name = topic.name();
+        ada.ok(json!({"type": "subscribe", "topic": name})).await;
+        let publication = json!({"topic": name, "data": name});
+        let answer = http::post(one.api, "/v1/publish", &publication).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(ada.message(name).await["data"], name);
+        let path = format!("/v1/topics/{name}");
+        wait::until("the session to be counted", async || {
+            let seen = http::get(one.api, &path).await.json();
+            (seen["sessions"] == 1).then_some(())
+        })
+        .await;
+    }
+    let of_cluster = |server: &RedisServer| server.command(&["EXISTS", "{ff:nodes}"]);
+    assert_eq!(of_cluster(&first).as_deref(), Some(":1"));
+    let spread = topics()
+        .iter()
+        .filter(|topic| has_stream(&first, topic))
+        .count();
+    assert!((4..=28).contains(&spread), "{spread} of 32 in the first");
+}

@@ -8,7 +8,9 @@ use serde_json::json;
 use support::http;
 use support::node::Plan;
 use support::raw::{Handshake, Raw};
+use support::redis_server::RedisServer;
 use support::talk::{Talk, WIRES, Wire};
+use support::wait;
 
 #[tokio::test]
 async fn a_node_that_is_asked_to_leave_tells_its_sessions_and_ends_with_0() {
@@ -63,4 +65,59 @@ async fn a_second_signal_ends_the_process_at_once_with_130() {
     node.signal("INT");
     assert_eq!(node.ended().await.code(), Some(130));
     assert!(asked.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn any_node_may_be_asked_to_drain_another_and_shows_how_far_it_is() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let asked = Plan::clustered("asked", &url).start().await;
+    let plan = Plan::clustered("leaver", &url).env("FANFARE_DRAIN__DELAY_MS", "3000");
+    let mut leaver = plan.env("FANFARE_DRAIN__WINDOW_MS", "500").start().await;
+    let (mut talk, _) = Talk::welcomed(&leaver.connect_url("?user=ada"), Wire::Json).await;
+    let shown = async || {
+        let nodes = http::get(asked.api, "/v1/nodes").await.json();
+        let all = nodes["nodes"].as_array().expect("a list").clone();
+        all.into_iter().find(|node| node["node"] == "leaver")
+    };
+    wait::until("the leaver's session to be seen", async || {
+        let node = shown().await?;
+        (node["sessions"] == 1 && node["drain_sessions"].is_null()).then_some(())
+    })
+    .await;
+    let answer = http::post(asked.api, "/v1/nodes/leaver/drain", &json!({})).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()),
+        (200, json!({"node": "leaver"}))
+    );
+    wait::until("the leaver to say so", async || {
+        let node = shown().await?;
+        (node["state"] == "draining" && node["drain_sessions"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(leaver.metric("fanfare_drain_sessions").await, 1);
+    talk.event_of("drain").await;
+    assert_eq!(talk.close_code().await, Some(4100));
+    drop(talk);
+    assert_eq!(leaver.ended().await.code(), Some(0));
+    assert!(asked.is_ready().await, "the order was for one node");
+    wait::until("the lease to be given back", async || {
+        shown().await.is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_signal_to_a_node_that_was_told_to_drain_does_not_cut_its_sessions_off() {
+    let plan = Plan::dev().flag("--node-id=me");
+    let plan = plan.env("FANFARE_DRAIN__DELAY_MS", "1000");
+    let mut node = plan.env("FANFARE_DRAIN__WINDOW_MS", "500").start().await;
+    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    let answer = http::post(node.api, "/v1/nodes/me/drain", &json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    node.until_unready().await;
+    node.signal("TERM");
+    assert_eq!(talk.close_code().await, Some(4100));
+    drop(talk);
+    assert_eq!(node.ended().await.code(), Some(0));
 }

@@ -59,6 +59,7 @@ fn keyed_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(users::disconnect))
         .routes(routes!(nodes::list_nodes))
         .routes(routes!(nodes::get_route))
+        .routes(routes!(nodes::drain_node))
 }
 
 /// Every call that needs none.

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::publication::invalid_user;
 use super::state::ApiState;
 use crate::protocol::error::WireError;
-use crate::protocol::ids::{Topic, User};
+use crate::protocol::ids::{NodeId, Topic, User};
 
 /// The topic that the path names.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub(super) struct TopicName(pub(super) Topic);
 /// The user that the path names.
 #[derive(Debug)]
 pub(super) struct UserName(pub(super) User);
+
+/// The node that the path names.
+#[derive(Debug)]
+pub(super) struct NodeName(pub(super) NodeId);
 
 /// The fields of the query.
 #[derive(Debug)]
@@ -49,6 +53,19 @@ impl FromRequestParts<Arc<ApiState>> for UserName {
     ) -> Result<Self, ApiError> {
         let name = path_name(parts).await?;
         Ok(Self(User::new(&name).map_err(invalid_user)?))
+    }
+}
+
+impl FromRequestParts<Arc<ApiState>> for NodeName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &Arc<ApiState>,
+    ) -> Result<Self, ApiError> {
+        let name = path_name(parts).await?;
+        let invalid = |error| WireError::bad_request(format!("the node's name: {error}"));
+        Ok(Self(NodeId::new(&name).map_err(invalid)?))
     }
 }
 

@@ -1,7 +1,9 @@
-//! `GET /v1/nodes` and `GET /v1/route`: who is there, and who is the home of what.
+//! `GET /v1/nodes`, `GET /v1/route` and `POST /v1/nodes/{node}/drain`: who is there, who is the
+//! home of what, and the order to leave.
 //!
 //! In: the directory's view of the cluster. Out: that view. It may be old for as long as a lease
-//! lasts, which costs a caller time and never a message.
+//! lasts, which costs a caller time and never a message. The order to leave goes to every node,
+//! and the one that it names obeys.
 
 use std::sync::Arc;
 
@@ -12,11 +14,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body::Wanted;
 use super::error::ApiError;
-use super::names::Fields;
+use super::names::{Fields, NodeName};
 use super::publication::invalid_user;
-use super::schema::{BadRequest, Refused};
+use super::schema::{BadRequest, NotFound, Refused};
 use super::state::{ApiState, NodeStatus, Route};
-use crate::protocol::error::WireError;
+use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::ids::{Topic, User};
 
 /// The cluster.
@@ -26,6 +28,13 @@ pub struct NodesAnswer {
     pub nodes: Vec<NodeStatus>,
     /// The number of partitions, the same on every node.
     pub partitions: u32,
+}
+
+/// The node that was told to leave.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DrainAnswer {
+    /// Its name.
+    pub node: String,
 }
 
 /// Whose home; exactly one of the two.
@@ -74,4 +83,31 @@ pub(super) async fn get_route(
         }
     };
     Ok(wanted.ok(&state.directory.home(&topic)))
+}
+
+/// Drain a node: it takes nobody in any more, sends its sessions away at its pace, and ends.
+///
+/// Any node may be asked. 200 says that the node was told; `GET /v1/nodes` shows how far it is.
+#[utoipa::path(
+    post, path = "/v1/nodes/{node}/drain", tag = "cluster", operation_id = "drain_node",
+    params(("node" = String, Path, description = "The node's name.")),
+    responses(
+        (status = 200, description = "The node was told.", body = DrainAnswer),
+        BadRequest, NotFound, Refused
+    )
+)]
+pub(super) async fn drain_node(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    NodeName(node): NodeName,
+) -> Result<Response, ApiError> {
+    let nodes = state.directory.nodes();
+    if !nodes.iter().any(|one| one.node == node.as_str()) {
+        let message = format!("no node `{node}` has a lease");
+        return Err(WireError::new(ErrorCode::NotFound, message).into());
+    }
+    state.directory.drain(&node).await?;
+    Ok(wanted.ok(&DrainAnswer {
+        node: node.to_string(),
+    }))
 }

@@ -20,6 +20,9 @@ pub(super) struct Refused;
 /// What a call without a body is answered with when its path or query is wrong.
 pub(super) struct BadRequest;
 
+/// What a call is answered with whose path names nothing that is there.
+pub(super) struct NotFound;
+
 /// What a call with a body is answered with when the body is wrong.
 pub(super) struct BodyRefused;
 
@@ -40,6 +43,12 @@ impl IntoResponses for Refused {
 impl IntoResponses for BadRequest {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         errors(&[("400", "The path or the query is wrong.")])
+    }
+}
+
+impl IntoResponses for NotFound {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&[("404", "There is none of this name.")])
     }
 }
 

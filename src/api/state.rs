@@ -16,7 +16,7 @@ use super::body::BodyBudget;
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
 use crate::protocol::event::Member;
-use crate::protocol::ids::{App, Position, SessionId, Topic, User};
+use crate::protocol::ids::{App, NodeId, Position, SessionId, Topic, User};
 use crate::shutdown::Lifecycle;
 use crate::telemetry::metrics::Metrics;
 
@@ -79,6 +79,9 @@ pub trait Directory: Send + Sync {
 
     /// Tells every node to end the user's sessions.
     fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()>;
+
+    /// Tells a node to leave.
+    fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()>;
 }
 
 /// One part of the node.
@@ -104,6 +107,9 @@ pub struct NodeStatus {
     pub state: String,
     /// Sessions open on it.
     pub sessions: u64,
+    /// Sessions that were open when it began to leave; there only while it leaves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_sessions: Option<u64>,
     /// The part of all partitions whose home it is, from 0 to 1.
     pub share: f64,
     /// For how many partitions it may act, as it said itself: those whose lease it holds. Soon

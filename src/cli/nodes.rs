@@ -43,7 +43,15 @@ pub async fn run(args: NodesArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-const HEAD: [&str; 6] = ["node", "state", "sessions", "share", "partitions", "url"];
+const HEAD: [&str; 7] = [
+    "node",
+    "state",
+    "sessions",
+    "drained",
+    "share",
+    "partitions",
+    "url",
+];
 
 fn row(node: &Value) -> Vec<String> {
     let cell = |key: &str| match &node[key] {
@@ -57,8 +65,18 @@ fn row(node: &Value) -> Vec<String> {
         cell("node"),
         cell("state"),
         cell("sessions"),
+        drained(node),
         share,
         cell("partitions"),
         cell("url"),
     ]
+}
+
+/// How far a leaving node is: sessions that have gone, of those that it had.
+fn drained(node: &Value) -> String {
+    let numbers = (node["drain_sessions"].as_u64(), node["sessions"].as_u64());
+    let (Some(all), Some(left)) = numbers else {
+        return "-".to_owned();
+    };
+    format!("{}/{all}", all.saturating_sub(left))
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::close::CloseReason;
-use crate::protocol::ids::{App, Owner, SessionId, User};
+use crate::protocol::ids::{App, NodeId, Owner, SessionId, User};
 
 /// The version that this release writes and reads.
 const VERSION: u32 = 1;
@@ -36,6 +36,11 @@ pub enum Request {
         session: Option<SessionId>,
         /// The reason they end with. It travels as its close code.
         reason: CloseReason,
+    },
+    /// Leave in order.
+    Drain {
+        /// Which node.
+        node: NodeId,
     },
 }
 
@@ -80,27 +85,35 @@ enum WireRequest {
         session: Option<SessionId>,
         code: u16,
     },
+    Drain {
+        node: String,
+    },
 }
 
 /// Writes a message for the control channel.
 #[must_use]
 pub fn encode(message: &ControlMessage) -> Bytes {
-    let Request::Disconnect {
-        app,
-        user,
-        session,
-        reason,
-    } = &message.request;
-    let wire = Wire {
-        v: VERSION,
-        from: message.from.to_string(),
-        request: WireRequest::Disconnect {
+    let request = match &message.request {
+        Request::Disconnect {
+            app,
+            user,
+            session,
+            reason,
+        } => WireRequest::Disconnect {
             app: app.to_string(),
             user: user.to_string(),
             session: *session,
             // `Lost` alone has no code. It cannot be asked for: every reader refuses a 0.
             code: reason.code().unwrap_or(0),
         },
+        Request::Drain { node } => WireRequest::Drain {
+            node: node.to_string(),
+        },
+    };
+    let wire = Wire {
+        v: VERSION,
+        from: message.from.to_string(),
+        request,
     };
     serde_json::to_vec(&wire)
         .expect("text, numbers and string keys always serialize")
@@ -117,24 +130,28 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, ControlError> {
         return Err(ControlError::Version(v));
     }
     let wire: Wire = serde_json::from_slice(bytes).map_err(ControlError::Unreadable)?;
-    let WireRequest::Disconnect {
-        app,
-        user,
-        session,
-        code,
-    } = wire.request;
-    let reason = CloseReason::ALL
-        .into_iter()
-        .find(|reason| reason.code() == Some(code))
-        .ok_or(ControlError::Code(code))?;
-    Ok(ControlMessage {
-        from: wire.from.parse()?,
-        request: Request::Disconnect {
+    let request = match wire.request {
+        WireRequest::Disconnect {
+            app,
+            user,
+            session,
+            code,
+        } => Request::Disconnect {
             app: App::new(&app)?,
             user: User::new(&user)?,
             session,
-            reason,
+            reason: CloseReason::ALL
+                .into_iter()
+                .find(|reason| reason.code() == Some(code))
+                .ok_or(ControlError::Code(code))?,
         },
+        WireRequest::Drain { node } => Request::Drain {
+            node: NodeId::new(&node)?,
+        },
+    };
+    Ok(ControlMessage {
+        from: wire.from.parse()?,
+        request,
     })
 }
 
@@ -166,6 +183,19 @@ mod tests {
     fn the_wire_form_is_the_one_that_other_releases_read() {
         let text = r#"{"v":1,"from":"node-1~1732190000000000","kind":"disconnect","app":"default","user":"auth0|x","code":4002}"#;
         assert_eq!(encode(&disconnect(None)), text.as_bytes());
+    }
+
+    #[test]
+    fn the_order_to_leave_names_one_node() {
+        let message = ControlMessage {
+            from: "node-1~5".parse().unwrap(),
+            request: Request::Drain {
+                node: NodeId::new("node-2").unwrap(),
+            },
+        };
+        let text = r#"{"v":1,"from":"node-1~5","kind":"drain","node":"node-2"}"#;
+        assert_eq!(encode(&message), text.as_bytes());
+        assert_eq!(decode(text.as_bytes()).unwrap(), message);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod occupancy_store;
 pub mod partition_store;
 pub mod partitions;
 pub mod reaper;
+pub mod rebalance;
 pub mod ring;
 #[cfg(test)]
 mod simulation;

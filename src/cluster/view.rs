@@ -28,6 +28,9 @@ pub struct NodeDetails {
     pub state: String,
     /// Open sessions.
     pub sessions: u64,
+    /// Sessions that were open when it began to leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_sessions: Option<u64>,
     /// Its release.
     pub version: String,
     /// When the process started, unix milliseconds.

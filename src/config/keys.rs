@@ -13,7 +13,8 @@ use crate::config::forms;
 use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
 use crate::config::values::Values;
 use crate::config::{
-    Api, Auth, Cache, Drain, Health, Log, Namespace, Queue, Redis, Server, Session,
+    Admission, Api, Auth, Cache, Drain, Health, Log, Namespace, Queue, Rebalance, Redis, Server,
+    Session,
 };
 
 /// What a key is when no source sets it.
@@ -227,13 +228,50 @@ const PING: Kind = Kind::Number {
     zero: Some("for no pings"),
 };
 
+/// A number of things each second that 0 turns off.
+const PER_S: Kind = Kind::Number {
+    min: 1,
+    max: 10_000_000,
+    unit: Unit::Count,
+    zero: Some("for no limit"),
+};
+
+const MEMORY: Kind = Kind::Number {
+    min: 1 << 20,
+    max: 1 << 50,
+    unit: Unit::Bytes,
+    zero: Some("for no limit"),
+};
+
+section!(ADMISSION, "admission" => Admission {
+    handshakes_per_s: "handshakes_per_s", PER_S, Is("5000"),
+        "Sessions that the node lets in each second in the long run. Others get 503 with Retry-After.";
+    handshakes_burst: "handshakes_burst", count(1, 10_000_000), Is("10000"),
+        "Sessions that it lets in at once after a quiet time.";
+    memory_bytes_max: "memory_bytes_max", MEMORY, Found("nine tenths of what the control group allows; without such a limit 0", "966367641"),
+        "Resident memory of the node above which no session is let in; they get 503 with Retry-After.";
+});
+
 section!(DRAIN, "drain" => Drain {
     window: "window_ms", ms(0, 3_600_000), Is("30000"),
-        "Over how long the sessions of a leaving node are told to go.";
+        "Over how long the sessions of a leaving node are told to go, in its first half, and closed.";
+    sessions_per_s: "sessions_per_s", PER_S, Is("1000"),
+        "Most sessions told a second. A node with more sessions than that takes longer than the window.";
     delay: "delay_ms", ms(0, 600_000), Is("0"),
         "How long a leaving node waits for the balancer before that.";
     commands: "commands_timeout_ms", ms(0, 60_000), Is("5000"),
         "How long commands at the broker are awaited at the end.";
+});
+
+section!(REBALANCE, "rebalance" => Rebalance {
+    enabled: "enabled", Flag, Is("true"),
+        "Whether a node with more sessions than its share sends some away (4102), so that nodes that were added get their part.";
+    tolerance_percent: "tolerance_percent", count(1, 1_000), Is("20"),
+        "How many percent above the mean of all ready nodes a node may be.";
+    sessions_per_s: "sessions_per_s", count(1, 100_000), Is("20"),
+        "Most sessions that one node sends away a second.";
+    settle: "settle_ms", ms(1_000, 3_600_000), Is("60000"),
+        "For how long no node may have come, gone or begun to leave before sessions are sent away.";
 });
 
 section!(QUEUE, "queue" => Queue {
@@ -342,7 +380,8 @@ pub fn all() -> &'static [Key] {
     static ALL: OnceLock<Vec<Key>> = OnceLock::new();
     ALL.get_or_init(|| {
         let mut all = [SERVER, API, REDIS, &[HMAC_SECRET], AUTH, SESSION].concat();
-        all.extend([DRAIN, QUEUE, CACHE, HEALTH, LOG].concat());
+        all.extend([ADMISSION, DRAIN, REBALANCE].concat());
+        all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all
     })

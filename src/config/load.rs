@@ -12,8 +12,8 @@ use crate::config::machine::Machine;
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::values::{Origin, Values};
 use crate::config::{
-    Api, Auth, Cache, Config, Drain, Environment, Health, Log, Namespace, Queue, Redis, Secret,
-    Server, Session, TokenKey, checks, file,
+    Admission, Api, Auth, Cache, Config, Drain, Environment, Health, Log, Namespace, Queue,
+    Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
 };
 
 /// Everything that a configuration is made of.
@@ -236,7 +236,9 @@ fn build(values: &Values) -> Config {
         redis: Redis::from_values(values, "redis"),
         auth: Auth::from_values(values, "auth"),
         session: Session::from_values(values, "session"),
+        admission: Admission::from_values(values, "admission"),
         drain: Drain::from_values(values, "drain"),
+        rebalance: Rebalance::from_values(values, "rebalance"),
         queue: Queue::from_values(values, "queue"),
         cache: Cache::from_values(values, "cache"),
         health: Health::from_values(values, "health"),

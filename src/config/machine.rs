@@ -1,12 +1,16 @@
-//! What the configuration takes from the machine: cores, the host's name, the file limit.
+//! What the configuration takes from the machine: cores, the host's name, the limits of files and
+//! memory.
 //!
 //! In: the operating system. Out: one [`Machine`], so that loading itself asks nothing and a test
 //! can name its own machine.
 
+use std::fs;
+use std::path::Path;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The facts from which `server.workers`, `server.node_id` and `server.connections_max` come
-/// when nobody sets them.
+/// The facts from which `server.workers`, `server.node_id`, `server.connections_max` and
+/// `admission.memory_bytes_max` come when nobody sets them.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// Cores that this process may use.
@@ -15,6 +19,8 @@ pub struct Machine {
     pub host_name: String,
     /// Files that this process may open. See [`file_limit`].
     pub file_limit: u64,
+    /// Bytes of memory that the control group of this process may use. See [`memory_limit`].
+    pub memory_limit: Option<u64>,
 }
 
 impl Machine {
@@ -28,9 +34,40 @@ impl Machine {
                 .to_string_lossy()
                 .into_owned(),
             file_limit: file_limit(),
+            memory_limit: memory_limit(Path::new("/")),
         }
     }
 }
+
+/// What the control group of this process allows, version 2 or 1, below `root` (`/`, but in
+/// tests): the smallest limit on the way from its own group to the top, because each holds. `None`
+/// where nothing is limited, or the system has no control groups.
+#[must_use]
+pub fn memory_limit(root: &Path) -> Option<u64> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let limits = groups.lines().flat_map(|line| {
+        // `NUMBER:CONTROLLERS:PATH`; version 2 names no controllers.
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let (mount, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|one| one == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        let own = Path::new(path.trim_start_matches('/'));
+        // In a container the path may be that of the host, and only the top is to be seen.
+        let read = |group: &Path| fs::read_to_string(root.join(mount).join(group).join(file)).ok();
+        own.ancestors().filter_map(read).collect()
+    });
+    let numbers = limits.filter_map(|text| text.trim().parse().ok());
+    // Version 1 says "no limit" by the largest number of whole pages.
+    numbers.filter(|bytes| *bytes < UNLIMITED).min()
+}
+
+/// No machine has so much memory.
+const UNLIMITED: u64 = 1 << 60;
 
 /// Raises the soft limit of open files to the hard one and returns what then holds. A limit that
 /// cannot be raised stays as it is.
@@ -47,4 +84,59 @@ pub fn file_limit() -> u64 {
         Err(_) => limit.current,
     };
     now.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root directory with these files.
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn limit(files: &[(&str, &str)]) -> Option<u64> {
+        memory_limit(root(files).path())
+    }
+
+    #[test]
+    fn the_smallest_limit_on_the_way_to_the_top_holds() {
+        let own = ("proc/self/cgroup", "0::/pods/one\n");
+        let limits = [
+            ("sys/fs/cgroup/pods/one/memory.max", "3000000\n"),
+            ("sys/fs/cgroup/pods/memory.max", "2000000\n"),
+            ("sys/fs/cgroup/memory.max", "max\n"),
+        ];
+        assert_eq!(limit(&[own, limits[0], limits[2]]), Some(3_000_000));
+        assert_eq!(limit(&[own, limits[0], limits[1]]), Some(2_000_000));
+    }
+
+    #[test]
+    fn in_a_container_only_the_top_is_to_be_seen() {
+        let own = ("proc/self/cgroup", "0::/kubepods/burstable/pod7/abc\n");
+        let top = ("sys/fs/cgroup/memory.max", "536870912\n");
+        assert_eq!(limit(&[own, top]), Some(536_870_912));
+    }
+
+    #[test]
+    fn the_first_version_is_read_too() {
+        let own = ("proc/self/cgroup", "9:cpu,cpuacct:/x\n4:memory:/docker/a\n");
+        let memory = "sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes";
+        assert_eq!(limit(&[own, (memory, "1048576\n")]), Some(1_048_576));
+        assert_eq!(limit(&[own, (memory, "9223372036854771712\n")]), None);
+    }
+
+    #[test]
+    fn where_nothing_is_limited_or_known_there_is_no_limit() {
+        assert_eq!(limit(&[]), None);
+        let own = ("proc/self/cgroup", "0::/\n");
+        assert_eq!(limit(&[own]), None);
+        assert_eq!(limit(&[own, ("sys/fs/cgroup/memory.max", "max\n")]), None);
+    }
 }

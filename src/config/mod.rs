@@ -39,8 +39,12 @@ pub struct Config {
     pub auth: Auth,
     /// Bounds of one session.
     pub session: Session,
+    /// Whom the node lets in.
+    pub admission: Admission,
     /// How the node leaves.
     pub drain: Drain,
+    /// How sessions are evened out over the nodes.
+    pub rebalance: Rebalance,
     /// The durable queue's sizes. They take effect with the queue.
     pub queue: Queue,
     /// The recent window's size. It takes effect with the window.
@@ -242,15 +246,43 @@ pub struct Session {
     pub page_bytes_max: usize,
 }
 
+/// `[admission]`
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// Handshakes a second that the node takes in the long run. `None`: no limit. Default 5,000.
+    pub handshakes_per_s: Option<u32>,
+    /// Handshakes that it takes at once after a quiet time. Default 10,000.
+    pub handshakes_burst: u32,
+    /// Resident memory above which nobody is let in. `None`: no limit. Default: nine tenths of
+    /// what the control group allows.
+    pub memory_bytes_max: Option<u64>,
+}
+
 /// `[drain]`
 #[derive(Debug, Clone)]
 pub struct Drain {
     /// Over how long sessions are told to go. Default 30 s.
     pub window: Duration,
+    /// Most sessions told a second; with more sessions the window grows. `None`: no limit.
+    /// Default 1,000.
+    pub sessions_per_s: Option<u32>,
     /// How long to wait for the balancer before that. Default 0.
     pub delay: Duration,
     /// How long commands at the broker are awaited at the end. Default 5 s.
     pub commands: Duration,
+}
+
+/// `[rebalance]`
+#[derive(Debug, Clone)]
+pub struct Rebalance {
+    /// Whether a node with more than its share sends sessions away.
+    pub enabled: bool,
+    /// How many percent above the mean a node may be. Default 20.
+    pub tolerance_percent: u32,
+    /// Most sessions sent away a second. Default 20.
+    pub sessions_per_s: u32,
+    /// For how long no node may have come, gone or begun to leave. Default 60 s.
+    pub settle: Duration,
 }
 
 /// `[queue]`: sizes of the durable queue (not used before it exists).

@@ -134,9 +134,25 @@ fn apply_machine(values: &mut Values, machine: &Machine) {
         ("server.workers", machine.cores.clamp(1, 1_024).to_string()),
         ("server.node_id", node_name(&machine.host_name)),
         ("server.connections_max", connections.to_string()),
+        (
+            "admission.memory_bytes_max",
+            memory_max(machine).to_string(),
+        ),
     ];
     let found = found.each_ref().map(|(path, text)| (*path, text.as_str()));
     apply_pairs(values, &found, &Origin::Machine);
+}
+
+/// Nine tenths of what the control group allows: the rest is for what the sessions that are in will
+/// still need, and for what the kernel counts beside resident memory. 0 without a limit; a limit
+/// too small for the key's range is no limit that this program could live in.
+fn memory_max(machine: &Machine) -> u64 {
+    let most = machine.memory_limit.map_or(0, |limit| limit / 10 * 9);
+    let key = keys::find("admission.memory_bytes_max").expect("presets name keys of the table");
+    match key.read_text(&most.to_string()) {
+        Some(_) => most,
+        None => 0,
+    }
 }
 
 /// Without a size, connections stay as the machine says and the rest is as `medium`.

@@ -283,6 +283,22 @@ impl Field for Duration {
     }
 }
 
+/// A number that 0 turns off.
+impl Field for Option<u64> {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        let number = u64::from_value(value, unit)?;
+        Some((number > 0).then_some(number))
+    }
+}
+
+/// A number that 0 turns off.
+impl Field for Option<u32> {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        let number = u32::from_value(value, unit)?;
+        Some((number > 0).then_some(number))
+    }
+}
+
 /// A duration that 0 turns off.
 impl Field for Option<Duration> {
     fn from_value(value: &Value, unit: Unit) -> Option<Self> {

@@ -23,6 +23,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 
 use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, Entry, Feed, FeedEvent, FeedNumber};
@@ -80,6 +81,8 @@ pub struct Dispatcher {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     interest: Arc<WorkerInterest>,
+    /// Told when a control message asks this node to leave.
+    leave: Arc<Notify>,
     topics: FxHashMap<Topic, TopicState>,
     workers: Workers,
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -90,7 +93,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher without topics.
+    /// A dispatcher without topics. `leave` is notified when this node is asked to leave.
     #[must_use]
     pub fn new(
         broker: Arc<Broker>,
@@ -98,6 +101,7 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         interest: Arc<WorkerInterest>,
         workers: Vec<WorkerHandle>,
+        leave: Arc<Notify>,
     ) -> Self {
         Self {
             broker,
@@ -105,6 +109,7 @@ impl Dispatcher {
             workers: Workers::new(workers, Arc::clone(&metrics)),
             metrics,
             interest,
+            leave,
             topics: FxHashMap::default(),
             asking: FuturesUnordered::new(),
             to_ask: VecDeque::new(),
@@ -222,6 +227,15 @@ impl Dispatcher {
                     session,
                     reason,
                 });
+            }
+            Ok(ControlMessage {
+                from,
+                request: Request::Drain { node },
+            }) => {
+                if node == self.config.server.node_id {
+                    tracing::info!(event = "drain_asked", %from, "this node was asked to leave");
+                    self.leave.notify_one();
+                }
             }
             Err(error) => {
                 self.metrics.control.control_ignored.add(1);

@@ -47,6 +47,7 @@ fn config() -> Arc<Config> {
             cores: 1,
             host_name: "rig".into(),
             file_limit: 20_000,
+            memory_limit: None,
         },
         try_key: |_| Ok(()),
     };
@@ -146,6 +147,7 @@ impl Rig {
             Arc::clone(&metrics),
             Arc::clone(&interest),
             handles,
+            Arc::default(),
         );
         tasks.spawn(dispatcher.run(to_dispatcher));
         Self {

@@ -2,6 +2,8 @@
 //!
 //! In: a status and what to say. Out: a response; the headers that its status asks for are on it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
@@ -15,15 +17,17 @@ pub type Body = Full<Bytes>;
 /// The answer to a request that may not come in.
 pub type Refused = Box<Response<Body>>;
 
-/// What clients are asked to wait when there is no room or no broker, in seconds.
-const RETRY_AFTER: &str = "1";
+/// What clients are asked to wait when there is no room or no broker.
+pub const SOON: Duration = Duration::from_secs(1);
 
-/// 503: come again a little later.
+/// 503: come again after so long, in whole seconds, at least one.
 #[must_use]
-pub fn busy(text: &str) -> Response<Body> {
+pub fn busy(text: &str, wait: Duration) -> Response<Body> {
     let mut response = refuse(503, ErrorCode::Unavailable, text);
-    let after = HeaderValue::from_static(RETRY_AFTER);
-    response.headers_mut().insert(header::RETRY_AFTER, after);
+    let seconds = wait.as_millis().div_ceil(1_000).max(1);
+    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 

@@ -8,10 +8,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::broker::BrokerHealth;
+use crate::session::shared_reads::SharedReads;
 use crate::session::{Scratch, Services};
 use crate::shutdown::{Lifecycle, LifecycleReceiver};
 use crate::telemetry::metrics::WorkerCounters;
 use crate::worker::Worker;
+
+use super::admission::Admission;
 
 /// Room for sessions on the whole node. Shared by all workers.
 #[derive(Debug)]
@@ -55,10 +58,14 @@ pub struct Door {
     pub services: Arc<Services>,
     /// The worker behind this door.
     pub worker: Rc<Worker>,
+    /// Reads of history that its sessions share.
+    pub reads: Rc<SharedReads>,
     /// Memory that its sessions read into first.
     pub scratch: Scratch,
     /// Room on the node.
     pub room: Arc<Room>,
+    /// Whom the node lets in.
+    pub admission: Arc<Admission>,
     /// Whether the node is leaving.
     pub lifecycle: LifecycleReceiver,
     /// Why the node is not ready; empty when it is.

@@ -1,14 +1,14 @@
 //! One HTTP request at the public door: is it a WebSocket, whose, and may it come in?
 //!
 //! In: a request head. Out: `101` with what the socket is for in [`Opened`], or an answer that says
-//! why not. Order: form, Origin, room, subprotocol, token; the echo endpoint asks for neither of
-//! the last two. A token that a browser sent (query, cookie) is refused on the open socket, because
+//! why not. Order: form, Origin, whether the node can, room, rate, subprotocol, token; the echo endpoint
+//! asks for neither of the last two. A token that a browser sent (query, cookie) is refused on the open socket, because
 //! a browser cannot read a status.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -27,7 +27,8 @@ use crate::protocol::ids::{NameError, Topic, User};
 use crate::session::state::{Identity, Refusal, refused_token};
 use crate::session::{self, Accepted, echo};
 
-use super::answer::{Body, Refused, busy, json, refuse};
+use super::admission::NotNow;
+use super::answer::{Body, Refused, SOON, busy, json, refuse};
 use super::door::{Door, Place};
 use super::upgrade;
 
@@ -84,8 +85,8 @@ impl Open {
                     waits: entrance.waits,
                     app_pings: entrance.app_pings,
                 };
-                let worker = door.worker.clone();
-                Either::Left(session::run(services, worker, scratch, accepted))
+                let (worker, reads) = (door.worker.clone(), door.reads.clone());
+                Either::Left(session::run(services, worker, reads, scratch, accepted))
             }
             // Boxed, so that it takes no room in the task of a session.
             Purpose::Echo => {
@@ -282,16 +283,25 @@ fn admit<B>(door: &Door, request: &Request<B>) -> Result<(Place, Response<Body>)
     }
     if door.is_leaving() {
         counters.refused_draining.add_owned(1);
-        return Err(busy("this node is leaving; connect again").into());
+        return Err(busy("this node is leaving; connect again", SOON).into());
     }
     if !door.broker_is_up() {
         counters.refused_unavailable.add_owned(1);
-        return Err(busy("the broker is not available; connect again").into());
+        return Err(busy("the broker is not available; connect again", SOON).into());
     }
     let Some(place) = door.room.take() else {
         counters.refused_capacity.add_owned(1);
-        return Err(busy("this node is full; connect again").into());
+        return Err(busy("this node is full; connect again", SOON).into());
     };
+    // Behind the place, so that a node that is full keeps its tokens.
+    door.admission.take(Instant::now()).map_err(|not_now| {
+        let (counter, text, wait) = match not_now {
+            NotNow::Rate(wait) => (&counters.refused_rate, "too many connect at once", wait),
+            NotNow::Memory(wait) => (&counters.refused_memory, "memory is short", wait),
+        };
+        counter.add_owned(1);
+        busy(&format!("{text}; connect again"), wait)
+    })?;
     Ok((place, upgrade::switching(accept)))
 }
 

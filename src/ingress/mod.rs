@@ -5,6 +5,7 @@
 //! 16 KiB and 64 headers within `server.handshake_timeout_ms`; sessions up to
 //! `server.connections_max`, then 503 with `Retry-After`.
 
+pub mod admission;
 pub mod answer;
 pub mod door;
 pub mod handshake;

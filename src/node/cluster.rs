@@ -17,7 +17,7 @@ use crate::cluster::partitions::{Partitions, ranges};
 use crate::cluster::reaper::{self, ReaperTask};
 use crate::cluster::view::NodeDetails;
 use crate::config::Config;
-use crate::shutdown::{self, LifecycleReceiver, LifecycleSender};
+use crate::shutdown::{self, Lifecycle, LifecycleReceiver, LifecycleSender};
 use crate::telemetry::metrics::Metrics;
 
 /// See the module.
@@ -112,6 +112,8 @@ fn details(
             url: url.clone(),
             state: format!("{:?}", *lifecycle.borrow()).to_lowercase(),
             sessions: metrics.sessions(),
+            drain_sessions: (*lifecycle.borrow() >= Lifecycle::Draining)
+                .then(|| metrics.control.drain_sessions.get()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms,
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),

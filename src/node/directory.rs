@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, Route,
@@ -14,7 +14,7 @@ use crate::cluster::membership::Membership;
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::occupancy_store::OccupancyError;
 use crate::protocol::close::CloseReason;
-use crate::protocol::ids::{SessionId, Topic, User};
+use crate::protocol::ids::{NodeId, SessionId, Topic, User};
 use crate::session::Services;
 use crate::shutdown::{Lifecycle, LifecycleReceiver};
 use crate::telemetry::metrics::Metrics;
@@ -35,6 +35,8 @@ pub struct NodeDirectory {
     pub readiness: watch::Receiver<Vec<String>>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// Told when the API asks this very node to leave.
+    pub leave: Arc<Notify>,
     /// What the configuration's checks had to say.
     pub warnings: Vec<String>,
 }
@@ -81,6 +83,7 @@ impl Directory for NodeDirectory {
             url: node.details.url.clone(),
             state: node.details.state.clone(),
             sessions: node.details.sessions,
+            drain_sessions: node.details.drain_sessions,
             share: view.ring.share(&node.owner.node),
             partitions: node.details.partitions,
             partition_ranges: node.details.partition_ranges.clone(),
@@ -150,21 +153,31 @@ impl Directory for NodeDirectory {
     }
 
     fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()> {
-        let message = ControlMessage {
-            from: self.membership.now().me.clone(),
-            request: Request::Disconnect {
-                app: self.services.app.clone(),
-                user: user.clone(),
-                session: None,
-                reason: CloseReason::Disconnected,
-            },
+        let request = Request::Disconnect {
+            app: self.services.app.clone(),
+            user: user.clone(),
+            session: None,
+            reason: CloseReason::Disconnected,
         };
-        Box::pin(async move {
-            self.services
-                .broker
-                .control(control::encode(&message))
-                .await
-        })
+        self.tell_nodes(request)
+    }
+
+    fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+        if *node == self.membership.now().me.node {
+            // This node can leave whether the broker is there or not.
+            self.leave.notify_one();
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        self.tell_nodes(Request::Drain { node: node.clone() })
+    }
+}
+
+impl NodeDirectory {
+    /// Sends a control message to every node, this one included.
+    fn tell_nodes(&self, request: Request) -> Answer<'_, ()> {
+        let from = self.membership.now().me.clone();
+        let message = control::encode(&ControlMessage { from, request });
+        Box::pin(self.services.broker.control(message))
     }
 }
 

@@ -5,9 +5,10 @@
 //! dispatcher 8. API. Nothing waits for the broker: a node whose Redis is away starts, says why it
 //! is not ready, and becomes ready when Redis appears.
 //!
-//! Stop, on SIGTERM or SIGINT: 1. `Draining`: not ready, handshakes refused, sessions told and
-//! closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed, workers end 3.
-//! members, occupancy, the leases of partitions and the node's own are given back 4. the broker's connections end, the
+//! Stop, on SIGTERM, SIGINT or the order to drain: 1. `Draining`: not ready, handshakes refused,
+//! sessions told and closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed,
+//! workers end 3. members, occupancy, the leases of partitions and the node's own are given back
+//! 4. the broker's connections end, the
 //! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
 //! the process at once with 130.
 //!
@@ -17,7 +18,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,10 +33,9 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::memory::clock::Clock;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed};
-use crate::cluster::membership::Membership;
-use crate::cluster::standing::Standing;
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
+use crate::ingress::admission::Admission;
 use crate::ingress::door::Room;
 use crate::ingress::listener;
 use crate::presence::Presence;
@@ -49,7 +49,10 @@ use crate::worker::handle::WorkerHandle;
 
 pub mod cluster;
 pub mod directory;
+mod leaving;
+mod memory;
 pub mod readiness;
+mod rebalance;
 pub mod worker_thread;
 
 use cluster::Cluster;
@@ -61,8 +64,6 @@ use worker_thread::WorkerSetup;
 const CONTROL_THREADS: usize = 2;
 /// How long presence, occupancy and the leases may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
-/// How often a leaving node looks whether its sessions have gone.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Why the node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +157,8 @@ struct Parts {
     services: Arc<Services>,
     cluster: Cluster,
     lifecycle: LifecycleSender,
+    /// Told when the node is asked to leave by other means than a signal.
+    leave: Arc<Notify>,
     warnings: Vec<String>,
     commit: &'static str,
     started: Instant,
@@ -185,6 +188,7 @@ impl Parts {
             view,
             presence,
             registry: Registry::new(Arc::clone(&cluster.occupancy)),
+            departure: OnceLock::new(),
         });
         let parts = Self {
             config,
@@ -192,6 +196,7 @@ impl Parts {
             services,
             cluster,
             lifecycle,
+            leave: Arc::default(),
             warnings,
             commit,
             started: Instant::now(),
@@ -215,12 +220,20 @@ impl Parts {
         );
         let interest = Arc::new(WorkerInterest::default());
         let (handles, threads) = self.start_workers(public, &interest, &readiness)?;
+        rebalance::start(
+            &self.config.rebalance,
+            self.cluster.membership.clone(),
+            self.lifecycle.subscribe(),
+            Arc::clone(&self.metrics),
+            handles.clone(),
+        );
         let dispatcher = Dispatcher::new(
             Arc::clone(&self.services.broker),
             Arc::clone(&self.config),
             Arc::clone(&self.metrics),
             interest,
             handles,
+            Arc::clone(&self.leave),
         );
         shutdown::spawn("dispatcher", dispatcher.run(feed));
         let (api, stop_api) = self.start_api(api, readiness)?;
@@ -234,7 +247,7 @@ impl Parts {
             "listening"
         );
         started(addresses);
-        let end = until_end(&self.cluster.membership).await;
+        let end = leaving::until_end(&self.cluster.membership, &self.leave).await;
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.notify_one();
@@ -261,6 +274,7 @@ impl Parts {
             lifecycle: self.lifecycle.subscribe(),
             readiness,
             metrics: Arc::clone(&self.metrics),
+            leave: Arc::clone(&self.leave),
             warnings: self.warnings.clone(),
         };
         let state = ApiState {
@@ -282,48 +296,6 @@ impl Parts {
         Ok((task, stop))
     }
 
-    /// Sends the sessions away and ends the workers.
-    async fn send_away(&self, threads: Vec<JoinHandle<()>>) {
-        let config = &self.config;
-        self.lifecycle.send_replace(Lifecycle::Draining);
-        let window_ms = u64::try_from(config.drain.window.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            event = "draining",
-            window_ms,
-            "leaving; sessions are told to go"
-        );
-        tokio::time::sleep(config.drain.delay).await;
-        let last = config.drain.commands + config.session.close_timeout;
-        let waves = tokio::time::timeout(config.drain.window + last, async {
-            while self.metrics.sessions() > 0 {
-                tokio::time::sleep(LOOK).await;
-            }
-        });
-        if waves.await.is_err() {
-            tracing::warn!(
-                event = "drain_overdue",
-                "sessions did not end in their waves"
-            );
-        }
-        self.lifecycle.send_replace(Lifecycle::Closing);
-        if tokio::time::timeout(last, shutdown::joined(threads))
-            .await
-            .is_err()
-        {
-            tracing::error!(event = "workers_stuck", "workers did not end in time");
-        }
-    }
-
-    /// Takes back what this node has in Redis. What cannot be taken back in time belongs to a
-    /// node without a lease and is not shown.
-    async fn give_back(&self) {
-        self.services.presence.settle(GIVE_BACK).await;
-        let cluster = &self.cluster;
-        let _ = tokio::time::timeout(GIVE_BACK, cluster.occupancy.settled()).await;
-        let _ = tokio::time::timeout(GIVE_BACK, cluster.partitions.release()).await;
-        let _ = tokio::time::timeout(GIVE_BACK, cluster.membership.leave()).await;
-    }
-
     fn start_workers(
         &self,
         public: Vec<StdListener>,
@@ -331,6 +303,10 @@ impl Parts {
         readiness: &watch::Receiver<Vec<String>>,
     ) -> Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>), StartError> {
         let room = Room::new(self.config.server.connections_max);
+        let admission = Admission::new(&self.config.admission, Instant::now());
+        if let Some(bytes_max) = self.config.admission.memory_bytes_max {
+            memory::watch(Arc::clone(&admission), bytes_max);
+        }
         // Each worker keeps a window of its own; together they hold what is configured.
         let recent_bytes_max = self.config.cache.memory_bytes / public.len().max(1) as u64;
         let recent_bytes_max = usize::try_from(recent_bytes_max).unwrap_or(usize::MAX);
@@ -347,6 +323,7 @@ impl Parts {
                 interest: Arc::clone(interest),
                 metrics: Arc::clone(&self.metrics.workers[index]),
                 room: Arc::clone(&room),
+                admission: Arc::clone(&admission),
                 readiness: readiness.clone(),
                 lifecycle: self.lifecycle.subscribe(),
             };
@@ -386,43 +363,6 @@ fn start_broker(
     Ok((broker, feed))
 }
 
-/// Waits for a signal, or until this node has no place in the cluster any more.
-async fn until_end(membership: &Membership) -> End {
-    let mut standing = membership.standing();
-    let no_place = async {
-        match standing.wait_for(Standing::is_final).await.as_deref() {
-            Ok(Standing::OtherPartitions { stored }) => End::OtherPartitions(*stored),
-            Ok(_) => End::Superseded,
-            // The task ended by a panic, which was reported; the node lives on as it is.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let end = tokio::select! {
-        () = signal() => End::Stopped,
-        end = no_place => end,
-    };
-    shutdown::spawn("second signal", async {
-        signal().await;
-        tracing::warn!(event = "killed", "a second signal: ending at once");
-        std::process::exit(130);
-    });
-    end
-}
-
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!(
-            event = "no_signals",
-            "signals cannot be received on this system"
-        );
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,8 +9,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+use crate::ingress::admission::Admission;
 use crate::ingress::door::{Door, Room};
 use crate::ingress::listener;
+use crate::session::shared_reads::SharedReads;
 use crate::session::{SCRATCH_BYTES, Services};
 use crate::shutdown::{self, LifecycleReceiver};
 use crate::telemetry::metrics::WorkerMetrics;
@@ -36,6 +38,8 @@ pub struct WorkerSetup {
     pub metrics: Arc<WorkerMetrics>,
     /// Room for sessions.
     pub room: Arc<Room>,
+    /// Whom the node lets in.
+    pub admission: Arc<Admission>,
     /// Why the node is not ready.
     pub readiness: watch::Receiver<Vec<String>>,
     /// When to leave.
@@ -75,10 +79,12 @@ impl WorkerSetup {
             self.metrics,
         );
         let door = Rc::new(Door {
+            reads: SharedReads::new(Arc::clone(&self.services.broker)),
             services: self.services,
             worker: Rc::clone(&worker),
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES])),
             room: self.room,
+            admission: self.admission,
             lifecycle: self.lifecycle.clone(),
             readiness: self.readiness,
         });

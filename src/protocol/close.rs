@@ -34,6 +34,8 @@ pub enum CloseReason {
     TooManySessions,
     /// The node is leaving.
     Draining,
+    /// The node has more than its share of sessions.
+    Rebalanced,
     /// Neither caught up nor shed; or it asks and does not read.
     SlowConsumer,
     /// A broken invariant of this session.
@@ -46,7 +48,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, for tables in metrics and docs.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Client,
         Self::Lost,
         Self::ProtocolViolation,
@@ -60,6 +62,7 @@ impl CloseReason {
         Self::AuthTimeout,
         Self::TooManySessions,
         Self::Draining,
+        Self::Rebalanced,
         Self::SlowConsumer,
         Self::Internal,
         Self::PingTimeout,
@@ -83,6 +86,7 @@ impl CloseReason {
             Self::AuthTimeout => 4004,
             Self::TooManySessions => 4006,
             Self::Draining => 4100,
+            Self::Rebalanced => 4102,
             Self::SlowConsumer => 4103,
             Self::Internal => 4104,
             Self::PingTimeout => 4200,
@@ -107,6 +111,7 @@ impl CloseReason {
             Self::AuthTimeout => "authentication timeout",
             Self::TooManySessions => "too many sessions of this user",
             Self::Draining => "draining",
+            Self::Rebalanced => "rebalanced",
             Self::SlowConsumer => "slow consumer",
             Self::Internal => "internal error",
             Self::PingTimeout => "ping timeout",
@@ -131,6 +136,7 @@ impl CloseReason {
             Self::AuthTimeout => "auth_timeout",
             Self::TooManySessions => "too_many_sessions",
             Self::Draining => "draining",
+            Self::Rebalanced => "rebalanced",
             Self::SlowConsumer => "slow_consumer",
             Self::Internal => "internal",
             Self::PingTimeout => "ping_timeout",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::close::CloseReason;
 
+use super::departure::{self, Departure};
 use super::state::{Machine, Now, Phase};
 
 /// What the clock asks for.
@@ -17,18 +18,19 @@ pub enum Due {
     Ping,
     /// Say that the token ends; unix seconds.
     Expiring(u64),
-    /// Say that the node leaves; when to reconnect, in milliseconds.
+    /// Say that the session is to go; when to reconnect, in milliseconds.
     Drain(u64),
     /// End.
     End(CloseReason),
 }
 
-/// When this session goes, in a node that leaves.
+/// When this session goes, because the node sends it away.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DrainPlan {
     tell_at: Option<Instant>,
     reconnect_after_ms: u64,
     close_at: Instant,
+    reason: CloseReason,
 }
 
 impl Machine {
@@ -51,16 +53,27 @@ impl Machine {
         over
     }
 
-    /// The node leaves, and `delay` from now its sessions begin to go. This one is told at its
-    /// `share` (0 to 1, at random) of the first half of the window, and closed a quarter of the
-    /// window later if it has not gone by then.
-    pub fn drain(&mut self, delay: Duration, window: Duration, share: f64, now: Now) {
-        let grace = window / 4;
-        let tell_at = now.instant + delay + (window / 2).mul_f64(share);
+    /// The node leaves. This session is told at its `share` (0 to 1, at random) of the departure,
+    /// and closed a while later if it has not gone by then.
+    pub fn drain(&mut self, departure: &Departure, share: f64) {
+        let (tell_at, grace) = (departure.tell_at(share), departure.grace());
+        self.send_away(tell_at, grace, CloseReason::Draining);
+    }
+
+    /// The node has more than its share of sessions, and this one is to go: it is told at once,
+    /// and closed a while later if it has not gone by then.
+    pub fn shed(&mut self, now: Now) {
+        let grace = departure::grace(&self.config.drain);
+        self.send_away(now.instant, grace, CloseReason::Rebalanced);
+    }
+
+    /// Who is on the way out already stays so.
+    fn send_away(&mut self, tell_at: Instant, grace: Duration, reason: CloseReason) {
         self.drain.get_or_insert(DrainPlan {
             tell_at: Some(tell_at),
             reconnect_after_ms: millis(grace / 2),
             close_at: tell_at + grace,
+            reason,
         });
     }
 
@@ -98,8 +111,8 @@ impl Machine {
     fn overdue(&self, now: Now) -> Option<CloseReason> {
         let session = &self.config.session;
         let past = |at: Instant| now.instant >= at;
-        if self.drain.is_some_and(|plan| past(plan.close_at)) {
-            return Some(CloseReason::Draining);
+        if let Some(plan) = self.drain.filter(|plan| past(plan.close_at)) {
+            return Some(plan.reason);
         }
         let silence = if session.ping.is_some() {
             session.pong

@@ -31,7 +31,7 @@ impl Session {
     /// Ends the session.
     pub(super) async fn finish(&mut self, reason: CloseReason) {
         let config = self.desk.services.config.clone();
-        if reason == CloseReason::Draining {
+        if matches!(reason, CloseReason::Draining | CloseReason::Rebalanced) {
             self.await_commands(config.drain.commands).await;
         }
         self.leave_everything();

@@ -9,7 +9,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -38,18 +38,22 @@ pub mod answers;
 pub mod clock;
 pub mod closing;
 pub mod commands;
+pub mod departure;
 pub mod echo;
 pub mod ending;
 pub mod permission;
 pub mod registry;
 #[cfg(test)]
 pub(crate) mod rig;
+pub mod shared_reads;
 pub mod socket;
 pub mod state;
 pub mod work;
 
 use clock::Due;
+use departure::Departure;
 use registry::Registry;
+use shared_reads::SharedReads;
 use socket::{Incoming, ReadLimits, Socket};
 use state::{Identity, Machine, Now, Refusal};
 use work::{Desk, Done};
@@ -70,6 +74,8 @@ pub struct Services {
     pub presence: Arc<Presence>,
     /// Counts per topic.
     pub registry: Registry,
+    /// When sessions go; set before workers are told that the node leaves.
+    pub departure: OnceLock<Departure>,
 }
 
 impl std::fmt::Debug for Services {
@@ -140,6 +146,7 @@ pub const SCRATCH_BYTES: usize = 16 * 1024;
 pub fn run(
     services: Arc<Services>,
     worker: Rc<Worker>,
+    reads: Rc<SharedReads>,
     scratch: Scratch,
     accepted: Accepted,
 ) -> impl Future<Output = ()> {
@@ -164,6 +171,7 @@ pub fn run(
         desk: Desk {
             services,
             worker,
+            reads,
             key,
             session: id,
         },
@@ -274,12 +282,16 @@ impl Session {
         if let Some(reason) = notices.end {
             return self.end(reason);
         }
-        if notices.drain {
-            let drain = &self.desk.services.config.drain;
+        if notices.drain
+            && let Some(departure) = self.desk.services.departure.get()
+        {
             let share = rand::rng().random_range(0.0..=1.0);
-            self.machine.drain(drain.delay, drain.window, share, now);
+            self.machine.drain(departure, share);
         }
-        if notices.due || notices.drain {
+        if notices.shed {
+            self.machine.shed(now);
+        }
+        if notices.due || notices.drain || notices.shed {
             self.obey_clock(now);
         }
     }

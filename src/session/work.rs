@@ -12,7 +12,6 @@ use std::time::Duration;
 use crate::broker::visible::{self, VisiblePage};
 use crate::broker::{
     Acked, Broker, BrokerError, HistoryQuery, InboxSummary, Page, PublishRequest, Published,
-    SincePage,
 };
 use crate::config::Retention;
 use crate::presence::MembersPage;
@@ -20,11 +19,12 @@ use crate::protocol::command::{Connect, History, Subscribe};
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Position, SessionId, Topic, TopicKind};
-use crate::worker::catchup::{PAGE_ENTRIES_MAX, Pull};
+use crate::worker::catchup::{PAGE_ENTRIES_MAX, Pull, ReadPage};
 use crate::worker::hub::SessionKey;
 use crate::worker::{Join, Worker};
 
 use super::Services;
+use super::shared_reads::SharedReads;
 use super::state::Now;
 
 /// How long a page rests after it could not be read, or brought nothing.
@@ -57,7 +57,7 @@ pub enum Done {
     /// A page of members.
     Presence(Option<u64>, Result<MembersPage, WireError>),
     /// A page of a catch-up.
-    Page(Pull, Result<SincePage, WireError>),
+    Page(Pull, Result<Rc<ReadPage>, WireError>),
     /// A catch-up may ask again.
     PullAgain(Pull),
     /// The outcome of a command behind which nothing was read.
@@ -123,6 +123,8 @@ pub struct Desk {
     pub services: Arc<Services>,
     /// The session's worker.
     pub worker: Rc<Worker>,
+    /// Reads that it shares with the worker's other sessions.
+    pub reads: Rc<SharedReads>,
     /// The session there.
     pub key: SessionKey,
     /// The session's name.
@@ -295,12 +297,7 @@ impl Desk {
             entries_max: 1,
             bytes_max: 1,
         };
-        let retention = self.retention(topic);
-        let page = self
-            .broker()
-            .since(topic, since, retention, only_the_place)
-            .await
-            .map_err(broker_error)?;
+        let page = self.read(topic, since, only_the_place).await?;
         Ok(Start::After {
             at: page.start,
             gap: page.gap,
@@ -334,10 +331,19 @@ impl Desk {
             entries_max: u32::try_from(PAGE_ENTRIES_MAX).unwrap_or(u32::MAX),
             bytes_max: self.worker.page_bytes_max(),
         };
-        let retention = self.retention(&pull.topic);
-        let page = self.broker().since(&pull.topic, pull.at, retention, size);
-        let page = page.await.map_err(broker_error);
+        let page = self.read(&pull.topic, pull.at, size).await;
         Done::Page(pull, page)
+    }
+
+    async fn read(
+        &self,
+        topic: &Topic,
+        since: Position,
+        page: Page,
+    ) -> Result<Rc<ReadPage>, WireError> {
+        let (reads, retention) = (&self.reads, self.retention(topic));
+        let read = reads.since(&self.worker, topic, since, retention, page);
+        read.await.map_err(broker_error)
     }
 
     /// A little pause before a catch-up asks again.

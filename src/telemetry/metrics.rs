@@ -85,6 +85,8 @@ instruments! {
         subscriptions: "gauge" "fanfare_subscriptions" "Topics joined by local sessions now, inboxes and everyone included.",
         refused_origin: "counter" "fanfare_handshakes_refused_total" ["reason" = "origin"] "Handshakes refused before the upgrade.",
         refused_capacity: "counter" "fanfare_handshakes_refused_total" ["reason" = "capacity"] "Handshakes refused before the upgrade.",
+        refused_rate: "counter" "fanfare_handshakes_refused_total" ["reason" = "rate"] "Handshakes refused before the upgrade.",
+        refused_memory: "counter" "fanfare_handshakes_refused_total" ["reason" = "memory"] "Handshakes refused before the upgrade.",
         refused_unauthorized: "counter" "fanfare_handshakes_refused_total" ["reason" = "unauthorized"] "Handshakes refused before the upgrade.",
         refused_request: "counter" "fanfare_handshakes_refused_total" ["reason" = "bad_request"] "Handshakes refused before the upgrade.",
         refused_draining: "counter" "fanfare_handshakes_refused_total" ["reason" = "draining"] "Handshakes refused before the upgrade.",
@@ -101,8 +103,12 @@ instruments! {
         replayed: "counter" "fanfare_replayed_total" "Messages sent from history to catching-up sessions.",
         taken_back: "counter" "fanfare_taken_back_total" "Times that a topic of a slow session was moved back to history, to be read as its socket drains.",
         conflated: "counter" "fanfare_conflated_total" "Messages for which a newer one of the same key stood, because a slow session had no room.",
+        rebalanced: "counter" "fanfare_rebalanced_total" "Sessions that were told to go, because the node had more than its share.",
+        rebalancing: "gauge" "fanfare_rebalancing_sessions" "Those of them that have not gone yet.",
         recent_hits: "counter" "fanfare_recent_pages_total" ["result" = "hit"] "Pages of a catch-up, by whether the window of recent publications had them.",
         recent_misses: "counter" "fanfare_recent_pages_total" ["result" = "miss"] "Pages of a catch-up, by whether the window of recent publications had them.",
+        shared_read_hits: "counter" "fanfare_shared_reads_total" ["result" = "hit"] "Reads of history for a session, by whether the read of another one brought the page.",
+        shared_read_misses: "counter" "fanfare_shared_reads_total" ["result" = "miss"] "Reads of history for a session, by whether the read of another one brought the page.",
         recent_bytes: "gauge" "fanfare_recent_bytes" "Memory of the window of recent publications.",
         dropped_slow: "counter" "fanfare_dropped_total" ["reason" = "slow_session"] "Messages that a session did not get, by reason.",
         dropped_behind: "counter" "fanfare_dropped_total" ["reason" = "slow_worker"] "Messages that a session did not get, by reason.",
@@ -136,6 +142,9 @@ instruments! {
         api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",
         api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
+        rebalance_excess: "gauge" "fanfare_rebalance_excess_sessions" "Sessions above the node's share that are being sent away; 0 within the tolerance.",
+        drain_sessions: "gauge" "fanfare_drain_sessions" "Sessions that were here when the node began to leave; 0 before.",
+        drained: "gauge" "fanfare_drained_sessions" "How many of them have gone.",
         ready: "gauge" "fanfare_ready" "1 while the node is ready.",
         reaped_members: "counter" "fanfare_reaped_total" ["kind" = "member"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
@@ -192,7 +201,13 @@ impl Metrics {
     /// Sessions open on this node now.
     #[must_use]
     pub fn sessions(&self) -> u64 {
-        self.workers.iter().map(|w| w.counters.sessions.get()).sum()
+        self.sum(|counters| &counters.sessions)
+    }
+
+    /// One of the workers' counters, over all of them.
+    #[must_use]
+    pub fn sum(&self, of: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
+        self.workers.iter().map(|w| of(&w.counters).get()).sum()
     }
 
     /// Prometheus text, format 0.0.4.

@@ -30,6 +30,30 @@ pub struct Pull {
     number: u32,
 }
 
+/// A page that was read from the broker, ready for any number of sessions.
+#[derive(Debug)]
+pub struct ReadPage {
+    /// Why something before it is gone.
+    pub gap: Option<GapReason>,
+    /// The position after which it begins.
+    pub start: Position,
+    messages: Vec<Arc<Outgoing>>,
+}
+
+impl ReadPage {
+    /// Wraps what the broker answered. Only topics with history are read in pages of messages.
+    #[must_use]
+    pub fn new(topic: &Topic, page: SincePage) -> Self {
+        let entries = page.entries.into_iter();
+        let messages = entries.map(|entry| Outgoing::new(topic.clone(), entry, true));
+        Self {
+            gap: page.gap,
+            start: page.start,
+            messages: messages.collect(),
+        }
+    }
+}
+
 /// A session as the reader of one topic.
 struct Reader {
     id: SessionId,
@@ -189,7 +213,7 @@ impl Worker {
     /// dropped. Returns false when the page brought the session no further although it has not
     /// caught up: the history is behind the feed. The next page is then asked for only after
     /// [`Self::pull_again`], which the caller calls a little later.
-    pub fn page(&self, key: SessionKey, pull: &Pull, page: &SincePage, now_ms: u64) -> bool {
+    pub fn page(&self, key: SessionKey, pull: &Pull, page: &ReadPage, now_ms: u64) -> bool {
         let state = &mut *self.state.borrow_mut();
         let Some((reader, at, _)) = state.awaiting(key, pull) else {
             return true;
@@ -198,13 +222,9 @@ impl Worker {
             let to = (reason != GapReason::Failover).then_some(page.start);
             self.tell_gap(state, key, &reader, &pull.topic, (at, to), reason);
         }
-        let entries = page.entries.iter().cloned();
-        let messages: Vec<_> = entries
-            .map(|entry| Outgoing::new(pull.topic.clone(), entry, reader.has_history))
-            .collect();
-        let is_further = page.start != at || !messages.is_empty();
+        let is_further = page.start != at || !page.messages.is_empty();
         if is_further || page.start >= reader.last {
-            self.take(state, key, &reader, page.start, &messages, now_ms);
+            self.take(state, key, &reader, page.start, &page.messages, now_ms);
             return true;
         }
         false

@@ -75,6 +75,13 @@ pub enum Inbound {
         /// With which reason.
         reason: CloseReason,
     },
+    /// Send sessions away, because the node has more than its share.
+    Shed {
+        /// How many.
+        count: usize,
+        /// Of each partition, whether its home is this node.
+        at_home: Arc<[bool]>,
+    },
 }
 
 /// The sending end, one per worker.

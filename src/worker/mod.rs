@@ -36,6 +36,7 @@ pub mod hub;
 pub mod outbox;
 pub mod outgoing;
 pub mod recent;
+mod shed;
 pub mod turn;
 pub mod wheel;
 
@@ -58,6 +59,8 @@ pub struct Notices {
     pub end: Option<CloseReason>,
     /// The node is leaving.
     pub drain: bool,
+    /// The node has more than its share, and this session is to go.
+    pub shed: bool,
 }
 
 /// How a join stands.
@@ -72,6 +75,8 @@ pub enum Join {
 /// One session as its worker sees it.
 struct Entry {
     id: SessionId,
+    /// The sessions of this worker are numbered as they come.
+    number: u64,
     wire: Wire,
     stream: Rc<TcpStream>,
     outbox: Outbox,
@@ -88,6 +93,8 @@ struct Entry {
     notices: Notices,
     dirty: bool,
     blocked: bool,
+    /// It was told to go, because the node has more than its share.
+    is_shed: bool,
 }
 
 impl Entry {
@@ -119,6 +126,8 @@ struct State {
     crowded: Vec<SessionKey>,
     spares: Spares,
     recent: Recent,
+    /// Failovers of topics so far.
+    failovers: u64,
     draining: bool,
 }
 
@@ -156,6 +165,7 @@ impl Worker {
                 crowded: Vec::new(),
                 spares: Spares::default(),
                 recent: Recent::new(recent_bytes_max),
+                failovers: 0,
                 draining: false,
             }),
         })
@@ -176,6 +186,7 @@ impl Worker {
         };
         let key = state.sessions.insert(Entry {
             id,
+            number: self.metrics.counters.sessions_opened.get(),
             wire,
             stream,
             outbox: Outbox::new(wire),
@@ -188,6 +199,7 @@ impl Worker {
             notices,
             dirty: false,
             blocked: false,
+            is_shed: false,
         });
         self.metrics.counters.sessions_opened.add_owned(1);
         self.metrics
@@ -201,7 +213,11 @@ impl Worker {
     pub fn remove(&self, key: SessionKey) {
         self.leave_all(key);
         let state = &mut *self.state.borrow_mut();
-        state.sessions.remove(key);
+        let removed = state.sessions.remove(key);
+        if removed.is_some_and(|entry| entry.is_shed) {
+            let told = &self.metrics.counters.rebalancing;
+            told.set(told.get().saturating_sub(1));
+        }
         self.metrics
             .counters
             .sessions
@@ -224,6 +240,13 @@ impl Worker {
             let dropped = entry.outbox.drop_unsent();
             self.metrics.counters.dropped_slow.add_owned(dropped);
         }
+    }
+
+    /// How many failovers of topics this worker was told of so far. What was read before one may
+    /// be void.
+    #[must_use]
+    pub fn failovers(&self) -> u64 {
+        self.state.borrow().failovers
     }
 
     /// Sessions on this worker now.

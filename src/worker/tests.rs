@@ -8,6 +8,7 @@
 
 mod joining;
 mod rig;
+mod shedding;
 mod simulation;
 mod slow;
 mod switch;

@@ -78,7 +78,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn handle(&self, message: Inbound) {
+    /// One message of the dispatcher; what it queues leaves at the end of the turn.
+    pub(crate) fn handle(&self, message: Inbound) {
         match message {
             Inbound::Deliver(outgoing) => self.deliver(&outgoing),
             Inbound::Joined {
@@ -108,6 +109,7 @@ impl Worker {
                 session,
                 reason,
             } => self.disconnect(&inbox, session, reason),
+            Inbound::Shed { count, at_home } => self.shed(count, &at_home),
         }
     }
 
@@ -249,6 +251,7 @@ impl Worker {
         gone.last = Some(to);
         let failed_over = reason == GapReason::Failover;
         if failed_over {
+            state.failovers += 1;
             state.recent.forget(key, gone);
             for member in &mut gone.members {
                 void(&mut member.mode, from);

@@ -21,8 +21,8 @@ use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError};
 use fanfare::config::{
-    Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat, Namespace, Queue,
-    Redis, Secret, Server, Session,
+    Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat,
+    Namespace, Queue, Rebalance, Redis, Secret, Server, Session,
 };
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
 use fanfare::shutdown::Lifecycle;
@@ -56,6 +56,7 @@ pub(crate) struct Listed {
     pub(crate) mood: Mutex<Mood>,
     pub(crate) occupancy: Mutex<BTreeMap<Topic, Vec<NodeSessions>>>,
     pub(crate) disconnected: Mutex<Vec<String>>,
+    pub(crate) drained: Mutex<Vec<String>>,
     broker: Arc<Broker>,
 }
 
@@ -110,6 +111,7 @@ impl Directory for Listed {
             url: Some("wss://a.example".into()),
             state: "ready".into(),
             sessions: 3,
+            drain_sessions: None,
             share: 1.0,
             partitions: 4,
             partition_ranges: "0-2,7".into(),
@@ -179,6 +181,13 @@ impl Directory for Listed {
     fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()> {
         self.answer(async move {
             self.disconnected.lock().unwrap().push(user.to_string());
+            Ok(())
+        })
+    }
+
+    fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+        self.answer(async move {
+            self.drained.lock().unwrap().push(node.to_string());
             Ok(())
         })
     }
@@ -297,6 +306,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         mood: Mutex::new(Mood::Well),
         occupancy: Mutex::default(),
         disconnected: Mutex::default(),
+        drained: Mutex::default(),
         broker: Arc::clone(&broker),
     });
     let state = ApiState {
@@ -359,8 +369,20 @@ fn config() -> Config {
         },
         auth: auth(),
         session: session(),
+        admission: Admission {
+            handshakes_per_s: None,
+            handshakes_burst: 1,
+            memory_bytes_max: None,
+        },
+        rebalance: Rebalance {
+            enabled: false,
+            tolerance_percent: 1,
+            sessions_per_s: 1,
+            settle: second,
+        },
         drain: Drain {
             window: second,
+            sessions_per_s: None,
             delay: second,
             commands: second,
         },

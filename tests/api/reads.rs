@@ -224,6 +224,17 @@ async fn disconnect_is_told_to_the_node_for_the_named_user_only() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_there_is_told_to_leave_and_no_other() {
+    let node = Node::start();
+    let answer = node.post_text("/v1/nodes/node-a/drain", "").await;
+    let told = (answer.status.as_u16(), answer.value());
+    assert_eq!(told, (200, json!({"node": "node-a"})));
+    let answer = node.post_text("/v1/nodes/node-z/drain", "").await;
+    assert_eq!(answer.error(), (404, "not_found".into()));
+    assert_eq!(*node.directory.drained.lock().unwrap(), ["node-a"]);
+}
+
+#[tokio::test]
 async fn nodes_and_routes_are_those_of_the_directory() {
     let node = Node::start();
     let nodes = node.get("/v1/nodes").await.value();

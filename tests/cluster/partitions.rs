@@ -171,7 +171,10 @@ async fn who_was_replaced_is_refused_and_the_next_token_is_above_every_other() {
     ));
     // Ended, and nobody took it: it goes on. Ended, and somebody did.
     assert_eq!(lead(b.clone(), Duration::ZERO).await, Some(second));
-    let third = lead(a.clone(), LONG).await.unwrap();
+    let third = wait::until("the lease of no length to end", async || {
+        lead(a.clone(), LONG).await
+    })
+    .await;
     assert!(third > second);
     assert_eq!(lead(b, LONG).await, None);
     // A later life of a node takes over from the earlier one at once, and not the reverse.

@@ -158,6 +158,11 @@ pub(crate) async fn listed(node: &Node, room: &str) -> BTreeSet<String> {
 
 /// The keys in which something of this owner stands. Histories name it for as long as they last.
 pub(crate) async fn keys_of(link: &RedisLink, owner: &str) -> Vec<String> {
+    search(link, owner).await.expect("Redis answers")
+}
+
+/// As [`keys_of`]; `None` when Redis does not answer.
+async fn search(link: &RedisLink, owner: &str) -> Option<Vec<String>> {
     const SEARCH: &str = "
         local found = {}
         for _, key in ipairs(redis.call('KEYS', '*')) do
@@ -172,23 +177,16 @@ pub(crate) async fn keys_of(link: &RedisLink, owner: &str) -> Vec<String> {
         end
         return found";
     let args = [b"0".to_vec(), owner.as_bytes().to_vec()];
-    let found = link.command("EVAL", SEARCH, &args).await;
-    found
-        .expect("Redis answers")
-        .convert()
-        .expect("a list of keys")
+    let found = link.command("EVAL", SEARCH, &args).await.ok()?;
+    Some(found.convert().expect("a list of keys"))
 }
 
 /// Waits until nothing of this owner stands in Redis.
 pub(crate) async fn nothing_left(link: &RedisLink, owner: &str) {
-    let mut left = Vec::new();
-    let gone = wait::until_within(
+    wait::until_within(
         SOME_BEATS,
         "nothing of a dead node to be left",
-        async || {
-            left = keys_of(link, owner).await;
-            left.is_empty().then_some(())
-        },
-    );
-    gone.await;
+        async || search(link, owner).await?.is_empty().then_some(()),
+    )
+    .await;
 }

@@ -38,6 +38,7 @@ fn keyless() -> Inputs {
             cores: 2,
             host_name: "test-host".to_owned(),
             file_limit: 20_000,
+            memory_limit: None,
         },
         try_key: |key| try_key(key).map_err(|fault| fault.to_string()),
     }

@@ -205,7 +205,10 @@ fn the_defaults_are_those_of_the_wire_contract() {
 fn other_value(key: &Key) -> (String, String) {
     let quoted = |text: &str| (text.to_owned(), format!("{text:?}"));
     match key.kind {
-        Kind::Flag => ("true".to_owned(), "true".to_owned()),
+        Kind::Flag => {
+            let other = (default_in_words(key) != "true").to_string();
+            (other.clone(), other)
+        }
         // Near the end of the range, except where that would break a relation.
         Kind::Number { min, max, unit, .. } => {
             let number = match (key.path().as_str(), unit) {

@@ -240,7 +240,12 @@ impl Node {
 
     /// Waits until the process has ended by itself.
     pub async fn ended(&mut self) -> ExitStatus {
-        wait::until_within(START_PATIENCE, "the node to end", async || {
+        self.ended_within(START_PATIENCE).await
+    }
+
+    /// The same where it may take longer.
+    pub async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
+        wait::until_within(patience, "the node to end", async || {
             self.child.try_wait().expect("the child can be asked")
         })
         .await

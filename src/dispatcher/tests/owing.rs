@@ -54,6 +54,7 @@ fn line(message: &Inbound) -> String {
             topic, position, ..
         } => format!("acked {} {}", topic.name(), position.ms),
         Inbound::Disconnect { .. } => "disconnect".to_owned(),
+        Inbound::Shed { .. } => "shed".to_owned(),
     }
 }
 

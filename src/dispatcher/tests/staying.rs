@@ -32,6 +32,7 @@ impl Still {
             Arc::clone(&metrics),
             Arc::new(WorkerInterest::default()),
             vec![handle],
+            Arc::default(),
         );
         Self {
             broker,

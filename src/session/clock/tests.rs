@@ -1,7 +1,7 @@
 //! Every deadline of a session, on two clocks that the tests set.
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Drain};
 use crate::protocol::command::{Command, Connect};
 use crate::session::rig::{Clocks, START_S, config, machine, token};
 use proptest::prelude::*;
@@ -64,6 +64,17 @@ impl Timed {
     fn seen(&mut self, at: Duration) {
         self.machine.seen(self.clocks.after(at));
     }
+}
+
+/// The departure of a node that leaves now.
+fn departure(delay: Duration, window: Duration, now: Now) -> Departure {
+    let drain = Drain {
+        window,
+        delay,
+        sessions_per_s: None,
+        commands: S,
+    };
+    Departure::new(&drain, 1, now.instant)
 }
 
 fn end(reason: CloseReason) -> Vec<Due> {
@@ -198,10 +209,14 @@ fn a_drain_is_told_once_and_closes_by_the_end_of_the_window() {
     let mut timed = Timed::open(|_| {});
     let window = 20 * S;
     let now = timed.clocks.after(S);
-    timed.machine.drain(Duration::ZERO, window, 0.4, now);
+    timed
+        .machine
+        .drain(&departure(Duration::ZERO, window, now), 0.4);
     // A second notice changes nothing.
     let later = timed.clocks.after(2 * S);
-    timed.machine.drain(Duration::ZERO, window, 0.1, later);
+    timed
+        .machine
+        .drain(&departure(Duration::ZERO, window, later), 0.1);
     assert_eq!(timed.next(S), 5 * S);
     assert_eq!(timed.due(5 * S - MS), []);
     let [Due::Drain(reconnect_after_ms)] = timed.due(5 * S)[..] else {
@@ -217,11 +232,25 @@ fn a_drain_is_told_once_and_closes_by_the_end_of_the_window() {
 }
 
 #[test]
+fn a_session_above_the_share_is_told_at_once_and_closed_a_while_later() {
+    let mut timed = Timed::open(|c| c.drain.window = 20 * S);
+    timed.machine.shed(timed.clocks.after(S));
+    assert_eq!(timed.next(S), S);
+    assert_eq!(timed.due(S), [Due::Drain(2_500)]);
+    assert_eq!(timed.next(S), 6 * S);
+    // The node begins to leave, too: who is on the way out stays so.
+    let leaving = departure(Duration::ZERO, 60 * S, timed.clocks.after(2 * S));
+    timed.machine.drain(&leaving, 1.0);
+    assert_eq!(timed.due(6 * S - MS), []);
+    assert_eq!(timed.due(6 * S), end(CloseReason::Rebalanced));
+}
+
+#[test]
 fn a_drain_without_a_window_tells_and_closes_at_once() {
     let mut timed = Timed::open(|_| {});
     let zero = Duration::ZERO;
     let now = timed.clocks.start();
-    timed.machine.drain(zero, zero, 0.5, now);
+    timed.machine.drain(&departure(zero, zero, now), 0.5);
     assert_eq!(timed.next(zero), zero);
     let both = [Due::Drain(0), Due::End(CloseReason::Draining)];
     assert_eq!(timed.due(zero), both);
@@ -237,7 +266,7 @@ proptest! {
         let (delay, window) = (MS * delay_ms, MS * window_ms);
         let mut timed = Timed::open(|_| {});
         let now = timed.clocks.start();
-        timed.machine.drain(delay, window, share, now);
+        timed.machine.drain(&departure(delay, window, now), share);
         let mut told = 0;
         let mut at = Duration::ZERO;
         loop {

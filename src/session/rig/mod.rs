@@ -39,6 +39,7 @@ pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
             cores: 1,
             host_name: "rig".into(),
             file_limit: 20_000,
+            memory_limit: None,
         },
         try_key: |_| Ok(()),
     };

@@ -6,8 +6,8 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -27,7 +27,9 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::codec::Wire;
 use crate::protocol::data::Data;
 use crate::protocol::ids::{App, Position, Priority, Topic, User};
+use crate::session::departure::Departure;
 use crate::session::registry::Registry;
+use crate::session::shared_reads::SharedReads;
 use crate::session::state::Identity;
 use crate::session::{self, Accepted, SCRATCH_BYTES, Scratch, Services};
 use crate::shutdown::{Lifecycle, LifecycleSender};
@@ -83,6 +85,7 @@ pub(crate) fn nobody() -> Entrance {
 pub(crate) struct Node {
     pub(crate) services: Arc<Services>,
     worker: Rc<Worker>,
+    reads: Rc<SharedReads>,
     scratch: Scratch,
     metrics: Arc<Metrics>,
     lifecycle: LifecycleSender,
@@ -117,6 +120,7 @@ impl Node {
             registry: Registry::new(occupancy),
             view,
             config: Arc::clone(&config),
+            departure: OnceLock::new(),
         });
         let interest = Arc::new(WorkerInterest::default());
         let (handle, inbound) = WorkerHandle::new(Arc::clone(&metrics.workers[0]));
@@ -126,6 +130,7 @@ impl Node {
             Arc::clone(&metrics),
             Arc::clone(&interest),
             vec![handle],
+            Arc::default(),
         );
         spawn_local(dispatcher.run(feed));
         let bound = Bound {
@@ -138,6 +143,7 @@ impl Node {
         let lifecycle = watch::Sender::new(Lifecycle::Ready);
         spawn_local(Rc::clone(&worker).run(inbound, lifecycle.subscribe()));
         Self {
+            reads: SharedReads::new(Arc::clone(&services.broker)),
             services,
             worker,
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES])),
@@ -145,6 +151,10 @@ impl Node {
             lifecycle,
             _view: view_sender,
         }
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
     }
 
     pub(crate) fn control(&self) -> &ControlCounters {
@@ -165,6 +175,10 @@ impl Node {
     }
 
     pub(crate) fn leave(&self, now: Lifecycle) {
+        self.services.departure.get_or_init(|| {
+            let drain = &self.services.config.drain;
+            Departure::new(drain, self.metrics.sessions(), Instant::now())
+        });
         self.lifecycle.send_replace(now);
     }
 
@@ -186,6 +200,7 @@ impl Node {
         spawn_local(session::run(
             Arc::clone(&self.services),
             Rc::clone(&self.worker),
+            Rc::clone(&self.reads),
             Rc::clone(&self.scratch),
             accepted,
         ));

@@ -187,3 +187,45 @@ fn a_resume_goes_over_into_live_messages_without_a_seam_while_many_are_published
         assert!(all.iter().copied().eq(0..COUNT));
     });
 }
+
+#[test]
+fn two_hundred_sessions_that_resume_from_one_position_cost_the_broker_a_handful_of_reads() {
+    const SESSIONS: usize = 200;
+    const MISSED: u64 = 250;
+    run(async {
+        let node = Node::start(config(|c| c.session.per_user_max = SESSIONS));
+        let left = node.publish("open:t", "0").await;
+        for number in 1..=MISSED {
+            node.publish("open:t", &number.to_string()).await;
+        }
+        let mut clients = Vec::new();
+        for nth in 0..SESSIONS {
+            let wire = [Wire::Json, Wire::MsgPack][nth % 2];
+            let entrance = Entrance {
+                wire,
+                ..user("ada")
+            };
+            clients.push(node.welcomed(entrance).await);
+        }
+        let before = node.counters().shared_read_misses.get();
+        let command = json!({"type": "subscribe", "topic": "open:t", "since": left});
+        for client in &mut clients {
+            client.send(command.clone()).await;
+        }
+        for client in &mut clients {
+            assert_eq!(client.event("ok").await["recovered"], true);
+            for number in 1..=MISSED {
+                assert_eq!(client.event("message").await["data"], number);
+            }
+        }
+        let counters = node.counters();
+        let asked = counters.shared_read_misses.get() - before;
+        let shared = counters.shared_read_hits.get();
+        let all = asked + shared;
+        assert!(
+            all >= 3 * SESSIONS as u64,
+            "the place and two pages each: {all}"
+        );
+        assert!(asked <= all / 10, "{asked} of {all}");
+    });
+}

@@ -22,7 +22,7 @@ use crate::protocol::codec::Wire;
 use crate::protocol::event::{Event, GapReason, Ok as Answer};
 use crate::protocol::ids::{App, Position, Priority, SessionId, Topic};
 use crate::telemetry::metrics::WorkerCounters;
-use crate::worker::catchup::Pull;
+use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::handle::Inbound;
 use crate::worker::hub::SessionKey;
 use crate::worker::outbox::Bound;
@@ -251,7 +251,8 @@ impl Rig {
 
     /// The page arrives. Returns whether the next one may be asked for at once.
     pub(super) fn page(&self, client: &Client, pull: &Pull, page: &SincePage) -> bool {
-        let goes_on = self.worker.page(client.key, pull, page, START_MS);
+        let page = ReadPage::new(&pull.topic, page.clone());
+        let goes_on = self.worker.page(client.key, pull, &page, START_MS);
         self.worker.flush(client.key);
         goes_on
     }

@@ -23,7 +23,7 @@ use crate::broker::{Entry, SincePage};
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::{Position, Priority};
 use crate::worker::Join;
-use crate::worker::catchup::Pull;
+use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::handle::Inbound;
 use crate::worker::outbox::Bound;
 
@@ -205,6 +205,7 @@ impl World {
                 if let Some((pull, page)) = session.read.pop_front() {
                     let key = session.client.key;
                     // Its socket is not asked: a page may find it full.
+                    let page = ReadPage::new(&pull.topic, page);
                     if !self.rig.worker.page(key, &pull, &page, 0) {
                         session.rests.push(pull);
                     }

@@ -8,7 +8,7 @@ use crate::broker::SincePage;
 use crate::protocol::close::CloseReason;
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::{Position, Priority};
-use crate::worker::catchup::Pull;
+use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::outbox::Bound;
 
 const FOUR: Bound = Bound {
@@ -335,7 +335,8 @@ async fn a_page_of_a_topic_that_was_taken_back_meanwhile_is_dropped() {
     rig.worker.begin_live(client.key, &urgent.topic);
     let arrives = |pull: &Pull, page: &SincePage| {
         // Its socket still takes nothing.
-        assert!(rig.worker.page(client.key, pull, page, 0));
+        let page = ReadPage::new(&pull.topic, page.clone());
+        assert!(rig.worker.page(client.key, pull, &page, 0));
     };
     rig.stall(&client);
     let first = rig.pull(&client).expect("it catches up");

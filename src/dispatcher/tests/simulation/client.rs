@@ -16,7 +16,7 @@ use crate::protocol::ids::Position;
 use crate::seeds::Verdict;
 use crate::worker::Join;
 use crate::worker::by_hand::ByHand;
-use crate::worker::catchup::Pull;
+use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::hub::SessionKey;
 
 /// The mark at the end of a stay.
@@ -165,7 +165,10 @@ impl Client {
 
     /// A page that could not be read, or brings nothing, is asked for again later.
     pub(super) fn page(&mut self, worker: &ByHand, pull: Pull, page: Option<&SincePage>) {
-        let goes_on = page.is_some_and(|page| worker.worker.page(self.key, &pull, page, 0));
+        let goes_on = page.is_some_and(|page| {
+            let page = ReadPage::new(&pull.topic, page.clone());
+            worker.worker.page(self.key, &pull, &page, 0)
+        });
         if !goes_on {
             self.rests.push(pull);
         }

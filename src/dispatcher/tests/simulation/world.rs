@@ -119,6 +119,7 @@ impl World {
             Arc::clone(&metrics),
             interest,
             handles,
+            Arc::default(),
         );
         let lines = NAMES.map(|name| {
             let topic = topic(name);

@@ -1,0 +1,119 @@
+//! How many sessions this node sends away because it has more than its share: pure, with time as a
+//! value.
+//!
+//! In: the cluster's view, and how many sessions are here. Out: how many of them to tell to go now.
+//! Sockets do not move by themselves, so a node that was added stays empty until others send
+//! sessions away. Bounds: `rebalance.sessions_per_s`, and a quarter of what is too much at once, so
+//! that the end is approached ever more slowly, while the others tell of theirs once a second.
+//!
+//! It never swings: a node begins above the tolerance and ends half of it above the mean, and
+//! never below; nodes that send away at the same time all come down to that, whoever gets their
+//! sessions. Nothing is sent away while nodes come, go or leave, or the view is old.
+
+use std::time::{Duration, Instant};
+
+use super::view::View;
+use crate::config::Rebalance;
+use crate::protocol::ids::Owner;
+
+/// Less than this above the mean is no reason to send anybody away.
+const EXCESS_MIN: u64 = 10;
+/// What is told at once is at most this part of what is too much.
+const PART: u64 = 4;
+/// What a node says of itself when it takes sessions.
+const READY: &str = "ready";
+
+/// The sessions of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Here {
+    /// All of them.
+    pub sessions: u64,
+    /// Those that were told to go and have not gone yet.
+    pub told: u64,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// How many sessions are too much.
+    pub excess: u64,
+    /// How many of them to tell now.
+    pub tell: u64,
+}
+
+/// See the module. One a node, asked once a second.
+#[derive(Debug)]
+pub struct Rebalancer {
+    config: Rebalance,
+    /// The nodes that took sessions when it was last asked, sorted.
+    ready: Vec<Owner>,
+    settled_at: Option<Instant>,
+    is_shedding: bool,
+}
+
+impl Rebalancer {
+    /// Sends nobody away yet.
+    #[must_use]
+    pub fn new(config: Rebalance) -> Self {
+        Self {
+            config,
+            ready: Vec::new(),
+            settled_at: None,
+            is_shedding: false,
+        }
+    }
+
+    /// What to do in this second.
+    pub fn plan(&mut self, view: &View, here: Here, now: Instant) -> Plan {
+        let others = view.nodes.iter().filter(|node| node.owner != view.me);
+        let others: Vec<_> = others
+            .filter(|node| node.details.state == READY)
+            .map(|node| node.details.sessions)
+            .collect();
+        if !self.is_settled(view, now) || others.is_empty() {
+            self.is_shedding = false;
+            return Plan::default();
+        }
+        let excess = self.excess(here, &others);
+        let most = u64::from(self.config.sessions_per_s);
+        Plan {
+            excess,
+            tell: excess.div_ceil(PART).min(most),
+        }
+    }
+
+    /// Whether the nodes have been the same for long enough, this one among them.
+    fn is_settled(&mut self, view: &View, now: Instant) -> bool {
+        let is_ready = |node: &&super::view::NodeInfo| node.details.state == READY;
+        let ready = view.nodes.iter().filter(is_ready);
+        let ready: Vec<_> = ready.map(|node| node.owner.clone()).collect();
+        if !view.fresh || ready != self.ready {
+            self.ready = ready;
+            self.settled_at = view.fresh.then_some(now);
+            return false;
+        }
+        let since = *self.settled_at.get_or_insert(now);
+        now.duration_since(since) >= self.config.settle && self.ready.contains(&view.me)
+    }
+
+    /// How many of those who stay are above what this node should have.
+    fn excess(&mut self, here: Here, others: &[u64]) -> u64 {
+        let all = here.sessions + others.iter().sum::<u64>();
+        let nodes_count = others.len() as u64 + 1;
+        let mean = all.div_ceil(nodes_count);
+        let tolerated = mean * u64::from(self.config.tolerance_percent) / 100;
+        let stay = here.sessions.saturating_sub(here.told);
+        if !self.is_shedding {
+            self.is_shedding = stay > mean + tolerated.max(EXCESS_MIN);
+        }
+        let excess = stay.saturating_sub(mean + tolerated / 2);
+        self.is_shedding &= excess > 0;
+        if self.is_shedding { excess } else { 0 }
+    }
+}
+
+/// How often a node asks its [`Rebalancer`].
+pub const ASK_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

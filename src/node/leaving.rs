@@ -1,0 +1,121 @@
+//! How the node leaves: what begins it, and its steps up to the lease.
+//!
+//! In: a signal, the order to drain, or the loss of its place in the cluster. Out: sessions told and
+//! closed at the pace of `[drain]`, workers ended, members, occupancy and leases given back. How
+//! far it is stands in `fanfare_drain_sessions` and `fanfare_drained_sessions`, and in what the node
+//! says of itself. Bounds: each step has its own deadline, behind which the next begins.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::{End, GIVE_BACK, Parts, millis};
+use crate::cluster::membership::Membership;
+use crate::cluster::standing::Standing;
+use crate::session::departure::Departure;
+use crate::shutdown::{self, Lifecycle};
+
+/// How often a leaving node looks whether its sessions have gone.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Parts {
+    /// Sends the sessions away and ends the workers.
+    pub(super) async fn send_away(&self, threads: Vec<JoinHandle<()>>) {
+        let config = &self.config;
+        let sessions = self.metrics.sessions();
+        let counters = &self.metrics.control;
+        counters.drain_sessions.set(sessions);
+        let departure = Departure::new(&config.drain, sessions, Instant::now());
+        let departure = self.services.departure.get_or_init(|| departure);
+        self.lifecycle.send_replace(Lifecycle::Draining);
+        tracing::info!(
+            event = "draining",
+            sessions,
+            delay_ms = millis(config.drain.delay),
+            spread_ms = millis(departure.spread()),
+            "leaving; sessions are told to go"
+        );
+        // The door stays open so long, for whoever the balancer still sends here.
+        tokio::time::sleep(config.drain.delay).await;
+        let last = config.drain.commands + config.session.close_timeout;
+        let overdue = tokio::time::Instant::from_std(departure.ends() + last);
+        let waves = tokio::time::timeout_at(overdue, async {
+            while self.metrics.sessions() > 0 {
+                let left = self.metrics.sessions();
+                counters.drained.set(sessions.saturating_sub(left));
+                tokio::time::sleep(LOOK).await;
+            }
+            counters.drained.set(sessions);
+        });
+        if waves.await.is_err() {
+            tracing::warn!(
+                event = "drain_overdue",
+                "sessions did not end in their waves"
+            );
+        }
+        self.lifecycle.send_replace(Lifecycle::Closing);
+        if tokio::time::timeout(last, shutdown::joined(threads))
+            .await
+            .is_err()
+        {
+            tracing::error!(event = "workers_stuck", "workers did not end in time");
+        }
+    }
+
+    /// Takes back what this node has in Redis. What cannot be taken back in time belongs to a
+    /// node without a lease and is not shown.
+    pub(super) async fn give_back(&self) {
+        self.services.presence.settle(GIVE_BACK).await;
+        let cluster = &self.cluster;
+        let _ = tokio::time::timeout(GIVE_BACK, cluster.occupancy.settled()).await;
+        let _ = tokio::time::timeout(GIVE_BACK, cluster.partitions.release()).await;
+        let _ = tokio::time::timeout(GIVE_BACK, cluster.membership.leave()).await;
+    }
+}
+
+/// Waits for a signal or the order to drain, or until this node has no place in the cluster any
+/// more.
+pub(super) async fn until_end(membership: &Membership, leave: &Notify) -> End {
+    let mut standing = membership.standing();
+    let no_place = async {
+        match standing.wait_for(Standing::is_final).await.as_deref() {
+            Ok(Standing::OtherPartitions { stored }) => End::OtherPartitions(*stored),
+            Ok(_) => End::Superseded,
+            // The task ended by a panic, which was reported; the node lives on as it is.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let (end, signals_count) = tokio::select! {
+        () = signal() => (End::Stopped, 1),
+        () = leave.notified() => (End::Stopped, 0),
+        end = no_place => (end, 0),
+    };
+    shutdown::spawn("second signal", async move {
+        // A node that was told to drain is mostly sent the signal as well, and goes on in order.
+        for _ in signals_count..2 {
+            signal().await;
+        }
+        tracing::warn!(event = "killed", "a second signal: ending at once");
+        std::process::exit(130);
+    });
+    end
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!(
+            event = "no_signals",
+            "signals cannot be received on this system"
+        );
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,81 @@
+//! Sends sessions away while this node has more than its share of them.
+//!
+//! In: the cluster's view and this node's counts, once a second. Out: an order to each worker, for
+//! its part; `fanfare_rebalance_excess_sessions` says how many are too much. What is decided is
+//! decided in [`crate::cluster::rebalance`]. A worker whose queue is full gets no order in that
+//! second: it has other things to do, and the next second decides anew.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cluster::membership::Membership;
+use crate::cluster::rebalance::{ASK_EVERY, Here, Plan, Rebalancer};
+use crate::cluster::view::View;
+use crate::config::Rebalance;
+use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
+use crate::telemetry::metrics::Metrics;
+use crate::worker::handle::{Inbound, WorkerHandle};
+
+/// Starts the task, unless it is turned off. It ends when the node leaves.
+pub(super) fn start(
+    config: &Rebalance,
+    membership: Membership,
+    lifecycle: LifecycleReceiver,
+    metrics: Arc<Metrics>,
+    workers: Vec<WorkerHandle>,
+) {
+    if !config.enabled {
+        return;
+    }
+    let mut rebalancer = Rebalancer::new(config.clone());
+    shutdown::spawn("rebalance", async move {
+        let mut seconds = tokio::time::interval(ASK_EVERY);
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut was_shedding = false;
+        while *lifecycle.borrow() <= Lifecycle::Ready {
+            seconds.tick().await;
+            let view = membership.now();
+            let here = Here {
+                sessions: metrics.sessions(),
+                told: metrics.sum(|counters| &counters.rebalancing),
+            };
+            let plan = rebalancer.plan(&view, here, Instant::now());
+            metrics.control.rebalance_excess.set(plan.excess);
+            if (plan.excess > 0) != was_shedding {
+                was_shedding = plan.excess > 0;
+                let Plan { excess, .. } = plan;
+                let sessions = here.sessions;
+                tracing::info!(
+                    event = "rebalance",
+                    sessions,
+                    excess,
+                    "sessions above the share are sent away, until none is"
+                );
+            }
+            if plan.tell > 0 {
+                order(&metrics, &workers, &view, plan.tell);
+            }
+        }
+        metrics.control.rebalance_excess.set(0);
+    });
+}
+
+/// Gives each worker its part, by its sessions.
+fn order(metrics: &Metrics, workers: &[WorkerHandle], view: &View, tell: u64) {
+    let partitions = 0..view.ring.partitions_count();
+    let is_here = |partition| view.ring.home_of_partition(partition) == Some(&view.me.node);
+    let at_home: Arc<[bool]> = partitions.map(is_here).collect();
+    let all = metrics.sessions().max(1);
+    let (mut passed, mut given) = (0, 0);
+    for (handle, counted) in workers.iter().zip(&metrics.workers) {
+        passed += counted.counters.sessions.get();
+        let count = (tell * passed / all).saturating_sub(given);
+        given += count;
+        let order = Inbound::Shed {
+            count: usize::try_from(count).unwrap_or(usize::MAX),
+            at_home: Arc::clone(&at_home),
+        };
+        // Given back by a full queue; see the module.
+        let _ = handle.send(order);
+    }
+}

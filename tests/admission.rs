@@ -1,0 +1,84 @@
+//! Whom a node lets in: so many a second, and nobody while memory is short. Those who are not are
+//! told when to come back, and those who are inside notice nothing.
+
+mod support;
+
+use serde_json::json;
+use support::node::{Node, Plan};
+use support::raw::{Handshake, Head, Raw};
+use support::talk::{Talk, Wire};
+use support::wait;
+
+const BY_RATE: &str = "fanfare_handshakes_refused_total{reason=\"rate\"}";
+const BY_MEMORY: &str = "fanfare_handshakes_refused_total{reason=\"memory\"}";
+
+/// The answer to one more handshake.
+async fn knock(node: &Node) -> Head {
+    let mut raw = Raw::open(node.public).await;
+    raw.send(&Handshake::to("/v1/connect?user=late").bytes())
+        .await;
+    raw.head().await.expect("an answer")
+}
+
+/// The seconds of `Retry-After` in a refusal.
+fn retry_after(head: &Head) -> u64 {
+    assert_eq!(head.status, 503, "{head:?}");
+    let seconds = head.header("retry-after").expect("it says when");
+    seconds.parse().expect("a number of seconds")
+}
+
+#[tokio::test]
+async fn more_handshakes_than_the_burst_are_told_to_come_one_behind_the_other() {
+    let plan = Plan::dev().env("FANFARE_ADMISSION__HANDSHAKES_PER_S", "1");
+    let node = plan
+        .env("FANFARE_ADMISSION__HANDSHAKES_BURST", "3")
+        .start()
+        .await;
+    let (mut inside, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    let mut refused = Vec::new();
+    wait::until("thirty to be refused", async || {
+        let head = knock(&node).await;
+        if head.status == 503 {
+            refused.push(retry_after(&head));
+        }
+        (refused.len() == 30).then_some(())
+    })
+    .await;
+    assert!(refused[0] >= 1, "{refused:?}");
+    let last = refused[29];
+    assert!(
+        last >= 20,
+        "the thirtieth comes behind the others: {refused:?}"
+    );
+    assert!(last <= 90, "nobody waits for ever: {refused:?}");
+    assert_eq!(node.metric(BY_RATE).await, 30);
+    inside.publish("t", json!(1)).await;
+    wait::until("somebody to be let in again", async || {
+        (knock(&node).await.status == 101).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
+    // Less than any node has.
+    let node = Plan::dev()
+        .env("FANFARE_ADMISSION__MEMORY_BYTES_MAX", "1048576")
+        .start()
+        .await;
+    let inside = Talk::open(&node.connect_url("?user=ada"), Wire::Json, &[]).await;
+    wait::until("the door to know", async || {
+        (knock(&node).await.status == 503).then_some(())
+    })
+    .await;
+    let head = knock(&node).await;
+    assert!((5..=15).contains(&retry_after(&head)), "{head:?}");
+    assert!(node.metric(BY_MEMORY).await >= 2);
+    assert_eq!(node.log_lines("memory_short").len(), 1);
+    // The first look may have been before the first handshake.
+    if let Ok(mut inside) = inside {
+        inside.event_of("welcome").await;
+        inside.publish("t", json!(1)).await;
+    }
+    assert!(node.is_ready().await, "who is inside is served");
+}

@@ -22,7 +22,7 @@ const PAST_LEASE: Duration = Duration::from_millis(6_500);
 const BLINK: Duration = Duration::from_millis(500);
 /// Longer than a narrow client's buffers last, with data of this length.
 const SLOW_FOR: Duration = Duration::from_secs(5);
-const SLOW_DATA_BYTES: usize = 8_000;
+const SLOW_DATA_BYTES: usize = 16_000;
 /// What a slow link adds to each piece.
 const DELAY: Duration = Duration::from_millis(120);
 /// How often connections are killed in one window, and how far apart.

@@ -67,10 +67,7 @@ fn main() -> ExitCode {
     }
     let begun = Instant::now();
     let mut passed = true;
-    let mut forms = options.forms();
-    if forms == Options::FORMS {
-        forms.retain(|form| is_taken(*form));
-    }
+    let forms = options.forms();
     let seconds = options.seconds as f64 / forms.len() as f64;
     for form in forms {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -91,20 +88,6 @@ fn main() -> ExitCode {
         begun.elapsed().as_secs_f64()
     );
     ExitCode::from(u8::from(!passed))
-}
-
-/// Whether the product takes this form of Redis. One is always taken.
-fn is_taken(form: Form) -> bool {
-    let url = form.url(&["127.0.0.1:6379".to_owned()]);
-    let status = Command::new(env!("CARGO_BIN_EXE_fanfare"))
-        .env_clear()
-        .args(["config", "check", "--dev", "--redis", &url])
-        .output();
-    let is_taken = form == Form::Single || status.is_ok_and(|output| output.status.success());
-    if !is_taken {
-        println!("left out: this build does not take {url}");
-    }
-    is_taken
 }
 
 /// One run over one form of Redis. True when it is as it should be.

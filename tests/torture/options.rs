@@ -114,9 +114,6 @@ impl Control {
 }
 
 impl Options {
-    /// The forms where none is named.
-    pub(crate) const FORMS: [Form; 2] = [Form::Single, Form::Sentinel];
-
     /// Whether `cargo test` asks for this test at all.
     pub(crate) fn is_asked_for(&self) -> bool {
         let fits = |filter: &String| {
@@ -132,7 +129,7 @@ impl Options {
     /// The forms, in the order of the runs.
     pub(crate) fn forms(&self) -> Vec<Form> {
         match (&self.redis[..], self.control) {
-            ([], None) => Self::FORMS.to_vec(),
+            ([], None) => vec![Form::Single, Form::Sentinel],
             (_, Some(_)) => vec![Form::Single],
             (forms, _) => forms.to_vec(),
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tokio::time::{Instant, sleep};
 
+use super::support::redis_cluster::RedisCluster;
 use super::support::redis_server::{self, RedisServer};
 use super::support::wait;
 
@@ -18,13 +19,10 @@ use super::support::wait;
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long Cluster takes for a failover that is asked for, with room.
 const FAILOVER_TIME: Duration = Duration::from_secs(1);
-/// After so long Sentinel and Cluster hold a silent master for dead.
+/// After so long Sentinel holds a silent master for dead.
 const DOWN_AFTER_MS: &str = "1000";
 /// Sentinel's name for the master.
 const MASTER_NAME: &str = "fanfare";
-/// Slots are dealt evenly.
-const SLOTS: usize = 16_384;
-
 /// The form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Form {
@@ -43,16 +41,6 @@ impl Form {
             Self::Single => "single",
             Self::Sentinel => "sentinel",
             Self::Cluster => "cluster",
-        }
-    }
-
-    /// What nodes would be given, to ask whether they take it.
-    pub(crate) fn url(self, addresses: &[String]) -> String {
-        let list = addresses.join(",");
-        match self {
-            Self::Single => format!("redis://{list}"),
-            Self::Sentinel => format!("redis-sentinel://{list}/0?master={MASTER_NAME}"),
-            Self::Cluster => format!("redis-cluster://{list}"),
         }
     }
 }
@@ -75,7 +63,7 @@ impl Redis {
         match form {
             Form::Single => redis.serve(&[]).await,
             Form::Sentinel => redis.start_sentinel().await,
-            Form::Cluster => redis.start_cluster().await,
+            Form::Cluster => redis.servers = RedisCluster::start().await.servers,
         }
         redis
     }
@@ -105,11 +93,16 @@ impl Redis {
                 .collect(),
             _ => self.servers.iter().map(RedisServer::port).collect(),
         };
-        let addresses: Vec<_> = ports
+        let hosts: Vec<_> = ports
             .iter()
             .map(|port| format!("127.0.0.1:{port}"))
             .collect();
-        self.form.url(&addresses)
+        let hosts = hosts.join(",");
+        match self.form {
+            Form::Single => format!("redis://{hosts}"),
+            Form::Sentinel => format!("redis-sentinel://{hosts}/0?master={MASTER_NAME}"),
+            Form::Cluster => format!("redis-cluster://{hosts}"),
+        }
     }
 
     /// The port of a server.
@@ -278,56 +271,6 @@ impl Redis {
                 let words: Vec<_> = told.lines().collect();
                 let is = |name, value| words.windows(2).any(|pair| pair == [name, value]);
                 (is("num-slaves", "2") && is("num-other-sentinels", "2")).then_some(())
-            })
-            .await;
-        }
-    }
-
-    async fn start_cluster(&mut self) {
-        const MASTERS: usize = 3;
-        let mut buses = Vec::new();
-        for _ in 0..2 * MASTERS {
-            let bus = free_port().to_string();
-            let options = [
-                "--cluster-enabled",
-                "yes",
-                "--cluster-port",
-                &bus,
-                "--cluster-node-timeout",
-                DOWN_AFTER_MS,
-                "--cluster-replica-validity-factor",
-                "0",
-                "--repl-diskless-sync-delay",
-                "0",
-            ];
-            self.serve(&options).await;
-            buses.push(bus);
-        }
-        for master in 0..MASTERS {
-            let (first, end) = (SLOTS * master / MASTERS, SLOTS * (master + 1) / MASTERS);
-            let (first, last) = (first.to_string(), (end - 1).to_string());
-            self.ask(master, &["CLUSTER", "ADDSLOTSRANGE", &first, &last])
-                .await;
-        }
-        for (index, bus) in buses.iter().enumerate().skip(1) {
-            let port = self.port(index).to_string();
-            self.ask(0, &["CLUSTER", "MEET", "127.0.0.1", &port, bus])
-                .await;
-        }
-        for replica in MASTERS..2 * MASTERS {
-            let id = self.id(replica - MASTERS).await;
-            wait::until_within(FAILOVER_PATIENCE, "CLUSTER REPLICATE", async || {
-                let told = self.ask(replica, &["CLUSTER", "REPLICATE", &id]).await;
-                (told == "OK").then_some(())
-            })
-            .await;
-            self.is_synchronized(replica).await;
-        }
-        for server in 0..2 * MASTERS {
-            wait::until_within(FAILOVER_PATIENCE, "the cluster", async || {
-                let told = self.ask(server, &["CLUSTER", "INFO"]).await;
-                let knows_all = told.contains("cluster_known_nodes:6");
-                (knows_all && told.contains("cluster_state:ok")).then_some(())
             })
             .await;
         }

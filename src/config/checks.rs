@@ -163,26 +163,32 @@ fn own_topics(values: &Values, faults: &mut Faults) {
     }
 }
 
-/// What would be left out in silence, or stand against what the URL says.
+/// What would be left out in silence, or stand against what a URL says.
 fn redis_access(values: &Values, faults: &mut Faults) {
-    let Some(url) = text(values, "redis.url") else {
+    let first = text(values, "redis.url").into_iter();
+    let shards = list(values, "redis.shards").iter();
+    let first = first.map(|url| ("redis.url", url));
+    let urls: Vec<_> = first
+        .chain(shards.map(|url| ("redis.shards", url.as_str())))
+        .filter_map(|(key, url)| Some((key, RedisUrl::parse(url)?)))
+        .collect();
+    if urls.is_empty() || values.is_refused("redis.url") || values.is_refused("redis.shards") {
         return;
-    };
-    let (scheme, address) = url.split_once("://").unwrap_or_default();
-    let login = address.rsplit_once('@').map_or("", |(login, _)| login);
-    let (url_user, url_password) = login.split_once(':').unwrap_or((login, ""));
+    }
+    let with_user = urls.iter().find(|(_, url)| !url.login().0.is_empty());
+    let with_password = urls.iter().find(|(_, url)| !url.login().1.is_empty());
+    let are_secret = urls.iter().all(|(_, url)| !url.login().1.is_empty());
+    let is_tls = urls.iter().any(|(_, url)| url.is_tls());
     let has = |path| text(values, path).is_some();
     let mut fault = |path: &str, what: &str, remedy: &str| {
-        if !values.is_refused("redis.url") {
-            faults.push(values.place(path), format!("{path} {what}"), remedy);
-        }
+        faults.push(values.place(path), format!("{path} {what}"), remedy);
     };
     for path in [
         "redis.tls_ca_file",
         "redis.tls_certificate_file",
         "redis.tls_server_name",
     ] {
-        if has(path) && !matches!(scheme, "rediss" | "valkeys") {
+        if has(path) && !is_tls {
             let remedy = "begin redis.url with rediss://, or leave it out";
             fault(path, "is set, but redis.url asks for no TLS", remedy);
         }
@@ -196,28 +202,21 @@ fn redis_access(values: &Values, faults: &mut Faults) {
             fault(path, &format!("is set without {other}"), &remedy);
         }
     }
-    if has("redis.user") && !url_user.is_empty() {
-        fault(
-            "redis.user",
-            "is set, and redis.url has a user",
-            "leave out one of them",
-        );
+    if let (true, Some((key, _))) = (has("redis.user"), with_user) {
+        let what = format!("is set, and {key} has a user");
+        fault("redis.user", &what, "leave out one of them");
     }
-    if has("redis.password_file") && !url_password.is_empty() {
-        let remedy = "take the password out of redis.url";
-        fault(
-            "redis.password_file",
-            "is set, and redis.url has a password",
-            remedy,
-        );
+    if let (true, Some((key, _))) = (has("redis.password_file"), with_password) {
+        let what = format!("is set, and {key} has a password");
+        let remedy = format!("take the password out of {key}");
+        fault("redis.password_file", &what, &remedy);
     }
-    let is_secret = has("redis.password_file") || !url_password.is_empty();
+    let is_secret = has("redis.password_file") || are_secret;
     if has("redis.user") && !is_secret && !values.is_refused("redis.password_file") {
-        let remedy = "set redis.password_file";
         fault(
             "redis.user",
             "is set without a password, so it would not be used",
-            remedy,
+            "set redis.password_file",
         );
     }
 }

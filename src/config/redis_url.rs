@@ -111,6 +111,19 @@ impl RedisUrl {
         })
     }
 
+    /// Whether connections are encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(&*self.scheme, "rediss" | "valkeys")
+    }
+
+    /// User and password at its servers, as written; empty where there is none.
+    #[must_use]
+    pub fn login(&self) -> (&str, &str) {
+        let login = self.login.trim_end_matches('@');
+        login.split_once(':').unwrap_or((login, ""))
+    }
+
     /// The URL of one server of the deployment, with its login.
     #[must_use]
     pub fn server(&self, host: &str) -> String {
@@ -227,6 +240,7 @@ mod tests {
         assert_eq!(url.form, RedisForm::Sentinel { master });
         assert_eq!(url.hosts, ["s1:26379", "s2:7000", "[::1]:7001"]);
         assert_eq!(url.guide("s1:26379"), "valkey://a:b@s1:26379");
+        assert_eq!((url.login(), url.is_tls()), (("", "pw"), false));
         assert_eq!(url.server("10.0.0.1:6379"), "valkey://:pw@10.0.0.1:6379/2");
     }
 
@@ -234,8 +248,12 @@ mod tests {
     fn a_cluster_is_called_by_its_hosts_or_by_its_name() {
         let url = RedisUrl::parse("redis-cluster://a:1,b:2").unwrap();
         assert_eq!((&url.form, &*url.name), (&RedisForm::Cluster, "a:1,b:2"));
-        let url = RedisUrl::parse("redis-cluster://a:1,b:2?name=east").unwrap();
-        assert_eq!(&*url.name, "east");
+        let url = RedisUrl::parse("rediss-cluster://u@a:1,b:2?name=east").unwrap();
+        assert_eq!(
+            (&*url.name, url.login(), url.is_tls()),
+            ("east", ("u", ""), true)
+        );
+        assert_eq!(url.guide("a:1"), "rediss://u@a:1");
     }
 
     #[test]

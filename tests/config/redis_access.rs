@@ -79,3 +79,26 @@ fn one_namespace_that_asks_for_replicas_is_enough_for_a_link_of_its_own() {
     let warning = "replicas_min: without redis.url there are no replicas".to_owned();
     assert!(alone.warnings.contains(&warning), "{:?}", alone.warnings);
 }
+
+#[test]
+fn tls_and_logins_are_those_of_every_form_and_of_every_deployment() {
+    let ca = "tls_ca_file = \"/ca.pem\"";
+    for urls in [
+        "url = \"rediss-cluster://r\"",
+        "url = \"valkeys-sentinel://r?master=m\"",
+        "url = \"redis://r\"\nshards = [\"rediss://s\"]",
+    ] {
+        let (_directory, path) = file(&format!("[redis]\n{urls}\n{ca}\n"));
+        let loaded = loaded(&Inputs {
+            file: Some(path),
+            ..inputs()
+        });
+        let ca_file = loaded.config.redis.access.tls_ca_file.clone();
+        assert!(ca_file.is_some(), "{urls}");
+    }
+    let text =
+        "[redis]\nurl = \"redis://r\"\nshards = [\"redis://:b@s\"]\npassword_file = \"/p\"\n";
+    let fault = "fanfare.toml:4:17: redis.password_file is set, and redis.shards has a password; \
+                 take the password out of redis.shards";
+    assert_eq!(faults_of_file(text), [fault]);
+}

@@ -77,6 +77,28 @@ async fn a_message_published_on_one_node_reaches_both_wire_forms_on_the_others()
 }
 
 #[tokio::test]
+async fn a_publication_costs_nodes_without_sessions_on_its_topic_nothing() {
+    const ARRIVED: &str = "fanfare_feed_deliveries_total";
+    let redis = RedisServer::start().await;
+    let [one, two, three] = three_nodes(&redis).await;
+    let mut ada = session(&two, "ada", Wire::Json).await;
+    let mut bob = session(&three, "bob", Wire::Json).await;
+    ada.ok(json!({"type": "subscribe", "topic": "t"})).await;
+    bob.ok(json!({"type": "subscribe", "topic": "other"})).await;
+    let before = [one.metric(ARRIVED).await, three.metric(ARRIVED).await];
+    for number in 0..200 {
+        publish(&one, json!({"topic": "t", "data": number})).await;
+    }
+    ada.messages("t", 200).await;
+    assert!(two.metric(ARRIVED).await >= 200);
+    let after = [one.metric(ARRIVED).await, three.metric(ARRIVED).await];
+    assert_eq!(
+        after, before,
+        "the node that published, and one that has another topic"
+    );
+}
+
+#[tokio::test]
 async fn a_session_that_was_away_resumes_on_another_node_with_exactly_what_it_missed() {
     let redis = RedisServer::start().await;
     let [one, two, three] = three_nodes(&redis).await;

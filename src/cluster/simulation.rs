@@ -27,6 +27,8 @@ enum Without {
     Rising,
     /// Only nodes whose lease has not ended are shown.
     Ends,
+    /// A lease that was seen to end is over, also when the clock steps back.
+    Over,
     /// A view that Redis has not confirmed for a lease is stale.
     Staleness,
     /// The ring is dealt anew when names came or went.
@@ -56,6 +58,7 @@ fn the_simulation_notices_when_a_rule_is_missing() {
         Without::NewIncarnations,
         Without::Rising,
         Without::Ends,
+        Without::Over,
         Without::Staleness,
         Without::Dealing,
     ] {

@@ -184,3 +184,29 @@ async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
         assert_eq!(known.unwrap().convert::<u64>().unwrap(), 0);
     }
 }
+
+#[tokio::test]
+async fn a_lease_that_has_ended_is_marked_as_over_and_forgotten_an_hour_later() {
+    let redis = RedisServer::start().await;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let (a_second_ago, long_ago) = (now - 1_000, now - 7_200_000);
+    let leases = [
+        ("ended", format!("{a_second_ago}")),
+        ("old", format!("{long_ago}")),
+        ("older", format!("-{long_ago}")),
+    ];
+    for (name, end) in &leases {
+        redis.ask(&["ZADD", "{ff:nodes}", end, name]).unwrap();
+        redis.ask(&["HSET", "{ff:nodes}:i", name, "7 ab"]).unwrap();
+    }
+    let node = Node::joined(redis.port(), "a").await;
+    assert_eq!(names(&node.membership.now()), ["a"]);
+    let mut known = redis.ask(&["ZRANGE", "{ff:nodes}", "0", "-1"]).unwrap();
+    known.sort_unstable();
+    assert_eq!(known, ["a", "ended"]);
+    let over = redis.ask(&["ZSCORE", "{ff:nodes}", "ended"]).unwrap();
+    assert_eq!(over, [format!("-{a_second_ago}")], "no clock revives it");
+    let mut names = redis.ask(&["HKEYS", "{ff:nodes}:i"]).unwrap();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "ended"]);
+}

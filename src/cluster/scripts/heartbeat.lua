@@ -1,6 +1,6 @@
 #!lua
 -- Extends a node's lease, or takes the name anew, and answers who lives.
--- KEYS 1 leases (sorted set: name by lease end, ms) 2 incarnations (name -> INCARNATION HOLDER) 3 details (name -> JSON)
+-- KEYS 1 leases (sorted set: name by lease end, ms; negative: it was seen to end) 2 incarnations (name -> INCARNATION HOLDER) 3 details (name -> JSON)
 -- ARGV 1 name 2 holder: random per process 3 '1' if this process had the name before 4 lease ms 5 details
 --      6 ended leases are forgotten after ms
 -- The incarnation is the time when it was taken, raised above the previous one. The holder tells two processes with one
@@ -18,7 +18,12 @@ end
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[4]), ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], incarnation .. ' ' .. ARGV[2])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[5])
-local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ARGV[6]), 'LIMIT', 0, 100)
+-- A lease that somebody was told has ended is over, also when the clock steps back: its owner may have been cleaned up.
+local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '(0', string.format('%.0f', now), 'WITHSCORES')
+for i = 1, #ended, 2 do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', -ended[i + 1]), ended[i])
+end
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', ARGV[6] - now), '0', 'LIMIT', 0, 100)
 if #gone > 0 then
   redis.call('ZREM', KEYS[1], unpack(gone))
   redis.call('HDEL', KEYS[2], unpack(gone))

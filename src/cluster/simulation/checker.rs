@@ -30,8 +30,6 @@ pub(super) struct Checker {
     newest: BTreeMap<NodeId, u64>,
     /// Lives that were not shown any more.
     gone: BTreeSet<Owner>,
-    /// The clock of Redis may step back: then a lease that had ended may last a little longer.
-    steps_back: bool,
 }
 
 fn must(holds: bool, what: impl FnOnce() -> String) -> Verdict {
@@ -43,13 +41,6 @@ fn names(view: &View) -> Vec<NodeId> {
 }
 
 impl Checker {
-    pub(super) fn new(steps_back: bool) -> Self {
-        Self {
-            steps_back,
-            ..Self::default()
-        }
-    }
-
     /// A heartbeat was carried out.
     pub(super) fn beat(&mut self, beat: &Heartbeat, answer: &Beat) -> Verdict {
         let Beat::Held {
@@ -79,7 +70,7 @@ impl Checker {
             }
         }
         let mut back = shown.iter().filter(|owner| self.gone.contains(**owner));
-        let back = back.next().filter(|_| !self.steps_back);
+        let back = back.next();
         must(back.is_none(), || format!("{back:?} came back to life"))
     }
 

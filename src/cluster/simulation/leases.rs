@@ -15,8 +15,16 @@ use crate::protocol::ids::{NodeId, Owner};
 #[derive(Debug, Clone)]
 struct Lease {
     end_ms: u64,
+    /// Somebody was told that it has ended.
+    is_over: bool,
     incarnation: u64,
     holder: u64,
+}
+
+impl Lease {
+    fn lasts(&self, now_ms: u64) -> bool {
+        !self.is_over && self.end_ms > now_ms
+    }
 }
 
 /// A heartbeat on its way.
@@ -59,20 +67,26 @@ impl Leases {
                     newest: known.incarnation,
                 };
             }
-            Some(known) if is_mine && known.end_ms > now_ms => known.incarnation,
+            Some(known) if is_mine && known.lasts(now_ms) => known.incarnation,
             Some(known) if is_mine && self.lacks(Without::NewIncarnations) => known.incarnation,
             Some(known) if !self.lacks(Without::Rising) => now_us.max(known.incarnation + 1),
             _ => now_us,
         };
         let held = Lease {
             end_ms: now_ms + ms(lease),
+            is_over: false,
             incarnation,
             holder: beat.holder,
         };
         self.by_name.insert(beat.node.clone(), held);
+        if !self.lacks(Without::Over) {
+            for lease in self.by_name.values_mut() {
+                lease.is_over |= lease.end_ms <= now_ms;
+            }
+        }
         let shows_all = self.lacks(Without::Ends);
         let live = self.by_name.iter();
-        let live = live.filter(|(_, lease)| shows_all || lease.end_ms > now_ms);
+        let live = live.filter(|(_, lease)| shows_all || lease.lasts(now_ms));
         Beat::Held {
             incarnation,
             time_us: now_us,
@@ -87,6 +101,7 @@ impl Leases {
         let mut held = self.by_name.get_mut(node).filter(|k| k.holder == holder);
         if let Some(lease) = &mut held {
             lease.end_ms = now_us / 1_000;
+            lease.is_over = true;
         }
         held.is_some()
     }

@@ -178,7 +178,7 @@ impl World {
             leases: Leases::new(without),
             processes: Vec::new(),
             wire: Vec::new(),
-            checker: Checker::new(!forgets),
+            checker: Checker::default(),
             without,
             forgets,
             lose: rng.random_range(0.0..0.15),

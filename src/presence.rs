@@ -6,12 +6,15 @@
 //! index of its partition, and after the last is gone it is taken out (`cluster::occupancy`): so
 //! the home finds what a dead node left (`cluster::reaper`). Bounds: the topics of this node's
 //! sessions; [`CALLS_IN_FLIGHT_MAX`] calls when many are written again or leave. A leave that the
-//! broker does not take is kept as a level and tried until it does. Members of a node without a
-//! lease are left out of every snapshot.
+//! broker does not take is kept as a level and tried until it does. One that it took is remembered
+//! for [`LEFT_FOR`] (at most [`LEFT_MAX`], then the oldest is forgotten), because a replica that
+//! takes over may not have it: then it is carried out once more. Members of a node without a lease
+//! are left out of every snapshot.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use rustc_hash::FxHashMap;
@@ -29,6 +32,10 @@ use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 const RETRY: Duration = Duration::from_millis(500);
 /// Longest wait for a topic's place in the index: what a command may take by default.
 const INDEX_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a leave is remembered: several times what a failover of Redis was seen to lose.
+const LEFT_FOR: Duration = Duration::from_secs(60);
+/// Leaves that are remembered.
+const LEFT_MAX: usize = 16_384;
 /// Calls of one pass over this node's members that wait for the broker at the same time.
 const CALLS_IN_FLIGHT_MAX: usize = 64;
 
@@ -57,6 +64,8 @@ pub struct Presence {
     /// What may stand in the broker; `None`: it is to leave.
     mine: Mutex<FxHashMap<Key, Option<Member>>>,
     leaving: Interest<Key>,
+    /// Leaves that the broker took, and when.
+    left: Mutex<VecDeque<(Instant, Key)>>,
 }
 
 impl Presence {
@@ -73,6 +82,7 @@ impl Presence {
             occupancy,
             mine: Mutex::default(),
             leaving: Interest::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -194,7 +204,7 @@ impl Presence {
             let now = view.borrow_and_update().clone();
             let is_due = now.has_lease() && written_as.as_ref() != Some(&now.me);
             // What fails is tried again with the next heartbeat.
-            if is_due && self.enter_again(&now.me).await {
+            if is_due && self.enter_again(&now.me).await && self.leave_again(&now.me).await {
                 written_as = Some(now.me.clone());
             }
         }
@@ -208,7 +218,7 @@ impl Presence {
         for (topic, session) in &keys {
             self.leave(topic.clone(), *session);
         }
-        let leaving = stream::iter(keys).map(|key| self.left(key));
+        let leaving = stream::iter(keys).map(|key| self.carry_out(key));
         let all = leaving
             .buffer_unordered(CALLS_IN_FLIGHT_MAX)
             .collect::<Vec<_>>();
@@ -218,14 +228,14 @@ impl Presence {
     }
 
     async fn leave_now(&self, key: Key) {
-        if !self.left(key.clone()).await {
+        if !self.carry_out(key.clone()).await {
             self.leaving.want(key);
             tokio::time::sleep(RETRY).await;
         }
     }
 
     /// Carries out a leave. `false`: the broker did not take it.
-    async fn left(&self, key: Key) -> bool {
+    async fn carry_out(&self, key: Key) -> bool {
         // It may have come back while the leave waited.
         if !matches!(self.mine().get(&key), Some(None)) {
             return true;
@@ -234,6 +244,7 @@ impl Presence {
         if self.broker.leave(&key.0, key.1, &me).await.is_err() {
             return false;
         }
+        self.remember(key.clone());
         // Or come back meanwhile: its entry follows the leave, and the topic stays held.
         let gone = match self.mine().entry(key) {
             Entry::Occupied(known) if known.get().is_none() => Some(known.remove_entry()),
@@ -257,6 +268,33 @@ impl Presence {
             })
             .buffer_unordered(CALLS_IN_FLIGHT_MAX);
         entered.all(std::future::ready).await
+    }
+
+    /// Carries out once more the leaves that the broker may have lost since it took them. `false`:
+    /// it did not take them.
+    async fn leave_again(&self, me: &Owner) -> bool {
+        let keys: Vec<_> = self.left().iter().map(|(_, key)| key.clone()).collect();
+        let again = stream::iter(keys)
+            .map(|(topic, session)| async move {
+                let is_back = self.mine().contains_key(&(topic.clone(), session));
+                is_back || self.broker.leave(&topic, session, me).await.is_ok()
+            })
+            .buffer_unordered(CALLS_IN_FLIGHT_MAX);
+        again.all(std::future::ready).await
+    }
+
+    fn remember(&self, key: Key) {
+        let mut left = self.left();
+        while let Some((at, _)) = left.front()
+            && (left.len() >= LEFT_MAX || at.elapsed() > LEFT_FOR)
+        {
+            left.pop_front();
+        }
+        left.push_back((Instant::now(), key));
+    }
+
+    fn left(&self) -> std::sync::MutexGuard<'_, VecDeque<(Instant, Key)>> {
+        self.left.lock().expect("no holder of this lock panics")
     }
 
     fn mine(&self) -> std::sync::MutexGuard<'_, FxHashMap<Key, Option<Member>>> {
@@ -309,6 +347,12 @@ mod tests {
             entered.expect("the broker is here")
         }
 
+        async fn leave(&self, session: u128) -> bool {
+            let key = (self.topic.clone(), SessionId(session));
+            self.presence.leave(key.0.clone(), key.1);
+            self.presence.carry_out(key).await
+        }
+
         async fn count(&self) -> u64 {
             let page = self.presence.page(&self.topic, None, 10).await;
             page.expect("the broker is here").count
@@ -331,6 +375,37 @@ mod tests {
         rig.presence.leave(key.0.clone(), key.1);
         rig.presence.leave_now(key).await;
         assert_eq!(rig.count().await, 0);
+    }
+
+    /// As a replica that took over without the last writes gives a member back.
+    #[tokio::test]
+    async fn a_leave_that_the_broker_lost_is_carried_out_once_more_unless_the_session_is_back() {
+        let rig = rig();
+        let me = rig.view.borrow().me.clone();
+        for session in 1..=3 {
+            rig.enter(session).await;
+        }
+        for session in 1..=2 {
+            assert!(rig.leave(session).await);
+        }
+        assert_eq!(rig.enter(2).await, 2);
+        let entered = rig.presence.broker.enter(&rig.topic, &member(1), &me).await;
+        assert_eq!(entered.expect("the broker is here").0, 3);
+        assert!(rig.presence.leave_again(&me).await);
+        let page = rig.presence.page(&rig.topic, None, 10).await;
+        let sessions: Vec<_> = page.unwrap().members.iter().map(|m| m.session.0).collect();
+        assert_eq!(sessions, [2, 3]);
+    }
+
+    #[tokio::test]
+    async fn of_the_leaves_that_the_broker_took_only_so_many_are_remembered() {
+        let rig = rig();
+        for session in 0..LEFT_MAX as u128 + 5 {
+            let key = (rig.topic.clone(), SessionId(session));
+            rig.presence.remember(key);
+        }
+        let left = rig.presence.left();
+        assert_eq!((left.len(), left[0].1.1), (LEFT_MAX, SessionId(5)));
     }
 
     #[tokio::test]

@@ -101,7 +101,8 @@ async fn redis() -> RedisServer {
 fn configuration() -> String {
     let mut text = format!(
         "[api]\nkeys = [\"{}\"]\n[auth]\nhmac_secret = \"{}\"\n\
-         [session]\nper_user_max = {PER_USER_MAX}\n",
+         [session]\nper_user_max = {PER_USER_MAX}\n\
+         [admission]\nhandshakes_per_s = 0\n",
         crate::support::http::DEV_KEY,
         tokens::SECRET,
     );

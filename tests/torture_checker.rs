@@ -29,11 +29,16 @@ const INBOX: TopicIndex = 1;
 
 const STRICT: Allowed = Allowed {
     redis_may_lose: false,
+    also_accepted: true,
     deaf_for: Duration::from_secs(10),
 };
 const LOSSY: Allowed = Allowed {
     redis_may_lose: true,
     ..STRICT
+};
+const CONFIRMED: Allowed = Allowed {
+    also_accepted: false,
+    ..LOSSY
 };
 
 /// Writes histories: one step of its clock for each entry.
@@ -217,6 +222,8 @@ fn what_was_accepted_and_is_gone_from_redis_is_lost() {
     // Where Redis may lose, it is counted, and nobody who never saw it can be told.
     let verdict = pen.finds(LOSSY, &[]);
     assert_eq!((verdict.redis_lost, verdict.never_seen), (1, 2));
+    // What replicas had to confirm may not be lost even there.
+    pen.finds(CONFIRMED, &[(Wrong::Lost, 1)]);
 }
 
 #[test]

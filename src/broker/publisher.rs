@@ -11,13 +11,15 @@
 //! Publications of namespaces with `replicas_min` go the same way over the link beside, batch by
 //! batch, and are answered only when the WAIT behind their batch has counted enough replicas. WAIT
 //! speaks of its own connection alone, and a client may connect anew between two commands: so
-//! each batch begins by giving its connection a name, and ends by asking for it.
+//! each batch begins by giving its connection a name, and ends by asking for it. Whose confirmation
+//! counts is judged in `redis/confirmation.rs`.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use fred::types::Value;
 use futures_util::StreamExt;
@@ -27,6 +29,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::publication;
+use super::redis::confirmation::{Answers, BATCH_NAME, Followers, enough};
 use super::redis::link::{Shared, stopped};
 use super::redis::reply;
 use super::{BrokerError, PublishRequest, Published};
@@ -44,8 +47,8 @@ pub const IN_FLIGHT_MAX: usize = 256;
 const TOO_MANY: &str = "too many publications wait for Redis";
 const STOPPED: &str = "the broker was stopped";
 const NOT_REPLICATED: &str = "this broker was started without a link for replicas_min";
-/// The name that a connection carries from the beginning of a batch to its end.
-const BATCH_NAME: &str = "fanfare-replicated";
+/// How often it is asked who the replicas are while nothing is published.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 type Answer = Result<Published, BrokerError>;
 
@@ -201,20 +204,26 @@ impl PublisherTask {
 
     /// The same for publications that wait for replicas: many, then one WAIT for all of them.
     async fn run_by_batches(mut self: Box<Self>, mut stop: watch::Receiver<bool>) {
-        let mut batch = Vec::new();
+        let (mut batch, mut followers) = (Vec::new(), Followers::default());
         loop {
             tokio::select! {
                 count = self.queue.recv_many(&mut batch, IN_FLIGHT_MAX) => match count {
                     0 => return,
-                    _ => self.confirm(std::mem::take(&mut batch)).await,
+                    _ => self.confirm(std::mem::take(&mut batch), &mut followers).await,
                 },
                 () = stopped(&mut stop), if !self.queue.is_closed() => self.queue.close(),
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    // What is not known now is asked behind the next batch.
+                    if let Ok(role) = self.shared.link.submit("ROLE", Vec::new()).await {
+                        let _ = followers.see(role, Instant::now());
+                    }
+                }
             }
         }
     }
 
     /// Sends a batch and answers it when the replicas had their time.
-    async fn confirm(&self, batch: Vec<Job>) {
+    async fn confirm(&self, batch: Vec<Job>, followers: &mut Followers) {
         let most = |of: fn(&Replicas) -> u128| batch.iter().map(|job| of(&job.replicas)).max();
         let min = most(|replicas| replicas.min.into()).unwrap_or_default();
         let timeout_ms = most(|replicas| replicas.timeout.as_millis()).unwrap_or_default();
@@ -231,10 +240,11 @@ impl PublisherTask {
                 vec![min.to_string().into(), timeout_ms.to_string().into()],
             )
             .await;
+        let role = self.begin("ROLE", Vec::new()).await;
         let name = self.begin("CLIENT", vec!["GETNAME".into()]).await;
         let flights = join_all(flights).await;
-        let (_, count, name) = tokio::join!(named, count, name);
-        let confirmed = counted(count, name);
+        let (_, count, role, name) = tokio::join!(named, count, role, name);
+        let confirmed = followers.judge(Answers { count, role, name }, Instant::now());
         let mut is_unknown_script = false;
         for flight in flights {
             is_unknown_script |= self.land(flight, Some(&confirmed));
@@ -347,32 +357,6 @@ impl PublisherTask {
     }
 }
 
-/// How many replicas the WAIT of a batch has counted, where it was on the batch's connection.
-fn counted(
-    count: Result<Value, RedisError>,
-    name: Result<Value, RedisError>,
-) -> Result<u64, String> {
-    match (count, name) {
-        (Ok(count), Ok(name)) if name.as_bytes() == Some(BATCH_NAME.as_bytes()) => count
-            .as_u64()
-            .ok_or_else(|| "WAIT counted nothing".to_owned()),
-        (Ok(_), Ok(_)) => Err("the connection was lost before replicas confirmed".to_owned()),
-        (Err(error), _) | (_, Err(error)) => Err(format!("no replicas were counted: {error}")),
-    }
-}
-
-/// Whether enough replicas have it.
-fn enough(replicas: Replicas, confirmed: &Result<u64, String>) -> Result<(), String> {
-    let Replicas { min, timeout } = replicas;
-    match confirmed {
-        Ok(count) if *count >= u64::from(min) => Ok(()),
-        Ok(count) => Err(format!(
-            "{count} of {min} replicas confirmed within {timeout:?}"
-        )),
-        Err(why) => Err(why.clone()),
-    }
-}
-
 async fn poll_once<T>(mut future: Pin<&mut (dyn Future<Output = T> + Send)>) -> Option<T> {
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
@@ -392,32 +376,4 @@ fn read(result: Result<Value, RedisError>) -> Answer {
         position: reply::position(&position)?,
         duplicate,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_count_of_another_connection_is_none() {
-        let named = || Ok(Value::from(BATCH_NAME));
-        assert_eq!(counted(Ok(Value::from(1)), named()), Ok(1));
-        // A connection that came up between the scripts and the WAIT has no name.
-        assert!(counted(Ok(Value::from(1)), Ok(Value::Null)).is_err());
-        let lost = || Err(RedisError::Circuit("lost".into()));
-        assert!(counted(lost(), named()).is_err());
-        assert!(counted(Ok(Value::from(1)), lost()).is_err());
-    }
-
-    #[test]
-    fn fewer_replicas_than_asked_for_are_not_enough() {
-        let replicas = Replicas {
-            min: 2,
-            timeout: std::time::Duration::from_millis(500),
-        };
-        assert_eq!(enough(replicas, &Ok(2)), Ok(()));
-        let why = "1 of 2 replicas confirmed within 500ms".to_owned();
-        assert_eq!(enough(replicas, &Ok(1)), Err(why));
-        assert!(enough(replicas, &Err("no".to_owned())).is_err());
-    }
 }

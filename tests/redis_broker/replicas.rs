@@ -24,11 +24,16 @@ async fn master_and_replica() -> (RedisServer, RedisServer) {
     let (master, replica) = tokio::join!(RedisServer::start(), RedisServer::start());
     let set = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
     assert_eq!(master.command(&set).as_deref(), Some("+OK"));
+    follow(&master, &replica).await;
+    (master, replica)
+}
+
+/// Makes a server a replica of another one, and waits until it has all that one has.
+async fn follow(master: &RedisServer, replica: &RedisServer) {
     let port = master.port().to_string();
     let follow = replica.command(&["REPLICAOF", "127.0.0.1", &port]);
     assert_eq!(follow.as_deref(), Some("+OK"));
-    until_followed(&master, &replica).await;
-    (master, replica)
+    until_followed(master, replica).await;
 }
 
 /// Waits until the replica has what the master has now.
@@ -86,7 +91,7 @@ async fn publish(peer: &Peer, numbers: std::ops::Range<u64>, min: u32) -> (BTree
                 accepted.insert(n);
             }
             Err(BrokerError::Unknown(why)) => {
-                assert!(why.contains(" of 1 replicas confirmed"), "{why}");
+                assert!(why.contains("the replica 127.0.0.1:"), "{why}");
                 unknown += 1;
             }
             Err(other) => panic!("{other}"),
@@ -138,6 +143,28 @@ async fn a_lossy_failover_loses_what_was_answered_only_without_replicas_min() {
     let (lost, unknown) = lost_by_failover(1).await;
     println!("replicas_min = 1: {lost} answered ok and lost, {unknown} told as unknown");
     assert_eq!((lost, unknown), (0, 500));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_others_than_the_promoted_replica_confirm_is_not_answered_ok() {
+    let (master, promoted) = master_and_replica().await;
+    let other = RedisServer::start().await;
+    follow(&master, &other).await;
+    let peer = peer(&master).await;
+    let (accepted, unknown) = publish(&peer, 0..100, 1).await;
+    assert_eq!((accepted.len(), unknown), (100, 0));
+    // As in a failover by sentinels, before the old master and the nodes are told.
+    let promote = promoted.command(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(promote.as_deref(), Some("+OK"));
+    let (accepted, unknown) = publish(&peer, 100..200, 1).await;
+    assert_eq!((accepted.len(), unknown), (0, 100));
+    assert_eq!(peer.metrics.control.publish_unconfirmed.get(), 100);
+    // A replica that does not become the master holds up nobody for ever.
+    wait::until_within(DEADLINE, "the replica to be forgotten", async || {
+        let (accepted, _) = publish(&peer, 200..201, 1).await;
+        (accepted.len() == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! HTTP as a backend speaks it: one request a connection, JSON in and out.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,6 +12,9 @@ use tokio::net::TcpStream;
 
 /// The API key of `--dev`.
 pub const DEV_KEY: &str = "dev";
+
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came back.
 #[derive(Debug)]
@@ -63,8 +67,14 @@ pub async fn try_post(to: SocketAddr, path: &str, body: &Value) -> Option<Answer
     send(to, request.expect("a valid request")).await
 }
 
-/// Sends a request as it is, with `Host` and the development key added.
-pub async fn send(to: SocketAddr, mut request: Request<Full<Bytes>>) -> Option<Answer> {
+/// Sends a request as it is, with `Host` and the development key added; `None` when there is no
+/// whole answer within [`PATIENCE`].
+pub async fn send(to: SocketAddr, request: Request<Full<Bytes>>) -> Option<Answer> {
+    let answer = tokio::time::timeout(PATIENCE, exchange(to, request)).await;
+    answer.ok().flatten()
+}
+
+async fn exchange(to: SocketAddr, mut request: Request<Full<Bytes>>) -> Option<Answer> {
     let headers = request.headers_mut();
     let host = to.to_string().parse().expect("an address is a host");
     headers.insert("host", host);

@@ -171,11 +171,16 @@ impl Node {
     }
 
     async fn until_readiness(&self, wanted: bool) {
-        let what = format!("/health/ready to say {wanted}");
-        wait::until_within(START_PATIENCE, &what, async || {
-            (self.is_ready().await == wanted).then_some(())
-        })
-        .await;
+        let looking = async {
+            while self.is_ready().await != wanted {
+                tokio::time::sleep(wait::LOOK_EVERY).await;
+            }
+        };
+        if tokio::time::timeout(START_PATIENCE, looking).await.is_err() {
+            let said = http::try_get(self.api, "/health/ready").await;
+            let said = said.map(|answer| answer.text());
+            panic!("waited {START_PATIENCE:?} for ready = {wanted}: {said:?}");
+        }
     }
 
     /// A sample of `/metrics`; the name with its labels, as it stands there.

@@ -11,7 +11,7 @@ use super::wait;
 const AGREE_MAX: Duration = Duration::from_secs(60);
 const SENTINELS_COUNT: usize = 3;
 /// What the sentinels call the master.
-const MASTER: &str = "main";
+pub const MASTER: &str = "main";
 
 /// See the module.
 #[derive(Debug)]
@@ -21,9 +21,11 @@ pub struct RedisSentinels {
     sentinels: Vec<Sentinel>,
 }
 
+/// One sentinel. Dropping it kills it.
 #[derive(Debug)]
-struct Sentinel {
-    address: SocketAddr,
+pub struct Sentinel {
+    /// Where it answers.
+    pub address: SocketAddr,
     child: Child,
     _directory: tempfile::TempDir,
 }
@@ -42,7 +44,9 @@ impl RedisSentinels {
             &port,
         ]);
         replica.restart().await;
-        let sentinels = (0..SENTINELS_COUNT).map(|_| sentinel(&port)).collect();
+        let sentinels = (0..SENTINELS_COUNT)
+            .map(|_| Sentinel::start(&port))
+            .collect();
         let all = Self {
             servers: [master, replica],
             sentinels,
@@ -109,31 +113,34 @@ impl RedisSentinels {
     }
 }
 
-fn sentinel(master_port: &str) -> Sentinel {
-    let address = redis_server::free_address();
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("sentinel.conf");
-    let text = format!(
-        "port {}\nbind 127.0.0.1\ndir {}\n\
-         sentinel monitor {MASTER} 127.0.0.1 {master_port} 2\n\
-         sentinel down-after-milliseconds {MASTER} 1000\n\
-         sentinel failover-timeout {MASTER} 3000\n",
-        address.port(),
-        directory.path().display(),
-    );
-    std::fs::write(&file, text).expect("a file in the temporary directory");
-    let child = Command::new(redis_server::program())
-        .arg(&file)
-        .arg("--sentinel")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server is installed: scripts/test does that");
-    Sentinel {
-        address,
-        child,
-        _directory: directory,
+impl Sentinel {
+    /// Watches the master on this port.
+    pub fn start(master_port: &str) -> Self {
+        let address = redis_server::free_address();
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("sentinel.conf");
+        let text = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\n\
+             sentinel monitor {MASTER} 127.0.0.1 {master_port} 2\n\
+             sentinel down-after-milliseconds {MASTER} 1000\n\
+             sentinel failover-timeout {MASTER} 3000\n",
+            address.port(),
+            directory.path().display(),
+        );
+        std::fs::write(&file, text).expect("a file in the temporary directory");
+        let child = Command::new(redis_server::program())
+            .arg(&file)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed: scripts/test does that");
+        Self {
+            address,
+            child,
+            _directory: directory,
+        }
     }
 }
 

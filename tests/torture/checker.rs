@@ -80,8 +80,10 @@ impl Wrong {
 /// What is allowed in a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowed {
-    /// Whether Redis may lose accepted writes, as it does in a failover without WAIT.
+    /// Whether Redis may lose what it has, as in a failover: who had that is to be told.
     pub(crate) redis_may_lose: bool,
+    /// Whether that may be something that was answered `ok`: not where replicas had to confirm it.
+    pub(crate) also_accepted: bool,
     /// Longest time from the heal to something new, for each client and topic.
     pub(crate) deaf_for: Duration,
 }
@@ -366,7 +368,7 @@ fn accepted_is_retained(
             }),
             None => {
                 truth.gone.insert(position, *id);
-                if allowed.redis_may_lose {
+                if allowed.redis_may_lose && allowed.also_accepted {
                     verdict.redis_lost += 1;
                 } else {
                     verdict.wrong(Wrong::Lost, || {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use fanfare::cli::http::percent_encode;
 use fanfare::protocol::ids::Position;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 use super::client::Client;
 use super::history::{Event, Id, TopicIndex};
@@ -68,14 +68,12 @@ pub(crate) async fn close(
 
 /// Looks until it is so, or [`PATIENCE`] is over.
 async fn within(mut look: impl AsyncFnMut() -> bool) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if look().await {
-            return true;
+    let looking = async {
+        while !look().await {
+            sleep(LOOK_EVERY).await;
         }
-        sleep(LOOK_EVERY).await;
-    }
-    false
+    };
+    timeout(PATIENCE, looking).await.is_ok()
 }
 
 /// Reads every topic through every node; the newest position of each.
@@ -86,7 +84,11 @@ async fn retained(run: &Rc<Run>, stage: &Rc<Stage>) -> Vec<Option<Position>> {
     let reads = nodes.map(|node| async move {
         let mut all = Vec::new();
         for topic in 0..count {
-            all.push((topic, topic_of(run, stage, node, topic).await));
+            match topic_of(run, stage, node, topic).await {
+                Some(entries) => all.push((topic, entries)),
+                // It is not asked for the others: each would take as long.
+                None => break,
+            }
         }
         (node, all)
     });
@@ -104,8 +106,13 @@ async fn retained(run: &Rc<Run>, stage: &Rc<Stage>) -> Vec<Option<Position>> {
     heads
 }
 
-/// Reads a topic through a node, page by page.
-async fn topic_of(run: &Run, stage: &Stage, node: usize, topic: TopicIndex) -> Vec<(Position, Id)> {
+/// Reads a topic through a node, page by page. `None` when the node does not give it.
+async fn topic_of(
+    run: &Run,
+    stage: &Stage,
+    node: usize,
+    topic: TopicIndex,
+) -> Option<Vec<(Position, Id)>> {
     let name = percent_encode(&run.name(topic));
     let mut entries = Vec::new();
     loop {
@@ -113,31 +120,32 @@ async fn topic_of(run: &Run, stage: &Stage, node: usize, topic: TopicIndex) -> V
         let since = last.map_or(Position::ZERO, |(position, _)| *position);
         let path = format!("/v1/topics/{name}/history?limit=1000&since={since}");
         let page = page(stage, node, &path).await;
-        let messages = page["publications"].as_array();
-        for message in messages.into_iter().flatten() {
+        let Some(messages) = page["publications"].as_array() else {
+            let seat = &stage.seats[node].name;
+            run.broken(format!("{seat} has no history of {name}: {page}"));
+            return None;
+        };
+        for message in messages {
             match (position(message, "position"), identity(&message["data"])) {
                 (Some(position), Some((id, _))) => entries.push((position, id)),
                 _ => run.broken(format!("a history has {message}")),
             }
         }
         if page["more"] != true {
-            if messages.is_none() {
-                let seat = &stage.seats[node].name;
-                run.broken(format!("{seat} has no history of {name}: {page}"));
-            }
-            return entries;
+            return Some(entries);
         }
     }
 }
 
-/// One answer of a node's API; null when it does not come in time.
+/// One answer of a node's API: that with status 200, or the last one that came in time.
 async fn page(stage: &Stage, node: usize, path: &str) -> Value {
     let mut answer = Value::Null;
     within(async || {
-        let got = http::try_get(stage.api(node), path).await;
-        let got = got.filter(|got| got.status == 200);
-        answer = got.as_ref().map(http::Answer::json).unwrap_or_default();
-        got.is_some()
+        let Some(got) = http::try_get(stage.api(node), path).await else {
+            return false;
+        };
+        answer = got.json();
+        got.status == 200
     })
     .await;
     answer

@@ -1,28 +1,27 @@
 //! Redis in the form that a run is about: one server, Sentinel, or Cluster, with what can be done
 //! to each.
 //!
-//! In: `redis-server`, or the program that `FANFARE_TEST_REDIS` names. Out: the URL for nodes, and faults. All servers write to disk before
-//! they answer, so that a kill alone loses nothing; a failover may. Questions go through
-//! `redis-cli`, each with a deadline. Owner: the run; dropping it ends all servers.
+//! In: `redis-server`, or the program that `FANFARE_TEST_REDIS` names. Out: the URL for
+//! nodes, and faults. All servers write to disk before they answer, so that a kill alone loses
+//! nothing; a failover may. Questions go through `redis-cli`, each with a deadline. Owner: the run;
+//! dropping it ends all servers.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use tokio::time::{Instant, sleep};
 
 use super::support::redis_cluster::RedisCluster;
-use super::support::redis_server::{self, RedisServer};
+use super::support::redis_sentinels::{MASTER, Sentinel};
+use super::support::redis_server::RedisServer;
 use super::support::wait;
 
 /// Longest wait for a failover or for a server to be a replica again.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long Cluster takes for a failover that is asked for, with room.
 const FAILOVER_TIME: Duration = Duration::from_secs(1);
-/// After so long Sentinel holds a silent master for dead.
-const DOWN_AFTER_MS: &str = "1000";
-/// Sentinel's name for the master.
-const MASTER_NAME: &str = "fanfare";
+
 /// The form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Form {
@@ -89,7 +88,7 @@ impl Redis {
             Form::Sentinel => self
                 .sentinels
                 .iter()
-                .map(|sentinel| sentinel.port)
+                .map(|sentinel| sentinel.address.port())
                 .collect(),
             _ => self.servers.iter().map(RedisServer::port).collect(),
         };
@@ -100,7 +99,7 @@ impl Redis {
         let hosts = hosts.join(",");
         match self.form {
             Form::Single => format!("redis://{hosts}"),
-            Form::Sentinel => format!("redis-sentinel://{hosts}/0?master={MASTER_NAME}"),
+            Form::Sentinel => format!("redis-sentinel://{hosts}/0?master={MASTER}"),
             Form::Cluster => format!("redis-cluster://{hosts}"),
         }
     }
@@ -129,7 +128,7 @@ impl Redis {
     /// is none.
     pub(crate) async fn masters(&self) -> Vec<usize> {
         let named = match self.sentinels.first() {
-            Some(sentinel) => master_port(sentinel.port).await,
+            Some(sentinel) => master_port(sentinel.address.port()).await,
             None => None,
         };
         let mut masters = Vec::new();
@@ -184,7 +183,7 @@ impl Redis {
     /// seconds later and Cluster does by itself.
     pub(crate) async fn follow(&self, server: usize) {
         if self.form == Form::Sentinel
-            && let Some(master) = master_port(self.sentinels[0].port).await
+            && let Some(master) = master_port(self.sentinels[0].address.port()).await
         {
             let words = ["REPLICAOF", "127.0.0.1", &master.to_string()];
             self.ask(server, &words).await;
@@ -199,8 +198,8 @@ impl Redis {
                 let master = self.masters().await[0];
                 // Refused while the last one has not settled.
                 wait::until_within(FAILOVER_PATIENCE, "SENTINEL FAILOVER", async || {
-                    let port = self.sentinels[0].port;
-                    let told = ask(port, &["SENTINEL", "FAILOVER", MASTER_NAME]).await;
+                    let port = self.sentinels[0].address.port();
+                    let told = ask(port, &["SENTINEL", "FAILOVER", MASTER]).await;
                     (told == "OK").then_some(())
                 })
                 .await;
@@ -262,12 +261,12 @@ impl Redis {
         self.add_replica().await;
         self.add_replica().await;
         for _ in 0..3 {
-            let sentinel = Sentinel::start(self.port(0));
+            let sentinel = Sentinel::start(&self.port(0).to_string());
             self.sentinels.push(sentinel);
         }
         for sentinel in &self.sentinels {
             wait::until_within(FAILOVER_PATIENCE, "the sentinels to know all", async || {
-                let told = ask(sentinel.port, &["SENTINEL", "MASTER", MASTER_NAME]).await;
+                let told = ask(sentinel.address.port(), &["SENTINEL", "MASTER", MASTER]).await;
                 let words: Vec<_> = told.lines().collect();
                 let is = |name, value| words.windows(2).any(|pair| pair == [name, value]);
                 (is("num-slaves", "2") && is("num-other-sentinels", "2")).then_some(())
@@ -277,58 +276,9 @@ impl Redis {
     }
 }
 
-/// A sentinel process. Dropping it kills it.
-struct Sentinel {
-    port: u16,
-    child: Child,
-    /// Holds its configuration, which it writes anew itself.
-    _directory: tempfile::TempDir,
-}
-
-impl Sentinel {
-    fn start(master: u16) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path().join("sentinel.conf");
-        let port = free_port();
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\n\
-             sentinel monitor {MASTER_NAME} 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}\n\
-             sentinel failover-timeout {MASTER_NAME} 5000\n",
-            directory.path().display()
-        );
-        std::fs::write(&path, text).expect("the directory can be written");
-        let child = Command::new(redis_server::program())
-            .arg(&path)
-            .arg("--sentinel")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program that serves also watches");
-        Self {
-            port,
-            child,
-            _directory: directory,
-        }
-    }
-}
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        // An error means that the process is gone, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    redis_server::free_address().port()
-}
-
 /// The port of the master that a sentinel names.
 async fn master_port(sentinel: u16) -> Option<u16> {
-    let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME];
+    let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
     let told = ask(sentinel, &words).await;
     told.lines().nth(1)?.parse().ok()
 }

@@ -33,6 +33,7 @@ use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
 
 pub mod condition;
+pub mod confirmation;
 pub mod control;
 pub mod follower;
 pub mod health;

@@ -79,8 +79,8 @@ impl LeaseStore {
         }
     }
 
-    /// Extends the lease, or takes the name. `member`: this process had it before, so that
-    /// another holder is a newer one. Cancel-safe: if the answer is lost, the next call finds
+    /// Extends the lease, or takes the name. `mine`: the incarnation that this process has, so that
+    /// another holder with a higher one is a newer process. Cancel-safe: if the answer is lost, the next call finds
     /// what this one did.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl LeaseStore {
     pub async fn heartbeat(
         &self,
         node: &NodeId,
-        member: bool,
+        mine: Option<u64>,
         lease: Duration,
         details: &NodeDetails,
     ) -> Result<Beat, LeaseError> {
@@ -96,7 +96,7 @@ impl LeaseStore {
         let args = [
             node.as_str().into(),
             self.holder.as_str().into(),
-            u8::from(member).to_string().into(),
+            mine.unwrap_or_default().to_string().into(),
             lease.as_millis().to_string().into(),
             details,
             FORGET_AFTER.as_millis().to_string().into(),

@@ -197,9 +197,9 @@ impl MembershipTask {
                 return Ok(Answer::OtherPartitions { stored });
             }
         }
-        let member = matches!(self.course.standing, Standing::Member(_));
+        let mine = self.course.standing.incarnation();
         let details = (self.settings.details)();
-        let beat = store.heartbeat(node, member, *lease, &details).await?;
+        let beat = store.heartbeat(node, mine, *lease, &details).await?;
         Ok(Answer::Beat(beat))
     }
 

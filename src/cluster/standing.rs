@@ -45,6 +45,14 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// The incarnation under which this node is a member.
+    pub(super) fn incarnation(&self) -> Option<u64> {
+        match self {
+            Self::Member(owner) => Some(owner.incarnation),
+            _ => None,
+        }
+    }
+
     /// Whether nothing can follow.
     #[must_use]
     pub fn is_final(&self) -> bool {

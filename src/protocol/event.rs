@@ -25,6 +25,19 @@ pub enum GapReason {
     Lost,
 }
 
+impl GapReason {
+    /// The bounds (`from` and `to`) of a gap before `start`, where a session begins that had come
+    /// to `left`. After a failover `left` may itself be of what was lost, and there is no upper
+    /// bound: positions may begin again below it.
+    #[must_use]
+    pub fn bounds(self, left: Position, start: Position) -> (Position, Option<Position>) {
+        match self {
+            Self::Failover => (left.min(start), None),
+            Self::Slow | Self::Retention | Self::Lost => (left, Some(start)),
+        }
+    }
+}
+
 /// One event, tagged by `type`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

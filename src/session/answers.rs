@@ -173,12 +173,15 @@ impl Session {
             if own.is_named {
                 topics.insert(own.topic.name().to_owned(), begun.resumed());
             }
-            gaps.extend(begun.gap.map(|reason| Gap {
-                topic: own.topic,
-                from: own.left,
-                to: (reason != GapReason::Failover).then_some(begun.position),
-                reason,
-                dropped: None,
+            gaps.extend(begun.gap.zip(own.left).map(|(reason, left)| {
+                let (from, to) = reason.bounds(left, begun.position);
+                Gap {
+                    topic: own.topic,
+                    from: Some(from),
+                    to,
+                    reason,
+                    dropped: None,
+                }
             }));
         }
         self.machine.opened();

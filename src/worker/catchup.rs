@@ -219,8 +219,8 @@ impl Worker {
             return true;
         };
         if let Some(reason) = page.gap {
-            let to = (reason != GapReason::Failover).then_some(page.start);
-            self.tell_gap(state, key, &reader, &pull.topic, (at, to), reason);
+            let bounds = reason.bounds(at, page.start);
+            self.tell_gap(state, key, &reader, &pull.topic, bounds, reason);
         }
         let is_further = page.start != at || !page.messages.is_empty();
         if is_further || page.start >= reader.last {

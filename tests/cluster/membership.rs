@@ -147,28 +147,18 @@ async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
     let redis = RedisServer::start().await;
     let (link, keys) = (link(redis.port()), Keys::new("ff"));
     let store = LeaseStore::new(Arc::clone(&link), &keys);
-    let (store, details) = (&store, NodeDetails::default());
-    let me = NodeId::new("a").unwrap();
-    let (me, details) = (&me, &details);
-    let beat = |member: bool| async move {
-        match store.heartbeat(me, member, LEASE * 60, details).await {
-            Ok(Beat::Held { incarnation, .. }) => Some(incarnation),
-            Ok(Beat::Superseded { .. }) => panic!("by itself"),
-            Err(_) => None,
-        }
-    };
-    eventually(true, || async { beat(false).await.is_some() }).await;
+    eventually(true, || async { beat(&store, None).await.is_some() }).await;
     // The first answer was lost: the process still believes that it never had the name.
-    let first = beat(false).await.unwrap();
-    assert_eq!(beat(true).await, Some(first));
+    let first = held(&store, None).await;
+    assert_eq!(held(&store, Some(first)).await, first);
     // The lease ended, and the answer that gave the new incarnation was lost.
     let ended = |name: &str| vec!["1".into(), name.into()];
     link.command("ZADD", &keys.nodes(), &ended("a"))
         .await
         .unwrap();
-    let second = beat(true).await.unwrap();
+    let second = held(&store, Some(first)).await;
     assert!(second > first);
-    assert_eq!(beat(true).await, Some(second));
+    assert_eq!(held(&store, Some(first)).await, second);
 
     // A lease that ended long ago is forgotten with all that belongs to it.
     link.command("ZADD", &keys.nodes(), &ended("ghost"))
@@ -178,10 +168,54 @@ async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
         let field = ["ghost".into(), "1 f".into()];
         link.command("HSET", &key, &field).await.unwrap();
     }
-    beat(true).await.unwrap();
+    held(&store, Some(second)).await;
     for key in [keys.node_incarnations(), keys.node_details()] {
         let known = link.command("HEXISTS", &key, &["ghost".into()]).await;
         assert_eq!(known.unwrap().convert::<u64>().unwrap(), 0);
+    }
+}
+
+/// A failover may lose that this process took the name, and bring back who had it before.
+#[tokio::test]
+async fn a_process_that_redis_forgot_takes_its_name_again_from_the_one_before_it() {
+    let redis = RedisServer::start().await;
+    let store = || LeaseStore::new(link(redis.port()), &Keys::new("ff"));
+    let (old, new) = (store(), store());
+    for store in [&old, &new] {
+        eventually(true, || async { beat(store, None).await.is_some() }).await;
+    }
+    let first = held(&old, None).await;
+    let lost = redis.ask(&["HGET", "{ff:nodes}:i", "a"]).unwrap();
+    let second = held(&new, None).await;
+    let superseded = Some(Beat::Superseded { newest: second });
+    assert_eq!(beat(&old, Some(first)).await, superseded);
+
+    let back = ["HSET", "{ff:nodes}:i", "a", &lost[0]];
+    redis.ask(&back).unwrap();
+    let third = held(&new, Some(second)).await;
+    assert!(third > second);
+    let superseded = Some(Beat::Superseded { newest: third });
+    assert_eq!(beat(&old, Some(first)).await, superseded);
+
+    // Its own past is behind it too, with a lease that lasts.
+    let mut past = redis.ask(&["HGET", "{ff:nodes}:i", "a"]).unwrap().remove(0);
+    past.replace_range(..past.find(' ').unwrap(), &first.to_string());
+    redis.ask(&["HSET", "{ff:nodes}:i", "a", &past]).unwrap();
+    assert!(held(&new, Some(third)).await > third);
+}
+
+/// One heartbeat of a process called `a`.
+async fn beat(store: &LeaseStore, mine: Option<u64>) -> Option<Beat> {
+    let me = NodeId::new("a").unwrap();
+    let details = NodeDetails::default();
+    store.heartbeat(&me, mine, LEASE * 60, &details).await.ok()
+}
+
+/// The incarnation that a heartbeat brings.
+async fn held(store: &LeaseStore, mine: Option<u64>) -> u64 {
+    match beat(store, mine).await {
+        Some(Beat::Held { incarnation, .. }) => incarnation,
+        other => panic!("{other:?}"),
     }
 }
 

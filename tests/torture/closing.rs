@@ -58,9 +58,10 @@ pub(crate) async fn close(
     if !within(async || crowd.iter().all(is_at_head)).await {
         run.say("some clients did not come to the head");
     }
-    for topic in topics {
-        members(run, stage, crowd, *topic).await;
-    }
+    let looks = topics
+        .iter()
+        .map(|topic| members(run, stage, crowd, *topic));
+    futures_util::future::join_all(looks).await;
     for client in crowd {
         client.orders.send_modify(|orders| orders.is_over = true);
     }

@@ -115,7 +115,7 @@ impl Kind {
             Self::RedisLinkCut | Self::RedisLinkDelay | Self::RedisLinkStall => {
                 form == Form::Single
             }
-            Self::Failover => form != Form::Single,
+            Self::Failover => form.has_replicas(),
             Self::SlotsMove => form == Form::Cluster,
             _ => true,
         }
@@ -139,7 +139,7 @@ impl Kind {
             Self::NodeKill | Self::NodeDrain | Self::NodeFreeze => true,
             Self::KillFeeds | Self::KillCommands => true,
             Self::ClientLinkCut | Self::DropClients | Self::Failover | Self::SlotsMove => true,
-            Self::RedisKill => form != Form::Single,
+            Self::RedisKill => form.has_replicas(),
             _ => false,
         }
     }
@@ -224,19 +224,19 @@ impl Blow {
         match self.kind {
             Kind::RedisKill => {
                 redis.kill(master);
-                if self.form == Form::Single {
-                    sleep(self.lasts).await;
-                    redis.restart(master).await;
-                } else {
+                if self.form.has_replicas() {
                     redis.is_replaced(master).await;
                     redis.restart(master).await;
                     redis.follow(master).await;
+                } else {
+                    sleep(self.lasts).await;
+                    redis.restart(master).await;
                 }
             }
             Kind::RedisPause => {
                 redis.signal(master, "STOP");
-                let is_single = self.form == Form::Single;
-                sleep(if is_single { self.lasts } else { BLINK }).await;
+                let has_replicas = self.form.has_replicas();
+                sleep(if has_replicas { BLINK } else { self.lasts }).await;
                 redis.signal(master, "CONT");
             }
             Kind::KillFeeds | Kind::KillCommands => {

@@ -219,7 +219,7 @@ fn publish(
 async fn judge(options: &Options, form: Form, run: &Run, stage: &Stage, targets: &Targets) -> bool {
     let is_lossy = options.control == Some(Control::LossyFailover);
     let allowed = Allowed {
-        redis_may_lose: is_lossy || form != Form::Single,
+        redis_may_lose: is_lossy || form.has_replicas(),
         also_accepted: options.replicas_min == 0,
         deaf_for: DEAF_FOR,
     };

@@ -19,6 +19,8 @@ use super::support::wait;
 
 /// Longest wait for a failover or for a server to be a replica again.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(30);
+/// Deployments over which topics are spread.
+const SHARDS_COUNT: usize = 3;
 /// How long Cluster takes for a failover that is asked for, with room.
 const FAILOVER_TIME: Duration = Duration::from_secs(1);
 
@@ -31,6 +33,8 @@ pub(crate) enum Form {
     Sentinel,
     /// Three masters, three replicas
     Cluster,
+    /// Three servers that know nothing of each other, over which topics are spread
+    Shards,
 }
 
 impl Form {
@@ -40,7 +44,13 @@ impl Form {
             Self::Single => "single",
             Self::Sentinel => "sentinel",
             Self::Cluster => "cluster",
+            Self::Shards => "shards",
         }
+    }
+
+    /// Whether another server takes over from a master that is lost.
+    pub(crate) fn has_replicas(self) -> bool {
+        matches!(self, Self::Sentinel | Self::Cluster)
     }
 }
 
@@ -63,6 +73,11 @@ impl Redis {
             Form::Single => redis.serve(&[]).await,
             Form::Sentinel => redis.start_sentinel().await,
             Form::Cluster => redis.servers = RedisCluster::start().await.servers,
+            Form::Shards => {
+                for _ in 0..SHARDS_COUNT {
+                    redis.serve(&[]).await;
+                }
+            }
         }
         redis
     }
@@ -90,7 +105,8 @@ impl Redis {
                 .iter()
                 .map(|sentinel| sentinel.address.port())
                 .collect(),
-            _ => self.servers.iter().map(RedisServer::port).collect(),
+            Form::Cluster => self.servers.iter().map(RedisServer::port).collect(),
+            Form::Single | Form::Shards => vec![self.port(0)],
         };
         let hosts: Vec<_> = ports
             .iter()
@@ -98,10 +114,17 @@ impl Redis {
             .collect();
         let hosts = hosts.join(",");
         match self.form {
-            Form::Single => format!("redis://{hosts}"),
+            Form::Single | Form::Shards => format!("redis://{hosts}"),
             Form::Sentinel => format!("redis-sentinel://{hosts}/0?master={MASTER}"),
             Form::Cluster => format!("redis-cluster://{hosts}"),
         }
+    }
+
+    /// The URLs of further deployments, as a list in the configuration.
+    pub(crate) fn shards(&self) -> Option<String> {
+        let others = self.servers[1..].iter();
+        let urls: Vec<_> = others.map(RedisServer::url).collect();
+        (self.form == Form::Shards).then(|| urls.join(","))
     }
 
     /// The port of a server.
@@ -219,7 +242,7 @@ impl Redis {
                     sleep(FAILOVER_TIME).await;
                 }
             }
-            Form::Single => {}
+            Form::Single | Form::Shards => {}
         }
     }
 

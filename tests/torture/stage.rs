@@ -36,6 +36,7 @@ pub(crate) struct Stage {
     pub(crate) redis: Mutex<Redis>,
     pub(crate) seats: Vec<Seat>,
     url: String,
+    shards: Option<String>,
     directory: tempfile::TempDir,
     /// Of nodes that have ended.
     old_logs: RefCell<Vec<(String, String)>>,
@@ -78,6 +79,7 @@ impl Stage {
         }
         let stage = Self {
             url: redis.url(),
+            shards: redis.shards(),
             redis: Mutex::new(redis),
             seats,
             directory,
@@ -117,9 +119,12 @@ impl Stage {
             None => self.url.clone(),
         };
         let path = self.directory.path().join("fanfare.toml");
-        let plan = Plan::clustered(&seat.name, &url)
+        let mut plan = Plan::clustered(&seat.name, &url)
             .flag(&format!("--config={}", path.display()))
             .env("FANFARE_LOG__FORMAT", "json");
+        if let Some(shards) = &self.shards {
+            plan = plan.env("FANFARE_REDIS__SHARDS", shards);
+        }
         let started = plan.start_unready().await;
         seat.public.set(started.public);
         seat.api.set(started.api);

@@ -32,8 +32,8 @@ impl Lease {
 pub(super) struct Heartbeat {
     pub(super) node: NodeId,
     pub(super) holder: u64,
-    /// This process had the name before.
-    pub(super) is_member: bool,
+    /// The incarnation that this process has.
+    pub(super) mine: Option<u64>,
 }
 
 /// See the module.
@@ -60,17 +60,23 @@ impl Leases {
         let known = self.by_name.get(&beat.node);
         let is_mine =
             known.is_some_and(|k| k.holder == beat.holder) || self.lacks(Without::Holders);
-        let is_member = beat.is_member && !self.lacks(Without::Membership);
+        let mine = beat.mine.filter(|_| !self.lacks(Without::Membership));
+        let before = mine.unwrap_or_default();
         let incarnation = match known {
-            Some(known) if !is_mine && is_member => {
+            Some(known) if !is_mine && mine.is_some() && known.incarnation > before => {
                 return Beat::Superseded {
                     newest: known.incarnation,
                 };
             }
-            Some(known) if is_mine && known.lasts(now_ms) => known.incarnation,
+            Some(known) if is_mine && known.lasts(now_ms) && known.incarnation >= before => {
+                known.incarnation
+            }
             Some(known) if is_mine && self.lacks(Without::NewIncarnations) => known.incarnation,
-            Some(known) if !self.lacks(Without::Rising) => now_us.max(known.incarnation + 1),
-            _ => now_us,
+            _ if self.lacks(Without::Rising) => now_us,
+            known => {
+                let newest = known.map_or(0, |known| known.incarnation);
+                now_us.max(newest + 1).max(before + 1)
+            }
         };
         let held = Lease {
             end_ms: now_ms + ms(lease),

@@ -375,7 +375,7 @@ impl World {
         let beat = Heartbeat {
             node: process.name().clone(),
             holder: process.holder,
-            is_member: matches!(process.course.standing, Standing::Member(_)),
+            mine: process.course.standing.incarnation(),
         };
         let number = process.sent;
         self.carry(at, number, What::Question(beat), met);

@@ -251,6 +251,25 @@ async fn a_gap_in_a_page_is_told_before_what_follows_it_and_once() {
     assert_eq!(rig.counters().gaps_told.get(), 1);
 }
 
+/// What the session had when it asked was of what was lost.
+#[tokio::test]
+async fn a_failover_in_a_page_is_told_from_where_the_page_begins() {
+    let mut rig = Rig::new().await;
+    let mut source = Source::new(100);
+    source.publish_many(5);
+    let client = rig.after(&source, source.positions[2]).await;
+    let pull = rig.pull(&client).expect("it catches up");
+    let page = SincePage {
+        gap: Some(GapReason::Failover),
+        ..source.page(source.positions[1])
+    };
+    assert!(rig.page(&client, &pull, &page));
+    let events = rig.close(client).await;
+    assert_eq!(short(&events), ["gap:failover", "2", "3", "4", "5"]);
+    assert_eq!(events[0]["from"], source.positions[1].to_string());
+    assert_eq!(events[0].get("to"), None);
+}
+
 /// Nothing is to be judged from a page that nobody waits for, its gap included.
 #[tokio::test]
 async fn the_gap_of_a_page_that_is_dropped_is_not_told() {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::leases::{Heartbeat, Leases};
-use super::world::{PARTITIONS, Process, ring};
+use super::process::{PARTITIONS, Process, ring};
 use crate::cluster::lease_store::Beat;
 use crate::cluster::ring::Ring;
 use crate::cluster::standing::Standing;

@@ -52,7 +52,8 @@ enum Without {
     GivingBack,
     /// It is given up before it is given back.
     GivingUp,
-    /// Who hears that it has lost a partition tells those who act for it at once.
+    /// A process that has lost a partition, by an answer or with its life, tells those who act for it
+    /// at once.
     TellingAtOnce,
     /// A lease of a partition ends in its holder's eyes, whatever Redis says.
     OwnEnds,

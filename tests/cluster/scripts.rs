@@ -95,8 +95,8 @@ impl Scripts {
                     .join(" ")
             }
             Ask::Release { token } => {
-                let answer = self.run(&self.release, partition, &[token.to_string()]);
-                answer.await.remove(0)
+                let args = [token.to_string()];
+                self.run(&self.release, partition, &args).await.remove(0)
             }
             Ask::Act { token } => {
                 let from_start = [token.to_string(), "0".into(), "10".into()];

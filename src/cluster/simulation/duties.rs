@@ -26,7 +26,7 @@ use crate::protocol::ids::Owner;
 use crate::seeds::Verdict;
 
 /// How likely a process acts in a step.
-const ACTS: f64 = 0.3;
+const ACTS: f64 = 0.5;
 
 /// Of a partition.
 #[derive(Debug, Clone)]
@@ -131,7 +131,11 @@ impl World {
         let is_mine = |p: &u32| view.ring.home_of_partition(*p) == Some(&view.me.node);
         let mine = partitions.into_iter().filter(is_mine).collect();
         let round = duty.tenure.begin(&view, mine, now);
-        let keeps = without == Some(Without::GivingUp) && !round.given.is_empty();
+        let keeps = match without {
+            Some(Without::GivingUp) => !round.given.is_empty(),
+            Some(Without::TellingAtOnce) => round.given.is_empty(),
+            _ => false,
+        };
         if round.is_less && !keeps {
             duty.show(now);
         }

@@ -2,7 +2,8 @@
 //!
 //! In: what the scripts answered when they ran, what each process heard, and with which token it
 //! acts. Out: the first broken promise. Promised is: tokens only rise, and each belongs to one
-//! process in one life of its node; nobody is admitted once a newer token was given; a process acts by a token of its
+//! process in one life of its node; nobody is admitted once a newer token was given, unless Redis
+//! has forgotten that; a process acts by a token of its
 //! present life that it has not heard to be lost; while clocks run alike and Redis keeps what it was told,
 //! nobody believes to hold what Redis has given to another node; and when it has been calm, each
 //! partition is held by its home and by nobody else.
@@ -31,6 +32,7 @@ pub(super) struct Now {
 pub(super) struct Fencing {
     /// To which life, and so to which process (its holder's mark), each token was given.
     given: BTreeMap<(u32, u64), (Owner, u64)>,
+    /// The newest that Redis knows of each partition.
     newest: BTreeMap<u32, u64>,
     /// When each process asked what it was answered last about a partition, if it has it.
     confirmed: BTreeMap<(u64, u32), Instant>,
@@ -64,6 +66,14 @@ impl Fencing {
             format!("{partition}: token {token} is of {of:?} and of {me:?}")
         })?;
         Ok(is_from_another)
+    }
+
+    /// Redis has lost what it was told last: tokens rise from here. None is given a second time.
+    pub(super) fn forgotten(&mut self, tokens: &Tokens) {
+        for (partition, newest) in &mut self.newest {
+            let lease = tokens.lease(*partition);
+            *newest = lease.map_or(*newest, |lease| lease.token);
+        }
     }
 
     /// A process was answered what it had asked then, about the lease of a partition.

@@ -64,7 +64,7 @@ impl fmt::Display for Lease {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tokens {
     leases: BTreeMap<u32, Lease>,
     without: Option<Rule>,

@@ -45,7 +45,9 @@ const START_MS: u64 = 1_732_190_000_000;
 
 const PROCESSES_MAX: usize = 8;
 /// So many of all partitions are led in a run.
-const WATCHED_COUNT: usize = 3;
+const WATCHED_COUNT: usize = 4;
+/// How likely a replica has caught up in a step.
+const REPLICATED: f64 = 0.2;
 /// Names as people and orchestrators give them.
 static NAMES: [&str; 6] = ["fanfare-0", "fanfare-1", "fanfare-2", "a", "eu-west", "x9"];
 
@@ -61,6 +63,8 @@ pub(super) struct World {
     scripts: u64,
     pub(super) leases: Leases,
     pub(super) tokens: Tokens,
+    /// What a replica has of them: it may be promoted before it has the rest.
+    replica: Tokens,
     /// The partitions that are led.
     pub(super) partitions: [u32; WATCHED_COUNT],
     pub(super) processes: Vec<Process>,
@@ -94,6 +98,7 @@ impl World {
             scripts: 0,
             leases: Leases::new(without),
             tokens: Tokens::new(rule),
+            replica: Tokens::new(rule),
             partitions: std::array::from_fn(|_| rng.random_range(0..PARTITIONS)),
             processes: Vec::new(),
             wire: Vec::new(),
@@ -242,12 +247,15 @@ impl World {
                 met.cuts += 1;
             }
             8 if self.forgets => {
-                self.leases.forget_everything();
-                for partition in self.partitions {
-                    self.tokens.forget(partition);
-                }
                 self.is_undisturbed = false;
-                met.losses += 1;
+                if self.rng.random_bool(0.5) {
+                    self.forget_everything();
+                    met.losses += 1;
+                } else {
+                    self.tokens = self.replica.clone();
+                    self.fencing.forgotten(&self.tokens);
+                    met.failovers += 1;
+                }
             }
             8 => {
                 let by_ms = self.rng.random_range(1..=CLOCK_STEP_MAX_MS / 2);
@@ -262,6 +270,14 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn forget_everything(&mut self) {
+        self.leases.forget_everything();
+        for partition in self.partitions {
+            self.tokens.forget(partition);
+        }
+        self.replica = self.tokens.clone();
     }
 
     fn kill(&mut self, at: usize) {
@@ -291,6 +307,9 @@ impl World {
 
     fn step(&mut self, met: &mut Met) -> Verdict {
         self.now_ms += STEP_MS;
+        if self.rng.random_bool(REPLICATED) {
+            self.replica = self.tokens.clone();
+        }
         self.deliver(met)?;
         for at in 0..self.processes.len() {
             if self.processes[at].acts(self.now_ms) {

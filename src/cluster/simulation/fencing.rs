@@ -1,12 +1,15 @@
 //! What must hold of partitions and their tokens, whatever happens to processes and Redis.
 //!
 //! In: what the scripts answered when they ran, what each process heard, and with which token it
-//! acts. Out: the first broken promise. Promised is: tokens only rise, and each belongs to one
-//! process in one life of its node; nobody is admitted once a newer token was given, unless Redis
-//! has forgotten that; a process acts by a token of its
-//! present life that it has not heard to be lost; while clocks run alike and Redis keeps what it was told,
-//! nobody believes to hold what Redis has given to another node; and when it has been calm, each
-//! partition is held by its home and by nobody else.
+//! acts. Out: the first broken promise. Promised is:
+//! - tokens only rise, unless Redis has forgotten some, and none is given to two processes or lives;
+//! - nobody is admitted by a token that is not the newest that Redis knows;
+//! - a process acts by a token of its present life that was confirmed within a lease, by its own
+//!   clock, and that it has not heard to be lost;
+//! - while clocks run alike, Redis keeps what it was told and connections keep order, nobody
+//!   believes to hold what Redis has given to another node;
+//! - when it has been calm, each partition is held by its home and by nobody else; and a node that
+//!   then comes, leaves or is restarted has or has given its partitions before a lease could end.
 
 use std::collections::BTreeMap;
 

@@ -2,9 +2,10 @@
 //! another order.
 //!
 //! In: questions and answers. Out: each at its time, to Redis or to its process. A connection keeps
-//! order, and in half of all runs all that goes over it does. In the other half what is asked and
-//! answered about partitions may be doubled and overtaken, as where connections are replaced. Who acts for a
-//! partition is always overtaken: other tasks do. Bound: what the processes send in a few seconds.
+//! order, and in half of all runs what goes over it does. In the other half what is asked and
+//! answered about partitions may be doubled and overtaken, as where connections are replaced. Acts
+//! for a partition keep no order in any run: other tasks send them. Bound: what the processes send
+//! in a few seconds.
 
 use rand::Rng as _;
 

@@ -6,7 +6,7 @@
 //! had sent for it is carried out at once or never: a heartbeat that arrives when its sender has
 //! long been dead, and that was sent before the sender had ever been answered, would take the name
 //! from its successor. What it had sent about partitions may come at any time. Bound:
-//! [`PROCESSES_MAX`] processes.
+//! [`PROCESSES_MAX`] processes, and one that comes with the last change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub(super) const STEP_MS: u64 = 200;
 const STORM_MS: u64 = 24_000;
 /// A lease, the largest step of the clock, and a few heartbeats.
 const CALM_MS: u64 = 5_000 + CLOCK_STEP_MAX_MS + 4 * BEAT_MS;
-/// A change takes a heartbeat of every node and two rounds of calls, and does not wait for the end of a
-/// lease.
+/// A change takes a heartbeat of every node and two rounds of calls, and does not wait for the end
+/// of a lease.
 const CHANGE_MS: u64 = 4_200;
 const CLOCK_STEP_MAX_MS: u64 = 3_000;
 const START_MS: u64 = 1_732_190_000_000;

@@ -9,7 +9,7 @@
 //! membership ── heartbeat ──▶ lease_store ──▶ Redis        sessions ── counts ──▶ occupancy ──▶ levels
 //!     │  ◀── who lives ───────────┘                                                 │ batches
 //!     └─▶ standing ─▶ view (with ring) ─▶ sessions, presence, API, occupancy        └─▶ occupancy_store ──▶ Redis
-//!                        └─▶ partitions ── leases ──▶ partition_store ──▶ Redis
+//!                        └─▶ partitions (tenure) ── leases ──▶ partition_store ──▶ Redis
 //!                                └─▶ reaper: what the dead left in these partitions
 //! ```
 
@@ -27,4 +27,5 @@ pub mod ring;
 #[cfg(test)]
 mod simulation;
 pub mod standing;
+pub mod tenure;
 pub mod view;

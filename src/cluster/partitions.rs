@@ -1,15 +1,15 @@
 //! Partitions: for which of them this node may act, and the token that proves it.
 //!
 //! In: the view, told with every heartbeat, whose ring names this node the home of some
-//! partitions. Out: [`Held`], a level that anybody may watch, told after every round. Owner: the
-//! [`PartitionsTask`], on the control runtime. A round gives back what the ring has given to
+//! partitions. Out: [`Held`], a level that anybody may watch, told after every round and when
+//! something is lost. Owner: the [`PartitionsTask`], on the control runtime; what is asked for, and
+//! what an answer means, is decided in `tenure`. A round gives back what the ring has given to
 //! others, extends what is held and takes what is missing: at once where nobody has it, otherwise
-//! when it was given back or its lease ends. What is held is given up here no later than in Redis,
-//! because it counts from before the question. Delivery never asks who holds what: without a
+//! when it was given back or its lease ends. Delivery never asks who holds what: without a
 //! lease only the duties of a home wait. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once, two fifths
 //! of the lease for a round; what was not answered by then is tried in the next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,49 +20,14 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 
 use super::membership::asked;
-use super::partition_store::{Bid, PartitionError, PartitionStore};
+use super::partition_store::{PartitionError, PartitionStore};
+use super::tenure::{Held, Tenure};
 use super::view::View;
-use crate::protocol::ids::Owner;
 use crate::telemetry::metrics::Metrics;
 
 /// Calls of one round that wait for Redis at the same time: 256 partitions take four times a round
 /// trip, not 256 times.
 const CALLS_IN_FLIGHT_MAX: usize = 64;
-
-/// A lease as its holder knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Lease {
-    token: u64,
-    /// From when on another may have it; `None`: there is no other.
-    until: Option<Instant>,
-}
-
-impl Lease {
-    fn lasts(&self, now: Instant) -> bool {
-        self.until.is_none_or(|until| now < until)
-    }
-}
-
-/// The partitions whose lease this node holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held(BTreeMap<u32, Lease>);
-
-impl Held {
-    /// The token with which this node may act for a partition; `None`: it may not.
-    #[must_use]
-    pub fn token(&self, partition: u32) -> Option<u64> {
-        let lease = self.0.get(&partition)?;
-        lease.lasts(Instant::now()).then_some(lease.token)
-    }
-
-    /// All partitions for which it may act, ascending.
-    #[must_use]
-    pub fn partitions(&self) -> BTreeSet<u32> {
-        let now = Instant::now();
-        let held = self.0.iter().filter(|(_, lease)| lease.lasts(now));
-        held.map(|(partition, _)| *partition).collect()
-    }
-}
 
 /// The handle: what everybody else sees of the leases. Cheap to clone.
 ///
@@ -77,10 +42,8 @@ impl Partitions {
     /// The partitions of a node that has no cluster: all of them, for ever.
     #[must_use]
     pub fn alone(partitions_count: u32) -> Self {
-        let (token, until) = (0, None);
-        let all = (0..partitions_count).map(|partition| (partition, Lease { token, until }));
         let partitions = Self::default();
-        partitions.held.send_replace(Held(all.collect()));
+        partitions.held.send_replace(Held::all(partitions_count));
         partitions
     }
 
@@ -95,13 +58,11 @@ impl Partitions {
     ) -> PartitionsTask {
         let me = view.borrow().me.clone();
         PartitionsTask {
-            me,
+            tenure: Tenure::new(me, lease),
             view,
             store,
             lease,
             metrics,
-            leases: BTreeMap::new(),
-            retry_at: None,
             held: Arc::clone(&self.held),
             stop: self.stop.subscribe(),
         }
@@ -134,11 +95,7 @@ pub struct PartitionsTask {
     store: Arc<PartitionStore>,
     lease: Duration,
     metrics: Arc<Metrics>,
-    /// Under whose name the leases are held.
-    me: Owner,
-    leases: BTreeMap<u32, Lease>,
-    /// When the first lease of another ends that should be this node's.
-    retry_at: Option<Instant>,
+    tenure: Tenure,
     held: Arc<watch::Sender<Held>>,
     stop: watch::Receiver<bool>,
 }
@@ -151,46 +108,36 @@ impl PartitionsTask {
             // All three waits are cancel-safe.
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() { break },
-                () = at(self.retry_at) => {}
+                () = at(self.tenure.retry_at()) => {}
                 () = asked(&mut stop) => break,
             }
             self.round().await;
         }
-        let all = std::mem::take(&mut self.leases);
+        let all = self.tenure.end();
         self.tell();
         self.give_back(all).await;
     }
 
     async fn round(&mut self) {
         let view = Arc::clone(&self.view.borrow_and_update());
-        self.retry_at = None;
-        if view.me != self.me {
-            // What an earlier life held may be somebody else's by now.
-            self.leases.clear();
-            self.me = view.me.clone();
+        let mine = view.ring.partitions_of(&view.me.node).collect();
+        let round = self.tenure.begin(&view, mine, Instant::now());
+        if round.is_less {
+            // Nobody acts by a lease that is being given back, or by one of an earlier life.
+            self.tell();
         }
-        // A node without a lease of its own takes none. What is held ends by itself.
-        if view.has_lease() {
-            let mine: BTreeSet<u32> = view.ring.partitions_of(&view.me.node).collect();
-            let held = std::mem::take(&mut self.leases).into_iter();
-            let (kept, given): (_, BTreeMap<_, _>) =
-                held.partition(|(partition, _)| mine.contains(partition));
-            self.leases = kept;
-            if !given.is_empty() {
-                // Nobody acts by a lease that is being given back.
-                self.tell();
-                self.give_back(given).await;
-            }
-            self.bid(mine).await;
-        }
+        self.give_back(round.given).await;
+        self.bid(round.wanted).await;
         self.tell();
     }
 
     /// Extends what is held and takes what is missing.
-    async fn bid(&mut self, mine: BTreeSet<u32>) {
+    async fn bid(&mut self, wanted: BTreeSet<u32>) {
         let deadline = Instant::now() + self.patience();
-        let (store, me, lease) = (&self.store, &self.me, self.lease);
-        let mut bids = stream::iter(mine)
+        let (store, lease) = (Arc::clone(&self.store), self.lease);
+        let me = self.tenure.me.clone();
+        let (store, me) = (&store, &me);
+        let mut bids = stream::iter(wanted)
             .map(|partition| async move {
                 let asked_at = Instant::now();
                 (partition, asked_at, store.lead(partition, me, lease).await)
@@ -199,15 +146,11 @@ impl PartitionsTask {
         let mut failed = None;
         while let Ok(Some((partition, asked_at, bid))) = timeout_at(deadline, bids.next()).await {
             match bid {
-                Ok(Bid::Held { token }) => {
-                    let until = Some(asked_at + lease);
-                    self.leases.insert(partition, Lease { token, until });
-                }
-                Ok(Bid::Other { left }) => {
-                    self.leases.remove(&partition);
-                    let end = asked_at + left;
-                    let first = self.retry_at.map_or(end, |first| first.min(end));
-                    self.retry_at = Some(first);
+                Ok(bid) => {
+                    if self.tenure.answered(partition, asked_at, bid) {
+                        // Nobody goes on acting by what is lost, however long the round takes.
+                        self.tell();
+                    }
                 }
                 Err(error) => failed = Some(error),
             }
@@ -217,10 +160,10 @@ impl PartitionsTask {
         }
     }
 
-    async fn give_back(&self, leases: BTreeMap<u32, Lease>) {
+    async fn give_back(&self, given: Vec<(u32, u64)>) {
         let deadline = Instant::now() + self.patience();
-        let release = |(partition, lease): (u32, Lease)| self.store.release(partition, lease.token);
-        let mut released = stream::iter(leases)
+        let release = |(partition, token)| self.store.release(partition, token);
+        let mut released = stream::iter(given)
             .map(release)
             .buffer_unordered(CALLS_IN_FLIGHT_MAX);
         let mut failed = None;
@@ -242,14 +185,12 @@ impl PartitionsTask {
 
     /// Shows what is held to the watchers, and the operator what changed.
     fn tell(&mut self) {
-        let now = Instant::now();
-        self.leases.retain(|_, lease| lease.lasts(now));
-        let held_count = self.leases.len();
+        let held = self.tenure.held(Instant::now());
+        let held_count = held.count();
         self.metrics.control.partitions.set(held_count as u64);
-        let before = self.held.send_replace(Held(self.leases.clone()));
-        let taken = self.leases.keys().filter(|p| !before.0.contains_key(*p));
-        let taken_count = taken.count();
-        let lost_count = before.0.len() + taken_count - held_count;
+        let before = self.held.send_replace(held.clone());
+        let taken_count = held.count_beyond(&before);
+        let lost_count = before.count_beyond(&held);
         if taken_count + lost_count > 0 {
             info!(
                 event = "partitions",
@@ -306,19 +247,5 @@ mod tests {
         assert_eq!(partitions.now().token(255), Some(0));
         assert_eq!(partitions.now().token(256), None);
         partitions.release().await;
-    }
-
-    #[test]
-    fn what_was_not_extended_in_time_is_held_no_more() {
-        let held = |until| {
-            let lease = Lease { token: 7, until };
-            Held(BTreeMap::from([(3, lease)]))
-        };
-        let now = Instant::now();
-        let lasting = held(Some(now + Duration::from_secs(3_600)));
-        assert_eq!((lasting.token(3), lasting.token(4)), (Some(7), None));
-        let ended = held(Some(now));
-        assert_eq!(ended.token(3), None);
-        assert!(ended.partitions().is_empty());
     }
 }

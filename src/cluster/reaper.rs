@@ -23,7 +23,7 @@ use tracing::{debug, info};
 
 use super::occupancy_store::{OccupancyError, OccupancyStore, read_entry};
 use super::partition_store::{PartitionError, PartitionStore};
-use super::partitions::Held;
+use super::tenure::Held;
 use super::view::View;
 use crate::broker::{Broker, BrokerError};
 use crate::protocol::ids::{Owner, Topic, TopicKind};

@@ -120,7 +120,12 @@ impl View {
     /// A process that was paused finds by this that its life may be over, before Redis says so.
     #[must_use]
     pub fn has_lease(&self) -> bool {
-        let lasts = self.until.is_none_or(|until| Instant::now() < until);
+        self.has_lease_at(Instant::now())
+    }
+
+    /// The same at this instant.
+    pub(super) fn has_lease_at(&self, now: Instant) -> bool {
+        let lasts = self.until.is_none_or(|until| now < until);
         self.fresh && lasts && self.me.incarnation > 0
     }
 

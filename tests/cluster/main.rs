@@ -15,5 +15,12 @@ mod partitions;
 mod processes;
 mod reaper;
 mod rig;
+mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
+/// The simulation's model of the scripts, which [`scripts`] holds against them.
+#[path = "../../src/cluster/simulation/tokens.rs"]
+mod tokens;
+
+// The model names them as in the crate that it is a part of.
+use fanfare::{cluster, protocol};

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fanfare::cluster::partition_store::{Bid, PartitionError, PartitionStore};
-use fanfare::cluster::partitions::{Held, Partitions};
+use fanfare::cluster::partitions::Partitions;
+use fanfare::cluster::tenure::Held;
 use fanfare::protocol::ids::Owner;
 use fanfare::redis::Keys;
 use tokio::task::JoinHandle;

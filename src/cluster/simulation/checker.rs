@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::leases::{Heartbeat, Leases};
-use super::world::{PARTITIONS, Process, ring};
+use super::process::{PARTITIONS, Process, ring};
 use crate::cluster::lease_store::Beat;
 use crate::cluster::ring::Ring;
 use crate::cluster::standing::Standing;
@@ -74,8 +74,16 @@ impl Checker {
         must(back.is_none(), || format!("{back:?} came back to life"))
     }
 
+    /// Redis has lost what it was told last: what had ended may live on, and lives rise from here.
+    pub(super) fn forgotten(&mut self, leases: &Leases) {
+        for owner in leases.living() {
+            self.gone.remove(&owner);
+            self.newest.insert(owner.node, owner.incarnation);
+        }
+    }
+
     /// A process has taken an answer; its view was `before`.
-    pub(super) fn answered(&self, process: &Process, before: &View, leases: &Leases) -> Verdict {
+    pub(super) fn answered(&self, process: &Process, before: &View) -> Verdict {
         let course = &process.course;
         let view = &course.view;
         match &course.standing {
@@ -83,10 +91,9 @@ impl Checker {
                 must(view.me == *owner && view.is_live(owner), || {
                     format!("{owner} is a member, and not in its view")
                 })?;
-                let newest = leases.newest(&owner.node);
-                must(newest.is_none_or(|(n, _)| n >= owner.incarnation), || {
-                    format!("{owner} is a member, the newest is {newest:?}")
-                })?;
+            }
+            Standing::Superseded { newest } if *newest <= before.me.incarnation => {
+                return Err(format!("{} gave up its name to {newest}", before.me));
             }
             _ => must(!view.fresh, || "a view is fresh at the end".into())?,
         }
@@ -101,7 +108,7 @@ impl Checker {
     }
 
     /// It has been calm for longer than a lease lasts.
-    pub(super) fn at_rest(&self, processes: &[Process], leases: &Leases) -> Verdict {
+    pub(super) fn at_rest(&self, processes: &[Process], leases: &Leases, redis_ms: u64) -> Verdict {
         let running: Vec<_> = processes.iter().filter(|p| p.is_running()).collect();
         let mut members = BTreeMap::new();
         for process in &running {
@@ -117,8 +124,7 @@ impl Checker {
         }
         for process in processes.iter().filter(|p| p.was_superseded()) {
             let node = &process.course.view.me.node;
-            let holder = leases.newest(node).map(|(_, holder)| holder);
-            must(holder != Some(process.holder), || {
+            must(!leases.is_held(node, process.holder, redis_ms), || {
                 format!("{:x}, which holds {node}, gave up", process.holder)
             })?;
         }

@@ -37,7 +37,7 @@ pub(super) struct Heartbeat {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Leases {
     by_name: BTreeMap<NodeId, Lease>,
     without: Option<Without>,
@@ -63,7 +63,11 @@ impl Leases {
         let mine = beat.mine.filter(|_| !self.lacks(Without::Membership));
         let before = mine.unwrap_or_default();
         let incarnation = match known {
-            Some(known) if !is_mine && mine.is_some() && known.incarnation > before => {
+            Some(known)
+                if !is_mine
+                    && mine.is_some()
+                    && (known.incarnation > before || self.lacks(Without::Comparison)) =>
+            {
                 return Beat::Superseded {
                     newest: known.incarnation,
                 };
@@ -114,6 +118,21 @@ impl Leases {
 
     pub(super) fn forget_everything(&mut self) {
         self.by_name.clear();
+    }
+
+    /// All lives whose lease nobody has seen to end.
+    pub(super) fn living(&self) -> impl Iterator<Item = Owner> {
+        let living = self.by_name.iter().filter(|(_, lease)| !lease.is_over);
+        living.map(|(node, lease)| Owner {
+            node: node.clone(),
+            incarnation: lease.incarnation,
+        })
+    }
+
+    /// Whether this process has a lease of the name that lasts.
+    pub(super) fn is_held(&self, node: &NodeId, holder: u64, now_ms: u64) -> bool {
+        let lease = self.by_name.get(node);
+        lease.is_some_and(|lease| lease.holder == holder && lease.lasts(now_ms))
     }
 
     /// The newest life of a name, and the process that has it.

@@ -1,13 +1,13 @@
 //! Processes, Redis, and what is on its way between them, moved in steps of a fake clock.
 //!
-//! In: a seed. Out: the checker's verdict, and what was met. A storm of [`STORM_MS`], then calm for
-//! longer than a lease lasts by any clock. What a process sends arrives in its order, late, or never;
-//! so do answers. What a killed process had sent is carried out at once or never: a heartbeat that
-//! arrives when its sender has long been dead, and that was sent before the sender had ever been
-//! answered, would take the name from its successor. Bound: [`PROCESSES_MAX`] processes.
+//! In: a seed. Out: the checkers' verdict, and what was met. A storm of [`STORM_MS`], then calm for
+//! longer than a lease lasts by any clock, then one more change in calm weather. What a process
+//! sends to keep its name arrives in its order, late, or never; so do answers. What a killed process
+//! had sent for it is carried out at once or never: a heartbeat that arrives when its sender has
+//! long been dead, and that was sent before the sender had ever been answered, would take the name
+//! from its successor. What it had sent about partitions may come at any time. Bound:
+//! [`PROCESSES_MAX`] processes, and one that comes with the last change.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,169 +18,96 @@ use tokio::time::Instant;
 
 use super::Without;
 use super::checker::Checker;
+use super::fencing::{Fencing, Now};
 use super::leases::{Heartbeat, Leases};
+use super::met::Met;
+use super::process::{LEASE, PARTITIONS, Process, ring};
+use super::tokens::Tokens;
+use super::wire::{OnWire, What};
 use crate::cluster::lease_store::Beat;
-use crate::cluster::ring::Ring;
-use crate::cluster::standing::{Answer, Course, Standing};
-use crate::cluster::view::{NodeDetails, NodeInfo, View};
-use crate::protocol::ids::{NodeId, Owner};
+use crate::cluster::standing::{Answer, Standing};
+use crate::cluster::view::View;
 use crate::seeds::Verdict;
 
-/// As a cluster has them by default.
-pub(super) const PARTITIONS: u32 = 256;
-const LEASE: Duration = Duration::from_secs(5);
 const BEAT_MS: u64 = 1_000;
-/// How long a heartbeat waits for its answer.
-const PATIENCE_MS: u64 = 2_000;
+/// How long a heartbeat, and each part of a round of partitions, waits for its answer.
+pub(super) const PATIENCE_MS: u64 = 2_000;
 
-const STEP_MS: u64 = 200;
+pub(super) const STEP_MS: u64 = 200;
 const STORM_MS: u64 = 24_000;
 /// A lease, the largest step of the clock, and a few heartbeats.
 const CALM_MS: u64 = 5_000 + CLOCK_STEP_MAX_MS + 4 * BEAT_MS;
+/// A change takes a heartbeat of every node and two rounds of calls, and does not wait for the end
+/// of a lease.
+const CHANGE_MS: u64 = 4_200;
 const CLOCK_STEP_MAX_MS: u64 = 3_000;
 const START_MS: u64 = 1_732_190_000_000;
 
 const PROCESSES_MAX: usize = 8;
+/// So many of all partitions are led in a run.
+const WATCHED_COUNT: usize = 4;
+/// How likely a replica has caught up in a step.
+const REPLICATED: f64 = 0.2;
 /// Names as people and orchestrators give them.
 static NAMES: [&str; 6] = ["fanfare-0", "fanfare-1", "fanfare-2", "a", "eu-west", "x9"];
-
-thread_local! {
-    /// Rings that were dealt already: there are few sets of so few names.
-    static RINGS: RefCell<HashMap<Vec<NodeId>, Arc<Ring>>> = RefCell::default();
-}
-
-/// The ring of these names.
-pub(super) fn ring(names: &[NodeId]) -> Arc<Ring> {
-    RINGS.with_borrow_mut(|rings| {
-        let known = rings.entry(names.to_vec());
-        Arc::clone(known.or_insert_with(|| Arc::new(Ring::new(names, PARTITIONS))))
-    })
-}
-
-/// How often what was met.
-#[derive(Debug, Default)]
-pub(super) struct Met {
-    kills: u64,
-    twins: u64,
-    superseded: u64,
-    pauses: u64,
-    cuts: u64,
-    losses: u64,
-    steps_back: u64,
-    leaves: u64,
-    ended_leases: u64,
-    lost_messages: u64,
-    given_up: u64,
-    stale: u64,
-}
-
-impl Met {
-    pub(super) fn counts(&self) -> [(&'static str, u64); 12] {
-        [
-            ("a kill", self.kills),
-            ("a second process of a name", self.twins),
-            ("a process that gave up its name", self.superseded),
-            ("a pause", self.pauses),
-            ("a cut", self.cuts),
-            ("a Redis that forgot all", self.losses),
-            ("a clock that stepped back", self.steps_back),
-            ("a lease given back", self.leaves),
-            ("a new life after a lease had ended", self.ended_leases),
-            ("a lost message", self.lost_messages),
-            ("a heartbeat that was given up", self.given_up),
-            ("a view that grew stale", self.stale),
-        ]
-    }
-}
-
-/// One process, as far as its membership goes.
-#[derive(Debug)]
-pub(super) struct Process {
-    pub(super) holder: u64,
-    pub(super) course: Course,
-    is_dead: bool,
-    paused_until_ms: u64,
-    cut_until_ms: u64,
-    /// The number of the heartbeat that waits for its answer, and when it was sent.
-    waits: Option<(u64, u64)>,
-    sent: u64,
-    next_beat_ms: u64,
-    answered_at_ms: Option<u64>,
-    /// When what it sent last reaches Redis, and the last answer to it arrives.
-    reaches_ms: [u64; 2],
-}
-
-impl Process {
-    /// It lives and has not given up.
-    pub(super) fn is_running(&self) -> bool {
-        !self.is_dead && !self.course.standing.is_final()
-    }
-
-    pub(super) fn was_superseded(&self) -> bool {
-        matches!(self.course.standing, Standing::Superseded { .. })
-    }
-
-    fn name(&self) -> &NodeId {
-        &self.course.view.me.node
-    }
-
-    fn acts(&self, now_ms: u64) -> bool {
-        self.is_running() && self.paused_until_ms <= now_ms
-    }
-}
-
-/// Between a process and Redis.
-#[derive(Debug)]
-struct OnWire {
-    at_ms: u64,
-    process: usize,
-    number: u64,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Question(Heartbeat),
-    Answer(Beat),
-}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct World {
-    rng: StdRng,
-    now_ms: u64,
-    start: Instant,
+    pub(super) rng: StdRng,
+    pub(super) now_ms: u64,
+    pub(super) start: Instant,
     /// What the clock of Redis shows beyond the true time: it steps to and fro.
     clock_ms: i64,
     /// Scripts that Redis has run: each at a microsecond of its own.
     scripts: u64,
-    leases: Leases,
-    processes: Vec<Process>,
-    wire: Vec<OnWire>,
+    pub(super) leases: Leases,
+    pub(super) tokens: Tokens,
+    /// What a replica has of both: it may be promoted before it has the rest.
+    replica: (Leases, Tokens),
+    /// The partitions that are led.
+    pub(super) partitions: [u32; WATCHED_COUNT],
+    pub(super) processes: Vec<Process>,
+    pub(super) wire: Vec<OnWire>,
     checker: Checker,
-    without: Option<Without>,
+    pub(super) fencing: Fencing,
+    pub(super) without: Option<Without>,
     /// Redis forgets in one half of all runs, its clock steps in the other: what it can promise
     /// after both together is nothing.
     forgets: bool,
-    lose: f64,
-    late: f64,
+    /// What is sent about partitions may come twice and in another order.
+    pub(super) disorder: bool,
+    /// All clocks run alike, and nothing was forgotten, doubled or overtaken.
+    pub(super) is_undisturbed: bool,
+    pub(super) lose: f64,
+    pub(super) late: f64,
 }
 
 impl World {
     pub(super) fn new(seed: u64, without: Option<Without>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let forgets = rng.random_bool(0.5);
+        let (forgets, disorder) = (rng.random_bool(0.5), rng.random_bool(0.5));
+        let rule = match without {
+            Some(Without::Script(rule)) => Some(rule),
+            _ => None,
+        };
         let mut world = Self {
             now_ms: 0,
             start: Instant::now(),
             clock_ms: 0,
             scripts: 0,
             leases: Leases::new(without),
+            tokens: Tokens::new(rule),
+            replica: (Leases::new(without), Tokens::new(rule)),
+            partitions: std::array::from_fn(|_| rng.random_range(0..PARTITIONS)),
             processes: Vec::new(),
             wire: Vec::new(),
             checker: Checker::default(),
+            fencing: Fencing::default(),
             without,
             forgets,
+            disorder,
+            is_undisturbed: !disorder,
             lose: rng.random_range(0.0..0.15),
             late: rng.random_range(0.0..0.15),
             rng,
@@ -201,10 +128,30 @@ impl World {
             self.step(met)?;
         }
         self.calm();
-        while self.now_ms < STORM_MS + CALM_MS {
+        self.steps(CALM_MS, met)?;
+        self.at_rest()?;
+        self.last_change(met);
+        self.steps(CHANGE_MS, met)?;
+        self.at_rest()
+    }
+
+    fn steps(&mut self, for_ms: u64, met: &mut Met) -> Verdict {
+        for _ in 0..for_ms / STEP_MS {
             self.step(met)?;
         }
-        self.checker.at_rest(&self.processes, &self.leases)
+        Ok(())
+    }
+
+    /// All is as it should be.
+    fn at_rest(&self) -> Verdict {
+        let redis_ms = self.redis_ms();
+        self.checker
+            .at_rest(&self.processes, &self.leases, redis_ms)?;
+        let running = self.processes.iter().filter(|p| p.is_running());
+        let mut names: Vec<_> = running.map(|p| p.name().clone()).collect();
+        names.sort_unstable();
+        let (ring, now) = (ring(&names), self.clocks());
+        Fencing::at_rest(&self.processes, &self.partitions, &ring, &self.tokens, now)
     }
 
     fn calm(&mut self) {
@@ -215,10 +162,49 @@ impl World {
         }
     }
 
-    fn redis_us(&mut self) -> u64 {
+    /// A node comes, goes in order, or is killed and started again.
+    fn last_change(&mut self, met: &mut Met) {
+        let running = (0..self.processes.len()).filter(|at| self.processes[*at].is_running());
+        let running: Vec<_> = running.collect();
+        let Some(at) = running.choose(&mut self.rng).copied() else {
+            return;
+        };
+        met.last_changes += 1;
+        let name = self.processes[at].name().clone();
+        match self.rng.random_range(0..3) {
+            0 => {
+                let names = running.iter().map(|at| self.processes[*at].name().as_str());
+                let names: Vec<_> = names.collect();
+                let new = NAMES.iter().find(|name| !names.contains(name));
+                self.launch(new.expect("there are more names than nodes"));
+            }
+            1 if running.len() > 1 => self.leave(at, met),
+            _ => {
+                self.kill(at);
+                self.launch(name.as_str());
+            }
+        }
+    }
+
+    /// The present instant by the clock that all processes share.
+    pub(super) fn now(&self) -> Instant {
+        self.start + Duration::from_millis(self.now_ms)
+    }
+
+    pub(super) fn clocks(&self) -> Now {
+        Now {
+            own: self.now(),
+            redis_ms: self.redis_ms(),
+        }
+    }
+
+    fn redis_ms(&self) -> u64 {
+        (START_MS + self.now_ms).saturating_add_signed(self.clock_ms)
+    }
+
+    pub(super) fn redis_us(&mut self) -> u64 {
         self.scripts += 1;
-        let now_ms = (START_MS + self.now_ms).saturating_add_signed(self.clock_ms);
-        now_ms * 1_000 + self.scripts
+        self.redis_ms() * 1_000 + self.scripts
     }
 
     fn lacks(&self, rule: Without) -> bool {
@@ -227,40 +213,8 @@ impl World {
 
     /// A process comes up under this name.
     fn launch(&mut self, name: &str) {
-        if self.processes.len() == PROCESSES_MAX {
-            return;
-        }
-        let node = NodeId::new(name).expect("a valid name");
-        let me = Owner {
-            node: node.clone(),
-            incarnation: 0,
-        };
-        let view = View {
-            nodes: vec![NodeInfo {
-                owner: me.clone(),
-                lease_left: LEASE,
-                details: NodeDetails::default(),
-            }],
-            ring: ring(&[node]),
-            fresh: true,
-            time_us: 0,
-            until: None,
-            me,
-        };
-        let mut course = Course::new(view, LEASE);
-        course.deal = |names, _| ring(names);
-        self.processes.push(Process {
-            holder: self.rng.random(),
-            course,
-            is_dead: false,
-            paused_until_ms: 0,
-            cut_until_ms: 0,
-            waits: None,
-            sent: 0,
-            next_beat_ms: self.now_ms,
-            answered_at_ms: None,
-            reaches_ms: [self.now_ms; 2],
-        });
+        let holder = self.rng.random();
+        self.processes.push(Process::new(name, holder, self.now_ms));
     }
 
     fn misfortune(&mut self, met: &mut Met) {
@@ -274,6 +228,9 @@ impl World {
             }
             // Beside one that lives, or in the place of a dead one.
             2..5 => {
+                if self.processes.len() == PROCESSES_MAX {
+                    return;
+                }
                 let name = self.processes[at].name().clone();
                 met.twins += u64::from(self.processes[at].is_running());
                 self.launch(name.as_str());
@@ -292,30 +249,53 @@ impl World {
                 met.cuts += 1;
             }
             8 if self.forgets => {
-                self.leases.forget_everything();
-                met.losses += 1;
+                self.is_undisturbed = false;
+                if self.rng.random_bool(0.5) {
+                    self.forget_everything();
+                    met.losses += 1;
+                } else {
+                    (self.leases, self.tokens) = self.replica.clone();
+                    self.checker.forgotten(&self.leases);
+                    self.fencing.forgotten(&self.tokens);
+                    met.failovers += 1;
+                }
             }
             8 => {
                 let by_ms = self.rng.random_range(1..=CLOCK_STEP_MAX_MS / 2);
                 let by_ms = by_ms.cast_signed();
                 self.clock_ms = if self.clock_ms > 0 { -by_ms } else { by_ms };
+                self.is_undisturbed = false;
                 met.steps_back += u64::from(self.clock_ms < 0);
             }
             _ if self.processes[at].acts(self.now_ms) => {
-                self.leave(at);
+                self.leave(at, met);
                 met.leaves += 1;
             }
             _ => {}
         }
     }
 
-    fn kill(&mut self, at: usize) {
-        self.processes[at].is_dead = true;
-        self.wire.retain(|w| w.process != at);
+    fn forget_everything(&mut self) {
+        self.leases.forget_everything();
+        for partition in self.partitions {
+            self.tokens.forget(partition);
+        }
+        self.replica = (self.leases.clone(), self.tokens.clone());
     }
 
-    /// In order: the lease is given back, and the process ends whether Redis answers or not.
-    fn leave(&mut self, at: usize) {
+    fn kill(&mut self, at: usize) {
+        self.processes[at].is_dead = true;
+        self.forget_wire(at);
+    }
+
+    fn forget_wire(&mut self, at: usize) {
+        let stays = |wire: &OnWire| wire.process != at || wire.outlives_its_process();
+        self.wire.retain(stays);
+    }
+
+    /// In order: the leases are given back, and the process ends whether Redis answers or not.
+    fn leave(&mut self, at: usize, met: &mut Met) {
+        self.end_duties(at, met);
         let now_us = self.redis_us();
         let is_lost = self.rng.random_bool(self.lose);
         let process = &mut self.processes[at];
@@ -325,11 +305,14 @@ impl World {
             self.leases.leave(&node, process.holder, now_us);
         }
         process.course.standing = Standing::Left;
-        self.wire.retain(|w| w.process != at);
+        self.forget_wire(at);
     }
 
     fn step(&mut self, met: &mut Met) -> Verdict {
         self.now_ms += STEP_MS;
+        if self.rng.random_bool(REPLICATED) {
+            self.replica = (self.leases.clone(), self.tokens.clone());
+        }
         self.deliver(met)?;
         for at in 0..self.processes.len() {
             if self.processes[at].acts(self.now_ms) {
@@ -339,9 +322,9 @@ impl World {
         Ok(())
     }
 
-    /// What a process does by itself: gives up a heartbeat, sends one.
+    /// What a process does by itself: gives up a heartbeat, sends one, leads its partitions.
     fn act(&mut self, at: usize, met: &mut Met) -> Verdict {
-        let now = self.start + Duration::from_millis(self.now_ms);
+        let now = self.now();
         let keeps_fresh = self.lacks(Without::Staleness);
         let process = &mut self.processes[at];
         if let Some((_, sent_ms)) = process.waits
@@ -352,6 +335,7 @@ impl World {
             if !keeps_fresh {
                 process.course.unanswered(now);
             }
+            process.duty.tell();
             let lease_ms = u64::try_from(LEASE.as_millis()).expect("short");
             let is_old = |at: u64| at + lease_ms <= self.now_ms;
             let is_stale = process.answered_at_ms.is_none_or(is_old);
@@ -364,7 +348,7 @@ impl World {
         if process.waits.is_none() && process.next_beat_ms <= self.now_ms {
             self.send(at, met);
         }
-        Ok(())
+        self.attend(at, met)
     }
 
     fn send(&mut self, at: usize, met: &mut Met) {
@@ -381,62 +365,29 @@ impl World {
         self.carry(at, number, What::Question(beat), met);
     }
 
-    /// Takes something to the other side: in its order, late, or never.
-    fn carry(&mut self, process: usize, number: u64, what: What, met: &mut Met) {
-        let is_cut = self.processes[process].cut_until_ms > self.now_ms;
-        if is_cut || self.rng.random_bool(self.lose) {
-            met.lost_messages += 1;
-            return;
-        }
-        let late_ms = match self.rng.random_bool(self.late) {
-            true => self.rng.random_range(0..4_000),
-            false => self.rng.random_range(0..STEP_MS),
-        };
-        let way = usize::from(matches!(what, What::Answer(_)));
-        let reaches_ms = &mut self.processes[process].reaches_ms[way];
-        *reaches_ms = (*reaches_ms).max(self.now_ms + late_ms);
-        self.wire.push(OnWire {
-            at_ms: *reaches_ms,
-            process,
-            number,
-            what,
-        });
-    }
-
-    /// Lets everything arrive whose time has come, in any order that keeps that of each process.
-    fn deliver(&mut self, met: &mut Met) -> Verdict {
-        let now_ms = self.now_ms;
-        let is_due = |process: &Process, wire: &OnWire| match wire.what {
-            // What waits for a paused process waits in its socket.
-            What::Answer(_) => wire.at_ms <= now_ms && process.paused_until_ms <= now_ms,
-            What::Question(_) => wire.at_ms <= now_ms,
-        };
-        let mut at = 0;
-        while at < self.wire.len() {
-            if !is_due(&self.processes[self.wire[at].process], &self.wire[at]) {
-                at += 1;
-                continue;
-            }
-            let OnWire {
-                process,
-                number,
-                what,
-                ..
-            } = self.wire.remove(at);
-            match what {
-                What::Question(beat) => {
-                    let now_us = self.redis_us();
-                    let answer = self.leases.heartbeat(&beat, now_us, LEASE);
-                    self.checker.beat(&beat, &answer)?;
-                    self.carry(process, number, What::Answer(answer), met);
-                }
-                What::Answer(answer) => self.answered(process, number, answer, met)?,
-            }
-        }
+    /// A heartbeat has reached Redis.
+    pub(super) fn beat(
+        &mut self,
+        process: usize,
+        number: u64,
+        beat: &Heartbeat,
+        met: &mut Met,
+    ) -> Verdict {
+        let now_us = self.redis_us();
+        let answer = self.leases.heartbeat(beat, now_us, LEASE);
+        self.checker.beat(beat, &answer)?;
+        self.carry(process, number, What::Answer(answer), met);
         Ok(())
     }
 
-    fn answered(&mut self, at: usize, number: u64, beat: Beat, met: &mut Met) -> Verdict {
+    /// The answer to a heartbeat has reached its process.
+    pub(super) fn answered(
+        &mut self,
+        at: usize,
+        number: u64,
+        beat: Beat,
+        met: &mut Met,
+    ) -> Verdict {
         let keeps_ring = self.lacks(Without::Dealing);
         let process = &mut self.processes[at];
         // One that was given up is answered to nobody.
@@ -457,8 +408,11 @@ impl World {
         }
         let is_new = course.view.me != before.me && before.me.incarnation > 0;
         met.ended_leases += u64::from(is_new);
-        met.superseded += u64::from(process.was_superseded());
-        self.checker
-            .answered(&self.processes[at], &before, &self.leases)
+        process.duty.tell();
+        if process.was_superseded() {
+            met.superseded += 1;
+            self.end_duties(at, met);
+        }
+        self.checker.answered(&self.processes[at], &before)
     }
 }

@@ -1,0 +1,269 @@
+//! For which partitions this node may act, decided: pure, with time as a value.
+//!
+//! In: the view with the partitions whose home it names this node, and what Redis answered, with
+//! the instants at which it was asked. Out: what to ask next ([`Round`]), and [`Held`], the leases
+//! that this node holds in its own eyes. Owner: the task of `partitions`; here is no clock and no
+//! Redis. What is held is counted from before the question, so that it ends here no later than
+//! in Redis; it is given up here before it is given back there. Bound: one lease a partition.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::partition_store::Bid;
+use super::view::View;
+use crate::protocol::ids::Owner;
+
+/// A lease as its holder knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lease {
+    token: u64,
+    /// From when on another may have it; `None`: there is no other.
+    until: Option<Instant>,
+}
+
+impl Lease {
+    fn lasts(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// The partitions whose lease this node holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held(BTreeMap<u32, Lease>);
+
+impl Held {
+    /// All partitions, for ever: there is no other node.
+    pub(super) fn all(partitions_count: u32) -> Self {
+        let (token, until) = (0, None);
+        let all = (0..partitions_count).map(|partition| (partition, Lease { token, until }));
+        Self(all.collect())
+    }
+
+    /// The token with which this node may act for a partition; `None`: it may not.
+    #[must_use]
+    pub fn token(&self, partition: u32) -> Option<u64> {
+        self.token_at(partition, Instant::now())
+    }
+
+    /// The same at this instant.
+    pub(super) fn token_at(&self, partition: u32, now: Instant) -> Option<u64> {
+        let lease = self.0.get(&partition)?;
+        lease.lasts(now).then_some(lease.token)
+    }
+
+    /// All partitions for which it may act, ascending.
+    #[must_use]
+    pub fn partitions(&self) -> BTreeSet<u32> {
+        let now = Instant::now();
+        let held = self.0.iter().filter(|(_, lease)| lease.lasts(now));
+        held.map(|(partition, _)| *partition).collect()
+    }
+
+    /// How many leases there are, whether they last or not.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many of these leases were not among those.
+    pub(super) fn count_beyond(&self, before: &Self) -> usize {
+        let new = self.0.keys().filter(|p| !before.0.contains_key(*p));
+        new.count()
+    }
+}
+
+/// What to ask Redis for: first that all of `given` is given back, then for all of `wanted`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Round {
+    /// Partitions that have another home now, with the tokens under which they were held.
+    pub(super) given: Vec<(u32, u64)>,
+    /// Partitions whose lease is to be extended or taken.
+    pub(super) wanted: BTreeSet<u32>,
+    /// Something that was held until now is not any more: all who act are to hear it first.
+    pub(super) is_less: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tenure {
+    /// Under whose name the leases are held.
+    pub(super) me: Owner,
+    lease: Duration,
+    held: Held,
+    retry_at: Option<Instant>,
+}
+
+impl Tenure {
+    /// Nothing is held yet.
+    pub(super) fn new(me: Owner, lease: Duration) -> Self {
+        Self {
+            me,
+            lease,
+            held: Held::default(),
+            retry_at: None,
+        }
+    }
+
+    /// Begins a round: `mine` are the partitions whose home this node is by the view. What is
+    /// given back, or was an earlier life's, is held no more from here on.
+    pub(super) fn begin(&mut self, view: &View, mine: BTreeSet<u32>, now: Instant) -> Round {
+        let before_count = self.held.count();
+        self.retry_at = None;
+        if view.me != self.me {
+            // What an earlier life held may be somebody else's by now.
+            self.held = Held::default();
+            self.me = view.me.clone();
+        }
+        if !view.has_lease_at(now) {
+            // A node without a lease of its own takes none. What is held ends by itself.
+            return Round {
+                is_less: self.held.count() < before_count,
+                ..Round::default()
+            };
+        }
+        let held = std::mem::take(&mut self.held).0.into_iter();
+        let (kept, given) = held.partition(|(partition, _)| mine.contains(partition));
+        self.held = Held(kept);
+        Round {
+            given: tokens(given),
+            wanted: mine,
+            is_less: self.held.count() < before_count,
+        }
+    }
+
+    /// Redis answered what was asked at `asked_at`. Returns whether that takes something from
+    /// this node which it held in its own eyes.
+    pub(super) fn answered(&mut self, partition: u32, asked_at: Instant, bid: Bid) -> bool {
+        match bid {
+            Bid::Held { token } => {
+                let until = Some(asked_at + self.lease);
+                let lease = Lease { token, until };
+                let before = self.held.0.insert(partition, lease);
+                before.is_some_and(|before| before.token != token)
+            }
+            Bid::Other { left } => {
+                let end = asked_at + left;
+                let first = self.retry_at.map_or(end, |first| first.min(end));
+                self.retry_at = Some(first);
+                self.held.0.remove(&partition).is_some()
+            }
+        }
+    }
+
+    /// When the first lease of another ends that should be this node's.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// What is held at this instant.
+    pub(super) fn held(&mut self, now: Instant) -> Held {
+        self.held.0.retain(|_, lease| lease.lasts(now));
+        self.held.clone()
+    }
+
+    /// Gives everything up. What is to be given back is returned.
+    pub(super) fn end(&mut self) -> Vec<(u32, u64)> {
+        tokens(std::mem::take(&mut self.held).0)
+    }
+}
+
+fn tokens(leases: BTreeMap<u32, Lease>) -> Vec<(u32, u64)> {
+    let tokens = leases.into_iter().map(|(p, lease)| (p, lease.token));
+    tokens.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::view::NodeDetails;
+
+    const LEASE: Duration = Duration::from_secs(5);
+
+    fn view(me: &str) -> View {
+        View::alone(me.parse().unwrap(), NodeDetails::default(), 8)
+    }
+
+    /// A tenure of `a~5` that holds partition 3 with token 7 since this instant.
+    fn holder(now: Instant) -> Tenure {
+        let mut tenure = Tenure::new("a~5".parse().unwrap(), LEASE);
+        let round = tenure.begin(&view("a~5"), BTreeSet::from([3]), now);
+        let wanted = BTreeSet::from([3]);
+        let first = Round {
+            wanted,
+            ..Round::default()
+        };
+        assert_eq!(round, first);
+        assert!(!tenure.answered(3, now, Bid::Held { token: 7 }));
+        tenure
+    }
+
+    #[test]
+    fn what_was_not_extended_in_time_is_held_no_more() {
+        let now = Instant::now();
+        let held = holder(now).held(now);
+        assert_eq!((held.token(3), held.token(4)), (Some(7), None));
+        assert_eq!(held.partitions(), BTreeSet::from([3]));
+        let last = now + LEASE - Duration::from_millis(1);
+        assert_eq!(held.token_at(3, last), Some(7));
+        assert_eq!(held.token_at(3, now + LEASE), None);
+        assert_eq!(holder(now).held(now + LEASE), Held::default());
+    }
+
+    #[test]
+    fn what_has_another_home_is_given_up_before_it_is_given_back() {
+        let now = Instant::now();
+        let mut tenure = holder(now);
+        let round = tenure.begin(&view("a~5"), BTreeSet::from([4]), now);
+        assert_eq!((round.given, round.is_less), (vec![(3, 7)], true));
+        assert_eq!(round.wanted, BTreeSet::from([4]));
+        assert_eq!(tenure.held(now), Held::default());
+    }
+
+    #[test]
+    fn who_hears_that_another_has_it_holds_nothing_and_asks_again_when_that_lease_ends() {
+        let now = Instant::now();
+        let mut tenure = holder(now);
+        let [late, soon] = [2_000, 900].map(Duration::from_millis);
+        assert!(!tenure.answered(4, now, Bid::Other { left: late }));
+        assert!(tenure.answered(3, now, Bid::Other { left: soon }));
+        assert_eq!(tenure.retry_at(), Some(now + soon));
+        assert_eq!(tenure.held(now), Held::default());
+    }
+
+    #[test]
+    fn a_new_token_takes_the_one_before_it_away() {
+        let now = Instant::now();
+        let mut tenure = holder(now);
+        assert!(tenure.answered(3, now, Bid::Held { token: 9 }));
+        assert!(!tenure.answered(3, now, Bid::Held { token: 9 }));
+        assert_eq!(tenure.held(now).token(3), Some(9));
+    }
+
+    #[test]
+    fn another_life_holds_nothing_of_the_earlier_one() {
+        let now = Instant::now();
+        let mut tenure = holder(now);
+        let round = tenure.begin(&view("a~8"), BTreeSet::from([3]), now);
+        assert_eq!((round.given, round.wanted), (vec![], BTreeSet::from([3])));
+        assert!(
+            round.is_less,
+            "all who act are told before the round goes on"
+        );
+        assert_eq!(tenure.held(now), Held::default());
+    }
+
+    #[test]
+    fn without_a_lease_of_its_own_a_node_asks_for_nothing_and_keeps_what_lasts() {
+        let now = Instant::now();
+        let mut tenure = holder(now);
+        let stale = View {
+            fresh: false,
+            ..view("a~5")
+        };
+        assert_eq!(tenure.begin(&stale, BTreeSet::new(), now), Round::default());
+        assert_eq!(tenure.held(now).token(3), Some(7));
+        assert_eq!(tenure.end(), [(3, 7)]);
+        assert_eq!(tenure.held(now), Held::default());
+    }
+}

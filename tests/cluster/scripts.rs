@@ -1,0 +1,201 @@
+//! The model of the simulation answers as the scripts do: the same random commands over both.
+//!
+//! The scripts are the product's, run by a real Redis; only the time is told to them and not asked
+//! of its clock, so that it is the same for both and can step back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare::cluster::partition_store::Bid;
+use fanfare::protocol::ids::Owner;
+use fanfare::redis::{Keys, RedisLink, Script};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::rig::{eventually, link};
+use crate::support::redis_server::RedisServer;
+use crate::tokens::{Rule, Tokens};
+
+const COMMANDS: usize = 2_000;
+const PARTITIONS: u32 = 2;
+const OWNERS: [&str; 5] = ["a~5", "a~900", "a-b~40", "b~6", "b~10"];
+
+#[derive(Debug)]
+enum Ask {
+    Lead { owner: Owner, lease: Duration },
+    Release { token: u64 },
+    Act { token: u64 },
+    Forget,
+}
+
+/// One command, and what Redis made of it.
+#[derive(Debug)]
+struct Step {
+    partition: u32,
+    now_us: u64,
+    ask: Ask,
+    answer: String,
+    /// What the key holds afterwards.
+    lease: Option<String>,
+}
+
+struct Scripts {
+    link: Arc<RedisLink>,
+    keys: Keys,
+    lead: Script,
+    release: Script,
+    index: Script,
+    unindex: Script,
+}
+
+impl Scripts {
+    async fn over(redis: &RedisServer) -> Self {
+        let lead = include_str!("../../src/cluster/scripts/lead.lua");
+        let asks = "redis.call('TIME')";
+        assert_eq!(lead.matches(asks).count(), 1);
+        let told: &'static str = lead.replace(asks, "{ARGV[3], ARGV[4]}").leak();
+        let link = link(redis.port());
+        eventually(true, || async {
+            link.command("GET", "x", &[]).await.is_ok()
+        })
+        .await;
+        Self {
+            link,
+            keys: Keys::new("ff"),
+            lead: Script::new(told),
+            release: Script::new(include_str!("../../src/cluster/scripts/release.lua")),
+            index: Script::new(include_str!("../../src/cluster/scripts/index.lua")),
+            unindex: Script::new(include_str!("../../src/cluster/scripts/unindex.lua")),
+        }
+    }
+
+    async fn run(&self, script: &Script, partition: u32, args: &[String]) -> Vec<String> {
+        let index = self.keys.node_presence(partition);
+        let keys = [self.keys.partition(partition), index];
+        let args: Vec<_> = args.iter().map(|arg| arg.clone().into_bytes()).collect();
+        let answer = self.link.eval(script, &keys, &args).await;
+        answer.expect("an answer").convert().expect("texts")
+    }
+
+    async fn answer(&self, partition: u32, now_us: u64, ask: &Ask) -> String {
+        match ask {
+            Ask::Lead { owner, lease } => {
+                let (s, us) = (now_us / 1_000_000, now_us % 1_000_000);
+                let args = [
+                    owner.to_string(),
+                    lease.as_millis().to_string(),
+                    s.to_string(),
+                    us.to_string(),
+                ];
+                let answer = self.run(&self.lead, partition, &args).await;
+                // Who the other is tells the node nothing.
+                [&answer[0], answer.last().expect("two")]
+                    .map(String::as_str)
+                    .join(" ")
+            }
+            Ask::Release { token } => {
+                let args = [token.to_string()];
+                self.run(&self.release, partition, &args).await.remove(0)
+            }
+            Ask::Act { token } => {
+                let from_start = [token.to_string(), "0".into(), "10".into()];
+                let read = self.run(&self.index, partition, &from_start).await;
+                let entry = [token.to_string(), "a~5 default:x".into()];
+                let taken = self.run(&self.unindex, partition, &entry).await;
+                assert_eq!(read[0], taken[0], "both compare it");
+                read[0].clone()
+            }
+            Ask::Forget => {
+                let key = self.keys.partition(partition);
+                self.link.command("DEL", &key, &[]).await.expect("deleted");
+                String::new()
+            }
+        }
+    }
+
+    async fn lease(&self, partition: u32) -> Option<String> {
+        let key = self.keys.partition(partition);
+        let lease = self.link.command("GET", &key, &[]).await;
+        lease.expect("an answer").convert().expect("a text")
+    }
+}
+
+fn by_model(model: &mut Tokens, step: &Step) -> String {
+    let verdict = |is_held| String::from(if is_held { "held" } else { "refused" });
+    let partition = step.partition;
+    match &step.ask {
+        Ask::Lead { owner, lease } => match model.lead(partition, owner, *lease, step.now_us) {
+            Bid::Held { token } => format!("held {token}"),
+            Bid::Other { left } => format!("other {}", left.as_millis()),
+        },
+        Ask::Release { token } => verdict(model.release(partition, *token)),
+        Ask::Act { token } => verdict(model.admits(partition, *token)),
+        Ask::Forget => {
+            model.forget(partition);
+            String::new()
+        }
+    }
+}
+
+/// The first step at which the model says or keeps something else.
+fn first_difference(mut model: Tokens, steps: &[Step]) -> Option<String> {
+    steps.iter().find_map(|step| {
+        let answer = by_model(&mut model, step);
+        let lease = model.lease(step.partition).map(ToString::to_string);
+        let is_same = answer == step.answer && lease == step.lease;
+        (!is_same).then(|| format!("{answer}, {lease:?} at {step:?}"))
+    })
+}
+
+fn any_ask(rng: &mut StdRng, tokens: &[u64]) -> Ask {
+    // The newest, an older one, or none that was ever given.
+    let token = match rng.random_range(0..4) {
+        0 => *tokens.choose(rng).expect("some"),
+        1 => rng.random_range(0..1_000),
+        _ => *tokens.last().expect("some"),
+    };
+    match rng.random_range(0..100) {
+        0 => Ask::Forget,
+        1..25 => Ask::Release { token },
+        25..50 => Ask::Act { token },
+        _ => Ask::Lead {
+            owner: OWNERS.choose(rng).expect("some").parse().unwrap(),
+            lease: Duration::from_millis(rng.random_range(0..1_500)),
+        },
+    }
+}
+
+#[tokio::test]
+async fn the_model_of_the_simulation_answers_as_the_scripts_do() {
+    let redis = RedisServer::start().await;
+    let scripts = Scripts::over(&redis).await;
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut now_us = 1_732_190_000_000_000;
+    let mut tokens = vec![1];
+    let mut steps = Vec::new();
+    for _ in 0..COMMANDS {
+        now_us += rng.random_range(0..400_000);
+        if rng.random_bool(0.03) {
+            now_us -= rng.random_range(0..5_000_000);
+        }
+        let (partition, ask) = (rng.random_range(0..PARTITIONS), any_ask(&mut rng, &tokens));
+        let answer = scripts.answer(partition, now_us, &ask).await;
+        if let Some(token) = answer.strip_prefix("held ") {
+            tokens.push(token.parse().unwrap());
+        }
+        steps.push(Step {
+            partition,
+            now_us,
+            ask,
+            answer,
+            lease: scripts.lease(partition).await,
+        });
+    }
+    assert_eq!(first_difference(Tokens::new(None), &steps), None);
+    // These commands would tell if the model lacked a rule.
+    for rule in Rule::ALL {
+        let difference = first_difference(Tokens::new(Some(rule)), &steps);
+        assert!(difference.is_some(), "{rule:?} is not missed");
+    }
+}

@@ -45,6 +45,20 @@ pub(crate) fn settings(url: String, access: config::RedisAccess) -> config::Redi
     }
 }
 
+/// How long replicas are waited for: less than a command may take.
+pub(crate) const REPLICAS_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// What a broker is told to use where publications wait for replicas.
+pub(crate) fn replicated(url: String) -> config::Redis {
+    config::Redis {
+        replicated: true,
+        // A probe is replicated too: a WAIT behind it would speak of all that was written before.
+        probe_interval: DEADLINE,
+        probe_fresh: 2 * DEADLINE,
+        ..settings(url, config::RedisAccess::default())
+    }
+}
+
 /// One node's broker.
 pub(crate) struct Peer {
     pub(crate) broker: Arc<RedisBroker>,
@@ -280,6 +294,17 @@ pub(crate) fn request(topic: &Topic, n: u64) -> PublishRequest {
         retention: HISTORY,
         replicas: config::Replicas::default(),
         idempotency: None,
+    }
+}
+
+/// The same, answered when so many replicas have it.
+pub(crate) fn wanting(topic: &Topic, n: u64, min: u32) -> PublishRequest {
+    PublishRequest {
+        replicas: config::Replicas {
+            min,
+            timeout: REPLICAS_PATIENCE,
+        },
+        ..request(topic, n)
     }
 }
 

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fanfare::broker::{BrokerError, FeedEvent, PublishRequest};
-use fanfare::config::{Redis, RedisAccess, Replicas};
 use fanfare::protocol::ids::Position;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
-use crate::rig::{DEADLINE, Peer, number, request, settings, topic};
+use crate::rig::{DEADLINE, Peer, REPLICAS_PATIENCE, number, request, topic, wanting};
 use crate::support::redis_server::RedisServer;
 use crate::support::wait;
 
@@ -46,11 +45,7 @@ async fn until_followed(master: &RedisServer, replica: &RedisServer) {
 
 /// A broker with a link for publications that wait, which is up too.
 async fn peer(server: &RedisServer) -> Peer {
-    let peer = Peer::start_with(&replicated(server.url()));
-    peer.is_up().await;
-    let is_ready = || peer.metrics.control.circuits_closed.get() == 2;
-    wait::until_within(DEADLINE, "both links", async || is_ready().then_some(())).await;
-    peer
+    Peer::replicated(server.url(), 1).await
 }
 
 /// Publishes numbers at once; those that were answered `ok`, and how many were told as unknown.

@@ -6,7 +6,7 @@
 use fanfare::config::RedisAccess;
 
 use crate::cluster::{slot, topic_at};
-use crate::rig::{Peer, settings};
+use crate::rig::{DEADLINE, Peer, settings};
 use crate::sentinels::hold_writes;
 use crate::support::certificates::{Authority, Encryption, NAME};
 use crate::support::load::{Listening, Load};
@@ -15,6 +15,7 @@ use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_sentinels::RedisSentinels;
 use crate::support::redis_server::{self, RedisServer};
 use crate::support::talk::Wire;
+use crate::support::wait;
 use crate::two_nodes_by;
 
 /// The connections of two nodes to a master: of each, one for commands and one that hears.
@@ -124,6 +125,34 @@ async fn a_cluster_is_used_by_tls_and_its_own_user_while_slots_and_masters_move(
         assert!(node.metric("fanfare_topics_moved_total").await > 0);
         assert_eq!(node.metric("fanfare_gaps_total").await, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_master_without_the_user_is_named_and_keeps_nobody_from_the_others() {
+    let encryption = Encryption::new();
+    let cluster = RedisCluster::encrypted(&encryption).await;
+    let url = cluster.tls_url_of_user();
+    let replica = &cluster.servers[3];
+    replica
+        .ask(&["ACL", "DELUSER", "fanfare"])
+        .expect("the server runs");
+    let peer = Peer::start_with(&settings(url, trusting(&encryption)));
+    peer.is_up().await;
+    let (kept_out, well) = (topic_at(&cluster, 0), topic_at(&cluster, 1));
+    replica
+        .ask(&["CLUSTER", "FAILOVER"])
+        .expect("the server runs");
+    wait::until_within(DEADLINE, "the new master to be named", async || {
+        let reason = peer.is_partly_up().await;
+        let address = replica.offered().to_string();
+        (reason.contains("WRONGPASS") && reason.contains(&address)).then_some(())
+    })
+    .await;
+    peer.is_refused(&kept_out, 1).await;
+    peer.publish(&well, 1).await.expect("its master is well");
+    redis_server::make_user(replica.address(), "fanfare");
+    peer.is_up().await;
+    peer.publish(&kept_out, 2).await.expect("up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,19 +4,10 @@ use fanfare::broker::BrokerError;
 use fanfare::protocol::ids::Topic;
 
 use crate::cluster::topic_at;
-use crate::rig::{DEADLINE, Peer, REPLICAS_PATIENCE, replicated, topic, wanting};
+use crate::rig::{DEADLINE, Peer, REPLICAS_PATIENCE, topic, wanting};
 use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_sentinels::RedisSentinels;
 use crate::support::wait;
-
-/// A broker whose every master has a link of its own for such publications, all of them up.
-async fn peer(url: String, masters_count: u64) -> Peer {
-    let peer = Peer::start_with(&replicated(url));
-    peer.is_up().await;
-    let is_ready = || peer.metrics.control.circuits_closed.get() == 2 * masters_count;
-    wait::until_within(DEADLINE, "all links", async || is_ready().then_some(())).await;
-    peer
-}
 
 async fn is_confirmed(peer: &Peer, topic: &Topic) {
     let answer = peer.broker.publish(wanting(topic, 1, 1)).await;
@@ -40,7 +31,7 @@ async fn is_confirmed_again(peer: &Peer, topic: &Topic) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_sentinels_a_publication_waits_for_the_replica_of_the_master() {
     let sentinels = RedisSentinels::start().await;
-    let (peer, room) = (peer(sentinels.url(), 1).await, topic("room"));
+    let (peer, room) = (Peer::replicated(sentinels.url(), 1).await, topic("room"));
     is_confirmed(&peer, &room).await;
     sentinels.servers[1].signal("STOP");
     is_unconfirmed(&peer, &room).await;
@@ -51,7 +42,7 @@ async fn behind_sentinels_a_publication_waits_for_the_replica_of_the_master() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_a_publication_waits_for_the_replica_of_its_own_master_alone() {
     let cluster = RedisCluster::start().await;
-    let peer = peer(cluster.url(), 3).await;
+    let peer = Peer::replicated(cluster.url(), 3).await;
     let rooms = [0, 1, 2].map(|at| topic_at(&cluster, at));
     for room in &rooms {
         is_confirmed(&peer, room).await;

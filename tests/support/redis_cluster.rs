@@ -76,7 +76,7 @@ impl RedisCluster {
                 .ask(&["CLUSTER", "ADDSLOTSRANGE", &begin, &end])
                 .expect("the server runs");
         }
-        cluster.agree().await;
+        cluster.agree(0).await;
         for (at, replica) in cluster.servers[MASTERS_COUNT..].iter().enumerate() {
             let master = id(&cluster.servers[at]);
             replica
@@ -90,19 +90,23 @@ impl RedisCluster {
             })
             .await;
         }
-        cluster.agree().await;
+        cluster.agree(count - MASTERS_COUNT).await;
         cluster
     }
 
-    /// Waits until every node knows every other and all slots, and takes writes.
-    async fn agree(&self) {
+    /// Waits until every node knows every other, all slots and so many replicas, and takes writes.
+    /// A master that does not know its replica as such ignores its wish to fail over.
+    async fn agree(&self, replicas_count: usize) {
         for server in &self.servers {
             wait::until_within(AGREE_MAX, "the cluster to agree", async || {
                 let info = server.ask(&["CLUSTER", "INFO"])?.join("");
                 let has = |what: &str| info.contains(what);
                 let known = format!("cluster_known_nodes:{}\r", self.servers.len());
                 let masters = format!("cluster_size:{MASTERS_COUNT}\r");
-                (has("cluster_state:ok") && has(&known) && has(&masters)).then_some(())
+                let nodes = server.ask(&["CLUSTER", "NODES"])?.join("");
+                let is_replica = |line: &&str| line.contains("slave ");
+                let is_all = nodes.lines().filter(is_replica).count() == replicas_count;
+                (has("cluster_state:ok") && has(&known) && has(&masters) && is_all).then_some(())
             })
             .await;
         }

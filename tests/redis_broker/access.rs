@@ -1,68 +1,13 @@
 //! Getting in: TLS with certificates of either side, users, passwords; refused, told, mended.
 
-use std::path::{Path, PathBuf};
-
 use fanfare::broker::FeedEvent;
 use fanfare::broker::redis::RedisBroker;
 use fanfare::config::RedisAccess;
 use fanfare::telemetry::metrics::Metrics;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::rig::{Peer, settings, topic};
+use crate::support::certificates::{Authority, Files, NAME};
 use crate::support::redis_server::RedisServer;
-
-/// The name in every server's certificate. No machine is called so.
-const NAME: &str = "redis.test";
-
-/// Files that are gone with the test.
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a temporary directory"))
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.at(name).to_string_lossy().into_owned()
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        std::fs::write(self.at(name), text).expect("a file in a directory of the test");
-        self.path(name)
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        Path::new(self.0.path()).join(name)
-    }
-}
-
-/// Who signs certificates, and what it signed.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "the authority of this test");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        let issuer = Issuer::new(params, key);
-        Self { pem, issuer }
-    }
-
-    /// Certificate and key for a name.
-    fn sign(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
-        (certificate.pem(), key.serialize_pem())
-    }
-}
 
 /// Lets a server speak TLS with a certificate of this authority on a port of its own.
 fn open_tls(server: &RedisServer, files: &Files, authority: &Authority, clients: &str) -> String {

@@ -1,23 +1,18 @@
 //! Publications that wait for replicas: what a failover loses without, and does not lose with them.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fanfare::broker::{BrokerError, FeedEvent, PublishRequest};
-use fanfare::config::{Redis, RedisAccess, Replicas};
 use fanfare::protocol::ids::Position;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
-use crate::rig::{DEADLINE, Peer, number, request, settings, topic};
+use crate::rig::{DEADLINE, Peer, REPLICAS_PATIENCE, number, request, topic, wanting};
 use crate::support::redis_server::RedisServer;
 use crate::support::wait;
-
-/// How long replicas are waited for: less than a command may take.
-const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A master and a replica that has all it has.
 async fn master_and_replica() -> (RedisServer, RedisServer) {
@@ -48,40 +43,16 @@ async fn until_followed(master: &RedisServer, replica: &RedisServer) {
     .await;
 }
 
-fn replicated(server: &RedisServer) -> Redis {
-    Redis {
-        replicated: true,
-        // A probe is replicated too: a WAIT behind it would speak of all that was written before.
-        probe_interval: DEADLINE,
-        probe_fresh: 2 * DEADLINE,
-        ..settings(server.url(), RedisAccess::default())
-    }
-}
-
 /// A broker with a link for publications that wait, which is up too.
 async fn peer(server: &RedisServer) -> Peer {
-    let peer = Peer::start_with(&replicated(server));
-    peer.is_up().await;
-    let is_ready = || peer.metrics.control.circuits_closed.get() == 2;
-    wait::until_within(DEADLINE, "both links", async || is_ready().then_some(())).await;
-    peer
-}
-
-fn wanting(n: u64, min: u32) -> PublishRequest {
-    PublishRequest {
-        replicas: Replicas {
-            min,
-            timeout: PATIENCE,
-        },
-        ..request(&topic("room"), n)
-    }
+    Peer::replicated(server.url(), 1).await
 }
 
 /// Publishes numbers at once; those that were answered `ok`, and how many were told as unknown.
 async fn publish(peer: &Peer, numbers: std::ops::Range<u64>, min: u32) -> (BTreeSet<u64>, usize) {
     let mut answers = FuturesOrdered::new();
     for n in numbers {
-        let answer = peer.broker.publish(wanting(n, min));
+        let answer = peer.broker.publish(wanting(&topic("room"), n, min));
         answers.push_back(async move { (n, answer.await) });
     }
     let (mut accepted, mut unknown) = (BTreeSet::new(), 0);
@@ -100,13 +71,6 @@ async fn publish(peer: &Peer, numbers: std::ops::Range<u64>, min: u32) -> (BTree
     (accepted, unknown)
 }
 
-fn signal(server: &RedisServer, name: &str) {
-    let status = Command::new("kill")
-        .args([name, &server.pid().to_string()])
-        .status();
-    assert!(status.expect("kill").success());
-}
-
 /// A failover that loses what the replica did not get. Returns those that were answered `ok` and
 /// are gone, and how many were told as unknown.
 async fn lost_by_failover(min: u32) -> (usize, usize) {
@@ -115,14 +79,14 @@ async fn lost_by_failover(min: u32) -> (usize, usize) {
     let (mut accepted, unknown) = publish(&before, 0..500, min).await;
     assert_eq!((accepted.len(), unknown), (500, 0));
     until_followed(&master, &replica).await;
-    signal(&replica, "-STOP");
+    replica.signal("STOP");
     // Without this what follows waits in the replica's socket and is not lost.
     let cut = master.command(&["CLIENT", "KILL", "TYPE", "replica"]);
     assert_eq!(cut.as_deref(), Some(":1"));
     let (more, unknown) = publish(&before, 500..1_000, min).await;
     accepted.extend(more);
     master.kill();
-    signal(&replica, "-CONT");
+    replica.signal("CONT");
     wait::until_within(DEADLINE, "the replica to be promoted", async || {
         (replica.command(&["REPLICAOF", "NO", "ONE"])? == "+OK").then_some(())
     })
@@ -192,18 +156,18 @@ async fn a_repeat_is_answered_only_when_replicas_have_the_first_one() {
         let (accepted, _) = publish(peer, 0..1, 1).await;
         assert_eq!(accepted.len(), 1);
     }
-    signal(&replica, "-STOP");
+    replica.signal("STOP");
     let keyed = PublishRequest {
         idempotency: Some(("u:ada:key".to_owned(), 300_000)),
-        ..wanting(1, 1)
+        ..wanting(&topic("room"), 1, 1)
     };
     for peer in [&first, &second] {
         let answer = peer.broker.publish(keyed.clone()).await;
-        let unconfirmed = format!("0 of 1 replicas confirmed within {PATIENCE:?}");
+        let unconfirmed = format!("0 of 1 replicas confirmed within {REPLICAS_PATIENCE:?}");
         assert_eq!(answer, Err(BrokerError::Unknown(unconfirmed)));
         assert_eq!(peer.metrics.control.publish_unconfirmed.get(), 1);
     }
-    signal(&replica, "-CONT");
+    replica.signal("CONT");
     until_followed(&master, &replica).await;
     let answer = third.broker.publish(keyed).await.expect("confirmed");
     assert!(answer.duplicate);
@@ -216,13 +180,17 @@ async fn a_repeat_is_answered_only_when_replicas_have_the_first_one() {
 async fn cut_connections_are_never_taken_for_a_confirmation() {
     let (master, replica) = master_and_replica().await;
     let peer = Arc::new(peer(&master).await);
-    signal(&replica, "-STOP");
+    replica.signal("STOP");
     // A connection that is new knows of no write, and a WAIT on it would count at once.
     let publishing = Arc::clone(&peer);
     let load = tokio::spawn(async move {
         let mut accepted = Vec::new();
         for n in 0..20 {
-            if let Ok(published) = publishing.broker.publish(wanting(n, 1)).await {
+            if let Ok(published) = publishing
+                .broker
+                .publish(wanting(&topic("room"), n, 1))
+                .await
+            {
                 accepted.push((published.position, n));
             }
         }
@@ -234,7 +202,7 @@ async fn cut_connections_are_never_taken_for_a_confirmation() {
     }
     let accepted: Vec<(Position, u64)> = load.await.expect("the load runs");
     assert_eq!(accepted, []);
-    signal(&replica, "-CONT");
+    replica.signal("CONT");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,9 +211,9 @@ async fn what_waits_for_replicas_holds_up_nobody_else() {
     let mut peer = peer(&master).await;
     let room = topic("room");
     peer.hear(&room).await;
-    signal(&replica, "-STOP");
+    replica.signal("STOP");
     let broker = Arc::clone(&peer.broker);
-    let waiting = tokio::spawn(async move { broker.publish(wanting(1, 1)).await });
+    let waiting = tokio::spawn(async move { broker.publish(wanting(&topic("room"), 1, 1)).await });
     // What waits is delivered at once, and others are answered meanwhile.
     let FeedEvent::Delivery { entry, .. } = peer.next().await else {
         panic!("expected a delivery");
@@ -256,5 +224,5 @@ async fn what_waits_for_replicas_holds_up_nobody_else() {
     assert!(!waiting.is_finished());
     let answer = waiting.await.expect("the task runs");
     answer.expect_err("the replica stands still");
-    signal(&replica, "-CONT");
+    replica.signal("CONT");
 }

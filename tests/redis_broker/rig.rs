@@ -45,6 +45,9 @@ pub(crate) fn settings(url: String, access: config::RedisAccess) -> config::Redi
     }
 }
 
+/// How long replicas are waited for: less than a command may take.
+pub(crate) const REPLICAS_PATIENCE: Duration = Duration::from_millis(1_500);
+
 /// One node's broker.
 pub(crate) struct Peer {
     pub(crate) broker: Arc<RedisBroker>,
@@ -82,6 +85,24 @@ impl Peer {
     pub(crate) async fn up(url: String) -> Self {
         let peer = Self::start(url);
         peer.is_up().await;
+        peer
+    }
+
+    /// A broker that is up and has a link of its own, also up, at each of so many masters, for
+    /// publications that wait for replicas.
+    pub(crate) async fn replicated(url: String, masters_count: u64) -> Self {
+        let peer = Self::start_with(&config::Redis {
+            replicated: true,
+            // A probe is replicated too: a WAIT behind it would speak of all that was written
+            // before.
+            probe_interval: DEADLINE,
+            probe_fresh: 2 * DEADLINE,
+            ..settings(url, config::RedisAccess::default())
+        });
+        peer.is_up().await;
+        let closed = || peer.metrics.control.circuits_closed.get();
+        let is_ready = || closed() == 2 * masters_count;
+        wait::until_within(DEADLINE, "all links", async || is_ready().then_some(())).await;
         peer
     }
 
@@ -280,6 +301,17 @@ pub(crate) fn request(topic: &Topic, n: u64) -> PublishRequest {
         retention: HISTORY,
         replicas: config::Replicas::default(),
         idempotency: None,
+    }
+}
+
+/// The same, answered when so many replicas have it.
+pub(crate) fn wanting(topic: &Topic, n: u64, min: u32) -> PublishRequest {
+    PublishRequest {
+        replicas: config::Replicas {
+            min,
+            timeout: REPLICAS_PATIENCE,
+        },
+        ..request(topic, n)
     }
 }
 

@@ -13,12 +13,12 @@ use crate::support::talk::{Talk, Wire};
 use crate::support::wait;
 use crate::two_nodes;
 
-fn slot(cluster: &RedisCluster, topic: &Topic) -> usize {
+pub(crate) fn slot(cluster: &RedisCluster, topic: &Topic) -> usize {
     cluster.slot(&format!("ff:{{{}}}", topic.qualified()))
 }
 
 /// A topic on the server at this place.
-fn topic_at(cluster: &RedisCluster, at: usize) -> Topic {
+pub(crate) fn topic_at(cluster: &RedisCluster, at: usize) -> Topic {
     let mut topics = (0..).map(|n| topic(&format!("t{n}")));
     let is_there = |topic: &Topic| cluster.owner(slot(cluster, topic)) == Some(at);
     topics.find(is_there).expect("some topic is there")

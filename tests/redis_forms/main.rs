@@ -5,6 +5,8 @@
 //! masters are followed wherever they go, and what one of them does is no matter of the others.
 
 mod cluster;
+mod encrypted;
+mod replicas;
 #[path = "../redis_broker/rig.rs"]
 #[allow(dead_code, reason = "each test binary uses another part")]
 mod rig;

@@ -6,14 +6,13 @@ use crate::rig::Peer;
 use crate::support::load::{Listening, Load};
 use crate::support::node::Node;
 use crate::support::redis_sentinels::RedisSentinels;
-use crate::support::redis_server::RedisServer;
 use crate::support::talk::{Talk, Wire};
 use crate::support::{http, wait};
 use crate::two_nodes;
 
 /// Whatever a master answered stands at its replica before the master goes: sentinels promise no
 /// more than Redis does, and this test is about the nodes.
-fn hold_writes(sentinels: &RedisSentinels, master: usize) {
+pub(crate) fn hold_writes(sentinels: &RedisSentinels, master: usize) {
     let answer = sentinels.servers[master].command(&["CLIENT", "PAUSE", "5000", "WRITE"]);
     assert_eq!(answer.as_deref(), Some("+OK"));
 }
@@ -69,14 +68,6 @@ async fn publish(node: &Node, data: u64) -> Option<Value> {
     (answer.status == 200).then(|| answer.json()["results"][0]["position"].clone())
 }
 
-fn signal(server: &RedisServer, name: &str) {
-    let command = format!("kill -{name} {}", server.pid());
-    let status = std::process::Command::new("sh")
-        .args(["-c", &command])
-        .status();
-    assert!(status.expect("a shell").success(), "{command}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_redis_lost_in_a_failover_is_told_to_the_session_that_had_it() {
     let mut sentinels = RedisSentinels::start().await;
@@ -93,7 +84,7 @@ async fn what_redis_lost_in_a_failover_is_told_to_the_session_that_had_it() {
     .await;
 
     // The replica misses what its master answers from now on.
-    signal(replica, "STOP");
+    replica.signal("STOP");
     let cut = ["CLIENT", "KILL", "TYPE", "replica"];
     sentinels.servers[master]
         .command(&cut)
@@ -104,7 +95,7 @@ async fn what_redis_lost_in_a_failover_is_told_to_the_session_that_had_it() {
         assert_eq!(ada.message("t").await["data"], data);
     }
     sentinels.servers[master].kill();
-    signal(&sentinels.servers[1 - master], "CONT");
+    sentinels.servers[1 - master].signal("CONT");
     sentinels.is_not(master).await;
 
     let gap = ada.event_of("gap").await;

@@ -8,6 +8,7 @@
 )]
 
 pub mod beside;
+pub mod certificates;
 pub mod fleet;
 pub mod http;
 pub mod load;

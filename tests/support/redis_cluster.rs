@@ -3,7 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::redis_server::RedisServer;
+use super::certificates::Encryption;
+use super::redis_server::{self, RedisServer};
 use super::wait;
 
 /// Longest wait for the nodes to agree, some times what a loaded machine takes.
@@ -21,19 +22,25 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// A cluster whose nodes agree and take writes, and whose masters have a replica each.
     pub async fn start() -> Self {
-        Self::of(2 * MASTERS_COUNT).await
+        Self::of(2 * MASTERS_COUNT, None).await
     }
 
     /// The same without replicas.
     pub async fn masters_only() -> Self {
-        Self::of(MASTERS_COUNT).await
+        Self::of(MASTERS_COUNT, None).await
     }
 
-    async fn of(count: usize) -> Self {
+    /// As [`Self::start`] with TLS for nodes and among the servers, and without CONFIG, which
+    /// managed services do not offer.
+    pub async fn encrypted(encryption: &Encryption) -> Self {
+        Self::of(2 * MASTERS_COUNT, Some(encryption)).await
+    }
+
+    async fn of(count: usize, encryption: Option<&Encryption>) -> Self {
         let mut servers = Vec::new();
         for _ in 0..count {
-            let bus = super::redis_server::free_address().port().to_string();
-            let mut server = RedisServer::with(&[
+            let bus = redis_server::free_address().port().to_string();
+            let mut options = vec![
                 "--cluster-enabled",
                 "yes",
                 "--cluster-port",
@@ -46,9 +53,13 @@ impl RedisCluster {
                 "no",
                 "--repl-diskless-sync-delay",
                 "0",
-            ]);
+            ];
+            if encryption.is_some() {
+                options.extend(["--rename-command", "CONFIG", ""]);
+            }
+            let mut server = RedisServer::encrypted(&options, encryption);
             server.restart().await;
-            let port = server.port().to_string();
+            let port = server.offered().port().to_string();
             if let Some(first) = servers.first() {
                 let first: &RedisServer = first;
                 first
@@ -65,7 +76,7 @@ impl RedisCluster {
                 .ask(&["CLUSTER", "ADDSLOTSRANGE", &begin, &end])
                 .expect("the server runs");
         }
-        cluster.agree().await;
+        cluster.agree(0).await;
         for (at, replica) in cluster.servers[MASTERS_COUNT..].iter().enumerate() {
             let master = id(&cluster.servers[at]);
             replica
@@ -79,19 +90,23 @@ impl RedisCluster {
             })
             .await;
         }
-        cluster.agree().await;
+        cluster.agree(count - MASTERS_COUNT).await;
         cluster
     }
 
-    /// Waits until every node knows every other and all slots, and takes writes.
-    async fn agree(&self) {
+    /// Waits until every node knows every other, all slots and so many replicas, and takes writes.
+    /// A master that does not know its replica as such ignores its wish to fail over.
+    async fn agree(&self, replicas_count: usize) {
         for server in &self.servers {
             wait::until_within(AGREE_MAX, "the cluster to agree", async || {
                 let info = server.ask(&["CLUSTER", "INFO"])?.join("");
                 let has = |what: &str| info.contains(what);
                 let known = format!("cluster_known_nodes:{}\r", self.servers.len());
                 let masters = format!("cluster_size:{MASTERS_COUNT}\r");
-                (has("cluster_state:ok") && has(&known) && has(&masters)).then_some(())
+                let nodes = server.ask(&["CLUSTER", "NODES"])?.join("");
+                let is_replica = |line: &&str| line.contains("slave ");
+                let is_all = nodes.lines().filter(is_replica).count() == replicas_count;
+                (has("cluster_state:ok") && has(&known) && has(&masters) && is_all).then_some(())
             })
             .await;
         }
@@ -99,12 +114,21 @@ impl RedisCluster {
 
     /// For `--redis`.
     pub fn url(&self) -> String {
-        let hosts: Vec<_> = self
-            .servers
-            .iter()
-            .map(|s| s.address().to_string())
-            .collect();
-        format!("redis-cluster://{}", hosts.join(","))
+        format!("redis-cluster://{}", self.hosts())
+    }
+
+    /// The same by TLS as the user that docs/redis.md tells operators to make, who is made at
+    /// every server.
+    pub fn tls_url_of_user(&self) -> String {
+        for server in &self.servers {
+            redis_server::make_user(server.address(), "fanfare");
+        }
+        format!("rediss-cluster://fanfare:secret@{}", self.hosts())
+    }
+
+    fn hosts(&self) -> String {
+        let hosts = self.servers.iter().map(|s| s.offered().to_string());
+        hosts.collect::<Vec<_>>().join(",")
     }
 
     /// The slot of a key.
@@ -134,7 +158,7 @@ impl RedisCluster {
         target.ask(&importing).expect(runs);
         let migrating = ["CLUSTER", "SETSLOT", &text, "MIGRATING", &target_id];
         source.ask(&migrating).expect(runs);
-        let port = target.port().to_string();
+        let port = target.offered().port().to_string();
         loop {
             let keys = source
                 .ask(&["CLUSTER", "GETKEYSINSLOT", &text, "100"])

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::certificates::Encryption;
 use super::redis_server::{self, RedisServer};
 use super::wait;
 
@@ -18,7 +19,8 @@ pub const MASTER: &str = "main";
 pub struct RedisSentinels {
     /// The master at first, then its replica.
     pub servers: [RedisServer; 2],
-    sentinels: Vec<Sentinel>,
+    /// Who watches them.
+    pub sentinels: Vec<Sentinel>,
 }
 
 /// One sentinel. Dropping it kills it.
@@ -26,6 +28,7 @@ pub struct RedisSentinels {
 pub struct Sentinel {
     /// Where it answers.
     pub address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     child: Child,
     _directory: tempfile::TempDir,
 }
@@ -33,19 +36,25 @@ pub struct Sentinel {
 impl RedisSentinels {
     /// A master and a replica in step, and sentinels that know each other and both.
     pub async fn start() -> Self {
-        let mut master = RedisServer::with(&["--repl-diskless-sync-delay", "0"]);
+        Self::of(None).await
+    }
+
+    /// The same with TLS for nodes and among servers and sentinels.
+    pub async fn encrypted(encryption: &Encryption) -> Self {
+        Self::of(Some(encryption)).await
+    }
+
+    async fn of(encryption: Option<&Encryption>) -> Self {
+        let options = ["--repl-diskless-sync-delay", "0"];
+        let mut master = RedisServer::encrypted(&options, encryption);
         master.restart().await;
-        let port = master.port().to_string();
-        let mut replica = RedisServer::with(&[
-            "--repl-diskless-sync-delay",
-            "0",
-            "--replicaof",
-            "127.0.0.1",
-            &port,
-        ]);
+        let port = master.offered().port().to_string();
+        let follow = ["--replicaof", "127.0.0.1", &port];
+        let options = [&options[..], &follow[..]].concat();
+        let mut replica = RedisServer::encrypted(&options, encryption);
         replica.restart().await;
         let sentinels = (0..SENTINELS_COUNT)
-            .map(|_| Sentinel::start(&port))
+            .map(|_| Sentinel::encrypted(&port, encryption))
             .collect();
         let all = Self {
             servers: [master, replica],
@@ -80,12 +89,26 @@ impl RedisSentinels {
 
     /// For `--redis`.
     pub fn url(&self) -> String {
-        let hosts: Vec<_> = self
-            .sentinels
-            .iter()
-            .map(|s| s.address.to_string())
-            .collect();
-        format!("redis-sentinel://{}?master={MASTER}", hosts.join(","))
+        format!("redis-sentinel://{}?master={MASTER}", self.hosts())
+    }
+
+    /// The same by TLS as the users that docs/redis.md tells operators to make, who are made at
+    /// every server and sentinel. The password of the user at the servers is not in it.
+    pub fn tls_url_of_users(&self) -> String {
+        for server in &self.servers {
+            redis_server::make_user(server.address(), "fanfare");
+        }
+        for sentinel in &self.sentinels {
+            redis_server::make_user(sentinel.address, "guide");
+        }
+        let hosts = self.hosts();
+        format!("rediss-sentinel://{hosts}?master={MASTER}&sentinel=guide:secret")
+    }
+
+    fn hosts(&self) -> String {
+        let offered = |s: &Sentinel| s.tls_address.unwrap_or(s.address).to_string();
+        let hosts = self.sentinels.iter().map(offered);
+        hosts.collect::<Vec<_>>().join(",")
     }
 
     /// Which server the sentinels call the master.
@@ -93,7 +116,8 @@ impl RedisSentinels {
         let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
         let answer = redis_server::ask(self.sentinels[0].address, &words)?;
         let port = answer.get(1)?.parse::<u16>().ok()?;
-        self.servers.iter().position(|server| server.port() == port)
+        let is_it = |server: &RedisServer| server.offered().port() == port;
+        self.servers.iter().position(is_it)
     }
 
     /// Tells the sentinels to make the other server the master, and waits until they say so.
@@ -116,10 +140,15 @@ impl RedisSentinels {
 impl Sentinel {
     /// Watches the master on this port.
     pub fn start(master_port: &str) -> Self {
+        Self::encrypted(master_port, None)
+    }
+
+    fn encrypted(master_port: &str, encryption: Option<&Encryption>) -> Self {
+        let tls_address = encryption.map(|_| redis_server::free_address());
         let address = redis_server::free_address();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("sentinel.conf");
-        let text = format!(
+        let mut text = format!(
             "port {}\nbind 127.0.0.1\ndir {}\n\
              sentinel monitor {MASTER} 127.0.0.1 {master_port} 2\n\
              sentinel down-after-milliseconds {MASTER} 1000\n\
@@ -127,6 +156,11 @@ impl Sentinel {
             address.port(),
             directory.path().display(),
         );
+        if let (Some(encryption), Some(address)) = (encryption, tls_address) {
+            for (name, value) in encryption.options(address.port()) {
+                text.push_str(&format!("{name} {value}\n"));
+            }
+        }
         std::fs::write(&file, text).expect("a file in the temporary directory");
         let child = Command::new(redis_server::program())
             .arg(&file)
@@ -138,6 +172,7 @@ impl Sentinel {
             .expect("redis-server is installed: scripts/test does that");
         Self {
             address,
+            tls_address,
             child,
             _directory: directory,
         }

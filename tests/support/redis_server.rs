@@ -8,12 +8,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::certificates::Encryption;
 use super::wait;
 
 /// A server that is started, killed and started again on the same port with the same data.
 #[derive(Debug)]
 pub struct RedisServer {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     directory: tempfile::TempDir,
     options: Vec<String>,
     child: Option<Child>,
@@ -47,10 +49,29 @@ impl RedisServer {
     pub fn with(options: &[&str]) -> Self {
         Self {
             address: free_address(),
+            tls_address: None,
             directory: tempfile::tempdir().expect("a temporary directory"),
             options: options.iter().map(ToString::to_string).collect(),
             child: None,
         }
+    }
+
+    /// As [`Self::with`]; with this encryption, nodes and other servers reach it by TLS.
+    pub fn encrypted(options: &[&str], encryption: Option<&Encryption>) -> Self {
+        let mut server = Self::with(options);
+        if let Some(encryption) = encryption {
+            let address = free_address();
+            for (name, value) in encryption.options(address.port()) {
+                server.options.extend([format!("--{name}"), value]);
+            }
+            server.tls_address = Some(address);
+        }
+        server
+    }
+
+    /// Where nodes and other servers reach it.
+    pub fn offered(&self) -> SocketAddr {
+        self.tls_address.unwrap_or(self.address)
     }
 
     /// Where it listens.
@@ -70,12 +91,7 @@ impl RedisServer {
 
     /// The same as the user that docs/redis.md tells operators to make, who is made here.
     pub fn url_of_user(&self) -> String {
-        let page = include_str!("../../docs/redis.md");
-        let line = page.lines().find(|line| line.starts_with("ACL SETUSER "));
-        let line = line.expect("docs/redis.md makes a user");
-        let line = line.replace(">PASSWORD", ">secret");
-        let answer = self.command(&line.split(' ').collect::<Vec<_>>());
-        assert_eq!(answer.as_deref(), Some("+OK"), "{line}");
+        make_user(self.address, "fanfare");
         format!("redis://fanfare:secret@{}", self.address)
     }
 
@@ -153,6 +169,18 @@ impl RedisServer {
     pub fn ask(&self, words: &[&str]) -> Option<Vec<String>> {
         ask(self.address, words)
     }
+}
+
+/// Makes a user that docs/redis.md tells operators to make, with the password `secret`, at whoever
+/// listens there.
+pub fn make_user(address: SocketAddr, name: &str) {
+    let page = include_str!("../../docs/redis.md");
+    let begin = format!("ACL SETUSER {name} ");
+    let line = page.lines().find(|line| line.starts_with(&begin));
+    let line = line.expect("docs/redis.md makes this user");
+    let line = line.replace(">PASSWORD", ">secret");
+    let made = ask(address, &line.split(' ').collect::<Vec<_>>());
+    assert_eq!(made, Some(vec!["OK".to_owned()]), "{line}");
 }
 
 /// As [`RedisServer::ask`], of whoever listens there.

@@ -8,15 +8,18 @@
 //!
 //! A host may be cut off from the others and answer from the past. So another one is asked whenever
 //! a master does not answer, and in a cluster an answer with an older epoch than was seen before is
-//! believed only when every host gives such a one (the cluster was made anew).
+//! believed only when every host gives such a one (the cluster was made anew). A connection that
+//! failed is not waited for: why it failed is told, and the next host is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::interfaces::ClientLike;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::types::config::Server;
 use fred::types::{ClusterHash, ConnectHandle, CustomCommand, Value};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::layout::{Layout, LayoutError};
 use super::link::stopped;
@@ -26,7 +29,7 @@ use super::pair::Common;
 use crate::broker::BrokerHealth;
 use crate::config::redis_url::RedisForm;
 use crate::config::{self, Secret};
-use crate::redis::{RedisError, clients};
+use crate::redis::{RedisError, access, clients};
 
 /// How often the masters are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -40,6 +43,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 enum AskError {
     #[error("no answer within {ANSWER_TIMEOUT:?}")]
     Timeout,
+    #[error("{}", access::explain(.0))]
+    Connection(Error),
     #[error(transparent)]
     Redis(#[from] RedisError),
     #[error(transparent)]
@@ -51,6 +56,7 @@ struct Guide {
     host: String,
     client: Client,
     task: ConnectHandle,
+    errors: broadcast::Receiver<(Error, Option<Server>)>,
 }
 
 impl Drop for Guide {
@@ -197,7 +203,7 @@ impl Follower {
             self.guide = Some(self.connect(host)?);
         }
         let form = self.deployment().url().form.clone();
-        let guide = self.guide.as_ref().expect("made just before");
+        let guide = self.guide.as_mut().expect("made just before");
         match &form {
             RedisForm::Single => Ok(Layout::of_one(guide.host.clone())),
             RedisForm::Sentinel { master } => {
@@ -232,24 +238,32 @@ impl Follower {
             settings.access.password_file = None;
         }
         let client = clients::command_client(&settings)?;
-        let task = client.connect();
-        Ok(Guide { host, client, task })
+        Ok(Guide {
+            host,
+            errors: client.error_rx(),
+            task: client.connect(),
+            client,
+        })
     }
 }
 
 impl Guide {
-    /// The first question waits for the connection.
-    async fn ask(&self, name: &'static str, words: &[&str]) -> Result<Value, RedisError> {
+    /// The first question waits for the connection, or for why there is none.
+    async fn ask(&mut self, name: &'static str, words: &[&str]) -> Result<Value, AskError> {
         let command = CustomCommand::new_static(name, ClusterHash::Random, false);
         let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
-        let answer = self.client.custom(command, words).await;
-        answer.map_err(RedisError::of)
+        tokio::select! {
+            // What ended the connection says more than that the question was not answered.
+            biased;
+            Ok((error, _)) = self.errors.recv() => Err(AskError::Connection(error)),
+            answer = self.client.custom(command, words) => Ok(answer.map_err(RedisError::of)?),
+        }
     }
 }
 
 /// With full coverage required, the death of one master stops them all. A server that refuses to
 /// tell is left alone.
-fn judge_coverage(answer: Result<Value, RedisError>) {
+fn judge_coverage(answer: Result<Value, AskError>) {
     let setting = match answer {
         Ok(Value::Map(map)) => map.iter().next().and_then(|(_, value)| value.as_string()),
         Ok(Value::Array(pair)) => pair.get(1).and_then(Value::as_string),

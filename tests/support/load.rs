@@ -148,4 +148,12 @@ impl Listening {
             .await
             .expect("the listener was told a gap or cut off")
     }
+
+    /// Heard the last of `answered`, each once and in order, from when it had joined: by then
+    /// `before` were answered, and one more was on its way.
+    pub async fn heard_all(self, answered: &[Value], before: u64) {
+        let heard = self.heard().await;
+        assert!(heard.len() as u64 + before + 1 >= answered.len() as u64);
+        assert_eq!(heard, answered[answered.len() - heard.len()..]);
+    }
 }

@@ -50,8 +50,13 @@ async fn a_node_that_joins_gets_its_share_and_nothing_is_lost() {
     locked(&fleet.doors).push(Door::of(&nodes[2]));
 
     let mean = (SESSIONS / nodes.len()) as u64;
+    let mut before = Vec::new();
     let even = wait::until_within(PATIENCE, "the load to be even", async || {
         let (sessions, is_calm) = loads(&nodes).await;
+        if sessions != before {
+            println!("{sessions:?}");
+            before.clone_from(&sessions);
+        }
         let all: u64 = sessions.iter().sum();
         let is_even = sessions
             .iter()

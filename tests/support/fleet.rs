@@ -47,7 +47,10 @@ impl Door {
 pub struct Fleet {
     /// The nodes that are ready.
     pub doors: Mutex<Vec<Door>>,
-    turn: AtomicUsize,
+    /// Sessions and publications take turns apart: together they could fall into step, and leave
+    /// a node out for ever.
+    session_turn: AtomicUsize,
+    publication_turn: AtomicUsize,
     /// When each session that was sent away had its `welcome` elsewhere.
     pub returns: Mutex<Vec<Instant>>,
     faults: Mutex<Vec<String>>,
@@ -69,9 +72,9 @@ impl Fleet {
     }
 
     /// A way in, each in turn.
-    fn door(&self) -> Door {
+    fn door(&self, turn: &AtomicUsize) -> Door {
         let doors = locked(&self.doors);
-        doors[self.turn.fetch_add(1, Ordering::Relaxed) % doors.len()].clone()
+        doors[turn.fetch_add(1, Ordering::Relaxed) % doors.len()].clone()
     }
 
     fn fault(&self, user: usize, what: &str) {
@@ -81,7 +84,7 @@ impl Fleet {
     /// Opens a session, at another door where one refuses.
     async fn enter(&self, user: usize) -> Talk {
         loop {
-            let url = format!("{}?user=u{user}", self.door().url);
+            let url = format!("{}?user=u{user}", self.door(&self.session_turn).url);
             match Talk::open(&url, Wire::Json, &[]).await {
                 Ok(mut talk) => {
                     talk.be_patient(PATIENCE);
@@ -246,7 +249,8 @@ async fn publish(fleet: &Fleet, topics: usize, number: u64, data: &Value) {
     let key = number.to_string();
     let body = json!({"topics": topics, "data": data, "idempotency_key": key});
     loop {
-        let answer = http::try_post(fleet.door().api, "/v1/publish", &body).await;
+        let to = fleet.door(&fleet.publication_turn).api;
+        let answer = http::try_post(to, "/v1/publish", &body).await;
         if let Some(answer) = answer
             && answer.status == 200
             && answer.json()["failed"].is_null()

@@ -18,7 +18,7 @@ use super::support::redis_server::RedisServer;
 use super::support::wait;
 
 /// Longest wait for a failover or for a server to be a replica again.
-const FAILOVER_PATIENCE: Duration = Duration::from_secs(30);
+const FAILOVER_PATIENCE: Duration = Duration::from_secs(60);
 /// Deployments over which topics are spread.
 const SHARDS_COUNT: usize = 3;
 /// How long Cluster takes for a failover that is asked for, with room.
@@ -195,23 +195,32 @@ impl Redis {
     /// Waits until a server is a replica that has all that its master has.
     pub(crate) async fn is_synchronized(&self, server: usize) {
         wait::until_within(FAILOVER_PATIENCE, "a replica in step", async || {
-            let told = self.ask(server, &["INFO", "replication"]).await;
-            let is_it = told.contains("role:slave") && told.contains("master_link_status:up");
-            is_it.then_some(())
+            self.is_in_step(server).await.then_some(())
         })
         .await;
     }
 
+    async fn is_in_step(&self, server: usize) -> bool {
+        let told = self.ask(server, &["INFO", "replication"]).await;
+        told.contains("role:slave") && told.contains("master_link_status:up")
+    }
+
     /// Makes a restarted master a replica of its successor, which Sentinel would do some ten
-    /// seconds later and Cluster does by itself.
+    /// seconds later and Cluster does by itself. The order is repeated: sentinels may name another
+    /// one meanwhile, and from who follows already it asks nothing.
     pub(crate) async fn follow(&self, server: usize) {
-        if self.form == Form::Sentinel
-            && let Some(master) = master_port(self.sentinels[0].address.port()).await
-        {
-            let words = ["REPLICAOF", "127.0.0.1", &master.to_string()];
-            self.ask(server, &words).await;
-        }
-        self.is_synchronized(server).await;
+        wait::until_within(FAILOVER_PATIENCE, "a replica in step", async || {
+            let named = match self.sentinels.first() {
+                Some(sentinel) => master_port(sentinel.address.port()).await,
+                None => None,
+            };
+            if let Some(master) = named.filter(|master| *master != self.port(server)) {
+                let words = ["REPLICAOF", "127.0.0.1", &master.to_string()];
+                self.ask(server, &words).await;
+            }
+            self.is_in_step(server).await.then_some(())
+        })
+        .await;
     }
 
     /// Asks for a failover without a crash, and waits until it is done.

@@ -25,7 +25,7 @@ met! {
     pauses: "a pause",
     cuts: "a cut",
     losses: "a Redis that forgot all",
-    failovers: "a Redis that lost the last leases of partitions",
+    failovers: "a Redis that lost the last leases",
     steps_back: "a clock that stepped back",
     leaves: "a lease given back",
     ended_leases: "a new life after a lease had ended",

@@ -206,19 +206,20 @@ impl Redis {
     }
 
     /// Makes a restarted master a replica of its successor, which Sentinel would do some ten
-    /// seconds later and Cluster does by itself. The order is repeated: sentinels may name another
-    /// one meanwhile, and from who follows already it asks nothing.
+    /// seconds later and Cluster does by itself. Sentinels on a loaded machine may fail over again
+    /// and again: the order is repeated, and one that is the master once more follows nobody.
     pub(crate) async fn follow(&self, server: usize) {
         wait::until_within(FAILOVER_PATIENCE, "a replica in step", async || {
             let named = match self.sentinels.first() {
                 Some(sentinel) => master_port(sentinel.address.port()).await,
                 None => None,
             };
-            if let Some(master) = named.filter(|master| *master != self.port(server)) {
+            let is_master = named == Some(self.port(server));
+            if let Some(master) = named.filter(|_| !is_master) {
                 let words = ["REPLICAOF", "127.0.0.1", &master.to_string()];
                 self.ask(server, &words).await;
             }
-            self.is_in_step(server).await.then_some(())
+            (is_master || self.is_in_step(server).await).then_some(())
         })
         .await;
     }

@@ -150,10 +150,7 @@ impl Redis {
     /// The servers that are masters now. A master that Sentinel has replaced and not yet told so
     /// is none.
     pub(crate) async fn masters(&self) -> Vec<usize> {
-        let named = match self.sentinels.first() {
-            Some(sentinel) => master_port(sentinel.address.port()).await,
-            None => None,
-        };
+        let named = self.named_master().await;
         let mut masters = Vec::new();
         for (index, server) in self.servers.iter().enumerate() {
             let is_named = named.is_none_or(|port| port == server.port());
@@ -192,36 +189,42 @@ impl Redis {
         .await;
     }
 
-    /// Waits until a server is a replica that has all that its master has.
+    /// Waits until a server is a replica that has all that its master has, or the master once more:
+    /// sentinels on a loaded machine may fail over again and again.
     pub(crate) async fn is_synchronized(&self, server: usize) {
         wait::until_within(FAILOVER_PATIENCE, "a replica in step", async || {
-            self.is_in_step(server).await.then_some(())
+            self.has_settled(server).await.then_some(())
         })
         .await;
     }
 
-    async fn is_in_step(&self, server: usize) -> bool {
+    async fn has_settled(&self, server: usize) -> bool {
         let told = self.ask(server, &["INFO", "replication"]).await;
-        told.contains("role:slave") && told.contains("master_link_status:up")
+        let is_in_step = told.contains("role:slave") && told.contains("master_link_status:up");
+        is_in_step || self.named_master().await == Some(self.port(server))
     }
 
     /// Makes a restarted master a replica of its successor, which Sentinel would do some ten
-    /// seconds later and Cluster does by itself. Sentinels on a loaded machine may fail over again
-    /// and again: the order is repeated, and one that is the master once more follows nobody.
+    /// seconds later and Cluster does by itself. The order is repeated, as the successor may be
+    /// another one by then.
     pub(crate) async fn follow(&self, server: usize) {
         wait::until_within(FAILOVER_PATIENCE, "a replica in step", async || {
-            let named = match self.sentinels.first() {
-                Some(sentinel) => master_port(sentinel.address.port()).await,
-                None => None,
-            };
-            let is_master = named == Some(self.port(server));
-            if let Some(master) = named.filter(|_| !is_master) {
+            if let Some(master) = self.named_master().await
+                && master != self.port(server)
+            {
                 let words = ["REPLICAOF", "127.0.0.1", &master.to_string()];
                 self.ask(server, &words).await;
             }
-            (is_master || self.is_in_step(server).await).then_some(())
+            self.has_settled(server).await.then_some(())
         })
         .await;
+    }
+
+    /// The port of the master that the first sentinel names, where there are any.
+    async fn named_master(&self) -> Option<u16> {
+        let sentinel = self.sentinels.first()?.address.port();
+        let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
+        ask(sentinel, &words).await.lines().nth(1)?.parse().ok()
     }
 
     /// Asks for a failover without a crash, and waits until it is done.
@@ -307,13 +310,6 @@ impl Redis {
             .await;
         }
     }
-}
-
-/// The port of the master that a sentinel names.
-async fn master_port(sentinel: u16) -> Option<u16> {
-    let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
-    let told = ask(sentinel, &words).await;
-    told.lines().nth(1)?.parse().ok()
 }
 
 async fn role(port: u16) -> String {

@@ -131,6 +131,23 @@ async fn what_only_others_than_the_promoted_replica_confirm_is_not_answered_ok()
     .await;
 }
 
+/// Who follows is asked while nothing is published too, or the first publication after a quiet hour
+/// would suffer for a replica that left in the middle of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_leaves_while_nothing_is_published_is_noticed_then() {
+    let (master, _replica) = master_and_replica().await;
+    let _peer = peer(&master).await;
+    wait::until_within(DEADLINE, "the master to be asked twice", async || {
+        let said = master.ask(&["INFO", "commandstats"])?.join("");
+        let role = said
+            .lines()
+            .find_map(|l| l.strip_prefix("cmdstat_role:calls="))?;
+        let count: u64 = role.split(',').next()?.parse().ok()?;
+        (count >= 2).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_of_a_topic_holds_over_many_batches() {
     let (master, _replica) = master_and_replica().await;

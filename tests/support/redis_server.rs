@@ -18,6 +18,8 @@ pub struct RedisServer {
     tls_address: Option<SocketAddr>,
     directory: tempfile::TempDir,
     options: Vec<String>,
+    /// How many seconds its clock is behind.
+    clock_behind: u32,
     child: Option<Child>,
 }
 
@@ -52,8 +54,16 @@ impl RedisServer {
             tls_address: None,
             directory: tempfile::tempdir().expect("a temporary directory"),
             options: options.iter().map(ToString::to_string).collect(),
+            clock_behind: 0,
             child: None,
         }
+    }
+
+    /// The same with a clock that is so many seconds behind this machine's.
+    #[must_use]
+    pub fn clock_behind(mut self, seconds: u32) -> Self {
+        self.clock_behind = seconds;
+        self
     }
 
     /// As [`Self::with`]; with this encryption, nodes and other servers reach it by TLS.
@@ -120,7 +130,13 @@ impl RedisServer {
             ["--appendfsync", "always"],
             ["--save", ""],
         ];
-        let child = Command::new(program())
+        let mut command = Command::new(program());
+        if self.clock_behind > 0 {
+            command
+                .env("LD_PRELOAD", clock_library(self.directory.path()))
+                .env("CLOCK_BEHIND_S", self.clock_behind.to_string());
+        }
+        let child = command
             .args(options.iter().flatten())
             .args(&self.options)
             .stdin(Stdio::null())
@@ -169,6 +185,21 @@ impl RedisServer {
     pub fn ask(&self, words: &[&str]) -> Option<Vec<String>> {
         ask(self.address, words)
     }
+}
+
+/// The library that gives a process another clock, compiled into this directory.
+///
+/// # Panics
+/// When there is no C compiler, which the crate's own dependencies need too.
+fn clock_library(directory: &std::path::Path) -> std::path::PathBuf {
+    let library = directory.join("clock_behind.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock_behind.c");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([library.as_os_str(), source.as_ref()])
+        .status();
+    assert!(compiled.is_ok_and(|status| status.success()), "cc {source}");
+    library
 }
 
 /// Makes a user that docs/redis.md tells operators to make, with the password `secret`, at whoever

@@ -24,8 +24,9 @@ use super::support::http;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(4);
 /// How long a publication is tried.
 pub(crate) const TRIES_FOR: Duration = Duration::from_secs(12);
-/// Between two attempts.
+/// Between two attempts; a backend's rests grow.
 pub(crate) const BETWEEN_TRIES: Duration = Duration::from_millis(150);
+const BETWEEN_TRIES_MAX: Duration = Duration::from_millis(1_200);
 
 /// What a publisher may publish to.
 #[derive(Debug, Clone, Default)]
@@ -144,6 +145,7 @@ impl Backend {
         }
         let body = self.body(id, &targets, begun);
         let mut state = vec![Attempt::Not; targets.len()];
+        let mut rest = BETWEEN_TRIES;
         while self.run.now() < begun + TRIES_FOR {
             let attempts = self.attempt(node, &body, targets.len()).await;
             for (state, attempt) in state.iter_mut().zip(attempts) {
@@ -156,7 +158,8 @@ impl Backend {
                 break;
             }
             node = (node + 1) % self.stage.nodes_count();
-            sleep(BETWEEN_TRIES).await;
+            sleep(rest).await;
+            rest = (rest * 2).min(BETWEEN_TRIES_MAX);
         }
         for (topic, state) in targets.into_iter().zip(state) {
             self.run.push(Event::Ended {

@@ -35,6 +35,8 @@ pub(crate) enum Wrong {
     Ghost,
     /// A session that is there and no member.
     MissingMember,
+    /// A session told as left that never left.
+    FalseLeave,
     /// Nothing new within the deadline after everything was healed.
     Deaf,
     /// Something else that must not be.
@@ -43,7 +45,7 @@ pub(crate) enum Wrong {
 
 impl Wrong {
     /// All, in the order of the figure.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Lost,
         Self::Doubled,
         Self::Reordered,
@@ -54,6 +56,7 @@ impl Wrong {
         Self::Untold,
         Self::Ghost,
         Self::MissingMember,
+        Self::FalseLeave,
         Self::Deaf,
         Self::Broken,
     ];
@@ -71,6 +74,7 @@ impl Wrong {
             Self::Untold => "untold",
             Self::Ghost => "ghosts",
             Self::MissingMember => "missing-members",
+            Self::FalseLeave => "false-leaves",
             Self::Deaf => "deaf",
             Self::Broken => "broken",
         }
@@ -444,6 +448,9 @@ fn remainder(history: &History, event: &Event, verdict: &mut Verdict) {
                 });
             }
         }
+        Event::FalseLeave { session, topic } => verdict.wrong(Wrong::FalseLeave, || {
+            format!("{session} was told as left in {topic} and is there")
+        }),
         Event::Broken { what } => verdict.wrong(Wrong::Broken, || what.clone()),
         _ => {}
     }

@@ -29,6 +29,13 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 /// Between a lost connection and the next attempt, at random, in milliseconds.
 const BACK_OFF_MS: std::ops::Range<u64> = 20..150;
+/// Between two reads on a thin line. What a narrow client's kernel takes at once is some 4 KB, so
+/// that this is 5 to 8 KB/s.
+const THIN_REST: Duration = Duration::from_millis(600);
+/// Long replies that a client on a thin line asks for: more than the kernels take at once.
+const LONG_READINGS: u32 = 4;
+/// An end by order of the HTTP API, which nobody in the run gives.
+const CODE_DISCONNECTED: u16 = 4002;
 /// The `id` of the first subscription; lower ones are other commands.
 const FIRST_SUBSCRIPTION: u64 = 10;
 
@@ -37,6 +44,8 @@ const FIRST_SUBSCRIPTION: u64 = 10;
 pub(crate) struct Orders {
     /// Read nothing.
     pub(crate) is_stalled: bool,
+    /// Read slowly, with [`THIN_REST`] between two reads, and ask for a long reply first.
+    pub(crate) is_thin: bool,
     /// Counts up whenever the connection is to be dropped.
     pub(crate) drops: u32,
     /// End.
@@ -124,8 +133,14 @@ impl Client {
         let nodes = self.stage.nodes_count();
         let mut node = self.number as usize % nodes;
         while !orders.borrow().is_over {
-            // Why it ended matters to nobody: what was missed is asked for anew.
-            let _ = self.session(node, &mut orders).await;
+            // What was missed is asked for anew; only ends that must not be are told.
+            if let Err(SocketError::Closed { code, .. }) = self.session(node, &mut orders).await {
+                if code == CODE_DISCONNECTED {
+                    let number = self.number;
+                    self.run
+                        .broken(format!("client {number} was ended with {code}"));
+                }
+            }
             self.session.replace(None);
             for slot in self.slots.borrow_mut().iter_mut() {
                 slot.is_joined = false;
@@ -146,17 +161,20 @@ impl Client {
         let is_narrow = self.is_narrow();
         let mut speech = Speech::open(to, &self.user, form, is_narrow, &self.scratch).await?;
         speech.send(&self.connect()).await?;
-        let drops = orders.borrow_and_update().drops;
+        let Orders { drops, is_thin, .. } = *orders.borrow_and_update();
         let (mut events, mut leave_at) = (Vec::new(), None);
         speech.rest(&mut events).await?;
         let (mut heartbeat, mut heard) = (interval(HEARTBEAT), Instant::now());
+        let (mut is_thin, mut read_at) = (is_thin, heard);
         loop {
             let mut ended = Ok(());
             tokio::select! {
-                read = speech.read(&mut events) => {
+                read = speech.read(&mut events), if !is_thin || read_at <= Instant::now() => {
                     heard = Instant::now();
+                    read_at = heard + THIN_REST;
                     ended = read;
                 }
+                () = sleep_until(read_at), if is_thin && read_at > Instant::now() => {}
                 _ = orders.changed() => {
                     let stalled = orders.wait_for(|orders| !orders.is_stalled).await;
                     let now = stalled.map_or(Orders::default(), |orders| *orders);
@@ -164,6 +182,12 @@ impl Client {
                         return Ok(());
                     }
                     heard = Instant::now();
+                    if now.is_thin && !is_thin {
+                        for _ in 0..LONG_READINGS {
+                            speech.send(&self.long_reading()).await?;
+                        }
+                    }
+                    is_thin = now.is_thin;
                 }
                 _ = heartbeat.tick() => {
                     if heard.elapsed() > SILENCE_MAX {
@@ -195,6 +219,14 @@ impl Client {
             .map(|slot| (slot.name.clone(), slot.last.to_string().into()))
             .collect();
         json!({"type": "connect", "id": 1, "positions": positions})
+    }
+
+    /// Asks for as much of a topic as one reply may hold.
+    fn long_reading(&self) -> Value {
+        let slots = self.slots.borrow();
+        let topic = slots.iter().find(|slot| !slot.name.starts_with('@'));
+        let name = topic.map(|slot| slot.name.as_str()).unwrap_or_default();
+        json!({"type": "history", "id": 3, "topic": name, "limit": 1_000})
     }
 
     fn subscriptions(&self) -> Vec<Value> {
@@ -275,6 +307,10 @@ impl Client {
     }
 
     fn gap(&self, event: &Value) {
+        // Of members, not of messages.
+        if event["of"] == "presence" {
+            return;
+        }
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.iter_mut().find(|slot| event["topic"] == slot.name) else {
             return;

@@ -166,21 +166,34 @@ pub(crate) async fn members(run: &Run, stage: &Stage, crowd: &[Rc<Client>], topi
     let name = percent_encode(&run.name(topic));
     let path = format!("/v1/topics/{name}/presence?limit=1000");
     for node in 0..stage.nodes_count() {
-        let (mut shown, mut there) = (BTreeSet::new(), BTreeSet::new());
-        within(async || {
-            let page = page(stage, node, &path).await;
-            let list = page["members"].as_array().cloned().unwrap_or_default();
-            let sessions = list.iter().filter_map(|member| member["session"].as_str());
-            shown = sessions.map(str::to_owned).collect();
-            there = sessions_there();
-            shown == there
-        })
-        .await;
+        let (ghosts, missing) = compare(stage, node, &path, sessions_there).await;
         run.push(Event::Members {
             node: stage.seats[node].name.clone(),
             topic,
-            ghosts: shown.difference(&there).cloned().collect(),
-            missing: there.difference(&shown).cloned().collect(),
+            ghosts,
+            missing,
         });
     }
+}
+
+/// Compares the members that a node shows on one page with the sessions that are there, until they
+/// are the same or it took too long. Returns ghosts and missing ones.
+pub(crate) async fn compare(
+    stage: &Stage,
+    node: usize,
+    path: &str,
+    sessions_there: impl Fn() -> BTreeSet<String>,
+) -> (Vec<String>, Vec<String>) {
+    let (mut shown, mut there) = (BTreeSet::new(), BTreeSet::new());
+    within(async || {
+        let page = page(stage, node, path).await;
+        let list = page["members"].as_array().cloned().unwrap_or_default();
+        let sessions = list.iter().filter_map(|member| member["session"].as_str());
+        shown = sessions.map(str::to_owned).collect();
+        there = sessions_there();
+        shown == there
+    })
+    .await;
+    let ghosts = shown.difference(&there).cloned().collect();
+    (ghosts, there.difference(&shown).cloned().collect())
 }

@@ -23,6 +23,13 @@ const BLINK: Duration = Duration::from_millis(500);
 /// Longer than a narrow client's buffers last, with data of this length.
 const SLOW_FOR: Duration = Duration::from_secs(5);
 const SLOW_DATA_BYTES: usize = 16_000;
+/// Longer than silence lasts before a session is ended (`session.pong_ms` of the run).
+const THIN_FOR: Duration = Duration::from_secs(18);
+/// A slowed server computes for a tenth of the time.
+const SLOW_RUNS: Duration = Duration::from_millis(10);
+const SLOW_RESTS: Duration = Duration::from_millis(90);
+/// Questions to the broker that one fault may cost each topic of a node.
+const QUESTIONS_PER_TOPIC_MAX: u64 = 2;
 /// What a slow link adds to each piece.
 const DELAY: Duration = Duration::from_millis(120);
 /// How often connections are killed in one window, and how far apart.
@@ -60,11 +67,17 @@ pub(crate) enum Kind {
     DropClients,
     Failover,
     SlotsMove,
+    RedisOutage,
+    RedisUnreachable,
+    RedisReadOnly,
+    RedisFull,
+    RedisSlow,
+    ThinClients,
 }
 
 impl Kind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::NodeKill,
         Self::NodeDrain,
         Self::NodePause,
@@ -83,6 +96,12 @@ impl Kind {
         Self::DropClients,
         Self::Failover,
         Self::SlotsMove,
+        Self::RedisOutage,
+        Self::RedisUnreachable,
+        Self::RedisReadOnly,
+        Self::RedisFull,
+        Self::RedisSlow,
+        Self::ThinClients,
     ];
 
     /// The word in the figure and on the command line.
@@ -106,19 +125,41 @@ impl Kind {
             Self::DropClients => "drop-clients",
             Self::Failover => "failover",
             Self::SlotsMove => "slots-move",
+            Self::RedisOutage => "redis-outage",
+            Self::RedisUnreachable => "redis-unreachable",
+            Self::RedisReadOnly => "redis-read-only",
+            Self::RedisFull => "redis-full",
+            Self::RedisSlow => "redis-slow",
+            Self::ThinClients => "thin-clients",
         }
     }
 
     /// Whether it can be done to this form of Redis.
     pub(crate) fn fits(self, form: Form) -> bool {
         match self {
-            Self::RedisLinkCut | Self::RedisLinkDelay | Self::RedisLinkStall => {
-                form == Form::Single
-            }
+            Self::RedisLinkCut
+            | Self::RedisLinkDelay
+            | Self::RedisLinkStall
+            | Self::RedisUnreachable => form == Form::Single,
+            // Servers that do not answer for so long are replaced where there are others.
+            Self::RedisOutage | Self::RedisSlow => !form.has_replicas(),
             Self::Failover => form.has_replicas(),
             Self::SlotsMove => form == Form::Cluster,
             _ => true,
         }
+    }
+
+    /// Whether it lasts longer than a lease, so that a short run has no time for it.
+    pub(crate) fn is_long(self) -> bool {
+        matches!(
+            self,
+            Self::RedisOutage
+                | Self::RedisUnreachable
+                | Self::RedisReadOnly
+                | Self::RedisFull
+                | Self::RedisSlow
+                | Self::ThinClients
+        )
     }
 
     pub(crate) fn target(self) -> Target {
@@ -128,7 +169,8 @@ impl Kind {
             | Self::DropClients
             | Self::ClientLinkCut
             | Self::ClientLinkDelay
-            | Self::ClientLinkStall => Target::Clients,
+            | Self::ClientLinkStall
+            | Self::ThinClients => Target::Clients,
             _ => Target::Redis,
         }
     }
@@ -155,6 +197,8 @@ pub(crate) struct Blow {
     /// Which of those that may be chosen, by the one who knows how many there are.
     pub(crate) chosen: usize,
     pub(crate) lasts: Duration,
+    /// The same for a fault that lasts longer than a lease.
+    pub(crate) lasts_long: Duration,
 }
 
 impl Blow {
@@ -184,6 +228,9 @@ impl Blow {
                 node.signal(name);
             }
         };
+        if self.kind == Kind::NodeFreeze {
+            run.living.forget_node(self.node);
+        }
         signal("STOP").await;
         let done = run.now();
         sleep(stopped_for).await;
@@ -215,6 +262,8 @@ impl Blow {
             Kind::RedisLinkCut => return self.redis_link(run, stage, Mode::Cut).await,
             Kind::RedisLinkDelay => return self.redis_link(run, stage, Mode::Delay(DELAY)).await,
             Kind::RedisLinkStall => return self.redis_link(run, stage, Mode::Stall).await,
+            Kind::RedisUnreachable => return self.unreachable(run, stage).await,
+            Kind::RedisSlow => return self.slow(run, stage).await,
             _ => {}
         }
         let mut redis = stage.redis.lock().await;
@@ -238,6 +287,22 @@ impl Blow {
                 let has_replicas = self.form.has_replicas();
                 sleep(if has_replicas { BLINK } else { self.lasts }).await;
                 redis.signal(master, "CONT");
+            }
+            Kind::RedisOutage => {
+                redis.signal(master, "STOP");
+                sleep(self.lasts_long).await;
+                redis.signal(master, "CONT");
+            }
+            Kind::RedisReadOnly => {
+                // More replicas than there are.
+                redis.configure("min-replicas-to-write", "100").await;
+                sleep(self.lasts_long).await;
+                redis.configure("min-replicas-to-write", "0").await;
+            }
+            Kind::RedisFull => {
+                redis.configure("maxmemory", "1").await;
+                sleep(self.lasts_long).await;
+                redis.configure("maxmemory", "0").await;
             }
             Kind::KillFeeds | Kind::KillCommands => {
                 let is_feed = self.kind == Kind::KillFeeds;
@@ -263,6 +328,73 @@ impl Blow {
         done
     }
 
+    /// No node reaches Redis, which itself is well.
+    async fn unreachable(self, run: &Run, stage: &Stage) -> Duration {
+        let links = || {
+            stage
+                .seats
+                .iter()
+                .filter_map(|seat| seat.redis_link.as_ref())
+        };
+        let done = run.now();
+        links().for_each(|link| link.set(Mode::Stall));
+        sleep(self.lasts_long).await;
+        links().for_each(|link| link.set(Mode::Pass));
+        done
+    }
+
+    /// Redis computes a tenth of the time, and feeds are cut off, so that every topic is in doubt.
+    async fn slow(self, run: &Run, stage: &Stage) -> Duration {
+        let asked = stage.questions().await;
+        let redis = stage.redis.lock().await;
+        let masters = redis.masters().await;
+        let master = masters[self.chosen % masters.len()];
+        redis
+            .ask(master, &["CLIENT", "KILL", "TYPE", "pubsub"])
+            .await;
+        let done = run.now();
+        while run.now() < done + self.lasts_long {
+            redis.signal(master, "STOP");
+            sleep(SLOW_RESTS).await;
+            redis.signal(master, "CONT");
+            sleep(SLOW_RUNS).await;
+        }
+        for (before, after) in asked.iter().zip(stage.questions().await) {
+            let asked = after.asked.saturating_sub(before.asked);
+            let sweeps = self.lasts_long.as_secs() * after.topics.div_ceil(60);
+            if asked > QUESTIONS_PER_TOPIC_MAX * after.topics + sweeps {
+                run.broken(format!("{asked} questions for {} topics", after.topics));
+            }
+        }
+        done
+    }
+
+    /// Narrow clients ask for a long reply and take it at a few kilobytes a second: that is no
+    /// silence. A session that is ended nevertheless gets no word of it in time, so that only the
+    /// nodes' counters tell.
+    async fn thin_clients(self, run: &Run, stage: &Stage, crowd: &[Rc<Client>]) {
+        let order = |is_thin| {
+            for client in crowd.iter().filter(|client| client.is_narrow()) {
+                client.orders.send_modify(|orders| orders.is_thin = is_thin);
+            }
+        };
+        run.data_bytes.set(SLOW_DATA_BYTES);
+        sleep(self.lasts).await;
+        let before = stage.silent_ends().await;
+        order(true);
+        sleep(THIN_FOR).await;
+        run.data_bytes.set(DATA_BYTES);
+        order(false);
+        let after = stage.silent_ends().await;
+        for (seat, (before, after)) in stage.seats.iter().zip(before.iter().zip(after)) {
+            // A node that was started anew counts from 0.
+            if after > *before {
+                let count = after - before;
+                run.broken(format!("{} ended {count} sessions as silent", seat.name));
+            }
+        }
+    }
+
     async fn clients(self, run: &Run, stage: &Stage, crowd: &[Rc<Client>]) -> Duration {
         let done = run.now();
         let door = &stage.seats[self.node].door;
@@ -270,6 +402,10 @@ impl Blow {
             Kind::ClientLinkCut => door.set(Mode::Cut),
             Kind::ClientLinkDelay => door.set(Mode::Delay(DELAY)),
             Kind::ClientLinkStall => door.set(Mode::Stall),
+            Kind::ThinClients => {
+                self.thin_clients(run, stage, crowd).await;
+                return done;
+            }
             Kind::SlowClients => {
                 let stall = |is_stalled| {
                     for client in crowd.iter().filter(|client| client.is_narrow()) {

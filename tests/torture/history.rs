@@ -104,6 +104,8 @@ pub(crate) enum Event {
         topic: TopicIndex,
         entries: Vec<(Position, Id)>,
     },
+    /// A session was told as left while it was there.
+    FalseLeave { session: String, topic: String },
     /// Anything else that must not be.
     Broken { what: String },
 }

@@ -17,6 +17,7 @@ mod fault;
 mod figure;
 mod history;
 mod link;
+mod neighbour;
 mod nemesis;
 mod options;
 mod recovery;
@@ -29,6 +30,7 @@ mod stream;
 #[path = "../support/mod.rs"]
 mod support;
 mod swallow;
+mod throng;
 
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
@@ -49,6 +51,7 @@ use redis_form::{Form, Redis};
 use run::Run;
 use speaker::Speaker;
 use stage::{NAMESPACE, Plans, Stage};
+use throng::Throng;
 
 /// Publishers of each kind.
 const PUBLISHERS: u32 = 4;
@@ -93,7 +96,7 @@ fn main() -> ExitCode {
 /// One run over one form of Redis. True when it is as it should be.
 async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
     let swallow = control::swallow(options.control);
-    let mut redis = Redis::start(form).await;
+    let mut redis = Redis::start(form, options.clocks_behind).await;
     if options.control == Some(Control::LossyFailover) {
         redis.add_replica().await;
     }
@@ -112,7 +115,12 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
     for client in &crowd {
         tokio::task::spawn_local(Rc::clone(client).live(options.seed));
     }
+    let throng = Throng::gather(options.members, &run, &stage, &scratch).await;
     publish(options, &run, &stage, &scratch, &targets);
+    let neighbour = (form == Form::Single && options.control.is_none()).then(|| {
+        let living = neighbour::live(Rc::clone(&run), Rc::clone(&stage), options.clients);
+        tokio::task::spawn_local(living)
+    });
     sleep(WARM_UP).await;
     let tormented = match options.control {
         Some(control) => {
@@ -130,6 +138,14 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
         run.broken(format!("the nemesis could not go on: {panicked}"));
     }
     closing::close(&run, &stage, &crowd, &targets.topics).await;
+    throng.dismiss(&run, &stage).await;
+    if let Some(neighbour) = neighbour {
+        match neighbour.await {
+            Ok(accepted @ 1..) => run.say(&format!("the neighbour had {accepted} accepted")),
+            Ok(0) => run.broken("the neighbour had nothing accepted".to_owned()),
+            Err(panicked) => run.broken(format!("the neighbour could not go on: {panicked}")),
+        }
+    }
     judge(options, form, &run, &stage, &targets).await
 }
 

@@ -25,6 +25,11 @@ use super::stage::Stage;
 const QUIET: Duration = Duration::from_millis(700);
 /// How long something that is done and undone stays done, in milliseconds.
 const LASTS_MS: std::ops::Range<u64> = 1_200..3_000;
+/// How long a fault lasts that is longer than a lease, in milliseconds; at most an eighth of the
+/// run.
+const LASTS_LONG_MS: std::ops::Range<u64> = 6_500..30_000;
+/// Runs that are shorter have no such faults.
+const LONG_RUN: Duration = Duration::from_secs(100);
 /// Within this time after a heal every client must have something new. Part of the invariants.
 pub(crate) const DEAF_FOR: Duration = Duration::from_secs(10);
 
@@ -66,10 +71,15 @@ impl Nemesis {
     /// Begins windows for so long.
     pub(crate) async fn torment(mut self, lasts: Duration) {
         let end = self.run.now() + lasts;
+        if lasts < LONG_RUN && self.kinds.iter().any(|kind| !kind.is_long()) {
+            self.kinds.retain(|kind| !kind.is_long());
+        }
+        let longest_ms = u64::try_from(lasts.as_millis() / 8).expect("a run is not that long");
+        let lasts_long_ms = LASTS_LONG_MS.start..LASTS_LONG_MS.end.min(longest_ms.max(7_000));
         let mut deck = Vec::new();
         while self.run.now() < end && !self.kinds.is_empty() {
             let kinds = self.deal(&mut deck);
-            self.window(&kinds).await;
+            self.window(&kinds, &lasts_long_ms).await;
             sleep(QUIET).await;
         }
         let left = end.saturating_sub(self.run.now());
@@ -92,7 +102,7 @@ impl Nemesis {
         kinds
     }
 
-    async fn window(&mut self, kinds: &[Kind]) {
+    async fn window(&mut self, kinds: &[Kind], lasts_long_ms: &std::ops::Range<u64>) {
         let words: Vec<_> = kinds.iter().map(|kind| kind.word()).collect();
         self.run.say(&format!("window: {}", words.join(" + ")));
         let mut node = self.random.random_range(0..self.stage.nodes_count());
@@ -104,6 +114,7 @@ impl Nemesis {
                 node,
                 chosen: self.random.random_range(0..1_000),
                 lasts: Duration::from_millis(self.random.random_range(LASTS_MS)),
+                lasts_long: Duration::from_millis(self.random.random_range(lasts_long_ms.clone())),
             });
             node = (node + 1) % self.stage.nodes_count();
         }

@@ -56,6 +56,12 @@ pub(crate) struct Options {
     /// Replicas that must have a publication before it is answered (WAIT)
     #[arg(long, default_value_t = 0)]
     pub(crate) replicas_min: u32,
+    /// Members: sessions of a hundred topics each, in pairs, who must never be told as gone
+    #[arg(long, default_value_t = 400)]
+    pub(crate) members: u32,
+    /// Replicas whose clocks are so many seconds behind the first master's (sentinel only)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) clocks_behind: u32,
     /// So many of a hundred publications outside of windows must be answered within a second, on a
     /// machine that does nothing else
     #[arg(long, default_value_t = 0.0)]

@@ -59,15 +59,19 @@ pub(crate) struct Redis {
     pub(crate) form: Form,
     servers: Vec<RedisServer>,
     sentinels: Vec<Sentinel>,
+    /// How many seconds the clocks of replicas are behind.
+    clocks_behind: u32,
 }
 
 impl Redis {
-    /// Starts all servers of a form and waits until they are one.
-    pub(crate) async fn start(form: Form) -> Self {
+    /// Starts all servers of a form and waits until they are one. Those that begin as a replica
+    /// behind sentinels have clocks that are so many seconds behind.
+    pub(crate) async fn start(form: Form, clocks_behind: u32) -> Self {
         let mut redis = Self {
             form,
             servers: Vec::new(),
             sentinels: Vec::new(),
+            clocks_behind,
         };
         match form {
             Form::Single => redis.serve(&[]).await,
@@ -92,7 +96,9 @@ impl Redis {
             "--repl-diskless-sync-delay",
             "0",
         ];
-        self.serve(&options).await;
+        let mut server = RedisServer::with(&options).clock_behind(self.clocks_behind);
+        server.restart().await;
+        self.servers.push(server);
         let replica = self.servers.len() - 1;
         self.is_synchronized(replica).await;
     }
@@ -165,6 +171,18 @@ impl Redis {
     pub(crate) async fn kill_connections(&self, kind: &str) {
         for master in self.masters().await {
             ask(self.port(master), &["CLIENT", "KILL", "TYPE", kind]).await;
+        }
+    }
+
+    /// Where a node of another cluster beside this one is to connect.
+    pub(crate) fn url_of_database(&self, database: u32) -> String {
+        format!("redis://127.0.0.1:{}/{database}", self.port(0))
+    }
+
+    /// Sets a parameter at every server that runs.
+    pub(crate) async fn configure(&self, parameter: &str, value: &str) {
+        for server in self.servers.iter().filter(|server| server.pid() != 0) {
+            ask(server.port(), &["CONFIG", "SET", parameter, value]).await;
         }
     }
 

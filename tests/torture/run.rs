@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::checker::Wrong;
 use super::history::{ClientIndex, Event, History, Id, TopicIndex};
+use super::throng::Living;
 
 /// What the harness does to its own receive path, so that a run must be found faulty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,6 +55,8 @@ pub(crate) struct Run {
     topics: FxHashMap<String, TopicIndex>,
     /// Publications that have not ended.
     pub(crate) open_publications: Cell<u64>,
+    /// The members that are there.
+    pub(crate) living: Living,
     /// No new publications.
     pub(crate) is_over: Cell<bool>,
     /// How long the data of publications by session is.
@@ -74,6 +77,7 @@ impl Run {
             history: RefCell::new(history),
             topics,
             open_publications: Cell::new(0),
+            living: Living::default(),
             is_over: Cell::new(false),
             data_bytes: Cell::new(DATA_BYTES),
             sabotage,

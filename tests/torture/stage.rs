@@ -19,6 +19,9 @@ use super::swallow::Swallow;
 /// The namespace of the run's topics.
 pub(crate) const NAMESPACE: &str = "torture";
 
+/// The namespace of topics that have only members.
+pub(crate) const MEMBERS_NAMESPACE: &str = "members";
+
 /// A node's place: it outlives the node.
 pub(crate) struct Seat {
     pub(crate) name: String,
@@ -40,6 +43,13 @@ pub(crate) struct Stage {
     directory: tempfile::TempDir,
     /// Of nodes that have ended.
     old_logs: RefCell<Vec<(String, String)>>,
+}
+
+/// What a node asked its broker, a question for each topic that was asked about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Questions {
+    pub(crate) topics: u64,
+    pub(crate) asked: u64,
 }
 
 /// How a stage is to be built.
@@ -174,6 +184,33 @@ impl Stage {
         logs
     }
 
+    /// How many sessions each node has ended as silent, 0 for one that does not run.
+    pub(crate) async fn silent_ends(&self) -> Vec<u64> {
+        let mut all = Vec::new();
+        for seat in &self.seats {
+            let name = "fanfare_sessions_closed_total{reason=\"ping_timeout\"}";
+            all.push(match &*seat.node.lock().await {
+                Some(node) => node.metric(name).await,
+                None => 0,
+            });
+        }
+        all
+    }
+
+    /// What each node that runs has asked its broker for topics, by node.
+    pub(crate) async fn questions(&self) -> Vec<Questions> {
+        let mut all = Vec::new();
+        for seat in &self.seats {
+            let mut questions = Questions::default();
+            if let Some(node) = &*seat.node.lock().await {
+                questions.topics = node.metric("fanfare_topics").await;
+                questions.asked = node.metric("fanfare_topic_questions_total").await;
+            }
+            all.push(questions);
+        }
+        all
+    }
+
     /// What the nodes that run count.
     pub(crate) async fn figures(&self) -> Nodes {
         let mut figures = Nodes::default();
@@ -194,19 +231,22 @@ fn local(port: u16) -> SocketAddr {
 }
 
 /// Everything is retained, so that the topics at the end say what was published. Outboxes are
-/// small, so that slow clients are caught up from history, and drains are quick.
+/// small, so that slow clients are caught up from history; silence is judged early; drains are
+/// quick.
 fn configuration(replicas_min: u32) -> String {
     let mut retained = "history_entries_max = 1000000\nhistory_age_s = 86400\n".to_owned();
     if replicas_min > 0 {
         retained.push_str(&format!("replicas_min = {replicas_min}\n"));
     }
     format!(
-        "[session]\noutbox_messages_max = 64\n\
+        "[session]\noutbox_messages_max = 64\nping_ms = 2000\npong_ms = 10000\n\
          [drain]\nwindow_ms = 2000\n\
          [inbox]\n{retained}\
          [everyone]\n{retained}\
          [namespaces.{NAMESPACE}]\n{retained}presence = true\n\
          subscribe = \"anyone\"\npublish = \"anyone\"\nhistory = \"anyone\"\n\
-         presence_allow = \"anyone\"\n"
+         presence_allow = \"anyone\"\n\
+         [namespaces.{MEMBERS_NAMESPACE}]\nhistory_entries_max = 0\npresence = true\n\
+         subscribe = \"anyone\"\npresence_allow = \"anyone\"\n"
     )
 }

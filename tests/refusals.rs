@@ -136,267 +136,101 @@ async fn assert_refused(node: &Node, rows: &[Row]) {
     }
 }
 
+#[rustfmt::skip]
+fn rows_of_paths() -> Vec<Row> {
+    let connect = Handshake::to("/v1/connect");
+    let post = "POST /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
+    let trace = "TRACE /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
+    let keyed = get("/v1/publish", "Authorization: Bearer dev\r\n");
+    let not_found = (404, "not_found");
+    let no_method = (405, "method_not_allowed");
+    let upgrade: &[_] = &[("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-version", "13")];
+    vec![
+        row("no such path", At::Both, get("/v1/nothing", ""), not_found, &[]),
+        row("a slash too much", At::Both, get("//health/live", ""), not_found, &[]),
+        row("a way up", At::Both, get("/v1/../health/live", ""), not_found, &[]),
+        row("another method", At::Both, post, no_method, &[("allow", "GET")]),
+        row("TRACE", At::Both, trace, no_method, &[("allow", "GET")]),
+        row("GET for POST", At::Api, keyed, no_method, &[("allow", "POST")]),
+        row("POST to the sessions", At::Public, connect.line("POST /v1/connect HTTP/1.1").bytes(), no_method, &[("allow", "GET, HEAD")]),
+        row("no upgrade", At::Public, get("/v1/connect", ""), (426, "upgrade_required"), upgrade),
+    ]
+}
+
+#[rustfmt::skip]
+fn rows_of_credentials() -> Vec<Row> {
+    let expired = tokens::signed(&json!({"sub": "ada", "exp": seconds_from_now(-60)}));
+    let of_bytes = b"GET /v1/route HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xfc\r\n\r\n";
+    let connect = |value: &str| Handshake::to("/v1/connect").with("Authorization", value).bytes();
+    let with = |path, value: &str| get(path, &format!("Authorization: {value}\r\n"));
+    let (bearer, none) = (format!("bearer {expired}"), (401, "unauthorized"));
+    vec![
+        row("a bad token", At::Public, connect("Bearer no"), none, &[BAD_TOKEN]),
+        row("an empty token", At::Public, connect("Bearer"), none, &[BAD_TOKEN]),
+        row("two tokens", At::Public, with("/v1/route", "Bearer a\r\nAuthorization: Bearer b"), none, &[BAD_TOKEN]),
+        row("an expired token", At::Public, connect(&bearer), (401, "token_expired"), &[BAD_TOKEN]),
+        row("a token of bytes", At::Public, of_bytes, none, &[BAD_TOKEN]),
+        row("a home without a token", At::Public, get("/v1/route", ""), none, &[CHALLENGE]),
+        row("a home by an expired token", At::Public, with("/v1/route", &bearer), (401, "token_expired"), &[BAD_TOKEN]),
+        row("no key", At::Api, get("/v1/nodes", ""), none, &[CHALLENGE]),
+        row("another scheme", At::Api, with("/v1/nodes", "Basic x"), none, &[CHALLENGE]),
+        row("a wrong key", At::Api, with("/v1/nodes", "Bearer x"), none, &[BAD_TOKEN]),
+    ]
+}
+
+#[rustfmt::skip]
+fn rows_of_bodies() -> Vec<Row> {
+    const TYPE: &str = "Content-Type: application/json\r\n";
+    let coded = post(&format!("{TYPE}Content-Encoding: gzip\r\n"), PUBLICATION);
+    let unsupported = (415, "unsupported_media_type");
+    let unknown = post(TYPE, r#"{"topic":"t","data":1,"ttl":5}"#);
+    let lmit = get("/v1/topics?lmit=5", "Authorization: Bearer dev\r\n");
+    let long = post(TYPE, &" ".repeat(9 * 1024 * 1024));
+    vec![
+        row("a body without a type", At::Api, post("", PUBLICATION), unsupported, &[("accept", "application/json"), CLOSE]),
+        row("a coded body", At::Api, coded, unsupported, &[("accept-encoding", "identity"), CLOSE]),
+        row("too long a body", At::Api, long, (413, "too_large"), &[CLOSE]),
+        row("a field that is none", At::Api, unknown, (400, "bad_request"), &[]),
+        row("a parameter that is none", At::Api, lmit, (400, "bad_request"), &[]),
+    ]
+}
+
+#[rustfmt::skip]
+fn rows_of_the_parser() -> Vec<Row> {
+    let many: String = (0..300).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let with = |headers: &str| format!("GET /health/live HTTP/1.1\r\n{headers}\r\n");
+    let long = with(&format!("Host: a\r\nX: {}\r\n", "x".repeat(500 * 1024)));
+    let (bad, large) = ((400, "bad_request"), (431, "too_large"));
+    let both = "Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+    vec![
+        row("no Host", At::Both, with(""), bad, &[CLOSE]),
+        row("two Hosts", At::Both, with("Host: a\r\nHost: a\r\n"), bad, &[CLOSE]),
+        row("a Host that is none", At::Both, with("Host: a b\r\n"), bad, &[CLOSE]),
+        row("a length and chunks", At::Public, with(both), bad, &[CLOSE]),
+        row("a length that is none", At::Both, with("Host: a\r\nContent-Length: x\r\n"), bad, &[CLOSE]),
+        row("a name with a blank", At::Both, with("Host : a\r\n"), bad, &[CLOSE]),
+        row("no HTTP", At::Both, "EHLO a\r\n\r\n", bad, &[CLOSE]),
+        row("another HTTP", At::Both, "GET / HTTP/3.0\r\n\r\n", bad, &[CLOSE]),
+        row("300 headers", At::Both, with(&format!("Host: a\r\n{many}")), large, &[CLOSE]),
+        row("a long header", At::Both, long, large, &[CLOSE]),
+        row("a body", At::Public, with("Host: a\r\nContent-Length: 1\r\n") + "x", bad, &[CLOSE]),
+    ]
+}
+
 #[tokio::test]
 async fn both_listeners_refuse_by_one_table() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let node = Plan::with_config(&tokens::config_file(&directory))
-        .start()
-        .await;
-    let expired = tokens::signed(&json!({"sub": "ada", "exp": seconds_from_now(-60)}));
-    let as_expired = format!("Authorization: Bearer {expired}\r\n");
-    let connect = || Handshake::to("/v1/connect");
-    let authorized = |value: &str| connect().with("Authorization", value).bytes();
-    let rows = [
-        row(
-            "no such path",
-            At::Both,
-            get("/v1/nothing", ""),
-            (404, "not_found"),
-            &[],
-        ),
-        row(
-            "a slash too much",
-            At::Both,
-            get("//health/live", ""),
-            (404, "not_found"),
-            &[],
-        ),
-        row(
-            "a way up",
-            At::Both,
-            get("/v1/../health/live", ""),
-            (404, "not_found"),
-            &[],
-        ),
-        row(
-            "another method",
-            At::Both,
-            "POST /health/live HTTP/1.1\r\nHost: a\r\n\r\n",
-            (405, "method_not_allowed"),
-            &[("allow", "GET")],
-        ),
-        row(
-            "TRACE",
-            At::Both,
-            "TRACE /health/live HTTP/1.1\r\nHost: a\r\n\r\n",
-            (405, "method_not_allowed"),
-            &[("allow", "GET")],
-        ),
-        row(
-            "GET for POST",
-            At::Api,
-            get("/v1/publish", "Authorization: Bearer dev\r\n"),
-            (405, "method_not_allowed"),
-            &[("allow", "POST")],
-        ),
-        row(
-            "POST to the sessions",
-            At::Public,
-            connect().line("POST /v1/connect HTTP/1.1").bytes(),
-            (405, "method_not_allowed"),
-            &[("allow", "GET, HEAD")],
-        ),
-        row(
-            "no upgrade",
-            At::Public,
-            get("/v1/connect", ""),
-            (426, "upgrade_required"),
-            &[
-                ("upgrade", "websocket"),
-                ("connection", "Upgrade"),
-                ("sec-websocket-version", "13"),
-            ],
-        ),
-        row(
-            "a bad token",
-            At::Public,
-            authorized("Bearer no"),
-            (401, "unauthorized"),
-            &[BAD_TOKEN],
-        ),
-        row(
-            "an expired token",
-            At::Public,
-            authorized(&format!("bearer {expired}")),
-            (401, "token_expired"),
-            &[BAD_TOKEN],
-        ),
-        row(
-            "a token of bytes",
-            At::Public,
-            b"GET /v1/route HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xfc\r\n\r\n",
-            (401, "unauthorized"),
-            &[BAD_TOKEN],
-        ),
-        row(
-            "a home without a token",
-            At::Public,
-            get("/v1/route", ""),
-            (401, "unauthorized"),
-            &[CHALLENGE],
-        ),
-        row(
-            "a home by an expired token",
-            At::Public,
-            get("/v1/route", &as_expired),
-            (401, "token_expired"),
-            &[BAD_TOKEN],
-        ),
-        row(
-            "no key",
-            At::Api,
-            get("/v1/nodes", ""),
-            (401, "unauthorized"),
-            &[CHALLENGE],
-        ),
-        row(
-            "another scheme",
-            At::Api,
-            get("/v1/nodes", "Authorization: Basic x\r\n"),
-            (401, "unauthorized"),
-            &[CHALLENGE],
-        ),
-        row(
-            "a wrong key",
-            At::Api,
-            get("/v1/nodes", "Authorization: Bearer x\r\n"),
-            (401, "unauthorized"),
-            &[BAD_TOKEN],
-        ),
-        row(
-            "a body without a type",
-            At::Api,
-            post("", PUBLICATION),
-            (415, "unsupported_media_type"),
-            &[("accept", "application/json"), CLOSE],
-        ),
-        row(
-            "a coded body",
-            At::Api,
-            post(
-                "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
-                PUBLICATION,
-            ),
-            (415, "unsupported_media_type"),
-            &[("accept-encoding", "identity"), CLOSE],
-        ),
-        row(
-            "too long a body",
-            At::Api,
-            post(
-                "Content-Type: application/json\r\n",
-                &" ".repeat(9 * 1024 * 1024),
-            ),
-            (413, "too_large"),
-            &[CLOSE],
-        ),
-        row(
-            "a field that is none",
-            At::Api,
-            post(
-                "Content-Type: application/json\r\n",
-                r#"{"topic":"t","data":1,"ttl":5}"#,
-            ),
-            (400, "bad_request"),
-            &[],
-        ),
-        row(
-            "a parameter that is none",
-            At::Api,
-            get("/v1/topics?lmit=5", "Authorization: Bearer dev\r\n"),
-            (400, "bad_request"),
-            &[],
-        ),
-    ];
-    assert_refused(&node, &rows).await;
+    let plan = Plan::with_config(&tokens::config_file(&directory));
+    let node = plan.start().await;
+    for rows in [rows_of_paths(), rows_of_credentials(), rows_of_bodies()] {
+        assert_refused(&node, &rows).await;
+    }
 }
 
 #[tokio::test]
 async fn what_is_no_http_is_refused_with_a_body() {
     let node = Plan::dev().start().await;
-    let many: String = (0..300).map(|n| format!("X-{n}: 1\r\n")).collect();
-    let long = "x".repeat(500 * 1024);
-    let with = |headers: &str| format!("GET /health/live HTTP/1.1\r\n{headers}\r\n");
-    let rows = [
-        row(
-            "no Host",
-            At::Both,
-            with(""),
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-        row(
-            "two Hosts",
-            At::Both,
-            with("Host: a\r\nHost: a\r\n"),
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-        row(
-            "a Host that is none",
-            At::Both,
-            with("Host: a b\r\n"),
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-        row(
-            "a length and chunks",
-            At::Public,
-            with("Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-        row(
-            "a length that is none",
-            At::Both,
-            with("Host: a\r\nContent-Length: x\r\n"),
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-        row(
-            "a name with a blank",
-            At::Both,
-            with("Host : a\r\n"),
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-        row(
-            "no HTTP",
-            At::Both,
-            "EHLO a\r\n\r\n",
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-        row(
-            "another HTTP",
-            At::Both,
-            "GET / HTTP/3.0\r\n\r\n",
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-        row(
-            "300 headers",
-            At::Both,
-            with(&format!("Host: a\r\n{many}")),
-            (431, "too_large"),
-            &[CLOSE],
-        ),
-        row(
-            "a long header",
-            At::Both,
-            with(&format!("Host: a\r\nX: {long}\r\n")),
-            (431, "too_large"),
-            &[CLOSE],
-        ),
-        row(
-            "a body",
-            At::Public,
-            with("Host: a\r\nContent-Length: 1\r\n") + "x",
-            (400, "bad_request"),
-            &[CLOSE],
-        ),
-    ];
-    assert_refused(&node, &rows).await;
+    assert_refused(&node, &rows_of_the_parser()).await;
     // Chunks outrank a length, and what follows is not believed (RFC 9112, section 6.1).
     let smuggled = "POST /v1/publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
                     Authorization: Bearer dev\r\nContent-Length: 5\r\n\

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn the_credential_follows_the_scheme_in_any_case() {
-        let rows: [(&[&[u8]], Option<&[u8]>); 12] = [
+        type Row<'a> = (&'a [&'a [u8]], Option<&'a [u8]>);
+        let rows: [Row<'_>; 12] = [
             (&[b"Bearer k"], Some(b"k")),
             (&[b"bearer k"], Some(b"k")),
             (&[b"BEARER   k "], Some(b"k")),

@@ -124,6 +124,11 @@ async fn a_refused_name_or_value_is_told_in_our_words() {
     }
     let nulls = json!({"topic": "t", "data": null, "key": null, "priority": null, "users": null});
     assert_eq!(node.post("/v1/publish", &nulls).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_refused_parameter_is_told_in_our_words() {
+    let node = Node::start();
     let queries = [
         ("/v1/topics?lmit=5", "did you mean `limit`?"),
         (

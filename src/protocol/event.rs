@@ -236,15 +236,18 @@ pub struct Message {
     pub data: Data,
     /// Where it stands; absent on topics without history.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub position: Option<Position>,
     /// Who published it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub user: Option<String>,
     /// How urgent, when not normal.
     #[serde(skip_serializing_if = "Priority::is_normal")]
     pub priority: Priority,
     /// What it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub key: Option<String>,
     /// The entry of this key is gone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -273,12 +276,22 @@ pub struct Presence {
 pub struct Member {
     /// Whose session; absent for anonymous ones.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub user: Option<String>,
     /// Which session.
     pub session: SessionId,
     /// The token's `info`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub info: Option<serde_json::Value>,
+}
+
+/// What a gap is about, where it is not the topic's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GapOf {
+    /// Changes of the topic's members.
+    Presence,
 }
 
 /// `gap`: what this session will not get, above `from`, at or below `to`.
@@ -286,6 +299,10 @@ pub struct Member {
 pub struct Gap {
     /// In which topic.
     pub topic: Topic,
+    /// Of what; absent: of messages. Positions of messages and of changes of members have nothing
+    /// to do with each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<GapOf>,
     /// The last position before the gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Position>,

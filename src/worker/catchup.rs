@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::broker::SincePage;
 use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::{Event, Gap, GapReason};
+use crate::protocol::event::{Event, GapReason};
 use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 
 use super::hub::{Mode, Reference, SessionKey};
@@ -243,13 +243,11 @@ impl Worker {
         let Some(entry) = state.sessions.get_mut(key) else {
             return;
         };
-        let mut replayed = 0;
         for message in visible(messages, reader.id, now_ms) {
             let (topic, message) = (reader.reference.topic, Arc::clone(message));
+            self.count(&message, 1, |counters| &counters.replayed);
             entry.outbox.push_message(topic, message, &mut state.spares);
-            replayed += 1;
         }
-        self.metrics.counters.replayed.add_owned(replayed);
         let reached = messages.last().map_or(start, |m| m.position);
         // Not "the page was empty": a delivery may have passed this session by while the page was
         // on its way.
@@ -266,16 +264,10 @@ impl Worker {
         key: SessionKey,
         reader: &Reader,
         topic: &Topic,
-        (from, to): (Position, Option<Position>),
+        bounds: (Position, Option<Position>),
         reason: GapReason,
     ) {
-        let gap = Gap {
-            topic: outgoing::shown(topic),
-            from: Some(from),
-            to,
-            reason,
-            dropped: None,
-        };
+        let gap = outgoing::gap(topic, bounds, reason, None);
         if let Some(entry) = state.sessions.get_mut(key) {
             let frame = codec::encode(reader.wire, &Event::Gap(gap));
             let topic = reader.reference.topic;

@@ -8,6 +8,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod incarnations;
+mod lease_scripts;
+/// The simulation's model of the scripts of nodes, which [`lease_scripts`] holds against them.
+#[path = "../../src/cluster/simulation/leases.rs"]
+mod leases;
 mod members;
 mod membership;
 mod occupancy;
@@ -18,7 +22,7 @@ mod rig;
 mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
-/// The simulation's model of the scripts, which [`scripts`] holds against them.
+/// The same of partitions, for [`scripts`].
 #[path = "../../src/cluster/simulation/tokens.rs"]
 mod tokens;
 

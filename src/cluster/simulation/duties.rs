@@ -213,7 +213,8 @@ impl World {
         let answer = match ask {
             Ask::Lead { partition, owner } => {
                 let now_us = self.redis_us();
-                let bid = self.tokens.lead(partition, &owner, LEASE, now_us);
+                let random = self.rng.random_range(0..1 << 20);
+                let bid = self.tokens.lead(partition, &owner, LEASE, now_us, random);
                 let holder = self.processes[at].holder;
                 let is_moved = self.fencing.led(partition, &owner, holder, bid)?;
                 met.handed_over += u64::from(is_moved);

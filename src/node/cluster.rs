@@ -62,16 +62,16 @@ pub fn start(
     };
     let partitions = Partitions::default();
     let details = details(&partitions);
-    let store = LeaseStore::new(redis.client(), redis.keys());
+    let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(config, metrics, details), Some(store));
     shutdown::spawn("membership", task.run());
-    let store = Arc::new(PartitionStore::new(redis.client(), redis.keys().clone()));
+    let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     let (view, lease) = (membership.view(), config.redis.lease);
     let task = partitions.lead(view, store, lease, Arc::clone(metrics));
     shutdown::spawn("partitions", task.run());
     let task = ReaperTask::new(reaper::Settings {
         broker: Arc::clone(broker),
-        keyspace: redis.client(),
+        keyspace: redis.bulk(),
         keys: redis.keys().clone(),
         held: partitions.held(),
         view: membership.view(),
@@ -79,7 +79,7 @@ pub fn start(
     });
     shutdown::spawn("reaper", task.run());
     let (occupancy, task) =
-        Occupancy::clustered(membership.view(), redis.client(), redis.keys().clone());
+        Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     shutdown::spawn("occupancy", task.run());
     Cluster {
         membership,

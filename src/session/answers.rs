@@ -177,6 +177,7 @@ impl Session {
                 let (from, to) = reason.bounds(left, begun.position);
                 Gap {
                     topic: own.topic,
+                    of: None,
                     from: Some(from),
                     to,
                     reason,

@@ -11,10 +11,12 @@ mod incarnations;
 mod lease_scripts;
 /// The simulation's model of the scripts of nodes, which [`lease_scripts`] holds against them.
 #[path = "../../src/cluster/simulation/leases.rs"]
+#[allow(dead_code, reason = "the simulation asks it more")]
 mod leases;
 mod members;
 mod membership;
 mod occupancy;
+mod outages;
 mod partitions;
 mod processes;
 mod reaper;

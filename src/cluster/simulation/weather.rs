@@ -93,10 +93,11 @@ impl World {
         match self.rng.random_range(0..10) {
             0..2 => self.kill_one(at, met),
             2..4 if self.processes.len() < PROCESSES_MAX => {
+                let name = *NAMES.choose(&mut self.rng).expect("some");
+                let running = self.processes.iter().filter(|p| p.is_running());
+                let running: Vec<_> = running.map(|p| p.name().as_str()).collect();
                 // One is left for the last change.
-                let name = *NAMES[1..].choose(&mut self.rng).expect("some");
-                let mut running = self.processes.iter().filter(|p| p.is_running());
-                if !running.any(|p| p.name().as_str() == name) {
+                if !running.contains(&name) && running.len() < NAMES.len() - 1 {
                     self.launch(name);
                 }
             }

@@ -8,8 +8,7 @@
 //! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations),
 //! `{ff:nodes}:d` (details) and `{ff:nodes}:t` (the last heartbeat of all: while Redis was away,
 //! no lease ends). They are used together in one script, so they share the hash tag `ff:nodes`,
-//! without which Redis Cluster would refuse it as cross-slot. `ff:p` (number of partitions) is used
-//! alone. `ff` stands for the configured prefix.
+//! without which Redis Cluster would refuse it as cross-slot. `ff` stands for the configured prefix.
 
 use std::time::Duration;
 
@@ -62,7 +61,6 @@ pub struct LeaseStore {
     leave: Script,
     /// Leases, incarnations, details, the last heartbeat.
     nodes_keys: [String; 4],
-    partitions_key: String,
     /// Tells this process from another of the same name.
     holder: String,
 }
@@ -81,7 +79,6 @@ impl LeaseStore {
                 keys.node_details(),
                 keys.node_heartbeat(),
             ],
-            partitions_key: keys.partitions(),
             holder: format!("{:016x}", rand::random::<u64>()),
         }
     }
@@ -121,26 +118,6 @@ impl LeaseStore {
         let args = [node.as_str().into(), self.holder.as_str().into()];
         self.eval(&self.leave, &self.nodes_keys, &args).await?;
         Ok(())
-    }
-
-    /// The cluster's number of partitions, stored now if there was none.
-    ///
-    /// # Errors
-    /// [`LeaseError`].
-    pub async fn partitions(&self, mine: u32) -> Result<u32, LeaseError> {
-        let args = [mine.to_string().into(), b"NX".to_vec(), b"GET".to_vec()];
-        let set = self.keyspace.command("SET", &self.partitions_key, &args);
-        let answer = set.await;
-        let before: Option<String> = answer
-            .map_err(LeaseError::Redis)?
-            .convert()
-            .map_err(|_| LeaseError::Unexpected("not a text"))?;
-        match before {
-            None => Ok(mine),
-            Some(stored) => stored
-                .parse()
-                .map_err(|_| LeaseError::Unexpected("not a number of partitions")),
-        }
     }
 
     async fn eval(

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
 use fanfare::api::body::BodyBudget;
 use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
-    Route, TopicsPage,
+    TopicsPage,
 };
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
@@ -24,6 +24,7 @@ use fanfare::config::{
     Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat,
     Namespace, Queue, Rebalance, Redis, RedisAccess, Secret, Server, Session,
 };
+use fanfare::http::bodies::Route;
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
 use fanfare::shutdown::Lifecycle;
 use fanfare::telemetry::metrics::Metrics;
@@ -250,7 +251,9 @@ impl Node {
         *self.directory.mood.lock().unwrap() = mood;
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answered {
+        let host = HeaderValue::from_static("fanfare.test");
+        request.headers_mut().entry("host").or_insert(host);
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         Answered {
@@ -342,6 +345,8 @@ fn config() -> Config {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let second = Duration::from_secs(1);
     Config {
+        cluster: fanfare::config::Cluster { alone: true },
+        memory: fanfare::config::Memory { bytes_max: 1 << 28 },
         server: Server {
             listen: any,
             workers: 1,
@@ -359,18 +364,7 @@ fn config() -> Config {
             body_bytes_max: BODY_BYTES_MAX,
             targets_max: 1_000,
         },
-        redis: Redis {
-            url: None,
-            access: RedisAccess::default(),
-            replicated: false,
-            shards: Vec::new(),
-            prefix: "ff".into(),
-            command_timeout: second,
-            probe_interval: second,
-            probe_fresh: second,
-            lease: second,
-            partitions: 256,
-        },
+        redis: redis(),
         auth: auth(),
         session: session(),
         admission: Admission {
@@ -406,6 +400,22 @@ fn config() -> Config {
         ]),
         inbox: namespace(100),
         everyone: namespace(0),
+    }
+}
+
+fn redis() -> Redis {
+    let second = Duration::from_secs(1);
+    Redis {
+        url: None,
+        access: RedisAccess::default(),
+        replicated: false,
+        shards: Vec::new(),
+        prefix: "ff".into(),
+        command_timeout: second,
+        probe_interval: second,
+        probe_fresh: second,
+        lease: second,
+        partitions: 256,
     }
 }
 

@@ -7,6 +7,8 @@
 // In a test an unwrap is an assertion; clippy sees that only inside test functions.
 #![allow(clippy::unwrap_used)]
 
+mod agreement;
+mod databases;
 mod incarnations;
 mod lease_scripts;
 /// The simulation's model of the scripts of nodes, which [`lease_scripts`] holds against them.
@@ -15,6 +17,7 @@ mod lease_scripts;
 mod leases;
 mod members;
 mod membership;
+mod next_release;
 mod occupancy;
 mod outages;
 mod partitions;

@@ -10,13 +10,13 @@
 local t = redis.call('TIME')
 local now_us = t[1] * 1000000 + t[2]
 local now, lease = math.floor(now_us / 1000), tonumber(ARGV[4])
-local incarnation, holder = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%d+) (%x+)$')
+local incarnation, holder = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%d+) (%x+)')
 local mine = holder == ARGV[2]
 local newest, before = tonumber(incarnation or '0'), tonumber(ARGV[3])
 if not mine and before > 0 and newest > before then return {'superseded', incarnation} end
 -- While no heartbeat was answered, nobody was told of an end, and nobody could extend a lease. So where Redis was away, or
 -- its clock stepped, leases move on with the clock; and last long enough for all to come back, not only for the first.
-local last, told = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+) (%d+)$')
+local last, told = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+) (%d+)')
 local gap = now - (last or now)
 if gap < 0 or gap > lease / 2 then
   local least = math.abs(gap) > lease / 2 and now + lease or 0

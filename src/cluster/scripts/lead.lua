@@ -12,7 +12,7 @@ local now_us = t[1] * 1000000 + t[2]
 local now = math.floor(now_us / 1000)
 -- The end is rounded up and compared with a time that is rounded down, so that it never comes before the holder's own.
 local new_end = math.ceil(now_us / 1000) + ARGV[2]
-local owner, token, ends = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+) (%d+)$')
+local owner, token, ends = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+) (%d+)')
 if owner ~= ARGV[1] then
   local node, life = string.match(ARGV[1], '^(.*)~(%d+)$')
   local its_node, its_life = string.match(owner or '', '^(.*)~(%d+)$')

@@ -3,7 +3,7 @@
 //! In: what a session wants to read: a topic, the position after which, how much. Out: the page,
 //! shared, with frames that are encoded once for all of them. A storm of resumes after a node's
 //! death asks the broker once per topic and position and not once per session. Who may read was
-//! decided before, for each session by itself.
+//! decided before, for each session by itself; how far back is a part of what is asked.
 //!
 //! A session may be given a page that was asked for before it asked, at most [`KEPT`] earlier. That
 //! is as if its own answer had been slow: what the page lacks follows with the next page or live,
@@ -42,6 +42,7 @@ pub type Read = Result<Rc<ReadPage>, BrokerError>;
 struct Key {
     topic: Topic,
     since: Position,
+    age_ms: u64,
     entries_max: u32,
     bytes_max: usize,
     failovers: u64,
@@ -78,6 +79,8 @@ impl SharedReads {
         let key = Key {
             topic: topic.clone(),
             since,
+            // Who may not read history is shown less of it.
+            age_ms: retention.age_ms,
             entries_max: page.entries_max,
             bytes_max: page.bytes_max,
             failovers: worker.failovers(),

@@ -8,8 +8,7 @@
 //! sessions; [`CALLS_IN_FLIGHT_MAX`] calls when many are written again or leave. A leave that the
 //! broker does not take is kept as a level and tried until it does. One that it took is remembered
 //! for [`LEFT_FOR`] (at most [`LEFT_MAX`], then the oldest is forgotten), because a replica that
-//! takes over may not have it: then it is carried out once more. Members of a node without a lease
-//! are left out of every snapshot.
+//! takes over may not have it: then it is carried out once more. Snapshots leave out the dead.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -24,6 +23,7 @@ use tokio::time::timeout;
 use crate::broker::interest::Interest;
 use crate::broker::{Broker, BrokerError, BrokerHealth};
 use crate::cluster::occupancy::Occupancy;
+use crate::cluster::settled::Settled;
 use crate::cluster::view::View;
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
@@ -174,12 +174,12 @@ impl Presence {
         })
     }
 
-    /// Carries out leaves, and writes every member again when this node gets a new incarnation or
-    /// the broker is back, which may have lost what it had. Never ends.
-    pub async fn run(&self) {
-        let mut view = self.view.clone();
-        let mut health = self.broker.health();
+    /// Carries out leaves, and writes every member again when this node gets a new incarnation,
+    /// which is told, or the broker is back, which may have lost what it had. Never ends.
+    pub async fn run(&self, settled: &Settled) {
+        let (mut view, mut health) = (self.view.clone(), self.broker.health());
         let mut written_as = Some(view.borrow_and_update().me.clone());
+        written_as.iter().for_each(|me| settled.tell(me));
         loop {
             let look = tokio::select! {
                 leaving = self.leaving.changed() => {
@@ -205,6 +205,7 @@ impl Presence {
             let is_due = now.has_lease() && written_as.as_ref() != Some(&now.me);
             // What fails is tried again with the next heartbeat.
             if is_due && self.enter_again(&now.me).await && self.leave_again(&now.me).await {
+                settled.tell(&now.me);
                 written_as = Some(now.me.clone());
             }
         }

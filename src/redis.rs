@@ -1,7 +1,7 @@
 //! Redis as the crate speaks to it: key names, scripts, and the command link.
 //!
 //! In: `config::Redis`. Out: [`RedisLink`]: commands and scripts with errors that say whether they
-//! were executed. Owner of the link's client and circuit: its supervisor, `broker::redis::link`,
+//! were executed. Owner of the link's client and circuit: its supervisor, `broker::redis::supervisor`,
 //! which replaces the one and turns the other. Bounds: while the circuit is not closed commands are
 //! refused at once; so many wait in a client as `clients` says; every command ends after the
 //! configured timeout.
@@ -317,10 +317,10 @@ impl RedisLink {
         values.push(count(keys.len()));
         values.extend(keys.iter().map(|key| Value::from(key.as_str())));
         values.extend(args.iter().map(|arg| bytes(arg)));
-        match self.send("EVALSHA", values.clone()).await {
+        match self.ask("EVALSHA", values.clone()).await {
             Err(RedisError::NoScript(_)) => {
                 self.load(script).await?;
-                self.send("EVALSHA", values).await
+                self.ask("EVALSHA", values).await
             }
             answer => answer,
         }
@@ -353,7 +353,7 @@ impl RedisLink {
     /// As [`Self::load`], as a future that is written to the connection at its first poll.
     pub fn submit_load(&self, script: &Script) -> BoxFuture<'static, Result<(), RedisError>> {
         let args = vec![Value::from_static_str("LOAD"), script.source.into()];
-        let answer = self.send("SCRIPT", args);
+        let answer = self.ask("SCRIPT", args);
         Box::pin(async move { answer.await.map(drop) })
     }
 
@@ -365,12 +365,13 @@ impl RedisLink {
         args: Vec<Value>,
     ) -> BoxFuture<'static, Result<Value, RedisError>> {
         match self.circuit.pass() {
-            Ok(()) => self.send(name, args),
+            Ok(()) => self.ask(name, args),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
-    fn send(
+    /// As [`Self::submit`], whatever the circuit says. For the supervisor only.
+    pub fn ask(
         &self,
         name: &'static str,
         args: Vec<Value>,

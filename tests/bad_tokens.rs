@@ -237,8 +237,11 @@ async fn a_token_for_a_topic_that_has_ended_ends_the_subscription() {
     talk.ok(subscribe(-2)).await;
     assert_eq!(talk.event_of("unsubscribed").await["code"], "token_expired");
     talk.refused(subscribe(-60), "token_expired").await;
-    talk.refused(json!({"type": "unsubscribe", "topic": "orders:7"}), "not_subscribed")
-        .await;
+    talk.refused(
+        json!({"type": "unsubscribe", "topic": "orders:7"}),
+        "not_subscribed",
+    )
+    .await;
 }
 
 fn publish_call(key: &str, kind: &str, body: &str) -> Request<Full<Bytes>> {

@@ -103,7 +103,10 @@ impl Rights {
         let mut patterns = first as usize..self.counts[at] as usize;
         patterns.any(|nth| {
             let begins = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
-            matches(&self.text[begins as usize..self.ends[nth] as usize], topic_name)
+            matches(
+                &self.text[begins as usize..self.ends[nth] as usize],
+                topic_name,
+            )
         })
     }
 }

@@ -342,7 +342,7 @@ impl Hearing {
         connection.heartbeat = None;
         self.is_standing = false;
         self.subscriptions.reset();
-        let server = self.task.shared.link.server();
+        let server = self.task.shared.server();
         let reason = format!("the feed of Redis at {server} has no connection: {why}");
         self.task.shared.health.down(Half::Feed, reason);
     }
@@ -354,7 +354,7 @@ impl Hearing {
         let refused = match result {
             Ok(refused) => refused,
             Err(error) => {
-                let server = self.task.shared.link.server();
+                let server = self.task.shared.server();
                 let reason = format!("Redis at {server} did not confirm a subscription: {error}");
                 self.task.shared.health.down(Half::Feed, reason);
                 self.is_standing = false;
@@ -367,7 +367,7 @@ impl Hearing {
             // Their slot is elsewhere: they leave when the layout says so, or are tried again.
             self.subscriptions.refuse(&refused);
             connection.next_chunk = Instant::now() + REFUSED_RETRY;
-            self.task.shared.link.misplaced().notify_one();
+            self.task.shared.urgent.link.misplaced().notify_one();
         }
         let awaited = self.subscriptions.confirm(&chunk);
         if !awaited.is_empty() {

@@ -175,8 +175,7 @@ pub fn encode_presence_head(joined: bool, owner: &Owner) -> Vec<u8> {
 pub fn encode_member(member: &Member) -> Vec<u8> {
     let mut out = Vec::new();
     let session = member.session.0.to_be_bytes();
-    let parts: MemberV1<'_, &Info> =
-        (member.user.as_deref(), Raw(&session), member.info.as_ref());
+    let parts: MemberV1<'_, &Info> = (member.user.as_deref(), Raw(&session), member.info.as_ref());
     pack(&mut out, &parts);
     out
 }
@@ -302,7 +301,9 @@ mod tests {
             member: Member {
                 user: Some("bob".to_owned()),
                 session: SessionId(u128::MAX - 1),
-                info: Some(Info::from(&serde_json::json!({"name": "Bob", "n": [1, 2.5, null]}))),
+                info: Some(Info::from(
+                    &serde_json::json!({"name": "Bob", "n": [1, 2.5, null]}),
+                )),
             },
             owner: "node-1~77".parse().unwrap(),
             count: 300,

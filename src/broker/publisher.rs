@@ -1,6 +1,6 @@
 //! The ordered way into Redis: one connection, one queue, the publication script.
 //!
-//! In: publications of all tasks of the node. Out: EVALSHA commands on the command link, written
+//! In: publications of all tasks of the node. Out: EVALSHA commands on the urgent link, written
 //! in the order of the queue with many in flight, and one answer to each caller. Owner of the
 //! order: one task on the control runtime. Bounds: [`QUEUE_MAX`] publications and
 //! [`QUEUE_BYTES_MAX`] bytes wait; at the bound a publication is refused as `Unavailable` and
@@ -8,7 +8,7 @@
 //! know the script (NOSCRIPT), what was sent behind it may have met a script loaded meanwhile by
 //! somebody else, so sending again would reorder; the caller gets `Unavailable` instead.
 //!
-//! Publications of namespaces with `replicas_min` go the same way over the link beside, batch by
+//! Publications of namespaces with `replicas_min` go the same way over a link of their own, batch by
 //! batch, and are answered only when the WAIT behind their batch has counted enough replicas. WAIT
 //! speaks of its own connection alone, and a client may connect anew between two commands: so
 //! each batch begins by giving its connection a name, and ends by asking for it. Whose confirmation
@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 
 use fred::types::Value;
 use futures_util::StreamExt;
-use futures_util::future::{BoxFuture, OptionFuture, join_all};
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::publication;
 use super::redis::confirmation::{Answers, BATCH_NAME, Followers, enough};
-use super::redis::link::{Shared, stopped};
+use super::redis::link::{CommandLink, Shared, stopped};
 use super::redis::reply;
 use super::{BrokerError, PublishRequest, Published};
 use crate::config::Replicas;
@@ -46,7 +46,6 @@ pub const IN_FLIGHT_MAX: usize = 256;
 
 const TOO_MANY: &str = "too many publications wait for Redis";
 const STOPPED: &str = "the broker was stopped";
-const NOT_REPLICATED: &str = "this broker was started without a link for replicas_min";
 /// How often it is asked who the replicas are while nothing is published.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -73,39 +72,36 @@ struct Flight {
 #[derive(Debug)]
 pub struct Publisher {
     queue: mpsc::Sender<Job>,
-    /// For publications that wait for replicas.
-    beside: Option<Box<Self>>,
     waiting_bytes: Arc<AtomicUsize>,
     shared: Arc<Shared>,
+    command: Arc<CommandLink>,
 }
 
 /// The task's side.
 #[derive(Debug)]
 pub struct PublisherTask {
     queue: mpsc::Receiver<Job>,
-    beside: Option<Box<Self>>,
     waiting_bytes: Arc<AtomicUsize>,
     shared: Arc<Shared>,
+    command: Arc<CommandLink>,
 }
 
-/// A queue and both its ends, and those of the link beside it.
+/// A queue for this link and both its ends.
 #[must_use]
-pub fn channel(shared: &Arc<Shared>) -> (Publisher, PublisherTask) {
-    let beside = shared.replicated.as_ref().map(channel);
-    let (publisher_beside, task_beside) = beside.unzip();
+pub fn channel(shared: &Arc<Shared>, command: &Arc<CommandLink>) -> (Publisher, PublisherTask) {
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
     let publisher = Publisher {
         queue: sender,
-        beside: publisher_beside.map(Box::new),
         waiting_bytes: Arc::clone(&waiting_bytes),
         shared: Arc::clone(shared),
+        command: Arc::clone(command),
     };
     let task = PublisherTask {
         queue: receiver,
-        beside: task_beside.map(Box::new),
         waiting_bytes,
         shared: Arc::clone(shared),
+        command: Arc::clone(command),
     };
     (publisher, task)
 }
@@ -116,16 +112,8 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`]. Cancel safety: a publication that is queued is sent all the same.
     pub async fn publish(&self, request: PublishRequest) -> Answer {
-        match (&self.beside, request.replicas.min) {
-            (_, 0) => self.submit(request).await,
-            (Some(beside), _) => beside.submit(request).await,
-            (None, _) => Err(BrokerError::Unavailable(NOT_REPLICATED.to_owned())),
-        }
-    }
-
-    async fn submit(&self, request: PublishRequest) -> Answer {
         let control = &self.shared.metrics.control;
-        if let Err(refused) = self.shared.link.circuit().pass() {
+        if let Err(refused) = self.command.link.circuit().pass() {
             control.publish_errors.add(1);
             return Err(refused.into());
         }
@@ -195,15 +183,9 @@ impl Publisher {
 }
 
 impl PublisherTask {
-    /// Sends until `stop` turns true; what is queued by then is still sent and answered.
-    pub async fn run(mut self, stop: watch::Receiver<bool>) {
-        let beside = self.beside.take();
-        let beside = beside.map(|beside| beside.run_by_batches(stop.clone()));
-        tokio::join!(self.run_plain(stop), OptionFuture::from(beside));
-    }
-
-    /// The same for publications that wait for replicas: many, then one WAIT for all of them.
-    async fn run_by_batches(mut self: Box<Self>, mut stop: watch::Receiver<bool>) {
+    /// As [`Self::run`], for publications that wait for replicas: many, then one WAIT for all of
+    /// them.
+    pub async fn run_by_batches(mut self, mut stop: watch::Receiver<bool>) {
         let (mut batch, mut followers) = (Vec::new(), Followers::default());
         loop {
             tokio::select! {
@@ -214,7 +196,7 @@ impl PublisherTask {
                 () = stopped(&mut stop), if !self.queue.is_closed() => self.queue.close(),
                 () = tokio::time::sleep(LOOK_EVERY) => {
                     // What is not known now is asked behind the next batch.
-                    if let Ok(role) = self.shared.link.submit("ROLE", Vec::new()).await {
+                    if let Ok(role) = self.command.link.submit("ROLE", Vec::new()).await {
                         let _ = followers.see(role, Instant::now());
                     }
                 }
@@ -252,7 +234,7 @@ impl PublisherTask {
         if is_unknown_script {
             // The batch was refused; should this fail too, so is the next one.
             let _ = self
-                .shared
+                .command
                 .link
                 .submit_load(&self.shared.scripts.publish)
                 .await;
@@ -265,7 +247,7 @@ impl PublisherTask {
         name: &'static str,
         args: Vec<Value>,
     ) -> impl Future<Output = Result<Value, RedisError>> + use<> {
-        let mut command = self.shared.link.submit(name, args);
+        let mut command = self.command.link.submit(name, args);
         let early = poll_once(command.as_mut()).await;
         async move {
             match early {
@@ -275,7 +257,8 @@ impl PublisherTask {
         }
     }
 
-    async fn run_plain(mut self, mut stop: watch::Receiver<bool>) {
+    /// Sends until `stop` turns true; what is queued by then is still sent and answered.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut flights = FuturesUnordered::new();
         let mut loading: Option<BoxFuture<'static, Result<(), RedisError>>> = None;
         let mut is_open = true;
@@ -284,7 +267,7 @@ impl PublisherTask {
                 Some(flight) = flights.next(), if !flights.is_empty() => {
                     if self.land(flight, None) && loading.is_none() {
                         // What is sent after the LOAD on the same connection finds the script.
-                        let mut load = self.shared.link.submit_load(&self.shared.scripts.publish);
+                        let mut load = self.command.link.submit_load(&self.shared.scripts.publish);
                         if poll_once(load.as_mut()).await.is_none() {
                             loading = Some(load);
                         }
@@ -337,7 +320,7 @@ impl PublisherTask {
         } = flight;
         let is_unknown_script = matches!(result, Err(RedisError::NoScript(_)));
         if matches!(result, Err(RedisError::NotMaster(_))) {
-            self.shared.suspect.notify_one();
+            self.command.suspect.notify_one();
         }
         let mut outcome = read(result);
         if let (Ok(_), Some(confirmed)) = (&outcome, confirmed)

@@ -24,6 +24,7 @@ pub mod partitions;
 pub mod reaper;
 pub mod rebalance;
 pub mod ring;
+pub mod settled;
 #[cfg(test)]
 mod simulation;
 pub mod standing;

@@ -35,6 +35,8 @@ pub struct NodeDetails {
     pub version: String,
     /// When the process started, unix milliseconds.
     pub started_ms: u64,
+    /// The incarnation under which all its members stand; 0: none yet, or its release does not say.
+    pub settled: u64,
     /// For how many partitions it may act.
     pub partitions: u32,
     /// Which these are, as ranges: `0-3,7`.

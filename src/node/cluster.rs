@@ -15,6 +15,7 @@ use crate::cluster::occupancy::Occupancy;
 use crate::cluster::partition_store::PartitionStore;
 use crate::cluster::partitions::{Partitions, ranges};
 use crate::cluster::reaper::{self, ReaperTask};
+use crate::cluster::settled::Settled;
 use crate::cluster::view::NodeDetails;
 use crate::config::Config;
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver, LifecycleSender};
@@ -27,6 +28,8 @@ pub struct Cluster {
     pub membership: Membership,
     /// For which partitions this node may act.
     pub partitions: Partitions,
+    /// Under which incarnation all members of this node stand: for presence to tell.
+    pub settled: Settled,
     /// Which topics have sessions where.
     pub occupancy: Arc<Occupancy>,
 }
@@ -39,30 +42,36 @@ pub fn start(
     metrics: &Arc<Metrics>,
     lifecycle: &LifecycleSender,
 ) -> Cluster {
+    let settled = Settled::default();
+    let details = |partitions: &Partitions| {
+        let kept = (partitions.clone(), settled.clone());
+        details(config, metrics, lifecycle.subscribe(), kept)
+    };
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
-        let details = details(config, metrics, lifecycle.subscribe(), partitions.clone());
+        let details = details(&partitions);
         let (membership, task) = Membership::new(settings(config, metrics, details), None);
         shutdown::spawn("membership", task.run());
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
         return Cluster {
             membership,
             partitions,
+            settled,
             occupancy,
         };
     };
     let partitions = Partitions::default();
-    let details = details(config, metrics, lifecycle.subscribe(), partitions.clone());
-    let store = LeaseStore::new(redis.client(), redis.keys());
+    let details = details(&partitions);
+    let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(config, metrics, details), Some(store));
     shutdown::spawn("membership", task.run());
-    let store = Arc::new(PartitionStore::new(redis.client(), redis.keys().clone()));
+    let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     let (view, lease) = (membership.view(), config.redis.lease);
     let task = partitions.lead(view, store, lease, Arc::clone(metrics));
     shutdown::spawn("partitions", task.run());
     let task = ReaperTask::new(reaper::Settings {
         broker: Arc::clone(broker),
-        keyspace: redis.client(),
+        keyspace: redis.bulk(),
         keys: redis.keys().clone(),
         held: partitions.held(),
         view: membership.view(),
@@ -71,11 +80,12 @@ pub fn start(
     });
     shutdown::spawn("reaper", task.run());
     let (occupancy, task) =
-        Occupancy::clustered(membership.view(), redis.client(), redis.keys().clone());
+        Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     shutdown::spawn("occupancy", task.run());
     Cluster {
         membership,
         partitions,
+        settled,
         occupancy: Arc::new(occupancy),
     }
 }
@@ -99,7 +109,7 @@ fn details(
     config: &Arc<Config>,
     metrics: &Arc<Metrics>,
     lifecycle: LifecycleReceiver,
-    partitions: Partitions,
+    (partitions, settled): (Partitions, Settled),
 ) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
     let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
     let since = SystemTime::now()
@@ -116,6 +126,7 @@ fn details(
                 .then(|| metrics.control.drain_sessions.get()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms,
+            settled: settled.incarnation(),
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
         }

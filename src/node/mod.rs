@@ -178,8 +178,8 @@ impl Parts {
         let view = cluster.membership.view();
         let occupancy = Arc::clone(&cluster.occupancy);
         let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone(), occupancy));
-        let runs = Arc::clone(&presence);
-        shutdown::spawn("presence", async move { runs.run().await });
+        let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
+        shutdown::spawn("presence", async move { runs.run(&settled).await });
         let services = Arc::new(Services {
             config: Arc::clone(&config),
             app: App::default_app(),

@@ -292,11 +292,23 @@ pub struct Member {
     pub info: Option<Info>,
 }
 
+/// What a gap is about, where it is not the topic's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GapOf {
+    /// Changes of the topic's members.
+    Presence,
+}
+
 /// `gap`: what this session will not get, above `from`, at or below `to`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Gap {
     /// In which topic.
     pub topic: Topic,
+    /// Of what; absent: of messages. Positions of messages and of changes of members have nothing
+    /// to do with each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<GapOf>,
     /// The last position before the gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Position>,

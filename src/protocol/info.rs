@@ -57,7 +57,11 @@ mod tests {
 
     #[test]
     fn an_info_is_the_same_in_both_forms_and_comes_back() {
-        for value in [json!({"name": "Al", "n": [1, 2.5, null]}), json!("é"), json!(-7)] {
+        for value in [
+            json!({"name": "Al", "n": [1, 2.5, null]}),
+            json!("é"),
+            json!(-7),
+        ] {
             let info = Info::from(&value);
             assert_eq!(serde_json::to_value(&info).unwrap(), value);
             let bytes = rmp_serde::to_vec_named(&info).unwrap();

@@ -279,6 +279,7 @@ impl Session {
             // What was published since `welcome` passed this session by, and nobody knows what.
             None => Some(Gap {
                 topic: own.topic,
+                of: None,
                 from: None,
                 to: Some(begun.position),
                 reason: GapReason::Lost,
@@ -339,6 +340,7 @@ fn gap_of(own: &Own, begun: &Begun) -> Option<Gap> {
     let (from, to) = reason.bounds(left, begun.position);
     Some(Gap {
         topic: own.topic.clone(),
+        of: None,
         from: Some(from),
         to,
         reason,

@@ -12,7 +12,7 @@ use rustc_hash::FxHashSet;
 
 use crate::broker::SincePage;
 use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::{Event, Gap, GapReason};
+use crate::protocol::event::{Event, GapReason};
 use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 
 use super::hub::{Mode, Reference, SessionKey};
@@ -268,16 +268,10 @@ impl Worker {
         key: SessionKey,
         reader: &Reader,
         topic: &Topic,
-        (from, to): (Position, Option<Position>),
+        bounds: (Position, Option<Position>),
         reason: GapReason,
     ) {
-        let gap = Gap {
-            topic: outgoing::shown(topic),
-            from: Some(from),
-            to,
-            reason,
-            dropped: None,
-        };
+        let gap = outgoing::gap(topic, bounds, reason, None);
         if let Some(entry) = state.sessions.get_mut(key) {
             let frame = codec::encode(reader.wire, &Event::Gap(gap));
             let topic = reader.reference.topic;

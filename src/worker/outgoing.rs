@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use crate::broker::{Body, Entry};
 use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::{Event, Presence};
-use crate::protocol::ids::{Position, Priority, SessionId, Topic};
+use crate::protocol::event::{Event, Gap, GapOf, GapReason, Presence};
+use crate::protocol::ids::{Position, Priority, SessionId, Topic, TopicKind};
 
 /// A publication or a change of members, ready to be pushed to any number of sessions.
 #[derive(Debug)]
@@ -122,8 +122,26 @@ pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) 
     }
 }
 
-/// The topic as clients know it: changes of members belong to the topic whose members they are.
+/// The gap that clients are told of in a topic: where it is one of changes of members, it says so.
 #[must_use]
-pub fn shown(topic: &Topic) -> Topic {
+pub fn gap(
+    topic: &Topic,
+    (from, to): (Position, Option<Position>),
+    reason: GapReason,
+    dropped: Option<u64>,
+) -> Gap {
+    let is_presence = topic.kind() == TopicKind::Presence;
+    Gap {
+        topic: shown(topic),
+        of: is_presence.then_some(GapOf::Presence),
+        from: Some(from),
+        to,
+        reason,
+        dropped,
+    }
+}
+
+/// The topic as clients know it: changes of members belong to the topic whose members they are.
+fn shown(topic: &Topic) -> Topic {
     topic.presence_of().unwrap_or_else(|| topic.clone())
 }

@@ -229,13 +229,9 @@ impl Worker {
             .counters
             .dropped_behind
             .add_owned(dropped * members);
-        let gap = Gap {
-            topic: outgoing::shown(&topic.name),
-            from: Some(last),
-            to: Some(newest),
-            reason: GapReason::Slow,
-            dropped: (dropped > 0).then_some(dropped),
-        };
+        let dropped = (dropped > 0).then_some(dropped);
+        let bounds = (last, Some(newest));
+        let gap = outgoing::gap(&topic.name, bounds, GapReason::Slow, dropped);
         self.tell(state, key, gap);
     }
 
@@ -262,13 +258,8 @@ impl Worker {
                 }
             }
         }
-        let gap = Gap {
-            topic: outgoing::shown(topic),
-            from: Some(from),
-            to: (!failed_over).then_some(to),
-            reason,
-            dropped: None,
-        };
+        let bounds = (from, (!failed_over).then_some(to));
+        let gap = outgoing::gap(topic, bounds, reason, None);
         self.tell(state, key, gap);
     }
 

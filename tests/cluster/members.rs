@@ -7,6 +7,7 @@ use fanfare::broker::{Broker, BrokerError};
 use fanfare::cluster::lease_store::LeaseStore;
 use fanfare::cluster::membership::Membership;
 use fanfare::cluster::occupancy::Occupancy;
+use fanfare::cluster::settled::Settled;
 use fanfare::presence::Presence;
 use fanfare::protocol::event::Member;
 use fanfare::protocol::ids::SessionId;
@@ -56,7 +57,7 @@ async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
     let entry = format!("{me} {}", room.qualified());
     assert_eq!(indexed(&link).await, Some(vec![entry]));
     let runs = Arc::clone(&presence);
-    tokio::spawn(async move { runs.run().await });
+    tokio::spawn(async move { runs.run(&Settled::default()).await });
     presence.leave(room.clone(), member.session);
     eventually(Some(Vec::new()), || indexed(&link)).await;
     assert_eq!(broker.members(&room).await.unwrap().0, []);

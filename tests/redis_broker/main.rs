@@ -9,6 +9,7 @@ mod control;
 mod deaf_proxy;
 mod failures;
 mod feeding;
+mod links;
 mod replicas;
 #[allow(dead_code, reason = "each test binary uses another part")]
 mod rig;

@@ -4,6 +4,7 @@
 //! topic's master can be used. Owns nothing; each answer is a look at that moment.
 
 use super::RedisBroker;
+use super::link::CommandLink;
 use crate::broker::{BrokerError, BrokerHealth};
 use crate::protocol::ids::Topic;
 use crate::redis::circuit::Phase;
@@ -20,14 +21,14 @@ impl RedisBroker {
         known.max_by_key(|policy| *policy != "noeviction").cloned()
     }
 
-    /// The links to Redis: which server, and where its circuit stands.
+    /// The links to Redis: which server and what for, and where its circuit stands.
     #[must_use]
     pub fn circuits(&self) -> Vec<(String, Phase)> {
         let mut circuits = Vec::new();
         for pair in self.links.pairs() {
-            let beside = pair.shared.replicated.as_ref();
-            for shared in [Some(&pair.shared), beside].into_iter().flatten() {
-                circuits.push((shared.link.server(), shared.link.circuit().phase()));
+            for CommandLink { link, purpose, .. } in pair.shared.links().map(AsRef::as_ref) {
+                let name = format!("{}, {}", link.server(), purpose.name());
+                circuits.push((name, link.circuit().phase()));
             }
         }
         circuits
@@ -40,7 +41,8 @@ impl RedisBroker {
     pub fn check(&self, topic: &Topic) -> Result<(), BrokerError> {
         let pair = self.links.find_topic(topic)?.pair;
         match &*pair.shared.health.watch().borrow() {
-            BrokerHealth::Up => Ok(()),
+            // A join asks for the topic's last position.
+            BrokerHealth::Up => Ok(pair.shared.bulk.link.circuit().pass()?),
             BrokerHealth::Partly(reason) | BrokerHealth::Down(reason) => {
                 Err(BrokerError::Unavailable(reason.clone()))
             }

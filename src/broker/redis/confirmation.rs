@@ -2,7 +2,7 @@
 //!
 //! In: what Redis answers behind a batch: how many replicas confirmed, which ones follow this
 //! master now, and on which connection that was said. Out: a count, or why there is none. Owner:
-//! the task of the link beside. Bound: one entry for each replica that was seen lately. Pure.
+//! the publisher of the replicated link. Bound: one entry for each replica that was seen lately. Pure.
 //!
 //! A replica that is promoted leaves its master first, and the old master goes on accepting until
 //! it is told; the other replicas follow it meanwhile, and confirm what will be lost. In a failover

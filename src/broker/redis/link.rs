@@ -1,56 +1,80 @@
-//! Keeps the command link alive, and asks end to end whether the feed hears.
+//! What the parts of one master share: its links for commands, probes, scripts, health.
 //!
-//! In: events of the link's connection, a clock. Out: a connection with all scripts loaded, the
-//! link's circuit, [`Health`], probes that the feed must hear, and the order to build the feed anew
-//! when it does not. One task on the control runtime; owner of the link's client and circuit.
-//! Bounds: one check at a time, each within a few command timeouts; attempts to connect wait 50 to
-//! 500 ms between each other.
+//! In: the configuration of one server. Out: [`Shared`], which publisher, feed, supervisors and the
+//! broker's calls hold. Each link is one connection with a circuit of its own, kept alive by its
+//! supervisor (`supervisor.rs`). Bounds: those of each [`RedisLink`].
 //!
-//! ```text
-//!  open ── connected, or a rest is over ──▶ half-open ── scripts loaded, probe answered ──▶ closed
-//!    ▲                                        │                                              │ every
-//!    └── connection lost ─────────────────────┴── no answer to the probe, or no master ──────┘ interval
-//!  two time-outs in a row, or a server that is no master: reconnect; if that hangs, if the
-//!  client's task ended, or if TLS failed (its files are read anew): a new client.
-//! ```
+//! | link | carries | so that |
+//! |---|---|---|
+//! | urgent | publications, acknowledgements, heartbeats, leases, control, the probes that the feed hears | nothing that waits there is long, whatever has to be caught up |
+//! | bulk | last positions, pages of streams and members, members that come and go, occupancy, what reapers do | a herd of questions holds up other questions alone |
+//! | replicated | publications of namespaces with `replicas_min` | a WAIT holds up what comes behind it on the same connection, and that is more of the same |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use fred::clients::Client;
-use fred::error::Error;
-use fred::interfaces::{ClientLike, EventInterface};
-use fred::types::config::Server;
-use fred::types::{ConnectHandle, Value};
-use futures_util::future::OptionFuture;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 
 use super::control::Heard;
-use super::health::{Half, Health};
+use super::health::Health;
 use super::owned::Owned;
 use super::pair::Place;
 use super::scripts::Scripts;
 use crate::config;
 use crate::protocol::ids::SessionId;
-use crate::redis::circuit::Phase;
-use crate::redis::{Keys, RedisError, RedisLink, access};
+use crate::redis::{Keys, RedisError, RedisLink};
 use crate::telemetry::metrics::Metrics;
 
-/// How soon a connection that does not answer is asked again.
-const RETRY: Duration = Duration::from_millis(100);
-/// Least time between two clients. A new one is made where certificates do not fit, too, and reads
-/// them anew.
-const RENEW_PACE: Duration = Duration::from_millis(250);
-/// Least time between two forced reconnections: a server that is no master refuses every
-/// publication, and the name may lead to another one only after a while.
-const RECONNECT_PACE: Duration = Duration::from_millis(500);
-/// fred tells of a connection shortly before it takes commands.
-const SETTLE: Duration = Duration::from_millis(5);
-/// Time-outs in a row after which the connection is given up.
-const TIMEOUTS_MAX: u32 = 2;
-/// fred's forced reconnection hangs behind a full socket; then the client is replaced.
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a link is for: see the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// What nobody may hold up. Whether it works decides whether its master is up.
+    Urgent,
+    /// All else.
+    Bulk,
+    /// Publications that wait for replicas.
+    Replicated,
+}
+
+impl Purpose {
+    /// The word for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Urgent => "urgent",
+            Self::Bulk => "bulk",
+            Self::Replicated => "replicated",
+        }
+    }
+}
+
+/// One connection for commands to one master, and how its supervisor is called.
+#[derive(Debug)]
+pub struct CommandLink {
+    /// The connection.
+    pub link: Arc<RedisLink>,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The server may be no master any more: it is to be asked now.
+    pub suspect: Notify,
+}
+
+impl CommandLink {
+    fn new(
+        purpose: Purpose,
+        settings: &config::Redis,
+        place: &Place,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Arc<Self>, RedisError> {
+        let link = RedisLink::new(settings, Arc::clone(metrics))?;
+        Ok(Arc::new(Self {
+            link: Arc::new(link.telling(Arc::clone(&place.misplaced))),
+            purpose,
+            suspect: Notify::new(),
+        }))
+    }
+}
 
 /// What supervisor and feed tell each other of the probes.
 #[derive(Debug)]
@@ -106,11 +130,15 @@ impl Default for Probes {
     }
 }
 
-/// What the supervisor shares with the broker.
+/// What the parts of one master share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The link.
-    pub link: Arc<RedisLink>,
+    /// For what nobody may hold up.
+    pub urgent: Arc<CommandLink>,
+    /// For all else.
+    pub bulk: Arc<CommandLink>,
+    /// For publications that wait for replicas, where there are any.
+    pub replicated: Option<Arc<CommandLink>>,
     /// Names of keys.
     pub keys: Keys,
     /// The scripts.
@@ -123,21 +151,16 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// This process, as the probe channel names it.
     pub process: SessionId,
-    /// The server may be no master any more: it is to be asked now.
-    pub suspect: Notify,
     /// What Redis does when its memory is full, once known.
     pub maxmemory_policy: OnceLock<String>,
     /// The slots that are here, on a master of a cluster.
     pub owned: Option<Owned>,
     /// The cluster's control messages, where they may come this way.
     pub heard: Option<Arc<Heard>>,
-    /// The link of those publications that wait for replicas, where there are any: what waits
-    /// there holds up all that comes behind it on the same connection.
-    pub replicated: Option<Arc<Self>>,
 }
 
 impl Shared {
-    /// For a link that is not connected yet, to a server with these settings at this place.
+    /// For links that are not connected yet, to a server with these settings at this place.
     ///
     /// # Errors
     /// As [`RedisLink::new`].
@@ -147,103 +170,37 @@ impl Shared {
         metrics: &Arc<Metrics>,
         heard: &Arc<Heard>,
     ) -> Result<Self, RedisError> {
-        let mut shared = Self::plain(settings, place, metrics)?;
-        shared.owned = place.is_sharded.then(Owned::default);
-        shared.heard = place.hears_control.then(|| Arc::clone(heard));
-        if settings.replicated {
-            shared.replicated = Some(Arc::new(Self::plain(settings, place, metrics)?));
-        }
-        Ok(shared)
-    }
-
-    fn plain(
-        settings: &config::Redis,
-        place: &Place,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self, RedisError> {
-        let link = RedisLink::new(settings, Arc::clone(metrics))?;
+        let link = |purpose| CommandLink::new(purpose, settings, place, metrics);
         Ok(Self {
-            link: Arc::new(link.telling(Arc::clone(&place.misplaced))),
+            urgent: link(Purpose::Urgent)?,
+            bulk: link(Purpose::Bulk)?,
+            replicated: match settings.replicated {
+                true => Some(link(Purpose::Replicated)?),
+                false => None,
+            },
             keys: Keys::new(&settings.prefix),
             scripts: Scripts::new(place.is_sharded),
             health: Health::new(),
             probes: Probes::new(),
             metrics: Arc::clone(metrics),
             process: SessionId::random(),
-            suspect: Notify::new(),
             maxmemory_policy: OnceLock::new(),
-            owned: None,
-            heard: None,
-            replicated: None,
+            owned: place.is_sharded.then(Owned::default),
+            heard: place.hears_control.then(|| Arc::clone(heard)),
         })
     }
-}
 
-/// One client and the ends of its events.
-struct Connection {
-    client: Client,
-    task: ConnectHandle,
-    errors: broadcast::Receiver<(Error, Option<Server>)>,
-    connected: broadcast::Receiver<Server>,
-}
+    /// All links for commands.
+    pub fn links(&self) -> impl Iterator<Item = &Arc<CommandLink>> {
+        [&self.urgent, &self.bulk]
+            .into_iter()
+            .chain(&self.replicated)
+    }
 
-/// Why a client is given up.
-enum End {
-    Stop,
-    Dead,
-}
-
-/// The supervisor, also of the link beside it for publications that wait for replicas, which no
-/// feed hears. Ends when `stop` turns true or its sender is gone.
-pub async fn supervise(shared: Arc<Shared>, settings: config::Redis, stop: watch::Receiver<bool>) {
-    let beside = shared.replicated.clone();
-    let beside = beside.map(|beside| supervise_one(beside, settings.clone(), stop.clone()));
-    let beside = OptionFuture::from(beside);
-    tokio::join!(supervise_one(shared, settings, stop), beside);
-}
-
-async fn supervise_one(shared: Arc<Shared>, settings: config::Redis, stop: watch::Receiver<bool>) {
-    let mut supervisor = Supervisor {
-        shared,
-        settings,
-        timeouts_in_a_row: 0,
-        unheard_since: None,
-        connections: 0,
-        is_prepared: false,
-        is_useless: false,
-        next_reconnect: Instant::now(),
-    };
-    loop {
-        let client = match supervisor.shared.link.renew() {
-            Ok(client) => client,
-            Err(error) => {
-                // A file of the configuration was good at the start and is not now.
-                supervisor.down(&error.to_string());
-                let mut stop = stop.clone();
-                if tokio::time::timeout(RENEW_PACE, stopped(&mut stop))
-                    .await
-                    .is_ok()
-                {
-                    return;
-                }
-                continue;
-            }
-        };
-        let mut connection = Connection {
-            errors: client.error_rx(),
-            connected: client.reconnect_rx(),
-            task: client.connect(),
-            client,
-        };
-        let end = supervisor.watch(&mut connection, stop.clone()).await;
-        // Dropping a client does not end its task; aborting it closes the socket.
-        connection.task.abort();
-        supervisor.unheard_since = None;
-        supervisor.unprepared("the connection was given up");
-        match end {
-            End::Stop => return,
-            End::Dead => tokio::time::sleep(RENEW_PACE).await,
-        }
+    /// `host:port` of the server, for people.
+    #[must_use]
+    pub fn server(&self) -> String {
+        self.urgent.link.server()
     }
 }
 
@@ -251,221 +208,4 @@ async fn supervise_one(shared: Arc<Shared>, settings: config::Redis, stop: watch
 pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop as well.
     let _ = stop.wait_for(|is_stopped| *is_stopped).await;
-}
-
-struct Supervisor {
-    shared: Arc<Shared>,
-    settings: config::Redis,
-    timeouts_in_a_row: u32,
-    /// Since when Redis takes probes that the feed does not hear.
-    unheard_since: Option<Instant>,
-    connections: u64,
-    /// The connection has the scripts.
-    is_prepared: bool,
-    /// The last check found a connection that is of no use.
-    is_useless: bool,
-    next_reconnect: Instant,
-}
-
-impl Supervisor {
-    async fn watch(&mut self, connection: &mut Connection, mut stop: watch::Receiver<bool>) -> End {
-        let mut wait = Duration::ZERO;
-        loop {
-            let shared = Arc::clone(&self.shared);
-            tokio::select! {
-                // Errors first: one that is older than the connection must not undo it.
-                biased;
-                () = stopped(&mut stop) => return End::Stop,
-                _ = &mut connection.task => return End::Dead,
-                error = connection.errors.recv() => {
-                    if let Ok((error, _)) = error {
-                        self.lost(&access::explain(&error));
-                        if access::is_tls(&error) {
-                            return End::Dead;
-                        }
-                    }
-                    wait = RETRY;
-                }
-                _ = connection.connected.recv() => {
-                    self.connected_anew();
-                    wait = SETTLE;
-                }
-                // A suspicion may be older than the promotion that answers it: ask first.
-                () = shared.suspect.notified() => wait = self.check(connection).await,
-                () = shared.probes.now.notified() => wait = self.check(connection).await,
-                () = tokio::time::sleep(wait) => wait = self.check(connection).await,
-            }
-            if std::mem::take(&mut self.is_useless) {
-                self.unprepared("connecting anew");
-                tokio::time::sleep_until(self.next_reconnect.into()).await;
-                self.next_reconnect = Instant::now() + RECONNECT_PACE;
-                if !reconnect(&connection.client).await {
-                    return End::Dead;
-                }
-                wait = SETTLE;
-            }
-        }
-    }
-
-    /// Loads what is missing, sends a probe, judges the feed. Returns when to do so again.
-    async fn check(&mut self, connection: &mut Connection) -> Duration {
-        let circuit = self.shared.link.circuit();
-        if circuit.phase() == Phase::Open && connection.client.is_connected() {
-            circuit.half_open();
-        }
-        let is_new = !self.is_prepared;
-        match self.ask().await {
-            // Some of it may have been asked of the connection before.
-            Ok(()) if connection.connected.try_recv().is_ok() => {
-                self.connected_anew();
-                SETTLE
-            }
-            Ok(()) => {
-                self.timeouts_in_a_row = 0;
-                self.shared.link.circuit().close();
-                self.shared.health.up(Half::Commands);
-                if is_new {
-                    self.read_policy().await;
-                }
-                self.judge_feed();
-                self.settings.probe_interval
-            }
-            Err(RedisError::NoScript(_)) => {
-                // It answers; somebody took the scripts away, so all of them are loaded again.
-                self.is_prepared = false;
-                SETTLE
-            }
-            Err(error) => {
-                if error.is_timeout() {
-                    self.timeouts_in_a_row += 1;
-                } else {
-                    self.timeouts_in_a_row = 0;
-                }
-                // While there is no connection, why it was lost says more than that it is.
-                let circuit = self.shared.link.circuit();
-                if circuit.phase() != Phase::Closed && is_unconnected(&error) {
-                    circuit.reopen();
-                } else {
-                    self.down(&error.to_string());
-                }
-                self.unheard_since = None;
-                if self.timeouts_in_a_row >= TIMEOUTS_MAX {
-                    self.timeouts_in_a_row = 0;
-                    self.is_useless = true;
-                }
-                self.is_useless |= matches!(error, RedisError::NotMaster(_));
-                RETRY
-            }
-        }
-    }
-
-    async fn ask(&mut self) -> Result<(), RedisError> {
-        let Shared {
-            link,
-            keys,
-            scripts,
-            ..
-        } = &*self.shared;
-        if !self.is_prepared {
-            for script in scripts.all() {
-                link.load(script).await?;
-            }
-        }
-        let stamp = self.shared.probes.stamp().to_string();
-        let channel = keys.probe(self.shared.process);
-        let args = [channel.into_bytes(), stamp.into_bytes()];
-        link.probe(&scripts.probe, &[], &args).await?;
-        self.is_prepared = true;
-        self.unheard_since.get_or_insert_with(Instant::now);
-        Ok(())
-    }
-
-    /// A feed that does not hear what Redis takes is built anew, though its socket looks well.
-    fn judge_feed(&mut self) {
-        let fresh = self.settings.probe_fresh;
-        if self.shared.probes.age() <= fresh {
-            self.unheard_since = None;
-            return;
-        }
-        let is_known = self.shared.health.reason(Half::Feed).is_some();
-        if !is_known {
-            let server = self.shared.link.server();
-            let reason =
-                format!("the feed is deaf: no probe of Redis at {server} came back for {fresh:?}");
-            self.shared.health.down(Half::Feed, reason);
-        }
-        if self
-            .unheard_since
-            .is_some_and(|since| since.elapsed() > fresh)
-        {
-            self.unheard_since = None;
-            self.shared.probes.rebuild.notify_one();
-        }
-    }
-
-    /// Reads it once; a server that refuses to tell is left alone.
-    async fn read_policy(&self) {
-        if self.shared.maxmemory_policy.get().is_some() {
-            return;
-        }
-        let name = b"maxmemory-policy".to_vec();
-        let answer = self.shared.link.command("CONFIG", "GET", &[name]).await;
-        let policy = match answer {
-            Ok(Value::Map(map)) => map.iter().next().and_then(|(_, value)| value.as_string()),
-            Ok(Value::Array(pair)) => pair.get(1).and_then(Value::as_string),
-            _ => None,
-        };
-        let Some(policy) = policy else { return };
-        if policy != "noeviction" {
-            tracing::warn!(
-                event = "redis_may_evict",
-                policy,
-                "Redis may evict keys: set maxmemory-policy to noeviction, or accepted messages \
-                 can vanish"
-            );
-        }
-        // Only this task sets it.
-        let _ = self.shared.maxmemory_policy.set(policy);
-    }
-
-    fn connected_anew(&mut self) {
-        self.connections += 1;
-        if self.connections > 1 {
-            self.shared.metrics.control.redis_reconnects.add(1);
-        }
-        self.unprepared("connected anew");
-    }
-
-    /// Nothing is sent until the scripts are loaded; why it was lost, if known, stays told.
-    fn unprepared(&mut self, reason: &str) {
-        self.is_prepared = false;
-        match self.shared.link.circuit().phase() {
-            Phase::Closed => self.down(reason),
-            Phase::HalfOpen | Phase::Open => {}
-        }
-    }
-
-    fn lost(&mut self, reason: &str) {
-        self.is_prepared = false;
-        self.unheard_since = None;
-        self.down(reason);
-    }
-
-    fn down(&self, reason: &str) {
-        let Shared { link, health, .. } = &*self.shared;
-        let reason = format!("Redis at {} cannot be used: {reason}", link.server());
-        link.circuit().open(&reason);
-        health.down(Half::Commands, reason);
-    }
-}
-
-/// Whether a command was not even tried, for want of a connection.
-fn is_unconnected(error: &RedisError) -> bool {
-    matches!(error, RedisError::NotDone(cause) if cause.is_canceled())
-}
-
-/// Whether the client took up the order to connect anew.
-async fn reconnect(client: &Client) -> bool {
-    let order = tokio::time::timeout(RECONNECT_TIMEOUT, client.force_reconnection());
-    matches!(order.await, Ok(Ok(())))
 }

@@ -3,8 +3,8 @@
 //! In: calls from any thread of the node. Out: answers of the scripts, and the [`Feed`]. This file
 //! is the engine's face: it names keys and arguments, finds the master that has them, and reads
 //! answers. What runs behind it: [`links`] knows every master and [`follower`] keeps up with them;
-//! [`pair`] is one master, where [`link`] keeps the command link, `broker::publisher` sends
-//! publications in order, and `broker::feed` hears on a thread of its own; [`placer`] brings wishes
+//! [`pair`] is one master, where [`supervisor`] keeps each of its links for commands ([`link`]),
+//! `broker::publisher` sends publications in order, and `broker::feed` hears on a thread of its own; [`placer`] brings wishes
 //! to the feed that can fulfil them. Bounds: those of a pair, once per master; every call ends
 //! within some command timeouts. While a master is away calls for what it has are answered
 //! `Unavailable` at once, all others go on, and everything comes back by itself.
@@ -50,6 +50,7 @@ pub mod reply;
 pub mod scripts;
 pub mod shards;
 pub mod subscriptions;
+pub mod supervisor;
 
 use layout::Layout;
 use links::Links;
@@ -183,11 +184,19 @@ impl RedisBroker {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commands by their key, for scripts that are not the broker's (membership).
+    /// Commands by their key, for scripts that are not the broker's and that nobody may hold up
+    /// (leases).
     #[must_use]
-    pub fn client(&self) -> Keyspace {
+    pub fn urgent(&self) -> Keyspace {
         let links = Arc::clone(&self.links);
-        Keyspace::new(move |key| Ok(Arc::clone(&links.find(key)?.pair.shared.link)))
+        Keyspace::new(move |key| Ok(Arc::clone(&links.find(key)?.pair.shared.urgent.link)))
+    }
+
+    /// The same for all else (occupancy, what reapers do).
+    #[must_use]
+    pub fn bulk(&self) -> Keyspace {
+        let links = Arc::clone(&self.links);
+        Keyspace::new(move |key| Ok(Arc::clone(&links.find(key)?.pair.shared.bulk.link)))
     }
 
     /// Names of keys and channels.
@@ -212,7 +221,7 @@ impl RedisBroker {
     /// [`BrokerError`].
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
         match self.links.find_topic(&request.topic) {
-            Ok(at) => at.pair.publisher.publish(request).await,
+            Ok(at) => at.pair.publish(request).await,
             Err(error) => {
                 self.metrics.control.publish_errors.add(1);
                 Err(error.into())
@@ -390,7 +399,9 @@ impl RedisBroker {
             text(session),
             text(retention.last_life_ms()),
         ];
-        let answer = self.eval(|scripts| &scripts.ack, &keys, &args).await?;
+        let pair = self.links.find(&keys[0])?.pair;
+        let (link, script) = (&pair.shared.urgent.link, &pair.shared.scripts.ack);
+        let answer = link.eval(script, &keys, &args).await?;
         let [outcome, cursor] = reply::parts(answer)?;
         match outcome.as_bytes() {
             Some(b"above") => Ok(Acked::AboveNewest),
@@ -412,7 +423,7 @@ impl RedisBroker {
         }
         let pair = pairs.swap_remove(up);
         let args = vec![channel.into(), Value::Bytes(control::numbered(&message))];
-        pair.shared.link.submit("PUBLISH", args).await?;
+        pair.shared.urgent.link.submit("PUBLISH", args).await?;
         Ok(())
     }
 
@@ -428,7 +439,8 @@ impl RedisBroker {
         self.overall.watch()
     }
 
-    /// Runs a script where the keys are, of which the first decides.
+    /// Runs a script where the keys are, of which the first decides. By the bulk link: what comes
+    /// this way is a question, or may be one of very many.
     async fn eval(
         &self,
         script: fn(&Scripts) -> &Script,
@@ -437,7 +449,7 @@ impl RedisBroker {
     ) -> Result<Value, BrokerError> {
         let pair = self.links.find(&keys[0])?.pair;
         let script = script(&pair.shared.scripts);
-        Ok(pair.shared.link.eval(script, keys, args).await?)
+        Ok(pair.shared.bulk.link.eval(script, keys, args).await?)
     }
 
     /// Reads bodies. `hole` is the predecessor of entries left out just before, if any.

@@ -1,10 +1,10 @@
-//! One Redis master as a node uses it: a connection for commands, a feed, and what keeps both.
+//! One Redis master as a node uses it: connections for commands, a feed, and what keeps them.
 //!
 //! In: where the server is, publications and questions for the topics that it has, wishes to hear.
-//! Out: answers, and events into the one channel of all pairs. Owner of a publisher, a feed on a
-//! thread of its own, and a supervisor; they begin with the pair and end with [`Pair::stop`].
-//! Bounds: those of the publisher's queue, the command link and the feed. A pair does not know the
-//! topology: which topics come to it is decided in `links`.
+//! Out: answers, and events into the one channel of all pairs. Owner of one or two publishers, a
+//! feed on a thread of its own, and a supervisor for each connection for commands; they begin with
+//! the pair and end with [`Pair::stop`]. Bounds: those of the publishers' queues, the links and the
+//! feed. A pair does not know the topology: which topics come to it is decided in `links`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,19 +14,21 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use super::control::Heard;
-use super::link::{self, Shared};
+use super::link::{CommandLink, Shared, stopped};
 use super::outlet::Outlet;
 use super::overall::{Overall, Part};
+use super::supervisor::supervise;
 use crate::broker::feed::FeedTask;
 use crate::broker::interest::Interest;
 use crate::broker::publisher::{self, Publisher};
-use crate::broker::{BrokerHealth, FeedEvent, FeedNumber};
+use crate::broker::{BrokerError, BrokerHealth, FeedEvent, FeedNumber, PublishRequest, Published};
 use crate::config;
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for each part at the end. Every command has ended by then.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const NOT_REPLICATED: &str = "this broker was started without a link for replicas_min";
 
 /// What all pairs of a node have in common.
 #[derive(Debug, Clone)]
@@ -66,7 +68,9 @@ pub struct Pair {
     /// What its parts share: link, health, scripts.
     pub shared: Arc<Shared>,
     /// The way in, in order.
-    pub publisher: Publisher,
+    publisher: Publisher,
+    /// The same for publications that wait for replicas.
+    replicated: Option<Publisher>,
     /// What is to be heard here.
     pub interest: Arc<Interest>,
     running: Mutex<Option<Running>>,
@@ -77,8 +81,8 @@ pub struct Pair {
 struct Running {
     stop_publisher: watch::Sender<bool>,
     stop: watch::Sender<bool>,
-    publisher: JoinHandle<()>,
-    supervisor: JoinHandle<()>,
+    publishers: Vec<JoinHandle<()>>,
+    supervisors: Vec<JoinHandle<()>>,
     feed_ended: oneshot::Receiver<()>,
 }
 
@@ -108,7 +112,17 @@ impl Pair {
             ),
         };
         let feed_ended = spawn_feed(feed, stopped.clone())?;
-        let (publisher, publisher_task) = publisher::channel(&shared);
+        let (publisher, task) = publisher::channel(&shared, &shared.urgent);
+        let mut publishers = vec![shutdown::spawn(
+            "publisher",
+            task.run(publisher_stopped.clone()),
+        )];
+        let replicated = shared.replicated.as_ref().map(|command| {
+            let (publisher, task) = publisher::channel(&shared, command);
+            let task = task.run_by_batches(publisher_stopped);
+            publishers.push(shutdown::spawn("publisher_replicated", task));
+            publisher
+        });
         let telling = tell(
             Arc::clone(&common.overall),
             Part::Pair(place.number),
@@ -116,24 +130,42 @@ impl Pair {
             stopped.clone(),
         );
         shutdown::spawn("redis_health", telling);
-        let supervisor = link::supervise(Arc::clone(&shared), settings, stopped);
+        let supervise = |command: &Arc<CommandLink>| {
+            let (shared, command) = (Arc::clone(&shared), Arc::clone(command));
+            let task = supervise(shared, command, settings.clone(), stopped.clone());
+            shutdown::spawn("redis_supervisor", task)
+        };
+        let supervisors = shared.links().map(supervise).collect();
         let running = Running {
             stop_publisher,
             stop,
-            publisher: shutdown::spawn("publisher", publisher_task.run(publisher_stopped)),
-            supervisor: shutdown::spawn("redis_supervisor", supervisor),
+            publishers,
+            supervisors,
             feed_ended,
         };
         Ok(Arc::new(Self {
             number: place.number,
             shared,
             publisher,
+            replicated,
             interest,
             running: Mutex::new(Some(running)),
         }))
     }
 
-    /// Ends what was started: first the publisher, with all that is queued, then the connections.
+    /// Sends a publication by the link that it needs, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`BrokerError`]. Cancel safety: a publication that is queued is sent all the same.
+    pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
+        match (&self.replicated, request.replicas.min) {
+            (_, 0) => self.publisher.publish(request).await,
+            (Some(replicated), _) => replicated.publish(request).await,
+            (None, _) => Err(BrokerError::Unavailable(NOT_REPLICATED.to_owned())),
+        }
+    }
+
+    /// Ends what was started: first the publishers, with all that is queued, then the connections.
     pub async fn stop(&self) {
         let running = self
             .running
@@ -142,9 +174,13 @@ impl Pair {
             .take();
         let Some(running) = running else { return };
         running.stop_publisher.send_replace(true);
-        end("publisher", running.publisher).await;
+        for publisher in running.publishers {
+            end("publisher", publisher).await;
+        }
         running.stop.send_replace(true);
-        end("supervisor", running.supervisor).await;
+        for supervisor in running.supervisors {
+            end("supervisor", supervisor).await;
+        }
         end("feed", running.feed_ended).await;
     }
 
@@ -166,7 +202,7 @@ async fn tell(
         let now = health.borrow_and_update().clone();
         overall.set(part, now);
         tokio::select! {
-            () = link::stopped(&mut stop) => break,
+            () = stopped(&mut stop) => break,
             changed = health.changed() => if changed.is_err() { break },
         }
     }

@@ -91,6 +91,7 @@ fn bytes_become_base64_text_in_json_and_stay_bytes_in_messagepack() {
 fn an_event_without_a_body_has_the_same_map_in_both_forms() {
     let event = Event::Gap(event::Gap {
         topic: Topic::new(&App::default_app(), "a").unwrap(),
+        of: None,
         from: None,
         to: "1-2".parse().ok(),
         reason: GapReason::Retention,

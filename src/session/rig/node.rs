@@ -19,6 +19,7 @@ use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::publication::Publication;
 use crate::broker::{Broker, PublishRequest};
 use crate::cluster::occupancy::Occupancy;
+use crate::cluster::settled::Settled;
 use crate::cluster::view::{NodeDetails, View};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
@@ -111,7 +112,7 @@ impl Node {
         let presence = Presence::new(Arc::clone(&broker), view.clone(), Arc::clone(&occupancy));
         let presence = Arc::new(presence);
         let running = Arc::clone(&presence);
-        spawn_local(async move { running.run().await });
+        spawn_local(async move { running.run(&Settled::default()).await });
         let services = Arc::new(Services {
             app: App::default_app(),
             broker: Arc::clone(&broker),

@@ -20,7 +20,7 @@ fn connect(topics: Value, positions: Value) -> Value {
 /// Who is the next to leave; whether the own coming is told before that is chance.
 async fn who_left(client: &mut Client) -> Value {
     loop {
-        let left = client.event("presence").await["left"][0]["user"].take();
+        let left = client.event("presence").await["left"][0]["user"].clone();
         if !left.is_null() {
             return left;
         }

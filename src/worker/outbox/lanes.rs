@@ -80,13 +80,12 @@ impl Dropped {
     fn new(topic: TopicKey, outgoing: &Outgoing) -> Self {
         Self {
             topic,
-            gap: Gap {
-                topic: outgoing::shown(&outgoing.topic),
-                from: Some(outgoing.prev),
-                to: Some(outgoing.position),
-                reason: GapReason::Slow,
-                dropped: Some(1),
-            },
+            gap: outgoing::gap(
+                &outgoing.topic,
+                (outgoing.prev, Some(outgoing.position)),
+                GapReason::Slow,
+                Some(1),
+            ),
             frame: OnceCell::new(),
         }
     }

@@ -87,6 +87,7 @@ fn acked(id: u64) -> Bytes {
 fn notice(topic: &Topic, id: u64) -> Bytes {
     let gap = Gap {
         topic: topic.clone(),
+        of: None,
         from: Some(at(id)),
         to: None,
         reason: GapReason::Failover,

@@ -114,7 +114,7 @@ async fn who_catches_up_meets_a_lost_range_in_its_pages_and_is_told_once() {
 }
 
 #[tokio::test]
-async fn what_is_gone_of_the_changes_of_members_is_told_of_their_topic() {
+async fn a_gap_of_the_changes_of_members_says_what_it_is_of() {
     let mut rig = Rig::new().await;
     let mut source = Source::named("room", 100);
     source.topic = source.topic.presence();
@@ -139,7 +139,10 @@ async fn what_is_gone_of_the_changes_of_members_is_told_of_their_topic() {
     rig.turn([source.deliver(&change)]);
     let events = rig.close(client).await;
     assert_eq!(short(&events), ["gap:retention", "presence"]);
-    assert_eq!(events[0]["topic"], "room");
+    assert_eq!(
+        (&events[0]["topic"], &events[0]["of"]),
+        (&"room".into(), &"presence".into())
+    );
     assert_eq!(events[1]["topic"], "room");
 }
 

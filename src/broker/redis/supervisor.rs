@@ -1,0 +1,386 @@
+//! Keeps one link for commands alive, and by the urgent one asks whether the feed hears.
+//!
+//! In: events of the link's connection, a clock. Out: a connection with all scripts loaded, and the
+//! link's circuit; of the urgent link also [`Health`](super::health::Health), probes that the feed
+//! must hear, and the order to build the feed anew when it does not. One task a link on the control
+//! runtime; owner of the link's client and circuit. Bounds: one check at a time, each within a few
+//! command timeouts; attempts to connect wait 50 to 500 ms between each other.
+//!
+//! ```text
+//!  open ── connected, or a rest is over ──▶ half-open ── scripts loaded, probe answered ──▶ closed
+//!    ▲                                        │                                              │ every
+//!    └── connection lost ─────────────────────┴── no answer to the probe, or no master ──────┘ interval
+//!  two time-outs in a row, or a server that is no master: reconnect; if that hangs, if the
+//!  client's task ended, or if TLS failed (its files are read anew): a new client.
+//! ```
+//!
+//! The probe of the urgent link is a script that the feed hears. The others are asked for their
+//! ROLE, which writes nothing and is told to nobody.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::types::config::Server;
+use fred::types::{ConnectHandle, Value};
+use tokio::sync::{broadcast, watch};
+
+use super::health::Half;
+use super::link::{CommandLink, Purpose, Shared, stopped};
+use crate::config;
+use crate::redis::circuit::Phase;
+use crate::redis::{RedisError, RedisLink, access};
+
+/// How soon a connection that does not answer is asked again.
+const RETRY: Duration = Duration::from_millis(100);
+/// Least time between two clients. A new one is made where certificates do not fit, too, and reads
+/// them anew.
+const RENEW_PACE: Duration = Duration::from_millis(250);
+/// Least time between two forced reconnections: a server that is no master refuses every
+/// publication, and the name may lead to another one only after a while.
+const RECONNECT_PACE: Duration = Duration::from_millis(500);
+/// fred tells of a connection shortly before it takes commands.
+const SETTLE: Duration = Duration::from_millis(5);
+/// Time-outs in a row after which the connection is given up.
+const TIMEOUTS_MAX: u32 = 2;
+/// fred's forced reconnection hangs behind a full socket; then the client is replaced.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a master that is back waits for its bulk link before it is told as up.
+const BULK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it looks meanwhile.
+const BULK_LOOK: Duration = Duration::from_millis(20);
+
+/// One client and the ends of its events.
+struct Connection {
+    client: Client,
+    task: ConnectHandle,
+    errors: broadcast::Receiver<(Error, Option<Server>)>,
+    connected: broadcast::Receiver<Server>,
+}
+
+/// Why a client is given up.
+enum End {
+    Stop,
+    Dead,
+}
+
+/// Keeps this link of a master alive. Ends when `stop` turns true or its sender is gone.
+pub async fn supervise(
+    shared: Arc<Shared>,
+    command: Arc<CommandLink>,
+    settings: config::Redis,
+    stop: watch::Receiver<bool>,
+) {
+    let mut supervisor = Supervisor {
+        shared,
+        command,
+        settings,
+        timeouts_in_a_row: 0,
+        unheard_since: None,
+        connections: 0,
+        is_prepared: false,
+        is_useless: false,
+        next_reconnect: Instant::now(),
+        works_since: None,
+    };
+    loop {
+        let client = match supervisor.command.link.renew() {
+            Ok(client) => client,
+            Err(error) => {
+                // A file of the configuration was good at the start and is not now.
+                supervisor.down(&error.to_string());
+                let mut stop = stop.clone();
+                if tokio::time::timeout(RENEW_PACE, stopped(&mut stop))
+                    .await
+                    .is_ok()
+                {
+                    return;
+                }
+                continue;
+            }
+        };
+        let mut connection = Connection {
+            errors: client.error_rx(),
+            connected: client.reconnect_rx(),
+            task: client.connect(),
+            client,
+        };
+        let end = supervisor.watch(&mut connection, stop.clone()).await;
+        // Dropping a client does not end its task; aborting it closes the socket.
+        connection.task.abort();
+        supervisor.unheard_since = None;
+        supervisor.unprepared("the connection was given up");
+        match end {
+            End::Stop => return,
+            End::Dead => tokio::time::sleep(RENEW_PACE).await,
+        }
+    }
+}
+
+struct Supervisor {
+    shared: Arc<Shared>,
+    command: Arc<CommandLink>,
+    settings: config::Redis,
+    timeouts_in_a_row: u32,
+    /// Since when Redis takes probes that the feed does not hear.
+    unheard_since: Option<Instant>,
+    connections: u64,
+    /// The connection has the scripts.
+    is_prepared: bool,
+    /// The last check found a connection that is of no use.
+    is_useless: bool,
+    next_reconnect: Instant,
+    /// Since when probes of the urgent link are answered.
+    works_since: Option<Instant>,
+}
+
+impl Supervisor {
+    async fn watch(&mut self, connection: &mut Connection, mut stop: watch::Receiver<bool>) -> End {
+        let mut wait = Duration::ZERO;
+        loop {
+            let (shared, command) = (Arc::clone(&self.shared), Arc::clone(&self.command));
+            let is_urgent = command.purpose == Purpose::Urgent;
+            tokio::select! {
+                // Errors first: one that is older than the connection must not undo it.
+                biased;
+                () = stopped(&mut stop) => return End::Stop,
+                _ = &mut connection.task => return End::Dead,
+                error = connection.errors.recv() => {
+                    if let Ok((error, _)) = error {
+                        self.lost(&access::explain(&error));
+                        if access::is_tls(&error) {
+                            return End::Dead;
+                        }
+                    }
+                    wait = RETRY;
+                }
+                _ = connection.connected.recv() => {
+                    self.connected_anew();
+                    wait = SETTLE;
+                }
+                // A suspicion may be older than the promotion that answers it: ask first.
+                () = command.suspect.notified() => wait = self.check(connection).await,
+                () = shared.probes.now.notified(), if is_urgent => wait = self.check(connection).await,
+                () = tokio::time::sleep(wait) => wait = self.check(connection).await,
+            }
+            if std::mem::take(&mut self.is_useless) {
+                self.unprepared("connecting anew");
+                tokio::time::sleep_until(self.next_reconnect.into()).await;
+                self.next_reconnect = Instant::now() + RECONNECT_PACE;
+                if !reconnect(&connection.client).await {
+                    return End::Dead;
+                }
+                wait = SETTLE;
+            }
+        }
+    }
+
+    /// Loads what is missing, sends a probe, judges the feed. Returns when to do so again.
+    async fn check(&mut self, connection: &mut Connection) -> Duration {
+        let circuit = self.command.link.circuit();
+        if circuit.phase() == Phase::Open && connection.client.is_connected() {
+            circuit.half_open();
+        }
+        let is_new = !self.is_prepared;
+        match self.ask().await {
+            // Some of it may have been asked of the connection before.
+            Ok(()) if connection.connected.try_recv().is_ok() => {
+                self.connected_anew();
+                SETTLE
+            }
+            Ok(()) => {
+                self.timeouts_in_a_row = 0;
+                self.command.link.circuit().close();
+                if self.command.purpose != Purpose::Urgent {
+                    return self.settings.probe_interval;
+                }
+                if is_new {
+                    self.read_policy().await;
+                }
+                self.judge_feed();
+                self.tell_up()
+            }
+            Err(RedisError::NoScript(_)) => {
+                // It answers; somebody took the scripts away, so all of them are loaded again.
+                self.is_prepared = false;
+                SETTLE
+            }
+            Err(error) => {
+                if error.is_timeout() {
+                    self.timeouts_in_a_row += 1;
+                } else {
+                    self.timeouts_in_a_row = 0;
+                }
+                // While there is no connection, why it was lost says more than that it is.
+                let circuit = self.command.link.circuit();
+                if circuit.phase() != Phase::Closed && is_unconnected(&error) {
+                    circuit.reopen();
+                } else {
+                    self.down(&error.to_string());
+                }
+                self.unheard_since = None;
+                if self.timeouts_in_a_row >= TIMEOUTS_MAX {
+                    self.timeouts_in_a_row = 0;
+                    self.is_useless = true;
+                }
+                self.is_useless |= matches!(error, RedisError::NotMaster(_));
+                RETRY
+            }
+        }
+    }
+
+    async fn ask(&mut self) -> Result<(), RedisError> {
+        let command = Arc::clone(&self.command);
+        if !self.is_prepared {
+            for script in self.shared.scripts.all() {
+                command.link.load(script).await?;
+            }
+        }
+        match command.purpose {
+            Purpose::Urgent => self.probe(&command.link).await?,
+            Purpose::Bulk | Purpose::Replicated => is_master(&command.link).await?,
+        }
+        self.is_prepared = true;
+        Ok(())
+    }
+
+    /// Publishes what the feed must hear, through the gate that publications pass.
+    async fn probe(&mut self, link: &RedisLink) -> Result<(), RedisError> {
+        let Shared {
+            keys,
+            scripts,
+            probes,
+            process,
+            ..
+        } = &*self.shared;
+        let stamp = probes.stamp().to_string();
+        let args = [keys.probe(*process).into_bytes(), stamp.into_bytes()];
+        link.probe(&scripts.probe, &[], &args).await?;
+        self.unheard_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// The master is up. One that has just come back is told so when its bulk link, too, had time to
+    /// come back: whoever is told begins to read. Returns when to look again.
+    fn tell_up(&mut self) -> Duration {
+        let Shared { bulk, health, .. } = &*self.shared;
+        let since = *self.works_since.get_or_insert_with(Instant::now);
+        let is_alone = bulk.link.circuit().phase() != Phase::Closed;
+        let is_told = health.reason(Half::Commands).is_none();
+        if !is_told && is_alone && since.elapsed() < BULK_PATIENCE {
+            return BULK_LOOK;
+        }
+        health.up(Half::Commands);
+        self.settings.probe_interval
+    }
+
+    /// A feed that does not hear what Redis takes is built anew, though its socket looks well.
+    fn judge_feed(&mut self) {
+        let fresh = self.settings.probe_fresh;
+        if self.shared.probes.age() <= fresh {
+            self.unheard_since = None;
+            return;
+        }
+        let is_known = self.shared.health.reason(Half::Feed).is_some();
+        if !is_known {
+            let server = self.shared.server();
+            let reason =
+                format!("the feed is deaf: no probe of Redis at {server} came back for {fresh:?}");
+            self.shared.health.down(Half::Feed, reason);
+        }
+        if self
+            .unheard_since
+            .is_some_and(|since| since.elapsed() > fresh)
+        {
+            self.unheard_since = None;
+            self.shared.probes.rebuild.notify_one();
+        }
+    }
+
+    /// Reads it once; a server that refuses to tell is left alone.
+    async fn read_policy(&self) {
+        if self.shared.maxmemory_policy.get().is_some() {
+            return;
+        }
+        let name = b"maxmemory-policy".to_vec();
+        let answer = self.command.link.command("CONFIG", "GET", &[name]).await;
+        let policy = match answer {
+            Ok(Value::Map(map)) => map.iter().next().and_then(|(_, value)| value.as_string()),
+            Ok(Value::Array(pair)) => pair.get(1).and_then(Value::as_string),
+            _ => None,
+        };
+        let Some(policy) = policy else { return };
+        if policy != "noeviction" {
+            tracing::warn!(
+                event = "redis_may_evict",
+                policy,
+                "Redis may evict keys: set maxmemory-policy to noeviction, or accepted messages \
+                 can vanish"
+            );
+        }
+        // Only this task sets it.
+        let _ = self.shared.maxmemory_policy.set(policy);
+    }
+
+    fn connected_anew(&mut self) {
+        self.connections += 1;
+        if self.connections > 1 {
+            self.shared.metrics.control.redis_reconnects.add(1);
+        }
+        self.unprepared("connected anew");
+    }
+
+    /// Nothing is sent until the scripts are loaded; why it was lost, if known, stays told.
+    fn unprepared(&mut self, reason: &str) {
+        self.is_prepared = false;
+        match self.command.link.circuit().phase() {
+            Phase::Closed => self.down(reason),
+            Phase::HalfOpen | Phase::Open => {}
+        }
+    }
+
+    fn lost(&mut self, reason: &str) {
+        self.is_prepared = false;
+        self.unheard_since = None;
+        self.down(reason);
+    }
+
+    fn down(&mut self, reason: &str) {
+        self.works_since = None;
+        let link = &self.command.link;
+        let reason = format!("Redis at {} cannot be used: {reason}", link.server());
+        link.circuit().open(&reason);
+        if self.command.purpose == Purpose::Urgent {
+            self.shared.health.down(Half::Commands, reason);
+        }
+    }
+}
+
+/// Asks a server whether it is a master, whatever the circuit says.
+async fn is_master(link: &RedisLink) -> Result<(), RedisError> {
+    let role = link.ask("ROLE", Vec::new()).await?;
+    let is_master = match &role {
+        Value::Array(parts) => parts.first().and_then(Value::as_str).as_deref() == Some("master"),
+        _ => false,
+    };
+    if is_master {
+        Ok(())
+    } else {
+        let kind = fred::error::ErrorKind::Unknown;
+        let cause = Error::new(kind, "READONLY by its ROLE it is a replica");
+        Err(RedisError::NotMaster(cause))
+    }
+}
+
+/// Whether a command was not even tried, for want of a connection.
+fn is_unconnected(error: &RedisError) -> bool {
+    matches!(error, RedisError::NotDone(cause) if cause.is_canceled())
+}
+
+/// Whether the client took up the order to connect anew.
+async fn reconnect(client: &Client) -> bool {
+    let order = tokio::time::timeout(RECONNECT_TIMEOUT, client.force_reconnection());
+    matches!(order.await, Ok(Ok(())))
+}

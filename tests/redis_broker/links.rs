@@ -1,0 +1,76 @@
+//! The links of one master: what is urgent waits for nothing else, and trouble stays where it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fanfare::broker::BrokerHealth;
+
+use crate::rig::{DEADLINE, HISTORY, Peer, topic};
+use crate::support::redis_server::RedisServer;
+use crate::support::wait;
+
+/// Calls that are made at once, each of which keeps so many questions in flight.
+const CALLS_COUNT: usize = 40;
+const QUESTIONS_COUNT: usize = 256;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_does_not_wait_behind_a_herd_of_questions() {
+    let server = RedisServer::start().await;
+    let peer = Peer::up(server.url()).await;
+    let topics = (0..QUESTIONS_COUNT).map(|n| (topic(&format!("t{n}")), HISTORY));
+    let topics: Arc<Vec<_>> = Arc::new(topics.collect());
+    let answered = Arc::new(AtomicUsize::new(0));
+    // Redis stands still until everything is on its way to it.
+    server.signal("STOP");
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..CALLS_COUNT {
+        let broker = Arc::clone(&peer.broker);
+        let (topics, answered) = (Arc::clone(&topics), Arc::clone(&answered));
+        let mut call = Box::pin(async move {
+            // Refused or too late is an answer too.
+            let _ = broker.last(&topics).await;
+            answered.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(futures_util::poll!(call.as_mut()).is_pending());
+        calls.spawn(call);
+    }
+    let room = topic("room");
+    let mut publishing = Box::pin(peer.publish(&room, 1));
+    assert!(futures_util::poll!(publishing.as_mut()).is_pending());
+    server.signal("CONT");
+    publishing.await.expect("Redis goes on");
+    let before = answered.load(Ordering::Relaxed);
+    assert!(before < CALLS_COUNT, "all questions were answered first");
+    calls.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trouble_of_the_bulk_link_leaves_the_broker_up() {
+    let server = RedisServer::start().await;
+    let peer = Peer::up(server.url()).await;
+    let turns = || peer.metrics.control.circuits_closed_total.get();
+    wait::until_within(DEADLINE, "both links", async || {
+        (turns() == 2).then_some(())
+    })
+    .await;
+    let mut health = peer.broker.health();
+    assert_eq!(*health.borrow_and_update(), BrokerHealth::Up);
+    // Its probe is a ROLE, so that is the last command of its connection.
+    let bulk = wait::until_within(DEADLINE, "the bulk link to be probed", async || {
+        let clients = server.ask(&["CLIENT", "LIST"])?;
+        let line = clients[0]
+            .lines()
+            .find(|line| line.contains(" cmd=role "))?;
+        let id = line.strip_prefix("id=")?.split(' ').next()?;
+        Some(id.to_owned())
+    })
+    .await;
+    let killed = server.command(&["CLIENT", "KILL", "ID", &bulk]);
+    assert_eq!(killed.as_deref(), Some(":1"));
+    wait::until_within(DEADLINE, "the link to be back", async || {
+        (turns() == 3).then_some(())
+    })
+    .await;
+    let is_changed = health.has_changed().expect("the broker runs");
+    assert!(!is_changed, "{:?}", health.borrow());
+}

@@ -251,5 +251,9 @@ impl Session {
 
 /// As much of a device's name as is kept.
 fn cut(name: &str) -> &str {
-    &name[..name.floor_char_boundary(DEVICE_BYTES_MAX)]
+    let mut end = name.len().min(DEVICE_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
 }

@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use futures_util::StreamExt as _;
 
 use crate::protocol::close::CloseReason;
 use crate::protocol::frame;
+use crate::shutdown;
 
 use super::{Session, closing};
 
@@ -49,8 +51,21 @@ impl Session {
         self.give_back(reason);
     }
 
+    /// The task broke off: nothing of the session may stay behind. Who is still there is told as far
+    /// as one write can.
+    fn abandon(&mut self) {
+        let reason = CloseReason::Internal;
+        self.leave_everything();
+        if let Some(code) = reason.code() {
+            self.push_last(frame::close(code, reason.text()));
+        }
+        self.desk.worker.flush(self.desk.key);
+        self.give_back(reason);
+    }
+
     /// The worker's part of it, and the traces.
-    fn give_back(&self, reason: CloseReason) {
+    fn give_back(&mut self, reason: CloseReason) {
+        self.is_over = true;
         let worker = &self.desk.worker;
         let written = worker.written_bytes(self.desk.key);
         worker.remove(self.desk.key);
@@ -113,6 +128,19 @@ impl Session {
             tracing::error!(event = "session_closed", %session, user, device, reason = label, code, duration_ms, bytes, "session closed");
         } else {
             tracing::debug!(event = "session_closed", %session, user, device, reason = label, code, duration_ms, bytes, "session closed");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let abandoned = std::panic::catch_unwind(AssertUnwindSafe(|| self.abandon()));
+        if abandoned.is_err() {
+            // Then it is the worker that is broken, and with it all of its sessions.
+            shutdown::fail("worker", "a session could not be given back".to_owned());
         }
     }
 }

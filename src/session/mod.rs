@@ -3,7 +3,7 @@
 //! In: a socket whose handshake is done, with who is behind it. Out: frames in the worker's
 //! outbox; requests to the broker; exactly one [`CloseReason`] at the end. Owner of: the state
 //! machine ([`state`], [`clock`]), the reading side ([`socket`]), the commands that wait for the
-//! broker ([`work`]). Bounds: commands in flight and unread replies; at either bound nothing more
+//! broker ([`work`]). Whatever ends its task, a panic included, it leaves nothing behind. Bounds: commands in flight and unread replies; at either bound nothing more
 //! is read. Reading never waits for writing: the worker writes, this task only waits for the
 //! socket when it was full.
 
@@ -139,6 +139,8 @@ struct Session {
     /// What the client calls its device.
     device: Option<Box<str>>,
     begun_at: Instant,
+    /// Everything was given back.
+    is_over: bool,
     /// Pages of catch-ups in a row that brought nothing.
     failed_pulls: u8,
     /// When the wheel looks next.
@@ -199,6 +201,7 @@ pub fn run(
         ending: None,
         device: None,
         begun_at: now.instant,
+        is_over: false,
         failed_pulls: 0,
         scheduled: None,
         scratch,

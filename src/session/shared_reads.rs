@@ -103,16 +103,31 @@ impl SharedReads {
         }
         let read = read.boxed_local().shared();
         self.reads.borrow_mut().insert(key.clone(), read.clone());
-        let reads = Rc::clone(self);
+        let kept = Kept {
+            reads: Rc::clone(self),
+            key,
+        };
         let asked = read.clone();
         // A task of its own, so that a session that goes away takes nobody's page along.
-        shutdown::spawn_local("shared read", async move {
+        shutdown::spawn_local("shared_read", async move {
+            let _kept = kept;
             if asked.await.is_ok() {
                 tokio::time::sleep(KEPT).await;
             }
-            reads.reads.borrow_mut().remove(&key);
         });
         read.await
+    }
+}
+
+/// A read that others may share until this is dropped: nobody is given one that broke off.
+struct Kept {
+    reads: Rc<SharedReads>,
+    key: Key,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.reads.reads.borrow_mut().remove(&self.key);
     }
 }
 

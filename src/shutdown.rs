@@ -83,7 +83,7 @@ pub fn log_panics() {
         let thread = std::thread::current();
         let at = panic.location().map(ToString::to_string);
         tracing::error!(
-            event = "panicked",
+            event = "panic_reported",
             thread = thread.name(),
             at,
             text = text(panic.payload()),

@@ -28,7 +28,7 @@ async fn ends_with_a_reason(mut node: Node, part: &str) {
         "{line}"
     );
     assert_eq!(log_field(line, "reason"), Some(&json!("planted")));
-    assert_eq!(node.log_lines("panicked").len(), 1);
+    assert_eq!(node.log_lines("panic_reported").len(), 1);
 }
 
 #[tokio::test]

@@ -271,7 +271,10 @@ fn an_identity_holds_no_more_than_what_its_token_says() {
     assert!((1_500..2_048).contains(&info_bytes), "{info_bytes} of info");
     let with_info = held(|_| info.clone());
     let most = IDENTITY_BYTES_MAX + info_bytes;
-    assert!(with_info <= most, "{with_info} bytes for {info_bytes} of info");
+    assert!(
+        with_info <= most,
+        "{with_info} bytes for {info_bytes} of info"
+    );
     // Forty patterns that all tokens share are held once; those of one token as their text.
     let patterns = |of: String| -> Vec<_> {
         let names = (0..40).map(|n| format!("orders-of-{of}:{n}:**"));

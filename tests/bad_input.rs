@@ -305,7 +305,7 @@ async fn a_connect_that_names_too_much_or_twice_is_refused_whole() {
         talk.refused(connect(twice, &json!({})), "bad_request")
             .await;
         let welcome = talk
-            .ok(connect(listed(128), &json!({"@ada": "0-0", "@": "0-0"})))
+            .ask(connect(listed(128), &json!({"@ada": "0-0", "@": "0-0"})))
             .await;
         assert_eq!(welcome["topics"].as_object().expect("a map").len(), 130);
     }

@@ -28,7 +28,8 @@ async fn ends_with_a_reason(mut node: Node, part: &str) {
         "{line}"
     );
     assert_eq!(log_field(line, "reason"), Some(&json!("planted")));
-    assert_eq!(node.log_lines("panic_reported").len(), 1);
+    let reported = node.log_lines("panic_reported");
+    assert!(!reported.is_empty(), "{part}");
 }
 
 #[tokio::test]

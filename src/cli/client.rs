@@ -320,6 +320,10 @@ impl Client {
             (_, true) => Some(answer),
             (_, false) => None,
         };
+        if topic == "@" && error.is_some_and(|error| error["code"] == "unavailable") {
+            // It is joined as soon as it can be, and a gap says what was missed.
+            return;
+        }
         if let Some(error) = error {
             self.joined.remove(topic);
             self.backlog.push_back(Event::Server(json!({
@@ -386,6 +390,8 @@ impl Client {
         };
         let position = match event["type"].as_str() {
             Some("message") => &event["position"],
+            // Positions of changes of members have nothing to do with those of messages.
+            Some("gap") if event["of"] == "presence" => return,
             // Ids may start below the old ones after a failover: go back to what still stands.
             Some("gap") if event["reason"] == "failover" => &event["from"],
             Some("gap") => &event["to"],

@@ -153,7 +153,7 @@ fn names() -> [String; 2] {
 async fn a_deployment_that_is_away_keeps_nobody_out_whose_topics_are_elsewhere() {
     let (first, mut second) = (RedisServer::start().await, RedisServer::start().await);
     let names = names();
-    let shards = Shards::new(&names);
+    let shards = &Shards::new(&names);
     let there = |at| {
         let all = (0..64).map(|n| format!("t{n}"));
         let mut of = all.filter(move |t| shards.of(&format!("default:{t}")) == at);
@@ -178,7 +178,7 @@ async fn a_deployment_that_is_away_keeps_nobody_out_whose_topics_are_elsewhere()
         let topics = json!([{"topic": near}, {"topic": far}]);
         let begun = std::time::Instant::now();
         let connect = json!({"type": "connect", "topics": topics, "positions": positions});
-        let welcome = talk.ok(connect).await;
+        let welcome = talk.ask(connect).await;
         println!("welcome after {:?}", begun.elapsed());
         let topics = &welcome["topics"];
         assert_eq!(topics[&near]["recovered"], true);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::{End, GIVE_BACK, Parts, millis};
+use crate::broker::Broker;
 use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
 use crate::session::departure::Departure;
@@ -87,11 +88,10 @@ impl Parts {
 
 /// Waits for a signal or the order to drain, until this node has no place in the cluster any more,
 /// or until a vital part of it has ended.
-pub(super) async fn until_end(membership: &Membership, leave: &Notify) -> End {
+pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &Notify) -> End {
     let mut standing = membership.standing();
     let no_place = async {
         match standing.wait_for(Standing::is_final).await.as_deref() {
-            Ok(Standing::OtherPartitions { stored }) => End::OtherPartitions(*stored),
             Ok(_) => End::Superseded,
             // The task ended by a panic, which ends the node.
             Err(_) => std::future::pending().await,
@@ -103,6 +103,7 @@ pub(super) async fn until_end(membership: &Membership, leave: &Notify) -> End {
         end = no_place => (end, 0),
         () = signal() => (End::Stopped, 1),
         () = leave.notified() => (End::Stopped, 0),
+        end = disagrees(broker) => (end, 0),
         failure = shutdown::failed() => {
             let shutdown::Failure { part, reason } = failure;
             tracing::error!(
@@ -124,6 +125,19 @@ pub(super) async fn until_end(membership: &Membership, leave: &Notify) -> End {
         std::process::exit(130);
     });
     end
+}
+
+/// Waits until this node is known to differ from the cluster.
+async fn disagrees(broker: &Broker) -> End {
+    let Broker::Redis(redis) = broker else {
+        return std::future::pending().await;
+    };
+    let mut told = redis.disagreement();
+    let differs = told.wait_for(Option::is_some).await;
+    match differs.ok().as_deref() {
+        Some(Some(disagreement)) => End::Disagrees(disagreement.to_string()),
+        _ => std::future::pending().await,
+    }
 }
 
 async fn signal() {

@@ -403,6 +403,7 @@ fn body_bytes(body: &Body) -> usize {
                 let info = change.member.info.as_ref();
                 text(&change.member.user) + info.map_or(0, Info::bytes_count)
             }
+            Body::Unreadable => 0,
         }
 }
 

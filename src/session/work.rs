@@ -119,7 +119,7 @@ impl Desk {
 
     pub(super) fn retention(&self, topic: &Topic) -> Retention {
         match topic.kind() {
-            TopicKind::Presence => crate::broker::PRESENCE_RETENTION,
+            TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
             _ => self.services.config.namespace(topic).retention(),
         }
     }

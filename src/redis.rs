@@ -35,8 +35,9 @@ pub mod circuit;
 pub mod clients;
 pub mod keyspace;
 mod outcome;
+pub mod refusal;
 
-use circuit::Circuit;
+use circuit::{Away, Circuit};
 
 /// Why a command failed, by what the caller can conclude from it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,14 +67,17 @@ pub enum RedisError {
     #[error("TLS to Redis cannot be set up: {0}")]
     Tls(#[source] fred::rustls::Error),
     /// Not even tried: Redis is known to be away, and why.
-    #[error("not done: {0}")]
-    Circuit(Arc<str>),
+    #[error("not done: {}", .0.reason)]
+    Circuit(Away),
     /// The script is not loaded; nothing was executed.
     #[error("the script is not loaded: {}", .0.details())]
     NoScript(#[source] Error),
     /// The server is a replica now; nothing was executed, and a new connection may find the master.
-    #[error("the server is no master: {}", .0.details())]
+    #[error("the server is no master: {}", access::explain(.0))]
     NotMaster(#[source] Error),
+    /// The server takes no writes at the moment; nothing was executed, and reading goes on.
+    #[error("it takes no writes: {}", access::explain(.0))]
+    ReadOnly(#[source] Error),
     /// The server has not the key's slot; nothing was executed.
     #[error("the key is on another server (a Redis Cluster is given as redis-cluster://): {}", .0.details())]
     Moved(#[source] Error),
@@ -81,7 +85,7 @@ pub enum RedisError {
     #[error("{0}")]
     Nowhere(String),
     /// Surely not executed: not connected, refused, not permitted.
-    #[error("not done: {}", .0.details())]
+    #[error("not done: {}", access::explain(.0))]
     NotDone(#[source] Error),
     /// The answer was lost; it may have been executed, or may be executed yet.
     #[error("the outcome is unknown: {}", .0.details())]

@@ -32,6 +32,10 @@ pub struct ReadyAnswer {
     pub ready: bool,
     /// Why not.
     pub reasons: Vec<String>,
+    /// What is wrong though the node is ready, if anything is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub partial: Vec<String>,
 }
 
 /// The node in one line.
@@ -92,6 +96,7 @@ pub(super) async fn ready(State(state): State<Arc<ApiState>>, wanted: Wanted) ->
     let answer = ReadyAnswer {
         ready: reasons.is_empty(),
         reasons,
+        partial: state.directory.partial(),
     };
     body::response(wanted.0, status(answer.ready), &answer)
 }

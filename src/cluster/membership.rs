@@ -175,6 +175,7 @@ impl MembershipTask {
                 }
                 self.course.answered(answer, sent_at);
             }
+            Ok(Err(error)) if error.is_read_only() => self.refused(&error, sent_at),
             Ok(Err(error)) => self.unanswered(&error),
             Err(elapsed) => self.unanswered(&elapsed),
         }
@@ -223,6 +224,18 @@ impl MembershipTask {
             warn!(error, "a heartbeat was not answered, the last view is kept");
         }
         self.course.unanswered(Instant::now());
+    }
+
+    /// Redis is there and takes no writes. Then nobody's lease can be written, and none that is
+    /// there ends: once one can be, the gap is added to all.
+    fn refused(&mut self, error: &(dyn std::error::Error + 'static), sent_at: Instant) {
+        if !std::mem::replace(&mut self.away, true) {
+            warn!(
+                event = "heartbeat_refused",
+                error, "Redis takes no writes, the lease stays as it is"
+            );
+        }
+        self.course.refused(sent_at);
     }
 
     async fn give_back(&mut self) {

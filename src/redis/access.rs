@@ -21,21 +21,14 @@ use fred::types::config::{
 use futures_util::future::BoxFuture;
 
 use super::RedisError;
+use super::refusal::Refusal;
 use crate::config;
 
 /// User and password, as fred asks for them.
 type Credentials = (Option<String>, Option<String>);
 
 /// What [`explain`] looks for in the text of an error, and what it means.
-const MEANINGS: [(&str, &str); 7] = [
-    (
-        "WRONGPASS",
-        "look into redis.user and redis.password_file, or the user in redis.url",
-    ),
-    (
-        "NOAUTH",
-        "Redis wants a password: set redis.password_file, or a user in redis.url",
-    ),
+const MEANINGS: [(&str, &str); 5] = [
     (
         "InvalidCertificate(UnknownIssuer)",
         "no CA that this node trusts has signed the certificate of Redis: see redis.tls_ca_file",
@@ -90,10 +83,13 @@ pub(super) fn server(redis: &config::Redis) -> Result<Config, RedisError> {
     Ok(config)
 }
 
-/// The text of an error with what it means, where it is about getting in.
+/// The text of an error with what it means, where that is known.
 #[must_use]
 pub fn explain(error: &Error) -> String {
     let details = error.details();
+    if let Some(refusal) = Refusal::of(details) {
+        return format!("{details} ({})", refusal.advice);
+    }
     match MEANINGS.iter().find(|(text, _)| details.contains(text)) {
         Some((_, meaning)) => format!("{details} ({meaning})"),
         None => details.to_owned(),

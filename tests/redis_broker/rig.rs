@@ -103,6 +103,18 @@ impl Peer {
         let closed = || peer.metrics.control.circuits_closed.get();
         let is_ready = || closed() == 3 * masters_count;
         wait::until_within(DEADLINE, "all links", async || is_ready().then_some(())).await;
+        // Replicas confirm nothing on a connection that is new. More than there are is refused
+        // without a word written, and why tells when that is over, at each of the masters.
+        for n in 0..16 * masters_count {
+            let topic = topic(&format!("old-enough-{n}"));
+            wait::until_within(DEADLINE, "an older connection", async || {
+                match peer.broker.publish(wanting(&topic, 0, 99)).await {
+                    Err(BrokerError::Unavailable(why)) => why.contains("follow").then_some(()),
+                    other => panic!("expected a refusal, got {other:?}"),
+                }
+            })
+            .await;
+        }
         peer
     }
 
@@ -134,7 +146,7 @@ impl Peer {
     pub(crate) async fn is_down_for(&self, words: &str) {
         let is_it = |health: &BrokerHealth| match health {
             BrokerHealth::Down(reason) => reason.contains(words),
-            BrokerHealth::Up | BrokerHealth::Partly(_) => false,
+            BrokerHealth::Up | BrokerHealth::Partly(_) | BrokerHealth::ReadOnly(_) => false,
         };
         self.health(words, is_it).await;
     }

@@ -36,6 +36,7 @@ pub mod condition;
 pub mod confirmation;
 pub mod control;
 pub mod follower;
+mod guide;
 pub mod health;
 pub mod layout;
 pub mod link;
@@ -48,6 +49,7 @@ pub mod placer;
 mod presence;
 pub mod reply;
 pub mod scripts;
+mod sentinels;
 pub mod shards;
 pub mod subscriptions;
 pub mod supervisor;
@@ -58,7 +60,7 @@ use overall::{Overall, Part};
 use pair::Common;
 use placer::Placer;
 use reply::RawEntry;
-use scripts::Scripts;
+use scripts::{Reading, Scripts};
 
 /// Most pending messages that `welcome` tells.
 const PENDING_MAX: u32 = 1_000;
@@ -97,6 +99,9 @@ impl From<RedisError> for BrokerError {
     fn from(error: RedisError) -> Self {
         match &error {
             RedisError::Failed(_) => Self::Unexpected(error.to_string()),
+            _ if error.is_not_done() && error.refusal().is_some() => {
+                Self::Refused(error.refusal().expect("asked just before"))
+            }
             _ if error.is_not_done() => Self::Unavailable(error.to_string()),
             _ => Self::Unknown(error.to_string()),
         }
@@ -280,7 +285,7 @@ impl RedisBroker {
             text(page.entries_max),
             text(page.bytes_max),
         ];
-        let answer = self.eval(|scripts| &scripts.since, &keys, &args).await?;
+        let answer = self.read(|scripts| &scripts.since, &keys, &args).await?;
         let raw = reply::since(answer)?;
         let end = raw.entries.last().map(|entry| entry.position);
         let page = SincePage {
@@ -305,7 +310,7 @@ impl RedisBroker {
             let keys = [keys.stream(topic), keys.last(topic), keys.cursor(topic)];
             let args = [text(retention.last_life_ms())];
             async move {
-                let answer = self.eval(|scripts| &scripts.last, &keys, &args).await?;
+                let answer = self.read(|scripts| &scripts.last, &keys, &args).await?;
                 reply::optional_position(&answer)
             }
         };
@@ -345,7 +350,7 @@ impl RedisBroker {
             flag(query.reverse),
         ];
         let keys = [self.keys().stream(&query.topic)];
-        let answer = self.eval(|scripts| &scripts.history, &keys, &args).await?;
+        let answer = self.read(|scripts| &scripts.history, &keys, &args).await?;
         let [more, entries] = reply::parts(answer)?;
         Ok(HistoryPage {
             entries: self.readable(reply::entries(entries)?, &mut None),
@@ -368,7 +373,7 @@ impl RedisBroker {
             self.keys().cursor(inbox),
         ];
         let args = [text(retention.age_ms), text(PENDING_MAX)];
-        let answer = self.eval(|scripts| &scripts.inbox, &keys, &args).await?;
+        let answer = self.read(|scripts| &scripts.inbox, &keys, &args).await?;
         let [cursor, last, pending] = reply::parts(answer)?;
         Ok(InboxSummary {
             cursor: reply::optional_position(&cursor)?,
@@ -450,6 +455,23 @@ impl RedisBroker {
         let pair = self.links.find(&keys[0])?.pair;
         let script = script(&pair.shared.scripts);
         Ok(pair.shared.bulk.link.eval(script, keys, args).await?)
+    }
+
+    /// Runs a script that reads, also where the master takes no writes.
+    async fn read(
+        &self,
+        reading: fn(&Scripts) -> &Reading,
+        keys: &[String],
+        args: &[Vec<u8>],
+    ) -> Result<Value, BrokerError> {
+        let pair = self.links.find(&keys[0])?.pair;
+        let (link, reading) = (&pair.shared.bulk.link, reading(&pair.shared.scripts));
+        match link.eval(&reading.usual, keys, args).await {
+            Err(error) if error.is_read_only() => {
+                Ok(link.eval(&reading.frozen, keys, args).await?)
+            }
+            answer => Ok(answer?),
+        }
     }
 
     /// Reads bodies. `hole` is the predecessor of entries left out just before, if any.

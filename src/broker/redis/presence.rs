@@ -99,7 +99,7 @@ impl RedisBroker {
             self.keys().last(&changes),
             self.keys().hash(&changes),
         ];
-        let answer = self.eval(|scripts| &scripts.members, &keys, &[]).await?;
+        let answer = self.read(|scripts| &scripts.members, &keys, &[]).await?;
         let [position, values] = reply::parts(answer)?;
         let mut members = Vec::new();
         for value in reply::list(values)? {

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Extends a node's lease, or takes the name anew, and answers who lives.
 -- KEYS 1 leases (sorted set: name by lease end, ms; negative: it was seen to end) 2 incarnations (name -> INCARNATION HOLDER) 3 details (name -> JSON)
 -- ARGV 1 name 2 holder: random per process 3 the incarnation that this process has, 0 before the first 4 lease ms 5 details

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod dispatcher;
+pub mod http;
 pub mod ingress;
 pub mod node;
 pub mod presence;

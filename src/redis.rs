@@ -91,7 +91,7 @@ pub enum RedisError {
     #[error("the outcome is unknown: {}", .0.details())]
     Unknown(#[source] Error),
     /// The command or script failed: a bug, or a key that another program wrote.
-    #[error("failed: {}", .0.details())]
+    #[error("failed: {}", access::explain(.0))]
     Failed(#[source] Error),
 }
 

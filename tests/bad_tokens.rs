@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use support::beside::Beside;
 use support::http;
 use support::node::{Node, Plan};
+use support::raw::{Handshake, Raw};
 use support::talk::{Talk, Wire};
 use support::tokens::{self, seconds_from_now};
-use tokio_tungstenite::tungstenite::Error;
 
 async fn secured(directory: &tempfile::TempDir) -> Node {
     Plan::with_config(&tokens::config_file(directory))
@@ -112,17 +112,14 @@ async fn a_bad_token_is_refused_wherever_it_comes_and_is_never_logged() {
     }
     let bad = bad_tokens();
     for (what, token, code, close) in &bad {
-        let header = format!("Bearer {token}");
-        let opened = Talk::open(
-            &node.connect_url(""),
-            Wire::Json,
-            &[("authorization", &header)],
-        )
-        .await;
-        match opened.map_err(|error| *error) {
-            Err(Error::Http(response)) => assert_eq!(response.status(), 401, "{what}"),
-            other => panic!("{what} in the header: {other:?}"),
-        }
+        let mut raw = Raw::open(node.public).await;
+        let handshake = Handshake::to("/v1/connect");
+        let handshake = handshake.with("Authorization", &format!("Bearer {token}"));
+        raw.send(&handshake.bytes()).await;
+        let (head, body) = raw.answer().await.expect("an answer");
+        assert_eq!(head.status, 401, "{what} in the header");
+        let body: Value = serde_json::from_slice(&body).expect("a JSON body");
+        assert_eq!(body["error"]["code"], *code, "{what} in the header");
         let url = node.connect_url(&format!("?token={token}"));
         let mut talk = Talk::connected(&url, Wire::Json).await;
         assert_eq!(

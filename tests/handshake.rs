@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::beside::Beside;
 use support::node::{Node, Plan};
 use support::raw::{self, Frame, Handshake, Raw};
@@ -22,11 +22,25 @@ async fn refuses(node: &Node, rows: &[Row]) {
     for (what, handshake, statuses) in rows {
         let mut raw = Raw::open(node.public).await;
         raw.send(&handshake.bytes()).await;
-        let head = raw
-            .head()
-            .await
-            .unwrap_or_else(|| panic!("{what}: hung up without a word"));
+        if *statuses == [101] {
+            let head = raw.head().await.expect("an answer");
+            assert_eq!(head.status, 101, "{what}: {head:?}");
+            continue;
+        }
+        let answer = raw.answer().await;
+        let (head, body) = answer.unwrap_or_else(|| panic!("{what}: hung up without a word"));
         assert!(statuses.contains(&head.status), "{what}: {head:?}");
+        let body: Value = serde_json::from_slice(&body).expect("a JSON body");
+        let code = match head.status {
+            400 => "bad_request",
+            403 => "forbidden",
+            404 => "not_found",
+            405 => "method_not_allowed",
+            414 | 431 => "too_large",
+            426 => "upgrade_required",
+            other => panic!("{what}: {other}"),
+        };
+        assert_eq!(body["error"]["code"], code, "{what}: {body}");
         if head.status == 426 {
             assert_eq!(head.header("sec-websocket-version"), Some("13"), "{what}");
             assert_eq!(head.header("upgrade"), Some("websocket"), "{what}");
@@ -341,8 +355,10 @@ async fn a_node_without_room_says_when_to_come_back() {
     }
     let mut fourth = Raw::open(node.public).await;
     fourth.send(&Handshake::to(GOOD).bytes()).await;
-    let head = fourth.head().await.expect("an answer");
+    let (head, body) = fourth.answer().await.expect("an answer");
     assert_eq!(head.status, 503, "{head:?}");
+    let body: Value = serde_json::from_slice(&body).expect("a JSON body");
+    assert_eq!(body["error"]["code"], "unavailable");
     assert!(
         head.header("retry-after")
             .is_some_and(|after| after.parse::<u64>().is_ok())

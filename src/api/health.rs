@@ -13,30 +13,11 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::body::{self, Wanted};
+use super::body::Wanted;
 use super::process;
 use super::state::{ApiState, Component};
+use crate::http::bodies::{LiveAnswer, ReadyAnswer};
 use crate::shutdown::Lifecycle;
-
-/// Whether the process runs.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct LiveAnswer {
-    /// Always true: a process that is not live does not answer.
-    pub live: bool,
-}
-
-/// Whether the node should get new sessions.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ReadyAnswer {
-    /// Whether it should.
-    pub ready: bool,
-    /// Why not.
-    pub reasons: Vec<String>,
-    /// What is wrong though the node is ready, if anything is.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    pub partial: Vec<String>,
-}
 
 /// The node in one line.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,6 +52,7 @@ pub struct DetailedAnswer {
     pub sessions: u64,
     /// Resident memory of the process, in bytes, where the system tells it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub memory_bytes: Option<u64>,
 }
 
@@ -95,10 +77,10 @@ pub(super) async fn ready(State(state): State<Arc<ApiState>>, wanted: Wanted) ->
     let reasons = state.directory.not_ready();
     let answer = ReadyAnswer {
         ready: reasons.is_empty(),
-        reasons,
+        reasons: Some(reasons),
         partial: state.directory.partial(),
     };
-    body::response(wanted.0, status(answer.ready), &answer)
+    wanted.with(status(answer.ready), &answer)
 }
 
 /// The node in one line.
@@ -111,7 +93,7 @@ pub(super) async fn ready(State(state): State<Arc<ApiState>>, wanted: Wanted) ->
 )]
 pub(super) async fn health(State(state): State<Arc<ApiState>>, wanted: Wanted) -> Response {
     let is_ready = state.directory.not_ready().is_empty();
-    body::response(wanted.0, status(is_ready), &summary(&state, is_ready))
+    wanted.with(status(is_ready), &summary(&state, is_ready))
 }
 
 /// The node in detail, ready or not.

@@ -3,10 +3,11 @@
 //! In: the page that was asked for. Out: messages, without those past their `ttl_ms`. Bounds: at
 //! most `session.page_max` messages and `session.page_bytes_max` bytes of bodies a page.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::names;
+use super::query::{Pairs, QueryFields};
 use super::state::ApiState;
 use crate::broker::{BrokerError, HistoryQuery, visible};
 use crate::protocol::error::WireError;
@@ -14,18 +15,39 @@ use crate::protocol::event::Message;
 use crate::protocol::ids::{Position, Topic};
 
 /// Which page.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
+#[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryParams {
     /// Only what stands after this position.
+    #[param(nullable = false)]
     since: Option<Position>,
     /// Only what stands before this position.
+    #[param(nullable = false)]
     until: Option<Position>,
     /// Messages in the page; 100 by default, at most 1,000 by default.
+    #[param(nullable = false, minimum = 1)]
     limit: Option<u32>,
     /// Newest first.
-    reverse: bool,
+    #[param(nullable = false)]
+    reverse: Option<bool>,
+}
+
+impl QueryFields for HistoryParams {
+    const NAMES: &'static [&'static str] = &["since", "until", "limit", "reverse"];
+
+    fn read(pairs: &Pairs) -> Result<Self, WireError> {
+        let flag = |text: &str| match text {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        };
+        Ok(Self {
+            since: names::position(pairs, "since")?,
+            until: names::position(pairs, "until")?,
+            limit: names::page_limit(pairs)?,
+            reverse: pairs.get("reverse", "true or false", flag)?,
+        })
+    }
 }
 
 /// A page of history.
@@ -49,9 +71,9 @@ impl HistoryParams {
             topic,
             since: self.since,
             until: self.until,
-            limit: names::page_limit(self.limit, state)?,
+            limit: names::within(self.limit, state)?,
             bytes_max: state.config.session.page_bytes_max,
-            reverse: self.reverse,
+            reverse: self.reverse.unwrap_or(false),
         })
     }
 }

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use tower::ServiceBuilder;
@@ -22,6 +24,9 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::http;
+use crate::http::error::HttpError;
+use crate::http::media::Form;
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::shutdown::Lifecycle;
 
@@ -36,6 +41,7 @@ pub mod openapi;
 pub mod process;
 pub mod publication;
 pub mod publish;
+mod query;
 mod schema;
 pub mod serve;
 pub mod state;
@@ -104,21 +110,35 @@ pub fn router(state: ApiState) -> Router {
         .layer(layers)
 }
 
-/// Counts the request, and writes an error in the form that the caller reads.
+/// Checks the request's form, counts it, and writes an error in the form that the caller reads.
 async fn observe(State(state): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
-    let body::Wanted(wire) = body::Wanted::by(request.headers());
-    let mut response = next.run(request).await;
+    let form = Form::wanted(request.headers());
+    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let mut response = match http::request::check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => ApiError(error).into_response(),
+    };
     state.metrics.control.api_requests.add(1);
-    if let Some(error) = response.extensions_mut().remove::<WireError>() {
-        let rendered = error::render(wire, &error);
-        // What a layer or the router has said about the error (`Allow`) stays.
+    if let Some(error) = response.extensions_mut().remove::<HttpError>() {
+        let rendered = error.response(form).map(Body::from);
+        // The router knows which methods a path has.
         let said = std::mem::replace(&mut response, rendered);
-        for (name, value) in said.headers() {
-            if *name == axum::http::header::ALLOW {
-                response.headers_mut().insert(name, value.clone());
-            }
+        if let Some(methods) = said.headers().get(header::ALLOW) {
+            let headers = response.headers_mut();
+            headers.insert(header::ALLOW, methods.clone());
         }
     }
+    if is_chunked {
+        // The parser takes a length beside chunks away without a word; the connection must end
+        // behind such a request (RFC 9112, section 6.1), which cannot be told from others here.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    // Nothing here may be kept by a cache.
+    let no_store = HeaderValue::from_static("no-store");
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, no_store);
     if response.status().is_client_error() || response.status().is_server_error() {
         state.metrics.control.api_errors.add(1);
     }
@@ -163,7 +183,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
         panic = text,
         "a handler of the API panicked"
     );
-    ApiError(WireError::new(ErrorCode::Internal, "internal error")).into_response()
+    ApiError::from(WireError::new(ErrorCode::Internal, "internal error")).into_response()
 }
 
 /// Unix milliseconds of this node's clock. A clock before 1970 reads as 0.

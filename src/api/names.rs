@@ -1,19 +1,19 @@
-//! Names and numbers in a request's path and query, checked before a handler sees them.
+//! Names in a request's path, and the lengths of pages, checked before a handler sees them.
 //!
-//! In: the percent-decoded path and the query. Out: typed values, or the error that says which
+//! In: the percent-decoded path and the query's pairs. Out: typed values, or the error that says which
 //! one is wrong. Nothing is kept here.
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use super::publication::invalid_user;
+use super::query::Pairs;
 use super::state::ApiState;
-use crate::protocol::error::WireError;
-use crate::protocol::ids::{NodeId, Topic, User};
+use crate::protocol::error::{ErrorCode, WireError};
+use crate::protocol::ids::{NodeId, Position, Topic, User};
 
 /// The topic that the path names.
 #[derive(Debug)]
@@ -26,10 +26,6 @@ pub(super) struct UserName(pub(super) User);
 /// The node that the path names.
 #[derive(Debug)]
 pub(super) struct NodeName(pub(super) NodeId);
-
-/// The fields of the query.
-#[derive(Debug)]
-pub(super) struct Fields<T>(pub(super) T);
 
 impl FromRequestParts<Arc<ApiState>> for TopicName {
     type Rejection = ApiError;
@@ -72,35 +68,49 @@ impl FromRequestParts<Arc<ApiState>> for NodeName {
 async fn path_name(parts: &mut Parts) -> Result<String, WireError> {
     let Path(name) = Path::<String>::from_request_parts(parts, &())
         .await
-        .map_err(|rejection| WireError::bad_request(rejection.body_text()))?;
+        .map_err(|_rejection| WireError::bad_request("the name in the path is not UTF-8"))?;
     Ok(name)
-}
-
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Fields<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        let Query(fields) = Query::try_from_uri(&parts.uri)
-            .map_err(|rejection| WireError::bad_request(rejection.body_text()))?;
-        Ok(Self(fields))
-    }
 }
 
 /// How many entries a page shall have.
 ///
 /// # Errors
-/// `bad_request` for none, `limit_exceeded` above the most.
-pub(super) fn page_limit(asked: Option<u32>, state: &ApiState) -> Result<u32, WireError> {
+/// `bad_request` for none or no number, `limit_exceeded` above the most.
+pub(super) fn page_limit(pairs: &Pairs) -> Result<Option<u32>, WireError> {
+    // What is beyond 32 bits is beyond every page.
+    let read = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
+        digits
+            .then(|| text.parse().unwrap_or(u32::MAX))
+            .filter(|limit| *limit > 0)
+    };
+    pairs.get("limit", "an integer above 0", read)
+}
+
+/// The same within the node's bound.
+///
+/// # Errors
+/// `limit_exceeded` above the most.
+pub(super) fn within(asked: Option<u32>, state: &ApiState) -> Result<u32, WireError> {
     /// Entries in a page where the caller names no number. Part of the contract.
     const DEFAULT: u32 = 100;
     let most = state.config.session.page_max;
     match asked {
-        None => Ok(DEFAULT.min(most)),
-        Some(0) => Err(WireError::bad_request("`limit` must be at least 1")),
         Some(limit) if limit > most => Err(WireError::new(
-            crate::protocol::error::ErrorCode::LimitExceeded,
+            ErrorCode::LimitExceeded,
             format!("`limit` must be at most {most}"),
         )),
-        Some(limit) => Ok(limit),
+        asked => Ok(asked.unwrap_or(DEFAULT.min(most))),
     }
+}
+
+/// What a position must be.
+const POSITION: &str = "a position: MILLISECONDS-SEQUENCE, for example 1732190000000-7";
+
+/// A position in the query.
+///
+/// # Errors
+/// `bad_request` for what is none.
+pub(super) fn position(pairs: &Pairs, name: &str) -> Result<Option<Position>, WireError> {
+    pairs.get(name, POSITION, |text| text.parse().ok())
 }

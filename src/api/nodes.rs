@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::Wanted;
 use super::error::ApiError;
-use super::names::{Fields, NodeName};
+use super::names::NodeName;
 use super::publication::invalid_user;
+use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, NotFound, Refused};
-use super::state::{ApiState, NodeStatus, Route};
+use super::state::{ApiState, NodeStatus};
+use crate::http::bodies::Route;
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::ids::{Topic, User};
 
@@ -38,22 +40,39 @@ pub struct DrainAnswer {
 }
 
 /// Whose home; exactly one of the two.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
+#[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct RouteParams {
     /// A user.
+    #[param(nullable = false)]
     user: Option<String>,
     /// A topic.
+    #[param(nullable = false)]
     topic: Option<String>,
+}
+
+impl QueryFields for RouteParams {
+    const NAMES: &'static [&'static str] = &["user", "topic"];
+
+    fn read(pairs: &Pairs) -> Result<Self, WireError> {
+        let text = |name| pairs.text(name).map(str::to_owned);
+        Ok(Self {
+            user: text("user"),
+            topic: text("topic"),
+        })
+    }
 }
 
 /// The members of the cluster, with load, ring share and state.
 #[utoipa::path(
     get, path = "/v1/nodes", tag = "cluster", operation_id = "list_nodes",
-    responses((status = 200, description = "The members.", body = NodesAnswer), Refused)
+    responses((status = 200, description = "The members.", body = NodesAnswer), BadRequest, Refused)
 )]
-pub(super) async fn list_nodes(State(state): State<Arc<ApiState>>, wanted: Wanted) -> Response {
+pub(super) async fn list_nodes(
+    State(state): State<Arc<ApiState>>,
+    wanted: Wanted,
+    Fields(NoFields): Fields<NoFields>,
+) -> Response {
     wanted.ok(&NodesAnswer {
         nodes: state.directory.nodes(),
         partitions: state.config.redis.partitions,
@@ -100,6 +119,7 @@ pub(super) async fn drain_node(
     State(state): State<Arc<ApiState>>,
     wanted: Wanted,
     NodeName(node): NodeName,
+    Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
     let nodes = state.directory.nodes();
     if !nodes.iter().any(|one| one.node == node.as_str()) {

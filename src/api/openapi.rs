@@ -12,8 +12,8 @@ use utoipa::Modify;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi, RefOr};
 
-use super::body::{JSON, MSGPACK};
-use super::error::ErrorAnswer;
+use crate::http::error::ErrorAnswer;
+use crate::http::media::{JSON, MSGPACK};
 
 /// The parts of the document that stand at no handler.
 #[derive(utoipa::OpenApi)]
@@ -24,8 +24,10 @@ use super::error::ErrorAnswer;
                        one. Every body is JSON or MessagePack: requests say which by \
                        `Content-Type`, answers follow `Accept`, else the request. Every error \
                        has the body `{\"error\": {\"code\", \"message\"}}`; an unknown path is \
-                       404, a wrong method 405."
+                       404, a wrong method 405, a body that does not arrive in time 408. Unknown \
+                       fields and parameters are refused."
     ),
+    servers((url = "http://127.0.0.1:8081", description = "The default of `api.listen`.")),
     components(schemas(ErrorAnswer)),
     security(("api_key" = [])),
     modifiers(&Security)

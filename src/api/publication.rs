@@ -5,63 +5,169 @@
 //! Bounds: `api.targets_max` targets, `session.message_bytes_max` of `data`,
 //! `session.key_bytes_max` of each key; beyond them the publication is refused.
 
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize as _;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+use serde::de::{IgnoredAny, IntoDeserializer as _};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::query;
 use super::state::ApiState;
 use crate::broker::PublishRequest;
 use crate::broker::publication::Publication;
 use crate::protocol::codec::Wire;
-use crate::protocol::data::{Data, DataError};
+use crate::protocol::data::Data;
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::ids::{App, NameError, Priority, SessionId, Topic, User};
-use crate::protocol::raw;
+use crate::protocol::raw::{self, Raw};
 
 /// What to publish and where. Exactly one of `topic`, `topics`, `user`, `users` and
 /// `everyone: true` says where.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Default, ToSchema)]
+#[schema(example = json!({"topic": "orders:7", "data": {"state": "paid"}, "idempotency_key": "order-7-paid"}))]
 pub struct PublishBody {
     /// One topic.
+    #[schema(nullable = false)]
     topic: Option<String>,
     /// Several topics, at most 1,000 by default.
+    #[schema(nullable = false)]
     topics: Option<Vec<String>>,
     /// The inbox of one user.
+    #[schema(nullable = false)]
     user: Option<String>,
     /// The inboxes of several users, at most 1,000 by default.
+    #[schema(nullable = false)]
     users: Option<Vec<String>>,
     /// Every session.
+    #[schema(nullable = false)]
     everyone: Option<bool>,
     /// The message, any value; at most 64 KiB by default.
-    #[serde(deserialize_with = "pass_over")]
     #[schema(required, value_type = Value)]
-    data: (),
+    data: Option<Data>,
     /// How urgent. Absent: the namespace's default.
+    #[schema(nullable = false)]
     priority: Option<Priority>,
     /// A repeat with this key, to the same topic within 5 minutes by default, is not published
     /// again and answers with the first position. 1 to 128 bytes.
+    #[schema(nullable = false)]
     idempotency_key: Option<String>,
     /// What the message is about. 1 to 128 bytes.
+    #[schema(nullable = false)]
     key: Option<String>,
     /// A newer message of the same key may stand for this one. Absent: as the namespace says.
+    #[schema(nullable = false)]
     conflate: Option<bool>,
     /// After so many milliseconds the message is not shown to new readers.
+    #[schema(nullable = false)]
     ttl_ms: Option<u64>,
     /// A session that does not get it.
+    #[schema(nullable = false)]
     exclude_session: Option<SessionId>,
-    /// Belongs to state topics, of which there are none.
-    #[schema(ignore)]
-    remove: Option<IgnoredAny>,
-    /// As `remove`.
-    #[schema(ignore)]
-    if_position: Option<IgnoredAny>,
 }
 
-/// Accepts anything: the value is read where it lies, by [`Item::read`].
-fn pass_over<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|_| ())
+/// Every field of a publication, those of state topics too, of which there are none.
+const FIELDS: &[&str] = &[
+    "topic",
+    "topics",
+    "user",
+    "users",
+    "everyone",
+    "data",
+    "priority",
+    "idempotency_key",
+    "key",
+    "conflate",
+    "ttl_ms",
+    "exclude_session",
+    "remove",
+    "if_position",
+];
+
+/// The fields of one body, as they stand in it.
+struct BodyFields<'a>(Vec<(&'static str, Raw<'a>)>);
+
+impl<'a> BodyFields<'a> {
+    /// Takes the map apart. A field that is not known, or there twice, refuses it: it would be
+    /// passed over, and with it a promise that somebody asked for.
+    fn read(wire: Wire, bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut found: Vec<(&'static str, Raw<'a>)> = Vec::with_capacity(4);
+        let mut fault = None;
+        raw::each_field(wire, bytes, |name, value| {
+            match FIELDS.iter().find(|known| **known == name) {
+                None => {
+                    fault.get_or_insert_with(|| query::unknown("field", name, &FIELDS[..12]));
+                }
+                Some(name) if found.iter().any(|(before, _)| before == name) => {
+                    let text = format!("the field `{name}` is there twice");
+                    fault.get_or_insert_with(|| WireError::bad_request(text));
+                }
+                Some(name) => found.push((name, value)),
+            }
+        })
+        .map_err(|error| WireError::bad_request(error.to_string()))?;
+        fault.map_or(Ok(Self(found)), Err)
+    }
+
+    /// The field as `read` understands it; `None` where it is absent or null.
+    fn get<T>(
+        &self,
+        name: &str,
+        kind: &str,
+        read: impl Fn(Raw<'a>) -> Option<T>,
+    ) -> Result<Option<T>, WireError> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        let Some((_, value)) = found.filter(|(_, value)| !value.is_null()) else {
+            return Ok(None);
+        };
+        let wrong = || WireError::bad_request(format!("the field `{name}` must be {kind}"));
+        read(*value).ok_or_else(wrong).map(Some)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, WireError> {
+        self.get(name, "text", |value| Some(value.text()?.into_owned()))
+    }
+
+    fn flag(&self, name: &str) -> Result<Option<bool>, WireError> {
+        self.get(name, "true or false", Raw::boolean)
+    }
+
+    fn texts(&self, name: &str) -> Result<Option<Vec<String>>, WireError> {
+        let read = |value: Raw<'a>| match value {
+            Raw::Json(raw) => serde_json::from_str(raw.get()).ok(),
+            Raw::MsgPack(bytes, _) => rmp_serde::from_slice(bytes).ok(),
+        };
+        self.get(name, "a list of texts", read)
+    }
+
+    fn body(self) -> Result<PublishBody, WireError> {
+        if self.flag("remove")? == Some(true) || self.get("if_position", "", Some)?.is_some() {
+            return Err(WireError::bad_request(
+                "`remove` and `if_position` belong to state topics, which this node does not have",
+            ));
+        }
+        let data = self.0.iter().find(|(name, _)| *name == "data");
+        let session = |value: Raw<'_>| value.text()?.parse().ok();
+        let priority = |value: Raw<'_>| {
+            let text = value.text()?;
+            let name: StrDeserializer<'_, ValueError> = (&*text).into_deserializer();
+            Priority::deserialize(name).ok()
+        };
+        let priorities = "one of `critical`, `high`, `normal` and `low`";
+        Ok(PublishBody {
+            topic: self.text("topic")?,
+            topics: self.texts("topics")?,
+            user: self.text("user")?,
+            users: self.texts("users")?,
+            everyone: self.flag("everyone")?,
+            data: data.map(|(_, value)| value.data()).transpose()?,
+            priority: self.get("priority", priorities, priority)?,
+            idempotency_key: self.text("idempotency_key")?,
+            key: self.text("key")?,
+            conflate: self.flag("conflate")?,
+            ttl_ms: self.get("ttl_ms", "an unsigned integer", Raw::unsigned)?,
+            exclude_session: self.get("exclude_session", "32 hexadecimal digits", session)?,
+        })
+    }
 }
 
 /// A publication with its targets in order.
@@ -86,20 +192,9 @@ impl Item {
     /// # Errors
     /// What is wrong with the publication as a whole. A target that is no name is refused alone.
     pub(super) fn read(state: &ApiState, wire: Wire, bytes: &[u8]) -> Result<Self, WireError> {
-        let mut data = None;
-        raw::each_field(wire, bytes, |name, value| {
-            if name == "data" {
-                data = Some(value.data());
-            }
-        })
-        .map_err(|error| WireError::bad_request(error.to_string()))?;
-        let body: PublishBody = read_fields(wire, bytes)?;
-        if body.remove.is_some() || body.if_position.is_some() {
-            return Err(WireError::bad_request(
-                "`remove` and `if_position` belong to state topics, which this node does not have",
-            ));
-        }
-        let data = data.ok_or_else(|| WireError::bad_request("`data` is missing"))?;
+        let mut body = BodyFields::read(wire, bytes)?.body()?;
+        let data = body.data.take();
+        let data = data.ok_or_else(|| WireError::bad_request("the field `data` is missing"))?;
         let content = Content::new(state, &body, data)?;
         let names = body.targets(&state.app, state.config.api.targets_max)?;
         let targets = names
@@ -113,17 +208,6 @@ impl Item {
     }
 }
 
-fn read_fields(wire: Wire, bytes: &[u8]) -> Result<PublishBody, WireError> {
-    match wire {
-        Wire::Json => {
-            serde_json::from_slice(bytes).map_err(|error| WireError::bad_request(error.to_string()))
-        }
-        Wire::MsgPack => {
-            rmp_serde::from_slice(bytes).map_err(|error| WireError::bad_request(error.to_string()))
-        }
-    }
-}
-
 /// Splits a list of bodies into the bytes of each.
 ///
 /// # Errors
@@ -132,7 +216,13 @@ pub(super) fn list(wire: Wire, bytes: &[u8]) -> Result<Vec<&[u8]>, WireError> {
     match wire {
         Wire::Json => serde_json::from_slice::<Vec<&RawValue>>(bytes)
             .map(|items| items.iter().map(|item| item.get().as_bytes()).collect())
-            .map_err(|error| WireError::bad_request(format!("the body is not a list: {error}"))),
+            .map_err(|error| {
+                WireError::bad_request(format!(
+                    "the body is not one JSON list (line {}, column {})",
+                    error.line(),
+                    error.column()
+                ))
+            }),
         Wire::MsgPack => msgpack_list(bytes)
             .ok_or_else(|| WireError::bad_request("the body is not one MessagePack list")),
     }
@@ -225,13 +315,8 @@ struct Content {
 }
 
 impl Content {
-    fn new(
-        state: &ApiState,
-        body: &PublishBody,
-        data: Result<Data, DataError>,
-    ) -> Result<Self, WireError> {
+    fn new(state: &ApiState, body: &PublishBody, data: Data) -> Result<Self, WireError> {
         let limits = &state.config.session;
-        let data = data?;
         if data.bytes().len() > limits.message_bytes_max {
             return Err(WireError::new(
                 ErrorCode::TooLarge,

@@ -10,19 +10,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::body::{self, Sent, Wanted};
+use super::body::{Sent, Wanted};
 use super::error::{self, ApiError};
 use super::publication::{self, Item, PublishBody};
+use super::query::{Fields, NoFields};
 use super::schema::{BodyRefused, Refused};
 use super::state::ApiState;
 use crate::broker::{BrokerError, PublishRequest, Published};
+use crate::http::error::{HttpError, as_body};
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::event::ErrorBody;
 use crate::protocol::ids::{Position, Topic};
@@ -61,15 +62,16 @@ pub enum TargetResult {
 /// What became of one publication.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct PublishAnswer {
-    /// One per target, in the order of the request; absent when the publication as a whole was
+    /// One per target, in the order of the request; none when the publication as a whole was
     /// refused.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<TargetResult>,
     /// How many targets failed; absent when none did.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub failed: Option<usize>,
     /// Why nothing was published (the first target's reason); absent when anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub error: Option<ErrorBody>,
 }
 
@@ -80,9 +82,11 @@ pub struct BatchAnswer {
     pub results: Vec<PublishAnswer>,
     /// How many items published nothing; absent when every one published something.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub failed: Option<usize>,
     /// Why nothing was published (the first item's reason); absent when anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub error: Option<ErrorBody>,
 }
 
@@ -98,6 +102,7 @@ pub struct BatchAnswer {
 pub(super) async fn publish(
     State(state): State<Arc<ApiState>>,
     wanted: Wanted,
+    Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let item = Item::read(&state, sent.wire, &sent.bytes)?;
@@ -119,6 +124,7 @@ pub(super) async fn publish(
 pub(super) async fn batch(
     State(state): State<Arc<ApiState>>,
     wanted: Wanted,
+    Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let items_max = state.config.api.targets_max;
@@ -166,10 +172,9 @@ fn respond(wanted: Wanted, error: Option<&ErrorBody>, answer: &impl Serialize) -
     let Some(error) = error else {
         return wanted.ok(answer);
     };
-    let error = WireError::new(error.code, error.message.clone());
-    let status: StatusCode = error::status(error.code);
-    let mut response = body::response(wanted.0, status, answer);
-    error::add_headers(&mut response, &error);
+    let error = HttpError::new(error.code, error.message.clone());
+    let mut response = wanted.with(error.status(), answer);
+    error.add_headers(response.headers_mut());
     response
 }
 
@@ -218,7 +223,7 @@ async fn run(state: &ApiState, items: Vec<Result<Item, WireError>>) -> Vec<Publi
         .map(|item| match item {
             Ok(count) => answer(targets.by_ref().take(count)),
             Err(error) => PublishAnswer {
-                error: Some(error::as_body(error)),
+                error: Some(as_body(&error)),
                 ..PublishAnswer::default()
             },
         })
@@ -263,7 +268,7 @@ fn answer(
             },
             Some(Err(error)) => TargetResult::Failed {
                 topic,
-                error: error::as_body(error),
+                error: as_body(&error),
             },
             None => unreachable!("every target without a refusal is in one chain"),
         })

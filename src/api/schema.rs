@@ -10,7 +10,8 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
-use super::error::ErrorAnswer;
+use crate::http::error::ErrorAnswer;
+use crate::http::media;
 use crate::protocol::data::Data;
 use crate::protocol::ids::{Position, SessionId, Topic};
 
@@ -72,7 +73,7 @@ fn errors(statuses: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
         let content = ContentBuilder::new().schema(Some(schema)).build();
         let response = ResponseBuilder::new()
             .description(*description)
-            .content(super::body::JSON, content)
+            .content(media::JSON, content)
             .build();
         ((*status).to_owned(), response.into())
     };

@@ -5,6 +5,7 @@
 //! further connection is accepted and the system's queue holds the callers. A connection that
 //! sends no request head within [`HEAD_TIMEOUT`] is closed.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::router;
 use super::state::ApiState;
+use crate::http::connection::{Answering, Rest, end, tell_timeout};
 use crate::shutdown::spawn;
 
 /// Connections at the same time. The callers are backends with pools and a few probes.
@@ -30,12 +32,20 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long requests in flight may take after the shutdown began.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest time that the rest of a refused request is still taken.
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Wait after an accept that failed for want of descriptors or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` is ready, then lets the requests in flight end. Returns when every
 /// connection has ended.
 pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future<Output = ()>) {
+    // The rest of a body that was refused is taken, so that the answer arrives.
+    let rest = Rest {
+        timeout: REST_TIMEOUT,
+        bytes_max: 2 * state.config.api.body_bytes_max,
+    };
     let app = router(state);
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (stop, _) = watch::channel(());
@@ -51,7 +61,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future
                 let service = TowerToHyperService::new(app.clone());
                 let stopped = stop.subscribe();
                 spawn("api_connection", async move {
-                    connection(stream, service, stopped).await;
+                    connection(stream, service, rest, stopped).await;
                     drop(permit);
                 });
             }
@@ -92,23 +102,23 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     service: TowerToHyperService<axum::Router>,
+    rest: Rest,
     mut stopped: watch::Receiver<()>,
 ) {
     // Answers are small and written whole; waiting to fill a segment would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(event = "api_nodelay_failed", %error, "TCP_NODELAY could not be set");
     }
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(Answering::new(stream)), service);
     let ended = tokio::select! {
-        ended = &mut connection => ended,
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         _ = stopped.changed() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(SHUTDOWN_TIMEOUT, connection).await {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
+            match tokio::time::timeout(SHUTDOWN_TIMEOUT, last).await {
                 Ok(ended) => ended,
                 Err(_elapsed) => {
                     tracing::warn!(
@@ -120,7 +130,16 @@ async fn connection(
             }
         }
     };
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner().into_inner();
     if let Err(error) = ended {
+        if error.is_timeout() && !parts.read_buf.is_empty() {
+            tell_timeout(&stream);
+        }
         tracing::debug!(event = "api_connection_broke", %error, "a connection to the API broke");
+    }
+    let is_stopping = stopped.has_changed().unwrap_or(true);
+    if !is_stopping {
+        end(stream, rest).await;
     }
 }

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::body::BodyBudget;
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
+use crate::http::bodies::Route;
 use crate::protocol::event::Member;
 use crate::protocol::ids::{App, NodeId, Position, SessionId, Topic, User};
 use crate::shutdown::Lifecycle;
@@ -106,6 +107,7 @@ pub struct NodeStatus {
     pub node: String,
     /// Its public address, where it advertises one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub url: Option<String>,
     /// Where it stands in its life, as it said itself.
     pub state: String,
@@ -113,6 +115,7 @@ pub struct NodeStatus {
     pub sessions: u64,
     /// Sessions that were open when it began to leave; there only while it leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub drain_sessions: Option<u64>,
     /// The part of all partitions whose home it is, from 0 to 1.
     pub share: f64,
@@ -127,18 +130,6 @@ pub struct NodeStatus {
     pub version: String,
     /// When its process started, unix milliseconds.
     pub started_ms: u64,
-}
-
-/// The home of a topic or user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Route {
-    /// The node.
-    pub node: String,
-    /// Its public address, where it advertises one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// The partition that the topic belongs to.
-    pub partition: u32,
 }
 
 /// Sessions on one node.
@@ -169,6 +160,7 @@ pub struct TopicsPage {
     pub topics: Vec<LiveTopic>,
     /// Continues the pages as `after`; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub next: Option<Topic>,
 }
 

@@ -8,38 +8,65 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::Wanted;
 use super::error::ApiError;
 use super::history::{self, HistoryAnswer, HistoryParams};
-use super::names::{self, Fields, TopicName};
+use super::names::{self, TopicName};
+use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, Refused};
-use super::state::{ApiState, MembersPage, NodeSessions, Route, TopicsPage};
+use super::state::{ApiState, MembersPage, NodeSessions, TopicsPage};
+use crate::http::bodies::Route;
 use crate::protocol::error::WireError;
 use crate::protocol::ids::{Position, SessionId, Topic};
 
 /// Which page of topics.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
+#[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct TopicsParams {
     /// `next` of the page before.
+    #[param(nullable = false)]
     after: Option<String>,
     /// Topics in the page; 100 by default, at most 1,000 by default.
+    #[param(nullable = false, minimum = 1)]
     limit: Option<u32>,
 }
 
+impl QueryFields for TopicsParams {
+    const NAMES: &'static [&'static str] = &["after", "limit"];
+
+    fn read(pairs: &Pairs) -> Result<Self, WireError> {
+        Ok(Self {
+            after: pairs.text("after").map(str::to_owned),
+            limit: names::page_limit(pairs)?,
+        })
+    }
+}
+
 /// Which page of members.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
+#[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PresenceParams {
     /// The last session of the page before.
+    #[param(nullable = false)]
     after: Option<SessionId>,
     /// Members in the page; 100 by default, at most 1,000 by default.
+    #[param(nullable = false, minimum = 1)]
     limit: Option<u32>,
+}
+
+impl QueryFields for PresenceParams {
+    const NAMES: &'static [&'static str] = &["after", "limit"];
+
+    fn read(pairs: &Pairs) -> Result<Self, WireError> {
+        let session = "a session: 32 hexadecimal digits";
+        Ok(Self {
+            after: pairs.get("after", session, |text| text.parse().ok())?,
+            limit: names::page_limit(pairs)?,
+        })
+    }
 }
 
 /// One topic.
@@ -55,6 +82,7 @@ pub struct TopicAnswer {
     pub nodes: Vec<NodeSessions>,
     /// Its newest position, as far as one is remembered.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub position: Option<Position>,
     /// Where it is at home.
     pub home: Route,
@@ -82,7 +110,7 @@ pub(super) async fn list_topics(
     wanted: Wanted,
     Fields(params): Fields<TopicsParams>,
 ) -> Result<Response, ApiError> {
-    let limit = names::page_limit(params.limit, &state)?;
+    let limit = names::within(params.limit, &state)?;
     let after = params
         .after
         .map(|name| Topic::new(&state.app, &name))
@@ -102,6 +130,7 @@ pub(super) async fn get_topic(
     State(state): State<Arc<ApiState>>,
     wanted: Wanted,
     TopicName(topic): TopicName,
+    Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
     let retention = state.config.namespace(&topic).retention();
     let nodes = state.directory.occupancy(&topic).await?;
@@ -149,7 +178,7 @@ pub(super) async fn get_presence(
     TopicName(topic): TopicName,
     Fields(params): Fields<PresenceParams>,
 ) -> Result<Response, ApiError> {
-    let limit = names::page_limit(params.limit, &state)?;
+    let limit = names::within(params.limit, &state)?;
     if !state.config.namespace(&topic).presence {
         return Err(WireError::bad_request(format!(
             "namespace `{}` keeps no presence",

@@ -13,9 +13,11 @@ use utoipa::ToSchema;
 use super::body::Wanted;
 use super::error::ApiError;
 use super::history::{self, HistoryAnswer, HistoryParams};
-use super::names::{Fields, UserName};
+use super::names::UserName;
+use super::query::{Fields, NoFields};
 use super::schema::{BadRequest, Refused};
-use super::state::{ApiState, NodeSessions, Route};
+use super::state::{ApiState, NodeSessions};
+use crate::http::bodies::Route;
 use crate::protocol::ids::{Position, Topic};
 
 /// One user.
@@ -64,6 +66,7 @@ pub(super) async fn get_user(
     State(state): State<Arc<ApiState>>,
     wanted: Wanted,
     UserName(user): UserName,
+    Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
     let inbox = Topic::inbox(&state.app, &user);
     let nodes = state.directory.occupancy(&inbox).await?;
@@ -112,6 +115,7 @@ pub(super) async fn disconnect(
     State(state): State<Arc<ApiState>>,
     wanted: Wanted,
     UserName(user): UserName,
+    Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
     state.directory.disconnect(&user).await?;
     Ok(wanted.ok(&DisconnectAnswer {

@@ -1,34 +1,29 @@
-//! One HTTP request at the public door: is it a WebSocket, whose, and may it come in?
+//! The handshake of one WebSocket: is it one, from where, and may it come in?
 //!
-//! In: a request head. Out: `101` with what the socket is for in [`Opened`], or an answer that says
-//! why not. Order: form, Origin, whether the node can, room, rate, subprotocol, token; the echo endpoint
-//! asks for neither of the last two. A token that a browser sent (query, cookie) is refused on the open socket, because
-//! a browser cannot read a status.
+//! In: a request head for a path that opens one. Out: `101` with what the socket is for in
+//! [`Opened`], or why not. Order: form, Origin, whether the node can, room, rate, subprotocol, token;
+//! the echo endpoint asks for neither of the last two. A token that a browser sent (query, cookie) is
+//! refused on the open socket, because a browser cannot read a status.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response};
 use tokio::net::TcpStream;
-use tower::{Service, ServiceBuilder};
-use tower_http::set_header::SetResponseHeaderLayer;
-use tower_http::timeout::TimeoutLayer;
 
-use crate::protocol::close::CloseReason;
+use crate::http::error::{HttpError, SOON};
 use crate::protocol::codec::Wire;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{NameError, Topic, User};
-use crate::session::state::{Identity, Refusal, refused_token};
-use crate::session::{self, Accepted, echo};
+use crate::protocol::error::ErrorCode;
+use crate::session::state::{Identity, Refusal};
+use crate::session::{self as sessions, Accepted, echo as echoes};
 
 use super::admission::NotNow;
-use super::answer::{Body, Refused, SOON, busy, json, refuse};
+use super::credentials::{Credential, Query, Source, identify};
 use super::door::{Door, Place};
 use super::upgrade;
 
@@ -86,11 +81,11 @@ impl Open {
                     app_pings: entrance.app_pings,
                 };
                 let (worker, reads) = (door.worker.clone(), door.reads.clone());
-                Either::Left(session::run(services, worker, reads, scratch, accepted))
+                Either::Left(sessions::run(services, worker, reads, scratch, accepted))
             }
             // Boxed, so that it takes no room in the task of a session.
             Purpose::Echo => {
-                let echo = echo::run(services.config.clone(), scratch, stream, early);
+                let echo = echoes::run(services.config.clone(), scratch, stream, early);
                 Either::Right(Box::pin(echo))
             }
         };
@@ -99,151 +94,62 @@ impl Open {
     }
 }
 
-/// The stack of one connection.
-pub fn service(
-    door: Rc<Door>,
-    opened: Opened,
-) -> impl Service<
-    Request<hyper::body::Incoming>,
-    Response = Response<Body>,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response<Body>, Infallible>>,
-> + Clone {
-    let timeout = door.handshake_timeout();
-    ServiceBuilder::new()
-        // Outermost, so that every answer has it: nothing here may be kept by a cache.
-        .layer(SetResponseHeaderLayer::overriding(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("no-store"),
-        ))
-        // A request may not hold its connection's place for longer than its head may take.
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            timeout,
-        ))
-        .service_fn(move |request: Request<hyper::body::Incoming>| {
-            let response = answer(&door, &opened, &request);
-            async move { Ok(response) }
-        })
-}
+type Upgraded = Result<(Open, Response<Bytes>), HttpError>;
 
-fn answer<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Body> {
-    let has_body = request.headers().contains_key(header::TRANSFER_ENCODING)
-        || request
-            .headers()
-            .get(header::CONTENT_LENGTH)
-            .is_some_and(|l| l != "0");
-    if has_body || request.headers().get_all(header::HOST).iter().count() != 1 {
-        door.counters().refused_request.add_owned(1);
-        let mut response = refuse(
-            400,
-            ErrorCode::BadRequest,
-            "one Host and no body are expected",
+/// Leaves what the socket is for in its place; a refusal has its line in the log.
+fn upgraded(opened: &Opened, result: Upgraded) -> Result<Response<Bytes>, HttpError> {
+    let (open, response) = result.inspect_err(|refused| {
+        tracing::debug!(
+            event = "handshake_refused",
+            status = refused.status().as_u16(),
+            code = refused.error.code.name(),
+            reason = %refused.error.message,
+            "handshake refused"
         );
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return response;
-    }
-    let path = request.uri().path();
-    let known = ["/v1/connect", "/v1/route", "/health/live", "/health/ready"];
-    let server = &door.services.config.server;
-    let is_page = path == "/" && server.dev;
-    let is_echo = path == "/echo" && server.echo;
-    if !known.contains(&path) && !is_page && !is_echo {
-        return refuse(
-            404,
-            ErrorCode::NotFound,
-            "no such path on the public listener",
-        );
-    }
-    if request.method() != Method::GET {
-        let mut response = refuse(405, ErrorCode::BadRequest, "only GET is answered here");
-        response
-            .headers_mut()
-            .insert(header::ALLOW, HeaderValue::from_static("GET"));
-        return response;
-    }
-    match path {
-        "/v1/connect" => upgraded(opened, connect(door, request)),
-        "/echo" => upgraded(opened, echo(door, request)),
-        "/v1/route" => route(door, request),
-        "/health/live" => json(200, &serde_json::json!({ "status": "live" })),
-        "/health/ready" => ready(door),
-        _ => page(),
-    }
-}
-
-/// The development page.
-fn page() -> Response<Body> {
-    let mut response = Response::new(Body::from(Bytes::from_static(include_bytes!("page.html"))));
-    let html = HeaderValue::from_static("text/html; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, html);
-    response
-}
-
-fn ready(door: &Door) -> Response<Body> {
-    let reasons = door.readiness.borrow().clone();
-    let (status, text) = if reasons.is_empty() {
-        (200, "ready")
-    } else {
-        (503, "not ready")
-    };
-    json(
-        status,
-        &serde_json::json!({ "status": text, "reasons": reasons }),
-    )
-}
-
-/// Where the caller's own user has its home.
-fn route<B>(door: &Door, request: &Request<B>) -> Response<Body> {
-    let query = Query::of(request);
-    match identify(door, request, &query) {
-        Ok((
-            Identity {
-                user: Some(user), ..
-            },
-            None,
-        )) => {
-            let topic = Topic::inbox(&door.services.app, &user);
-            let view = door.services.view.borrow().clone();
-            let home = view.home(&topic);
-            let partition = topic.partition(door.services.config.redis.partitions);
-            json(
-                200,
-                &serde_json::json!({
-                    "node": home.node, "url": home.url, "partition": partition,
-                }),
-            )
-        }
-        _ => refuse(401, ErrorCode::Unauthorized, "a valid token is needed"),
-    }
-}
-
-type Upgraded = Result<(Open, Response<Body>), Refused>;
-
-fn upgraded(opened: &Opened, result: Upgraded) -> Response<Body> {
-    match result {
-        Ok((open, response)) => {
-            *opened.0.borrow_mut() = Some(open);
-            response
-        }
-        Err(response) => {
-            let status = response.status().as_u16();
-            tracing::debug!(event = "handshake_refused", status, "handshake refused");
-            *response
-        }
-    }
+    })?;
+    *opened.0.borrow_mut() = Some(open);
+    Ok(response)
 }
 
 /// A session.
-fn connect<B>(door: &Door, request: &Request<B>) -> Upgraded {
+///
+/// # Errors
+/// Why it may not come in.
+pub fn connect<B>(
+    door: &Door,
+    opened: &Opened,
+    request: &Request<B>,
+) -> Result<Response<Bytes>, HttpError> {
+    upgraded(opened, session(door, request))
+}
+
+/// The echo endpoint, for whoever asks.
+///
+/// # Errors
+/// Why it may not come in.
+pub fn echo<B>(
+    door: &Door,
+    opened: &Opened,
+    request: &Request<B>,
+) -> Result<Response<Bytes>, HttpError> {
+    let admitted = admit(door, request, false).map(|(place, response)| {
+        let purpose = Purpose::Echo;
+        (Open { purpose, place }, response)
+    });
+    upgraded(opened, admitted)
+}
+
+fn session<B>(door: &Door, request: &Request<B>) -> Upgraded {
     let counters = door.counters();
-    let (place, mut response) = admit(door, request)?;
+    let query = Query::of(request);
+    let cookie_name = door.services.config.auth.cookie.as_deref();
+    let credential = Credential::find(request.headers(), &query, cookie_name);
+    let by_cookie = matches!(&credential, Ok(Some(found)) if found.source == Source::Cookie);
+    let (place, mut response) = admit(door, request, by_cookie)?;
     let (wire, protocol) =
         subprotocol(request.headers()).inspect_err(|_| counters.refused_request.add_owned(1))?;
-    let query = Query::of(request);
-    let (identity, refused) = identify(door, request, &query)
+    let (identity, refused) = credential
+        .and_then(|credential| identify(door, credential, &query))
         .inspect_err(|_| counters.refused_unauthorized.add_owned(1))?;
     if let Some(protocol) = protocol {
         let protocol = HeaderValue::from_static(protocol);
@@ -260,38 +166,36 @@ fn connect<B>(door: &Door, request: &Request<B>) -> Upgraded {
     Ok((Open { purpose, place }, response))
 }
 
-/// The echo endpoint, for whoever asks.
-fn echo<B>(door: &Door, request: &Request<B>) -> Upgraded {
-    let (place, response) = admit(door, request)?;
-    let purpose = Purpose::Echo;
-    Ok((Open { purpose, place }, response))
-}
-
 /// What every WebSocket has to pass: its form, its Origin, and whether there is room.
-fn admit<B>(door: &Door, request: &Request<B>) -> Result<(Place, Response<Body>), Refused> {
+fn admit<B>(
+    door: &Door,
+    request: &Request<B>,
+    by_cookie: bool,
+) -> Result<(Place, Response<Bytes>), HttpError> {
     let counters = door.counters();
     let accept =
         upgrade::accept_key(request).inspect_err(|_| counters.refused_request.add_owned(1))?;
-    if !origin_allowed(door, request.headers()) {
+    if !origin_allowed(
+        &door.services.config.auth.origins,
+        request.headers(),
+        by_cookie,
+    ) {
         counters.refused_origin.add_owned(1);
-        return Err(refuse(
-            403,
-            ErrorCode::Forbidden,
-            "this Origin is not on the allow-list",
-        )
-        .into());
+        let text = "this Origin is not on the allow-list";
+        return Err(HttpError::new(ErrorCode::Forbidden, text));
     }
+    let busy = |text| HttpError::busy(text, SOON);
     if door.is_leaving() {
         counters.refused_draining.add_owned(1);
-        return Err(busy("this node is leaving; connect again", SOON).into());
+        return Err(busy("this node is leaving; connect again"));
     }
     if !door.broker_is_up() {
         counters.refused_unavailable.add_owned(1);
-        return Err(busy("the broker is not available; connect again", SOON).into());
+        return Err(busy("the broker is not available; connect again"));
     }
     let Some(place) = door.room.take() else {
         counters.refused_capacity.add_owned(1);
-        return Err(busy("this node is full; connect again", SOON).into());
+        return Err(busy("this node is full; connect again"));
     };
     // Behind the place, so that a node that is full keeps its tokens.
     door.admission.take(Instant::now()).map_err(|not_now| {
@@ -300,152 +204,106 @@ fn admit<B>(door: &Door, request: &Request<B>) -> Result<(Place, Response<Body>)
             NotNow::Memory(wait) => (&counters.refused_memory, "memory is short", wait),
         };
         counter.add_owned(1);
-        busy(&format!("{text}; connect again"), wait)
+        HttpError::busy(format!("{text}; connect again"), wait)
     })?;
     Ok((place, upgrade::switching(accept)))
 }
 
-/// Browsers always send an Origin; a cookie is only believed together with one of the list.
-fn origin_allowed(door: &Door, headers: &HeaderMap) -> bool {
-    let auth = &door.services.config.auth;
+/// Browsers always send an Origin; a cookie, which they send unasked, is only believed together
+/// with one of the list.
+fn origin_allowed(allowed: &[String], headers: &HeaderMap, by_cookie: bool) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
+    let is_listed = |origin: &HeaderValue| {
+        let mut allowed = allowed.iter();
+        allowed.any(|one| one.as_bytes() == origin.as_bytes())
+    };
     match (origins.next(), origins.next()) {
-        (None, _) => auth
-            .cookie
-            .as_ref()
-            .is_none_or(|name| cookie(headers, name).is_none()),
+        (None, _) => !by_cookie,
         (Some(_), Some(_)) => false,
-        (Some(origin), None) => {
-            auth.origins.is_empty()
-                || origin
-                    .to_str()
-                    .is_ok_and(|o| auth.origins.iter().any(|a| a == o))
-        }
+        (Some(origin), None) => (allowed.is_empty() && !by_cookie) || is_listed(origin),
     }
 }
 
 /// The first offered form that is spoken. None offered: JSON, and none is echoed.
-fn subprotocol(headers: &HeaderMap) -> Result<(Wire, Option<&'static str>), Refused> {
+fn subprotocol(headers: &HeaderMap) -> Result<(Wire, Option<&'static str>), HttpError> {
     let mut offered = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
         .peekable();
     if offered.peek().is_none() {
         return Ok((Wire::Json, None));
     }
     offered
         .find_map(|name| match name {
-            "fanfare.v1.json" => Some((Wire::Json, Some("fanfare.v1.json"))),
-            "fanfare.v1.msgpack" => Some((Wire::MsgPack, Some("fanfare.v1.msgpack"))),
+            b"fanfare.v1.json" => Some((Wire::Json, Some("fanfare.v1.json"))),
+            b"fanfare.v1.msgpack" => Some((Wire::MsgPack, Some("fanfare.v1.msgpack"))),
             _ => None,
         })
         .ok_or_else(|| {
             let text = "the subprotocols are fanfare.v1.json and fanfare.v1.msgpack";
-            refuse(400, ErrorCode::BadRequest, text).into()
+            HttpError::new(ErrorCode::BadRequest, text)
         })
 }
 
-/// Who the request says it is. A token in the header that is no good is refused here; one in
-/// the query or the cookie is returned, to be refused on the open socket.
-fn identify<B>(
-    door: &Door,
-    request: &Request<B>,
-    query: &Query,
-) -> Result<(Identity, Option<Refusal>), Refused> {
-    let services = &door.services;
-    let verify = |token: &str| services.verifier.session(token, SystemTime::now());
-    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
-        let refused = |text: &str| Refused::from(refuse(401, ErrorCode::Unauthorized, text));
-        let token = value.to_str().ok().and_then(bearer);
-        let token = token.ok_or_else(|| refused("Authorization must be `Bearer TOKEN`"))?;
-        let claims = verify(token).map_err(|error| refused(&error.to_string()))?;
-        return Ok((identity(claims), None));
-    }
-    let from_cookie = || {
-        let name = services.config.auth.cookie.as_ref()?;
-        cookie(request.headers(), name)
-    };
-    if let Some(token) = query.token.clone().or_else(from_cookie) {
-        return Ok(match verify(&token) {
-            Ok(claims) => (identity(claims), None),
-            Err(error) => (Identity::default(), Some(refused_token(error))),
-        });
-    }
-    if let Some(name) = query.user.as_ref().filter(|_| services.config.server.dev) {
-        return Ok(match User::new(name) {
-            Ok(user) => (
-                Identity {
-                    user: Some(user),
-                    claims: None,
-                },
-                None,
-            ),
-            Err(error) => (Identity::default(), Some(refused_user(error))),
-        });
-    }
-    Ok((Identity::default(), None))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// `?user=` that is no user name: a browser cannot read a status, so it is told inside.
-fn refused_user(error: NameError) -> Refusal {
-    Refusal {
-        error: WireError::new(ErrorCode::Unauthorized, format!("`user`: {error}")),
-        end: Some(CloseReason::Unauthorized),
-    }
-}
-
-fn identity(claims: crate::auth::Claims) -> Identity {
-    Identity {
-        user: Some(claims.user.clone()),
-        claims: Some(claims),
-    }
-}
-
-/// The token of `Bearer TOKEN`. The scheme's case is free (RFC 9110, section 11.1).
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("Bearer")
-        .then_some(token.trim())
-}
-
-fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .find_map(|pair| {
-            let (key, value) = pair.trim().split_once('=')?;
-            (key == name).then(|| value.to_owned())
-        })
-}
-
-/// The parameters that the public door knows.
-#[derive(Default)]
-struct Query {
-    token: Option<String>,
-    user: Option<String>,
-    waits: bool,
-    app_pings: bool,
-}
-
-impl Query {
-    fn of<B>(request: &Request<B>) -> Self {
-        let mut query = Self::default();
-        let text = request.uri().query().unwrap_or_default();
-        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            match &*name {
-                "token" => query.token = Some(value.into_owned()),
-                "user" => query.user = Some(value.into_owned()),
-                "wait" => query.waits = value == "1",
-                "heartbeat" => query.app_pings = value == "app",
-                _ => {}
-            }
+    fn headers(name: header::HeaderName, values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(&name, HeaderValue::from_bytes(value).unwrap());
         }
-        query
+        headers
+    }
+
+    #[test]
+    fn an_origin_must_be_listed_and_a_cookie_needs_one() {
+        let listed = ["https://a.example".to_owned()];
+        let rows: &[(&[&[u8]], bool, bool)] = &[
+            (&[b"https://a.example"], true, true),
+            (&[b"https://b.example"], false, false),
+            (&[b"https://a.example", b"https://a.example"], false, false),
+            (&[b"https://a.example\xff"], false, false),
+            (&[b"null"], false, false),
+            (&[], true, false),
+        ];
+        for (origins, by_token, by_cookie) in rows {
+            let headers = headers(header::ORIGIN, origins);
+            assert_eq!(
+                origin_allowed(&listed, &headers, false),
+                *by_token,
+                "{origins:?}"
+            );
+            assert_eq!(
+                origin_allowed(&listed, &headers, true),
+                *by_cookie,
+                "{origins:?}"
+            );
+        }
+        let any = headers(header::ORIGIN, &[b"https://b.example"]);
+        assert!(origin_allowed(&[], &any, false));
+        assert!(!origin_allowed(&[], &any, true));
+    }
+
+    #[test]
+    fn a_subprotocol_is_found_beside_others_of_any_kind() {
+        let rows: &[(&[&[u8]], Option<Wire>)] = &[
+            (&[], Some(Wire::Json)),
+            (&[b"fanfare.v1.msgpack"], Some(Wire::MsgPack)),
+            (&[b"x\xff, fanfare.v1.json"], Some(Wire::Json)),
+            (
+                &[b"other", b"fanfare.v1.msgpack , fanfare.v1.json"],
+                Some(Wire::MsgPack),
+            ),
+            (&[b"Fanfare.v1.json"], None),
+            (&[b""], None),
+        ];
+        for (values, wire) in rows {
+            let chosen = subprotocol(&headers(header::SEC_WEBSOCKET_PROTOCOL, values));
+            assert_eq!(chosen.ok().map(|(wire, _)| wire), *wire, "{values:?}");
+        }
     }
 }

@@ -5,7 +5,8 @@
 //! the clients, so the port is bound once without it first. Closing a listener resets what waits
 //! in its queue, so on leaving it is accepted until empty, then closed.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
@@ -13,15 +14,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::http::connection::{Answering, Rest, end, tell_timeout};
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
 
 use super::door::Door;
-use super::{answer, handshake};
+use super::handshake::Opened;
+use super::public;
 
 /// Connections that the kernel queues for one worker.
 const BACKLOG: i32 = 4_096;
@@ -29,6 +34,11 @@ const BACKLOG: i32 = 4_096;
 const HEADERS_MAX: usize = 64;
 /// Longest request head. The crate's default is about 400 KiB.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What is still read of a request that was refused, so that its answer arrives.
+const REST_OF_REFUSED: Rest = Rest {
+    timeout: Duration::from_secs(1),
+    bytes_max: 256 * 1024,
+};
 /// How long accepting rests when the process is out of file descriptors.
 const REST: Duration = Duration::from_millis(100);
 
@@ -112,35 +122,43 @@ async fn serve(door: Rc<Door>, stream: TcpStream) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let opened = handshake::Opened::default();
-    let service = handshake::service(Rc::clone(&door), opened.clone());
-    let connection = http1::Builder::new()
+    let opened = Opened::default();
+    let service = service_fn(|request: Request<Incoming>| {
+        ready(Ok::<_, Infallible>(public::answer(
+            &door, &opened, &request,
+        )))
+    });
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(door.handshake_timeout())
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(true)
         .half_close(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    // Errors here are the peer's: hyper has answered what could be answered.
-    let Ok(parts) = without_shutdown(connection).await else {
-        return;
-    };
+        .serve_connection(TokioIo::new(Answering::new(stream)), service);
+    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner().into_inner();
     if let Some(open) = opened.take() {
         // A slice, even an empty one, would keep the whole read buffer.
         let early = Bytes::copy_from_slice(&parts.read_buf);
-        let stream = parts.io.into_inner();
         shutdown::spawn_local("session", open.run(stream, early, &door));
+        return;
     }
+    // The peer's fault: hyper has answered what could be answered.
+    if let Err(error) = ended {
+        refused(&door, &stream, &error, !parts.read_buf.is_empty());
+    }
+    end(stream, REST_OF_REFUSED).await;
 }
 
-/// Gives the stream back after the `101` was written; any other end closes it.
-fn without_shutdown<S>(
-    connection: http1::Connection<TokioIo<TcpStream>, S>,
-) -> impl Future<Output = hyper::Result<http1::Parts<TokioIo<TcpStream>, S>>>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = answer::Body>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    connection.without_shutdown()
+/// Counts a request that the parser refused, or that came too slowly.
+fn refused(door: &Door, stream: &TcpStream, error: &hyper::Error, has_begun: bool) {
+    if error.is_timeout() && has_begun {
+        tell_timeout(stream);
+    }
+    if error.is_parse() || (error.is_timeout() && has_begun) {
+        door.counters().refused_request.add_owned(1);
+        tracing::debug!(event = "request_refused", %error, "a request could not be read");
+    }
 }

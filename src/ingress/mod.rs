@@ -6,8 +6,9 @@
 //! `server.connections_max`, then 503 with `Retry-After`.
 
 pub mod admission;
-pub mod answer;
+pub mod credentials;
 pub mod door;
 pub mod handshake;
 pub mod listener;
+pub mod public;
 pub mod upgrade;

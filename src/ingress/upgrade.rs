@@ -5,11 +5,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use sha1::{Digest as _, Sha1};
 
-use super::answer::{Body, Refused, refuse};
+use crate::http::error::HttpError;
 use crate::protocol::error::ErrorCode;
 
 /// RFC 6455, section 1.3.
@@ -17,8 +18,8 @@ const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// `101`, with the accepted key.
 #[must_use]
-pub fn switching(accept: HeaderValue) -> Response<Body> {
-    let mut response = Response::new(Body::default());
+pub fn switching(accept: HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -31,13 +32,14 @@ pub fn switching(accept: HeaderValue) -> Response<Body> {
 ///
 /// # Errors
 /// 400 or 426, with what is wrong.
-pub fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
+pub fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, HttpError> {
     let headers = request.headers();
-    let bad = |text| Refused::from(refuse(400, ErrorCode::BadRequest, text));
+    let bad = |text| HttpError::new(ErrorCode::BadRequest, text);
     if request.version() != Version::HTTP_11 {
         return Err(bad("a WebSocket is opened over HTTP/1.1"));
     }
-    if !has_token(headers, &header::UPGRADE, "websocket")
+    if request.method() != Method::GET
+        || !has_token(headers, &header::UPGRADE, "websocket")
         || !has_token(headers, &header::CONNECTION, "upgrade")
     {
         return Err(upgrade_required(
@@ -64,15 +66,8 @@ pub fn accept_key<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
 }
 
 /// 426 with what to upgrade to (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
-fn upgrade_required(text: &str) -> Refused {
-    let mut response = refuse(426, ErrorCode::BadRequest, text);
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(
-        header::SEC_WEBSOCKET_VERSION,
-        HeaderValue::from_static("13"),
-    );
-    response.into()
+fn upgrade_required(text: &'static str) -> HttpError {
+    HttpError::new(ErrorCode::UpgradeRequired, text)
 }
 
 /// Whether a comma-separated header names a word, in any case.
@@ -80,7 +75,6 @@ fn has_token(headers: &HeaderMap, name: &header::HeaderName, word: &str) -> bool
     headers
         .get_all(name)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case(word))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }

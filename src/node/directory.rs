@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use crate::api::state::{
-    Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, Route,
-    TopicsPage,
+    Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, TopicsPage,
 };
 use crate::broker::{Broker, BrokerError};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::cluster::membership::Membership;
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::occupancy_store::OccupancyError;
+use crate::http::bodies::Route;
 use crate::protocol::close::CloseReason;
 use crate::protocol::ids::{NodeId, SessionId, Topic, User};
 use crate::session::Services;

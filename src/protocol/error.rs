@@ -34,19 +34,52 @@ pub enum ErrorCode {
     Unavailable,
     /// Our fault.
     Internal,
-    /// No such thing (HTTP API only).
+    /// No such thing (HTTP only).
     NotFound,
-    /// The path is known, but not with this method (HTTP API only).
+    /// The path is known, but not with this method (HTTP only).
     MethodNotAllowed,
-    /// The body's content type is not spoken (HTTP API only).
+    /// The body's content type is not spoken (HTTP only).
     UnsupportedMediaType,
+    /// The request, or the rest of it, did not arrive in time (HTTP only).
+    RequestTimeout,
+    /// The path opens a WebSocket and the request asks for none (HTTP only).
+    UpgradeRequired,
 }
 
 impl ErrorCode {
     /// Whether repeating the same command may succeed.
     #[must_use]
     pub fn retry(self) -> bool {
-        matches!(self, Self::RateLimited | Self::Unavailable | Self::Internal)
+        matches!(
+            self,
+            Self::RateLimited | Self::Unavailable | Self::Internal | Self::RequestTimeout
+        )
+    }
+
+    /// The code as it is written on the wire and in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::UnknownCommand => "unknown_command",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::TokenExpired => "token_expired",
+            Self::InvalidTopic => "invalid_topic",
+            Self::NotSubscribed => "not_subscribed",
+            Self::AlreadySubscribed => "already_subscribed",
+            Self::TooLarge => "too_large",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::Conflict => "conflict",
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::RequestTimeout => "request_timeout",
+            Self::UpgradeRequired => "upgrade_required",
+        }
     }
 
     /// The HTTP status that goes with the code.
@@ -63,9 +96,11 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::UpgradeRequired => 426,
             Self::RateLimited => 429,
             Self::Unavailable => 503,
             Self::Internal => 500,

@@ -236,15 +236,18 @@ pub struct Message {
     pub data: Data,
     /// Where it stands; absent on topics without history.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub position: Option<Position>,
     /// Who published it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub user: Option<String>,
     /// How urgent, when not normal.
     #[serde(skip_serializing_if = "Priority::is_normal")]
     pub priority: Priority,
     /// What it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub key: Option<String>,
     /// The entry of this key is gone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -273,11 +276,13 @@ pub struct Presence {
 pub struct Member {
     /// Whose session; absent for anonymous ones.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub user: Option<String>,
     /// Which session.
     pub session: SessionId,
     /// The token's `info`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub info: Option<serde_json::Value>,
 }
 

@@ -438,9 +438,11 @@ fn check_limit(limit: Option<u32>, most: u32) -> Result<u32, WireError> {
     match limit {
         None => Ok(100.min(most)),
         Some(n) if (1..=most).contains(&n) => Ok(n),
-        Some(_) => Err(WireError::bad_request(format!(
-            "`limit` must be from 1 to {most}"
-        ))),
+        Some(0) => Err(WireError::bad_request("`limit` must be at least 1")),
+        Some(_) => Err(WireError::new(
+            ErrorCode::LimitExceeded,
+            format!("`limit` must be at most {most}"),
+        )),
     }
 }
 

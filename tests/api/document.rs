@@ -66,7 +66,7 @@ fn calls() -> Vec<Call> {
             "/v1/users/u/inbox",
             Some("/v1/users/u/inbox?limit=0"),
         ),
-        get("/v1/nodes", "/v1/nodes", None),
+        get("/v1/nodes", "/v1/nodes", Some("/v1/nodes?x=1")),
         post(
             "/v1/nodes/{node}/drain",
             ("/v1/nodes/node-a/drain", ""),
@@ -235,6 +235,35 @@ async fn the_document_is_openapi_3_1_and_served_as_it_stands_in_docs() {
         kept == served.bytes,
         "docs/openapi.json is not what the code says; `BLESS=1 cargo test --test api` writes it"
     );
+}
+
+/// Generators take a property with a default for one that is always there, and one that may be
+/// null for one that a caller must handle.
+#[test]
+fn optional_fields_have_no_default_and_are_never_null() {
+    fn visit(place: &str, value: &Value) {
+        if let Value::Object(map) = value {
+            assert!(!map.contains_key("default"), "{place} has a default");
+            let nulls = [json!("null"), json!({"type": "null"})];
+            for key in ["type", "oneOf", "anyOf"] {
+                let kinds = map.get(key).and_then(Value::as_array);
+                let is_null = kinds.is_some_and(|kinds| nulls.iter().any(|n| kinds.contains(n)));
+                assert!(!is_null, "{place} may be null");
+            }
+            for (key, value) in map.iter().filter(|(key, _)| *key != "example") {
+                visit(&format!("{place}/{key}"), value);
+            }
+        }
+        if let Value::Array(list) = value {
+            list.iter().for_each(|value| visit(place, value));
+        }
+    }
+    let document = document();
+    visit("", &document);
+    assert_eq!(document["servers"].as_array().map(Vec::len), Some(1));
+    let schemas = &document["components"]["schemas"];
+    assert_eq!(schemas["PublishBody"]["required"], json!(["data"]));
+    assert_eq!(schemas["PublishAnswer"]["required"], json!(["results"]));
 }
 
 #[tokio::test]

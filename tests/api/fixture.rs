@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
 use fanfare::api::body::BodyBudget;
 use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
-    Route, TopicsPage,
+    TopicsPage,
 };
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
@@ -24,6 +24,7 @@ use fanfare::config::{
     Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat,
     Namespace, Queue, Rebalance, Redis, RedisAccess, Secret, Server, Session,
 };
+use fanfare::http::bodies::Route;
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
 use fanfare::shutdown::Lifecycle;
 use fanfare::telemetry::metrics::Metrics;
@@ -254,7 +255,9 @@ impl Node {
         *self.directory.mood.lock().unwrap() = mood;
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answered {
+        let host = HeaderValue::from_static("fanfare.test");
+        request.headers_mut().entry("host").or_insert(host);
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         Answered {

@@ -68,6 +68,8 @@ async fn a_publications_fields_have_their_types_and_limits() {
         ("data", json!(long_data), 413, "too_large"),
         ("remove", json!(true), 400, "bad_request"),
         ("if_position", json!("0-0"), 400, "bad_request"),
+        ("idempotencyKey", json!("k"), 400, "bad_request"),
+        ("ttl", json!(5), 400, "bad_request"),
     ];
     let with = |(field, value, status, code)| {
         let mut body = json!({"topic": "t", "data": 1});
@@ -75,6 +77,96 @@ async fn a_publications_fields_have_their_types_and_limits() {
         (body, status, code)
     };
     assert_refused(&rows.map(with)).await;
+}
+
+#[tokio::test]
+async fn a_refused_name_or_value_is_told_in_our_words() {
+    let node = Node::start();
+    let priorities = "one of `critical`, `high`, `normal` and `low`";
+    let bodies = [
+        (
+            r#"{"topic":"t","data":1,"idempotencyKey":"k"}"#,
+            "did you mean `idempotency_key`?",
+        ),
+        (
+            r#"{"topic":"t","data":1,"ttl":5}"#,
+            "did you mean `ttl_ms`?",
+        ),
+        (
+            r#"{"topic":"t","data":1,"x\n":5}"#,
+            "there is no field \"x\\n\"",
+        ),
+        (
+            r#"{"topic":"t","data":1,"data":2}"#,
+            "the field `data` is there twice",
+        ),
+        (r#"{"topic":7,"data":1}"#, "the field `topic` must be text"),
+        (
+            r#"{"topics":["t",7],"data":1}"#,
+            "the field `topics` must be a list of texts",
+        ),
+        (r#"{"topic":"t","data":1,"priority":"urgent"}"#, priorities),
+        (
+            r#"{"topic":"t","data":1,"ttl_ms":-1}"#,
+            "`ttl_ms` must be an unsigned integer",
+        ),
+        (r#"{"topic":"t"}"#, "the field `data` is missing"),
+        (r#"["t"]"#, "the message is not a map"),
+    ];
+    for (body, says) in bodies {
+        let answer = node.post_text("/v1/publish", body).await;
+        assert_eq!(answer.error(), (400, "bad_request".into()), "{body}");
+        let message = answer.value()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(message.contains(says), "{body}: {message}");
+    }
+    let nulls = json!({"topic": "t", "data": null, "key": null, "priority": null, "users": null});
+    assert_eq!(node.post("/v1/publish", &nulls).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_refused_parameter_is_told_in_our_words() {
+    let node = Node::start();
+    let queries = [
+        ("/v1/topics?lmit=5", "did you mean `limit`?"),
+        (
+            "/v1/topics/t/history?limit=ten",
+            "the parameter `limit` must be an integer above 0",
+        ),
+        (
+            "/v1/topics/t/history?limit=-1",
+            "the parameter `limit` must be an integer above 0",
+        ),
+        (
+            "/v1/topics/t/history?limit=5&limit=6",
+            "the parameter `limit` is there twice",
+        ),
+        (
+            "/v1/topics/t/history?reverse=True",
+            "the parameter `reverse` must be true or false",
+        ),
+        (
+            "/v1/topics/t/history?since=x",
+            "the parameter `since` must be a position",
+        ),
+        (
+            "/v1/topics/t/presence?after=x",
+            "the parameter `after` must be a session",
+        ),
+        ("/v1/topics/%FF", "the name in the path is not UTF-8"),
+        ("/v1/nodes?limit=5", "this call has no parameters"),
+    ];
+    for (path, says) in queries {
+        let answer = node.get(path).await;
+        assert_eq!(answer.error(), (400, "bad_request".into()), "{path}");
+        let message = answer.value()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(message.contains(says), "{path}: {message}");
+    }
 }
 
 #[tokio::test]
@@ -153,12 +245,12 @@ async fn a_batch_that_is_no_list_or_too_long_is_refused_as_a_whole() {
 async fn a_call_without_the_right_key_is_refused_and_counted() {
     let node = Node::start();
     let keys = [
-        None,
-        Some("Bearer wrong"),
-        Some("Bearer "),
-        Some("Basic secret-key"),
+        (None, "Bearer"),
+        (Some("Bearer wrong"), "Bearer error=\"invalid_token\""),
+        (Some("Bearer "), "Bearer error=\"invalid_token\""),
+        (Some("Basic secret-key"), "Bearer"),
     ];
-    for key in keys {
+    for (key, challenge) in keys {
         let mut request = request(Method::GET, "/v1/nodes", Body::empty());
         request.headers_mut().remove("authorization");
         if let Some(key) = key {
@@ -168,7 +260,13 @@ async fn a_call_without_the_right_key_is_refused_and_counted() {
         }
         let answer = node.send(request).await;
         assert_eq!(answer.error(), (401, "unauthorized".into()), "{key:?}");
-        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        let told = answer.headers["www-authenticate"].to_str().unwrap();
+        assert!(told.starts_with(challenge), "{key:?}: {told}");
+        assert_eq!(
+            told.contains("error"),
+            challenge.contains("error"),
+            "{told}"
+        );
     }
     assert_eq!(node.metrics.control.api_unauthorized.get(), 4);
     assert_eq!(node.metrics.control.api_errors.get(), 4);
@@ -278,6 +376,11 @@ async fn paths_and_queries_that_are_wrong_are_refused() {
         ),
         ("/v1/topics/t/history?limit=0", 400, "bad_request"),
         ("/v1/topics/t/history?limit=1001", 400, "limit_exceeded"),
+        (
+            "/v1/topics/t/history?limit=99999999999999",
+            400,
+            "limit_exceeded",
+        ),
         ("/v1/topics/t/history?limit=ten", 400, "bad_request"),
         ("/v1/topics/t/history?reverse=maybe", 400, "bad_request"),
         ("/v1/topics/live:t/presence", 400, "bad_request"),

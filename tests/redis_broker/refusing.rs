@@ -80,7 +80,7 @@ async fn takes_writes(peer: &Peer, word: &str, topic: &Topic) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_without_enough_replicas_is_read_only() {
     let server = RedisServer::start().await;
-    let (mut peer, room) = (Peer::up(server.url()).await, topic("room"));
+    let (mut peer, room) = (Peer::up(server.url()).await, topic("@ada"));
     let kept = peer.publish(&room, 1).await.expect("up").position;
     set(&server, "min-replicas-to-write", "1");
     only_reads(&mut peer, "NOREPLICAS", &room, kept).await;
@@ -93,7 +93,7 @@ async fn a_master_that_cannot_save_is_read_only() {
     let server = ["--appendonly", "no", "--save", "3600 1"];
     let mut server = RedisServer::with(&server);
     server.restart().await;
-    let (mut peer, room) = (Peer::up(server.url()).await, topic("room"));
+    let (mut peer, room) = (Peer::up(server.url()).await, topic("@ada"));
     let kept = peer.publish(&room, 1).await.expect("up").position;
     std::fs::remove_dir_all(server.directory()).expect("a directory of the test");
     server.command(&["BGSAVE"]).expect("the server runs");
@@ -143,6 +143,7 @@ async fn a_master_that_is_busy_is_away_in_its_word() {
 async fn a_master_that_loads_its_data_is_away_in_its_word() {
     let options = [
         ["--appendonly", "no"],
+        ["--rdbcompression", "no"],
         ["--key-load-delay", "50000"],
         ["--loading-process-events-interval-bytes", "1024"],
     ];
@@ -213,7 +214,9 @@ async fn partial(node: &Node) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
     let server = RedisServer::start().await;
-    let plan = Plan::clustered("one", &server.url()).env("FANFARE_REDIS__LEASE_MS", "2000");
+    let plan = Plan::clustered("one", &server.url())
+        .env("FANFARE_REDIS__LEASE_MS", "2000")
+        .env("FANFARE_REDIS__COMMAND_TIMEOUT_MS", "700");
     let node = plan.start().await;
     let (mut ada, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
     ada.be_patient(DEADLINE);

@@ -328,6 +328,20 @@ impl Raw {
         })
     }
 
+    /// Reads a whole HTTP answer: its head and as many bytes as it announces; `None` when the
+    /// node hangs up before its end.
+    pub async fn answer(&mut self) -> Option<(Head, Vec<u8>)> {
+        let head = self.head().await?;
+        let length: usize = head.header("content-length")?.parse().ok()?;
+        while self.read.len() < length {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        let body = self.read.drain(..length).collect();
+        Some((head, body))
+    }
+
     /// Reads one frame; `None` at the end of the stream.
     pub async fn receive(&mut self) -> Option<Received> {
         loop {

@@ -15,6 +15,7 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "protocol"]),
     ("shutdown", &["config", "protocol", "telemetry"]),
     ("redis", &["config", "protocol", "telemetry"]),
+    ("http", &["config", "protocol", "telemetry"]),
     // The seeds of simulations, in builds for tests.
     ("seeds", &[]),
     // Who somebody is and what they may do; pure.
@@ -29,14 +30,14 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     // What clients and backends speak to.
     ("session", &["worker", "presence", "cluster", "broker", "auth", "redis", "shutdown",
         "telemetry", "config", "protocol"]),
-    ("api", &["presence", "cluster", "broker", "auth", "redis", "shutdown", "telemetry", "config",
+    ("api", &["http", "presence", "cluster", "broker", "auth", "redis", "shutdown", "telemetry", "config",
         "protocol"]),
-    ("ingress", &["session", "worker", "presence", "cluster", "broker", "auth", "redis",
+    ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "auth", "redis",
         "shutdown", "telemetry", "config", "protocol"]),
     // What puts it together.
-    ("node", &["ingress", "api", "session", "dispatcher", "worker", "presence", "cluster",
+    ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "presence", "cluster",
         "broker", "auth", "redis", "shutdown", "telemetry", "config", "protocol"]),
-    ("cli", &["node", "ingress", "api", "session", "dispatcher", "worker", "presence", "cluster",
+    ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "presence", "cluster",
         "broker", "auth", "redis", "shutdown", "telemetry", "config", "protocol"]),
     ("main", &["cli"]),
 ];

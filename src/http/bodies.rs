@@ -1,0 +1,40 @@
+//! Bodies that both listeners answer with, so that a probe written for one works on the other.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Whether the process runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LiveAnswer {
+    /// Always true: a process that is not live does not answer.
+    pub live: bool,
+}
+
+/// Whether the node should get new sessions.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReadyAnswer {
+    /// Whether it should.
+    pub ready: bool,
+    /// Why not; empty when it is ready. On the API's listener only, because it names parts of the
+    /// inside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required, nullable = false)]
+    pub reasons: Option<Vec<String>>,
+    /// What is wrong though the node is ready, if anything is. On the API's listener only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub partial: Vec<String>,
+}
+
+/// The home of a topic or user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Route {
+    /// The node.
+    pub node: String,
+    /// Its public address, where it advertises one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub url: Option<String>,
+    /// The partition that the topic belongs to.
+    pub partition: u32,
+}

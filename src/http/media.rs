@@ -1,0 +1,168 @@
+//! The forms of bodies: which media types are spoken, and in which one a caller wants its answer.
+//!
+//! In: the headers `Content-Type` and `Accept`. Out: a [`Form`], and bodies written in it. Nothing is
+//! kept here.
+
+use bytes::Bytes;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use crate::protocol::codec::Wire;
+
+/// Content type of JSON.
+pub const JSON: &str = "application/json";
+/// Content type of MessagePack.
+pub const MSGPACK: &str = "application/msgpack";
+
+/// Every media type that is read and written. MessagePack has a registered name and an old one.
+const SPOKEN: &[(&str, Wire)] = &[
+    (JSON, Wire::Json),
+    (MSGPACK, Wire::MsgPack),
+    ("application/vnd.msgpack", Wire::MsgPack),
+    ("application/x-msgpack", Wire::MsgPack),
+];
+
+/// A form of bodies, by the name that the caller has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// How values are written.
+    pub wire: Wire,
+    /// The media type.
+    pub name: &'static str,
+}
+
+impl Form {
+    /// JSON.
+    pub const JSON: Self = Self {
+        wire: Wire::Json,
+        name: JSON,
+    };
+
+    /// The form that a media type names, its parameters ignored.
+    fn of(media_type: &str) -> Option<Self> {
+        let essence = media_type.split(';').next()?.trim();
+        let spoken = SPOKEN
+            .iter()
+            .find(|(name, _)| essence.eq_ignore_ascii_case(name));
+        spoken.map(|&(name, wire)| Self { wire, name })
+    }
+
+    /// The form of the request's body; `None` where it has none that is spoken.
+    #[must_use]
+    pub fn sent(headers: &HeaderMap) -> Option<Self> {
+        Self::of(headers.get(header::CONTENT_TYPE)?.to_str().ok()?)
+    }
+
+    /// The form of the answer: what `Accept` likes best of what is spoken (the first of equals),
+    /// else that of the request's body, else JSON. A caller that accepts none of them is answered
+    /// all the same (RFC 9110, section 12.5.1).
+    #[must_use]
+    pub fn wanted(headers: &HeaderMap) -> Self {
+        let accepted = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|range| std::str::from_utf8(range).ok())
+            .filter_map(|range| Some((Self::of(range)?, quality(range))))
+            .filter(|(_, quality)| *quality > 0.0)
+            .reduce(|best, next| if next.1 > best.1 { next } else { best });
+        accepted
+            .map(|(form, _)| form)
+            .or_else(|| Self::sent(headers))
+            .unwrap_or(Self::JSON)
+    }
+
+    /// A response with a body in this form.
+    ///
+    /// # Panics
+    /// When the value has keys that are no text; no answer has.
+    #[must_use]
+    pub fn response(self, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
+        let bytes = match self.wire {
+            Wire::Json => {
+                serde_json::to_vec(body).expect("answers have text keys and finite numbers")
+            }
+            Wire::MsgPack => {
+                rmp_serde::to_vec_named(body).expect("answers are maps, lists and scalars")
+            }
+        };
+        let mut response = Response::new(Bytes::from(bytes));
+        *response.status_mut() = status;
+        let name = HeaderValue::from_static(self.name);
+        response.headers_mut().insert(header::CONTENT_TYPE, name);
+        response
+    }
+}
+
+/// The weight of a media range: `q`, 1 where there is none or none that can be read.
+fn quality(range: &str) -> f32 {
+    let parameters = range.split(';').skip(1);
+    let weight = parameters.filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let is_weight = name.trim().eq_ignore_ascii_case("q");
+        is_weight.then(|| value.trim().parse().ok())?
+    });
+    weight.last().unwrap_or(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_body_is_read_under_each_name_of_its_form() {
+        let rows = [
+            ("application/json", Some(Wire::Json)),
+            ("Application/JSON; charset=utf-8", Some(Wire::Json)),
+            ("application/msgpack", Some(Wire::MsgPack)),
+            ("application/x-msgpack", Some(Wire::MsgPack)),
+            ("application/vnd.msgpack", Some(Wire::MsgPack)),
+            ("application/jsonx", None),
+            ("text/plain", None),
+            ("", None),
+        ];
+        for (name, wire) in rows {
+            let form = Form::sent(&headers(&[(header::CONTENT_TYPE, name)]));
+            assert_eq!(form.map(|form| form.wire), wire, "{name}");
+        }
+        assert_eq!(Form::sent(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn the_answer_has_the_form_that_accept_likes_best() {
+        let rows = [
+            ("application/vnd.msgpack", "application/vnd.msgpack"),
+            ("text/html, application/msgpack;q=0.5", MSGPACK),
+            ("application/json;q=0.1, application/msgpack", MSGPACK),
+            ("application/json, application/msgpack", JSON),
+            ("application/msgpack;q=0, application/json;q=0.2", JSON),
+            ("*/*", JSON),
+            ("text/html", JSON),
+        ];
+        for (accept, name) in rows {
+            let form = Form::wanted(&headers(&[(header::ACCEPT, accept)]));
+            assert_eq!(form.name, name, "{accept}");
+        }
+        let sent = (header::CONTENT_TYPE, "application/x-msgpack");
+        let form = Form::wanted(&headers(&[sent.clone(), (header::ACCEPT, "*/*")]));
+        assert_eq!(form.name, "application/x-msgpack");
+        let form = Form::wanted(&headers(&[sent, (header::ACCEPT, JSON)]));
+        assert_eq!(form.name, JSON);
+    }
+
+    #[test]
+    fn a_neighbour_in_accept_that_is_no_utf8_hides_nothing() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b"x/\xfc, application/msgpack").unwrap();
+        headers.insert(header::ACCEPT, value);
+        assert_eq!(Form::wanted(&headers).name, MSGPACK);
+    }
+}

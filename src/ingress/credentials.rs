@@ -1,0 +1,274 @@
+//! Who a request says it is: its token, wherever it stands, and the user that follows from it.
+//!
+//! In: headers and query of one request. Out: a [`Credential`] from `Authorization: Bearer`, else
+//! `?token=`, else the cookie; and by [`identify`] an identity, or how the token is refused. An empty
+//! one is passed over, and refused where there is no other. Everything is split and compared as
+//! bytes, so that a neighbour of any encoding hides nothing (RFC 6265, section 5.4; RFC 9110, 5.5).
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use hyper::Request;
+use hyper::header::{self, HeaderMap};
+
+use crate::auth::{Claims, TokenError};
+use crate::http::error::HttpError;
+use crate::http::request::bearer;
+use crate::protocol::close::CloseReason;
+use crate::protocol::error::{ErrorCode, WireError};
+use crate::protocol::ids::{NameError, User};
+use crate::session::state::{Identity, Refusal, refused_token};
+
+use super::door::Door;
+
+/// Where a token stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// `Authorization: Bearer TOKEN`.
+    Header,
+    /// `?token=TOKEN`.
+    Query,
+    /// The cookie that `auth.cookie` names.
+    Cookie,
+}
+
+/// A token that nobody has verified.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Credential<'a> {
+    /// Where it stood.
+    pub source: Source,
+    token: Cow<'a, [u8]>,
+}
+
+impl<'a> Credential<'a> {
+    /// The one that counts: the first in the order of [`Source`] that is not empty.
+    ///
+    /// # Errors
+    /// `unauthorized` for two different ones in `Authorization`.
+    pub fn find(
+        headers: &'a HeaderMap,
+        query: &'a Query,
+        cookie_name: Option<&str>,
+    ) -> Result<Option<Self>, HttpError> {
+        let in_header = bearer(headers)?.map(|token| (Source::Header, token));
+        let in_query = query.token.as_deref();
+        let in_query = in_query.map(|token| (Source::Query, token.as_bytes()));
+        let in_cookies = cookie_name
+            .into_iter()
+            .flat_map(|name| cookies(headers, name))
+            .map(|token| (Source::Cookie, token));
+        let all = in_header.into_iter().chain(in_query).chain(in_cookies);
+        let (mut empty, mut found) = (None, None);
+        for (source, token) in all {
+            let credential = Self {
+                source,
+                token: Cow::Borrowed(token),
+            };
+            if token.is_empty() {
+                empty.get_or_insert(credential);
+            } else {
+                found.get_or_insert(credential);
+            }
+        }
+        Ok(found.or(empty))
+    }
+}
+
+/// The values of a cookie of this name, in the order of the request. Names are compared exactly;
+/// quotes around a value are no part of it (RFC 6265, section 4.1.1).
+fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(move |pair| {
+            let equals = pair.iter().position(|byte| *byte == b'=')?;
+            let (key, value) = (pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii());
+            let bare = value
+                .strip_prefix(b"\"")
+                .and_then(|v| v.strip_suffix(b"\""));
+            (key == name.as_bytes()).then_some(bare.unwrap_or(value))
+        })
+}
+
+/// The parameters that the public listener knows; all others are passed over.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    token: Option<String>,
+    user: Option<String>,
+    /// `wait=1`: `welcome` waits for `connect`.
+    pub waits: bool,
+    /// `heartbeat=app`: pings are events.
+    pub app_pings: bool,
+}
+
+impl Query {
+    /// Reads the query of a target.
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let mut query = Self::default();
+        let text = request.uri().query().unwrap_or_default();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            match &*name {
+                "token" => query.token = Some(value.into_owned()),
+                "user" => query.user = Some(value.into_owned()),
+                "wait" => query.waits = value == "1",
+                "heartbeat" => query.app_pings = value == "app",
+                _ => {}
+            }
+        }
+        query
+    }
+}
+
+/// Who the request says it is. A token in the header that is no good is refused here; one in the
+/// query or the cookie is returned, to be refused on the open socket.
+///
+/// # Errors
+/// `unauthorized` or `token_expired`, for the header's token.
+pub fn identify(
+    door: &Door,
+    credential: Option<Credential<'_>>,
+    query: &Query,
+) -> Result<(Identity, Option<Refusal>), HttpError> {
+    if let Some(credential) = credential {
+        return match verify(door, &credential) {
+            Ok(claims) => Ok((identity(claims), None)),
+            Err(error) if credential.source == Source::Header => {
+                Err(HttpError::new(error.code(), error.to_string()).presented())
+            }
+            Err(error) => Ok((Identity::default(), Some(refused_token(error)))),
+        };
+    }
+    let is_dev = door.services.config.server.dev;
+    let name = query.user.as_ref().filter(|_| is_dev);
+    Ok(match name.map(|name| User::new(name)) {
+        None => (Identity::default(), None),
+        Some(Ok(user)) => {
+            let (user, claims) = (Some(user), None);
+            (Identity { user, claims }, None)
+        }
+        Some(Err(error)) => (Identity::default(), Some(refused_user(error))),
+    })
+}
+
+fn verify(door: &Door, credential: &Credential<'_>) -> Result<Claims, TokenError> {
+    let token = std::str::from_utf8(&credential.token).map_err(|_| TokenError::NotJwt)?;
+    door.services.verifier.session(token, SystemTime::now())
+}
+
+fn identity(claims: Claims) -> Identity {
+    Identity {
+        user: Some(claims.user.clone()),
+        claims: Some(claims),
+    }
+}
+
+/// `?user=` that is no user name: a browser cannot read a status, so it is told inside.
+fn refused_user(error: NameError) -> Refusal {
+    Refusal {
+        error: WireError::new(ErrorCode::Unauthorized, format!("`user`: {error}")),
+        end: Some(CloseReason::Unauthorized),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::{HeaderName, HeaderValue};
+
+    const NAME: &str = "fanfare_token";
+
+    fn headers(pairs: &[(HeaderName, &[u8])]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    fn query(text: &str) -> Query {
+        Query::of(
+            &Request::get(format!("/v1/connect?{text}"))
+                .body(())
+                .unwrap(),
+        )
+    }
+
+    /// The source and token that count.
+    fn found(pairs: &[(HeaderName, &[u8])], text: &str) -> Option<(Source, String)> {
+        let (headers, query) = (headers(pairs), query(text));
+        let found = Credential::find(&headers, &query, Some(NAME)).unwrap()?;
+        let token = String::from_utf8_lossy(&found.token).into_owned();
+        Some((found.source, token))
+    }
+
+    #[test]
+    fn the_first_source_that_has_a_token_counts() {
+        use Source::{Cookie, Header, Query};
+        const BASIC: (HeaderName, &[u8]) = (header::AUTHORIZATION, b"Basic dTpw");
+        const BEARER: (HeaderName, &[u8]) = (header::AUTHORIZATION, b"Bearer h");
+        const ALONE: (HeaderName, &[u8]) = (header::AUTHORIZATION, b"Bearer");
+        const COOKIE: (HeaderName, &[u8]) = (header::COOKIE, b"fanfare_token=c");
+        type Row<'a> = (
+            &'a [(HeaderName, &'a [u8])],
+            &'a str,
+            Option<(Source, &'a str)>,
+        );
+        let rows: &[Row<'_>] = &[
+            (&[BEARER, COOKIE], "token=q", Some((Header, "h"))),
+            (&[BASIC, COOKIE], "token=q", Some((Query, "q"))),
+            (&[BASIC, COOKIE], "", Some((Cookie, "c"))),
+            (&[BASIC, BEARER], "token=q", Some((Header, "h"))),
+            (&[BASIC], "", None),
+            (&[ALONE, COOKIE], "token=", Some((Cookie, "c"))),
+            (&[ALONE], "token=", Some((Header, ""))),
+            (&[], "token=", Some((Query, ""))),
+            (&[], "x=%FF&token=q&y=%", Some((Query, "q"))),
+            (&[], "Token=q", None),
+        ];
+        for (pairs, text, wanted) in rows {
+            let wanted = wanted.map(|(source, token)| (source, token.to_owned()));
+            assert_eq!(found(pairs, text), wanted, "{pairs:?} {text}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_neighbours_of_any_kind() {
+        let rows: &[(&[&[u8]], Option<&str>)] = &[
+            (&[b"fanfare_token=c"], Some("c")),
+            (&[b"n=J\xfcrgen; fanfare_token=c"], Some("c")),
+            (&[b"n=J\xfcrgen", b"fanfare_token=c"], Some("c")),
+            (&[b"a=\"x; y\"; fanfare_token=c"], Some("c")),
+            (&[b"a=b=c;fanfare_token=c;"], Some("c")),
+            (&[b"lone; fanfare_token = c ; z"], Some("c")),
+            (&[b"fanfare_token=\"c\""], Some("c")),
+            (&[b"fanfare_token=c=="], Some("c==")),
+            (&[b"fanfare_token=; fanfare_token=c"], Some("c")),
+            (&[b"fanfare_token=c; fanfare_token=d"], Some("c")),
+            (
+                &[b"xfanfare_token=x; fanfare_token2=y; Fanfare_Token=z"],
+                None,
+            ),
+            (&[b"__Host-fanfare_token=x; fanfare_token"], None),
+        ];
+        for (values, wanted) in rows {
+            let pairs: Vec<_> = values.iter().map(|v| (header::COOKIE, *v)).collect();
+            let wanted = wanted.map(|token| (Source::Cookie, token.to_owned()));
+            assert_eq!(found(&pairs, ""), wanted, "{values:?}");
+        }
+        let headers = headers(&[(header::COOKIE, b"fanfare_token=c")]);
+        let query = Query::default();
+        let none = Credential::find(&headers, &query, None).unwrap();
+        assert_eq!(none, None, "no cookie is configured");
+    }
+
+    #[test]
+    fn the_parameters_of_a_session_have_one_value_each() {
+        let all = query("wait=1&heartbeat=app&user=ada");
+        assert!(all.waits && all.app_pings);
+        assert_eq!(all.user.as_deref(), Some("ada"));
+        let others = query("wait=true&heartbeat=ws&App=1");
+        assert_eq!(others, Query::default());
+    }
+}

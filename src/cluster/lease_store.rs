@@ -7,8 +7,8 @@
 //!
 //! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations)
 //! and `{ff:nodes}:d` (details). They are used together in one script, so they share the hash
-//! tag `ff:nodes`, without which Redis Cluster would refuse it as cross-slot. `ff:p` (number of
-//! partitions) is used alone. `ff` stands for the configured prefix.
+//! tag `ff:nodes`, without which Redis Cluster would refuse it as cross-slot. `ff` stands for the
+//! configured prefix.
 
 use std::time::Duration;
 
@@ -68,7 +68,6 @@ pub struct LeaseStore {
     leave: Script,
     /// Leases, incarnations, details.
     nodes_keys: [String; 3],
-    partitions_key: String,
     /// Tells this process from another of the same name.
     holder: String,
 }
@@ -82,7 +81,6 @@ impl LeaseStore {
             heartbeat: Script::new(include_str!("scripts/heartbeat.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
             nodes_keys: [keys.nodes(), keys.node_incarnations(), keys.node_details()],
-            partitions_key: keys.partitions(),
             holder: format!("{:016x}", rand::random::<u64>()),
         }
     }
@@ -121,26 +119,6 @@ impl LeaseStore {
         let args = [node.as_str().into(), self.holder.as_str().into()];
         self.eval(&self.leave, &self.nodes_keys, &args).await?;
         Ok(())
-    }
-
-    /// The cluster's number of partitions, stored now if there was none.
-    ///
-    /// # Errors
-    /// [`LeaseError`].
-    pub async fn partitions(&self, mine: u32) -> Result<u32, LeaseError> {
-        let args = [mine.to_string().into(), b"NX".to_vec(), b"GET".to_vec()];
-        let set = self.keyspace.command("SET", &self.partitions_key, &args);
-        let answer = set.await;
-        let before: Option<String> = answer
-            .map_err(LeaseError::Redis)?
-            .convert()
-            .map_err(|_| LeaseError::Unexpected("not a text"))?;
-        match before {
-            None => Ok(mine),
-            Some(stored) => stored
-                .parse()
-                .map_err(|_| LeaseError::Unexpected("not a number of partitions")),
-        }
     }
 
     async fn eval(

@@ -102,7 +102,8 @@ refusals! {
     "NOPROTO" "unknown command 'HELLO'" Away refusing_noproto
         "Redis 7.0 or newer is needed",
     "DATABASE" "DB index is out of range" Away refusing_database
-        "it has fewer databases than redis.url asks for: see its setting databases",
+        "the server has no database of that number: see the end of redis.url, and `databases` in the \
+         configuration of Redis",
     "DATABASE" "SELECT is not allowed in cluster mode" Away refusing_database
         "a Redis Cluster has no database but 0: leave the number in redis.url out",
     "NOCLUSTER" "cluster support disabled" Away refusing_nocluster

@@ -7,9 +7,12 @@
 // In a test an unwrap is an assertion; clippy sees that only inside test functions.
 #![allow(clippy::unwrap_used)]
 
+mod agreement;
+mod databases;
 mod incarnations;
 mod members;
 mod membership;
+mod next_release;
 mod occupancy;
 mod partitions;
 mod processes;

@@ -169,7 +169,7 @@ async fn what_keeps_every_command_out_is_told_with_what_to_do() {
     let peer = Peer::start(replica.url());
     peer.is_down_for("redis.url must lead to the master").await;
     let peer = Peer::start(format!("{}/99", server.url()));
-    peer.is_down_for("fewer databases than redis.url asks for")
+    peer.is_down_for("the server has no database of that number")
         .await;
     let of_cluster = server.url().replace("redis://", "redis-cluster://");
     let peer = Peer::start(of_cluster);

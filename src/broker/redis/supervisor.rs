@@ -114,15 +114,16 @@ pub async fn supervise(
         let end = supervisor.watch(&mut connection, stop.clone()).await;
         // Dropping a client does not end its task; aborting it closes the socket.
         connection.task.abort();
+        if matches!(end, End::Stop) {
+            // Nobody is to be told of it as of trouble.
+            supervisor.refuses(None);
+            let circuit = supervisor.command.link.circuit();
+            circuit.open("this link was ended", None);
+            return;
+        }
         supervisor.unheard_since = None;
         supervisor.unprepared("the connection was given up");
-        match end {
-            End::Stop => {
-                supervisor.refuses(None);
-                return;
-            }
-            End::Dead => tokio::time::sleep(RENEW_PACE).await,
-        }
+        tokio::time::sleep(RENEW_PACE).await;
     }
 }
 

@@ -9,7 +9,7 @@
 local t = redis.call('TIME')
 local now_us = t[1] * 1000000 + t[2]
 local now = math.floor(now_us / 1000)
-local incarnation, holder = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%d+) (%x+)$')
+local incarnation, holder = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%d+) (%x+)')
 local mine = holder == ARGV[2]
 local newest, before = tonumber(incarnation or '0'), tonumber(ARGV[3])
 if not mine and before > 0 and newest > before then return {'superseded', incarnation} end

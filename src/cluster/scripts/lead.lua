@@ -8,7 +8,7 @@
 local t = redis.call('TIME')
 local now_us = t[1] * 1000000 + t[2]
 local now = math.floor(now_us / 1000)
-local owner, token, ends = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+) (%d+)$')
+local owner, token, ends = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+) (%d+)')
 if owner ~= ARGV[1] then
   local node, life = string.match(ARGV[1], '^(.*)~(%d+)$')
   local its_node, its_life = string.match(owner or '', '^(.*)~(%d+)$')

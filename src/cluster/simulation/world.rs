@@ -25,7 +25,7 @@ use super::process::{LEASE, PARTITIONS, Process, ring};
 use super::tokens::Tokens;
 use super::wire::{OnWire, What};
 use crate::cluster::lease_store::Beat;
-use crate::cluster::standing::{Answer, Standing};
+use crate::cluster::standing::Standing;
 use crate::cluster::view::View;
 use crate::seeds::Verdict;
 
@@ -398,7 +398,7 @@ impl World {
         process.answered_at_ms = Some(sent_ms);
         let before = Arc::clone(&process.course.view);
         let sent_at = self.start + Duration::from_millis(sent_ms);
-        process.course.answered(Answer::Beat(beat), sent_at);
+        process.course.answered(beat, sent_at);
         let course = &mut process.course;
         if keeps_ring {
             course.view = Arc::new(View {

@@ -36,8 +36,10 @@ pub mod clients;
 pub mod keyspace;
 mod outcome;
 pub mod refusal;
+mod script;
 
 use circuit::{Away, Circuit};
+pub use script::Script;
 
 /// Why a command failed, by what the caller can conclude from it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -93,30 +95,6 @@ pub enum RedisError {
     /// The command or script failed: a bug, or a key that another program wrote.
     #[error("failed: {}", access::explain(.0))]
     Failed(#[source] Error),
-}
-
-/// A Lua script and the name by which Redis knows it.
-#[derive(Debug, Clone)]
-pub struct Script {
-    source: &'static str,
-    sha: String,
-}
-
-impl Script {
-    /// Names a script by the SHA-1 of its source.
-    #[must_use]
-    pub fn new(source: &'static str) -> Self {
-        Self {
-            source,
-            sha: fred::util::sha1_hash(source),
-        }
-    }
-
-    /// The SHA-1 of the source in lower-case hex, as EVALSHA wants it.
-    #[must_use]
-    pub fn sha(&self) -> &str {
-        &self.sha
-    }
 }
 
 /// Names of keys and channels. Everything of one topic stands under the tag `{app:topic}`, so
@@ -382,7 +360,7 @@ impl RedisLink {
 
     /// As [`Self::load`], as a future that is written to the connection at its first poll.
     pub fn submit_load(&self, script: &Script) -> BoxFuture<'static, Result<(), RedisError>> {
-        let args = vec![Value::from_static_str("LOAD"), script.source.into()];
+        let args = vec![Value::from_static_str("LOAD"), script.source().into()];
         let answer = self.ask("SCRIPT", args);
         Box::pin(async move { answer.await.map(drop) })
     }

@@ -100,19 +100,6 @@ struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl From<RedisError> for BrokerError {
-    fn from(error: RedisError) -> Self {
-        match &error {
-            RedisError::Failed(_) => Self::Unexpected(error.to_string()),
-            _ if error.is_not_done() && error.refusal().is_some() => {
-                Self::Refused(error.refusal().expect("asked just before"))
-            }
-            _ if error.is_not_done() => Self::Unavailable(error.to_string()),
-            _ => Self::Unknown(error.to_string()),
-        }
-    }
-}
-
 impl RedisBroker {
     /// Starts everything and returns at once, whether Redis answers or not: until it does, health
     /// is down and says why. Nothing is asked of a deployment before it is known that this node

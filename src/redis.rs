@@ -205,8 +205,8 @@ impl Keys {
         format!("{}:np:{{{partition}}}", self.prefix)
     }
 
-    /// Leases of nodes, a sorted set by their end. One script uses it with the two that follow,
-    /// so the three share a tag.
+    /// Leases of nodes, a sorted set by their end. One script uses it with the three that follow,
+    /// so the four share a tag.
     #[must_use]
     pub fn nodes(&self) -> String {
         format!("{{{}:nodes}}", self.prefix)
@@ -222,6 +222,12 @@ impl Keys {
     #[must_use]
     pub fn node_details(&self) -> String {
         format!("{{{}:nodes}}:d", self.prefix)
+    }
+
+    /// When the last heartbeat of all was answered.
+    #[must_use]
+    pub fn node_heartbeat(&self) -> String {
+        format!("{{{}:nodes}}:t", self.prefix)
     }
 
     /// The cluster's control channel.

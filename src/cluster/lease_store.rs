@@ -5,10 +5,10 @@
 //! scripts, by Redis time; here is no state but the process's own mark. Bounds: one answer holds
 //! one entry per node with a lease; a lease that ended is forgotten after [`FORGET_AFTER`].
 //!
-//! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations)
-//! and `{ff:nodes}:d` (details). They are used together in one script, so they share the hash
-//! tag `ff:nodes`, without which Redis Cluster would refuse it as cross-slot. `ff` stands for the
-//! configured prefix.
+//! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations),
+//! `{ff:nodes}:d` (details) and `{ff:nodes}:t` (the last heartbeat of all: while Redis was away,
+//! no lease ends). They are used together in one script, so they share the hash tag `ff:nodes`,
+//! without which Redis Cluster would refuse it as cross-slot. `ff` stands for the configured prefix.
 
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ pub enum Beat {
     Held {
         /// The incarnation.
         incarnation: u64,
-        /// Redis time, in microseconds.
+        /// Redis time, in microseconds, raised above what was told before where the clock stepped
+        /// back.
         time_us: u64,
         /// All nodes with a lease, sorted by name, this one included.
         nodes: Vec<NodeInfo>,
@@ -66,8 +67,8 @@ pub struct LeaseStore {
     keyspace: Keyspace,
     heartbeat: Script,
     leave: Script,
-    /// Leases, incarnations, details.
-    nodes_keys: [String; 3],
+    /// Leases, incarnations, details, the last heartbeat.
+    nodes_keys: [String; 4],
     /// Tells this process from another of the same name.
     holder: String,
 }
@@ -80,7 +81,12 @@ impl LeaseStore {
             keyspace: keyspace.into(),
             heartbeat: Script::new(include_str!("scripts/heartbeat.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
-            nodes_keys: [keys.nodes(), keys.node_incarnations(), keys.node_details()],
+            nodes_keys: [
+                keys.nodes(),
+                keys.node_incarnations(),
+                keys.node_details(),
+                keys.node_heartbeat(),
+            ],
             holder: format!("{:016x}", rand::random::<u64>()),
         }
     }
@@ -106,6 +112,7 @@ impl LeaseStore {
             lease.as_millis().to_string().into(),
             details,
             FORGET_AFTER.as_millis().to_string().into(),
+            apart().to_string().into(),
         ];
         let answer = self.eval(&self.heartbeat, &self.nodes_keys, &args).await?;
         read_beat(&answer).ok_or(LeaseError::Unexpected("not a heartbeat's"))
@@ -133,6 +140,12 @@ impl LeaseStore {
             .convert()
             .map_err(|_| LeaseError::Unexpected("not a list of texts"))
     }
+}
+
+/// How far an incarnation or token lies above the last where the clock is behind: a failover may
+/// have lost the one after the last, which must not be given again.
+pub(super) fn apart() -> u32 {
+    rand::random::<u32>() >> 12
 }
 
 /// Reads the answer of `heartbeat.lua`. A node whose name, incarnation or details cannot be read

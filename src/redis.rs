@@ -36,10 +36,8 @@ pub mod clients;
 pub mod keyspace;
 mod outcome;
 pub mod refusal;
-mod script;
 
 use circuit::{Away, Circuit};
-pub use script::Script;
 
 /// Why a command failed, by what the caller can conclude from it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -95,6 +93,30 @@ pub enum RedisError {
     /// The command or script failed: a bug, or a key that another program wrote.
     #[error("failed: {}", access::explain(.0))]
     Failed(#[source] Error),
+}
+
+/// A Lua script and the name by which Redis knows it.
+#[derive(Debug, Clone)]
+pub struct Script {
+    source: &'static str,
+    sha: String,
+}
+
+impl Script {
+    /// Names a script by the SHA-1 of its source.
+    #[must_use]
+    pub fn new(source: &'static str) -> Self {
+        Self {
+            source,
+            sha: fred::util::sha1_hash(source),
+        }
+    }
+
+    /// The SHA-1 of the source in lower-case hex, as EVALSHA wants it.
+    #[must_use]
+    pub fn sha(&self) -> &str {
+        &self.sha
+    }
 }
 
 /// Names of keys and channels. Everything of one topic stands under the tag `{app:topic}`, so
@@ -328,12 +350,12 @@ impl RedisLink {
     ) -> Result<Value, RedisError> {
         let mut values = Vec::with_capacity(2 + keys.len() + args.len());
         values.push(Value::from(script.sha()));
-        values.push(count(keys.len()));
+        values.push(Value::from(keys.len().to_string()));
         values.extend(keys.iter().map(|key| Value::from(key.as_str())));
         values.extend(args.iter().map(|arg| bytes(arg)));
         match self.ask("EVALSHA", values.clone()).await {
             Err(RedisError::NoScript(_)) => {
-                self.load(script).await?;
+                self.submit_load(script).await?;
                 self.ask("EVALSHA", values).await
             }
             answer => answer,
@@ -356,17 +378,9 @@ impl RedisLink {
         self.submit(name, values).await
     }
 
-    /// Loads a script.
-    ///
-    /// # Errors
-    /// [`RedisError`].
-    pub async fn load(&self, script: &Script) -> Result<(), RedisError> {
-        self.submit_load(script).await
-    }
-
-    /// As [`Self::load`], as a future that is written to the connection at its first poll.
+    /// Loads a script, by a future that is written to the connection at its first poll.
     pub fn submit_load(&self, script: &Script) -> BoxFuture<'static, Result<(), RedisError>> {
-        let args = vec![Value::from_static_str("LOAD"), script.source().into()];
+        let args = vec![Value::from_static_str("LOAD"), script.source.into()];
         let answer = self.ask("SCRIPT", args);
         Box::pin(async move { answer.await.map(drop) })
     }
@@ -425,10 +439,7 @@ impl RedisLink {
         let hosts = self.client().client_config().server.hosts();
         let server = hosts.first().map_or_else(String::new, ToString::to_string);
         // A socket is told as its path and a port that it has not.
-        match server.strip_suffix(":0") {
-            Some(path) => path.to_owned(),
-            None => server,
-        }
+        server.trim_end_matches(":0").to_owned()
     }
 
     /// Whether commands are sent at all.
@@ -443,10 +454,6 @@ impl RedisLink {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
-}
-
-fn count(n: usize) -> Value {
-    Value::from(n.to_string())
 }
 
 fn bytes(arg: &[u8]) -> Value {

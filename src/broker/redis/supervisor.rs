@@ -245,7 +245,7 @@ impl Supervisor {
         let command = Arc::clone(&self.command);
         if !self.is_prepared {
             for script in self.shared.scripts.all() {
-                command.link.load(script).await?;
+                command.link.submit_load(script).await?;
             }
         }
         match command.purpose {

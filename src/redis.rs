@@ -18,11 +18,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::error::Error;
-use fred::interfaces::ClientLike;
-use fred::types::config::Options;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::{ClusterHash, CustomCommand, Value, config::Options};
+use fred::{clients::Client, error::Error, interfaces::ClientLike};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 

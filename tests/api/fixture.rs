@@ -21,8 +21,8 @@ use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError};
 use fanfare::config::{
-    Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat,
-    Namespace, Queue, Rebalance, Redis, RedisAccess, Secret, Server, Session,
+    Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Log, LogFormat, Namespace,
+    Rebalance, Redis, RedisAccess, Secret, Server, Session,
 };
 use fanfare::http::bodies::Route;
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
@@ -388,12 +388,7 @@ fn config() -> Config {
             delay: second,
             commands: second,
         },
-        queue: Queue {
-            capacity: 1,
-            workers: 1,
-        },
         cache: Cache { memory_bytes: 1 },
-        health: Health { interval: second },
         log: Log {
             format: LogFormat::Auto,
             level: "info".into(),

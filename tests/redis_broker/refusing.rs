@@ -261,7 +261,7 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
         .ok(serde_json::json!({"type": "history", "topic": "t"}))
         .await;
     assert_eq!(
-        history["messages"].as_array().map(Vec::len),
+        history["publications"].as_array().map(Vec::len),
         Some(1),
         "{history}"
     );

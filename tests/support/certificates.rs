@@ -62,13 +62,26 @@ impl Authority {
         Self { pem, issuer }
     }
 
+    /// Its own key.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// Certificate and key for a name.
     pub fn sign(&self, name: &str) -> (String, String) {
+<<<<<<< HEAD
         self.sign_changed(name, |_| {})
     }
 
     /// The same, with something changed.
     pub fn sign_changed(
+=======
+        self.sign_as(name, |_| ())
+    }
+
+    /// The same with something else in the certificate.
+    pub fn sign_as(
+>>>>>>> main
         &self,
         name: &str,
         change: impl FnOnce(&mut CertificateParams),

@@ -121,6 +121,11 @@ impl Fingerprint {
         for mine in &self.deployments {
             let is_it = |mark: &&Mark| are_single || mark.name == mine.name;
             if let Some(theirs) = theirs.deployments.iter().find(is_it) {
+                // The name is there for the words; a single one may be spelt in many ways.
+                let mine = Mark {
+                    name: theirs.name.clone(),
+                    ..mine.clone()
+                };
                 found.compare("the form of a deployment", &theirs.form(), &mine.form());
                 found.compare(
                     "the database of a deployment",

@@ -478,7 +478,7 @@ impl RedisBroker {
 fn urls(config: &config::Redis) -> Result<Vec<RedisUrl>, RedisError> {
     let first = config.url.as_ref().ok_or(RedisError::NoUrl)?;
     let all = std::iter::once(first).chain(&config.shards);
-    all.map(|Secret(url)| RedisUrl::parse(url).ok_or(RedisError::Scheme))
+    all.map(|Secret(url)| RedisUrl::parse(url).map_err(|_| RedisError::Scheme))
         .collect()
 }
 

@@ -40,7 +40,7 @@ use crate::worker::outbox::Bound;
 use crate::worker::{Worker, WorkerInterest};
 
 /// Longest wait for anything, many times what a loaded machine takes.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs a test on a thread of its own, with everything that it started.
 pub(crate) fn run<F: Future>(test: F) -> F::Output {

@@ -229,14 +229,14 @@ async fn each_fault_of_a_certificate_is_told_in_a_sentence() {
         ("is that of a CA", itself.clone(), itself.0),
         (
             "has expired",
-            authority.sign_changed(NAME, |params| {
+            authority.sign_as(NAME, |params| {
                 (params.not_before, params.not_after) = (year, other_year);
             }),
             authority.pem.clone(),
         ),
         (
             "is not valid yet",
-            authority.sign_changed(NAME, |params| {
+            authority.sign_as(NAME, |params| {
                 (params.not_before, params.not_after) = (next, after_next);
             }),
             authority.pem.clone(),
@@ -248,7 +248,7 @@ async fn each_fault_of_a_certificate_is_told_in_a_sentence() {
         ),
         (
             "is not for a server",
-            authority.sign_changed(NAME, |params| {
+            authority.sign_as(NAME, |params| {
                 params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
             }),
             authority.pem.clone(),
@@ -377,4 +377,27 @@ async fn every_password_works_in_every_form() {
     };
     let peer = Peer::start_with(&settings(server.url(), by_file));
     peer.is_down_for("is not UTF-8").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_of_the_same_machine_is_used_like_a_port() {
+    let files = Files::new();
+    let path = files.path("redis.sock");
+    let mut server = RedisServer::with(&["--unixsocket", &path]);
+    server.restart().await;
+    server.url_of_user();
+    let peer = Peer::up(format!("unix://{path}")).await;
+    let circuits = peer.broker.circuits();
+    assert!(
+        circuits.iter().all(|(name, _)| name.starts_with(&path)),
+        "{circuits:?}"
+    );
+    peer.publish(&topic("room"), 1).await.expect("up");
+    let other = Peer::up(format!("unix://fanfare:secret@{path}")).await;
+    assert_eq!(other.retained(&topic("room")).await.len(), 1);
+    drop(other);
+    let database = Peer::up(format!("unix://{path}?db=1")).await;
+    assert_eq!(database.retained(&topic("room")).await.len(), 0);
+    server.kill();
+    peer.is_down_for(&path).await;
 }

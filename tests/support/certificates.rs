@@ -69,19 +69,11 @@ impl Authority {
 
     /// Certificate and key for a name.
     pub fn sign(&self, name: &str) -> (String, String) {
-<<<<<<< HEAD
-        self.sign_changed(name, |_| {})
-    }
-
-    /// The same, with something changed.
-    pub fn sign_changed(
-=======
         self.sign_as(name, |_| ())
     }
 
     /// The same with something else in the certificate.
     pub fn sign_as(
->>>>>>> main
         &self,
         name: &str,
         change: impl FnOnce(&mut CertificateParams),

@@ -55,60 +55,60 @@ impl std::fmt::Display for Refusal {
 }
 
 macro_rules! refusals {
-    ($($word:literal $text:literal $effect:ident $gauge:ident $advice:literal,)*) => {
+    ($($word:literal $text:literal $effect:ident $gauge:expr, $advice:literal,)*) => {
         /// Every refusal that is known, as docs/redis.md lists them.
         pub static REFUSALS: &[Refusal] = &[$(Refusal {
             word: $word,
             text: $text,
             effect: Effect::$effect,
             advice: $advice,
-            gauge: |control| &control.$gauge,
+            gauge: $gauge,
         },)*];
     };
 }
 
 refusals! {
-    "NOREPLICAS" "NOREPLICAS" ReadOnly refusing_noreplicas
+    "NOREPLICAS" "NOREPLICAS" ReadOnly |control| &control.refusing_noreplicas,
         "fewer replicas follow than min-replicas-to-write: bring them back, or lower it",
-    "MISCONF" "MISCONF" ReadOnly refusing_misconf
+    "MISCONF" "MISCONF" ReadOnly |control| &control.refusing_misconf,
         "it cannot write its data to disk: see its log, and the disk",
-    "OOM" "OOM" ReadOnly refusing_oom
+    "OOM" "OOM" ReadOnly |control| &control.refusing_oom,
         "it has used maxmemory: raise that, or keep less history",
-    "READONLY" "READONLY" Away refusing_readonly
+    "READONLY" "READONLY" Away |control| &control.refusing_readonly,
         "it is a replica, or has just become one: redis.url must lead to the master",
-    "MASTERDOWN" "MASTERDOWN" Away refusing_masterdown
+    "MASTERDOWN" "MASTERDOWN" Away |control| &control.refusing_masterdown,
         "it is a replica without its master: redis.url must lead to the master",
-    "LOADING" "LOADING" Away refusing_loading
+    "LOADING" "LOADING" Away |control| &control.refusing_loading,
         "it reads its data, and takes commands when that is done",
-    "BUSY" "BUSY" Away refusing_busy
+    "BUSY" "BUSY" Away |control| &control.refusing_busy,
         "a script or function of another program runs on and on: SCRIPT KILL or FUNCTION KILL ends it",
-    "CLUSTERDOWN" "CLUSTERDOWN" Away refusing_clusterdown
+    "CLUSTERDOWN" "CLUSTERDOWN" Away |control| &control.refusing_clusterdown,
         "slots have no master, or most masters are away: see CLUSTER INFO, and set \
          cluster-require-full-coverage to no",
-    "NOAUTH" "NOAUTH" Away refusing_noauth
+    "NOAUTH" "NOAUTH" Away |control| &control.refusing_noauth,
         "it wants a password: set redis.password_file, or a login in redis.url",
-    "WRONGPASS" "WRONGPASS" Away refusing_wrongpass
+    "WRONGPASS" "WRONGPASS" Away |control| &control.refusing_wrongpass,
         "look into redis.user and redis.password_file, or the login in redis.url",
-    "NOPERM" "NOPERM" Away refusing_noperm
+    "NOPERM" "NOPERM" Away |control| &control.refusing_noperm,
         "the user lacks a right: see the ACL line in docs/redis.md",
-    "NOPERM" "The user executing the script can" Away refusing_noperm
+    "NOPERM" "The user executing the script can" Away |control| &control.refusing_noperm,
         "the user lacks a right: see the ACL line in docs/redis.md",
-    "DENIED" "DENIED" Away refusing_denied
+    "DENIED" "DENIED" Away |control| &control.refusing_denied,
         "it is in protected mode: give it a password, or the address to listen on",
-    "MAXCLIENTS" "max number of clients" Away refusing_maxclients
+    "MAXCLIENTS" "max number of clients" Away |control| &control.refusing_maxclients,
         "it has as many connections as maxclients allows: raise that",
-    "NOPROTO" "NOPROTO" Away refusing_noproto
+    "NOPROTO" "NOPROTO" Away |control| &control.refusing_noproto,
         "Redis 7.0 or newer is needed",
-    "NOPROTO" "unknown command 'HELLO'" Away refusing_noproto
+    "NOPROTO" "unknown command 'HELLO'" Away |control| &control.refusing_noproto,
         "Redis 7.0 or newer is needed",
-    "DATABASE" "DB index is out of range" Away refusing_database
+    "DATABASE" "DB index is out of range" Away |control| &control.refusing_database,
         "the server has no database of that number: see the end of redis.url, and `databases` in the \
          configuration of Redis",
-    "DATABASE" "SELECT is not allowed in cluster mode" Away refusing_database
+    "DATABASE" "SELECT is not allowed in cluster mode" Away |control| &control.refusing_database,
         "a Redis Cluster has no database but 0: leave the number in redis.url out",
-    "NOCLUSTER" "cluster support disabled" Away refusing_nocluster
+    "NOCLUSTER" "cluster support disabled" Away |control| &control.refusing_nocluster,
         "it is a single server: write redis:// and not redis-cluster:// in redis.url",
-    "NOSENTINEL" "unknown command 'SENTINEL'" Away refusing_nosentinel
+    "NOSENTINEL" "unknown command 'SENTINEL'" Away |control| &control.refusing_nosentinel,
         "what answers is no sentinel: name the sentinels, with their port, in redis.url",
 }
 

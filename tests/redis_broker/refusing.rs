@@ -179,7 +179,7 @@ async fn what_keeps_every_command_out_is_told_with_what_to_do() {
     let peer = Peer::start(format!("{of_sentinels}?master=main"));
     peer.is_down_for("what answers is no sentinel").await;
 
-    let mut full = RedisServer::with(&["--maxclients", "2"]);
+    let mut full = RedisServer::with(&["--maxclients", "1"]);
     full.restart().await;
     let peer = Peer::start(full.url());
     peer.is_down_for("as many connections as maxclients allows")

@@ -103,19 +103,25 @@ impl Peer {
         let closed = || peer.metrics.control.circuits_closed.get();
         let is_ready = || closed() == 3 * masters_count;
         wait::until_within(DEADLINE, "all links", async || is_ready().then_some(())).await;
-        // Replicas confirm nothing on a connection that is new. More than there are is refused
-        // without a word written, and why tells when that is over, at each of the masters.
-        for n in 0..16 * masters_count {
+        peer.is_settled(16 * masters_count).await;
+        peer
+    }
+
+    /// Waits until replicas may confirm at the masters of so many topics. On a connection that is
+    /// new they do not. More of them than there are is refused without a word written, and why tells
+    /// when that is over.
+    pub(crate) async fn is_settled(&self, topics_count: u64) {
+        for n in 0..topics_count {
             let topic = topic(&format!("old-enough-{n}"));
             wait::until_within(DEADLINE, "an older connection", async || {
-                match peer.broker.publish(wanting(&topic, 0, 99)).await {
+                match self.broker.publish(wanting(&topic, 0, 99)).await {
                     Err(BrokerError::Unavailable(why)) => why.contains("follow").then_some(()),
+                    Err(BrokerError::Unknown(_)) => None,
                     other => panic!("expected a refusal, got {other:?}"),
                 }
             })
             .await;
         }
-        peer
     }
 
     /// Waits until the broker can be used.

@@ -286,6 +286,8 @@ impl Links {
             masters = ?addresses,
             "the masters of Redis, or their slots, are these now"
         );
+        let kept = |pair: &Arc<Pair>| before.pairs.iter().any(|old| old.number == pair.number);
+        let is_lossy = !pairs.iter().all(kept);
         let masters = Masters {
             owners: owners(&layout),
             layout,
@@ -296,6 +298,8 @@ impl Links {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(masters);
         common.overall.forget(Part::Deployment(at));
+        // A master that was not there before may be a replica that took over.
+        common.moves.send_modify(|moves| moves.add(is_lossy));
         self.moved.notify_one();
         retire(&before.pairs, &pairs);
         Ok(true)

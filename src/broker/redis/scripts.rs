@@ -10,10 +10,10 @@
 
 use crate::redis::Script;
 
-/// A script that writes and tells: shebang, by which command it tells, the common words, the file.
+/// A script that writes and tells: shebang, by which command it tells, the common words, the files.
 /// With `flags=allow-oom` it runs where memory is full: it takes away, or moves a little.
 macro_rules! telling {
-    ($flags:literal, $spread:literal, $file:literal) => {
+    ($flags:literal, $spread:literal, $($file:literal),+) => {
         Script::new(concat!(
             "#!lua",
             $flags,
@@ -22,18 +22,18 @@ macro_rules! telling {
             "'\n",
             include_str!("../scripts/position.lua"),
             include_str!("../scripts/append.lua"),
-            include_str!(concat!("../scripts/", $file))
+            $(include_str!(concat!("../scripts/", $file))),+
         ))
     };
 }
 
 /// The variant for a cluster, or for one server.
 macro_rules! by_form {
-    ($is_sharded:expr, $flags:literal, $file:literal) => {
+    ($is_sharded:expr, $flags:literal, $($file:literal),+) => {
         if $is_sharded {
-            telling!($flags, "SPUBLISH", $file)
+            telling!($flags, "SPUBLISH", $($file),+)
         } else {
-            telling!($flags, "PUBLISH", $file)
+            telling!($flags, "PUBLISH", $($file),+)
         }
     };
 }
@@ -87,7 +87,7 @@ pub struct Scripts {
     pub leave: Script,
     /// Removes the members of a dead owner.
     pub reap: Script,
-    /// All members.
+    /// A page of members.
     pub members: Reading,
     /// A probe of the feed.
     pub probe: Script,
@@ -104,9 +104,14 @@ impl Scripts {
             history: reading!("history.lua"),
             inbox: reading!("inbox.lua"),
             ack: by_form!(is_sharded, " flags=allow-oom", "ack.lua"),
-            enter: by_form!(is_sharded, "", "enter.lua"),
-            leave: by_form!(is_sharded, " flags=allow-oom", "leave.lua"),
-            reap: by_form!(is_sharded, " flags=allow-oom", "reap.lua"),
+            enter: by_form!(is_sharded, "", "membership.lua", "enter.lua"),
+            leave: by_form!(
+                is_sharded,
+                " flags=allow-oom",
+                "membership.lua",
+                "leave.lua"
+            ),
+            reap: by_form!(is_sharded, " flags=allow-oom", "membership.lua", "reap.lua"),
             members: reading!("members.lua"),
             probe: Script::new(concat!("#!lua\n", include_str!("../scripts/probe.lua"))),
         }

@@ -202,6 +202,9 @@ impl Supervisor {
             }
             Ok(()) => {
                 self.timeouts_in_a_row = 0;
+                if is_new && self.command.purpose == Purpose::Bulk {
+                    self.read_identity().await;
+                }
                 self.command.link.circuit().close();
                 if self.command.purpose != Purpose::Urgent {
                     return self.settings.probe_interval;
@@ -296,6 +299,14 @@ impl Supervisor {
         if let Some(now) = refusal {
             (now.gauge)(control).add(1);
         }
+    }
+
+    /// Before anything is let through to the server, because it may be another one.
+    async fn read_identity(&self) {
+        let sections = ["server", "replication"].map(Value::from_static_str);
+        let answer = self.command.link.ask("INFO", sections.to_vec()).await;
+        let info = answer.ok().and_then(|info| info.as_string());
+        self.shared.continuity.connected(info.as_deref());
     }
 
     /// The master is up. One that has just come back is told so when its bulk link, too, had time to

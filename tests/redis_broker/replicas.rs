@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use fanfare::broker::{BrokerError, FeedEvent, PublishRequest};
 use futures_util::StreamExt;

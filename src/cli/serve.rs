@@ -61,6 +61,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
             );
             Exit::Usage.into()
         }
+        // The log has said why.
+        Ok(End::Failed) => Exit::Broken.into(),
         Err(error) => {
             eprintln!("{}", advice(&error));
             match error {

@@ -31,6 +31,7 @@ pub mod access;
 pub mod circuit;
 pub mod clients;
 pub mod keyspace;
+mod member_keys;
 mod outcome;
 
 use circuit::Circuit;
@@ -188,12 +189,6 @@ impl Keys {
     #[must_use]
     pub fn idempotency(&self, topic: &Topic, key: &str) -> String {
         format!("{}:k:{key}", self.base(topic))
-    }
-
-    /// The hash of members (of a `%T` topic).
-    #[must_use]
-    pub fn hash(&self, topic: &Topic) -> String {
-        self.of(topic, "h")
     }
 
     /// The cursor (of an inbox).

@@ -163,18 +163,12 @@ impl Directory for Listed {
         limit: u32,
     ) -> Answer<'a, MembersPage> {
         self.answer(async move {
-            let (entries, position) = self.broker.members(topic).await?;
-            let mut members: Vec<_> = entries.into_iter().map(|entry| entry.member).collect();
-            let count = members.len() as u64;
-            members.sort_by_key(|member| member.session);
-            members.retain(|member| Some(member.session) > after);
-            let more = members.len() > limit as usize;
-            members.truncate(limit as usize);
+            let page = self.broker.members(topic, after, limit as usize).await?;
             Ok(MembersPage {
-                count,
-                members,
-                position,
-                more,
+                count: page.counts.iter().map(|(_, count)| count).sum(),
+                members: page.entries.into_iter().map(|e| e.member).collect(),
+                position: page.position,
+                more: page.next.is_some(),
             })
         })
     }

@@ -109,7 +109,12 @@ impl Node {
         let view_sender = watch::Sender::new(Arc::new(view));
         let view = view_sender.subscribe();
         let occupancy = Arc::new(Occupancy::alone(view.clone()));
-        let presence = Presence::new(Arc::clone(&broker), view.clone(), Arc::clone(&occupancy));
+        let presence = Presence::new(
+            Arc::clone(&broker),
+            view.clone(),
+            Arc::clone(&occupancy),
+            Arc::clone(&metrics),
+        );
         let presence = Arc::new(presence);
         let running = Arc::clone(&presence);
         spawn_local(async move { running.run(&Settled::default()).await });

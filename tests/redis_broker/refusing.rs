@@ -44,8 +44,10 @@ async fn only_reads(peer: &mut Peer, word: &str, topic: &Topic, kept: Position) 
         other => panic!("expected a refusal, got {other:?}"),
     }
     assert_eq!(peer.retained(topic).await, [(kept, 1)]);
-    let last = peer.broker.last(&[(topic.clone(), HISTORY)]).await;
-    assert_eq!(last, Ok(vec![Some(kept)]));
+    for was_there in [true, false] {
+        let last = peer.broker.last(topic, HISTORY, was_there).await;
+        assert_eq!(last, Ok(Some(kept)));
+    }
     let query = HistoryQuery {
         topic: topic.clone(),
         retention: HISTORY,

@@ -297,14 +297,13 @@ impl RedisBroker {
             let args = [b"PX".to_vec(), life.clone()];
             let link = &self.links.find_topic(topic)?.pair.shared.bulk.link;
             match link.command("GETEX", &keys.last(topic), &args).await {
-                Ok(answer) => {
-                    if let Some(last) = reply::optional_position(&answer)? {
+                // Nothing may be written: the script reads it without renewing.
+                Err(error) if error.is_read_only() => {}
+                answer => {
+                    if let Some(last) = reply::optional_position(&answer?)? {
                         return Ok(Some(last));
                     }
                 }
-                // The script has a form that renews nothing.
-                Err(error) if error.is_read_only() => {}
-                Err(error) => return Err(error.into()),
             }
         }
         let keys = [keys.stream(topic), keys.last(topic), keys.cursor(topic)];

@@ -1,8 +1,8 @@
 //! Tokens: from text that anybody may have written to claims that can be relied on.
 //!
 //! In: a token, the time, and the keys and rules of `[auth]`. Out: [`Claims`], or a
-//! [`TokenError`]. [`Verifier`] is built once and shared by all workers; it has no state that
-//! changes, makes no request and reads no clock. Bounds: `token_bytes_max`, checked before
+//! [`TokenError`]. [`verifier::Verifier`] is shared by all workers and judges by [`Rules`], which
+//! never change, make no request and read no clock. Bounds: `token_bytes_max`, checked before
 //! anything of the token is read; `info_bytes_max`; one signature check per configured key of the
 //! token's algorithm and `kid`.
 //!
@@ -19,6 +19,7 @@ pub mod mint;
 pub mod rights;
 #[cfg(test)]
 mod test_keys;
+pub mod verifier;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -166,8 +167,8 @@ struct Key {
     decoding: DecodingKey,
 }
 
-/// Checks tokens against the configured keys and rules.
-pub struct Verifier {
+/// The configured keys and rules.
+pub struct Rules {
     keys: Vec<Key>,
     issuer: Option<String>,
     audience: Option<String>,
@@ -176,13 +177,8 @@ pub struct Verifier {
     info_bytes_max: usize,
 }
 
-impl Verifier {
-    /// Takes the keys and rules; `info_bytes_max` is `session.info_bytes_max`. Without keys every
-    /// token is refused.
-    ///
-    /// # Errors
-    /// [`KeyError`] with every key that cannot be used.
-    pub fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
+impl Rules {
+    fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
         let mut keys = Vec::with_capacity(auth.keys.len());
         let mut faults = Vec::new();
         for (index, key) in auth.keys.iter().enumerate() {
@@ -208,17 +204,7 @@ impl Verifier {
         })
     }
 
-    /// Whether any token can be valid.
-    #[must_use]
-    pub fn has_keys(&self) -> bool {
-        !self.keys.is_empty()
-    }
-
-    /// Checks a token that opens or refreshes a session.
-    ///
-    /// # Errors
-    /// [`TokenError`]. A token for one topic is refused: it would open more than it names.
-    pub fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
+    fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
         let payload = self.signed_payload(token)?;
         let fields = ClaimFields::read(&payload)?;
         if fields.get("topic").is_some() {
@@ -227,12 +213,7 @@ impl Verifier {
         self.claims(&fields, now)
     }
 
-    /// Checks a token for one topic and returns that topic's name, a plain topic of the app. That
-    /// `sub` is the session's user is for the caller to see.
-    ///
-    /// # Errors
-    /// [`TokenError`]. A session's token is refused: it names no topic.
-    pub fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
+    fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
         let payload = self.signed_payload(token)?;
         let fields = ClaimFields::read(&payload)?;
         let name = fields

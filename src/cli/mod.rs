@@ -49,8 +49,9 @@ Examples:
   fanfare subscribe news                 see what arrives on a topic
   fanfare publish news 'hello'           send something to it
 
-Exit codes: 0 done, 1 refused, 64 usage or configuration, 69 cannot reach the node,
-77 not authorized, 130 interrupted."
+Exit codes: 0 done, 1 refused, 64 usage or configuration, 69 cannot reach the node or cannot
+listen, 70 a vital part of the node failed, 71 the system refused a thread or file, 77 not
+authorized, 130 interrupted."
 )]
 pub struct Cli {
     #[command(subcommand)]

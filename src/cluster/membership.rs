@@ -171,7 +171,10 @@ impl MembershipTask {
         match timeout(self.patience(), self.ask()).await {
             Ok(Ok(answer)) => {
                 if std::mem::take(&mut self.away) {
-                    info!("heartbeats are answered again");
+                    info!(
+                        event = "heartbeat_answered",
+                        "heartbeats are answered again"
+                    );
                 }
                 self.course.answered(answer, sent_at);
             }
@@ -220,7 +223,10 @@ impl MembershipTask {
 
     fn unanswered(&mut self, error: &(dyn std::error::Error + 'static)) {
         if !std::mem::replace(&mut self.away, true) {
-            warn!(error, "a heartbeat was not answered, the last view is kept");
+            warn!(
+                event = "heartbeat_missed",
+                error, "a heartbeat was not answered, the last view is kept"
+            );
         }
         self.course.unanswered(Instant::now());
     }
@@ -229,7 +235,10 @@ impl MembershipTask {
         if let Leases::Redis(store) = &self.leases {
             let answer = timeout(self.patience(), store.leave(&self.settings.node)).await;
             if !matches!(answer, Ok(Ok(()))) {
-                warn!("the lease could not be given back, it ends by itself");
+                warn!(
+                    event = "lease_not_returned",
+                    "the lease could not be given back, it ends by itself"
+                );
             }
         }
         self.course.standing = Standing::Left;
@@ -252,18 +261,34 @@ impl MembershipTask {
         }
         match (standing, &before) {
             (Standing::Member(me), Standing::Member(old)) => {
-                warn!(%me, %old, "the lease had ended, a new incarnation was taken");
+                warn!(
+                    event = "incarnation_changed",
+                    incarnation = me.incarnation,
+                    before = old.incarnation,
+                    "the lease had ended, a new incarnation was taken"
+                );
             }
-            (Standing::Member(me), _) => info!(%me, nodes_count, "joined the cluster"),
+            (Standing::Member(me), _) => info!(
+                event = "cluster_joined",
+                incarnation = me.incarnation,
+                nodes_count,
+                "joined the cluster"
+            ),
             (Standing::Superseded { newest }, _) => {
-                error!(newest, "another process has taken this node's name");
+                error!(
+                    event = "name_taken",
+                    newest, "another process has taken this node's name"
+                );
             }
             (Standing::OtherPartitions { stored }, _) => error!(
+                event = "partitions_differed",
                 stored,
                 configured = self.settings.partitions_count,
                 "the cluster has another number of partitions than this node"
             ),
-            (Standing::Left | Standing::Joining, _) => debug!("left the cluster"),
+            (Standing::Left | Standing::Joining, _) => {
+                debug!(event = "cluster_left", "left the cluster")
+            }
         }
         self.standing.send_replace(standing.clone());
     }

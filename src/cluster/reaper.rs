@@ -141,7 +141,7 @@ impl ReaperTask {
                     self.agenda.todo.remove(&partition);
                 }
                 Err(error) => {
-                    debug!(partition, %error, "something of dead nodes is left, it is tried again");
+                    debug!(event = "reaping_failed", partition, %error, "something of dead nodes is left, it is tried again");
                 }
             }
         }
@@ -150,7 +150,7 @@ impl ReaperTask {
         control.reaped_members.add(sum.members);
         if sum.topics > 0 {
             info!(
-                event = "reaped",
+                event = "remains_reaped",
                 topics_count = sum.topics,
                 members_count = sum.members,
                 "removed what dead nodes had left"

@@ -90,7 +90,11 @@ impl Outlet {
         }
         if self.dropped > 0 && send(&self.feed, || FeedEvent::Break(FeedNumber::default())) {
             let dropped = std::mem::take(&mut self.dropped);
-            tracing::warn!(dropped, "the feed was full; its reader checks every topic");
+            tracing::warn!(
+                event = "feed_overflowed",
+                dropped,
+                "the feed was full; its reader checks every topic"
+            );
         }
         if self.dropped == 0 && !self.unconfirmed.is_empty() {
             let unconfirmed = &mut self.unconfirmed;

@@ -117,39 +117,61 @@ impl Script {
 
 /// Names of keys and channels. Everything of one topic stands under the tag `{app:topic}`, so
 /// that no command and no script crosses slots.
+///
+/// Channels know no databases: one that is published in a database is heard from all of them. So
+/// the number of any but the first stands in their names, between colons, which no prefix holds:
+/// no prefix and database have the channel of others.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,
+    /// What every channel begins with: the prefix, and the database if it is not the first.
+    channels: String,
 }
 
 impl Keys {
     /// Keys that begin with this prefix.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
+        Self::of_database(prefix, 0)
+    }
+
+    /// The same with the channels of this database.
+    #[must_use]
+    pub fn of_database(prefix: &str, database: u16) -> Self {
         Self {
             prefix: prefix.to_owned(),
+            channels: match database {
+                0 => prefix.to_owned(),
+                number => format!("{prefix}:{number}"),
+            },
         }
     }
 
-    /// The topic's channel, and what every key of the topic begins with.
+    /// The topic's channel. It has the slot of the topic's keys, and scripts declare it as one.
     #[must_use]
     pub fn channel(&self, topic: &Topic) -> String {
-        format!("{}:{{{}}}", self.prefix, topic.qualified())
+        format!("{}:{{{}}}", self.channels, topic.qualified())
     }
 
     /// The `app:topic` that a channel carries; `None` for other channels.
     #[must_use]
     pub fn qualified_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
         channel
-            .strip_prefix(self.prefix.as_str())?
+            .strip_prefix(self.channels.as_str())?
             .strip_prefix(":{")?
             .strip_suffix('}')
     }
 
-    /// The `app:topic` to which a key belongs; `None` for the cluster's own keys.
+    /// The `app:topic` to which a key or a channel of any database belongs; `None` for the
+    /// cluster's own keys.
     #[must_use]
     pub fn topic_of<'a>(&self, key: &'a str) -> Option<&'a str> {
-        let tagged = key.strip_prefix(self.prefix.as_str())?.strip_prefix(":{")?;
+        let rest = key.strip_prefix(self.prefix.as_str())?.strip_prefix(':')?;
+        let (database, tagged) = rest.split_once('{')?;
+        let number = database.strip_suffix(':').unwrap_or(database);
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
         Some(tagged.split_once('}')?.0)
     }
 
@@ -168,7 +190,7 @@ impl Keys {
     /// The position that an idempotency key was given.
     #[must_use]
     pub fn idempotency(&self, topic: &Topic, key: &str) -> String {
-        format!("{}:k:{key}", self.channel(topic))
+        format!("{}:k:{key}", self.base(topic))
     }
 
     /// The hash of members (of a `%T` topic).
@@ -201,8 +223,8 @@ impl Keys {
         format!("{}:np:{{{partition}}}", self.prefix)
     }
 
-    /// Leases of nodes, a sorted set by their end. One script uses it with the two that follow,
-    /// so the three share a tag.
+    /// Leases of nodes, a sorted set by their end. One script uses it with the three that follow,
+    /// so the four share a tag.
     #[must_use]
     pub fn nodes(&self) -> String {
         format!("{{{}:nodes}}", self.prefix)
@@ -220,26 +242,36 @@ impl Keys {
         format!("{{{}:nodes}}:d", self.prefix)
     }
 
+    /// When the last heartbeat of all was answered.
+    #[must_use]
+    pub fn node_heartbeat(&self) -> String {
+        format!("{{{}:nodes}}:t", self.prefix)
+    }
+
     /// The cluster's control channel.
     #[must_use]
     pub fn control(&self) -> String {
-        format!("{}:ctl", self.prefix)
+        format!("{}:ctl", self.channels)
     }
 
-    /// The number of partitions.
+    /// What all nodes must have in common.
     #[must_use]
-    pub fn partitions(&self) -> String {
-        format!("{}:p", self.prefix)
+    pub fn fingerprint(&self) -> String {
+        format!("{}:fp", self.prefix)
     }
 
     /// The channel on which one process hears its own probes.
     #[must_use]
     pub fn probe(&self, process: SessionId) -> String {
-        format!("{}:probe:{process}", self.prefix)
+        format!("{}:probe:{process}", self.channels)
+    }
+
+    fn base(&self, topic: &Topic) -> String {
+        format!("{}:{{{}}}", self.prefix, topic.qualified())
     }
 
     fn of(&self, topic: &Topic, suffix: &str) -> String {
-        format!("{}:{suffix}", self.channel(topic))
+        format!("{}:{suffix}", self.base(topic))
     }
 }
 
@@ -432,4 +464,40 @@ fn count(n: usize) -> Value {
 
 fn bytes(arg: &[u8]) -> Value {
     Value::Bytes(Bytes::copy_from_slice(arg))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ids::App;
+
+    #[test]
+    fn channels_of_other_databases_have_names_of_their_own() {
+        let topic = Topic::new(&App::default_app(), "t").unwrap();
+        let [zero, one, eleven] = [0, 1, 11].map(|n| Keys::of_database("ff", n));
+        assert_eq!(zero.channel(&topic), "ff:{default:t}");
+        assert_eq!(zero.control(), "ff:ctl");
+        assert_eq!(one.channel(&topic), "ff:1:{default:t}");
+        assert_eq!(eleven.control(), "ff:11:ctl");
+        let process = SessionId(1);
+        assert_eq!(one.probe(process), format!("ff:1:probe:{process}"));
+        for (keys, channel) in [(&zero, "ff:{default:t}"), (&one, "ff:1:{default:t}")] {
+            assert_eq!(keys.qualified_of(channel), Some("default:t"));
+            assert_eq!(keys.topic_of(channel), Some("default:t"));
+        }
+        assert_eq!(one.qualified_of("ff:{default:t}"), None);
+        assert_eq!(one.qualified_of("ff:11:{default:t}"), None);
+        assert_eq!(zero.qualified_of("ff:1:{default:t}"), None);
+        // Databases separate keys by themselves.
+        assert_eq!(one.stream(&topic), zero.stream(&topic));
+        assert_eq!(one.topic_of(&one.stream(&topic)), Some("default:t"));
+        for own in [
+            one.nodes(),
+            one.partition(1),
+            one.node_presence(1),
+            one.control(),
+        ] {
+            assert_eq!(one.topic_of(&own), None, "{own}");
+        }
+    }
 }

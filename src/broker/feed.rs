@@ -30,7 +30,6 @@ use tokio::sync::broadcast::{
 use tokio::sync::watch;
 
 use super::interest::Interest;
-use super::publication;
 use super::redis::health::Half;
 use super::redis::link::{Shared, stopped};
 use super::redis::outlet::Outlet;
@@ -40,6 +39,7 @@ use super::{Entry, FeedEvent};
 use crate::config;
 use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::redis::{RedisError, access, clients};
+use crate::telemetry::metrics::Metrics;
 
 /// How often an idle feed asks for a sign of life. fred's detection counts from the last write,
 /// so the next one waits for the answer of the one before.
@@ -406,6 +406,7 @@ impl Hearing {
             keys,
             probes,
             heard,
+            metrics,
             ..
         } = &*self.task.shared;
         let channel: &str = &message.channel;
@@ -415,7 +416,7 @@ impl Hearing {
         if let Some(name) = keys.qualified_of(channel) {
             // A topic that nobody wants any more is on its way out.
             if let Some(topic) = self.subscriptions.wanted(name) {
-                match event(topic, &payload) {
+                match event(topic, &payload, metrics) {
                     Some(event) => self.task.outlet.push(event),
                     None => self.unreadable(),
                 }
@@ -434,7 +435,7 @@ impl Hearing {
 
     /// Not even a position could be read, so there is nothing to pass on.
     fn unreadable(&self) {
-        self.task.shared.metrics.control.unreadable.add(1);
+        self.task.shared.metrics.control.unreadable_damaged.add(1);
     }
 }
 
@@ -464,12 +465,14 @@ async fn answer<T>(pending: Option<&mut BoxFuture<'static, T>>) -> T {
 }
 
 /// What a message on a topic's channel says; `None` if nothing that a node would have said.
-fn event(topic: &Topic, payload: &[u8]) -> Option<FeedEvent> {
+fn event(topic: &Topic, payload: &[u8], metrics: &Metrics) -> Option<FeedEvent> {
     let mut parts = payload.splitn(3, |byte| *byte == b' ');
     let (first, second, rest) = (parts.next()?, parts.next()?, parts.next()?);
     let topic = topic.clone();
     if first == b"a" {
-        let session: SessionId = std::str::from_utf8(rest).ok()?.parse().ok()?;
+        // A newer release may say more behind it.
+        let session = rest.split(|byte| *byte == b' ').next()?;
+        let session: SessionId = std::str::from_utf8(session).ok()?.parse().ok()?;
         return Some(FeedEvent::Acked {
             topic,
             position: reply::position_of(second)?,
@@ -478,22 +481,13 @@ fn event(topic: &Topic, payload: &[u8]) -> Option<FeedEvent> {
     }
     let position: Position = reply::position_of(first)?;
     let prev = reply::position_of(second)?;
-    Some(match publication::decode(rest) {
-        Ok(body) => FeedEvent::Delivery {
-            topic,
-            entry: Entry {
-                position,
-                prev,
-                body,
-            },
+    let body = reply::body(rest, &topic, position, metrics);
+    Some(FeedEvent::Delivery {
+        topic,
+        entry: Entry {
+            position,
+            prev,
+            body,
         },
-        Err(error) => {
-            tracing::debug!(event = "body_unreadable", %topic, %position, %error, "a body cannot be read");
-            FeedEvent::Unreadable {
-                topic,
-                position,
-                prev,
-            }
-        }
     })
 }

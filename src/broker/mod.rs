@@ -86,6 +86,9 @@ pub enum Body {
     Publication(Arc<Publication>),
     /// A change of members (on `%T` topics).
     Presence(Arc<publication::PresenceChange>),
+    /// What this release cannot read, by a newer node or another program. It has its place in the
+    /// topic all the same, and sessions are told of it as a gap of one.
+    Unreadable,
 }
 
 impl Body {
@@ -98,6 +101,7 @@ impl Body {
             },
             // A member is small; its `info` is bounded at 2 KiB and mostly absent.
             Self::Presence(_) => 256,
+            Self::Unreadable => 0,
         }
     }
 }
@@ -177,16 +181,6 @@ pub enum FeedEvent {
     /// (confirmed), so a check of every topic that it brings ([`Broker::feed_of`]) against its last
     /// id finds what is missing.
     Break(FeedNumber),
-    /// A body that could not be read, by a newer node or another program. Where it stands is
-    /// known, what it says is not.
-    Unreadable {
-        /// Where.
-        topic: Topic,
-        /// Its position.
-        position: Position,
-        /// Its predecessor.
-        prev: Position,
-    },
     /// A message on the cluster's control channel.
     Control(Bytes),
 }

@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod output;
 pub mod publish;
 pub mod reconnect;
+pub mod redis;
 pub mod serve;
 pub mod serve_flags;
 pub mod subscribe;
@@ -72,6 +73,8 @@ enum Command {
     Token(token::TokenArgs),
     /// List the nodes of the cluster
     Nodes(nodes::NodesArgs),
+    /// Look after what nodes agree on in Redis
+    Redis(Box<redis::RedisArgs>),
     /// Put load on a node, or on one of its peers, and report what it did
     Bench(Box<bench::BenchArgs>),
     /// Print the completion script of a shell
@@ -91,6 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Subscribe(args) => block_on(subscribe::run(args)),
         Command::Token(args) => token::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
+        Command::Redis(args) => block_on(redis::run(*args)),
         Command::Bench(args) => block_on(bench::run(*args)),
         Command::Completions(args) => Ok(completions::run(&args)),
     };

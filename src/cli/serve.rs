@@ -64,9 +64,11 @@ pub fn run(args: ServeArgs) -> ExitCode {
             );
             Exit::Unreachable.into()
         }
-        Ok(End::OtherPartitions(stored)) => {
+        Ok(End::Disagrees(how)) => {
             told.fatal(&format!(
-                "the cluster has {stored} partitions; set redis.partitions to that on every node"
+                "this node does not agree with its cluster: {how}\n\
+                 Every node needs the same. Mend this one, or stop all nodes and run \
+                 `fanfare redis adopt` with the new configuration."
             ));
             Exit::Usage.into()
         }

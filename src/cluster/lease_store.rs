@@ -5,10 +5,10 @@
 //! scripts, by Redis time; here is no state but the process's own mark. Bounds: one answer holds
 //! one entry per node with a lease; a lease that ended is forgotten after [`FORGET_AFTER`].
 //!
-//! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations)
-//! and `{ff:nodes}:d` (details). They are used together in one script, so they share the hash
-//! tag `ff:nodes`, without which Redis Cluster would refuse it as cross-slot. `ff:p` (number of
-//! partitions) is used alone. `ff` stands for the configured prefix.
+//! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations),
+//! `{ff:nodes}:d` (details) and `{ff:nodes}:t` (the last heartbeat of all: while Redis was away,
+//! no lease ends). They are used together in one script, so they share the hash tag `ff:nodes`,
+//! without which Redis Cluster would refuse it as cross-slot. `ff` stands for the configured prefix.
 
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ pub enum Beat {
     Held {
         /// The incarnation.
         incarnation: u64,
-        /// Redis time, in microseconds.
+        /// Redis time, in microseconds, raised above what was told before where the clock stepped
+        /// back.
         time_us: u64,
         /// All nodes with a lease, sorted by name, this one included.
         nodes: Vec<NodeInfo>,
@@ -58,9 +59,8 @@ pub struct LeaseStore {
     keyspace: Keyspace,
     heartbeat: Script,
     leave: Script,
-    /// Leases, incarnations, details.
-    nodes_keys: [String; 3],
-    partitions_key: String,
+    /// Leases, incarnations, details, the last heartbeat.
+    nodes_keys: [String; 4],
     /// Tells this process from another of the same name.
     holder: String,
 }
@@ -73,8 +73,12 @@ impl LeaseStore {
             keyspace: keyspace.into(),
             heartbeat: Script::new(include_str!("scripts/heartbeat.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
-            nodes_keys: [keys.nodes(), keys.node_incarnations(), keys.node_details()],
-            partitions_key: keys.partitions(),
+            nodes_keys: [
+                keys.nodes(),
+                keys.node_incarnations(),
+                keys.node_details(),
+                keys.node_heartbeat(),
+            ],
             holder: format!("{:016x}", rand::random::<u64>()),
         }
     }
@@ -100,6 +104,7 @@ impl LeaseStore {
             lease.as_millis().to_string().into(),
             details,
             FORGET_AFTER.as_millis().to_string().into(),
+            apart().to_string().into(),
         ];
         let answer = self.eval(&self.heartbeat, &self.nodes_keys, &args).await?;
         read_beat(&answer).ok_or(LeaseError::Unexpected("not a heartbeat's"))
@@ -115,26 +120,6 @@ impl LeaseStore {
         Ok(())
     }
 
-    /// The cluster's number of partitions, stored now if there was none.
-    ///
-    /// # Errors
-    /// [`LeaseError`].
-    pub async fn partitions(&self, mine: u32) -> Result<u32, LeaseError> {
-        let args = [mine.to_string().into(), b"NX".to_vec(), b"GET".to_vec()];
-        let set = self.keyspace.command("SET", &self.partitions_key, &args);
-        let answer = set.await;
-        let before: Option<String> = answer
-            .map_err(LeaseError::Redis)?
-            .convert()
-            .map_err(|_| LeaseError::Unexpected("not a text"))?;
-        match before {
-            None => Ok(mine),
-            Some(stored) => stored
-                .parse()
-                .map_err(|_| LeaseError::Unexpected("not a number of partitions")),
-        }
-    }
-
     async fn eval(
         &self,
         script: &Script,
@@ -147,6 +132,12 @@ impl LeaseStore {
             .convert()
             .map_err(|_| LeaseError::Unexpected("not a list of texts"))
     }
+}
+
+/// How far an incarnation or token lies above the last where the clock is behind: a failover may
+/// have lost the one after the last, which must not be given again.
+pub(super) fn apart() -> u32 {
+    rand::random::<u32>() >> 12
 }
 
 /// Reads the answer of `heartbeat.lua`. A node whose name, incarnation or details cannot be read

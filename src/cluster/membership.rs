@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::lease_store::{Beat, LeaseError, LeaseStore};
-use super::standing::{Answer, Course, Standing};
+use super::standing::{Course, Standing};
 use super::view::{NodeDetails, NodeInfo, View};
 use crate::protocol::ids::{NodeId, Owner};
 use crate::telemetry::metrics::Metrics;
@@ -88,7 +88,7 @@ impl Membership {
         };
         if let Leases::Alone { incarnation } = task.leases {
             let beat = task.beat_alone(incarnation);
-            task.course.answered(Answer::Beat(beat), Instant::now());
+            task.course.answered(beat, Instant::now());
         }
         task.tell();
         let membership = Self {
@@ -169,41 +169,30 @@ impl MembershipTask {
     async fn beat(&mut self) {
         let sent_at = Instant::now();
         match timeout(self.patience(), self.ask()).await {
-            Ok(Ok(answer)) => {
+            Ok(Ok(beat)) => {
                 if std::mem::take(&mut self.away) {
                     info!(
                         event = "heartbeat_answered",
                         "heartbeats are answered again"
                     );
                 }
-                self.course.answered(answer, sent_at);
+                self.course.answered(beat, sent_at);
             }
             Ok(Err(error)) => self.unanswered(&error),
             Err(elapsed) => self.unanswered(&elapsed),
         }
     }
 
-    /// One exchange with Redis. The number of partitions is compared before the name is taken,
-    /// so that a node that must not run never shows up in the ring.
-    async fn ask(&self) -> Result<Answer, LeaseError> {
+    /// One exchange with Redis.
+    async fn ask(&self) -> Result<Beat, LeaseError> {
         let store = match &self.leases {
             Leases::Redis(store) => store,
-            Leases::Alone { incarnation } => {
-                return Ok(Answer::Beat(self.beat_alone(*incarnation)));
-            }
+            Leases::Alone { incarnation } => return Ok(self.beat_alone(*incarnation)),
         };
         let Settings { node, lease, .. } = &self.settings;
-        if self.course.check_partitions {
-            let mine = self.settings.partitions_count;
-            let stored = store.partitions(mine).await?;
-            if stored != mine {
-                return Ok(Answer::OtherPartitions { stored });
-            }
-        }
         let mine = self.course.standing.incarnation();
         let details = (self.settings.details)();
-        let beat = store.heartbeat(node, mine, *lease, &details).await?;
-        Ok(Answer::Beat(beat))
+        store.heartbeat(node, mine, *lease, &details).await
     }
 
     fn beat_alone(&self, incarnation: u64) -> Beat {
@@ -280,12 +269,6 @@ impl MembershipTask {
                     newest, "another process has taken this node's name"
                 );
             }
-            (Standing::OtherPartitions { stored }, _) => error!(
-                event = "partitions_differed",
-                stored,
-                configured = self.settings.partitions_count,
-                "the cluster has another number of partitions than this node"
-            ),
             (Standing::Left | Standing::Joining, _) => {
                 debug!(event = "cluster_left", "left the cluster")
             }

@@ -7,8 +7,7 @@
 //! ```text
 //! Joining ── held ──▶ Member ──▶ Member with a new incarnation (the lease had ended)
 //!    └─────────────┬────┴── another process took the name ──▶ Superseded
-//!                  ├── the cluster has other partitions ──▶ OtherPartitions
-//!                  └── leave ──▶ Left                     (these three are final)
+//!                  └── leave ──▶ Left                       (these two are final)
 //! ```
 
 use std::sync::Arc;
@@ -35,11 +34,6 @@ pub enum Standing {
         /// The other's incarnation.
         newest: u64,
     },
-    /// The cluster has another number of partitions: this node must not run.
-    OtherPartitions {
-        /// The cluster's number.
-        stored: u32,
-    },
     /// The lease was given back.
     Left,
 }
@@ -60,15 +54,6 @@ impl Standing {
     }
 }
 
-/// What Redis answered.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// To a heartbeat.
-    Beat(Beat),
-    /// To the question for the number of partitions, when it is not this node's.
-    OtherPartitions { stored: u32 },
-}
-
 /// How names become a ring.
 pub(super) type Deal = fn(&[NodeId], u32) -> Arc<Ring>;
 
@@ -77,9 +62,6 @@ pub(super) type Deal = fn(&[NodeId], u32) -> Arc<Ring>;
 pub(super) struct Course {
     pub(super) standing: Standing,
     pub(super) view: Arc<View>,
-    /// Whether the number of partitions is to be compared with the next heartbeat: at first,
-    /// and again when Redis may have lost its data.
-    pub(super) check_partitions: bool,
     /// [`Ring::new`], except in simulations: the same few names come and go there many thousand
     /// times, and to deal a ring takes longer than all the rest.
     pub(super) deal: Deal,
@@ -98,28 +80,25 @@ impl Course {
                 fresh: false,
                 ..view
             }),
-            check_partitions: true,
             deal: |names, partitions_count| Arc::new(Ring::new(names, partitions_count)),
             lease,
             answered_at: None,
         }
     }
 
-    /// Redis answered what was asked at `sent_at`.
-    pub(super) fn answered(&mut self, answer: Answer, sent_at: Instant) {
-        self.standing = match answer {
-            Answer::OtherPartitions { stored } => Standing::OtherPartitions { stored },
-            Answer::Beat(Beat::Superseded { newest }) => Standing::Superseded { newest },
-            Answer::Beat(Beat::Held {
+    /// Redis answered the heartbeat that was sent at `sent_at`.
+    pub(super) fn answered(&mut self, beat: Beat, sent_at: Instant) {
+        self.standing = match beat {
+            Beat::Superseded { newest } => Standing::Superseded { newest },
+            Beat::Held {
                 incarnation,
                 time_us,
                 nodes,
-            }) => {
+            } => {
                 let me = Owner {
                     node: self.view.me.node.clone(),
                     incarnation,
                 };
-                self.check_partitions = me != self.view.me && self.answered_at.is_some();
                 self.answered_at = Some(sent_at);
                 self.view = Arc::new(View {
                     ring: self.ring(&nodes),
@@ -181,10 +160,10 @@ mod tests {
         Course::new(View::alone(me, NodeDetails::default(), 256), LEASE)
     }
 
-    fn held(incarnation: u64, others: &[&str]) -> Answer {
+    fn held(incarnation: u64, others: &[&str]) -> Beat {
         let mut owners = vec![format!("a~{incarnation}")];
         owners.extend(others.iter().map(ToString::to_string));
-        Answer::Beat(Beat::Held {
+        Beat::Held {
             incarnation,
             time_us: incarnation + 1,
             nodes: owners
@@ -195,7 +174,7 @@ mod tests {
                     details: NodeDetails::default(),
                 })
                 .collect(),
-        })
+        }
     }
 
     fn member(owner: &str) -> Standing {
@@ -220,7 +199,6 @@ mod tests {
         assert!(course.view.is_live(&"a~7".parse().unwrap()));
         assert!(course.view.is_live(&"b~3".parse().unwrap()));
         assert!(course.view.ring.share(&course.view.nodes[1].owner.node) > 0.3);
-        assert!(!course.check_partitions);
     }
 
     #[test]
@@ -244,9 +222,6 @@ mod tests {
         course.answered(held(9, &[]), Instant::now());
         assert_eq!(course.standing, member("a~9"));
         assert_eq!(course.view.me, "a~9".parse().unwrap());
-        assert!(course.check_partitions);
-        course.answered(held(9, &[]), Instant::now());
-        assert!(!course.check_partitions);
     }
 
     #[test]
@@ -261,23 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_process_of_the_name_or_other_partitions_end_the_course() {
-        for (answer, end) in [
-            (
-                Answer::Beat(Beat::Superseded { newest: 9 }),
-                Standing::Superseded { newest: 9 },
-            ),
-            (
-                Answer::OtherPartitions { stored: 64 },
-                Standing::OtherPartitions { stored: 64 },
-            ),
-        ] {
-            let mut course = course();
-            course.answered(held(7, &[]), Instant::now());
-            course.answered(answer, Instant::now());
-            assert_eq!(course.standing, end);
-            assert!(end.is_final());
-            assert!(!course.view.fresh);
-        }
+    fn a_newer_process_of_the_name_ends_the_course() {
+        let mut course = course();
+        course.answered(held(7, &[]), Instant::now());
+        course.answered(Beat::Superseded { newest: 9 }, Instant::now());
+        assert_eq!(course.standing, Standing::Superseded { newest: 9 });
+        assert!(course.standing.is_final());
+        assert!(!course.view.fresh);
     }
 }

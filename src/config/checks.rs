@@ -60,6 +60,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     redis_access(values, faults);
     auth(values, faults);
     shards(values, faults);
+    alone(values, faults);
     if values.environment() == Environment::Production {
         production(values, flags, faults);
     }
@@ -85,6 +86,13 @@ pub fn warnings(values: &Values) -> Vec<String> {
     }
     if values.is_replicated() && text(values, "redis.url").is_none() {
         warnings.push("replicas_min: without redis.url there are no replicas".to_owned());
+    }
+    if text(values, "redis.url").is_none() && !values.dev() && !is_alone(values) {
+        warnings.push(
+            "redis.url: not set, so this node is alone: it hears nothing of others, and what it \
+             keeps ends with it; cluster.alone = true says that this is meant"
+                .to_owned(),
+        );
     }
     if value(values, "server.echo") == Some(&Value::Flag(true)) && !values.dev() {
         let place = values.place("server.echo");
@@ -257,14 +265,35 @@ fn shards(values: &Values, faults: &mut Faults) {
         return;
     };
     let urls = std::iter::once(first).chain(shards);
-    let mut names: Vec<_> = urls
-        .filter_map(|url| Some(RedisUrl::parse(url)?.name))
-        .collect();
+    let urls: Vec<_> = urls.filter_map(|url| RedisUrl::parse(url)).collect();
+    if let Some(at) = urls.iter().position(|url| !url.is_named) {
+        let path = if at == 0 { "redis.url" } else { path };
+        let what = format!(
+            "{path}: with several deployments of Redis {} needs a name",
+            urls[at].name
+        );
+        let remedy = "end each with ?name=NAME, the same on every node: where topics are follows from the names";
+        faults.push(values.place(path), what, remedy);
+    }
+    let mut names: Vec<_> = urls.into_iter().map(|url| url.name).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         let what = format!("two deployments of Redis are called {}", twice[0]);
         let remedy = "list each once, or tell them apart by ?name=NAME";
         faults.push(values.place(path), what, remedy);
+    }
+}
+
+fn is_alone(values: &Values) -> bool {
+    value(values, "cluster.alone") == Some(&Value::Flag(true))
+}
+
+fn alone(values: &Values, faults: &mut Faults) {
+    let has_redis = text(values, "redis.url").is_some() && !values.is_refused("redis.url");
+    if is_alone(values) && has_redis {
+        let what = "cluster.alone is set, and redis.url too";
+        let remedy = "leave out cluster.alone, or take redis.url away";
+        faults.push(values.place("cluster.alone"), what, remedy);
     }
 }
 
@@ -277,6 +306,13 @@ fn production(values: &Values, flags: &[Flag], faults: &mut Faults) {
     if keyless && !values.is_refused("api.keys") {
         let what = "there is no key for the API, which production refuses";
         faults.push("api.keys", what, "set FANFARE_API__KEYS");
+    }
+    let is_without_redis = text(values, "redis.url").is_none() && !values.is_refused("redis.url");
+    if is_without_redis && !is_alone(values) {
+        let what = "redis.url is not set, so every node would be alone and hear nothing of the \
+                    others, which production refuses";
+        let remedy = "set FANFARE_REDIS__URL, or cluster.alone = true for a single node";
+        faults.push("redis.url", what, remedy);
     }
     for flag in flags {
         let Some(key) = keys::find(flag.path) else {

@@ -13,8 +13,8 @@ use crate::config::forms;
 use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
 use crate::config::values::Values;
 use crate::config::{
-    Admission, Api, Auth, Cache, Drain, Health, Log, Namespace, Queue, Rebalance, Redis,
-    RedisAccess, Server, Session,
+    Admission, Api, Auth, Cache, Cluster, Drain, Health, Log, Memory, Namespace, Queue, Rebalance,
+    Redis, RedisAccess, Server, Session,
 };
 
 /// What a key is when no source sets it.
@@ -133,7 +133,7 @@ section!(REDIS, "redis" => Redis {
     url: "url", Text(forms::REDIS_URL), Unset("redis://127.0.0.1:6379"),
         "The Redis or Valkey that joins the nodes: one server, the sentinels of a master, or some nodes of a Redis Cluster. Without it the node runs alone. Flag --redis.";
     shards: "shards", List(forms::REDIS_URL), Is(""),
-        "Further deployments, each independent of the others, over which topics are spread together with redis.url. The cluster's own keys stay in redis.url. Every node must list the same ones: a topic's place follows from their names, which are their hosts as written, or what ?name= says.";
+        "Further deployments, each independent of the others, over which topics are spread together with redis.url. The cluster's own keys stay in redis.url. Every node must have the same ones in the same order, each with ?name=NAME, redis.url too: where a topic is follows from the names. A node that differs from the others exits 64; fanfare redis adopt changes what they agreed on.";
     prefix: "prefix", Text(forms::PREFIX), Is("ff"),
         "First part of every key in Redis.";
     command_timeout: "command_timeout_ms", ms(10, 60_000), Is("2000"),
@@ -145,7 +145,7 @@ section!(REDIS, "redis" => Redis {
     lease: "lease_ms", ms(1_000, 60_000), Is("5000"),
         "How long a node that does not report counts as alive. It reports five times as often. Above redis.command_timeout_ms.";
     partitions: "partitions", count(1, 16_384), Is("256"),
-        "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number refuses to start.";
+        "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number exits 64, see fanfare redis adopt.";
 } and { access: RedisAccess::from_redis, replicated: Values::is_replicated });
 
 section!(REDIS_ACCESS, "redis" => RedisAccess {
@@ -169,6 +169,18 @@ impl RedisAccess {
         Self::from_values(values, "redis")
     }
 }
+
+section!(CLUSTER, "cluster" => Cluster {
+    alone: "alone", Flag, Is("false"),
+        "Says that this node is meant to run without Redis, and so without other nodes: what it keeps ends with it. With --env production a node without redis.url needs it.";
+});
+
+const BROKER_MEMORY: Kind = bytes(1 << 20, 1 << 50);
+
+section!(EMBEDDED, "memory" => Memory {
+    bytes_max: "bytes_max", BROKER_MEMORY, Found("a quarter of the memory that the control group allows or the machine has", "268435456"),
+        "Most memory of topics, their history and idempotency keys of a node without redis.url. At the bound the oldest is forgotten, of topics without sessions first; what was forgotten is told as retention.";
+});
 
 section!(AUTH, "auth" => Auth {
     issuer: "issuer", Text(forms::ANY), Unset("https://login.example.com"),
@@ -410,7 +422,7 @@ pub fn all() -> &'static [Key] {
     static ALL: OnceLock<Vec<Key>> = OnceLock::new();
     ALL.get_or_init(|| {
         let mut all = [SERVER, API, REDIS, REDIS_ACCESS, &[HMAC_SECRET], AUTH].concat();
-        all.extend([SESSION, ADMISSION, DRAIN, REBALANCE].concat());
+        all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
         all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all

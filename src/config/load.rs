@@ -12,8 +12,8 @@ use crate::config::machine::Machine;
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::values::{Origin, Values};
 use crate::config::{
-    Admission, Api, Auth, Cache, Config, Drain, Environment, Health, Log, Namespace, Queue,
-    Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
+    Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Health, Log, Memory,
+    Namespace, Queue, Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
 };
 
 /// Everything that a configuration is made of.
@@ -234,6 +234,8 @@ fn build(values: &Values) -> Config {
         server: Server::from_values(values, "server"),
         api: Api::from_values(values, "api"),
         redis: Redis::from_values(values, "redis"),
+        cluster: Cluster::from_values(values, "cluster"),
+        memory: Memory::from_values(values, "memory"),
         auth: Auth::from_values(values, "auth"),
         session: Session::from_values(values, "session"),
         admission: Admission::from_values(values, "admission"),

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The facts from which `server.workers`, `server.node_id`, `server.connections_max` and
-/// `admission.memory_bytes_max` come when nobody sets them.
+/// The facts from which `server.workers`, `server.node_id`, `server.connections_max`,
+/// `admission.memory_bytes_max` and `memory.bytes_max` come when nobody sets them.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// Cores that this process may use.
@@ -21,6 +21,8 @@ pub struct Machine {
     pub file_limit: u64,
     /// Bytes of memory that the control group of this process may use. See [`memory_limit`].
     pub memory_limit: Option<u64>,
+    /// Bytes of memory that the machine has; `None` where the system does not say.
+    pub memory_total: Option<u64>,
 }
 
 impl Machine {
@@ -35,6 +37,7 @@ impl Machine {
                 .into_owned(),
             file_limit: file_limit(),
             memory_limit: memory_limit(Path::new("/")),
+            memory_total: memory_total(Path::new("/")),
         }
     }
 }
@@ -64,6 +67,17 @@ pub fn memory_limit(root: &Path) -> Option<u64> {
     let numbers = limits.filter_map(|text| text.trim().parse().ok());
     // Version 1 says "no limit" by the largest number of whole pages.
     numbers.filter(|bytes| *bytes < UNLIMITED).min()
+}
+
+/// The machine's memory by `/proc/meminfo` below `root`.
+#[must_use]
+pub fn memory_total(root: &Path) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1_024)
 }
 
 /// No machine has so much memory.
@@ -130,6 +144,13 @@ mod tests {
         let memory = "sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes";
         assert_eq!(limit(&[own, (memory, "1048576\n")]), Some(1_048_576));
         assert_eq!(limit(&[own, (memory, "9223372036854771712\n")]), None);
+    }
+
+    #[test]
+    fn the_memory_of_the_machine_is_read_in_bytes() {
+        let root = root(&[("proc/meminfo", "MemTotal:        2048 kB\nMemFree:  1 kB\n")]);
+        assert_eq!(memory_total(root.path()), Some(2_097_152));
+        assert_eq!(memory_total(&root.path().join("nowhere")), None);
     }
 
     #[test]

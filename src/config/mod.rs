@@ -35,6 +35,10 @@ pub struct Config {
     pub api: Api,
     /// The distributed broker; without a URL the node runs alone.
     pub redis: Redis,
+    /// Whether the node is meant to be alone.
+    pub cluster: Cluster,
+    /// The broker inside the process.
+    pub memory: Memory,
     /// Who may come in.
     pub auth: Auth,
     /// Bounds of one session.
@@ -182,6 +186,20 @@ pub struct RedisAccess {
     pub tls_key_file: Option<String>,
     /// The name in the server's certificate, where it is not the host of the URL.
     pub tls_server_name: Option<String>,
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Running without Redis is meant. Default false.
+    pub alone: bool,
+}
+
+/// `[memory]`: the broker inside the process.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    /// Most bytes of topics, history and idempotency keys. Default: a quarter of the memory.
+    pub bytes_max: u64,
 }
 
 /// `[auth]`

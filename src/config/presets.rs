@@ -138,6 +138,7 @@ fn apply_machine(values: &mut Values, machine: &Machine) {
             "admission.memory_bytes_max",
             memory_max(machine).to_string(),
         ),
+        ("memory.bytes_max", broker_memory(machine).to_string()),
     ];
     let found = found.each_ref().map(|(path, text)| (*path, text.as_str()));
     apply_pairs(values, &found, &Origin::Machine);
@@ -153,6 +154,15 @@ fn memory_max(machine: &Machine) -> u64 {
         Some(_) => most,
         None => 0,
     }
+}
+
+/// A quarter of what the control group allows or, without such a limit, of what the machine has.
+fn broker_memory(machine: &Machine) -> u64 {
+    /// Of a machine that does not say how much it has.
+    const UNKNOWN: u64 = 1 << 30;
+    let limits = [machine.memory_limit, machine.memory_total];
+    let memory = limits.into_iter().flatten().min().unwrap_or(UNKNOWN);
+    (memory / 4).max(1 << 20)
 }
 
 /// Without a size, connections stay as the machine says and the rest is as `medium`.

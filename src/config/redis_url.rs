@@ -10,10 +10,12 @@
 //! redis-cluster://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]
 //! ```
 //!
+//! A database is a number up to 65535; whether the server has it shows when it is asked.
+//!
 //! `valkey` may stand for `redis`, and an `s` behind either (`rediss`) means TLS. After `?`,
 //! separated by `&`: `master` (Sentinel: which master), `sentinel=USER:PASSWORD` (Sentinel: the
 //! login at the sentinels, if they have one), and `name` (what the deployment is called where
-//! there are several; without it, its hosts as written).
+//! there are several; without it, its hosts with their ports).
 
 use hyper::Uri;
 
@@ -41,16 +43,18 @@ pub enum RedisForm {
 pub struct RedisUrl {
     /// Which form.
     pub form: RedisForm,
-    /// What the deployment is called.
+    /// What the deployment is called: its `name`, or its hosts.
     pub name: String,
+    /// Whether the name was given.
+    pub is_named: bool,
     /// Where to ask first: `host:port` of the server, of sentinels, or of nodes of the cluster.
     pub hosts: Vec<String>,
     scheme: String,
     /// `user:password@`, as written, or nothing.
     login: String,
     sentinel_login: String,
-    /// `/1`, or nothing.
-    database: String,
+    /// The number of the database, 0 where none is written.
+    pub database: u16,
 }
 
 impl std::fmt::Debug for RedisUrl {
@@ -87,27 +91,23 @@ impl RedisUrl {
             _ => RedisForm::Single,
         };
         let port = if is_sentinel { SENTINEL_PORT } else { PORT };
-        let written = hosts;
         let hosts: Vec<_> = hosts
             .split(',')
             .map(|host| with_port(host, port))
             .collect::<Option<_>>()?;
         let one_is_enough = form != RedisForm::Single || hosts.len() == 1;
-        let is_numbered = database.is_empty() || database.parse::<u8>().is_ok();
+        let database = number(database)?;
         // A cluster has no databases but the first.
-        let is_allowed = form != RedisForm::Cluster || matches!(database, "" | "0");
-        (one_is_enough && is_numbered && is_allowed).then(|| Self {
+        let is_allowed = form != RedisForm::Cluster || database == 0;
+        (one_is_enough && is_allowed).then(|| Self {
             form,
-            name: options.name.unwrap_or_else(|| written.to_owned()),
+            is_named: options.name.is_some(),
+            name: options.name.unwrap_or_else(|| hosts.join(",")),
             hosts,
             scheme: base.to_owned(),
             login: at(login),
             sentinel_login: at(&options.sentinel.unwrap_or_default()),
-            database: if database.is_empty() {
-                String::new()
-            } else {
-                format!("/{database}")
-            },
+            database,
         })
     }
 
@@ -127,7 +127,11 @@ impl RedisUrl {
     /// The URL of one server of the deployment, with its login.
     #[must_use]
     pub fn server(&self, host: &str) -> String {
-        format!("{}://{}{host}{}", self.scheme, self.login, self.database)
+        let database = match self.database {
+            0 => String::new(),
+            number => format!("/{number}"),
+        };
+        format!("{}://{}{host}{database}", self.scheme, self.login)
     }
 
     /// The URL of what is asked where the masters are: a sentinel, or a node of the cluster.
@@ -196,6 +200,15 @@ impl Options {
     }
 }
 
+/// The number of a database: decimal digits and nothing else.
+fn number(database: &str) -> Option<u16> {
+    match database {
+        "" => Some(0),
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
+        _ => None,
+    }
+}
+
 fn at(login: &str) -> String {
     if login.is_empty() {
         String::new()
@@ -226,7 +239,7 @@ mod tests {
         assert_eq!(url.form, RedisForm::Single);
         assert_eq!(
             (&*url.name, &url.hosts[..]),
-            ("localhost", &["localhost:6379".to_owned()][..])
+            ("localhost:6379", &["localhost:6379".to_owned()][..])
         );
         assert_eq!(url.server(&url.hosts[0]), "redis://u:p%40@localhost:6379/3");
         assert_eq!(url.guide(&url.hosts[0]), url.server(&url.hosts[0]));
@@ -257,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn databases_are_numbers_however_they_are_written() {
+        for (text, database) in [("", 0), ("/", 0), ("/0", 0), ("/007", 7), ("/300", 300)] {
+            let url = RedisUrl::parse(&format!("redis://h{text}")).unwrap();
+            assert_eq!(url.database, database, "{text}");
+        }
+        let url = RedisUrl::parse("redis://h/007").unwrap();
+        assert_eq!(url.server("h:6379"), "redis://h:6379/7");
+    }
+
+    #[test]
     fn no_password_is_shown() {
         for (text, shown) in [
             ("redis://h:1/2", "redis://h:1/2"),
@@ -280,6 +303,9 @@ mod tests {
             "redis://a,b",
             "redis://a:x",
             "redis://a/x",
+            "redis://a/+1",
+            "redis://a/65536",
+            "redis://a/1/2",
             "redis://a?master=m",
             "redis://a?name=",
             "redis-sentinel://a,b",

@@ -171,13 +171,6 @@ impl Dispatcher {
                 self.read_last(&wishes);
             }
             FeedEvent::Break(feed) => self.broken(feed),
-            FeedEvent::Unreadable {
-                topic, position, ..
-            } => {
-                self.metrics.control.unreadable.add(1);
-                tracing::warn!(event = "body_unreadable", %topic, %position, "a body could not be read");
-                self.step(&topic, |link, steps| link.check(steps));
-            }
             FeedEvent::Control(message) => self.control(&message),
         }
     }

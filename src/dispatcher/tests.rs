@@ -48,6 +48,7 @@ fn config() -> Arc<Config> {
             host_name: "rig".into(),
             file_limit: 20_000,
             memory_limit: None,
+            memory_total: None,
         },
         try_key: |_| Ok(()),
     };

@@ -75,7 +75,6 @@ pub fn start(
         keys: redis.keys().clone(),
         held: partitions.held(),
         view: membership.view(),
-        lease,
         metrics: Arc::clone(metrics),
     });
     shutdown::spawn("reaper", task.run());

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::{End, GIVE_BACK, Parts, millis};
+use crate::broker::Broker;
 use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
 use crate::session::departure::Departure;
@@ -76,11 +77,10 @@ impl Parts {
 
 /// Waits for a signal or the order to drain, or until this node has no place in the cluster any
 /// more.
-pub(super) async fn until_end(membership: &Membership, leave: &Notify) -> End {
+pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &Notify) -> End {
     let mut standing = membership.standing();
     let no_place = async {
         match standing.wait_for(Standing::is_final).await.as_deref() {
-            Ok(Standing::OtherPartitions { stored }) => End::OtherPartitions(*stored),
             Ok(_) => End::Superseded,
             // The task ended by a panic, which was reported; the node lives on as it is.
             Err(_) => std::future::pending().await,
@@ -90,6 +90,7 @@ pub(super) async fn until_end(membership: &Membership, leave: &Notify) -> End {
         () = signal() => (End::Stopped, 1),
         () = leave.notified() => (End::Stopped, 0),
         end = no_place => (end, 0),
+        end = disagrees(broker) => (end, 0),
     };
     shutdown::spawn("second signal", async move {
         // A node that was told to drain is mostly sent the signal as well, and goes on in order.
@@ -103,6 +104,19 @@ pub(super) async fn until_end(membership: &Membership, leave: &Notify) -> End {
         std::process::exit(130);
     });
     end
+}
+
+/// Waits until this node is known to differ from the cluster.
+async fn disagrees(broker: &Broker) -> End {
+    let Broker::Redis(redis) = broker else {
+        return std::future::pending().await;
+    };
+    let mut told = redis.disagreement();
+    let differs = told.wait_for(Option::is_some).await;
+    match differs.ok().as_deref() {
+        Some(Some(disagreement)) => End::Disagrees(disagreement.to_string()),
+        _ => std::future::pending().await,
+    }
 }
 
 async fn signal() {

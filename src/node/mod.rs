@@ -99,8 +99,8 @@ pub enum End {
     Stopped,
     /// Another process took this node's name.
     Superseded,
-    /// The cluster has another number of partitions than this node's configuration.
-    OtherPartitions(u32),
+    /// This node's configuration or release differs from what the cluster agreed on: where.
+    Disagrees(String),
 }
 
 /// Where the node listens.
@@ -260,7 +260,8 @@ impl Parts {
             "listening"
         );
         started(addresses);
-        let end = leaving::until_end(&self.cluster.membership, &self.leave).await;
+        let end =
+            leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.notify_one();
@@ -364,9 +365,11 @@ fn start_broker(
     metrics: &Arc<Metrics>,
 ) -> Result<(Arc<Broker>, Feed), StartError> {
     if config.redis.url.is_some() {
+        metrics.control.broker_redis.set(1);
         let (redis, feed) = RedisBroker::start(&config.redis, Arc::clone(metrics))?;
         return Ok((Arc::new(Broker::Redis(redis)), feed));
     }
+    metrics.control.broker_embedded.set(1);
     let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(metrics));
     let broker = Arc::new(Broker::Memory(memory));
     let runs = Arc::clone(&broker);

@@ -129,9 +129,6 @@ pub fn membership(membership: &Membership) -> Component {
         ),
         Standing::Joining => (false, "no heartbeat was answered yet".into()),
         Standing::Superseded { .. } => (false, "another process has this node's name".into()),
-        Standing::OtherPartitions { stored } => {
-            (false, format!("the cluster has {stored} partitions"))
-        }
         Standing::Left => (false, "left".into()),
     };
     Component {

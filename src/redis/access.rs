@@ -27,7 +27,7 @@ use crate::config;
 type Credentials = (Option<String>, Option<String>);
 
 /// What [`explain`] looks for in the text of an error, and what it means.
-const MEANINGS: [(&str, &str); 7] = [
+const MEANINGS: [(&str, &str); 8] = [
     (
         "WRONGPASS",
         "look into redis.user and redis.password_file, or the user in redis.url",
@@ -35,6 +35,10 @@ const MEANINGS: [(&str, &str); 7] = [
     (
         "NOAUTH",
         "Redis wants a password: set redis.password_file, or a user in redis.url",
+    ),
+    (
+        "DB index is out of range",
+        "the server has no database of that number: see the end of redis.url, and `databases` in the configuration of Redis",
     ),
     (
         "InvalidCertificate(UnknownIssuer)",

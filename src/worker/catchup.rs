@@ -243,13 +243,11 @@ impl Worker {
         let Some(entry) = state.sessions.get_mut(key) else {
             return;
         };
-        let mut replayed = 0;
         for message in visible(messages, reader.id, now_ms) {
             let (topic, message) = (reader.reference.topic, Arc::clone(message));
+            self.count(&message, 1, |counters| &counters.replayed);
             entry.outbox.push_message(topic, message, &mut state.spares);
-            replayed += 1;
         }
-        self.metrics.counters.replayed.add_owned(replayed);
         let reached = messages.last().map_or(start, |m| m.position);
         // Not "the page was empty": a delivery may have passed this session by while the page was
         // on its way.

@@ -51,7 +51,7 @@ impl Worker {
         if entry.outbox.has_room_for(bytes, self.bound) {
             let message = Arc::clone(outgoing);
             entry.outbox.push_message(topic, message, spares);
-            self.metrics.counters.deliveries.add_owned(1);
+            self.count(outgoing, 1, |counters| &counters.deliveries);
         } else if has_history(hub, topic) {
             taken_back.push(TakenBack {
                 topic,

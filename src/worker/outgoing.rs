@@ -49,16 +49,16 @@ impl Outgoing {
     pub fn exclude(&self) -> Option<SessionId> {
         match &self.body {
             Body::Publication(publication) => publication.exclude,
-            Body::Presence(_) => None,
+            Body::Presence(_) | Body::Unreadable => None,
         }
     }
 
-    /// How urgent it is. Changes of members are normal.
+    /// How urgent it is. Changes of members are normal, and so is what nobody here can read.
     #[must_use]
     pub fn priority(&self) -> Priority {
         match &self.body {
             Body::Publication(publication) => publication.priority,
-            Body::Presence(_) => Priority::Normal,
+            Body::Presence(_) | Body::Unreadable => Priority::Normal,
         }
     }
 
@@ -76,7 +76,7 @@ impl Outgoing {
     pub fn has_ended(&self, now_ms: u64) -> bool {
         match &self.body {
             Body::Publication(publication) => publication.has_ended(now_ms),
-            Body::Presence(_) => false,
+            Body::Presence(_) | Body::Unreadable => false,
         }
     }
 
@@ -86,38 +86,45 @@ impl Outgoing {
         size_of::<Self>() + 2 * (self.body.bytes_count() + self.topic.name().len())
     }
 
+    /// Whether sessions are told that they do not get it, instead of getting it.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.body == Body::Unreadable
+    }
+
     /// The complete frame in this form. Encodes on first use, then shares the bytes.
     #[must_use]
     pub fn frame(&self, wire: Wire) -> &Bytes {
-        self.frames[wire as usize].get_or_init(|| {
-            let event = event(&self.topic, self.position, self.has_history, &self.body);
-            codec::encode(wire, &event)
-        })
+        self.frames[wire as usize].get_or_init(|| codec::encode(wire, &self.event()))
     }
-}
 
-/// What clients are told of an entry: a `message`, or a `presence` change.
-#[must_use]
-pub fn event(topic: &Topic, position: Position, has_history: bool, body: &Body) -> Event {
-    match body {
-        Body::Publication(publication) => {
-            Event::Message(publication.message(topic, has_history.then_some(position)))
-        }
-        Body::Presence(change) => {
-            let mut event = Presence {
-                topic: shown(topic),
-                joined: Vec::new(),
-                left: Vec::new(),
-                count: change.count,
-                position,
-            };
-            let side = if change.joined {
-                &mut event.joined
-            } else {
-                &mut event.left
-            };
-            side.push(change.member.clone());
-            Event::Presence(event)
+    /// What clients are told: a `message`, a `presence` change, or a `gap`.
+    fn event(&self) -> Event {
+        match &self.body {
+            Body::Publication(publication) => {
+                let position = self.has_history.then_some(self.position);
+                Event::Message(publication.message(&self.topic, position))
+            }
+            Body::Presence(change) => {
+                let mut event = Presence {
+                    topic: shown(&self.topic),
+                    joined: Vec::new(),
+                    left: Vec::new(),
+                    count: change.count,
+                    position: self.position,
+                };
+                let side = if change.joined {
+                    &mut event.joined
+                } else {
+                    &mut event.left
+                };
+                side.push(change.member.clone());
+                Event::Presence(event)
+            }
+            Body::Unreadable => {
+                let bounds = (self.prev, Some(self.position));
+                Event::Gap(gap(&self.topic, bounds, GapReason::Lost, Some(1)))
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Event, Gap, GapReason};
 use crate::protocol::ids::{Position, Priority, SessionId, Topic};
 use crate::shutdown::{Lifecycle, LifecycleReceiver};
+use crate::telemetry::metrics::{Counter, WorkerCounters};
 
 /// Messages taken from the queue at once.
 const BATCH_MAX: usize = 256;
@@ -161,12 +162,29 @@ impl Worker {
             deliveries += 1;
             mark_dirty(&mut entry.dirty, dirty, member.session);
         }
-        self.metrics.counters.deliveries.add_owned(deliveries);
+        self.count(outgoing, deliveries, |counters| &counters.deliveries);
         if has_history {
             recent.keep(hub, key, outgoing, Instant::now());
         }
         if !state.crowded.is_empty() {
             self.make_room(state, key, outgoing);
+        }
+    }
+
+    /// Counts what was queued for sessions: under `sent`, or as told and dropped where it is
+    /// something that nobody here can read.
+    pub(super) fn count(
+        &self,
+        outgoing: &Outgoing,
+        count: u64,
+        sent: fn(&WorkerCounters) -> &Counter,
+    ) {
+        let counters = &self.metrics.counters;
+        if outgoing.is_unreadable() {
+            counters.dropped_unreadable.add_owned(count);
+            counters.gaps_told.add_owned(count);
+        } else {
+            sent(counters).add_owned(count);
         }
     }
 

@@ -348,6 +348,8 @@ fn config() -> Config {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let second = Duration::from_secs(1);
     Config {
+        cluster: fanfare::config::Cluster { alone: true },
+        memory: fanfare::config::Memory { bytes_max: 1 << 28 },
         server: Server {
             listen: any,
             workers: 1,
@@ -365,18 +367,7 @@ fn config() -> Config {
             body_bytes_max: BODY_BYTES_MAX,
             targets_max: 1_000,
         },
-        redis: Redis {
-            url: None,
-            access: RedisAccess::default(),
-            replicated: false,
-            shards: Vec::new(),
-            prefix: "ff".into(),
-            command_timeout: second,
-            probe_interval: second,
-            probe_fresh: second,
-            lease: second,
-            partitions: 256,
-        },
+        redis: redis(),
         auth: auth(),
         session: session(),
         admission: Admission {
@@ -412,6 +403,22 @@ fn config() -> Config {
         ]),
         inbox: namespace(100),
         everyone: namespace(0),
+    }
+}
+
+fn redis() -> Redis {
+    let second = Duration::from_secs(1);
+    Redis {
+        url: None,
+        access: RedisAccess::default(),
+        replicated: false,
+        shards: Vec::new(),
+        prefix: "ff".into(),
+        command_timeout: second,
+        probe_interval: second,
+        probe_fresh: second,
+        lease: second,
+        partitions: 256,
     }
 }
 

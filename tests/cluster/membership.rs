@@ -10,7 +10,7 @@ use fanfare::redis::Keys;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::rig::{DEADLINE, LEASE, Node, PARTITIONS, eventually, link, names, occupied_by, topic};
+use crate::rig::{DEADLINE, LEASE, Node, eventually, link, names, occupied_by, topic};
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,18 +97,6 @@ async fn a_paused_node_takes_a_new_incarnation_and_writes_its_occupancy_again() 
     occupied_by(&a, "t", &[(after, 2)]).await;
     stop.send(()).unwrap();
     thread.join().unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_with_another_number_of_partitions_does_not_join() {
-    let redis = RedisServer::start().await;
-    let a = Node::joined(redis.port(), "a").await;
-    let b = Node::start_with(redis.port(), "b", 64);
-    let end = b.stands(Standing::is_final).await;
-    assert_eq!(end, Standing::OtherPartitions { stored: PARTITIONS });
-    let later = a.membership.now().time_us;
-    let view = a.sees("a later view", |view| view.time_us > later).await;
-    assert_eq!(names(&view), ["a"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

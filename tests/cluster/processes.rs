@@ -23,8 +23,13 @@ pub(crate) const SOME_BEATS: Duration = Duration::from_secs(30);
 
 /// How such a node is started.
 pub(crate) fn plan(redis: &RedisServer, name: &str) -> Plan {
+    plan_over(&redis.url(), name)
+}
+
+/// The same over a Redis of any form.
+pub(crate) fn plan_over(redis_url: &str, name: &str) -> Plan {
     let lease_ms = PROCESS_LEASE.as_millis().to_string();
-    Plan::clustered(name, &redis.url())
+    Plan::clustered(name, redis_url)
         .env("FANFARE_REDIS__LEASE_MS", &lease_ms)
         .env("FANFARE_REDIS__COMMAND_TIMEOUT_MS", "1000")
         .env("FANFARE_DRAIN__WINDOW_MS", "500")

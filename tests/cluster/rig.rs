@@ -70,14 +70,10 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(port: u16, name: &str) -> Self {
-        Self::start_with(port, name, PARTITIONS)
-    }
-
-    pub(crate) fn start_with(port: u16, name: &str, partitions_count: u32) -> Self {
         let link = link(port);
         let keys = Keys::new("ff");
         let store = LeaseStore::new(Arc::clone(&link), &keys);
-        let settings = settings(name, partitions_count);
+        let settings = settings(name, PARTITIONS);
         let (membership, task) = Membership::new(settings, Some(store));
         let partitions = Partitions::default();
         let store = Arc::new(PartitionStore::new(Arc::clone(&link), keys.clone()));

@@ -91,9 +91,19 @@ const FILES: &[(&str, &str)] = &[
          would be; set redis.url to one of them",
     ),
     (
-        "[redis]\nurl = \"redis://a\"\nshards = [\"redis://b\", \"redis://b?name=a\"]\n",
+        "[redis]\nurl = \"redis://a?name=a\"\nshards = [\"redis://b?name=b\", \"redis://c?name=a\"]\n",
         "fanfare.toml:3:10: two deployments of Redis are called a; list each once, or tell them \
          apart by ?name=NAME",
+    ),
+    (
+        "[redis]\nurl = \"redis://a?name=a\"\nshards = [\"redis://b:7000\"]\n",
+        "fanfare.toml:3:10: redis.shards: with several deployments of Redis b:7000 needs a name; \
+         end each with ?name=NAME, the same on every node: where topics are follows from the names",
+    ),
+    (
+        "[redis]\nurl = \"redis://a\"\nshards = [\"redis://b?name=b\"]\n",
+        "fanfare.toml:2:7: redis.url: with several deployments of Redis a:6379 needs a name; \
+         end each with ?name=NAME, the same on every node: where topics are follows from the names",
     ),
     (
         "[inbox]\nhistory_entries_max = 0\n",

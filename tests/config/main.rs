@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod alone;
 mod faults;
 mod printing;
 mod redis_access;
@@ -40,6 +41,7 @@ fn keyless() -> Inputs {
             host_name: "test-host".to_owned(),
             file_limit: 20_000,
             memory_limit: None,
+            memory_total: Some(4 << 30),
         },
         try_key: |key| try_key(key).map_err(|fault| fault.to_string()),
     }

@@ -204,6 +204,12 @@ fn the_example_loads_and_has_the_namespaces_that_it_promises() {
 #[test]
 fn what_is_allowed_but_unwise_is_a_warning() {
     let of = |inputs: &Inputs| loaded(inputs).warnings;
+    let inputs = || {
+        let mut inputs = inputs();
+        let alone = variables(&[("FANFARE_CLUSTER__ALONE", "true")]);
+        inputs.environment.extend(alone);
+        inputs
+    };
     assert_eq!(
         of(&inputs()),
         ["api.keys: no key, so the API answers only health and metrics"]

@@ -86,7 +86,7 @@ fn tls_and_logins_are_those_of_every_form_and_of_every_deployment() {
     for urls in [
         "url = \"rediss-cluster://r\"",
         "url = \"valkeys-sentinel://r?master=m\"",
-        "url = \"redis://r\"\nshards = [\"rediss://s\"]",
+        "url = \"redis://r?name=r\"\nshards = [\"rediss://s?name=s\"]",
     ] {
         let (_directory, path) = file(&format!("[redis]\n{urls}\n{ca}\n"));
         let loaded = loaded(&Inputs {
@@ -96,8 +96,7 @@ fn tls_and_logins_are_those_of_every_form_and_of_every_deployment() {
         let ca_file = loaded.config.redis.access.tls_ca_file.clone();
         assert!(ca_file.is_some(), "{urls}");
     }
-    let text =
-        "[redis]\nurl = \"redis://r\"\nshards = [\"redis://:b@s\"]\npassword_file = \"/p\"\n";
+    let text = "[redis]\nurl = \"redis://r?name=r\"\nshards = [\"redis://:b@s?name=s\"]\npassword_file = \"/p\"\n";
     let fault = "fanfare.toml:4:17: redis.password_file is set, and redis.shards has a password; \
                  take the password out of redis.shards";
     assert_eq!(faults_of_file(text), [fault]);

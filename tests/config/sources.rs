@@ -92,9 +92,11 @@ fn development_logs_text_and_debug_and_the_others_leave_the_log_alone() {
             dev,
             ..inputs()
         };
-        inputs
-            .environment
-            .extend(variables(&[("FANFARE_API__KEYS", "0123456789abcdef")]));
+        let needed = [
+            ("FANFARE_API__KEYS", "0123456789abcdef"),
+            ("FANFARE_CLUSTER__ALONE", "true"),
+        ];
+        inputs.environment.extend(variables(&needed));
         let config = loaded(&inputs).config;
         (
             config.server.environment,
@@ -233,8 +235,9 @@ fn other_value(key: &Key) -> (String, String) {
             "[\"https://a.example\", \"http://b.example:81\"]".to_owned(),
         ),
         Kind::List(_) if key.name == "shards" => (
-            "redis://b.example,redis-cluster://c.example:1,d.example:2".to_owned(),
-            "[\"redis://b.example\", \"redis-cluster://c.example:1,d.example:2\"]".to_owned(),
+            "redis://b.example?name=b,redis-cluster://c.example:1,d.example:2?name=c".to_owned(),
+            "[\"redis://b.example?name=b\", \"redis-cluster://c.example:1,d.example:2?name=c\"]"
+                .to_owned(),
         ),
         Kind::List(_) => (
             "first-key, second-key".to_owned(),
@@ -259,8 +262,8 @@ fn companion(key: &Key) -> Option<(&'static str, [(&'static str, &'static str); 
             [("FANFARE_AUTH__ORIGINS", "https://a.example")],
         )),
         "redis.shards" => Some((
-            "url = \"redis://a.example\"\n",
-            [("FANFARE_REDIS__URL", "redis://a.example")],
+            "url = \"redis://a.example?name=a\"\n",
+            [("FANFARE_REDIS__URL", "redis://a.example?name=a")],
         )),
         _ => None,
     }

@@ -74,7 +74,7 @@ async fn changes(rig: &Rig, topic: &Topic) -> Vec<Entry> {
 fn change(entry: &Entry) -> &PresenceChange {
     match &entry.body {
         Body::Presence(change) => change,
-        Body::Publication(publication) => panic!("expected a change, got {publication:?}"),
+        other => panic!("expected a change, got {other:?}"),
     }
 }
 

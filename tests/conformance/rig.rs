@@ -301,7 +301,7 @@ pub(crate) fn whole_history(topic: &Topic, keep: Retention) -> HistoryQuery {
 pub(crate) fn message(entry: &Entry) -> &Publication {
     match &entry.body {
         Body::Publication(publication) => publication,
-        Body::Presence(change) => panic!("expected a publication, got {change:?}"),
+        other => panic!("expected a publication, got {other:?}"),
     }
 }
 

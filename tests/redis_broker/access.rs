@@ -175,6 +175,8 @@ async fn a_changed_password_is_taken_up_with_the_next_connection() {
 async fn the_user_of_the_documents_is_never_refused_anything() {
     let server = RedisServer::start().await;
     works(Peer::start(server.url_of_user())).await;
+    // Channels of another database have its number in their names.
+    works(Peer::start(format!("{}/3", server.url_of_user()))).await;
     assert_eq!(server.command(&["ACL", "LOG"]).as_deref(), Some("*0"));
     // The log does tell what is refused.
     let stranger = Peer::start(server.url_of_user());

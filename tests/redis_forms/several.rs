@@ -107,7 +107,9 @@ async fn nodes_share_sessions_members_and_messages_over_deployments_of_different
     let first = RedisServer::start().await;
     let second = RedisCluster::masters_only().await;
     let plan = |name: &str| {
-        Plan::clustered(name, &first.url()).env("FANFARE_REDIS__SHARDS", &second.url())
+        let shards = format!("{}?name=second", second.url());
+        Plan::clustered(name, &format!("{}?name=first", first.url()))
+            .env("FANFARE_REDIS__SHARDS", &shards)
     };
     let [one, two] = two_nodes_by(plan).await;
     let (mut ada, _) = Talk::welcomed(&two.connect_url("?user=ada"), Wire::Json).await;

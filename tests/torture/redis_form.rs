@@ -114,7 +114,8 @@ impl Redis {
             .collect();
         let hosts = hosts.join(",");
         match self.form {
-            Form::Single | Form::Shards => format!("redis://{hosts}"),
+            Form::Single => format!("redis://{hosts}"),
+            Form::Shards => format!("redis://{hosts}?name=first"),
             Form::Sentinel => format!("redis-sentinel://{hosts}/0?master={MASTER}"),
             Form::Cluster => format!("redis-cluster://{hosts}"),
         }
@@ -122,8 +123,10 @@ impl Redis {
 
     /// The URLs of further deployments, as a list in the configuration.
     pub(crate) fn shards(&self) -> Option<String> {
-        let others = self.servers[1..].iter();
-        let urls: Vec<_> = others.map(RedisServer::url).collect();
+        let others = self.servers[1..].iter().enumerate();
+        let urls: Vec<_> = others
+            .map(|(at, server)| format!("{}?name=further-{at}", server.url()))
+            .collect();
         (self.form == Form::Shards).then(|| urls.join(","))
     }
 

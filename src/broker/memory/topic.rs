@@ -402,6 +402,7 @@ fn body_bytes(body: &Body) -> usize {
                 let info = change.member.info.as_ref();
                 text(&change.member.user) + info.map_or(0, |info| info.to_string().len())
             }
+            Body::Unreadable => 0,
         }
 }
 

@@ -11,6 +11,10 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
+/// The form of the channel itself: a number of its own in front of versioned JSON. Raised only when
+/// nodes of both sides could not run beside each other; a new kind of message needs no new form.
+pub const PROTOCOL: u32 = 1;
+
 /// Control messages come some a second at most; their copies come within milliseconds.
 const IDS_MAX: usize = 256;
 

@@ -178,7 +178,7 @@ impl Shared {
                 true => Some(link(Purpose::Replicated)?),
                 false => None,
             },
-            keys: Keys::new(&settings.prefix),
+            keys: Keys::of_database(&settings.prefix, place.database),
             scripts: Scripts::new(place.is_sharded),
             health: Health::new(),
             probes: Probes::new(),

@@ -9,7 +9,7 @@
 //!
 //! [`follower`]: super::follower
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ use super::shards::Shards;
 use crate::broker::FeedNumber;
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::protocol::ids::Topic;
-use crate::redis::{Keys, RedisError};
+use crate::redis::{Keys, RedisError, RedisLink};
 use crate::shutdown;
 
 /// Where a key is at the moment.
@@ -38,7 +38,11 @@ pub struct Placed {
 #[derive(Debug)]
 pub struct Deployment {
     url: RedisUrl,
+    /// Names of its channels, too, which its database is in.
+    keys: Keys,
     masters: RwLock<Arc<Masters>>,
+    /// It was compared with what the cluster agreed on, and may be used.
+    agrees: AtomicBool,
     /// Told by its links when an answer says that keys are somewhere else.
     pub misplaced: Arc<Notify>,
 }
@@ -71,6 +75,12 @@ impl Deployment {
         &self.url
     }
 
+    /// The channel of control messages here.
+    #[must_use]
+    pub fn control(&self) -> String {
+        self.keys.control()
+    }
+
     /// Its masters that are used now.
     #[must_use]
     pub fn pairs(&self) -> Vec<Arc<Pair>> {
@@ -94,15 +104,17 @@ impl Deployment {
 impl Links {
     /// Deployments of which no master is known yet.
     #[must_use]
-    pub fn new(keys: Keys, urls: Vec<RedisUrl>) -> Self {
+    pub fn new(prefix: &str, urls: Vec<RedisUrl>) -> Self {
         let names: Vec<_> = urls.iter().map(|url| url.name.clone()).collect();
-        let deployment = |url| Deployment {
+        let deployment = |url: RedisUrl| Deployment {
+            keys: Keys::of_database(prefix, url.database),
             url,
             masters: RwLock::default(),
+            agrees: AtomicBool::new(false),
             misplaced: Arc::default(),
         };
         Self {
-            keys,
+            keys: Keys::new(prefix),
             shards: Shards::new(&names),
             deployments: urls.into_iter().map(deployment).collect(),
             numbers: AtomicU32::new(0),
@@ -110,7 +122,7 @@ impl Links {
         }
     }
 
-    /// Names of keys and channels.
+    /// Names of keys. Channels are named by [`Self::channel`] and [`Deployment::control`].
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
@@ -140,6 +152,13 @@ impl Links {
         }
     }
 
+    /// The channel of a topic, in the database of its deployment.
+    #[must_use]
+    pub fn channel(&self, topic: &Topic) -> String {
+        let at = self.shards.of(topic.qualified());
+        self.deployments[at].keys.channel(topic)
+    }
+
     /// Where everything of a topic is. Its qualified name is the tag of its keys, so that it has
     /// their slot, and no key needs to be written down to be found.
     ///
@@ -151,6 +170,49 @@ impl Links {
     }
 
     fn place(&self, at: usize, key: &str) -> Result<Placed, RedisError> {
+        if !self.agrees(at) {
+            let name = &self.deployments[at].url.name;
+            return Err(RedisError::Nowhere(format!(
+                "Redis {name} is not compared yet with what the cluster agreed on"
+            )));
+        }
+        self.place_anyway(at, key)
+    }
+
+    /// The link to the master of a deployment that has the key, whether it may be used yet or not.
+    /// For the comparison alone.
+    ///
+    /// # Errors
+    /// [`RedisError::Nowhere`] while no master has it.
+    pub fn reach(&self, at: usize, key: &str) -> Result<Arc<RedisLink>, RedisError> {
+        let placed = self.place_anyway(at, key)?;
+        Ok(Arc::clone(&placed.pair.shared.urgent.link))
+    }
+
+    /// Whether a deployment may be used.
+    #[must_use]
+    pub fn agrees(&self, at: usize) -> bool {
+        self.deployments[at].agrees.load(Ordering::Acquire)
+    }
+
+    /// A deployment may be used from now on. Returns whether that is news.
+    pub fn agree(&self, at: usize) -> bool {
+        let is_news = !self.deployments[at].agrees.swap(true, Ordering::AcqRel);
+        if is_news {
+            self.moved.notify_one();
+        }
+        is_news
+    }
+
+    /// Nothing may be used any more.
+    pub fn disagree(&self) {
+        for deployment in &self.deployments {
+            deployment.agrees.store(false, Ordering::Release);
+        }
+        self.moved.notify_one();
+    }
+
+    fn place_anyway(&self, at: usize, key: &str) -> Result<Placed, RedisError> {
         let deployment = &self.deployments[at];
         let masters = deployment.masters();
         // One server has every slot: nothing to compute.
@@ -198,6 +260,7 @@ impl Links {
                     let place = Place {
                         number: FeedNumber(number),
                         url: deployment.url.server(&master.address),
+                        database: deployment.url.database,
                         is_sharded,
                         hears_control: at == 0,
                         misplaced: Arc::clone(&deployment.misplaced),

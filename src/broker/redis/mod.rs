@@ -19,7 +19,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::interest::Interest;
-use super::publication;
 use super::{
     Acked, BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, FeedNumber, HistoryPage,
     HistoryQuery, InboxSummary, Page, PublishRequest, Published, SincePage,
@@ -32,9 +31,12 @@ use crate::redis::{Keys, RedisError, Script};
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
 
+pub mod adoption;
+pub mod agreement;
 pub mod condition;
 pub mod confirmation;
 pub mod control;
+pub mod fingerprint;
 pub mod follower;
 pub mod health;
 pub mod layout;
@@ -52,6 +54,8 @@ pub mod shards;
 pub mod subscriptions;
 pub mod supervisor;
 
+use agreement::{Agreement, Disagreement};
+use fingerprint::Fingerprint;
 use layout::Layout;
 use links::Links;
 use overall::{Overall, Part};
@@ -83,6 +87,7 @@ pub struct RedisBroker {
     interest: Arc<Interest>,
     overall: Arc<Overall>,
     metrics: Arc<Metrics>,
+    disagreement: watch::Sender<Option<Arc<Disagreement>>>,
     running: Mutex<Option<Running>>,
 }
 
@@ -105,8 +110,9 @@ impl From<RedisError> for BrokerError {
 
 impl RedisBroker {
     /// Starts everything and returns at once, whether Redis answers or not: until it does, health
-    /// is down and says why. Must be called on the control runtime, where some tasks go on; each
-    /// feed gets a thread of its own.
+    /// is down and says why. Nothing is asked of a deployment before it is known that this node
+    /// agrees with the cluster ([`agreement`]). Must be called on the control runtime, where some
+    /// tasks go on; each feed gets a thread of its own.
     ///
     /// # Errors
     /// [`StartError`]: a URL that cannot be used, or no thread to be had.
@@ -114,6 +120,19 @@ impl RedisBroker {
         config: &config::Redis,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Feed), StartError> {
+        let (broker, feed) = Self::connect(config, metrics)?;
+        if let Some(running) = &mut *broker.lock() {
+            let (told, stopped) = (broker.disagreement.clone(), running.stop.subscribe());
+            let agreeing = broker.agreement(config).run(told, stopped);
+            running
+                .tasks
+                .push(shutdown::spawn("redis_agreement", agreeing));
+        }
+        Ok((broker, feed))
+    }
+
+    /// The same without the comparison: connections whose deployments stay unused.
+    fn connect(config: &config::Redis, metrics: Arc<Metrics>) -> Result<(Self, Feed), StartError> {
         let (sender, feed) = mpsc::channel(FEED_EVENTS_MAX);
         let common = Common {
             settings: config.clone(),
@@ -122,18 +141,36 @@ impl RedisBroker {
             heard: Arc::default(),
             overall: Arc::default(),
         };
-        let links = Links::new(Keys::new(&config.prefix), urls(config)?);
+        let links = Links::new(&config.prefix, urls(config)?);
         let broker = Self {
             links: Arc::new(links),
             interest: Arc::default(),
             overall: Arc::clone(&common.overall),
             metrics,
+            disagreement: watch::Sender::new(None),
             running: Mutex::new(None),
         };
         let (stop, stopped) = watch::channel(false);
         let tasks = broker.follow(common, &stopped)?;
         *broker.lock() = Some(Running { stop, tasks });
         Ok((broker, feed))
+    }
+
+    /// Where this node and the cluster differ, once that is known. Such a node must end.
+    #[must_use]
+    pub fn disagreement(&self) -> watch::Receiver<Option<Arc<Disagreement>>> {
+        self.disagreement.subscribe()
+    }
+
+    fn agreement(&self, config: &config::Redis) -> Agreement {
+        let deployments = self.links.deployments();
+        let urls: Vec<_> = deployments.iter().map(links::Deployment::url).collect();
+        let print = |here| Fingerprint::new(&config.prefix, config.partitions, &urls, here);
+        Agreement {
+            links: Arc::clone(&self.links),
+            overall: Arc::clone(&self.overall),
+            prints: (0..urls.len()).map(print).collect(),
+        }
     }
 
     /// Begins with each deployment what its form needs.
@@ -199,7 +236,7 @@ impl RedisBroker {
         Keyspace::new(move |key| Ok(Arc::clone(&links.find(key)?.pair.shared.bulk.link)))
     }
 
-    /// Names of keys and channels.
+    /// Names of keys. Channels have the database of their deployment in their name.
     #[must_use]
     pub fn keys(&self) -> &Keys {
         self.links.keys()
@@ -229,8 +266,7 @@ impl RedisBroker {
         }
     }
 
-    /// As [`super::Broker::since`]. Entries that cannot be read are left out and counted, and the
-    /// link leads over them.
+    /// As [`super::Broker::since`].
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -241,37 +277,6 @@ impl RedisBroker {
         retention: Retention,
         page: Page,
     ) -> Result<SincePage, BrokerError> {
-        let mut hole = None;
-        let (mut answer, mut end) = self
-            .since_once(topic, since, retention, page, &mut hole)
-            .await?;
-        // A page of which nothing can be read is not the end: what follows it may be readable.
-        while let Some(asked) = end
-            && answer.entries.is_empty()
-            && asked < answer.last
-        {
-            let (next, next_end) = self
-                .since_once(topic, asked, retention, page, &mut hole)
-                .await?;
-            answer = SincePage {
-                gap: answer.gap.or(next.gap),
-                start: answer.start,
-                ..next
-            };
-            end = next_end;
-        }
-        Ok(answer)
-    }
-
-    /// One page, and the position of its last entry, readable or not.
-    async fn since_once(
-        &self,
-        topic: &Topic,
-        since: Position,
-        retention: Retention,
-        page: Page,
-        hole: &mut Option<Position>,
-    ) -> Result<(SincePage, Option<Position>), BrokerError> {
         let keys = [self.keys().stream(topic), self.keys().last(topic)];
         let args = [
             text(since),
@@ -282,14 +287,12 @@ impl RedisBroker {
         ];
         let answer = self.eval(|scripts| &scripts.since, &keys, &args).await?;
         let raw = reply::since(answer)?;
-        let end = raw.entries.last().map(|entry| entry.position);
-        let page = SincePage {
+        Ok(SincePage {
             gap: raw.gap,
             start: raw.start,
             last: raw.last,
-            entries: self.readable(raw.entries, hole),
-        };
-        Ok((page, end))
+            entries: self.read(topic, raw.entries),
+        })
     }
 
     /// As [`super::Broker::last`].
@@ -316,7 +319,7 @@ impl RedisBroker {
             .await
     }
 
-    /// As [`super::Broker::history`]. Entries that cannot be read are left out and counted.
+    /// As [`super::Broker::history`].
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -348,7 +351,7 @@ impl RedisBroker {
         let answer = self.eval(|scripts| &scripts.history, &keys, &args).await?;
         let [more, entries] = reply::parts(answer)?;
         Ok(HistoryPage {
-            entries: self.readable(reply::entries(entries)?, &mut None),
+            entries: self.read(&query.topic, reply::entries(entries)?),
             more: reply::is_one(&more),
         })
     }
@@ -389,7 +392,7 @@ impl RedisBroker {
         retention: Retention,
     ) -> Result<Acked, BrokerError> {
         let keys = [
-            self.keys().channel(inbox),
+            self.links.channel(inbox),
             self.keys().stream(inbox),
             self.keys().last(inbox),
             self.keys().cursor(inbox),
@@ -415,8 +418,8 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn control(&self, message: Bytes) -> Result<(), BrokerError> {
-        let channel = self.keys().control();
-        let mut pairs = self.links.deployments()[0].pairs();
+        let first = &self.links.deployments()[0];
+        let (channel, mut pairs) = (first.control(), first.pairs());
         let up = pairs.iter().position(|pair| pair.is_up()).unwrap_or(0);
         if pairs.is_empty() {
             return Err(RedisError::Nowhere("no master of Redis is known yet".to_owned()).into());
@@ -452,29 +455,13 @@ impl RedisBroker {
         Ok(pair.shared.bulk.link.eval(script, keys, args).await?)
     }
 
-    /// Reads bodies. `hole` is the predecessor of entries left out just before, if any.
-    fn readable(&self, raw: Vec<RawEntry>, hole: &mut Option<Position>) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(raw.len());
-        for RawEntry {
-            position,
-            prev,
-            body,
-        } in raw
-        {
-            match publication::decode(&body) {
-                Ok(body) => entries.push(Entry {
-                    position,
-                    prev: hole.take().unwrap_or(prev),
-                    body,
-                }),
-                Err(error) => {
-                    tracing::debug!(event = "body_unreadable", %position, %error, "a retained body cannot be read");
-                    self.metrics.control.unreadable.add(1);
-                    hole.get_or_insert(prev);
-                }
-            }
-        }
-        entries
+    fn read(&self, topic: &Topic, raw: Vec<RawEntry>) -> Vec<Entry> {
+        let read = |raw: RawEntry| Entry {
+            position: raw.position,
+            prev: raw.prev,
+            body: reply::body(&raw.body, topic, raw.position, &self.metrics),
+        };
+        raw.into_iter().map(read).collect()
     }
 }
 

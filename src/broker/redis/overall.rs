@@ -1,6 +1,7 @@
 //! How all of Redis does: the health of every pair, told as one.
 //!
-//! In: each pair about itself, and each deployment of which no master is known yet. Out: a watch
+//! In: each pair about itself, and each deployment of which no master is known yet, or that is not
+//! compared yet with what the cluster agreed on. Out: a watch
 //! that readiness, the handshake and tests read: up, down, or in part, with the reasons of those
 //! that are away. Owner of the reports, under a lock that is held for one comparison. Bound: one
 //! entry per pair and deployment.
@@ -17,6 +18,8 @@ use crate::broker::{BrokerHealth, FeedNumber};
 pub enum Part {
     /// A deployment, by its place in the list, while none of its masters is known.
     Deployment(usize),
+    /// The same, until its fingerprint was compared.
+    Agreement(usize),
     /// One master.
     Pair(FeedNumber),
 }

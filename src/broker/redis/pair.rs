@@ -52,6 +52,8 @@ pub struct Place {
     pub number: FeedNumber,
     /// `redis://` and so on, of one server.
     pub url: String,
+    /// The database there.
+    pub database: u16,
     /// It is a master of a cluster.
     pub is_sharded: bool,
     /// The cluster's control messages may come this way.

@@ -105,7 +105,7 @@ impl RedisBroker {
         for value in reply::list(values)? {
             match member_of(&reply::bytes(value)?) {
                 Some(member) => members.push(member),
-                None => self.metrics.control.unreadable.add(1),
+                None => self.metrics.control.unreadable_damaged.add(1),
             }
         }
         members.sort_unstable_by_key(|entry| entry.member.session);
@@ -114,7 +114,7 @@ impl RedisBroker {
 
     fn presence_keys(&self, changes: &Topic) -> [String; 4] {
         [
-            self.keys().channel(changes),
+            self.links.channel(changes),
             self.keys().stream(changes),
             self.keys().last(changes),
             self.keys().hash(changes),

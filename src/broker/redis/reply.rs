@@ -6,9 +6,10 @@
 use bytes::Bytes;
 use fred::types::Value;
 
-use crate::broker::BrokerError;
+use crate::broker::{Body, BrokerError, publication};
 use crate::protocol::event::GapReason;
-use crate::protocol::ids::Position;
+use crate::protocol::ids::{Position, Topic};
+use crate::telemetry::metrics::Metrics;
 
 /// One entry as it stands in the stream, its body not yet read.
 #[derive(Debug)]
@@ -123,6 +124,28 @@ pub fn entries(value: Value) -> Result<Vec<RawEntry>, BrokerError> {
         })
     };
     list(value)?.into_iter().map(entry).collect()
+}
+
+/// Reads a body. One that cannot be read is counted by its reason, and the first of each reason
+/// is logged as a warning, the others for debugging.
+#[must_use]
+pub fn body(bytes: &[u8], topic: &Topic, position: Position, metrics: &Metrics) -> Body {
+    let error = match publication::decode(bytes) {
+        Ok(body) => return body,
+        Err(error) => error,
+    };
+    let counter = if error.is_newer_kind() {
+        &metrics.control.unreadable_newer
+    } else {
+        &metrics.control.unreadable_damaged
+    };
+    if counter.get() == 0 {
+        tracing::warn!(event = "body_unreadable", %topic, %position, %error, "a body cannot be read; sessions are told of it as a gap");
+    } else {
+        tracing::debug!(event = "body_unreadable", %topic, %position, %error, "a body cannot be read");
+    }
+    counter.add(1);
+    Body::Unreadable
 }
 
 /// The answer of the since script.

@@ -40,6 +40,7 @@ pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
             host_name: "rig".into(),
             file_limit: 20_000,
             memory_limit: None,
+            memory_total: None,
         },
         try_key: |_| Ok(()),
     };

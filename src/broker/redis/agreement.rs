@@ -1,0 +1,227 @@
+//! Whether this node and the cluster agree on what they must have in common.
+//!
+//! In: the [`Fingerprint`]s in each deployment of Redis, and this node's own. Out: deployments that
+//! may be used ([`Links::agree`]), or a [`Disagreement`], upon which the node ends. Nothing of a
+//! deployment is used before: no topic, no lease, only the probes of its connections. One task a
+//! node; owns nothing else. Bounds: one question a deployment at a time, every [`LOOK_EVERY`] until
+//! all agree, then every [`CHECK_EVERY`], because Redis may lose the fingerprint, which is written
+//! again then.
+//!
+//! Where a deployment has no fingerprint it is written, if nothing speaks against it: the cluster
+//! knows the deployment under these hosts, or every deployment was read and has none. So the very
+//! first start of a cluster needs all of them, a later one does not.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::fingerprint::{Difference, Fingerprint};
+use super::link::stopped;
+use super::links::Links;
+use super::overall::{Overall, Part};
+use crate::broker::BrokerHealth;
+use crate::redis::RedisError;
+
+/// How soon a deployment that does not answer is asked again.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often all are looked at once they agree.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// Where this node differs from the cluster; it must not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disagreement {
+    /// In which deployment that was found.
+    pub deployment: String,
+    /// At least one.
+    pub differences: Vec<Difference>,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let differences: Vec<_> = self.differences.iter().map(ToString::to_string).collect();
+        let differences = differences.join("; ");
+        write!(f, "{differences} (found in Redis {})", self.deployment)
+    }
+}
+
+/// What was found in one deployment.
+type Found = Result<Option<String>, RedisError>;
+
+/// The task's parts.
+#[derive(Debug)]
+pub struct Agreement {
+    /// The deployments.
+    pub links: Arc<Links>,
+    /// Where it is told which deployment waits to be compared.
+    pub overall: Arc<Overall>,
+    /// This node's fingerprints, one a deployment.
+    pub prints: Vec<Fingerprint>,
+}
+
+/// What a round came to.
+enum Round {
+    /// All agree.
+    Agreed,
+    /// Something could not be read or written yet.
+    Open,
+    /// Something was written: look at once what all say now.
+    Again,
+}
+
+impl Agreement {
+    /// Compares until `stop` turns true or there is a difference, which `told` gets.
+    pub async fn run(
+        self,
+        told: watch::Sender<Option<Arc<Disagreement>>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        for at in 0..self.prints.len() {
+            let name = self.name(at);
+            let reason =
+                format!("Redis {name} is not compared yet with what the cluster agreed on");
+            self.overall
+                .set(Part::Agreement(at), BrokerHealth::Down(reason));
+        }
+        loop {
+            let pause = match self.round().await {
+                Ok(Round::Again) => Duration::ZERO,
+                Ok(Round::Agreed) => CHECK_EVERY,
+                Ok(Round::Open) if self.all_agree() => CHECK_EVERY,
+                Ok(Round::Open) => LOOK_EVERY,
+                Err(disagreement) => {
+                    self.links.disagree();
+                    tracing::error!(
+                        event = "configuration_differed",
+                        deployment = disagreement.deployment,
+                        differences = %disagreement,
+                        "this node does not agree with the cluster and must not run"
+                    );
+                    told.send_replace(Some(Arc::new(disagreement)));
+                    return;
+                }
+            };
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Says why a deployment is not compared yet, where its connections do not say it.
+    fn explain(&self, at: usize, found: &Found) {
+        if let Err(error @ (RedisError::Failed(_) | RedisError::NotDone(_))) = found
+            && !self.links.agrees(at)
+        {
+            let key = self.links.keys().fingerprint();
+            let reason = format!("{key} in Redis {} cannot be read: {error}", self.name(at));
+            self.overall
+                .set(Part::Agreement(at), BrokerHealth::Down(reason));
+        }
+    }
+
+    async fn round(&self) -> Result<Round, Disagreement> {
+        let found = self.read().await;
+        let mut is_open = false;
+        for (at, stored) in found.iter().enumerate() {
+            let stored = match stored {
+                Ok(Some(stored)) => stored,
+                missing => {
+                    is_open = true;
+                    self.explain(at, missing);
+                    continue;
+                }
+            };
+            let differences = self.prints[at].differences(stored);
+            if !differences.is_empty() {
+                return Err(self.disagreement(at, differences));
+            }
+        }
+        for at in 0..found.len() {
+            match &found[at] {
+                Ok(Some(_)) => self.agreed(at),
+                Ok(None) if self.may_write(at, &found)? && self.write(at).await.is_ok() => {
+                    return Ok(Round::Again);
+                }
+                _ => {}
+            }
+        }
+        Ok(if is_open { Round::Open } else { Round::Agreed })
+    }
+
+    /// What lies in each deployment.
+    pub(super) async fn read(&self) -> Vec<Found> {
+        let key = self.links.keys().fingerprint();
+        let reading = (0..self.prints.len()).map(|at| {
+            let key = key.clone();
+            async move {
+                let answer = self
+                    .links
+                    .reach(at, &key)?
+                    .command("GET", &key, &[])
+                    .await?;
+                // Another program's key is told as one that cannot be read.
+                Ok(answer.convert().unwrap_or_else(|_| Some(String::new())))
+            }
+        });
+        futures_util::future::join_all(reading).await
+    }
+
+    /// Whether the deployment at this place, which has no fingerprint, is surely the cluster's or
+    /// surely new.
+    fn may_write(&self, at: usize, found: &[Found]) -> Result<bool, Disagreement> {
+        let mut others = found.iter().flatten().flatten().peekable();
+        if others.peek().is_none() {
+            return Ok(self.links.agrees(at) || found.iter().all(Result::is_ok));
+        }
+        match others.find_map(|other| self.prints[at].moved_from(other)) {
+            Some(difference) => Err(self.disagreement(at, vec![difference])),
+            None => Ok(true),
+        }
+    }
+
+    async fn write(&self, at: usize) -> Result<(), RedisError> {
+        let key = self.links.keys().fingerprint();
+        let args = [self.prints[at].text().into_bytes(), b"NX".to_vec()];
+        self.links
+            .reach(at, &key)?
+            .command("SET", &key, &args)
+            .await?;
+        Ok(())
+    }
+
+    /// Writes this node's fingerprints, whatever lies there.
+    pub(super) async fn overwrite(&self) -> Result<(), RedisError> {
+        let key = self.links.keys().fingerprint();
+        for (at, print) in self.prints.iter().enumerate() {
+            let args = [print.text().into_bytes()];
+            self.links
+                .reach(at, &key)?
+                .command("SET", &key, &args)
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn all_agree(&self) -> bool {
+        (0..self.prints.len()).all(|at| self.links.agrees(at))
+    }
+
+    fn agreed(&self, at: usize) {
+        if self.links.agree(at) {
+            self.overall.forget(Part::Agreement(at));
+        }
+    }
+
+    fn disagreement(&self, at: usize, differences: Vec<Difference>) -> Disagreement {
+        Disagreement {
+            deployment: self.name(at).to_owned(),
+            differences,
+        }
+    }
+
+    fn name(&self, at: usize) -> &str {
+        &self.links.deployments()[at].url().name
+    }
+}

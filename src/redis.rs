@@ -18,11 +18,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::error::Error;
-use fred::interfaces::ClientLike;
-use fred::types::config::Options;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::{ClusterHash, CustomCommand, Value, config::Options};
+use fred::{clients::Client, error::Error, interfaces::ClientLike};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
@@ -34,6 +31,7 @@ pub mod access;
 pub mod circuit;
 pub mod clients;
 pub mod keyspace;
+mod member_keys;
 mod outcome;
 
 use circuit::Circuit;
@@ -191,12 +189,6 @@ impl Keys {
     #[must_use]
     pub fn idempotency(&self, topic: &Topic, key: &str) -> String {
         format!("{}:k:{key}", self.base(topic))
-    }
-
-    /// The hash of members (of a `%T` topic).
-    #[must_use]
-    pub fn hash(&self, topic: &Topic) -> String {
-        self.of(topic, "h")
     }
 
     /// The cursor (of an inbox).

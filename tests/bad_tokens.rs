@@ -150,9 +150,10 @@ async fn without_a_token_a_session_stays_unauthorized_until_its_deadline() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = tokens::config_file(&directory);
     let node = Plan::with_config(&path)
-        .env("FANFARE_AUTH__TIMEOUT_MS", "1000")
+        .env("FANFARE_AUTH__TIMEOUT_MS", "5000")
         .start()
         .await;
+    let mut sessions = Vec::new();
     for query in ["", "?user=ada"] {
         let mut talk = Talk::connected(&node.connect_url(query), Wire::Json).await;
         talk.refused(json!({"type": "subscribe", "topic": "t"}), "unauthorized")
@@ -160,6 +161,9 @@ async fn without_a_token_a_session_stays_unauthorized_until_its_deadline() {
         talk.refused(json!({"type": "connect"}), "unauthorized")
             .await;
         talk.refused(json!({"type": "ping"}), "unauthorized").await;
+        sessions.push((query, talk));
+    }
+    for (query, mut talk) in sessions {
         assert_eq!(talk.close_code().await, Some(4004), "{query}");
     }
 }

@@ -11,6 +11,8 @@ mod layers;
 mod rules;
 #[path = "tidy/source.rs"]
 mod source;
+#[path = "tidy/used.rs"]
+mod used;
 
 use std::path::{Path, PathBuf};
 
@@ -74,6 +76,12 @@ fn the_repository_keeps_the_rules_of_the_house() {
             breaches.extend(FOR_SHIPPED.iter().flat_map(|rule| rule(source)));
         }
     }
+    let is_shipped = |source: &&Source| {
+        source.path.starts_with("src/") && !is_test_file(&source.path, &test_files)
+    };
+    let shipped: Vec<_> = sources.iter().filter(is_shipped).collect();
+    breaches.extend(used::unread_keys(&shipped));
+    breaches.extend(used::unused_counters(&shipped));
     breaches.sort();
     let report: Vec<_> = breaches
         .iter()
@@ -157,6 +165,48 @@ fn lines(rule: Rule, path: &str, text: &str) -> Vec<usize> {
         .into_iter()
         .map(|breach| breach.line)
         .collect()
+}
+
+#[test]
+fn a_key_that_nothing_reads_is_found() {
+    let table = "section!(DRAIN, \"drain\" => Drain {\n window: \"window_ms\", ms(0, 1), \"\";\n \
+                 delay: \"delay_ms\", ms(0, 1), \"\";\n});";
+    let found = |user: &str| {
+        let read = |path, text| Source::read(path, text).expect("Rust");
+        let sources = [
+            read("src/config/keys.rs", table),
+            read(
+                "src/config/load.rs",
+                "fn f(c: &Drain) { c.window; c.delay; }",
+            ),
+            read("src/node/leaving.rs", user),
+        ];
+        let sources: Vec<_> = sources.iter().collect();
+        let lines = used::unread_keys(&sources).into_iter();
+        lines.map(|breach| breach.line).collect::<Vec<_>>()
+    };
+    let both = "fn f(c: &Config) { c.drain.window; c.drain.delay; }";
+    assert_eq!(found(both), [] as [usize; 0]);
+    assert_eq!(found("fn f(c: &Drain) { c.delay; }"), [2]);
+    assert_eq!(found("fn f(c: &Drain) { c.window(); c.delay; }"), [2]);
+    assert_eq!(found("fn f(c: &Other) { c.window; c.delay; }"), [2, 3]);
+}
+
+#[test]
+fn a_counter_that_nothing_counts_is_found() {
+    let table = "instruments! { ControlCounters {\n ready: \"gauge\" \"r\" \"\",\n gaps: \
+                 \"counter\" \"g\" \"\",\n} }";
+    let read = |path, text| Source::read(path, text).expect("Rust");
+    let sources = [
+        read("src/telemetry/metrics.rs", table),
+        read(
+            "src/node/readiness.rs",
+            "fn f(m: &M) { m.control.ready.set(1); }",
+        ),
+    ];
+    let sources: Vec<_> = sources.iter().collect();
+    let lines = used::unused_counters(&sources).into_iter();
+    assert_eq!(lines.map(|breach| breach.line).collect::<Vec<_>>(), [3]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 
 pub mod feed;
 pub mod interest;
+pub mod member;
 pub mod memory;
 #[cfg(test)]
 pub(crate) mod model;
@@ -27,6 +28,7 @@ pub mod redis;
 pub mod visible;
 
 use interest::WishNumber;
+use member::{Entered, MemberPage};
 use publication::Publication;
 
 /// One publication on its way to the broker.
@@ -154,6 +156,33 @@ pub enum Acked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FeedNumber(pub u32);
 
+/// Where the data of a topic is. Two that are equal: what was written at the one is there at the
+/// other, as far as the broker can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The master.
+    pub feed: FeedNumber,
+    /// Another number once that master may have lost something.
+    pub continuity: u64,
+}
+
+/// How often topics came to other places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moves {
+    /// Whenever some topic may have another place.
+    pub count: u64,
+    /// Whenever, besides, a master may have lost something.
+    pub losses_count: u64,
+}
+
+impl Moves {
+    /// Some topics may have another place, where something may have been lost or not.
+    pub fn add(&mut self, is_lossy: bool) {
+        self.count += 1;
+        self.losses_count += u64::from(is_lossy);
+    }
+}
+
 /// One thing that the feed brings, in broker order per topic.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FeedEvent {
@@ -189,25 +218,8 @@ pub enum FeedEvent {
 /// what does not fit and follows it with [`FeedEvent::Break`] as soon as there is room.
 pub type Feed = tokio::sync::mpsc::Receiver<FeedEvent>;
 
-/// What the stream of a topic's changes of members keeps.
-pub const PRESENCE_RETENTION: Retention = Retention {
-    entries_max: 1_000,
-    age_ms: 3_600_000,
-};
-
 /// Events waiting between the broker's feed and the dispatcher.
 pub const FEED_EVENTS_MAX: usize = 8_192;
-
-/// A member as the broker keeps it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MemberEntry {
-    /// Who.
-    pub member: Member,
-    /// Which life of which node it belongs to.
-    pub owner: Owner,
-    /// When it came, unix milliseconds of the broker's clock.
-    pub since_ms: u64,
-}
 
 /// What to read of a topic's history.
 #[derive(Debug, Clone)]
@@ -340,8 +352,9 @@ impl Broker {
     }
 
     /// Makes a session a member of `topic` (not of its presence topic) and publishes the change
-    /// on `%topic`. Entering again with the same owner changes nothing and publishes nothing.
-    /// Returns the number of members and the newest position of `%topic`.
+    /// on `%topic`. Where it is one already, a later generation, or the same under a later life of
+    /// the node, takes the entry over and publishes nothing; anything older changes nothing. So the
+    /// order in which commands come does not matter. Costs as much as there are owners.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -350,12 +363,13 @@ impl Broker {
         topic: &Topic,
         member: &Member,
         owner: &Owner,
-    ) -> Result<(u64, Position), BrokerError> {
-        engine!(self, broker => broker.enter(topic, member, owner).await)
+        generation: u64,
+    ) -> Result<Entered, BrokerError> {
+        engine!(self, broker => broker.enter(topic, member, owner, generation).await)
     }
 
-    /// Removes a member that this owner's node entered, in this life or an earlier one, and
-    /// publishes the change when it was there.
+    /// Removes a member that this owner's node entered, in this life or an earlier one, by this
+    /// generation or an earlier one, and publishes the change when it was there.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -364,8 +378,9 @@ impl Broker {
         topic: &Topic,
         session: SessionId,
         owner: &Owner,
+        generation: u64,
     ) -> Result<(), BrokerError> {
-        engine!(self, broker => broker.leave(topic, session, owner).await)
+        engine!(self, broker => broker.leave(topic, session, owner, generation).await)
     }
 
     /// Removes every member that this very owner entered, and publishes each change together with
@@ -378,15 +393,18 @@ impl Broker {
         engine!(self, broker => broker.reap(topic, owner).await)
     }
 
-    /// All members of `topic` and the position of `%topic` that the list belongs to.
+    /// At most `limit` members of `topic` after a session, whoever has entered them. Costs as much
+    /// as the page and the owners, however many members there are.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub async fn members(
         &self,
         topic: &Topic,
-    ) -> Result<(Vec<MemberEntry>, Position), BrokerError> {
-        engine!(self, broker => broker.members(topic).await)
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<MemberPage, BrokerError> {
+        engine!(self, broker => broker.members(topic, after, limit).await)
     }
 
     /// Sends a message to every node's feed ([`FeedEvent::Control`]), this one included.
@@ -417,10 +435,26 @@ impl Broker {
     /// Which feed brings a topic; `None` while none does.
     #[must_use]
     pub fn feed_of(&self, topic: &Topic) -> Option<FeedNumber> {
+        self.place_of(topic).map(|place| place.feed)
+    }
+
+    /// Where a topic's data is; `None` while no master has it.
+    #[must_use]
+    pub fn place_of(&self, topic: &Topic) -> Option<Place> {
         match self {
-            Self::Memory(_) => Some(FeedNumber::default()),
-            Self::Redis(broker) => broker.feed_of(topic),
+            Self::Memory(_) => Some(Place {
+                feed: FeedNumber::default(),
+                continuity: 0,
+            }),
+            Self::Redis(broker) => broker.place_of(topic),
         }
+    }
+
+    /// Changes whenever topics may have another place ([`Self::place_of`]): a master was replaced,
+    /// was restarted, or has other topics now.
+    #[must_use]
+    pub fn moves(&self) -> tokio::sync::watch::Receiver<Moves> {
+        engine!(self, broker => broker.moves())
     }
 
     /// Whether the broker can be used now; changes are seen through the receiver.

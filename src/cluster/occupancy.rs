@@ -144,17 +144,16 @@ impl Occupancy {
         self.change(|levels| levels.let_go(topic));
     }
 
-    /// Waits until a topic that is held stands in the index under this name, so that whatever is
-    /// written next is found when its owner dies. Cancel-safe; for as long as Redis is away, so
-    /// under the caller's deadline. At once without Redis.
-    pub async fn indexed(&self, topic: &Topic, owner: &Owner) {
-        loop {
-            let written = self.shared.written.notified();
-            if self.shared.levels().is_indexed(topic, owner) {
-                return;
-            }
-            written.await;
-        }
+    /// Whether a topic that is held stands in the index under this name, so that whatever is
+    /// written next is found when its owner dies. Without Redis nothing has to.
+    #[must_use]
+    pub fn is_indexed(&self, topic: &Topic, owner: &Owner) -> bool {
+        self.shared.levels().is_indexed(topic, owner)
+    }
+
+    /// Waits for the next change of the index, from when this is called on. Cancel-safe.
+    pub fn written(&self) -> impl Future<Output = ()> + '_ {
+        self.shared.written.notified()
     }
 
     /// Redis was away and may have lost what stood there: everything is written again.

@@ -286,7 +286,7 @@ impl Dispatcher {
 
     fn retention(&self, topic: &Topic) -> Retention {
         match topic.kind() {
-            TopicKind::Presence => crate::broker::PRESENCE_RETENTION,
+            TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
             _ => self.config.namespace(topic).retention(),
         }
     }

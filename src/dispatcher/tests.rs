@@ -26,7 +26,7 @@ mod simulation;
 mod staying;
 
 /// Longest wait for anything, many times what a loaded machine takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A topic with history, as every other one here but those in `bare:`.
 const ROOM: &str = "room";

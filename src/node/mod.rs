@@ -182,7 +182,9 @@ impl Parts {
         let cluster = cluster::start(&config, &broker, &metrics, &lifecycle);
         let view = cluster.membership.view();
         let occupancy = Arc::clone(&cluster.occupancy);
-        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone(), occupancy));
+        let counts = Arc::clone(&metrics);
+        let presence = Presence::new(Arc::clone(&broker), view.clone(), occupancy, counts);
+        let presence = Arc::new(presence);
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
         shutdown::spawn("presence", async move { runs.run(&settled).await });
         let services = Arc::new(Services {

@@ -138,7 +138,7 @@ impl Desk {
 
     fn retention(&self, topic: &Topic) -> Retention {
         match topic.kind() {
-            TopicKind::Presence => crate::broker::PRESENCE_RETENTION,
+            TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
             _ => self.services.config.namespace(topic).retention(),
         }
     }

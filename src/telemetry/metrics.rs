@@ -158,6 +158,7 @@ instruments! {
         drain_sessions: "gauge" "fanfare_drain_sessions" "Sessions that were here when the node began to leave; 0 before.",
         drained: "gauge" "fanfare_drained_sessions" "How many of them have gone.",
         ready: "gauge" "fanfare_ready" "1 while the node is ready.",
+        presence_forgotten: "counter" "fanfare_presence_forgotten_total" "Leaves that were forgotten before their time, because more are remembered than there is room for.",
         reaped_members: "counter" "fanfare_reaped_total" ["kind" = "member"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",

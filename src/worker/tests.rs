@@ -31,7 +31,7 @@ use crate::protocol::ids::{Position, Priority};
 use crate::shutdown::Lifecycle;
 
 /// Longest wait for anything, many times what a loaded machine takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn without_history_what_a_full_worker_missed_is_told_once_with_its_count() {

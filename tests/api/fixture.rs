@@ -22,8 +22,8 @@ use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError};
 use fanfare::config::{
-    Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat,
-    Namespace, Queue, Rebalance, Redis, RedisAccess, Secret, Server, Session,
+    Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Log, LogFormat, Namespace,
+    Rebalance, Redis, RedisAccess, Secret, Server, Session,
 };
 use fanfare::http::bodies::Route;
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
@@ -164,18 +164,12 @@ impl Directory for Listed {
         limit: u32,
     ) -> Answer<'a, MembersPage> {
         self.answer(async move {
-            let (entries, position) = self.broker.members(topic).await?;
-            let mut members: Vec<_> = entries.into_iter().map(|entry| entry.member).collect();
-            let count = members.len() as u64;
-            members.sort_by_key(|member| member.session);
-            members.retain(|member| Some(member.session) > after);
-            let more = members.len() > limit as usize;
-            members.truncate(limit as usize);
+            let page = self.broker.members(topic, after, limit as usize).await?;
             Ok(MembersPage {
-                count,
-                members,
-                position,
-                more,
+                count: page.counts.iter().map(|(_, count)| count).sum(),
+                members: page.entries.into_iter().map(|e| e.member).collect(),
+                position: page.position,
+                more: page.next.is_some(),
             })
         })
     }
@@ -387,12 +381,7 @@ fn config() -> Config {
             delay: second,
             commands: second,
         },
-        queue: Queue {
-            capacity: 1,
-            workers: 1,
-        },
         cache: Cache { memory_bytes: 1 },
-        health: Health { interval: second },
         log: Log {
             format: LogFormat::Auto,
             level: "info".into(),

@@ -152,7 +152,7 @@ async fn members_are_listed_page_by_page() {
             info: (n == 1).then(|| json!({"name": "One"})),
         };
         node.broker
-            .enter(&topic("room"), &member, &owner)
+            .enter(&topic("room"), &member, &owner, 1)
             .await
             .unwrap();
     }

@@ -171,8 +171,11 @@ async fn much_that_was_left(members: u64, topics: u64) {
 async fn leave_behind(link: &RedisLink, owner: &str, name: &str, members: u64) {
     const SCRIPT: &str = "
         for n = 1, tonumber(ARGV[2]) do
-          redis.call('HSET', KEYS[1], string.format('%032x', n), ARGV[1] .. ' 1 ' .. ARGV[3])
+          local session = string.format('%032x', n)
+          redis.call('HSET', KEYS[1], session, ARGV[1] .. ' 1 1 ' .. ARGV[3])
+          redis.call('ZADD', KEYS[4], 0, session)
         end
+        redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
         redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
         redis.call('SADD', KEYS[3], ARGV[1] .. ' ' .. ARGV[4])";
     let (keys, room) = (Keys::new("ff"), topic(name));
@@ -182,10 +185,12 @@ async fn leave_behind(link: &RedisLink, owner: &str, name: &str, members: u64) {
         info: None,
     };
     let args = [
-        b"3".to_vec(),
+        b"5".to_vec(),
         keys.hash(&room.presence()).into_bytes(),
         keys.occupancy(&room).into_bytes(),
         keys.node_presence(room.partition(PARTITIONS)).into_bytes(),
+        keys.member_names(&room.presence()).into_bytes(),
+        keys.member_counts(&room.presence()).into_bytes(),
         owner.as_bytes().to_vec(),
         members.to_string().into_bytes(),
         encode_member(&member),

@@ -28,7 +28,7 @@ use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_server::RedisServer;
 
 /// Longest wait for anything, many times what a loaded machine takes.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Keeps more than any case publishes on a topic, unless it says otherwise.
 pub(crate) const HISTORY: Retention = Retention {

@@ -13,11 +13,12 @@ use crate::support::talk::{Talk, Wire};
 use crate::support::{http, wait};
 
 /// Commands wait so long for a Redis that hangs, unless they are refused at once.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(3);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn node(name: &str, url: &str) -> Node {
     let timeout_ms = COMMAND_TIMEOUT.as_millis().to_string();
     let plan = Plan::clustered(name, url).env("FANFARE_REDIS__COMMAND_TIMEOUT_MS", &timeout_ms);
+    let plan = plan.env("FANFARE_REDIS__LEASE_MS", "60000");
     plan.start().await
 }
 

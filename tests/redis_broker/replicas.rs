@@ -213,12 +213,22 @@ async fn cut_connections_are_never_taken_for_a_confirmation() {
         }
         accepted
     });
+    let mut cuts: u64 = 0;
     while !load.is_finished() {
-        master.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        let cut = master.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+        let count = cut.expect("it answers").concat().parse::<u64>();
+        cuts += count.expect("a number of connections");
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
     let accepted: Vec<(Position, u64)> = load.await.expect("the load runs");
     assert_eq!(accepted, []);
+    // What was refused was sent, and over connections that were cut.
+    let stream = master
+        .ask(&["XLEN", "ff:{default:room}:s"])
+        .expect("it answers");
+    assert_ne!(stream, ["0"], "nothing ever reached Redis");
+    // Those of the start and at least one that was made anew.
+    assert!(cuts > 3, "connections were cut {cuts} times");
     replica.signal("CONT");
 }
 

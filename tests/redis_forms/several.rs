@@ -75,6 +75,51 @@ async fn topics_are_spread_over_deployments_and_one_that_dies_takes_only_its_own
     }
 }
 
+/// More than hang at once, each for as long as a command may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaves_are_told_while_another_deployment_hangs() {
+    let (first, second) = (RedisServer::start().await, RedisServer::start().await);
+    let plan = Plan::clustered("one", &format!("{}?name=first", first.url()));
+    let plan = plan.env(
+        "FANFARE_REDIS__SHARDS",
+        &format!("{}?name=second", second.url()),
+    );
+    let node = plan.start().await;
+    let (mut guests, mut rooms) = (Vec::new(), Vec::new());
+    for guest in 0..2 {
+        let url = node.connect_url("?user=ada");
+        let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+        for room in 0..120 {
+            let room = topic(&format!("room-{guest}-{room}"));
+            talk.ok(json!({"type": "subscribe", "topic": room.name(), "presence": true}))
+                .await;
+            rooms.push(room);
+        }
+        guests.push(talk);
+    }
+    let (hanging, well): (Vec<_>, Vec<_>) = rooms
+        .iter()
+        .partition(|room| has_stream(&second, &room.presence()));
+    assert!(well.len() >= 30 && hanging.len() >= 30, "{}", well.len());
+    second.signal("STOP");
+    drop(guests);
+    let all_have_left = async |room: &Topic| {
+        let path = format!("/v1/topics/{}/presence", room.name());
+        wait::until("the member to leave", async || {
+            let page = http::get(node.api, &path).await.json();
+            (page["count"] == 0).then_some(())
+        })
+        .await;
+    };
+    for room in well {
+        all_have_left(room).await;
+    }
+    second.signal("CONT");
+    for room in hanging {
+        all_have_left(room).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_whose_masters_nobody_knows_is_waited_for_and_named() {
     let first = RedisServer::start().await;

@@ -62,10 +62,25 @@ impl Authority {
         Self { pem, issuer }
     }
 
+    /// Its own key.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// Certificate and key for a name.
     pub fn sign(&self, name: &str) -> (String, String) {
+        self.sign_as(name, |_| ())
+    }
+
+    /// The same with something else in the certificate.
+    pub fn sign_as(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         (certificate.pem(), key.serialize_pem())
     }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{http, wait};
 
 /// Longest wait for a node to start or to stop.
-const START_PATIENCE: Duration = Duration::from_secs(20);
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a node is to be started.
 #[derive(Debug, Clone, Default)]

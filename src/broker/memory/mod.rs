@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use super::interest::{Interest, WishNumber};
 use super::{
     Acked, Body, BrokerError, BrokerHealth, Feed, FeedEvent, HistoryPage, HistoryQuery,
-    InboxSummary, Page, PublishRequest, Published, SincePage,
+    InboxSummary, Moves, Page, PublishRequest, Published, SincePage,
 };
 use crate::config::Retention;
 use crate::protocol::ids::{Position, SessionId, Topic};
@@ -241,6 +241,12 @@ impl MemoryBroker {
         &self.interest
     }
 
+    /// As [`super::Broker::moves`]; here nothing ever moves.
+    #[must_use]
+    pub fn moves(&self) -> watch::Receiver<Moves> {
+        watch::Sender::new(Moves::default()).subscribe()
+    }
+
     /// As [`super::Broker::health`]; this broker is always up.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<BrokerHealth> {
@@ -370,7 +376,7 @@ mod tests {
             broker.publish(request).await.expect("never fails");
         }
         broker
-            .enter(&topic("room"), &member, &owner)
+            .enter(&topic("room"), &member, &owner, 1)
             .await
             .expect("never fails");
         broker.apply(FxHashMap::from_iter([(
@@ -396,7 +402,7 @@ mod tests {
         assert_eq!(advance_and_sweep(HOUR_MS).await, ["%room", "wanted"]);
 
         let room = topic("room");
-        let left = broker.leave(&room, member.session, &owner);
+        let left = broker.leave(&room, member.session, &owner, 1);
         left.await.expect("never fails");
         broker.apply(FxHashMap::from_iter([(topic("wanted"), None)]));
         assert_eq!(advance_and_sweep(0).await, ["%room"]);

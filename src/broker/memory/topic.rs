@@ -5,16 +5,16 @@
 //! Bounds: entries by [`Retention`]; idempotency keys by their life; members by the sessions of
 //! the node. What is over its life is as if it were not there, and [`TopicState::sweep`] frees it.
 
-use std::collections::VecDeque;
-use std::collections::hash_map::{Entry as MapEntry, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary, MemberEntry};
+use super::presence::Members;
+use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary};
 use crate::broker::{Page, SincePage};
 use crate::config::Retention;
 use crate::protocol::data::Data;
-use crate::protocol::event::{GapReason, Member};
-use crate::protocol::ids::{Owner, Position, SessionId};
+use crate::protocol::event::GapReason;
+use crate::protocol::ids::Position;
 
 /// Pending messages of an inbox are counted up to here. Part of the wire contract.
 const PENDING_MAX: usize = 1_000;
@@ -24,8 +24,8 @@ const PENDING_MAX: usize = 1_000;
 pub(super) struct TopicState {
     /// The node wants to hear this topic.
     pub(super) wanted: bool,
-    /// Who is here; only on presence topics, entered by `enter`, removed by the broker.
-    pub(super) members: HashMap<SessionId, MemberEntry>,
+    /// Who is here; only on presence topics.
+    pub(super) members: Members,
     last: Option<Remembered>,
     /// Set on inboxes only, where every new id must lie above it.
     cursor: Option<Remembered>,
@@ -300,29 +300,6 @@ impl TopicState {
         }
     }
 
-    /// Makes a session a member. `false`: it was one, and its subscribers know it. Another owner
-    /// (a new life of its node) writes it anew, and it neither leaves nor joins.
-    pub(super) fn enter(&mut self, member: &Member, owner: &Owner, now_ms: u64) -> bool {
-        match self.members.entry(member.session) {
-            MapEntry::Occupied(mut known) => {
-                let known = known.get_mut();
-                if known.owner != *owner {
-                    known.member = member.clone();
-                    known.owner = owner.clone();
-                }
-                false
-            }
-            MapEntry::Vacant(place) => {
-                place.insert(MemberEntry {
-                    member: member.clone(),
-                    owner: owner.clone(),
-                    since_ms: now_ms,
-                });
-                true
-            }
-        }
-    }
-
     /// Frees what is over its life. `false`: nothing is left, the topic may be forgotten.
     pub(super) fn sweep(&mut self, now_ms: u64) -> bool {
         self.idempotency.retain(|_, key| key.lives(now_ms));
@@ -412,7 +389,8 @@ mod tests {
 
     use super::*;
     use crate::broker::publication::PresenceChange;
-    use crate::protocol::ids::NodeId;
+    use crate::protocol::event::Member;
+    use crate::protocol::ids::{NodeId, Owner, SessionId};
 
     const AGE_MS: u64 = 1_000;
     const KEEP: Retention = Retention {

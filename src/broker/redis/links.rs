@@ -288,6 +288,7 @@ impl Links {
             .filter(|pair| !pairs.iter().any(|kept| kept.number == pair.number))
             .cloned()
             .collect();
+        let pairs_count = pairs.len();
         let masters = Masters {
             owners: owners(&layout),
             layout,
@@ -298,6 +299,9 @@ impl Links {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(masters);
         common.overall.forget(Part::Deployment(at));
+        // A master that was not there before may be a replica that took over.
+        let is_lossy = pairs_count > before.pairs.len() - retired.len();
+        common.moves.send_modify(|moves| moves.add(is_lossy));
         self.moved.notify_one();
         for pair in retired {
             shutdown::spawn("redis_retired", async move { pair.stop().await });

@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 
 use super::interest::Interest;
 use super::{
-    Acked, BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, FeedNumber, HistoryPage,
-    HistoryQuery, InboxSummary, Page, PublishRequest, Published, SincePage,
+    Acked, BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, HistoryPage, HistoryQuery,
+    InboxSummary, Moves, Page, PublishRequest, Published, SincePage,
 };
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::config::{self, Retention, Secret};
@@ -35,6 +35,7 @@ pub mod adoption;
 pub mod agreement;
 pub mod condition;
 pub mod confirmation;
+pub mod continuity;
 pub mod control;
 pub mod fingerprint;
 pub mod follower;
@@ -86,6 +87,7 @@ pub struct RedisBroker {
     links: Arc<Links>,
     interest: Arc<Interest>,
     overall: Arc<Overall>,
+    moves: watch::Receiver<Moves>,
     metrics: Arc<Metrics>,
     disagreement: watch::Sender<Option<Arc<Disagreement>>>,
     running: Mutex<Option<Running>>,
@@ -140,12 +142,14 @@ impl RedisBroker {
             feed: sender,
             heard: Arc::default(),
             overall: Arc::default(),
+            moves: Arc::default(),
         };
         let links = Links::new(&config.prefix, urls(config)?);
         let broker = Self {
             links: Arc::new(links),
             interest: Arc::default(),
             overall: Arc::clone(&common.overall),
+            moves: common.moves.subscribe(),
             metrics,
             disagreement: watch::Sender::new(None),
             running: Mutex::new(None),
@@ -244,12 +248,6 @@ impl RedisBroker {
 
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
-    }
-
-    /// As [`super::Broker::feed_of`].
-    #[must_use]
-    pub fn feed_of(&self, topic: &Topic) -> Option<FeedNumber> {
-        Some(self.links.find_topic(topic).ok()?.pair.number)
     }
 
     /// As [`super::Broker::publish`].
@@ -469,7 +467,7 @@ impl RedisBroker {
 fn urls(config: &config::Redis) -> Result<Vec<RedisUrl>, RedisError> {
     let first = config.url.as_ref().ok_or(RedisError::NoUrl)?;
     let all = std::iter::once(first).chain(&config.shards);
-    all.map(|Secret(url)| RedisUrl::parse(url).ok_or(RedisError::Scheme))
+    all.map(|Secret(url)| RedisUrl::parse(url).map_err(|_| RedisError::Scheme))
         .collect()
 }
 

@@ -21,7 +21,9 @@ use super::supervisor::supervise;
 use crate::broker::feed::FeedTask;
 use crate::broker::interest::Interest;
 use crate::broker::publisher::{self, Publisher};
-use crate::broker::{BrokerError, BrokerHealth, FeedEvent, FeedNumber, PublishRequest, Published};
+use crate::broker::{
+    BrokerError, BrokerHealth, FeedEvent, FeedNumber, Moves, PublishRequest, Published,
+};
 use crate::config;
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
@@ -43,6 +45,8 @@ pub struct Common {
     pub heard: Arc<Heard>,
     /// Where each tells how it does.
     pub overall: Arc<Overall>,
+    /// Told whenever topics may have another place.
+    pub moves: Arc<watch::Sender<Moves>>,
 }
 
 /// What is a pair's own.
@@ -98,7 +102,7 @@ impl Pair {
             url: Some(config::Secret(place.url.clone())),
             ..common.settings.clone()
         };
-        let shared = Shared::new(&settings, &place, &common.metrics, &common.heard)?;
+        let shared = Shared::new(&settings, &place, common)?;
         let shared = Arc::new(shared);
         let (stop_publisher, publisher_stopped) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);

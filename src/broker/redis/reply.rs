@@ -8,7 +8,7 @@ use fred::types::Value;
 
 use crate::broker::{Body, BrokerError, publication};
 use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Topic};
+use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 
 /// One entry as it stands in the stream, its body not yet read.
@@ -108,6 +108,16 @@ pub fn optional_position(value: &Value) -> Result<Option<Position>, BrokerError>
 #[must_use]
 pub fn position_of(bytes: &[u8]) -> Option<Position> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// A session's name.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn session(value: &Value) -> Result<SessionId, BrokerError> {
+    let text = value.as_bytes().and_then(|b| std::str::from_utf8(b).ok());
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| unexpected("session", value))
 }
 
 /// A list of `{id, prev, body}`.

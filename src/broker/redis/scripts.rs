@@ -8,27 +8,27 @@
 
 use crate::redis::Script;
 
-/// A script that writes and tells: shebang, by which command it tells, the common words, the file.
+/// A script that writes and tells: shebang, by which command it tells, the common words, the files.
 macro_rules! telling {
-    ($spread:literal, $file:literal) => {
+    ($spread:literal, $($file:literal),+) => {
         Script::new(concat!(
             "#!lua\nlocal spread = '",
             $spread,
             "'\n",
             include_str!("../scripts/position.lua"),
             include_str!("../scripts/append.lua"),
-            include_str!(concat!("../scripts/", $file))
+            $(include_str!(concat!("../scripts/", $file))),+
         ))
     };
 }
 
 /// The variant for a cluster, or for one server.
 macro_rules! by_form {
-    ($is_sharded:expr, $file:literal) => {
+    ($is_sharded:expr, $($file:literal),+) => {
         if $is_sharded {
-            telling!("SPUBLISH", $file)
+            telling!("SPUBLISH", $($file),+)
         } else {
-            telling!("PUBLISH", $file)
+            telling!("PUBLISH", $($file),+)
         }
     };
 }
@@ -65,7 +65,7 @@ pub struct Scripts {
     pub leave: Script,
     /// Removes the members of a dead owner.
     pub reap: Script,
-    /// All members.
+    /// A page of members.
     pub members: Script,
     /// A probe of the feed.
     pub probe: Script,
@@ -82,9 +82,9 @@ impl Scripts {
             history: reading!("history.lua"),
             inbox: reading!("inbox.lua"),
             ack: by_form!(is_sharded, "ack.lua"),
-            enter: by_form!(is_sharded, "enter.lua"),
-            leave: by_form!(is_sharded, "leave.lua"),
-            reap: by_form!(is_sharded, "reap.lua"),
+            enter: by_form!(is_sharded, "membership.lua", "enter.lua"),
+            leave: by_form!(is_sharded, "membership.lua", "leave.lua"),
+            reap: by_form!(is_sharded, "membership.lua", "reap.lua"),
             members: reading!("members.lua"),
             probe: reading!("probe.lua"),
         }

@@ -192,6 +192,9 @@ impl Supervisor {
             }
             Ok(()) => {
                 self.timeouts_in_a_row = 0;
+                if is_new && self.command.purpose == Purpose::Bulk {
+                    self.read_identity().await;
+                }
                 self.command.link.circuit().close();
                 if self.command.purpose != Purpose::Urgent {
                     return self.settings.probe_interval;
@@ -260,6 +263,14 @@ impl Supervisor {
         link.probe(&scripts.probe, &[], &args).await?;
         self.unheard_since.get_or_insert_with(Instant::now);
         Ok(())
+    }
+
+    /// Before anything is let through to the server, because it may be another one.
+    async fn read_identity(&self) {
+        let sections = ["server", "replication"].map(Value::from_static_str);
+        let answer = self.command.link.ask("INFO", sections.to_vec()).await;
+        let info = answer.ok().and_then(|info| info.as_string());
+        self.shared.continuity.connected(info.as_deref());
     }
 
     /// The master is up. One that has just come back is told so when its bulk link, too, had time to

@@ -40,7 +40,7 @@ use crate::worker::outbox::Bound;
 use crate::worker::{Worker, WorkerInterest};
 
 /// Longest wait for anything, many times what a loaded machine takes.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs a test on a thread of its own, with everything that it started.
 pub(crate) fn run<F: Future>(test: F) -> F::Output {
@@ -109,7 +109,12 @@ impl Node {
         let view_sender = watch::Sender::new(Arc::new(view));
         let view = view_sender.subscribe();
         let occupancy = Arc::new(Occupancy::alone(view.clone()));
-        let presence = Presence::new(Arc::clone(&broker), view.clone(), Arc::clone(&occupancy));
+        let presence = Presence::new(
+            Arc::clone(&broker),
+            view.clone(),
+            Arc::clone(&occupancy),
+            Arc::clone(&metrics),
+        );
         let presence = Arc::new(presence);
         let running = Arc::clone(&presence);
         spawn_local(async move { running.run(&Settled::default()).await });

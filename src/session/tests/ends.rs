@@ -101,7 +101,7 @@ fn silence_ends_with_4200_and_any_frame_is_a_sign_of_life() {
     run(async {
         let node = node(|c| {
             c.session.ping = Some(SHORT);
-            c.session.pong = 4 * SHORT;
+            c.session.pong = 20 * SHORT;
         });
         // Tungstenite answers pings by itself as long as it is read.
         let mut quiet = node.welcomed(user("quiet")).await;

@@ -214,6 +214,37 @@ async fn a_token_that_says_what_it_can_do_can_do_no_more() {
         .await;
 }
 
+#[tokio::test]
+async fn a_token_for_a_topic_that_has_ended_ends_the_subscription() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let plan = Plan::with_config(&tokens::config_file(&directory));
+    let node = plan.env("FANFARE_AUTH__EXPIRED_GRACE_S", "0").start().await;
+    let token = tokens::signed(&json!({
+        "sub": "ada",
+        "exp": seconds_from_now(600),
+        "can": {"publish": ["orders:*"]},
+    }));
+    let url = node.connect_url(&format!("?token={token}"));
+    let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+    let subscribe = |seconds| {
+        let claims = json!({"sub": "ada", "topic": "orders:7", "exp": seconds_from_now(seconds)});
+        json!({"type": "subscribe", "topic": "orders:7", "token": tokens::signed(&claims)})
+    };
+    talk.ok(subscribe(30)).await;
+    assert_eq!(talk.event_of("expiring").await["topic"], "orders:7");
+    talk.ok(subscribe(600)).await;
+    talk.publish("orders:7", json!(1)).await;
+    // Within the tolerance of clocks when it comes.
+    talk.ok(subscribe(-2)).await;
+    assert_eq!(talk.event_of("unsubscribed").await["code"], "token_expired");
+    talk.refused(subscribe(-60), "token_expired").await;
+    talk.refused(
+        json!({"type": "unsubscribe", "topic": "orders:7"}),
+        "not_subscribed",
+    )
+    .await;
+}
+
 fn publish_call(key: &str, kind: &str, body: &str) -> Request<Full<Bytes>> {
     Request::builder()
         .method(Method::POST)

@@ -16,6 +16,7 @@ use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 
 pub mod feed;
+pub mod idempotency;
 pub mod interest;
 pub mod member;
 pub mod memory;
@@ -42,8 +43,7 @@ pub struct PublishRequest {
     pub retention: Retention,
     /// Who must have it before it is answered.
     pub replicas: Replicas,
-    /// `publisher:key`, unique per publisher within the topic, and how long it is remembered in
-    /// milliseconds.
+    /// [`idempotency::Publisher::remembered`], and how long it is remembered in milliseconds.
     pub idempotency: Option<(String, u64)>,
 }
 

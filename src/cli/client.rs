@@ -336,6 +336,10 @@ impl Client {
             (_, true) => Some(answer),
             (_, false) => None,
         };
+        if topic == "@" && error.is_some_and(|error| error["code"] == "unavailable") {
+            // It is joined as soon as it can be, and a gap says what was missed.
+            return;
+        }
         if let Some(error) = error {
             self.joined.remove(topic);
             self.tell(Event::Server(json!({
@@ -407,6 +411,8 @@ impl Client {
         };
         let position = match event["type"].as_str() {
             Some("message") => &event["position"],
+            // Positions of changes of members have nothing to do with those of messages.
+            Some("gap") if event["of"] == "presence" => return,
             // Ids may start below the old ones after a failover: go back to what still stands.
             Some("gap") if event["reason"] == "failover" => &event["from"],
             Some("gap") => &event["to"],

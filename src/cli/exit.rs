@@ -23,6 +23,8 @@ pub enum Exit {
     Data = 65,
     /// The node cannot be reached or cannot serve now (`EX_UNAVAILABLE`).
     Unreachable = 69,
+    /// A part of the node has ended without which it is none (`EX_SOFTWARE`).
+    Broken = 70,
     /// This machine refused something that cannot fail in practice (`EX_OSERR`).
     System = 71,
     /// Standard input cannot be read, or the output not be written (`EX_IOERR`).

@@ -72,6 +72,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
             ));
             Exit::Usage.into()
         }
+        // The log has said why.
+        Ok(End::Failed) => Exit::Broken.into(),
         Err(error) => {
             told.fatal(&advice(&error));
             match error {

@@ -253,6 +253,8 @@ section!(SESSION, "session" => Session {
         "How long a close frame waits for its answer.";
     idempotency: "idempotency_s", s(1, 86_400), Is("300"),
         "How long an idempotency_key is remembered.";
+    resume: "resume_s", s(1, 604_800), Is("300"),
+        "How far back a session without the right history is caught up. What is older counts as not retained for it.";
     page_max: "page_max", count(1, 10_000), Is("1000"),
         "Most publications in a page of history, and members in a page of presence.";
     page_bytes_max: "page_bytes_max", bytes(65_536, 64 << 20), Is("1048576"),

@@ -278,6 +278,8 @@ pub struct Session {
     pub close_timeout: Duration,
     /// How long an idempotency key is remembered. Default 5 min.
     pub idempotency: Duration,
+    /// How far back a session without the right `history` is caught up. Default 5 min.
+    pub resume: Duration,
     /// Most publications in a page of history and members in a page of presence. Default 1,000.
     pub page_max: u32,
     /// Most bytes of bodies in a page. Default 1 MiB.

@@ -10,7 +10,8 @@
 //! workers end 3. members, occupancy, the leases of partitions and the node's own are given back
 //! 4. the broker's connections end, the
 //! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
-//! the process at once with 130.
+//! the process at once with 130. Where a vital part has ended (`shutdown`), the node is not ready
+//! any more, closes what still can be closed for a moment, gives nothing back, and ends with 70.
 //!
 //! The way of a message, hot functions marked in their files: `broker::feed` →
 //! `dispatcher::Dispatcher::run` → `dispatcher::owed::Workers::deliver` → `worker::turn` →
@@ -101,6 +102,8 @@ pub enum End {
     Superseded,
     /// This node's configuration or release differs from what the cluster agreed on: where.
     Disagrees(String),
+    /// A part of the node has ended without which it is none; the log says which and why.
+    Failed,
 }
 
 /// Where the node listens.
@@ -123,6 +126,10 @@ pub fn run(
     reload: Reload,
     started: impl FnOnce(Addresses),
 ) -> Result<End, StartError> {
+    shutdown::log_panics();
+    if config.server.dev {
+        plant();
+    }
     let config = Arc::new(config);
     let public = bind_public(&config)?;
     let api = bind_api(config.api.listen)?;
@@ -139,6 +146,20 @@ pub fn run(
     });
     control.shutdown_timeout(GIVE_BACK);
     result
+}
+
+/// With `--dev` a part can be made to panic, for tests of whole nodes: `PLANTED_PANIC=PART@MS`.
+fn plant() {
+    let planted = std::env::var("PLANTED_PANIC").ok();
+    let planted = planted
+        .as_deref()
+        .and_then(|planted| planted.split_once('@'));
+    if let Some((part, ms)) = planted
+        && let Ok(ms) = ms.parse()
+    {
+        tracing::warn!(event = "panic_planted", part, ms, "a part will panic");
+        shutdown::plant(part.to_owned(), Duration::from_millis(ms));
+    }
 }
 
 fn bind_public(config: &Config) -> Result<Vec<StdListener>, StartError> {
@@ -186,7 +207,7 @@ impl Parts {
         let presence = Presence::new(Arc::clone(&broker), view.clone(), occupancy, counts);
         let presence = Arc::new(presence);
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
-        shutdown::spawn("presence", async move { runs.run(&settled).await });
+        shutdown::vital("presence", async move { runs.run(&settled).await });
         let services = Arc::new(Services {
             config: Arc::clone(&config),
             app: App::default_app(),
@@ -243,7 +264,7 @@ impl Parts {
             handles,
             Arc::clone(&self.leave),
         );
-        shutdown::spawn("dispatcher", dispatcher.run(feed));
+        shutdown::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api.keys));
         let replaced = Replaced {
             keys: Arc::clone(&keys),
@@ -264,6 +285,10 @@ impl Parts {
         started(addresses);
         let end =
             leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
+        if end == End::Failed {
+            self.break_off(threads).await;
+            return Ok(end);
+        }
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.notify_one();
@@ -308,7 +333,7 @@ impl Parts {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
-        let task = shutdown::spawn("api", async move {
+        let task = shutdown::vital("api", async move {
             api::serve::serve(listener, state, stopped.notified()).await;
         });
         Ok((task, stop))
@@ -346,7 +371,8 @@ impl Parts {
                 lifecycle: self.lifecycle.subscribe(),
             };
             let name = format!("worker-{index}");
-            let thread = shutdown::thread(name, move || setup.run()).map_err(StartError::System)?;
+            let thread = shutdown::vital_thread(name, move || setup.run());
+            let thread = thread.map_err(StartError::System)?;
             handles.push(handle);
             threads.push(thread);
         }
@@ -375,7 +401,7 @@ fn start_broker(
     let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(metrics));
     let broker = Arc::new(Broker::Memory(memory));
     let runs = Arc::clone(&broker);
-    shutdown::spawn("memory broker", async move {
+    shutdown::vital("memory_broker", async move {
         if let Broker::Memory(memory) = &*runs {
             memory.run().await;
         }

@@ -25,7 +25,7 @@ pub fn watch(
     metrics: Arc<Metrics>,
 ) -> watch::Receiver<Vec<String>> {
     let (sender, receiver) = watch::channel(reasons(&broker, &membership, *lifecycle.borrow()));
-    shutdown::spawn("readiness", async move {
+    shutdown::vital("readiness", async move {
         let mut health = broker.health();
         let mut view = membership.view();
         let mut standing = membership.standing();

@@ -447,6 +447,7 @@ fn session() -> Session {
         replies_timeout: second,
         close_timeout: second,
         idempotency: Duration::from_secs(300),
+        resume: Duration::from_secs(300),
         page_max: 1_000,
         page_bytes_max: 1 << 20,
     }

@@ -6,6 +6,7 @@ use fanfare::broker::{Body, Entry};
 use fanfare::config::Retention;
 use fanfare::protocol::event::Member;
 use fanfare::protocol::ids::{NodeId, Owner, Position, SessionId, Topic};
+use fanfare::protocol::info::Info;
 use serde_json::json;
 
 use crate::rig::{HISTORY, Rig, assert_linked, publication, topic};
@@ -20,7 +21,9 @@ fn anna() -> Member {
     Member {
         user: Some("anna".into()),
         session: SessionId(1),
-        info: Some(json!({"name": "Anna \u{1f600}", "roles": [1, null, 2.5]})),
+        info: Some(Info::from(
+            &json!({"name": "Anna \u{1f600}", "roles": [1, null, 2.5]}),
+        )),
     }
 }
 

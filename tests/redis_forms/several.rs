@@ -1,5 +1,6 @@
 //! Several deployments: topics are spread over them, and each does for itself.
 
+use fanfare::broker::redis::shards::Shards;
 use fanfare::broker::{BrokerError, FeedEvent};
 use fanfare::protocol::ids::Topic;
 use serde_json::json;
@@ -179,4 +180,86 @@ async fn nodes_share_sessions_members_and_messages_over_deployments_of_different
         .filter(|topic| has_stream(&first, topic))
         .count();
     assert!((4..=28).contains(&spread), "{spread} of 32 in the first");
+}
+
+/// Names of two deployments of which the first has `@ada` and the second `@` and `@bob`.
+fn names() -> [String; 2] {
+    let first = "first".to_owned();
+    let candidates = (0..1_000).map(|n| [first.clone(), format!("second{n}")]);
+    let fits = |names: &[String; 2]| {
+        let shards = Shards::new(names);
+        ["default:@ada", "default:@", "default:@bob"].map(|topic| shards.of(topic)) == [0, 1, 1]
+    };
+    candidates
+        .into_iter()
+        .find(fits)
+        .expect("one of a thousand fits")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_that_is_away_keeps_nobody_out_whose_topics_are_elsewhere() {
+    let (first, mut second) = (RedisServer::start().await, RedisServer::start().await);
+    let names = names();
+    let shards = &Shards::new(&names);
+    let there = |at| {
+        let all = (0..64).map(|n| format!("t{n}"));
+        let mut of = all.filter(move |t| shards.of(&format!("default:{t}")) == at);
+        of.next().expect("one of 64")
+    };
+    let (near, far) = (there(0), there(1));
+    let url = format!("{}?name={}", first.url(), names[0]);
+    let shard = format!("{}?name={}", second.url(), names[1]);
+    let plan = Plan::clustered("one", &url).env("FANFARE_REDIS__SHARDS", &shard);
+    let node = plan.start().await;
+    second.kill();
+    wait::until("the node to know", async || {
+        let publication = json!({"everyone": true, "data": 1});
+        let answer = http::post(node.api, "/v1/publish", &publication).await;
+        (answer.status == 503).then_some(())
+    })
+    .await;
+    let mut sessions = Vec::new();
+    for positions in [json!({"@": "0-0"}), json!({}), json!({})] {
+        let url = node.connect_url("?user=ada&wait=1");
+        let mut talk = Talk::connected(&url, Wire::Json).await;
+        let topics = json!([{"topic": near}, {"topic": far}]);
+        let begun = std::time::Instant::now();
+        let connect = json!({"type": "connect", "topics": topics, "positions": positions});
+        let welcome = talk.ask(connect).await;
+        println!("welcome after {:?}", begun.elapsed());
+        let topics = &welcome["topics"];
+        assert_eq!(topics[&near]["recovered"], true);
+        assert_eq!(topics[&far]["error"]["code"], "unavailable");
+        let of_everyone = &topics["@"]["error"]["code"];
+        let is_named = positions.get("@").is_some();
+        assert_eq!(of_everyone == "unavailable", is_named, "{topics}");
+        sessions.push(talk);
+    }
+    // Whose own inbox is away is told to come back later, and not let to wait.
+    let mut bob = Talk::connected(&node.connect_url("?user=bob&wait=1"), Wire::Json).await;
+    let refused = bob.refused(json!({"type": "connect"}), "unavailable").await;
+    assert!(
+        refused["retry_after_ms"].as_u64() >= Some(1_000),
+        "{refused}"
+    );
+    assert_eq!(bob.close_code().await, Some(4_105));
+
+    second.restart().await;
+    // Who said where it was has missed nothing: nothing was published.
+    for talk in &mut sessions[1..] {
+        let gap = talk.event_of("gap").await;
+        assert_eq!(
+            (&gap["topic"], &gap["reason"]),
+            (&json!("@"), &json!("lost"))
+        );
+    }
+    wait::until("everyone to be published", async || {
+        let publication = json!({"everyone": true, "data": 2});
+        let answer = http::post(node.api, "/v1/publish", &publication).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    for talk in &mut sessions {
+        assert_eq!(talk.message("@").await["data"], 2);
+    }
 }

@@ -15,6 +15,7 @@ use crate::config::Retention;
 use crate::protocol::data::Data;
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::Position;
+use crate::protocol::info::Info;
 
 /// Pending messages of an inbox are counted up to here. Part of the wire contract.
 const PENDING_MAX: usize = 1_000;
@@ -377,7 +378,7 @@ fn body_bytes(body: &Body) -> usize {
             }
             Body::Presence(change) => {
                 let info = change.member.info.as_ref();
-                text(&change.member.user) + info.map_or(0, |info| info.to_string().len())
+                text(&change.member.user) + info.map_or(0, Info::bytes_count)
             }
             Body::Unreadable => 0,
         }

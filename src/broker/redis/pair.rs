@@ -226,7 +226,7 @@ fn spawn_feed(
         .map_err(StartError::Thread)?;
     let (ending, ended) = oneshot::channel();
     let run = move || {
-        runtime.block_on(task.run(stopped));
+        runtime.block_on(shutdown::planted("feed", task.run(stopped)));
         // Nobody may wait for it any more.
         let _ = ending.send(());
     };

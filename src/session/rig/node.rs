@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::client::Client;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
@@ -190,6 +190,11 @@ impl Node {
 
     /// A client whose session runs here.
     pub(crate) async fn connect(&self, entrance: Entrance) -> Client {
+        self.connect_task(entrance).await.0
+    }
+
+    /// The same, with the session's task.
+    pub(crate) async fn connect_task(&self, entrance: Entrance) -> (Client, JoinHandle<()>) {
         let (client, stream) = pair(entrance.narrow).await;
         let accepted = Accepted {
             stream,
@@ -203,14 +208,14 @@ impl Node {
             waits: entrance.waits,
             app_pings: entrance.app_pings,
         };
-        spawn_local(session::run(
+        let task = spawn_local(session::run(
             Arc::clone(&self.services),
             Rc::clone(&self.worker),
             Rc::clone(&self.reads),
             Rc::clone(&self.scratch),
             accepted,
         ));
-        Client::new(client, entrance.wire).await
+        (Client::new(client, entrance.wire).await, task)
     }
 
     /// A client that has its `welcome`.

@@ -226,6 +226,7 @@ fn verifier() -> Verifier {
             host_name: "test".into(),
             file_limit: 1_000,
             memory_limit: None,
+            memory_total: None,
         },
         try_key: |_| Ok(()),
     };

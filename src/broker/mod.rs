@@ -16,7 +16,9 @@ use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 
 pub mod feed;
+pub mod feed_sender;
 pub mod idempotency;
+pub mod ids;
 pub mod interest;
 pub mod member;
 pub mod memory;
@@ -210,12 +212,16 @@ pub enum FeedEvent {
     /// (confirmed), so a check of every topic that it brings ([`Broker::feed_of`]) against its last
     /// id finds what is missing.
     Break(FeedNumber),
+    /// Deliveries of these topics, and of no others, were lost because the dispatcher's queue was
+    /// full.
+    Doubt(Vec<Topic>),
     /// A message on the cluster's control channel.
     Control(Bytes),
 }
 
 /// The receiving end of the feed. Bound: [`FEED_EVENTS_MAX`]. At the bound the broker drops
-/// what does not fit and follows it with [`FeedEvent::Break`] as soon as there is room.
+/// what does not fit and follows it with [`FeedEvent::Doubt`] as soon as there is room
+/// ([`feed_sender`]).
 pub type Feed = tokio::sync::mpsc::Receiver<FeedEvent>;
 
 /// Events waiting between the broker's feed and the dispatcher.
@@ -304,16 +310,19 @@ impl Broker {
         engine!(self, broker => broker.since(topic, since, retention, page).await)
     }
 
-    /// The newest position of each topic, and renews how long it is remembered. `None`: no
-    /// publication is remembered.
+    /// The newest position of a topic, and renews how long it is remembered. `None`: no
+    /// publication is remembered. `was_there` says whether there was one when it was last asked
+    /// for, and decides only what the answer costs.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub async fn last(
         &self,
-        topics: &[(Topic, Retention)],
-    ) -> Result<Vec<Option<Position>>, BrokerError> {
-        engine!(self, broker => broker.last(topics).await)
+        topic: &Topic,
+        retention: Retention,
+        was_there: bool,
+    ) -> Result<Option<Position>, BrokerError> {
+        engine!(self, broker => broker.last(topic, retention, was_there).await)
     }
 
     /// A page of what is retained, in either direction.
@@ -447,6 +456,16 @@ impl Broker {
                 continuity: 0,
             }),
             Self::Redis(broker) => broker.place_of(topic),
+        }
+    }
+
+    /// Whether what this feed brings can be asked about now; `None` when it brings nothing any
+    /// more.
+    #[must_use]
+    pub fn takes_questions(&self, feed: FeedNumber) -> Option<bool> {
+        match self {
+            Self::Memory(_) => Some(true),
+            Self::Redis(broker) => broker.takes_questions(feed),
         }
     }
 

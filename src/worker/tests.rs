@@ -77,6 +77,7 @@ async fn what_a_worker_missed_is_read_as_urgently_as_what_is_known_of_it() {
                 newest: missed.position,
                 dropped: 1,
                 urgency: Priority::Critical,
+                void_above: None,
             }
         } else {
             let next = urgent.publish_as(Priority::Critical);

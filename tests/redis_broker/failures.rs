@@ -148,7 +148,7 @@ async fn a_broker_without_redis_says_why_and_comes_up_when_it_appears() {
         matches!(refused, Err(BrokerError::Unavailable(_))),
         "{refused:?}"
     );
-    let refused = peer.broker.last(&[(room.clone(), HISTORY)]).await;
+    let refused = peer.broker.last(&room, HISTORY, true).await;
     assert!(
         matches!(refused, Err(BrokerError::Unavailable(_))),
         "{refused:?}"

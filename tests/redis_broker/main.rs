@@ -4,7 +4,9 @@
 //! all engines share (`tests/conformance`).
 
 mod access;
+mod asking;
 mod away;
+mod clock_behind;
 mod control;
 mod deaf_proxy;
 mod failures;

@@ -15,7 +15,7 @@ use crate::support::redis_server::RedisServer;
 use crate::support::wait;
 
 /// A master and a replica that has all it has.
-async fn master_and_replica() -> (RedisServer, RedisServer) {
+pub(crate) async fn master_and_replica() -> (RedisServer, RedisServer) {
     let (master, replica) = tokio::join!(RedisServer::start(), RedisServer::start());
     let set = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
     assert_eq!(master.command(&set).as_deref(), Some("+OK"));
@@ -32,7 +32,7 @@ async fn follow(master: &RedisServer, replica: &RedisServer) {
 }
 
 /// Waits until the replica has what the master has now.
-async fn until_followed(master: &RedisServer, replica: &RedisServer) {
+pub(crate) async fn until_followed(master: &RedisServer, replica: &RedisServer) {
     static MARKS: AtomicU32 = AtomicU32::new(0);
     let mark = format!("mark-{}", MARKS.fetch_add(1, Ordering::Relaxed));
     let set = master.command(&["SET", &mark, "1"]);

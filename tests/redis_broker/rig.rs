@@ -230,13 +230,13 @@ impl Reader {
                     self.catch_up(peer).await;
                 }
             }
-            FeedEvent::Break(_) => {
+            FeedEvent::Break(_) | FeedEvent::Doubt(_) => {
                 self.breaks += 1;
                 self.catch_up(peer).await;
             }
             // It is heard somewhere else now.
             FeedEvent::Subscribed(_) => self.catch_up(peer).await,
-            other => panic!("expected a delivery or a break, got {other:?}"),
+            other => panic!("expected a delivery or word of a loss, got {other:?}"),
         }
     }
 

@@ -4,7 +4,7 @@
 //! topics that the node wants to hear. Owner of every topic's state, under one lock that is held
 //! for the work on one topic and never across an await; events enter the feed under that lock, so
 //! that the feed's order is the order of ids. Bounds: each topic by its retention, the feed by
-//! `FEED_EVENTS_MAX` (at the bound: dropped, counted, told by `FeedEvent::Break`). Topics and
+//! `FEED_EVENTS_MAX` (at the bound: dropped, counted, told by [`FeedSender`]). Topics and
 //! keys that ended are swept by [`MemoryBroker::run`]. Nothing outlives the process.
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::feed_sender::FeedSender;
 use super::interest::{Interest, WishNumber};
 use super::{
     Acked, Body, BrokerError, BrokerHealth, Feed, FeedEvent, HistoryPage, HistoryQuery,
@@ -26,12 +27,10 @@ use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 
 pub mod clock;
-mod outlet;
 mod presence;
 mod topic;
 
 use clock::Clock;
-use outlet::Outlet;
 use topic::TopicState;
 
 /// How often what is over its life is freed. It is invisible from its end on; this only bounds
@@ -48,8 +47,9 @@ pub struct MemoryBroker {
     interest: Interest,
     state: Mutex<State>,
     /// Notified when the feed owes something that did not fit.
-    feed_full: Arc<Notify>,
-    feed: mpsc::Sender<FeedEvent>,
+    owing: Arc<Notify>,
+    /// Where there is room for it.
+    room: mpsc::Sender<FeedEvent>,
     health: watch::Sender<BrokerHealth>,
     metrics: Arc<Metrics>,
 }
@@ -57,7 +57,7 @@ pub struct MemoryBroker {
 #[derive(Debug)]
 struct State {
     topics: HashMap<Topic, TopicState>,
-    outlet: Outlet,
+    sender: FeedSender,
 }
 
 /// The calls have the signatures of the Redis engine; here none of them waits, and none fails.
@@ -67,16 +67,16 @@ impl MemoryBroker {
     /// to be heard and memory to be freed.
     #[must_use]
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> (Self, Feed) {
-        let feed_full = Arc::new(Notify::new());
-        let (outlet, feed) = Outlet::new(Arc::clone(&feed_full), Arc::clone(&metrics));
+        let (sender, feed) = FeedSender::alone(Arc::clone(&metrics));
+        let (room, owing) = sender.waiting();
         let broker = Self {
             clock,
             interest: Interest::default(),
-            feed_full,
-            feed: outlet.sender(),
+            owing,
+            room,
             state: Mutex::new(State {
                 topics: HashMap::new(),
-                outlet,
+                sender,
             }),
             health: watch::Sender::new(BrokerHealth::Up),
             metrics,
@@ -84,18 +84,18 @@ impl MemoryBroker {
         (broker, feed)
     }
 
-    /// The broker's one task, which never ends: takes wishes and confirms them, tells a break of
-    /// the feed as soon as there is room, frees what ended. Spawn it once.
+    /// The broker's one task, which never ends: takes wishes and confirms them, tells what the
+    /// feed lost as soon as there is room, frees what ended. Spawn it once.
     pub async fn run(&self) {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let owes = self.lock().outlet.owes();
+            let owes = self.lock().sender.owes();
             tokio::select! {
                 wishes = self.interest.changed() => self.apply(wishes),
                 // The room found is given back at once: under the lock, what is owed goes first.
-                _ = self.feed.reserve(), if owes => self.lock().outlet.settle(),
-                () = self.feed_full.notified(), if !owes => {}
+                _ = self.room.reserve(), if owes => self.lock().sender.settle(),
+                () = self.owing.notified(), if !owes => {}
                 _ = sweep.tick() => self.sweep().await,
             }
         }
@@ -121,7 +121,7 @@ impl MemoryBroker {
 
     fn append(&self, request: PublishRequest) -> Published {
         let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
+        let State { topics, sender } = &mut *self.lock();
         let state = topics.entry(request.topic.clone()).or_default();
         if let Some((key, _)) = &request.idempotency
             && let Some(position) = state.duplicate_of(key, now_ms)
@@ -139,7 +139,7 @@ impl MemoryBroker {
         }
         if state.wanted {
             let topic = request.topic;
-            outlet.push(FeedEvent::Delivery { topic, entry });
+            sender.push(FeedEvent::Delivery { topic, entry });
         }
         Published {
             position,
@@ -168,15 +168,14 @@ impl MemoryBroker {
     /// None.
     pub async fn last(
         &self,
-        topics: &[(Topic, Retention)],
-    ) -> Result<Vec<Option<Position>>, BrokerError> {
+        topic: &Topic,
+        retention: Retention,
+        _was_there: bool,
+    ) -> Result<Option<Position>, BrokerError> {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
-        let mut last = |(topic, retention): &(Topic, Retention)| {
-            let state = state.topics.get_mut(topic)?;
-            state.renew_last(*retention, now_ms)
-        };
-        Ok(topics.iter().map(&mut last).collect())
+        let state = state.topics.get_mut(topic);
+        Ok(state.and_then(|state| state.renew_last(retention, now_ms)))
     }
 
     /// As [`super::Broker::history`].
@@ -213,11 +212,11 @@ impl MemoryBroker {
         retention: Retention,
     ) -> Result<Acked, BrokerError> {
         let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
+        let State { topics, sender } = &mut *self.lock();
         let state = topics.entry(inbox.clone()).or_default();
         let outcome = state.ack(position, retention, now_ms);
         if outcome.moved && state.wanted {
-            outlet.push(FeedEvent::Acked {
+            sender.push(FeedEvent::Acked {
                 topic: inbox.clone(),
                 position,
                 session,
@@ -231,7 +230,7 @@ impl MemoryBroker {
     /// # Errors
     /// None.
     pub async fn control(&self, message: Bytes) -> Result<(), BrokerError> {
-        self.lock().outlet.push(FeedEvent::Control(message));
+        self.lock().sender.push(FeedEvent::Control(message));
         Ok(())
     }
 
@@ -255,7 +254,7 @@ impl MemoryBroker {
 
     /// Takes the wishes as they stand. From a confirmation on, every publication comes behind it.
     fn apply(&self, wishes: FxHashMap<Topic, Option<WishNumber>>) {
-        let State { topics, outlet } = &mut *self.lock();
+        let State { topics, sender } = &mut *self.lock();
         let mut wanted = Vec::new();
         for (topic, wish) in wishes {
             if let Some(number) = wish {
@@ -265,10 +264,10 @@ impl MemoryBroker {
                 if let Some(state) = topics.get_mut(&topic) {
                     state.wanted = false;
                 }
-                outlet.forget(&topic);
+                sender.forget(&topic);
             }
         }
-        outlet.confirm(wanted);
+        sender.confirm(wanted);
     }
 
     /// Frees what is over its life, a few topics at a time.

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::outlet::Outlet;
 use super::topic::TopicState;
 use super::{MemoryBroker, State};
+use crate::broker::feed_sender::FeedSender;
 use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
 use crate::broker::publication::PresenceChange;
 use crate::broker::{Body, BrokerError, FeedEvent};
@@ -112,7 +112,7 @@ impl MemoryBroker {
         generation: u64,
     ) -> Result<Entered, BrokerError> {
         let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
+        let State { topics, sender } = &mut *self.lock();
         let changes = topic.presence();
         let state = topics.entry(changes.clone()).or_default();
         let is_new = state.members.enter(MemberEntry {
@@ -128,7 +128,7 @@ impl MemoryBroker {
                 owner: owner.clone(),
                 count: state.members.count(),
             };
-            publish_change(outlet, state, changes, change, now_ms);
+            publish_change(sender, state, changes, change, now_ms);
         }
         Ok(Entered {
             counts: state.members.counts(),
@@ -177,7 +177,7 @@ impl MemoryBroker {
         which: impl FnOnce(&BTreeMap<SessionId, MemberEntry>) -> Vec<SessionId>,
     ) -> u64 {
         let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
+        let State { topics, sender } = &mut *self.lock();
         let changes = topic.presence();
         let Some(state) = topics.get_mut(&changes) else {
             return 0;
@@ -193,7 +193,7 @@ impl MemoryBroker {
                 owner: owner.clone(),
                 count: state.members.count(),
             };
-            publish_change(outlet, state, changes.clone(), change, now_ms);
+            publish_change(sender, state, changes.clone(), change, now_ms);
             removed_count += 1;
         }
         removed_count
@@ -218,7 +218,7 @@ impl MemoryBroker {
 }
 
 fn publish_change(
-    outlet: &mut Outlet,
+    sender: &mut FeedSender,
     state: &mut TopicState,
     topic: Topic,
     change: PresenceChange,
@@ -226,6 +226,6 @@ fn publish_change(
 ) {
     let entry = state.append(Body::Presence(Arc::new(change)), PRESENCE_RETENTION, now_ms);
     if state.wanted {
-        outlet.push(FeedEvent::Delivery { topic, entry });
+        sender.push(FeedEvent::Delivery { topic, entry });
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use super::presence::Members;
+use crate::broker::ids::position_after;
 use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary};
 use crate::broker::{Page, SincePage};
 use crate::config::Retention;
@@ -108,26 +109,14 @@ impl TopicState {
         entry
     }
 
-    /// A new id: above the last one also when the clock stepped back, and in a later millisecond
-    /// than the cursor. It begins at random in a new millisecond, so that an id which was lost
-    /// with its process is not given again to something else.
+    /// A new id, in a later millisecond than the cursor.
     fn next_position(&self, last: Position, now_ms: u64) -> Position {
-        let random = u64::from(rand::random::<u32>());
-        let next = if now_ms > last.ms {
-            Position {
-                ms: now_ms,
-                seq: random,
-            }
-        } else {
-            Position {
-                ms: last.ms,
-                seq: last.seq + 1,
-            }
-        };
+        let random = rand::random();
+        let next = position_after(last, now_ms, random);
         match self.live_cursor(now_ms) {
             Some(cursor) if next.ms <= cursor.ms => Position {
                 ms: cursor.ms + 1,
-                seq: random,
+                seq: random.into(),
             },
             _ => next,
         }

@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use super::control::Heard;
 use super::link::{CommandLink, Shared, stopped};
-use super::outlet::Outlet;
 use super::overall::{Overall, Part};
 use super::supervisor::supervise;
 use crate::broker::feed::FeedTask;
+use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::Interest;
 use crate::broker::publisher::{self, Publisher};
 use crate::broker::{
@@ -111,7 +111,7 @@ impl Pair {
             shared: Arc::clone(&shared),
             settings: settings.clone(),
             interest: Arc::clone(&interest),
-            outlet: Outlet::new(
+            sender: FeedSender::new(
                 common.feed.clone(),
                 place.number,
                 Arc::clone(&common.metrics),

@@ -7,8 +7,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fanfare::auth::Claims;
 use fanfare::auth::mint::{MintKey, mint};
-use fanfare::auth::{Claims, Verifier};
+use fanfare::auth::verifier::Verifier;
 use fanfare::broker::interest::WishNumber;
 use fanfare::broker::publication::Publication;
 use fanfare::broker::{Body, Entry};

@@ -289,7 +289,7 @@ async fn r32_a_node_without_redis_serves_and_says_what_it_runs_on() {
     let detailed = http::get(node.api, "/health/detailed").await.json();
     let detail = detailed["components"][0]["detail"].as_str().expect("text");
     assert!(detail.contains("in-process broker"), "{detailed}");
-    let listening = node.log_lines("listening").pop().expect("told at start");
+    let listening = node.log_lines("node_started").pop().expect("told at start");
     let broker = log_field(&listening, "broker").and_then(Value::as_str);
     assert_eq!(broker, Some("in-process broker"), "{listening}");
     let mut talk = session(&node, "ada", Wire::Json).await;

@@ -35,6 +35,7 @@ const FOR_SHIPPED: &[Rule] = &[
     rules::spawning,
     rules::fastwebsockets,
     rules::fred,
+    rules::log_events,
     layers::layering,
 ];
 
@@ -275,6 +276,15 @@ fn an_unwrap_outside_tests_is_found() {
     assert!(lines(rules::no_unwrap, "src/a.rs", near_miss).is_empty());
     let shipped = "#[cfg(not(test))]\nmod a {\n    fn a() { b().unwrap(); }\n}\n";
     assert_eq!(lines(rules::no_unwrap, "src/a.rs", shipped), [3]);
+}
+
+#[test]
+fn a_log_line_without_its_event_is_found() {
+    let planted = "fn a() {\n    tracing::warn!(x, \"y\");\n    info!(\"z\");\n    debug!(%e, event = \"a\");\n}\n";
+    assert_eq!(lines(rules::log_events, "src/a.rs", planted), [2, 3, 4]);
+    let near_miss = "fn a() {\n    tracing::warn!(event = \"thing_happened\", x);\n    error(\"x\");\n\
+        // warn!(\"x\")\n}\n#[cfg(test)]\nmod tests {\n    fn a() { info!(\"x\"); }\n}\n";
+    assert!(lines(rules::log_events, "src/a.rs", near_miss).is_empty());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::tests::{
     INFO_BYTES_MAX, NOW_S, SECRET, auth, claim_of, claims, key, now, refusal, signed, simple,
     valid_claims, with_header, with_payload,
 };
+use super::verifier::Verifier;
 use super::*;
 
 #[test]

@@ -1,10 +1,10 @@
 //! Tokens: from text that anybody may have written to claims that can be relied on.
 //!
 //! In: a token, the time, and the keys and rules of `[auth]`. Out: [`Claims`], or a
-//! [`TokenError`]. [`Verifier`] is built once and shared by all workers; it makes no request and
-//! reads no clock, and all that changes in it is which rights it has seen, so that tokens that may
-//! do the same hold them once. A session keeps its claims as long as it lives, so they take no
-//! more memory than their text. Bounds: `token_bytes_max`, checked before
+//! [`TokenError`]. [`verifier::Verifier`] is shared by all workers and judges by [`Rules`], which make
+//! no request and read no clock; all that changes in them is which rights they have seen, so that
+//! tokens that may do the same hold them once. A session keeps its claims as long as it lives, so
+//! they take no more memory than their text. Bounds: `token_bytes_max`, checked before
 //! anything of the token is read; `info_bytes_max`; one signature check per configured key of the
 //! token's algorithm and `kid`.
 //!
@@ -21,6 +21,7 @@ pub mod mint;
 pub mod rights;
 #[cfg(test)]
 mod test_keys;
+pub mod verifier;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -168,8 +169,8 @@ struct Key {
     decoding: DecodingKey,
 }
 
-/// Checks tokens against the configured keys and rules.
-pub struct Verifier {
+/// The configured keys and rules.
+pub struct Rules {
     keys: Vec<Key>,
     issuer: Option<String>,
     audience: Option<String>,
@@ -179,13 +180,8 @@ pub struct Verifier {
     known_rights: KnownRights,
 }
 
-impl Verifier {
-    /// Takes the keys and rules; `info_bytes_max` is `session.info_bytes_max`. Without keys every
-    /// token is refused.
-    ///
-    /// # Errors
-    /// [`KeyError`] with every key that cannot be used.
-    pub fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
+impl Rules {
+    fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
         let mut keys = Vec::with_capacity(auth.keys.len());
         let mut faults = Vec::new();
         for (index, key) in auth.keys.iter().enumerate() {
@@ -212,17 +208,7 @@ impl Verifier {
         })
     }
 
-    /// Whether any token can be valid.
-    #[must_use]
-    pub fn has_keys(&self) -> bool {
-        !self.keys.is_empty()
-    }
-
-    /// Checks a token that opens or refreshes a session.
-    ///
-    /// # Errors
-    /// [`TokenError`]. A token for one topic is refused: it would open more than it names.
-    pub fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
+    fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
         let payload = self.signed_payload(token)?;
         let fields = ClaimFields::read(&payload)?;
         if fields.get("topic").is_some() {
@@ -231,12 +217,7 @@ impl Verifier {
         self.claims(&fields, now)
     }
 
-    /// Checks a token for one topic and returns that topic's name, a plain topic of the app. That
-    /// `sub` is the session's user is for the caller to see.
-    ///
-    /// # Errors
-    /// [`TokenError`]. A session's token is refused: it names no topic.
-    pub fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
+    fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
         let payload = self.signed_payload(token)?;
         let fields = ClaimFields::read(&payload)?;
         let name = fields

@@ -3,6 +3,7 @@
 use jsonwebtoken::EncodingKey;
 use serde_json::{Map, json};
 
+use super::verifier::Verifier;
 use super::*;
 use crate::auth::mint::{MintKey, mint};
 use crate::auth::rights::Operation;

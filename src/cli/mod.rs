@@ -54,8 +54,8 @@ Examples:
   fanfare publish news 'hello'           send something to it
 
 Exit codes: 0 done, 1 refused, 64 usage or configuration, 65 bad input, 69 cannot reach the
-node or a port is taken, 71 the system refuses, 74 cannot read or write, 77 not authorized,
-130 interrupted."
+node or a port is taken, 70 a vital part of the node failed, 71 the system refuses, 74 cannot
+read or write, 77 not authorized, 130 interrupted."
 )]
 pub struct Cli {
     #[command(subcommand)]

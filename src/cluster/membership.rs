@@ -173,7 +173,10 @@ impl MembershipTask {
         match timeout(self.patience(), self.ask()).await {
             Ok(Ok(beat)) => {
                 if std::mem::take(&mut self.away) {
-                    info!("heartbeats are answered again");
+                    info!(
+                        event = "heartbeat_answered",
+                        "heartbeats are answered again"
+                    );
                 }
                 self.course.answered(beat, sent_at);
             }
@@ -216,7 +219,7 @@ impl MembershipTask {
             && self.started.elapsed() < self.settings.lease;
         if !is_starting && !std::mem::replace(&mut self.away, true) {
             warn!(
-                event = "heartbeat_unanswered",
+                event = "heartbeat_missed",
                 error, "a heartbeat was not answered, the last view is kept"
             );
         }
@@ -239,7 +242,10 @@ impl MembershipTask {
         if let Leases::Redis(store) = &self.leases {
             let answer = timeout(self.patience(), store.leave(&self.settings.node)).await;
             if !matches!(answer, Ok(Ok(()))) {
-                warn!("the lease could not be given back, it ends by itself");
+                warn!(
+                    event = "lease_not_returned",
+                    "the lease could not be given back, it ends by itself"
+                );
             }
         }
         self.course.standing = Standing::Left;
@@ -262,13 +268,28 @@ impl MembershipTask {
         }
         match (standing, &before) {
             (Standing::Member(me), Standing::Member(old)) => {
-                warn!(%me, %old, "the lease had ended, a new incarnation was taken");
+                warn!(
+                    event = "incarnation_changed",
+                    incarnation = me.incarnation,
+                    before = old.incarnation,
+                    "the lease had ended, a new incarnation was taken"
+                );
             }
-            (Standing::Member(me), _) => info!(%me, nodes_count, "joined the cluster"),
+            (Standing::Member(me), _) => info!(
+                event = "cluster_joined",
+                incarnation = me.incarnation,
+                nodes_count,
+                "joined the cluster"
+            ),
             (Standing::Superseded { newest }, _) => {
-                error!(newest, "another process has taken this node's name");
+                error!(
+                    event = "name_taken",
+                    newest, "another process has taken this node's name"
+                );
             }
-            (Standing::Left | Standing::Joining, _) => debug!("left the cluster"),
+            (Standing::Left | Standing::Joining, _) => {
+                debug!(event = "cluster_left", "left the cluster")
+            }
         }
         self.standing.send_replace(standing.clone());
     }

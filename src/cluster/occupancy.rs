@@ -347,9 +347,9 @@ impl OccupancyTask {
         let failures = self.store.write(&owner, &changes).await.err();
         match (&failures, self.away) {
             (Some(failures), false) => {
-                warn!(cause = ?failures.cause, "occupancy could not be written, it is tried again");
+                warn!(event = "occupancy_not_written", cause = ?failures.cause, "occupancy could not be written, it is tried again");
             }
-            (None, true) => info!("occupancy is written again"),
+            (None, true) => info!(event = "occupancy_written", "occupancy is written again"),
             _ => {}
         }
         self.away = failures.is_some();

@@ -164,7 +164,7 @@ impl PartitionsTask {
             }
         }
         if let Some(error) = failed {
-            debug!(%error, "leases of partitions were not extended, they are tried again");
+            debug!(event = "partitions_not_extended", %error, "leases of partitions were not extended, they are tried again");
         }
     }
 
@@ -183,7 +183,7 @@ impl PartitionsTask {
         let lost_count = before.count_beyond(&held);
         if taken_count + lost_count > 0 {
             info!(
-                event = "partitions",
+                event = "partitions_changed",
                 held_count, taken_count, lost_count, "the partitions of this node changed"
             );
         }
@@ -205,7 +205,7 @@ async fn give_back(store: &PartitionStore, given: Vec<(u32, u64)>, patience: Dur
         }
     }
     if let Some(error) = failed {
-        debug!(%error, "leases of partitions were not given back, they end by themselves");
+        debug!(event = "partitions_not_returned", %error, "leases of partitions were not given back, they end by themselves");
     }
 }
 

@@ -163,7 +163,7 @@ impl ReaperTask {
         );
         if topics_count > 0 {
             info!(
-                event = "reaped",
+                event = "remains_reaped",
                 topics_count, members_count, "removed what dead nodes had left"
             );
         }

@@ -341,7 +341,7 @@ impl Dispatcher {
                 }
                 Step::Gap { from, to, reason } => {
                     counters.gaps.add(1);
-                    tracing::warn!(event = "gap", %topic, %from, %to, ?reason, "publications are gone");
+                    tracing::warn!(event = "publications_lost", %topic, %from, %to, reason = reason.name(), "publications are gone");
                     for worker in &state.workers {
                         let gap = Inbound::Gap {
                             topic: topic.clone(),

@@ -33,7 +33,7 @@ impl Parts {
         let departure = self.services.departure.get_or_init(|| departure);
         self.lifecycle.send_replace(Lifecycle::Draining);
         tracing::info!(
-            event = "draining",
+            event = "drain_started",
             sessions,
             delay_ms = millis(config.drain.delay),
             spread_ms = millis(departure.spread()),
@@ -121,7 +121,10 @@ pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &
         for _ in signals_count..2 {
             signal().await;
         }
-        tracing::warn!(event = "killed", "a second signal: ending at once");
+        tracing::warn!(
+            event = "second_signal_received",
+            "a second signal: ending at once"
+        );
         std::process::exit(130);
     });
     end
@@ -147,7 +150,7 @@ async fn signal() {
         signal(SignalKind::interrupt()),
     ) else {
         tracing::error!(
-            event = "no_signals",
+            event = "signals_refused",
             "signals cannot be received on this system"
         );
         return std::future::pending().await;

@@ -27,9 +27,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 use crate::api;
+use crate::api::auth::ApiKeys;
 use crate::api::body::BodyBudget;
 use crate::api::state::ApiState;
-use crate::auth::{KeyError, Verifier};
+use crate::auth::KeyError;
+use crate::auth::verifier::Verifier;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::memory::clock::Clock;
 use crate::broker::redis::RedisBroker;
@@ -54,10 +56,12 @@ mod leaving;
 mod memory;
 pub mod readiness;
 mod rebalance;
+pub mod reload;
 pub mod worker_thread;
 
 use cluster::Cluster;
 use directory::NodeDirectory;
+use reload::{Reload, Replaced};
 use worker_thread::WorkerSetup;
 
 /// Threads of the control side: dispatcher, API, membership. Two, so that probes answer while
@@ -119,6 +123,7 @@ pub fn run(
     config: Config,
     warnings: Vec<String>,
     commit: &'static str,
+    reload: Reload,
     started: impl FnOnce(Addresses),
 ) -> Result<End, StartError> {
     shutdown::log_panics();
@@ -137,7 +142,7 @@ pub fn run(
         .map_err(StartError::System)?;
     let result = control.block_on(async {
         let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
-        parts.serve(feed, public, api, started).await
+        parts.serve(feed, public, api, reload, started).await
     });
     control.shutdown_timeout(GIVE_BACK);
     result
@@ -207,7 +212,7 @@ impl Parts {
             config: Arc::clone(&config),
             app: App::default_app(),
             broker,
-            verifier: Arc::new(verifier),
+            verifier: Arc::new(verifier.counting(Arc::clone(&metrics.tokens))),
             view,
             presence,
             registry: Registry::new(Arc::clone(&cluster.occupancy)),
@@ -232,6 +237,7 @@ impl Parts {
         feed: Feed,
         public: Vec<StdListener>,
         api: StdListener,
+        reload: Reload,
         started: impl FnOnce(Addresses),
     ) -> Result<End, StartError> {
         let addresses = addresses(&public, &api).map_err(StartError::System)?;
@@ -259,13 +265,20 @@ impl Parts {
             Arc::clone(&self.leave),
         );
         shutdown::vital("dispatcher", dispatcher.run(feed));
-        let (api, stop_api) = self.start_api(api, readiness)?;
+        let keys = Arc::new(ApiKeys::new(&self.config.api.keys));
+        let replaced = Replaced {
+            keys: Arc::clone(&keys),
+            verifier: Arc::clone(&self.services.verifier),
+            info_bytes_max: self.config.session.info_bytes_max,
+            metrics: Arc::clone(&self.metrics),
+        };
+        reload::watch(reload, replaced);
+        let (api, stop_api) = self.start_api(api, keys, readiness)?;
         self.lifecycle.send_replace(Lifecycle::Ready);
         tracing::info!(
-            event = "listening",
+            event = "node_started",
             public = %addresses.public,
             api = %addresses.api,
-            node = %self.config.server.node_id,
             broker = readiness::broker_name(&self.services.broker),
             "listening"
         );
@@ -286,13 +299,14 @@ impl Parts {
             redis.stop().await;
         }
         self.lifecycle.send_replace(Lifecycle::Stopped);
-        tracing::info!(event = "stopped", ?end, "stopped");
+        tracing::info!(event = "node_stopped", "stopped");
         Ok(end)
     }
 
     fn start_api(
         &self,
         listener: StdListener,
+        keys: Arc<ApiKeys>,
         readiness: watch::Receiver<Vec<String>>,
     ) -> Result<(tokio::task::JoinHandle<()>, Arc<Notify>), StartError> {
         let directory = NodeDirectory {
@@ -308,6 +322,7 @@ impl Parts {
         let state = ApiState {
             broker: Arc::clone(&self.services.broker),
             config: Arc::clone(&self.config),
+            keys,
             metrics: Arc::clone(&self.metrics),
             app: self.services.app.clone(),
             directory: Arc::new(directory),

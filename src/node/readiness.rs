@@ -14,6 +14,7 @@ use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
 use crate::redis::circuit::Phase;
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
 /// Starts the task that decides.
@@ -35,9 +36,9 @@ pub fn watch(
                 let changed = *told != reasons;
                 if changed {
                     tracing::info!(
-                        event = "readiness",
+                        event = "readiness_changed",
                         ready = reasons.is_empty(),
-                        ?reasons,
+                        reasons = %logs::list(&reasons),
                         "readiness changed"
                     );
                     told.clone_from(&reasons);

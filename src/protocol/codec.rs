@@ -94,7 +94,7 @@ pub fn decode_within(wire: Wire, message: &[u8], topics_max: usize) -> Result<En
 #[must_use]
 pub fn encode(wire: Wire, event: &Event) -> Bytes {
     encode_checked(wire, event).unwrap_or_else(|fault| {
-        tracing::error!(%fault, source = ?std::error::Error::source(&fault), "event not encoded");
+        tracing::error!(event = "event_dropped", %fault, source = ?std::error::Error::source(&fault), "event not encoded");
         let error = WireError::new(ErrorCode::Internal, "a message could not be encoded");
         encode_checked(wire, &event::Error::answer(None, error))
             .expect("an error event holds nothing but a code, text and numbers")

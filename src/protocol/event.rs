@@ -27,6 +27,17 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// The reason as it is written on the wire and in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::Retention => "retention",
+            Self::Failover => "failover",
+            Self::Lost => "lost",
+        }
+    }
+
     /// The bounds (`from` and `to`) of a gap before `start`, where a session begins that had come
     /// to `left`. After a failover `left` may itself be of what was lost, and there is no upper
     /// bound: positions may begin again below it.

@@ -21,7 +21,7 @@ use rand::Rng as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::auth::Verifier;
+use crate::auth::verifier::Verifier;
 use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
@@ -404,7 +404,7 @@ impl Session {
         let counters = &self.desk.worker.metrics().counters;
         counters.command_errors.add_owned(1);
         let (session, code) = (self.desk.session, refusal.error.code);
-        tracing::debug!(event = "command_refused", %session, ?code, error = %refusal.error, "command refused");
+        tracing::debug!(event = "command_refused", %session, code = code.name(), error = %refusal.error, "command refused");
         self.reply(&Error::answer(id, refusal.error));
         if let Some(reason) = refusal.end {
             self.end(reason);

@@ -12,7 +12,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::auth::{Claims, TokenError, Verifier};
+use crate::auth::verifier::Verifier;
+use crate::auth::{Claims, TokenError};
 use crate::config::Config;
 use crate::protocol::close::CloseReason;
 use crate::protocol::command::{Command, Connect, History, Publish};

@@ -173,6 +173,8 @@ instruments! {
         api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",
         api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
+        reloads_taken: "counter" "fanfare_reloads_total" ["result" = "taken"] "Times that the configuration was read again on SIGHUP, by what became of it.",
+        reloads_refused: "counter" "fanfare_reloads_total" ["result" = "refused"] "Times that the configuration was read again on SIGHUP, by what became of it.",
         rebalance_excess: "gauge" "fanfare_rebalance_excess_sessions" "Sessions above the node's share that are being sent away; 0 within the tolerance.",
         drain_sessions: "gauge" "fanfare_drain_sessions" "Sessions that were here when the node began to leave; 0 before.",
         drained: "gauge" "fanfare_drained_sessions" "How many of them have gone.",
@@ -182,6 +184,23 @@ instruments! {
         reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node sees it.",
+    }
+}
+
+instruments! {
+    /// Counted where tokens are verified, by all workers.
+    TokenCounters {
+        too_long: "counter" "fanfare_tokens_refused_total" ["reason" = "too_long"] "Tokens that were refused, wherever they came, by reason.",
+        not_jwt: "counter" "fanfare_tokens_refused_total" ["reason" = "not_jwt"] "Tokens that were refused, wherever they came, by reason.",
+        critical: "counter" "fanfare_tokens_refused_total" ["reason" = "critical"] "Tokens that were refused, wherever they came, by reason.",
+        algorithm: "counter" "fanfare_tokens_refused_total" ["reason" = "algorithm"] "Tokens that were refused, wherever they came, by reason.",
+        unknown_key: "counter" "fanfare_tokens_refused_total" ["reason" = "unknown_key"] "Tokens that were refused, wherever they came, by reason.",
+        signature: "counter" "fanfare_tokens_refused_total" ["reason" = "signature"] "Tokens that were refused, wherever they came, by reason.",
+        claims: "counter" "fanfare_tokens_refused_total" ["reason" = "claims"] "Tokens that were refused, wherever they came, by reason.",
+        not_yet_valid: "counter" "fanfare_tokens_refused_total" ["reason" = "not_yet_valid"] "Tokens that were refused, wherever they came, by reason.",
+        issued_in_future: "counter" "fanfare_tokens_refused_total" ["reason" = "issued_in_future"] "Tokens that were refused, wherever they came, by reason.",
+        for_one_topic: "counter" "fanfare_tokens_refused_total" ["reason" = "for_one_topic"] "Tokens that were refused, wherever they came, by reason.",
+        expired: "counter" "fanfare_tokens_refused_total" ["reason" = "expired"] "Tokens that were refused, wherever they came, by reason.",
     }
 }
 
@@ -218,6 +237,8 @@ pub struct Metrics {
     pub workers: Vec<Arc<WorkerMetrics>>,
     /// The control side's.
     pub control: ControlCounters,
+    /// Refused tokens, counted by the verifier.
+    pub tokens: Arc<TokenCounters>,
 }
 
 impl Metrics {
@@ -227,6 +248,7 @@ impl Metrics {
         Self {
             workers: (0..workers_count).map(|_| Arc::default()).collect(),
             control: ControlCounters::default(),
+            tokens: Arc::default(),
         }
     }
 
@@ -252,7 +274,7 @@ impl Metrics {
             let sum = per_worker.iter().map(|s| s[at].counter.get()).sum();
             named = line(&mut out, named, &per_worker[0][at], sum);
         }
-        for sample in &self.control.samples() {
+        for sample in self.control.samples().iter().chain(&self.tokens.samples()) {
             named = line(&mut out, named, sample, sample.counter.get());
         }
         out.push_str("# HELP fanfare_sessions_closed_total Ends of sessions by reason.\n");

@@ -12,6 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
+use fanfare::api::auth::ApiKeys;
 use fanfare::api::body::BodyBudget;
 use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
@@ -310,9 +311,11 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         drained: Mutex::default(),
         broker: Arc::clone(&broker),
     });
+    let config = Arc::new(config());
     let state = ApiState {
         broker,
-        config: Arc::new(config()),
+        keys: Arc::new(ApiKeys::new(&config.api.keys)),
+        config,
         metrics,
         app: App::default_app(),
         directory: Arc::clone(&directory) as Arc<dyn Directory>,

@@ -72,7 +72,7 @@ impl Plan {
                 "ended with {ended:?}:\n{}",
                 node.log_text()
             );
-            node.log_lines("listening").into_iter().next()
+            node.log_lines("node_started").into_iter().next()
         });
         let told = told.await;
         node.public = address(&told, "public");

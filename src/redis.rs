@@ -238,6 +238,12 @@ impl Keys {
         format!("{{{}:nodes}}:d", self.prefix)
     }
 
+    /// Names whose node was to be told that another process had them: names of nodes.
+    #[must_use]
+    pub fn node_contests(&self) -> String {
+        format!("{{{}:nodes}}:k", self.prefix)
+    }
+
     /// When the last heartbeat of all was answered.
     #[must_use]
     pub fn node_heartbeat(&self) -> String {

@@ -64,6 +64,13 @@ pub fn run(args: ServeArgs) -> ExitCode {
             );
             Exit::Unreachable.into()
         }
+        Ok(End::NameTaken) => {
+            eprintln!(
+                "a running process has this node's name, and keeps it; give each node its own \
+                 --node-id"
+            );
+            Exit::Unreachable.into()
+        }
         Ok(End::Disagrees(how)) => {
             told.fatal(&format!(
                 "this node does not agree with its cluster: {how}\n\

@@ -69,6 +69,8 @@ pub struct LeaseStore {
     leave: Script,
     /// Leases, incarnations, details, the last heartbeat.
     nodes_keys: [String; 4],
+    /// Where a process that was sent away tells whom it met.
+    contests_key: String,
     /// Tells this process from another of the same name.
     holder: String,
 }
@@ -87,6 +89,7 @@ impl LeaseStore {
                 keys.node_details(),
                 keys.node_heartbeat(),
             ],
+            contests_key: keys.node_contests(),
             holder: format!("{:016x}", rand::random::<u64>()),
         }
     }
@@ -116,6 +119,58 @@ impl LeaseStore {
         ];
         let answer = self.eval(&self.heartbeat, &self.nodes_keys, &args).await?;
         read_beat(&answer).ok_or(LeaseError::Unexpected("not a heartbeat's"))
+    }
+
+    /// What the present holder of a name said of itself last; `None` where nobody holds it. A lease
+    /// that nobody has seen to end counts, because one that Redis' absence outlasted goes on.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn holder_of(&self, node: &NodeId) -> Result<Option<String>, LeaseError> {
+        let [leases, _, details, ..] = &self.nodes_keys;
+        let name = [node.as_str().as_bytes().to_vec()];
+        let score: Option<f64> = self.read("ZSCORE", leases, &name).await?;
+        if score.is_none_or(|end| end <= 0.0) {
+            return Ok(None);
+        }
+        let said: Option<String> = self.read("HGET", details, &name).await?;
+        Ok(Some(said.unwrap_or_default()))
+    }
+
+    /// Leaves word for the holder of a name that another process of that name was started.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn contest(&self, node: &NodeId) -> Result<(), LeaseError> {
+        let args = [
+            node.as_str().as_bytes().to_vec(),
+            self.holder.clone().into(),
+        ];
+        let _: i64 = self.read("HSET", &self.contests_key, &args).await?;
+        Ok(())
+    }
+
+    /// Whether such word was left for the holder of a name since it was asked last.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn was_contested(&self, node: &NodeId) -> Result<bool, LeaseError> {
+        let name = [node.as_str().as_bytes().to_vec()];
+        let taken: i64 = self.read("HDEL", &self.contests_key, &name).await?;
+        Ok(taken > 0)
+    }
+
+    async fn read<T: fred::types::FromValue>(
+        &self,
+        command: &'static str,
+        key: &str,
+        args: &[Vec<u8>],
+    ) -> Result<T, LeaseError> {
+        let answer = self.keyspace.command(command, key, args).await;
+        let answer = answer.map_err(LeaseError::Redis)?;
+        answer
+            .convert()
+            .map_err(|_| LeaseError::Unexpected("of another type"))
     }
 
     /// Ends the lease, if this process still holds the name.

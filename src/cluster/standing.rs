@@ -6,8 +6,9 @@
 //!
 //! ```text
 //! Joining ── held ──▶ Member ──▶ Member with a new incarnation (the lease had ended)
+//!    ├── a living process has the name ──▶ NameTaken
 //!    └─────────────┬────┴── another process took the name ──▶ Superseded
-//!                  └── leave ──▶ Left                       (these two are final)
+//!                  └── leave ──▶ Left                       (these three are final)
 //! ```
 
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub enum Standing {
         /// The other's incarnation.
         newest: u64,
     },
+    /// A process that lives has this node's name, and keeps it: exit 69.
+    NameTaken,
     /// The lease was given back.
     Left,
 }
@@ -135,6 +138,12 @@ impl Course {
                 ..view
             });
         }
+    }
+
+    /// A process that lives has the name.
+    pub(super) fn turned_away(&mut self) {
+        self.standing = Standing::NameTaken;
+        self.grow_stale();
     }
 
     fn grow_stale(&mut self) {

@@ -92,6 +92,7 @@ pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &
     let mut standing = membership.standing();
     let no_place = async {
         match standing.wait_for(Standing::is_final).await.as_deref() {
+            Ok(Standing::NameTaken) => End::NameTaken,
             Ok(_) => End::Superseded,
             // The task ended by a panic, which ends the node.
             Err(_) => std::future::pending().await,

@@ -100,6 +100,8 @@ pub enum End {
     Stopped,
     /// Another process took this node's name.
     Superseded,
+    /// A running process has this node's name and keeps it.
+    NameTaken,
     /// This node's configuration or release differs from what the cluster agreed on: where.
     Disagrees(String),
     /// A part of the node has ended without which it is none; the log says which and why.
@@ -398,7 +400,8 @@ fn start_broker(
         return Ok((Arc::new(Broker::Redis(redis)), feed));
     }
     metrics.control.broker_embedded.set(1);
-    let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(metrics));
+    let bytes_max = usize::try_from(config.memory.bytes_max).unwrap_or(usize::MAX);
+    let (memory, feed) = MemoryBroker::bounded(Clock::System, bytes_max, Arc::clone(metrics));
     let broker = Arc::new(Broker::Memory(memory));
     let runs = Arc::clone(&broker);
     shutdown::vital("memory_broker", async move {

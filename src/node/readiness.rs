@@ -145,6 +145,7 @@ pub fn membership(membership: &Membership) -> Component {
         ),
         Standing::Joining => (false, "no heartbeat was answered yet".into()),
         Standing::Superseded { .. } => (false, "another process has this node's name".into()),
+        Standing::NameTaken => (false, "a running process has this node's name".into()),
         Standing::Left => (false, "left".into()),
     };
     Component {

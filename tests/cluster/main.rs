@@ -17,6 +17,7 @@ mod lease_scripts;
 mod leases;
 mod members;
 mod membership;
+mod names;
 mod next_release;
 mod occupancy;
 mod outages;

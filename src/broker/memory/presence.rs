@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::MemoryBroker;
 use super::topic::TopicState;
-use super::{MemoryBroker, State};
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
 use crate::broker::publication::PresenceChange;
@@ -30,7 +30,7 @@ impl Members {
         self.entries.is_empty()
     }
 
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.entries.len() as u64
     }
 
@@ -112,28 +112,29 @@ impl MemoryBroker {
         generation: u64,
     ) -> Result<Entered, BrokerError> {
         let now_ms = self.clock.now_ms();
-        let State { topics, sender } = &mut *self.lock();
         let changes = topic.presence();
-        let state = topics.entry(changes.clone()).or_default();
-        let is_new = state.members.enter(MemberEntry {
-            member: member.clone(),
-            owner: owner.clone(),
-            generation,
-            since_ms: now_ms,
-        });
-        if is_new {
-            let change = PresenceChange {
-                joined: true,
+        let entered = self.lock().change(&changes, now_ms, |state, sender| {
+            let is_new = state.members.enter(MemberEntry {
                 member: member.clone(),
                 owner: owner.clone(),
-                count: state.members.count(),
-            };
-            publish_change(sender, state, changes, change, now_ms);
-        }
-        Ok(Entered {
-            counts: state.members.counts(),
-            position: state.last(now_ms).unwrap_or_default(),
-        })
+                generation,
+                since_ms: now_ms,
+            });
+            if is_new {
+                let change = PresenceChange {
+                    joined: true,
+                    member: member.clone(),
+                    owner: owner.clone(),
+                    count: state.members.count(),
+                };
+                publish_change(sender, state, changes.clone(), change, now_ms);
+            }
+            Entered {
+                counts: state.members.counts(),
+                position: state.last(now_ms).unwrap_or_default(),
+            }
+        });
+        Ok(entered)
     }
 
     /// As [`crate::broker::Broker::leave`].
@@ -177,26 +178,28 @@ impl MemoryBroker {
         which: impl FnOnce(&BTreeMap<SessionId, MemberEntry>) -> Vec<SessionId>,
     ) -> u64 {
         let now_ms = self.clock.now_ms();
-        let State { topics, sender } = &mut *self.lock();
         let changes = topic.presence();
-        let Some(state) = topics.get_mut(&changes) else {
+        let mut state = self.lock();
+        if !state.topics.contains_key(&changes) {
             return 0;
-        };
-        let mut removed_count = 0;
-        for session in which(&state.members.entries) {
-            let Some(left) = state.members.remove(session) else {
-                continue;
-            };
-            let change = PresenceChange {
-                joined: false,
-                member: left.member,
-                owner: owner.clone(),
-                count: state.members.count(),
-            };
-            publish_change(sender, state, changes.clone(), change, now_ms);
-            removed_count += 1;
         }
-        removed_count
+        state.change(&changes, now_ms, |state, sender| {
+            let mut removed_count = 0;
+            for session in which(&state.members.entries) {
+                let Some(left) = state.members.remove(session) else {
+                    continue;
+                };
+                let change = PresenceChange {
+                    joined: false,
+                    member: left.member,
+                    owner: owner.clone(),
+                    count: state.members.count(),
+                };
+                publish_change(sender, state, changes.clone(), change, now_ms);
+                removed_count += 1;
+            }
+            removed_count
+        })
     }
 
     /// As [`crate::broker::Broker::members`].

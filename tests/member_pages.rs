@@ -13,6 +13,7 @@ use fanfare::broker::memory::{MemoryBroker, clock::Clock};
 use fanfare::broker::publication::encode_member;
 use fanfare::protocol::event::Member;
 use fanfare::protocol::ids::{App, Owner, SessionId, Topic};
+use fanfare::protocol::info::Info;
 use fanfare::redis::Keys;
 use fanfare::telemetry::metrics::Metrics;
 use serde_json::json;
@@ -31,7 +32,7 @@ fn member(session: u128) -> Member {
     Member {
         user: Some("ada".into()),
         session: SessionId(session),
-        info: Some(json!({"name": "Ada"})),
+        info: Some(Info::from(&json!({"name": "Ada"}))),
     }
 }
 

@@ -55,6 +55,10 @@ pub trait Directory: Send + Sync {
     /// Why the node is not ready, for people; empty when it is.
     fn not_ready(&self) -> Vec<String>;
 
+    /// What is wrong though the node is ready, for people: masters of Redis that are away or take
+    /// no writes.
+    fn partial(&self) -> Vec<String>;
+
     /// The parts of the node and how they do: broker, feed, membership, workers.
     fn components(&self) -> Vec<Component>;
 

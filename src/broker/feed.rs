@@ -6,8 +6,9 @@
 //! busy consumer loses most of a flood. Bounds: fred's buffer ([`FEED_BUFFER_MESSAGES`], an overrun
 //! is a break) and the dispatcher's queue (see [`FeedSender`]); one SUBSCRIBE is in flight.
 //!
-//! A SUBSCRIBE is confirmed by a PING right behind it that echoes: fred reports a subscription when
-//! it is written, and gives the error of a forbidden one to the next command, that PING. After
+//! A SUBSCRIBE is confirmed by an ECHO right behind it: fred reports a subscription when it is
+//! written, and gives the error of a forbidden one to the next command, that ECHO. (A PING will not
+//! do: Redis refuses it with MISCONF where it cannot save.) After
 //! every new connection all topics are subscribed again, and only then the break is told. fred says
 //! "reconnected" before anything is subscribed, and never says that a connection was unresponsive.
 //!
@@ -20,7 +21,7 @@ use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::Server;
-use fred::types::{ConnectHandle, Message};
+use fred::types::{ClusterHash, ConnectHandle, CustomCommand, Message};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast::{
@@ -75,7 +76,7 @@ struct Connection {
     messages: broadcast::Receiver<Message>,
     /// Between fred's "reconnected" and its next error.
     is_connected: bool,
-    /// The chunk that waits for its PING.
+    /// The chunk that waits for its ECHO.
     barrier: Option<(Chunk, Pending)>,
     heartbeat: Option<BoxFuture<'static, Result<(), Error>>>,
     next_heartbeat: Instant,
@@ -299,16 +300,17 @@ impl Hearing {
         }
         self.barriers += 1;
         let token = self.barriers.to_string();
+        let echo = CustomCommand::new_static("ECHO", ClusterHash::Random, false);
         let client = client.clone();
         Box::pin(async move {
             // All are in the client's queue before the first is written, so that they leave in
-            // one write: an error that arrived before the PING was sent would belong to nobody
+            // one write: an error that arrived before the ECHO was sent would belong to nobody
             // and be dropped.
             let (subscribed, refused, echo) = tokio::join!(
                 biased;
                 client.subscribe(channels),
                 subscribe_sharded(&client, sharded),
-                client.ping::<String>(Some(token.clone()))
+                client.custom::<String, _>(echo, vec![token.clone()])
             );
             subscribed?;
             let refused = refused?;
@@ -317,7 +319,7 @@ impl Hearing {
             } else {
                 // An error took the place of an answer before, so this one belongs elsewhere.
                 let kind = fred::error::ErrorKind::Protocol;
-                Err(Error::new(kind, "the echo of another PING"))
+                Err(Error::new(kind, "the echo of another one"))
             }
         })
     }

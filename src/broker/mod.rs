@@ -14,6 +14,7 @@ use crate::config::{Replicas, Retention};
 use crate::protocol::data::Data;
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
+use crate::redis::refusal::Refusal;
 
 pub mod feed;
 pub mod feed_sender;
@@ -64,6 +65,9 @@ pub enum BrokerError {
     /// Surely not done: the broker is away or refused.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
+    /// Surely not done: Redis refuses, in a word of its own.
+    #[error("{0}; nothing was done")]
+    Refused(&'static Refusal),
     /// The answer was lost; it may have been done.
     #[error("the broker's answer was lost, the outcome is unknown: {0}")]
     Unknown(String),
@@ -253,6 +257,8 @@ pub enum BrokerHealth {
     Down(String),
     /// Some of several masters of Redis are away, with the topics that they have: which and why.
     Partly(String),
+    /// All can be read, and some take no writes: which and why.
+    ReadOnly(String),
     /// Commands and the feed's probe answer.
     Up,
 }

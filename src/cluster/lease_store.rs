@@ -32,6 +32,14 @@ pub enum LeaseError {
     Unexpected(&'static str),
 }
 
+impl LeaseError {
+    /// Whether Redis is there and takes no writes: nobody can write a lease, so nobody's ends.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_read_only())
+    }
+}
+
 /// What a heartbeat brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Beat {

@@ -85,6 +85,7 @@ impl Membership {
             standing,
             leave: leave_rx,
             away: false,
+            started: Instant::now(),
         };
         if let Leases::Alone { incarnation } = task.leases {
             let beat = task.beat_alone(incarnation);
@@ -147,6 +148,7 @@ pub struct MembershipTask {
     leave: watch::Receiver<bool>,
     /// The last heartbeat was not answered; so that it is logged once.
     away: bool,
+    started: Instant,
 }
 
 impl MembershipTask {
@@ -178,6 +180,7 @@ impl MembershipTask {
                 }
                 self.course.answered(beat, sent_at);
             }
+            Ok(Err(error)) if error.is_read_only() => self.refused(&error, sent_at),
             Ok(Err(error)) => self.unanswered(&error),
             Err(elapsed) => self.unanswered(&elapsed),
         }
@@ -211,13 +214,28 @@ impl MembershipTask {
     }
 
     fn unanswered(&mut self, error: &(dyn std::error::Error + 'static)) {
-        if !std::mem::replace(&mut self.away, true) {
+        // A node asks before it is connected: while it starts that is no news.
+        let is_starting = self.course.standing == Standing::Joining
+            && self.started.elapsed() < self.settings.lease;
+        if !is_starting && !std::mem::replace(&mut self.away, true) {
             warn!(
                 event = "heartbeat_missed",
                 error, "a heartbeat was not answered, the last view is kept"
             );
         }
         self.course.unanswered(Instant::now());
+    }
+
+    /// Redis is there and takes no writes. Then nobody's lease can be written, and none that is
+    /// there ends: once one can be, the gap is added to all.
+    fn refused(&mut self, error: &(dyn std::error::Error + 'static), sent_at: Instant) {
+        if !std::mem::replace(&mut self.away, true) {
+            warn!(
+                event = "heartbeat_refused",
+                error, "Redis takes no writes, the lease stays as it is"
+            );
+        }
+        self.course.refused(sent_at);
     }
 
     async fn give_back(&mut self) {

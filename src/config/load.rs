@@ -133,7 +133,8 @@ pub(super) fn refuse(
             let what = format!("{path} cannot be used: {}", wrong.what);
             faults.push(place, what, wrong.remedy);
         }
-        Unfit::Form if key.kind.hide().is_some() => {
+        // An address with a login may have come to the wrong key.
+        Unfit::Form if key.kind.hide().is_some() || shown.contains('@') => {
             let what = format!("{path} cannot be this value, which is hidden");
             faults.push(place, what, format!("give {}", key.kind.wanted()));
         }

@@ -64,16 +64,31 @@ fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Ve
     if lifecycle != Lifecycle::Ready {
         reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
     }
-    // A node that can serve some topics and not others serves those: it would be the same on any
-    // other node. What the cluster's own keys need is told by the membership.
-    let is_in_part = matches!(&*broker.health().borrow(), BrokerHealth::Partly(_));
-    let broker = Some(self::broker(broker)).filter(|_| !is_in_part);
+    // What the cluster's own keys need is told by the membership.
+    let broker = Some(self::broker(broker)).filter(|_| !serves_in_part(broker));
     for component in broker.into_iter().chain([self::membership(membership)]) {
         if !component.healthy {
             reasons.push(format!("{}: {}", component.name, component.detail));
         }
     }
     reasons
+}
+
+/// Whether the node is ready though the broker is not whole: some masters are away, or take no
+/// writes. It would be the same on any other node, and what can be done there is done.
+fn serves_in_part(broker: &Broker) -> bool {
+    matches!(
+        &*broker.health().borrow(),
+        BrokerHealth::Partly(_) | BrokerHealth::ReadOnly(_)
+    )
+}
+
+/// What is wrong though it keeps the node from nothing else.
+#[must_use]
+pub fn partial(broker: &Broker) -> Vec<String> {
+    let component = Some(self::broker(broker)).filter(|_| serves_in_part(broker));
+    let reason = |component: Component| format!("{}: {}", component.name, component.detail);
+    component.map(reason).into_iter().collect()
 }
 
 /// What people call the broker's engine.
@@ -93,6 +108,7 @@ pub fn broker(broker: &Broker) -> Component {
     let (healthy, state) = match health {
         BrokerHealth::Up => (true, "up".to_owned()),
         BrokerHealth::Partly(why) => (false, format!("in part: {why}")),
+        BrokerHealth::ReadOnly(why) => (false, format!("read only: {why}")),
         BrokerHealth::Down(why) => (false, why),
     };
     Component {

@@ -335,7 +335,7 @@ async fn call(broker: &Broker, lane: LaneOf, order: Order) -> Done {
 fn judge(answer: &Answer) -> (Outcome, End) {
     match answer {
         Ok(_) => (Outcome::Done, End::Done),
-        Err(BrokerError::Unavailable(_)) => (Outcome::NotDone, End::Away),
+        Err(BrokerError::Unavailable(_) | BrokerError::Refused(_)) => (Outcome::NotDone, End::Away),
         Err(BrokerError::Unknown(_)) => (Outcome::Unknown, End::Away),
         // A script that fails may have done a part.
         Err(BrokerError::Unexpected(_)) => (Outcome::Unknown, End::Refused),

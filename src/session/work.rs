@@ -350,6 +350,7 @@ pub fn broker_error(error: BrokerError) -> WireError {
         BrokerError::Unavailable(_) => {
             WireError::unavailable("the broker is not available; try again")
         }
+        BrokerError::Refused(_) => WireError::unavailable(error.to_string()),
         BrokerError::Unknown(_) => WireError::unavailable(
             "the broker's answer was lost: the outcome is unknown; repeat with the same \
              `idempotency_key`",

@@ -88,6 +88,10 @@ impl Directory for Listed {
         }
     }
 
+    fn partial(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn not_ready(&self) -> Vec<String> {
         match *self.mood.lock().unwrap() {
             Mood::Starting => vec!["the broker has not answered yet".into()],

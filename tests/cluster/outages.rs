@@ -78,13 +78,17 @@ impl Crowd {
         [joined, left, gaps].map(|count| count.swap(0, Ordering::Relaxed))
     }
 
-    /// Waits until the members that came last have been told.
-    async fn is_quiet(&self) {
+    /// Waits until nothing has been told for a second; returns what was until then.
+    async fn until_quiet(&self) -> [usize; 3] {
+        let mut sum = [0; 3];
         wait::until_within(LONG, "all members to be told", async || {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            (self.told() == [0, 0, 0]).then_some(())
+            let told = self.told();
+            sum = std::array::from_fn(|at| sum[at] + told[at]);
+            (told == [0, 0, 0]).then_some(())
         })
         .await;
+        sum
     }
 }
 
@@ -114,7 +118,7 @@ async fn nobody_leaves(
     }
     let crowd = Crowd::enter(&one, "stays", sessions).await;
     let lost = Crowd::enter(&three, "dies", 1).await;
-    crowd.is_quiet().await;
+    crowd.until_quiet().await;
     let before = [owner_of("one", &one).await, owner_of("two", &one).await];
     let began = Instant::now();
     begin();
@@ -136,19 +140,26 @@ async fn nobody_leaves(
     })
     .await;
     let removed = back_at.elapsed();
-    crowd.is_quiet().await;
+    let [joined, left, gaps] = crowd.until_quiet().await;
     sees(&one, &["one", "two"]).await;
     let after = [owner_of("one", &one).await, owner_of("two", &one).await];
     let members = reaped([&one, &two]).await;
     println!(
         "{} members, Redis away for {away:.1?}: ready after {ready:.1?}, what died removed after \
-         {removed:.1?}; {} of those who stayed were told as left, lives before {before:?}, \
-         afterwards {after:?}",
+         {removed:.1?}; {} of those who stayed were removed; {joined} told as joined, {left} as \
+         left, {gaps} gaps; lives before {before:?}, afterwards {after:?}",
         sessions * TOPICS,
         members - TOPICS as u64,
     );
     assert_eq!(after, before, "the same lives");
     assert_eq!(members, TOPICS as u64, "only what died was removed");
+    assert_eq!(joined, 0);
+    // The one that died was in the first group.
+    let most = TOPICS * SESSIONS_A_GROUP;
+    assert!(
+        left <= most,
+        "{left} were told as left, and {most} had met the one that died"
+    );
 }
 
 /// Redis stands still for so long.

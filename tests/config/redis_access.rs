@@ -74,6 +74,23 @@ fn a_file_that_is_not_there_or_holds_something_else_is_a_fault() {
         assert!(lines[0].contains(&says), "{lines:?}");
         assert!(!lines[0].contains("hunter2"), "{lines:?}");
     }
+    let unused = faults_of_file("[redis]\npassword_file = \"/nope\"\n");
+    assert!(
+        unused[0].contains("names /nope, which cannot be used"),
+        "{unused:?}"
+    );
+}
+
+#[test]
+fn an_address_that_came_to_the_wrong_key_is_not_shown() {
+    let lines = faults_of_file("[server]\nlisten = \"redis://u:hunter2@h\"\n");
+    assert_eq!(
+        lines,
+        [
+            "fanfare.toml:2:10: server.listen cannot be this value, which is hidden; give an \
+             address and a port, for example 0.0.0.0:8080"
+        ]
+    );
 }
 
 #[test]

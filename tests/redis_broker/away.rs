@@ -154,3 +154,15 @@ async fn a_node_needs_no_more_rights_than_the_documents_give() {
     assert!(node.terminate().await.success());
     assert_eq!(redis.command(&["ACL", "LOG"]).as_deref(), Some("*0"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_start_and_a_clean_stop_log_no_warning() {
+    let server = RedisServer::start().await;
+    let mut node = node("one", &server.url()).await;
+    assert_eq!(publish(&node, 1).await, 200);
+    assert_eq!(node.terminate().await.code(), Some(0));
+    let text = node.log_text();
+    let is_trouble = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+    let troubles: Vec<&str> = text.lines().filter(is_trouble).collect();
+    assert!(troubles.is_empty(), "{troubles:#?}");
+}

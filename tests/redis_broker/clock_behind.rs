@@ -99,6 +99,4 @@ async fn a_promoted_replica_with_a_clock_behind_gives_no_lost_id() {
     assert_ne!(new, lost, "the id of 2 was given to 3");
     let page = after.broker.since(&room, lost, HISTORY, PAGE).await;
     assert_eq!(page.expect("up").gap, Some(GapReason::Failover));
-    let kept = after.retained(&room).await;
-    assert_eq!(kept.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 3]);
 }

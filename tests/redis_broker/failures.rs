@@ -257,7 +257,7 @@ async fn a_demoted_master_is_down_and_takes_nothing() {
     peer.is_down_for("READONLY").await;
     let refused = peer.publish(&room, 2).await;
     assert!(
-        matches!(refused, Err(BrokerError::Unavailable(_))),
+        matches!(refused, Err(BrokerError::Refused(_))),
         "{refused:?}"
     );
     server

@@ -86,6 +86,15 @@ impl Authority {
     }
 }
 
+/// Certificate and key that signed itself and calls itself a CA, as `openssl req -x509` makes it.
+pub fn self_made(name: &str) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
+}
+
 /// One certificate for all servers of a test, and who signed it.
 #[derive(Debug)]
 pub struct Encryption {

@@ -37,6 +37,7 @@ pub mod continuity;
 pub mod control;
 pub mod fingerprint;
 pub mod follower;
+mod guide;
 pub mod health;
 pub mod layout;
 pub mod link;
@@ -48,6 +49,7 @@ pub mod placer;
 mod presence;
 pub mod reply;
 pub mod scripts;
+mod sentinels;
 pub mod shards;
 pub mod subscriptions;
 pub mod supervisor;
@@ -60,7 +62,7 @@ use overall::{Overall, Part};
 use pair::Common;
 use placer::Placer;
 use reply::RawEntry;
-use scripts::Scripts;
+use scripts::{Reading, Scripts};
 
 /// Most pending messages that `welcome` tells.
 const PENDING_MAX: u32 = 1_000;
@@ -93,16 +95,6 @@ pub struct RedisBroker {
 struct Running {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-}
-
-impl From<RedisError> for BrokerError {
-    fn from(error: RedisError) -> Self {
-        match &error {
-            RedisError::Failed(_) => Self::Unexpected(error.to_string()),
-            _ if error.is_not_done() => Self::Unavailable(error.to_string()),
-            _ => Self::Unknown(error.to_string()),
-        }
-    }
 }
 
 impl RedisBroker {
@@ -278,7 +270,7 @@ impl RedisBroker {
             text(page.entries_max),
             text(page.bytes_max),
         ];
-        let answer = self.eval(|scripts| &scripts.since, &keys, &args).await?;
+        let answer = self.ask(|scripts| &scripts.since, &keys, &args).await?;
         let raw = reply::since(answer)?;
         Ok(SincePage {
             gap: raw.gap,
@@ -304,13 +296,18 @@ impl RedisBroker {
         if was_there && topic.kind() != TopicKind::Inbox {
             let args = [b"PX".to_vec(), life.clone()];
             let link = &self.links.find_topic(topic)?.pair.shared.bulk.link;
-            let answer = link.command("GETEX", &keys.last(topic), &args).await?;
-            if let Some(last) = reply::optional_position(&answer)? {
-                return Ok(Some(last));
+            match link.command("GETEX", &keys.last(topic), &args).await {
+                // Nothing may be written: the script reads it without renewing.
+                Err(error) if error.is_read_only() => {}
+                answer => {
+                    if let Some(last) = reply::optional_position(&answer?)? {
+                        return Ok(Some(last));
+                    }
+                }
             }
         }
         let keys = [keys.stream(topic), keys.last(topic), keys.cursor(topic)];
-        let answer = self.eval(|scripts| &scripts.last, &keys, &[life]).await?;
+        let answer = self.ask(|scripts| &scripts.last, &keys, &[life]).await?;
         reply::optional_position(&answer)
     }
 
@@ -351,7 +348,7 @@ impl RedisBroker {
             flag(query.reverse),
         ];
         let keys = [self.keys().stream(&query.topic)];
-        let answer = self.eval(|scripts| &scripts.history, &keys, &args).await?;
+        let answer = self.ask(|scripts| &scripts.history, &keys, &args).await?;
         let [more, entries] = reply::parts(answer)?;
         Ok(HistoryPage {
             entries: self.read(&query.topic, reply::entries(entries)?),
@@ -374,7 +371,7 @@ impl RedisBroker {
             self.keys().cursor(inbox),
         ];
         let args = [text(retention.age_ms), text(PENDING_MAX)];
-        let answer = self.eval(|scripts| &scripts.inbox, &keys, &args).await?;
+        let answer = self.ask(|scripts| &scripts.inbox, &keys, &args).await?;
         let [cursor, last, pending] = reply::parts(answer)?;
         Ok(InboxSummary {
             cursor: reply::optional_position(&cursor)?,
@@ -456,6 +453,23 @@ impl RedisBroker {
         let pair = self.links.find(&keys[0])?.pair;
         let script = script(&pair.shared.scripts);
         Ok(pair.shared.bulk.link.eval(script, keys, args).await?)
+    }
+
+    /// Runs a script that reads, also where the master takes no writes.
+    async fn ask(
+        &self,
+        reading: fn(&Scripts) -> &Reading,
+        keys: &[String],
+        args: &[Vec<u8>],
+    ) -> Result<Value, BrokerError> {
+        let pair = self.links.find(&keys[0])?.pair;
+        let (link, reading) = (&pair.shared.bulk.link, reading(&pair.shared.scripts));
+        match link.eval(&reading.usual, keys, args).await {
+            Err(error) if error.is_read_only() => {
+                Ok(link.eval(&reading.frozen, keys, args).await?)
+            }
+            answer => Ok(answer?),
+        }
     }
 
     fn read(&self, topic: &Topic, raw: Vec<RawEntry>) -> Vec<Entry> {

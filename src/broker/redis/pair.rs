@@ -190,10 +190,10 @@ impl Pair {
         end("feed", running.feed_ended).await;
     }
 
-    /// Whether commands and feed work.
+    /// Whether commands and feed work, if only to read.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        *self.shared.health.watch().borrow() == BrokerHealth::Up
+        !matches!(*self.shared.health.watch().borrow(), BrokerHealth::Down(_))
     }
 }
 

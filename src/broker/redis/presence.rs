@@ -115,7 +115,7 @@ impl RedisBroker {
         ];
         // One more than asked for says whether there is another page.
         let args = [after.map_or_else(Vec::new, text), text(limit + 1)];
-        let answer = self.eval(|scripts| &scripts.members, &keys, &args).await?;
+        let answer = self.ask(|scripts| &scripts.members, &keys, &args).await?;
         let [position, owners, sessions, entries] = reply::parts(answer)?;
         let (mut sessions, mut entries) = (reply::list(sessions)?, reply::list(entries)?);
         let is_more = sessions.len() > limit;

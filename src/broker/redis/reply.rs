@@ -9,7 +9,21 @@ use fred::types::Value;
 use crate::broker::{Body, BrokerError, publication};
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::redis::RedisError;
 use crate::telemetry::metrics::Metrics;
+
+impl From<RedisError> for BrokerError {
+    fn from(error: RedisError) -> Self {
+        match &error {
+            RedisError::Failed(_) => Self::Unexpected(error.to_string()),
+            _ if error.is_not_done() && error.refusal().is_some() => {
+                Self::Refused(error.refusal().expect("asked just before"))
+            }
+            _ if error.is_not_done() => Self::Unavailable(error.to_string()),
+            _ => Self::Unknown(error.to_string()),
+        }
+    }
+}
 
 /// One entry as it stands in the stream, its body not yet read.
 #[derive(Debug)]

@@ -9,8 +9,9 @@ use crate::protocol::ids::Owner;
 
 /// In so many ticks every partition is looked through once, whatever happens.
 const SWEEP_TICKS: u32 = 60;
-/// Longest rest of a partition in which something fails again and again, in ticks.
-const REST_TICKS_MAX: u32 = 60;
+/// Longest rest of a partition in which something fails again and again, in ticks: Redis may have
+/// been away.
+const REST_TICKS_MAX: u32 = 8;
 
 /// What became of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,10 @@ impl Agenda {
         let is_due = |partition: &&u32| somebody_died || !self.held.contains(partition);
         let due: Vec<_> = held.iter().filter(is_due).copied().collect();
         self.todo.extend(due);
+        if somebody_died {
+            // What failed before says nothing of what is left now.
+            self.rests.clear();
+        }
         self.todo.retain(|partition| held.contains(partition));
         self.rests.retain(|partition, _| held.contains(partition));
         (self.held, self.live) = (held, live);

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Extends a node's lease, or takes the name anew, and answers who lives.
 -- KEYS 1 leases (sorted set: name by lease end, ms; negative: it was seen to end) 2 incarnations (name -> INCARNATION HOLDER)
 --      3 details (name -> JSON) 4 the last heartbeat of all: MS TOLD, by this clock, and the time in us that it was answered

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Takes the lease of a partition, or extends it.
 -- KEYS 1 ff:part:{N}: OWNER TOKEN END, the end in ms; a lease that was given back has the owner -
 -- ARGV 1 owner 2 lease ms 3 a random number below 2^20

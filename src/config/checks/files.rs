@@ -28,12 +28,8 @@ const FILES: [(&str, Holds); 4] = [
     ("redis.tls_key_file", Holds::Key),
 ];
 
-/// Tries each file that would be used.
+/// Tries each file that is named.
 pub(super) fn check(values: &Values, faults: &mut Faults) {
-    let url = values.get("redis.url").map(|setting| &setting.value);
-    if !matches!(url, Some(Value::Text(_))) {
-        return;
-    }
     for (path, holds) in FILES {
         let Some(Value::Text(file)) = values.get(path).map(|setting| &setting.value) else {
             continue;

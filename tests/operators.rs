@@ -182,7 +182,7 @@ async fn the_last_words_of_a_node_are_lines_of_its_log() {
             "cannot listen",
         ),
         (
-            Plan::dev().flag("--workers=0"),
+            Plan::default().flag("--dev").flag("--workers=0"),
             "127.0.0.1:0",
             64,
             "configuration_refused",

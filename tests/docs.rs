@@ -348,7 +348,7 @@ fn logged_events() -> BTreeSet<String> {
     for path in shipped {
         let text = text_of(&path);
         let code = text
-            .split("#[cfg(test)]\nmod tests")
+            .split("#[cfg(test)]\nmod tests {")
             .next()
             .unwrap_or_default();
         let found = code.split("event = \"").skip(1);

@@ -191,7 +191,7 @@ impl Peer {
     pub(crate) async fn is_refused(&self, topic: &Topic, n: u64) {
         wait::until_within(DEADLINE, "a refusal", async || {
             match self.publish(topic, n).await {
-                Err(BrokerError::Unavailable(_)) => Some(()),
+                Err(BrokerError::Unavailable(_) | BrokerError::Refused(_)) => Some(()),
                 // It was sent before the connection was seen to be lost.
                 Err(BrokerError::Unknown(_)) => None,
                 other => panic!("expected a refusal, got {other:?}"),

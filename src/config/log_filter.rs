@@ -17,6 +17,7 @@ const MODULES: [&str; 16] = [
     "cluster",
     "config",
     "dispatcher",
+    "http",
     "ingress",
     "node",
     "presence",

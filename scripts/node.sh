@@ -18,7 +18,7 @@ start_node() {
     "$BINARY" serve --dev --listen 127.0.0.1:0 --api-listen 127.0.0.1:0 2>"$log" &
     NODE_PID=$!
     trap 'kill "$NODE_PID" 2>/dev/null || true; wait "$NODE_PID" || true; rm -f "'"$log"'"' EXIT
-    until told=$(grep -m1 '"event":"listening"' "$log"); do
+    until told=$(grep -m1 '"event":"node_started"' "$log"); do
         kill -0 "$NODE_PID" 2>/dev/null || give_up "the node did not start: $(cat "$log")"
         sleep 0.1
     done

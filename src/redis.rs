@@ -18,11 +18,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::error::Error;
-use fred::interfaces::ClientLike;
-use fred::types::config::Options;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::{ClusterHash, CustomCommand, Value, config::Options};
+use fred::{clients::Client, error::Error, interfaces::ClientLike};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
@@ -34,9 +31,11 @@ pub mod access;
 pub mod circuit;
 pub mod clients;
 pub mod keyspace;
+mod member_keys;
 mod outcome;
+pub mod refusal;
 
-use circuit::Circuit;
+use circuit::{Away, Circuit};
 
 /// Why a command failed, by what the caller can conclude from it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,14 +65,17 @@ pub enum RedisError {
     #[error("TLS to Redis cannot be set up: {0}")]
     Tls(#[source] fred::rustls::Error),
     /// Not even tried: Redis is known to be away, and why.
-    #[error("not done: {0}")]
-    Circuit(Arc<str>),
+    #[error("not done: {}", .0.reason)]
+    Circuit(Away),
     /// The script is not loaded; nothing was executed.
     #[error("the script is not loaded: {}", .0.details())]
     NoScript(#[source] Error),
     /// The server is a replica now; nothing was executed, and a new connection may find the master.
-    #[error("the server is no master: {}", .0.details())]
+    #[error("the server is no master: {}", access::explain(.0))]
     NotMaster(#[source] Error),
+    /// The server takes no writes at the moment; nothing was executed, and reading goes on.
+    #[error("it takes no writes: {}", access::explain(.0))]
+    ReadOnly(#[source] Error),
     /// The server has not the key's slot; nothing was executed.
     #[error("the key is on another server (a Redis Cluster is given as redis-cluster://): {}", .0.details())]
     Moved(#[source] Error),
@@ -81,13 +83,13 @@ pub enum RedisError {
     #[error("{0}")]
     Nowhere(String),
     /// Surely not executed: not connected, refused, not permitted.
-    #[error("not done: {}", .0.details())]
+    #[error("not done: {}", access::explain(.0))]
     NotDone(#[source] Error),
     /// The answer was lost; it may have been executed, or may be executed yet.
     #[error("the outcome is unknown: {}", .0.details())]
     Unknown(#[source] Error),
     /// The command or script failed: a bug, or a key that another program wrote.
-    #[error("failed: {}", .0.details())]
+    #[error("failed: {}", access::explain(.0))]
     Failed(#[source] Error),
 }
 
@@ -193,12 +195,6 @@ impl Keys {
         format!("{}:k:{key}", self.base(topic))
     }
 
-    /// The hash of members (of a `%T` topic).
-    #[must_use]
-    pub fn hash(&self, topic: &Topic) -> String {
-        self.of(topic, "h")
-    }
-
     /// The cursor (of an inbox).
     #[must_use]
     pub fn cursor(&self, topic: &Topic) -> String {
@@ -223,8 +219,8 @@ impl Keys {
         format!("{}:np:{{{partition}}}", self.prefix)
     }
 
-    /// Leases of nodes, a sorted set by their end. One script uses it with the two that follow,
-    /// so the three share a tag.
+    /// Leases of nodes, a sorted set by their end. One script uses it with the three that follow,
+    /// so the four share a tag.
     #[must_use]
     pub fn nodes(&self) -> String {
         format!("{{{}:nodes}}", self.prefix)
@@ -240,6 +236,18 @@ impl Keys {
     #[must_use]
     pub fn node_details(&self) -> String {
         format!("{{{}:nodes}}:d", self.prefix)
+    }
+
+    /// Names whose node was to be told that another process had them: names of nodes.
+    #[must_use]
+    pub fn node_contests(&self) -> String {
+        format!("{{{}:nodes}}:k", self.prefix)
+    }
+
+    /// When the last heartbeat of all was answered.
+    #[must_use]
+    pub fn node_heartbeat(&self) -> String {
+        format!("{{{}:nodes}}:t", self.prefix)
     }
 
     /// The cluster's control channel.
@@ -340,12 +348,12 @@ impl RedisLink {
     ) -> Result<Value, RedisError> {
         let mut values = Vec::with_capacity(2 + keys.len() + args.len());
         values.push(Value::from(script.sha()));
-        values.push(count(keys.len()));
+        values.push(Value::from(keys.len().to_string()));
         values.extend(keys.iter().map(|key| Value::from(key.as_str())));
         values.extend(args.iter().map(|arg| bytes(arg)));
         match self.ask("EVALSHA", values.clone()).await {
             Err(RedisError::NoScript(_)) => {
-                self.load(script).await?;
+                self.submit_load(script).await?;
                 self.ask("EVALSHA", values).await
             }
             answer => answer,
@@ -368,15 +376,7 @@ impl RedisLink {
         self.submit(name, values).await
     }
 
-    /// Loads a script.
-    ///
-    /// # Errors
-    /// [`RedisError`].
-    pub async fn load(&self, script: &Script) -> Result<(), RedisError> {
-        self.submit_load(script).await
-    }
-
-    /// As [`Self::load`], as a future that is written to the connection at its first poll.
+    /// Loads a script, by a future that is written to the connection at its first poll.
     pub fn submit_load(&self, script: &Script) -> BoxFuture<'static, Result<(), RedisError>> {
         let args = vec![Value::from_static_str("LOAD"), script.source.into()];
         let answer = self.ask("SCRIPT", args);
@@ -431,11 +431,13 @@ impl RedisLink {
         &self.misplaced
     }
 
-    /// `host:port` of the server, for people.
+    /// `host:port` of the server, or the path of its socket, for people.
     #[must_use]
     pub fn server(&self) -> String {
         let hosts = self.client().client_config().server.hosts();
-        hosts.first().map_or_else(String::new, ToString::to_string)
+        let server = hosts.first().map_or_else(String::new, ToString::to_string);
+        // A socket is told as its path and a port that it has not.
+        server.trim_end_matches(":0").to_owned()
     }
 
     /// Whether commands are sent at all.
@@ -450,10 +452,6 @@ impl RedisLink {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
-}
-
-fn count(n: usize) -> Value {
-    Value::from(n.to_string())
 }
 
 fn bytes(arg: &[u8]) -> Value {

@@ -1,9 +1,11 @@
 //! Whom a node lets in: so many a second, and nobody while memory is short. Those who are not are
-//! told when to come back, and those who are inside notice nothing.
+//! told when to come back, and those who are inside notice nothing. What the broker inside the process
+//! keeps is bounded too.
 
 mod support;
 
 use serde_json::json;
+use support::http;
 use support::node::{Node, Plan};
 use support::raw::{Handshake, Head, Raw};
 use support::talk::{Talk, Wire};
@@ -74,11 +76,45 @@ async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
     let head = knock(&node).await;
     assert!((5..=15).contains(&retry_after(&head)), "{head:?}");
     assert!(node.metric(BY_MEMORY).await >= 2);
-    assert_eq!(node.log_lines("memory_short").len(), 1);
+    assert_eq!(node.log_lines("memory_exhausted").len(), 1);
     // The first look may have been before the first handshake.
     if let Ok(mut inside) = inside {
         inside.event_of("welcome").await;
         inside.publish("t", json!(1)).await;
     }
     assert!(node.is_ready().await, "who is inside is served");
+}
+
+#[tokio::test]
+async fn topics_without_end_leave_the_memory_of_a_node_bounded() {
+    const BOUND: u64 = 16 << 20;
+    let node = Plan::dev()
+        .env("FANFARE_MEMORY__BYTES_MAX", &BOUND.to_string())
+        .start()
+        .await;
+    // Some 2 KB a topic: many times the bound.
+    let publish = async |round: usize| {
+        let topics: Vec<_> = (0..1_000).map(|n| format!("t{round}-{n}")).collect();
+        let body = json!({"topics": topics, "data": "x".repeat(700), "idempotency_key": "k"});
+        let answer = http::post(node.api, "/v1/publish", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    for round in 0..5 {
+        publish(round).await;
+    }
+    let before = node.resident_bytes();
+    for round in 5..60 {
+        publish(round).await;
+    }
+    let grown = node.resident_bytes().saturating_sub(before);
+    assert!(
+        grown < 2 * BOUND,
+        "{grown} bytes more than after the first topics"
+    );
+    assert!(node.metric("fanfare_embedded_bytes").await <= BOUND);
+    let forgotten = "fanfare_embedded_forgotten_total{kind=\"topic\"}";
+    assert!(node.metric(forgotten).await > 40_000);
+    let path = "/v1/topics/t59-999/history";
+    let history = http::get(node.api, path).await.json();
+    assert_eq!(history["publications"].as_array().map(Vec::len), Some(1));
 }

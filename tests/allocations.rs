@@ -2,14 +2,19 @@
 //!
 //! In: a worker that runs, with sessions on real sockets whose clients take everything. Out:
 //! allocations of its thread, counted. What a publication costs must not depend on how many
-//! sessions get it.
+//! sessions get it. And how much memory a session holds for what its token says: its text.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fanfare::auth::Claims;
+use fanfare::auth::mint::{MintKey, mint};
+use fanfare::auth::verifier::Verifier;
 use fanfare::broker::interest::WishNumber;
 use fanfare::broker::publication::Publication;
 use fanfare::broker::{Body, Entry};
+use fanfare::config::load::{Inputs, load};
+use fanfare::config::{Secret, machine};
 use fanfare::protocol::codec::Wire;
 use fanfare::protocol::data::Data;
 use fanfare::protocol::ids::{App, Position, Priority, SessionId, Topic};
@@ -19,6 +24,7 @@ use fanfare::worker::handle::{Inbound, WorkerHandle};
 use fanfare::worker::outbox::Bound;
 use fanfare::worker::outgoing::Outgoing;
 use fanfare::worker::{Worker, WorkerInterest};
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -201,4 +207,87 @@ fn a_publication_asks_for_memory_at_most_sixteen_times_a_wire_form() {
             );
         }
     }
+}
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// Most bytes that an identity holds beside the length of its claims.
+const IDENTITY_BYTES_MAX: i64 = 256;
+
+fn verifier() -> Verifier {
+    let inputs = Inputs {
+        file: None,
+        environment: vec![("FANFARE_AUTH__HMAC_SECRET".into(), SECRET.into())],
+        flags: Vec::new(),
+        env: None,
+        size: None,
+        dev: false,
+        machine: machine::Machine {
+            cores: 1,
+            host_name: "test".into(),
+            file_limit: 1_000,
+            memory_limit: None,
+            memory_total: None,
+        },
+        try_key: |_| Ok(()),
+    };
+    let loaded = load(&inputs).unwrap_or_else(|_| panic!("valid inputs"));
+    let config = loaded.config;
+    Verifier::new(&config.auth, config.session.info_bytes_max).expect("a key")
+}
+
+fn token(user: usize, claims: &Value) -> String {
+    let mut all = json!({"sub": format!("user-{user:06}"), "exp": 4_000_000_000_u64});
+    let claims = claims.as_object().expect("a map").clone();
+    all.as_object_mut().expect("a map").extend(claims);
+    let key = MintKey {
+        id: None,
+        algorithm: "HS256".into(),
+        material: Secret(SECRET.into()),
+    };
+    mint(&key, all.as_object().expect("a map")).expect("the key signs")
+}
+
+/// Bytes that each of many identities holds whose tokens say this, in a vector of their own.
+fn held(claims: impl Fn(usize) -> Value) -> i64 {
+    const IDENTITIES: usize = 200;
+    let verifier = verifier();
+    let tokens: Vec<_> = (0..IDENTITIES).map(|n| token(n, &claims(n))).collect();
+    let mut identities: Vec<Claims> = Vec::with_capacity(IDENTITIES);
+    let taken = allocation_counter::measure(|| {
+        for token in &tokens {
+            let claims = verifier.session(token, std::time::SystemTime::now());
+            identities.push(claims.expect("a good token"));
+        }
+    });
+    let inline = i64::try_from(size_of::<Claims>()).expect("small");
+    taken.bytes_current / i64::try_from(IDENTITIES).expect("few") + inline
+}
+
+#[test]
+fn an_identity_holds_no_more_than_what_its_token_says() {
+    let bare = held(|_| json!({}));
+    assert!(bare <= IDENTITY_BYTES_MAX, "{bare} bytes");
+    let many_values: Vec<_> = (0..200).map(|n| json!({"n": n})).collect();
+    let info = json!({"info": many_values});
+    let info_bytes = i64::try_from(info["info"].to_string().len()).expect("short");
+    assert!((1_500..2_048).contains(&info_bytes), "{info_bytes} of info");
+    let with_info = held(|_| info.clone());
+    let most = IDENTITY_BYTES_MAX + info_bytes;
+    assert!(
+        with_info <= most,
+        "{with_info} bytes for {info_bytes} of info"
+    );
+    // Forty patterns that all tokens share are held once; those of one token as their text.
+    let patterns = |of: String| -> Vec<_> {
+        let names = (0..40).map(|n| format!("orders-of-{of}:{n}:**"));
+        names.collect()
+    };
+    let shared = held(|_| json!({"can": {"subscribe": patterns("all".into())}}));
+    assert!(shared <= IDENTITY_BYTES_MAX, "{shared} bytes");
+    let own = |n: usize| json!({"can": {"subscribe": patterns(n.to_string())}});
+    let can_bytes = i64::try_from(own(100)["can"].to_string().len()).expect("short");
+    let own = held(own);
+    let most = IDENTITY_BYTES_MAX + can_bytes;
+    assert!(own <= most, "{own} bytes for {can_bytes} of rights");
+    println!("{bare} bare, {with_info} with {info_bytes} of info, {shared} and {own} with rights");
 }

@@ -172,7 +172,8 @@ async fn a_name_that_is_none_is_an_invalid_topic() {
 async fn what_a_session_may_not_do_is_refused_and_it_stays() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("fanfare.toml");
-    let text = "[namespaces.news]\nsubscribe = \"anyone\"\npublish = \"nobody\"\n\n\
+    let text = "[namespaces.news]\nsubscribe = \"anyone\"\npublish = \"nobody\"\n\
+        history = \"nobody\"\n\n\
         [namespaces.secret]\nsubscribe = \"nobody\"\nhistory = \"nobody\"\npublish = \"anyone\"\n";
     std::fs::write(&path, text).expect("the directory can be written");
     let node = Plan::dev()
@@ -214,6 +215,12 @@ async fn what_a_session_may_not_do_is_refused_and_it_stays() {
     ];
     for (command, code) in rows {
         talk.refused(command, code).await;
+    }
+    for begin in [json!({"since": "0-0"}), json!({"rewind": 1})] {
+        let mut command = json!({"type": "subscribe", "topic": "news:1"});
+        let begin = begin.as_object().expect("a map").clone();
+        command.as_object_mut().expect("a map").extend(begin);
+        talk.refused(command, "forbidden").await;
     }
     talk.ok(json!({"type": "subscribe", "topic": "news:1"}))
         .await;
@@ -274,6 +281,34 @@ async fn commands_that_contradict_themselves_or_ask_too_much_are_refused() {
         .await;
     talk.ok(json!({"type": "subscribe", "topic": "t:128"}))
         .await;
+}
+
+#[tokio::test]
+async fn a_connect_that_names_too_much_or_twice_is_refused_whole() {
+    let node = Plan::dev().start().await;
+    for wire in [Wire::Json, Wire::MsgPack] {
+        let url = node.connect_url("?user=ada&wait=1");
+        let mut talk = Talk::connected(&url, wire).await;
+        let listed = |count| -> Vec<_> {
+            let names = (0..count).map(|n| json!({"topic": format!("t:{n}")}));
+            names.collect()
+        };
+        let resumed = json!({"@ada": "0-0", "@": "0-0", "t:0": "0-0"});
+        let connect = |topics: Vec<Value>, positions: &Value| json!({"type": "connect", "topics": topics, "positions": positions});
+        talk.refused(connect(listed(131), &json!({})), "limit_exceeded")
+            .await;
+        talk.refused(connect(listed(130), &resumed), "limit_exceeded")
+            .await;
+        talk.refused(connect(listed(100), &resumed), "bad_request")
+            .await;
+        let twice = vec![json!({"topic": "t"}), json!({"topic": "t"})];
+        talk.refused(connect(twice, &json!({})), "bad_request")
+            .await;
+        let welcome = talk
+            .ask(connect(listed(128), &json!({"@ada": "0-0", "@": "0-0"})))
+            .await;
+        assert_eq!(welcome["topics"].as_object().expect("a map").len(), 130);
+    }
 }
 
 #[tokio::test]

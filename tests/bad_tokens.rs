@@ -150,9 +150,10 @@ async fn without_a_token_a_session_stays_unauthorized_until_its_deadline() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = tokens::config_file(&directory);
     let node = Plan::with_config(&path)
-        .env("FANFARE_AUTH__TIMEOUT_MS", "1000")
+        .env("FANFARE_AUTH__TIMEOUT_MS", "5000")
         .start()
         .await;
+    let mut sessions = Vec::new();
     for query in ["", "?user=ada"] {
         let mut talk = Talk::connected(&node.connect_url(query), Wire::Json).await;
         talk.refused(json!({"type": "subscribe", "topic": "t"}), "unauthorized")
@@ -160,6 +161,9 @@ async fn without_a_token_a_session_stays_unauthorized_until_its_deadline() {
         talk.refused(json!({"type": "connect"}), "unauthorized")
             .await;
         talk.refused(json!({"type": "ping"}), "unauthorized").await;
+        sessions.push((query, talk));
+    }
+    for (query, mut talk) in sessions {
         assert_eq!(talk.close_code().await, Some(4004), "{query}");
     }
 }
@@ -208,6 +212,37 @@ async fn a_token_that_says_what_it_can_do_can_do_no_more() {
     .await;
     talk.refused(json!({"type": "history", "topic": "orders:7"}), "forbidden")
         .await;
+}
+
+#[tokio::test]
+async fn a_token_for_a_topic_that_has_ended_ends_the_subscription() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let plan = Plan::with_config(&tokens::config_file(&directory));
+    let node = plan.env("FANFARE_AUTH__EXPIRED_GRACE_S", "0").start().await;
+    let token = tokens::signed(&json!({
+        "sub": "ada",
+        "exp": seconds_from_now(600),
+        "can": {"publish": ["orders:*"]},
+    }));
+    let url = node.connect_url(&format!("?token={token}"));
+    let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+    let subscribe = |seconds| {
+        let claims = json!({"sub": "ada", "topic": "orders:7", "exp": seconds_from_now(seconds)});
+        json!({"type": "subscribe", "topic": "orders:7", "token": tokens::signed(&claims)})
+    };
+    talk.ok(subscribe(30)).await;
+    assert_eq!(talk.event_of("expiring").await["topic"], "orders:7");
+    talk.ok(subscribe(600)).await;
+    talk.publish("orders:7", json!(1)).await;
+    // Within the tolerance of clocks when it comes.
+    talk.ok(subscribe(-2)).await;
+    assert_eq!(talk.event_of("unsubscribed").await["code"], "token_expired");
+    talk.refused(subscribe(-60), "token_expired").await;
+    talk.refused(
+        json!({"type": "unsubscribe", "topic": "orders:7"}),
+        "not_subscribed",
+    )
+    .await;
 }
 
 fn publish_call(key: &str, kind: &str, body: &str) -> Request<Full<Bytes>> {

@@ -144,7 +144,7 @@ async fn the_close_frame_is_not_lost_behind_what_the_node_has_not_read() {
         }
         writer.frame(&Frame::close(1000)).await;
     };
-    let done = tokio::time::timeout(Duration::from_secs(20), writing).await;
+    let done = tokio::time::timeout(Duration::from_secs(60), writing).await;
     assert!(done.is_ok(), "the node reads on");
     closes_with(&mut reader, 1003).await;
     assert_eq!(reader.receive().await, None);

@@ -319,7 +319,7 @@ async fn a_second_request_behind_the_handshake_is_never_served() {
 #[tokio::test]
 async fn a_session_that_never_authenticates_ends_with_4004() {
     let node = Plan::dev()
-        .env("FANFARE_AUTH__TIMEOUT_MS", "1000")
+        .env("FANFARE_AUTH__TIMEOUT_MS", "5000")
         .start()
         .await;
     let beside = Beside::start(&node, "?user=good").await;

@@ -50,7 +50,10 @@ async fn restart(fleet: &Fleet, node: &mut Node, start: impl Future<Output = Nod
     let status = node.ended_within(PATIENCE).await;
     assert_eq!(status.code(), Some(0), "{}", node.log_text());
     assert!(node.log_lines("drain_overdue").is_empty());
-    let told = node.log_lines("draining").pop().expect("it was logged");
+    let told = node
+        .log_lines("drain_started")
+        .pop()
+        .expect("it was logged");
     let number = |field| log_field(&told, field).and_then(Value::as_u64);
     let sessions = number("sessions").expect("a number");
     wait::until_within(PATIENCE, "everybody to be back", async || {

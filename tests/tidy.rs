@@ -11,6 +11,8 @@ mod layers;
 mod rules;
 #[path = "tidy/source.rs"]
 mod source;
+#[path = "tidy/used.rs"]
+mod used;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +35,7 @@ const FOR_SHIPPED: &[Rule] = &[
     rules::spawning,
     rules::fastwebsockets,
     rules::fred,
+    rules::log_events,
     layers::layering,
 ];
 
@@ -73,6 +76,12 @@ fn the_repository_keeps_the_rules_of_the_house() {
             breaches.extend(FOR_SHIPPED.iter().flat_map(|rule| rule(source)));
         }
     }
+    let is_shipped = |source: &&Source| {
+        source.path.starts_with("src/") && !is_test_file(&source.path, &test_files)
+    };
+    let shipped: Vec<_> = sources.iter().filter(is_shipped).collect();
+    breaches.extend(used::unread_keys(&shipped));
+    breaches.extend(used::unused_counters(&shipped));
     breaches.sort();
     let report: Vec<_> = breaches
         .iter()
@@ -159,6 +168,48 @@ fn lines(rule: Rule, path: &str, text: &str) -> Vec<usize> {
 }
 
 #[test]
+fn a_key_that_nothing_reads_is_found() {
+    let table = "section!(DRAIN, \"drain\" => Drain {\n window: \"window_ms\", ms(0, 1), \"\";\n \
+                 delay: \"delay_ms\", ms(0, 1), \"\";\n});";
+    let found = |user: &str| {
+        let read = |path, text| Source::read(path, text).expect("Rust");
+        let sources = [
+            read("src/config/keys.rs", table),
+            read(
+                "src/config/load.rs",
+                "fn f(c: &Drain) { c.window; c.delay; }",
+            ),
+            read("src/node/leaving.rs", user),
+        ];
+        let sources: Vec<_> = sources.iter().collect();
+        let lines = used::unread_keys(&sources).into_iter();
+        lines.map(|breach| breach.line).collect::<Vec<_>>()
+    };
+    let both = "fn f(c: &Config) { c.drain.window; c.drain.delay; }";
+    assert_eq!(found(both), [] as [usize; 0]);
+    assert_eq!(found("fn f(c: &Drain) { c.delay; }"), [2]);
+    assert_eq!(found("fn f(c: &Drain) { c.window(); c.delay; }"), [2]);
+    assert_eq!(found("fn f(c: &Other) { c.window; c.delay; }"), [2, 3]);
+}
+
+#[test]
+fn a_counter_that_nothing_counts_is_found() {
+    let table = "instruments! { ControlCounters {\n ready: \"gauge\" \"r\" \"\",\n gaps: \
+                 \"counter\" \"g\" \"\",\n} }";
+    let read = |path, text| Source::read(path, text).expect("Rust");
+    let sources = [
+        read("src/telemetry/metrics.rs", table),
+        read(
+            "src/node/readiness.rs",
+            "fn f(m: &M) { m.control.ready.set(1); }",
+        ),
+    ];
+    let sources: Vec<_> = sources.iter().collect();
+    let lines = used::unused_counters(&sources).into_iter();
+    assert_eq!(lines.map(|breach| breach.line).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
 fn a_file_without_a_head_doc_is_found() {
     for planted in [
         "use std::fmt;\n",
@@ -225,6 +276,15 @@ fn an_unwrap_outside_tests_is_found() {
     assert!(lines(rules::no_unwrap, "src/a.rs", near_miss).is_empty());
     let shipped = "#[cfg(not(test))]\nmod a {\n    fn a() { b().unwrap(); }\n}\n";
     assert_eq!(lines(rules::no_unwrap, "src/a.rs", shipped), [3]);
+}
+
+#[test]
+fn a_log_line_without_its_event_is_found() {
+    let planted = "fn a() {\n    tracing::warn!(x, \"y\");\n    info!(\"z\");\n    debug!(%e, event = \"a\");\n}\n";
+    assert_eq!(lines(rules::log_events, "src/a.rs", planted), [2, 3, 4]);
+    let near_miss = "fn a() {\n    tracing::warn!(event = \"thing_happened\", x);\n    error(\"x\");\n\
+        // warn!(\"x\")\n}\n#[cfg(test)]\nmod tests {\n    fn a() { info!(\"x\"); }\n}\n";
+    assert!(lines(rules::log_events, "src/a.rs", near_miss).is_empty());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! In: the request's `Authorization` header. Out: the request goes on, or 401. Health, metrics
 //! and the OpenAPI document are routed past this layer.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -17,6 +17,28 @@ use crate::http;
 use crate::http::error::HttpError;
 use crate::protocol::error::ErrorCode;
 
+/// The keys in force, which can be replaced while the API serves. The lock is held for one look or
+/// one replacement.
+#[derive(Debug)]
+pub struct ApiKeys(RwLock<Arc<[Secret]>>);
+
+impl ApiKeys {
+    /// These keys.
+    #[must_use]
+    pub fn new(keys: &[Secret]) -> Self {
+        Self(RwLock::new(keys.into()))
+    }
+
+    /// Goes on with these keys.
+    pub fn replace(&self, keys: &[Secret]) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+    }
+
+    fn now(&self) -> Arc<[Secret]> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Lets the request pass if its key is right.
 ///
 /// # Errors
@@ -28,7 +50,7 @@ pub async fn require_key(
 ) -> Result<Response, ApiError> {
     let presented = http::request::bearer(request.headers());
     let refused = match presented {
-        Ok(Some(key)) if is_valid(&state.config.api.keys, key) => {
+        Ok(Some(key)) if is_valid(&state.keys.now(), key) => {
             return Ok(next.run(request).await);
         }
         Ok(Some(_)) => {
@@ -41,6 +63,7 @@ pub async fn require_key(
         Err(several) => several,
     };
     state.metrics.control.api_unauthorized.add(1);
+    tracing::debug!(event = "api_key_refused", reason = %refused.error.message, "a call was refused");
     // A body that is not read would be taken for the next request.
     Err(match http::request::has_body(request.headers()) {
         true => refused.closing(),

@@ -38,6 +38,7 @@ pub(super) fn broker_error(error: &BrokerError) -> WireError {
         BrokerError::Unavailable(_) => {
             WireError::unavailable("the broker is not available; nothing was done")
         }
+        BrokerError::Refused(_) => WireError::unavailable(error.to_string()),
         BrokerError::Unknown(_) => WireError::unavailable(
             "the broker's answer was lost and the outcome is unknown; repeat the request, \
              publications with the same idempotency_key as before",

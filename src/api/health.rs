@@ -78,6 +78,7 @@ pub(super) async fn ready(State(state): State<Arc<ApiState>>, wanted: Wanted) ->
     let answer = ReadyAnswer {
         ready: reasons.is_empty(),
         reasons: Some(reasons),
+        partial: state.directory.partial(),
     };
     wanted.with(status(answer.ready), &answer)
 }

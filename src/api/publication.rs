@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::query;
 use super::state::ApiState;
 use crate::broker::PublishRequest;
+use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
 use crate::protocol::codec::Wire;
 use crate::protocol::data::Data;
@@ -330,8 +331,8 @@ impl Content {
         Ok(Self {
             data,
             priority: body.priority,
-            // The publisher is the app; sessions and users have other prefixes than `a:`.
-            idempotency: idempotency_key.map(|key| (format!("a:{}:{key}", state.app), kept_ms)),
+            idempotency: idempotency_key
+                .map(|key| (Publisher::Api(&state.app).remembered(key), kept_ms)),
             key: body.key.clone(),
             conflate: body.conflate,
             ttl_ms: body.ttl_ms,

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::router;
 use super::state::ApiState;
 use crate::http::connection::{Answering, Rest, end, tell_timeout};
-use crate::shutdown::spawn;
+use crate::shutdown::spawn_alone;
 
 /// Connections at the same time. The callers are backends with pools and a few probes.
 pub const CONNECTIONS_MAX: usize = 1_024;
@@ -60,7 +60,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future
             Ok((stream, permit)) => {
                 let service = TowerToHyperService::new(app.clone());
                 let stopped = stop.subscribe();
-                spawn("api_connection", async move {
+                spawn_alone("api_connection", async move {
                     connection(stream, service, rest, stopped).await;
                     drop(permit);
                 });

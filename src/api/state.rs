@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::ApiKeys;
 use super::body::BodyBudget;
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
@@ -27,6 +28,8 @@ pub struct ApiState {
     pub broker: Arc<Broker>,
     /// The node's configuration.
     pub config: Arc<Config>,
+    /// The keys of its callers.
+    pub keys: Arc<ApiKeys>,
     /// The node's instruments.
     pub metrics: Arc<Metrics>,
     /// The app that every name in a request lives in.
@@ -51,6 +54,10 @@ pub trait Directory: Send + Sync {
 
     /// Why the node is not ready, for people; empty when it is.
     fn not_ready(&self) -> Vec<String>;
+
+    /// What is wrong though the node is ready, for people: masters of Redis that are away or take
+    /// no writes.
+    fn partial(&self) -> Vec<String>;
 
     /// The parts of the node and how they do: broker, feed, membership, workers.
     fn components(&self) -> Vec<Component>;

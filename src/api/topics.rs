@@ -134,13 +134,12 @@ pub(super) async fn get_topic(
 ) -> Result<Response, ApiError> {
     let retention = state.config.namespace(&topic).retention();
     let nodes = state.directory.occupancy(&topic).await?;
-    let asked = [(topic.clone(), retention)];
-    let last = state.broker.last(&asked).await?;
+    let last = state.broker.last(&topic, retention, false).await?;
     Ok(wanted.ok(&TopicAnswer {
         namespace: topic.namespace().to_owned(),
         sessions: nodes.iter().map(|node| node.sessions).sum(),
         nodes,
-        position: last.into_iter().next().flatten(),
+        position: last,
         home: state.directory.home(&topic),
         history: Kept {
             entries_max: retention.entries_max,

@@ -6,6 +6,7 @@ use super::tests::{
     INFO_BYTES_MAX, NOW_S, SECRET, auth, claim_of, claims, key, now, refusal, signed, simple,
     valid_claims, with_header, with_payload,
 };
+use super::verifier::Verifier;
 use super::*;
 
 #[test]
@@ -168,7 +169,10 @@ fn a_claim_or_header_that_is_there_twice_refuses_the_token() {
 fn info_is_bounded_and_null_is_none() {
     let fits = "x".repeat(INFO_BYTES_MAX - 2);
     let info = |value: Value| simple().session(&signed(&claims(json!({"info": value}))), now());
-    assert_eq!(info(json!(fits)).unwrap().info, Some(json!(fits)));
+    assert_eq!(
+        info(json!(fits)).unwrap().info,
+        Some(Info::from(&json!(fits)))
+    );
     let over = "x".repeat(INFO_BYTES_MAX - 1);
     assert_eq!(
         info(json!(over)),

@@ -1,8 +1,10 @@
 //! Tokens: from text that anybody may have written to claims that can be relied on.
 //!
 //! In: a token, the time, and the keys and rules of `[auth]`. Out: [`Claims`], or a
-//! [`TokenError`]. [`Verifier`] is built once and shared by all workers; it has no state that
-//! changes, makes no request and reads no clock. Bounds: `token_bytes_max`, checked before
+//! [`TokenError`]. [`verifier::Verifier`] is shared by all workers and judges by [`Rules`], which make
+//! no request and read no clock; all that changes in them is which rights they have seen, so that
+//! tokens that may do the same hold them once. A session keeps its claims as long as it lives, so
+//! they take no more memory than their text. Bounds: `token_bytes_max`, checked before
 //! anything of the token is read; `info_bytes_max`; one signature check per configured key of the
 //! token's algorithm and `kid`.
 //!
@@ -19,7 +21,9 @@ pub mod mint;
 pub mod rights;
 #[cfg(test)]
 mod test_keys;
+pub mod verifier;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -28,13 +32,14 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
 use keys::KeyFault;
-use rights::{Rights, RightsError};
+use rights::{KnownRights, Rights, RightsError};
 
 use crate::config;
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::Wire;
 use crate::protocol::error::ErrorCode;
 use crate::protocol::ids::{App, Topic, TopicKind, User};
+use crate::protocol::info::Info;
 use crate::protocol::raw::{Fields, Raw};
 
 /// The header's parts that are read.
@@ -58,12 +63,10 @@ pub struct Claims {
     pub user: User,
     /// `exp`, in unix seconds.
     pub expires: u64,
-    /// `jti`.
-    pub id: Option<String>,
     /// `info`, shown in presence.
-    pub info: Option<Value>,
-    /// `can`.
-    pub can: Option<Rights>,
+    pub info: Option<Info>,
+    /// `can`, which all tokens that say the same share.
+    pub can: Option<Arc<Rights>>,
 }
 
 /// Why a token is refused. The texts are meant for the client and repeat nothing of the token.
@@ -166,23 +169,19 @@ struct Key {
     decoding: DecodingKey,
 }
 
-/// Checks tokens against the configured keys and rules.
-pub struct Verifier {
+/// The configured keys and rules.
+pub struct Rules {
     keys: Vec<Key>,
     issuer: Option<String>,
     audience: Option<String>,
     leeway: Duration,
     token_bytes_max: usize,
     info_bytes_max: usize,
+    known_rights: KnownRights,
 }
 
-impl Verifier {
-    /// Takes the keys and rules; `info_bytes_max` is `session.info_bytes_max`. Without keys every
-    /// token is refused.
-    ///
-    /// # Errors
-    /// [`KeyError`] with every key that cannot be used.
-    pub fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
+impl Rules {
+    fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
         let mut keys = Vec::with_capacity(auth.keys.len());
         let mut faults = Vec::new();
         for (index, key) in auth.keys.iter().enumerate() {
@@ -205,20 +204,11 @@ impl Verifier {
             leeway: auth.leeway,
             token_bytes_max: auth.token_bytes_max,
             info_bytes_max,
+            known_rights: KnownRights::default(),
         })
     }
 
-    /// Whether any token can be valid.
-    #[must_use]
-    pub fn has_keys(&self) -> bool {
-        !self.keys.is_empty()
-    }
-
-    /// Checks a token that opens or refreshes a session.
-    ///
-    /// # Errors
-    /// [`TokenError`]. A token for one topic is refused: it would open more than it names.
-    pub fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
+    fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
         let payload = self.signed_payload(token)?;
         let fields = ClaimFields::read(&payload)?;
         if fields.get("topic").is_some() {
@@ -227,12 +217,7 @@ impl Verifier {
         self.claims(&fields, now)
     }
 
-    /// Checks a token for one topic and returns that topic's name, a plain topic of the app. That
-    /// `sub` is the session's user is for the caller to see.
-    ///
-    /// # Errors
-    /// [`TokenError`]. A session's token is refused: it names no topic.
-    pub fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
+    fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
         let payload = self.signed_payload(token)?;
         let fields = ClaimFields::read(&payload)?;
         let name = fields
@@ -317,10 +302,11 @@ impl Verifier {
             app,
             user,
             expires: fields.seconds("exp")?.ok_or(TokenError::Missing("exp"))?,
-            id: fields.text("jti")?.map(std::borrow::Cow::into_owned),
             info: self.info(fields)?,
-            can: can(fields)?,
+            can: self.can(fields)?,
         };
+        // Read by nobody, but no token is half right.
+        fields.text("jti")?;
         self.check_times(fields, claims.expires, now)?;
         Ok(claims)
     }
@@ -372,18 +358,34 @@ impl Verifier {
         Ok(())
     }
 
-    fn info(&self, fields: &ClaimFields<'_>) -> Result<Option<Value>, TokenError> {
-        let Some(info) = fields.json::<Value>("info") else {
+    fn info(&self, fields: &ClaimFields<'_>) -> Result<Option<Info>, TokenError> {
+        let Some(raw) = fields.get("info").filter(|raw| !raw.is_null()) else {
             return Ok(None);
         };
-        let info = info.map_err(|_| TokenError::Claim {
+        let info = Info::from_raw(raw).map_err(|_| TokenError::Claim {
             claim: "info",
-            must: "JSON that is not nested too deep",
+            must: "JSON that `data` may be",
         })?;
-        if info.to_string().len() > self.info_bytes_max {
+        if info.bytes_count() > self.info_bytes_max {
             return Err(TokenError::InfoTooLarge(self.info_bytes_max));
         }
-        Ok(Some(info).filter(|info| !info.is_null()))
+        Ok(Some(info))
+    }
+
+    fn can(&self, fields: &ClaimFields<'_>) -> Result<Option<Arc<Rights>>, TokenError> {
+        let Some(json) = fields.get("can").and_then(Raw::json) else {
+            return Ok(None);
+        };
+        let rights = Rights::from_json(json).map_err(|fault| TokenError::Claim {
+            claim: "can",
+            must: match fault {
+                RightsError::Form => "a map from operations to lists of patterns",
+                RightsError::Pattern => {
+                    "made of patterns with `*` for a segment or `**` at the end"
+                }
+            },
+        })?;
+        Ok(Some(self.known_rights.shared(rights)))
     }
 }
 
@@ -396,20 +398,6 @@ fn app(fields: &ClaimFields<'_>) -> Result<App, TokenError> {
         }),
         _ => Ok(app),
     }
-}
-
-fn can(fields: &ClaimFields<'_>) -> Result<Option<Rights>, TokenError> {
-    let Some(json) = fields.get("can").and_then(Raw::json) else {
-        return Ok(None);
-    };
-    let rights = Rights::from_json(json).map_err(|fault| TokenError::Claim {
-        claim: "can",
-        must: match fault {
-            RightsError::Form => "a map from operations to lists of patterns",
-            RightsError::Pattern => "made of patterns with `*` for a segment or `**` at the end",
-        },
-    })?;
-    Ok(Some(rights))
 }
 
 fn decode_part(part: &str) -> Result<Vec<u8>, TokenError> {

@@ -1,8 +1,9 @@
 //! What a token lets its bearer do: the claim `can`, and the rule that a namespace adds to it.
 //!
 //! In: `can`, a map from operations to lists of topic patterns. Out: yes or no for one operation
-//! on one topic. Owned by the session that the token opened. Bounded by the token's length; an
-//! operation that `can` does not name has no pattern and is not allowed.
+//! on one topic. Owned by the sessions whose tokens say it ([`KnownRights`]). Bounded by the token's
+//! length, of which it keeps the patterns and nothing else; an operation that `can` does not name
+//! has no pattern and is not allowed.
 //!
 //! A pattern is split at every `:`. `*` stands for exactly one segment; `**`, only at the end,
 //! for one or more. So `orders:**` is everything in the namespace `orders` and not the topic
@@ -10,6 +11,12 @@
 //! inbox: who may write to people's inboxes must be told so with `@*` (names without `:`) or
 //! `@**` (all). Names of operations that do not exist are passed over; a misplaced `*` refuses
 //! the token, because its author meant something that it would not do.
+
+use std::borrow::Cow;
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::config::Allow;
 use crate::protocol::codec::Wire;
@@ -29,14 +36,18 @@ pub enum Operation {
     History,
 }
 
-/// The claim `can`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The claim `can`: the patterns of all operations, one behind the other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rights {
-    subscribe: Box<[Pattern]>,
-    publish: Box<[Pattern]>,
-    presence: Box<[Pattern]>,
-    history: Box<[Pattern]>,
+    text: Box<str>,
+    /// Where each pattern ends in the text.
+    ends: Box<[u32]>,
+    /// How many patterns come before those of the next operation, in the order of [`OPERATIONS`].
+    counts: [u32; OPERATIONS.len()],
 }
+
+/// The operations, by the names that `can` has for them.
+const OPERATIONS: [&str; 4] = ["subscribe", "publish", "presence", "history"];
 
 /// Why a claim `can` is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,37 +66,75 @@ impl Rights {
     /// # Errors
     /// [`RightsError`]. A claim that is only partly understood grants nothing.
     pub fn from_json(json: &str) -> Result<Self, RightsError> {
-        let known = ["subscribe", "publish", "presence", "history"];
-        let fields =
-            Fields::read(Wire::Json, json.as_bytes(), &known).map_err(|_| RightsError::Form)?;
+        let fields = Fields::read(Wire::Json, json.as_bytes(), &OPERATIONS)
+            .map_err(|_| RightsError::Form)?;
         if !fields.repeated().is_empty() {
             return Err(RightsError::Form);
         }
-        let patterns = |operation| -> Result<Box<[Pattern]>, RightsError> {
-            let Some(list) = fields.get(operation).and_then(Raw::json) else {
-                return Ok(Box::default());
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        let mut counts = [0; OPERATIONS.len()];
+        for (operation, count) in OPERATIONS.iter().zip(&mut counts) {
+            let list = fields.get(operation).and_then(Raw::json);
+            let list: Vec<Cow<'_, str>> = match list {
+                Some(list) => serde_json::from_str(list).map_err(|_| RightsError::Form)?,
+                None => Vec::new(),
             };
-            let list: Vec<String> = serde_json::from_str(list).map_err(|_| RightsError::Form)?;
-            list.into_iter().map(Pattern::new).collect()
-        };
+            for pattern in list {
+                if !is_sound(&pattern) {
+                    return Err(RightsError::Pattern);
+                }
+                text.push_str(&pattern);
+                ends.push(u32::try_from(text.len()).map_err(|_| RightsError::Form)?);
+            }
+            *count = u32::try_from(ends.len()).map_err(|_| RightsError::Form)?;
+        }
         Ok(Self {
-            subscribe: patterns("subscribe")?,
-            publish: patterns("publish")?,
-            presence: patterns("presence")?,
-            history: patterns("history")?,
+            text: text.into(),
+            ends: ends.into(),
+            counts,
         })
     }
 
     /// Whether some pattern of the operation matches the topic's name (without its app).
     #[must_use]
     pub fn allows(&self, operation: Operation, topic_name: &str) -> bool {
-        let patterns = match operation {
-            Operation::Subscribe => &self.subscribe,
-            Operation::Publish => &self.publish,
-            Operation::Presence => &self.presence,
-            Operation::History => &self.history,
-        };
-        patterns.iter().any(|pattern| pattern.matches(topic_name))
+        let at = operation as usize;
+        let first = at.checked_sub(1).map_or(0, |before| self.counts[before]);
+        let mut patterns = first as usize..self.counts[at] as usize;
+        patterns.any(|nth| {
+            let begins = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
+            matches(
+                &self.text[begins as usize..self.ends[nth] as usize],
+                topic_name,
+            )
+        })
+    }
+}
+
+/// The rights of all sessions, each kept once as long as somebody has them. Bounded by the sessions;
+/// one lock, held for one look.
+#[derive(Debug, Default)]
+pub struct KnownRights(Mutex<FxHashMap<u64, Weak<Rights>>>);
+
+impl KnownRights {
+    /// The same rights, shared with whoever has them already.
+    #[must_use]
+    pub fn shared(&self, rights: Rights) -> Arc<Rights> {
+        let hash = FxBuildHasher.hash_one(&rights);
+        // Where a holder of the lock panicked, nothing was half done.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = known.get(&hash).and_then(Weak::upgrade)
+            && *same == rights
+        {
+            return same;
+        }
+        if known.len() == known.capacity() {
+            // Before it grows: those that nobody has any more.
+            known.retain(|_, rights| rights.strong_count() > 0);
+        }
+        let rights = Arc::new(rights);
+        known.insert(hash, Arc::downgrade(&rights));
+        rights
     }
 }
 
@@ -113,60 +162,49 @@ pub fn permitted(
     }
 }
 
-/// A topic pattern whose stars stand where they may.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pattern(Box<str>);
-
-impl Pattern {
-    fn new(text: String) -> Result<Self, RightsError> {
-        let mut segments = text
-            .strip_prefix('@')
-            .unwrap_or(&text)
-            .split(':')
-            .peekable();
-        while let Some(segment) = segments.next() {
-            let sound = match segment {
-                "*" => true,
-                "**" => segments.peek().is_none(),
-                literal => !literal.contains('*'),
-            };
-            if !sound {
-                return Err(RightsError::Pattern);
-            }
-        }
-        Ok(Self(text.into()))
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        let (pattern, name) = match (self.0.strip_prefix('@'), name.strip_prefix('@')) {
-            // Everyone is no inbox of somebody; only `@` itself names it.
-            (Some(pattern), Some("")) => return pattern.is_empty(),
-            (Some(pattern), Some(user)) => (pattern, user),
-            (None, None) => (&*self.0, name),
-            _ => return false,
+/// Whether the stars of a pattern stand where they may.
+fn is_sound(pattern: &str) -> bool {
+    let pattern = pattern.strip_prefix('@').unwrap_or(pattern);
+    let mut segments = pattern.split(':').peekable();
+    while let Some(segment) = segments.next() {
+        let sound = match segment {
+            "*" => true,
+            "**" => segments.peek().is_none(),
+            literal => !literal.contains('*'),
         };
-        let mut segments = name.split(':');
-        for wanted in pattern.split(':') {
-            match (wanted, segments.next()) {
-                (_, None) => return false,
-                ("**", Some(_)) => return true,
-                ("*", Some(_)) => {}
-                (literal, Some(segment)) if literal == segment => {}
-                _ => return false,
-            }
+        if !sound {
+            return false;
         }
-        segments.next().is_none()
     }
+    true
+}
+
+/// Whether a sound pattern matches a topic's name.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = match (pattern.strip_prefix('@'), name.strip_prefix('@')) {
+        // Everyone is no inbox of somebody; only `@` itself names it.
+        (Some(pattern), Some("")) => return pattern.is_empty(),
+        (Some(pattern), Some(user)) => (pattern, user),
+        (None, None) => (pattern, name),
+        _ => return false,
+    };
+    let mut segments = name.split(':');
+    for wanted in pattern.split(':') {
+        match (wanted, segments.next()) {
+            (_, None) => return false,
+            ("**", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (literal, Some(segment)) if literal == segment => {}
+            _ => return false,
+        }
+    }
+    segments.next().is_none()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::ids::App;
-
-    fn matches(pattern: &str, name: &str) -> bool {
-        Pattern::new(pattern.to_owned()).unwrap().matches(name)
-    }
 
     #[test]
     fn a_star_is_one_segment_and_two_are_the_rest() {
@@ -301,5 +339,25 @@ mod tests {
             });
             assert_eq!(answers, expected, "{user:?} {can:?} {topic_token}");
         }
+    }
+
+    #[test]
+    fn equal_rights_are_kept_once_and_no_longer_than_somebody_has_them() {
+        let known = KnownRights::default();
+        let rights = |topic: usize| {
+            let can = format!(r#"{{"subscribe":["t:{topic}"],"publish":["a","b:**"]}}"#);
+            Rights::from_json(&can).unwrap()
+        };
+        let one = known.shared(rights(1));
+        assert!(Arc::ptr_eq(&one, &known.shared(rights(1))));
+        let other = known.shared(rights(2));
+        assert!(other.allows(Operation::Subscribe, "t:2"));
+        assert!(!other.allows(Operation::Subscribe, "t:1"));
+        for topic in 0..10_000 {
+            // Gone at once, except for the two that are kept.
+            drop(known.shared(rights(topic)));
+        }
+        assert!(known.0.lock().unwrap().capacity() < 100);
+        assert!(Arc::ptr_eq(&one, &known.shared(rights(1))));
     }
 }

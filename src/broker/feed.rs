@@ -1,13 +1,14 @@
 //! The feed: a thread that hears Redis' channels and passes on what the node wants to hear.
 //!
 //! In: messages `ID PREV BODY` and `a POSITION SESSION` on topics' channels, control messages, own
-//! probes, wishes from [`Interest`]. Out: [`FeedEvent`]s by the [`Outlet`], health of its half.
+//! probes, wishes from [`Interest`]. Out: [`FeedEvent`]s by the [`FeedSender`], health of its half.
 //! Owner: one OS thread with a runtime of its own, because a feed that shares its thread with a
 //! busy consumer loses most of a flood. Bounds: fred's buffer ([`FEED_BUFFER_MESSAGES`], an overrun
-//! is a break) and the dispatcher's queue (see [`Outlet`]); one SUBSCRIBE is in flight.
+//! is a break) and the dispatcher's queue (see [`FeedSender`]); one SUBSCRIBE is in flight.
 //!
-//! A SUBSCRIBE is confirmed by a PING right behind it that echoes: fred reports a subscription when
-//! it is written, and gives the error of a forbidden one to the next command, that PING. After
+//! A SUBSCRIBE is confirmed by an ECHO right behind it: fred reports a subscription when it is
+//! written, and gives the error of a forbidden one to the next command, that ECHO. (A PING will not
+//! do: Redis refuses it with MISCONF where it cannot save.) After
 //! every new connection all topics are subscribed again, and only then the break is told. fred says
 //! "reconnected" before anything is subscribed, and never says that a connection was unresponsive.
 //!
@@ -20,7 +21,7 @@ use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::Server;
-use fred::types::{ConnectHandle, Message};
+use fred::types::{ClusterHash, ConnectHandle, CustomCommand, Message};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast::{
@@ -29,10 +30,10 @@ use tokio::sync::broadcast::{
 };
 use tokio::sync::watch;
 
+use super::feed_sender::FeedSender;
 use super::interest::Interest;
 use super::redis::health::Half;
 use super::redis::link::{Shared, stopped};
-use super::redis::outlet::Outlet;
 use super::redis::reply;
 use super::redis::subscriptions::{Chunk, Subscriptions};
 use super::{Entry, FeedEvent};
@@ -63,7 +64,7 @@ pub struct FeedTask {
     /// What the node wants to hear.
     pub interest: Arc<Interest>,
     /// Where events go.
-    pub outlet: Outlet,
+    pub sender: FeedSender,
 }
 
 /// One client and the ends of its events.
@@ -75,7 +76,7 @@ struct Connection {
     messages: broadcast::Receiver<Message>,
     /// Between fred's "reconnected" and its next error.
     is_connected: bool,
-    /// The chunk that waits for its PING.
+    /// The chunk that waits for its ECHO.
     barrier: Option<(Chunk, Pending)>,
     heartbeat: Option<BoxFuture<'static, Result<(), Error>>>,
     next_heartbeat: Instant,
@@ -196,18 +197,22 @@ impl Hearing {
                 }
                 wishes = interest.changed() => {
                     let now = Instant::now();
-                    let fulfilled = wishes.into_iter().filter_map(|(topic, wish)| {
+                    let mut standing = Vec::new();
+                    for (topic, wish) in wishes {
                         let is_standing = self.subscriptions.wish(topic.clone(), wish, now);
-                        Some((topic, wish.filter(|_| is_standing)?))
-                    });
-                    let fulfilled: Vec<_> = fulfilled.collect();
-                    self.task.outlet.confirm(fulfilled);
+                        match wish {
+                            Some(wish) if is_standing => standing.push((topic, wish)),
+                            Some(_) => {}
+                            None => self.task.sender.forget(&topic),
+                        }
+                    }
+                    self.task.sender.confirm(standing);
                 }
-                () = self.task.outlet.room(), if self.task.outlet.owes() => {
-                    if self.task.outlet.is_closed() {
+                () = self.task.sender.room(), if self.task.sender.owes() => {
+                    if self.task.sender.is_closed() {
                         return End::Stop;
                     }
-                    self.task.outlet.pay();
+                    self.task.sender.settle();
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
                 message = connection.messages.recv() => {
@@ -216,7 +221,7 @@ impl Hearing {
                         Err(RecvError::Lagged(count)) => self.overrun(count),
                         Err(RecvError::Closed) => return End::Dead,
                     }
-                    if self.task.outlet.is_closed() {
+                    if self.task.sender.is_closed() {
                         return End::Stop;
                     }
                 }
@@ -295,16 +300,17 @@ impl Hearing {
         }
         self.barriers += 1;
         let token = self.barriers.to_string();
+        let echo = CustomCommand::new_static("ECHO", ClusterHash::Random, false);
         let client = client.clone();
         Box::pin(async move {
             // All are in the client's queue before the first is written, so that they leave in
-            // one write: an error that arrived before the PING was sent would belong to nobody
+            // one write: an error that arrived before the ECHO was sent would belong to nobody
             // and be dropped.
             let (subscribed, refused, echo) = tokio::join!(
                 biased;
                 client.subscribe(channels),
                 subscribe_sharded(&client, sharded),
-                client.ping::<String>(Some(token.clone()))
+                client.custom::<String, _>(echo, vec![token.clone()])
             );
             subscribed?;
             let refused = refused?;
@@ -313,7 +319,7 @@ impl Hearing {
             } else {
                 // An error took the place of an answer before, so this one belongs elsewhere.
                 let kind = fred::error::ErrorKind::Protocol;
-                Err(Error::new(kind, "the echo of another PING"))
+                Err(Error::new(kind, "the echo of another one"))
             }
         })
     }
@@ -371,10 +377,10 @@ impl Hearing {
         }
         let awaited = self.subscriptions.confirm(&chunk);
         if !awaited.is_empty() {
-            self.task.outlet.confirm(awaited);
+            self.task.sender.confirm(awaited);
         }
         if chunk.is_last && self.connections > 1 {
-            self.task.outlet.break_off();
+            self.task.sender.break_off();
         }
         if !self.is_standing && self.subscriptions.stands() {
             self.is_standing = true;
@@ -397,7 +403,7 @@ impl Hearing {
     /// Messages were overwritten in fred's buffer. The subscriptions stand all the same.
     fn overrun(&mut self, count: u64) {
         self.task.shared.metrics.control.feed_dropped.add(count);
-        self.task.outlet.break_off();
+        self.task.sender.break_off();
     }
 
     // HOT: one body copied out, no formatting, no lock.
@@ -417,7 +423,7 @@ impl Hearing {
             // A topic that nobody wants any more is on its way out.
             if let Some(topic) = self.subscriptions.wanted(name) {
                 match event(topic, &payload, metrics) {
-                    Some(event) => self.task.outlet.push(event),
+                    Some(event) => self.task.sender.push(event),
                     None => self.unreadable(),
                 }
             }
@@ -429,7 +435,7 @@ impl Hearing {
         } else if self.control.as_deref() == Some(channel)
             && let Some(message) = heard.as_ref().and_then(|heard| heard.first(&payload))
         {
-            self.task.outlet.push(FeedEvent::Control(message));
+            self.task.sender.push(FeedEvent::Control(message));
         }
     }
 

@@ -14,9 +14,14 @@ use crate::config::{Replicas, Retention};
 use crate::protocol::data::Data;
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
+use crate::redis::refusal::Refusal;
 
 pub mod feed;
+pub mod feed_sender;
+pub mod idempotency;
+pub mod ids;
 pub mod interest;
+pub mod member;
 pub mod memory;
 #[cfg(test)]
 pub(crate) mod model;
@@ -27,6 +32,7 @@ pub mod redis;
 pub mod visible;
 
 use interest::WishNumber;
+use member::{Entered, MemberPage};
 use publication::Publication;
 
 /// One publication on its way to the broker.
@@ -40,8 +46,7 @@ pub struct PublishRequest {
     pub retention: Retention,
     /// Who must have it before it is answered.
     pub replicas: Replicas,
-    /// `publisher:key`, unique per publisher within the topic, and how long it is remembered in
-    /// milliseconds.
+    /// [`idempotency::Publisher::remembered`], and how long it is remembered in milliseconds.
     pub idempotency: Option<(String, u64)>,
 }
 
@@ -60,6 +65,9 @@ pub enum BrokerError {
     /// Surely not done: the broker is away or refused.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
+    /// Surely not done: Redis refuses, in a word of its own.
+    #[error("{0}; nothing was done")]
+    Refused(&'static Refusal),
     /// The answer was lost; it may have been done.
     #[error("the broker's answer was lost, the outcome is unknown: {0}")]
     Unknown(String),
@@ -154,6 +162,33 @@ pub enum Acked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FeedNumber(pub u32);
 
+/// Where the data of a topic is. Two that are equal: what was written at the one is there at the
+/// other, as far as the broker can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The master.
+    pub feed: FeedNumber,
+    /// Another number once that master may have lost something.
+    pub continuity: u64,
+}
+
+/// How often topics came to other places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moves {
+    /// Whenever some topic may have another place.
+    pub count: u64,
+    /// Whenever, besides, a master may have lost something.
+    pub losses_count: u64,
+}
+
+impl Moves {
+    /// Some topics may have another place, where something may have been lost or not.
+    pub fn add(&mut self, is_lossy: bool) {
+        self.count += 1;
+        self.losses_count += u64::from(is_lossy);
+    }
+}
+
 /// One thing that the feed brings, in broker order per topic.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FeedEvent {
@@ -181,33 +216,20 @@ pub enum FeedEvent {
     /// (confirmed), so a check of every topic that it brings ([`Broker::feed_of`]) against its last
     /// id finds what is missing.
     Break(FeedNumber),
+    /// Deliveries of these topics, and of no others, were lost because the dispatcher's queue was
+    /// full.
+    Doubt(Vec<Topic>),
     /// A message on the cluster's control channel.
     Control(Bytes),
 }
 
 /// The receiving end of the feed. Bound: [`FEED_EVENTS_MAX`]. At the bound the broker drops
-/// what does not fit and follows it with [`FeedEvent::Break`] as soon as there is room.
+/// what does not fit and follows it with [`FeedEvent::Doubt`] as soon as there is room
+/// ([`feed_sender`]).
 pub type Feed = tokio::sync::mpsc::Receiver<FeedEvent>;
-
-/// What the stream of a topic's changes of members keeps.
-pub const PRESENCE_RETENTION: Retention = Retention {
-    entries_max: 1_000,
-    age_ms: 3_600_000,
-};
 
 /// Events waiting between the broker's feed and the dispatcher.
 pub const FEED_EVENTS_MAX: usize = 8_192;
-
-/// A member as the broker keeps it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MemberEntry {
-    /// Who.
-    pub member: Member,
-    /// Which life of which node it belongs to.
-    pub owner: Owner,
-    /// When it came, unix milliseconds of the broker's clock.
-    pub since_ms: u64,
-}
 
 /// What to read of a topic's history.
 #[derive(Debug, Clone)]
@@ -235,6 +257,8 @@ pub enum BrokerHealth {
     Down(String),
     /// Some of several masters of Redis are away, with the topics that they have: which and why.
     Partly(String),
+    /// All can be read, and some take no writes: which and why.
+    ReadOnly(String),
     /// Commands and the feed's probe answer.
     Up,
 }
@@ -292,16 +316,19 @@ impl Broker {
         engine!(self, broker => broker.since(topic, since, retention, page).await)
     }
 
-    /// The newest position of each topic, and renews how long it is remembered. `None`: no
-    /// publication is remembered.
+    /// The newest position of a topic, and renews how long it is remembered. `None`: no
+    /// publication is remembered. `was_there` says whether there was one when it was last asked
+    /// for, and decides only what the answer costs.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub async fn last(
         &self,
-        topics: &[(Topic, Retention)],
-    ) -> Result<Vec<Option<Position>>, BrokerError> {
-        engine!(self, broker => broker.last(topics).await)
+        topic: &Topic,
+        retention: Retention,
+        was_there: bool,
+    ) -> Result<Option<Position>, BrokerError> {
+        engine!(self, broker => broker.last(topic, retention, was_there).await)
     }
 
     /// A page of what is retained, in either direction.
@@ -340,8 +367,9 @@ impl Broker {
     }
 
     /// Makes a session a member of `topic` (not of its presence topic) and publishes the change
-    /// on `%topic`. Entering again with the same owner changes nothing and publishes nothing.
-    /// Returns the number of members and the newest position of `%topic`.
+    /// on `%topic`. Where it is one already, a later generation, or the same under a later life of
+    /// the node, takes the entry over and publishes nothing; anything older changes nothing. So the
+    /// order in which commands come does not matter. Costs as much as there are owners.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -350,12 +378,13 @@ impl Broker {
         topic: &Topic,
         member: &Member,
         owner: &Owner,
-    ) -> Result<(u64, Position), BrokerError> {
-        engine!(self, broker => broker.enter(topic, member, owner).await)
+        generation: u64,
+    ) -> Result<Entered, BrokerError> {
+        engine!(self, broker => broker.enter(topic, member, owner, generation).await)
     }
 
-    /// Removes a member that this owner's node entered, in this life or an earlier one, and
-    /// publishes the change when it was there.
+    /// Removes a member that this owner's node entered, in this life or an earlier one, by this
+    /// generation or an earlier one, and publishes the change when it was there.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -364,8 +393,9 @@ impl Broker {
         topic: &Topic,
         session: SessionId,
         owner: &Owner,
+        generation: u64,
     ) -> Result<(), BrokerError> {
-        engine!(self, broker => broker.leave(topic, session, owner).await)
+        engine!(self, broker => broker.leave(topic, session, owner, generation).await)
     }
 
     /// Removes every member that this very owner entered, and publishes each change together with
@@ -378,15 +408,18 @@ impl Broker {
         engine!(self, broker => broker.reap(topic, owner).await)
     }
 
-    /// All members of `topic` and the position of `%topic` that the list belongs to.
+    /// At most `limit` members of `topic` after a session, whoever has entered them. Costs as much
+    /// as the page and the owners, however many members there are.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub async fn members(
         &self,
         topic: &Topic,
-    ) -> Result<(Vec<MemberEntry>, Position), BrokerError> {
-        engine!(self, broker => broker.members(topic).await)
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<MemberPage, BrokerError> {
+        engine!(self, broker => broker.members(topic, after, limit).await)
     }
 
     /// Sends a message to every node's feed ([`FeedEvent::Control`]), this one included.
@@ -417,10 +450,36 @@ impl Broker {
     /// Which feed brings a topic; `None` while none does.
     #[must_use]
     pub fn feed_of(&self, topic: &Topic) -> Option<FeedNumber> {
+        self.place_of(topic).map(|place| place.feed)
+    }
+
+    /// Where a topic's data is; `None` while no master has it.
+    #[must_use]
+    pub fn place_of(&self, topic: &Topic) -> Option<Place> {
         match self {
-            Self::Memory(_) => Some(FeedNumber::default()),
-            Self::Redis(broker) => broker.feed_of(topic),
+            Self::Memory(_) => Some(Place {
+                feed: FeedNumber::default(),
+                continuity: 0,
+            }),
+            Self::Redis(broker) => broker.place_of(topic),
         }
+    }
+
+    /// Whether what this feed brings can be asked about now; `None` when it brings nothing any
+    /// more.
+    #[must_use]
+    pub fn takes_questions(&self, feed: FeedNumber) -> Option<bool> {
+        match self {
+            Self::Memory(_) => Some(true),
+            Self::Redis(broker) => broker.takes_questions(feed),
+        }
+    }
+
+    /// Changes whenever topics may have another place ([`Self::place_of`]): a master was replaced,
+    /// was restarted, or has other topics now.
+    #[must_use]
+    pub fn moves(&self) -> tokio::sync::watch::Receiver<Moves> {
+        engine!(self, broker => broker.moves())
     }
 
     /// Whether the broker can be used now; changes are seen through the receiver.

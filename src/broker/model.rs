@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ids::position_after;
 use super::publication::Publication;
 use super::{Body, Entry, SincePage};
 use crate::config::Retention;
@@ -24,6 +25,8 @@ pub(crate) struct Stream {
     /// Every id of the present timeline, retained or not.
     ids: Vec<Position>,
     entries: Vec<Entry>,
+    /// Up to when the entries live together.
+    entries_end_ms: u64,
     /// Up to when the last id is remembered.
     last_end_ms: u64,
 }
@@ -36,6 +39,7 @@ impl Stream {
             now_ms,
             ids: Vec::new(),
             entries: Vec::new(),
+            entries_end_ms: 0,
             last_end_ms: 0,
         }
     }
@@ -49,24 +53,15 @@ impl Stream {
     /// Appends this publication.
     pub(crate) fn append(&mut self, random: u32, publication: Publication) -> Entry {
         let prev = self.last().unwrap_or_default();
-        let position = if self.now_ms > prev.ms {
-            Position {
-                ms: self.now_ms,
-                seq: random.into(),
-            }
-        } else {
-            Position {
-                ms: prev.ms,
-                seq: prev.seq + 1,
-            }
-        };
+        let position = position_after(prev, self.now_ms, random);
         let entry = Entry {
             position,
             prev,
             body: Body::Publication(Arc::new(publication)),
         };
         self.ids.push(position);
-        self.last_end_ms = self.now_ms + self.retention.last_life_ms();
+        self.entries = self.retained().to_vec();
+        self.remember();
         self.entries.push(entry.clone());
         let over = self
             .entries
@@ -132,6 +127,9 @@ impl Stream {
             ms: self.now_ms.saturating_sub(self.retention.age_ms),
             seq: 0,
         };
+        if self.now_ms > self.entries_end_ms {
+            return &[];
+        }
         &self.entries[self.entries.partition_point(|e| e.position < floor)..]
     }
 
@@ -140,14 +138,19 @@ impl Stream {
         &self.ids
     }
 
-    /// Loses the newest `count` ids, and goes on with a clock that shows `now_ms`. New ids may then
-    /// lie below lost ones, but none is made a second time.
+    /// Loses the newest `count` ids, and goes on with a clock that shows `now_ms`, which may be
+    /// behind what is left. New ids may then lie below lost ones.
     pub(crate) fn lose_newest(&mut self, count: usize, now_ms: u64) {
         self.ids.truncate(self.ids.len().saturating_sub(count));
         let last = self.ids.last().copied().unwrap_or_default();
         self.entries.retain(|e| e.position <= last);
-        self.now_ms = now_ms.max(last.ms + 1);
+        self.now_ms = now_ms;
+        self.remember();
+    }
+
+    fn remember(&mut self) {
         self.last_end_ms = self.now_ms + self.retention.last_life_ms();
+        self.entries_end_ms = self.now_ms + self.retention.age_ms;
     }
 }
 
@@ -201,12 +204,13 @@ mod tests {
         // Position 0 is `0-0`.
         let mut made = vec![(Position::ZERO, Position::ZERO)];
         for _ in 0..60 {
-            let by_ms = match rng.random_range(0..40) {
-                0 => 3_600_000 + retention.age_ms,
-                1..5 => rng.random_range(0..60),
-                _ => rng.random_range(0..3),
+            model.now_ms = match rng.random_range(0..40) {
+                0 => model.now_ms + 3_600_000 + retention.age_ms,
+                1 => model.now_ms - rng.random_range(0..60),
+                2..6 => model.now_ms + rng.random_range(0..60),
+                _ => model.now_ms + rng.random_range(0..3),
             };
-            model.now_ms = now_ms.fetch_add(by_ms, Ordering::Relaxed) + by_ms;
+            now_ms.store(model.now_ms, Ordering::Relaxed);
             if rng.random_bool(0.5) {
                 let request = PublishRequest {
                     topic: topic.clone(),

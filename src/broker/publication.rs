@@ -20,6 +20,7 @@ use super::Body;
 use crate::protocol::data::Data;
 use crate::protocol::event::{Member, Message};
 use crate::protocol::ids::{Owner, Position, Priority, SessionId, Topic};
+use crate::protocol::info::Info;
 
 /// A message as it was accepted.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,7 +129,7 @@ struct PublicationV1<'a> {
 }
 
 /// A member as its bytes: user, session, info (by reference when written).
-type MemberV1<'a, Info> = (Option<&'a str>, Raw<'a>, Option<Info>);
+type MemberV1<'a, I> = (Option<&'a str>, Raw<'a>, Option<I>);
 
 /// Bytes that stay bytes; serde would write a slice as a list of numbers.
 struct Raw<'a>(&'a [u8]);
@@ -213,8 +214,7 @@ pub fn encode_presence_head(joined: bool, owner: &Owner) -> Vec<u8> {
 pub fn encode_member(member: &Member) -> Vec<u8> {
     let mut out = Vec::new();
     let session = member.session.0.to_be_bytes();
-    let parts: MemberV1<'_, &serde_json::Value> =
-        (member.user.as_deref(), Raw(&session), member.info.as_ref());
+    let parts: MemberV1<'_, &Info> = (member.user.as_deref(), Raw(&session), member.info.as_ref());
     pack(&mut out, &parts);
     out
 }
@@ -228,7 +228,7 @@ pub fn decode_member(bytes: &[u8]) -> Result<Member, Unreadable> {
 }
 
 fn member(
-    Growing((user, session, info)): Growing<MemberV1<'_, serde_json::Value>>,
+    Growing((user, session, info)): Growing<MemberV1<'_, Info>>,
 ) -> Result<Member, Unreadable> {
     Ok(Member {
         user: user.map(str::to_owned),
@@ -287,7 +287,7 @@ fn decode_publication(bytes: &[u8]) -> Result<Publication, Unreadable> {
 }
 
 fn decode_presence(bytes: &[u8]) -> Result<PresenceChange, Unreadable> {
-    type Parts<'a> = (bool, &'a str, Growing<MemberV1<'a, serde_json::Value>>, u64);
+    type Parts<'a> = (bool, &'a str, Growing<MemberV1<'a, Info>>, u64);
     let Growing((joined, owner, parts, count)): Growing<Parts<'_>> = rmp_serde::from_slice(bytes)?;
     Ok(PresenceChange {
         joined,
@@ -356,7 +356,9 @@ mod tests {
             member: Member {
                 user: Some("bob".to_owned()),
                 session: SessionId(u128::MAX - 1),
-                info: Some(serde_json::json!({"name": "Bob", "n": [1, 2.5, null]})),
+                info: Some(Info::from(
+                    &serde_json::json!({"name": "Bob", "n": [1, 2.5, null]}),
+                )),
             },
             owner: "node-1~77".parse().unwrap(),
             count: 300,

@@ -11,8 +11,8 @@
 //! Publications of namespaces with `replicas_min` go the same way over a link of their own, batch by
 //! batch, and are answered only when the WAIT behind their batch has counted enough replicas. WAIT
 //! speaks of its own connection alone, and a client may connect anew between two commands: so
-//! each batch begins by giving its connection a name, and ends by asking for it. Whose confirmation
-//! counts is judged in `redis/confirmation.rs`.
+//! the connection is given a name when it is looked at first, and each batch ends by asking for it.
+//! Whose confirmation counts is judged in `redis/confirmation.rs`.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::publication;
-use super::redis::confirmation::{Answers, BATCH_NAME, Followers, enough};
+use super::redis::confirmation::{Answers, BATCH_NAME, Followers, Look, enough};
 use super::redis::link::{CommandLink, Shared, stopped};
 use super::redis::reply;
 use super::{BrokerError, PublishRequest, Published};
@@ -194,24 +194,54 @@ impl PublisherTask {
                     _ => self.confirm(std::mem::take(&mut batch), &mut followers).await,
                 },
                 () = stopped(&mut stop), if !self.queue.is_closed() => self.queue.close(),
-                () = tokio::time::sleep(LOOK_EVERY) => {
-                    // What is not known now is asked behind the next batch.
-                    if let Ok(role) = self.command.link.submit("ROLE", Vec::new()).await {
-                        let _ = followers.see(role, Instant::now());
-                    }
-                }
+                () = tokio::time::sleep(LOOK_EVERY) => self.look(&mut followers).await,
             }
         }
     }
 
-    /// Sends a batch and answers it when the replicas had their time.
-    async fn confirm(&self, batch: Vec<Job>, followers: &mut Followers) {
-        let most = |of: fn(&Replicas) -> u128| batch.iter().map(|job| of(&job.replicas)).max();
-        let min = most(|replicas| replicas.min.into()).unwrap_or_default();
-        let timeout_ms = most(|replicas| replicas.timeout.as_millis()).unwrap_or_default();
+    /// Asks who the replicas are, and whether the connection is still the same.
+    async fn look(&self, followers: &mut Followers) {
+        let name = self.begin("CLIENT", vec!["GETNAME".into()]).await;
         let named = self
             .begin("CLIENT", vec!["SETNAME".into(), BATCH_NAME.into()])
             .await;
+        let role = self.begin("ROLE", Vec::new()).await;
+        let (name, named, role) = tokio::join!(name, named, role);
+        followers.look(Look { name, named, role }, Instant::now());
+    }
+
+    /// Refuses what cannot be confirmed whatever happens: it would be published and told as unknown,
+    /// and a WAIT for more replicas than there are holds up all others for its whole time.
+    async fn promising(&self, batch: Vec<Job>, followers: &mut Followers) -> Vec<Job> {
+        let can = |job: &Job, followers: &Followers| {
+            followers.can_confirm(job.replicas.min, Instant::now())
+        };
+        if batch.iter().any(|job| can(job, followers).is_err()) {
+            // It may have become true since the last look.
+            self.look(followers).await;
+        }
+        let mut promising = Vec::with_capacity(batch.len());
+        for job in batch {
+            match can(&job, followers) {
+                Ok(()) => promising.push(job),
+                Err(why) => {
+                    let refused = Err(BrokerError::Unavailable(why));
+                    self.answer(job.bytes, job.answer, refused);
+                }
+            }
+        }
+        promising
+    }
+
+    /// Sends a batch and answers it when the replicas had their time.
+    async fn confirm(&self, batch: Vec<Job>, followers: &mut Followers) {
+        let batch = self.promising(batch, followers).await;
+        if batch.is_empty() {
+            return;
+        }
+        let most = |of: fn(&Replicas) -> u128| batch.iter().map(|job| of(&job.replicas)).max();
+        let min = most(|replicas| replicas.min.into()).unwrap_or_default();
+        let timeout_ms = most(|replicas| replicas.timeout.as_millis()).unwrap_or_default();
         let mut flights = Vec::with_capacity(batch.len());
         for job in batch {
             flights.push(self.send(job).await);
@@ -225,7 +255,7 @@ impl PublisherTask {
         let role = self.begin("ROLE", Vec::new()).await;
         let name = self.begin("CLIENT", vec!["GETNAME".into()]).await;
         let flights = join_all(flights).await;
-        let (_, count, role, name) = tokio::join!(named, count, role, name);
+        let (count, role, name) = tokio::join!(count, role, name);
         let confirmed = followers.judge(Answers { count, role, name }, Instant::now());
         let mut is_unknown_script = false;
         for flight in flights {
@@ -319,8 +349,12 @@ impl PublisherTask {
             result,
         } = flight;
         let is_unknown_script = matches!(result, Err(RedisError::NoScript(_)));
-        if matches!(result, Err(RedisError::NotMaster(_))) {
-            self.command.suspect.notify_one();
+        match &result {
+            Err(RedisError::NotMaster(_)) => self.command.suspect.notify_one(),
+            Err(RedisError::ReadOnly(_)) if !self.shared.health.is_read_only() => {
+                self.shared.urgent.suspect.notify_one();
+            }
+            _ => {}
         }
         let mut outcome = read(result);
         if let (Ok(_), Some(confirmed)) = (&outcome, confirmed)

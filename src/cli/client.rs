@@ -14,7 +14,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::connection::{Address, Connection, ConnectionError};
+use super::address::Address;
+use super::connection::{Connection, ConnectionError, Frame};
+use super::dial::TlsArgs;
 use super::reconnect::{Again, Pace};
 
 /// Most events that wait for the caller while a command waits for its answer.
@@ -27,8 +29,10 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Where to connect, as whom, and from where to resume.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `ws://HOST:PORT`, with or without `/v1/connect`.
+    /// `ws://HOST:PORT` or `wss://HOST`, with or without `/v1/connect`.
     pub url: String,
+    /// Whom to trust at a `wss` address.
+    pub tls: TlsArgs,
     /// Sent in the `Authorization` header.
     pub token: Option<String>,
     /// Sent as `?user=`, for nodes in development mode.
@@ -99,7 +103,9 @@ pub struct Client {
     joined: BTreeMap<String, Joined>,
     /// Topics whose `subscribe` after a reconnect waits for its answer, by command id.
     resuming: BTreeMap<u64, String>,
-    backlog: VecDeque<Event>,
+    /// Each event of the server with its text.
+    backlog: VecDeque<(Event, Option<String>)>,
+    last_text: Option<String>,
     last_id: u64,
     pace: Pace,
     again_at: Instant,
@@ -115,6 +121,7 @@ impl Client {
             &options.url,
             options.token.as_deref(),
             options.user.as_deref(),
+            &options.tls,
         )?;
         let joined = options.positions.into_iter().map(|(topic, position)| {
             let joined = Joined {
@@ -130,6 +137,7 @@ impl Client {
             joined: joined.collect(),
             resuming: BTreeMap::new(),
             backlog: VecDeque::new(),
+            last_text: None,
             last_id: 0,
             pace: Pace::default(),
             again_at: Instant::now(),
@@ -142,6 +150,13 @@ impl Client {
     #[must_use]
     pub fn welcome(&self) -> &Value {
         &self.welcome
+    }
+
+    /// The event that [`Self::next_event`] gave last, as the server wrote it; `None` where the
+    /// client made it.
+    #[must_use]
+    pub fn last_text(&self) -> Option<&str> {
+        self.last_text.as_deref()
     }
 
     /// The position from which a topic would be resumed now.
@@ -197,7 +212,8 @@ impl Client {
     /// Safe: no event is lost, a try to reconnect is begun again.
     pub async fn next_event(&mut self) -> Result<Event, ConnectionError> {
         loop {
-            if let Some(event) = self.backlog.pop_front() {
+            if let Some((event, text)) = self.backlog.pop_front() {
+                self.last_text = text;
                 return Ok(event);
             }
             match &mut self.connection {
@@ -250,7 +266,7 @@ impl Client {
         match self.open().await {
             Ok(()) => {
                 let welcome = self.welcome.clone();
-                self.backlog.push_back(Event::Reconnected { welcome });
+                self.tell(Event::Reconnected { welcome });
                 Ok(())
             }
             Err(cause) => self.break_off(cause),
@@ -320,9 +336,13 @@ impl Client {
             (_, true) => Some(answer),
             (_, false) => None,
         };
+        if topic == "@" && error.is_some_and(|error| error["code"] == "unavailable") {
+            // It is joined as soon as it can be, and a gap says what was missed.
+            return;
+        }
         if let Some(error) = error {
             self.joined.remove(topic);
-            self.backlog.push_back(Event::Server(json!({
+            self.tell(Event::Server(json!({
                 "type": "unsubscribed", "topic": topic,
                 "code": error["code"], "message": error["message"],
             })));
@@ -342,7 +362,7 @@ impl Client {
                 gap["from"] = json!(since);
                 gap["to"] = json!(joined.position);
             }
-            self.backlog.push_back(Event::Server(gap));
+            self.tell(Event::Server(gap));
         }
     }
 
@@ -357,26 +377,31 @@ impl Client {
             return Err(cause);
         };
         self.again_at = Instant::now() + again_after;
-        self.backlog
-            .push_back(Event::Disconnected { cause, again_after });
+        self.tell(Event::Disconnected { cause, again_after });
         Ok(())
     }
 
     /// Sorts a frame: an answer is given back, an event is followed and put in the backlog.
-    fn sort(&mut self, frame: Value) -> Result<Option<Value>, ConnectionError> {
-        if let Some(id) = frame["id"].as_u64() {
+    fn sort(&mut self, frame: Frame) -> Result<Option<Value>, ConnectionError> {
+        let Frame { says, text } = frame;
+        if let Some(id) = says["id"].as_u64() {
             let Some(topic) = self.resuming.remove(&id) else {
-                return Ok(Some(frame));
+                return Ok(Some(says));
             };
-            if frame["retry"] == true {
-                return Err(refusal(&frame));
+            if says["retry"] == true {
+                return Err(refusal(&says));
             }
-            self.resumed(&topic, &frame);
+            self.resumed(&topic, &says);
             return Ok(None);
         }
-        self.follow(&frame);
-        self.backlog.push_back(Event::Server(frame));
+        self.follow(&says);
+        self.backlog.push_back((Event::Server(says), Some(text)));
         Ok(None)
+    }
+
+    /// Has an event of the client's own wait for the caller.
+    fn tell(&mut self, event: Event) {
+        self.backlog.push_back((event, None));
     }
 
     /// Follows what an event says about positions and joined topics.
@@ -386,6 +411,8 @@ impl Client {
         };
         let position = match event["type"].as_str() {
             Some("message") => &event["position"],
+            // Positions of changes of members have nothing to do with those of messages.
+            Some("gap") if event["of"] == "presence" => return,
             // Ids may start below the old ones after a failover: go back to what still stands.
             Some("gap") if event["reason"] == "failover" => &event["from"],
             Some("gap") => &event["to"],
@@ -442,7 +469,7 @@ impl Client {
 /// which comes earlier (a `drain`, which the connection has noticed) is for the caller.
 async fn welcome(connection: &mut Connection) -> Result<Value, ConnectionError> {
     loop {
-        let frame = connection.read().await?;
+        let frame = connection.read().await?.says;
         match frame["type"].as_str() {
             Some("welcome") => return Ok(frame),
             Some("error") => return Err(refusal(&frame)),

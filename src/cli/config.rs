@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::cli::exit::Exit;
+use crate::cli::output;
 use crate::cli::serve_flags::ServeFlags;
 use crate::config::example::commented_file;
 use crate::config::load::{Loaded, load};
@@ -51,7 +52,7 @@ pub fn run(args: ConfigArgs) -> ExitCode {
     match load(&flags.into_inputs()) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
-                eprintln!("warning: {warning}");
+                output::note(&format!("warning: {warning}"));
             }
             print(&if shows {
                 shown(&loaded)
@@ -60,7 +61,7 @@ pub fn run(args: ConfigArgs) -> ExitCode {
             })
         }
         Err(faults) => {
-            eprintln!("{faults}");
+            output::note(&faults.to_string());
             Exit::Usage.into()
         }
     }
@@ -88,8 +89,8 @@ fn print(text: &str) -> ExitCode {
         // The reader of a pipe may have seen enough.
         Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(cause) => {
-            eprintln!("cannot write the output: {cause}");
-            Exit::System.into()
+            output::note(&format!("cannot write the output: {cause}"));
+            Exit::Io.into()
         }
     }
 }

@@ -4,25 +4,22 @@
 //! [`ConnectionError`]. Independent of the server's codec, so that one cannot hide a fault of the
 //! other. Owner: [`super::client::Client`]. Bounds: [`DIAL_TIMEOUT`] for the connection, silence
 //! of more than two pings, one frame of at most 16 MiB; at each the connection ends with its
-//! error. No TLS: `wss` addresses are refused with a sentence that says so.
+//! error.
 
 use std::time::Duration;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use hyper::Uri;
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::error::Error as SocketError;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
-use super::http::percent_encode;
+use super::address::{Address, SUBPROTOCOL};
+use super::dial::{DialError, Stream, TrustError};
 use super::reconnect::Again;
 
-/// The subprotocol that this client speaks.
-const SUBPROTOCOL: &str = "fanfare.v1.json";
 /// Longest wait for the TCP connection and the handshake together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the farewell of a connection that this side ends.
@@ -38,25 +35,22 @@ const FRAME_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// The address is none.
-    #[error("{url} is not an address of the form ws://HOST:PORT/v1/connect")]
+    #[error("{url} is not an address of the form ws://HOST:PORT or wss://HOST")]
     Address {
         /// As given.
         url: String,
     },
-    /// The address asks for TLS.
-    #[error("{url} needs TLS, which this client does not speak")]
-    Tls {
-        /// As given.
-        url: String,
-    },
-    /// No TCP connection.
+    /// Whom to trust is not to be found out.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// No connection.
     #[error("cannot reach {url}")]
     Unreachable {
         /// What was dialled.
         url: String,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: DialError,
     },
     /// The other side speaks no WebSocket, or not the subprotocol.
     #[error("{url} does not speak {SUBPROTOCOL}")]
@@ -127,7 +121,7 @@ impl ConnectionError {
     #[must_use]
     pub fn again(&self) -> Again {
         match self {
-            Self::Address { .. } | Self::Tls { .. } => Again::Never,
+            Self::Address { .. } | Self::Trust(_) => Again::Never,
             Self::Refused { again, .. } | Self::Closed { again, .. } => *again,
             Self::Rejected {
                 status: 429 | 503,
@@ -155,81 +149,34 @@ fn reason(text: &str) -> String {
     }
 }
 
-/// Where to connect and as whom.
+/// A frame of the server.
 #[derive(Debug, Clone)]
-pub struct Address {
-    /// As given, for messages.
-    url: String,
-    /// Host and port for TCP.
-    host: String,
-    port: u16,
-    /// What the handshake asks for.
-    request: ClientRequestBuilder,
+pub struct Frame {
+    /// What it says. A field that no [`Value`] can hold (`1e400`, half of a surrogate pair) is null.
+    pub says: Value,
+    /// The same as it came.
+    pub text: String,
 }
 
-impl Address {
-    /// Reads `ws://HOST[:PORT][/PATH][?QUERY]`; without a path it is `/v1/connect`. `user` is for
-    /// nodes in development mode.
-    ///
-    /// # Errors
-    /// [`ConnectionError::Address`] and [`ConnectionError::Tls`].
-    pub fn new(
-        url: &str,
-        token: Option<&str>,
-        user: Option<&str>,
-    ) -> Result<Self, ConnectionError> {
-        let wrong = || ConnectionError::Address {
-            url: url.to_owned(),
-        };
-        let uri: Uri = url.parse().map_err(|_| wrong())?;
-        match uri.scheme_str() {
-            Some("ws") => {}
-            Some("wss") => {
-                return Err(ConnectionError::Tls {
-                    url: url.to_owned(),
-                });
-            }
-            _ => return Err(wrong()),
-        }
-        let authority = uri.authority().ok_or_else(wrong)?;
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let path = match uri.path() {
-            "" | "/" => "/v1/connect",
-            path => path,
-        };
-        // With `wait` the server leaves the first word to `connect`, which brings positions.
-        let mut query = uri
-            .query()
-            .map_or(String::new(), |query| format!("{query}&"));
-        query.push_str("wait=1");
-        if let Some(user) = user {
-            query.push_str(&format!("&user={}", percent_encode(user)));
-        }
-        let full = format!("ws://{authority}{path}?{query}");
-        let mut request = ClientRequestBuilder::new(full.parse().map_err(|_| wrong())?)
-            .with_sub_protocol(SUBPROTOCOL);
-        if let Some(token) = token {
-            request = request.with_header("Authorization", format!("Bearer {token}"));
-        }
-        Ok(Self {
-            url: url.to_owned(),
-            host,
-            port: authority.port_u16().unwrap_or(80),
-            request,
-        })
-    }
-
-    /// The address as it was given.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
+impl Frame {
+    /// Reads a frame. What it carries of other people may be more than this program can hold, and
+    /// is then only carried.
+    fn read(text: &str) -> Result<Self, serde_json::Error> {
+        let says = serde_json::from_str(text).or_else(|_| {
+            let fields: std::collections::BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+            let known = |value: &RawValue| serde_json::from_str(value.get()).unwrap_or_default();
+            let fields = fields.into_iter().map(|(name, value)| (name, known(value)));
+            Ok::<_, serde_json::Error>(Value::Object(fields.collect::<Map<_, _>>()))
+        })?;
+        let text = text.to_owned();
+        Ok(Self { says, text })
     }
 }
 
 /// An open connection.
 #[derive(Debug)]
 pub struct Connection {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
     opened: Instant,
     heard: Instant,
     silence_max: Option<Duration>,
@@ -245,27 +192,24 @@ impl Connection {
         match timeout(DIAL_TIMEOUT, Self::dial(address)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(ConnectionError::TimedOut {
-                url: address.url.clone(),
+                url: address.url().to_owned(),
             }),
         }
     }
 
     async fn dial(address: &Address) -> Result<Self, ConnectionError> {
-        let unreachable = |source| ConnectionError::Unreachable {
-            url: address.url.clone(),
+        let stream = address.place().dial().await;
+        let stream = stream.map_err(|source| ConnectionError::Unreachable {
+            url: address.url().to_owned(),
             source,
-        };
-        let stream = TcpStream::connect((address.host.as_str(), address.port))
-            .await
-            .map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
+        })?;
         let config = WebSocketConfig::default()
             .max_frame_size(Some(FRAME_BYTES_MAX))
             .max_message_size(Some(FRAME_BYTES_MAX));
-        let request = address.request.clone();
+        let request = address.request();
         let shaken =
             tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
-        let (socket, _response) = shaken.map_err(|error| refused(&address.url, error))?;
+        let (socket, _response) = shaken.map_err(|error| refused(address.url(), error))?;
         let now = Instant::now();
         Ok(Self {
             socket,
@@ -306,7 +250,7 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Safe: a frame is either returned or still to come.
-    pub async fn read(&mut self) -> Result<Value, ConnectionError> {
+    pub async fn read(&mut self) -> Result<Frame, ConnectionError> {
         loop {
             let message = match self.deadline() {
                 Some(deadline) => timeout_at(deadline, self.socket.next()).await,
@@ -321,8 +265,8 @@ impl Connection {
             self.heard = Instant::now();
             match message {
                 Message::Text(text) => {
-                    let frame = serde_json::from_str(&text).map_err(ConnectionError::Unreadable)?;
-                    if !self.is_for_connection(&frame).await? {
+                    let frame = Frame::read(&text).map_err(ConnectionError::Unreadable)?;
+                    if !self.is_for_connection(&frame.says).await? {
                         return Ok(frame);
                     }
                 }
@@ -402,7 +346,10 @@ fn refused(url: &str, error: SocketError) -> ConnectionError {
             message: String::from_utf8_lossy(response.body().as_deref().unwrap_or_default())
                 .into_owned(),
         },
-        SocketError::Io(source) => ConnectionError::Unreachable { url, source },
+        SocketError::Io(source) => ConnectionError::Unreachable {
+            url,
+            source: DialError::Tcp(source),
+        },
         source => ConnectionError::Handshake { url, source },
     }
 }
@@ -410,36 +357,15 @@ fn refused(url: &str, error: SocketError) -> ConnectionError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
     #[test]
-    fn an_address_gets_its_path_and_keeps_its_query() {
-        let path = |url: &str, user: Option<&str>| {
-            let address = Address::new(url, None, user).expect("an address");
-            let request = address.request.into_client_request().expect("a request");
-            request.uri().to_string()
-        };
-        assert_eq!(path("ws://h:1", None), "ws://h:1/v1/connect?wait=1");
-        assert_eq!(
-            path("ws://h/x?heartbeat=app", Some("a&b")),
-            "ws://h/x?heartbeat=app&wait=1&user=a%26b"
-        );
-    }
-
-    #[test]
-    fn an_address_of_another_kind_is_refused_with_its_reason() {
-        let error = |url: &str| Address::new(url, None, None).err();
-        assert!(matches!(
-            error("wss://h"),
-            Some(ConnectionError::Tls { .. })
-        ));
-        for wrong in ["http://h", "h:8080", "", "ws://"] {
-            let error = error(wrong);
-            assert!(
-                matches!(error, Some(ConnectionError::Address { .. })),
-                "{wrong}"
-            );
-        }
+    fn a_frame_that_carries_more_than_a_value_holds_is_a_frame() {
+        let text = r#"{"type":"message","topic":"t","data":[1e400,"\ud800"],"position":"1-1"}"#;
+        let frame = Frame::read(text).expect("a frame");
+        assert_eq!(frame.text, text);
+        let says = json!({"type": "message", "topic": "t", "data": null, "position": "1-1"});
+        assert_eq!(frame.says, says);
+        assert!(Frame::read("{\"type\":").is_err());
     }
 
     #[test]

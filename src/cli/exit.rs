@@ -19,10 +19,16 @@ pub enum Exit {
     Refused = 1,
     /// The command line or the configuration is wrong (`EX_USAGE`).
     Usage = 64,
+    /// Something of what was read cannot be used (`EX_DATAERR`).
+    Data = 65,
     /// The node cannot be reached or cannot serve now (`EX_UNAVAILABLE`).
     Unreachable = 69,
+    /// A part of the node has ended without which it is none (`EX_SOFTWARE`).
+    Broken = 70,
     /// This machine refused something that cannot fail in practice (`EX_OSERR`).
     System = 71,
+    /// Standard input cannot be read, or the output not be written (`EX_IOERR`).
+    Io = 74,
     /// Not, or not rightly, authenticated or not allowed (`EX_NOPERM`).
     Denied = 77,
     /// Ended by Ctrl-C.

@@ -5,13 +5,16 @@
 //! results on stdout, everything else on stderr. Owner: the main thread; commands that talk to a
 //! node run on a current-thread runtime that ends with them.
 
+pub mod address;
 pub mod bench;
 pub mod client;
 pub mod completions;
 pub mod config;
 pub mod connection;
+pub mod dial;
 pub mod exit;
 pub mod http;
+pub mod lines;
 pub mod nodes;
 pub mod output;
 pub mod publish;
@@ -50,8 +53,9 @@ Examples:
   fanfare subscribe news                 see what arrives on a topic
   fanfare publish news 'hello'           send something to it
 
-Exit codes: 0 done, 1 refused, 64 usage or configuration, 69 cannot reach the node,
-77 not authorized, 130 interrupted."
+Exit codes: 0 done, 1 refused, 64 usage or configuration, 65 bad input, 69 cannot reach the
+node or a port is taken, 70 a vital part of the node failed, 71 the system refuses, 74 cannot
+read or write, 77 not authorized, 130 interrupted."
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -5,6 +5,7 @@
 use clap::Args;
 use serde_json::Value;
 
+use super::dial::TlsArgs;
 use super::exit::{Exit, Failure};
 use super::http::{Api, ApiArgs};
 use super::output::{self, Format};
@@ -14,13 +15,16 @@ use super::output::{self, Format};
 #[command(after_help = "\
 Examples:
   fanfare nodes
-  fanfare nodes --api-url http://10.0.0.7:8081 --format json")]
+  fanfare nodes --api-url http://10.0.0.7:8081 --format json
+  fanfare nodes --api-url https://api.example.com --ca company-ca.pem")]
 pub struct NodesArgs {
     /// How to print
     #[arg(long, value_enum, default_value = "auto")]
     format: Format,
     #[command(flatten)]
     api: ApiArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Prints the nodes.
@@ -28,7 +32,7 @@ pub struct NodesArgs {
 /// # Errors
 /// [`Failure`] when the node cannot be reached or refuses.
 pub async fn run(args: NodesArgs) -> Result<Exit, Failure> {
-    let answer = Api::new(&args.api)?.get("/v1/nodes").await?;
+    let answer = Api::new(&args.api, &args.tls)?.get("/v1/nodes").await?;
     let nodes = answer["nodes"].as_array().map_or(&[][..], Vec::as_slice);
     if args.format.is_json() {
         for node in nodes {

@@ -9,6 +9,8 @@ use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde_json::Value;
 
+use super::exit::Exit;
+
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -35,13 +37,21 @@ impl Format {
 /// Prints one line on stdout. A reader that has gone away ends the program quietly, as the
 /// signal SIGPIPE does for other tools in a pipe; a full disk ends it with code 74 (`EX_IOERR`).
 pub fn line(text: &str) {
+    if !line_is_read(text) {
+        std::process::exit(Exit::Done as i32);
+    }
+}
+
+/// The same for a program that has more to do than to print: false where nobody reads any more.
+pub fn line_is_read(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
-    if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        if error.kind() == ErrorKind::BrokenPipe {
-            std::process::exit(0);
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => true,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => false,
+        Err(error) => {
+            note(&format!("fanfare: cannot write the output: {error}"));
+            std::process::exit(Exit::Io as i32);
         }
-        note(&format!("fanfare: cannot write the output: {error}"));
-        std::process::exit(74);
     }
 }
 
@@ -68,13 +78,42 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// A body for people: text as it is, everything else as JSON.
+/// A value for people: text as it is, everything else as JSON.
 #[must_use]
 pub fn body(data: &Value) -> String {
     match data {
         Value::String(text) => printable(text).into_owned(),
         other => printable(&other.to_string()).into_owned(),
     }
+}
+
+/// JSON of somebody else for people: a string as its text, everything else as it came.
+#[must_use]
+pub fn raw_body(json: &str) -> String {
+    match serde_json::from_str::<String>(json) {
+        Ok(text) => printable(&text).into_owned(),
+        Err(_) => printable(json).into_owned(),
+    }
+}
+
+/// JSON as one line, byte for byte but for line breaks, which can only stand between its parts. On
+/// a terminal control characters are written as escapes.
+#[must_use]
+pub fn json_line(json: &str, is_terminal: bool) -> Cow<'_, str> {
+    let is_break = |c: char| matches!(c, '\n' | '\r');
+    let is_hidden = |c: char| is_terminal && c.is_control() && c != '\t';
+    if !json.contains(|c| is_break(c) || is_hidden(c)) {
+        return Cow::Borrowed(json);
+    }
+    let mut line = String::with_capacity(json.len() + 8);
+    for character in json.chars() {
+        match character {
+            c if is_break(c) => line.push(' '),
+            c if is_hidden(c) => line.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => line.push(c),
+        }
+    }
+    Cow::Owned(line)
 }
 
 /// The time of day in UTC of a unix time in milliseconds, `12:03:44.123Z`.
@@ -129,6 +168,24 @@ mod tests {
         let nested = serde_json::json!({"a": "\u{9b}2J"});
         assert!(!body(&nested).contains(char::is_control));
         assert_eq!(body(&Value::from("grüße 👋")), "grüße 👋");
+    }
+
+    #[test]
+    fn json_of_others_keeps_every_byte_and_is_one_line() {
+        let json = "{\"b\":1.10,\n \"a\":18446744073709551616,\"c\":\"\u{9b}2J\"}";
+        assert_eq!(
+            json_line(json, false),
+            "{\"b\":1.10,  \"a\":18446744073709551616,\"c\":\"\u{9b}2J\"}"
+        );
+        let shown = json_line(json, true);
+        assert!(
+            !shown.contains(char::is_control) && shown.contains("\\u009b2J"),
+            "{shown}"
+        );
+        assert_eq!(raw_body("1e400"), "1e400");
+        assert_eq!(raw_body(r#"{"b":1,"a":2}"#), r#"{"b":1,"a":2}"#);
+        assert_eq!(raw_body(r#""a\u0041""#), "aA");
+        assert_eq!(raw_body(r#""\ud800""#), r#""\ud800""#);
     }
 
     #[test]

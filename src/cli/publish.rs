@@ -1,19 +1,20 @@
 //! `fanfare publish`: one message, or one a line of standard input, through the HTTP API.
 //!
-//! In: flags and, with `-`, lines read by a thread of its own. Out: a position per message on
-//! stdout, refusals on stderr. Order: lines are published in the order read; what was read while
-//! one batch was on its way makes the next, so at most one batch is under way.
-//! Bounds: [`BATCH_ITEMS_MAX`] lines wait, then reading waits; a line over [`LINE_BYTES_MAX`]
-//! ends the command.
-
-use std::io::{BufRead, Read};
+//! In: flags and, with `-`, lines ([`super::lines`]). Out: a position per message on stdout,
+//! refusals and bad lines on stderr, each with its number. JSON goes out byte for byte as it was
+//! given. Order: lines are published in the order read; what was read while one batch was on its
+//! way makes the next, so at most one batch is under way. A line that cannot be published, or is
+//! refused, holds up no other.
 
 use clap::Args;
-use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::dial::TlsArgs;
 use super::exit::{Exit, Failure};
 use super::http::{Api, ApiArgs, ApiError};
+use super::lines::{self, InputError};
 use super::output::{self, Format};
 use crate::protocol::ids::Priority;
 
@@ -22,8 +23,6 @@ const BATCH_ITEMS_MAX: usize = 1_000;
 /// A batch takes no further message from here on. With a longest line on top it stays under the
 /// 8 MiB that the API takes by default.
 const BATCH_BYTES_MAX: usize = 2 << 20;
-/// Longest line of standard input.
-const LINE_BYTES_MAX: u64 = 4 << 20;
 
 /// Arguments of `publish`.
 #[derive(Debug, Args)]
@@ -36,9 +35,14 @@ Examples:
   fanfare publish --user alice 'your report is ready'
   fanfare publish --everyone 'maintenance at 18:00'
   tail -f events.jsonl | fanfare publish events -
+  fanfare publish news 'hello' --api-url https://api.example.com --api-key KEY
 
-Prints the position of each message. With -, empty lines are left out, and
---idempotency-key K becomes K-1, K-2, ... by line."
+The message is JSON where it can be read as such, and goes out byte for byte; else it is text and
+goes out as a JSON string. --json refuses what is no JSON, --text makes a string of everything.
+
+Prints the position of each message. With -, empty lines are left out, --idempotency-key K
+becomes K-1, K-2, ... by line, and a line that is not UTF-8, too long or refused is told by its
+number: the others are published, and the exit code is 65 or that of the first refusal."
 )]
 pub struct PublishArgs {
     /// The topic
@@ -48,6 +52,12 @@ pub struct PublishArgs {
     /// The message: JSON, or else text; - reads one message a line
     #[arg(allow_negative_numbers = true)]
     data: String,
+    /// The message must be JSON
+    #[arg(long, conflicts_with = "text")]
+    json: bool,
+    /// The message is text, whatever it looks like
+    #[arg(long)]
+    text: bool,
     /// Publish to the inbox of this user
     #[arg(long, group = "target", value_name = "NAME")]
     user: Option<String>,
@@ -71,17 +81,19 @@ pub struct PublishArgs {
     format: Format,
     #[command(flatten)]
     api: ApiArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
-/// Why standard input was not read to its end.
+/// Why there is nothing to publish.
 #[derive(Debug, thiserror::Error)]
-enum InputError {
+enum PublishError {
     #[error("give a TOPIC, --user or --everyone")]
     NoTarget,
-    #[error("cannot read standard input")]
-    Read(#[source] std::io::Error),
-    #[error("line {0} is longer than {LINE_BYTES_MAX} bytes")]
-    LineTooLong(u64),
+    #[error("the message is no JSON")]
+    NotJson(#[source] serde_json::Error),
+    #[error("the node answered {answered} of {asked} messages")]
+    AnswersMissing { asked: usize, answered: usize },
 }
 
 /// Publishes and prints positions.
@@ -91,161 +103,238 @@ enum InputError {
 /// are told and the rest goes on.
 pub async fn run(args: PublishArgs) -> Result<Exit, Failure> {
     if args.topic.is_none() && args.user.is_none() && !args.everyone {
-        return Err(Failure::new(Exit::Usage, &InputError::NoTarget)
+        return Err(Failure::new(Exit::Usage, &PublishError::NoTarget)
             .hint("for example: fanfare publish news 'hello'"));
     }
-    let api = Api::new(&args.api)?;
+    let mut api = Api::new(&args.api, &args.tls)?;
+    let mut publisher = Publisher {
+        args: &args,
+        is_read: true,
+        is_warned: false,
+        exit: Exit::Done,
+    };
     if args.data == "-" {
-        return publish_lines(&args, &api).await;
+        publisher.lines(&mut api).await?;
+        return Ok(publisher.exit);
     }
-    let body = publication(&args, &args.data, args.idempotency_key.clone());
-    let answer = api.post("/v1/publish", &body).await?;
-    Ok(print(&args, &answer, None))
+    let key = args.idempotency_key.clone();
+    let body = publisher.body(&args.data, key, None);
+    let body = body.map_err(|error| Failure::new(Exit::Data, &error))?;
+    let answer = api.post("/v1/publish", body).await?;
+    publisher.told(&answer, None);
+    Ok(publisher.exit)
 }
 
-async fn publish_lines(args: &PublishArgs, api: &Api) -> Result<Exit, Failure> {
-    let mut lines = read_lines().map_err(Failure::runtime)?;
-    let mut exit = Exit::Done;
-    while let Some(first) = lines.recv().await {
-        let mut batch = Vec::new();
-        let mut numbers = Vec::new();
-        let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(line) = next.take() {
-            let line = line.map_err(|error| Failure::new(Exit::Refused, &error))?;
-            let key = args.idempotency_key.as_ref();
-            let key = key.map(|key| format!("{key}-{}", line.number));
-            let body = publication(args, &line.text, key);
-            bytes += body.to_string().len();
-            batch.push(body);
-            numbers.push(line.number);
-            if batch.len() < BATCH_ITEMS_MAX && bytes < BATCH_BYTES_MAX {
-                next = lines.try_recv().ok();
+/// One run of the command.
+struct Publisher<'a> {
+    args: &'a PublishArgs,
+    /// Whether anybody reads the positions. Whoever reads only the first, as `head` does, stops
+    /// no publication.
+    is_read: bool,
+    /// Whether it was told that something which looks like JSON is none.
+    is_warned: bool,
+    /// The code of the first line that failed.
+    exit: Exit,
+}
+
+impl Publisher<'_> {
+    async fn lines(&mut self, api: &mut Api) -> Result<(), Failure> {
+        let mut lines = lines::of_stdin().map_err(Failure::runtime)?;
+        let mut ended = None;
+        while let Some(first) = lines.recv().await {
+            let (mut items, mut numbers, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let mut next = Some(first);
+            while let Some(line) = next.take() {
+                match line {
+                    Ok(line) => {
+                        if let Some(item) = self.item(line.number, &line.text) {
+                            bytes += item.len();
+                            items.push(item);
+                            numbers.push(line.number);
+                        }
+                    }
+                    Err(error @ InputError::Read(_)) => ended = Some(error),
+                    Err(error) => self.bad(&error),
+                }
+                if items.len() < BATCH_ITEMS_MAX && bytes < BATCH_BYTES_MAX {
+                    next = lines.try_recv().ok();
+                }
+            }
+            if !items.is_empty() {
+                self.batch(api, &items, &numbers).await?;
             }
         }
-        let answer = api.post("/v1/batch", &Value::Array(batch)).await;
-        let answer = answer.map_err(|error| lost_batch(error, &numbers))?;
+        ended.map_or(Ok(()), |error| Err(Failure::new(Exit::Io, &error)))
+    }
+
+    /// The body of one line; `None` where it was told that it cannot be published.
+    fn item(&mut self, number: u64, text: &str) -> Option<String> {
+        let key = self.args.idempotency_key.as_ref();
+        let key = key.map(|key| format!("{key}-{number}"));
+        match self.body(text, key, Some(number)) {
+            Ok(body) => Some(body),
+            Err(error) => {
+                let failure = Failure::new(Exit::Data, &error);
+                output::note(&format!("fanfare: line {number}: {}", failure.text()));
+                self.failed(Exit::Data);
+                None
+            }
+        }
+    }
+
+    async fn batch(
+        &mut self,
+        api: &mut Api,
+        items: &[String],
+        numbers: &[u64],
+    ) -> Result<(), Failure> {
+        let answer = api
+            .post("/v1/batch", format!("[{}]", items.join(",")))
+            .await;
+        let answer = answer.map_err(|error| lost_batch(error, numbers))?;
         let results = answer["results"].as_array().map_or(&[][..], Vec::as_slice);
         for (number, result) in numbers.iter().zip(results) {
-            let line_exit = print(args, result, Some(*number));
-            if exit == Exit::Done {
-                exit = line_exit;
-            }
+            self.told(result, Some(*number));
+        }
+        if results.len() != numbers.len() {
+            let error = PublishError::AnswersMissing {
+                asked: numbers.len(),
+                answered: results.len(),
+            };
+            return Err(Failure::new(Exit::Unreachable, &error));
+        }
+        Ok(())
+    }
+
+    fn bad(&mut self, error: &InputError) {
+        output::note(&format!("fanfare: {error}"));
+        self.failed(Exit::Data);
+    }
+
+    fn failed(&mut self, exit: Exit) {
+        if self.exit == Exit::Done {
+            self.exit = exit;
         }
     }
-    Ok(exit)
+
+    /// The body of one publication.
+    fn body(
+        &mut self,
+        text: &str,
+        idempotency_key: Option<String>,
+        line: Option<u64>,
+    ) -> Result<String, PublishError> {
+        let args = self.args;
+        let publication = Publication {
+            topic: args.topic.as_deref(),
+            user: args.user.as_deref(),
+            everyone: args.everyone.then_some(true),
+            data: self.data(text, line)?,
+            priority: args.priority,
+            key: args.key.as_deref(),
+            idempotency_key,
+            ttl_ms: args.ttl_ms,
+        };
+        Ok(serde_json::to_string(&publication).expect("text, numbers and JSON"))
+    }
+
+    /// The message as JSON: byte for byte where it is JSON, a string where it is text.
+    fn data(&mut self, text: &str, line: Option<u64>) -> Result<Box<RawValue>, PublishError> {
+        if !self.args.text {
+            let error = match serde_json::from_str::<Box<RawValue>>(text) {
+                Ok(json) => return Ok(json),
+                Err(error) => error,
+            };
+            if self.args.json {
+                return Err(PublishError::NotJson(error));
+            }
+            if text.trim_start().starts_with(['{', '[']) && !self.is_warned {
+                self.is_warned = true;
+                output::note(&format!(
+                    "fanfare: {}this is no JSON ({error}) and is published as text; --json refuses \
+                     it, --text says nothing",
+                    place(line)
+                ));
+            }
+        }
+        let string = serde_json::value::to_raw_value(text);
+        Ok(string.expect("text is a string of JSON"))
+    }
 }
 
-/// A batch without an answer may have been published or not: say which lines.
+/// What `POST /v1/publish` takes.
+#[derive(Serialize)]
+struct Publication<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    everyone: Option<bool>,
+    data: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<Priority>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
+}
+
+/// Says what is known of the lines of a batch without an answer, and that nothing follows.
 fn lost_batch(error: ApiError, numbers: &[u64]) -> Failure {
-    let refused = matches!(error, ApiError::Refused { .. });
-    if let (false, Some(first), Some(last)) = (refused, numbers.first(), numbers.last()) {
-        output::note(&format!(
-            "fanfare: lines {first} to {last} may or may not have been published"
-        ));
+    let was_sent = !matches!(
+        error,
+        ApiError::Refused { .. } | ApiError::Unreachable { .. }
+    );
+    if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
+        output::note(&if was_sent {
+            format!(
+                "fanfare: lines {first} to {last} may or may not have been published, and what \
+                 follows was not"
+            )
+        } else {
+            format!("fanfare: line {first} and what follows was not published")
+        });
     }
     error.into()
 }
 
-/// One line of standard input, counted from 1.
-struct Line {
-    number: u64,
-    text: String,
+fn place(line: Option<u64>) -> String {
+    line.map_or_else(String::new, |number| format!("line {number}: "))
 }
 
-/// Reads lines on a thread of its own, because reading a terminal or a pipe blocks.
-fn read_lines() -> std::io::Result<mpsc::Receiver<Result<Line, InputError>>> {
-    let (sender, receiver) = mpsc::channel(BATCH_ITEMS_MAX);
-    crate::shutdown::thread("stdin".to_owned(), move || {
-        let mut input = std::io::stdin().lock();
-        for number in 1.. {
-            let line = match read_line(&mut input, number) {
-                Ok(None) => return,
-                Ok(Some(text)) if text.is_empty() => continue,
-                Ok(Some(text)) => Ok(Line { number, text }),
-                Err(error) => Err(error),
-            };
-            let is_last = line.is_err();
-            // A closed channel means that the command has ended.
-            if sender.blocking_send(line).is_err() || is_last {
-                return;
-            }
-        }
-    })?;
-    Ok(receiver)
-}
-
-fn read_line(input: &mut impl BufRead, number: u64) -> Result<Option<String>, InputError> {
-    let mut text = String::new();
-    let read = input
-        .take(LINE_BYTES_MAX + 1)
-        .read_line(&mut text)
-        .map_err(InputError::Read)?;
-    if read as u64 > LINE_BYTES_MAX {
-        return Err(InputError::LineTooLong(number));
-    }
-    let end = text.trim_end_matches(['\r', '\n']).len();
-    text.truncate(end);
-    Ok((read > 0).then_some(text))
-}
-
-/// The body of one publication.
-fn publication(args: &PublishArgs, data: &str, idempotency_key: Option<String>) -> Value {
-    let mut body = Map::new();
-    if let Some(topic) = &args.topic {
-        body.insert("topic".to_owned(), topic.as_str().into());
-    } else if let Some(user) = &args.user {
-        body.insert("user".to_owned(), user.as_str().into());
-    } else {
-        body.insert("everyone".to_owned(), true.into());
-    }
-    let data = serde_json::from_str(data).unwrap_or_else(|_| data.into());
-    body.insert("data".to_owned(), data);
-    let options = [
-        ("priority", args.priority.map(|priority| json!(priority))),
-        ("key", args.key.as_deref().map(Value::from)),
-        ("idempotency_key", idempotency_key.map(Value::from)),
-        ("ttl_ms", args.ttl_ms.map(Value::from)),
-    ];
-    for (name, value) in options {
-        if let Some(value) = value {
-            body.insert(name.to_owned(), value);
-        }
-    }
-    Value::Object(body)
-}
-
-/// Prints what became of one publication and says which exit code that means.
-fn print(args: &PublishArgs, answer: &Value, line: Option<u64>) -> Exit {
-    // One target, so one result; an item of a batch that could not be read has only an error.
-    let result = answer["results"].get(0).unwrap_or(answer);
-    if args.format.is_json() {
-        output::line(&result.to_string());
-    } else if let Some(position) = result["position"].as_str() {
-        let target = target(args);
-        let duplicate = if result["duplicate"] == true {
-            " (published before)"
+impl Publisher<'_> {
+    /// Prints what became of one publication.
+    fn told(&mut self, answer: &Value, line: Option<u64>) {
+        // One target, so one result; an item of a batch that could not be read has only an error.
+        let result = answer["results"].get(0).unwrap_or(answer);
+        let text = if self.args.format.is_json() {
+            Some(result.to_string())
         } else {
-            ""
+            result["position"].as_str().map(|position| {
+                let target = target(self.args);
+                let duplicate = match result["duplicate"] == true {
+                    true => " (published before)",
+                    false => "",
+                };
+                let (target, position) = (output::printable(&target), output::printable(position));
+                format!("{target} {position}{duplicate}")
+            })
         };
-        output::line(&format!(
-            "{} {}{duplicate}",
-            output::printable(&target),
-            output::printable(position)
-        ));
+        if let Some(text) = text.filter(|_| self.is_read) {
+            self.is_read = output::line_is_read(&text);
+        }
+        let error = &result["error"];
+        if error.is_null() {
+            return;
+        }
+        let text = |key: &str| output::printable(error[key].as_str().unwrap_or("?")).into_owned();
+        let (code, message) = (text("code"), text("message"));
+        output::note(&format!("fanfare: {}{code}: {message}", place(line)));
+        self.failed(Exit::by_error_code(&code));
     }
-    let error = &result["error"];
-    if error.is_null() {
-        return Exit::Done;
-    }
-    let place = line.map_or(String::new(), |number| format!("line {number}: "));
-    let text = |key: &str| output::printable(error[key].as_str().unwrap_or("?")).into_owned();
-    output::note(&format!(
-        "fanfare: {place}{}: {}",
-        text("code"),
-        text("message")
-    ));
-    Exit::by_error_code(error["code"].as_str().unwrap_or_default())
 }
 
 fn target(args: &PublishArgs) -> String {
@@ -259,26 +348,4 @@ fn target(args: &PublishArgs) -> String {
 fn parse_priority(text: &str) -> Result<Priority, String> {
     serde_json::from_value(text.into())
         .map_err(|_| "a priority is critical, high, normal or low".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_ends_at_its_break_and_has_a_bound() {
-        let mut input = &b"one\r\n\n two \nlast"[..];
-        let mut next = || read_line(&mut input, 1).expect("readable");
-        assert_eq!(next().as_deref(), Some("one"));
-        assert_eq!(next().as_deref(), Some(""));
-        assert_eq!(next().as_deref(), Some(" two "));
-        assert_eq!(next().as_deref(), Some("last"));
-        assert_eq!(next(), None);
-
-        let long = vec![b'x'; usize::try_from(LINE_BYTES_MAX).expect("fits") + 1];
-        assert!(matches!(
-            read_line(&mut &long[..], 7),
-            Err(InputError::LineTooLong(7))
-        ));
-    }
 }

@@ -7,7 +7,11 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::serve_flags::{self, ServeFlags};
-use crate::config::load::{Loaded, load};
+use crate::config::faults::Faults;
+use crate::config::load::{Inputs, Loaded, load};
+use crate::config::show::rows;
+use crate::config::{Log, LogFormat};
+use crate::node::reload::Reload;
 use crate::node::{self, Addresses, End, StartError};
 use crate::telemetry::logs;
 
@@ -22,53 +26,111 @@ pub struct ServeArgs {
 /// Runs a node until it is told to stop.
 #[must_use]
 pub fn run(args: ServeArgs) -> ExitCode {
-    let loaded = match load(&args.flags.into_inputs()) {
+    let inputs = args.flags.into_inputs();
+    let Loaded {
+        config,
+        warnings,
+        values,
+    } = match load(&inputs) {
         Ok(loaded) => loaded,
         Err(faults) => {
-            eprintln!("{faults}");
+            refuse(&inputs, &faults);
             return Exit::Usage.into();
         }
     };
-    let Loaded {
-        config, warnings, ..
-    } = loaded;
-    if let Err(error) = logs::start(&config.log) {
+    if let Err(error) = logs::start(&config.log, config.server.node_id.as_str()) {
         eprintln!("{error}");
         return Exit::Usage.into();
     }
     for warning in &warnings {
-        tracing::warn!(event = "configuration", "{warning}");
+        tracing::warn!(event = "configuration_questioned", "{warning}");
     }
+    let told = Told(logs::is_json(config.log.format));
+    let reload = Reload {
+        rows: rows(&values),
+        load: Box::new(move || load(&inputs)),
+    };
     let dev = config.server.dev;
     let started = |addresses| {
         if dev && std::io::stderr().is_terminal() {
             eprint!("{}", next_steps(addresses));
         }
     };
-    match node::run(config, warnings, env!("BUILD_COMMIT"), started) {
+    match node::run(config, warnings, env!("BUILD_COMMIT"), reload, started) {
         Ok(End::Stopped) => Exit::Done.into(),
         Ok(End::Superseded) => {
+            told.fatal(
+                "another process has taken this node's name; give each node its own --node-id",
+            );
+            Exit::Unreachable.into()
+        }
+        Ok(End::NameTaken) => {
             eprintln!(
-                "another process has taken this node's name; give each node its own --node-id"
+                "a running process has this node's name, and keeps it; give each node its own \
+                 --node-id"
             );
             Exit::Unreachable.into()
         }
         Ok(End::Disagrees(how)) => {
-            eprintln!(
+            told.fatal(&format!(
                 "this node does not agree with its cluster: {how}\n\
                  Every node needs the same. Mend this one, or stop all nodes and run \
                  `fanfare redis adopt` with the new configuration."
-            );
+            ));
             Exit::Usage.into()
         }
+        // The log has said why.
+        Ok(End::Failed) => Exit::Broken.into(),
         Err(error) => {
-            eprintln!("{}", advice(&error));
+            told.fatal(&advice(&error));
             match error {
                 StartError::Listen { .. } => Exit::Unreachable.into(),
                 StartError::Keys(_) | StartError::Broker(_) => Exit::Usage.into(),
                 StartError::System(_) => Exit::System.into(),
             }
         }
+    }
+}
+
+/// How the last word of a node is told: as a line of its log where that is JSON, and as plain text
+/// to people.
+struct Told(bool);
+
+impl Told {
+    fn fatal(&self, text: &str) {
+        match self {
+            Self(true) => tracing::error!(event = "node_failed", "{text}"),
+            Self(false) => eprintln!("{text}"),
+        }
+    }
+}
+
+/// Tells the faults of a configuration, before there is a log that it could describe: in the form
+/// that the environment asks for, else by whether stderr is a terminal.
+fn refuse(inputs: &Inputs, faults: &Faults) {
+    let of = |name: &str| {
+        let found = inputs.environment.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    let format = match of("FANFARE_LOG__FORMAT") {
+        Some("json") => LogFormat::Json,
+        Some("text") => LogFormat::Text,
+        _ => LogFormat::Auto,
+    };
+    let flags = inputs.flags.iter();
+    let mut flags = flags.filter(|flag| flag.path == "server.node_id");
+    let node = flags.next().map(|flag| flag.value.as_str());
+    let node = node.or(of("FANFARE_SERVER__NODE_ID")).unwrap_or_default();
+    let log = Log {
+        format,
+        level: "info".to_owned(),
+    };
+    if logs::is_json(format) && logs::start(&log, node).is_ok() {
+        for fault in &faults.0 {
+            tracing::error!(event = "configuration_refused", "{fault}");
+        }
+    } else {
+        eprintln!("{faults}");
     }
 }
 

@@ -22,7 +22,8 @@ pub struct ServeFlags {
     #[arg(long, value_parser = ["development", "staging", "production"])]
     pub env: Option<String>,
 
-    /// Preset of sizes (FANFARE_SIZE). Without it connections follow the file limit
+    /// Preset of sizes (FANFARE_SIZE): caps on sessions and memory, the largest 10,000 sessions.
+    /// Without it sessions follow the file limit, which is usually more
     #[arg(long, value_parser = ["small", "medium", "large", "enterprise"])]
     pub size: Option<String>,
 

@@ -5,6 +5,7 @@
 //! gaps, breaks and drains on stderr for people, as JSON lines on stdout in a pipe. Ends after
 //! `--count` messages, by Ctrl-C (130), or when the server sends it away.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Client, CommandError, Event, Options};
 use super::connection::ConnectionError;
+use super::dial::{DialError, TlsArgs};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 use super::transcript;
@@ -25,6 +27,10 @@ Examples:
   fanfare subscribe orders:eu --since 1732190000000-7 --count 100 > missed.jsonl
   fanfare subscribe --inbox --user alice
   FANFARE_TOKEN=... fanfare subscribe --inbox --since 0-0
+  fanfare subscribe news --url wss://realtime.example.com
+
+With --format json, and in a pipe, each event is one line, byte for byte as the node sent it but for
+line breaks. As text, and on a terminal, control characters are shown as escapes.
 
 After a break it connects again and goes on where it was. An inbox begins at its acknowledged
 position, and reading it here acknowledges nothing.")]
@@ -56,6 +62,8 @@ pub struct SubscribeArgs {
         default_value = "ws://127.0.0.1:8080/v1/connect"
     )]
     url: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// How to print
     #[arg(long, value_enum, default_value = "auto")]
     format: Format,
@@ -107,7 +115,7 @@ async fn listen(args: &SubscribeArgs) -> Result<Exit, Failure> {
                 if event["topic"].as_str().is_some_and(|of| of != topic) {
                     continue;
                 }
-                show(args, &event);
+                show(args, &event, client.last_text());
                 match event["type"].as_str() {
                     Some("message") => left = left.map(|left| left - 1),
                     Some("unsubscribed") => return Err(unsubscribed(&event)),
@@ -115,13 +123,11 @@ async fn listen(args: &SubscribeArgs) -> Result<Exit, Failure> {
                 }
             }
             Event::Disconnected { cause, again_after } => {
-                show(args, &disconnected(cause, again_after));
+                show(args, &disconnected(cause, again_after), None);
             }
             Event::Reconnected { welcome } => {
-                show(
-                    args,
-                    &json!({"type": "reconnected", "node": welcome["node"]}),
-                );
+                let event = json!({"type": "reconnected", "node": welcome["node"]});
+                show(args, &event, None);
             }
         }
         if left == Some(0) {
@@ -138,6 +144,7 @@ async fn join(args: &SubscribeArgs) -> Result<(Client, String), Failure> {
         // A token in the environment does not stand against `--user` on the command line.
         token: args.token.clone().filter(|_| args.user.is_none()),
         user: args.user.clone(),
+        tls: args.tls.clone(),
         ..Options::default()
     };
     if args.target.everyone {
@@ -149,7 +156,7 @@ async fn join(args: &SubscribeArgs) -> Result<(Client, String), Failure> {
     if let Some(topic) = &args.target.topic {
         let mut client = Client::connect(options).await?;
         let result = client.command(subscribe_command(args, topic)).await?;
-        show(args, &subscribed(topic, result));
+        show(args, &subscribed(topic, result), None);
         return Ok((client, topic.clone()));
     }
     join_inbox(args, options).await
@@ -213,12 +220,20 @@ fn disconnected(cause: ConnectionError, again_after: Duration) -> Value {
     event
 }
 
-/// Prints one event in the wanted form.
-fn show(args: &SubscribeArgs, event: &Value) {
+/// Prints one event in the wanted form. `text` is the event as the node sent it, where it did.
+fn show(args: &SubscribeArgs, event: &Value, text: Option<&str>) {
     if args.format.is_json() {
-        output::line(&event.to_string());
+        let own;
+        let text = match text {
+            Some(text) => text,
+            None => {
+                own = event.to_string();
+                &own
+            }
+        };
+        output::line(&output::json_line(text, std::io::stdout().is_terminal()));
     } else if event["type"] == "message" {
-        output::line(&transcript::message(event));
+        output::line(&transcript::message(event, text.unwrap_or_default()));
     } else if let Some(text) = transcript::remark(event) {
         output::note(&text);
     }
@@ -237,7 +252,7 @@ fn unsubscribed(event: &Value) -> Failure {
 impl From<ConnectionError> for Failure {
     fn from(error: ConnectionError) -> Self {
         let exit = match &error {
-            ConnectionError::Address { .. } | ConnectionError::Tls { .. } => Exit::Usage,
+            ConnectionError::Address { .. } | ConnectionError::Trust(_) => Exit::Usage,
             ConnectionError::Rejected { status, .. } => Exit::by_status(*status),
             ConnectionError::Refused { code, .. } => Exit::by_error_code(code),
             ConnectionError::Closed { code, .. } => match code {
@@ -249,6 +264,14 @@ impl From<ConnectionError> for Failure {
         };
         let failure = Self::new(exit, &error);
         match (&error, exit) {
+            // Says itself what to do.
+            (
+                ConnectionError::Unreachable {
+                    source: DialError::Tls(_),
+                    ..
+                },
+                _,
+            ) => failure,
             (_, Exit::Denied) => failure.hint(
                 "give a token with --token or FANFARE_TOKEN, \
                  or --user NAME on a node started with --dev",

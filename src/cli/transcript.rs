@@ -1,15 +1,27 @@
 //! Events as lines for people.
 //!
 //! Pure. In: an event as JSON. Out: a line for a message, a remark for what else happened. Control
-//! characters of other people's text are written as escapes.
+//! characters of other people's text are written as escapes; numbers and objects stay as they came.
 
 use serde_json::Value;
 
-use super::output::{body, clock, printable};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-/// A message: when, where, at which position, from whom, and what.
+use super::output::{clock, printable, raw_body};
+
+/// What a message carries, as it came.
+#[derive(Deserialize)]
+struct Carried<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// A message: when, where, at which position, from whom, and what. `text` is the event as it came.
 #[must_use]
-pub fn message(event: &Value) -> String {
+pub fn message(event: &Value, text: &str) -> String {
+    let carried = serde_json::from_str::<Carried<'_>>(text).ok();
+    let data = carried.and_then(|carried| carried.data);
     let mut words = vec![clock(event["time"].as_u64().unwrap_or(0))];
     for field in ["topic", "position"] {
         words.extend(event[field].as_str().map(str::to_owned));
@@ -20,7 +32,8 @@ pub fn message(event: &Value) -> String {
     if event["removed"] == true {
         words.push("removed".to_owned());
     }
-    format!("{}  {}", printable(&words.join(" ")), body(&event["data"]))
+    let data = raw_body(data.map_or("null", RawValue::get));
+    format!("{}  {data}", printable(&words.join(" ")))
 }
 
 /// A sentence for an event that is no message; `None` for those that mean nothing to people.
@@ -98,13 +111,14 @@ mod tests {
     #[test]
     fn a_message_shows_what_is_there_and_cannot_forge_a_line() {
         let event = json!({"type": "message", "topic": "news", "position": "5-1", "time": 1_007,
-            "user": "al\nice", "priority": "high", "data": {"a": 1}});
+            "user": "al\nice", "priority": "high"});
         assert_eq!(
-            message(&event),
-            r#"00:00:01.007Z news 5-1 from=al\nice priority=high  {"a":1}"#
+            message(&event, r#"{"data":{"b":1.10,"a":18446744073709551616}}"#),
+            r#"00:00:01.007Z news 5-1 from=al\nice priority=high  {"b":1.10,"a":18446744073709551616}"#
         );
-        let plain = json!({"type": "message", "topic": "t", "time": 0, "data": "hi"});
-        assert_eq!(message(&plain), "00:00:00.000Z t  hi");
+        let plain = json!({"type": "message", "topic": "t", "time": 0});
+        assert_eq!(message(&plain, r#"{"data":"hi"}"#), "00:00:00.000Z t  hi");
+        assert_eq!(message(&plain, r#"{"data":null}"#), "00:00:00.000Z t  null");
     }
 
     #[test]

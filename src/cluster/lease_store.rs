@@ -5,10 +5,10 @@
 //! scripts, by Redis time; here is no state but the process's own mark. Bounds: one answer holds
 //! one entry per node with a lease; a lease that ended is forgotten after [`FORGET_AFTER`].
 //!
-//! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations)
-//! and `{ff:nodes}:d` (details). They are used together in one script, so they share the hash
-//! tag `ff:nodes`, without which Redis Cluster would refuse it as cross-slot. `ff` stands for the
-//! configured prefix.
+//! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations),
+//! `{ff:nodes}:d` (details) and `{ff:nodes}:t` (the last heartbeat of all: while Redis was away,
+//! no lease ends). They are used together in one script, so they share the hash tag `ff:nodes`,
+//! without which Redis Cluster would refuse it as cross-slot. `ff` stands for the configured prefix.
 
 use std::time::Duration;
 
@@ -32,6 +32,14 @@ pub enum LeaseError {
     Unexpected(&'static str),
 }
 
+impl LeaseError {
+    /// Whether Redis is there and takes no writes: nobody can write a lease, so nobody's ends.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_read_only())
+    }
+}
+
 /// What a heartbeat brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Beat {
@@ -40,7 +48,8 @@ pub enum Beat {
     Held {
         /// The incarnation.
         incarnation: u64,
-        /// Redis time, in microseconds.
+        /// Redis time, in microseconds, raised above what was told before where the clock stepped
+        /// back.
         time_us: u64,
         /// All nodes with a lease, sorted by name, this one included.
         nodes: Vec<NodeInfo>,
@@ -58,8 +67,10 @@ pub struct LeaseStore {
     keyspace: Keyspace,
     heartbeat: Script,
     leave: Script,
-    /// Leases, incarnations, details.
-    nodes_keys: [String; 3],
+    /// Leases, incarnations, details, the last heartbeat.
+    nodes_keys: [String; 4],
+    /// Where a process that was sent away tells whom it met.
+    contests_key: String,
     /// Tells this process from another of the same name.
     holder: String,
 }
@@ -72,7 +83,13 @@ impl LeaseStore {
             keyspace: keyspace.into(),
             heartbeat: Script::new(include_str!("scripts/heartbeat.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
-            nodes_keys: [keys.nodes(), keys.node_incarnations(), keys.node_details()],
+            nodes_keys: [
+                keys.nodes(),
+                keys.node_incarnations(),
+                keys.node_details(),
+                keys.node_heartbeat(),
+            ],
+            contests_key: keys.node_contests(),
             holder: format!("{:016x}", rand::random::<u64>()),
         }
     }
@@ -98,9 +115,62 @@ impl LeaseStore {
             lease.as_millis().to_string().into(),
             details,
             FORGET_AFTER.as_millis().to_string().into(),
+            apart().to_string().into(),
         ];
         let answer = self.eval(&self.heartbeat, &self.nodes_keys, &args).await?;
         read_beat(&answer).ok_or(LeaseError::Unexpected("not a heartbeat's"))
+    }
+
+    /// What the present holder of a name said of itself last; `None` where nobody holds it. A lease
+    /// that nobody has seen to end counts, because one that Redis' absence outlasted goes on.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn holder_of(&self, node: &NodeId) -> Result<Option<String>, LeaseError> {
+        let [leases, _, details, ..] = &self.nodes_keys;
+        let name = [node.as_str().as_bytes().to_vec()];
+        let score: Option<f64> = self.read("ZSCORE", leases, &name).await?;
+        if score.is_none_or(|end| end <= 0.0) {
+            return Ok(None);
+        }
+        let said: Option<String> = self.read("HGET", details, &name).await?;
+        Ok(Some(said.unwrap_or_default()))
+    }
+
+    /// Leaves word for the holder of a name that another process of that name was started.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn contest(&self, node: &NodeId) -> Result<(), LeaseError> {
+        let args = [
+            node.as_str().as_bytes().to_vec(),
+            self.holder.clone().into(),
+        ];
+        let _: i64 = self.read("HSET", &self.contests_key, &args).await?;
+        Ok(())
+    }
+
+    /// Whether such word was left for the holder of a name since it was asked last.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn was_contested(&self, node: &NodeId) -> Result<bool, LeaseError> {
+        let name = [node.as_str().as_bytes().to_vec()];
+        let taken: i64 = self.read("HDEL", &self.contests_key, &name).await?;
+        Ok(taken > 0)
+    }
+
+    async fn read<T: fred::types::FromValue>(
+        &self,
+        command: &'static str,
+        key: &str,
+        args: &[Vec<u8>],
+    ) -> Result<T, LeaseError> {
+        let answer = self.keyspace.command(command, key, args).await;
+        let answer = answer.map_err(LeaseError::Redis)?;
+        answer
+            .convert()
+            .map_err(|_| LeaseError::Unexpected("of another type"))
     }
 
     /// Ends the lease, if this process still holds the name.
@@ -125,6 +195,12 @@ impl LeaseStore {
             .convert()
             .map_err(|_| LeaseError::Unexpected("not a list of texts"))
     }
+}
+
+/// How far an incarnation or token lies above the last where the clock is behind: a failover may
+/// have lost the one after the last, which must not be given again.
+pub(super) fn apart() -> u32 {
+    rand::random::<u32>() >> 12
 }
 
 /// Reads the answer of `heartbeat.lua`. A node whose name, incarnation or details cannot be read

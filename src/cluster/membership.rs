@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::entry::{Entry, Judgement};
 use super::lease_store::{Beat, LeaseError, LeaseStore};
 use super::standing::{Course, Standing};
 use super::view::{NodeDetails, NodeInfo, View};
@@ -84,7 +85,11 @@ impl Membership {
             view,
             standing,
             leave: leave_rx,
-            away: false,
+            away: None,
+            is_told: false,
+            entry: Entry::New,
+            beats: 0,
+            started: Instant::now(),
         };
         if let Leases::Alone { incarnation } = task.leases {
             let beat = task.beat_alone(incarnation);
@@ -145,8 +150,23 @@ pub struct MembershipTask {
     view: watch::Sender<Arc<View>>,
     standing: watch::Sender<Standing>,
     leave: watch::Receiver<bool>,
-    /// The last heartbeat was not answered; so that it is logged once.
-    away: bool,
+    /// Since when heartbeats are not answered.
+    away: Option<Instant>,
+    /// That they are not answered is logged, once.
+    is_told: bool,
+    entry: Entry,
+    /// Heartbeats that were sent.
+    beats: u64,
+    started: Instant,
+}
+
+/// What a turn brought.
+enum Turn {
+    Beat(Beat),
+    /// Nothing to take in until this long has passed.
+    Look(Duration),
+    /// The name belongs to a process that lives.
+    Taken,
 }
 
 impl MembershipTask {
@@ -159,37 +179,77 @@ impl MembershipTask {
         while !self.course.standing.is_final() {
             // Both waits are cancel-safe.
             tokio::select! {
-                _ = beats.tick() => self.beat().await,
+                _ = beats.tick() => if let Some(look) = self.beat().await {
+                    beats.reset_after(look);
+                },
                 () = asked(&mut leave) => self.give_back().await,
             }
             self.tell();
         }
     }
 
-    async fn beat(&mut self) {
+    /// Returns how long this process is to look at its name's holder before it goes on.
+    async fn beat(&mut self) -> Option<Duration> {
         let sent_at = Instant::now();
         match timeout(self.patience(), self.ask()).await {
-            Ok(Ok(beat)) => {
-                if std::mem::take(&mut self.away) {
-                    info!("heartbeats are answered again");
+            Ok(Ok(Turn::Look(look))) => return Some(look),
+            Ok(Ok(Turn::Taken)) => self.course.turned_away(),
+            Ok(Ok(Turn::Beat(beat))) => {
+                self.away = None;
+                if std::mem::take(&mut self.is_told) {
+                    info!(
+                        event = "heartbeat_answered",
+                        "heartbeats are answered again"
+                    );
                 }
                 self.course.answered(beat, sent_at);
             }
+            Ok(Err(error)) if error.is_read_only() => self.refused(&error, sent_at),
             Ok(Err(error)) => self.unanswered(&error),
             Err(elapsed) => self.unanswered(&elapsed),
         }
+        None
     }
 
     /// One exchange with Redis.
-    async fn ask(&self) -> Result<Beat, LeaseError> {
+    async fn ask(&mut self) -> Result<Turn, LeaseError> {
+        let look = self.look();
         let store = match &self.leases {
             Leases::Redis(store) => store,
-            Leases::Alone { incarnation } => return Ok(self.beat_alone(*incarnation)),
+            Leases::Alone { incarnation } => {
+                return Ok(Turn::Beat(self.beat_alone(*incarnation)));
+            }
         };
+        let node = &self.settings.node;
+        if matches!(self.entry, Entry::Free) {
+            if store.was_contested(node).await? {
+                error!(
+                    event = "name_contested",
+                    "another process was started with this node's name, and was sent away"
+                );
+            }
+        } else {
+            let said = store.holder_of(node).await?;
+            match self.entry.judge(said, Instant::now(), look) {
+                Judgement::Free => self.entry = Entry::Free,
+                Judgement::Look(look) => return Ok(Turn::Look(look)),
+                Judgement::Taken => {
+                    store.contest(node).await?;
+                    return Ok(Turn::Taken);
+                }
+            }
+            // Word that was left for an earlier process of the name.
+            store.was_contested(node).await?;
+        }
+        self.beats += 1;
         let Settings { node, lease, .. } = &self.settings;
         let mine = self.course.standing.incarnation();
-        let details = (self.settings.details)();
-        store.heartbeat(node, mine, *lease, &details).await
+        let details = NodeDetails {
+            beats: self.beats,
+            ..(self.settings.details)()
+        };
+        let beat = store.heartbeat(node, mine, *lease, &details).await?;
+        Ok(Turn::Beat(beat))
     }
 
     fn beat_alone(&self, incarnation: u64) -> Beat {
@@ -208,20 +268,56 @@ impl MembershipTask {
     }
 
     fn unanswered(&mut self, error: &(dyn std::error::Error + 'static)) {
-        if !std::mem::replace(&mut self.away, true) {
-            warn!(error, "a heartbeat was not answered, the last view is kept");
+        self.entry.interrupt();
+        // A node asks before it is connected: while it starts that is no news.
+        let is_starting = self.course.standing == Standing::Joining
+            && self.started.elapsed() < self.settings.lease;
+        self.away.get_or_insert_with(Instant::now);
+        if !is_starting && !std::mem::replace(&mut self.is_told, true) {
+            warn!(
+                event = "heartbeat_missed",
+                error, "a heartbeat was not answered, the last view is kept"
+            );
         }
         self.course.unanswered(Instant::now());
+    }
+
+    /// Redis is there and takes no writes. Then nobody's lease can be written, and none that is
+    /// there ends: once one can be, the gap is added to all.
+    fn refused(&mut self, error: &(dyn std::error::Error + 'static), sent_at: Instant) {
+        self.away.get_or_insert_with(Instant::now);
+        if !std::mem::replace(&mut self.is_told, true) {
+            warn!(
+                event = "heartbeat_refused",
+                error, "Redis takes no writes, the lease stays as it is"
+            );
+        }
+        self.course.refused(sent_at);
     }
 
     async fn give_back(&mut self) {
         if let Leases::Redis(store) = &self.leases {
             let answer = timeout(self.patience(), store.leave(&self.settings.node)).await;
             if !matches!(answer, Ok(Ok(()))) {
-                warn!("the lease could not be given back, it ends by itself");
+                warn!(
+                    event = "lease_not_returned",
+                    "the lease could not be given back, it ends by itself"
+                );
             }
         }
         self.course.standing = Standing::Left;
+    }
+
+    /// How long a holder has to show that it lives: one and a half heartbeats, or a whole lease where
+    /// Redis was away for so long that the holder has to find it first.
+    fn look(&self) -> Duration {
+        let lease = self.settings.lease;
+        let was_away = self.away.is_some_and(|since| since.elapsed() > lease / 2);
+        if was_away {
+            lease
+        } else {
+            lease * 3 / (2 * BEATS_PER_LEASE)
+        }
     }
 
     /// Two fifths of the lease.
@@ -241,13 +337,32 @@ impl MembershipTask {
         }
         match (standing, &before) {
             (Standing::Member(me), Standing::Member(old)) => {
-                warn!(%me, %old, "the lease had ended, a new incarnation was taken");
+                warn!(
+                    event = "incarnation_changed",
+                    incarnation = me.incarnation,
+                    before = old.incarnation,
+                    "the lease had ended, a new incarnation was taken"
+                );
             }
-            (Standing::Member(me), _) => info!(%me, nodes_count, "joined the cluster"),
+            (Standing::Member(me), _) => info!(
+                event = "cluster_joined",
+                incarnation = me.incarnation,
+                nodes_count,
+                "joined the cluster"
+            ),
             (Standing::Superseded { newest }, _) => {
-                error!(newest, "another process has taken this node's name");
+                error!(
+                    event = "name_lost",
+                    newest, "another process has taken this node's name"
+                );
             }
-            (Standing::Left | Standing::Joining, _) => debug!("left the cluster"),
+            (Standing::NameTaken, _) => error!(
+                event = "name_taken",
+                "a running process has this node's name; this one ends"
+            ),
+            (Standing::Left | Standing::Joining, _) => {
+                debug!(event = "cluster_left", "left the cluster")
+            }
         }
         self.standing.send_replace(standing.clone());
     }

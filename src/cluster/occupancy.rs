@@ -52,7 +52,7 @@ pub struct Occupied {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OccupiedPage {
     /// In a stable order: by partition, then by name. May be fewer than asked for, because what
-    /// emptied while it was read is left out.
+    /// emptied while it was read is left out, and what cannot be counted at the moment.
     pub topics: Vec<Occupied>,
     /// After which topic to go on; `None`: this was the last page.
     pub next: Option<Topic>,
@@ -144,17 +144,16 @@ impl Occupancy {
         self.change(|levels| levels.let_go(topic));
     }
 
-    /// Waits until a topic that is held stands in the index under this name, so that whatever is
-    /// written next is found when its owner dies. Cancel-safe; for as long as Redis is away, so
-    /// under the caller's deadline. At once without Redis.
-    pub async fn indexed(&self, topic: &Topic, owner: &Owner) {
-        loop {
-            let written = self.shared.written.notified();
-            if self.shared.levels().is_indexed(topic, owner) {
-                return;
-            }
-            written.await;
-        }
+    /// Whether a topic that is held stands in the index under this name, so that whatever is
+    /// written next is found when its owner dies. Without Redis nothing has to.
+    #[must_use]
+    pub fn is_indexed(&self, topic: &Topic, owner: &Owner) -> bool {
+        self.shared.levels().is_indexed(topic, owner)
+    }
+
+    /// Waits for the next change of the index, from when this is called on. Cancel-safe.
+    pub fn written(&self) -> impl Future<Output = ()> + '_ {
+        self.shared.written.notified()
     }
 
     /// Redis was away and may have lost what stood there: everything is written again.
@@ -207,10 +206,11 @@ impl Occupancy {
         Ok(counts)
     }
 
-    /// Occupied topics of all apps after `after` (excluded), at most `limit`.
+    /// Occupied topics of all apps after `after` (excluded), at most `limit`. A topic that cannot
+    /// be counted takes no other with it.
     ///
     /// # Errors
-    /// [`OccupancyError`].
+    /// [`OccupancyError`]: an index cannot be read, or no topic can be counted.
     pub async fn topics(
         &self,
         after: Option<&Topic>,
@@ -227,20 +227,28 @@ impl Occupancy {
         let more = candidates.len() > limit;
         candidates.truncate(limit);
         let next = candidates.last().cloned().filter(|_| more);
-        let topics: Vec<_> = stream::iter(candidates)
-            .map(|topic| async move {
-                let counts = self.topic(&topic).await?;
-                Ok(Occupied {
-                    topic,
-                    sessions: counts.iter().map(|(_, sessions)| sessions).sum(),
-                    nodes_count: counts.len(),
-                })
-            })
-            .buffered(TOPICS_IN_FLIGHT_MAX)
-            .try_filter(|occupied| std::future::ready(occupied.sessions > 0))
-            .try_collect()
-            .await?;
-        Ok(OccupiedPage { topics, next })
+        let mut counted = stream::iter(candidates)
+            .map(|topic| async move { (self.topic(&topic).await, topic) })
+            .buffered(TOPICS_IN_FLIGHT_MAX);
+        let (mut topics, mut failed, mut is_any_known) = (Vec::new(), None, false);
+        while let Some((counts, topic)) = counted.next().await {
+            match counts {
+                Ok(counts) => {
+                    is_any_known = true;
+                    topics.push(Occupied {
+                        topic,
+                        sessions: counts.iter().map(|(_, sessions)| sessions).sum(),
+                        nodes_count: counts.len(),
+                    });
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        topics.retain(|occupied| occupied.sessions > 0);
+        match failed {
+            Some(error) if !is_any_known => Err(error),
+            _ => Ok(OccupiedPage { topics, next }),
+        }
     }
 
     /// The first topics after `after` that a live node has in an index, in the order of pages.
@@ -339,9 +347,9 @@ impl OccupancyTask {
         let failures = self.store.write(&owner, &changes).await.err();
         match (&failures, self.away) {
             (Some(failures), false) => {
-                warn!(cause = ?failures.cause, "occupancy could not be written, it is tried again");
+                warn!(event = "occupancy_not_written", cause = ?failures.cause, "occupancy could not be written, it is tried again");
             }
-            (None, true) => info!("occupancy is written again"),
+            (None, true) => info!(event = "occupancy_written", "occupancy is written again"),
             _ => {}
         }
         self.away = failures.is_some();

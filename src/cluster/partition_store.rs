@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use super::lease_store::apart;
 use crate::protocol::ids::Owner;
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
@@ -90,7 +91,7 @@ impl PartitionStore {
         owner: &Owner,
         lease: Duration,
     ) -> Result<Bid, PartitionError> {
-        let args = [text(owner), text(lease.as_millis())];
+        let args = [text(owner), text(lease.as_millis()), text(apart())];
         let keys = [self.keys.partition(partition)];
         let answer = self.eval(&self.lead, &keys, &args).await?;
         read_bid(&answer).ok_or(PartitionError::Unexpected)

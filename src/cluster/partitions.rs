@@ -4,10 +4,11 @@
 //! partitions. Out: [`Held`], a level that anybody may watch, told after every round and when
 //! something is lost. Owner: the [`PartitionsTask`], on the control runtime; what is asked for, and
 //! what an answer means, is decided in `tenure`. A round gives back what the ring has given to
-//! others, extends what is held and takes what is missing: at once where nobody has it, otherwise
-//! when it was given back or its lease ends. Delivery never asks who holds what: without a
+//! others, and at the same time extends what is held and takes what is missing: at once where
+//! nobody has it, otherwise when it was given back or its lease ends. Delivery never asks who holds what: without a
 //! lease only the duties of a home wait. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once, two fifths
-//! of the lease for a round; what was not answered by then is tried in the next.
+//! of the lease for a round; what was not answered by then is tried in the next, after all others,
+//! so that a Redis master that hangs holds up its own partitions only.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -63,6 +64,7 @@ impl Partitions {
             store,
             lease,
             metrics,
+            unanswered: BTreeSet::new(),
             held: Arc::clone(&self.held),
             stop: self.stop.subscribe(),
         }
@@ -96,6 +98,8 @@ pub struct PartitionsTask {
     lease: Duration,
     metrics: Arc<Metrics>,
     tenure: Tenure,
+    /// What was not answered in the last round.
+    unanswered: BTreeSet<u32>,
     held: Arc<watch::Sender<Held>>,
     stop: watch::Receiver<bool>,
 }
@@ -115,7 +119,7 @@ impl PartitionsTask {
         }
         let all = self.tenure.end();
         self.tell();
-        self.give_back(all).await;
+        give_back(&self.store, all, self.patience()).await;
     }
 
     async fn round(&mut self) {
@@ -126,8 +130,9 @@ impl PartitionsTask {
             // Nobody acts by a lease that is being given back, or by one of an earlier life.
             self.tell();
         }
-        self.give_back(round.given).await;
-        self.bid(round.wanted).await;
+        let (store, patience) = (Arc::clone(&self.store), self.patience());
+        let given = give_back(&store, round.given, patience);
+        tokio::join!(given, self.bid(round.wanted));
         self.tell();
     }
 
@@ -137,7 +142,9 @@ impl PartitionsTask {
         let (store, lease) = (Arc::clone(&self.store), self.lease);
         let me = self.tenure.me.clone();
         let (store, me) = (&store, &me);
-        let mut bids = stream::iter(wanted)
+        let before = std::mem::replace(&mut self.unanswered, wanted.clone());
+        let (last, first): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|p| before.contains(p));
+        let mut bids = stream::iter(first.into_iter().chain(last))
             .map(|partition| async move {
                 let asked_at = Instant::now();
                 (partition, asked_at, store.lead(partition, me, lease).await)
@@ -147,6 +154,7 @@ impl PartitionsTask {
         while let Ok(Some((partition, asked_at, bid))) = timeout_at(deadline, bids.next()).await {
             match bid {
                 Ok(bid) => {
+                    self.unanswered.remove(&partition);
                     if self.tenure.answered(partition, asked_at, bid) {
                         // Nobody goes on acting by what is lost, however long the round takes.
                         self.tell();
@@ -156,25 +164,7 @@ impl PartitionsTask {
             }
         }
         if let Some(error) = failed {
-            debug!(%error, "leases of partitions were not extended, they are tried again");
-        }
-    }
-
-    async fn give_back(&self, given: Vec<(u32, u64)>) {
-        let deadline = Instant::now() + self.patience();
-        let release = |(partition, token)| self.store.release(partition, token);
-        let mut released = stream::iter(given)
-            .map(release)
-            .buffer_unordered(CALLS_IN_FLIGHT_MAX);
-        let mut failed = None;
-        while let Ok(Some(answer)) = timeout_at(deadline, released.next()).await {
-            match answer {
-                Ok(()) | Err(PartitionError::Refused) => {}
-                Err(error) => failed = Some(error),
-            }
-        }
-        if let Some(error) = failed {
-            debug!(%error, "leases of partitions were not given back, they end by themselves");
+            debug!(event = "partitions_not_extended", %error, "leases of partitions were not extended, they are tried again");
         }
     }
 
@@ -193,10 +183,29 @@ impl PartitionsTask {
         let lost_count = before.count_beyond(&held);
         if taken_count + lost_count > 0 {
             info!(
-                event = "partitions",
+                event = "partitions_changed",
                 held_count, taken_count, lost_count, "the partitions of this node changed"
             );
         }
+    }
+}
+
+/// Gives leases back, as far as Redis answers within `patience`.
+async fn give_back(store: &PartitionStore, given: Vec<(u32, u64)>, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let release = |(partition, token)| store.release(partition, token);
+    let mut released = stream::iter(given)
+        .map(release)
+        .buffer_unordered(CALLS_IN_FLIGHT_MAX);
+    let mut failed = None;
+    while let Ok(Some(answer)) = timeout_at(deadline, released.next()).await {
+        match answer {
+            Ok(()) | Err(PartitionError::Refused) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    if let Some(error) = failed {
+        debug!(event = "partitions_not_returned", %error, "leases of partitions were not given back, they end by themselves");
     }
 }
 

@@ -1,38 +1,46 @@
 //! The reaper: what dead nodes left is removed once, by the home of its partition.
 //!
-//! In: the partitions that this node holds, told after every round of leases, and the view, which
-//! says who is dead. Out: members of dead owners removed and told as leaves, by one script each
-//! time; their occupancy and their entries in the index removed. Owner of the list of partitions
-//! to look through: all when somebody died, those that were taken, and a sixtieth of the others
-//! each time, for what nobody saw die. Order: members, count, index, so that a reaper that dies
+//! In: the partitions that this node holds, and the view, which says who is dead. Out: members of
+//! dead owners removed and told as leaves, by one script each time; their occupancy and their
+//! entries in the index removed. Which partition is looked through when is decided in [`agenda`]:
+//! all when somebody died, those that were taken, a sixtieth of the others each second, and again
+//! what could not be done. Order: members, count, index, so that a reaper that dies
 //! midway leaves enough for the next to find. The index is read and written under the partition's
 //! token; what lies in other slots is compared with the dead owner itself, so that two reapers
-//! never remove or tell the same twice. A node that lost its lease and is back, as all are when
-//! Redis was away, first has time to write its members again, which then neither leave nor join.
+//! never remove or tell the same twice. A node that has taken a new incarnation says when all its
+//! members stand under it; what stands under its earlier ones waits for that, at most
+//! [`SETTLE_MAX`], so that who stayed neither leaves nor joins. What a node left that is gone is
+//! removed at once. A topic or a partition that cannot be cleaned holds up no other.
 //! Bounds: parts of some hundred entries,
-//! [`PARTITIONS_IN_FLIGHT_MAX`] partitions and [`TOPICS_IN_FLIGHT_MAX`] topics of each at once. What
-//! fails is tried again in the next round.
+//! [`PARTITIONS_IN_FLIGHT_MAX`] partitions and [`TOPICS_IN_FLIGHT_MAX`] topics of each at once.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info};
 
 use super::occupancy_store::{OccupancyError, OccupancyStore, read_entry};
 use super::partition_store::{PartitionError, PartitionStore};
 use super::tenure::Held;
-use super::view::View;
+use super::view::{NodeInfo, View};
 use crate::broker::{Broker, BrokerError};
 use crate::protocol::ids::{Owner, Topic, TopicKind};
 use crate::redis::Keys;
 use crate::redis::keyspace::Keyspace;
 use crate::telemetry::metrics::Metrics;
+use agenda::{Agenda, Outcome};
 
-/// In so many rounds every partition is looked through once, whatever happens.
-const SWEEP_ROUNDS: u32 = 60;
+mod agenda;
+
+/// How often the sweep goes on, and what could not be done has its turn again.
+const TICK: Duration = Duration::from_secs(1);
+/// Longest wait for a node to have written its members again under a new incarnation.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// Partitions that are looked through at the same time.
 const PARTITIONS_IN_FLIGHT_MAX: usize = 8;
 /// Topics of one partition that are cleaned at the same time.
@@ -49,13 +57,15 @@ enum ReapError {
     Occupancy(#[from] OccupancyError),
 }
 
-/// What was found and removed.
-#[derive(Debug, Clone, Copy, Default)]
+/// What was found in a partition and removed.
+#[derive(Debug, Default)]
 struct Reaped {
     topics: u64,
     members: u64,
     /// Something was left, for a node to write it again first.
     waits: bool,
+    /// Why something else was left.
+    failed: Option<ReapError>,
 }
 
 /// What the reaper needs to know.
@@ -71,9 +81,6 @@ pub struct Settings {
     pub held: watch::Receiver<Held>,
     /// Who lives.
     pub view: watch::Receiver<Arc<View>>,
-    /// How long a node's lease lasts. Two fifths of it are the time in which a node that is back
-    /// writes its members again.
-    pub lease: Duration,
     /// Where the removed is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -81,14 +88,13 @@ pub struct Settings {
 /// The task. It has no handle: what it does is seen in Redis and in the counters.
 #[derive(Debug)]
 pub struct ReaperTask {
-    broker: Arc<Broker>,
-    store: PartitionStore,
-    occupancy: OccupancyStore,
+    partitions: Arc<Partitions>,
     held: watch::Receiver<Held>,
-    view: watch::Receiver<Arc<View>>,
-    settle: Duration,
     metrics: Arc<Metrics>,
     agenda: Agenda,
+    /// Removed since it was logged last.
+    topics: u64,
+    members: u64,
 }
 
 impl ReaperTask {
@@ -97,78 +103,120 @@ impl ReaperTask {
     pub fn new(settings: Settings) -> Self {
         let Settings { keyspace, keys, .. } = settings;
         let partitions_count = settings.view.borrow().ring.partitions_count();
-        Self {
+        let partitions = Partitions {
             broker: settings.broker,
             store: PartitionStore::new(keyspace.clone(), keys.clone()),
             occupancy: OccupancyStore::new(keyspace, keys, partitions_count),
-            held: settings.held,
+            held: settings.held.clone(),
             view: settings.view,
-            settle: settings.lease * 2 / 5,
+            young: Mutex::default(),
+        };
+        Self {
+            partitions: Arc::new(partitions),
+            held: settings.held,
             metrics: settings.metrics,
             agenda: Agenda::default(),
+            topics: 0,
+            members: 0,
         }
     }
 
     /// Reaps until nobody holds partitions any more.
     pub async fn run(mut self) {
-        while self.held.changed().await.is_ok() {
-            let held = self.held.borrow_and_update().partitions();
-            let view = Arc::clone(&self.view.borrow());
-            let live = view.nodes.iter().map(|node| node.owner.clone()).collect();
-            self.agenda.note(held, live);
-            // Whoever lost the lease together with this node may be about to come back.
-            if self.has_settled(&view, &view.me) {
-                self.pass(&view).await;
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = FuturesUnordered::new();
+        loop {
+            // All three waits are cancel-safe.
+            tokio::select! {
+                changed = self.held.changed() => match changed {
+                    Ok(()) => self.note(),
+                    Err(_) => break,
+                },
+                _ = ticks.tick() => self.tick(),
+                Some((partition, reaped)) = looks.next() => self.looked(partition, reaped),
+            }
+            while looks.len() < PARTITIONS_IN_FLIGHT_MAX
+                && let Some(partition) = self.agenda.take()
+            {
+                let partitions = Arc::clone(&self.partitions);
+                looks.push(async move { (partition, partitions.look_through(partition).await) });
             }
         }
     }
 
-    async fn pass(&mut self, view: &View) {
-        let todo: Vec<u32> = self.agenda.todo.iter().copied().collect();
-        let this = &*self;
-        let looked = stream::iter(todo)
-            .map(|partition| async move { (partition, this.look_through(partition, view).await) })
-            .buffer_unordered(PARTITIONS_IN_FLIGHT_MAX)
-            .collect::<Vec<_>>();
-        let mut sum = Reaped::default();
-        for (partition, (reaped, end)) in looked.await {
-            sum.topics += reaped.topics;
-            sum.members += reaped.members;
-            match end {
-                Ok(()) if reaped.waits => {}
-                // Refused: what is left there is its new home's to remove.
-                Ok(()) | Err(ReapError::Partition(PartitionError::Refused)) => {
-                    self.agenda.todo.remove(&partition);
-                }
-                Err(error) => {
-                    debug!(partition, %error, "something of dead nodes is left, it is tried again");
-                }
-            }
-        }
-        let control = &self.metrics.control;
-        control.reaped_topics.add(sum.topics);
-        control.reaped_members.add(sum.members);
-        if sum.topics > 0 {
+    /// Takes what is held and who lives now.
+    fn note(&mut self) {
+        let held = self.held.borrow_and_update().partitions();
+        let view = Arc::clone(&self.partitions.view.borrow());
+        self.partitions.note_young(&view);
+        let live = view.nodes.iter().map(|node| node.owner.clone()).collect();
+        self.agenda.note(held, live);
+    }
+
+    fn tick(&mut self) {
+        self.note();
+        self.agenda.tick();
+        let (topics_count, members_count) = (
+            std::mem::take(&mut self.topics),
+            std::mem::take(&mut self.members),
+        );
+        if topics_count > 0 {
             info!(
-                event = "reaped",
-                topics_count = sum.topics,
-                members_count = sum.members,
-                "removed what dead nodes had left"
+                event = "remains_reaped",
+                topics_count, members_count, "removed what dead nodes had left"
             );
         }
     }
 
-    /// Looks through a partition's index. What was removed counts also where the end was an error.
-    async fn look_through(&self, partition: u32, view: &View) -> (Reaped, Result<(), ReapError>) {
+    /// A partition was looked through. What was removed counts also where something was left.
+    fn looked(&mut self, partition: u32, reaped: Reaped) {
+        let control = &self.metrics.control;
+        control.reaped_topics.add(reaped.topics);
+        control.reaped_members.add(reaped.members);
+        self.topics += reaped.topics;
+        self.members += reaped.members;
+        let outcome = match reaped.failed {
+            // Refused: what is left there is its new home's to remove.
+            None | Some(ReapError::Partition(PartitionError::Refused)) if reaped.waits => {
+                Outcome::Waits
+            }
+            None | Some(ReapError::Partition(PartitionError::Refused)) => Outcome::Done,
+            Some(error) => {
+                debug!(event = "reaping_failed", partition, %error, "something is left, it is tried again");
+                Outcome::Failed
+            }
+        };
+        self.agenda.looked(partition, outcome);
+    }
+}
+
+/// What is done in partitions, one at a time for each.
+#[derive(Debug)]
+struct Partitions {
+    broker: Arc<Broker>,
+    store: PartitionStore,
+    occupancy: OccupancyStore,
+    held: watch::Receiver<Held>,
+    view: watch::Receiver<Arc<View>>,
+    /// Lives that have not said yet that all their members stand under them, and since when they
+    /// are known here. At most one a live node.
+    young: Mutex<BTreeMap<Owner, Instant>>,
+}
+
+impl Partitions {
+    /// Looks through a partition's index, and cleans up after the dead.
+    async fn look_through(&self, partition: u32) -> Reaped {
         let mut reaped = Reaped::default();
-        let living: Vec<_> = view.nodes.iter().map(|n| n.owner.to_string()).collect();
         let mut cursor = None;
         loop {
-            let part = self.part(partition, cursor, &living, view, &mut reaped);
-            match part.await {
-                Ok(None) => return (reaped, Ok(())),
+            match self.part(partition, cursor, &mut reaped).await {
+                Ok(None) => return reaped,
                 Ok(next) => cursor = next,
-                Err(error) => return (reaped, Err(error)),
+                Err(error) => {
+                    reaped.failed = Some(error);
+                    return reaped;
+                }
             }
         }
     }
@@ -178,47 +226,65 @@ impl ReaperTask {
         &self,
         partition: u32,
         cursor: Option<String>,
-        living: &[String],
-        view: &View,
         reaped: &mut Reaped,
     ) -> Result<Option<String>, ReapError> {
-        // Asked for each part: a pass over much may outlast a lease.
+        // Asked for each part: to look through much may outlast a lease.
         let token = self.held.borrow().token(partition);
         let token = token.ok_or(PartitionError::Refused)?;
-        let part = self.store.index(partition, token, cursor, living).await?;
+        let view = Arc::clone(&self.view.borrow());
+        let living: Vec<_> = view.nodes.iter().map(|n| n.owner.to_string()).collect();
+        let part = self.store.index(partition, token, cursor, &living).await?;
         let dead = part.entries.into_iter().filter_map(|entry| {
             let (owner, topic) = read_entry(&entry)?;
             view.is_dead(&owner).then_some((entry, owner, topic))
         });
         let (dead, waiting): (Vec<_>, Vec<_>) = dead.partition(|(_, owner, _)| {
             let next_life = view.node(&owner.node);
-            next_life.is_none_or(|next| self.has_settled(view, &next.owner))
+            next_life.is_none_or(|next| self.has_settled(next, Instant::now()))
         });
         reaped.waits |= !waiting.is_empty();
         let mut cleaned = stream::iter(dead)
             .map(|(entry, owner, topic)| async move { (entry, self.clean(&owner, &topic).await) })
             .buffer_unordered(TOPICS_IN_FLIGHT_MAX);
-        let (mut done, mut failed) = (Vec::new(), None);
+        let mut done = Vec::new();
         while let Some((entry, members)) = cleaned.next().await {
             match members {
                 Ok(members) => {
                     reaped.members += members;
                     done.push(entry);
                 }
-                Err(error) => failed = Some(error),
+                // It stays in the index; what comes behind it need not wait.
+                Err(error) => reaped.failed = Some(error),
             }
         }
         if !done.is_empty() {
             self.store.unindex(partition, token, &done).await?;
             reaped.topics += done.len() as u64;
         }
-        failed.map_or(Ok(part.next), Err)
+        Ok(part.next)
     }
 
-    /// Whether a life is old enough to have written everything of its node.
-    fn has_settled(&self, view: &View, owner: &Owner) -> bool {
-        let age_us = view.time_us.saturating_sub(owner.incarnation);
-        Duration::from_micros(age_us) > self.settle
+    /// From now on it is known of each life how long it has had time to write its members again.
+    fn note_young(&self, view: &View) {
+        self.young().retain(|owner, _| view.is_live(owner));
+        let now = Instant::now();
+        for node in &view.nodes {
+            self.has_settled(node, now);
+        }
+    }
+
+    /// Whether all members of a node stand under its present life, as far as one can wait for it.
+    fn has_settled(&self, node: &NodeInfo, now: Instant) -> bool {
+        if node.details.settled == node.owner.incarnation {
+            return true;
+        }
+        let mut young = self.young();
+        let since = *young.entry(node.owner.clone()).or_insert(now);
+        now.duration_since(since) >= SETTLE_MAX
+    }
+
+    fn young(&self) -> std::sync::MutexGuard<'_, BTreeMap<Owner, Instant>> {
+        self.young.lock().expect("no holder of this lock panics")
     }
 
     /// Removes what a dead owner has in a topic; returns how many members that were.
@@ -230,79 +296,5 @@ impl ReaperTask {
         };
         self.occupancy.forget(topic, owner).await?;
         Ok(members)
-    }
-}
-
-/// Which partitions are to be looked through.
-#[derive(Debug, Default)]
-struct Agenda {
-    todo: BTreeSet<u32>,
-    held: BTreeSet<u32>,
-    live: BTreeSet<Owner>,
-    round: u32,
-}
-
-impl Agenda {
-    /// Takes what is held and who lives now.
-    fn note(&mut self, held: BTreeSet<u32>, live: BTreeSet<Owner>) {
-        let somebody_died = self.live.iter().any(|owner| !live.contains(owner));
-        self.round = (self.round + 1) % SWEEP_ROUNDS;
-        let due = |partition: &&u32| {
-            somebody_died
-                || !self.held.contains(partition)
-                || **partition % SWEEP_ROUNDS == self.round
-        };
-        let due: Vec<_> = held.iter().filter(due).copied().collect();
-        self.todo.extend(due);
-        self.todo.retain(|partition| held.contains(partition));
-        (self.held, self.live) = (held, live);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn noted(agenda: &mut Agenda, held: &[u32], live: &[&str]) -> Vec<u32> {
-        let live = live.iter().map(|owner| owner.parse().unwrap()).collect();
-        agenda.note(held.iter().copied().collect(), live);
-        std::mem::take(&mut agenda.todo).into_iter().collect()
-    }
-
-    #[test]
-    fn what_was_taken_is_looked_through_and_all_when_somebody_died() {
-        let mut agenda = Agenda::default();
-        assert_eq!(noted(&mut agenda, &[47, 48], &["a~1", "b~1"]), [47, 48]);
-        assert_eq!(noted(&mut agenda, &[47, 48, 49], &["a~1", "b~1"]), [49]);
-        assert_eq!(
-            noted(&mut agenda, &[47, 49], &["a~1", "b~1", "c~1"]),
-            [0; 0]
-        );
-        assert_eq!(noted(&mut agenda, &[47, 49], &["a~1", "c~1"]), [47, 49]);
-        // A new life of a node is the death of the one before.
-        assert_eq!(noted(&mut agenda, &[47, 49], &["a~1", "c~2"]), [47, 49]);
-        assert_eq!(noted(&mut agenda, &[47, 49], &["a~1", "c~2"]), [0; 0]);
-    }
-
-    #[test]
-    fn what_is_not_done_stays_while_it_is_held() {
-        let mut agenda = Agenda::default();
-        agenda.note([100, 101].into(), BTreeSet::new());
-        agenda.note([101].into(), BTreeSet::new());
-        assert_eq!(agenda.todo, [101].into());
-    }
-
-    #[test]
-    fn every_partition_has_its_turn_in_a_sweep() {
-        let mut agenda = Agenda::default();
-        let all: Vec<u32> = (0..256).collect();
-        noted(&mut agenda, &all, &[]);
-        let mut seen = BTreeSet::new();
-        for _ in 0..SWEEP_ROUNDS {
-            let due = noted(&mut agenda, &all, &[]);
-            assert!(due.len() <= 5, "{due:?}");
-            seen.extend(due);
-        }
-        assert_eq!(seen.len(), 256);
     }
 }

@@ -6,8 +6,9 @@
 //!
 //! ```text
 //! Joining ── held ──▶ Member ──▶ Member with a new incarnation (the lease had ended)
+//!    ├── a living process has the name ──▶ NameTaken
 //!    └─────────────┬────┴── another process took the name ──▶ Superseded
-//!                  └── leave ──▶ Left                       (these two are final)
+//!                  └── leave ──▶ Left                       (these three are final)
 //! ```
 
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub enum Standing {
         /// The other's incarnation.
         newest: u64,
     },
+    /// A process that lives has this node's name, and keeps it: exit 69.
+    NameTaken,
     /// The lease was given back.
     Left,
 }
@@ -124,6 +127,25 @@ impl Course {
         }
     }
 
+    /// Redis answered that it takes no writes: nobody can take this node's lease either, so it
+    /// lasts on, if it did so far. Who lives stays as it was.
+    pub(super) fn refused(&mut self, sent_at: Instant) {
+        if self.view.fresh {
+            self.answered_at = Some(sent_at);
+            let view = View::clone(&self.view);
+            self.view = Arc::new(View {
+                until: sent_at.checked_add(self.lease),
+                ..view
+            });
+        }
+    }
+
+    /// A process that lives has the name.
+    pub(super) fn turned_away(&mut self) {
+        self.standing = Standing::NameTaken;
+        self.grow_stale();
+    }
+
     fn grow_stale(&mut self) {
         if self.view.fresh {
             let view = View::clone(&self.view);
@@ -179,6 +201,21 @@ mod tests {
 
     fn member(owner: &str) -> Standing {
         Standing::Member(owner.parse().unwrap())
+    }
+
+    #[test]
+    fn a_lease_that_nobody_can_write_lasts() {
+        let mut course = course();
+        let start = Instant::now();
+        course.refused(start);
+        assert!(!course.view.fresh, "it never had one");
+        course.answered(held(1, &[]), start);
+        for seconds in [4, 8, 12] {
+            course.refused(start + Duration::from_secs(seconds));
+        }
+        assert!(course.view.has_lease_at(start + Duration::from_secs(16)));
+        course.unanswered(start + Duration::from_secs(18));
+        assert!(!course.view.fresh);
     }
 
     #[test]

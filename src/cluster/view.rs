@@ -31,6 +31,8 @@ pub struct NodeDetails {
     /// Sessions that were open when it began to leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_sessions: Option<u64>,
+    /// How many heartbeats this process has sent: who looks twice sees whether it lives.
+    pub beats: u64,
     /// Its release.
     pub version: String,
     /// When the process started, unix milliseconds.

@@ -14,21 +14,36 @@ use crate::config::machine::Machine;
 use crate::config::presets::FILES_RESERVED;
 use crate::config::redis_url::RedisUrl;
 use crate::config::value::Value;
-use crate::config::values::Values;
+use crate::config::values::{Origin, Values};
 
-/// Which key must be above which.
-const ABOVE: [(&str, &str); 3] = [
-    ("session.pong_ms", "session.ping_ms"),
-    ("redis.probe_fresh_ms", "redis.probe_interval_ms"),
-    ("redis.lease_ms", "redis.command_timeout_ms"),
-];
+mod files;
 
-/// Which key must be at least which: a message has to fit where it waits and travels.
-const AT_LEAST: [(&str, &str); 4] = [
-    ("session.outbox_bytes_max", "session.message_bytes_max"),
-    ("session.page_bytes_max", "session.message_bytes_max"),
-    ("api.body_bytes_max", "session.message_bytes_max"),
-    ("session.message_bytes_max", "auth.token_bytes_max"),
+/// What one key must be, measured by another.
+struct Relation {
+    upper: &'static str,
+    /// In halves: 2 is at least as much, 5 is two and a half times as much.
+    halves: u64,
+    lower: &'static str,
+}
+
+const fn at_least(upper: &'static str, halves: u64, lower: &'static str) -> Relation {
+    Relation {
+        upper,
+        halves,
+        lower,
+    }
+}
+
+/// What is closer together than this cannot work: one late ping, probe or heartbeat would be taken
+/// for an end. And a message has to fit where it waits and travels.
+const RELATIONS: [Relation; 7] = [
+    at_least("session.pong_ms", 3, "session.ping_ms"),
+    at_least("redis.probe_fresh_ms", 4, "redis.probe_interval_ms"),
+    at_least("redis.lease_ms", 5, "redis.command_timeout_ms"),
+    at_least("session.outbox_bytes_max", 2, "session.message_bytes_max"),
+    at_least("session.page_bytes_max", 2, "session.message_bytes_max"),
+    at_least("api.body_bytes_max", 2, "session.message_bytes_max"),
+    at_least("session.message_bytes_max", 2, "auth.token_bytes_max"),
 ];
 
 /// Keys of the API are compared only whole; this is what a generated one has at the least.
@@ -36,26 +51,14 @@ const API_KEY_BYTES_MIN: usize = 16;
 
 /// Checks all relations.
 pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Faults) {
-    for (upper, lower) in ABOVE {
-        relation(values, upper, lower, Relation::Above, faults);
+    for relation in &RELATIONS {
+        relation.check(values, faults);
     }
-    for (upper, lower) in AT_LEAST {
-        relation(values, upper, lower, Relation::AtLeast, faults);
-    }
-    for section in values.replica_sections() {
-        if values.number(&format!("{section}.replicas_min")) > 0 {
-            let timeout = format!("{section}.replicas_timeout_ms");
-            relation(
-                values,
-                "redis.command_timeout_ms",
-                &timeout,
-                Relation::Above,
-                faults,
-            );
-        }
-    }
+    replicas(values, faults);
     listeners(values, faults);
     file_limit(values, machine, faults);
+    memory(values, machine, faults);
+    files::check(values, faults);
     own_topics(values, faults);
     redis_access(values, faults);
     auth(values, faults);
@@ -87,6 +90,20 @@ pub fn warnings(values: &Values) -> Vec<String> {
     if values.is_replicated() && text(values, "redis.url").is_none() {
         warnings.push("replicas_min: without redis.url there are no replicas".to_owned());
     }
+    let is_production = values.environment() == Environment::Production;
+    let anonymous = value(values, "auth.anonymous") == Some(&Value::Flag(true));
+    if is_production && anonymous && list(values, "auth.origins").is_empty() {
+        let place = values.place("auth.anonymous");
+        warnings.push(format!(
+            "{place}: with auth.anonymous and without auth.origins any page may use this node"
+        ));
+    }
+    if values.number("drain.window_ms") == 0 && !values.dev() {
+        let place = values.place("drain.window_ms");
+        warnings.push(format!(
+            "{place}: with drain.window_ms 0 all sessions of a node that stops come back at once"
+        ));
+    }
     if text(values, "redis.url").is_none() && !values.dev() && !is_alone(values) {
         warnings.push(
             "redis.url: not set, so this node is alone: it hears nothing of others, and what it \
@@ -103,32 +120,68 @@ pub fn warnings(values: &Values) -> Vec<String> {
     warnings
 }
 
-#[derive(Clone, Copy)]
-enum Relation {
-    Above,
-    AtLeast,
+impl Relation {
+    fn check(&self, values: &Values, faults: &mut Faults) {
+        let (upper, lower) = (self.upper, self.lower);
+        let (high, low) = (values.number(upper), values.number(lower));
+        let holds = high.saturating_mul(2) >= low.saturating_mul(self.halves);
+        if holds || values.is_refused(upper) || values.is_refused(lower) {
+            return;
+        }
+        let times = match (self.halves / 2, self.halves % 2) {
+            (1, 0) => String::new(),
+            (whole, 0) => format!("{whole} times "),
+            (whole, _) => format!("{whole}.5 times "),
+        };
+        let what =
+            format!("{upper} is {high}, but must be at least {times}{lower}, which is {low}");
+        let remedy = format!("raise {upper} or lower {lower}");
+        faults.push(values.place(later(values, upper, lower)), what, remedy);
+    }
 }
 
-fn relation(values: &Values, upper: &str, lower: &str, relation: Relation, faults: &mut Faults) {
-    let (high, low) = (values.number(upper), values.number(lower));
-    let (holds, word) = match relation {
-        Relation::Above => (high > low, "above"),
-        Relation::AtLeast => (high >= low, "at least"),
-    };
-    if holds || values.is_refused(upper) || values.is_refused(lower) {
-        return;
-    }
-    let at = if values.origin(upper) >= values.origin(lower) {
+/// The one of two keys that the later source has set.
+fn later<'a>(values: &Values, upper: &'a str, lower: &'a str) -> &'a str {
+    if values.origin(upper) >= values.origin(lower) {
         upper
     } else {
         lower
+    }
+}
+
+/// Replicas are waited for within the time of a command.
+fn replicas(values: &Values, faults: &mut Faults) {
+    let upper = "redis.command_timeout_ms";
+    for section in values.replica_sections() {
+        let lower = &*format!("{section}.replicas_timeout_ms");
+        let (high, low) = (values.number(upper), values.number(lower));
+        let is_asked = values.number(&format!("{section}.replicas_min")) > 0;
+        if !is_asked || high > low || values.is_refused(upper) || values.is_refused(lower) {
+            continue;
+        }
+        let what = format!("{upper} is {high}, but must be above {lower}, which is {low}");
+        let remedy = format!("raise {upper} or lower {lower}");
+        faults.push(values.place(later(values, upper, lower)), what, remedy);
+    }
+}
+
+/// A budget above what there is ends in the kernel's killing the process. What nobody has set is
+/// never above.
+fn memory(values: &Values, machine: &Machine, faults: &mut Faults) {
+    let Some(most) = machine.memory_max() else {
+        return;
     };
-    let what = format!("{upper} is {high}, but must be {word} {lower}, which is {low}");
-    faults.push(
-        values.place(at),
-        what,
-        format!("raise {upper} or lower {lower}"),
-    );
+    for path in [
+        "memory.bytes_max",
+        "cache.memory_bytes",
+        "admission.memory_bytes_max",
+    ] {
+        let bytes = values.number(path);
+        if bytes > most && *values.origin(path) > Origin::Machine && !values.is_refused(path) {
+            let what = format!("{path} is {bytes}, but this process can have {most} bytes");
+            faults.push(values.place(path), what, "lower it, or give more memory");
+        }
+    }
 }
 
 fn listeners(values: &Values, faults: &mut Faults) {
@@ -137,15 +190,16 @@ fn listeners(values: &Values, faults: &mut Faults) {
         address(values, "api.listen"),
     );
     if let (Some(server), Some(api)) = (server, api)
-        && server == api
+        && server.port() == api.port()
         && server.port() != 0
+        && (server.ip() == api.ip() || server.ip().is_unspecified() || api.ip().is_unspecified())
     {
-        let what = format!("server.listen and api.listen are both {server}");
-        faults.push(
-            values.place("api.listen"),
-            what,
-            "give the API its own port",
-        );
+        let what = match server == api {
+            true => format!("server.listen and api.listen are both {server}"),
+            false => format!("server.listen is {server} and api.listen {api}, the same port"),
+        };
+        let place = values.place(later(values, "api.listen", "server.listen"));
+        faults.push(place, what, "give the API its own port");
     }
 }
 
@@ -178,7 +232,7 @@ fn redis_access(values: &Values, faults: &mut Faults) {
     let first = first.map(|url| ("redis.url", url));
     let urls: Vec<_> = first
         .chain(shards.map(|url| ("redis.shards", url.as_str())))
-        .filter_map(|(key, url)| Some((key, RedisUrl::parse(url)?)))
+        .filter_map(|(key, url)| Some((key, RedisUrl::parse(url).ok()?)))
         .collect();
     if urls.is_empty() || values.is_refused("redis.url") || values.is_refused("redis.shards") {
         return;
@@ -218,6 +272,18 @@ fn redis_access(values: &Values, faults: &mut Faults) {
         let what = format!("is set, and {key} has a password");
         let remedy = format!("take the password out of {key}");
         fault("redis.password_file", &what, &remedy);
+    }
+    let has_file = has("redis.password_file") || values.is_refused("redis.password_file");
+    let without = urls.iter().find(|(_, url)| {
+        let (user, password) = url.login();
+        !user.is_empty() && password.is_empty()
+    });
+    if let (Some((key, _)), false) = (without, has_file) {
+        fault(
+            key,
+            "has a login without a colon, so it is taken for a user, and there is no password",
+            "write USER:PASSWORD@ or :PASSWORD@, or set redis.password_file",
+        );
     }
     let is_secret = has("redis.password_file") || are_secret;
     if has("redis.user") && !is_secret && !values.is_refused("redis.password_file") {
@@ -265,7 +331,7 @@ fn shards(values: &Values, faults: &mut Faults) {
         return;
     };
     let urls = std::iter::once(first).chain(shards);
-    let urls: Vec<_> = urls.filter_map(|url| RedisUrl::parse(url)).collect();
+    let urls: Vec<_> = urls.filter_map(|url| RedisUrl::parse(url).ok()).collect();
     if let Some(at) = urls.iter().position(|url| !url.is_named) {
         let path = if at == 0 { "redis.url" } else { path };
         let what = format!(
@@ -319,7 +385,7 @@ fn production(values: &Values, flags: &[Flag], faults: &mut Faults) {
             continue;
         };
         let hide = key.kind.hide();
-        let carries_secret = hide.is_some_and(|hide| hide(&flag.value) != flag.value);
+        let carries_secret = hide.is_some_and(|hide| hide(&flag.value).contains("***"));
         if carries_secret {
             let what = format!(
                 "{} has a secret on the command line, where everybody on the machine can read it, \

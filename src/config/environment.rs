@@ -34,31 +34,44 @@ pub fn value_of<'a>(environment: &'a [(String, String)], name: &str) -> Option<&
 }
 
 /// Reads the environment over what stands in `values`. Names that `[[auth.keys]]` takes its
-/// secrets from are `used` and no fault.
+/// secrets from are `used` and no fault; `None` where the file could not be read, so that a name
+/// which is unknown may be one of them.
 pub fn read(
     environment: &[(String, String)],
-    used: &BTreeSet<String>,
+    used: Option<&BTreeSet<String>>,
     values: &mut Values,
     faults: &mut Faults,
 ) {
     let mut named: Vec<_> = environment
         .iter()
-        .filter(|(name, _)| name.starts_with(PREFIX) && !used.contains(name))
+        .filter(|(name, _)| is_ours(name) && !used.is_some_and(|used| used.contains(name)))
         .collect();
     named.sort();
     for (name, text) in named {
         if let Some(key) = keys::all().iter().find(|key| key.environment() == *name) {
             match key.read_text(text) {
-                Some(value) => {
+                Ok(value) => {
                     values.set(key.path(), value, Origin::Environment(name.clone()));
                 }
-                None => refuse(key, key.path(), &format!("{text:?}"), name, values, faults),
+                Err(unfit) => {
+                    let shown = format!("{text:?}");
+                    refuse((key, key.path()), unfit, &shown, name, values, faults);
+                }
             }
-        } else if !is_known_without_key(name) {
+        } else if used.is_some() && !is_known_without_key(name) {
             let (what, remedy) = unknown(name);
             faults.push(name, what, remedy);
         }
     }
+}
+
+/// Whether a name is meant for this program: it begins as ours do, or is one of ours in small
+/// letters, which the system tells apart and people do not.
+fn is_ours(name: &str) -> bool {
+    let capital = name.to_ascii_uppercase();
+    name.starts_with(PREFIX)
+        || (capital.starts_with(PREFIX)
+            && keys::all().iter().any(|key| key.environment() == capital))
 }
 
 fn is_known_without_key(name: &str) -> bool {
@@ -103,7 +116,8 @@ fn unknown(name: &str) -> (&'static str, String) {
                 .chain(&CLIENT_NAMES)
                 .map(ToString::to_string);
             let keys = keys::all().iter().map(keys::Key::environment);
-            (WHAT, did_you_mean(name, keys.chain(known)))
+            let capital = name.to_ascii_uppercase();
+            (WHAT, did_you_mean(&capital, keys.chain(known)))
         }
     }
 }

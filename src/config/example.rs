@@ -59,9 +59,9 @@ pub fn shown_default(key: &Key) -> String {
         }
     };
     match key.kind.read_text(text) {
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::Flag(flag)) => flag.to_string(),
-        Some(Value::List(items)) => serde_json::Value::from(items).to_string(),
+        Ok(Value::Number(number)) => number.to_string(),
+        Ok(Value::Flag(flag)) => flag.to_string(),
+        Ok(Value::List(items)) => serde_json::Value::from(items).to_string(),
         _ => format!("{text:?}"),
     }
 }
@@ -73,7 +73,10 @@ pub fn default_in_words(key: &Key) -> String {
         Initial::Is(_) => shown_default(key),
         Initial::Unset(_) => "not set".to_owned(),
         Initial::Found(words, _) => words.to_owned(),
-        Initial::BySize => format!("by --size; without it {}", shown_default(key)),
+        Initial::BySize => format!(
+            "by --size; without it {}, but not more than a quarter of the memory",
+            shown_default(key)
+        ),
     }
 }
 

@@ -3,6 +3,7 @@
 //! In: whatever a source or a check refuses. Out: one line each, all of them at once, so that
 //! nobody mends a file by starting the node ten times. No fault carries the value of a secret.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// One thing that is wrong.
@@ -19,6 +20,26 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.place, self.what, self.remedy)
+    }
+}
+
+/// What is wrong with a text and what to give instead, in words that repeat no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// What is wrong.
+    pub what: Cow<'static, str>,
+    /// What to do instead.
+    pub remedy: Cow<'static, str>,
+}
+
+impl Wrong {
+    /// The two halves of a fault.
+    #[must_use]
+    pub fn new(what: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
     }
 }
 

@@ -29,23 +29,15 @@ pub struct File<'a> {
 }
 
 /// Reads a file over what stands in `values`. Returns the names of the variables that it takes
-/// secrets from.
+/// secrets from; `None` where it could not be read.
 pub fn read(
     path: &Path,
     inputs: &Inputs,
     values: &mut Values,
     faults: &mut Faults,
-) -> BTreeSet<String> {
+) -> Option<BTreeSet<String>> {
     let mut used = BTreeSet::new();
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(cause) => {
-            let what = format!("cannot be read: {cause}");
-            let remedy = "name a file that can be read, or leave --config and FANFARE_CONFIG out";
-            faults.push(path.display().to_string(), what, remedy);
-            return used;
-        }
-    };
+    let text = text_of(path, faults)?;
     let file = File { path, text: &text };
     let (root, errors) = DeTable::parse_recoverable(&text);
     for error in &errors {
@@ -53,23 +45,49 @@ pub fn read(
         let what = format!("not TOML: {}", error.message());
         faults.push(place, what, "mend the line");
     }
-    if errors.is_empty() {
-        for (name, value) in in_order(root.get_ref()) {
-            match (name.get_ref().as_ref(), value.get_ref()) {
-                ("namespaces", DeValue::Table(all)) => namespaces(&file, all, values, faults),
-                (section, DeValue::Table(table)) if keys::sections().contains(&section) => {
-                    section_of(&file, section, table, values, faults);
-                    if section == "auth"
-                        && let Some(list) = table.get("keys")
-                    {
-                        used = token_keys::read(&file, list, inputs, values, faults);
-                    }
+    if !errors.is_empty() {
+        return None;
+    }
+    for (name, value) in in_order(root.get_ref()) {
+        match (name.get_ref().as_ref(), value.get_ref()) {
+            ("namespaces", DeValue::Table(all)) => namespaces(&file, all, values, faults),
+            (section, DeValue::Table(table)) if keys::sections().contains(&section) => {
+                section_of(&file, section, table, values, faults);
+                if section == "auth"
+                    && let Some(list) = table.get("keys")
+                {
+                    used = token_keys::read(&file, list, inputs, values, faults);
                 }
-                (name_text, _) => unknown_section(&file, name_text, name, value, faults),
             }
+            (name_text, _) => unknown_section(&file, name_text, name, value, faults),
         }
     }
-    used
+    Some(used)
+}
+
+fn text_of(path: &Path, faults: &mut Faults) -> Option<String> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(cause) => {
+            let what = format!("cannot be read: {cause}");
+            let remedy = "name a file that can be read, or leave --config and FANFARE_CONFIG out";
+            faults.push(path.display().to_string(), what, remedy);
+            return None;
+        }
+    };
+    let error = match String::from_utf8(bytes) {
+        Ok(text) => return Some(text),
+        Err(error) => error,
+    };
+    let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let place = format!("{}:{line}", path.display());
+    faults.push(
+        place,
+        "there are bytes that are not UTF-8",
+        "save the file as UTF-8",
+    );
+    None
 }
 
 impl File<'_> {
@@ -169,10 +187,10 @@ fn set(
 ) {
     let place = file.place(value.span());
     match key.read_toml(value.get_ref()) {
-        Some(read) => values.set(path, read, Origin::File(place)),
-        None => {
+        Ok(read) => values.set(path, read, Origin::File(place)),
+        Err(unfit) => {
             let shown = &file.text[value.span()];
-            refuse(key, path, shown, &place, values, faults);
+            refuse((key, path), unfit, shown, &place, values, faults);
         }
     }
 }

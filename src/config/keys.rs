@@ -9,12 +9,12 @@ use std::sync::OnceLock;
 
 use toml::de::DeValue;
 
-use crate::config::forms;
+use crate::config::forms::{self, Unfit};
 use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
 use crate::config::values::Values;
 use crate::config::{
-    Admission, Api, Auth, Cache, Cluster, Drain, Health, Log, Memory, Namespace, Queue, Rebalance,
-    Redis, RedisAccess, Server, Session,
+    Admission, Api, Auth, Cache, Cluster, Drain, Log, Memory, Namespace, Rebalance, Redis,
+    RedisAccess, Server, Session,
 };
 
 /// What a key is when no source sets it.
@@ -59,18 +59,22 @@ impl Key {
     }
 
     /// Reads text of the environment, a flag or this table. Empty text leaves an optional key
-    /// out. `None`: the text is not of the key's kind.
-    #[must_use]
-    pub fn read_text(&self, text: &str) -> Option<Value> {
+    /// out.
+    ///
+    /// # Errors
+    /// Why the text is not of the key's kind.
+    pub fn read_text(&self, text: &str) -> Result<Value, Unfit> {
         if text.trim().is_empty() && matches!(self.default, Initial::Unset(_)) {
-            return Some(Value::Unset);
+            return Ok(Value::Unset);
         }
         self.kind.read_text(text)
     }
 
     /// The same for a value of the file.
-    #[must_use]
-    pub fn read_toml(&self, value: &DeValue<'_>) -> Option<Value> {
+    ///
+    /// # Errors
+    /// Why the value is not of the key's kind.
+    pub fn read_toml(&self, value: &DeValue<'_>) -> Result<Value, Unfit> {
         match value {
             DeValue::String(text) if text.is_empty() => self.read_text(text),
             _ => self.kind.read_toml(value),
@@ -141,9 +145,9 @@ section!(REDIS, "redis" => Redis {
     probe_interval: "probe_interval_ms", ms(100, 60_000), Is("1000"),
         "How often the feed is probed from end to end.";
     probe_fresh: "probe_fresh_ms", ms(200, 300_000), Is("5000"),
-        "The node is ready only while its last probe is younger than this. Above redis.probe_interval_ms.";
+        "The node is ready only while its last probe is younger than this. At least twice redis.probe_interval_ms.";
     lease: "lease_ms", ms(1_000, 60_000), Is("5000"),
-        "How long a node that does not report counts as alive. It reports five times as often. Above redis.command_timeout_ms.";
+        "How long a node that does not report counts as alive. It reports five times as often. At least 2.5 times redis.command_timeout_ms.";
     partitions: "partitions", count(1, 16_384), Is("256"),
         "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number exits 64, see fanfare redis adopt.";
 } and { access: RedisAccess::from_redis, replicated: Values::is_replicated });
@@ -192,7 +196,7 @@ section!(AUTH, "auth" => Auth {
     cookie: "cookie", Text(forms::COOKIE), Unset("fanfare_token"),
         "Name of the cookie that may carry the token. Needs auth.origins.";
     origins: "origins", List(forms::ORIGIN), Is(""),
-        "Origins whose pages may connect. Empty: all of them.";
+        "Origins whose pages may connect, each as scheme, host and port: there are no wildcards, and a default port is left out. Empty: all of them.";
     timeout: "timeout_ms", ms(100, 300_000), Is("10000"),
         "How long a session may stay without authentication (4004).";
     leeway: "leeway_s", s(0, 300), Is("5"),
@@ -210,7 +214,7 @@ pub const HMAC_SECRET: Key = Key {
     section: "auth",
     name: "hmac_secret",
     kind: Text(forms::SECRET),
-    default: Unset("at least 32 random characters"),
+    default: Unset(forms::EXAMPLE_SECRET),
     doc: "The secret of one HS256 token key, beside those of [[auth.keys]].",
 };
 
@@ -222,7 +226,7 @@ section!(SESSION, "session" => Session {
     topics_max: "topics_max", count(1, 100_000), Is("128"),
         "Most topics that one session joins.";
     per_user_max: "per_user_max", count(1, 100_000), Is("100"),
-        "Most sessions of one user (4006).";
+        "Most sessions of one user on each node (4006).";
     key_bytes_max: "key_bytes_max", bytes(16, 1_024), Is("128"),
         "Longest key and idempotency_key.";
     info_bytes_max: "info_bytes_max", bytes(0, 65_536), Is("2048"),
@@ -230,7 +234,7 @@ section!(SESSION, "session" => Session {
     ping: "ping_ms", PING, Is("25000"),
         "How often the server pings.";
     pong: "pong_ms", ms(200, 7_200_000), Is("60000"),
-        "Silence for so long ends the session (4200). Above session.ping_ms.";
+        "Silence for so long ends the session (4200). At least 1.5 times session.ping_ms.";
     idle: "idle_s", s(1, 604_800), Is("1800"),
         "Silence for so long ends the session (4201), only where pings are off.";
     outbox_messages_max: "outbox_messages_max", count(16, 1_000_000), Is("1024"),
@@ -249,6 +253,8 @@ section!(SESSION, "session" => Session {
         "How long a close frame waits for its answer.";
     idempotency: "idempotency_s", s(1, 86_400), Is("300"),
         "How long an idempotency_key is remembered.";
+    resume: "resume_s", s(1, 604_800), Is("300"),
+        "How far back a session without the right history is caught up. What is older counts as not retained for it.";
     page_max: "page_max", count(1, 10_000), Is("1000"),
         "Most publications in a page of history, and members in a page of presence.";
     page_bytes_max: "page_bytes_max", bytes(65_536, 64 << 20), Is("1048576"),
@@ -288,7 +294,7 @@ section!(ADMISSION, "admission" => Admission {
 
 section!(DRAIN, "drain" => Drain {
     window: "window_ms", ms(0, 3_600_000), Is("30000"),
-        "Over how long the sessions of a leaving node are told to go, in its first half, and closed.";
+        "Over how long the sessions of a leaving node are told to go, in its first half, and closed. With --dev 0.";
     sessions_per_s: "sessions_per_s", PER_S, Is("1000"),
         "Most sessions told a second. A node with more sessions than that takes longer than the window.";
     delay: "delay_ms", ms(0, 600_000), Is("0"),
@@ -308,28 +314,16 @@ section!(REBALANCE, "rebalance" => Rebalance {
         "For how long no node may have come, gone or begun to leave before sessions are sent away.";
 });
 
-section!(QUEUE, "queue" => Queue {
-    capacity: "capacity", count(1, 100_000_000), BySize,
-        "Most entries that wait in the durable queue.";
-    workers: "workers", count(1, 10_000), BySize,
-        "Publications from the queue that are under way at once.";
-});
-
 section!(CACHE, "cache" => Cache {
     memory_bytes: "memory_bytes", bytes(1 << 20, 1 << 40), BySize,
-        "Memory of the window of recent publications.";
-});
-
-section!(HEALTH, "health" => Health {
-    interval: "interval_s", s(1, 3_600), BySize,
-        "How often the node samples itself.";
+        "Memory of the window of recent publications, from which resumes are served first.";
 });
 
 section!(LOG, "log" => Log {
     format: "format", LOG_FORMAT, Is("auto"),
         "How lines look; auto is text on a terminal and JSON in a pipe. With --env development text.";
     level: "level", Text(forms::FILTER), Is("info"),
-        "What is logged. With --env development info,fanfare=debug.";
+        "What is logged: a level (off, error, warn, info, debug, trace), and for single modules TARGET=LEVEL, separated by commas. With --env development info,fanfare=debug.";
 });
 
 section!(NAMESPACE, "namespaces.NAME" => Namespace {
@@ -423,7 +417,7 @@ pub fn all() -> &'static [Key] {
     ALL.get_or_init(|| {
         let mut all = [SERVER, API, REDIS, REDIS_ACCESS, &[HMAC_SECRET], AUTH].concat();
         all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
-        all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
+        all.extend([CACHE, LOG].concat());
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all
     })

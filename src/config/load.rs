@@ -7,13 +7,14 @@ use std::path::PathBuf;
 
 use crate::config::environment::{self, value_of};
 use crate::config::faults::{Faults, did_you_mean};
+use crate::config::forms::Unfit;
 use crate::config::keys::{self, Key};
 use crate::config::machine::Machine;
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::values::{Origin, Values};
 use crate::config::{
-    Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Health, Log, Memory,
-    Namespace, Queue, Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
+    Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Log, Memory, Namespace,
+    Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
 };
 
 /// Everything that a configuration is made of.
@@ -98,12 +99,15 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     let named_file = value_of(variables, "FANFARE_CONFIG").map(PathBuf::from);
     let used = match inputs.file.clone().or(named_file) {
         Some(path) => file::read(&path, inputs, &mut values, &mut faults),
-        None => std::collections::BTreeSet::new(),
+        None => Some(std::collections::BTreeSet::new()),
     };
-    environment::read(variables, &used, &mut values, &mut faults);
+    environment::read(variables, used.as_ref(), &mut values, &mut faults);
     read_flags(&inputs.flags, &mut values, &mut faults);
     add_hmac_key(inputs.try_key, &mut values, &mut faults);
-    checks::check(&values, &inputs.machine, &inputs.flags, &mut faults);
+    // Of a file that could not be read nobody knows what goes together with the rest.
+    if used.is_some() {
+        checks::check(&values, &inputs.machine, &inputs.flags, &mut faults);
+    }
     if faults.0.is_empty() {
         Ok(Loaded {
             config: build(&values),
@@ -117,21 +121,30 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
 
 /// Notes that a source gave a value which is not of the key's kind.
 pub(super) fn refuse(
-    key: &Key,
-    path: String,
+    (key, path): (&Key, String),
+    unfit: Unfit,
     shown: &str,
     place: &str,
     values: &mut Values,
     faults: &mut Faults,
 ) {
-    let what = if key.kind.hide().is_some() {
-        format!("{path} cannot be this value, which is hidden")
-    } else {
-        let begin: String = shown.chars().take(SHOWN_CHARS_MAX).collect();
-        let more = if begin.len() < shown.len() { "…" } else { "" };
-        format!("{path} cannot be {begin}{more}")
-    };
-    faults.push(place, what, format!("give {}", key.kind.wanted()));
+    match unfit {
+        Unfit::Because(wrong) => {
+            let what = format!("{path} cannot be used: {}", wrong.what);
+            faults.push(place, what, wrong.remedy);
+        }
+        // An address with a login may have come to the wrong key.
+        Unfit::Form if key.kind.hide().is_some() || shown.contains('@') => {
+            let what = format!("{path} cannot be this value, which is hidden");
+            faults.push(place, what, format!("give {}", key.kind.wanted()));
+        }
+        Unfit::Form => {
+            let begin: String = shown.chars().take(SHOWN_CHARS_MAX).collect();
+            let more = if begin.len() < shown.len() { "…" } else { "" };
+            let what = format!("{path} cannot be {begin}{more}");
+            faults.push(place, what, format!("give {}", key.kind.wanted()));
+        }
+    }
     values.refuse(path);
 }
 
@@ -189,10 +202,10 @@ fn read_flags(flags: &[Flag], values: &mut Values, faults: &mut Faults) {
         let key = keys::find(flag.path).expect("flags name keys of the table");
         let path = flag.path.to_owned();
         match key.read_text(&flag.value) {
-            Some(value) => values.set(path, value, Origin::Flag(flag.name)),
-            None => {
+            Ok(value) => values.set(path, value, Origin::Flag(flag.name)),
+            Err(unfit) => {
                 let shown = format!("{:?}", flag.value);
-                refuse(key, path, &shown, flag.name, values, faults);
+                refuse((key, path), unfit, &shown, flag.name, values, faults);
             }
         }
     }
@@ -241,9 +254,7 @@ fn build(values: &Values) -> Config {
         admission: Admission::from_values(values, "admission"),
         drain: Drain::from_values(values, "drain"),
         rebalance: Rebalance::from_values(values, "rebalance"),
-        queue: Queue::from_values(values, "queue"),
         cache: Cache::from_values(values, "cache"),
-        health: Health::from_values(values, "health"),
         log: Log::from_values(values, "log"),
         namespaces: namespaces.collect(),
         inbox: Namespace::from_values(values, "inbox"),

@@ -40,6 +40,13 @@ impl Machine {
             memory_total: memory_total(Path::new("/")),
         }
     }
+
+    /// Bytes that this process can have at the most: what the control group allows, or what there
+    /// is.
+    #[must_use]
+    pub fn memory_max(&self) -> Option<u64> {
+        self.memory_limit.into_iter().chain(self.memory_total).min()
+    }
 }
 
 /// What the control group of this process allows, version 2 or 1, below `root` (`/`, but in

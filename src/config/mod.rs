@@ -12,8 +12,11 @@ pub mod file;
 pub mod forms;
 pub mod keys;
 pub mod load;
+pub mod log_filter;
 pub mod machine;
+pub mod origin;
 pub mod presets;
+mod redis_login;
 pub mod redis_url;
 pub mod show;
 pub mod token_keys;
@@ -49,12 +52,8 @@ pub struct Config {
     pub drain: Drain,
     /// How sessions are evened out over the nodes.
     pub rebalance: Rebalance,
-    /// The durable queue's sizes. They take effect with the queue.
-    pub queue: Queue,
-    /// The recent window's size. It takes effect with the window.
+    /// The size of the window of recent publications.
     pub cache: Cache,
-    /// Health sampling.
-    pub health: Health,
     /// Log output.
     pub log: Log,
     /// Options by namespace; `default` is always there.
@@ -279,6 +278,8 @@ pub struct Session {
     pub close_timeout: Duration,
     /// How long an idempotency key is remembered. Default 5 min.
     pub idempotency: Duration,
+    /// How far back a session without the right `history` is caught up. Default 5 min.
+    pub resume: Duration,
     /// Most publications in a page of history and members in a page of presence. Default 1,000.
     pub page_max: u32,
     /// Most bytes of bodies in a page. Default 1 MiB.
@@ -324,27 +325,11 @@ pub struct Rebalance {
     pub settle: Duration,
 }
 
-/// `[queue]`: sizes of the durable queue (not used before it exists).
-#[derive(Debug, Clone)]
-pub struct Queue {
-    /// Most waiting entries.
-    pub capacity: u64,
-    /// Consumers at once.
-    pub workers: u32,
-}
-
 /// `[cache]`: the window of recent publications.
 #[derive(Debug, Clone)]
 pub struct Cache {
     /// Bytes per node.
     pub memory_bytes: u64,
-}
-
-/// `[health]`
-#[derive(Debug, Clone)]
-pub struct Health {
-    /// How often the node samples itself.
-    pub interval: Duration,
 }
 
 /// `[log]`

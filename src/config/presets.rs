@@ -13,34 +13,27 @@ use crate::protocol::ids::NODE_BYTES_MAX;
 /// Files that a node needs beside its sessions: listeners, Redis, logs, the API's callers.
 pub const FILES_RESERVED: u64 = 500;
 
-/// The sizes: name, connections, queue capacity, queue workers, cache memory in bytes, seconds
-/// between health samples.
+/// The sizes: name, most connections, cache memory in bytes.
 pub const SIZES: [Size; 4] = [
-    size("small", ["100", "1000", "5", "134217728", "60"]),
-    size("medium", ["1000", "50000", "20", "536870912", "30"]),
-    size("large", ["5000", "100000", "50", "1073741824", "15"]),
-    size("enterprise", ["10000", "500000", "100", "2147483648", "10"]),
+    size("small", ["100", "134217728"]),
+    size("medium", ["1000", "536870912"]),
+    size("large", ["5000", "1073741824"]),
+    size("enterprise", ["10000", "2147483648"]),
 ];
 
 /// The keys that a size sets, in the order of [`Size::values`]. The first is the one that follows
 /// the file limit without a size.
-pub const SIZE_PATHS: [&str; 5] = [
-    "server.connections_max",
-    "queue.capacity",
-    "queue.workers",
-    "cache.memory_bytes",
-    "health.interval_s",
-];
+pub const SIZE_PATHS: [&str; 2] = ["server.connections_max", "cache.memory_bytes"];
 
 /// One size.
 pub struct Size {
     /// As `--size` names it.
     pub name: &'static str,
     /// What it sets, in the order of [`SIZE_PATHS`].
-    pub values: [&'static str; 5],
+    pub values: [&'static str; 2],
 }
 
-const fn size(name: &'static str, values: [&'static str; 5]) -> Size {
+const fn size(name: &'static str, values: [&'static str; 2]) -> Size {
     Size { name, values }
 }
 
@@ -56,12 +49,14 @@ pub const DEVELOPMENT: [(&str, &str); 2] =
     [("log.format", "text"), ("log.level", "info,fanfare=debug")];
 
 /// What `--dev` sets, beside a random node name and the options of namespaces.
-pub const DEV: [(&str, &str); 5] = [
+pub const DEV: [(&str, &str); 6] = [
     ("server.listen", "127.0.0.1:8080"),
     ("api.keys", "dev"),
     ("auth.anonymous", "true"),
     ("inbox.publish", "anyone"),
     ("inbox.history", "anyone"),
+    // Ctrl-C ends at once; nobody is there to whom the sessions could go.
+    ("drain.window_ms", "0"),
 ];
 
 /// What `--dev` sets in every namespace.
@@ -84,7 +79,7 @@ pub fn apply(values: &mut Values, machine: &Machine, size: Option<&Size>, named:
     }
     apply_settled(values);
     apply_machine(values, machine);
-    apply_size(values, size);
+    apply_size(values, size, machine);
     add_namespace(values, "default");
     if named && values.environment() == Environment::Development {
         let origin = Origin::Preset("--env development".to_owned());
@@ -151,8 +146,8 @@ fn memory_max(machine: &Machine) -> u64 {
     let most = machine.memory_limit.map_or(0, |limit| limit / 10 * 9);
     let key = keys::find("admission.memory_bytes_max").expect("presets name keys of the table");
     match key.read_text(&most.to_string()) {
-        Some(_) => most,
-        None => 0,
+        Ok(_) => most,
+        Err(_) => 0,
     }
 }
 
@@ -160,13 +155,12 @@ fn memory_max(machine: &Machine) -> u64 {
 fn broker_memory(machine: &Machine) -> u64 {
     /// Of a machine that does not say how much it has.
     const UNKNOWN: u64 = 1 << 30;
-    let limits = [machine.memory_limit, machine.memory_total];
-    let memory = limits.into_iter().flatten().min().unwrap_or(UNKNOWN);
-    (memory / 4).max(1 << 20)
+    (machine.memory_max().unwrap_or(UNKNOWN) / 4).max(1 << 20)
 }
 
-/// Without a size, connections stay as the machine says and the rest is as `medium`.
-fn apply_size(values: &mut Values, size: Option<&Size>) {
+/// Without a size, connections stay as the machine says and the rest is as `medium`, but not more
+/// than a quarter of the memory.
+fn apply_size(values: &mut Values, size: Option<&Size>, machine: &Machine) {
     let medium = &SIZES[1];
     let pairs = |size: &Size| -> Vec<_> { SIZE_PATHS.into_iter().zip(size.values).collect() };
     match size {
@@ -174,7 +168,15 @@ fn apply_size(values: &mut Values, size: Option<&Size>) {
             let origin = Origin::Preset(format!("--size {}", size.name));
             apply_pairs(values, &pairs(size), &origin);
         }
-        None => apply_pairs(values, &pairs(medium)[1..], &Origin::Default),
+        None => {
+            apply_pairs(values, &pairs(medium)[1..], &Origin::Default);
+            let path = "cache.memory_bytes";
+            let most = machine.memory_max().map_or(u64::MAX, |bytes| bytes / 4);
+            if most < values.number(path) {
+                let most = most.max(1 << 20).to_string();
+                apply_pairs(values, &[(path, &most)], &Origin::Machine);
+            }
+        }
     }
 }
 

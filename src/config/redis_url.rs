@@ -1,26 +1,34 @@
 //! The address of a deployment of Redis or Valkey, in each form that users run.
 //!
 //! In: the text of `redis.url` or of an item of `redis.shards`. Out: a [`RedisUrl`], which also
-//! gives the address of each single server. Pure; owns nothing. What it does not do: connect, or
-//! judge hosts.
+//! gives the address of each single server, or what is wrong with the text in words that repeat
+//! nothing of it. Pure; owns nothing. What it does not do: connect, or judge hosts.
 //!
 //! ```text
 //! redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]
 //! redis-sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT][/DATABASE]?master=NAME
 //! redis-cluster://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]
+//! unix://[USER:PASSWORD@]/PATH[?db=DATABASE]
 //! ```
 //!
 //! A database is a number up to 65535; whether the server has it shows when it is asked.
 //!
 //! `valkey` may stand for `redis`, and an `s` behind either (`rediss`) means TLS. After `?`,
 //! separated by `&`: `master` (Sentinel: which master), `sentinel=USER:PASSWORD` (Sentinel: the
-//! login at the sentinels, if they have one), and `name` (what the deployment is called where
-//! there are several; without it, its hosts with their ports).
+//! login at the sentinels, if they have one), `db` (a socket's database), and `name` (what the
+//! deployment is called where there are several; without it, its hosts with their ports). In user and
+//! password `%XX` stands for a byte; `#`, `/`, `?` and `%` must be written so.
+
+use std::borrow::Cow;
 
 use hyper::Uri;
 
+use crate::config::faults::Wrong;
+use crate::config::redis_login::Login;
+
 /// Schemes of a single server; `-sentinel` and `-cluster` may follow.
 const SCHEMES: [&str; 4] = ["redis", "valkey", "rediss", "valkeys"];
+const UNIX: &str = "unix";
 const PORT: u16 = 6_379;
 const SENTINEL_PORT: u16 = 26_379;
 
@@ -43,18 +51,20 @@ pub enum RedisForm {
 pub struct RedisUrl {
     /// Which form.
     pub form: RedisForm,
-    /// What the deployment is called: its `name`, or its hosts.
+    /// What the deployment is called: its `name`, or its hosts with their ports.
     pub name: String,
     /// Whether the name was given.
     pub is_named: bool,
-    /// Where to ask first: `host:port` of the server, of sentinels, or of nodes of the cluster.
+    /// Where to ask first: `host:port` of the server, of sentinels, or of nodes of the cluster;
+    /// the path of a socket.
     pub hosts: Vec<String>,
     scheme: String,
-    /// `user:password@`, as written, or nothing.
-    login: String,
-    sentinel_login: String,
+    login: Login,
+    sentinel_login: Login,
     /// The number of the database, 0 where none is written.
     pub database: u16,
+    /// The part between login and query, for [`hidden`].
+    written: String,
 }
 
 impl std::fmt::Debug for RedisUrl {
@@ -67,47 +77,54 @@ impl std::fmt::Debug for RedisUrl {
 }
 
 impl RedisUrl {
-    /// Reads a URL; `None` where it is of none of the forms.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (scheme, rest) = text.split_once("://")?;
-        let (base, is_sentinel, is_cluster) = match scheme {
-            _ if scheme.ends_with("-sentinel") => (scheme.strip_suffix("-sentinel")?, true, false),
-            _ if scheme.ends_with("-cluster") => (scheme.strip_suffix("-cluster")?, false, true),
-            _ => (scheme, false, false),
-        };
-        if !SCHEMES.contains(&base) {
-            return None;
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// What is wrong with it. Nothing of the text is in it.
+    pub fn parse(text: &str) -> Result<Self, Wrong> {
+        let (scheme, rest) = scheme(text)?;
+        let (base, form) = form(scheme)?;
+        if rest.contains('#') {
+            return Err(raw("#", "%23"));
         }
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (login, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-        let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let options = Options::parse(query, is_sentinel)?;
-        let form = match (is_sentinel, is_cluster) {
-            (true, _) => RedisForm::Sentinel {
-                master: options.master?,
-            },
-            (_, true) => RedisForm::Cluster,
-            _ => RedisForm::Single,
+        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let is_sentinel = matches!(form, RedisForm::Sentinel { .. });
+        let options = Options::parse(query, is_sentinel, base == UNIX)?;
+        let (login, written) = match address.rsplit_once('@') {
+            Some((login, _)) if login.contains('/') => return Err(raw("/", "%2F")),
+            Some((login, place)) => (Login::parse(login)?, place),
+            None => (Login::default(), address),
         };
-        let port = if is_sentinel { SENTINEL_PORT } else { PORT };
-        let hosts: Vec<_> = hosts
-            .split(',')
-            .map(|host| with_port(host, port))
-            .collect::<Option<_>>()?;
-        let one_is_enough = form != RedisForm::Single || hosts.len() == 1;
-        let database = number(database)?;
+        let (hosts, database) = if base == UNIX {
+            (vec![socket(written)?], options.database)
+        } else {
+            let (hosts, database) = written.split_once('/').unwrap_or((written, ""));
+            (hosts_of(hosts, &form)?, database_of(database)?)
+        };
+        let form = match form {
+            RedisForm::Sentinel { .. } => RedisForm::Sentinel {
+                master: options.master.ok_or(NO_MASTER)?,
+            },
+            other => other,
+        };
         // A cluster has no databases but the first.
-        let is_allowed = form != RedisForm::Cluster || database == 0;
-        (one_is_enough && is_allowed).then(|| Self {
+        if form == RedisForm::Cluster && database != 0 {
+            return Err(Wrong::new(
+                "a Redis Cluster has no database but 0",
+                "leave the number behind the / out",
+            ));
+        }
+        let is_named = options.name.is_some();
+        Ok(Self {
             form,
-            is_named: options.name.is_some(),
             name: options.name.unwrap_or_else(|| hosts.join(",")),
             hosts,
             scheme: base.to_owned(),
-            login: at(login),
-            sentinel_login: at(&options.sentinel.unwrap_or_default()),
+            login,
+            sentinel_login: options.sentinel,
             database,
+            written: written.to_owned(),
+            is_named,
         })
     }
 
@@ -117,21 +134,27 @@ impl RedisUrl {
         matches!(&*self.scheme, "rediss" | "valkeys")
     }
 
-    /// User and password at its servers, as written; empty where there is none.
+    /// Whether it is a socket of this machine; its path is the only one of the hosts.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        self.scheme == UNIX
+    }
+
+    /// User and password at its servers, decoded; empty where there is none.
     #[must_use]
     pub fn login(&self) -> (&str, &str) {
-        let login = self.login.trim_end_matches('@');
-        login.split_once(':').unwrap_or((login, ""))
+        (&self.login.user, &self.login.password)
     }
 
     /// The URL of one server of the deployment, with its login.
     #[must_use]
     pub fn server(&self, host: &str) -> String {
-        let database = match self.database {
-            0 => String::new(),
-            number => format!("/{number}"),
-        };
-        format!("{}://{}{host}{database}", self.scheme, self.login)
+        let (scheme, login) = (&self.scheme, self.login.encoded());
+        match (self.is_unix(), self.database) {
+            (_, 0) => format!("{scheme}://{login}{host}"),
+            (true, database) => format!("{scheme}://{login}{host}?db={database}"),
+            (false, database) => format!("{scheme}://{login}{host}/{database}"),
+        }
     }
 
     /// The URL of what is asked where the masters are: a sentinel, or a node of the cluster.
@@ -139,181 +162,205 @@ impl RedisUrl {
     pub fn guide(&self, host: &str) -> String {
         match self.form {
             RedisForm::Sentinel { .. } => {
-                format!("{}://{}{host}", self.scheme, self.sentinel_login)
+                format!("{}://{}{host}", self.scheme, self.sentinel_login.encoded())
             }
             RedisForm::Single | RedisForm::Cluster => self.server(host),
         }
     }
+
+    fn hidden(&self) -> String {
+        let (suffix, master) = match &self.form {
+            RedisForm::Single => ("", None),
+            RedisForm::Sentinel { master } => ("-sentinel", Some(master)),
+            RedisForm::Cluster => ("-cluster", None),
+        };
+        let mut options: Vec<_> = master.iter().map(|name| format!("master={name}")).collect();
+        let sentinel = self.sentinel_login.hidden();
+        options.extend((!sentinel.is_empty()).then(|| format!("sentinel={sentinel}")));
+        if self.is_unix() && self.database != 0 {
+            options.push(format!("db={}", self.database));
+        }
+        options.extend(self.is_named.then(|| format!("name={}", self.name)));
+        let login = self.login.hidden();
+        let at = if login.is_empty() { "" } else { "@" };
+        let query = if options.is_empty() { "" } else { "?" };
+        format!(
+            "{}{suffix}://{login}{at}{}{query}{}",
+            self.scheme,
+            self.written,
+            options.join("&")
+        )
+    }
 }
 
-/// The URL without its passwords, for people.
+/// The URL without its passwords, for people; of a text that is no such URL nothing is shown.
 #[must_use]
 pub fn hidden(text: &str) -> String {
-    let (address, query) = match text.split_once('?') {
-        Some((address, query)) => (address, Some(query)),
-        None => (text, None),
-    };
-    let user = |login: &str| match login.split_once(':') {
-        Some((user, _)) => format!("{user}:***"),
-        None => login.to_owned(),
-    };
-    let mut hidden = match address.rsplit_once('@') {
-        Some((login, hosts)) => {
-            let (scheme, login) = login.split_once("://").unwrap_or(("redis", login));
-            format!("{scheme}://{}@{hosts}", user(login))
-        }
-        None => address.to_owned(),
-    };
-    for (at, pair) in query.iter().flat_map(|query| query.split('&')).enumerate() {
-        hidden.push(if at == 0 { '?' } else { '&' });
-        match pair.strip_prefix("sentinel=") {
-            Some(login) => hidden.extend(["sentinel=", &user(login)]),
-            None => hidden.push_str(pair),
-        }
-    }
-    hidden
+    RedisUrl::parse(text).map_or_else(|_| "***".to_owned(), |url| url.hidden())
 }
 
 #[derive(Default)]
 struct Options {
     master: Option<String>,
     name: Option<String>,
-    sentinel: Option<String>,
+    sentinel: Login,
+    database: u16,
 }
 
 impl Options {
-    fn parse(query: &str, is_sentinel: bool) -> Option<Self> {
+    fn parse(query: &str, is_sentinel: bool, is_unix: bool) -> Result<Self, Wrong> {
+        let pairs = || query.split('&').filter(|pair| !pair.is_empty());
+        // The @ behind a login comes first, so here the ? was a part of it.
+        if pairs().any(|pair| pair.contains('@') && !pair.starts_with("sentinel=")) {
+            return Err(raw("?", "%3F"));
+        }
         let mut options = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=')?;
-            let place = match name {
-                "master" if is_sentinel => &mut options.master,
-                "sentinel" if is_sentinel => &mut options.sentinel,
-                "name" => &mut options.name,
-                _ => return None,
-            };
-            if value.is_empty() || place.replace(value.to_owned()).is_some() {
-                return None;
+        let mut seen = Vec::new();
+        for pair in pairs() {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if value.is_empty() || seen.contains(&name) {
+                let what = "an option behind the ? has no value, or stands there twice";
+                return Err(Wrong::new(what, "give each option once, as NAME=VALUE"));
+            }
+            seen.push(name);
+            match name {
+                "master" if is_sentinel => options.master = Some(value.to_owned()),
+                "sentinel" if is_sentinel => {
+                    options.sentinel = Login::parse(value)?;
+                    if options.sentinel.password.is_empty() {
+                        let what = "the login of the sentinels has no colon";
+                        return Err(Wrong::new(what, "write sentinel=USER:PASSWORD"));
+                    }
+                }
+                "db" if is_unix => options.database = database_of(value)?,
+                "name" => options.name = Some(value.to_owned()),
+                _ => {
+                    let what = "an option behind the ? is not known to this form";
+                    let remedy = "give name, for sentinels also master and sentinel, for a \
+                                  socket also db";
+                    return Err(Wrong::new(what, remedy));
+                }
             }
         }
-        Some(options)
+        Ok(options)
     }
 }
 
-/// The number of a database: decimal digits and nothing else.
-fn number(database: &str) -> Option<u16> {
-    match database {
-        "" => Some(0),
-        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
-        _ => None,
-    }
+const NO_MASTER: Wrong = Wrong {
+    what: Cow::Borrowed("it does not say which master the sentinels watch"),
+    remedy: Cow::Borrowed("add ?master=NAME"),
+};
+
+/// A character that ends the login where it is not encoded.
+fn raw(character: &str, encoded: &str) -> Wrong {
+    Wrong::new(
+        format!("there is a {character} where none can be, as in a password that has one"),
+        format!("write {encoded} for a {character} in user or password"),
+    )
 }
 
-fn at(login: &str) -> String {
-    if login.is_empty() {
-        String::new()
-    } else {
-        format!("{login}@")
+fn scheme(text: &str) -> Result<(&str, &str), Wrong> {
+    let socket = || Some((UNIX, text.strip_prefix("unix:")?));
+    let found = text.split_once("://").or_else(socket);
+    found.ok_or_else(|| {
+        Wrong::new(
+            "it does not say of which form it is",
+            "begin it with redis://, redis-sentinel:// or redis-cluster://, with rediss for TLS, \
+             or with unix://",
+        )
+    })
+}
+
+/// The scheme without what says the form, and the form, still without a master's name.
+fn form(scheme: &str) -> Result<(&str, RedisForm), Wrong> {
+    let master = String::new();
+    let (base, form) = match scheme.split_once('-') {
+        None => (scheme, RedisForm::Single),
+        Some((base, "sentinel")) => (base, RedisForm::Sentinel { master }),
+        Some((base, "cluster")) => (base, RedisForm::Cluster),
+        Some(_) => ("", RedisForm::Single),
+    };
+    let is_socket = base == UNIX && form == RedisForm::Single;
+    if SCHEMES.contains(&base) || is_socket {
+        return Ok((base, form));
     }
+    Err(Wrong::new(
+        "what stands in front of :// is no form of Redis",
+        "write redis, redis-sentinel or redis-cluster, with rediss for TLS, or unix",
+    ))
+}
+
+fn hosts_of(text: &str, form: &RedisForm) -> Result<Vec<String>, Wrong> {
+    let port = match form {
+        RedisForm::Sentinel { .. } => SENTINEL_PORT,
+        RedisForm::Single | RedisForm::Cluster => PORT,
+    };
+    let hosts = text.split(',').map(str::trim);
+    let hosts: Vec<_> = hosts
+        .map(|host| with_port(host, port))
+        .collect::<Result<_, _>>()?;
+    if *form == RedisForm::Single && hosts.len() > 1 {
+        return Err(Wrong::new(
+            "it names several hosts, but this form is one server",
+            "write redis-cluster://, or redis-sentinel:// with ?master=NAME",
+        ));
+    }
+    Ok(hosts)
 }
 
 /// `host:port`, checked as part of a URL.
-fn with_port(host: &str, port: u16) -> Option<String> {
-    let uri: Uri = format!("redis://{host}").parse().ok()?;
-    let authority = uri.authority().filter(|a| !a.host().is_empty())?;
-    let name = authority.host();
-    let port = match host.strip_prefix(name)? {
-        "" => port,
-        given => given.strip_prefix(':')?.parse().ok()?,
+fn with_port(host: &str, port: u16) -> Result<String, Wrong> {
+    let no_host = || {
+        Wrong::new(
+            "a host is missing or cannot be read",
+            "write HOST or HOST:PORT, an address of IPv6 in brackets",
+        )
     };
-    Some(format!("{name}:{port}"))
+    let (name, given) = match host.rfind(':') {
+        Some(colon) if !host.ends_with(']') => (&host[..colon], Some(&host[colon + 1..])),
+        _ => (host, None),
+    };
+    let uri: Uri = format!("redis://{name}").parse().map_err(|_| no_host())?;
+    let read = uri.authority().map_or("", |authority| authority.host());
+    if read.is_empty() || read != name {
+        return Err(no_host());
+    }
+    let port = match given.map(str::parse) {
+        None => port,
+        Some(Ok(given)) if given > 0 => given,
+        Some(_) => {
+            return Err(Wrong::new(
+                "a port is no number from 1 to 65535",
+                "write HOST:PORT; a : in user or password is %3A",
+            ));
+        }
+    };
+    Ok(format!("{name}:{port}"))
+}
+
+/// The number of a database: decimal digits and nothing else.
+fn database_of(text: &str) -> Result<u16, Wrong> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        _ if text.is_empty() => Ok(0),
+        Ok(number) if is_number => Ok(number),
+        _ => Err(Wrong::new(
+            "the database is no number from 0 to 65535",
+            "give its number, or leave it out",
+        )),
+    }
+}
+
+/// The path of a socket.
+fn socket(text: &str) -> Result<String, Wrong> {
+    if text.starts_with('/') && text.len() > 1 {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(
+        "the path of the socket does not begin with /",
+        "write unix:///run/redis/redis.sock",
+    ))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_server_is_given_as_it_was_written() {
-        let url = RedisUrl::parse("redis://u:p%40@localhost/3").unwrap();
-        assert_eq!(url.form, RedisForm::Single);
-        assert_eq!(
-            (&*url.name, &url.hosts[..]),
-            ("localhost:6379", &["localhost:6379".to_owned()][..])
-        );
-        assert_eq!(url.server(&url.hosts[0]), "redis://u:p%40@localhost:6379/3");
-        assert_eq!(url.guide(&url.hosts[0]), url.server(&url.hosts[0]));
-    }
-
-    #[test]
-    fn sentinels_have_a_login_of_their_own_and_the_master_a_name() {
-        let text = "valkey-sentinel://:pw@s1,s2:7000,[::1]:7001/2?master=main&sentinel=a:b";
-        let url = RedisUrl::parse(text).unwrap();
-        let master = "main".to_owned();
-        assert_eq!(url.form, RedisForm::Sentinel { master });
-        assert_eq!(url.hosts, ["s1:26379", "s2:7000", "[::1]:7001"]);
-        assert_eq!(url.guide("s1:26379"), "valkey://a:b@s1:26379");
-        assert_eq!((url.login(), url.is_tls()), (("", "pw"), false));
-        assert_eq!(url.server("10.0.0.1:6379"), "valkey://:pw@10.0.0.1:6379/2");
-    }
-
-    #[test]
-    fn a_cluster_is_called_by_its_hosts_or_by_its_name() {
-        let url = RedisUrl::parse("redis-cluster://a:1,b:2").unwrap();
-        assert_eq!((&url.form, &*url.name), (&RedisForm::Cluster, "a:1,b:2"));
-        let url = RedisUrl::parse("rediss-cluster://u@a:1,b:2?name=east").unwrap();
-        assert_eq!(
-            (&*url.name, url.login(), url.is_tls()),
-            ("east", ("u", ""), true)
-        );
-        assert_eq!(url.guide("a:1"), "rediss://u@a:1");
-    }
-
-    #[test]
-    fn databases_are_numbers_however_they_are_written() {
-        for (text, database) in [("", 0), ("/", 0), ("/0", 0), ("/007", 7), ("/300", 300)] {
-            let url = RedisUrl::parse(&format!("redis://h{text}")).unwrap();
-            assert_eq!(url.database, database, "{text}");
-        }
-        let url = RedisUrl::parse("redis://h/007").unwrap();
-        assert_eq!(url.server("h:6379"), "redis://h:6379/7");
-    }
-
-    #[test]
-    fn no_password_is_shown() {
-        for (text, shown) in [
-            ("redis://h:1/2", "redis://h:1/2"),
-            ("redis://u:p@w@h", "redis://u:***@h"),
-            (
-                "redis-sentinel://u:p@h?master=m&sentinel=:q&name=n",
-                "redis-sentinel://u:***@h?master=m&sentinel=:***&name=n",
-            ),
-        ] {
-            assert_eq!(hidden(text), shown);
-        }
-    }
-
-    #[test]
-    fn what_is_of_no_form_is_refused() {
-        for text in [
-            "localhost:6379",
-            "http://localhost",
-            "redis-ring://localhost",
-            "redis://",
-            "redis://a,b",
-            "redis://a:x",
-            "redis://a/x",
-            "redis://a/+1",
-            "redis://a/65536",
-            "redis://a/1/2",
-            "redis://a?master=m",
-            "redis://a?name=",
-            "redis-sentinel://a,b",
-            "redis-sentinel://a,,b?master=m",
-            "redis-sentinel://a?master=m&master=n",
-            "redis-cluster://a/1",
-        ] {
-            assert!(RedisUrl::parse(text).is_none(), "{text}");
-        }
-    }
-}
+mod tests;

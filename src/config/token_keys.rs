@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::environment::value_of;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file::{File, in_order};
+use crate::config::forms::{EXAMPLE_SECRET, without_line_break};
 use crate::config::load::{Inputs, UNUSABLE_REMEDY};
 use crate::config::values::{Origin, Values};
 use crate::config::{Secret, TokenKey};
@@ -39,15 +40,27 @@ pub const FIELDS: [(&str, &str); 7] = [
     ("public_key_file", "The file that holds it."),
 ];
 
-/// Reads a secret or a key. Editors end a file with a line break that nobody means as part of
-/// the secret, so one at the end is left out.
+/// Reads a secret or a key from a file. One line break at its end is left out.
 ///
 /// # Errors
-/// The file cannot be read, or is not UTF-8.
+/// The file cannot be read, or what is in it is no text that both sides would take for the same.
 pub fn read_material(path: &Path) -> io::Result<String> {
-    let text = std::fs::read_to_string(path)?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+    let unusable = |why: &'static str| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let Ok(text) = String::from_utf8(std::fs::read(path)?) else {
+        return unusable("it is not UTF-8 text; write bytes as text, by openssl rand -base64 48");
+    };
+    if text.starts_with('\u{feff}') {
+        return unusable("it begins with a byte order mark; save it without");
+    }
+    let text = without_line_break(&text);
+    match text {
+        "" => unusable("it is empty"),
+        _ if text.ends_with(['\n', '\r']) => {
+            unusable("it ends in empty lines, which other programs may take for a part of it")
+        }
+        _ if text.contains('\0') => unusable("it has a zero byte, so it is no text"),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// One entry while it is read.
@@ -178,6 +191,11 @@ impl<'a> Entry<'a> {
             "secret_file" | "public_key_file" => self.read_file(name, text, place, faults)?,
             _ => text.to_owned(),
         };
+        if material == EXAMPLE_SECRET {
+            let what = format!("{}.{name} cannot be used: this is the example", self.path);
+            faults.push(place, what, UNUSABLE_REMEDY);
+            return None;
+        }
         let key = TokenKey {
             id: self.text("id").map(str::to_owned),
             algorithm: algorithm.to_owned(),
@@ -234,12 +252,15 @@ impl<'a> Entry<'a> {
         environment: &[(String, String)],
         faults: &mut Faults,
     ) -> Option<String> {
-        let value = value_of(environment, name);
-        if value.is_none() {
-            let what = format!("{}.secret_env names {name}, which is not set", self.path);
-            faults.push(place, what, format!("set {name} to the secret"));
-        }
-        value.map(str::to_owned)
+        let fault = match value_of(environment, name) {
+            None => format!("{}.secret_env names {name}, which is not set", self.path),
+            Some(value) if value.contains(char::REPLACEMENT_CHARACTER) => {
+                format!("{}.secret_env names {name}, which is not UTF-8", self.path)
+            }
+            Some(value) => return Some(without_line_break(value).to_owned()),
+        };
+        faults.push(place, fault, format!("set {name} to the secret"));
+        None
     }
 
     /// Paths are taken from the directory of the configuration file.
@@ -252,9 +273,8 @@ impl<'a> Entry<'a> {
     ) -> Option<String> {
         let directory = self.file.path.parent().unwrap_or(self.file.path);
         let cause = match read_material(&directory.join(name)) {
-            Ok(text) if !text.is_empty() => return Some(text),
-            Ok(_) => "it is empty".to_owned(),
-            Err(cause) => cause.to_string(),
+            Ok(text) => return Some(text),
+            Err(cause) => cause,
         };
         let what = format!(
             "{}.{field} names {name}, which cannot be read: {cause}",

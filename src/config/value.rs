@@ -2,14 +2,15 @@
 //! field that it sets.
 //!
 //! In: text from environment, flags and the table of keys, or a TOML value. Out: a [`Value`] that
-//! is within its kind, or `None`; the caller says where it stood and what [`Kind::wanted`] is.
+//! is within its kind, or why it is not; the caller says where it stood and what [`Kind::wanted`] is.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::config::forms::Form;
+use crate::config::faults::Wrong;
+use crate::config::forms::{Form, Unfit};
 use crate::config::{Allow, LogFormat, Secret};
 use crate::protocol::ids::{NodeId, Priority};
 
@@ -113,6 +114,21 @@ fn items(text: &str) -> Vec<String> {
     items
 }
 
+/// Reads the items of a list. A reason names the item by its number where there are several.
+fn list<'a>(form: &Form, items: impl ExactSizeIterator<Item = &'a str>) -> Result<Value, Unfit> {
+    let is_one = items.len() == 1;
+    let read = items.enumerate().map(|(index, item)| {
+        form.read(item).map_err(|unfit| match unfit {
+            Unfit::Because(wrong) if !is_one => {
+                let what = format!("item {}: {}", index + 1, wrong.what);
+                Wrong::new(what, wrong.remedy).into()
+            }
+            unfit => unfit,
+        })
+    });
+    read.collect::<Result<_, _>>().map(Value::List)
+}
+
 /// A value that has passed its kind.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Value {
@@ -130,38 +146,39 @@ pub enum Value {
 
 impl Kind {
     /// Reads text as the environment, a flag or the table of keys gives it. Lists are separated
-    /// by commas. `None`: the text is not of this kind.
-    #[must_use]
-    pub fn read_text(&self, text: &str) -> Option<Value> {
-        let text = text.trim();
+    /// by commas.
+    ///
+    /// # Errors
+    /// Why the text is not of this kind.
+    pub fn read_text(&self, text: &str) -> Result<Value, Unfit> {
+        let trimmed = text.trim();
         match self {
-            Self::Flag => Some(Value::Flag(text.parse().ok()?)),
-            Self::Number { .. } => self.number(text.parse().ok()?),
-            Self::Text(form) => (form.read)(text).map(Value::Text),
-            Self::List(form) => items(text)
-                .iter()
-                .map(|item| (form.read)(item))
-                .collect::<Option<_>>()
-                .map(Value::List),
-            Self::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
+            Self::Flag => Ok(Value::Flag(trimmed.parse().map_err(|_| Unfit::Form)?)),
+            Self::Number { .. } => self.number(trimmed.parse().ok()),
+            Self::Text(form) => form.read(text).map(Value::Text),
+            Self::List(form) => list(form, items(trimmed).iter().map(String::as_str)),
+            Self::Choice(words) if words.contains(&trimmed) => Ok(Value::Text(trimmed.to_owned())),
+            Self::Choice(_) => Err(Unfit::Form),
         }
     }
 
-    /// Reads a value of the file. `None`: it has another type or is not of this kind.
-    #[must_use]
-    pub fn read_toml(&self, value: &DeValue<'_>) -> Option<Value> {
+    /// Reads a value of the file.
+    ///
+    /// # Errors
+    /// Why it has another type or is not of this kind.
+    pub fn read_toml(&self, value: &DeValue<'_>) -> Result<Value, Unfit> {
         match (self, value) {
-            (Self::Flag, DeValue::Boolean(flag)) => Some(Value::Flag(*flag)),
+            (Self::Flag, DeValue::Boolean(flag)) => Ok(Value::Flag(*flag)),
             (Self::Number { .. }, DeValue::Integer(number)) => {
-                self.number(u64::from_str_radix(number.as_str(), number.radix()).ok()?)
+                self.number(u64::from_str_radix(number.as_str(), number.radix()).ok())
             }
             (Self::Text(_) | Self::Choice(_), DeValue::String(text)) => self.read_text(text),
-            (Self::List(form), DeValue::Array(items)) => items
-                .iter()
-                .map(|item| (form.read)(item.get_ref().as_str()?))
-                .collect::<Option<_>>()
-                .map(Value::List),
-            _ => None,
+            (Self::List(form), DeValue::Array(items)) => {
+                let texts = items.iter().map(|item| item.get_ref().as_str());
+                let texts: Option<Vec<_>> = texts.collect();
+                list(form, texts.ok_or(Unfit::Form)?.into_iter())
+            }
+            _ => Err(Unfit::Form),
         }
     }
 
@@ -198,12 +215,16 @@ impl Kind {
         }
     }
 
-    fn number(&self, number: u64) -> Option<Value> {
-        let Self::Number { min, max, zero, .. } = *self else {
-            return None;
+    fn number(&self, number: Option<u64>) -> Result<Value, Unfit> {
+        let (Self::Number { min, max, zero, .. }, Some(number)) = (self, number) else {
+            return Err(Unfit::Form);
         };
-        let allowed = (min..=max).contains(&number) || (number == 0 && zero.is_some());
-        allowed.then_some(Value::Number(number))
+        let allowed = (*min..=*max).contains(&number) || (number == 0 && zero.is_some());
+        if allowed {
+            Ok(Value::Number(number))
+        } else {
+            Err(Unfit::Form)
+        }
     }
 
     fn unit(&self) -> Unit {

@@ -1,28 +1,35 @@
-//! The dispatcher's questions to the broker: asked a few at a time, answered in any order.
+//! The dispatcher's questions to the broker: at most one a topic, at the pace of its master.
 //!
-//! In: what links and the sweep want to know. Out: answers, handed to the topic's link, or for a
-//! joining topic the place where it goes live; an answer to a question of an earlier stay is
-//! dropped. Bounds: [`ASKS_MAX`] questions at the broker; those
-//! that wait are bounded by topics, because a link has one open question. A question that was not
-//! answered rests for [`RETRY`] and is asked again as the link stands then, for ever.
+//! In: joins, breaks, confirmations, the sweep and links, which all want a topic to be asked about.
+//! Out: answers, handed to the topic's link, or for a joining topic the place where it goes live.
+//! What is asked is decided when it is the topic's turn, as the topic stands then: so what wants to
+//! know while a question waits is served by that one, and while it is open by one more behind it. An
+//! answer to a question of an earlier stay is dropped. Bounds: one question or one rest a topic, and
+//! those of the lanes (`pace.rs`). A question that was not answered rests, longer each time up to
+//! [`REST_MAX`] and by chance; then the topic waits for its turn again, and for as long as its master
+//! is away. One topic that cannot be asked keeps no other from its answer.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::{self, Link, Question};
-use super::{Dispatcher, Stage};
+use futures_util::future::BoxFuture;
+use rustc_hash::FxHashMap;
+
+use super::link::{self, Question};
+use super::pace::{Ended, Lane, Need, Place};
+use super::{Dispatcher, TopicState};
 use crate::broker::interest::WishNumber;
-use crate::broker::{BrokerError, HistoryPage, HistoryQuery, Page, SincePage};
+use crate::broker::{Broker, BrokerError, FeedNumber, HistoryPage, HistoryQuery, Page, SincePage};
 use crate::config::Retention;
 use crate::protocol::ids::{Position, Topic};
 
-/// Questions at the broker at once. 32 full streams a call are the sweet spot of reading many
-/// streams (2.3 µs an entry; 256 of them hold Redis for 12 ms).
-pub(super) const ASKS_MAX: usize = 32;
-/// How long a question rests after the broker did not answer it.
-const RETRY: Duration = Duration::from_millis(200);
-/// Topics whose last ids are asked for together.
-const TOPICS_PER_ASK: usize = 256;
+/// How long a question rests after the broker did not answer it for the first time, or where the
+/// link wants to wait for what may still be on its way.
+const REST: Duration = Duration::from_millis(200);
+/// The longest rest, about.
+const REST_MAX: Duration = Duration::from_secs(10);
 /// Entries of one repair page.
 const PAGE: Page = Page {
     entries_max: 256,
@@ -31,162 +38,401 @@ const PAGE: Page = Page {
 /// Bytes read to find where two timelines part. What does not fit is told as a gap.
 const REWIND_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A question for the broker.
+/// Where a topic's question is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// There is none.
+    Idle,
+    /// It waits for its turn.
+    Waiting {
+        ticket: u64,
+        feed: FeedNumber,
+        need: Need,
+    },
+    /// It was not answered and rests, or a link wants to wait.
+    Resting { ticket: u64 },
+    /// It is at the broker.
+    Open,
+}
+
+/// A question of this module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// The newest id, which was there when it was last looked at, or not.
+    Last { was_there: bool },
+    /// What the topic's link asks.
+    Link(Question),
+}
+
+/// A question on its way to the broker.
 #[derive(Debug, Clone)]
-pub(super) enum Ask {
-    Link(Topic, WishNumber, Question),
-    Last(Vec<(Topic, WishNumber)>),
+pub(super) struct Asked {
+    pub(super) topic: Topic,
+    pub(super) stay: WishNumber,
+    pub(super) about: About,
+    pub(super) retention: Retention,
+    feed: FeedNumber,
+    at: Instant,
 }
 
-pub(super) enum Answer {
-    Since(Topic, WishNumber, Position, Result<SincePage, BrokerError>),
-    Newest(Topic, WishNumber, Result<HistoryPage, BrokerError>),
-    Last(
-        Vec<(Topic, WishNumber)>,
-        Result<Vec<Option<Position>>, BrokerError>,
-    ),
+/// What the broker says.
+pub(super) enum Said {
+    Last(Result<Option<Position>, BrokerError>),
+    Since(Result<SincePage, BrokerError>),
+    Newest(Result<HistoryPage, BrokerError>),
 }
 
-/// A question that rests for [`RETRY`].
-pub(super) fn later(ask: Ask) -> (Instant, Ask) {
-    (Instant::now() + RETRY, ask)
+pub(super) struct Answer {
+    pub(super) asked: Asked,
+    pub(super) said: Said,
 }
 
-impl Dispatcher {
-    /// Whether this stay in the topic is the present one.
-    pub(super) fn is_staying(&self, topic: &Topic, stay: WishNumber) -> bool {
-        self.topics.get(topic).is_some_and(|s| s.stay == stay)
+/// What waits for its turn, and what rests.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    pub(super) lanes: FxHashMap<FeedNumber, Lane>,
+    resting: BinaryHeap<Reverse<(Instant, u64, RestingTopic)>>,
+    tickets: u64,
+}
+
+/// Tickets differ, so that topics are never compared.
+#[derive(Debug)]
+struct RestingTopic(Topic);
+
+impl PartialEq for RestingTopic {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for RestingTopic {}
+
+impl PartialOrd for RestingTopic {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RestingTopic {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+impl Asks {
+    fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
     }
 
-    pub(super) fn read_last(&mut self, stays: &[(Topic, WishNumber)]) {
-        for chunk in stays.chunks(TOPICS_PER_ASK) {
-            self.to_ask.push_back(Ask::Last(chunk.to_vec()));
+    /// How many topics wait or rest, places that were left included.
+    pub(super) fn waiting(&self) -> usize {
+        let waiting = self.lanes.values().map(Lane::waiting);
+        waiting.sum::<usize>() + self.resting.len()
+    }
+}
+
+impl TopicState {
+    fn need(&self) -> Need {
+        match self.link.open_question() {
+            _ if self.link.is_joining() => Need::Join,
+            Some(_) => Need::Repair,
+            None => Need::Compare,
         }
     }
 
-    /// Compares the last ids of those topics that are live. For one that is not, the id would say
-    /// too early where it begins: its subscription may not stand yet.
-    pub(super) fn compare_last(&mut self, topics: Vec<Topic>) {
-        let live = |topic: Topic| {
-            let state = self.topics.get(&topic)?;
-            matches!(state.stage, Stage::Live(_)).then_some((topic, state.stay))
-        };
-        let stays: Vec<_> = topics.into_iter().filter_map(live).collect();
-        self.read_last(&stays);
+    fn about(&self) -> About {
+        match self.link.open_question() {
+            Some(question) => About::Link(question),
+            None => About::Last {
+                was_there: self.link.last() > Position::ZERO,
+            },
+        }
+    }
+}
+
+impl Asked {
+    fn is_page(&self) -> bool {
+        matches!(self.about, About::Link(_))
     }
 
-    /// Sends questions to the broker while there are places.
-    pub(super) fn ask(&mut self) {
-        while self.asking.len() < ASKS_MAX
-            && let Some(ask) = self.to_ask.pop_front()
-        {
-            let broker = Arc::clone(&self.broker);
-            match ask {
-                Ask::Link(topic, stay, question) => {
-                    let present = self.topics.get(&topic).filter(|s| s.stay == stay);
-                    let Some(state) = present else {
-                        continue;
-                    };
-                    let retention = state.retention;
-                    self.asking.push(Box::pin(async move {
-                        match question {
-                            Question::Since(since) => {
-                                let page = broker.since(&topic, since, retention, PAGE).await;
-                                Answer::Since(topic, stay, since, page)
-                            }
-                            Question::Newest => {
-                                let query = newest_query(&topic, retention);
-                                Answer::Newest(topic, stay, broker.history(query).await)
-                            }
-                        }
-                    }));
-                }
-                Ask::Last(mut stays) => {
-                    stays.retain(|(topic, stay)| self.is_staying(topic, *stay));
-                    let Some((first, _)) = stays.first() else {
-                        continue;
-                    };
-                    // Each master is asked for its own: one that is away holds up no other.
-                    let feed = self.broker.feed_of(first);
-                    let is_of_it = |(topic, _): &(Topic, _)| self.broker.feed_of(topic) == feed;
-                    let (stays, others): (Vec<_>, Vec<_>) = stays.into_iter().partition(is_of_it);
-                    if !others.is_empty() {
-                        self.to_ask.push_back(Ask::Last(others));
-                    }
-                    let with: Vec<_> = stays
-                        .iter()
-                        .filter_map(|(t, _)| Some((t.clone(), self.topics.get(t)?.retention)))
-                        .collect();
-                    self.asking.push(Box::pin(async move {
-                        let last = broker.last(&with).await;
-                        Answer::Last(stays, last)
-                    }));
-                }
+    async fn ask(self, broker: Arc<Broker>) -> Answer {
+        let Self {
+            topic, retention, ..
+        } = &self;
+        let said = match self.about {
+            About::Last { was_there } => {
+                Said::Last(broker.last(topic, *retention, was_there).await)
             }
+            About::Link(Question::Since(since)) => {
+                Said::Since(broker.since(topic, since, *retention, PAGE).await)
+            }
+            About::Link(Question::Newest) => {
+                let query = newest_query(topic, *retention);
+                Said::Newest(broker.history(query).await)
+            }
+        };
+        Answer { asked: self, said }
+    }
+}
+
+impl Said {
+    fn ended(&self) -> Ended {
+        let error = match self {
+            Self::Last(said) => said.as_ref().err(),
+            Self::Since(said) => said.as_ref().err(),
+            Self::Newest(said) => said.as_ref().err(),
+        };
+        match error {
+            None => Ended::Answered,
+            Some(BrokerError::Unknown(_)) => Ended::Unanswered,
+            Some(_) => Ended::Refused,
+        }
+    }
+}
+
+impl Dispatcher {
+    /// These subscriptions stand. A topic that was live is heard elsewhere since then.
+    pub(super) fn confirmed(&mut self, topic: &Topic, stay: WishNumber) {
+        let Some(state) = self.topics.get_mut(topic).filter(|s| s.stay == stay) else {
+            return;
+        };
+        state.is_confirmed = true;
+        if state.link.is_joining() {
+            self.want_asked(topic);
+        } else {
+            self.doubt(topic);
+        }
+    }
+
+    /// Something of this topic may be missing. For one that is not live yet the newest id would say
+    /// too early where it begins: its subscription may not stand.
+    pub(super) fn doubt(&mut self, topic: &Topic) {
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
+        let is_live = state.link.is_live();
+        state.fails = 0;
+        if !is_live {
+            self.step(topic, |link, steps| link.check(steps));
+        }
+        let Some(state) = self.topics.get(topic) else {
+            return;
+        };
+        // What rests has waited for Redis to come back.
+        let rests = matches!(state.asking, Asking::Resting { .. });
+        if is_live || rests {
+            self.want_asked(topic);
+        }
+    }
+
+    /// Lets the topic be asked about, if it may be: by the question that waits, by one behind the
+    /// one that is open, or by a new one.
+    pub(super) fn want_asked(&mut self, topic: &Topic) {
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
+        if state.link.is_joining() && !state.is_confirmed {
+            return;
+        }
+        if state.asking == Asking::Open {
+            state.ask_again = true;
+            return;
+        }
+        let needed = state.need();
+        let Some(here) = self.broker.feed_of(topic) else {
+            return self.rest(topic);
+        };
+        if let Asking::Waiting { feed, need, .. } = state.asking
+            && feed == here
+            && need <= needed
+        {
+            return;
+        }
+        let ticket = self.asks.ticket();
+        state.asking = Asking::Waiting {
+            ticket,
+            feed: here,
+            need: needed,
+        };
+        let place = Place {
+            topic: topic.clone(),
+            ticket,
+        };
+        self.lane(here).wait(needed, place);
+    }
+
+    /// The way to the master of this feed.
+    pub(super) fn lane(&mut self, feed: FeedNumber) -> &mut Lane {
+        let broker = &self.broker;
+        let is_up = || broker.takes_questions(feed) == Some(true);
+        let lane = self.asks.lanes.entry(feed);
+        lane.or_insert_with(|| Lane::new(is_up()))
+    }
+
+    /// Lets the topic be asked about in a while.
+    pub(super) fn rest(&mut self, topic: &Topic) {
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
+        if state.asking == Asking::Open {
+            state.ask_again = true;
+            return;
+        }
+        let ticket = self.asks.ticket();
+        state.asking = Asking::Resting { ticket };
+        let rest = REST
+            .saturating_mul(1 << state.fails.min(16))
+            .min(REST_MAX)
+            .mul_f64(1.0 + rand::random::<f64>() / 2.0);
+        let place = (self.now + rest, ticket, RestingTopic(topic.clone()));
+        self.asks.resting.push(Reverse(place));
+    }
+
+    /// Whoever has rested waits for its turn.
+    pub(super) fn wake(&mut self) {
+        let now = self.now;
+        while let Some(Reverse((at, ..))) = self.asks.resting.peek()
+            && *at <= now
+            && let Some(Reverse((_, ticket, RestingTopic(topic)))) = self.asks.resting.pop()
+        {
+            let asking = self.topics.get(&topic).map(|state| state.asking);
+            if asking == Some(Asking::Resting { ticket }) {
+                self.want_asked(&topic);
+            }
+        }
+    }
+
+    /// Looks which masters can be asked. What waits for one that is used no more waits elsewhere.
+    pub(super) fn look_at_masters(&mut self) {
+        let mut gone = Vec::new();
+        let broker = &self.broker;
+        self.asks.lanes.retain(|feed, lane| {
+            let takes = broker.takes_questions(*feed);
+            lane.is_up = takes == Some(true);
+            if takes.is_none() {
+                gone.extend(lane.drain());
+            }
+            takes.is_some()
+        });
+        for Place { topic, ticket } in gone {
+            self.place_again(&topic, ticket);
+        }
+    }
+
+    fn place_again(&mut self, topic: &Topic, ticket: u64) {
+        let Some(state) = self.topics.get_mut(topic) else {
+            return;
+        };
+        if matches!(state.asking, Asking::Waiting { ticket: own, .. } if own == ticket) {
+            state.asking = Asking::Idle;
+            self.want_asked(topic);
+        }
+    }
+
+    /// The next question, which is open from now on, if one may be asked.
+    pub(super) fn next_question(&mut self) -> Option<Asked> {
+        let now = self.now;
+        loop {
+            let mut lanes = self.asks.lanes.iter_mut();
+            let (feed, place) = lanes.find_map(|(feed, lane)| Some((*feed, lane.next(now)?)))?;
+            let Place { topic, ticket } = place;
+            let Some(state) = self.topics.get_mut(&topic) else {
+                continue;
+            };
+            if !matches!(state.asking, Asking::Waiting { ticket: own, .. } if own == ticket) {
+                continue;
+            }
+            if self.broker.feed_of(&topic) != Some(feed) {
+                self.place_again(&topic, ticket);
+                continue;
+            }
+            state.asking = Asking::Open;
+            let asked = Asked {
+                about: state.about(),
+                stay: state.stay,
+                retention: state.retention,
+                topic,
+                feed,
+                at: now,
+            };
+            let lane = self.asks.lanes.get_mut(&feed).expect("found there");
+            lane.opened(asked.is_page());
+            self.metrics.control.questions.add(1);
+            return Some(asked);
+        }
+    }
+
+    /// Sends questions to the broker while there is room.
+    pub(super) fn ask(&mut self) {
+        while let Some(asked) = self.next_question() {
+            let asking: BoxFuture<'static, _> = Box::pin(asked.ask(Arc::clone(&self.broker)));
+            self.asking.push(asking);
         }
     }
 
     pub(super) fn answered(&mut self, answer: Answer) {
-        match answer {
-            Answer::Since(topic, stay, ..) | Answer::Newest(topic, stay, _)
-                if !self.is_staying(&topic, stay) => {}
-            Answer::Since(topic, _, since, Ok(page)) => {
-                self.step(&topic, |link, steps| link.answered(since, page, steps));
+        let Answer { asked, said } = answer;
+        let now = self.now;
+        let ended = said.ended();
+        // A lane that is gone has no window.
+        if let Some(lane) = self.asks.lanes.get_mut(&asked.feed) {
+            lane.ended(asked.at, now, asked.is_page(), ended);
+        }
+        if ended != Ended::Answered {
+            self.metrics.control.question_errors.add(1);
+        }
+        let topic = &asked.topic;
+        let Some(state) = self.topics.get_mut(topic).filter(|s| s.stay == asked.stay) else {
+            return;
+        };
+        state.asking = Asking::Idle;
+        let again = std::mem::take(&mut state.ask_again);
+        if ended == Ended::Answered {
+            state.fails = 0;
+            state.checked_at = Some(now);
+        } else {
+            state.fails = state.fails.saturating_add(1);
+        }
+        match (said, asked.about) {
+            (Said::Last(Ok(last)), _) => self.last_is(topic, last.unwrap_or(Position::ZERO)),
+            (Said::Since(Ok(page)), About::Link(Question::Since(since))) => {
+                self.step(topic, |link, steps| link.answered(since, page, steps));
             }
-            Answer::Newest(topic, _, Ok(page)) => {
-                self.step(&topic, |link, steps| link.newest(page.entries, steps));
+            (Said::Newest(Ok(page)), _) => {
+                self.step(topic, |link, steps| link.newest(page.entries, steps));
             }
-            Answer::Since(topic, _, since, Err(_)) => {
-                let question = Question::Since(since);
-                self.step(&topic, |link, steps| link.unanswered(question, steps));
+            (_, About::Link(question)) => {
+                self.step(topic, |link, steps| link.unanswered(question, steps));
             }
-            Answer::Newest(topic, _, Err(_)) => {
-                let question = Question::Newest;
-                self.step(&topic, |link, steps| link.unanswered(question, steps));
-            }
-            Answer::Last(stays, Ok(last)) => {
-                for ((topic, stay), last) in stays.iter().zip(last) {
-                    if self.is_staying(topic, *stay) {
-                        self.last_is(topic, last);
-                    }
-                }
-            }
-            Answer::Last(stays, Err(_)) => self.resting.push(later(Ask::Last(stays))),
+            (_, About::Last { .. }) => self.rest(topic),
+        }
+        if again {
+            self.want_asked_unless_it_rests(topic);
+        }
+    }
+
+    /// A doubt that came while a question was open which then failed is served by the next one.
+    fn want_asked_unless_it_rests(&mut self, topic: &Topic) {
+        let asking = self.topics.get(topic).map(|state| state.asking);
+        if !matches!(asking, Some(Asking::Resting { .. })) {
+            self.want_asked(topic);
         }
     }
 
     /// The broker's newest id of a topic: a joining topic goes live there, a live one whose last
     /// delivery differs is checked.
-    fn last_is(&mut self, topic: &Topic, newest: Option<Position>) {
+    fn last_is(&mut self, topic: &Topic, newest: Position) {
         let Some(state) = self.topics.get_mut(topic) else {
             return;
         };
-        let newest = newest.unwrap_or(Position::ZERO);
-        match &mut state.stage {
-            Stage::Live(link) => {
-                if link.last() != newest {
-                    self.step(topic, |link, steps| link.check(steps));
-                }
+        if state.link.is_joining() {
+            for (worker, wish) in std::mem::take(&mut state.waiting) {
+                self.workers.send_joined(worker, topic, newest, wish);
             }
-            Stage::Joining {
-                waiting,
-                early,
-                in_doubt,
-            } => {
-                let (early, in_doubt) = (std::mem::take(early), *in_doubt);
-                for (worker, wish) in std::mem::take(waiting) {
-                    self.workers.send_joined(worker, topic, newest, wish);
-                }
-                state.stage = Stage::Live(Link::new(newest, state.retention));
-                self.step(topic, |link, steps| {
-                    for entry in early.into_iter().filter(|e| e.position > newest) {
-                        link.arrived(entry, steps);
-                    }
-                    if in_doubt {
-                        link.check(steps);
-                    }
-                });
-            }
+            self.step(topic, |link, steps| link.begin(newest, steps));
+        } else if state.link.is_live() && state.link.last() != newest {
+            self.step(topic, |link, steps| link.check(steps));
         }
     }
 }

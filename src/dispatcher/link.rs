@@ -15,6 +15,9 @@
 //!   Checking ── failover ──▶ Rewinding: read the newest of the stream, find the newest id that
 //!                            was delivered, gap from there, deliver what is new ─▶ Live
 //! ```
+//! A link begins as `Joining`: it holds what arrives until the topic's newest id is known, where it
+//! goes live.
+//!
 //! Ids that were delivered are remembered because feed and answers come over different
 //! connections: an entry that a page brought often arrives once more on the feed.
 //!
@@ -73,6 +76,8 @@ pub enum Step {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Not begun: the newest id is being read.
+    Joining,
     Live,
     Checking,
     /// Topics without history: asked a second time, with this newest id seen the first time.
@@ -112,16 +117,47 @@ impl Link {
         }
     }
 
+    /// A link whose beginning is not known yet. What arrives is held until [`Self::begin`].
+    #[must_use]
+    pub fn joining(retention: Retention) -> Self {
+        Self {
+            phase: Phase::Joining,
+            recent: VecDeque::new(),
+            ..Self::new(Position::ZERO, retention)
+        }
+    }
+
+    /// Begins after `last`. What is held above it follows; what was thrown away, or doubted
+    /// meanwhile, is asked for.
+    pub fn begin(&mut self, last: Position, steps: &mut Vec<Step>) {
+        self.last = last;
+        self.remember(last);
+        self.held.retain(|entry| entry.position > last);
+        self.settle(steps);
+    }
+
     /// Where this node stands: the last position that was delivered, or the end of a gap.
     #[must_use]
     pub fn last(&self) -> Position {
         self.last
     }
 
-    /// Whether no question is open.
+    /// Whether it has begun and wants to know nothing.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.phase == Phase::Live
+    }
+
+    /// Whether it has not begun.
+    #[must_use]
+    pub fn is_joining(&self) -> bool {
+        self.phase == Phase::Joining
+    }
+
+    /// Whether it waits for an answer about what may be missing.
+    #[must_use]
+    pub fn is_repairing(&self) -> bool {
+        !self.is_live() && !self.is_joining()
     }
 
     /// Judges an entry from the feed.
@@ -221,10 +257,12 @@ impl Link {
         }
     }
 
-    /// `last` does not move while a question is open, so that each has one of its own.
-    fn open_question(&self) -> Option<Question> {
+    /// What it wants to know. `last` does not move while a question is open, so that each has one
+    /// of its own.
+    #[must_use]
+    pub fn open_question(&self) -> Option<Question> {
         match self.phase {
-            Phase::Live => None,
+            Phase::Joining | Phase::Live => None,
             Phase::Checking | Phase::Confirming(_) => Some(Question::Since(self.last)),
             Phase::Rewinding(_) => Some(Question::Newest),
         }

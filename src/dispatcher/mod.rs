@@ -4,8 +4,8 @@
 //! deliveries to the queues of the workers that have members, exactly in the order of the
 //! topic, each as one shared [`Outgoing`]. Owner of: which worker wants which topic, the
 //! [`link::Link`] of every topic with local interest, and what full workers are owed. Bounds:
-//! topics by local interest; [`asks::ASKS_MAX`] questions at the broker at once, one open question a
-//! topic; [`link::HELD_MAX`] entries held a topic. It never waits for a worker: a full queue turns
+//! topics by local interest; one question a topic, as many at once as `pace.rs` lets;
+//! [`link::HELD_MAX`] entries held a topic. It never waits for a worker: a full queue turns
 //! deliveries into one owed position a topic, sent before anything else of that topic.
 //!
 //! Joining: a first wish subscribes; once the broker has confirmed, the topic's last id is read;
@@ -15,13 +15,12 @@
 //! the number of the wish that began it. Confirmations, questions and answers carry it, and what
 //! belongs to an earlier stay is dropped: it may be older than what this one missed.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
@@ -38,10 +37,11 @@ use crate::worker::outgoing::Outgoing;
 mod asks;
 pub mod link;
 pub mod owed;
+mod pace;
 #[cfg(test)]
 mod tests;
 
-use asks::{Answer, Ask};
+use asks::{Answer, Asking, Asks};
 use link::{Link, Step};
 use owed::Workers;
 
@@ -52,27 +52,25 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Feed events taken at once.
 const BATCH_MAX: usize = 256;
 
-/// How a topic stands between the first wish and the first delivery.
-#[derive(Debug)]
-enum Stage {
-    /// Wished for, not confirmed, or confirmed and its last id being read. What arrives waits;
-    /// when some of it is missing, the topic goes live in doubt.
-    Joining {
-        /// Who is to be told, and by which wish.
-        waiting: Vec<(usize, WishNumber)>,
-        early: Vec<Entry>,
-        in_doubt: bool,
-    },
-    /// Deliveries flow.
-    Live(Link),
-}
-
 #[derive(Debug)]
 struct TopicState {
     stay: WishNumber,
-    stage: Stage,
+    /// Judges what arrives; joining until the newest id was read.
+    link: Link,
+    /// The subscription of this stay stands.
+    is_confirmed: bool,
+    /// Who is to be told that the topic is live, and by which wish.
+    waiting: Vec<(usize, WishNumber)>,
     retention: Retention,
     workers: Vec<usize>,
+    /// Where the topic's one question is.
+    asking: Asking,
+    /// What wants to know came while it was open: another one follows.
+    ask_again: bool,
+    /// Questions in a row that were not answered.
+    fails: u8,
+    /// When the broker last answered one.
+    checked_at: Option<Instant>,
 }
 
 /// See the module.
@@ -86,8 +84,9 @@ pub struct Dispatcher {
     topics: FxHashMap<Topic, TopicState>,
     workers: Workers,
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
-    to_ask: VecDeque<Ask>,
-    resting: Vec<(Instant, Ask)>,
+    asks: Asks,
+    /// The time of this turn.
+    now: Instant,
     sweep: Vec<Topic>,
     swept_at: Instant,
 }
@@ -112,8 +111,8 @@ impl Dispatcher {
             leave,
             topics: FxHashMap::default(),
             asking: FuturesUnordered::new(),
-            to_ask: VecDeque::new(),
-            resting: Vec::new(),
+            asks: Asks::default(),
+            now: Instant::now(),
             sweep: Vec::new(),
             swept_at: Instant::now(),
         }
@@ -131,20 +130,37 @@ impl Dispatcher {
                     if count == 0 {
                         return;
                     }
+                    self.now = Instant::now();
                     for event in batch.drain(..) {
                         self.feed_event(event);
                     }
                 }
                 wishes = interest.changed() => {
+                    self.now = Instant::now();
                     for ((worker, topic), wish) in wishes {
                         self.wish(worker, topic, wish);
                     }
                 }
-                Some(answer) = self.asking.next() => self.answered(answer),
-                _ = tick.tick() => self.tick(Instant::now()),
+                Some(answer) = self.asking.next() => self.answers(answer),
+                _ = tick.tick() => {
+                    self.now = Instant::now();
+                    self.tick();
+                }
             }
             self.workers.settle();
             self.ask();
+        }
+    }
+
+    /// Takes an answer and those that came with it.
+    fn answers(&mut self, first: Answer) {
+        self.now = Instant::now();
+        self.answered(first);
+        for _ in 1..BATCH_MAX {
+            match self.asking.next().now_or_never().flatten() {
+                Some(answer) => self.answered(answer),
+                None => return,
+            }
         }
     }
 
@@ -166,11 +182,22 @@ impl Dispatcher {
                     self.workers.send_acked(*worker, &topic, position, session);
                 }
             }
-            FeedEvent::Subscribed(mut wishes) => {
-                wishes.retain(|(topic, stay)| self.is_staying(topic, *stay));
-                self.read_last(&wishes);
+            FeedEvent::Subscribed(wishes) => {
+                for (topic, stay) in wishes {
+                    self.confirmed(&topic, stay);
+                }
             }
             FeedEvent::Break(feed) => self.broken(feed),
+            FeedEvent::Doubt(topics) => {
+                tracing::warn!(
+                    event = "feed_overflowed",
+                    topics = topics.len(),
+                    "the dispatcher's queue was full; checking the topics that lost something"
+                );
+                for topic in &topics {
+                    self.doubt(topic);
+                }
+            }
             FeedEvent::Control(message) => self.control(&message),
         }
     }
@@ -192,14 +219,11 @@ impl Dispatcher {
             topics = topics.len(),
             "a feed broke; checking every topic that it brings"
         );
+        let now = self.now;
+        self.lane(feed).broke(now);
         for topic in &topics {
-            if let Some(TopicState { stage, .. }) = self.topics.get_mut(topic)
-                && let Stage::Joining { in_doubt, .. } = stage
-            {
-                *in_doubt = true;
-            }
+            self.doubt(topic);
         }
-        self.compare_last(topics);
     }
 
     fn control(&mut self, message: &[u8]) {
@@ -244,9 +268,7 @@ impl Dispatcher {
                 return;
             };
             state.workers.retain(|w| *w != worker);
-            if let Stage::Joining { waiting, .. } = &mut state.stage {
-                waiting.retain(|(w, _)| *w != worker);
-            }
+            state.waiting.retain(|(w, _)| *w != worker);
             self.workers.forget(worker, &topic);
             if state.workers.is_empty() {
                 self.topics.remove(&topic);
@@ -260,54 +282,38 @@ impl Dispatcher {
             .entry(topic.clone())
             .or_insert_with(|| TopicState {
                 stay: self.broker.interest().want(topic.clone()),
-                stage: Stage::Joining {
-                    waiting: Vec::with_capacity(1),
-                    early: Vec::new(),
-                    in_doubt: false,
-                },
+                link: Link::joining(retention),
+                is_confirmed: false,
+                waiting: Vec::with_capacity(1),
                 retention,
                 workers: Vec::with_capacity(1),
+                asking: Asking::Idle,
+                ask_again: false,
+                fails: 0,
+                checked_at: None,
             });
         if !state.workers.contains(&worker) {
             state.workers.push(worker);
         }
-        match &mut state.stage {
-            Stage::Live(link) => {
-                let last = link.last();
-                self.workers.send_joined(worker, &topic, last, wish);
-            }
-            Stage::Joining { waiting, .. } => {
-                waiting.retain(|(w, _)| *w != worker);
-                waiting.push((worker, wish));
-            }
+        if state.link.is_joining() {
+            state.waiting.retain(|(w, _)| *w != worker);
+            state.waiting.push((worker, wish));
+        } else {
+            let last = state.link.last();
+            self.workers.send_joined(worker, &topic, last, wish);
         }
         self.metrics.control.topics.set(self.topics.len() as u64);
     }
 
     fn retention(&self, topic: &Topic) -> Retention {
         match topic.kind() {
-            TopicKind::Presence => crate::broker::PRESENCE_RETENTION,
+            TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
             _ => self.config.namespace(topic).retention(),
         }
     }
 
     fn arrived(&mut self, topic: &Topic, entry: Entry) {
-        let Some(state) = self.topics.get_mut(topic) else {
-            return;
-        };
-        match &mut state.stage {
-            Stage::Live(_) => self.step(topic, |link, steps| link.arrived(entry, steps)),
-            Stage::Joining {
-                early, in_doubt, ..
-            } => {
-                early.push(entry);
-                if early.len() > link::HELD_MAX {
-                    *early = Vec::new();
-                    *in_doubt = true;
-                    self.metrics.control.held_overflow.add(1);
-                }
-            }
-        }
+        self.step(topic, |link, steps| link.arrived(entry, steps));
     }
 
     /// Lets the topic's link judge, and does what it says.
@@ -315,20 +321,18 @@ impl Dispatcher {
         let Some(state) = self.topics.get_mut(topic) else {
             return;
         };
-        let Stage::Live(link) = &mut state.stage else {
-            return;
-        };
-        let was_live = link.is_live();
+        let was_repairing = state.link.is_repairing();
         let mut steps = Vec::new();
-        judge(link, &mut steps);
+        judge(&mut state.link, &mut steps);
         let counters = &self.metrics.control;
-        if was_live && !link.is_live() {
+        if !was_repairing && state.link.is_repairing() {
             counters.repairs.add(1);
         }
+        let mut asks = None;
         for step in steps {
             match step {
                 Step::Deliver(entry) => {
-                    if !was_live {
+                    if was_repairing {
                         counters.repaired.add(1);
                     }
                     let has_history = state.retention.entries_max > 0;
@@ -337,7 +341,7 @@ impl Dispatcher {
                 }
                 Step::Gap { from, to, reason } => {
                     counters.gaps.add(1);
-                    tracing::warn!(event = "gap", %topic, %from, %to, ?reason, "publications are gone");
+                    tracing::warn!(event = "publications_lost", %topic, %from, %to, reason = reason.name(), "publications are gone");
                     for worker in &state.workers {
                         let gap = Inbound::Gap {
                             topic: topic.clone(),
@@ -348,44 +352,63 @@ impl Dispatcher {
                         self.workers.send_gap(*worker, gap);
                     }
                 }
-                Step::Ask(question) => {
-                    let ask = Ask::Link(topic.clone(), state.stay, question);
-                    self.to_ask.push_back(ask);
-                }
-                Step::AskLater(question) => {
-                    let ask = Ask::Link(topic.clone(), state.stay, question);
-                    self.resting.push(asks::later(ask));
-                }
+                Step::Ask(_) => asks = Some(true),
+                Step::AskLater(_) => asks = Some(false),
                 Step::Duplicate => counters.duplicates_dropped.add(1),
                 Step::Overflow => counters.held_overflow.add(1),
             }
         }
+        match asks {
+            Some(true) => self.want_asked(topic),
+            Some(false) => self.rest(topic),
+            None => {}
+        }
     }
 
-    fn tick(&mut self, now: Instant) {
-        self.resting.sort_by_key(|(at, _)| *at);
-        let due = self.resting.partition_point(|(at, _)| *at <= now);
-        self.to_ask
-            .extend(self.resting.drain(..due).map(|(_, ask)| ask));
-        self.metrics.control.topics.set(self.topics.len() as u64);
-        self.sweep(now);
+    fn tick(&mut self) {
+        self.look_at_masters();
+        self.wake();
+        let control = &self.metrics.control;
+        control.topics.set(self.topics.len() as u64);
+        control.questions_waiting.set(self.asks.waiting() as u64);
+        self.sweep();
     }
 
     /// Once a second, a sixtieth of all topics: a lost last message of a quiet topic is found
-    /// within [`SWEEP`], and the broker goes on remembering the last ids.
-    fn sweep(&mut self, now: Instant) {
+    /// within [`SWEEP`], or twice that where the topic was asked about for another reason, and the
+    /// broker goes on remembering the last ids. A topic whose master is away waits for the break or
+    /// the confirmation by which it comes back.
+    fn sweep(&mut self) {
         const STEP: Duration = Duration::from_secs(1);
-        if now.duration_since(self.swept_at) < STEP {
+        if self.now.saturating_duration_since(self.swept_at) < STEP {
             return;
         }
-        self.swept_at = now;
+        self.swept_at = self.now;
         if self.sweep.is_empty() {
             self.sweep = self.topics.keys().cloned().collect();
         }
         let steps = usize::try_from(SWEEP.as_secs()).expect("a minute fits");
         let count = self.topics.len().div_ceil(steps).min(self.sweep.len());
-        let part = self.sweep.split_off(self.sweep.len() - count);
-        self.compare_last(part);
+        for topic in self.sweep.split_off(self.sweep.len() - count) {
+            if self.is_to_be_swept(&topic) {
+                self.want_asked(&topic);
+            }
+        }
+    }
+
+    fn is_to_be_swept(&self, topic: &Topic) -> bool {
+        let is_due = |at: Instant| self.now.saturating_duration_since(at) >= SWEEP;
+        self.topics.get(topic).is_some_and(|state| {
+            state.asking == Asking::Idle
+                && state.link.is_live()
+                && state.checked_at.is_none_or(is_due)
+        }) && self.is_up(topic)
+    }
+
+    /// Whether the topic's master can be asked, as far as that was looked at.
+    fn is_up(&self, topic: &Topic) -> bool {
+        let feed = self.broker.feed_of(topic);
+        feed.is_some_and(|feed| self.asks.lanes.get(&feed).is_none_or(|lane| lane.is_up))
     }
 }
 

@@ -21,12 +21,14 @@ use crate::protocol::data::Data;
 use crate::protocol::ids::{App, Position, Priority};
 use crate::worker::handle::INBOUND_MAX;
 
+mod failing_over;
 mod owing;
+mod pacing;
 mod simulation;
 mod staying;
 
 /// Longest wait for anything, many times what a loaded machine takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A topic with history, as every other one here but those in `bare:`.
 const ROOM: &str = "room";
@@ -373,6 +375,7 @@ async fn a_worker_with_a_full_queue_is_told_the_newest_while_another_gets_everyt
             newest,
             dropped,
             urgency,
+            void_above: None,
         } => assert_eq!(
             (topic, newest, dropped, urgency),
             (room.clone(), stands, over as u64, Priority::Normal)

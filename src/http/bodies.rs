@@ -20,6 +20,10 @@ pub struct ReadyAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required, nullable = false)]
     pub reasons: Option<Vec<String>>,
+    /// What is wrong though the node is ready, if anything is. On the API's listener only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub partial: Vec<String>,
 }
 
 /// The home of a topic or user.

@@ -103,7 +103,14 @@ fn ready(door: &Door) -> Response<Bytes> {
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
     let reasons = None;
-    Form::JSON.response(status, &ReadyAnswer { ready, reasons })
+    Form::JSON.response(
+        status,
+        &ReadyAnswer {
+            ready,
+            reasons,
+            partial: Vec::new(),
+        },
+    )
 }
 
 /// Where the caller's own user has its home.

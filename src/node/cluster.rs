@@ -75,7 +75,6 @@ pub fn start(
         keys: redis.keys().clone(),
         held: partitions.held(),
         view: membership.view(),
-        lease,
         metrics: Arc::clone(metrics),
     });
     shutdown::spawn("reaper", task.run());
@@ -129,6 +128,7 @@ fn details(
             settled: settled.incarnation(),
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
+            beats: 0,
         }
     }
 }

@@ -50,6 +50,10 @@ impl Directory for NodeDirectory {
         self.readiness.borrow().clone()
     }
 
+    fn partial(&self) -> Vec<String> {
+        readiness::partial(&self.services.broker)
+    }
+
     fn components(&self) -> Vec<Component> {
         let owed = self.metrics.control.owed.get();
         let mut components = vec![

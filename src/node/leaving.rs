@@ -17,6 +17,8 @@ use crate::cluster::standing::Standing;
 use crate::session::departure::Departure;
 use crate::shutdown::{self, Lifecycle};
 
+/// How long the sessions of a node have that breaks off.
+const BROKEN_OFF: Duration = Duration::from_secs(1);
 /// How often a leaving node looks whether its sessions have gone.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -31,7 +33,7 @@ impl Parts {
         let departure = self.services.departure.get_or_init(|| departure);
         self.lifecycle.send_replace(Lifecycle::Draining);
         tracing::info!(
-            event = "draining",
+            event = "drain_started",
             sessions,
             delay_ms = millis(config.drain.delay),
             spread_ms = millis(departure.spread()),
@@ -64,6 +66,15 @@ impl Parts {
         }
     }
 
+    /// A part is gone: nothing that needs it may be waited for. Sessions are told to go, as far as
+    /// that still works, and what this node has in Redis is left to those who clean up after the
+    /// dead.
+    pub(super) async fn break_off(&self, threads: Vec<JoinHandle<()>>) {
+        self.lifecycle.send_replace(Lifecycle::Closing);
+        let _ = tokio::time::timeout(BROKEN_OFF, shutdown::joined(threads)).await;
+        self.lifecycle.send_replace(Lifecycle::Stopped);
+    }
+
     /// Takes back what this node has in Redis. What cannot be taken back in time belongs to a
     /// node without a lease and is not shown.
     pub(super) async fn give_back(&self) {
@@ -75,29 +86,46 @@ impl Parts {
     }
 }
 
-/// Waits for a signal or the order to drain, or until this node has no place in the cluster any
-/// more.
+/// Waits for a signal or the order to drain, until this node has no place in the cluster any more,
+/// or until a vital part of it has ended.
 pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &Notify) -> End {
     let mut standing = membership.standing();
     let no_place = async {
         match standing.wait_for(Standing::is_final).await.as_deref() {
+            Ok(Standing::NameTaken) => End::NameTaken,
             Ok(_) => End::Superseded,
-            // The task ended by a panic, which was reported; the node lives on as it is.
+            // The task ended by a panic, which ends the node.
             Err(_) => std::future::pending().await,
         }
     };
     let (end, signals_count) = tokio::select! {
+        // What is superseded may lose parts too.
+        biased;
+        end = no_place => (end, 0),
         () = signal() => (End::Stopped, 1),
         () = leave.notified() => (End::Stopped, 0),
-        end = no_place => (end, 0),
         end = disagrees(broker) => (end, 0),
+        failure = shutdown::failed() => {
+            let shutdown::Failure { part, reason } = failure;
+            tracing::error!(
+                event = "vital_part_ended",
+                part,
+                reason,
+                exit_code = 70,
+                "a part of the node has ended without which it is none; the process ends"
+            );
+            (End::Failed, 0)
+        }
     };
-    shutdown::spawn("second signal", async move {
+    shutdown::spawn("second_signal", async move {
         // A node that was told to drain is mostly sent the signal as well, and goes on in order.
         for _ in signals_count..2 {
             signal().await;
         }
-        tracing::warn!(event = "killed", "a second signal: ending at once");
+        tracing::warn!(
+            event = "second_signal_received",
+            "a second signal: ending at once"
+        );
         std::process::exit(130);
     });
     end
@@ -123,7 +151,7 @@ async fn signal() {
         signal(SignalKind::interrupt()),
     ) else {
         tracing::error!(
-            event = "no_signals",
+            event = "signals_refused",
             "signals cannot be received on this system"
         );
         return std::future::pending().await;

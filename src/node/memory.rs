@@ -29,13 +29,13 @@ pub(super) fn watch(admission: Arc<Admission>, bytes_max: u64) {
             is_short = short(was_short, bytes, bytes_max);
             if is_short && !was_short {
                 tracing::warn!(
-                    event = "memory_short",
+                    event = "memory_exhausted",
                     bytes,
                     bytes_max,
                     "memory is short; nobody is let in"
                 );
             } else if was_short && !is_short {
-                tracing::info!(event = "memory_enough", bytes, "there is memory again");
+                tracing::info!(event = "memory_recovered", bytes, "there is memory again");
             }
             admission.set_memory_short(is_short);
         }

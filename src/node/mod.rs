@@ -10,7 +10,8 @@
 //! workers end 3. members, occupancy, the leases of partitions and the node's own are given back
 //! 4. the broker's connections end, the
 //! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
-//! the process at once with 130.
+//! the process at once with 130. Where a vital part has ended (`shutdown`), the node is not ready
+//! any more, closes what still can be closed for a moment, gives nothing back, and ends with 70.
 //!
 //! The way of a message, hot functions marked in their files: `broker::feed` →
 //! `dispatcher::Dispatcher::run` → `dispatcher::owed::Workers::deliver` → `worker::turn` →
@@ -26,9 +27,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 use crate::api;
+use crate::api::auth::ApiKeys;
 use crate::api::body::BodyBudget;
 use crate::api::state::ApiState;
-use crate::auth::{KeyError, Verifier};
+use crate::auth::KeyError;
+use crate::auth::verifier::Verifier;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::memory::clock::Clock;
 use crate::broker::redis::RedisBroker;
@@ -53,10 +56,12 @@ mod leaving;
 mod memory;
 pub mod readiness;
 mod rebalance;
+pub mod reload;
 pub mod worker_thread;
 
 use cluster::Cluster;
 use directory::NodeDirectory;
+use reload::{Reload, Replaced};
 use worker_thread::WorkerSetup;
 
 /// Threads of the control side: dispatcher, API, membership. Two, so that probes answer while
@@ -95,8 +100,12 @@ pub enum End {
     Stopped,
     /// Another process took this node's name.
     Superseded,
+    /// A running process has this node's name and keeps it.
+    NameTaken,
     /// This node's configuration or release differs from what the cluster agreed on: where.
     Disagrees(String),
+    /// A part of the node has ended without which it is none; the log says which and why.
+    Failed,
 }
 
 /// Where the node listens.
@@ -116,8 +125,13 @@ pub fn run(
     config: Config,
     warnings: Vec<String>,
     commit: &'static str,
+    reload: Reload,
     started: impl FnOnce(Addresses),
 ) -> Result<End, StartError> {
+    shutdown::log_panics();
+    if config.server.dev {
+        plant();
+    }
     let config = Arc::new(config);
     let public = bind_public(&config)?;
     let api = bind_api(config.api.listen)?;
@@ -130,10 +144,24 @@ pub fn run(
         .map_err(StartError::System)?;
     let result = control.block_on(async {
         let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
-        parts.serve(feed, public, api, started).await
+        parts.serve(feed, public, api, reload, started).await
     });
     control.shutdown_timeout(GIVE_BACK);
     result
+}
+
+/// With `--dev` a part can be made to panic, for tests of whole nodes: `PLANTED_PANIC=PART@MS`.
+fn plant() {
+    let planted = std::env::var("PLANTED_PANIC").ok();
+    let planted = planted
+        .as_deref()
+        .and_then(|planted| planted.split_once('@'));
+    if let Some((part, ms)) = planted
+        && let Ok(ms) = ms.parse()
+    {
+        tracing::warn!(event = "panic_planted", part, ms, "a part will panic");
+        shutdown::plant(part.to_owned(), Duration::from_millis(ms));
+    }
 }
 
 fn bind_public(config: &Config) -> Result<Vec<StdListener>, StartError> {
@@ -177,14 +205,16 @@ impl Parts {
         let cluster = cluster::start(&config, &broker, &metrics, &lifecycle);
         let view = cluster.membership.view();
         let occupancy = Arc::clone(&cluster.occupancy);
-        let presence = Arc::new(Presence::new(Arc::clone(&broker), view.clone(), occupancy));
+        let counts = Arc::clone(&metrics);
+        let presence = Presence::new(Arc::clone(&broker), view.clone(), occupancy, counts);
+        let presence = Arc::new(presence);
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
-        shutdown::spawn("presence", async move { runs.run(&settled).await });
+        shutdown::vital("presence", async move { runs.run(&settled).await });
         let services = Arc::new(Services {
             config: Arc::clone(&config),
             app: App::default_app(),
             broker,
-            verifier: Arc::new(verifier),
+            verifier: Arc::new(verifier.counting(Arc::clone(&metrics.tokens))),
             view,
             presence,
             registry: Registry::new(Arc::clone(&cluster.occupancy)),
@@ -209,6 +239,7 @@ impl Parts {
         feed: Feed,
         public: Vec<StdListener>,
         api: StdListener,
+        reload: Reload,
         started: impl FnOnce(Addresses),
     ) -> Result<End, StartError> {
         let addresses = addresses(&public, &api).map_err(StartError::System)?;
@@ -235,20 +266,31 @@ impl Parts {
             handles,
             Arc::clone(&self.leave),
         );
-        shutdown::spawn("dispatcher", dispatcher.run(feed));
-        let (api, stop_api) = self.start_api(api, readiness)?;
+        shutdown::vital("dispatcher", dispatcher.run(feed));
+        let keys = Arc::new(ApiKeys::new(&self.config.api.keys));
+        let replaced = Replaced {
+            keys: Arc::clone(&keys),
+            verifier: Arc::clone(&self.services.verifier),
+            info_bytes_max: self.config.session.info_bytes_max,
+            metrics: Arc::clone(&self.metrics),
+        };
+        reload::watch(reload, replaced);
+        let (api, stop_api) = self.start_api(api, keys, readiness)?;
         self.lifecycle.send_replace(Lifecycle::Ready);
         tracing::info!(
-            event = "listening",
+            event = "node_started",
             public = %addresses.public,
             api = %addresses.api,
-            node = %self.config.server.node_id,
             broker = readiness::broker_name(&self.services.broker),
             "listening"
         );
         started(addresses);
         let end =
             leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
+        if end == End::Failed {
+            self.break_off(threads).await;
+            return Ok(end);
+        }
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.notify_one();
@@ -259,13 +301,14 @@ impl Parts {
             redis.stop().await;
         }
         self.lifecycle.send_replace(Lifecycle::Stopped);
-        tracing::info!(event = "stopped", ?end, "stopped");
+        tracing::info!(event = "node_stopped", "stopped");
         Ok(end)
     }
 
     fn start_api(
         &self,
         listener: StdListener,
+        keys: Arc<ApiKeys>,
         readiness: watch::Receiver<Vec<String>>,
     ) -> Result<(tokio::task::JoinHandle<()>, Arc<Notify>), StartError> {
         let directory = NodeDirectory {
@@ -281,6 +324,7 @@ impl Parts {
         let state = ApiState {
             broker: Arc::clone(&self.services.broker),
             config: Arc::clone(&self.config),
+            keys,
             metrics: Arc::clone(&self.metrics),
             app: self.services.app.clone(),
             directory: Arc::new(directory),
@@ -291,7 +335,7 @@ impl Parts {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
-        let task = shutdown::spawn("api", async move {
+        let task = shutdown::vital("api", async move {
             api::serve::serve(listener, state, stopped.notified()).await;
         });
         Ok((task, stop))
@@ -329,7 +373,8 @@ impl Parts {
                 lifecycle: self.lifecycle.subscribe(),
             };
             let name = format!("worker-{index}");
-            let thread = shutdown::thread(name, move || setup.run()).map_err(StartError::System)?;
+            let thread = shutdown::vital_thread(name, move || setup.run());
+            let thread = thread.map_err(StartError::System)?;
             handles.push(handle);
             threads.push(thread);
         }
@@ -355,10 +400,11 @@ fn start_broker(
         return Ok((Arc::new(Broker::Redis(redis)), feed));
     }
     metrics.control.broker_embedded.set(1);
-    let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(metrics));
+    let bytes_max = usize::try_from(config.memory.bytes_max).unwrap_or(usize::MAX);
+    let (memory, feed) = MemoryBroker::bounded(Clock::System, bytes_max, Arc::clone(metrics));
     let broker = Arc::new(Broker::Memory(memory));
     let runs = Arc::clone(&broker);
-    shutdown::spawn("memory broker", async move {
+    shutdown::vital("memory_broker", async move {
         if let Broker::Memory(memory) = &*runs {
             memory.run().await;
         }

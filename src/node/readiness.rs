@@ -14,6 +14,7 @@ use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
 use crate::redis::circuit::Phase;
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
 /// Starts the task that decides.
@@ -24,7 +25,7 @@ pub fn watch(
     metrics: Arc<Metrics>,
 ) -> watch::Receiver<Vec<String>> {
     let (sender, receiver) = watch::channel(reasons(&broker, &membership, *lifecycle.borrow()));
-    shutdown::spawn("readiness", async move {
+    shutdown::vital("readiness", async move {
         let mut health = broker.health();
         let mut view = membership.view();
         let mut standing = membership.standing();
@@ -35,9 +36,9 @@ pub fn watch(
                 let changed = *told != reasons;
                 if changed {
                     tracing::info!(
-                        event = "readiness",
+                        event = "readiness_changed",
                         ready = reasons.is_empty(),
-                        ?reasons,
+                        reasons = %logs::list(&reasons),
                         "readiness changed"
                     );
                     told.clone_from(&reasons);
@@ -63,16 +64,31 @@ fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Ve
     if lifecycle != Lifecycle::Ready {
         reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
     }
-    // A node that can serve some topics and not others serves those: it would be the same on any
-    // other node. What the cluster's own keys need is told by the membership.
-    let is_in_part = matches!(&*broker.health().borrow(), BrokerHealth::Partly(_));
-    let broker = Some(self::broker(broker)).filter(|_| !is_in_part);
+    // What the cluster's own keys need is told by the membership.
+    let broker = Some(self::broker(broker)).filter(|_| !serves_in_part(broker));
     for component in broker.into_iter().chain([self::membership(membership)]) {
         if !component.healthy {
             reasons.push(format!("{}: {}", component.name, component.detail));
         }
     }
     reasons
+}
+
+/// Whether the node is ready though the broker is not whole: some masters are away, or take no
+/// writes. It would be the same on any other node, and what can be done there is done.
+fn serves_in_part(broker: &Broker) -> bool {
+    matches!(
+        &*broker.health().borrow(),
+        BrokerHealth::Partly(_) | BrokerHealth::ReadOnly(_)
+    )
+}
+
+/// What is wrong though it keeps the node from nothing else.
+#[must_use]
+pub fn partial(broker: &Broker) -> Vec<String> {
+    let component = Some(self::broker(broker)).filter(|_| serves_in_part(broker));
+    let reason = |component: Component| format!("{}: {}", component.name, component.detail);
+    component.map(reason).into_iter().collect()
 }
 
 /// What people call the broker's engine.
@@ -92,6 +108,7 @@ pub fn broker(broker: &Broker) -> Component {
     let (healthy, state) = match health {
         BrokerHealth::Up => (true, "up".to_owned()),
         BrokerHealth::Partly(why) => (false, format!("in part: {why}")),
+        BrokerHealth::ReadOnly(why) => (false, format!("read only: {why}")),
         BrokerHealth::Down(why) => (false, why),
     };
     Component {
@@ -128,6 +145,7 @@ pub fn membership(membership: &Membership) -> Component {
         ),
         Standing::Joining => (false, "no heartbeat was answered yet".into()),
         Standing::Superseded { .. } => (false, "another process has this node's name".into()),
+        Standing::NameTaken => (false, "a running process has this node's name".into()),
         Standing::Left => (false, "left".into()),
     };
     Component {

@@ -46,7 +46,7 @@ pub(super) fn start(
                 let Plan { excess, .. } = plan;
                 let sessions = here.sessions;
                 tracing::info!(
-                    event = "rebalance",
+                    event = "rebalance_changed",
                     sessions,
                     excess,
                     "sessions above the share are sent away, until none is"

@@ -53,7 +53,11 @@ impl WorkerSetup {
             .enable_all()
             .build();
         match runtime {
-            Ok(runtime) => LocalSet::new().block_on(&runtime, self.serve()),
+            Ok(runtime) => {
+                let name = format!("worker-{}", self.index);
+                let serve = shutdown::planted(&name, self.serve());
+                LocalSet::new().block_on(&runtime, serve);
+            }
             Err(error) => tracing::error!(event = "worker_failed", %error, "a worker cannot start"),
         }
     }
@@ -88,10 +92,8 @@ impl WorkerSetup {
             lifecycle: self.lifecycle.clone(),
             readiness: self.readiness,
         });
-        shutdown::spawn_local(
-            "accept",
-            listener::accept(listener, door, self.lifecycle.clone()),
-        );
+        let accept = listener::accept(listener, door, self.lifecycle.clone());
+        shutdown::vital_local("accept", accept);
         worker.run(self.inbound, self.lifecycle).await;
     }
 }

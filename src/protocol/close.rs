@@ -40,6 +40,8 @@ pub enum CloseReason {
     SlowConsumer,
     /// A broken invariant of this session.
     Internal,
+    /// The broker does not answer for what the session needs before it can open.
+    Unavailable,
     /// No sign of life within the pong limit.
     PingTimeout,
     /// Nothing arrived for the idle limit (only where pings are off).
@@ -48,7 +50,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, for tables in metrics and docs.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Client,
         Self::Lost,
         Self::ProtocolViolation,
@@ -65,6 +67,7 @@ impl CloseReason {
         Self::Rebalanced,
         Self::SlowConsumer,
         Self::Internal,
+        Self::Unavailable,
         Self::PingTimeout,
         Self::IdleTimeout,
     ];
@@ -89,6 +92,7 @@ impl CloseReason {
             Self::Rebalanced => 4102,
             Self::SlowConsumer => 4103,
             Self::Internal => 4104,
+            Self::Unavailable => 4105,
             Self::PingTimeout => 4200,
             Self::IdleTimeout => 4201,
         })
@@ -114,6 +118,7 @@ impl CloseReason {
             Self::Rebalanced => "rebalanced",
             Self::SlowConsumer => "slow consumer",
             Self::Internal => "internal error",
+            Self::Unavailable => "the broker is not available",
             Self::PingTimeout => "ping timeout",
             Self::IdleTimeout => "idle timeout",
         }
@@ -139,6 +144,7 @@ impl CloseReason {
             Self::Rebalanced => "rebalanced",
             Self::SlowConsumer => "slow_consumer",
             Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
             Self::PingTimeout => "ping_timeout",
             Self::IdleTimeout => "idle_timeout",
         }

@@ -62,6 +62,15 @@ pub enum EncodeError {
 /// [`Malformed`] when the message is no map, has no `type`, an unknown one, a field of the wrong
 /// type, or fields that contradict each other.
 pub fn decode(wire: Wire, message: &[u8]) -> Result<Envelope, Malformed> {
+    decode_within(wire, message, usize::MAX)
+}
+
+/// [`decode`] for a session, whose `connect` may name so many topics. One that names more is
+/// refused before anything is done for any of them.
+///
+/// # Errors
+/// As [`decode`]; `limit_exceeded` for too many topics.
+pub fn decode_within(wire: Wire, message: &[u8], topics_max: usize) -> Result<Envelope, Malformed> {
     let without_id = |error| Malformed { id: None, error };
     let fields = Fields::read(wire, message, &NAMES)
         .map(CommandFields)
@@ -72,7 +81,7 @@ pub fn decode(wire: Wire, message: &[u8]) -> Result<Envelope, Malformed> {
     if fields.0.repeated().contains(&"id") {
         return Err(without_id(bad("the field `id` is there twice")));
     }
-    match fields.command() {
+    match fields.command(topics_max) {
         Ok(command) => Ok(Envelope { id, command }),
         Err(error) => Err(Malformed { id, error }),
     }
@@ -85,7 +94,7 @@ pub fn decode(wire: Wire, message: &[u8]) -> Result<Envelope, Malformed> {
 #[must_use]
 pub fn encode(wire: Wire, event: &Event) -> Bytes {
     encode_checked(wire, event).unwrap_or_else(|fault| {
-        tracing::error!(%fault, source = ?std::error::Error::source(&fault), "event not encoded");
+        tracing::error!(event = "event_dropped", %fault, source = ?std::error::Error::source(&fault), "event not encoded");
         let error = WireError::new(ErrorCode::Internal, "a message could not be encoded");
         encode_checked(wire, &event::Error::answer(None, error))
             .expect("an error event holds nothing but a code, text and numbers")
@@ -130,7 +139,7 @@ fn write(wire: Wire, buffer: &mut Vec<u8>, value: &impl Serialize) -> Result<(),
 }
 
 /// Every field that some command has.
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 25] = [
     "type",
     "id",
     "topic",
@@ -154,8 +163,12 @@ const NAMES: [&str; 24] = [
     "reverse",
     "after",
     "device",
+    "topics",
     "positions",
 ];
+
+/// The fields of `subscribe`, which are those of each entry of `connect.topics`.
+const SUBSCRIBE_NAMES: [&str; 5] = ["topic", "since", "rewind", "token", "presence"];
 
 /// The fields of one command.
 struct CommandFields<'a>(Fields<'a>);
@@ -201,13 +214,18 @@ impl<'a> CommandFields<'a> {
         self.get("limit", read, "an integer above 0")
     }
 
-    fn command(&self) -> Result<Command, WireError> {
-        if let Some(name) = self.0.repeated().first() {
-            return Err(bad(format!("the field `{name}` is there twice")));
+    fn not_twice(&self) -> Result<(), WireError> {
+        match self.0.repeated().first() {
+            Some(name) => Err(bad(format!("the field `{name}` is there twice"))),
+            None => Ok(()),
         }
+    }
+
+    fn command(&self, topics_max: usize) -> Result<Command, WireError> {
+        self.not_twice()?;
         let kind = required("type", self.get("type", Raw::text, "text")?)?;
         let command = match &*kind {
-            "connect" => Command::Connect(self.connect()?),
+            "connect" => Command::Connect(self.connect(topics_max)?),
             "subscribe" => Command::Subscribe(self.subscribe()?),
             "unsubscribe" => Command::Unsubscribe {
                 topic: required("topic", self.text("topic")?)?,
@@ -237,26 +255,36 @@ impl<'a> CommandFields<'a> {
         Ok(command)
     }
 
-    fn connect(&self) -> Result<Connect, WireError> {
-        let read = |value: Raw<'a>| {
-            let pairs = value.map()?.into_iter();
-            pairs
-                .map(|(topic, position)| Some((topic, position.text()?.parse().ok()?)))
-                .collect()
-        };
+    fn connect(&self, topics_max: usize) -> Result<Connect, WireError> {
+        let kind = "a list of maps, each with the fields of `subscribe`";
+        let listed = self.get("topics", |value| value.list(topics_max), kind)?;
+        let (listed, listed_count) = listed.unwrap_or_default();
         let kind = "a map from topics to positions, each MILLISECONDS-SEQUENCE";
-        let positions: Vec<(String, Position)> =
-            self.get("positions", read, kind)?.unwrap_or_default();
-        let mut topics: Vec<&str> = positions.iter().map(|(topic, _)| &**topic).collect();
-        topics.sort_unstable();
-        if topics.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(bad("the field `positions` names a topic twice"));
+        let resumed = self.get("positions", |value| value.map(topics_max), kind)?;
+        let (resumed, resumed_count) = resumed.unwrap_or_default();
+        if listed_count.saturating_add(resumed_count) > topics_max {
+            let text = format!("a `connect` names at most {topics_max} topics");
+            return Err(WireError::new(ErrorCode::LimitExceeded, text));
         }
-        Ok(Connect {
+        let topics = listed.into_iter().map(listed_topic);
+        let connect = Connect {
             token: self.text("token")?,
             device: self.text("device")?,
-            positions,
-        })
+            topics: topics.collect::<Result<_, _>>()?,
+            positions: resumed
+                .into_iter()
+                .map(|(topic, position)| Some((topic, position.text()?.parse().ok()?)))
+                .collect::<Option<_>>()
+                .ok_or_else(|| bad(format!("the field `positions` must be {kind}")))?,
+        };
+        let listed = connect.topics.iter().map(|subscribe| &*subscribe.topic);
+        let resumed = connect.positions.iter().map(|(topic, _)| &**topic);
+        let mut names: Vec<&str> = listed.chain(resumed).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(bad("`topics` and `positions` name a topic twice"));
+        }
+        Ok(connect)
     }
 
     fn subscribe(&self) -> Result<Subscribe, WireError> {
@@ -301,6 +329,18 @@ impl<'a> CommandFields<'a> {
             echo: self.flag("echo")?.unwrap_or(false),
         })
     }
+}
+
+/// One entry of `connect.topics`.
+fn listed_topic(entry: Raw<'_>) -> Result<Subscribe, WireError> {
+    let read = || {
+        let fields = Fields::of(entry, &SUBSCRIBE_NAMES)
+            .map_err(|_| bad("each must be a map with the fields of `subscribe`"))?;
+        let fields = CommandFields(fields);
+        fields.not_twice()?;
+        fields.subscribe()
+    };
+    read().map_err(|error| bad(format!("in `topics`: {error}")))
 }
 
 fn priority(value: Raw<'_>) -> Option<Priority> {

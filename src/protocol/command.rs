@@ -62,8 +62,24 @@ pub struct Connect {
     pub token: Option<String>,
     /// A name the client gives its device; kept for logs only.
     pub device: Option<String>,
-    /// Where each topic was left; each is subscribed from there.
+    /// What to join at once, each as by `subscribe`.
+    pub topics: Vec<Subscribe>,
+    /// The short form of the same: where each topic was left.
     pub positions: Vec<(String, Position)>,
+}
+
+impl Connect {
+    /// All that is to be joined, each topic once.
+    #[must_use]
+    pub fn into_subscribes(self) -> Vec<Subscribe> {
+        let positions = self.positions.into_iter();
+        let resumed = positions.map(|(topic, since)| Subscribe {
+            topic,
+            since: Some(since),
+            ..Subscribe::default()
+        });
+        self.topics.into_iter().chain(resumed).collect()
+    }
 }
 
 /// Fields of `subscribe`.

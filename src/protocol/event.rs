@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::data::Data;
 use super::error::{ErrorCode, WireError};
 use super::ids::{Position, Priority, SessionId, Topic};
+use super::info::Info;
 
 /// Why a session will not get what lies between two positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,6 +27,17 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// The reason as it is written on the wire and in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::Retention => "retention",
+            Self::Failover => "failover",
+            Self::Lost => "lost",
+        }
+    }
+
     /// The bounds (`from` and `to`) of a gap before `start`, where a session begins that had come
     /// to `left`. After a failover `left` may itself be of what was lost, and there is no upper
     /// bound: positions may begin again below it.
@@ -68,8 +80,11 @@ pub enum Event {
         /// Why, for people.
         message: String,
     },
-    /// The token is about to end.
+    /// The session's token, or the one for a topic, is about to end.
     Expiring {
+        /// The topic whose token it is; absent for the session's own.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        topic: Option<Topic>,
         /// Unix seconds.
         expires: u64,
     },
@@ -105,7 +120,7 @@ pub struct Welcome {
     /// The user's inbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbox: Option<InboxState>,
-    /// What became of `connect.positions`.
+    /// What became of `connect.topics` and `connect.positions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topics: Option<BTreeMap<String, Resumed>>,
 }
@@ -144,6 +159,12 @@ pub enum Resumed {
         /// What is gone, when not recovered.
         #[serde(skip_serializing_if = "Option::is_none")]
         gap_reason: Option<GapReason>,
+        /// Member sessions, with `presence`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
+        /// End of the token for this topic, in unix seconds.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires: Option<u64>,
     },
     /// Not joined.
     Refused {
@@ -191,7 +212,7 @@ pub struct Ok {
     /// `history`, `presence`: there is another page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more: Option<bool>,
-    /// `refresh`: end of the new token, unix seconds.
+    /// `refresh`, and `subscribe` with a token: end of the token, unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
 }
@@ -282,8 +303,8 @@ pub struct Member {
     pub session: SessionId,
     /// The token's `info`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub info: Option<serde_json::Value>,
+    #[schema(value_type = Option<serde_json::Value>, nullable = false)]
+    pub info: Option<Info>,
 }
 
 /// What a gap is about, where it is not the topic's messages.

@@ -242,6 +242,10 @@ pub struct Position {
 impl Position {
     /// `0-0`: before everything.
     pub const ZERO: Self = Self { ms: 0, seq: 0 };
+
+    /// `0-1`: where a topic begins on which nothing was published yet, for a session that may not
+    /// ask for everything (`0-0`). It resumes as any other position does.
+    pub const UNWRITTEN: Self = Self { ms: 0, seq: 1 };
 }
 
 /// The text is no canonical position: two decimal numbers within 64 bits, without leading

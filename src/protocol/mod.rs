@@ -14,6 +14,7 @@ pub mod event;
 pub mod fixed_hash;
 pub mod frame;
 pub mod ids;
+pub mod info;
 mod json;
 mod msgpack;
 pub mod raw;

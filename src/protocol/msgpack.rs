@@ -189,11 +189,41 @@ pub(super) struct Measured {
     pub(super) fault: Option<DataError>,
 }
 
-/// An open container: what is left of it.
-#[derive(Clone, Copy)]
+/// An open container: what is left of it. Four bytes, because a place for each level is cleared
+/// for every container that is measured.
+#[derive(Clone, Copy, Default)]
 struct Open {
-    values: usize,
-    is_map: bool,
+    /// Values, times two; one more for a map.
+    packed: u32,
+}
+
+impl Open {
+    fn new(value: &Value<'_>) -> Result<Self, DataError> {
+        // More than this no message can hold.
+        let values = u32::try_from(value.children()).map_err(|_| DataError::NotMsgPack)?;
+        let twice = values.checked_mul(2).ok_or(DataError::NotMsgPack)?;
+        Ok(Self {
+            packed: twice | u32::from(matches!(value, Value::Map(_))),
+        })
+    }
+
+    fn is_done(self) -> bool {
+        self.packed < 2
+    }
+
+    /// Takes one value off. Returns whether it is the key of a pair.
+    fn take(&mut self) -> bool {
+        let is_key = self.packed & 1 == 1 && (self.packed >> 1).is_multiple_of(2);
+        self.packed -= 2;
+        is_key
+    }
+
+    /// Adds what another container holds.
+    fn add(&mut self, other: Self) -> Result<(), DataError> {
+        let more = other.packed & !1;
+        self.packed = self.packed.checked_add(more).ok_or(DataError::NotMsgPack)?;
+        Ok(())
+    }
 }
 
 /// Finds the end of the first value and checks everything on the way.
@@ -202,43 +232,47 @@ struct Open {
 /// [`DataError::NotMsgPack`] where no end can be found.
 pub(super) fn measure(bytes: &[u8]) -> Result<Measured, DataError> {
     let mut reader = Reader::new(bytes);
-    let mut open = [Open {
-        values: 0,
-        is_map: false,
-    }; DEPTH_MAX];
-    let mut depth = 0_usize;
-    let mut fault = None;
-    loop {
+    let first = reader.value()?;
+    let mut fault = first.fault(false);
+    // Most values are no containers, and nothing is cleared for them.
+    if first.children() > 0 {
+        measure_children(&mut reader, &first, &mut fault)?;
+    }
+    Ok(Measured {
+        bytes: bytes.len() - reader.rest().len(),
+        fault,
+    })
+}
+
+/// Reads what belongs to a container.
+fn measure_children(
+    reader: &mut Reader<'_>,
+    container: &Value<'_>,
+    fault: &mut Option<DataError>,
+) -> Result<(), DataError> {
+    let mut open = [Open::default(); DEPTH_MAX];
+    open[0] = Open::new(container)?;
+    let mut depth = 1_usize;
+    while depth > 0 {
         let value = reader.value()?;
-        let mut is_key = false;
-        if let Some(top) = depth.checked_sub(1).map(|top| &mut open[top]) {
-            is_key = top.is_map && top.values.is_multiple_of(2);
-            top.values -= 1;
-        }
-        fault = fault.or_else(|| value.fault(is_key));
+        let is_key = open[depth - 1].take();
+        *fault = fault.or_else(|| value.fault(is_key));
         if let Value::List(_) | Value::Map(_) = value {
+            let opened = Open::new(&value)?;
             if depth < DEPTH_MAX {
-                open[depth] = Open {
-                    values: value.children(),
-                    is_map: matches!(value, Value::Map(_)),
-                };
+                open[depth] = opened;
                 depth += 1;
             } else {
                 // Too deep: its children are counted as the parent's, which finds the end too.
-                fault = fault.or(Some(DataError::TooDeep));
-                open[DEPTH_MAX - 1].values += value.children();
+                *fault = fault.or(Some(DataError::TooDeep));
+                open[DEPTH_MAX - 1].add(opened)?;
             }
         }
-        while depth > 0 && open[depth - 1].values == 0 {
+        while depth > 0 && open[depth - 1].is_done() {
             depth -= 1;
         }
-        if depth == 0 {
-            return Ok(Measured {
-                bytes: bytes.len() - reader.rest().len(),
-                fault,
-            });
-        }
     }
+    Ok(())
 }
 
 /// Checked MessagePack that serializes by being read once, into any form. In forms for people

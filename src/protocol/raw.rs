@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::codec::Wire;
@@ -88,17 +88,48 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// The value as a map, in the order of the message.
+    /// The value as a map, in the order of the message: its first `most` pairs, and how many there
+    /// are.
     #[must_use]
-    pub fn map(self) -> Option<Vec<(String, Raw<'a>)>> {
-        let mut pairs = Vec::new();
-        let take = |name: &str, value: Raw<'a>| pairs.push((name.to_owned(), value));
+    pub fn map(self, most: usize) -> Option<(Vec<(String, Raw<'a>)>, usize)> {
+        let (mut pairs, mut count) = (Vec::new(), 0);
+        let take = |name: &str, value: Raw<'a>| {
+            if count < most {
+                pairs.push((name.to_owned(), value));
+            }
+            count += 1;
+        };
+        let (wire, bytes) = self.bytes();
+        each_field(wire, bytes, take).ok()?;
+        Some((pairs, count))
+    }
+
+    /// The value as a list: its first `most` items, and how many there are.
+    #[must_use]
+    pub fn list(self, most: usize) -> Option<(Vec<Raw<'a>>, usize)> {
+        let (mut items, mut count) = (Vec::new(), 0);
+        let take = |item: Raw<'a>| {
+            if count < most {
+                items.push(item);
+            }
+            count += 1;
+        };
         match self {
-            Self::Json(raw) => each_field(Wire::Json, raw.get().as_bytes(), take),
-            Self::MsgPack(bytes, _) => each_field(Wire::MsgPack, bytes, take),
+            Self::Json(raw) => {
+                let mut json = serde_json::Deserializer::from_str(raw.get());
+                json.deserialize_seq(VisitItems(take)).ok()?;
+            }
+            Self::MsgPack(bytes, _) => each_msgpack_item(bytes, take)?,
         }
-        .ok()?;
-        Some(pairs)
+        Some((items, count))
+    }
+
+    /// The form and the bytes as they stand in the message.
+    fn bytes(self) -> (Wire, &'a [u8]) {
+        match self {
+            Self::Json(raw) => (Wire::Json, raw.get().as_bytes()),
+            Self::MsgPack(bytes, _) => (Wire::MsgPack, bytes),
+        }
     }
 
     /// The value as a body.
@@ -160,6 +191,15 @@ impl<'a> Fields<'a> {
             }
         })?;
         Ok(fields)
+    }
+
+    /// Reads a map that is a value of another one.
+    ///
+    /// # Errors
+    /// [`RawError`] when the value is no map.
+    pub fn of(value: Raw<'a>, known: &[&'static str]) -> Result<Self, RawError> {
+        let (wire, bytes) = value.bytes();
+        Self::read(wire, bytes, known)
     }
 
     /// The field of this name; the first, where it is there again.
@@ -234,6 +274,39 @@ fn each_msgpack_field<'a>(
         Ok(())
     } else {
         Err(RawError::NotMsgPack)
+    }
+}
+
+/// Calls `take` with each item of a list whose extent was checked; `None` where it is no list.
+fn each_msgpack_item<'a>(bytes: &'a [u8], mut take: impl FnMut(Raw<'a>)) -> Option<()> {
+    let mut reader = Reader::new(bytes);
+    let Ok(Value::List(items)) = reader.value() else {
+        return None;
+    };
+    let mut rest = reader.rest();
+    for _ in 0..items {
+        let measured = msgpack::measure(rest).ok()?;
+        let (value, behind) = rest.split_at(measured.bytes);
+        rest = behind;
+        take(Raw::MsgPack(value, measured.fault));
+    }
+    Some(())
+}
+
+struct VisitItems<F>(F);
+
+impl<'de, F: FnMut(Raw<'de>)> Visitor<'de> for VisitItems<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        while let Some(item) = list.next_element()? {
+            (self.0)(Raw::Json(item));
+        }
+        Ok(())
     }
 }
 

@@ -21,44 +21,98 @@ use fred::types::config::{
 use futures_util::future::BoxFuture;
 
 use super::RedisError;
+use super::refusal::Refusal;
 use crate::config;
 
 /// User and password, as fred asks for them.
 type Credentials = (Option<String>, Option<String>);
 
-/// What [`explain`] looks for in the text of an error, and what it means.
-const MEANINGS: [(&str, &str); 8] = [
+/// What stands in an error of TLS, and the sentence that is told instead.
+const TLS: [(&str, &str); 17] = [
     (
-        "WRONGPASS",
-        "look into redis.user and redis.password_file, or the user in redis.url",
+        "CaUsedAsEndEntity",
+        "the certificate of Redis is that of a CA, which none may show as its own: let the CA sign \
+         one for the server (basicConstraints CA:FALSE), and name the CA in redis.tls_ca_file",
     ),
     (
-        "NOAUTH",
-        "Redis wants a password: set redis.password_file, or a user in redis.url",
+        "UnsupportedCertVersion",
+        "the certificate of Redis is of version 1: make one of version 3, with the name of the \
+         server as subjectAltName",
     ),
     (
-        "DB index is out of range",
-        "the server has no database of that number: see the end of redis.url, and `databases` in the configuration of Redis",
+        "InvalidCertificate(Expired",
+        "the certificate of Redis has expired: renew it, or set the clock of this machine right",
     ),
     (
-        "InvalidCertificate(UnknownIssuer)",
-        "no CA that this node trusts has signed the certificate of Redis: see redis.tls_ca_file",
+        "InvalidCertificate(NotValidYet",
+        "the certificate of Redis is not valid yet: see its dates, and the clock of this machine",
     ),
     (
         "InvalidCertificate(NotValidForName",
         "the certificate of Redis is for another name: see redis.tls_server_name",
     ),
     (
+        "InvalidCertificate(UnknownIssuer",
+        "no CA that this node trusts has signed the certificate of Redis: see redis.tls_ca_file",
+    ),
+    (
+        "InvalidCertificate(BadSignature",
+        "the certificate of Redis is signed by another CA of the same name: see redis.tls_ca_file",
+    ),
+    (
+        "InvalidCertificate(InvalidPurpose",
+        "the certificate of Redis is not for a server: make one with extendedKeyUsage serverAuth",
+    ),
+    (
+        "InvalidCertificate(Revoked",
+        "the certificate of Redis was revoked: renew it",
+    ),
+    (
+        "InvalidCertificate(UnsupportedSignature",
+        "the certificate of Redis is signed in a way that is not trusted any more: make one with \
+         SHA-256 and ECDSA, or RSA of 2048 bits",
+    ),
+    (
         "InvalidCertificate(",
-        "the certificate of Redis cannot be trusted",
+        "the certificate of Redis cannot be read or trusted: make a new one",
+    ),
+    (
+        "AlertReceived(CertificateRequired",
+        "Redis asks this node for a certificate: set redis.tls_certificate_file and \
+         redis.tls_key_file",
+    ),
+    (
+        "AlertReceived(ProtocolVersion",
+        "Redis speaks no TLS that this node does: allow TLSv1.2 or TLSv1.3 in its tls-protocols",
+    ),
+    (
+        "AlertReceived(HandshakeFailure",
+        "Redis and this node have no cipher in common: see tls-ciphers of Redis",
     ),
     (
         "AlertReceived(",
         "Redis does not take this node's certificate: see redis.tls_certificate_file",
     ),
     (
+        "PeerIncompatible(",
+        "Redis speaks no TLS that this node does: allow TLSv1.2 or TLSv1.3 in its tls-protocols",
+    ),
+    (
         "InvalidMessage(",
-        "Redis does not speak TLS on this port: see redis.url",
+        "what answers does not speak TLS on this port: give the TLS port in redis.url, or write \
+         redis:// without TLS",
+    ),
+];
+
+/// What may be behind an error of the connection.
+const HINTS: [(&str, &str); 2] = [
+    (
+        "Connection reset by peer",
+        "if Redis speaks TLS on this port, write rediss:// in redis.url",
+    ),
+    (
+        "Request timed out",
+        "it does not answer; with rediss:// also where it waits for plain commands on this port",
     ),
 ];
 
@@ -71,20 +125,30 @@ pub(super) fn server(redis: &config::Redis) -> Result<Config, RedisError> {
     let (scheme, address) = url.split_once("://").ok_or(RedisError::Scheme)?;
     let access = &redis.access;
     let tls = match scheme {
-        "redis" | "valkey" => None,
+        "redis" | "valkey" | "unix" => None,
         "rediss" | "valkeys" => Some(TlsConfig::from(connector(access)?)),
         _ => return Err(RedisError::Scheme),
+    };
+    // A socket has no host, without which no URL is read.
+    let (address, socket) = match scheme {
+        "unix" => of_socket(address),
+        _ => (address.to_owned(), None),
     };
     // Read as if without TLS: for a URL with it fred loads the system's certificates itself.
     let url = format!("redis://{address}");
     let mut config = Config::from_url_centralized(&url).map_err(RedisError::Url)?;
+    if let Some(path) = socket {
+        config.server = ServerConfig::new_unix_socket(path);
+    }
     if let (ServerConfig::Centralized { server }, Some(name)) =
         (&mut config.server, &access.tls_server_name)
     {
         *server = Server::new_with_tls(server.host.clone(), server.port, Some(name.clone()));
     }
     config.tls = tls;
-    config.username = access.user.clone().or(config.username);
+    let user = access.user.clone().or(config.username);
+    config.username = user.as_deref().map(inline);
+    config.password = config.password.as_deref().map(inline);
     if let Some(path) = &access.password_file {
         config.credential_provider = Some(Arc::new(PasswordFile {
             user: config.username.clone(),
@@ -94,14 +158,58 @@ pub(super) fn server(redis: &config::Redis) -> Result<Config, RedisError> {
     Ok(config)
 }
 
-/// The text of an error with what it means, where it is about getting in.
+/// `LOGIN@/PATH?db=NUMBER` as address of some host, and the path.
+fn of_socket(address: &str) -> (String, Option<&str>) {
+    let (place, options) = address.split_once('?').unwrap_or((address, ""));
+    let (login, path) = place.rsplit_once('@').unwrap_or(("", place));
+    let database = options.strip_prefix("db=").unwrap_or_default();
+    let at = if login.is_empty() { "" } else { "@" };
+    (format!("{login}{at}localhost/{database}"), Some(path))
+}
+
+/// A user or password as Redis takes it out of a line. fred writes `HELLO 3 AUTH …` as an inline
+/// command, which Redis takes apart at spaces and quotes; in double quotes `\xHH` is a byte.
+fn inline(word: &str) -> String {
+    let mut quoted = String::with_capacity(2 + 4 * word.len());
+    quoted.push('"');
+    for byte in word.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            quoted.push(char::from(byte));
+        } else {
+            quoted.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// The text of an error with what it means, where that is known.
 #[must_use]
 pub fn explain(error: &Error) -> String {
-    let details = error.details();
-    match MEANINGS.iter().find(|(text, _)| details.contains(text)) {
-        Some((_, meaning)) => format!("{details} ({meaning})"),
-        None => details.to_owned(),
+    let details = plain(error.details());
+    if let Some(refusal) = Refusal::of(details) {
+        return format!("{details} ({})", refusal.advice);
     }
+    let said = |rows: &[(&str, &'static str)]| {
+        let row = rows.iter().find(|(text, _)| error.details().contains(text));
+        row.map(|(_, told)| *told)
+    };
+    match (said(&TLS), said(&HINTS)) {
+        (Some(sentence), _) => sentence.to_owned(),
+        (None, Some(hint)) => format!("{details} ({hint})"),
+        (None, None) => details.to_owned(),
+    }
+}
+
+/// What an error of the system says, of which fred gives the whole inside.
+fn plain(details: &str) -> &str {
+    let message = match details.split_once(' ') {
+        Some(("Os", _)) => details.split_once("message: \""),
+        Some(("Custom", _)) => details.split_once("error: \""),
+        _ => None,
+    };
+    let message = message.and_then(|(_, rest)| rest.rsplit_once('"'));
+    message.map_or(details, |(message, _)| message)
 }
 
 /// Whether a connection failed for what was read when its client was made: a new client may
@@ -158,6 +266,7 @@ fn unreadable(key: &'static str, path: &str, reason: impl Display) -> RedisError
 /// A password that is read anew for every connection.
 #[derive(Debug)]
 struct PasswordFile {
+    /// As [`inline`] makes it.
     user: Option<String>,
     path: String,
 }
@@ -170,12 +279,14 @@ impl PasswordFile {
             Error::new(ErrorKind::Auth, text)
         };
         // A few bytes, read as rarely as a connection is made: not worth a thread.
-        let text = std::fs::read_to_string(&self.path).map_err(|e| refused(e.to_string()))?;
+        let bytes = std::fs::read(&self.path).map_err(|e| refused(e.to_string()))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| refused("it is not UTF-8: write the password in UTF-8".to_owned()))?;
         let password = text.trim_end_matches(['\r', '\n']);
         if password.is_empty() {
             return Err(refused("it is empty".to_owned()));
         }
-        Ok((self.user.clone(), Some(password.to_owned())))
+        Ok((self.user.clone(), Some(inline(password))))
     }
 }
 
@@ -190,5 +301,43 @@ impl CredentialProvider for PasswordFile {
         Self: 'c,
     {
         Box::pin(std::future::ready(self.read()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_is_told_without_its_wrapping() {
+        let refused = "Os { code: 111, kind: ConnectionRefused, message: \"Connection refused\" }";
+        assert_eq!(plain(refused), "Connection refused");
+        let unknown =
+            "Custom { kind: Uncategorized, error: \"Name or \\\"service\\\" not known\" }";
+        assert_eq!(plain(unknown), "Name or \\\"service\\\" not known");
+        for other in [
+            "Request timed out.",
+            "Custom { kind: InvalidData, error: NoTls }",
+            "",
+        ] {
+            assert_eq!(plain(other), other);
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_login_is_one_word_of_a_line() {
+        assert_eq!(inline("a b\"\\ü"), "\"a\\x20b\\x22\\x5c\\xc3\\xbc\"");
+        assert_eq!(inline(""), "\"\"");
+    }
+
+    #[test]
+    fn a_socket_is_read_with_its_login_and_database() {
+        let read = |address| of_socket(address);
+        assert_eq!(
+            read("/run/r.sock"),
+            ("localhost/".to_owned(), Some("/run/r.sock"))
+        );
+        let whole = ("u:p@localhost/2".to_owned(), Some("/run/r.sock"));
+        assert_eq!(read("u:p@/run/r.sock?db=2"), whole);
     }
 }

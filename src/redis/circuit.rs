@@ -15,6 +15,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::RedisError;
+use super::refusal::Refusal;
 use crate::telemetry::metrics::{Counter, Metrics};
 
 /// Where a circuit stands.
@@ -40,11 +41,20 @@ impl Phase {
     }
 }
 
+/// Why commands are not sent.
+#[derive(Debug, Clone)]
+pub struct Away {
+    /// For people.
+    pub reason: Arc<str>,
+    /// In which word the server refuses, if it is that.
+    pub refusal: Option<&'static Refusal>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Circuit {
     /// The phase, and why it is not closed.
-    state: RwLock<(Phase, Arc<str>)>,
+    state: RwLock<(Phase, Away)>,
     metrics: Arc<Metrics>,
 }
 
@@ -54,7 +64,7 @@ impl Circuit {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         metrics.control.circuits_open.add(1);
         Self {
-            state: RwLock::new((Phase::Open, "Redis is not reached yet".into())),
+            state: RwLock::new((Phase::Open, away("Redis is not reached yet", None))),
             metrics,
         }
     }
@@ -72,7 +82,7 @@ impl Circuit {
     pub fn pass(&self) -> Result<(), RedisError> {
         match &*self.state() {
             (Phase::Closed, _) => Ok(()),
-            (_, why) => Err(RedisError::Circuit(Arc::clone(why))),
+            (_, why) => Err(RedisError::Circuit(why.clone())),
         }
     }
 
@@ -87,8 +97,8 @@ impl Circuit {
     }
 
     /// Redis cannot be used, and why.
-    pub fn open(&self, why: &str) {
-        self.turn(Phase::Open, Some(why.into()));
+    pub fn open(&self, reason: &str, refusal: Option<&'static Refusal>) {
+        self.turn(Phase::Open, Some(away(reason, refusal)));
     }
 
     /// It still cannot be used, for the reason told before.
@@ -96,7 +106,7 @@ impl Circuit {
         self.turn(Phase::Open, None);
     }
 
-    fn turn(&self, to: Phase, why: Option<Arc<str>>) {
+    fn turn(&self, to: Phase, why: Option<Away>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let from = std::mem::replace(&mut state.0, to);
         if let Some(why) = why {
@@ -124,8 +134,15 @@ impl Circuit {
         }
     }
 
-    fn state(&self) -> RwLockReadGuard<'_, (Phase, Arc<str>)> {
+    fn state(&self) -> RwLockReadGuard<'_, (Phase, Away)> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn away(reason: &str, refusal: Option<&'static Refusal>) -> Away {
+    Away {
+        reason: reason.into(),
+        refusal,
     }
 }
 
@@ -157,7 +174,7 @@ mod tests {
         assert_eq!(refusal(&circuit), "not done: Redis is not reached yet");
         circuit.close();
         assert!(circuit.pass().is_ok());
-        circuit.open("it hangs");
+        circuit.open("it hangs", None);
         circuit.half_open();
         circuit.reopen();
         assert_eq!(refusal(&circuit), "not done: it hangs");
@@ -172,7 +189,7 @@ mod tests {
         first.half_open();
         first.close();
         first.close();
-        second.open("still away");
+        second.open("still away", None);
         assert_eq!(counts(&metrics), [1, 0, 1]);
         let control = &metrics.control;
         let turns = [

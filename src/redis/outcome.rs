@@ -6,6 +6,7 @@
 use fred::error::{Error, ErrorKind};
 
 use super::RedisError;
+use super::refusal::{Effect, Refusal};
 
 impl RedisError {
     /// Sorts what fred reports by what it says about the outcome.
@@ -18,8 +19,16 @@ impl RedisError {
             "MOVED" => return Self::Moved(error),
             // fred gives one such answer to all that is in flight, done or not.
             "CLUSTERDOWN" => return Self::Unknown(error),
-            "LOADING" | "ASK" | "TRYAGAIN" | "NOREPLICAS" | "OOM" | "NOAUTH" | "NOPERM"
-            | "WRONGPASS" | "MISCONF" | "BUSY" => return Self::NotDone(error),
+            "ASK" | "TRYAGAIN" => return Self::NotDone(error),
+            _ => {}
+        }
+        match Refusal::of(error.details()).map(|refusal| refusal.effect) {
+            Some(Effect::ReadOnly) => return Self::ReadOnly(error),
+            // Without a word in front it may come out of the middle of a script.
+            Some(Effect::Away) if code != "ERR" => return Self::NotDone(error),
+            _ => {}
+        }
+        match code {
             "ERR" | "WRONGTYPE" | "CROSSSLOT" | "EXECABORT" => return Self::Failed(error),
             _ => {}
         }
@@ -35,6 +44,26 @@ impl RedisError {
             _ if unwritten => Self::NotDone(error),
             _ => Self::Unknown(error),
         }
+    }
+
+    /// In which word the server refused, if it did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&'static Refusal> {
+        match self {
+            Self::Circuit(away) => away.refusal,
+            Self::NotMaster(error)
+            | Self::ReadOnly(error)
+            | Self::NotDone(error)
+            | Self::Unknown(error)
+            | Self::Failed(error) => Refusal::of(error.details()),
+            _ => None,
+        }
+    }
+
+    /// Whether the server answers and only takes no writes.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::ReadOnly(_))
     }
 
     /// Whether it is certain that nothing was executed.

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::broker::{Acked, InboxSummary};
+use crate::protocol::close::CloseReason;
 use crate::protocol::error::WireError;
 use crate::protocol::event::{ErrorBody, Event, Gap, GapReason, InboxState, Ok, Resumed, Welcome};
 use crate::protocol::ids::{Position, Topic};
 
 use super::Session;
-use super::state::Now;
-use super::work::{Desk, Done, Opened, Start, Subscribed, left_before_joined};
+use super::joining::{Amendment, Joining};
+use super::opening::{Opened, Own};
+use super::state::{Now, Refusal};
+use super::work::{Desk, Done, Start, Subscribed, left_before_joined};
 
 /// Where a topic begins: what `ok` and `welcome.topics` say of it.
 struct Begun {
@@ -18,11 +21,13 @@ struct Begun {
 }
 
 impl Begun {
-    fn resumed(&self) -> Resumed {
+    fn resumed(&self, count: Option<u64>, expires: Option<u64>) -> Resumed {
         Resumed::Joined {
             recovered: self.gap.is_none(),
             position: self.position,
             gap_reason: self.gap,
+            count,
+            expires,
         }
     }
 }
@@ -31,13 +36,26 @@ impl Session {
     pub(super) fn done(&mut self, done: Done) {
         match done {
             Done::Opened(opened) => self.opened(*opened),
+            Done::Unopened(id, error) => {
+                self.refuse(
+                    id,
+                    Refusal {
+                        error,
+                        end: Some(CloseReason::Unavailable),
+                    },
+                );
+            }
+            Done::Everyone(own) => self.everyone_is_live(*own),
             Done::Subscribed {
                 id,
-                topic,
-                stay,
+                joining,
                 result,
-            } if self.machine.stay(&topic) == Some(stay) => self.subscribed(id, topic, result),
-            Done::Subscribed { id, topic, .. } => self.left_meanwhile(id, &topic),
+            } => self.subscribed(id, &joining, result),
+            Done::Amended {
+                id,
+                amendment,
+                result,
+            } => self.amended(id, &amendment, result),
             Done::Published(id, result) => self.answer(id, result, |published| Ok {
                 position: Some(published.position),
                 duplicate: published.duplicate,
@@ -71,8 +89,11 @@ impl Session {
                 let (worker, key) = (&self.desk.worker, self.desk.key);
                 let now_ms = Now::read().unix_ms;
                 let goes_on = result.is_ok_and(|page| worker.page(key, &pull, &page, now_ms));
-                if !goes_on {
-                    self.work(Desk::rest(pull));
+                if goes_on {
+                    self.failed_pulls = 0;
+                } else {
+                    self.work(Desk::rest(pull, self.failed_pulls.into()));
+                    self.failed_pulls = self.failed_pulls.saturating_add(1);
                 }
             }
             Done::PullAgain(pull) => self.desk.worker.pull_again(self.desk.key, &pull),
@@ -95,38 +116,83 @@ impl Session {
         }
     }
 
-    fn subscribed(&mut self, id: Option<u64>, topic: Topic, result: Result<Subscribed, WireError>) {
+    fn subscribed(
+        &mut self,
+        id: Option<u64>,
+        joining: &Joining,
+        result: Result<Subscribed, WireError>,
+    ) {
+        let topic = &joining.topic;
+        if self.machine.stay(topic) != Some(joining.stay) {
+            let has_entered = result.is_ok_and(|subscribed| subscribed.count.is_some());
+            return self.left_meanwhile(id, topic, has_entered);
+        }
         match result {
             Err(error) => {
-                let presence = self.machine.leave(&topic).unwrap_or(false);
-                self.unjoin(&topic, presence);
+                self.forget(topic);
                 self.refuse(id, error.into());
             }
-            Result::Ok(Subscribed { start, count }) => {
-                if count.is_some() {
-                    let changes = topic.presence();
-                    self.desk.worker.begin_live(self.desk.key, &changes);
-                }
-                let begun = self.begin(&topic, start);
+            Result::Ok(subscribed) => {
+                let begun = self.begin_subscription(topic, &subscribed);
                 self.ok(Ok {
                     id,
                     recovered: Some(begun.gap.is_none()),
                     gap_reason: begun.gap,
                     position: Some(begun.position),
-                    count,
+                    count: subscribed.count,
+                    expires: joining.expires,
                     ..Ok::default()
                 });
             }
         }
     }
 
-    /// The client left while the answer was on its way, and may have joined again. There is no
-    /// membership to be ended: who becomes a member is not read before that is answered.
-    fn left_meanwhile(&mut self, id: Option<u64>, topic: &Topic) {
+    fn amended(&mut self, id: Option<u64>, amendment: &Amendment, result: Result<u64, WireError>) {
+        let topic = &amendment.topic;
+        if self.machine.stay(topic) != Some(amendment.stay) {
+            return self.left_meanwhile(id, topic, result.is_ok());
+        }
+        match result {
+            Err(error) => {
+                self.machine.is_no_member(topic);
+                self.end_membership(topic);
+                self.refuse(id, error.into());
+            }
+            Result::Ok(count) => {
+                let changes = topic.presence();
+                self.desk.worker.begin_live(self.desk.key, &changes);
+                self.ok(Ok {
+                    id,
+                    count: Some(count),
+                    expires: amendment.expires,
+                    ..Ok::default()
+                });
+            }
+        }
+    }
+
+    /// The session left while the answer was on its way, and may have joined again; a membership
+    /// that began meanwhile ends.
+    fn left_meanwhile(&mut self, id: Option<u64>, topic: &Topic, has_entered: bool) {
+        if has_entered {
+            self.end_membership(topic);
+        }
         if !self.machine.has_joined(topic) {
             self.desk.worker.leave(self.desk.key, topic);
         }
         self.refuse(id, left_before_joined().into());
+    }
+
+    fn begin_subscription(&self, topic: &Topic, subscribed: &Subscribed) -> Begun {
+        if subscribed.count.is_some() {
+            let changes = topic.presence();
+            self.desk.worker.begin_live(self.desk.key, &changes);
+        }
+        let begun = self.begin(topic, subscribed.start);
+        Begun {
+            position: self.machine.told_place(topic, begun.position),
+            ..begun
+        }
     }
 
     /// Lets a topic's messages through. They follow behind what is queued in the same step.
@@ -153,47 +219,83 @@ impl Session {
     /// every topic from its place.
     fn opened(&mut self, opened: Opened) {
         let mut topics = BTreeMap::new();
-        for (name, result) in opened.topics {
-            let resumed = match result {
-                Result::Ok((topic, start)) => self.begin(&topic, start).resumed(),
+        for (name, outcome) in opened.topics {
+            let resumed = match outcome {
+                Result::Ok((joining, subscribed)) => {
+                    let begun = self.begin_subscription(&joining.topic, &subscribed);
+                    begun.resumed(subscribed.count, joining.expires)
+                }
                 Err(error) => {
-                    self.forget(&name);
-                    let error = ErrorBody {
-                        code: error.code,
-                        message: error.message.into_owned(),
-                    };
-                    Resumed::Refused { error }
+                    if let Result::Ok(topic) = Topic::new(self.machine.app(), &name) {
+                        self.forget(&topic);
+                    }
+                    refused(error)
                 }
             };
             topics.insert(name, resumed);
         }
+        let (summary, inbox) = opened.inbox.unzip();
+        let (everyone, late) = match opened.everyone {
+            Result::Ok(own) => (Some(own), None),
+            Err(late) => (None, Some(late)),
+        };
+        let state = inbox.as_ref().zip(summary);
+        let state = state.map(|(own, summary)| (own.topic.clone(), summary));
         let mut gaps = Vec::new();
-        for own in opened.own {
+        for own in inbox.into_iter().chain(everyone) {
             let begun = self.begin(&own.topic, own.start);
-            if own.is_named {
-                topics.insert(own.topic.name().to_owned(), begun.resumed());
-            }
-            gaps.extend(begun.gap.zip(own.left).map(|(reason, left)| {
-                let (from, to) = reason.bounds(left, begun.position);
-                Gap {
-                    topic: own.topic,
-                    of: None,
-                    from: Some(from),
-                    to,
-                    reason,
-                    dropped: None,
+            match &own.named {
+                Some(Result::Ok(())) => {
+                    topics.insert(own.topic.name().to_owned(), begun.resumed(None, None));
                 }
-            }));
+                Some(Err(error)) => {
+                    topics.insert(own.topic.name().to_owned(), refused(error.clone()));
+                }
+                None => {}
+            }
+            gaps.extend(gap_of(&own, &begun));
+        }
+        if let Some(late) = late {
+            if late.is_named {
+                let name = Topic::everyone(self.machine.app()).name().to_owned();
+                let text = "`@` cannot be joined yet; a `gap` follows when it is";
+                topics.insert(name, refused(WireError::unavailable(text)));
+            }
+            self.late = Some(Box::new(late));
         }
         self.machine.opened();
-        self.welcome(opened.id, opened.inbox, topics);
+        self.welcome(opened.id, state, topics);
         for gap in gaps {
-            let worker = &self.desk.worker;
-            worker.metrics().counters.gaps_told.add_owned(1);
-            let topic = gap.topic.clone();
-            worker.notice(self.desk.key, &topic, &Event::Gap(gap));
+            self.tell_gap(gap);
         }
         self.schedule(Now::read());
+    }
+
+    /// `@` has become live after `welcome`: what it missed meanwhile is told.
+    fn everyone_is_live(&mut self, own: Own) {
+        let begun = self.begin(&own.topic, own.start);
+        let gap = match own.left {
+            Some(_) => gap_of(&own, &begun),
+            // What was published since `welcome` passed this session by, and nobody knows what.
+            None => Some(Gap {
+                topic: own.topic,
+                of: None,
+                from: None,
+                to: Some(begun.position),
+                reason: GapReason::Lost,
+                dropped: None,
+            }),
+        };
+        if let Some(gap) = gap {
+            self.tell_gap(gap);
+        }
+    }
+
+    fn tell_gap(&self, gap: Gap) {
+        let worker = &self.desk.worker;
+        worker.metrics().counters.gaps_told.add_owned(1);
+        let topic = gap.topic.clone();
+        worker.notice(self.desk.key, &topic, &Event::Gap(gap));
     }
 
     fn welcome(
@@ -224,14 +326,34 @@ impl Session {
         self.reply(&Event::Welcome(Box::new(welcome)));
     }
 
-    /// Undoes the join of a topic that could not be resumed.
-    fn forget(&mut self, name: &str) {
-        if let Result::Ok(topic) = Topic::new(self.machine.app(), name)
-            && let Some(presence) = self.machine.leave(&topic)
-        {
-            self.unjoin(&topic, presence);
+    /// Undoes the join of a topic that could not begin.
+    fn forget(&mut self, topic: &Topic) {
+        if let Some(presence) = self.machine.leave(topic) {
+            self.unjoin(topic, presence);
         }
     }
+}
+
+/// What is gone of a topic that the session belongs to unasked.
+fn gap_of(own: &Own, begun: &Begun) -> Option<Gap> {
+    let (reason, left) = begun.gap.zip(own.left)?;
+    let (from, to) = reason.bounds(left, begun.position);
+    Some(Gap {
+        topic: own.topic.clone(),
+        of: None,
+        from: Some(from),
+        to,
+        reason,
+        dropped: None,
+    })
+}
+
+fn refused(error: WireError) -> Resumed {
+    let error = ErrorBody {
+        code: error.code,
+        message: error.message.into_owned(),
+    };
+    Resumed::Refused { error }
 }
 
 fn inbox_state(topic: &Topic, summary: &InboxSummary) -> InboxState {

@@ -7,17 +7,22 @@
 use std::time::{Duration, Instant};
 
 use crate::protocol::close::CloseReason;
+use crate::protocol::ids::Topic;
 
 use super::departure::{self, Departure};
+use super::joining::TopicToken;
 use super::state::{Machine, Now, Phase};
 
 /// What the clock asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
     /// Ping the client.
     Ping,
-    /// Say that the token ends; unix seconds.
-    Expiring(u64),
+    /// Say that the session's token, or that for a topic, ends; unix seconds.
+    Expiring(Option<Topic>, u64),
+    /// The token for a topic has ended, and nothing else lets the session stay there: it has left.
+    /// True: it was a member.
+    Left(Topic, bool),
     /// Say that the session is to go; when to reconnect, in milliseconds.
     Drain(u64),
     /// End.
@@ -34,9 +39,17 @@ pub(super) struct DrainPlan {
 }
 
 impl Machine {
-    /// Something arrived: a sign of life.
+    /// A sign of life: something arrived, or a socket that was full has taken something.
     pub fn seen(&mut self, now: Now) {
         self.seen_at = now.instant;
+    }
+
+    /// Whether the client is read at present. Silence is judged only while it is: what it sent
+    /// meanwhile could not be heard. Why it is not read has a bound of its own.
+    pub fn hears(&mut self, hears: bool, now: Now) {
+        if std::mem::replace(&mut self.is_deaf, !hears) && hears {
+            self.seen(now);
+        }
     }
 
     /// Whether replies wait unread over their bound, and the bytes that the client has taken so
@@ -97,8 +110,9 @@ impl Machine {
             && now.unix_ms >= self.expiring_at_ms(claims.expires)
         {
             self.told_expiring = true;
-            due.push(Due::Expiring(claims.expires));
+            due.push(Due::Expiring(None, claims.expires));
         }
+        self.topic_tokens_due(now, &mut due);
         if let Some(every) = self.config.session.ping
             && now.instant >= self.pinged_at + every
         {
@@ -106,6 +120,34 @@ impl Machine {
             due.push(Due::Ping);
         }
         due
+    }
+
+    /// Tokens for topics: told as the session's own is. A session that may stay without stays.
+    fn topic_tokens_due(&mut self, now: Now, due: &mut Vec<Due>) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        let mut ended = Vec::new();
+        for at in 0..self.joined.len() {
+            let Some(token) = self.joined[at].token else {
+                continue;
+            };
+            let topic = self.joined[at].topic.clone();
+            if now.unix_ms >= self.expired_at_ms(token.expires) {
+                ended.push(topic);
+            } else if !token.is_told && now.unix_ms >= self.expiring_at_ms(token.expires) {
+                self.joined[at].token = Some(TopicToken {
+                    is_told: true,
+                    ..token
+                });
+                due.push(Due::Expiring(Some(topic), token.expires));
+            }
+        }
+        for topic in ended {
+            if let Some(was_member) = self.end_topic_token(&topic) {
+                due.push(Due::Left(topic, was_member));
+            }
+        }
     }
 
     fn overdue(&self, now: Now) -> Option<CloseReason> {
@@ -119,7 +161,7 @@ impl Machine {
         } else {
             session.idle
         };
-        if past(self.seen_at + silence) {
+        if !self.is_deaf && past(self.seen_at + silence) {
             return Some(match session.ping {
                 Some(_) => CloseReason::PingTimeout,
                 None => CloseReason::IdleTimeout,
@@ -128,7 +170,7 @@ impl Machine {
         if self.phase != Phase::Open && past(self.phase_since + self.config.auth.timeout) {
             return Some(match self.phase {
                 Phase::Unauthenticated => CloseReason::AuthTimeout,
-                _ => CloseReason::Internal,
+                _ => CloseReason::Unavailable,
             });
         }
         if self
@@ -150,7 +192,11 @@ impl Machine {
         } else {
             session.idle
         };
-        let mut next = self.seen_at + silence;
+        let mut next = if self.is_deaf {
+            now.instant + silence
+        } else {
+            self.seen_at + silence
+        };
         if let Some(every) = session.ping {
             next = next.min(self.pinged_at + every);
         }
@@ -163,11 +209,15 @@ impl Machine {
         if let Some(plan) = self.drain {
             next = next.min(plan.tell_at.unwrap_or(plan.close_at));
         }
-        if let Some(claims) = &self.identity.claims {
-            let at_ms = if self.told_expiring {
-                self.expired_at_ms(claims.expires)
+        let own = self.identity.claims.as_ref();
+        let own = own.map(|claims| (claims.expires, self.told_expiring));
+        let of_topics = self.joined.iter().filter_map(|joined| joined.token);
+        let of_topics = of_topics.map(|token| (token.expires, token.is_told));
+        for (expires, is_told) in own.into_iter().chain(of_topics) {
+            let at_ms = if is_told {
+                self.expired_at_ms(expires)
             } else {
-                self.expiring_at_ms(claims.expires)
+                self.expiring_at_ms(expires)
             };
             let wait = Duration::from_millis(at_ms.saturating_sub(now.unix_ms));
             next = next.min(now.instant + wait.min(silence));

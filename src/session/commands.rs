@@ -1,22 +1,29 @@
 //! Carrying out what the state machine has let through.
 
 use crate::broker::PublishRequest;
+use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
 use crate::protocol::close::CloseReason;
-use crate::protocol::command::{Connect, Publish, Subscribe};
+use crate::protocol::command::{Connect, Publish};
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::event::{Error, Event, Member, Ok};
 use crate::protocol::ids::{SessionId, Topic};
 
 use super::Session;
+use super::joining::{Amendment, Joining};
+use super::opening::Opening;
 use super::state::{Now, Request};
+
+/// Bytes that are kept of the name of a device.
+const DEVICE_BYTES_MAX: usize = 64;
 
 impl Session {
     pub(super) fn carry_out(&mut self, id: Option<u64>, request: Request, now: Now) {
         let desk = self.desk.clone();
         match request {
-            Request::Open(connect) => self.open(id, connect),
-            Request::Subscribe(topic, subscribe) => self.subscribe(id, topic, subscribe),
+            Request::Open(connect) => self.open(id, connect, now),
+            Request::Subscribe(joining) => self.subscribe(id, joining, now),
+            Request::Amend(amendment) => self.amend(id, amendment, now),
             Request::Unsubscribe(topic, presence) => {
                 self.unjoin(&topic, presence);
                 self.ok(Ok {
@@ -38,12 +45,8 @@ impl Session {
             }
             Request::Refreshed(lost, expires) => {
                 for (topic, presence) in lost {
-                    self.unjoin(&topic, presence);
-                    self.reply(&Event::Unsubscribed {
-                        topic,
-                        code: ErrorCode::Forbidden,
-                        message: "the new token does not permit this topic".into(),
-                    });
+                    let text = "the new token does not permit this topic";
+                    self.unsubscribe(topic, presence, ErrorCode::Forbidden, text);
                 }
                 self.ok(Ok {
                     id,
@@ -69,67 +72,97 @@ impl Session {
     /// Opens a session whose handshake said all that is needed.
     pub(super) fn open_unasked(&mut self, now: Now) {
         self.machine.opening(now);
-        self.open(None, Connect::default());
+        self.open(None, Connect::default(), now);
     }
 
-    fn open(&mut self, id: Option<u64>, connect: Connect) {
-        let registry = &self.desk.services.registry;
-        let everyone = Topic::everyone(self.machine.app());
-        let inbox = self.machine.inbox();
+    fn open(&mut self, id: Option<u64>, mut connect: Connect, now: Now) {
         let most = self.desk.services.config.session.per_user_max as u64;
+        let inbox = self.machine.inbox();
         if let Some(inbox) = &inbox {
-            if !registry.join(inbox, most) {
+            if !self.count_in(inbox, most) {
                 let text = format!("a user has at most {most} sessions");
                 let error = WireError::new(ErrorCode::LimitExceeded, text);
                 self.reply(&Error::answer(id, error));
                 return self.end(CloseReason::TooManySessions);
             }
-            self.counted.push(inbox.clone());
+            self.hold_inbox();
         }
-        if registry.join(&everyone, u64::MAX) {
-            self.counted.push(everyone.clone());
-        }
-        let mut topics = Vec::new();
-        for (name, _) in &connect.positions {
-            if *name == everyone.name() || inbox.as_ref().is_some_and(|i| i.name() == name) {
-                continue;
+        let everyone = Topic::everyone(self.machine.app());
+        self.count_in(&everyone, u64::MAX);
+        self.device = connect.device.take().map(|name| cut(&name).into());
+        let (mut topics, mut of_inbox, mut of_everyone) = (Vec::new(), None, None);
+        for subscribe in connect.into_subscribes() {
+            if subscribe.topic == everyone.name() {
+                of_everyone = Some(subscribe);
+            } else if inbox.as_ref().is_some_and(|i| i.name() == subscribe.topic) {
+                of_inbox = Some(subscribe);
+            } else {
+                let joining = self.machine.joining(&subscribe, now);
+                if let Result::Ok(joining) = &joining {
+                    self.count_in(&joining.topic, u64::MAX);
+                }
+                topics.push((subscribe.topic, joining));
             }
-            topics.push((name.clone(), self.resumable(name)));
         }
-        let work = self.desk.clone().open(id, inbox, connect, topics);
+        let opening = Opening {
+            id,
+            everyone: self.machine.own_topic(everyone, of_everyone.as_ref()),
+            inbox: inbox.map(|inbox| self.machine.own_topic(inbox, of_inbox.as_ref())),
+            topics,
+            member: self.member(),
+        };
+        let work = self.desk.clone().open(opening);
         self.work(work);
     }
 
-    /// Whether a topic of `connect.positions` may be joined; if so it is.
-    fn resumable(&mut self, name: &str) -> Result<Topic, WireError> {
-        let topic = Topic::new(self.machine.app(), name)?;
-        self.machine.may_subscribe(&topic, false, false)?;
-        self.joined(&topic, false);
-        Result::Ok(topic)
-    }
-
-    fn joined(&mut self, topic: &Topic, presence: bool) {
-        self.machine.join(topic, presence, false);
-        if self.desk.services.registry.join(topic, u64::MAX) {
-            self.counted.push(topic.clone());
+    /// Joins the inbox of a session whose user is known, so that what ends the user's sessions
+    /// finds this one too. Nothing is sent of it before `welcome`.
+    pub(super) fn hold_inbox(&self) {
+        if let Some(inbox) = self.machine.inbox() {
+            let has_history = self.desk.retention(&inbox).entries_max > 0;
+            // Whoever opens the session asks again and waits.
+            drop(self.desk.worker.join(self.desk.key, &inbox, has_history));
         }
     }
 
-    fn subscribe(&mut self, id: Option<u64>, topic: Topic, subscribe: Subscribe) {
-        if self.desk.services.registry.join(&topic, u64::MAX) {
+    fn count_in(&mut self, topic: &Topic, most: u64) -> bool {
+        let is_in = self.desk.services.registry.join(topic, most);
+        if is_in {
             self.counted.push(topic.clone());
         }
-        let stay = self.machine.stay(&topic).unwrap_or_default();
-        let member = subscribe.presence.then(|| self.member());
+        is_in
+    }
+
+    fn subscribe(&mut self, id: Option<u64>, joining: Joining, now: Now) {
+        self.count_in(&joining.topic, u64::MAX);
+        let member = joining.presence.then(|| self.member());
         let is_member = member.is_some();
-        let desk = self.desk.clone();
-        let work = desk.subscribe(id, topic, stay, subscribe, member);
+        if joining.expires.is_some() {
+            self.schedule(now);
+        }
+        let work = self.desk.clone().subscribe(id, joining, member);
         if is_member {
             // A snapshot that is asked for next must see this membership and its changes, and a
             // leave must find it.
             self.work_alone(work);
         } else {
             self.work(work);
+        }
+    }
+
+    fn amend(&mut self, id: Option<u64>, amendment: Amendment, now: Now) {
+        if amendment.expires.is_some() {
+            self.schedule(now);
+        }
+        if amendment.presence {
+            let member = self.member();
+            self.work_alone(self.desk.clone().amend(id, amendment, member));
+        } else {
+            self.ok(Ok {
+                id,
+                expires: amendment.expires,
+                ..Ok::default()
+            });
         }
     }
 
@@ -142,14 +175,34 @@ impl Session {
         }
     }
 
+    /// The token for a topic has ended, and the session may not stay there without.
+    pub(super) fn token_ended(&mut self, topic: Topic, was_member: bool) {
+        let text = "the token for this topic has expired";
+        self.unsubscribe(topic, was_member, ErrorCode::TokenExpired, text);
+    }
+
+    fn unsubscribe(&mut self, topic: Topic, was_member: bool, code: ErrorCode, text: &str) {
+        self.unjoin(&topic, was_member);
+        self.reply(&Event::Unsubscribed {
+            topic,
+            code,
+            message: text.into(),
+        });
+    }
+
+    /// Ends a membership, as far as it came about.
+    pub(super) fn end_membership(&self, topic: &Topic) {
+        let desk = &self.desk;
+        desk.worker.leave(desk.key, &topic.presence());
+        desk.services.presence.leave(topic.clone(), desk.session);
+    }
+
     /// Leaves a topic that the state machine has forgotten already.
     pub(super) fn unjoin(&mut self, topic: &Topic, presence: bool) {
         let worker = &self.desk.worker;
         worker.leave(self.desk.key, topic);
         if presence {
-            worker.leave(self.desk.key, &topic.presence());
-            let presence = &self.desk.services.presence;
-            presence.leave(topic.clone(), self.desk.session);
+            self.end_membership(topic);
         }
         if let Some(at) = self.counted.iter().position(|t| t == topic) {
             self.counted.swap_remove(at);
@@ -167,19 +220,17 @@ impl Session {
             .as_ref()
             .map(|u| u.as_str().to_owned());
         let publisher = match &user {
-            Some(user) => format!("u:{user}"),
-            None => format!("s:{}", self.desk.session),
+            Some(user) => Publisher::User(user),
+            None => Publisher::Session(self.desk.session),
         };
-        let remembered_ms = u64::try_from(config.session.idempotency.as_millis());
+        let remembered_ms =
+            u64::try_from(config.session.idempotency.as_millis()).unwrap_or(u64::MAX);
         let request = PublishRequest {
             retention: namespace.retention(),
             replicas: namespace.replicas(),
-            idempotency: publish.idempotency_key.map(|key| {
-                (
-                    format!("{publisher}:{key}"),
-                    remembered_ms.unwrap_or(u64::MAX),
-                )
-            }),
+            idempotency: publish
+                .idempotency_key
+                .map(|key| (publisher.remembered(&key), remembered_ms)),
             publication: Publication {
                 data: publish.data,
                 user,
@@ -196,4 +247,13 @@ impl Session {
         let work = self.desk.clone().publish(id, request);
         self.work(work);
     }
+}
+
+/// As much of a device's name as is kept.
+fn cut(name: &str) -> &str {
+    let mut end = name.len().min(DEVICE_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
 }

@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use futures_util::StreamExt as _;
 
 use crate::protocol::close::CloseReason;
 use crate::protocol::frame;
+use crate::shutdown;
 
 use super::{Session, closing};
 
@@ -46,10 +48,29 @@ impl Session {
             let _ =
                 tokio::time::timeout(config.session.close_timeout, self.close_socket(reason)).await;
         }
+        self.give_back(reason);
+    }
+
+    /// The task broke off: nothing of the session may stay behind. Who is still there is told as far
+    /// as one write can.
+    fn abandon(&mut self) {
+        let reason = CloseReason::Internal;
+        self.leave_everything();
+        if let Some(code) = reason.code() {
+            self.push_last(frame::close(code, reason.text()));
+        }
+        self.desk.worker.flush(self.desk.key);
+        self.give_back(reason);
+    }
+
+    /// The worker's part of it, and the traces.
+    fn give_back(&mut self, reason: CloseReason) {
+        self.is_over = true;
         let worker = &self.desk.worker;
+        let written = worker.written_bytes(self.desk.key);
         worker.remove(self.desk.key);
         worker.metrics().ends.count(reason);
-        self.log(reason);
+        self.log(reason, written);
     }
 
     /// Commands that are at the broker get their answers before the close frame.
@@ -66,7 +87,7 @@ impl Session {
     }
 
     fn leave_everything(&mut self) {
-        self.busy = None;
+        (self.busy, self.late) = (None, None);
         self.desk.worker.leave_all(self.desk.key);
         let services = &self.desk.services;
         for topic in self.machine.memberships() {
@@ -98,14 +119,28 @@ impl Session {
 
     /// One line a session. What its client or its network did is of interest when asked for;
     /// what this node did is told.
-    fn log(&self, reason: CloseReason) {
+    fn log(&self, reason: CloseReason, bytes: u64) {
         let session = self.desk.session;
         let user = self.machine.identity().user.as_ref().map(|u| u.as_str());
-        let reason_label = reason.label();
+        let (device, code, label) = (self.device.as_deref(), reason.code(), reason.label());
+        let duration_ms = u64::try_from(self.begun_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         if matches!(reason, CloseReason::Internal) {
-            tracing::error!(event = "session_closed", %session, user, reason = reason_label, "session closed");
+            tracing::error!(event = "session_closed", %session, user, device, reason = label, code, duration_ms, bytes, "session closed");
         } else {
-            tracing::debug!(event = "session_closed", %session, user, reason = reason_label, "session closed");
+            tracing::debug!(event = "session_closed", %session, user, device, reason = label, code, duration_ms, bytes, "session closed");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let abandoned = std::panic::catch_unwind(AssertUnwindSafe(|| self.abandon()));
+        if abandoned.is_err() {
+            // Then it is the worker that is broken, and with it all of its sessions.
+            shutdown::fail("worker", "a session could not be given back".to_owned());
         }
     }
 }

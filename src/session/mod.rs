@@ -3,7 +3,7 @@
 //! In: a socket whose handshake is done, with who is behind it. Out: frames in the worker's
 //! outbox; requests to the broker; exactly one [`CloseReason`] at the end. Owner of: the state
 //! machine ([`state`], [`clock`]), the reading side ([`socket`]), the commands that wait for the
-//! broker ([`work`]). Bounds: commands in flight and unread replies; at either bound nothing more
+//! broker ([`work`]). Whatever ends its task, a panic included, it leaves nothing behind. Bounds: commands in flight and unread replies; at either bound nothing more
 //! is read. Reading never waits for writing: the worker writes, this task only waits for the
 //! socket when it was full.
 
@@ -14,20 +14,21 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use rand::Rng as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::auth::Verifier;
+use crate::auth::verifier::Verifier;
 use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
 use crate::protocol::close::CloseReason;
 use crate::protocol::codec::{self, Wire};
+use crate::protocol::error::ErrorCode;
 use crate::protocol::event::{Error, Event};
 use crate::protocol::frame;
 use crate::protocol::ids::{App, SessionId, Topic};
@@ -35,12 +36,15 @@ use crate::worker::outbox::Bound;
 use crate::worker::{Notices, Worker, wheel};
 
 pub mod answers;
+pub mod backoff;
 pub mod clock;
 pub mod closing;
 pub mod commands;
 pub mod departure;
 pub mod echo;
 pub mod ending;
+pub mod joining;
+pub mod opening;
 pub mod permission;
 pub mod registry;
 #[cfg(test)]
@@ -52,6 +56,7 @@ pub mod work;
 
 use clock::Due;
 use departure::Departure;
+use opening::Late;
 use registry::Registry;
 use shared_reads::SharedReads;
 use socket::{Incoming, ReadLimits, Socket};
@@ -123,12 +128,21 @@ struct Session {
     socket: Socket,
     stream: Rc<TcpStream>,
     busy: Option<Box<Busy>>,
+    /// `@`, where it was not live in time for `welcome`.
+    late: Option<Box<Late>>,
     /// A command is on its way behind which nothing is read.
     alone: bool,
     app_pings: bool,
     /// Topics counted in the registry.
     counted: Vec<Topic>,
     ending: Option<CloseReason>,
+    /// What the client calls its device.
+    device: Option<Box<str>>,
+    begun_at: Instant,
+    /// Everything was given back.
+    is_over: bool,
+    /// Pages of catch-ups in a row that brought nothing.
+    failed_pulls: u8,
     /// When the wheel looks next.
     scheduled: Option<Instant>,
     scratch: Scratch,
@@ -180,10 +194,15 @@ pub fn run(
         socket: Socket::new(Rc::clone(&stream), accepted.early, limits),
         stream,
         busy: None,
+        late: None,
         alone: false,
         app_pings: accepted.app_pings,
         counted: Vec::new(),
         ending: None,
+        device: None,
+        begun_at: now.instant,
+        is_over: false,
+        failed_pulls: 0,
         scheduled: None,
         scratch,
     };
@@ -191,6 +210,8 @@ pub fn run(
         session.refuse(None, refusal);
     } else if known && !accepted.waits {
         session.open_unasked(now);
+    } else {
+        session.hold_inbox();
     }
     async move {
         let reason = session.serve().await;
@@ -232,6 +253,12 @@ impl Session {
             }
             return Poll::Ready(Wake::Done(done));
         }
+        if let Some(late) = &mut self.late
+            && let Poll::Ready(own) = late.poll_unpin(cx)
+        {
+            self.late = None;
+            return Poll::Ready(Wake::Done(Done::Everyone(Box::new(own))));
+        }
         if worker.is_blocked(self.desk.key) && self.stream.poll_write_ready(cx).is_ready() {
             return Poll::Ready(Wake::Writable);
         }
@@ -266,12 +293,18 @@ impl Session {
     fn settle_turn(&mut self) {
         let (worker, key) = (Rc::clone(&self.desk.worker), self.desk.key);
         let now = Now::read();
+        let full_at = worker.is_blocked(key).then(|| worker.written_bytes(key));
         worker.flush(key);
         if let Some(pull) = worker.catch_up(key, now.unix_ms) {
             self.work(self.desk.clone().pull(pull));
         }
         worker.flush(key);
         let (unread, taken_bytes) = (self.has_unread_replies(), worker.written_bytes(key));
+        // A socket that was full has room only where the client's end has taken something.
+        if full_at.is_some_and(|before| taken_bytes > before) {
+            self.machine.seen(now);
+        }
+        self.machine.hears(self.may_read(), now);
         if self.machine.unread(unread, taken_bytes, now) {
             self.schedule(now);
         }
@@ -301,7 +334,8 @@ impl Session {
             match due {
                 Due::Ping if self.app_pings => self.reply(&Event::Ping {}),
                 Due::Ping => self.push(frame::ping()),
-                Due::Expiring(expires) => self.reply(&Event::Expiring { expires }),
+                Due::Expiring(topic, expires) => self.reply(&Event::Expiring { topic, expires }),
+                Due::Left(topic, was_member) => self.token_ended(topic, was_member),
                 Due::Drain(reconnect_after_ms) => self.reply(&Event::Drain { reconnect_after_ms }),
                 Due::End(reason) => self.end(reason),
             }
@@ -344,12 +378,11 @@ impl Session {
     fn command(&mut self, bytes: &[u8], now: Now) {
         let counters = &self.desk.worker.metrics().counters;
         counters.commands.add_owned(1);
-        match codec::decode(self.wire, bytes) {
+        // The own inbox and `@` may be named beside as many topics as a session may join.
+        let topics_max = self.desk.services.config.session.topics_max + 2;
+        match codec::decode_within(self.wire, bytes, topics_max) {
             Err(malformed) => {
-                let unreadable = !matches!(
-                    malformed.error.code,
-                    crate::protocol::error::ErrorCode::UnknownCommand
-                );
+                let unreadable = malformed.error.code == ErrorCode::BadRequest;
                 let end = unreadable.then(|| self.machine.malformed()).flatten();
                 self.refuse(
                     malformed.id,
@@ -371,7 +404,7 @@ impl Session {
         let counters = &self.desk.worker.metrics().counters;
         counters.command_errors.add_owned(1);
         let (session, code) = (self.desk.session, refusal.error.code);
-        tracing::debug!(event = "command_refused", %session, ?code, error = %refusal.error, "command refused");
+        tracing::debug!(event = "command_refused", %session, code = code.name(), error = %refusal.error, "command refused");
         self.reply(&Error::answer(id, refusal.error));
         if let Some(reason) = refusal.end {
             self.end(reason);

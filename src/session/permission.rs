@@ -7,18 +7,26 @@
 //!
 //! A token for one topic is a token for being subscribed to it. It stands in for a matching `can`
 //! where a subscriber needs one: to subscribe with it, to be a member and see members, and to read
-//! the topic's history, as long as the session stays. It never lets anybody publish: who may
-//! write is said by the session's own token.
+//! the topic's history, as long as the session stays and until it ends. It never lets anybody
+//! publish: who may write is said by the session's own token.
+//!
+//! Catching up is reading history, as soon as it is more than a reconnect. Without that right a
+//! session is caught up for `session.resume_s` and no further: what is older counts as not
+//! retained, and what asks for no position that it was told (`rewind`, `0-0`) is forbidden.
+
+use std::time::Duration;
 
 use crate::auth::rights::{Operation, permitted};
 use crate::config::Allow;
+use crate::protocol::command::Subscribe;
 use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{Topic, TopicKind};
+use crate::protocol::ids::{Position, Topic, TopicKind};
 
+use super::joining::TopicToken;
 use super::state::{Machine, Now, token_error};
 
 impl Machine {
-    /// Whether the session may join a topic that stands in `connect.positions` or `subscribe`.
+    /// Whether the session may join a topic that stands in `connect` or `subscribe`.
     ///
     /// # Errors
     /// What the client is told.
@@ -94,18 +102,61 @@ impl Machine {
             let text = "another user's inbox cannot be read";
             return Err(WireError::forbidden(text));
         }
-        let rule = self.config.namespace(topic).history;
         let named = is_own || self.has_joined_by_token(topic);
+        self.may_read_retained(topic, named)
+    }
+
+    fn may_read_retained(&self, topic: &Topic, named: bool) -> Result<(), WireError> {
+        let rule = self.config.namespace(topic).history;
         self.allowed(Operation::History, rule, topic, named)
     }
 
-    /// Checks a token for one topic: of the same user, for that very topic.
-    pub(super) fn check_topic_token(
+    /// How far back the session may be caught up, where a topic begins like that; `None`: as far as
+    /// is retained. The own inbox is one's own.
+    pub(super) fn reach(
         &self,
-        token: &str,
+        topic: &Topic,
+        since: Option<Position>,
+        rewind: Option<u32>,
+        topic_token: bool,
+    ) -> Result<Option<Duration>, WireError> {
+        let rewinds = rewind.is_some_and(|count| count > 0);
+        let is_own = self.inbox().as_ref() == Some(topic);
+        if is_own || (since.is_none() && !rewinds) {
+            return Ok(None);
+        }
+        if self.may_read_retained(topic, topic_token).is_ok() {
+            return Ok(None);
+        }
+        if rewinds || since == Some(Position::ZERO) {
+            let text =
+                "`rewind` and `0-0` need the right `history`; a position that was told does not";
+            return Err(WireError::forbidden(text));
+        }
+        Ok(Some(self.config.session.resume))
+    }
+
+    /// The place that the client is told where a topic begins: one that it may come back with.
+    #[must_use]
+    pub fn told_place(&self, topic: &Topic, position: Position) -> Position {
+        let is_unwritten = position == Position::ZERO && topic.kind() == TopicKind::Plain;
+        if is_unwritten && self.may_read_history(topic).is_err() {
+            return Position::UNWRITTEN;
+        }
+        position
+    }
+
+    /// Checks the token for one topic that came with a `subscribe`, if any: of the same user, for
+    /// that very topic.
+    pub(super) fn topic_token(
+        &self,
+        subscribe: &Subscribe,
         topic: &Topic,
         now: Now,
-    ) -> Result<(), WireError> {
+    ) -> Result<Option<TopicToken>, WireError> {
+        let Some(token) = &subscribe.token else {
+            return Ok(None);
+        };
         let (claims, named) = self
             .verifier
             .topic(token, now.wall())
@@ -114,13 +165,15 @@ impl Machine {
             let text = "the token is for another user or topic";
             return Err(WireError::forbidden(text));
         }
-        Ok(())
+        Ok(Some(TopicToken {
+            expires: claims.expires,
+            is_told: false,
+        }))
     }
 
     fn has_joined_by_token(&self, topic: &Topic) -> bool {
-        self.joined
-            .iter()
-            .any(|j| j.topic == *topic && j.topic_token)
+        let mut joined = self.joined.iter();
+        joined.any(|j| j.topic == *topic && j.token.is_some())
     }
 
     fn allowed(
@@ -131,7 +184,7 @@ impl Machine {
         topic_token: bool,
     ) -> Result<(), WireError> {
         let user = self.identity.user.as_ref();
-        let can = self.identity.claims.as_ref().and_then(|c| c.can.as_ref());
+        let can = self.identity.claims.as_ref().and_then(|c| c.can.as_deref());
         if permitted(rule, operation, topic, user, can, topic_token) {
             return Ok(());
         }
@@ -141,7 +194,8 @@ impl Machine {
     }
 }
 
-fn already_subscribed(topic: &Topic) -> WireError {
+/// What a client is told that joins a topic which it has joined.
+pub(super) fn already_subscribed(topic: &Topic) -> WireError {
     WireError::new(
         ErrorCode::AlreadySubscribed,
         format!("the session belongs to `{topic}` already"),

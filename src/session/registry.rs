@@ -55,6 +55,12 @@ impl Registry {
         }
     }
 
+    /// How many members a topic has on this node.
+    #[cfg(test)]
+    pub(crate) fn count(&self, topic: &Topic) -> u64 {
+        self.lock().get(topic).copied().unwrap_or_default()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, FxHashMap<Topic, u64>> {
         self.counts.lock().expect("no holder of this lock panics")
     }

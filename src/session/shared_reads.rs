@@ -3,7 +3,7 @@
 //! In: what a session wants to read: a topic, the position after which, how much. Out: the page,
 //! shared, with frames that are encoded once for all of them. A storm of resumes after a node's
 //! death asks the broker once per topic and position and not once per session. Who may read was
-//! decided before, for each session by itself.
+//! decided before, for each session by itself; how far back is a part of what is asked.
 //!
 //! A session may be given a page that was asked for before it asked, at most [`KEPT`] earlier. That
 //! is as if its own answer had been slow: what the page lacks follows with the next page or live,
@@ -42,6 +42,7 @@ pub type Read = Result<Rc<ReadPage>, BrokerError>;
 struct Key {
     topic: Topic,
     since: Position,
+    age_ms: u64,
     entries_max: u32,
     bytes_max: usize,
     failovers: u64,
@@ -78,6 +79,8 @@ impl SharedReads {
         let key = Key {
             topic: topic.clone(),
             since,
+            // Who may not read history is shown less of it.
+            age_ms: retention.age_ms,
             entries_max: page.entries_max,
             bytes_max: page.bytes_max,
             failovers: worker.failovers(),
@@ -100,16 +103,31 @@ impl SharedReads {
         }
         let read = read.boxed_local().shared();
         self.reads.borrow_mut().insert(key.clone(), read.clone());
-        let reads = Rc::clone(self);
+        let kept = Kept {
+            reads: Rc::clone(self),
+            key,
+        };
         let asked = read.clone();
         // A task of its own, so that a session that goes away takes nobody's page along.
-        shutdown::spawn_local("shared read", async move {
+        shutdown::spawn_local("shared_read", async move {
+            let _kept = kept;
             if asked.await.is_ok() {
                 tokio::time::sleep(KEPT).await;
             }
-            reads.reads.borrow_mut().remove(&key);
         });
         read.await
+    }
+}
+
+/// A read that others may share until this is dropped: nobody is given one that broke off.
+struct Kept {
+    reads: Rc<SharedReads>,
+    key: Key,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.reads.reads.borrow_mut().remove(&self.key);
     }
 }
 

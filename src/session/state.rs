@@ -12,14 +12,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::auth::{Claims, TokenError, Verifier};
+use crate::auth::verifier::Verifier;
+use crate::auth::{Claims, TokenError};
 use crate::config::Config;
 use crate::protocol::close::CloseReason;
-use crate::protocol::command::{Command, Connect, History, Publish, Subscribe};
+use crate::protocol::command::{Command, Connect, History, Publish};
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::ids::{App, NameError, Position, Topic, TopicKind, User};
 
 use super::clock::DrainPlan;
+use super::joining::{Amendment, Joined, Joining, not_joined};
 
 /// Unreadable commands in a row that end the session.
 const BAD_IN_A_ROW_MAX: u32 = 10;
@@ -88,23 +90,15 @@ pub(super) enum Phase {
     Open,
 }
 
-/// One joined topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Joined {
-    pub(super) topic: Topic,
-    pub(super) presence: bool,
-    /// By a token for this topic.
-    pub(super) topic_token: bool,
-    stay: u64,
-}
-
 /// What a command asks for, after all checks that need no broker.
 #[derive(Debug)]
 pub enum Request {
     /// Open the session for its identity.
     Open(Connect),
     /// Join a topic.
-    Subscribe(Topic, Subscribe),
+    Subscribe(Joining),
+    /// Add to what was asked for a topic that is joined.
+    Amend(Amendment),
     /// Leave a topic; true: it was also a member.
     Unsubscribe(Topic, bool),
     /// Publish.
@@ -129,11 +123,13 @@ pub struct Machine {
     pub(super) phase: Phase,
     pub(super) identity: Identity,
     pub(super) joined: Vec<Joined>,
-    stays: u64,
+    pub(super) stays: u64,
     bad_in_a_row: u32,
     /// When the upgrade was done, or when opening began: the deadline counts from there.
     pub(super) phase_since: Instant,
     pub(super) seen_at: Instant,
+    /// Nothing is read from the client at present, so that it cannot be heard.
+    pub(super) is_deaf: bool,
     pub(super) pinged_at: Instant,
     /// Since when replies wait unread over their bound, and what the client had taken by then.
     pub(super) unread_since: Option<(Instant, u64)>,
@@ -156,6 +152,7 @@ impl Machine {
             bad_in_a_row: 0,
             phase_since: now.instant,
             seen_at: now.instant,
+            is_deaf: false,
             pinged_at: now.instant,
             unread_since: None,
             told_expiring: false,
@@ -204,38 +201,6 @@ impl Machine {
         self.phase = Phase::Open;
     }
 
-    /// Remembers a joined topic, which [`Self::may_subscribe`] has allowed.
-    pub fn join(&mut self, topic: &Topic, presence: bool, topic_token: bool) {
-        self.stays += 1;
-        self.joined.push(Joined {
-            topic: topic.clone(),
-            presence,
-            topic_token,
-            stay: self.stays,
-        });
-    }
-
-    /// The number of the present stay in a topic; `None` when it is not joined. An answer that
-    /// belongs to an earlier stay is recognised by it: the client may have left, and joined
-    /// again, while it was on its way.
-    #[must_use]
-    pub fn stay(&self, topic: &Topic) -> Option<u64> {
-        let joined = self.joined.iter().find(|j| j.topic == *topic)?;
-        Some(joined.stay)
-    }
-
-    /// Forgets a topic. Returns whether the session was a member there; `None` when it had not
-    /// joined.
-    pub fn leave(&mut self, topic: &Topic) -> Option<bool> {
-        let at = self.joined.iter().position(|j| j.topic == *topic)?;
-        Some(self.joined.swap_remove(at).presence)
-    }
-
-    /// The topics in which the session is a member.
-    pub fn memberships(&self) -> impl Iterator<Item = &Topic> {
-        self.joined.iter().filter(|j| j.presence).map(|j| &j.topic)
-    }
-
     /// A command that could not be read. After ten in a row the session must end.
     pub fn malformed(&mut self) -> Option<CloseReason> {
         self.bad_in_a_row += 1;
@@ -257,7 +222,7 @@ impl Machine {
         }
         let request = match command {
             Command::Connect(_) => unreachable!("handled above"),
-            Command::Subscribe(subscribe) => self.subscribe(subscribe, now),
+            Command::Subscribe(subscribe) => self.subscribe(&subscribe, now),
             Command::Unsubscribe { topic } => self.unsubscribe(&topic),
             Command::Publish(publish) => self.publish(publish),
             Command::Ack { position } => match self.inbox() {
@@ -311,18 +276,6 @@ impl Machine {
         Ok(Request::Open(connect))
     }
 
-    fn subscribe(&mut self, mut subscribe: Subscribe, now: Now) -> Result<Request, WireError> {
-        let topic = Topic::new(&self.app, &subscribe.topic)?;
-        let token = subscribe.token.take();
-        let topic_token = token.is_some();
-        if let Some(token) = token {
-            self.check_topic_token(&token, &topic, now)?;
-        }
-        self.may_subscribe(&topic, subscribe.presence, topic_token)?;
-        self.join(&topic, subscribe.presence, topic_token);
-        Ok(Request::Subscribe(topic, subscribe))
-    }
-
     fn unsubscribe(&mut self, name: &str) -> Result<Request, WireError> {
         let topic = Topic::new(&self.app, name)?;
         if topic.kind() == TopicKind::Everyone || self.inbox().as_ref() == Some(&topic) {
@@ -330,10 +283,7 @@ impl Machine {
         }
         match self.leave(&topic) {
             Some(presence) => Ok(Request::Unsubscribe(topic, presence)),
-            None => Err(WireError::new(
-                ErrorCode::NotSubscribed,
-                "the session has not joined that topic",
-            )),
+            None => Err(not_joined()),
         }
     }
 
@@ -394,19 +344,16 @@ impl Machine {
         let lost: Vec<_> = self
             .joined
             .iter()
-            .filter(|j| self.may_stay(&j.topic, j.presence, j.topic_token).is_err())
+            .filter(|j| {
+                self.may_stay(&j.topic, j.presence, j.token.is_some())
+                    .is_err()
+            })
             .map(|j| (j.topic.clone(), j.presence))
             .collect();
         for (topic, _) in &lost {
             self.leave(topic);
         }
         Ok(Request::Refreshed(lost, expires))
-    }
-
-    /// Whether the session has joined the topic by command.
-    #[must_use]
-    pub fn has_joined(&self, topic: &Topic) -> bool {
-        self.joined.iter().any(|j| j.topic == *topic)
     }
 }
 

@@ -10,12 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::visible::{self, VisiblePage};
-use crate::broker::{
-    Acked, Broker, BrokerError, HistoryQuery, InboxSummary, Page, PublishRequest, Published,
-};
+use crate::broker::{Acked, Broker, BrokerError, HistoryQuery, Page, PublishRequest, Published};
 use crate::config::Retention;
 use crate::presence::MembersPage;
-use crate::protocol::command::{Connect, History, Subscribe};
+use crate::protocol::command::History;
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Position, SessionId, Topic, TopicKind};
@@ -23,30 +21,42 @@ use crate::worker::catchup::{PAGE_ENTRIES_MAX, Pull, ReadPage};
 use crate::worker::hub::SessionKey;
 use crate::worker::{Join, Worker};
 
-use super::Services;
+use super::joining::{Amendment, Begin, Joining};
+use super::opening::{Opened, Own};
 use super::shared_reads::SharedReads;
 use super::state::Now;
+use super::{Services, backoff};
 
-/// How long a page rests after it could not be read, or brought nothing.
+/// How long a page rests after it could not be read, or brought nothing: at first, and at last.
 const PULL_REST: Duration = Duration::from_millis(100);
-/// How long opening waits between tries while the broker does not answer.
-const OPEN_REST: Duration = Duration::from_millis(200);
+const PULL_REST_MAX: Duration = Duration::from_secs(5);
 
 /// What has come back.
 #[derive(Debug)]
 pub enum Done {
     /// Everything that `welcome` needs.
     Opened(Box<Opened>),
+    /// The session cannot be opened.
+    Unopened(Option<u64>, WireError),
+    /// `@`, which was not live in time for `welcome`.
+    Everyone(Box<Own>),
     /// Where a subscription begins, or why it does not.
     Subscribed {
         /// The command's id.
         id: Option<u64>,
-        /// Which topic.
-        topic: Topic,
-        /// The stay that the command began.
-        stay: u64,
+        /// What was joined.
+        joining: Joining,
         /// The outcome.
         result: Result<Subscribed, WireError>,
+    },
+    /// How many members there are after a session became one, or why it did not.
+    Amended {
+        /// The command's id.
+        id: Option<u64>,
+        /// What was asked for.
+        amendment: Amendment,
+        /// The outcome.
+        result: Result<u64, WireError>,
     },
     /// A publication's fate.
     Published(Option<u64>, Result<Published, WireError>),
@@ -87,35 +97,6 @@ pub struct Subscribed {
     pub count: Option<u64>,
 }
 
-/// All that `welcome` waits for.
-#[derive(Debug)]
-pub struct Opened {
-    /// The id of the `connect` that asked.
-    pub id: Option<u64>,
-    /// The inbox, as the user left it.
-    pub inbox: Option<(Topic, InboxSummary)>,
-    /// `@` and the inbox: they begin whatever becomes of the others.
-    pub own: Vec<Own>,
-    /// What became of the other positions.
-    pub topics: Vec<(String, Resumption)>,
-}
-
-/// Where a topic begins that the session belongs to unasked.
-#[derive(Debug)]
-pub struct Own {
-    /// `@` or the inbox.
-    pub topic: Topic,
-    /// Where the client left it, or the cursor stands.
-    pub left: Option<Position>,
-    /// The client said where it left it.
-    pub is_named: bool,
-    /// Where it begins.
-    pub start: Start,
-}
-
-/// A topic that can begin, or why it cannot.
-pub type Resumption = Result<(Topic, Start), WireError>;
-
 /// What the futures of one session share.
 #[derive(Clone)]
 pub struct Desk {
@@ -132,25 +113,27 @@ pub struct Desk {
 }
 
 impl Desk {
-    fn broker(&self) -> &Broker {
+    pub(super) fn broker(&self) -> &Broker {
         &self.services.broker
     }
 
-    fn retention(&self, topic: &Topic) -> Retention {
+    pub(super) fn retention(&self, topic: &Topic) -> Retention {
         match topic.kind() {
-            TopicKind::Presence => crate::broker::PRESENCE_RETENTION,
+            TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
             _ => self.services.config.namespace(topic).retention(),
         }
     }
 
     /// Waits until the topic is live on this worker, as long as a broker that is there may take.
-    async fn joined(&self, topic: &Topic) -> Result<(), WireError> {
+    pub(super) async fn joined(&self, topic: &Topic) -> Result<(), WireError> {
         let has_history = self.retention(topic).entries_max > 0;
         let Join::Waiting(answer) = self.worker.join(self.key, topic, has_history) else {
             return Ok(());
         };
-        // The subscription, then the last id: two commands.
-        let patience = self.services.config.redis.command_timeout * 2;
+        // The subscription, then the last id: two commands. A session that opens with many topics
+        // must be welcome before its deadline all the same.
+        let config = &self.services.config;
+        let patience = (config.redis.command_timeout * 2).min(config.auth.timeout / 2);
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(left_before_joined()),
@@ -160,154 +143,101 @@ impl Desk {
         }
     }
 
-    /// `connect`: joins everyone, the inbox and the topics of `positions`, and reads where each
-    /// begins. Tries until the broker answers; the authentication deadline bounds it.
-    pub async fn open(
-        self,
-        id: Option<u64>,
-        inbox: Option<Topic>,
-        connect: Connect,
-        topics: Vec<(String, Result<Topic, WireError>)>,
-    ) -> Done {
-        let everyone = Topic::everyone(&self.services.app);
-        let given = |topic: &Topic| {
-            let mut positions = connect.positions.iter();
-            positions
-                .find(|(name, _)| name == topic.name())
-                .map(|(_, p)| *p)
-        };
-        self.insist(|| self.joined(&everyone)).await;
-        let position = given(&everyone);
-        let mut own = vec![self.own(everyone, position, None).await];
-        let inbox = match inbox {
-            None => None,
-            Some(inbox) => {
-                self.insist(|| self.joined(&inbox)).await;
-                let summary = self.insist(|| self.summary(&inbox)).await;
-                let position = given(&inbox);
-                let cursor = Some(summary.cursor.unwrap_or_default());
-                own.push(self.own(inbox.clone(), position, cursor).await);
-                Some((inbox, summary))
-            }
-        };
-        let resumed = topics.into_iter().map(|(name, topic)| async {
-            let begin = async {
-                let topic = topic?;
-                let start = self.start(&topic, given(&topic), None).await?;
-                Ok((topic, start))
-            };
-            (name, begin.await)
-        });
-        let resumed = futures_util::future::join_all(resumed).await;
-        Done::Opened(Box::new(Opened {
-            id,
-            inbox,
-            own,
-            topics: resumed,
-        }))
-    }
-
-    /// Tries until the broker answers.
-    async fn insist<T>(&self, attempt: impl AsyncFn() -> Result<T, WireError>) -> T {
-        loop {
-            match attempt().await {
-                Ok(value) => return value,
-                Err(_) => tokio::time::sleep(OPEN_REST).await,
-            }
-        }
-    }
-
-    /// Where a topic begins that the session has joined unasked: at the client's position, else at
-    /// the cursor, else live.
-    async fn own(&self, topic: Topic, given: Option<Position>, cursor: Option<Position>) -> Own {
-        let left = given.or(cursor);
-        let start = match left {
-            Some(left) => self.insist(|| self.resume(&topic, left)).await,
-            None => Start::Live,
-        };
-        Own {
-            topic,
-            left,
-            is_named: given.is_some(),
-            start,
-        }
-    }
-
-    async fn summary(&self, inbox: &Topic) -> Result<InboxSummary, WireError> {
-        let summary = self.broker().inbox(inbox, self.retention(inbox)).await;
-        summary.map_err(broker_error)
-    }
-
     /// `subscribe`: joins, becomes a member where asked, finds out where it begins.
     pub async fn subscribe(
         self,
         id: Option<u64>,
-        topic: Topic,
-        stay: u64,
-        subscribe: Subscribe,
+        joining: Joining,
         member: Option<Member>,
     ) -> Done {
-        let result = self.subscribe_inner(&topic, &subscribe, member).await;
+        let subscribed = self.begin(&joining.topic, joining.begin, member);
+        let result = subscribed.await;
         Done::Subscribed {
             id,
-            topic,
-            stay,
+            joining,
             result,
         }
     }
 
-    async fn subscribe_inner(
+    /// Joins a topic and finds out where it begins. What a master has that is away is not waited
+    /// for.
+    pub(super) async fn begin(
         &self,
         topic: &Topic,
-        subscribe: &Subscribe,
+        begin: Begin,
         member: Option<Member>,
     ) -> Result<Subscribed, WireError> {
         self.broker().check(topic).map_err(broker_error)?;
         let mut count = None;
         if let Some(member) = member {
-            // First heard, then entered: no change falls between the two.
-            self.joined(&topic.presence()).await?;
-            let entered = self.services.presence.enter(topic, member).await;
-            count = Some(entered.map_err(broker_error)?);
+            count = Some(self.enter(topic, member).await?);
         }
-        let start = self.start(topic, subscribe.since, subscribe.rewind);
-        Ok(Subscribed {
-            start: start.await?,
-            count,
-        })
+        self.joined(topic).await?;
+        let start = match (begin.since, begin.rewind) {
+            (Some(since), _) => self.resume(topic, since, begin.reach).await?,
+            (None, Some(newest)) if newest > 0 => self.rewind(topic, newest).await?,
+            (None, _) => Start::Live,
+        };
+        Ok(Subscribed { start, count })
     }
 
-    async fn start(
-        &self,
-        topic: &Topic,
-        since: Option<Position>,
-        rewind: Option<u32>,
-    ) -> Result<Start, WireError> {
-        self.joined(topic).await?;
-        match (since, rewind) {
-            (Some(since), _) => self.resume(topic, since).await,
-            (None, Some(count)) if count > 0 => self.rewind(topic, count).await,
-            (None, _) => Ok(Start::Live),
+    /// `subscribe` on a topic that is joined: becomes a member.
+    pub async fn amend(self, id: Option<u64>, amendment: Amendment, member: Member) -> Done {
+        let result = async {
+            self.broker()
+                .check(&amendment.topic)
+                .map_err(broker_error)?;
+            self.enter(&amendment.topic, member).await
+        };
+        let result = result.await;
+        Done::Amended {
+            id,
+            amendment,
+            result,
         }
+    }
+
+    /// First the changes are heard, then the member enters: no change falls between the two.
+    async fn enter(&self, topic: &Topic, member: Member) -> Result<u64, WireError> {
+        self.joined(&topic.presence()).await?;
+        let entered = self.services.presence.enter(topic, member).await;
+        entered.map_err(broker_error)
     }
 
     /// Where a reader who left at `since` begins. The broker judges it, also on a topic without
     /// history: what this worker has seen may be behind the position that a publisher was told.
-    async fn resume(&self, topic: &Topic, since: Position) -> Result<Start, WireError> {
+    /// What is older than `reach` counts as not retained, by the broker's clock, which made the
+    /// positions.
+    pub(super) async fn resume(
+        &self,
+        topic: &Topic,
+        since: Position,
+        reach: Option<Duration>,
+    ) -> Result<Start, WireError> {
         let only_the_place = Page {
             entries_max: 1,
             bytes_max: 1,
         };
-        let page = self.read(topic, since, only_the_place).await?;
+        let since = match since {
+            Position::UNWRITTEN => Position::ZERO,
+            since => since,
+        };
+        let mut retention = self.retention(topic);
+        if let Some(reach) = reach {
+            let reach_ms = u64::try_from(reach.as_millis()).unwrap_or(u64::MAX);
+            retention.age_ms = retention.age_ms.min(reach_ms);
+        }
+        let page = self.read(topic, since, retention, only_the_place).await?;
         Ok(Start::After {
             at: page.start,
             gap: page.gap,
         })
     }
 
-    /// Before the oldest of the newest `count` that are retained.
+    /// Before the oldest of the newest `count` that are retained. A page may end at its bytes
+    /// before that; then the next one is read.
     async fn rewind(&self, topic: &Topic, count: u32) -> Result<Start, WireError> {
-        let query = HistoryQuery {
+        let mut query = HistoryQuery {
             topic: topic.clone(),
             retention: self.retention(topic),
             since: None,
@@ -316,14 +246,24 @@ impl Desk {
             bytes_max: self.services.config.session.page_bytes_max,
             reverse: true,
         };
-        let page = self.broker().history(query).await.map_err(broker_error)?;
-        Ok(match page.entries.last() {
-            Some(oldest) => Start::After {
+        let mut start = Start::Live;
+        loop {
+            let page = self.broker().history(query.clone()).await;
+            let page = page.map_err(broker_error)?;
+            let Some(oldest) = page.entries.last() else {
+                return Ok(start);
+            };
+            start = Start::After {
                 at: oldest.prev,
                 gap: None,
-            },
-            None => Start::Live,
-        })
+            };
+            query.until = Some(oldest.position);
+            let got = u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
+            query.limit = query.limit.saturating_sub(got);
+            if query.limit == 0 || !page.more {
+                return Ok(start);
+            }
+        }
     }
 
     /// A page of a catch-up.
@@ -332,7 +272,8 @@ impl Desk {
             entries_max: u32::try_from(PAGE_ENTRIES_MAX).unwrap_or(u32::MAX),
             bytes_max: self.worker.page_bytes_max(),
         };
-        let page = self.read(&pull.topic, pull.at, size).await;
+        let retention = self.retention(&pull.topic);
+        let page = self.read(&pull.topic, pull.at, retention, size).await;
         Done::Page(pull, page)
     }
 
@@ -340,16 +281,17 @@ impl Desk {
         &self,
         topic: &Topic,
         since: Position,
+        retention: Retention,
         page: Page,
     ) -> Result<Rc<ReadPage>, WireError> {
-        let (reads, retention) = (&self.reads, self.retention(topic));
+        let reads = &self.reads;
         let read = reads.since(&self.worker, topic, since, retention, page);
         read.await.map_err(broker_error)
     }
 
-    /// A little pause before a catch-up asks again.
-    pub async fn rest(pull: Pull) -> Done {
-        tokio::time::sleep(PULL_REST).await;
+    /// A pause before a catch-up asks again, after so many failures before this one.
+    pub async fn rest(pull: Pull, failures: u32) -> Done {
+        tokio::time::sleep(backoff::rest(PULL_REST, failures, PULL_REST_MAX)).await;
         Done::PullAgain(pull)
     }
 
@@ -408,6 +350,7 @@ pub fn broker_error(error: BrokerError) -> WireError {
         BrokerError::Unavailable(_) => {
             WireError::unavailable("the broker is not available; try again")
         }
+        BrokerError::Refused(_) => WireError::unavailable(error.to_string()),
         BrokerError::Unknown(_) => WireError::unavailable(
             "the broker's answer was lost: the outcome is unknown; repeat with the same \
              `idempotency_key`",

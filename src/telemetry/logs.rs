@@ -1,23 +1,35 @@
 //! Log output on stderr: text on a terminal, one JSON object a line in a pipe.
 //!
-//! In: `tracing` events of every module, filtered by `log.level`. Out: stderr; stdout belongs to
-//! results. Owner: the process, once. Text of other people (names, reasons, errors of a peer) is
-//! written with its control characters escaped, so that it can neither steer a terminal nor forge
-//! a line. Writing is not buffered and blocks, which is why nothing is logged per message.
+//! In: `tracing` events of every module, filtered by `log.level`, which may change while the process
+//! runs ([`set_level`]). Out: stderr; stdout belongs to results. Owner: the process, once. Text of
+//! other people (names, reasons, errors of a peer) is written with its control characters escaped, so
+//! that it can neither steer a terminal nor forge a line. Writing is not buffered and blocks, which is
+//! why nothing is logged per message.
 //!
 //! Every line says what happened by the field `event`, a stable name of the form noun_past-verb
-//! (`node_started`, `session_ended`); the message beside it is for people and may change. Levels:
-//! a peer's fault is `debug`, ours is `warn`, lost data or a needed human is `error`.
+//! (`node_started`, `session_closed`), and on which `node`; the message beside it is for people and
+//! may change. Levels: a peer's fault is `debug`, ours is `warn`, lost data or a needed human is
+//! `error`. Values are written in the words of the wire.
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
-use tracing::Subscriber;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::fmt::format::{FormatFields, debug_fn};
-use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
+use tracing_subscriber::fmt::format::{
+    self, Format, FormatEvent, FormatFields, Full, Writer, debug_fn,
+};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter, SubscriberBuilder};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{Log, LogFormat};
+
+/// Fields that are written as a list: their value is the text of a JSON list.
+const LISTS: &[&str] = &["reasons", "keys"];
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -28,53 +40,216 @@ pub enum LogError {
     /// The process logs already.
     #[error("the log was started before")]
     Started(#[source] tracing::subscriber::SetGlobalDefaultError),
+    /// The log cannot be changed any more.
+    #[error("the log is gone")]
+    Gone(#[source] tracing_subscriber::reload::Error),
 }
 
-/// Starts the log of this process.
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), LogError> + Send + Sync>;
+
+/// Changes the filter of the log that was started.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+/// Whether a log of this format is one of JSON lines.
+#[must_use]
+pub fn is_json(format: LogFormat) -> bool {
+    match format {
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    }
+}
+
+/// Starts the log of this process, whose lines name this node.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn start(log: &Log) -> Result<(), LogError> {
+pub fn start(log: &Log, node: &str) -> Result<(), LogError> {
     let stderr = std::io::stderr;
-    let is_terminal = stderr().is_terminal();
-    let is_json = match log.format {
-        LogFormat::Auto => !is_terminal,
-        LogFormat::Text => false,
-        LogFormat::Json => true,
-    };
     let filter = EnvFilter::try_new(&log.level).map_err(LogError::Filter)?;
-    if is_json {
-        tracing::subscriber::set_global_default(json(stderr, filter))
+    if is_json(log.format) {
+        let (subscriber, set) = json(stderr, filter, node);
+        begin(subscriber, set)
     } else {
-        tracing::subscriber::set_global_default(text(stderr, filter, is_terminal))
+        let (subscriber, set) = text(stderr, filter, node, stderr().is_terminal());
+        begin(subscriber, set)
     }
-    .map_err(LogError::Started)
 }
 
-fn json<W>(writer: W, filter: EnvFilter) -> impl Subscriber + Send + Sync
+fn begin(subscriber: impl Subscriber + Send + Sync, set: SetFilter) -> Result<(), LogError> {
+    tracing::subscriber::set_global_default(subscriber).map_err(LogError::Started)?;
+    // Only one log is ever started, as the line above holds.
+    let _ = SET_FILTER.set(set);
+    Ok(())
+}
+
+/// Filters by another level from now on.
+///
+/// # Errors
+/// [`LogError::Filter`]; nothing changes.
+pub fn set_level(level: &str) -> Result<(), LogError> {
+    let filter = EnvFilter::try_new(level).map_err(LogError::Filter)?;
+    SET_FILTER.get().map_or(Ok(()), |set| set(filter))
+}
+
+fn json<W>(writer: W, filter: EnvFilter, node: &str) -> (impl Subscriber + Send + Sync, SetFilter)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    SubscriberBuilder::default()
-        .with_env_filter(filter)
+    let node = node.to_owned();
+    let builder = SubscriberBuilder::default()
+        .event_format(JsonLines { node })
         .with_writer(writer)
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
-        .finish()
+        .with_env_filter(filter)
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    let set: SetFilter = Box::new(move |filter| handle.reload(filter).map_err(LogError::Gone));
+    (builder.finish(), set)
 }
 
-fn text<W>(writer: W, filter: EnvFilter, ansi: bool) -> impl Subscriber + Send + Sync
+fn text<W>(
+    writer: W,
+    filter: EnvFilter,
+    node: &str,
+    ansi: bool,
+) -> (impl Subscriber + Send + Sync, SetFilter)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    SubscriberBuilder::default()
-        .with_env_filter(filter)
-        .with_writer(writer)
+    let node = node.to_owned();
+    let lines = format::format().with_ansi(ansi);
+    let builder = SubscriberBuilder::default()
         .with_ansi(ansi)
+        .event_format(TextLines { node, lines })
+        .with_writer(writer)
         .fmt_fields(escaped_fields())
-        .finish()
+        .with_env_filter(filter)
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    let set: SetFilter = Box::new(move |filter| handle.reload(filter).map_err(LogError::Gone));
+    (builder.finish(), set)
+}
+
+/// Lines of text, with the node at their end.
+struct TextLines {
+    node: String,
+    lines: Format<Full, SystemTime>,
+}
+
+impl<S, N> FormatEvent<S, N> for TextLines
+where
+    S: Subscriber + for<'l> LookupSpan<'l>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.lines
+            .format_event(context, Writer::new(&mut line), event)?;
+        writeln!(writer, "{} node={}", line.trim_end(), self.node)
+    }
+}
+
+/// One JSON object a line: time, level, event, message and node first, then the fields.
+struct JsonLines {
+    node: String,
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'l> LookupSpan<'l>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let mut fields = JsonFields::default();
+        event.record(&mut fields);
+        let level = event.metadata().level();
+        write!(writer, "{{\"timestamp\":\"{time}\",\"level\":\"{level}\"")?;
+        for (name, value) in fields.first.iter().chain(&fields.rest) {
+            write!(writer, ",{}:{value}", quoted(name))?;
+        }
+        let (node, target) = (quoted(&self.node), quoted(event.metadata().target()));
+        writeln!(writer, ",\"node\":{node},\"target\":{target}}}")
+    }
+}
+
+/// The fields of one line as JSON, `event` and `message` apart.
+#[derive(Default)]
+struct JsonFields {
+    first: Vec<(&'static str, String)>,
+    rest: Vec<(&'static str, String)>,
+}
+
+impl JsonFields {
+    fn put(&mut self, field: &Field, value: String) {
+        match field.name() {
+            name @ ("event" | "message") => self.first.push((name, value)),
+            name => self.rest.push((name, value)),
+        }
+    }
+
+    fn put_text(&mut self, field: &Field, text: &str) {
+        let is_list = LISTS.contains(&field.name())
+            && serde_json::from_str::<Vec<serde_json::Value>>(text).is_ok();
+        self.put(
+            field,
+            if is_list {
+                text.to_owned()
+            } else {
+                quoted(text)
+            },
+        );
+    }
+}
+
+impl Visit for JsonFields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, serde_json::Value::from(value).to_string());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.to_string());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.to_string());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.to_string());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put_text(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put_text(field, &format!("{value:?}"));
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A list for one of the fields that are written as lists, see [`LISTS`].
+#[must_use]
+pub fn list<T: AsRef<str>>(items: &[T]) -> String {
+    let items = items
+        .iter()
+        .map(|item| serde_json::Value::from(item.as_ref()));
+    serde_json::Value::Array(items.collect()).to_string()
 }
 
 /// Fields as `name=value`. The subscriber's own form escapes terminal sequences but leaves line
@@ -124,18 +299,21 @@ mod tests {
 
     fn log_something_hostile() {
         let peer = "red \u{1b}[31m\u{9b}2J\r\n2026-01-01 ERROR forged";
-        tracing::debug!("below the filter");
-        let span = tracing::info_span!("session", user = %peer);
-        span.in_scope(|| {
-            tracing::info!(event = "session_ended", reason = %peer, peer, "ended: {peer}");
-        });
+        tracing::debug!(event = "nothing_happened", "below the filter");
+        let reasons = list(&["a \"b\"", "c"]);
+        tracing::info!(event = "session_closed", reason = %peer, %reasons, peer, count = 7, "ended: {peer}");
     }
 
     #[test]
     fn text_of_others_cannot_steer_the_terminal_or_forge_a_line() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let log = text(move || writer.clone(), EnvFilter::new("info"), false);
+        let (log, _) = text(
+            move || writer.clone(),
+            EnvFilter::new("info"),
+            "node-0",
+            false,
+        );
         tracing::subscriber::with_default(log, log_something_hostile);
         let text = lines.text();
         assert_eq!(text.lines().count(), 1, "{text}");
@@ -143,7 +321,8 @@ mod tests {
             !text.trim_end_matches('\n').contains(char::is_control),
             "{text}"
         );
-        assert!(text.contains("event=\"session_ended\""), "{text}");
+        assert!(text.trim_end().ends_with(" node=node-0"), "{text}");
+        assert!(text.contains("event=\"session_closed\""), "{text}");
         assert!(
             text.contains(r"reason=red \u{1b}[31m\u{9b}2J\r\n2026"),
             "{text}"
@@ -154,12 +333,19 @@ mod tests {
     fn a_pipe_gets_one_json_object_a_line_with_the_event_at_its_top() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let log = json(move || writer.clone(), EnvFilter::new("info"));
-        tracing::subscriber::with_default(log, log_something_hostile);
+        let (log, set) = json(move || writer.clone(), EnvFilter::new("info"), "node-0");
+        tracing::subscriber::with_default(log, || {
+            log_something_hostile();
+            set(EnvFilter::new("error")).unwrap();
+            log_something_hostile();
+        });
         let text = lines.text();
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(line["event"], "session_ended");
+        assert_eq!(line["event"], "session_closed");
+        assert_eq!(line["node"], "node-0");
+        assert_eq!(line["reasons"], serde_json::json!(["a \"b\"", "c"]));
+        assert_eq!(line["count"], 7);
         assert_eq!(line["level"], "INFO");
         assert!(line["timestamp"].is_string());
     }
@@ -170,6 +356,6 @@ mod tests {
             format: LogFormat::Auto,
             level: "fanfare=loud".to_owned(),
         };
-        assert!(matches!(start(&log), Err(LogError::Filter(_))));
+        assert!(matches!(start(&log, "node-0"), Err(LogError::Filter(_))));
     }
 }

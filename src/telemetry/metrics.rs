@@ -126,13 +126,23 @@ instruments! {
         repairs: "counter" "fanfare_repairs_total" "Topics held and repaired from the stream.",
         repaired: "counter" "fanfare_repaired_publications_total" "Publications delivered from the stream by a repair.",
         gaps: "counter" "fanfare_gaps_total" "Gaps that no repair could close.",
+        questions: "counter" "fanfare_questions_total" "Questions of the dispatcher to the broker: newest ids of topics and pages of their streams.",
+        question_errors: "counter" "fanfare_question_errors_total" "Those that were not answered; they are asked again.",
+        questions_waiting: "gauge" "fanfare_questions_waiting" "Topics that wait to be asked about.",
         held_overflow: "counter" "fanfare_held_overflows_total" "Held queues that were thrown away at their bound and read again.",
         worker_queue_full: "counter" "fanfare_worker_queue_full_total" "Deliveries that a worker's full queue turned into a catch-up.",
+        orders_dropped: "counter" "fanfare_orders_dropped_total" "Orders to end sessions that a worker did not take, because too many waited for it.",
         control_ignored: "counter" "fanfare_control_ignored_total" "Control messages of another release or form, ignored.",
         unreadable_newer: "counter" "fanfare_unreadable_total" ["reason" = "newer"] "Bodies from the broker that this node cannot read: of a newer release's kind, or damaged.",
         unreadable_damaged: "counter" "fanfare_unreadable_total" ["reason" = "damaged"] "Bodies from the broker that this node cannot read: of a newer release's kind, or damaged.",
         broker_embedded: "gauge" "fanfare_broker_info" ["kind" = "embedded"] "1 for the broker that this node uses: Redis, or the one inside the process.",
         broker_redis: "gauge" "fanfare_broker_info" ["kind" = "redis"] "1 for the broker that this node uses: Redis, or the one inside the process.",
+        embedded_bytes: "gauge" "fanfare_embedded_bytes" "Memory of the topics of the broker inside the process, as it is bounded by memory.bytes_max.",
+        embedded_topics: "gauge" "fanfare_embedded_topics" "Topics that the broker inside the process knows.",
+        forgotten_entries: "counter" "fanfare_embedded_forgotten_total" ["kind" = "entry"] "What the broker inside the process forgot before its time, because memory.bytes_max was reached.",
+        forgotten_keys: "counter" "fanfare_embedded_forgotten_total" ["kind" = "idempotency_key"] "What the broker inside the process forgot before its time, because memory.bytes_max was reached.",
+        forgotten_topics: "counter" "fanfare_embedded_forgotten_total" ["kind" = "topic"] "What the broker inside the process forgot before its time, because memory.bytes_max was reached.",
+        refused_memory: "counter" "fanfare_embedded_refused_total" "Publications to topics that were not known, refused because what is in use filled memory.bytes_max.",
         published: "counter" "fanfare_published_total" "Publications that the broker accepted from this node.",
         publish_duplicates: "counter" "fanfare_publish_duplicates_total" "Publications answered from their idempotency key.",
         publish_errors: "counter" "fanfare_publish_errors_total" "Publications that the broker did not accept or did not answer.",
@@ -146,20 +156,57 @@ instruments! {
         circuits_closed_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "closed"] "Changes of a circuit's state.",
         circuits_half_opened_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "half_open"] "Changes of a circuit's state.",
         circuits_opened_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "open"] "Changes of a circuit's state.",
+        refusing_noreplicas: "gauge" "fanfare_redis_refusing" ["reason" = "noreplicas"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_misconf: "gauge" "fanfare_redis_refusing" ["reason" = "misconf"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_oom: "gauge" "fanfare_redis_refusing" ["reason" = "oom"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_readonly: "gauge" "fanfare_redis_refusing" ["reason" = "readonly"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_masterdown: "gauge" "fanfare_redis_refusing" ["reason" = "masterdown"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_loading: "gauge" "fanfare_redis_refusing" ["reason" = "loading"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_busy: "gauge" "fanfare_redis_refusing" ["reason" = "busy"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_clusterdown: "gauge" "fanfare_redis_refusing" ["reason" = "clusterdown"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_noauth: "gauge" "fanfare_redis_refusing" ["reason" = "noauth"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_wrongpass: "gauge" "fanfare_redis_refusing" ["reason" = "wrongpass"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_noperm: "gauge" "fanfare_redis_refusing" ["reason" = "noperm"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_denied: "gauge" "fanfare_redis_refusing" ["reason" = "denied"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_maxclients: "gauge" "fanfare_redis_refusing" ["reason" = "maxclients"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_noproto: "gauge" "fanfare_redis_refusing" ["reason" = "noproto"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_database: "gauge" "fanfare_redis_refusing" ["reason" = "database"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_nocluster: "gauge" "fanfare_redis_refusing" ["reason" = "nocluster"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
+        refusing_nosentinel: "gauge" "fanfare_redis_refusing" ["reason" = "nosentinel"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
         topics_moved: "counter" "fanfare_topics_moved_total" "Topics that are heard at another master of Redis since its slots moved or it was replaced.",
         topics: "gauge" "fanfare_topics" "Topics with local interest now.",
         owed: "gauge" "fanfare_worker_owed_topics" "Topics that workers with full queues are owed now.",
         api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",
         api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
+        reloads_taken: "counter" "fanfare_reloads_total" ["result" = "taken"] "Times that the configuration was read again on SIGHUP, by what became of it.",
+        reloads_refused: "counter" "fanfare_reloads_total" ["result" = "refused"] "Times that the configuration was read again on SIGHUP, by what became of it.",
         rebalance_excess: "gauge" "fanfare_rebalance_excess_sessions" "Sessions above the node's share that are being sent away; 0 within the tolerance.",
         drain_sessions: "gauge" "fanfare_drain_sessions" "Sessions that were here when the node began to leave; 0 before.",
         drained: "gauge" "fanfare_drained_sessions" "How many of them have gone.",
         ready: "gauge" "fanfare_ready" "1 while the node is ready.",
+        presence_forgotten: "counter" "fanfare_presence_forgotten_total" "Leaves that were forgotten before their time, because more are remembered than there is room for.",
         reaped_members: "counter" "fanfare_reaped_total" ["kind" = "member"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node sees it.",
+    }
+}
+
+instruments! {
+    /// Counted where tokens are verified, by all workers.
+    TokenCounters {
+        too_long: "counter" "fanfare_tokens_refused_total" ["reason" = "too_long"] "Tokens that were refused, wherever they came, by reason.",
+        not_jwt: "counter" "fanfare_tokens_refused_total" ["reason" = "not_jwt"] "Tokens that were refused, wherever they came, by reason.",
+        critical: "counter" "fanfare_tokens_refused_total" ["reason" = "critical"] "Tokens that were refused, wherever they came, by reason.",
+        algorithm: "counter" "fanfare_tokens_refused_total" ["reason" = "algorithm"] "Tokens that were refused, wherever they came, by reason.",
+        unknown_key: "counter" "fanfare_tokens_refused_total" ["reason" = "unknown_key"] "Tokens that were refused, wherever they came, by reason.",
+        signature: "counter" "fanfare_tokens_refused_total" ["reason" = "signature"] "Tokens that were refused, wherever they came, by reason.",
+        claims: "counter" "fanfare_tokens_refused_total" ["reason" = "claims"] "Tokens that were refused, wherever they came, by reason.",
+        not_yet_valid: "counter" "fanfare_tokens_refused_total" ["reason" = "not_yet_valid"] "Tokens that were refused, wherever they came, by reason.",
+        issued_in_future: "counter" "fanfare_tokens_refused_total" ["reason" = "issued_in_future"] "Tokens that were refused, wherever they came, by reason.",
+        for_one_topic: "counter" "fanfare_tokens_refused_total" ["reason" = "for_one_topic"] "Tokens that were refused, wherever they came, by reason.",
+        expired: "counter" "fanfare_tokens_refused_total" ["reason" = "expired"] "Tokens that were refused, wherever they came, by reason.",
     }
 }
 
@@ -196,6 +243,8 @@ pub struct Metrics {
     pub workers: Vec<Arc<WorkerMetrics>>,
     /// The control side's.
     pub control: ControlCounters,
+    /// Refused tokens, counted by the verifier.
+    pub tokens: Arc<TokenCounters>,
 }
 
 impl Metrics {
@@ -205,6 +254,7 @@ impl Metrics {
         Self {
             workers: (0..workers_count).map(|_| Arc::default()).collect(),
             control: ControlCounters::default(),
+            tokens: Arc::default(),
         }
     }
 
@@ -230,7 +280,7 @@ impl Metrics {
             let sum = per_worker.iter().map(|s| s[at].counter.get()).sum();
             named = line(&mut out, named, &per_worker[0][at], sum);
         }
-        for sample in &self.control.samples() {
+        for sample in self.control.samples().iter().chain(&self.tokens.samples()) {
             named = line(&mut out, named, sample, sample.counter.get());
         }
         out.push_str("# HELP fanfare_sessions_closed_total Ends of sessions by reason.\n");

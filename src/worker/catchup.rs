@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use crate::broker::SincePage;
 use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Event, GapReason};
@@ -306,19 +308,25 @@ impl State {
     }
 }
 
-/// The messages of a page that a reader is shown: not those past their own end, not those that a
-/// newer one of the same conflation key in the page stands for, not the reader's own.
+/// The messages of a page that a reader is shown: not those past their own end, not the reader's
+/// own, and of the rest not those for which a newer one of the same conflation key stands. Only
+/// what is shown stands for something.
 fn visible(
     page: &[Arc<Outgoing>],
     reader: SessionId,
     now_ms: u64,
 ) -> impl Iterator<Item = &Arc<Outgoing>> {
-    page.iter().enumerate().filter_map(move |(at, message)| {
-        let is_superseded = message.conflation_key().is_some_and(|key| {
-            let mut newer = page[at + 1..].iter();
-            newer.any(|newer| newer.conflation_key() == Some(key))
-        });
-        let is_own = message.exclude() == Some(reader);
-        (!message.has_ended(now_ms) && !is_superseded && !is_own).then_some(message)
-    })
+    let mut stands = FxHashSet::default();
+    let mut shown: Vec<_> = page
+        .iter()
+        .rev()
+        .filter(|message| !message.has_ended(now_ms) && message.exclude() != Some(reader))
+        .filter(|message| {
+            message
+                .conflation_key()
+                .is_none_or(|key| stands.insert(key))
+        })
+        .collect();
+    shown.reverse();
+    shown.into_iter()
 }

@@ -44,6 +44,9 @@ pub enum Inbound {
         dropped: u64,
         /// How urgent the most urgent of them is.
         urgency: Priority,
+        /// A failover is among what was left out: everything above this is void, as in
+        /// [`Inbound::Gap`]. Of several the lowest.
+        void_above: Option<Position>,
     },
     /// Something is gone and no repair can bring it.
     Gap {
@@ -105,6 +108,12 @@ impl WorkerHandle {
     ) -> (Self, mpsc::Receiver<Inbound>) {
         let (queue, receiver) = mpsc::channel(queue_max);
         (Self { queue, metrics }, receiver)
+    }
+
+    /// Whether a message would be taken now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.queue.capacity() > 0 || self.queue.is_closed()
     }
 
     /// Queues a message, or gives it back when the queue is full. A worker that has ended takes

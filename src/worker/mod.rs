@@ -304,6 +304,10 @@ impl Worker {
         if joined.last.is_some() {
             return Join::Live;
         }
+        if joined.waiting.len() == joined.waiting.capacity() {
+            // Before it grows: those who wait no more.
+            joined.waiting.retain(|waiting| !waiting.is_closed());
+        }
         joined.waiting.push(sender);
         Join::Waiting(receiver)
     }

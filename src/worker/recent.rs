@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
+
 use super::hub::{Hub, HubTopic, TopicKey};
 use super::outgoing::Outgoing;
 use crate::protocol::ids::Position;
@@ -35,6 +37,8 @@ pub struct Recent {
     bytes: usize,
     /// Oldest first, one for each entry of each topic; a topic that is gone leaves its own behind.
     order: VecDeque<Kept>,
+    /// How many of a topic's in `order` stand for entries that were forgotten: its first ones.
+    forgotten: FxHashMap<TopicKey, usize>,
 }
 
 impl Recent {
@@ -45,6 +49,7 @@ impl Recent {
             bytes_max,
             bytes: 0,
             order: VecDeque::new(),
+            forgotten: FxHashMap::default(),
         }
     }
 
@@ -56,14 +61,15 @@ impl Recent {
 
     /// Keeps a delivery of this topic, and lets go of the oldest of all where there is no room.
     pub fn keep(&mut self, hub: &mut Hub, topic: TopicKey, outgoing: &Arc<Outgoing>, at: Instant) {
-        let bytes = outgoing.bytes_count().max(ENTRY_BYTES_MIN);
+        let bytes = bytes_of(outgoing);
         let Some(kept_by) = hub.get_mut(topic).filter(|_| bytes <= self.bytes_max) else {
             return;
         };
         kept_by.recent.push_back(Arc::clone(outgoing));
         self.order.push_back(Kept { topic, bytes, at });
         self.bytes += bytes;
-        while self.bytes > self.bytes_max {
+        let order_max = 2 * self.bytes_max / ENTRY_BYTES_MIN;
+        while self.bytes > self.bytes_max || self.order.len() > order_max {
             self.let_go(hub);
         }
     }
@@ -75,22 +81,28 @@ impl Recent {
         }
     }
 
-    /// Lets go of everything of this topic.
+    /// Lets go of everything of this topic. It costs as much as the topic has: the order is not
+    /// searched, and what it has of the topic is passed over when it is its turn.
     pub fn forget(&mut self, key: TopicKey, topic: &mut HubTopic) {
-        topic.recent = VecDeque::new();
-        self.order.retain(|kept| {
-            let is_other = kept.topic != key;
-            if !is_other {
-                self.bytes -= kept.bytes;
-            }
-            is_other
-        });
+        let entries = std::mem::take(&mut topic.recent);
+        if entries.is_empty() {
+            return;
+        }
+        self.bytes -= entries.iter().map(bytes_of).sum::<usize>();
+        *self.forgotten.entry(key).or_default() += entries.len();
     }
 
     fn let_go(&mut self, hub: &mut Hub) {
         let Some(oldest) = self.order.pop_front() else {
             return;
         };
+        if let Some(forgotten) = self.forgotten.get_mut(&oldest.topic) {
+            *forgotten -= 1;
+            if *forgotten == 0 {
+                self.forgotten.remove(&oldest.topic);
+            }
+            return;
+        }
         self.bytes -= oldest.bytes;
         if let Some(topic) = hub.get_mut(oldest.topic) {
             topic.recent.pop_front();
@@ -99,6 +111,11 @@ impl Recent {
             }
         }
     }
+}
+
+/// What an entry counts. It never changes, so that it can be taken off again.
+fn bytes_of(outgoing: &Arc<Outgoing>) -> usize {
+    outgoing.bytes_count().max(ENTRY_BYTES_MIN)
 }
 
 /// What the window has above a position, oldest first: nothing, unless its first entry follows the

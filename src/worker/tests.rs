@@ -31,7 +31,7 @@ use crate::protocol::ids::{Position, Priority};
 use crate::shutdown::Lifecycle;
 
 /// Longest wait for anything, many times what a loaded machine takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn without_history_what_a_full_worker_missed_is_told_once_with_its_count() {
@@ -77,6 +77,7 @@ async fn what_a_worker_missed_is_read_as_urgently_as_what_is_known_of_it() {
                 newest: missed.position,
                 dropped: 1,
                 urgency: Priority::Critical,
+                void_above: None,
             }
         } else {
             let next = urgent.publish_as(Priority::Critical);

@@ -93,7 +93,16 @@ impl Worker {
                 newest,
                 dropped,
                 urgency,
-            } => self.behind(&topic, newest, dropped, urgency),
+                void_above,
+            } => {
+                let missed = Missed {
+                    newest,
+                    dropped,
+                    urgency,
+                    void_above,
+                };
+                self.behind(&topic, missed);
+            }
             Inbound::Gap {
                 topic,
                 from,
@@ -126,7 +135,13 @@ impl Worker {
             return;
         };
         if outgoing.prev != last {
-            self.fall_behind(state, key, outgoing.position, 1, outgoing.priority());
+            let missed = Missed {
+                newest: outgoing.position,
+                dropped: 1,
+                urgency: outgoing.priority(),
+                void_above: None,
+            };
+            self.fall_behind(state, key, missed);
             return;
         }
         let State {
@@ -204,52 +219,56 @@ impl Worker {
         }
     }
 
-    fn behind(&self, topic: &Topic, newest: Position, dropped: u64, urgency: Priority) {
+    fn behind(&self, topic: &Topic, missed: Missed) {
         let state = &mut *self.state.borrow_mut();
         if let Some(key) = state.hub.find(topic) {
-            self.fall_behind(state, key, newest, dropped, urgency);
+            self.fall_behind(state, key, missed);
         }
     }
 
-    /// Deliveries between the topic's last position and `newest` did not come to this worker, the
-    /// most urgent of them, as far as that is known, of this urgency. With history every session
-    /// fetches them; without, they are lost and told.
-    fn fall_behind(
-        &self,
-        state: &mut State,
-        key: TopicKey,
-        newest: Position,
-        dropped: u64,
-        urgency: Priority,
-    ) {
+    /// Deliveries between the topic's last position and the newest did not come to this worker.
+    /// With history every session fetches them; without, they are lost and told. A failover among
+    /// them is told in any case.
+    fn fall_behind(&self, state: &mut State, key: TopicKey, missed: Missed) {
         let topic = state.hub.get_mut(key).expect("the caller found it");
         // Before `Joined` this belongs to an earlier stay of this worker in the topic.
         let Some(last) = topic.last else { return };
-        topic.last = Some(newest);
-        if topic.has_history {
+        topic.last = Some(missed.newest);
+        let from = missed.void_above.map_or(last, |above| above.min(last));
+        let failed_over = missed.void_above.is_some();
+        if failed_over {
+            fail_over(state, key, from);
+        }
+        let topic = state.hub.get_mut(key).expect("found above");
+        let has_history = topic.has_history;
+        if has_history {
             for member in &mut topic.members {
                 match &mut member.mode {
                     Mode::Starting { .. } => continue,
                     Mode::Push { after } => {
-                        let urgency = urgency.max(Priority::default());
-                        member.mode = Mode::pull(last.max(*after), urgency);
+                        let urgency = missed.urgency.max(Priority::default());
+                        member.mode = Mode::pull(from.max(*after), urgency);
                     }
-                    Mode::Pull { urgency: known, .. } => *known = urgency.max(*known),
+                    Mode::Pull { urgency, .. } => *urgency = missed.urgency.max(*urgency),
                 }
                 if let Some(entry) = state.sessions.get_mut(member.session) {
                     entry.catch_up();
                 }
             }
-            return;
+            if !failed_over {
+                return;
+            }
+        } else {
+            let members = topic.members.len() as u64;
+            let dropped = &self.metrics.counters.dropped_behind;
+            dropped.add_owned(missed.dropped * members);
         }
-        let members = topic.members.len() as u64;
-        self.metrics
-            .counters
-            .dropped_behind
-            .add_owned(dropped * members);
-        let dropped = (dropped > 0).then_some(dropped);
-        let bounds = (last, Some(newest));
-        let gap = outgoing::gap(&topic.name, bounds, GapReason::Slow, dropped);
+        let (to, reason) = match failed_over {
+            true => (None, GapReason::Failover),
+            false => (Some(missed.newest), GapReason::Slow),
+        };
+        let dropped = (!has_history && missed.dropped > 0).then_some(missed.dropped);
+        let gap = outgoing::gap(&topic.name, (from, to), reason, dropped);
         self.tell(state, key, gap);
     }
 
@@ -265,16 +284,7 @@ impl Worker {
         gone.last = Some(to);
         let failed_over = reason == GapReason::Failover;
         if failed_over {
-            state.failovers += 1;
-            state.recent.forget(key, gone);
-            for member in &mut gone.members {
-                void(&mut member.mode, from);
-                if let Mode::Pull { .. } = member.mode
-                    && let Some(entry) = state.sessions.get_mut(member.session)
-                {
-                    entry.catch_up();
-                }
-            }
+            fail_over(state, key, from);
         }
         let bounds = (from, (!failed_over).then_some(to));
         let gap = outgoing::gap(topic, bounds, reason, None);
@@ -418,6 +428,32 @@ fn takes(member: &mut Member, entry: &mut Entry, outgoing: &Outgoing, has_histor
                 entry.catch_up();
             }
             false
+        }
+    }
+}
+
+/// Deliveries that did not come to this worker.
+struct Missed {
+    newest: Position,
+    /// How many.
+    dropped: u64,
+    /// Of the most urgent, as far as that is known.
+    urgency: Priority,
+    /// See [`Inbound::Behind`].
+    void_above: Option<Position>,
+}
+
+/// Everything of this topic above `from` is void, here and at its sessions.
+fn fail_over(state: &mut State, key: TopicKey, from: Position) {
+    state.failovers += 1;
+    let topic = state.hub.get_mut(key).expect("the caller found it");
+    state.recent.forget(key, topic);
+    for member in &mut topic.members {
+        void(&mut member.mode, from);
+        if let Mode::Pull { .. } = member.mode
+            && let Some(entry) = state.sessions.get_mut(member.session)
+        {
+            entry.catch_up();
         }
     }
 }

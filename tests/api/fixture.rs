@@ -12,6 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
+use fanfare::api::auth::ApiKeys;
 use fanfare::api::body::BodyBudget;
 use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
@@ -21,8 +22,8 @@ use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError};
 use fanfare::config::{
-    Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Health, Log, LogFormat,
-    Namespace, Queue, Rebalance, Redis, RedisAccess, Secret, Server, Session,
+    Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Log, LogFormat, Namespace,
+    Rebalance, Redis, RedisAccess, Secret, Server, Session,
 };
 use fanfare::http::bodies::Route;
 use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
@@ -85,6 +86,10 @@ impl Directory for Listed {
             Mood::Starting => Lifecycle::Starting,
             Mood::Panics => panic!("the directory is out of order"),
         }
+    }
+
+    fn partial(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn not_ready(&self) -> Vec<String> {
@@ -163,18 +168,12 @@ impl Directory for Listed {
         limit: u32,
     ) -> Answer<'a, MembersPage> {
         self.answer(async move {
-            let (entries, position) = self.broker.members(topic).await?;
-            let mut members: Vec<_> = entries.into_iter().map(|entry| entry.member).collect();
-            let count = members.len() as u64;
-            members.sort_by_key(|member| member.session);
-            members.retain(|member| Some(member.session) > after);
-            let more = members.len() > limit as usize;
-            members.truncate(limit as usize);
+            let page = self.broker.members(topic, after, limit as usize).await?;
             Ok(MembersPage {
-                count,
-                members,
-                position,
-                more,
+                count: page.counts.iter().map(|(_, count)| count).sum(),
+                members: page.entries.into_iter().map(|e| e.member).collect(),
+                position: page.position,
+                more: page.next.is_some(),
             })
         })
     }
@@ -312,9 +311,11 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         drained: Mutex::default(),
         broker: Arc::clone(&broker),
     });
+    let config = Arc::new(config());
     let state = ApiState {
         broker,
-        config: Arc::new(config()),
+        keys: Arc::new(ApiKeys::new(&config.api.keys)),
+        config,
         metrics,
         app: App::default_app(),
         directory: Arc::clone(&directory) as Arc<dyn Directory>,
@@ -384,12 +385,7 @@ fn config() -> Config {
             delay: second,
             commands: second,
         },
-        queue: Queue {
-            capacity: 1,
-            workers: 1,
-        },
         cache: Cache { memory_bytes: 1 },
-        health: Health { interval: second },
         log: Log {
             format: LogFormat::Auto,
             level: "info".into(),
@@ -455,6 +451,7 @@ fn session() -> Session {
         replies_timeout: second,
         close_timeout: second,
         idempotency: Duration::from_secs(300),
+        resume: Duration::from_secs(300),
         page_max: 1_000,
         page_bytes_max: 1 << 20,
     }

@@ -3,6 +3,7 @@
 use fanfare::api::state::NodeSessions;
 use fanfare::protocol::event::Member;
 use fanfare::protocol::ids::{App, SessionId, Topic};
+use fanfare::protocol::info::Info;
 use serde_json::{Value, json};
 
 use crate::fixture::{Mood, Node};
@@ -149,10 +150,10 @@ async fn members_are_listed_page_by_page() {
         let member = Member {
             user: Some(format!("user-{n}")),
             session: SessionId(n),
-            info: (n == 1).then(|| json!({"name": "One"})),
+            info: (n == 1).then(|| Info::from(&json!({"name": "One"}))),
         };
         node.broker
-            .enter(&topic("room"), &member, &owner)
+            .enter(&topic("room"), &member, &owner, 1)
             .await
             .unwrap();
     }

@@ -60,7 +60,7 @@ async fn a_node_that_differs_exits_64_and_names_the_difference() {
         named(east, "127.0.0.1", "east"),
         named(west, "127.0.0.1", "west"),
     ];
-    let a = over("a", &e, &[w.clone()]).start().await;
+    let a = over("a", &e, std::slice::from_ref(&w)).start().await;
     // The same servers otherwise spelt are the same deployments.
     let (le, lw) = (
         named(east, "localhost", "east"),
@@ -75,10 +75,10 @@ async fn a_node_that_differs_exits_64_and_names_the_difference() {
         named(west, "127.0.0.1", "east"),
         named(east, "127.0.0.1", "west"),
     ];
-    let partitions = over("c", &e, &[w.clone()]).env("FANFARE_REDIS__PARTITIONS", "64");
+    let partitions = over("c", &e, std::slice::from_ref(&w)).env("FANFARE_REDIS__PARTITIONS", "64");
     for (plan, difference) in [
         (
-            over("c", &w, &[e.clone()]),
+            over("c", &w, std::slice::from_ref(&e)),
             "the cluster has east, this node has west",
         ),
         (

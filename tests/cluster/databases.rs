@@ -68,7 +68,7 @@ async fn clusters_on_two_databases_hear_nothing_of_each_other() {
     assert_eq!(answer.status.as_u16() / 100, 2, "{}", answer.text());
     let mut leaving = nodes.remove(2);
     wait::until_within(SOME_BEATS, "it to leave", async || {
-        (!leaving.log_lines("draining").is_empty()).then_some(())
+        (!leaving.log_lines("drain_started").is_empty()).then_some(())
     })
     .await;
     assert_eq!(leaving.ended_within(SOME_BEATS).await.code(), Some(0));
@@ -77,7 +77,7 @@ async fn clusters_on_two_databases_hear_nothing_of_each_other() {
     let is_told = |event: &serde_json::Value| event["type"] == "message" || event["type"] == "gap";
     let event = talks[0].event(is_told).await;
     assert_eq!(event["data"], "last", "{event}");
-    assert!(nodes[0].log_lines("gap").is_empty());
+    assert!(nodes[0].log_lines("publications_lost").is_empty());
     assert!(nodes[0].log_lines("drain_asked").is_empty());
     assert!(nodes[0].is_ready().await);
 }

@@ -10,10 +10,17 @@
 mod agreement;
 mod databases;
 mod incarnations;
+mod lease_scripts;
+/// The simulation's model of the scripts of nodes, which [`lease_scripts`] holds against them.
+#[path = "../../src/cluster/simulation/leases.rs"]
+#[allow(dead_code, reason = "the simulation asks it more")]
+mod leases;
 mod members;
 mod membership;
+mod names;
 mod next_release;
 mod occupancy;
+mod outages;
 mod partitions;
 mod processes;
 mod reaper;
@@ -21,7 +28,7 @@ mod rig;
 mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
-/// The simulation's model of the scripts, which [`scripts`] holds against them.
+/// The same of partitions, for [`scripts`].
 #[path = "../../src/cluster/simulation/tokens.rs"]
 mod tokens;
 

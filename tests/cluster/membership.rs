@@ -43,22 +43,24 @@ async fn a_killed_node_vanishes_when_its_lease_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_processes_of_one_name_the_older_is_superseded() {
+async fn a_process_of_a_living_name_is_turned_away() {
     let redis = RedisServer::start().await;
-    let older = Node::joined(redis.port(), "a").await;
-    let newer = Node::joined(redis.port(), "a").await;
-    let newest = newer.me().incarnation;
-    assert!(newest > older.me().incarnation);
-    let end = older.stands(Standing::is_final).await;
-    assert_eq!(end, Standing::Superseded { newest });
-    assert!(!older.membership.now().fresh);
-    // The older one's end takes nothing from the newer one.
-    timeout(DEADLINE, older.membership.leave()).await.unwrap();
-    let later = newer.membership.now().time_us + 1;
-    newer
-        .sees("itself again", |view| view.time_us > later)
-        .await;
-    assert_eq!(newer.me().incarnation, newest);
+    let holder = Node::joined(redis.port(), "a").await;
+    let me = holder.me();
+    for _ in 0..2 {
+        let other = Node::start(redis.port(), "a");
+        let end = other.stands(Standing::is_final).await;
+        assert_eq!(end, Standing::NameTaken);
+        // Its end takes nothing from the other.
+        timeout(DEADLINE, other.membership.leave()).await.unwrap();
+    }
+    let later = holder.membership.now().time_us + 1;
+    let sees = holder.sees("itself again", |view| view.time_us > later);
+    assert_eq!(sees.await.me, me);
+    // Of one that was killed the name is taken, after a look.
+    holder.kill();
+    let next = Node::joined(redis.port(), "a").await;
+    assert!(next.me().incarnation > me.incarnation);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -69,6 +69,19 @@ impl Newer {
         self.append(topic, &body).await;
     }
 
+    /// Makes a session a member of the room.
+    async fn lists(&self, session: &str, owner: &str, member: &[u8]) {
+        let session = session.as_bytes();
+        let entry = [owner.as_bytes(), b" 1 1732190000000 ", member].concat();
+        let members = "ff:{default:%room}";
+        self.set("HSET", &format!("{members}:h"), &[session, &entry])
+            .await;
+        self.set("ZADD", &format!("{members}:n"), &[b"0", session])
+            .await;
+        self.set("HSET", &format!("{members}:o"), &[owner.as_bytes(), b"1"])
+            .await;
+    }
+
     async fn set(&self, command: &'static str, key: &str, args: &[&[u8]]) {
         let args: Vec<_> = args.iter().map(|arg| arg.to_vec()).collect();
         let answer = self.link.command(command, key, &args).await;
@@ -226,14 +239,7 @@ async fn a_newer_node_and_its_members_are_understood() {
     };
     let bytes = grown(&publication::encode_member(&member), 0);
     let session = member.session.to_string();
-    let entry = [owner.as_bytes(), b" 1732190000000 ", &bytes].concat();
-    newer
-        .set(
-            "HSET",
-            "ff:{default:%room}:h",
-            &[session.as_bytes(), &entry],
-        )
-        .await;
+    newer.lists(&session, owner, &bytes).await;
     let change = PresenceChange {
         joined: true,
         member,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use fanfare::broker::publication::encode_member;
 use fanfare::cluster::partition_store::{Bid, PartitionError, PartitionStore};
+use fanfare::cluster::ring::Ring;
 use fanfare::protocol::event::Member;
-use fanfare::protocol::ids::SessionId;
+use fanfare::protocol::ids::{NodeId, SessionId};
 use fanfare::redis::{Keys, RedisLink};
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use crate::processes::{
     sees,
 };
 use crate::rig::{PARTITIONS, eventually, link, topic};
+use crate::scripts::answering;
 use crate::support::http;
 use crate::support::redis_server::RedisServer;
 use crate::support::talk::{Talk, Wire};
@@ -127,14 +129,10 @@ async fn fifty_thousand_that_were_left_are_removed_in_bounded_steps() {
 /// So many members of one topic, and so many topics with one member each.
 async fn much_that_was_left(members: u64, topics: u64) {
     let redis = RedisServer::start().await;
-    let link = link(redis.port());
-    eventually(true, || async {
-        link.command("PING", "x", &[]).await.is_ok()
-    })
-    .await;
-    leave_behind(&link, "big", members).await;
+    let link = answering(&redis).await;
+    leave_behind(&link, "ghost~1", "big", members).await;
     for number in 0..topics {
-        leave_behind(&link, &format!("room:{number}"), 1).await;
+        leave_behind(&link, "ghost~1", &format!("room:{number}"), 1).await;
     }
     let node = plan(&redis, "one").start().await;
     let mut beside = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json)
@@ -170,11 +168,14 @@ async fn much_that_was_left(members: u64, topics: u64) {
 }
 
 /// What a node that died long ago left in a topic.
-async fn leave_behind(link: &RedisLink, name: &str, members: u64) {
+async fn leave_behind(link: &RedisLink, owner: &str, name: &str, members: u64) {
     const SCRIPT: &str = "
         for n = 1, tonumber(ARGV[2]) do
-          redis.call('HSET', KEYS[1], string.format('%032x', n), ARGV[1] .. ' 1 ' .. ARGV[3])
+          local session = string.format('%032x', n)
+          redis.call('HSET', KEYS[1], session, ARGV[1] .. ' 1 1 ' .. ARGV[3])
+          redis.call('ZADD', KEYS[4], 0, session)
         end
+        redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
         redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
         redis.call('SADD', KEYS[3], ARGV[1] .. ' ' .. ARGV[4])";
     let (keys, room) = (Keys::new("ff"), topic(name));
@@ -184,16 +185,92 @@ async fn leave_behind(link: &RedisLink, name: &str, members: u64) {
         info: None,
     };
     let args = [
-        b"3".to_vec(),
+        b"5".to_vec(),
         keys.hash(&room.presence()).into_bytes(),
         keys.occupancy(&room).into_bytes(),
         keys.node_presence(room.partition(PARTITIONS)).into_bytes(),
-        b"ghost~1".to_vec(),
+        keys.member_names(&room.presence()).into_bytes(),
+        keys.member_counts(&room.presence()).into_bytes(),
+        owner.as_bytes().to_vec(),
         members.to_string().into_bytes(),
         encode_member(&member),
         room.qualified().as_bytes().to_vec(),
     ];
     link.command("EVAL", SCRIPT, &args).await.unwrap();
+}
+
+/// A topic whose members are no hash cannot be cleaned.
+#[tokio::test]
+async fn a_topic_that_cannot_be_cleaned_holds_up_no_other() {
+    let redis = RedisServer::start().await;
+    let link = answering(&redis).await;
+    // More than one part of one index.
+    let names = (0..).map(|number| format!("room:{number}"));
+    let names = names.filter(|name| topic(name).partition(PARTITIONS) == 7);
+    let names: Vec<_> = names.take(600).collect();
+    for name in &names {
+        leave_behind(&link, "ghost~1", name, 1).await;
+    }
+    let bad = Keys::new("ff").hash(&topic(&names[0]).presence());
+    for words in [&["DEL", &bad][..], &["SET", &bad, "no hash"]] {
+        redis.ask(words).unwrap();
+    }
+    let node = plan(&redis, "one").start().await;
+    let all_but_one = names.len() as u64 - 1;
+    wait::until_within(SOME_BEATS, "all others to be cleaned", async || {
+        (metric(&node, "topic").await == all_but_one).then_some(())
+    })
+    .await;
+    redis.ask(&["DEL", &bad]).unwrap();
+    wait::until_within(SOME_BEATS, "the bad one, once it is good", async || {
+        (metric(&node, "topic").await == all_but_one + 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_waits_for_the_next_to_have_written_it() {
+    let redis = RedisServer::start().await;
+    let link = answering(&redis).await;
+    // Two topics of one partition, whose home will be the node that is started.
+    let ring = Ring::new(
+        &["back", "one"].map(|name| NodeId::new(name).unwrap()),
+        PARTITIONS,
+    );
+    let one = NodeId::new("one").unwrap();
+    let partition = ring.partitions_of(&one).next().unwrap();
+    let names = (0..).map(|number| format!("room:{number}"));
+    let mut names = names.filter(|name| topic(name).partition(PARTITIONS) == partition);
+    let [written, left]: [String; 2] = std::array::from_fn(|_| names.next().unwrap());
+    leave_behind(&link, "back~1", &written, 5).await;
+    leave_behind(&link, "gone~1", &left, 3).await;
+    let details = |settled: u64| {
+        let details = json!({"settled": settled}).to_string();
+        let words = ["HSET", "{ff:nodes}:d", "back", &details];
+        redis.ask(&words).unwrap();
+    };
+    // It has a lease for as long as the test lasts, and its members are not written yet.
+    details(1);
+    redis
+        .ask(&["ZADD", "{ff:nodes}", "9999999999999", "back"])
+        .unwrap();
+    redis
+        .ask(&["HSET", "{ff:nodes}:i", "back", "2 ab"])
+        .unwrap();
+    let node = plan(&redis, "one").start().await;
+    sees(&node, &["back", "one"]).await;
+    wait::until_within(SOME_BEATS, "what is gone to be removed", async || {
+        (metric(&node, "member").await >= 3).then_some(())
+    })
+    .await;
+    let members = Keys::new("ff").hash(&topic(&written).presence());
+    assert_eq!(redis.ask(&["HLEN", &members]).unwrap(), ["5"]);
+    assert_eq!(metric(&node, "member").await, 3);
+    details(2);
+    wait::until_within(SOME_BEATS, "what is nobody's any more", async || {
+        (metric(&node, "member").await == 8).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use fred::interfaces::ClientLike;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 pub(crate) const PARTITIONS: u32 = 256;
 

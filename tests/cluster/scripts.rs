@@ -23,9 +23,17 @@ const OWNERS: [&str; 5] = ["a~5", "a~900", "a-b~40", "b~6", "b~10"];
 
 #[derive(Debug)]
 enum Ask {
-    Lead { owner: Owner, lease: Duration },
-    Release { token: u64 },
-    Act { token: u64 },
+    Lead {
+        owner: Owner,
+        lease: Duration,
+        random: u64,
+    },
+    Release {
+        token: u64,
+    },
+    Act {
+        token: u64,
+    },
     Forget,
 }
 
@@ -40,6 +48,24 @@ struct Step {
     lease: Option<String>,
 }
 
+/// A script that is told the time, in seconds and microseconds from this argument on.
+pub(crate) fn told_the_time(script: &str, from: usize) -> Script {
+    let asks = "redis.call('TIME')";
+    assert_eq!(script.matches(asks).count(), 1);
+    let told = format!("{{ARGV[{from}], ARGV[{}]}}", from + 1);
+    Script::new(script.replace(asks, &told).leak())
+}
+
+/// A connection that is there.
+pub(crate) async fn answering(redis: &RedisServer) -> Arc<RedisLink> {
+    let link = link(redis.port());
+    eventually(true, || async {
+        link.command("GET", "x", &[]).await.is_ok()
+    })
+    .await;
+    link
+}
+
 struct Scripts {
     link: Arc<RedisLink>,
     keys: Keys,
@@ -52,18 +78,10 @@ struct Scripts {
 impl Scripts {
     async fn over(redis: &RedisServer) -> Self {
         let lead = include_str!("../../src/cluster/scripts/lead.lua");
-        let asks = "redis.call('TIME')";
-        assert_eq!(lead.matches(asks).count(), 1);
-        let told: &'static str = lead.replace(asks, "{ARGV[3], ARGV[4]}").leak();
-        let link = link(redis.port());
-        eventually(true, || async {
-            link.command("GET", "x", &[]).await.is_ok()
-        })
-        .await;
         Self {
-            link,
+            link: answering(redis).await,
             keys: Keys::new("ff"),
-            lead: Script::new(told),
+            lead: told_the_time(lead, 4),
             release: Script::new(include_str!("../../src/cluster/scripts/release.lua")),
             index: Script::new(include_str!("../../src/cluster/scripts/index.lua")),
             unindex: Script::new(include_str!("../../src/cluster/scripts/unindex.lua")),
@@ -80,11 +98,16 @@ impl Scripts {
 
     async fn answer(&self, partition: u32, now_us: u64, ask: &Ask) -> String {
         match ask {
-            Ask::Lead { owner, lease } => {
+            Ask::Lead {
+                owner,
+                lease,
+                random,
+            } => {
                 let (s, us) = (now_us / 1_000_000, now_us % 1_000_000);
                 let args = [
                     owner.to_string(),
                     lease.as_millis().to_string(),
+                    random.to_string(),
                     s.to_string(),
                     us.to_string(),
                 ];
@@ -125,7 +148,11 @@ fn by_model(model: &mut Tokens, step: &Step) -> String {
     let verdict = |is_held| String::from(if is_held { "held" } else { "refused" });
     let partition = step.partition;
     match &step.ask {
-        Ask::Lead { owner, lease } => match model.lead(partition, owner, *lease, step.now_us) {
+        Ask::Lead {
+            owner,
+            lease,
+            random,
+        } => match model.lead(partition, owner, *lease, step.now_us, *random) {
             Bid::Held { token } => format!("held {token}"),
             Bid::Other { left } => format!("other {}", left.as_millis()),
         },
@@ -162,6 +189,7 @@ fn any_ask(rng: &mut StdRng, tokens: &[u64]) -> Ask {
         _ => Ask::Lead {
             owner: OWNERS.choose(rng).expect("some").parse().unwrap(),
             lease: Duration::from_millis(rng.random_range(0..1_500)),
+            random: rng.random_range(0..1 << 20),
         },
     }
 }

@@ -9,6 +9,7 @@ mod faults;
 mod printing;
 mod redis_access;
 mod reference;
+mod secrets;
 mod sources;
 
 use std::path::PathBuf;

@@ -95,8 +95,8 @@ fn the_rows_tell_value_and_origin_of_every_key() {
         r#"{"key":"log.level","value":"warn","origin":"FANFARE_LOG__LEVEL"}"#
     );
     assert_eq!(
-        of("queue.workers"),
-        r#"{"key":"queue.workers","value":5,"origin":"--size small"}"#
+        of("server.connections_max"),
+        r#"{"key":"server.connections_max","value":100,"origin":"--size small"}"#
     );
     assert_eq!(
         of("redis.url"),
@@ -152,14 +152,14 @@ fn the_commented_file_changes_nothing_and_shows_the_defaults() {
     assert!(values_of(as_printed) == defaults);
 
     // With the marks taken away every line is a setting again, and its value is the default. A
-    // cookie would ask for origins, certificates for a URL with TLS, and the example of a secret is
-    // none.
+    // cookie would ask for origins, files must be there, and the example of a secret is refused.
     let bare: String = commented_file()
         .lines()
         .filter(|line| !line.starts_with("# "))
         .map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line)))
         .filter(|line| {
-            let mut others = ["hmac_secret", "cookie", "tls_"].into_iter();
+            let mut others =
+                ["hmac_secret", "cookie", "tls_", "password_file", "user "].into_iter();
             !others.any(|begin| line.starts_with(begin))
         })
         .collect();

@@ -42,13 +42,13 @@ fn later_wins_in_the_order_preset_file_environment_flag() {
 fn a_size_sets_its_row_and_the_file_limit_sets_connections_without_one() {
     const MIB: u64 = 1 << 20;
     let table = [
-        (Some("small"), 100, 1_000, 5, 128 * MIB, 60),
-        (Some("medium"), 1_000, 50_000, 20, 512 * MIB, 30),
-        (Some("large"), 5_000, 100_000, 50, 1_024 * MIB, 15),
-        (Some("enterprise"), 10_000, 500_000, 100, 2_048 * MIB, 10),
-        (None, 19_500, 50_000, 20, 512 * MIB, 30),
+        (Some("small"), 100, 128 * MIB),
+        (Some("medium"), 1_000, 512 * MIB),
+        (Some("large"), 5_000, 1_024 * MIB),
+        (Some("enterprise"), 10_000, 2_048 * MIB),
+        (None, 19_500, 512 * MIB),
     ];
-    for (size, connections, capacity, workers, memory, interval) in table {
+    for (size, connections, memory) in table {
         let by_flag = Inputs {
             size: size.map(str::to_owned),
             ..inputs()
@@ -60,17 +60,14 @@ fn a_size_sets_its_row_and_the_file_limit_sets_connections_without_one() {
         for inputs in [by_flag, by_environment] {
             let config = loaded(&inputs).config;
             assert_eq!(config.server.connections_max, connections, "{size:?}");
-            assert_eq!(config.queue.capacity, capacity, "{size:?}");
-            assert_eq!(config.queue.workers, workers, "{size:?}");
             assert_eq!(config.cache.memory_bytes, memory, "{size:?}");
-            assert_eq!(config.health.interval, Duration::from_secs(interval));
         }
     }
 }
 
 #[test]
 fn a_size_can_be_overridden_value_by_value() {
-    let (_directory, path) = file("[queue]\ncapacity = 7\n");
+    let (_directory, path) = file("[cache]\nmemory_bytes = 7000000\n");
     let mut inputs = Inputs {
         file: Some(path),
         size: Some("small".to_owned()),
@@ -78,10 +75,10 @@ fn a_size_can_be_overridden_value_by_value() {
     };
     inputs
         .environment
-        .extend(variables(&[("FANFARE_QUEUE__WORKERS", "8")]));
+        .extend(variables(&[("FANFARE_SERVER__CONNECTIONS_MAX", "8")]));
     let config = loaded(&inputs).config;
-    assert_eq!((config.queue.capacity, config.queue.workers), (7, 8));
-    assert_eq!(config.server.connections_max, 100);
+    assert_eq!(config.cache.memory_bytes, 7_000_000);
+    assert_eq!(config.server.connections_max, 8);
 }
 
 #[test]
@@ -134,6 +131,7 @@ fn dev_lets_everybody_do_everything_on_this_machine_only() {
     assert_eq!(first.api.keys.len(), 1);
     assert_eq!(first.api.keys[0].0, "dev");
     assert_ne!(first.server.node_id, second.server.node_id);
+    assert!(first.drain.window.is_zero());
     let namespace = &first.namespaces["default"];
     assert!(namespace.presence && namespace.history_entries_max > 0);
     let allowed = [
@@ -203,6 +201,20 @@ fn the_defaults_are_those_of_the_wire_contract() {
     assert!(config.redis.url.is_none());
 }
 
+/// A file that is there and holds whatever a key that names one asks for.
+fn named_file() -> &'static str {
+    static FILE: std::sync::OnceLock<(tempfile::TempDir, String)> = std::sync::OnceLock::new();
+    let (_, path) = FILE.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("named.pem");
+        let pem = |what: &str| format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n");
+        std::fs::write(&path, pem("CERTIFICATE") + &pem("PRIVATE KEY")).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        (directory, path)
+    });
+    path
+}
+
 /// A value of the key's kind other than its default, as the environment and as TOML write it.
 fn other_value(key: &Key) -> (String, String) {
     let quoted = |text: &str| (text.to_owned(), format!("{text:?}"));
@@ -215,8 +227,12 @@ fn other_value(key: &Key) -> (String, String) {
         Kind::Number { min, max, unit, .. } => {
             let number = match (key.path().as_str(), unit) {
                 ("server.connections_max", _) => 77,
+                ("memory.bytes_max" | "cache.memory_bytes" | "admission.memory_bytes_max", _) => {
+                    min + 1
+                }
                 ("session.ping_ms" | "redis.probe_interval_ms", _) => 151,
                 ("redis.command_timeout_ms", _) => 1_001,
+                ("redis.probe_fresh_ms", _) => 4_999,
                 ("auth.token_bytes_max", _) => 1_025,
                 ("session.message_bytes_max", _) => 8_193,
                 (_, Unit::Count) => min + 3,
@@ -249,6 +265,7 @@ fn other_value(key: &Key) -> (String, String) {
             "redis.url" => "redis://user:word@redis.example:6380/3",
             "log.level" => "warn",
             "auth.hmac_secret" => "another-0123456789abcdef0123456789",
+            path if path.ends_with("_file") => named_file(),
             _ => "other",
         }),
     }

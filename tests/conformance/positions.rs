@@ -45,18 +45,9 @@ pub(crate) async fn the_last_position_is_known_per_topic(rig: Rig) {
     let (kept, plain, unknown) = (topic("chat:kept"), topic("chat:plain"), topic("chat:none"));
     let kept_last = rig.publish_count(&kept, HISTORY, 3).await[2];
     let plain_last = rig.publish_count(&plain, NO_HISTORY, 2).await[1];
-    let asked = [
-        (plain, NO_HISTORY),
-        (unknown, HISTORY),
-        (kept.clone(), HISTORY),
-        (kept, HISTORY),
-    ];
-    let answer = rig.broker.last(&asked).await.expect("the broker is up");
-    assert_eq!(
-        answer,
-        [Some(plain_last), None, Some(kept_last), Some(kept_last)]
-    );
-    assert_eq!(rig.broker.last(&[]).await, Ok(Vec::new()));
+    assert_eq!(rig.last(&plain, NO_HISTORY).await, Some(plain_last));
+    assert_eq!(rig.last(&unknown, HISTORY).await, None);
+    assert_eq!(rig.last(&kept, HISTORY).await, Some(kept_last));
 }
 
 pub(crate) async fn every_field_of_a_publication_survives(mut rig: Rig) {

@@ -1,10 +1,12 @@
 //! Members of a topic, and the stream of their changes on `%topic`.
 
+use fanfare::broker::member::{MemberCounts, MemberEntry, MemberPage};
 use fanfare::broker::publication::PresenceChange;
-use fanfare::broker::{Body, Entry, MemberEntry};
+use fanfare::broker::{Body, Entry};
 use fanfare::config::Retention;
 use fanfare::protocol::event::Member;
 use fanfare::protocol::ids::{NodeId, Owner, Position, SessionId, Topic};
+use fanfare::protocol::info::Info;
 use serde_json::json;
 
 use crate::rig::{HISTORY, Rig, assert_linked, publication, topic};
@@ -19,7 +21,9 @@ fn anna() -> Member {
     Member {
         user: Some("anna".into()),
         session: SessionId(1),
-        info: Some(json!({"name": "Anna \u{1f600}", "roles": [1, null, 2.5]})),
+        info: Some(Info::from(
+            &json!({"name": "Anna \u{1f600}", "roles": [1, null, 2.5]}),
+        )),
     }
 }
 
@@ -38,14 +42,33 @@ fn owner(incarnation: u64) -> Owner {
     }
 }
 
+/// Enters by the first generation. Returns how many members there are, whoever has entered them.
 async fn enter(rig: &Rig, topic: &Topic, member: &Member, owner: &Owner) -> (u64, Position) {
-    let answer = rig.broker.enter(topic, member, owner).await;
-    answer.expect("the broker is up")
+    enter_as(rig, topic, member, (owner, 1)).await
+}
+
+async fn enter_as(
+    rig: &Rig,
+    topic: &Topic,
+    member: &Member,
+    (owner, generation): (&Owner, u64),
+) -> (u64, Position) {
+    let answer = rig.broker.enter(topic, member, owner, generation).await;
+    let entered = answer.expect("the broker is up");
+    (sum(&entered.counts), entered.position)
+}
+
+fn sum(counts: &MemberCounts) -> u64 {
+    counts.iter().map(|(_, count)| count).sum()
 }
 
 async fn leave(rig: &Rig, topic: &Topic, member: &Member, owner: &Owner) {
-    let answer = rig.broker.leave(topic, member.session, owner).await;
-    answer.expect("the broker is up");
+    leave_as(rig, topic, member, (owner, 1)).await;
+}
+
+async fn leave_as(rig: &Rig, topic: &Topic, member: &Member, (owner, generation): (&Owner, u64)) {
+    let left = rig.broker.leave(topic, member.session, owner, generation);
+    left.await.expect("the broker is up");
 }
 
 async fn reap(rig: &Rig, topic: &Topic, owner: &Owner) -> u64 {
@@ -53,12 +76,23 @@ async fn reap(rig: &Rig, topic: &Topic, owner: &Owner) -> u64 {
     answer.expect("the broker is up")
 }
 
-/// The members in the order of their sessions, and the position of the list.
+async fn page(rig: &Rig, topic: &Topic, after: Option<SessionId>, limit: usize) -> MemberPage {
+    let answer = rig.broker.members(topic, after, limit).await;
+    answer.expect("the broker is up")
+}
+
+/// All members in the order of their sessions, and the position of the list.
 async fn members(rig: &Rig, topic: &Topic) -> (Vec<MemberEntry>, Position) {
-    let answer = rig.broker.members(topic).await;
-    let (mut members, position) = answer.expect("the broker is up");
-    members.sort_by_key(|entry| entry.member.session);
-    (members, position)
+    let page = page(rig, topic, None, 10_000).await;
+    assert_eq!(page.next, None);
+    assert_eq!(sum(&page.counts), page.entries.len() as u64);
+    for (owner, count) in &page.counts {
+        let of_owner = page.entries.iter().filter(|entry| entry.owner == *owner);
+        assert_eq!(of_owner.count() as u64, *count, "{owner}");
+    }
+    let sessions = page.entries.iter().map(|entry| entry.member.session);
+    assert!(sessions.is_sorted());
+    (page.entries, page.position)
 }
 
 async fn sessions(rig: &Rig, topic: &Topic) -> Vec<SessionId> {
@@ -231,6 +265,73 @@ pub(crate) async fn what_a_dead_owner_left_is_removed_and_told_once_whoever_does
         .collect();
     assert_eq!(gone.len(), 900, "each once");
     assert_eq!(reap(&rig, &room, &owner(1)).await, 0);
+}
+
+/// As on two connections: what is older comes last, and changes nothing.
+pub(crate) async fn a_late_command_of_an_earlier_entering_changes_nothing(rig: Rig) {
+    let room = topic("chat:room");
+    let (old, new) = (owner(5), owner(6));
+    enter_as(&rig, &room, &anna(), (&old, 1)).await;
+    // It left and came back, and the leave comes behind the entering.
+    let (count, entered) = enter_as(&rig, &room, &anna(), (&old, 2)).await;
+    leave_as(&rig, &room, &anna(), (&old, 1)).await;
+    let listed = members(&rig, &room).await;
+    assert_eq!((count, listed.1), (1, entered));
+    assert_eq!(listed.0[0].generation, 2);
+    // Its node has another life, and an entering under the one before comes behind that.
+    enter_as(&rig, &room, &anna(), (&new, 2)).await;
+    for generation in [1, 2] {
+        let late = enter_as(&rig, &room, &anna(), (&old, generation)).await;
+        assert_eq!(late, (1, entered));
+    }
+    assert_eq!(reap(&rig, &room, &old).await, 0);
+    let (listed, _) = members(&rig, &room).await;
+    assert_eq!((&listed[0].owner, listed[0].generation), (&new, 2));
+    // A later entering stands above a later life.
+    enter_as(&rig, &room, &anna(), (&old, 3)).await;
+    assert_eq!(members(&rig, &room).await.0[0].owner, old);
+    assert_eq!(
+        changes(&rig, &room).await.len(),
+        1,
+        "it was there all the time"
+    );
+    // A leave takes what is older with it.
+    leave_as(&rig, &room, &anna(), (&new, 9)).await;
+    assert_eq!(sessions(&rig, &room).await, []);
+    assert_eq!(changes(&rig, &room).await.len(), 2);
+}
+
+pub(crate) async fn members_are_read_page_by_page_in_the_order_of_their_sessions(rig: Rig) {
+    let room = topic("chat:room");
+    let some = |n: u64| Member {
+        // Small and large ones, so that the order of numbers and of names is one.
+        session: SessionId(u128::from(n) << (n % 3 * 50)),
+        ..anonymous()
+    };
+    let mut all: Vec<_> = (1..=25).map(|n| some(n).session).collect();
+    for n in 1..=25 {
+        enter(&rig, &room, &some(n), &owner(1 + n % 2)).await;
+    }
+    all.sort_unstable();
+    let (mut read, mut after) = (Vec::new(), None);
+    loop {
+        let page = page(&rig, &room, after, 10).await;
+        assert_eq!(sum(&page.counts), 25);
+        read.extend(page.entries.iter().map(|entry| entry.member.session));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+        assert_eq!((page.entries.len(), after.as_ref()), (10, read.last()));
+    }
+    assert_eq!(read, all);
+    assert_eq!(page(&rig, &room, Some(all[24]), 10).await.entries, []);
+    assert_eq!(page(&rig, &room, None, 25).await.next, None);
+    // The place of a session that has left is a place all the same.
+    leave(&rig, &room, &some(1), &owner(2)).await;
+    let at = all.binary_search(&some(1).session).expect("it was there");
+    let rest = page(&rig, &room, Some(some(1).session), 25).await;
+    assert_eq!(rest.entries.len(), 24 - at);
 }
 
 pub(crate) async fn members_of_one_topic_are_not_those_of_another(mut rig: Rig) {

@@ -6,13 +6,23 @@ use fanfare::config::RedisAccess;
 use fanfare::telemetry::metrics::Metrics;
 
 use crate::rig::{Peer, settings, topic};
-use crate::support::certificates::{Authority, Files, NAME};
+use crate::support::certificates::{Authority, Files, NAME, self_made};
 use crate::support::redis_server::RedisServer;
 
 /// Lets a server speak TLS with a certificate of this authority on a port of its own.
 fn open_tls(server: &RedisServer, files: &Files, authority: &Authority, clients: &str) -> String {
+    open_tls_with(server, files, authority, authority.sign(NAME), clients)
+}
+
+/// The same with this certificate and key.
+fn open_tls_with(
+    server: &RedisServer,
+    files: &Files,
+    authority: &Authority,
+    (certificate, key): (String, String),
+    clients: &str,
+) -> String {
     let port = RedisServer::not_yet().port();
-    let (certificate, key) = authority.sign(NAME);
     let answer = server.command(&[
         "CONFIG",
         "SET",
@@ -96,7 +106,17 @@ async fn a_server_that_asks_for_a_certificate_gets_one() {
     let url = open_tls(&server, &files, &authority, "yes");
     let ca_file = files.write("ca.pem", &authority.pem);
     let bare = Peer::start_with(&settings(url.clone(), trusting(ca_file.clone())));
-    bare.is_down_for("Redis does not take this node's certificate")
+    bare.is_down_for("Redis asks this node for a certificate")
+        .await;
+    let (certificate, key) = Authority::new().sign("fanfare");
+    let strange = RedisAccess {
+        tls_certificate_file: Some(files.write("strange.pem", &certificate)),
+        tls_key_file: Some(files.write("strange.key", &key)),
+        ..trusting(ca_file.clone())
+    };
+    let strange = Peer::start_with(&settings(url.clone(), strange));
+    strange
+        .is_down_for("Redis does not take this node's certificate")
         .await;
 
     let (certificate, key) = authority.sign("fanfare");
@@ -185,4 +205,199 @@ async fn the_user_of_the_documents_is_never_refused_anything() {
     assert_eq!(server.command(&rights).as_deref(), Some("+OK"));
     stranger.is_down_for("NOPERM").await;
     assert_ne!(server.command(&["ACL", "LOG"]).as_deref(), Some("*0"));
+}
+
+/// What is wrong with a certificate is a sentence that says what to do, and nothing of the insides
+/// of a library.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_fault_of_a_certificate_is_told_in_a_sentence() {
+    let server = RedisServer::start().await;
+    let (files, authority) = (Files::new(), Authority::new());
+    let (year, other_year) = (
+        rcgen::date_time_ymd(2020, 1, 1),
+        rcgen::date_time_ymd(2021, 1, 1),
+    );
+    let (next, after_next) = (
+        rcgen::date_time_ymd(2190, 1, 1),
+        rcgen::date_time_ymd(2191, 1, 1),
+    );
+    let of_version_1 = include_str!("../recorded/certificate_v1.pem");
+    let key_at = of_version_1.find("-----BEGIN PRIVATE").expect("a key");
+    let (certificate, key) = of_version_1.split_at(key_at);
+    let itself = self_made(NAME);
+    let cases = [
+        ("is that of a CA", itself.clone(), itself.0),
+        (
+            "has expired",
+            authority.sign_as(NAME, |params| {
+                (params.not_before, params.not_after) = (year, other_year);
+            }),
+            authority.pem.clone(),
+        ),
+        (
+            "is not valid yet",
+            authority.sign_as(NAME, |params| {
+                (params.not_before, params.not_after) = (next, after_next);
+            }),
+            authority.pem.clone(),
+        ),
+        (
+            "is for another name",
+            authority.sign("another.test"),
+            authority.pem.clone(),
+        ),
+        (
+            "is not for a server",
+            authority.sign_as(NAME, |params| {
+                params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+            }),
+            authority.pem.clone(),
+        ),
+        (
+            "is of version 1",
+            (certificate.to_owned(), key.to_owned()),
+            authority.pem.clone(),
+        ),
+        (
+            "no CA that this node trusts has signed",
+            Authority::new().sign(NAME),
+            authority.pem.clone(),
+        ),
+    ];
+    for (words, pair, trusted) in cases {
+        let url = open_tls_with(&server, &files, &authority, pair, "no");
+        let ca_file = files.write("trusted.pem", &trusted);
+        let peer = Peer::start_with(&settings(url, trusting(ca_file)));
+        peer.is_down_for(words).await;
+        let told = peer.is_down().await;
+        for inside in ["InvalidCertificate", "Custom", "kind:", "Error("] {
+            assert!(!told.contains(inside), "{told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_on_a_plain_port_and_plain_on_one_of_tls_say_which_to_write() {
+    let server = RedisServer::start().await;
+    let (files, authority) = (Files::new(), Authority::new());
+    let tls = open_tls(&server, &files, &authority, "no");
+    let plain = Peer::start(tls.replace("rediss://", "redis://"));
+    plain.is_down_for("write rediss:// in redis.url").await;
+    let told = plain.is_down().await;
+    assert!(told.contains("Connection reset by peer (if"), "{told}");
+    let ca_file = files.write("ca.pem", &authority.pem);
+    let url = server.url().replace("redis://", "rediss://");
+    let tls = Peer::start_with(&settings(url, trusting(ca_file)));
+    tls.is_down_for("with rediss:// also where it waits for plain commands")
+        .await;
+}
+
+/// Every printable character, and some that are more than a byte.
+fn passwords() -> Vec<String> {
+    let printable: String = (' '..='~').collect();
+    let fixed = [
+        "two words",
+        " spaces around ",
+        "qu\"ote",
+        "it's",
+        "back\\slash\\x41\\n",
+        "#/?%@:&=+",
+        "%41%zz",
+        "ünï→✓",
+        "\"",
+    ];
+    let fixed = fixed.into_iter().map(str::to_owned);
+    fixed.chain([printable]).collect()
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_password_works_in_every_form() {
+    let server = RedisServer::start().await;
+    let (files, authority) = (Files::new(), Authority::new());
+    let tls = open_tls(&server, &files, &authority, "no");
+    let ca_file = files.write("ca.pem", &authority.pem);
+    let user = "ops: team\"one";
+    for password in passwords() {
+        let set = [
+            "ACL",
+            "SETUSER",
+            "ada",
+            "reset",
+            "on",
+            &format!(">{password}"),
+            "~*",
+            "&*",
+            "+@all",
+        ];
+        assert_eq!(server.command(&set).as_deref(), Some("+OK"), "{password}");
+        let login = format!("ada:{}@", encoded(&password));
+        let url = server
+            .url()
+            .replace("redis://", &format!("redis://{login}"));
+        Peer::up(url).await;
+        let url = tls.replace("rediss://", &format!("rediss://{login}"));
+        let peer = Peer::start_with(&settings(url, trusting(ca_file.clone())));
+        peer.is_up().await;
+        let by_file = RedisAccess {
+            user: Some("ada".to_owned()),
+            password_file: Some(files.write("password", &format!("{password}\n"))),
+            ..RedisAccess::default()
+        };
+        let peer = Peer::start_with(&settings(server.url(), by_file));
+        peer.is_up().await;
+    }
+    // Users have names of any kind too; of the default user only the password is given, last.
+    let password = passwords().pop().expect("some");
+    let secret = format!(">{password}");
+    let set = [
+        "ACL", "SETUSER", user, "reset", "on", &secret, "~*", "&*", "+@all",
+    ];
+    if server.command(&set).as_deref() == Some("+OK") {
+        let login = format!("redis://{}:{}@", encoded(user), encoded(&password));
+        Peer::up(server.url().replace("redis://", &login)).await;
+    }
+    let set = ["CONFIG", "SET", "requirepass", &password];
+    assert_eq!(server.command(&set).as_deref(), Some("+OK"));
+    let login = format!("redis://:{}@", encoded(&password));
+    Peer::up(server.url().replace("redis://", &login)).await;
+    let by_file = RedisAccess {
+        password_file: Some(files.write("password", &password)),
+        ..RedisAccess::default()
+    };
+    let peer = Peer::start_with(&settings(server.url(), by_file));
+    peer.is_up().await;
+    std::fs::write(files.path("password"), b"p\xe4ss").expect("a file of the test");
+    let by_file = RedisAccess {
+        password_file: Some(files.path("password")),
+        ..RedisAccess::default()
+    };
+    let peer = Peer::start_with(&settings(server.url(), by_file));
+    peer.is_down_for("is not UTF-8").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_of_the_same_machine_is_used_like_a_port() {
+    let files = Files::new();
+    let path = files.path("redis.sock");
+    let mut server = RedisServer::with(&["--unixsocket", &path]);
+    server.restart().await;
+    server.url_of_user();
+    let peer = Peer::up(format!("unix://{path}")).await;
+    let circuits = peer.broker.circuits();
+    assert!(
+        circuits.iter().all(|(name, _)| name.starts_with(&path)),
+        "{circuits:?}"
+    );
+    peer.publish(&topic("room"), 1).await.expect("up");
+    let other = Peer::up(format!("unix://fanfare:secret@{path}")).await;
+    assert_eq!(other.retained(&topic("room")).await.len(), 1);
+    drop(other);
+    let database = Peer::up(format!("unix://{path}?db=1")).await;
+    assert_eq!(database.retained(&topic("room")).await.len(), 0);
+    server.kill();
+    peer.is_down_for(&path).await;
 }

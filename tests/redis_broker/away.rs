@@ -13,11 +13,12 @@ use crate::support::talk::{Talk, Wire};
 use crate::support::{http, wait};
 
 /// Commands wait so long for a Redis that hangs, unless they are refused at once.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(3);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn node(name: &str, url: &str) -> Node {
     let timeout_ms = COMMAND_TIMEOUT.as_millis().to_string();
     let plan = Plan::clustered(name, url).env("FANFARE_REDIS__COMMAND_TIMEOUT_MS", &timeout_ms);
+    let plan = plan.env("FANFARE_REDIS__LEASE_MS", "60000");
     plan.start().await
 }
 
@@ -152,4 +153,16 @@ async fn a_node_needs_no_more_rights_than_the_documents_give() {
     ada.close().await;
     assert!(node.terminate().await.success());
     assert_eq!(redis.command(&["ACL", "LOG"]).as_deref(), Some("*0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_start_and_a_clean_stop_log_no_warning() {
+    let server = RedisServer::start().await;
+    let mut node = node("one", &server.url()).await;
+    assert_eq!(publish(&node, 1).await, 200);
+    assert_eq!(node.terminate().await.code(), Some(0));
+    let text = node.log_text();
+    let is_trouble = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+    let troubles: Vec<&str> = text.lines().filter(is_trouble).collect();
+    assert!(troubles.is_empty(), "{troubles:#?}");
 }

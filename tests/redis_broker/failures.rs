@@ -148,7 +148,7 @@ async fn a_broker_without_redis_says_why_and_comes_up_when_it_appears() {
         matches!(refused, Err(BrokerError::Unavailable(_))),
         "{refused:?}"
     );
-    let refused = peer.broker.last(&[(room.clone(), HISTORY)]).await;
+    let refused = peer.broker.last(&room, HISTORY, true).await;
     assert!(
         matches!(refused, Err(BrokerError::Unavailable(_))),
         "{refused:?}"
@@ -257,7 +257,7 @@ async fn a_demoted_master_is_down_and_takes_nothing() {
     peer.is_down_for("READONLY").await;
     let refused = peer.publish(&room, 2).await;
     assert!(
-        matches!(refused, Err(BrokerError::Unavailable(_))),
+        matches!(refused, Err(BrokerError::Refused(_))),
         "{refused:?}"
     );
     server

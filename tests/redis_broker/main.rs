@@ -4,12 +4,15 @@
 //! all engines share (`tests/conformance`).
 
 mod access;
+mod asking;
 mod away;
+mod clock_behind;
 mod control;
 mod deaf_proxy;
 mod failures;
 mod feeding;
 mod links;
+mod refusing;
 mod replicas;
 #[allow(dead_code, reason = "each test binary uses another part")]
 mod rig;

@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use fanfare::broker::{BrokerError, FeedEvent, PublishRequest};
-use fanfare::protocol::ids::Position;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
@@ -15,7 +13,7 @@ use crate::support::redis_server::RedisServer;
 use crate::support::wait;
 
 /// A master and a replica that has all it has.
-async fn master_and_replica() -> (RedisServer, RedisServer) {
+pub(crate) async fn master_and_replica() -> (RedisServer, RedisServer) {
     let (master, replica) = tokio::join!(RedisServer::start(), RedisServer::start());
     let set = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
     assert_eq!(master.command(&set).as_deref(), Some("+OK"));
@@ -32,7 +30,7 @@ async fn follow(master: &RedisServer, replica: &RedisServer) {
 }
 
 /// Waits until the replica has what the master has now.
-async fn until_followed(master: &RedisServer, replica: &RedisServer) {
+pub(crate) async fn until_followed(master: &RedisServer, replica: &RedisServer) {
     static MARKS: AtomicU32 = AtomicU32::new(0);
     let mark = format!("mark-{}", MARKS.fetch_add(1, Ordering::Relaxed));
     let set = master.command(&["SET", &mark, "1"]);
@@ -48,7 +46,8 @@ async fn peer(server: &RedisServer) -> Peer {
     Peer::replicated(server.url(), 1).await
 }
 
-/// Publishes numbers at once; those that were answered `ok`, and how many were told as unknown.
+/// Publishes numbers at once; those that were answered `ok`, and how many were told as unknown or
+/// refused for want of replicas.
 async fn publish(peer: &Peer, numbers: std::ops::Range<u64>, min: u32) -> (BTreeSet<u64>, usize) {
     let mut answers = FuturesOrdered::new();
     for n in numbers {
@@ -63,6 +62,11 @@ async fn publish(peer: &Peer, numbers: std::ops::Range<u64>, min: u32) -> (BTree
             }
             Err(BrokerError::Unknown(why)) => {
                 assert!(why.contains("the replica 127.0.0.1:"), "{why}");
+                unknown += 1;
+            }
+            // It is known by then that the replica is gone.
+            Err(BrokerError::Unavailable(why)) => {
+                assert!(why.contains("0 replicas follow"), "{why}");
                 unknown += 1;
             }
             Err(other) => panic!("{other}"),
@@ -137,15 +141,61 @@ async fn what_only_others_than_the_promoted_replica_confirm_is_not_answered_ok()
 async fn a_replica_that_leaves_while_nothing_is_published_is_noticed_then() {
     let (master, _replica) = master_and_replica().await;
     let _peer = peer(&master).await;
-    wait::until_within(DEADLINE, "the master to be asked twice", async || {
+    let asked = || {
         let said = master.ask(&["INFO", "commandstats"])?.join("");
         let role = said
             .lines()
             .find_map(|l| l.strip_prefix("cmdstat_role:calls="))?;
-        let count: u64 = role.split(',').next()?.parse().ok()?;
-        (count >= 2).then_some(())
+        role.split(',').next()?.parse::<u64>().ok()
+    };
+    let before = asked().expect("it was asked before");
+    wait::until_within(DEADLINE, "the master to be asked twice", async || {
+        (asked()? >= before + 2).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_confirm_nothing_in_a_connections_first_seconds() {
+    let (master, _replica) = master_and_replica().await;
+    let peer = Peer::start_with(&fanfare::config::Redis {
+        replicated: true,
+        ..crate::rig::settings(master.url(), fanfare::config::RedisAccess::default())
+    });
+    peer.is_up().await;
+    let confirmed = async || {
+        let answer = peer.broker.publish(wanting(&topic("room"), 1, 1)).await;
+        match answer {
+            Err(BrokerError::Unavailable(why)) => Err(why),
+            other => Ok(other.map(|published| published.position)),
+        }
+    };
+    let why = wait::until_within(DEADLINE, "the link", async || {
+        let why = confirmed().await.expect_err("it is new");
+        why.contains("in its first 5s").then_some(why)
+    })
+    .await;
+    assert!(why.contains("the connection is new"), "{why}");
+    wait::until_within(DEADLINE, "a confirmation", async || {
+        confirmed().await.ok()?.ok()
+    })
+    .await;
+    // What was refused was not published.
+    assert_eq!(peer.retained(&topic("room")).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_more_replicas_than_there_are_holds_up_nobody() {
+    let (master, _replica) = master_and_replica().await;
+    let peer = peer(&master).await;
+    let room = topic("room");
+    let greedy = peer.broker.publish(wanting(&room, 1, 2));
+    let modest = peer.broker.publish(wanting(&room, 2, 1));
+    let (greedy, modest) = tokio::join!(greedy, modest);
+    let why = "1 replicas follow, and 2 are to confirm".to_owned();
+    assert_eq!(greedy, Err(BrokerError::Unavailable(why)));
+    modest.expect("its replica confirms");
+    assert_eq!(peer.retained(&room).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,26 +249,28 @@ async fn cut_connections_are_never_taken_for_a_confirmation() {
     let peer = Arc::new(peer(&master).await);
     replica.signal("STOP");
     // A connection that is new knows of no write, and a WAIT on it would count at once.
-    let publishing = Arc::clone(&peer);
-    let load = tokio::spawn(async move {
-        let mut accepted = Vec::new();
-        for n in 0..20 {
-            if let Ok(published) = publishing
-                .broker
-                .publish(wanting(&topic("room"), n, 1))
-                .await
-            {
-                accepted.push((published.position, n));
-            }
-        }
-        accepted
-    });
-    while !load.is_finished() {
-        master.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-        tokio::time::sleep(Duration::from_millis(60)).await;
+    let room = topic("room");
+    for n in 0..2 {
+        peer.is_settled(1).await;
+        let publishing = Arc::clone(&peer);
+        let publishing = tokio::spawn(async move {
+            let request = wanting(&topic("room"), n, 1);
+            publishing.broker.publish(request).await
+        });
+        let sent = format!(":{}", n + 1);
+        wait::until_within(DEADLINE, "it to be sent", async || {
+            let length = master.command(&["XLEN", "ff:{default:room}:s"])?;
+            (length == sent).then_some(())
+        })
+        .await;
+        let cut = master.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        assert_ne!(cut.as_deref(), Some(":0"));
+        let answer = publishing.await.expect("the task runs");
+        answer.expect_err("its connection was cut");
+        // On the new one nothing is even sent.
+        let answer = peer.broker.publish(wanting(&room, 9, 1)).await;
+        answer.expect_err("the connection is new");
     }
-    let accepted: Vec<(Position, u64)> = load.await.expect("the load runs");
-    assert_eq!(accepted, []);
     replica.signal("CONT");
 }
 

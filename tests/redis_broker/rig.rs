@@ -103,7 +103,25 @@ impl Peer {
         let closed = || peer.metrics.control.circuits_closed.get();
         let is_ready = || closed() == 3 * masters_count;
         wait::until_within(DEADLINE, "all links", async || is_ready().then_some(())).await;
+        peer.is_settled(16 * masters_count).await;
         peer
+    }
+
+    /// Waits until replicas may confirm at the masters of so many topics. On a connection that is
+    /// new they do not. More of them than there are is refused without a word written, and why tells
+    /// when that is over.
+    pub(crate) async fn is_settled(&self, topics_count: u64) {
+        for n in 0..topics_count {
+            let topic = topic(&format!("old-enough-{n}"));
+            wait::until_within(DEADLINE, "an older connection", async || {
+                match self.broker.publish(wanting(&topic, 0, 99)).await {
+                    Err(BrokerError::Unavailable(why)) => why.contains("follow").then_some(()),
+                    Err(BrokerError::Unknown(_)) => None,
+                    other => panic!("expected a refusal, got {other:?}"),
+                }
+            })
+            .await;
+        }
     }
 
     /// Waits until the broker can be used.
@@ -134,7 +152,7 @@ impl Peer {
     pub(crate) async fn is_down_for(&self, words: &str) {
         let is_it = |health: &BrokerHealth| match health {
             BrokerHealth::Down(reason) => reason.contains(words),
-            BrokerHealth::Up | BrokerHealth::Partly(_) => false,
+            BrokerHealth::Up | BrokerHealth::Partly(_) | BrokerHealth::ReadOnly(_) => false,
         };
         self.health(words, is_it).await;
     }
@@ -173,7 +191,7 @@ impl Peer {
     pub(crate) async fn is_refused(&self, topic: &Topic, n: u64) {
         wait::until_within(DEADLINE, "a refusal", async || {
             match self.publish(topic, n).await {
-                Err(BrokerError::Unavailable(_)) => Some(()),
+                Err(BrokerError::Unavailable(_) | BrokerError::Refused(_)) => Some(()),
                 // It was sent before the connection was seen to be lost.
                 Err(BrokerError::Unknown(_)) => None,
                 other => panic!("expected a refusal, got {other:?}"),
@@ -230,13 +248,13 @@ impl Reader {
                     self.catch_up(peer).await;
                 }
             }
-            FeedEvent::Break(_) => {
+            FeedEvent::Break(_) | FeedEvent::Doubt(_) => {
                 self.breaks += 1;
                 self.catch_up(peer).await;
             }
             // It is heard somewhere else now.
             FeedEvent::Subscribed(_) => self.catch_up(peer).await,
-            other => panic!("expected a delivery or a break, got {other:?}"),
+            other => panic!("expected a delivery or word of a loss, got {other:?}"),
         }
     }
 

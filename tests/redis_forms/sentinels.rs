@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::rig::Peer;
 use crate::support::load::{Listening, Load};
 use crate::support::node::Node;
-use crate::support::redis_sentinels::RedisSentinels;
+use crate::support::redis_sentinels::{RedisSentinels, Sentinel};
+use crate::support::redis_server::{self, RedisServer};
 use crate::support::talk::{Talk, Wire};
 use crate::support::{http, wait};
 use crate::two_nodes;
@@ -53,6 +54,30 @@ async fn a_new_master_is_followed_whether_it_was_asked_for_or_the_old_one_died()
         assert!(node.metric("fanfare_topics_moved_total").await > 0);
         assert_eq!(node.metric("fanfare_gaps_total").await, 0);
     }
+}
+
+/// As on the wrong side of a partition: it heard of no failover, and names another master.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_that_knows_of_no_failover_is_outvoted() {
+    let sentinels = RedisSentinels::start().await;
+    let before = sentinels.master().expect("the sentinels run");
+    sentinels.fail_over().await;
+    let forgotten = RedisServer::start().await;
+    let apart = Sentinel::start(&forgotten.port().to_string());
+    wait::until("the lone sentinel", async || {
+        let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"];
+        redis_server::ask(apart.address, &words)
+    })
+    .await;
+    let scheme = "redis-sentinel://";
+    let first = format!("{scheme}{},", apart.address);
+    let peer = Peer::up(sentinels.url().replace(scheme, &first)).await;
+    let now = sentinels.servers[1 - before].address().to_string();
+    let circuits = peer.broker.circuits();
+    assert!(
+        circuits.iter().all(|(name, _)| name.starts_with(&now)),
+        "{circuits:?}"
+    );
 }
 
 async fn publish(node: &Node, data: u64) -> Option<Value> {

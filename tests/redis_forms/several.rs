@@ -1,5 +1,6 @@
 //! Several deployments: topics are spread over them, and each does for itself.
 
+use fanfare::broker::redis::shards::Shards;
 use fanfare::broker::{BrokerError, FeedEvent};
 use fanfare::protocol::ids::Topic;
 use serde_json::json;
@@ -75,6 +76,51 @@ async fn topics_are_spread_over_deployments_and_one_that_dies_takes_only_its_own
     }
 }
 
+/// More than hang at once, each for as long as a command may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaves_are_told_while_another_deployment_hangs() {
+    let (first, second) = (RedisServer::start().await, RedisServer::start().await);
+    let plan = Plan::clustered("one", &format!("{}?name=first", first.url()));
+    let plan = plan.env(
+        "FANFARE_REDIS__SHARDS",
+        &format!("{}?name=second", second.url()),
+    );
+    let node = plan.start().await;
+    let (mut guests, mut rooms) = (Vec::new(), Vec::new());
+    for guest in 0..2 {
+        let url = node.connect_url("?user=ada");
+        let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+        for room in 0..120 {
+            let room = topic(&format!("room-{guest}-{room}"));
+            talk.ok(json!({"type": "subscribe", "topic": room.name(), "presence": true}))
+                .await;
+            rooms.push(room);
+        }
+        guests.push(talk);
+    }
+    let (hanging, well): (Vec<_>, Vec<_>) = rooms
+        .iter()
+        .partition(|room| has_stream(&second, &room.presence()));
+    assert!(well.len() >= 30 && hanging.len() >= 30, "{}", well.len());
+    second.signal("STOP");
+    drop(guests);
+    let all_have_left = async |room: &Topic| {
+        let path = format!("/v1/topics/{}/presence", room.name());
+        wait::until("the member to leave", async || {
+            let page = http::get(node.api, &path).await.json();
+            (page["count"] == 0).then_some(())
+        })
+        .await;
+    };
+    for room in well {
+        all_have_left(room).await;
+    }
+    second.signal("CONT");
+    for room in hanging {
+        all_have_left(room).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_whose_masters_nobody_knows_is_waited_for_and_named() {
     let first = RedisServer::start().await;
@@ -134,4 +180,86 @@ async fn nodes_share_sessions_members_and_messages_over_deployments_of_different
         .filter(|topic| has_stream(&first, topic))
         .count();
     assert!((4..=28).contains(&spread), "{spread} of 32 in the first");
+}
+
+/// Names of two deployments of which the first has `@ada` and the second `@` and `@bob`.
+fn names() -> [String; 2] {
+    let first = "first".to_owned();
+    let candidates = (0..1_000).map(|n| [first.clone(), format!("second{n}")]);
+    let fits = |names: &[String; 2]| {
+        let shards = Shards::new(names);
+        ["default:@ada", "default:@", "default:@bob"].map(|topic| shards.of(topic)) == [0, 1, 1]
+    };
+    candidates
+        .into_iter()
+        .find(fits)
+        .expect("one of a thousand fits")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_that_is_away_keeps_nobody_out_whose_topics_are_elsewhere() {
+    let (first, mut second) = (RedisServer::start().await, RedisServer::start().await);
+    let names = names();
+    let shards = &Shards::new(&names);
+    let there = |at| {
+        let all = (0..64).map(|n| format!("t{n}"));
+        let mut of = all.filter(move |t| shards.of(&format!("default:{t}")) == at);
+        of.next().expect("one of 64")
+    };
+    let (near, far) = (there(0), there(1));
+    let url = format!("{}?name={}", first.url(), names[0]);
+    let shard = format!("{}?name={}", second.url(), names[1]);
+    let plan = Plan::clustered("one", &url).env("FANFARE_REDIS__SHARDS", &shard);
+    let node = plan.start().await;
+    second.kill();
+    wait::until("the node to know", async || {
+        let publication = json!({"everyone": true, "data": 1});
+        let answer = http::post(node.api, "/v1/publish", &publication).await;
+        (answer.status == 503).then_some(())
+    })
+    .await;
+    let mut sessions = Vec::new();
+    for positions in [json!({"@": "0-0"}), json!({}), json!({})] {
+        let url = node.connect_url("?user=ada&wait=1");
+        let mut talk = Talk::connected(&url, Wire::Json).await;
+        let topics = json!([{"topic": near}, {"topic": far}]);
+        let begun = std::time::Instant::now();
+        let connect = json!({"type": "connect", "topics": topics, "positions": positions});
+        let welcome = talk.ask(connect).await;
+        println!("welcome after {:?}", begun.elapsed());
+        let topics = &welcome["topics"];
+        assert_eq!(topics[&near]["recovered"], true);
+        assert_eq!(topics[&far]["error"]["code"], "unavailable");
+        let of_everyone = &topics["@"]["error"]["code"];
+        let is_named = positions.get("@").is_some();
+        assert_eq!(of_everyone == "unavailable", is_named, "{topics}");
+        sessions.push(talk);
+    }
+    // Whose own inbox is away is told to come back later, and not let to wait.
+    let mut bob = Talk::connected(&node.connect_url("?user=bob&wait=1"), Wire::Json).await;
+    let refused = bob.refused(json!({"type": "connect"}), "unavailable").await;
+    assert!(
+        refused["retry_after_ms"].as_u64() >= Some(1_000),
+        "{refused}"
+    );
+    assert_eq!(bob.close_code().await, Some(4_105));
+
+    second.restart().await;
+    // Who said where it was has missed nothing: nothing was published.
+    for talk in &mut sessions[1..] {
+        let gap = talk.event_of("gap").await;
+        assert_eq!(
+            (&gap["topic"], &gap["reason"]),
+            (&json!("@"), &json!("lost"))
+        );
+    }
+    wait::until("everyone to be published", async || {
+        let publication = json!({"everyone": true, "data": 2});
+        let answer = http::post(node.api, "/v1/publish", &publication).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    for talk in &mut sessions {
+        assert_eq!(talk.message("@").await["data"], 2);
+    }
 }

@@ -62,13 +62,37 @@ impl Authority {
         Self { pem, issuer }
     }
 
+    /// Its own key.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// Certificate and key for a name.
     pub fn sign(&self, name: &str) -> (String, String) {
+        self.sign_as(name, |_| ())
+    }
+
+    /// The same with something else in the certificate.
+    pub fn sign_as(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         (certificate.pem(), key.serialize_pem())
     }
+}
+
+/// Certificate and key that signed itself and calls itself a CA, as `openssl req -x509` makes it.
+pub fn self_made(name: &str) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
 }
 
 /// One certificate for all servers of a test, and who signed it.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 pub const DEV_KEY: &str = "dev";
 
 /// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What came back.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{http, wait};
 
 /// Longest wait for a node to start or to stop.
-const START_PATIENCE: Duration = Duration::from_secs(20);
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a node is to be started.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +72,7 @@ impl Plan {
                 "ended with {ended:?}:\n{}",
                 node.log_text()
             );
-            node.log_lines("listening").into_iter().next()
+            node.log_lines("node_started").into_iter().next()
         });
         let told = told.await;
         node.public = address(&told, "public");

@@ -223,7 +223,9 @@ pub fn ask(address: SocketAddr, words: &[&str]) -> Option<Vec<String>> {
 
 fn request(address: SocketAddr, words: &[&str]) -> Option<BufReader<TcpStream>> {
     let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .ok()?;
     let mut request = format!("*{}\r\n", words.len());
     for word in words {
         request.push_str(&format!("${}\r\n{word}\r\n", word.len()));

@@ -261,6 +261,22 @@ pub(crate) fn fred(source: &Source) -> Vec<Breach> {
         .collect()
 }
 
+/// Macros that write a line to the log.
+const LOG_MACROS: &[&str] = &["trace", "debug", "info", "warn", "error"];
+
+/// Each line of the log begins with the stable name of what happened.
+pub(crate) fn log_events(source: &Source) -> Vec<Breach> {
+    let words = source.tokens.windows(5);
+    let is_line = |w: &&[crate::source::Token]| {
+        LOG_MACROS.contains(&w[0].text.as_str()) && w[1].text == "!" && w[2].text == "("
+    };
+    words
+        .filter(is_line)
+        .filter(|w| w[3].text != "event" || w[4].text != "=")
+        .map(|w| source.breach(w[0].line, "a line of the log without `event =` at its head"))
+        .collect()
+}
+
 fn named(source: &Source, word: &str, what: &str) -> Vec<Breach> {
     let words = source.tokens.iter().filter(|token| token.text == word);
     words.map(|token| source.breach(token.line, what)).collect()

@@ -4,7 +4,9 @@
 //! topics that the node wants to hear. Owner of every topic's state, under one lock that is held
 //! for the work on one topic and never across an await; events enter the feed under that lock, so
 //! that the feed's order is the order of ids. Bounds: each topic by its retention, the feed by
-//! `FEED_EVENTS_MAX` (at the bound: dropped, counted, told by `FeedEvent::Break`). Topics and
+//! `FEED_EVENTS_MAX` (at the bound: dropped, counted, told by [`FeedSender`]), everything
+//! together by `memory.bytes_max` (at the bound: the oldest is forgotten, see [`room`], and where
+//! that does not help, topics that are not known yet are refused). Topics and
 //! keys that ended are swept by [`MemoryBroker::run`]. Nothing outlives the process.
 
 use std::collections::HashMap;
@@ -16,22 +18,26 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::feed_sender::FeedSender;
 use super::interest::{Interest, WishNumber};
 use super::{
     Acked, Body, BrokerError, BrokerHealth, Feed, FeedEvent, HistoryPage, HistoryQuery,
-    InboxSummary, Page, PublishRequest, Published, SincePage,
+    InboxSummary, Moves, Page, PublishRequest, Published, SincePage,
 };
 use crate::config::Retention;
 use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 
 pub mod clock;
-mod outlet;
+mod idempotency;
 mod presence;
+mod room;
+mod state;
 mod topic;
 
 use clock::Clock;
-use outlet::Outlet;
+use room::Room;
+use state::State;
 use topic::TopicState;
 
 /// How often what is over its life is freed. It is invisible from its end on; this only bounds
@@ -46,18 +52,14 @@ const SWEEP_TOPICS_MAX: usize = 256;
 pub struct MemoryBroker {
     clock: Clock,
     interest: Interest,
-    state: Mutex<State>,
+    /// Boxed, so that the enum of both engines stays small.
+    state: Mutex<Box<State>>,
     /// Notified when the feed owes something that did not fit.
-    feed_full: Arc<Notify>,
-    feed: mpsc::Sender<FeedEvent>,
+    owing: Arc<Notify>,
+    /// Where there is room for it.
+    waiting_room: mpsc::Sender<FeedEvent>,
     health: watch::Sender<BrokerHealth>,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Debug)]
-struct State {
-    topics: HashMap<Topic, TopicState>,
-    outlet: Outlet,
 }
 
 /// The calls have the signatures of the Redis engine; here none of them waits, and none fails.
@@ -67,35 +69,43 @@ impl MemoryBroker {
     /// to be heard and memory to be freed.
     #[must_use]
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> (Self, Feed) {
-        let feed_full = Arc::new(Notify::new());
-        let (outlet, feed) = Outlet::new(Arc::clone(&feed_full), Arc::clone(&metrics));
+        Self::bounded(clock, usize::MAX, metrics)
+    }
+
+    /// The same, which takes up about so many bytes at most.
+    #[must_use]
+    pub fn bounded(clock: Clock, bytes_max: usize, metrics: Arc<Metrics>) -> (Self, Feed) {
+        let (sender, feed) = FeedSender::alone(Arc::clone(&metrics));
+        let (waiting_room, owing) = sender.waiting();
         let broker = Self {
             clock,
             interest: Interest::default(),
-            feed_full,
-            feed: outlet.sender(),
-            state: Mutex::new(State {
+            owing,
+            waiting_room,
+            state: Mutex::new(Box::new(State {
                 topics: HashMap::new(),
-                outlet,
-            }),
+                sender,
+                room: Room::new(bytes_max),
+                metrics: Arc::clone(&metrics),
+            })),
             health: watch::Sender::new(BrokerHealth::Up),
             metrics,
         };
         (broker, feed)
     }
 
-    /// The broker's one task, which never ends: takes wishes and confirms them, tells a break of
-    /// the feed as soon as there is room, frees what ended. Spawn it once.
+    /// The broker's one task, which never ends: takes wishes and confirms them, tells what the
+    /// feed lost as soon as there is room, frees what ended. Spawn it once.
     pub async fn run(&self) {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let owes = self.lock().outlet.owes();
+            let owes = self.lock().sender.owes();
             tokio::select! {
                 wishes = self.interest.changed() => self.apply(wishes),
                 // The room found is given back at once: under the lock, what is owed goes first.
-                _ = self.feed.reserve(), if owes => self.lock().outlet.settle(),
-                () = self.feed_full.notified(), if !owes => {}
+                _ = self.waiting_room.reserve(), if owes => self.lock().sender.settle(),
+                () = self.owing.notified(), if !owes => {}
                 _ = sweep.tick() => self.sweep().await,
             }
         }
@@ -108,10 +118,16 @@ impl MemoryBroker {
     /// As [`super::Broker::publish`].
     ///
     /// # Errors
-    /// None.
+    /// [`BrokerError::Unavailable`] on a topic that is not known yet, while what is in use fills
+    /// all of `memory.bytes_max`.
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
-        let published = self.append(request);
         let control = &self.metrics.control;
+        let Some(published) = self.append(request) else {
+            control.publish_errors.add(1);
+            control.refused_memory.add(1);
+            let text = "the memory of this node is full (memory.bytes_max)";
+            return Err(BrokerError::Unavailable(text.to_owned()));
+        };
         match published.duplicate {
             true => control.publish_duplicates.add(1),
             false => control.published.add(1),
@@ -119,10 +135,26 @@ impl MemoryBroker {
         Ok(published)
     }
 
-    fn append(&self, request: PublishRequest) -> Published {
+    /// `None`: there is no room for one more topic.
+    fn append(&self, request: PublishRequest) -> Option<Published> {
         let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
-        let state = topics.entry(request.topic.clone()).or_default();
+        let mut state = self.lock();
+        if state.room.is_short() && !state.topics.contains_key(&request.topic) {
+            return None;
+        }
+        let topic = request.topic.clone();
+        let published = state.change(&topic, now_ms, |state, sender| {
+            Self::append_to(state, sender, request, now_ms)
+        });
+        Some(published)
+    }
+
+    fn append_to(
+        state: &mut TopicState,
+        sender: &mut FeedSender,
+        request: PublishRequest,
+        now_ms: u64,
+    ) -> Published {
         if let Some((key, _)) = &request.idempotency
             && let Some(position) = state.duplicate_of(key, now_ms)
         {
@@ -139,7 +171,7 @@ impl MemoryBroker {
         }
         if state.wanted {
             let topic = request.topic;
-            outlet.push(FeedEvent::Delivery { topic, entry });
+            sender.push(FeedEvent::Delivery { topic, entry });
         }
         Published {
             position,
@@ -168,15 +200,16 @@ impl MemoryBroker {
     /// None.
     pub async fn last(
         &self,
-        topics: &[(Topic, Retention)],
-    ) -> Result<Vec<Option<Position>>, BrokerError> {
+        topic: &Topic,
+        retention: Retention,
+        _was_there: bool,
+    ) -> Result<Option<Position>, BrokerError> {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
-        let mut last = |(topic, retention): &(Topic, Retention)| {
-            let state = state.topics.get_mut(topic)?;
-            state.renew_last(*retention, now_ms)
-        };
-        Ok(topics.iter().map(&mut last).collect())
+        Ok(match state.topics.get_mut(topic) {
+            Some(known) => known.renew_last(retention, now_ms),
+            None => state.room.floor(),
+        })
     }
 
     /// As [`super::Broker::history`].
@@ -213,17 +246,18 @@ impl MemoryBroker {
         retention: Retention,
     ) -> Result<Acked, BrokerError> {
         let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
-        let state = topics.entry(inbox.clone()).or_default();
-        let outcome = state.ack(position, retention, now_ms);
-        if outcome.moved && state.wanted {
-            outlet.push(FeedEvent::Acked {
-                topic: inbox.clone(),
-                position,
-                session,
-            });
-        }
-        Ok(outcome.acked)
+        let acked = self.lock().change(inbox, now_ms, |state, sender| {
+            let outcome = state.ack(position, retention, now_ms);
+            if outcome.moved && state.wanted {
+                sender.push(FeedEvent::Acked {
+                    topic: inbox.clone(),
+                    position,
+                    session,
+                });
+            }
+            outcome.acked
+        });
+        Ok(acked)
     }
 
     /// As [`super::Broker::control`]; the only node there is hears it.
@@ -231,7 +265,7 @@ impl MemoryBroker {
     /// # Errors
     /// None.
     pub async fn control(&self, message: Bytes) -> Result<(), BrokerError> {
-        self.lock().outlet.push(FeedEvent::Control(message));
+        self.lock().sender.push(FeedEvent::Control(message));
         Ok(())
     }
 
@@ -239,6 +273,12 @@ impl MemoryBroker {
     #[must_use]
     pub fn interest(&self) -> &Interest {
         &self.interest
+    }
+
+    /// As [`super::Broker::moves`]; here nothing ever moves.
+    #[must_use]
+    pub fn moves(&self) -> watch::Receiver<Moves> {
+        watch::Sender::new(Moves::default()).subscribe()
     }
 
     /// As [`super::Broker::health`]; this broker is always up.
@@ -249,20 +289,21 @@ impl MemoryBroker {
 
     /// Takes the wishes as they stand. From a confirmation on, every publication comes behind it.
     fn apply(&self, wishes: FxHashMap<Topic, Option<WishNumber>>) {
-        let State { topics, outlet } = &mut *self.lock();
+        let now_ms = self.clock.now_ms();
+        let mut state = self.lock();
         let mut wanted = Vec::new();
         for (topic, wish) in wishes {
             if let Some(number) = wish {
-                topics.entry(topic.clone()).or_default().wanted = true;
+                state.change(&topic, now_ms, |state, _| state.wanted = true);
                 wanted.push((topic, number));
             } else {
-                if let Some(state) = topics.get_mut(&topic) {
-                    state.wanted = false;
+                if state.topics.contains_key(&topic) {
+                    state.change(&topic, now_ms, |state, _| state.wanted = false);
                 }
-                outlet.forget(&topic);
+                state.sender.forget(&topic);
             }
         }
-        outlet.confirm(wanted);
+        state.sender.confirm(wanted);
     }
 
     /// Frees what is over its life, a few topics at a time.
@@ -276,130 +317,35 @@ impl MemoryBroker {
     }
 
     fn sweep_some(&self, some: &[Topic], now_ms: u64) {
-        let topics = &mut self.lock().topics;
+        let state = &mut *self.lock();
         for topic in some {
-            let is_used = topics
-                .get_mut(topic)
-                .is_some_and(|state| state.sweep(now_ms));
+            let Some(swept) = state.topics.get_mut(topic) else {
+                continue;
+            };
+            let before = swept.weight();
+            let is_used = swept.sweep(now_ms);
+            state.room.weigh(before, swept.weight());
             if !is_used {
-                topics.remove(topic);
+                state.free(topic);
             }
         }
+        state.make_room();
     }
 
     /// Reads a topic; one that is not kept reads as an empty one, and is not made by it.
     fn read<T>(&self, topic: &Topic, answer: impl FnOnce(&TopicState) -> T) -> T {
-        match self.lock().topics.get(topic) {
+        let now_ms = self.clock.now_ms();
+        let state = self.lock();
+        match state.topics.get(topic) {
             Some(state) => answer(state),
-            None => answer(&TopicState::default()),
+            None => answer(&TopicState::beginning(state.room.floor(), now_ms)),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Box<State>> {
         self.state.lock().expect("no holder of this lock panics")
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-    use crate::broker::publication::Publication;
-    use crate::protocol::data::Data;
-    use crate::protocol::event::Member;
-    use crate::protocol::ids::{App, NodeId, Owner, Priority};
-
-    const HOUR_MS: u64 = 3_600_000;
-
-    fn topic(name: &str) -> Topic {
-        Topic::new(&App::default_app(), name).expect("a valid name")
-    }
-
-    fn request(name: &str, entries_max: u32, key: Option<&str>) -> PublishRequest {
-        PublishRequest {
-            topic: topic(name),
-            publication: Publication {
-                data: Data::Json(Bytes::from_static(b"1")),
-                user: None,
-                priority: Priority::Normal,
-                key: None,
-                conflate: false,
-                removed: false,
-                time_ms: 0,
-                ttl_ms: None,
-                exclude: None,
-            },
-            retention: Retention {
-                entries_max,
-                age_ms: HOUR_MS,
-            },
-            replicas: crate::config::Replicas::default(),
-            idempotency: key.map(|key| (key.to_owned(), 3 * HOUR_MS)),
-        }
-    }
-
-    /// The names of the topics that take up memory.
-    fn kept(broker: &MemoryBroker) -> Vec<String> {
-        let mut names: Vec<_> = broker.lock().topics.keys().map(Topic::to_string).collect();
-        names.sort_unstable();
-        names
-    }
-
-    #[tokio::test]
-    async fn a_sweep_forgets_a_topic_when_nothing_of_it_is_alive() {
-        let now_ms = Arc::new(AtomicU64::new(1_732_190_000_000));
-        let (broker, _feed) = MemoryBroker::new(
-            Clock::Manual(Arc::clone(&now_ms)),
-            Arc::new(Metrics::new(0)),
-        );
-        let member = Member {
-            user: None,
-            session: SessionId(1),
-            info: None,
-        };
-        let owner = Owner {
-            node: NodeId::new("node-a").expect("a valid name"),
-            incarnation: 1,
-        };
-        for request in [
-            request("keyed", 0, Some("k")),
-            request("kept", 10, None),
-            request("plain", 0, None),
-        ] {
-            broker.publish(request).await.expect("never fails");
-        }
-        broker
-            .enter(&topic("room"), &member, &owner)
-            .await
-            .expect("never fails");
-        broker.apply(FxHashMap::from_iter([(
-            topic("wanted"),
-            Some(WishNumber(1)),
-        )]));
-        let advance_and_sweep = async |by_ms| {
-            now_ms.fetch_add(by_ms, Ordering::Relaxed);
-            broker.sweep().await;
-            kept(&broker)
-        };
-
-        let all = ["%room", "kept", "keyed", "plain", "wanted"];
-        assert_eq!(advance_and_sweep(HOUR_MS).await, all);
-        assert_eq!(
-            advance_and_sweep(1).await,
-            ["%room", "kept", "keyed", "wanted"]
-        );
-        assert_eq!(
-            advance_and_sweep(HOUR_MS).await,
-            ["%room", "keyed", "wanted"]
-        );
-        assert_eq!(advance_and_sweep(HOUR_MS).await, ["%room", "wanted"]);
-
-        let room = topic("room");
-        let left = broker.leave(&room, member.session, &owner);
-        left.await.expect("never fails");
-        broker.apply(FxHashMap::from_iter([(topic("wanted"), None)]));
-        assert_eq!(advance_and_sweep(0).await, ["%room"]);
-        assert_eq!(advance_and_sweep(2 * HOUR_MS + 1).await, [""; 0]);
-    }
-}
+mod tests;

@@ -1,19 +1,101 @@
 //! Members of topics in the in-process broker: who is there, and the changes on `%T`.
 //!
 //! In: sessions that come and go. Out: the members in the state of `%T` and a change for each that
-//! came or left, made under the broker's lock, so that the list and the changes share positions.
-//! Owns nothing. Bounded by the sessions of the node.
+//! came or left, made under the broker's lock, so that list, counts and changes share positions.
+//! Owner of each topic's members, by their sessions, so that a page costs what it holds. Bounded
+//! by the sessions of the node.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use super::outlet::Outlet;
+use super::MemoryBroker;
 use super::topic::TopicState;
-use super::{MemoryBroker, State};
+use crate::broker::feed_sender::FeedSender;
+use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
 use crate::broker::publication::PresenceChange;
-use crate::broker::{Body, BrokerError, FeedEvent, MemberEntry, PRESENCE_RETENTION};
+use crate::broker::{Body, BrokerError, FeedEvent};
 use crate::protocol::event::Member;
-use crate::protocol::ids::{Owner, Position, SessionId, Topic};
+use crate::protocol::ids::{Owner, SessionId, Topic};
+
+/// The members of one topic, and how many each owner has.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    entries: BTreeMap<SessionId, MemberEntry>,
+    counts: BTreeMap<Owner, u64>,
+}
+
+impl Members {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    fn counts(&self) -> MemberCounts {
+        let counts = self.counts.iter();
+        counts
+            .map(|(owner, count)| (owner.clone(), *count))
+            .collect()
+    }
+
+    /// Makes a session a member. `false`: it was one, and its subscribers know it. A later
+    /// generation, or the same of a later life of its node, takes the entry over.
+    fn enter(&mut self, entered: MemberEntry) -> bool {
+        let session = entered.member.session;
+        let Some(known) = self.entries.get_mut(&session) else {
+            *self.counts.entry(entered.owner.clone()).or_default() += 1;
+            self.entries.insert(session, entered);
+            return true;
+        };
+        let rank = |entry: &MemberEntry| (entry.generation, entry.owner.incarnation);
+        if rank(&entered) > rank(known) {
+            let since_ms = known.since_ms;
+            let owner = entered.owner.clone();
+            let before = std::mem::replace(
+                known,
+                MemberEntry {
+                    since_ms,
+                    ..entered
+                },
+            );
+            *self.counts.entry(owner).or_default() += 1;
+            self.uncount(&before.owner);
+        }
+        false
+    }
+
+    fn remove(&mut self, session: SessionId) -> Option<MemberEntry> {
+        let removed = self.entries.remove(&session)?;
+        self.uncount(&removed.owner);
+        Some(removed)
+    }
+
+    fn uncount(&mut self, owner: &Owner) {
+        if let Some(count) = self.counts.get_mut(owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(owner);
+            }
+        }
+    }
+
+    /// At most so many after a session.
+    fn page(&self, after: Option<SessionId>, limit: usize) -> MemberPage {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.entries.range((start, Bound::Unbounded));
+        let entries: Vec<_> = rest.by_ref().take(limit).map(|(_, e)| e.clone()).collect();
+        let last = entries.last().map(|entry| entry.member.session).or(after);
+        MemberPage {
+            next: last.filter(|_| rest.next().is_some()),
+            counts: self.counts(),
+            entries,
+            ..MemberPage::default()
+        }
+    }
+}
 
 /// The calls have the signatures of the Redis engine; here none of them waits, and none fails.
 #[allow(clippy::unused_async)]
@@ -27,23 +109,32 @@ impl MemoryBroker {
         topic: &Topic,
         member: &Member,
         owner: &Owner,
-    ) -> Result<(u64, Position), BrokerError> {
+        generation: u64,
+    ) -> Result<Entered, BrokerError> {
         let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
         let changes = topic.presence();
-        let state = topics.entry(changes.clone()).or_default();
-        let entered = state.enter(member, owner, now_ms);
-        let count = state.members.len() as u64;
-        if entered {
-            let change = PresenceChange {
-                joined: true,
+        let entered = self.lock().change(&changes, now_ms, |state, sender| {
+            let is_new = state.members.enter(MemberEntry {
                 member: member.clone(),
                 owner: owner.clone(),
-                count,
-            };
-            publish_change(outlet, state, changes, change, now_ms);
-        }
-        Ok((count, state.last(now_ms).unwrap_or_default()))
+                generation,
+                since_ms: now_ms,
+            });
+            if is_new {
+                let change = PresenceChange {
+                    joined: true,
+                    member: member.clone(),
+                    owner: owner.clone(),
+                    count: state.members.count(),
+                };
+                publish_change(sender, state, changes.clone(), change, now_ms);
+            }
+            Entered {
+                counts: state.members.counts(),
+                position: state.last(now_ms).unwrap_or_default(),
+            }
+        });
+        Ok(entered)
     }
 
     /// As [`crate::broker::Broker::leave`].
@@ -55,10 +146,13 @@ impl MemoryBroker {
         topic: &Topic,
         session: SessionId,
         owner: &Owner,
+        generation: u64,
     ) -> Result<(), BrokerError> {
         self.remove(topic, owner, |members| {
             let known = members.get(&session);
-            let entered = known.is_some_and(|entry| entry.owner.node == owner.node);
+            let entered = known.is_some_and(|entry| {
+                entry.owner.node == owner.node && entry.generation <= generation
+            });
             entered.then_some(session).into_iter().collect()
         });
         Ok(())
@@ -81,29 +175,31 @@ impl MemoryBroker {
         &self,
         topic: &Topic,
         owner: &Owner,
-        which: impl FnOnce(&HashMap<SessionId, MemberEntry>) -> Vec<SessionId>,
+        which: impl FnOnce(&BTreeMap<SessionId, MemberEntry>) -> Vec<SessionId>,
     ) -> u64 {
         let now_ms = self.clock.now_ms();
-        let State { topics, outlet } = &mut *self.lock();
         let changes = topic.presence();
-        let Some(state) = topics.get_mut(&changes) else {
+        let mut state = self.lock();
+        if !state.topics.contains_key(&changes) {
             return 0;
-        };
-        let mut removed_count = 0;
-        for session in which(&state.members) {
-            let Some(left) = state.members.remove(&session) else {
-                continue;
-            };
-            let change = PresenceChange {
-                joined: false,
-                member: left.member,
-                owner: owner.clone(),
-                count: state.members.len() as u64,
-            };
-            publish_change(outlet, state, changes.clone(), change, now_ms);
-            removed_count += 1;
         }
-        removed_count
+        state.change(&changes, now_ms, |state, sender| {
+            let mut removed_count = 0;
+            for session in which(&state.members.entries) {
+                let Some(left) = state.members.remove(session) else {
+                    continue;
+                };
+                let change = PresenceChange {
+                    joined: false,
+                    member: left.member,
+                    owner: owner.clone(),
+                    count: state.members.count(),
+                };
+                publish_change(sender, state, changes.clone(), change, now_ms);
+                removed_count += 1;
+            }
+            removed_count
+        })
     }
 
     /// As [`crate::broker::Broker::members`].
@@ -113,17 +209,19 @@ impl MemoryBroker {
     pub async fn members(
         &self,
         topic: &Topic,
-    ) -> Result<(Vec<MemberEntry>, Position), BrokerError> {
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<MemberPage, BrokerError> {
         let now_ms = self.clock.now_ms();
-        Ok(self.read(&topic.presence(), |state| {
-            let members = state.members.values().cloned().collect();
-            (members, state.last(now_ms).unwrap_or_default())
+        Ok(self.read(&topic.presence(), |state| MemberPage {
+            position: state.last(now_ms).unwrap_or_default(),
+            ..state.members.page(after, limit)
         }))
     }
 }
 
 fn publish_change(
-    outlet: &mut Outlet,
+    sender: &mut FeedSender,
     state: &mut TopicState,
     topic: Topic,
     change: PresenceChange,
@@ -131,6 +229,6 @@ fn publish_change(
 ) {
     let entry = state.append(Body::Presence(Arc::new(change)), PRESENCE_RETENTION, now_ms);
     if state.wanted {
-        outlet.push(FeedEvent::Delivery { topic, entry });
+        sender.push(FeedEvent::Delivery { topic, entry });
     }
 }

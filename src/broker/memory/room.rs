@@ -12,7 +12,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::broker::Body;
+use crate::protocol::data::Data;
 use crate::protocol::ids::{Position, Topic};
+use crate::protocol::info::Info;
 
 /// A topic without anything in it: its name, its state, and its places in two maps.
 pub(super) const TOPIC_BYTES: usize = 768;
@@ -22,6 +25,15 @@ pub(super) const ENTRY_BYTES: usize = 320;
 pub(super) const KEY_BYTES: usize = 192;
 /// A member of a topic.
 pub(super) const MEMBER_BYTES: usize = 512;
+
+/// What a topic forgot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forgotten {
+    /// Its oldest entry.
+    Entry,
+    /// Its oldest idempotency key.
+    Key,
+}
 
 /// Where a topic stands in the order.
 #[derive(Debug, Clone, Copy)]
@@ -117,4 +129,23 @@ impl Room {
             false => &mut self.idle,
         }
     }
+}
+
+/// About what the body weighs where it is carried: never 0.
+pub(super) fn body_bytes(body: &Body) -> usize {
+    /// Position, time and the frame around the parts that vary.
+    const ENVELOPE_BYTES: usize = 32;
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    ENVELOPE_BYTES
+        + match body {
+            Body::Publication(publication) => {
+                let (Data::Json(data) | Data::MsgPack(data)) = &publication.data;
+                data.len() + text(&publication.user) + text(&publication.key)
+            }
+            Body::Presence(change) => {
+                let info = change.member.info.as_ref();
+                text(&change.member.user) + info.map_or(0, Info::bytes_count)
+            }
+            Body::Unreadable => 0,
+        }
 }

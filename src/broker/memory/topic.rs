@@ -3,18 +3,21 @@
 //! In: calls of the broker, under its lock, with the time as an argument. Out: answers that are
 //! the same as those of the Redis scripts, case by case. Owner of the topic's retained entries.
 //! Bounds: entries by [`Retention`]; idempotency keys by their life; members by the sessions of
-//! the node. What is over its life is as if it were not there, and [`TopicState::sweep`] frees it.
+//! the node; all topics together by [`super::room`]. What is over its life is as if it were not
+//! there, and [`TopicState::sweep`] frees it.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::{Entry as MapEntry, HashMap};
 use std::ops::Range;
 
-use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary, MemberEntry};
+use super::idempotency::{IdempotencyKeys, Remembered};
+use super::presence::Members;
+use super::room::{ENTRY_BYTES, Forgotten, MEMBER_BYTES, TOPIC_BYTES, Turn, body_bytes};
+use crate::broker::ids::position_after;
+use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary};
 use crate::broker::{Page, SincePage};
 use crate::config::Retention;
-use crate::protocol::data::Data;
-use crate::protocol::event::{GapReason, Member};
-use crate::protocol::ids::{Owner, Position, SessionId};
+use crate::protocol::event::GapReason;
+use crate::protocol::ids::Position;
 
 /// Pending messages of an inbox are counted up to here. Part of the wire contract.
 const PENDING_MAX: usize = 1_000;
@@ -24,36 +27,19 @@ const PENDING_MAX: usize = 1_000;
 pub(super) struct TopicState {
     /// The node wants to hear this topic.
     pub(super) wanted: bool,
-    /// Who is here; only on presence topics, entered by `enter`, removed by the broker.
-    pub(super) members: HashMap<SessionId, MemberEntry>,
+    /// Who is here; only on presence topics.
+    pub(super) members: Members,
     last: Option<Remembered>,
     /// Set on inboxes only, where every new id must lie above it.
     cursor: Option<Remembered>,
-    idempotency: HashMap<String, Remembered>,
+    keys: IdempotencyKeys,
     /// Oldest first, each position above the one before.
     entries: VecDeque<Retained>,
+    entries_bytes: usize,
+    /// Its place in the order of forgetting.
+    pub(super) turn: Option<Turn>,
     /// Up to when the entries live together, as a stream that nobody appends to ends as a whole.
     entries_end_ms: u64,
-}
-
-/// A position that is known up to a moment, that moment included.
-#[derive(Debug, Clone, Copy)]
-struct Remembered {
-    position: Position,
-    end_ms: u64,
-}
-
-impl Remembered {
-    fn new(position: Position, now_ms: u64, life_ms: u64) -> Self {
-        Self {
-            position,
-            end_ms: now_ms.saturating_add(life_ms),
-        }
-    }
-
-    fn lives(&self, now_ms: u64) -> bool {
-        now_ms <= self.end_ms
-    }
 }
 
 /// An entry and what it counts for in the bytes of a page.
@@ -72,11 +58,65 @@ pub(super) struct AckOutcome {
     pub(super) moved: bool,
 }
 
+/// How long a topic of which nothing was known remembers where it began.
+const BEGINNING_MS: u64 = 3_600_000;
+
 impl TopicState {
+    /// A topic of which nothing is known, after all up to `floor` may have been forgotten.
+    pub(super) fn beginning(floor: Option<Position>, now_ms: u64) -> Self {
+        Self {
+            last: floor.map(|floor| Remembered::new(floor, now_ms, BEGINNING_MS)),
+            ..Self::default()
+        }
+    }
+
+    /// About how much memory it takes up, without its name.
+    pub(super) fn weight(&self) -> usize {
+        let members = usize::try_from(self.members.count()).unwrap_or(usize::MAX);
+        TOPIC_BYTES + self.entries_bytes + self.keys.bytes() + members * MEMBER_BYTES
+    }
+
+    /// Somebody needs it as long as its sessions are here.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.wanted || !self.members.is_empty()
+    }
+
+    /// Whether there is something to forget.
+    pub(super) fn keeps(&self) -> bool {
+        !self.entries.is_empty() || !self.keys.is_empty()
+    }
+
+    /// Forgets its oldest entry or key; returns which it was.
+    pub(super) fn forget_oldest(&mut self) -> Option<Forgotten> {
+        let entry = self.entries.front().map(|oldest| oldest.entry.position);
+        let key = self.keys.oldest();
+        if entry.is_none_or(|entry| key.is_some_and(|key| key < entry)) {
+            return self.keys.forget_oldest().then_some(Forgotten::Key);
+        }
+        self.drop_oldest(1);
+        Some(Forgotten::Entry)
+    }
+
+    /// The highest position that it ever gave, as far as it is known.
+    pub(super) fn highest(&self) -> Option<Position> {
+        let newest = self.entries.back().map(|newest| newest.entry.position);
+        self.last.map(|last| last.position).max(newest)
+    }
+
+    fn drop_oldest(&mut self, count: usize) {
+        let dropped = self.entries.drain(..count);
+        let bytes: usize = dropped.map(|retained| ENTRY_BYTES + retained.bytes).sum();
+        self.entries_bytes -= bytes;
+    }
+
+    fn drop_entries(&mut self) {
+        self.entries = VecDeque::new();
+        self.entries_bytes = 0;
+    }
+
     /// The position that stands for this idempotency key, while it is remembered.
     pub(super) fn duplicate_of(&self, key: &str, now_ms: u64) -> Option<Position> {
-        let remembered = self.idempotency.get(key)?;
-        remembered.lives(now_ms).then_some(remembered.position)
+        self.keys.get(key, now_ms)
     }
 
     /// Remembers that this key was published at `position`.
@@ -88,7 +128,7 @@ impl TopicState {
         life_ms: u64,
     ) {
         let remembered = Remembered::new(position, now_ms, life_ms);
-        self.idempotency.insert(key, remembered);
+        self.keys.remember(key, remembered);
     }
 
     /// Gives the body its place, keeps it as the topic's retention says, and returns the entry.
@@ -107,26 +147,14 @@ impl TopicState {
         entry
     }
 
-    /// A new id: above the last one also when the clock stepped back, and in a later millisecond
-    /// than the cursor. It begins at random in a new millisecond, so that an id which was lost
-    /// with its process is not given again to something else.
+    /// A new id, in a later millisecond than the cursor.
     fn next_position(&self, last: Position, now_ms: u64) -> Position {
-        let random = u64::from(rand::random::<u32>());
-        let next = if now_ms > last.ms {
-            Position {
-                ms: now_ms,
-                seq: random,
-            }
-        } else {
-            Position {
-                ms: last.ms,
-                seq: last.seq + 1,
-            }
-        };
+        let random = rand::random();
+        let next = position_after(last, now_ms, random);
         match self.live_cursor(now_ms) {
             Some(cursor) if next.ms <= cursor.ms => Position {
                 ms: cursor.ms + 1,
-                seq: random,
+                seq: random.into(),
             },
             _ => next,
         }
@@ -135,13 +163,15 @@ impl TopicState {
     fn retain(&mut self, entry: &Entry, retention: Retention, now_ms: u64) {
         // Without history an old stream must not look complete, nor may one that ended.
         if retention.entries_max == 0 || now_ms > self.entries_end_ms {
-            self.entries = VecDeque::new();
+            self.drop_entries();
         }
         if retention.entries_max == 0 {
             return;
         }
+        let bytes = body_bytes(&entry.body);
+        self.entries_bytes += ENTRY_BYTES + bytes;
         self.entries.push_back(Retained {
-            bytes: body_bytes(&entry.body),
+            bytes,
             entry: entry.clone(),
         });
         let over_count = self
@@ -149,7 +179,7 @@ impl TopicState {
             .len()
             .saturating_sub(retention.entries_max as usize);
         let over_age = self.index_of(|position| position < floor(retention, now_ms));
-        self.entries.drain(..over_count.max(over_age));
+        self.drop_oldest(over_count.max(over_age));
         self.entries_end_ms = now_ms.saturating_add(retention.age_ms);
     }
 
@@ -300,34 +330,11 @@ impl TopicState {
         }
     }
 
-    /// Makes a session a member. `false`: it was one, and its subscribers know it. Another owner
-    /// (a new life of its node) writes it anew, and it neither leaves nor joins.
-    pub(super) fn enter(&mut self, member: &Member, owner: &Owner, now_ms: u64) -> bool {
-        match self.members.entry(member.session) {
-            MapEntry::Occupied(mut known) => {
-                let known = known.get_mut();
-                if known.owner != *owner {
-                    known.member = member.clone();
-                    known.owner = owner.clone();
-                }
-                false
-            }
-            MapEntry::Vacant(place) => {
-                place.insert(MemberEntry {
-                    member: member.clone(),
-                    owner: owner.clone(),
-                    since_ms: now_ms,
-                });
-                true
-            }
-        }
-    }
-
     /// Frees what is over its life. `false`: nothing is left, the topic may be forgotten.
     pub(super) fn sweep(&mut self, now_ms: u64) -> bool {
-        self.idempotency.retain(|_, key| key.lives(now_ms));
+        self.keys.sweep(now_ms);
         if now_ms > self.entries_end_ms {
-            self.entries = VecDeque::new();
+            self.drop_entries();
         }
         self.last = self.last.filter(|last| last.lives(now_ms));
         self.cursor = self.cursor.filter(|cursor| cursor.lives(now_ms));
@@ -335,7 +342,7 @@ impl TopicState {
             || self.last.is_some()
             || self.cursor.is_some()
             || !self.entries.is_empty()
-            || !self.idempotency.is_empty()
+            || !self.keys.is_empty()
             || !self.members.is_empty()
     }
 
@@ -387,32 +394,14 @@ fn cut<'a>(entries: impl Iterator<Item = &'a Retained>, page: Page) -> Vec<Entry
         .collect()
 }
 
-/// About what the body weighs where it is carried: never 0.
-fn body_bytes(body: &Body) -> usize {
-    /// Position, time and the frame around the parts that vary.
-    const ENVELOPE_BYTES: usize = 32;
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    ENVELOPE_BYTES
-        + match body {
-            Body::Publication(publication) => {
-                let (Data::Json(data) | Data::MsgPack(data)) = &publication.data;
-                data.len() + text(&publication.user) + text(&publication.key)
-            }
-            Body::Presence(change) => {
-                let info = change.member.info.as_ref();
-                text(&change.member.user) + info.map_or(0, |info| info.to_string().len())
-            }
-            Body::Unreadable => 0,
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::broker::publication::PresenceChange;
-    use crate::protocol::ids::NodeId;
+    use crate::protocol::event::Member;
+    use crate::protocol::ids::{NodeId, Owner, SessionId};
 
     const AGE_MS: u64 = 1_000;
     const KEEP: Retention = Retention {
@@ -448,9 +437,9 @@ mod tests {
         assert_eq!(state.entries.len(), 1);
         assert!(state.sweep(5_000 + AGE_MS + 1));
         assert_eq!(state.entries.capacity(), 0);
-        assert_eq!(state.idempotency.len(), 1);
+        assert!(!state.keys.is_empty());
         assert!(state.sweep(5_000 + 2 * AGE_MS + 1));
-        assert_eq!(state.idempotency.len(), 0);
+        assert!(state.keys.is_empty());
         assert!(state.last.is_some() && state.cursor.is_some());
         assert!(!state.sweep(5_000 + KEEP.last_life_ms() + 1));
         assert!(state.last.is_none() && state.cursor.is_none());

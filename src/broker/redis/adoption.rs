@@ -109,7 +109,9 @@ async fn until_up(broker: &RedisBroker) -> Result<(), AdoptError> {
         return Ok(());
     }
     let why = match &*broker.health().borrow() {
-        BrokerHealth::Down(why) | BrokerHealth::Partly(why) => why.clone(),
+        BrokerHealth::Down(why) | BrokerHealth::Partly(why) | BrokerHealth::ReadOnly(why) => {
+            why.clone()
+        }
         BrokerHealth::Up => "it did not answer in time".to_owned(),
     };
     Err(AdoptError::Away(why))

@@ -42,7 +42,9 @@ impl RedisBroker {
         let pair = self.links.find_topic(topic)?.pair;
         match &*pair.shared.health.watch().borrow() {
             // A join asks for the topic's last position.
-            BrokerHealth::Up => Ok(pair.shared.bulk.link.circuit().pass()?),
+            BrokerHealth::Up | BrokerHealth::ReadOnly(_) => {
+                Ok(pair.shared.bulk.link.circuit().pass()?)
+            }
             BrokerHealth::Partly(reason) | BrokerHealth::Down(reason) => {
                 Err(BrokerError::Unavailable(reason.clone()))
             }

@@ -7,7 +7,8 @@
 //! A replica that is promoted leaves its master first, and the old master goes on accepting until
 //! it is told; the other replicas follow it meanwhile, and confirm what will be lost. In a failover
 //! by `SENTINEL FAILOVER` with two replicas that were 495 of 12,590 publications answered `ok`. So
-//! nothing is confirmed for [`PROMOTION_MAX`] after a replica has left.
+//! nothing is confirmed for [`PROMOTION_MAX`] after a replica has left, nor for as long after the
+//! first look on a connection: one may have left just before.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use crate::redis::RedisError;
 /// sees the promotion within a second, its fellows hear of it within two, and they are asked twice
 /// a second.
 pub const PROMOTION_MAX: Duration = Duration::from_secs(5);
-/// The name that a connection carries from the beginning of a batch to its end.
+/// The name of a connection that was looked at.
 pub const BATCH_NAME: &str = "fanfare-replicated";
 
 /// What came behind a batch, in this order.
@@ -36,11 +37,24 @@ pub struct Answers {
     pub name: Result<Value, RedisError>,
 }
 
+/// What a connection says of itself and of its master, before anything is sent on it.
+#[derive(Debug)]
+pub struct Look {
+    /// Of CLIENT GETNAME: [`BATCH_NAME`] on a connection that was looked at before.
+    pub name: Result<Value, RedisError>,
+    /// Of CLIENT SETNAME.
+    pub named: Result<Value, RedisError>,
+    /// Of ROLE.
+    pub role: Result<Value, RedisError>,
+}
+
 /// The replicas of one master, as it tells them.
 #[derive(Debug, Default)]
 pub struct Followers {
     /// Who followed, and since when no more.
     known: Vec<(String, Option<Instant>)>,
+    /// When this connection was looked at first; `None`: not yet.
+    since: Option<Instant>,
 }
 
 impl Followers {
@@ -53,9 +67,10 @@ impl Followers {
         let name = answers.name.map_err(nothing)?;
         let count = answers.count.map_err(nothing)?;
         let role = answers.role.map_err(nothing)?;
-        // A connection that came up between the scripts and the WAIT has no name, and counts at
-        // once.
+        // A connection that came up since the last look, be it between the scripts and the WAIT, has
+        // no name, and counts at once.
         if name.as_bytes() != Some(BATCH_NAME.as_bytes()) {
+            *self = Self::default();
             return Err("the connection was lost before replicas confirmed".to_owned());
         }
         self.see(role, now).map_err(|error| error.to_string())?;
@@ -68,11 +83,52 @@ impl Followers {
         reply::number(&count).map_err(|error| error.to_string())
     }
 
+    /// Takes in what was asked outside of a batch. A connection that is new knows of no replica that
+    /// has left.
+    pub fn look(&mut self, look: Look, now: Instant) {
+        let is_named = |name: &Value| name.as_bytes() == Some(BATCH_NAME.as_bytes());
+        if !look.name.as_ref().is_ok_and(is_named) || look.named.is_err() {
+            *self = Self::default();
+        }
+        // A server that is no master any more confirms nothing either.
+        let seen = look.role.is_ok_and(|role| self.see(role, now).is_ok());
+        if seen && look.named.is_ok() {
+            self.since.get_or_insert(now);
+        } else {
+            *self = Self::default();
+        }
+    }
+
+    /// Whether so many replicas can confirm what is sent now.
+    ///
+    /// # Errors
+    /// Why not, for people. Nothing need be sent then.
+    pub fn can_confirm(&self, min: u32, now: Instant) -> Result<(), String> {
+        let waited = self.since.map(|since| now.duration_since(since));
+        if waited.is_none_or(|waited| waited < PROMOTION_MAX) {
+            return Err(format!(
+                "the connection is new, and replicas confirm nothing in its first {PROMOTION_MAX:?}"
+            ));
+        }
+        let count = self.count();
+        if count < u64::from(min) {
+            return Err(format!("{count} replicas follow, and {min} are to confirm"));
+        }
+        Ok(())
+    }
+
+    /// How many follow now.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let here = self.known.iter().filter(|(_, left_at)| left_at.is_none());
+        here.count() as u64
+    }
+
     /// Takes in who follows now.
     ///
     /// # Errors
     /// [`BrokerError::Unexpected`]: the server is no master.
-    pub fn see(&mut self, role: Value, now: Instant) -> Result<(), BrokerError> {
+    fn see(&mut self, role: Value, now: Instant) -> Result<(), BrokerError> {
         let [_master, _offset, replicas] = reply::parts(role)?;
         let mut here = Vec::new();
         for replica in reply::list(replicas)? {
@@ -138,7 +194,7 @@ mod tests {
     fn a_count_of_another_connection_is_none() {
         let judge = |answers| Followers::default().judge(answers, Instant::now());
         assert_eq!(judge(answers(&[1])), Ok(1));
-        let lost = || Err(RedisError::Circuit("lost".into()));
+        let lost = || Err(RedisError::Nowhere("lost".into()));
         let mut nameless = answers(&[1]);
         nameless.name = Ok(Value::Null);
         assert!(judge(nameless).is_err());
@@ -173,6 +229,36 @@ mod tests {
         assert_eq!(followers.judge(answers(&[2, 1]), at(106)), Ok(1));
         assert!(followers.judge(answers(&[1]), at(107)).is_err());
         assert_eq!(followers.judge(answers(&[1, 2]), at(108)), Ok(1));
+    }
+
+    fn looked(name: Value, ports: &[i64]) -> Look {
+        Look {
+            name: Ok(name),
+            named: Ok("OK".into()),
+            role: Ok(role(ports)),
+        }
+    }
+
+    #[test]
+    fn nothing_is_confirmed_on_a_connection_that_is_new() {
+        let mut followers = Followers::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(followers.can_confirm(1, at(0)).is_err());
+        followers.look(looked(Value::Null, &[1]), at(0));
+        followers.look(looked(BATCH_NAME.into(), &[1]), at(4));
+        assert!(followers.can_confirm(1, at(4)).is_err());
+        assert_eq!(followers.can_confirm(1, at(5)), Ok(()));
+        let why = "1 replicas follow, and 2 are to confirm".to_owned();
+        assert_eq!(followers.can_confirm(2, at(5)), Err(why));
+        // It came up anew meanwhile.
+        followers.look(looked(Value::Null, &[1]), at(6));
+        assert!(followers.can_confirm(1, at(10)).is_err());
+        assert_eq!(followers.can_confirm(1, at(11)), Ok(()));
+        let mut nameless = answers(&[1]);
+        nameless.name = Ok(Value::Null);
+        followers.judge(nameless, at(12)).unwrap_err();
+        assert!(followers.can_confirm(1, at(60)).is_err());
     }
 
     #[test]

@@ -121,12 +121,17 @@ impl Fingerprint {
         for mine in &self.deployments {
             let is_it = |mark: &&Mark| are_single || mark.name == mine.name;
             if let Some(theirs) = theirs.deployments.iter().find(is_it) {
-                found.compare("the form of a deployment", &theirs.form(), &mine.form());
-                found.compare(
-                    "the database of a deployment",
-                    &theirs.place(),
-                    &mine.place(),
-                );
+                // The names in what is told may differ, where there is one only.
+                if theirs.is_cluster != mine.is_cluster {
+                    found.compare("the form of a deployment", &theirs.form(), &mine.form());
+                }
+                if theirs.database != mine.database {
+                    found.compare(
+                        "the database of a deployment",
+                        &theirs.place(),
+                        &mine.place(),
+                    );
+                }
             }
         }
         found.0

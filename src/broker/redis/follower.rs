@@ -1,71 +1,37 @@
 //! Follows a deployment whose masters change: asks a sentinel or a node of the cluster.
 //!
-//! In: answers of one of the hosts of the configuration or, in a cluster, of a known master; word
-//! from the links that keys are somewhere else. Out: layouts for [`Links::take`], and why there is
-//! none. One task a deployment, owner of one connection at a time. Bounds: one question at a time,
-//! every [`LOOK_EVERY`], sooner when a link was refused but at most every [`PACE`]; an answer comes
-//! within [`ANSWER_TIMEOUT`] or the next host is asked.
+//! In: answers of all sentinels, or of one host of the configuration or a known master of a cluster;
+//! word from the links that keys are somewhere else. Out: layouts for [`Links::take`], and why there
+//! is none. One task a deployment, owner of one connection at a time, with sentinels of one to each.
+//! Bounds: one question at a time to each, every [`LOOK_EVERY`], sooner when a link was refused but
+//! at most every [`PACE`]; an answer comes within [`ANSWER_TIMEOUT`] or the next host is asked.
 //!
-//! A host may be cut off from the others and answer from the past. So another one is asked whenever
-//! a master does not answer, and in a cluster an answer with an older epoch than was seen before is
-//! believed only when every host gives such a one (the cluster was made anew). A connection that
-//! failed is not waited for: why it failed is told, and the next host is asked.
+//! A host may be cut off from the others and answer from the past. So all sentinels are asked
+//! (`sentinels.rs`), and another node of a cluster whenever a master does not answer. An answer with
+//! an older epoch than was seen before is believed only when it is given as often as there are hosts
+//! (all was made anew), and by most of the sentinels. A connection that failed is not waited for: why
+//! it failed is told, and the next host is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::Client;
-use fred::error::Error;
-use fred::interfaces::{ClientLike, EventInterface};
-use fred::types::config::Server;
-use fred::types::{ClusterHash, ConnectHandle, CustomCommand, Value};
-use tokio::sync::{broadcast, watch};
+use fred::types::Value;
+use tokio::sync::watch;
 
-use super::layout::{Layout, LayoutError};
+use super::guide::{ANSWER_TIMEOUT, AskError, Guide};
+use super::layout::Layout;
 use super::link::stopped;
 use super::links::{Deployment, Links};
 use super::overall::Part;
 use super::pair::Common;
+use super::sentinels::{Said, Sentinels};
 use crate::broker::BrokerHealth;
 use crate::config::redis_url::RedisForm;
-use crate::config::{self, Secret};
-use crate::redis::{RedisError, access, clients};
 
 /// How often the masters are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Least time between two questions.
 const PACE: Duration = Duration::from_millis(50);
-/// Longest wait for a connection and an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why a host did not say where the masters are.
-#[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error("no answer within {ANSWER_TIMEOUT:?}")]
-    Timeout,
-    #[error("{}", access::explain(.0))]
-    Connection(Error),
-    #[error(transparent)]
-    Redis(#[from] RedisError),
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-}
-
-/// A connection to the host that is asked.
-struct Guide {
-    host: String,
-    client: Client,
-    task: ConnectHandle,
-    errors: broadcast::Receiver<(Error, Option<Server>)>,
-}
-
-impl Drop for Guide {
-    fn drop(&mut self) {
-        // Dropping a client does not end its task; aborting it closes the socket.
-        self.task.abort();
-    }
-}
-
 /// Which answers are believed.
 #[derive(Debug, Default)]
 struct Belief {
@@ -74,8 +40,12 @@ struct Belief {
 }
 
 impl Belief {
-    fn accepts(&mut self, epoch: u64, hosts_count: usize) -> bool {
+    /// `are_most`: it is said by enough for what is older to count at all.
+    fn accepts(&mut self, epoch: u64, hosts_count: usize, are_most: bool) -> bool {
         let is_stale = epoch < self.newest_epoch;
+        if is_stale && !are_most {
+            return false;
+        }
         self.stale_in_a_row = if is_stale { self.stale_in_a_row + 1 } else { 0 };
         if is_stale && self.stale_in_a_row <= hosts_count {
             return false;
@@ -89,7 +59,9 @@ struct Follower {
     links: Arc<Links>,
     at: usize,
     common: Common,
+    /// Of a cluster, one host that is asked.
     guide: Option<Guide>,
+    sentinels: Sentinels,
     /// How many hosts were tried, to take the next in turn.
     tried: usize,
     belief: Belief,
@@ -107,12 +79,15 @@ pub async fn follow(links: Arc<Links>, at: usize, common: Common, mut stop: watc
         at,
         common,
         guide: None,
+        sentinels: Sentinels::default(),
         tried: 0,
         belief: Belief::default(),
         refused_in_a_row: 0,
         is_coverage_read: false,
         is_doubted: false,
     };
+    // The first wait ends at a random moment, so that nodes which start together ask apart.
+    let mut rest = LOOK_EVERY.mul_f64(rand::random::<f64>());
     loop {
         tokio::select! {
             () = stopped(&mut stop) => return,
@@ -125,8 +100,9 @@ pub async fn follow(links: Arc<Links>, at: usize, common: Common, mut stop: watc
         tokio::select! {
             () = stopped(&mut stop) => return,
             () = misplaced.notified() => follower.is_doubted = true,
-            () = tokio::time::sleep(LOOK_EVERY - PACE) => {}
+            () = tokio::time::sleep(rest.saturating_sub(PACE)) => {}
         }
+        rest = LOOK_EVERY;
     }
 }
 
@@ -137,21 +113,22 @@ impl Follower {
 
     /// One question, and what follows from its answer.
     async fn look(&mut self) {
-        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ask()).await;
-        let layout = asked.unwrap_or(Err(AskError::Timeout));
+        // Those who ask sentinels keep the time themselves.
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT * 2, self.ask()).await;
+        let answer = asked.unwrap_or_else(|_| Err(self.failed(AskError::Timeout)));
         let is_doubted = std::mem::take(&mut self.is_doubted);
         let mut is_new = false;
         let hosts_count = self.hosts().len();
-        match layout {
-            Ok(layout) if self.belief.accepts(layout.epoch, hosts_count) => {
+        match answer {
+            Ok(said) if self.believes(&said, hosts_count) => {
                 self.refused_in_a_row = 0;
-                match self.links.take(self.at, layout, &self.common) {
+                match self.links.take(self.at, said.layout, &self.common) {
                     Ok(taken) => is_new = taken,
-                    Err(error) => self.refuse(&error),
+                    Err(error) => self.refuse("", &error),
                 }
             }
             Ok(_) => self.guide = None,
-            Err(error) => self.refuse(&error),
+            Err((host, error)) => self.refuse(&host, &error),
         }
         // The one that answers may be as cut off as the master that does not.
         let is_away = self.deployment().pairs().iter().any(|pair| !pair.is_up());
@@ -160,10 +137,24 @@ impl Follower {
         }
     }
 
+    /// Whether what was said may be taken. What is older than what was seen before is believed only
+    /// when it is said again and again, and never by a few of several sentinels.
+    fn believes(&mut self, said: &Said, hosts_count: usize) -> bool {
+        let is_sentinel = matches!(self.deployment().url().form, RedisForm::Sentinel { .. });
+        let are_most = !is_sentinel || said.answers_count * 2 > hosts_count;
+        let epoch = said.layout.epoch;
+        self.belief.accepts(epoch, hosts_count, are_most)
+    }
+
+    /// The host that is asked now, and why it did not answer.
+    fn failed(&self, error: AskError) -> (String, AskError) {
+        let host = self.guide.as_ref().map(|guide| guide.host.clone());
+        (host.unwrap_or_default(), error)
+    }
+
     /// What is known goes on being used; without that, Redis is away.
-    fn refuse(&mut self, error: &dyn std::error::Error) {
-        let guide = self.guide.take();
-        let host = guide.as_ref().map_or("", |guide| guide.host.as_str());
+    fn refuse(&mut self, host: &str, error: &dyn std::error::Error) {
+        self.guide = None;
         let name = &self.deployment().url().name;
         let reason = format!("the masters of Redis {name} are not known; {host}: {error}");
         if self.deployment().pairs().is_empty() {
@@ -195,69 +186,42 @@ impl Follower {
         hosts
     }
 
-    async fn ask(&mut self) -> Result<Layout, AskError> {
+    async fn ask(&mut self) -> Result<Said, (String, AskError)> {
+        let deployment = &self.links.deployments()[self.at];
+        if let RedisForm::Sentinel { master } = &deployment.url().form {
+            let settings = &self.common.settings;
+            let asked = self.sentinels.ask(deployment.url(), master, settings);
+            return asked.await;
+        }
+        match self.ask_node().await {
+            Ok(layout) => Ok(Said {
+                layout,
+                answers_count: 1,
+            }),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Asks one node of a cluster.
+    async fn ask_node(&mut self) -> Result<Layout, AskError> {
         if self.guide.is_none() {
             let hosts = self.hosts();
             let host = hosts[self.tried % hosts.len()].clone();
             self.tried += 1;
-            self.guide = Some(self.connect(host)?);
+            let url = self.deployment().url();
+            self.guide = Some(Guide::connect(url, host, &self.common.settings)?);
         }
-        let form = self.deployment().url().form.clone();
         let guide = self.guide.as_mut().expect("made just before");
-        match &form {
-            RedisForm::Single => Ok(Layout::of_one(guide.host.clone())),
-            RedisForm::Sentinel { master } => {
-                let words = ["GET-MASTER-ADDR-BY-NAME", master];
-                let answer = guide.ask("SENTINEL", &words).await?;
-                Ok(Layout::of_sentinel(&answer, master)?)
-            }
-            RedisForm::Cluster => {
-                let slots = guide.ask("CLUSTER", &["SLOTS"]).await?;
-                let nodes = guide.ask("CLUSTER", &["NODES"]).await?;
-                if !self.is_coverage_read {
-                    let name = "cluster-require-full-coverage";
-                    let answer = guide.ask("CONFIG", &["GET", name]).await;
-                    judge_coverage(answer);
-                    self.is_coverage_read = true;
-                }
-                let host = guide.host.rsplit_once(':').map_or("", |(host, _)| host);
-                Ok(Layout::of_cluster(&slots, &nodes, host)?)
-            }
+        let slots = guide.ask("CLUSTER", &["SLOTS"]).await?;
+        let nodes = guide.ask("CLUSTER", &["NODES"]).await?;
+        if !self.is_coverage_read {
+            let name = "cluster-require-full-coverage";
+            let answer = guide.ask("CONFIG", &["GET", name]).await;
+            judge_coverage(answer);
+            self.is_coverage_read = true;
         }
-    }
-
-    fn connect(&self, host: String) -> Result<Guide, RedisError> {
-        let url = self.deployment().url();
-        let mut settings = config::Redis {
-            url: Some(Secret(url.guide(&host))),
-            ..self.common.settings.clone()
-        };
-        if matches!(url.form, RedisForm::Sentinel { .. }) {
-            // A sentinel has users of its own, which its URL names.
-            settings.access.user = None;
-            settings.access.password_file = None;
-        }
-        let client = clients::command_client(&settings)?;
-        Ok(Guide {
-            host,
-            errors: client.error_rx(),
-            task: client.connect(),
-            client,
-        })
-    }
-}
-
-impl Guide {
-    /// The first question waits for the connection, or for why there is none.
-    async fn ask(&mut self, name: &'static str, words: &[&str]) -> Result<Value, AskError> {
-        let command = CustomCommand::new_static(name, ClusterHash::Random, false);
-        let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
-        tokio::select! {
-            // What ended the connection says more than that the question was not answered.
-            biased;
-            Ok((error, _)) = self.errors.recv() => Err(AskError::Connection(error)),
-            answer = self.client.custom(command, words) => Ok(answer.map_err(RedisError::of)?),
-        }
+        let host = guide.host.rsplit_once(':').map_or("", |(host, _)| host);
+        Ok(Layout::of_cluster(&slots, &nodes, host)?)
     }
 }
 
@@ -285,14 +249,17 @@ mod tests {
     #[test]
     fn an_answer_from_the_past_is_believed_only_when_every_host_gives_such_a_one() {
         let mut belief = Belief::default();
-        assert!(belief.accepts(7, 3));
-        assert!(!belief.accepts(5, 3));
-        assert!(belief.accepts(7, 3));
-        assert!(belief.accepts(8, 3));
-        for _ in 0..3 {
-            assert!(!belief.accepts(2, 3));
+        assert!(belief.accepts(7, 3, true));
+        assert!(!belief.accepts(5, 3, true));
+        assert!(belief.accepts(7, 3, true));
+        assert!(belief.accepts(8, 3, true));
+        for _ in 0..9 {
+            assert!(!belief.accepts(2, 3, false));
         }
-        assert!(belief.accepts(2, 3));
-        assert!(belief.accepts(2, 3));
+        for _ in 0..3 {
+            assert!(!belief.accepts(2, 3, true));
+        }
+        assert!(belief.accepts(2, 3, true));
+        assert!(belief.accepts(2, 3, true));
     }
 }

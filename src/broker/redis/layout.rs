@@ -33,7 +33,8 @@ pub struct Master {
 pub struct Layout {
     /// Ascending by address.
     pub masters: Vec<Master>,
-    /// The newest epoch that the answering node knew of; an answer with an older one is stale.
+    /// The newest epoch that the answering node knew of, or that a sentinel has for the master; an
+    /// answer with an older one is stale.
     pub epoch: u64,
 }
 
@@ -66,11 +67,21 @@ impl Layout {
         }
     }
 
-    /// What a sentinel says of the master of this name.
+    /// What a sentinel says of the master of this name. `SENTINEL MASTER` has the epoch, and is asked
+    /// first; the address is that of `SENTINEL GET-MASTER-ADDR-BY-NAME`: while a failover goes on
+    /// the sentinel that leads it gives the new epoch with the old address there, and the new
+    /// address here.
     ///
     /// # Errors
     /// [`LayoutError`].
-    pub fn of_sentinel(answer: &Value, name: &str) -> Result<Self, LayoutError> {
+    pub fn of_sentinel(details: &Value, answer: &Value, name: &str) -> Result<Self, LayoutError> {
+        let mut layout = Self::of_address(answer, name)?;
+        let unreadable = LayoutError::Unreadable("SENTINEL MASTER");
+        layout.epoch = config_epoch(details).ok_or(unreadable)?;
+        Ok(layout)
+    }
+
+    fn of_address(answer: &Value, name: &str) -> Result<Self, LayoutError> {
         let unreadable = LayoutError::Unreadable("SENTINEL GET-MASTER-ADDR-BY-NAME");
         match answer {
             Value::Null => Err(LayoutError::UnknownMaster(name.to_owned())),
@@ -127,6 +138,23 @@ impl Layout {
             .sort_unstable_by(|a, b| a.address.cmp(&b.address));
         Ok(layout)
     }
+}
+
+/// `config-epoch` in pairs of names and values, or in a map.
+fn config_epoch(details: &Value) -> Option<u64> {
+    const NAME: &str = "config-epoch";
+    let value = match details {
+        Value::Map(map) => map
+            .iter()
+            .find_map(|(name, value)| (name.as_str() == Some(NAME)).then_some(value))?,
+        Value::Array(parts) => {
+            let mut pairs = parts.chunks_exact(2);
+            let pair = pairs.find(|pair| pair[0].as_str().as_deref() == Some(NAME))?;
+            &pair[1]
+        }
+        _ => return None,
+    };
+    value.as_string()?.parse().ok()
 }
 
 /// The slot of a key or channel.
@@ -202,15 +230,22 @@ mod tests {
 
     #[test]
     fn a_sentinel_names_the_master_or_says_that_it_knows_none() {
-        let one = |address: &str| Ok(Layout::of_one(address.to_owned()));
-        let answer = texts(&["10.0.0.1", "6379"]);
-        assert_eq!(Layout::of_sentinel(&answer, "m"), one("10.0.0.1:6379"));
-        let answer = texts(&["::1", "6379"]);
-        assert_eq!(Layout::of_sentinel(&answer, "m"), one("[::1]:6379"));
+        let details = texts(&["name", "m", "config-epoch", "7", "quorum", "2"]);
+        let read = |answer: &Value| Layout::of_sentinel(&details, answer, "m");
+        let one = |address: &str| {
+            Ok(Layout {
+                epoch: 7,
+                ..Layout::of_one(address.to_owned())
+            })
+        };
+        assert_eq!(read(&texts(&["10.0.0.1", "6379"])), one("10.0.0.1:6379"));
+        assert_eq!(read(&texts(&["::1", "6379"])), one("[::1]:6379"));
         let unknown = LayoutError::UnknownMaster("m".to_owned());
-        assert_eq!(Layout::of_sentinel(&Value::Null, "m"), Err(unknown));
+        assert_eq!(read(&Value::Null), Err(unknown));
+        let nameless = Layout::of_sentinel(&texts(&[]), &texts(&["h", "1"]), "m");
+        assert_eq!(nameless, Err(LayoutError::Unreadable("SENTINEL MASTER")));
         for strange in [texts(&["h"]), texts(&["h", "x"]), Value::from(7)] {
-            let read = Layout::of_sentinel(&strange, "m");
+            let read = read(&strange);
             assert!(
                 matches!(read, Err(LayoutError::Unreadable(_))),
                 "{strange:?}"

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::continuity::Continuity;
 use super::control::Heard;
 use super::health::Health;
 use super::owned::Owned;
-use super::pair::Place;
+use super::pair::{Common, Place};
 use super::scripts::Scripts;
 use crate::config;
 use crate::protocol::ids::SessionId;
@@ -151,6 +152,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// This process, as the probe channel names it.
     pub process: SessionId,
+    /// Whether the server still has what it was told by the bulk link.
+    pub continuity: Continuity,
     /// What Redis does when its memory is full, once known.
     pub maxmemory_policy: OnceLock<String>,
     /// The slots that are here, on a master of a cluster.
@@ -167,9 +170,9 @@ impl Shared {
     pub fn new(
         settings: &config::Redis,
         place: &Place,
-        metrics: &Arc<Metrics>,
-        heard: &Arc<Heard>,
+        common: &Common,
     ) -> Result<Self, RedisError> {
+        let metrics = &common.metrics;
         let link = |purpose| CommandLink::new(purpose, settings, place, metrics);
         Ok(Self {
             urgent: link(Purpose::Urgent)?,
@@ -185,8 +188,9 @@ impl Shared {
             metrics: Arc::clone(metrics),
             process: SessionId::random(),
             maxmemory_policy: OnceLock::new(),
+            continuity: Continuity::new(Arc::clone(&common.moves)),
             owned: place.is_sharded.then(Owned::default),
-            heard: place.hears_control.then(|| Arc::clone(heard)),
+            heard: place.hears_control.then(|| Arc::clone(&common.heard)),
         })
     }
 

@@ -253,22 +253,26 @@ impl Links {
                 .masters
                 .iter()
                 .position(|m| m.address == master.address);
-            let pair = match known {
-                Some(known) => Arc::clone(&before.pairs[known]),
-                None => {
-                    let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-                    let place = Place {
-                        number: FeedNumber(number),
-                        url: deployment.url.server(&master.address),
-                        database: deployment.url.database,
-                        is_sharded,
-                        hears_control: at == 0,
-                        misplaced: Arc::clone(&deployment.misplaced),
-                    };
-                    Pair::start(common, place)?
-                }
+            if let Some(known) = known {
+                pairs.push(Arc::clone(&before.pairs[known]));
+                continue;
+            }
+            let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+            let place = Place {
+                number: FeedNumber(number),
+                url: deployment.url.server(&master.address),
+                database: deployment.url.database,
+                is_sharded,
+                hears_control: at == 0,
+                misplaced: Arc::clone(&deployment.misplaced),
             };
-            pairs.push(pair);
+            match Pair::start(common, place) {
+                Ok(pair) => pairs.push(pair),
+                Err(error) => {
+                    retire(&pairs, &before.pairs);
+                    return Err(error);
+                }
+            }
         }
         for (pair, master) in pairs.iter().zip(&layout.masters) {
             if let Some(owned) = &pair.shared.owned {
@@ -282,27 +286,34 @@ impl Links {
             masters = ?addresses,
             "the masters of Redis, or their slots, are these now"
         );
-        let retired: Vec<_> = before
-            .pairs
-            .iter()
-            .filter(|pair| !pairs.iter().any(|kept| kept.number == pair.number))
-            .cloned()
-            .collect();
+        let kept = |pair: &Arc<Pair>| before.pairs.iter().any(|old| old.number == pair.number);
+        let is_lossy = !pairs.iter().all(kept);
         let masters = Masters {
             owners: owners(&layout),
             layout,
-            pairs,
+            pairs: pairs.clone(),
         };
         *deployment
             .masters
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(masters);
         common.overall.forget(Part::Deployment(at));
+        // A master that was not there before may be a replica that took over.
+        common.moves.send_modify(|moves| moves.add(is_lossy));
         self.moved.notify_one();
-        for pair in retired {
-            shutdown::spawn("redis_retired", async move { pair.stop().await });
-        }
+        retire(&before.pairs, &pairs);
         Ok(true)
+    }
+}
+
+/// Ends those of the pairs that are not kept, each in its own time.
+fn retire(pairs: &[Arc<Pair>], kept: &[Arc<Pair>]) {
+    for pair in pairs {
+        if kept.iter().any(|kept| kept.number == pair.number) {
+            continue;
+        }
+        let pair = Arc::clone(pair);
+        shutdown::spawn("redis_retired", async move { pair.stop().await });
     }
 }
 

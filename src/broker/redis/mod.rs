@@ -13,19 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use fred::types::Value;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::interest::Interest;
 use super::{
     Acked, BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, FeedNumber, HistoryPage,
-    HistoryQuery, InboxSummary, Page, PublishRequest, Published, SincePage,
+    HistoryQuery, InboxSummary, Moves, Page, PublishRequest, Published, SincePage,
 };
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::config::{self, Retention, Secret};
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::{Position, SessionId, Topic, TopicKind};
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
 use crate::shutdown;
@@ -35,14 +33,15 @@ pub mod adoption;
 pub mod agreement;
 pub mod condition;
 pub mod confirmation;
+pub mod continuity;
 pub mod control;
 pub mod fingerprint;
 pub mod follower;
+mod guide;
 pub mod health;
 pub mod layout;
 pub mod link;
 pub mod links;
-pub mod outlet;
 pub mod overall;
 pub mod owned;
 pub mod pair;
@@ -50,6 +49,7 @@ pub mod placer;
 mod presence;
 pub mod reply;
 pub mod scripts;
+mod sentinels;
 pub mod shards;
 pub mod subscriptions;
 pub mod supervisor;
@@ -62,12 +62,10 @@ use overall::{Overall, Part};
 use pair::Common;
 use placer::Placer;
 use reply::RawEntry;
-use scripts::Scripts;
+use scripts::{Reading, Scripts};
 
 /// Most pending messages that `welcome` tells.
 const PENDING_MAX: u32 = 1_000;
-/// Topics whose last position is asked for at the same time.
-const LAST_IN_FLIGHT_MAX: usize = 256;
 
 /// Why the engine could not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +84,7 @@ pub struct RedisBroker {
     links: Arc<Links>,
     interest: Arc<Interest>,
     overall: Arc<Overall>,
+    moves: watch::Receiver<Moves>,
     metrics: Arc<Metrics>,
     disagreement: watch::Sender<Option<Arc<Disagreement>>>,
     running: Mutex<Option<Running>>,
@@ -96,16 +95,6 @@ pub struct RedisBroker {
 struct Running {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-}
-
-impl From<RedisError> for BrokerError {
-    fn from(error: RedisError) -> Self {
-        match &error {
-            RedisError::Failed(_) => Self::Unexpected(error.to_string()),
-            _ if error.is_not_done() => Self::Unavailable(error.to_string()),
-            _ => Self::Unknown(error.to_string()),
-        }
-    }
 }
 
 impl RedisBroker {
@@ -140,12 +129,14 @@ impl RedisBroker {
             feed: sender,
             heard: Arc::default(),
             overall: Arc::default(),
+            moves: Arc::default(),
         };
         let links = Links::new(&config.prefix, urls(config)?);
         let broker = Self {
             links: Arc::new(links),
             interest: Arc::default(),
             overall: Arc::clone(&common.overall),
+            moves: common.moves.subscribe(),
             metrics,
             disagreement: watch::Sender::new(None),
             running: Mutex::new(None),
@@ -246,12 +237,6 @@ impl RedisBroker {
         &self.metrics
     }
 
-    /// As [`super::Broker::feed_of`].
-    #[must_use]
-    pub fn feed_of(&self, topic: &Topic) -> Option<FeedNumber> {
-        Some(self.links.find_topic(topic).ok()?.pair.number)
-    }
-
     /// As [`super::Broker::publish`].
     ///
     /// # Errors
@@ -285,7 +270,7 @@ impl RedisBroker {
             text(page.entries_max),
             text(page.bytes_max),
         ];
-        let answer = self.eval(|scripts| &scripts.since, &keys, &args).await?;
+        let answer = self.ask(|scripts| &scripts.since, &keys, &args).await?;
         let raw = reply::since(answer)?;
         Ok(SincePage {
             gap: raw.gap,
@@ -295,28 +280,43 @@ impl RedisBroker {
         })
     }
 
-    /// As [`super::Broker::last`].
+    /// As [`super::Broker::last`]. GETEX costs Redis a quarter of what the script does, which is
+    /// needed where there is no last id (the stream may stand for it) or a cursor beside it.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub async fn last(
         &self,
-        topics: &[(Topic, Retention)],
-    ) -> Result<Vec<Option<Position>>, BrokerError> {
-        let ask = |(topic, retention): &(Topic, Retention)| {
-            let keys = self.keys();
-            let keys = [keys.stream(topic), keys.last(topic), keys.cursor(topic)];
-            let args = [text(retention.last_life_ms())];
-            async move {
-                let answer = self.eval(|scripts| &scripts.last, &keys, &args).await?;
-                reply::optional_position(&answer)
+        topic: &Topic,
+        retention: Retention,
+        was_there: bool,
+    ) -> Result<Option<Position>, BrokerError> {
+        let keys = self.keys();
+        let life = text(retention.last_life_ms());
+        if was_there && topic.kind() != TopicKind::Inbox {
+            let args = [b"PX".to_vec(), life.clone()];
+            let link = &self.links.find_topic(topic)?.pair.shared.bulk.link;
+            match link.command("GETEX", &keys.last(topic), &args).await {
+                // Nothing may be written: the script reads it without renewing.
+                Err(error) if error.is_read_only() => {}
+                answer => {
+                    if let Some(last) = reply::optional_position(&answer?)? {
+                        return Ok(Some(last));
+                    }
+                }
             }
-        };
-        let asked: Vec<BoxFuture<'_, _>> = topics.iter().map(|t| Box::pin(ask(t)) as _).collect();
-        stream::iter(asked)
-            .buffered(LAST_IN_FLIGHT_MAX)
-            .try_collect()
-            .await
+        }
+        let keys = [keys.stream(topic), keys.last(topic), keys.cursor(topic)];
+        let answer = self.ask(|scripts| &scripts.last, &keys, &[life]).await?;
+        reply::optional_position(&answer)
+    }
+
+    /// As [`super::Broker::takes_questions`].
+    #[must_use]
+    pub fn takes_questions(&self, feed: FeedNumber) -> Option<bool> {
+        let pairs = self.links.pairs();
+        let pair = pairs.iter().find(|pair| pair.number == feed)?;
+        Some(pair.is_up() && pair.shared.bulk.link.circuit().pass().is_ok())
     }
 
     /// As [`super::Broker::history`].
@@ -348,7 +348,7 @@ impl RedisBroker {
             flag(query.reverse),
         ];
         let keys = [self.keys().stream(&query.topic)];
-        let answer = self.eval(|scripts| &scripts.history, &keys, &args).await?;
+        let answer = self.ask(|scripts| &scripts.history, &keys, &args).await?;
         let [more, entries] = reply::parts(answer)?;
         Ok(HistoryPage {
             entries: self.read(&query.topic, reply::entries(entries)?),
@@ -371,7 +371,7 @@ impl RedisBroker {
             self.keys().cursor(inbox),
         ];
         let args = [text(retention.age_ms), text(PENDING_MAX)];
-        let answer = self.eval(|scripts| &scripts.inbox, &keys, &args).await?;
+        let answer = self.ask(|scripts| &scripts.inbox, &keys, &args).await?;
         let [cursor, last, pending] = reply::parts(answer)?;
         Ok(InboxSummary {
             cursor: reply::optional_position(&cursor)?,
@@ -455,6 +455,23 @@ impl RedisBroker {
         Ok(pair.shared.bulk.link.eval(script, keys, args).await?)
     }
 
+    /// Runs a script that reads, also where the master takes no writes.
+    async fn ask(
+        &self,
+        reading: fn(&Scripts) -> &Reading,
+        keys: &[String],
+        args: &[Vec<u8>],
+    ) -> Result<Value, BrokerError> {
+        let pair = self.links.find(&keys[0])?.pair;
+        let (link, reading) = (&pair.shared.bulk.link, reading(&pair.shared.scripts));
+        match link.eval(&reading.usual, keys, args).await {
+            Err(error) if error.is_read_only() => {
+                Ok(link.eval(&reading.frozen, keys, args).await?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
     fn read(&self, topic: &Topic, raw: Vec<RawEntry>) -> Vec<Entry> {
         let read = |raw: RawEntry| Entry {
             position: raw.position,
@@ -469,7 +486,7 @@ impl RedisBroker {
 fn urls(config: &config::Redis) -> Result<Vec<RedisUrl>, RedisError> {
     let first = config.url.as_ref().ok_or(RedisError::NoUrl)?;
     let all = std::iter::once(first).chain(&config.shards);
-    all.map(|Secret(url)| RedisUrl::parse(url).ok_or(RedisError::Scheme))
+    all.map(|Secret(url)| RedisUrl::parse(url).map_err(|_| RedisError::Scheme))
         .collect()
 }
 

@@ -1,9 +1,9 @@
 //! How all of Redis does: the health of every pair, told as one.
 //!
 //! In: each pair about itself, and each deployment of which no master is known yet, or that is not
-//! compared yet with what the cluster agreed on. Out: a watch
-//! that readiness, the handshake and tests read: up, down, or in part, with the reasons of those
-//! that are away. Owner of the reports, under a lock that is held for one comparison. Bound: one
+//! compared yet with what the cluster agreed on. Out: a watch that readiness, the handshake and
+//! tests read: up, down, in part, or read only, with the reasons of those that are not up. Owner of
+//! the reports, under a lock that is held for one comparison. Bound: one
 //! entry per pair and deployment.
 
 use std::collections::BTreeMap;
@@ -81,13 +81,17 @@ fn sum(parts: &BTreeMap<Part, BrokerHealth>) -> Option<BrokerHealth> {
         .values()
         .filter_map(|health| match health {
             BrokerHealth::Up => None,
-            BrokerHealth::Partly(reason) | BrokerHealth::Down(reason) => Some(reason.as_str()),
+            BrokerHealth::Partly(reason)
+            | BrokerHealth::ReadOnly(reason)
+            | BrokerHealth::Down(reason) => Some(reason.as_str()),
         })
         .collect();
     let why = reasons.join("; ");
-    match reasons.len() {
+    let is_away = |health: &&BrokerHealth| matches!(health, BrokerHealth::Down(_));
+    match parts.values().filter(is_away).count() {
         _ if parts.is_empty() => None,
-        0 => Some(BrokerHealth::Up),
+        0 if reasons.is_empty() => Some(BrokerHealth::Up),
+        0 => Some(BrokerHealth::ReadOnly(why)),
         away if away == parts.len() => Some(BrokerHealth::Down(why)),
         _ => Some(BrokerHealth::Partly(why)),
     }
@@ -119,6 +123,10 @@ mod tests {
         overall.set(a, down("a is away"));
         overall.set(b, down("b too"));
         assert_eq!(now(), down("a is away; b too"));
+        overall.set(a, BrokerHealth::ReadOnly("a is full".to_owned()));
+        assert_eq!(now(), BrokerHealth::Partly("a is full; b too".to_owned()));
+        overall.set(b, BrokerHealth::Up);
+        assert_eq!(now(), BrokerHealth::ReadOnly("a is full".to_owned()));
         // A master that has no slots any more is no part of the whole.
         overall.forget(b);
         overall.set(a, BrokerHealth::Up);

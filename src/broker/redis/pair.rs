@@ -15,13 +15,15 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use super::control::Heard;
 use super::link::{CommandLink, Shared, stopped};
-use super::outlet::Outlet;
 use super::overall::{Overall, Part};
 use super::supervisor::supervise;
 use crate::broker::feed::FeedTask;
+use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::Interest;
 use crate::broker::publisher::{self, Publisher};
-use crate::broker::{BrokerError, BrokerHealth, FeedEvent, FeedNumber, PublishRequest, Published};
+use crate::broker::{
+    BrokerError, BrokerHealth, FeedEvent, FeedNumber, Moves, PublishRequest, Published,
+};
 use crate::config;
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
@@ -43,6 +45,8 @@ pub struct Common {
     pub heard: Arc<Heard>,
     /// Where each tells how it does.
     pub overall: Arc<Overall>,
+    /// Told whenever topics may have another place.
+    pub moves: Arc<watch::Sender<Moves>>,
 }
 
 /// What is a pair's own.
@@ -98,7 +102,7 @@ impl Pair {
             url: Some(config::Secret(place.url.clone())),
             ..common.settings.clone()
         };
-        let shared = Shared::new(&settings, &place, &common.metrics, &common.heard)?;
+        let shared = Shared::new(&settings, &place, common)?;
         let shared = Arc::new(shared);
         let (stop_publisher, publisher_stopped) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
@@ -107,7 +111,7 @@ impl Pair {
             shared: Arc::clone(&shared),
             settings: settings.clone(),
             interest: Arc::clone(&interest),
-            outlet: Outlet::new(
+            sender: FeedSender::new(
                 common.feed.clone(),
                 place.number,
                 Arc::clone(&common.metrics),
@@ -186,10 +190,10 @@ impl Pair {
         end("feed", running.feed_ended).await;
     }
 
-    /// Whether commands and feed work.
+    /// Whether commands and feed work, if only to read.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        *self.shared.health.watch().borrow() == BrokerHealth::Up
+        !matches!(*self.shared.health.watch().borrow(), BrokerHealth::Down(_))
     }
 }
 
@@ -222,7 +226,7 @@ fn spawn_feed(
         .map_err(StartError::Thread)?;
     let (ending, ended) = oneshot::channel();
     let run = move || {
-        runtime.block_on(task.run(stopped));
+        runtime.block_on(shutdown::planted("feed", task.run(stopped)));
         // Nobody may wait for it any more.
         let _ = ending.send(());
     };

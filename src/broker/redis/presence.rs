@@ -1,14 +1,18 @@
 //! Members of topics: who is there, and the changes on the presence topic `%T`.
 //!
-//! In: sessions that come and go. Out: one entry of the hash `…:h` of `%T` per member, and one
-//! change on `%T`, made by one script, so that the list and the changes share positions. Owns
-//! nothing: members live in Redis until their owner, or whoever cleans up after it, removes them.
+//! In: sessions that come and go. Out: per member one entry of the hash `…:h` of `%T`, one of the
+//! sorted set `…:n`, a count of its owner in `…:o`, and one change on `%T`, made by one script, so
+//! that list, counts and changes share positions. Owns nothing: members live in Redis until their
+//! owner, or whoever cleans up after it, removes them. Bounds: a page, or [`REAPED_PER_STEP`]
+//! members, a call.
+
+use fred::types::Value;
 
 use super::{RedisBroker, reply, text};
-use crate::broker::publication;
-use crate::broker::{BrokerError, MemberEntry, PRESENCE_RETENTION};
+use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
+use crate::broker::{BrokerError, publication};
 use crate::protocol::event::Member;
-use crate::protocol::ids::{Owner, Position, SessionId, Topic};
+use crate::protocol::ids::{Owner, SessionId, Topic};
 
 /// So many members are looked at in one call, each of which may have to be told as a leave: some
 /// milliseconds of Redis.
@@ -24,18 +28,23 @@ impl RedisBroker {
         topic: &Topic,
         member: &Member,
         owner: &Owner,
-    ) -> Result<(u64, Position), BrokerError> {
+        generation: u64,
+    ) -> Result<Entered, BrokerError> {
         let mut args = vec![
             text(member.session),
             text(owner),
+            text(generation),
             publication::encode_member(member),
             publication::encode_presence_head(true, owner),
         ];
         args.extend(appending());
         let keys = self.presence_keys(&topic.presence());
         let answer = self.eval(|scripts| &scripts.enter, &keys, &args).await?;
-        let [count, position] = reply::parts(answer)?;
-        Ok((reply::number(&count)?, reply::position(&position)?))
+        let [position, owners] = reply::parts(answer)?;
+        Ok(Entered {
+            counts: counts(owners)?,
+            position: reply::position(&position)?,
+        })
     }
 
     /// As [`crate::broker::Broker::leave`].
@@ -47,10 +56,12 @@ impl RedisBroker {
         topic: &Topic,
         session: SessionId,
         owner: &Owner,
+        generation: u64,
     ) -> Result<(), BrokerError> {
         let mut args = vec![
             text(session),
             text(&owner.node),
+            text(generation),
             publication::encode_presence_head(false, owner),
         ];
         args.extend(appending());
@@ -84,40 +95,61 @@ impl RedisBroker {
         }
     }
 
-    /// As [`crate::broker::Broker::members`], in the order of their sessions' names. A member that cannot
-    /// be read is left out and counted.
+    /// As [`crate::broker::Broker::members`]. A member that cannot be read is left out and counted.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub async fn members(
         &self,
         topic: &Topic,
-    ) -> Result<(Vec<MemberEntry>, Position), BrokerError> {
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<MemberPage, BrokerError> {
         let changes = topic.presence();
         let keys = [
             self.keys().stream(&changes),
             self.keys().last(&changes),
             self.keys().hash(&changes),
+            self.keys().member_names(&changes),
+            self.keys().member_counts(&changes),
         ];
-        let answer = self.eval(|scripts| &scripts.members, &keys, &[]).await?;
-        let [position, values] = reply::parts(answer)?;
-        let mut members = Vec::new();
-        for value in reply::list(values)? {
-            match member_of(&reply::bytes(value)?) {
-                Some(member) => members.push(member),
+        // One more than asked for says whether there is another page.
+        let args = [after.map_or_else(Vec::new, text), text(limit + 1)];
+        let answer = self.ask(|scripts| &scripts.members, &keys, &args).await?;
+        let [position, owners, sessions, entries] = reply::parts(answer)?;
+        let (mut sessions, mut entries) = (reply::list(sessions)?, reply::list(entries)?);
+        let is_more = sessions.len() > limit;
+        sessions.truncate(limit);
+        entries.truncate(limit);
+        let last = sessions.pop().filter(|_| is_more);
+        let next = last
+            .map(|last| reply::session(&last))
+            .transpose()?
+            .or(after);
+        let mut page = MemberPage {
+            next: next.filter(|_| is_more),
+            counts: counts(owners)?,
+            position: reply::position(&position)?,
+            entries: Vec::with_capacity(entries.len()),
+        };
+        for value in entries {
+            let read = value.as_bytes().and_then(member_of);
+            match read {
+                Some(member) => page.entries.push(member),
                 None => self.metrics.control.unreadable_damaged.add(1),
             }
         }
-        members.sort_unstable_by_key(|entry| entry.member.session);
-        Ok((members, reply::position(&position)?))
+        Ok(page)
     }
 
-    fn presence_keys(&self, changes: &Topic) -> [String; 4] {
+    fn presence_keys(&self, changes: &Topic) -> [String; 6] {
         [
             self.links.channel(changes),
             self.keys().stream(changes),
             self.keys().last(changes),
             self.keys().hash(changes),
+            self.keys().member_names(changes),
+            self.keys().member_counts(changes),
         ]
     }
 }
@@ -132,14 +164,25 @@ fn appending() -> [Vec<u8>; 4] {
     ]
 }
 
-/// As `scripts/enter.lua` writes it: owner, space, unix milliseconds, space, member.
+/// `{owner, its members, …}`. Owners that nobody can be are left out: no view shows them.
+fn counts(value: Value) -> Result<MemberCounts, BrokerError> {
+    let flat = reply::list(value)?;
+    let pairs = flat.chunks_exact(2).filter_map(|pair| {
+        let owner = std::str::from_utf8(pair[0].as_bytes()?).ok()?;
+        Some((owner.parse().ok()?, pair[1].as_u64()?))
+    });
+    Ok(pairs.collect())
+}
+
+/// As `scripts/enter.lua` writes it: owner, generation, unix milliseconds and member, a space
+/// between each two.
 fn member_of(value: &[u8]) -> Option<MemberEntry> {
-    let mut parts = value.splitn(3, |byte| *byte == b' ');
-    let owner = std::str::from_utf8(parts.next()?).ok()?;
-    let since_ms = std::str::from_utf8(parts.next()?).ok()?;
+    let mut parts = value.splitn(4, |byte| *byte == b' ');
+    let mut word = || std::str::from_utf8(parts.next()?).ok();
     Some(MemberEntry {
-        owner: owner.parse().ok()?,
-        since_ms: since_ms.parse().ok()?,
+        owner: word()?.parse().ok()?,
+        generation: word()?.parse().ok()?,
+        since_ms: word()?.parse().ok()?,
         member: publication::decode_member(parts.next()?).ok()?,
     })
 }

@@ -8,8 +8,22 @@ use fred::types::Value;
 
 use crate::broker::{Body, BrokerError, publication};
 use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Topic};
+use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::redis::RedisError;
 use crate::telemetry::metrics::Metrics;
+
+impl From<RedisError> for BrokerError {
+    fn from(error: RedisError) -> Self {
+        match &error {
+            RedisError::Failed(_) => Self::Unexpected(error.to_string()),
+            _ if error.is_not_done() && error.refusal().is_some() => {
+                Self::Refused(error.refusal().expect("asked just before"))
+            }
+            _ if error.is_not_done() => Self::Unavailable(error.to_string()),
+            _ => Self::Unknown(error.to_string()),
+        }
+    }
+}
 
 /// One entry as it stands in the stream, its body not yet read.
 #[derive(Debug)]
@@ -108,6 +122,16 @@ pub fn optional_position(value: &Value) -> Result<Option<Position>, BrokerError>
 #[must_use]
 pub fn position_of(bytes: &[u8]) -> Option<Position> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// A session's name.
+///
+/// # Errors
+/// [`BrokerError::Unexpected`].
+pub fn session(value: &Value) -> Result<SessionId, BrokerError> {
+    let text = value.as_bytes().and_then(|b| std::str::from_utf8(b).ok());
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| unexpected("session", value))
 }
 
 /// A list of `{id, prev, body}`.

@@ -2,45 +2,67 @@
 //!
 //! In: the Lua files of `broker/scripts`, each behind its `#!` line and the parts it shares with
 //! others. Out: one [`Script`] each. Every script declares all its keys, which stand under one
-//! tag. All of them begin with `#!lua`, so that a demoted master refuses them before the first
-//! write; those that only read (and renew) still run where memory is full, so that clients can
-//! resume. None has `no-writes`: then a demoted master would answer from stale data.
+//! tag. All of them begin with `#!lua`, so that a demoted master, and one that takes no writes,
+//! refuses them before the first write. Those that read, and those that take away or move a little,
+//! still run where memory is full. Those that read are there twice: a script with `no-writes` runs
+//! where others are refused, but a demoted master would answer it from stale data, so it first asks
+//! who it is.
 
 use crate::redis::Script;
 
-/// A script that writes and tells: shebang, by which command it tells, the common words, the file.
+/// A script that writes and tells: shebang, by which command it tells, the common words, the files.
+/// With `flags=allow-oom` it runs where memory is full: it takes away, or moves a little.
 macro_rules! telling {
-    ($spread:literal, $file:literal) => {
+    ($flags:literal, $spread:literal, $($file:literal),+) => {
         Script::new(concat!(
-            "#!lua\nlocal spread = '",
+            "#!lua",
+            $flags,
+            "\nlocal spread = '",
             $spread,
             "'\n",
             include_str!("../scripts/position.lua"),
             include_str!("../scripts/append.lua"),
-            include_str!(concat!("../scripts/", $file))
+            $(include_str!(concat!("../scripts/", $file))),+
         ))
     };
 }
 
 /// The variant for a cluster, or for one server.
 macro_rules! by_form {
-    ($is_sharded:expr, $file:literal) => {
+    ($is_sharded:expr, $flags:literal, $($file:literal),+) => {
         if $is_sharded {
-            telling!("SPUBLISH", $file)
+            telling!($flags, "SPUBLISH", $($file),+)
         } else {
-            telling!("PUBLISH", $file)
+            telling!($flags, "PUBLISH", $($file),+)
         }
     };
 }
 
-/// A script that reads, and runs where memory is full.
+/// A script that reads, and renews how long what it reads is remembered.
+#[derive(Debug)]
+pub struct Reading {
+    /// For a master that takes writes, or whose memory is full.
+    pub usual: Script,
+    /// For a master that takes none: it renews nothing, and asks itself whether it is a master.
+    pub frozen: Script,
+}
+
 macro_rules! reading {
     ($file:literal) => {
-        Script::new(concat!(
-            "#!lua flags=allow-oom\n",
-            include_str!("../scripts/position.lua"),
-            include_str!(concat!("../scripts/", $file))
-        ))
+        Reading {
+            usual: Script::new(concat!(
+                "#!lua flags=allow-oom\n",
+                "local function renew(key, ms) redis.call('PEXPIRE', key, ms) end\n",
+                include_str!("../scripts/position.lua"),
+                include_str!(concat!("../scripts/", $file))
+            )),
+            frozen: Script::new(concat!(
+                "#!lua flags=no-writes\n",
+                include_str!("../scripts/frozen.lua"),
+                include_str!("../scripts/position.lua"),
+                include_str!(concat!("../scripts/", $file))
+            )),
+        }
     };
 }
 
@@ -50,13 +72,13 @@ pub struct Scripts {
     /// A publication.
     pub publish: Script,
     /// What came after a position.
-    pub since: Script,
+    pub since: Reading,
     /// The newest position, remembered on.
-    pub last: Script,
+    pub last: Reading,
     /// A page of history.
-    pub history: Script,
+    pub history: Reading,
     /// Cursor, newest position and pending entries of an inbox.
-    pub inbox: Script,
+    pub inbox: Reading,
     /// Moves a cursor.
     pub ack: Script,
     /// Makes a member.
@@ -65,8 +87,8 @@ pub struct Scripts {
     pub leave: Script,
     /// Removes the members of a dead owner.
     pub reap: Script,
-    /// All members.
-    pub members: Script,
+    /// A page of members.
+    pub members: Reading,
     /// A probe of the feed.
     pub probe: Script,
 }
@@ -76,35 +98,47 @@ impl Scripts {
     #[must_use]
     pub fn new(is_sharded: bool) -> Self {
         Self {
-            publish: by_form!(is_sharded, "publish.lua"),
+            publish: by_form!(is_sharded, "", "publish.lua"),
             since: reading!("since.lua"),
             last: reading!("last.lua"),
             history: reading!("history.lua"),
             inbox: reading!("inbox.lua"),
-            ack: by_form!(is_sharded, "ack.lua"),
-            enter: by_form!(is_sharded, "enter.lua"),
-            leave: by_form!(is_sharded, "leave.lua"),
-            reap: by_form!(is_sharded, "reap.lua"),
+            ack: by_form!(is_sharded, " flags=allow-oom", "ack.lua"),
+            enter: by_form!(is_sharded, "", "membership.lua", "enter.lua"),
+            leave: by_form!(
+                is_sharded,
+                " flags=allow-oom",
+                "membership.lua",
+                "leave.lua"
+            ),
+            reap: by_form!(is_sharded, " flags=allow-oom", "membership.lua", "reap.lua"),
             members: reading!("members.lua"),
-            probe: reading!("probe.lua"),
+            probe: Script::new(concat!("#!lua\n", include_str!("../scripts/probe.lua"))),
         }
     }
 
     /// Every script, for loading on a new connection.
     #[must_use]
-    pub fn all(&self) -> [&Script; 11] {
-        [
-            &self.publish,
+    pub fn all(&self) -> Vec<&Script> {
+        let readings = [
             &self.since,
             &self.last,
             &self.history,
             &self.inbox,
+            &self.members,
+        ];
+        let mut all: Vec<_> = readings
+            .iter()
+            .flat_map(|reading| [&reading.usual, &reading.frozen])
+            .collect();
+        all.extend([
+            &self.publish,
             &self.ack,
             &self.enter,
             &self.leave,
             &self.reap,
-            &self.members,
             &self.probe,
-        ]
+        ]);
+        all
     }
 }

@@ -14,8 +14,10 @@
 //!  client's task ended, or if TLS failed (its files are read anew): a new client.
 //! ```
 //!
-//! The probe of the urgent link is a script that the feed hears. The others are asked for their
-//! ROLE, which writes nothing and is told to nobody.
+//! The probe of the urgent link is a script that the feed hears, and that is refused where
+//! publications are. Where only writes are refused the circuit is closed all the same: what can be
+//! read is read, and every write gets Redis' own word. The other links are asked for their ROLE,
+//! which writes nothing and is told to nobody.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +33,7 @@ use super::health::Half;
 use super::link::{CommandLink, Purpose, Shared, stopped};
 use crate::config;
 use crate::redis::circuit::Phase;
+use crate::redis::refusal::Refusal;
 use crate::redis::{RedisError, RedisLink, access};
 
 /// How soon a connection that does not answer is asked again.
@@ -84,13 +87,14 @@ pub async fn supervise(
         is_useless: false,
         next_reconnect: Instant::now(),
         works_since: None,
+        refusal: None,
     };
     loop {
         let client = match supervisor.command.link.renew() {
             Ok(client) => client,
             Err(error) => {
                 // A file of the configuration was good at the start and is not now.
-                supervisor.down(&error.to_string());
+                supervisor.down(&error.to_string(), None);
                 let mut stop = stop.clone();
                 if tokio::time::timeout(RENEW_PACE, stopped(&mut stop))
                     .await
@@ -110,12 +114,16 @@ pub async fn supervise(
         let end = supervisor.watch(&mut connection, stop.clone()).await;
         // Dropping a client does not end its task; aborting it closes the socket.
         connection.task.abort();
+        if matches!(end, End::Stop) {
+            // Nobody is to be told of it as of trouble.
+            supervisor.refuses(None);
+            let circuit = supervisor.command.link.circuit();
+            circuit.open("this link was ended", None);
+            return;
+        }
         supervisor.unheard_since = None;
         supervisor.unprepared("the connection was given up");
-        match end {
-            End::Stop => return,
-            End::Dead => tokio::time::sleep(RENEW_PACE).await,
-        }
+        tokio::time::sleep(RENEW_PACE).await;
     }
 }
 
@@ -134,6 +142,8 @@ struct Supervisor {
     next_reconnect: Instant,
     /// Since when probes of the urgent link are answered.
     works_since: Option<Instant>,
+    /// In which word the master refuses commands, or those that write.
+    refusal: Option<&'static Refusal>,
 }
 
 impl Supervisor {
@@ -149,7 +159,7 @@ impl Supervisor {
                 _ = &mut connection.task => return End::Dead,
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
-                        self.lost(&access::explain(&error));
+                        self.lost(&error);
                         if access::is_tls(&error) {
                             return End::Dead;
                         }
@@ -192,6 +202,9 @@ impl Supervisor {
             }
             Ok(()) => {
                 self.timeouts_in_a_row = 0;
+                if is_new && self.command.purpose == Purpose::Bulk {
+                    self.read_identity().await;
+                }
                 self.command.link.circuit().close();
                 if self.command.purpose != Purpose::Urgent {
                     return self.settings.probe_interval;
@@ -218,7 +231,7 @@ impl Supervisor {
                 if circuit.phase() != Phase::Closed && is_unconnected(&error) {
                     circuit.reopen();
                 } else {
-                    self.down(&error.to_string());
+                    self.down(&error.to_string(), error.refusal());
                 }
                 self.unheard_since = None;
                 if self.timeouts_in_a_row >= TIMEOUTS_MAX {
@@ -235,31 +248,65 @@ impl Supervisor {
         let command = Arc::clone(&self.command);
         if !self.is_prepared {
             for script in self.shared.scripts.all() {
-                command.link.load(script).await?;
+                command.link.submit_load(script).await?;
             }
         }
         match command.purpose {
-            Purpose::Urgent => self.probe(&command.link).await?,
+            Purpose::Urgent => {
+                let refusal = self.probe(&command.link).await?;
+                self.refuses(refusal);
+            }
             Purpose::Bulk | Purpose::Replicated => is_master(&command.link).await?,
         }
         self.is_prepared = true;
         Ok(())
     }
 
-    /// Publishes what the feed must hear, through the gate that publications pass.
-    async fn probe(&mut self, link: &RedisLink) -> Result<(), RedisError> {
-        let Shared {
-            keys,
-            scripts,
-            probes,
-            process,
-            ..
-        } = &*self.shared;
-        let stamp = probes.stamp().to_string();
-        let args = [keys.probe(*process).into_bytes(), stamp.into_bytes()];
-        link.probe(&scripts.probe, &[], &args).await?;
+    /// Publishes what the feed must hear, through the gate that publications pass. Where that is
+    /// shut the word is returned, and what the feed must hear is told to it past the gate.
+    async fn probe(&mut self, link: &RedisLink) -> Result<Option<&'static Refusal>, RedisError> {
+        let shared = Arc::clone(&self.shared);
+        let channel = shared.keys.probe(shared.process);
+        let stamp = shared.probes.stamp().to_string();
+        let args = [channel.clone().into_bytes(), stamp.clone().into_bytes()];
+        let refusal = match link.probe(&shared.scripts.probe, &[], &args).await {
+            Ok(_) => None,
+            Err(error) if error.is_read_only() => {
+                is_master(link).await?;
+                link.ask("PUBLISH", vec![channel.into(), stamp.into()])
+                    .await?;
+                error.refusal()
+            }
+            Err(error) => return Err(error),
+        };
+        if shared.owned.is_some() {
+            is_whole(link).await?;
+        }
         self.unheard_since.get_or_insert_with(Instant::now);
-        Ok(())
+        Ok(refusal)
+    }
+
+    /// Shows in which word the master refuses now.
+    fn refuses(&mut self, refusal: Option<&'static Refusal>) {
+        if self.command.purpose != Purpose::Urgent {
+            return;
+        }
+        let control = &self.shared.metrics.control;
+        let before = std::mem::replace(&mut self.refusal, refusal);
+        if let Some(before) = before {
+            (before.gauge)(control).sub(1);
+        }
+        if let Some(now) = refusal {
+            (now.gauge)(control).add(1);
+        }
+    }
+
+    /// Before anything is let through to the server, because it may be another one.
+    async fn read_identity(&self) {
+        let sections = ["server", "replication"].map(Value::from_static_str);
+        let answer = self.command.link.ask("INFO", sections.to_vec()).await;
+        let info = answer.ok().and_then(|info| info.as_string());
+        self.shared.continuity.connected(info.as_deref());
     }
 
     /// The master is up. One that has just come back is told so when its bulk link, too, had time to
@@ -272,7 +319,8 @@ impl Supervisor {
         if !is_told && is_alone && since.elapsed() < BULK_PATIENCE {
             return BULK_LOOK;
         }
-        health.up(Half::Commands);
+        let server = self.command.link.server();
+        health.answers(self.refusal.map(|refusal| format!("{server}: {refusal}")));
         self.settings.probe_interval
     }
 
@@ -336,22 +384,24 @@ impl Supervisor {
     fn unprepared(&mut self, reason: &str) {
         self.is_prepared = false;
         match self.command.link.circuit().phase() {
-            Phase::Closed => self.down(reason),
+            Phase::Closed => self.down(reason, None),
             Phase::HalfOpen | Phase::Open => {}
         }
     }
 
-    fn lost(&mut self, reason: &str) {
+    fn lost(&mut self, error: &Error) {
         self.is_prepared = false;
         self.unheard_since = None;
-        self.down(reason);
+        self.down(&access::explain(error), Refusal::of(error.details()));
     }
 
-    fn down(&mut self, reason: &str) {
+    /// Redis cannot be used, and why; `refusal`: that is its own word.
+    fn down(&mut self, reason: &str, refusal: Option<&'static Refusal>) {
         self.works_since = None;
+        self.refuses(refusal);
         let link = &self.command.link;
         let reason = format!("Redis at {} cannot be used: {reason}", link.server());
-        link.circuit().open(&reason);
+        link.circuit().open(&reason, refusal);
         if self.command.purpose == Purpose::Urgent {
             self.shared.health.down(Half::Commands, reason);
         }
@@ -368,10 +418,28 @@ async fn is_master(link: &RedisLink) -> Result<(), RedisError> {
     if is_master {
         Ok(())
     } else {
-        let kind = fred::error::ErrorKind::Unknown;
-        let cause = Error::new(kind, "READONLY by its ROLE it is a replica");
-        Err(RedisError::NotMaster(cause))
+        Err(RedisError::NotMaster(answered(
+            "READONLY by its ROLE it is a replica",
+        )))
     }
+}
+
+/// Asks a node of a cluster whether it serves its slots: the probe names no key, and so passes
+/// though every key is refused. A server that refuses to tell is left alone.
+async fn is_whole(link: &RedisLink) -> Result<(), RedisError> {
+    let info = link.ask("CLUSTER", vec!["INFO".into()]).await;
+    let text = info.ok().and_then(|info| info.as_string());
+    match text {
+        Some(text) if text.contains("cluster_state:fail") => Err(RedisError::NotDone(answered(
+            "CLUSTERDOWN by its CLUSTER INFO the cluster is down",
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What the server would have answered, had it been asked otherwise.
+fn answered(details: &'static str) -> Error {
+    Error::new(fred::error::ErrorKind::Unknown, details)
 }
 
 /// Whether a command was not even tried, for want of a connection.

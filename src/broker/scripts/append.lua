@@ -1,13 +1,21 @@
 -- The one way in which a topic grows. `cursor` only on an inbox: ids stay above it, and entries
 -- are numbered (field n), so that the count above the cursor is a subtraction.
+-- Where the clock is behind the last id (it stepped back, or that of the old master was ahead),
+-- the next id leaves a gap of random size: the one that counts on by one may have been given
+-- already, by a master whose newest entries were lost. A sequence that a double does not hold to
+-- the unit is followed by the next millisecond.
 -- The XADD is the first write: if it fails, nothing was changed; there is no rollback.
 local function append(k, body, random, entries, age, life)
   local last = newest(k.stream, k.last) or '0-0'
   local now = clock()
   local ms, seq = cut(last)
-  if now > ms then ms, seq = now, tonumber(random) else seq = seq + 1 end
+  random = tonumber(random)
+  if now > ms then ms, seq = now, random
+  elseif now == ms then seq = seq + 1
+  else seq = seq + 1 + random % 1048576 end
+  if seq >= 9007199254740992 then ms, seq = ms + 1, random end
   local cur = k.cursor and redis.call('GET', k.cursor)
-  if cur then local c = cut(cur); if ms <= c then ms, seq = c + 1, tonumber(random) end end
+  if cur then local c = cut(cur); if ms <= c then ms, seq = c + 1, random end end
   local id = string.format('%.0f-%.0f', ms, seq)
   if entries ~= '0' then
     local add = {'XADD', k.stream, 'MAXLEN', '=', entries, id, 'p', last, 'd', body}

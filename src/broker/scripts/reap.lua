@@ -1,20 +1,20 @@
--- Members of an owner that is dead are members no more. One step of a scan, and each that it finds is removed and told as
--- a leave in one go, so that both come once, whoever else is at it; a member of another owner, such as the next life of the
--- same node, stays as it is.
--- KEYS 1 channel 2 ...:s 3 ...:l 4 ...:h, all of the presence topic
--- ARGV 1 owner 2 cursor ('0': from the start) 3 about so many members are looked at 4 head of the changes 5 random32
---      6 max entries 7 max age ms 8 life of ...:l ms
+-- Members of an owner that is dead are members no more. One step of a scan, and each that it finds
+-- is removed and told as a leave in one go, so that both come once, whoever else is at it; a member
+-- of another owner, such as the next life of the same node, stays as it is.
+-- KEYS 1 channel 2 ...:s 3 ...:l 4 ...:h 5 ...:n 6 ...:o, all of the presence topic
+-- ARGV 1 owner 2 cursor ('0': from the start) 3 about so many members are looked at 4 head of the
+--      changes 5 random32 6 max entries 7 max age ms 8 life of ...:l ms
 -- Returns {the next cursor ('0': it was the last step), members removed}
-local k = {channel = KEYS[1], stream = KEYS[2], last = KEYS[3]}
-local step = redis.call('HSCAN', KEYS[4], ARGV[2], 'COUNT', ARGV[3])
+if redis.call('HEXISTS', k.owners, ARGV[1]) == 0 then return {'0', 0} end
+local step = redis.call('HSCAN', k.hash, ARGV[2], 'COUNT', ARGV[3])
 local removed = 0
 for i = 1, #step[2], 2 do
-  local owner, member = string.match(step[2][i + 1], '^(%S+) %d+ (.*)$')
-  if owner == ARGV[1] and redis.call('HDEL', KEYS[4], step[2][i]) == 1 then
-    local body = ARGV[4] .. member .. cmsgpack.pack(redis.call('HLEN', KEYS[4]))
-    local id, last = append(k, body, ARGV[5], ARGV[6], ARGV[7], ARGV[8])
-    tell(k, id, last, body)
+  local owner, _, _, member = entry(k.hash, step[2][i])
+  if owner == ARGV[1] then
+    remove(k, step[2][i], owner)
+    change(k, ARGV[4], member, ARGV[5], ARGV[6], ARGV[7], ARGV[8])
     removed = removed + 1
   end
 end
+if redis.call('HEXISTS', k.owners, ARGV[1]) == 0 then return {'0', removed} end
 return {step[1], removed}

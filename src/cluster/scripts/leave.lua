@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Ends a node's lease now, if this process holds the name. The incarnation stays until it is forgotten, so that the
 -- next one is higher also when the clock stepped back.
 -- KEYS 1 leases (as heartbeat.lua has them) 2 incarnations 3 details   ARGV 1 name 2 holder

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::leases::{Heartbeat, Leases};
 use super::process::{PARTITIONS, Process, ring};
+use super::weather::Weather;
 use crate::cluster::lease_store::Beat;
 use crate::cluster::ring::Ring;
 use crate::cluster::standing::Standing;
@@ -19,8 +20,9 @@ use crate::cluster::view::View;
 use crate::protocol::ids::{NodeId, Owner};
 use crate::seeds::Verdict;
 
-/// By then no owner is too young to be called abandoned, whatever the clock showed at its birth.
-const LATER_US: u64 = 120_000_000;
+/// What a server that forgot some lives may show below their births: by then none of them is too
+/// young to be called abandoned.
+const LATER_US: u64 = 200_000_000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -78,8 +80,23 @@ impl Checker {
     pub(super) fn forgotten(&mut self, leases: &Leases) {
         for owner in leases.living() {
             self.gone.remove(&owner);
-            self.newest.insert(owner.node, owner.incarnation);
         }
+        self.newest.retain(|node, newest| {
+            let known = leases.newest(node);
+            *newest = known.map_or(0, |(incarnation, _)| incarnation);
+            known.is_some()
+        });
+    }
+
+    /// This process has a new view, in which nobody who lives is taken for dead.
+    pub(super) fn none_living_is_dead(processes: &[Process], at: usize) -> Verdict {
+        let view = &processes[at].course.view;
+        let members = processes.iter().filter(|p| p.is_running());
+        let mut lives = members.map(|p| &p.course.view.me);
+        let dead = lives.find(|me| me.incarnation > 0 && view.is_dead(me));
+        must(dead.is_none(), || {
+            format!("{dead:?} lives and is dead for {}", view.me)
+        })
     }
 
     /// A process has taken an answer; its view was `before`.
@@ -108,7 +125,13 @@ impl Checker {
     }
 
     /// It has been calm for longer than a lease lasts.
-    pub(super) fn at_rest(&self, processes: &[Process], leases: &Leases, redis_ms: u64) -> Verdict {
+    pub(super) fn at_rest(
+        &self,
+        processes: &[Process],
+        leases: &Leases,
+        redis_ms: u64,
+        weather: Weather,
+    ) -> Verdict {
         let running: Vec<_> = processes.iter().filter(|p| p.is_running()).collect();
         let mut members = BTreeMap::new();
         for process in &running {
@@ -135,15 +158,16 @@ impl Checker {
             must(view.fresh && shown == live, || {
                 format!("{} sees {shown:?}, alive are {live:?}", view.me)
             })?;
-            self.abandoned(view, &live)?;
+            self.abandoned(view, &live, weather)?;
         }
         Ok(())
     }
 
-    /// After a minute all that is dead may be removed, and nothing that lives.
-    fn abandoned(&self, view: &View, live: &[Owner]) -> Verdict {
+    /// All that is dead may be removed, at once where Redis knows of it, and nothing that lives.
+    fn abandoned(&self, view: &View, live: &[Owner], weather: Weather) -> Verdict {
+        let may_be_unknown = weather == Weather::Forgetful;
         let later = View {
-            time_us: view.time_us + LATER_US,
+            time_us: view.time_us + if may_be_unknown { LATER_US } else { 0 },
             ..view.clone()
         };
         for owner in self.holders.keys() {

@@ -1,8 +1,8 @@
 //! What a process does about partitions: rounds of leases, and acting by them.
 //!
 //! In: views that were told, answers, time. Out: commands. What is asked and what an answer means is
-//! the product's [`Tenure`]; the order of a round (give up, give back, bid, show) is played here as
-//! the task of `partitions` has it, with its patience. One of the rules may be missing. Bound: a call
+//! the product's [`Tenure`]; the order of a round (give up, then give back and bid, show) is played
+//! here as the task of `partitions` has it, with its patience. One of the rules may be missing. Bound: a call
 //! a watched partition at once.
 
 use std::collections::BTreeSet;
@@ -50,8 +50,7 @@ struct Call {
 #[derive(Debug)]
 enum Phase {
     Idle,
-    GivingBack { wanted: BTreeSet<u32> },
-    Bidding,
+    Waiting,
 }
 
 /// The part of a process that leads its partitions.
@@ -110,8 +109,7 @@ impl World {
             duty.since_ms = now_ms;
             match std::mem::replace(&mut duty.phase, Phase::Idle) {
                 Phase::Idle => self.begin(at, now, met),
-                Phase::GivingBack { wanted } => self.bid(at, wanted, met),
-                Phase::Bidding => duty.show(now),
+                Phase::Waiting => duty.show(now),
             }
         }
         self.act_by_leases(at, now, met)
@@ -140,8 +138,9 @@ impl World {
             duty.show(now);
         }
         let Round { given, wanted, .. } = round;
-        duty.phase = Phase::GivingBack { wanted };
+        duty.phase = Phase::Waiting;
         self.give_back(at, given, met);
+        self.bid(at, wanted, met);
     }
 
     fn give_back(&mut self, at: usize, given: Vec<(u32, u64)>, met: &mut Met) {
@@ -153,7 +152,6 @@ impl World {
     }
 
     fn bid(&mut self, at: usize, wanted: BTreeSet<u32>, met: &mut Met) {
-        self.processes[at].duty.phase = Phase::Bidding;
         let owner = self.processes[at].duty.tenure.me.clone();
         for partition in wanted {
             let owner = owner.clone();
@@ -213,7 +211,8 @@ impl World {
         let answer = match ask {
             Ask::Lead { partition, owner } => {
                 let now_us = self.redis_us();
-                let bid = self.tokens.lead(partition, &owner, LEASE, now_us);
+                let random = self.rng.random_range(0..1 << 20);
+                let bid = self.tokens.lead(partition, &owner, LEASE, now_us, random);
                 let holder = self.processes[at].holder;
                 let is_moved = self.fencing.led(partition, &owner, holder, bid)?;
                 met.handed_over += u64::from(is_moved);

@@ -73,10 +73,11 @@ impl Fencing {
 
     /// Redis has lost what it was told last: tokens rise from here. None is given a second time.
     pub(super) fn forgotten(&mut self, tokens: &Tokens) {
-        for (partition, newest) in &mut self.newest {
+        self.newest.retain(|partition, newest| {
             let lease = tokens.lease(*partition);
-            *newest = lease.map_or(*newest, |lease| lease.token);
-        }
+            *newest = lease.map_or(0, |lease| lease.token);
+            lease.is_some()
+        });
     }
 
     /// A process was answered what it had asked then, about the lease of a partition.

@@ -19,8 +19,12 @@ pub(crate) enum Rule {
     NewTokens,
     /// A token is above the one before also when the clock stepped back.
     Rising,
+    /// Where the clock is behind, the next token is not the one after the last.
+    Spread,
     /// Who has a lease is left alone until its end.
     Exclusion,
+    /// No lease of another lasts longer than one from now on, also where the clock stepped back.
+    Caps,
     /// A lease that has ended may be taken.
     Ends,
     /// A later life of a node need not wait for the earlier one's lease.
@@ -33,10 +37,12 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::NewTokens,
         Self::Rising,
+        Self::Spread,
         Self::Exclusion,
+        Self::Caps,
         Self::Ends,
         Self::Lives,
         Self::OwnRelease,
@@ -89,7 +95,10 @@ impl Tokens {
         owner: &Owner,
         lease: Duration,
         now_us: u64,
+        random: u64,
     ) -> Bid {
+        let lease_ms = u64::try_from(lease.as_millis()).expect("short");
+        let new_end_ms = now_us.div_ceil(1_000) + lease_ms;
         let known = self.leases.get(&partition);
         let before = known.and_then(|known| known.owner.as_ref());
         let last = known.map_or(0, |known| known.token);
@@ -105,23 +114,37 @@ impl Tokens {
             };
             let must_wait = before.is_some_and(|before| !is_later(before) && !is_over);
             if must_wait && !self.lacks(Rule::Exclusion) {
-                let left = Duration::from_millis(left_ms);
-                return Bid::Other { left };
+                return self.others(partition, now_us / 1_000, new_end_ms);
             }
             match last {
                 last if last > 0 && self.lacks(Rule::NewTokens) => last,
                 _ if self.lacks(Rule::Rising) => now_us,
-                last => now_us.max(last + 1),
+                last if now_us > last => now_us,
+                last if self.lacks(Rule::Spread) => last + 1,
+                last => last + 1 + random,
             }
         };
-        let lease_ms = u64::try_from(lease.as_millis()).expect("short");
         let held = Lease {
             owner: Some(owner.clone()),
             token,
-            end_ms: now_us.div_ceil(1_000) + lease_ms,
+            end_ms: new_end_ms,
         };
         self.leases.insert(partition, held);
         Bid::Held { token }
+    }
+
+    /// The lease is another's, for no longer than a new one would last.
+    fn others(&mut self, partition: u32, now_ms: u64, new_end_ms: u64) -> Bid {
+        let caps = !self.lacks(Rule::Caps);
+        let lease = self.leases.get_mut(&partition);
+        let end_ms = lease.map_or(0, |lease| {
+            if caps {
+                lease.end_ms = lease.end_ms.min(new_end_ms);
+            }
+            lease.end_ms
+        });
+        let left = Duration::from_millis(end_ms.saturating_sub(now_ms));
+        Bid::Other { left }
     }
 
     /// `release.lua`: whether it was given back.

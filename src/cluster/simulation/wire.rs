@@ -120,11 +120,16 @@ impl World {
             // What waits for a paused process waits in its socket.
             let waits = wire.what.is_to_process()
                 && self.processes[wire.process].paused_until_ms > self.now_ms;
-            if wire.at_ms > self.now_ms || waits {
+            let is_unheard = !wire.what.is_to_process() && self.sky.is_away(self.now_ms);
+            if wire.at_ms > self.now_ms || waits || (is_unheard && self.sky.is_stopped) {
                 at += 1;
                 continue;
             }
             let wire = self.wire.remove(at);
+            if is_unheard {
+                met.lost_messages += 1;
+                continue;
+            }
             let (process, number) = (wire.process, wire.number);
             match wire.what {
                 What::Question(beat) => self.beat(process, number, &beat, met)?,

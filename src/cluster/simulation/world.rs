@@ -23,33 +23,33 @@ use super::leases::{Heartbeat, Leases};
 use super::met::Met;
 use super::process::{LEASE, PARTITIONS, Process, ring};
 use super::tokens::Tokens;
+use super::weather::{Sky, Weather};
 use super::wire::{OnWire, What};
 use crate::cluster::lease_store::Beat;
 use crate::cluster::standing::Standing;
 use crate::cluster::view::View;
 use crate::seeds::Verdict;
 
-const BEAT_MS: u64 = 1_000;
+pub(super) const BEAT_MS: u64 = 1_000;
 /// How long a heartbeat, and each part of a round of partitions, waits for its answer.
 pub(super) const PATIENCE_MS: u64 = 2_000;
 
 pub(super) const STEP_MS: u64 = 200;
 const STORM_MS: u64 = 24_000;
-/// A lease, the largest step of the clock, and a few heartbeats.
-const CALM_MS: u64 = 5_000 + CLOCK_STEP_MAX_MS + 4 * BEAT_MS;
+/// A lease of nodes, one of partitions, and a few heartbeats, however far the clock has stepped.
+const CALM_MS: u64 = 2 * 5_000 + 5 * BEAT_MS;
 /// A change takes a heartbeat of every node and two rounds of calls, and does not wait for the end
 /// of a lease.
 const CHANGE_MS: u64 = 4_200;
-const CLOCK_STEP_MAX_MS: u64 = 3_000;
 const START_MS: u64 = 1_732_190_000_000;
 
-const PROCESSES_MAX: usize = 8;
+pub(super) const PROCESSES_MAX: usize = 8;
 /// So many of all partitions are led in a run.
 const WATCHED_COUNT: usize = 4;
 /// How likely a replica has caught up in a step.
 const REPLICATED: f64 = 0.2;
 /// Names as people and orchestrators give them.
-static NAMES: [&str; 6] = ["fanfare-0", "fanfare-1", "fanfare-2", "a", "eu-west", "x9"];
+pub(super) static NAMES: [&str; 6] = ["fanfare-0", "fanfare-1", "fanfare-2", "a", "eu-west", "x9"];
 
 /// See the module.
 #[derive(Debug)]
@@ -58,7 +58,11 @@ pub(super) struct World {
     pub(super) now_ms: u64,
     pub(super) start: Instant,
     /// What the clock of Redis shows beyond the true time: it steps to and fro.
-    clock_ms: i64,
+    pub(super) clock_ms: i64,
+    pub(super) weather: Weather,
+    pub(super) sky: Sky,
+    /// How long it storms, outages included.
+    pub(super) storm_ms: u64,
     /// Scripts that Redis has run: each at a microsecond of its own.
     scripts: u64,
     pub(super) leases: Leases,
@@ -72,9 +76,6 @@ pub(super) struct World {
     checker: Checker,
     pub(super) fencing: Fencing,
     pub(super) without: Option<Without>,
-    /// Redis forgets in one half of all runs, its clock steps in the other: what it can promise
-    /// after both together is nothing.
-    forgets: bool,
     /// What is sent about partitions may come twice and in another order.
     pub(super) disorder: bool,
     /// All clocks run alike, and nothing was forgotten, doubled or overtaken.
@@ -86,30 +87,41 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, without: Option<Without>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let (forgets, disorder) = (rng.random_bool(0.5), rng.random_bool(0.5));
-        let rule = match without {
-            Some(Without::Script(rule)) => Some(rule),
-            _ => None,
+        let kinds = [Weather::Gentle, Weather::Stepping, Weather::Forgetful];
+        let weather = *kinds.choose(&mut rng).expect("some");
+        let disorder = rng.random_bool(0.5);
+        let (of_leases, of_tokens) = match without {
+            Some(Without::Lease(rule)) => (Some(rule), None),
+            Some(Without::Token(rule)) => (None, Some(rule)),
+            _ => (None, None),
+        };
+        let redis = (Leases::new(of_leases), Tokens::new(of_tokens));
+        let worst = if weather == Weather::Gentle {
+            f64::MIN_POSITIVE
+        } else {
+            0.15
         };
         let mut world = Self {
             now_ms: 0,
             start: Instant::now(),
             clock_ms: 0,
+            weather,
+            sky: Sky::default(),
+            storm_ms: STORM_MS,
             scripts: 0,
-            leases: Leases::new(without),
-            tokens: Tokens::new(rule),
-            replica: (Leases::new(without), Tokens::new(rule)),
+            replica: redis.clone(),
+            leases: redis.0,
+            tokens: redis.1,
             partitions: std::array::from_fn(|_| rng.random_range(0..PARTITIONS)),
             processes: Vec::new(),
             wire: Vec::new(),
             checker: Checker::default(),
             fencing: Fencing::default(),
             without,
-            forgets,
             disorder,
             is_undisturbed: !disorder,
-            lose: rng.random_range(0.0..0.15),
-            late: rng.random_range(0.0..0.15),
+            lose: rng.random_range(0.0..worst),
+            late: rng.random_range(0.0..worst),
             rng,
         };
         let count = world.rng.random_range(1..=3);
@@ -121,7 +133,7 @@ impl World {
     }
 
     pub(super) fn run(mut self, met: &mut Met) -> Verdict {
-        while self.now_ms < STORM_MS {
+        while self.now_ms < self.storm_ms {
             if self.rng.random_bool(0.15) {
                 self.misfortune(met);
             }
@@ -146,7 +158,7 @@ impl World {
     fn at_rest(&self) -> Verdict {
         let redis_ms = self.redis_ms();
         self.checker
-            .at_rest(&self.processes, &self.leases, redis_ms)?;
+            .at_rest(&self.processes, &self.leases, redis_ms, self.weather)?;
         let running = self.processes.iter().filter(|p| p.is_running());
         let mut names: Vec<_> = running.map(|p| p.name().clone()).collect();
         names.sort_unstable();
@@ -156,6 +168,7 @@ impl World {
 
     fn calm(&mut self) {
         (self.lose, self.late) = (0.0, 0.0);
+        self.sky.away_until_ms = self.sky.away_until_ms.min(self.now_ms);
         for process in &mut self.processes {
             process.paused_until_ms = process.paused_until_ms.min(self.now_ms);
             process.cut_until_ms = process.cut_until_ms.min(self.now_ms);
@@ -212,78 +225,32 @@ impl World {
     }
 
     /// A process comes up under this name.
-    fn launch(&mut self, name: &str) {
+    pub(super) fn launch(&mut self, name: &str) {
         let holder = self.rng.random();
         self.processes.push(Process::new(name, holder, self.now_ms));
     }
 
-    fn misfortune(&mut self, met: &mut Met) {
-        let at = self.rng.random_range(0..self.processes.len());
-        let for_ms = self.rng.random_range(0..12_000);
-        let until_ms = self.now_ms + for_ms;
-        match self.rng.random_range(0..10) {
-            0..2 => {
-                self.kill(at);
-                met.kills += 1;
-            }
-            // Beside one that lives, or in the place of a dead one.
-            2..5 => {
-                if self.processes.len() == PROCESSES_MAX {
-                    return;
-                }
-                let name = self.processes[at].name().clone();
-                met.twins += u64::from(self.processes[at].is_running());
-                self.launch(name.as_str());
-            }
-            5..7 => {
-                self.processes[at].paused_until_ms = until_ms;
-                met.pauses += 1;
-            }
-            7 => {
-                let everybody = self.rng.random_bool(0.3);
-                for (other, process) in self.processes.iter_mut().enumerate() {
-                    if other == at || everybody {
-                        process.cut_until_ms = until_ms;
-                    }
-                }
-                met.cuts += 1;
-            }
-            8 if self.forgets => {
-                self.is_undisturbed = false;
-                if self.rng.random_bool(0.5) {
-                    self.forget_everything();
-                    met.losses += 1;
-                } else {
-                    (self.leases, self.tokens) = self.replica.clone();
-                    self.checker.forgotten(&self.leases);
-                    self.fencing.forgotten(&self.tokens);
-                    met.failovers += 1;
-                }
-            }
-            8 => {
-                let by_ms = self.rng.random_range(1..=CLOCK_STEP_MAX_MS / 2);
-                let by_ms = by_ms.cast_signed();
-                self.clock_ms = if self.clock_ms > 0 { -by_ms } else { by_ms };
-                self.is_undisturbed = false;
-                met.steps_back += u64::from(self.clock_ms < 0);
-            }
-            _ if self.processes[at].acts(self.now_ms) => {
-                self.leave(at, met);
-                met.leaves += 1;
-            }
-            _ => {}
-        }
-    }
-
-    fn forget_everything(&mut self) {
+    pub(super) fn forget_everything(&mut self) {
         self.leases.forget_everything();
         for partition in self.partitions {
             self.tokens.forget(partition);
         }
         self.replica = (self.leases.clone(), self.tokens.clone());
+        self.forgotten();
     }
 
-    fn kill(&mut self, at: usize) {
+    /// A replica takes over that has not heard of everything.
+    pub(super) fn fall_back(&mut self) {
+        (self.leases, self.tokens) = self.replica.clone();
+        self.forgotten();
+    }
+
+    fn forgotten(&mut self) {
+        self.checker.forgotten(&self.leases);
+        self.fencing.forgotten(&self.tokens);
+    }
+
+    pub(super) fn kill(&mut self, at: usize) {
         self.processes[at].is_dead = true;
         self.forget_wire(at);
     }
@@ -294,12 +261,12 @@ impl World {
     }
 
     /// In order: the leases are given back, and the process ends whether Redis answers or not.
-    fn leave(&mut self, at: usize, met: &mut Met) {
+    pub(super) fn leave(&mut self, at: usize, met: &mut Met) {
         self.end_duties(at, met);
         let now_us = self.redis_us();
         let is_lost = self.rng.random_bool(self.lose);
         let process = &mut self.processes[at];
-        let is_cut = process.cut_until_ms > self.now_ms;
+        let is_cut = process.cut_until_ms > self.now_ms || self.sky.is_away(self.now_ms);
         if !is_lost && !is_cut {
             let node = process.name().clone();
             self.leases.leave(&node, process.holder, now_us);
@@ -352,7 +319,15 @@ impl World {
     }
 
     fn send(&mut self, at: usize, met: &mut Met) {
+        let now = self.now();
         let process = &mut self.processes[at];
+        if self.weather == Weather::Gentle && process.cut_until_ms > self.now_ms {
+            // Refused at once, as where a connection is known to be lost.
+            process.next_beat_ms = self.now_ms + BEAT_MS;
+            process.course.unanswered(now);
+            process.duty.tell();
+            return;
+        }
         process.sent += 1;
         process.waits = Some((process.sent, self.now_ms));
         process.next_beat_ms = self.now_ms + BEAT_MS;
@@ -360,6 +335,7 @@ impl World {
             node: process.name().clone(),
             holder: process.holder,
             mine: process.course.standing.incarnation(),
+            random: self.rng.random_range(0..1 << 20),
         };
         let number = process.sent;
         self.carry(at, number, What::Question(beat), met);
@@ -408,10 +384,17 @@ impl World {
         }
         let is_new = course.view.me != before.me && before.me.incarnation > 0;
         met.ended_leases += u64::from(is_new);
+        if is_new && self.weather == Weather::Gentle {
+            let now = &course.view.me;
+            return Err(format!("{} lives and had to become {now}", before.me));
+        }
         process.duty.tell();
         if process.was_superseded() {
             met.superseded += 1;
             self.end_duties(at, met);
+        }
+        if self.weather == Weather::Gentle {
+            Checker::none_living_is_dead(&self.processes, at)?;
         }
         self.checker.answered(&self.processes[at], &before)
     }

@@ -135,6 +135,19 @@ fn a_failover_without_history_is_told() {
 }
 
 #[test]
+fn the_simulation_notices_ids_that_count_on_behind_the_clock() {
+    for weather in [with_history(), without_history()] {
+        let weather = Weather {
+            failovers: true,
+            counts_on: true,
+            ..weather
+        };
+        let failed = seeds::first_failure(|seed| run(seed, weather, None).map(|_| ()));
+        assert!(failed.is_some(), "ids that count on are not missed");
+    }
+}
+
+#[test]
 fn the_simulation_notices_when_a_rule_is_missing() {
     let failovers = Weather {
         failovers: true,

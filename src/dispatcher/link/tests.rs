@@ -436,3 +436,37 @@ fn a_question_that_was_not_answered_is_asked_again_as_the_link_then_stands() {
     assert_eq!(rig.newest(&[]), [Gap(0, 0, Failover)]);
     assert_eq!(rig.no_answer(), [], "nothing is open any more");
 }
+
+#[test]
+fn a_joining_link_holds_and_begins_where_the_stream_stands() {
+    let mut link = Link::joining(KEEP);
+    let mut steps = Vec::new();
+    for entry in [e(4, 3), e(5, 4), e(6, 5)] {
+        link.arrived(entry, &mut steps);
+    }
+    assert_eq!(steps, []);
+    assert!(link.is_joining() && link.open_question().is_none());
+    link.begin(p(5), &mut steps);
+    assert_eq!(steps, [Step::Deliver(e(6, 5))]);
+    assert!(link.is_live());
+}
+
+#[test]
+fn a_joining_link_is_bounded_by_number_and_by_bytes() {
+    let by_number: Vec<_> = (1..=HELD_MAX as u64 + 1).map(|n| e(n, n - 1)).collect();
+    let half = HELD_BYTES_MAX / 2 + 1;
+    let by_bytes = vec![entry_of(1, 0, half), entry_of(2, 1, half)];
+    for entries in [by_number, by_bytes] {
+        let mut link = Link::joining(KEEP);
+        let mut steps = Vec::new();
+        let newest = entries.len() as u64;
+        for entry in entries {
+            link.arrived(entry, &mut steps);
+        }
+        assert_eq!(steps, [Step::Overflow]);
+        assert_eq!((link.held.len(), link.held_bytes), (0, 0));
+        link.begin(p(newest - 1), &mut steps);
+        let asked = Step::Ask(Question::Since(p(newest - 1)));
+        assert_eq!(steps.last(), Some(&asked));
+    }
+}

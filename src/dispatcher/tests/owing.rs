@@ -45,9 +45,13 @@ fn line(message: &Inbound) -> String {
             newest,
             dropped,
             urgency,
+            void_above,
         } => {
             let urgency = if urgency.is_normal() { "" } else { " urgent" };
-            format!("behind {} {} {dropped}{urgency}", topic.name(), newest.ms)
+            let void = void_above.map(|from| format!(" void above {}", from.ms));
+            let void = void.unwrap_or_default();
+            let (name, newest) = (topic.name(), newest.ms);
+            format!("behind {name} {newest} {dropped}{urgency}{void}")
         }
         Inbound::Gap { topic, to, .. } => format!("gap {} {}", topic.name(), to.ms),
         Inbound::Acked {
@@ -146,13 +150,76 @@ fn a_full_queue_is_told_how_urgent_the_most_urgent_was_that_was_left_out() {
 #[test]
 fn nothing_of_a_topic_passes_what_is_owed_of_it() {
     let mut rig = Rig::full();
-    rig.deliver(&topic("a"), 1..=1);
+    rig.deliver(&topic("a"), 1..=2);
     rig.make_room();
-    rig.deliver(&topic("a"), 2..=3);
     rig.deliver(&topic("b"), 8..=8);
-    assert_eq!(lines(&mut rig.queue), ["deliver b 8"]);
-    rig.workers.settle();
-    assert_eq!(lines(&mut rig.queue), ["behind a 3 3"]);
+    rig.deliver(&topic("a"), 3..=3);
+    let paid = ["behind a 2 2", "deliver b 8", "deliver a 3"];
+    assert_eq!(lines(&mut rig.queue), paid);
+}
+
+#[test]
+fn no_topic_starves_at_a_worker_that_stays_behind() {
+    let mut rig = Rig::full();
+    let names = ["a", "b", "c", "d", "e"];
+    for ms in 1..=10 {
+        // Each turn brings something of every topic, and the worker takes one message.
+        for name in names {
+            rig.deliver(&topic(name), ms..=ms);
+        }
+        rig.queue.try_recv().expect("a full queue");
+        rig.workers.settle();
+        assert_eq!(rig.queue.len(), INBOUND_MAX);
+    }
+    let paid = lines(&mut rig.queue).split_off(INBOUND_MAX - 10);
+    let expected = [
+        "behind a 1 1",
+        "behind b 2 2",
+        "behind c 3 3",
+        "behind d 4 4",
+        "behind e 5 5",
+        "behind a 6 5",
+        "behind b 7 5",
+        "behind c 8 5",
+        "behind d 9 5",
+        "behind e 10 5",
+    ];
+    assert_eq!(paid, expected);
+}
+
+#[test]
+fn topics_that_come_and_go_at_a_full_worker_leave_nothing_behind() {
+    let mut rig = Rig::full();
+    rig.deliver(&topic("stays"), 1..=1);
+    for _ in 0..10_000 {
+        rig.deliver(&topic("blinks"), 1..=1);
+        rig.workers.forget(0, &topic("blinks"));
+    }
+    assert!(rig.workers.places() < 1_000, "{}", rig.workers.places());
+    assert_eq!(rig.paid(), ["behind stays 1 1"]);
+}
+
+#[test]
+fn a_failover_that_was_left_out_is_told_from_its_lowest() {
+    let mut rig = Rig::full();
+    let topic = topic("a");
+    let failover = |rig: &mut Rig, from, to| {
+        let gap = Inbound::Gap {
+            topic: topic.clone(),
+            from: at(from),
+            to: at(to),
+            reason: GapReason::Failover,
+        };
+        rig.workers.send_gap(0, gap);
+    };
+    rig.deliver(&topic, 9..=9);
+    failover(&mut rig, 5, 5);
+    failover(&mut rig, 3, 4);
+    failover(&mut rig, 6, 6);
+    rig.deliver(&topic, 7..=7);
+    assert_eq!(rig.paid(), ["behind a 7 2 void above 3"]);
+    rig.deliver(&topic, 8..=8);
+    assert_eq!(lines(&mut rig.queue), ["deliver a 8"]);
 }
 
 #[test]
@@ -241,6 +308,20 @@ fn orders_wait_for_room_and_are_all_carried_out() {
     }
     rig.workers.settle();
     assert_eq!(rig.paid(), ["disconnect"; 3]);
+}
+
+#[test]
+fn an_order_that_is_dropped_is_counted() {
+    let mut rig = Rig::full();
+    for n in 0..1_030 {
+        rig.workers.broadcast(|| Inbound::Disconnect {
+            inbox: topic("a"),
+            session: Some(SessionId(n)),
+            reason: CloseReason::Disconnected,
+        });
+    }
+    assert_eq!(rig.metrics.control.orders_dropped.get(), 6);
+    assert_eq!(rig.paid().len(), 1_024);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::seeds;
+pub(super) use client::frames;
 use weather::Met;
 use world::World;
 
@@ -30,6 +31,8 @@ enum Without {
     Skipping,
     /// A session goes live only when its pages have reached what the worker has seen.
     Reaching,
+    /// At most one question about a topic is open.
+    OneQuestion,
 }
 
 /// A socket for all sessions: nothing is written to it, but each has one.
@@ -58,7 +61,12 @@ async fn every_session_reads_all_from_where_it_began_once_and_in_order() {
 #[tokio::test]
 async fn the_simulation_notices_when_a_rule_is_missing() {
     let socket = socket().await;
-    for without in [Without::Confirmation, Without::Skipping, Without::Reaching] {
+    for without in [
+        Without::Confirmation,
+        Without::Skipping,
+        Without::Reaching,
+        Without::OneQuestion,
+    ] {
         let failed = seeds::first_failure(|seed| {
             World::new(seed, &socket, Some(without)).run(&mut Met::default())
         });

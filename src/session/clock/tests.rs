@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{Config, Drain};
-use crate::protocol::command::{Command, Connect};
+use crate::protocol::command::{Command, Connect, Subscribe};
+use crate::protocol::ids::App;
 use crate::session::rig::{Clocks, START_S, config, machine, token};
 use proptest::prelude::*;
 use serde_json::json;
@@ -95,7 +96,7 @@ fn opening_has_a_deadline_of_its_own_because_only_the_broker_can_delay_it() {
     timed.machine.opening(timed.clocks.after(9 * S));
     assert_eq!(timed.next(9 * S), 19 * S);
     assert_eq!(timed.due(19 * S - MS), []);
-    assert_eq!(timed.due(19 * S), end(CloseReason::Internal));
+    assert_eq!(timed.due(19 * S), end(CloseReason::Unavailable));
     let mut opened = Timed::open(|_| {});
     assert_eq!(opened.due(19 * S), []);
 }
@@ -170,7 +171,7 @@ fn a_token_is_announced_60_seconds_before_its_end_and_ends_the_session_10_after_
     let mut timed = Timed::with_token(300);
     assert_eq!(timed.next(Duration::ZERO), 240 * S);
     assert_eq!(timed.due(240 * S - MS), []);
-    assert_eq!(timed.due(240 * S), [Due::Expiring(START_S + 300)]);
+    assert_eq!(timed.due(240 * S), [Due::Expiring(None, START_S + 300)]);
     assert_eq!(timed.due(241 * S), [], "told once");
     assert_eq!(timed.next(241 * S), 310 * S);
     assert_eq!(timed.due(310 * S - MS), []);
@@ -181,14 +182,17 @@ fn a_token_is_announced_60_seconds_before_its_end_and_ends_the_session_10_after_
 fn a_token_that_ends_within_a_minute_is_announced_at_once() {
     let mut timed = Timed::with_token(30);
     assert_eq!(timed.next(Duration::ZERO), Duration::ZERO);
-    assert_eq!(timed.due(Duration::ZERO), [Due::Expiring(START_S + 30)]);
+    assert_eq!(
+        timed.due(Duration::ZERO),
+        [Due::Expiring(None, START_S + 30)]
+    );
     assert_eq!(timed.due(40 * S), end(CloseReason::TokenExpired));
 }
 
 #[test]
 fn a_refresh_moves_both_the_announcement_and_the_end() {
     let mut timed = Timed::with_token(300);
-    assert_eq!(timed.due(250 * S), [Due::Expiring(START_S + 300)]);
+    assert_eq!(timed.due(250 * S), [Due::Expiring(None, START_S + 300)]);
     let token = token("ada", json!({"exp": START_S + 600}));
     let now = timed.clocks.after(260 * S);
     assert!(
@@ -199,7 +203,7 @@ fn a_refresh_moves_both_the_announcement_and_the_end() {
     );
     assert_eq!(timed.next(260 * S), 540 * S);
     assert_eq!(timed.due(310 * S), []);
-    assert_eq!(timed.due(540 * S), [Due::Expiring(START_S + 600)]);
+    assert_eq!(timed.due(540 * S), [Due::Expiring(None, START_S + 600)]);
     assert_eq!(timed.due(610 * S - MS), []);
     assert_eq!(timed.due(610 * S), end(CloseReason::TokenExpired));
 }
@@ -320,4 +324,70 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn silence_is_judged_only_while_the_client_is_read() {
+    let mut timed = Timed::open(|c| c.session.replies_timeout = 1_000 * S);
+    timed.machine.hears(false, timed.clocks.after(10 * S));
+    let end_of =
+        |timed: &mut Timed, at| timed.due(at).into_iter().find(|d| matches!(d, Due::End(_)));
+    assert_eq!(end_of(&mut timed, 200 * S), None);
+    assert!(timed.next(200 * S) > 200 * S);
+    timed.machine.hears(true, timed.clocks.after(210 * S));
+    timed.machine.hears(true, timed.clocks.after(230 * S));
+    assert_eq!(end_of(&mut timed, 270 * S - MS), None);
+    let silent = Some(Due::End(CloseReason::PingTimeout));
+    assert_eq!(end_of(&mut timed, 270 * S), silent);
+}
+
+#[test]
+fn a_token_for_a_topic_is_looked_at_when_it_ends() {
+    let mut timed = Timed::with_token(10_000);
+    let of_topic = |exp_s| {
+        Command::Subscribe(Subscribe {
+            topic: "token:t".into(),
+            token: Some(token(
+                "ada",
+                json!({"topic": "token:t", "exp": START_S + exp_s}),
+            )),
+            ..Subscribe::default()
+        })
+    };
+    let topic = Topic::new(&App::default_app(), "token:t").unwrap();
+    let now = timed.clocks.start();
+    assert!(timed.machine.command(of_topic(100), now).is_ok());
+    assert_eq!(timed.next(Duration::ZERO), 40 * S);
+    let told = |expires| Due::Expiring(Some(topic.clone()), START_S + expires);
+    assert_eq!(timed.due(40 * S), [told(100)]);
+    assert_eq!(timed.due(41 * S), [], "told once");
+    assert_eq!(timed.next(41 * S), 110 * S);
+    // Renewed, it is told and ends anew.
+    let now = timed.clocks.after(105 * S);
+    assert!(timed.machine.command(of_topic(300), now).is_ok());
+    assert_eq!(timed.due(110 * S), []);
+    assert_eq!(timed.due(240 * S), [told(300)]);
+    assert_eq!(timed.due(310 * S - MS), []);
+    assert_eq!(timed.due(310 * S), [Due::Left(topic.clone(), false)]);
+    assert!(!timed.machine.has_joined(&topic));
+}
+
+#[test]
+fn a_session_that_may_stay_without_its_token_for_a_topic_stays() {
+    let mut timed = Timed::with_token(10_000);
+    let subscribe = Command::Subscribe(Subscribe {
+        topic: "open:t".into(),
+        token: Some(token(
+            "ada",
+            json!({"topic": "open:t", "exp": START_S + 100}),
+        )),
+        ..Subscribe::default()
+    });
+    let now = timed.clocks.start();
+    assert!(timed.machine.command(subscribe, now).is_ok());
+    assert_eq!(timed.due(40 * S).len(), 1);
+    assert_eq!(timed.due(110 * S), []);
+    assert_eq!(timed.due(200 * S), []);
+    let topic = Topic::new(&App::default_app(), "open:t").unwrap();
+    assert!(timed.machine.has_joined(&topic));
 }

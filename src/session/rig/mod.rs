@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::state::{Machine, Now};
-use crate::auth::Verifier;
 use crate::auth::mint::{MintKey, mint};
+use crate::auth::verifier::Verifier;
 use crate::config::load::{Inputs, load};
 use crate::config::machine::Machine as Computer;
 use crate::config::{Allow, Config, Namespace, Secret};

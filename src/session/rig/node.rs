@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::client::Client;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
@@ -40,7 +40,7 @@ use crate::worker::outbox::Bound;
 use crate::worker::{Worker, WorkerInterest};
 
 /// Longest wait for anything, many times what a loaded machine takes.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs a test on a thread of its own, with everything that it started.
 pub(crate) fn run<F: Future>(test: F) -> F::Output {
@@ -109,7 +109,12 @@ impl Node {
         let view_sender = watch::Sender::new(Arc::new(view));
         let view = view_sender.subscribe();
         let occupancy = Arc::new(Occupancy::alone(view.clone()));
-        let presence = Presence::new(Arc::clone(&broker), view.clone(), Arc::clone(&occupancy));
+        let presence = Presence::new(
+            Arc::clone(&broker),
+            view.clone(),
+            Arc::clone(&occupancy),
+            Arc::clone(&metrics),
+        );
         let presence = Arc::new(presence);
         let running = Arc::clone(&presence);
         spawn_local(async move { running.run(&Settled::default()).await });
@@ -185,6 +190,11 @@ impl Node {
 
     /// A client whose session runs here.
     pub(crate) async fn connect(&self, entrance: Entrance) -> Client {
+        self.connect_task(entrance).await.0
+    }
+
+    /// The same, with the session's task.
+    pub(crate) async fn connect_task(&self, entrance: Entrance) -> (Client, JoinHandle<()>) {
         let (client, stream) = pair(entrance.narrow).await;
         let accepted = Accepted {
             stream,
@@ -198,14 +208,14 @@ impl Node {
             waits: entrance.waits,
             app_pings: entrance.app_pings,
         };
-        spawn_local(session::run(
+        let task = spawn_local(session::run(
             Arc::clone(&self.services),
             Rc::clone(&self.worker),
             Rc::clone(&self.reads),
             Rc::clone(&self.scratch),
             accepted,
         ));
-        Client::new(client, entrance.wire).await
+        (Client::new(client, entrance.wire).await, task)
     }
 
     /// A client that has its `welcome`.

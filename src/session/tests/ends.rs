@@ -101,7 +101,7 @@ fn silence_ends_with_4200_and_any_frame_is_a_sign_of_life() {
     run(async {
         let node = node(|c| {
             c.session.ping = Some(SHORT);
-            c.session.pong = 4 * SHORT;
+            c.session.pong = 20 * SHORT;
         });
         // Tungstenite answers pings by itself as long as it is read.
         let mut quiet = node.welcomed(user("quiet")).await;
@@ -261,5 +261,54 @@ fn nothing_of_a_session_is_left_behind_its_end() {
                 tokio::task::yield_now().await;
             }
         }
+    });
+}
+
+#[test]
+fn a_session_whose_task_breaks_off_leaves_nothing_behind() {
+    run(async {
+        let node = node(|_| {});
+        let mut bob = node.welcomed(user("bob")).await;
+        bob.subscribe("open:t", json!({"presence": true})).await;
+        let (mut ada, task) = node.connect_task(user("ada")).await;
+        ada.event("welcome").await;
+        ada.subscribe("open:t", json!({"presence": true})).await;
+        task.abort();
+        assert_eq!(ada.close_code().await, Some(4_104));
+        let left = loop {
+            let change = bob.event("presence").await;
+            if change["left"] != json!([]) {
+                break change["left"].clone();
+            }
+        };
+        assert_eq!(left[0]["user"], "ada");
+        node.until_ended(CloseReason::Internal, 1).await;
+        assert_eq!(node.counters().sessions.get(), 1);
+        let topic = crate::protocol::ids::Topic::new(&App::default_app(), "@ada").expect("a name");
+        assert_eq!(node.services.registry.count(&topic), 0);
+        node.welcomed(user("ada")).await;
+    });
+}
+
+#[test]
+fn a_session_that_is_known_and_not_open_yet_is_disconnected_too() {
+    run(async {
+        let node = node(|_| {});
+        let mut ada = node
+            .connect(Entrance {
+                waits: true,
+                ..user("ada")
+            })
+            .await;
+        node.until("the session is there", |c| c.sessions.get() == 1)
+            .await;
+        let inbox = crate::protocol::ids::Topic::new(&App::default_app(), "@ada").expect("a name");
+        node.worker()
+            .handle(crate::worker::handle::Inbound::Disconnect {
+                inbox,
+                session: None,
+                reason: CloseReason::Disconnected,
+            });
+        assert_eq!(ada.close_code().await, Some(4_002));
     });
 }

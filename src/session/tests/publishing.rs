@@ -111,6 +111,25 @@ fn a_repeat_with_the_same_key_answers_with_the_first_position() {
 }
 
 #[test]
+fn keys_of_users_with_colons_in_their_names_never_meet() {
+    run(async {
+        let node = node();
+        let keyed = |data, key| with(publish("open:t", data), "idempotency_key", json!(key));
+        let mut reader = node.welcomed(user("bob")).await;
+        reader.subscribe("open:t", json!({})).await;
+        for (n, (name, key)) in [("a", "b:c"), ("a:b", "c"), ("1:a", "b:c"), ("u3", "a:b:c")]
+            .into_iter()
+            .enumerate()
+        {
+            let mut client = node.welcomed(user(name)).await;
+            let ok = client.ok(keyed(json!(n), key)).await;
+            assert_eq!(ok.get("duplicate"), None, "{name} {key}");
+        }
+        assert_eq!(reader.data(4).await, [0, 1, 2, 3]);
+    });
+}
+
+#[test]
 fn a_message_says_what_its_publication_said_in_either_form() {
     run(async {
         let node = node();

@@ -342,3 +342,29 @@ fn a_refresh_that_takes_a_right_ends_its_subscription_with_unsubscribed() {
         assert_eq!(ada.refused(rejoin).await, "forbidden");
     });
 }
+
+#[test]
+fn only_a_message_that_is_shown_stands_for_an_older_one() {
+    run(async {
+        let node = node();
+        let about = |ttl_ms| {
+            move |p: &mut crate::broker::publication::Publication| {
+                p.key = Some("k".into());
+                p.conflate = true;
+                p.ttl_ms = ttl_ms;
+            }
+        };
+        let mut ada = node.welcomed(user("ada")).await;
+        node.publish_as("open:ended", "1", about(None)).await;
+        node.publish_as("open:ended", "2", about(None)).await;
+        // Accepted in 1970, so it ended long ago.
+        node.publish_as("open:ended", "3", about(Some(1))).await;
+        ada.subscribe("open:ended", json!({"since": "0-0"})).await;
+        assert_eq!(ada.data(1).await, [2]);
+        node.publish_as("open:own", "4", about(None)).await;
+        let own = json!({"type": "publish", "topic": "open:own", "data": 5, "key": "k", "conflate": true});
+        ada.ok(own).await;
+        ada.subscribe("open:own", json!({"since": "0-0"})).await;
+        assert_eq!(ada.data(1).await, [4]);
+    });
+}

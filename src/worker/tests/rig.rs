@@ -112,6 +112,23 @@ impl Source {
             newest,
             dropped,
             urgency: Priority::default(),
+            void_above: None,
+        }
+    }
+
+    /// A failover is among what did not come.
+    pub(super) fn behind_failover(
+        &self,
+        from: Position,
+        newest: Position,
+        dropped: u64,
+    ) -> Inbound {
+        Inbound::Behind {
+            topic: self.topic.clone(),
+            newest,
+            dropped,
+            urgency: Priority::default(),
+            void_above: Some(from),
         }
     }
 

@@ -284,3 +284,63 @@ async fn a_session_that_catches_up_goes_back_to_where_a_failover_began() {
     rig.catch_up(&client, &source);
     assert_eq!(rig.read(client).await, ["gap:failover", "4"]);
 }
+
+/// A worker with a full queue was told only where the topic stands; its sessions then skipped new
+/// ids below those that were lost.
+#[tokio::test]
+async fn a_failover_among_what_was_left_out_is_told_and_read_across() {
+    let mut rig = Rig::new().await;
+    let mut source = Source::new(100);
+    let common = source.publish().position;
+    let client = rig.live(&source).await;
+    source.stream.now_ms += 100;
+    let lost = source.publish();
+    rig.turn([source.deliver(&lost)]);
+    let before_ms = source.stream.now_ms - 50;
+    source.stream.lose_newest(1, before_ms);
+    let missed = source.publish();
+    assert!(missed.position < lost.position);
+    rig.turn([source.behind_failover(common, missed.position, 1)]);
+    let next = source.publish();
+    rig.turn([source.deliver(&next)]);
+    rig.catch_up(&client, &source);
+    let read = rig.read(client).await;
+    assert_eq!(read, ["2", "gap:failover", "3", "4"]);
+}
+
+#[tokio::test]
+async fn what_was_left_out_before_a_failover_and_survived_is_read() {
+    let mut rig = Rig::new().await;
+    let mut source = Source::new(100);
+    let client = rig.live(&source).await;
+    let kept = source.publish();
+    source.publish();
+    let before_ms = source.stream.now_ms;
+    source.stream.lose_newest(1, before_ms);
+    let newest = source.publish().position;
+    rig.turn([source.behind_failover(kept.position, newest, 3)]);
+    rig.catch_up(&client, &source);
+    let read = rig.read(client).await;
+    assert_eq!(read, ["gap:failover", "1", "3"]);
+}
+
+#[tokio::test]
+async fn without_history_a_failover_that_was_left_out_is_told_as_one() {
+    let mut rig = Rig::new().await;
+    let mut source = Source::new(0);
+    let common = source.publish().position;
+    let client = rig.live(&source).await;
+    source.stream.now_ms += 100;
+    let lost = source.publish();
+    rig.turn([source.deliver(&lost)]);
+    let before_ms = source.stream.now_ms - 50;
+    source.stream.lose_newest(1, before_ms);
+    let missed = source.publish();
+    let next = source.publish();
+    rig.turn([
+        source.behind_failover(common, missed.position, 1),
+        source.deliver(&next),
+    ]);
+    let read = rig.read(client).await;
+    assert_eq!(read, ["2", "gap:failover", "4"]);
+}

@@ -64,8 +64,16 @@ impl Checker {
         self.ever_delivered.insert(position);
     }
 
-    pub(super) fn published(&mut self, position: Position, moment: u64) {
-        self.published.insert(position, moment);
+    pub(super) fn published(&mut self, position: Position, moment: u64) -> Verdict {
+        let before = self.published.insert(position, moment);
+        must(before.is_none(), || {
+            format!("{position} was given a second time")
+        })
+    }
+
+    /// Whether an entry has, or had, this id.
+    pub(super) fn knows(&self, position: Position) -> bool {
+        self.published.contains_key(&position)
     }
 
     /// It came on the feed. What comes when the node stands above it already, and was lost by the

@@ -14,6 +14,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::super::{Question, RECENT_MAX, Step};
 use super::checker::Checker;
 use super::judge::Judge;
+use crate::broker::ids::position_after;
 use crate::broker::model::Stream;
 use crate::broker::{Entry, SincePage};
 use crate::config::Retention;
@@ -41,6 +42,8 @@ pub(super) struct Weather {
     pub(super) calm: bool,
     /// Also in a calm some come twice.
     pub(super) doubles: bool,
+    /// Ids count on by one while the clock is behind.
+    pub(super) counts_on: bool,
 }
 
 impl Default for Weather {
@@ -52,6 +55,7 @@ impl Default for Weather {
             reorders: true,
             calm: false,
             doubles: false,
+            counts_on: false,
         }
     }
 }
@@ -203,7 +207,7 @@ impl World {
         let mut published = 0;
         while published < publications {
             if self.rng.random_bool(self.chances.publish) {
-                self.publish();
+                self.publish()?;
                 published += 1;
             } else if self.rng.random_bool(0.1) {
                 self.misfortune();
@@ -241,19 +245,18 @@ impl World {
         Err(format!("never comes to rest: {self:#?}"))
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<(), String> {
         self.moment += 1;
         self.stream.now_ms += self.rng.random_range(0..4);
         let large = !self.weather.calm && self.rng.random_bool(self.chances.large);
         let data = if large { &LARGE[..] } else { b"1" };
-        let entry = self
-            .stream
-            .publish(self.rng.random(), Bytes::from_static(data));
-        self.checker.published(entry.position, self.moment);
+        let random = self.random();
+        let entry = self.stream.publish(random, Bytes::from_static(data));
+        self.checker.published(entry.position, self.moment)?;
         if self.deaf || self.chance(self.chances.lose) {
             self.report.lost_on_the_feed += 1;
             self.break_due = true;
-            return;
+            return Ok(());
         }
         self.sent.truncate(DOUBLED_WITHIN - 1);
         self.sent.push_front(entry.clone());
@@ -261,6 +264,25 @@ impl World {
         if self.weather.doubles || self.chance(self.chances.double) {
             let again = self.rng.random_range(0..self.sent.len());
             self.feed.push_back(OnFeed::Entry(self.sent[again].clone()));
+        }
+        Ok(())
+    }
+
+    /// The random part of the next id. That it makes an id which was lost has a chance of one in a
+    /// million, or needs a clock that shows the very millisecond of the last id; runs are judged
+    /// without it.
+    fn random(&mut self) -> u32 {
+        let last = self.stream.last().unwrap_or_default();
+        if self.weather.counts_on && self.stream.now_ms < last.ms {
+            return 0;
+        }
+        loop {
+            let random = self.rng.random();
+            let next = position_after(last, self.stream.now_ms, random);
+            if !self.checker.knows(next) {
+                return random;
+            }
+            self.stream.now_ms += u64::from(self.stream.now_ms == last.ms);
         }
     }
 
@@ -287,7 +309,11 @@ impl World {
         self.report.failovers += 1;
         self.moment += 1;
         let lost = self.rng.random_range(0..6);
-        let back_ms = self.rng.random_range(0..20);
+        // Also far behind what is left: the old one's clock was ahead.
+        let back_ms = match self.rng.random_bool(0.5) {
+            true => self.rng.random_range(0..20),
+            false => self.rng.random_range(0..60_000),
+        };
         self.stream.lose_newest(lost, self.stream.now_ms - back_ms);
         self.sent.clear();
         // What the old one had sent may still be read, from where it got to.

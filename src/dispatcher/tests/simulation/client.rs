@@ -277,7 +277,7 @@ impl Frame<'_> {
 }
 
 /// The payloads of whole unmasked text frames, one after the other.
-fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::dispatcher::tests) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let [0x81, length, rest @ ..] = bytes else {
             assert!(bytes.is_empty(), "no whole text frame");

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -23,7 +24,7 @@ use crate::broker::model::Stream;
 use crate::broker::{Broker, BrokerError, FeedEvent, HistoryPage, SincePage};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
-use crate::dispatcher::asks::{Answer, Ask};
+use crate::dispatcher::asks::{self, About, Answer, Asking, Said};
 use crate::dispatcher::link::{Question, RECENT_MAX};
 use crate::protocol::ids::{Position, Topic};
 use crate::seeds::Verdict;
@@ -38,6 +39,8 @@ const NAMES: [&str; TOPICS] = ["room", "bare:room"];
 const WORKERS: usize = 2;
 const CLIENTS: usize = 3;
 const START_MS: u64 = 1_732_190_000_000;
+/// Longer than any question rests, and than a node waits after a break.
+const REST_MAX: Duration = Duration::from_secs(60);
 /// More rounds to come to rest than any run needs.
 const ROUNDS_MAX: usize = 10_000;
 
@@ -67,7 +70,7 @@ impl Line {
 
 #[derive(Debug)]
 enum Asked {
-    Dispatcher(Ask),
+    Dispatcher(asks::Asked),
     Client(usize, Wanted),
 }
 
@@ -154,8 +157,7 @@ impl World {
                     self.feed.connect(read);
                 }
                 7 if self.rng.random_bool(0.1) => {
-                    let topics = self.lines.iter().map(|l| l.topic.clone());
-                    self.dispatcher.compare_last(topics.collect());
+                    self.sweep();
                 }
                 _ => {
                     let part = self.rng.random_range(0..PARTS);
@@ -203,8 +205,7 @@ impl World {
         self.feed.is_quiet()
             && self.asked.is_empty()
             && self.answers.is_empty()
-            && dispatcher.to_ask.is_empty()
-            && dispatcher.resting.is_empty()
+            && dispatcher.topics.values().all(|s| s.asking == Asking::Idle)
             && self.metrics.control.owed.get() == 0
             && self.workers.iter().all(ByHand::is_idle)
             && self
@@ -233,6 +234,10 @@ impl World {
     fn publish(&mut self) {
         let line = &mut self.lines[self.rng.random_range(0..TOPICS)];
         line.stream.now_ms += self.rng.random_range(0..3);
+        if self.rng.random_bool(0.02) {
+            // The clock steps back, or that of an old master was ahead.
+            line.stream.now_ms -= self.rng.random_range(0..60_000);
+        }
         let data = Bytes::from(line.positions.len().to_string());
         let entry = line.stream.publish(self.rng.random(), data);
         line.positions.push(entry.position);
@@ -256,7 +261,7 @@ impl World {
             2 => self.feed.carry_out(),
             3..6 => self.hear(),
             6..9 => self.feed_event(),
-            9..11 => self.ask(),
+            9..11 => return self.ask(),
             11..13 => return self.answered(),
             13 => self.resting_due(),
             14..16 => {
@@ -277,7 +282,7 @@ impl World {
             self.dispatcher.wish(worker, topic.clone(), wish);
             if is_new && self.lacks(Without::Confirmation) {
                 let stay = self.dispatcher.topics[&topic].stay;
-                self.dispatcher.read_last(&[(topic, stay)]);
+                self.dispatcher.confirmed(&topic, stay);
             }
         }
         self.dispatcher.workers.settle();
@@ -307,46 +312,76 @@ impl World {
         self.dispatcher.workers.settle();
     }
 
+    /// Every topic that is live and nothing is asked about is compared.
+    fn sweep(&mut self) {
+        for line in &self.lines {
+            let state = self.dispatcher.topics.get(&line.topic);
+            if state.is_some_and(|s| s.asking == Asking::Idle && s.link.is_live()) {
+                self.dispatcher.want_asked(&line.topic);
+            }
+        }
+    }
+
     /// A question reaches the broker.
-    fn ask(&mut self) {
-        let asks = self.dispatcher.to_ask.drain(..);
-        self.asked.extend(asks.map(Asked::Dispatcher));
+    fn ask(&mut self) -> Verdict {
+        while let Some(question) = self.dispatcher.next_question() {
+            let is_open =
+                |asked: &asks::Asked| asked.topic == question.topic && asked.stay == question.stay;
+            let asked = self.asked.iter().filter_map(|asked| match asked {
+                Asked::Dispatcher(asked) => Some(asked),
+                Asked::Client(..) => None,
+            });
+            let answered = self.answers.iter().filter_map(|answer| match answer {
+                Answered::Dispatcher(answer) => Some(&answer.asked),
+                _ => None,
+            });
+            if asked.chain(answered).any(is_open) {
+                return Err(format!("two questions are open about {}", question.topic));
+            }
+            if self.lacks(Without::OneQuestion)
+                && let Some(state) = self.dispatcher.topics.get_mut(&question.topic)
+            {
+                state.asking = Asking::Idle;
+            }
+            self.asked.push_back(Asked::Dispatcher(question));
+        }
         let at = self.place(self.asked.len(), 0.3);
         let is_silent = self.chance(self.weather.silence);
         let Some(asked) = self.asked.remove(at) else {
-            return;
+            return Ok(());
         };
         if is_silent && matches!(asked, Asked::Client(_, Wanted::Start(_))) {
             // A session asks until there is an answer.
             self.asked.push_back(asked);
-            return;
+            return Ok(());
         }
         let entries_max = self.rng.random_range(1..6);
         let answer = self.answer(asked, is_silent, entries_max);
         self.answers.push_back(answer);
+        Ok(())
     }
 
     /// The broker answers as its streams stand now, or does not.
     fn answer(&self, asked: Asked, is_silent: bool, entries_max: usize) -> Answered {
         let away = || BrokerError::Unavailable("silent".into());
         match asked {
-            Asked::Dispatcher(Ask::Link(topic, stay, Question::Since(since))) => {
-                let page = self.stream(&topic).since(since, entries_max);
-                let page = if is_silent { Err(away()) } else { Ok(page) };
-                Answered::Dispatcher(Answer::Since(topic, stay, since, page))
-            }
-            Asked::Dispatcher(Ask::Link(topic, stay, Question::Newest)) => {
-                let page = HistoryPage {
-                    entries: self.stream(&topic).newest(RECENT_MAX),
-                    more: false,
+            Asked::Dispatcher(asked) => {
+                let stream = self.stream(&asked.topic);
+                let said = match asked.about {
+                    About::Last { .. } => Said::Last(match is_silent {
+                        true => Err(away()),
+                        false => Ok(stream.last()),
+                    }),
+                    About::Link(Question::Since(since)) => Said::Since(match is_silent {
+                        true => Err(away()),
+                        false => Ok(stream.since(since, entries_max)),
+                    }),
+                    About::Link(Question::Newest) => Said::Newest(Ok(HistoryPage {
+                        entries: stream.newest(RECENT_MAX),
+                        more: false,
+                    })),
                 };
-                Answered::Dispatcher(Answer::Newest(topic, stay, Ok(page)))
-            }
-            Asked::Dispatcher(Ask::Last(stays)) => {
-                let last = stays.iter().map(|(topic, _)| self.stream(topic).last());
-                let last = last.collect();
-                let last = if is_silent { Err(away()) } else { Ok(last) };
-                Answered::Dispatcher(Answer::Last(stays, last))
+                Answered::Dispatcher(Answer { asked, said })
             }
             Asked::Client(client, Wanted::Start(start)) => {
                 let line = &self.lines[start.topic];
@@ -394,8 +429,8 @@ impl World {
     /// Questions have rested. In fair weather that is longer than any message is on its way.
     fn resting_due(&mut self) {
         if !self.weather.is_fair() || self.feed.is_quiet() {
-            let resting = self.dispatcher.resting.drain(..);
-            self.dispatcher.to_ask.extend(resting.map(|(_, ask)| ask));
+            self.dispatcher.now += REST_MAX;
+            self.dispatcher.wake();
         }
     }
 

@@ -1,0 +1,145 @@
+//! The verifier that all workers share: rules that can be replaced, and a trace of each refusal.
+//!
+//! In: tokens, and other rules on SIGHUP. Out: claims, or a [`TokenError`] that is counted by its
+//! reason and told in the log. The lock is held for one look or one replacement.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use super::{Claims, KeyError, Rules, TokenError, decode_part};
+use crate::config;
+use crate::protocol::codec::Wire;
+use crate::protocol::raw::Fields;
+use crate::telemetry::metrics::{Counter, TokenCounters};
+
+/// Checks tokens against the configured keys and rules, which can be replaced while it is used.
+pub struct Verifier {
+    rules: RwLock<Arc<Rules>>,
+    refused: Arc<TokenCounters>,
+}
+
+impl Verifier {
+    /// Takes the keys and rules; `info_bytes_max` is `session.info_bytes_max`. Without keys every
+    /// token is refused.
+    ///
+    /// # Errors
+    /// [`KeyError`] with every key that cannot be used.
+    pub fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
+        Ok(Self {
+            rules: RwLock::new(Arc::new(Rules::new(auth, info_bytes_max)?)),
+            refused: Arc::default(),
+        })
+    }
+
+    /// The same, counting refusals here.
+    #[must_use]
+    pub fn counting(mut self, refused: Arc<TokenCounters>) -> Self {
+        self.refused = refused;
+        self
+    }
+
+    /// Goes on with the keys and rules of another one. Claims that were verified before stay what
+    /// they are until their token is refreshed.
+    pub fn take_over(&self, other: &Self) {
+        let rules = other.rules();
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether any token can be valid.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        !self.rules().keys.is_empty()
+    }
+
+    /// Checks a token that opens or refreshes a session.
+    ///
+    /// # Errors
+    /// [`TokenError`]. A token for one topic is refused: it would open more than it names.
+    pub fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
+        let claims = self.rules().session(token, now);
+        claims.inspect_err(|error| self.refuse(token, *error))
+    }
+
+    /// Checks a token for one topic and returns that topic's name, a plain topic of the app. That
+    /// `sub` is the session's user is for the caller to see.
+    ///
+    /// # Errors
+    /// [`TokenError`]. A session's token is refused: it names no topic.
+    pub fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
+        let claims = self.rules().topic(token, now);
+        claims.inspect_err(|error| self.refuse(token, *error))
+    }
+
+    /// Counts a refusal and says why in the log: never the token, of which only the names of its
+    /// key and its issuer are told, as it claims them itself.
+    fn refuse(&self, token: &str, error: TokenError) {
+        error.counter(&self.refused).add(1);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let mut parts = token.split('.').map(|part| decode_part(part).ok());
+            let kid = parts.next().flatten().and_then(|head| told(&head, "kid"));
+            let iss = parts
+                .next()
+                .flatten()
+                .and_then(|claims| told(&claims, "iss"));
+            tracing::debug!(
+                event = "token_refused",
+                reason = error.reason(),
+                kid,
+                iss,
+                "{error}"
+            );
+        }
+    }
+}
+
+/// A short text that an unverified part of a token names.
+fn told(part: &[u8], name: &'static str) -> Option<String> {
+    const CHARS_MAX: usize = 64;
+    let fields = Fields::read(Wire::Json, part, &[name]).ok()?;
+    let text = fields.get(name)?.text()?;
+    Some(text.chars().take(CHARS_MAX).collect())
+}
+
+impl TokenError {
+    /// The reason as it is counted and logged.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong(_) => "too_long",
+            Self::NotJwt => "not_jwt",
+            Self::Critical => "critical",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::Signature => "signature",
+            Self::ClaimsNotMap
+            | Self::Twice(_)
+            | Self::Missing(_)
+            | Self::Claim { .. }
+            | Self::InfoTooLarge(_) => "claims",
+            Self::NotYetValid => "not_yet_valid",
+            Self::IssuedInFuture => "issued_in_future",
+            Self::ForOneTopic => "for_one_topic",
+            Self::Expired => "expired",
+        }
+    }
+
+    fn counter(self, counters: &TokenCounters) -> &Counter {
+        match self.reason() {
+            "too_long" => &counters.too_long,
+            "not_jwt" => &counters.not_jwt,
+            "critical" => &counters.critical,
+            "algorithm" => &counters.algorithm,
+            "unknown_key" => &counters.unknown_key,
+            "signature" => &counters.signature,
+            "not_yet_valid" => &counters.not_yet_valid,
+            "issued_in_future" => &counters.issued_in_future,
+            "for_one_topic" => &counters.for_one_topic,
+            "expired" => &counters.expired,
+            _ => &counters.claims,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! One connection of a client command: the name, TCP, and TLS where the address asks for it.
+//!
+//! In: host, port, and whom to trust ([`TlsArgs`]). Out: a stream of bytes, or a [`DialError`] in
+//! sentences. Certificates are those of the system, or of `--ca` alone. Owner: the caller. Bounds:
+//! none of its own; the caller gives it as long as it likes.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, RootCertStore,
+    SignatureScheme,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::output::note;
+
+/// Whom to trust where an address asks for TLS.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TlsArgs {
+    /// Trust the certificates of this file (PEM) instead of the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub ca: Option<PathBuf>,
+    /// Trust any certificate. Whoever sits between can then read and change everything
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// Bytes in both directions.
+pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Bytes for T {}
+
+/// An open connection, plain or encrypted.
+pub type Stream = Box<dyn Bytes>;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name is unknown, or nobody answers there.
+    #[error(transparent)]
+    Tcp(io::Error),
+    /// The other side speaks no TLS, or its certificate is not trusted.
+    #[error("{0}")]
+    Tls(String),
+}
+
+/// The flags cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file of `--ca`.
+    #[error("--ca {} cannot be used: {why}", path.display())]
+    File {
+        /// As given.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The system names no certificates.
+    #[error("this system names no certificates that it trusts")]
+    NoSystem,
+    /// The host of an address cannot stand in a certificate.
+    #[error("{0} cannot be the name in a certificate")]
+    Name(String),
+}
+
+/// Where to connect, and how.
+#[derive(Clone)]
+pub struct Place {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Place {
+    /// A place without TLS.
+    #[must_use]
+    pub fn plain(host: &str, port: u16) -> Self {
+        Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port,
+            tls: None,
+        }
+    }
+
+    /// A place with TLS.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn tls(host: &str, port: u16, args: &TlsArgs) -> Result<Self, TrustError> {
+        let plain = Self::plain(host, port);
+        let name = ServerName::try_from(plain.host.clone());
+        let name = name.map_err(|_| TrustError::Name(plain.host.clone()))?;
+        if args.insecure {
+            note(&format!(
+                "warning: with --insecure nobody knows whether this is {}",
+                plain.host
+            ));
+        }
+        Ok(Self {
+            tls: Some((TlsConnector::from(Arc::new(client(args)?)), name)),
+            ..plain
+        })
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial(&self) -> Result<Stream, DialError> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let stream = stream.map_err(DialError::Tcp)?;
+        stream.set_nodelay(true).map_err(DialError::Tcp)?;
+        let Some((connector, name)) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let shaken = connector.connect(name.clone(), stream).await;
+        let stream = shaken.map_err(|error| DialError::Tls(self.explain(&error)))?;
+        Ok(Box::new(stream))
+    }
+
+    /// What went wrong with TLS, and what to do.
+    fn explain(&self, error: &io::Error) -> String {
+        let host = &self.host;
+        let inner = error.get_ref().and_then(|error| error.downcast_ref());
+        let Some(error) = inner else {
+            return format!(
+                "{host} ended the TLS handshake ({error}); does it speak TLS on port {}?",
+                self.port
+            );
+        };
+        match error {
+            RustlsError::InvalidCertificate(why) => certificate(host, why),
+            RustlsError::InvalidMessage(_) => format!(
+                "{host} does not speak TLS on port {}; use ws:// or http:// there",
+                self.port
+            ),
+            RustlsError::AlertReceived(alert) => {
+                format!("{host} refused the TLS handshake ({alert:?})")
+            }
+            other => format!("TLS with {host} failed: {other}"),
+        }
+    }
+}
+
+fn certificate(host: &str, why: &CertificateError) -> String {
+    match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!("the certificate of {host} has expired; renew it there")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            format!("the certificate of {host} is not valid yet; are the clocks right?")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("the certificate of {host} is for another name; use the name that it is for")
+        }
+        CertificateError::UnknownIssuer => format!(
+            "the certificate of {host} is signed by nobody whom this machine trusts; give the \
+             certificate of its CA with --ca FILE"
+        ),
+        CertificateError::Revoked => format!("the certificate of {host} was revoked"),
+        // The library keeps what it found only in its debug form.
+        other => match format!("{other:?}") {
+            text if text.contains("CaUsedAsEndEntity") => format!(
+                "the certificate of {host} is that of a CA; it needs one for a server, signed by \
+                 that CA"
+            ),
+            text if text.contains("UnsupportedCertVersion") => {
+                format!("the certificate of {host} is of version 1; it must be of version 3")
+            }
+            text => format!("the certificate of {host} cannot be trusted ({text})"),
+        },
+    }
+}
+
+fn client(args: &TlsArgs) -> Result<ClientConfig, TrustError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has what the default versions need");
+    if args.insecure {
+        let verifier = Arc::new(Anybody(provider));
+        let builder = builder.dangerous();
+        let builder = builder.with_custom_certificate_verifier(verifier);
+        return Ok(builder.with_no_client_auth());
+    }
+    let builder = builder.with_root_certificates(roots(args)?);
+    Ok(builder.with_no_client_auth())
+}
+
+fn roots(args: &TlsArgs) -> Result<RootCertStore, TrustError> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = &args.ca else {
+        let found = rustls_native_certs::load_native_certs().certs;
+        return match roots.add_parsable_certificates(found).0 {
+            0 => Err(TrustError::NoSystem),
+            _ => Ok(roots),
+        };
+    };
+    let unusable = |why: String| TrustError::File {
+        path: path.clone(),
+        why,
+    };
+    std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let found =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|_| unusable("it is not PEM".to_owned()))?;
+    match roots.add_parsable_certificates(found).0 {
+        0 => Err(unusable("there is no certificate in it".to_owned())),
+        _ => Ok(roots),
+    }
+}
+
+/// Trusts anybody, as `--insecure` asks.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, RustlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, RustlsError> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, RustlsError> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,163 @@
+//! SIGHUP: keys of the API, keys and rules of tokens, and the log's level are read again.
+//!
+//! In: the signal, and how the configuration was loaded. Out: what may change while the node runs is
+//! replaced as a whole; of the rest, what differs from the start is named in the log and waits for
+//! one. A configuration with a fault changes nothing. Sessions stay: their tokens were verified, and
+//! the next one is judged by the new keys. Owner: one task. Bounds: one reading after the other;
+//! signals that come meanwhile are one.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::api::auth::ApiKeys;
+use crate::auth::verifier::Verifier;
+use crate::config::faults::Faults;
+use crate::config::load::Loaded;
+use crate::config::show::{Row, rows};
+use crate::shutdown;
+use crate::telemetry::logs;
+use crate::telemetry::metrics::Metrics;
+
+/// What may change while the node runs: whole keys, and sections that end in a dot or bracket.
+pub const RELOADED: &[&str] = &[
+    "api.keys",
+    "auth.keys",
+    "auth.hmac_secret",
+    "auth.issuer",
+    "auth.audience",
+    "auth.leeway_s",
+    "auth.token_bytes_max",
+    "log.level",
+];
+
+/// How to load the configuration again.
+pub struct Reload {
+    /// Loads it from where it came from.
+    pub load: Box<dyn Fn() -> Result<Loaded, Faults> + Send + Sync>,
+    /// Its values at the start, without secrets.
+    pub rows: Vec<Row>,
+}
+
+/// What can be replaced.
+pub(super) struct Replaced {
+    /// The keys of the API.
+    pub(super) keys: Arc<ApiKeys>,
+    /// The keys and rules of tokens.
+    pub(super) verifier: Arc<Verifier>,
+    /// `session.info_bytes_max`, which stays.
+    pub(super) info_bytes_max: usize,
+    /// What counts it.
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Starts the task that waits for the signal. From here on it ends the process no more.
+pub(super) fn watch(reload: Reload, replaced: Replaced) {
+    match signal(SignalKind::hangup()) {
+        Ok(signals) => {
+            shutdown::spawn("reload", run(signals, reload, replaced));
+        }
+        Err(error) => {
+            tracing::error!(event = "signals_refused", %error, "SIGHUP cannot be received");
+        }
+    }
+}
+
+async fn run(mut signals: Signal, reload: Reload, replaced: Replaced) {
+    while signals.recv().await.is_some() {
+        let counters = &replaced.metrics.control;
+        match replaced.read(&reload) {
+            Ok(()) => {
+                counters.reloads_taken.add(1);
+                tracing::info!(
+                    event = "configuration_reloaded",
+                    "keys and level were read again"
+                );
+            }
+            Err(faults) => {
+                counters.reloads_refused.add(1);
+                for fault in faults {
+                    tracing::error!(
+                        event = "configuration_refused",
+                        fault,
+                        "the configuration was read again and has a fault; the old one stays"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Replaced {
+    /// Reads it all, and replaces only then.
+    fn read(&self, reload: &Reload) -> Result<(), Vec<String>> {
+        let loaded = (reload.load)().map_err(|faults| {
+            let faults = faults.0.iter();
+            faults.map(ToString::to_string).collect::<Vec<_>>()
+        })?;
+        let config = &loaded.config;
+        let verifier = Verifier::new(&config.auth, self.info_bytes_max)
+            .map_err(|error| vec![error.to_string()])?;
+        logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
+        self.verifier.take_over(&verifier);
+        self.keys.replace(&config.api.keys);
+        let ignored = ignored(&reload.rows, &rows(&loaded.values));
+        if !ignored.is_empty() {
+            tracing::warn!(
+                event = "configuration_ignored",
+                keys = %logs::list(&ignored),
+                "these keys have changed and are read at a start only"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The keys whose values differ from those at the start and that are read at a start only.
+fn ignored(before: &[Row], now: &[Row]) -> Vec<String> {
+    let is_reloaded = |key: &str| {
+        let name = key.split('[').next().unwrap_or(key);
+        RELOADED.contains(&name)
+    };
+    let value = |rows: &[Row], key: &str| {
+        let row = rows.iter().find(|row| row.key == key);
+        row.map(|row| row.value.clone())
+    };
+    let mut keys: Vec<_> = before.iter().chain(now).map(|row| &row.key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys.into_iter()
+        .filter(|key| !is_reloaded(key) && value(before, key) != value(now, key))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_that_wait_for_a_start_are_named() {
+        let row = |key: &str, value: &str| Row {
+            key: key.into(),
+            value: value.into(),
+            origin: "default".into(),
+        };
+        let before = [
+            row("server.listen", "a"),
+            row("log.level", "info"),
+            row("auth.keys[0]", "a HS256 ***"),
+            row("namespaces.a.presence", "true"),
+        ];
+        let now = [
+            row("server.listen", "b"),
+            row("log.level", "debug"),
+            row("auth.keys[0]", "b HS256 ***"),
+            row("auth.keys[1]", "c HS256 ***"),
+            row("drain.window_ms", "5"),
+        ];
+        let named = ["drain.window_ms", "namespaces.a.presence", "server.listen"];
+        assert_eq!(ignored(&before, &now), named);
+        assert!(ignored(&before, &before).is_empty());
+    }
+}

@@ -1,0 +1,418 @@
+//! Presence over the broker in this process, and single steps of the machine.
+
+use super::memberships::{Act, LEFT_FOR, LEFT_MAX, Next, Order, Outcome, World};
+use super::*;
+use crate::broker::member::{MemberEntry, PRESENCE_RETENTION};
+use crate::broker::memory::{MemoryBroker, clock::Clock};
+use crate::broker::{FeedNumber, HistoryQuery, Place};
+use crate::cluster::view::NodeDetails;
+use crate::protocol::ids::{App, Owner};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Rig {
+    presence: Arc<Presence>,
+    topic: Topic,
+    view: watch::Sender<Arc<View>>,
+    settled: Settled,
+}
+
+/// Presence of this life of a node, with its task running.
+fn rig(me: &str) -> Rig {
+    let metrics = Arc::new(Metrics::new(1));
+    let (memory, _) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
+    let view = View::alone(owner(me), NodeDetails::default(), 256);
+    let view = watch::Sender::new(Arc::new(view));
+    let occupancy = Arc::new(Occupancy::alone(view.subscribe()));
+    let broker = Arc::new(Broker::Memory(memory));
+    let presence = Presence::new(broker, view.subscribe(), occupancy, metrics);
+    let presence = Arc::new(presence);
+    let settled = Settled::default();
+    let (runs, tells) = (Arc::clone(&presence), settled.clone());
+    tokio::spawn(async move { runs.run(&tells).await });
+    Rig {
+        presence,
+        topic: topic(),
+        view,
+        settled,
+    }
+}
+
+fn topic() -> Topic {
+    Topic::new(&App::default_app(), "t").expect("a name")
+}
+
+fn owner(text: &str) -> Owner {
+    text.parse().expect("an owner")
+}
+
+fn member(session: u128) -> Member {
+    Member {
+        user: None,
+        session: SessionId(session),
+        info: None,
+    }
+}
+
+impl Rig {
+    async fn enter(&self, session: u128) -> u64 {
+        let entered = self.presence.enter(&self.topic, member(session)).await;
+        entered.expect("the broker is here")
+    }
+
+    fn leave(&self, session: u128) {
+        self.presence.leave(self.topic.clone(), SessionId(session));
+    }
+
+    async fn page(&self, after: Option<u128>, limit: u32) -> MembersPage {
+        let after = after.map(SessionId);
+        let page = self.presence.page(&self.topic, after, limit).await;
+        page.expect("the broker is here")
+    }
+
+    async fn entries(&self) -> Vec<MemberEntry> {
+        let page = self.presence.broker.members(&self.topic, None, 10_000);
+        page.await.expect("the broker is here").entries
+    }
+
+    async fn until(&self, so: impl AsyncFn() -> bool) {
+        let waited = async {
+            while !so().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, waited).await.expect("it comes to be so");
+    }
+
+    /// What was told of members: how many joined and left.
+    async fn told(&self) -> usize {
+        let query = HistoryQuery {
+            topic: self.topic.presence(),
+            retention: PRESENCE_RETENTION,
+            since: None,
+            until: None,
+            limit: 1_000,
+            bytes_max: usize::MAX,
+            reverse: false,
+        };
+        let page = self.presence.broker.history(query).await;
+        page.expect("the broker is here").entries.len()
+    }
+
+    fn live_as(&self, me: &str, is_fresh: bool) {
+        let view = View::alone(owner(me), NodeDetails::default(), 256);
+        self.view.send_replace(Arc::new(View {
+            fresh: is_fresh,
+            ..view
+        }));
+    }
+
+    /// Another node's member.
+    async fn enter_of(&self, session: u128, owner: &Owner) {
+        let broker = &self.presence.broker;
+        let entered = broker.enter(&self.topic, &member(session), owner, 1).await;
+        entered.expect("the broker is here");
+    }
+}
+
+fn is_unavailable<T>(answer: &Result<T, BrokerError>) -> bool {
+    matches!(answer, Err(BrokerError::Unavailable(_)))
+}
+
+#[tokio::test]
+async fn a_session_that_comes_right_back_never_goes_missing() {
+    let rig = rig("a~5");
+    for round in 0..200 {
+        assert_eq!(rig.enter(1).await, 1, "{round}");
+        assert_eq!(rig.page(None, 1).await.count, 1, "{round}");
+        rig.leave(1);
+    }
+    rig.until(async || rig.page(None, 1).await.count == 0).await;
+}
+
+#[tokio::test]
+async fn entering_again_is_answered_and_changes_nothing() {
+    let rig = rig("a~5");
+    assert_eq!((rig.enter(1).await, rig.enter(2).await), (1, 2));
+    let before = rig.entries().await;
+    assert_eq!((rig.enter(1).await, rig.enter(1).await), (2, 2));
+    assert_eq!((rig.entries().await, rig.told().await), (before, 2));
+}
+
+#[tokio::test]
+async fn before_the_node_has_a_lease_nobody_enters_and_nothing_is_written() {
+    let rig = rig("a~0");
+    let refused = rig.presence.enter(&rig.topic, member(1)).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    assert_eq!(rig.entries().await, []);
+    rig.live_as("a~5", true);
+    assert_eq!(rig.enter(1).await, 1);
+}
+
+#[tokio::test]
+async fn while_the_node_has_no_lease_who_is_in_may_leave_and_nobody_enters() {
+    let rig = rig("a~5");
+    rig.enter(1).await;
+    rig.enter(2).await;
+    rig.live_as("a~5", false);
+    let refused = rig.presence.enter(&rig.topic, member(3)).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    rig.leave(1);
+    rig.until(async || rig.entries().await.len() == 1).await;
+}
+
+#[tokio::test]
+async fn under_a_new_life_all_are_written_again_and_that_is_told() {
+    let rig = rig("a~5");
+    for session in 1..=200 {
+        rig.enter(session).await;
+    }
+    let told = rig.told().await;
+    rig.until(async || rig.settled.incarnation() == 5).await;
+    rig.live_as("a~9", true);
+    rig.until(async || rig.settled.incarnation() == 9).await;
+    let entries = rig.entries().await;
+    assert_eq!(entries.len(), 200);
+    assert!(entries.iter().all(|entry| entry.owner == owner("a~9")));
+    assert_eq!(rig.told().await, told, "nobody left or joined by it");
+}
+
+#[tokio::test]
+async fn at_the_end_of_the_process_every_member_leaves() {
+    let rig = rig("a~5");
+    for session in 1..=200 {
+        rig.enter(session).await;
+    }
+    rig.leave(1);
+    timeout(DEADLINE, rig.presence.settle(2 * DEADLINE))
+        .await
+        .expect("it ends as soon as all have left");
+    assert_eq!(rig.page(None, 10).await.count, 0);
+}
+
+#[tokio::test]
+async fn members_of_nodes_without_a_lease_are_neither_shown_nor_counted() {
+    let rig = rig("a~5");
+    rig.enter(10).await;
+    for session in (0..600).filter(|session| session % 10 != 0) {
+        rig.enter_of(session, &owner("b~1")).await;
+    }
+    // A node that came since the last heartbeat is not in the view yet.
+    rig.enter_of(500, &owner("c~9")).await;
+    assert_eq!(rig.enter(590).await, 3);
+    let page = rig.page(None, 2).await;
+    let shown = |page: &MembersPage| Vec::from_iter(page.members.iter().map(|m| m.session.0));
+    assert_eq!(
+        (shown(&page), page.count, page.more),
+        (vec![10, 500], 3, true)
+    );
+    let page = rig.page(Some(500), 2).await;
+    assert_eq!((shown(&page), page.more), (vec![590], false));
+    let page = rig.page(None, 3).await;
+    assert_eq!((shown(&page), page.more), (vec![10, 500, 590], false));
+}
+
+#[tokio::test]
+async fn of_the_dead_only_so_many_are_passed_over_for_a_page() {
+    let rig = rig("a~5");
+    for session in (0..6_000).filter(|session| *session != 100) {
+        rig.enter_of(session, &owner("b~1")).await;
+    }
+    rig.enter(7_000).await;
+    let refused = rig.presence.page(&rig.topic, None, 10).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    // What was found is shown, and the next page goes on behind it.
+    rig.enter(100).await;
+    for (after, found) in [(None, 1), (Some(2_500), 1)] {
+        let page = rig.page(after, 10).await;
+        assert_eq!((page.members.len(), page.count), (found, 2));
+        assert_eq!(page.more, after.is_none());
+    }
+    let removed = rig.presence.broker.reap(&rig.topic, &owner("b~1")).await;
+    assert_eq!(removed, Ok(5_999));
+    assert_eq!(rig.page(None, 10).await.members.len(), 2);
+}
+
+const PLACE: Place = Place {
+    feed: FeedNumber(0),
+    continuity: 0,
+};
+
+/// The machine with what surrounds it.
+struct Bench {
+    machine: Memberships,
+    me: Owner,
+    place: Place,
+    now: Duration,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut machine = Memberships::default();
+        machine.renew(5);
+        Self {
+            machine,
+            me: owner("a~5"),
+            place: PLACE,
+            now: Duration::ZERO,
+        }
+    }
+
+    fn next(&mut self, session: u128) -> Next {
+        let world = World {
+            me: &self.me,
+            has_lease: true,
+            place: Some(self.place),
+            is_indexed: true,
+            now: self.now,
+        };
+        self.machine.next(&key(session), &world)
+    }
+
+    fn call(&mut self, session: u128) -> Order {
+        match self.next(session) {
+            Next::Call(order) => order,
+            other => panic!("expected a call, got {other:?}"),
+        }
+    }
+
+    fn answer(&mut self, order: &Order, outcome: Outcome) -> Index {
+        self.machine.answered(order, outcome, self.now)
+    }
+
+    fn done(&mut self, session: u128) -> Order {
+        let order = self.call(session);
+        self.answer(&order, Outcome::Done);
+        order
+    }
+
+    fn comes_and_goes(&mut self, session: u128) {
+        self.machine.enter(&key(session), member(session));
+        self.done(session);
+        self.machine.leave(&key(session));
+        assert_eq!(self.done(session).act, Act::Leave);
+    }
+
+    fn due(&self) -> usize {
+        self.machine.due(|_| Some(self.place)).count()
+    }
+}
+
+fn key(session: u128) -> Key {
+    (topic(), SessionId(session))
+}
+
+#[test]
+fn a_leave_is_carried_out_again_where_it_was_lost_and_only_for_a_minute() {
+    let mut bench = Bench::new();
+    bench.comes_and_goes(1);
+    bench.now = LEFT_FOR / 2;
+    bench.comes_and_goes(2);
+    assert_eq!((bench.due(), bench.machine.expire(bench.now)), (0, None));
+    bench.now = LEFT_FOR;
+    let forgotten = bench.machine.expire(bench.now);
+    assert_eq!(forgotten, Some((key(1), Index::Stays, false)));
+    assert_eq!(bench.machine.expire(bench.now), None);
+    bench.place.continuity += 1;
+    assert_eq!(bench.due(), 1, "only the younger one");
+    assert_eq!(bench.next(1), Next::Nothing);
+    assert_eq!(bench.done(2).act, Act::Leave);
+    assert_eq!(bench.due(), 0);
+}
+
+#[test]
+fn of_the_leaves_that_the_broker_took_only_so_many_are_remembered() {
+    let mut bench = Bench::new();
+    for session in 0..LEFT_MAX as u128 + 5 {
+        bench.comes_and_goes(session);
+    }
+    let forgotten: Vec<_> = std::iter::from_fn(|| bench.machine.expire(bench.now)).collect();
+    assert_eq!(forgotten.len(), 5);
+    assert_eq!(forgotten[4], (key(4), Index::Stays, true));
+    assert_eq!(bench.machine.len(), LEFT_MAX);
+}
+
+#[test]
+fn an_entering_without_an_answer_ends_with_a_last_leave() {
+    let mut bench = Bench::new();
+    let (generation, index) = bench.machine.enter(&key(1), member(1));
+    assert_eq!((generation, index), (1, Index::Hold));
+    let order = bench.call(1);
+    assert_eq!(bench.answer(&order, Outcome::Unknown), Index::Stays);
+    let order = bench.call(1);
+    assert_eq!((&order.act, order.generation), (&Act::Leave, 1));
+    // The entering may come yet, so the topic stays where a reaper finds it.
+    assert_eq!(bench.answer(&order, Outcome::Done), Index::Stays);
+    assert_eq!(bench.next(1), Next::Nothing);
+    bench.now = LEFT_FOR;
+    let due = bench.machine.expire(bench.now);
+    assert_eq!(due, Some((key(1), Index::Stays, false)));
+    let order = bench.call(1);
+    assert_eq!(bench.answer(&order, Outcome::Done), Index::LetGo);
+    assert_eq!(bench.machine.len(), 0);
+}
+
+#[test]
+fn an_entering_that_was_surely_not_done_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    bench.machine.enter(&key(1), member(1));
+    let order = bench.call(1);
+    assert_eq!(bench.answer(&order, Outcome::NotDone), Index::LetGo);
+    assert_eq!((bench.machine.len(), bench.machine.is_settled()), (0, true));
+    // Nor does one that was given up before its turn came.
+    bench.machine.enter(&key(1), member(1));
+    assert_eq!(bench.machine.leave(&key(1)), Index::LetGo);
+    assert_eq!(bench.next(1), Next::Nothing);
+}
+
+/// A failover brings the entry of before back, and the master refuses the next entering.
+#[test]
+fn an_entering_that_fails_takes_along_what_a_lost_leave_left() {
+    let mut bench = Bench::new();
+    bench.comes_and_goes(1);
+    bench.place.continuity += 1;
+    bench.machine.enter(&key(1), member(1));
+    let order = bench.call(1);
+    bench.answer(&order, Outcome::NotDone);
+    let order = bench.call(1);
+    assert_eq!((&order.act, order.generation), (&Act::Leave, 2));
+}
+
+#[test]
+fn one_that_is_in_stays_in_though_writing_it_again_fails() {
+    let mut bench = Bench::new();
+    bench.machine.enter(&key(1), member(1));
+    bench.done(1);
+    bench.place.continuity += 1;
+    let order = bench.call(1);
+    bench.answer(&order, Outcome::Unknown);
+    assert_eq!(bench.call(1).act, Act::Enter(member(1)));
+    assert_eq!(bench.machine.inside().count(), 1);
+}
+
+#[test]
+fn what_may_stand_under_an_earlier_life_is_behind_until_it_is_written_again() {
+    let mut bench = Bench::new();
+    for session in 1..=2 {
+        bench.machine.enter(&key(session), member(session));
+    }
+    bench.done(1);
+    let on_its_way = bench.call(2);
+    bench.machine.renew(9);
+    bench.me = owner("a~9");
+    assert_eq!((bench.machine.all_stand(), bench.due()), (false, 2));
+    bench.done(1);
+    assert!(!bench.machine.all_stand());
+    bench.answer(&on_its_way, Outcome::Done);
+    assert!(
+        !bench.machine.all_stand(),
+        "it was written under the old one"
+    );
+    bench.done(2);
+    assert!(bench.machine.all_stand());
+    // Whoever leaves need not stand anywhere.
+    bench.machine.renew(12);
+    bench.machine.leave(&key(1));
+    bench.machine.leave(&key(2));
+    assert!(bench.machine.all_stand());
+}

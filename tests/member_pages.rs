@@ -1,0 +1,153 @@
+//! What a page of members costs beside how many there are: a measurement, which asserts what the
+//! pages show and prints the figures (docs/performance.md has them).
+//!
+//! In: a node over a Redis of its own, ten members and ten thousand; the same lists in the broker
+//! of a process. Out: CPU a page of node and Redis, by turns, the least of some rounds.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use fanfare::broker::memory::{MemoryBroker, clock::Clock};
+use fanfare::broker::publication::encode_member;
+use fanfare::protocol::event::Member;
+use fanfare::protocol::ids::{App, Owner, SessionId, Topic};
+use fanfare::protocol::info::Info;
+use fanfare::redis::Keys;
+use fanfare::telemetry::metrics::Metrics;
+use serde_json::json;
+use support::http;
+use support::node::Plan;
+use support::redis_server::RedisServer;
+use support::talk::{Talk, Wire};
+
+const ROOMS: [(&str, u64); 2] = [("few", 10), ("many", 10_000)];
+const ROUNDS: usize = 5;
+const PAGES: u64 = 4_000;
+/// Commands of a session at a time.
+const AT_ONCE: u64 = 40;
+
+fn member(session: u128) -> Member {
+    Member {
+        user: Some("ada".into()),
+        session: SessionId(session),
+        info: Some(Info::from(&json!({"name": "Ada"}))),
+    }
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(&App::default_app(), name).expect("a name")
+}
+
+/// As `enter.lua` leaves them.
+fn fill(redis: &RedisServer, name: &str, count: u64, owner: &str) {
+    const SCRIPT: &str = "
+        local member = string.gsub(ARGV[3], '..', function(byte)
+          return string.char(tonumber(byte, 16))
+        end)
+        for n = 1, tonumber(ARGV[2]) do
+          local session = string.format('%032x', n)
+          redis.call('HSET', KEYS[1], session, ARGV[1] .. ' 1 1 ' .. member)
+          redis.call('ZADD', KEYS[2], 0, session)
+        end
+        redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])";
+    let (keys, changes) = (Keys::new("ff"), topic(name).presence());
+    // The server's words are text.
+    let bytes = encode_member(&member(0));
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let words = [
+        "EVAL",
+        SCRIPT,
+        "3",
+        &keys.hash(&changes),
+        &keys.member_names(&changes),
+        &keys.member_counts(&changes),
+        owner,
+        &count.to_string(),
+        &hex,
+    ];
+    redis.command(&words).expect("Redis answers");
+}
+
+/// CPU of a process so far, in microseconds.
+fn cpu_us(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let fields: Vec<_> = stat
+        .rsplit(") ")
+        .next()
+        .expect("a name")
+        .split(' ')
+        .collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+    (ticks(11) + ticks(12)) * 10_000
+}
+
+async fn pages(talk: &mut Talk, room: &str, count: u64) {
+    let ask = json!({"type": "presence", "topic": room, "limit": 1});
+    for _ in 0..PAGES / AT_ONCE {
+        let mut ids = Vec::new();
+        for _ in 0..AT_ONCE {
+            ids.push(talk.command(ask.clone()).await);
+        }
+        for id in ids {
+            let page = talk.answer(id).await;
+            assert_eq!(
+                (&page["count"], &page["more"]),
+                (&json!(count), &json!(true))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "a measurement: see docs/performance.md"]
+async fn a_page_of_many_members_costs_what_one_of_few_does() {
+    let redis = RedisServer::start().await;
+    let node = Plan::clustered("one", &redis.url()).start().await;
+    let nodes = http::get(node.api, "/v1/nodes").await.json();
+    let owner = format!("one~{}", nodes["nodes"][0]["incarnation"]);
+    for (room, count) in ROOMS {
+        fill(&redis, room, count, &owner);
+    }
+    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    let mut least = [[u64::MAX; 2]; 2];
+    for _ in 0..ROUNDS {
+        for (at, (room, count)) in ROOMS.into_iter().enumerate() {
+            let pids = [node.pid(), redis.pid()];
+            let before = pids.map(cpu_us);
+            pages(&mut talk, room, count).await;
+            let after = pids.map(cpu_us);
+            for part in 0..2 {
+                let took_us = (after[part] - before[part]) / PAGES;
+                least[at][part] = least[at][part].min(took_us);
+            }
+        }
+    }
+    for ((room, count), [node_us, redis_us]) in ROOMS.into_iter().zip(least) {
+        println!("{room}, {count} members: node {node_us} µs, Redis {redis_us} µs of CPU a page");
+    }
+}
+
+#[tokio::test]
+#[ignore = "a measurement: see docs/performance.md"]
+async fn a_page_of_many_members_in_the_process_costs_what_one_of_few_does() {
+    let (broker, _feed) = MemoryBroker::new(Clock::System, Arc::new(Metrics::new(1)));
+    let owner: Owner = "one~1".parse().expect("an owner");
+    for (room, count) in ROOMS {
+        for session in 0..count {
+            let member = member(u128::from(session));
+            let entered = broker.enter(&topic(room), &member, &owner, 1).await;
+            entered.expect("it never fails");
+        }
+    }
+    for (room, count) in ROOMS {
+        let began = Instant::now();
+        for _ in 0..PAGES {
+            let page = broker.members(&topic(room), None, 2).await;
+            assert_eq!(page.expect("it never fails").counts[0].1, count);
+        }
+        let took = began.elapsed() / u32::try_from(PAGES).expect("few");
+        println!("{room}, {count} members: {took:?} a page");
+    }
+}

@@ -38,6 +38,21 @@ const BETWEEN_KILLS: Duration = Duration::from_millis(400);
 /// How many slots move in one window.
 const SLOTS_MOVED: usize = 1_000;
 
+/// Parts that panic, as docs/development.md names them, how long after the start, and the exit code.
+const PARTS: [&str; 6] = [
+    "worker-0",
+    "dispatcher",
+    "feed",
+    "publisher",
+    "membership",
+    "presence",
+];
+const PANICS_AFTER_MS: u32 = 2_500;
+const PANICS_WITHIN: Duration = Duration::from_millis(3_000);
+const EXIT_CODE: i32 = 70;
+/// In the name of the log of a node that was to panic, whose errors are no finding.
+pub(crate) const PLANTED: &str = "-planted";
+
 /// What a fault is done to. Two at once are never done to the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -73,11 +88,12 @@ pub(crate) enum Kind {
     RedisFull,
     RedisSlow,
     ThinClients,
+    NodePanic,
 }
 
 impl Kind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::NodeKill,
         Self::NodeDrain,
         Self::NodePause,
@@ -102,6 +118,7 @@ impl Kind {
         Self::RedisFull,
         Self::RedisSlow,
         Self::ThinClients,
+        Self::NodePanic,
     ];
 
     /// The word in the figure and on the command line.
@@ -131,6 +148,7 @@ impl Kind {
             Self::RedisFull => "redis-full",
             Self::RedisSlow => "redis-slow",
             Self::ThinClients => "thin-clients",
+            Self::NodePanic => "node-panic",
         }
     }
 
@@ -164,7 +182,11 @@ impl Kind {
 
     pub(crate) fn target(self) -> Target {
         match self {
-            Self::NodeKill | Self::NodeDrain | Self::NodePause | Self::NodeFreeze => Target::Node,
+            Self::NodeKill
+            | Self::NodeDrain
+            | Self::NodePause
+            | Self::NodeFreeze
+            | Self::NodePanic => Target::Node,
             Self::SlowClients
             | Self::DropClients
             | Self::ClientLinkCut
@@ -178,7 +200,7 @@ impl Kind {
     /// Whether the service must come back by itself, and is measured from the fault's begin.
     pub(crate) fn heals_itself(self, form: Form) -> bool {
         match self {
-            Self::NodeKill | Self::NodeDrain | Self::NodeFreeze => true,
+            Self::NodeKill | Self::NodeDrain | Self::NodeFreeze | Self::NodePanic => true,
             Self::KillFeeds | Self::KillCommands => true,
             Self::ClientLinkCut | Self::DropClients | Self::Failover | Self::SlotsMove => true,
             Self::RedisKill => form.has_replicas(),
@@ -253,8 +275,32 @@ impl Blow {
             sleep(self.lasts).await;
         }
         stage.keep_log(&seat.name, &node);
+        if self.kind == Kind::NodePanic {
+            self.panic(run, stage).await;
+        }
         stage.start_node(self.node).await;
         done
+    }
+
+    /// A node that panics in a part without which it serves nobody ends with 70, whatever it did.
+    async fn panic(self, run: &Run, stage: &Stage) {
+        let seat = &stage.seats[self.node];
+        let part = PARTS[self.chosen % PARTS.len()];
+        let planted = format!("{part}@{PANICS_AFTER_MS}");
+        stage
+            .start_node_with(self.node, &[("PLANTED_PANIC", &planted)])
+            .await;
+        sleep(PANICS_WITHIN).await;
+        let taken = seat.node.lock().await.take();
+        let mut node = taken.expect("it was started");
+        let status = node.ended().await;
+        if status.code() != Some(EXIT_CODE) {
+            run.broken(format!(
+                "{} ended with {status} when {part} panicked",
+                seat.name
+            ));
+        }
+        stage.keep_log(&format!("{}{PLANTED}", seat.name), &node);
     }
 
     async fn redis(self, run: &Run, stage: &Stage) -> Duration {

@@ -123,6 +123,11 @@ impl Stage {
 
     /// Starts a node under its name; it need not become ready.
     pub(crate) async fn start_node(&self, node: usize) {
+        self.start_node_with(node, &[]).await;
+    }
+
+    /// The same with more in its environment.
+    pub(crate) async fn start_node_with(&self, node: usize, environment: &[(&str, &str)]) {
         let seat = &self.seats[node];
         let url = match &seat.redis_link {
             Some(link) => format!("redis://{}", link.address()),
@@ -134,6 +139,9 @@ impl Stage {
             .env("FANFARE_LOG__FORMAT", "json");
         if let Some(shards) = &self.shards {
             plan = plan.env("FANFARE_REDIS__SHARDS", shards);
+        }
+        for (name, value) in environment {
+            plan = plan.env(name, value);
         }
         let started = plan.start_unready().await;
         seat.public.set(started.public);
@@ -204,7 +212,7 @@ impl Stage {
             let mut questions = Questions::default();
             if let Some(node) = &*seat.node.lock().await {
                 questions.topics = node.metric("fanfare_topics").await;
-                questions.asked = node.metric("fanfare_topic_questions_total").await;
+                questions.asked = node.metric("fanfare_questions_total").await;
             }
             all.push(questions);
         }

@@ -20,7 +20,7 @@ fn named(server: &RedisServer, host: &str, name: &str) -> String {
 fn over(name: &str, first: &str, shards: &[String]) -> Plan {
     Plan::clustered(name, first)
         .env("FANFARE_REDIS__LEASE_MS", "2000")
-        .env("FANFARE_REDIS__COMMAND_TIMEOUT_MS", "1000")
+        .env("FANFARE_REDIS__COMMAND_TIMEOUT_MS", "800")
         .env("FANFARE_DRAIN__WINDOW_MS", "500")
         .env("FANFARE_REDIS__SHARDS", &shards.join(","))
 }

@@ -64,7 +64,7 @@ async fn a_node_that_was_killed_and_restarted_under_its_name_is_another_life_of_
 }
 
 #[tokio::test]
-async fn of_two_nodes_of_one_name_the_older_drains_and_exits_69() {
+async fn a_paused_node_whose_name_was_taken_drains_and_exits_69() {
     let redis = RedisServer::start().await;
     let link = link(redis.port());
     let (one, mut older) = tokio::join!(plan(&redis, "one").start(), plan(&redis, "two").start());
@@ -73,8 +73,11 @@ async fn of_two_nodes_of_one_name_the_older_drains_and_exits_69() {
     let mut sent = Members::enter(&older, "room", 3).await;
     watcher.meets(&sent).await;
     let before = owner_of("two", &one).await;
+    // One that shows itself alive would keep its name.
+    older.signal("STOP");
     let newer = plan(&redis, "two").start().await;
     let stayed = Members::enter(&newer, "room", 2).await;
+    older.signal("CONT");
     for talk in &mut sent.talks {
         let drain = talk.event_of("drain").await;
         assert!(drain["reconnect_after_ms"].is_u64(), "{drain}");

@@ -54,7 +54,13 @@ pub struct Failure {
     pub part: String,
     /// Why: what its panic said, or that it ended.
     pub reason: String,
+    /// It did not end by itself.
+    is_panic: bool,
 }
+
+/// What ends because another part has panicked may be told before the panic itself: for so long a
+/// panic takes the place of an end.
+const CAUSE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The first failure of this process.
 static FAILED: LazyLock<watch::Sender<Option<Failure>>> = LazyLock::new(watch::Sender::default);
@@ -65,11 +71,12 @@ static PLANTED: OnceLock<(String, Duration)> = OnceLock::new();
 /// Waits for the first failure. Cancel-safe.
 pub async fn failed() -> Failure {
     let mut failed = FAILED.subscribe();
-    match failed.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(failure)) => failure.clone(),
-        // The sender is never dropped.
-        _ => std::future::pending().await,
-    }
+    // The sender is never dropped.
+    let _ = failed.wait_for(Option::is_some).await;
+    let is_cause = |failure: &Option<Failure>| failure.as_ref().is_some_and(|f| f.is_panic);
+    let _ = tokio::time::timeout(CAUSE_PATIENCE, failed.wait_for(is_cause)).await;
+    let failure = failed.borrow().clone();
+    failure.expect("it was waited for")
 }
 
 /// Makes a part panic so long after its start; for tests of whole nodes. The first call counts.
@@ -97,7 +104,7 @@ pub fn vital<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    tokio::spawn(guarded(name, future).map(move |ended| missed(name, ended)))
+    tokio::spawn(guarded(name, future).map(move |ended| fail(name, ended)))
 }
 
 /// The same on the current worker's local set.
@@ -105,7 +112,7 @@ pub fn vital_local<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + 'static,
 {
-    tokio::task::spawn_local(guarded(name, future).map(move |ended| missed(name, ended)))
+    tokio::task::spawn_local(guarded(name, future).map(move |ended| fail(name, ended)))
 }
 
 /// Starts a task that may end by itself.
@@ -113,9 +120,9 @@ pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let report = move |ended| {
-        if let Err(reason) = ended {
-            fail(name, reason);
+    let report = move |ended: Result<(), String>| {
+        if ended.is_err() {
+            fail(name, ended);
         }
     };
     tokio::spawn(guarded(name, future).map(report))
@@ -148,7 +155,7 @@ where
     let part = name.clone();
     std::thread::Builder::new().name(name).spawn(move || {
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(run)) {
-            fail(&part, text(&*panic));
+            fail(&part, Err(text(&*panic)));
         }
     })
 }
@@ -164,7 +171,7 @@ where
     let part = name.clone();
     thread(name, move || {
         run();
-        missed(&part, Ok(()));
+        fail(&part, Ok(()));
     })
 }
 
@@ -196,21 +203,24 @@ async fn panicking<F: Future>(after: Duration, future: F) -> F::Output {
     }
 }
 
-/// Ends the process. What ends while it is leaving is not looked at any more.
-pub fn fail(part: &str, reason: String) {
+/// Ends the process, because a part has ended or panicked (`Err`: with these words). What ends while
+/// the process is leaving is not looked at any more.
+pub fn fail(part: &str, ended: Result<(), String>) {
     let failure = Failure {
         part: part.to_owned(),
-        reason,
+        is_panic: ended.is_err(),
+        reason: ended.err().unwrap_or_else(|| "it ended".to_owned()),
     };
-    FAILED.send_if_modified(|first| {
-        let is_first = first.is_none();
-        first.get_or_insert(failure);
-        is_first
+    FAILED.send_if_modified(|known| {
+        let is_news = match known {
+            None => true,
+            Some(known) => failure.is_panic && !known.is_panic,
+        };
+        if is_news {
+            *known = Some(failure);
+        }
+        is_news
     });
-}
-
-fn missed(part: &str, ended: Result<(), String>) {
-    fail(part, ended.err().unwrap_or_else(|| "it ended".to_owned()));
 }
 
 fn contained(name: &'static str, ended: Result<(), String>) {

@@ -106,7 +106,7 @@ pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &
         () = leave.notified() => (End::Stopped, 0),
         end = disagrees(broker) => (end, 0),
         failure = shutdown::failed() => {
-            let shutdown::Failure { part, reason } = failure;
+            let shutdown::Failure { part, reason, .. } = failure;
             tracing::error!(
                 event = "vital_part_ended",
                 part,

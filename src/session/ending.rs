@@ -140,7 +140,10 @@ impl Drop for Session {
         let abandoned = std::panic::catch_unwind(AssertUnwindSafe(|| self.abandon()));
         if abandoned.is_err() {
             // Then it is the worker that is broken, and with it all of its sessions.
-            shutdown::fail("worker", "a session could not be given back".to_owned());
+            shutdown::fail(
+                "worker",
+                Err("a session could not be given back".to_owned()),
+            );
         }
     }
 }

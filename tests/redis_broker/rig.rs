@@ -148,6 +148,15 @@ impl Peer {
         }
     }
 
+    /// Waits until a part of the broker is down for a reason that has these words in it.
+    pub(crate) async fn is_partly_up_for(&self, words: &str) {
+        let is_it = |health: &BrokerHealth| match health {
+            BrokerHealth::Partly(reason) => reason.contains(words),
+            BrokerHealth::Up | BrokerHealth::Down(_) | BrokerHealth::ReadOnly(_) => false,
+        };
+        self.health(words, is_it).await;
+    }
+
     /// Waits until the broker is down for a reason that has these words in it.
     pub(crate) async fn is_down_for(&self, words: &str) {
         let is_it = |health: &BrokerHealth| match health {

@@ -111,7 +111,8 @@ impl Agreement {
 
     /// Says why a deployment is not compared yet, where its connections do not say it.
     fn explain(&self, at: usize, found: &Found) {
-        if let Err(error @ (RedisError::Failed(_) | RedisError::NotDone(_))) = found
+        use RedisError::{Failed, Moved, NotDone};
+        if let Err(error @ (Failed(_) | NotDone(_) | Moved(_))) = found
             && !self.links.agrees(at)
         {
             let key = self.links.keys().fingerprint();

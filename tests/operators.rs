@@ -95,6 +95,14 @@ async fn a_clean_start_and_a_clean_stop_warn_of_nothing() {
     }
 }
 
+/// Asks the API with this credential.
+async fn ask_with(node: &Node, credential: &str) {
+    let head = format!("GET /v1/nodes HTTP/1.1\r\nHost: a\r\nAuthorization: {credential}\r\n\r\n");
+    let mut raw = Raw::open(node.api).await;
+    raw.send(head.as_bytes()).await;
+    raw.head().await.expect("an answer");
+}
+
 #[tokio::test]
 async fn why_a_token_is_refused_is_told_and_the_token_never() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -140,12 +148,7 @@ async fn why_a_token_is_refused_is_told_and_the_token_never() {
             raw.head().await.expect("an answer");
         }
     }
-    let mut raw = Raw::open(node.api).await;
-    raw.send(
-        format!("GET /v1/nodes HTTP/1.1\r\nHost: a\r\nAuthorization: {key}\r\n\r\n").as_bytes(),
-    )
-    .await;
-    raw.head().await.expect("an answer");
+    ask_with(&node, key).await;
     wait::until("the refusals to be logged", async || {
         (node.log_lines("token_refused").len() >= 5).then_some(())
     })

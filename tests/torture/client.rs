@@ -134,12 +134,12 @@ impl Client {
         let mut node = self.number as usize % nodes;
         while !orders.borrow().is_over {
             // What was missed is asked for anew; only ends that must not be are told.
-            if let Err(SocketError::Closed { code, .. }) = self.session(node, &mut orders).await {
-                if code == CODE_DISCONNECTED {
-                    let number = self.number;
-                    self.run
-                        .broken(format!("client {number} was ended with {code}"));
-                }
+            if let Err(SocketError::Closed { code, .. }) = self.session(node, &mut orders).await
+                && code == CODE_DISCONNECTED
+            {
+                let number = self.number;
+                self.run
+                    .broken(format!("client {number} was ended with {code}"));
             }
             self.session.replace(None);
             for slot in self.slots.borrow_mut().iter_mut() {

@@ -413,19 +413,14 @@ fn who_is_shown_and_not_there_and_who_is_there_and_not_shown_are_found() {
         ghosts: vec!["x".into()],
         missing: vec!["y".into(), "z".into()],
     });
-    let wrongs = [(Wrong::Ghost, 1), (Wrong::MissingMember, 2)];
+    let (session, topic) = ("x".into(), "t".into());
+    pen.push(Event::FalseLeave { session, topic });
+    let wrongs = [
+        (Wrong::Ghost, 1),
+        (Wrong::MissingMember, 2),
+        (Wrong::FalseLeave, 1),
+    ];
     pen.retained(&[1, 2, 3]).finds(STRICT, &wrongs);
-}
-
-#[test]
-fn a_leave_of_somebody_who_is_there_is_false() {
-    let mut pen = three();
-    pen.push(Event::FalseLeave {
-        session: "x".into(),
-        topic: "t".into(),
-    });
-    pen.retained(&[1, 2, 3])
-        .finds(STRICT, &[(Wrong::FalseLeave, 1)]);
 }
 
 /// A window, a message half a second later, and when each client has it.

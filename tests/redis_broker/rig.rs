@@ -148,13 +148,13 @@ impl Peer {
         }
     }
 
-    /// Waits until a part of the broker is down for a reason that has these words in it.
-    pub(crate) async fn is_partly_up_for(&self, words: &str) {
+    /// Waits until a part of the broker is down for a reason of which this is true.
+    pub(crate) async fn is_partly_up_where(&self, says: impl Fn(&str) -> bool) {
         let is_it = |health: &BrokerHealth| match health {
-            BrokerHealth::Partly(reason) => reason.contains(words),
+            BrokerHealth::Partly(reason) => says(reason),
             BrokerHealth::Up | BrokerHealth::Down(_) | BrokerHealth::ReadOnly(_) => false,
         };
-        self.health(words, is_it).await;
+        self.health("up in part", is_it).await;
     }
 
     /// Waits until the broker is down for a reason that has these words in it.

@@ -1,6 +1,7 @@
 //! Presence over the broker in this process, and single steps of the machine.
 
-use super::memberships::{Act, LEFT_FOR, LEFT_MAX, Next, Order, Outcome, World};
+use super::left::LEFT_MAX;
+use super::memberships::{Act, LEFT_FOR, Next, Order, Outcome, World};
 use super::*;
 use crate::broker::member::{MemberEntry, PRESENCE_RETENTION};
 use crate::broker::memory::{MemoryBroker, clock::Clock};
@@ -259,6 +260,10 @@ impl Bench {
     }
 
     fn next(&mut self, session: u128) -> Next {
+        self.next_of(&key(session))
+    }
+
+    fn next_of(&mut self, key: &Key) -> Next {
         let world = World {
             me: &self.me,
             has_lease: true,
@@ -266,11 +271,15 @@ impl Bench {
             is_indexed: true,
             now: self.now,
         };
-        self.machine.next(&key(session), &world)
+        self.machine.next(key, &world)
     }
 
     fn call(&mut self, session: u128) -> Order {
-        match self.next(session) {
+        self.call_of(&key(session))
+    }
+
+    fn call_of(&mut self, key: &Key) -> Order {
+        match self.next_of(key) {
             Next::Call(order) => order,
             other => panic!("expected a call, got {other:?}"),
         }
@@ -287,10 +296,17 @@ impl Bench {
     }
 
     fn comes_and_goes(&mut self, session: u128) {
-        self.machine.enter(&key(session), member(session));
-        self.done(session);
-        self.machine.leave(&key(session));
-        assert_eq!(self.done(session).act, Act::Leave);
+        self.comes_and_goes_as(&key(session));
+    }
+
+    fn comes_and_goes_as(&mut self, key: &Key) {
+        self.machine.enter(key, member(key.1.0));
+        let order = self.call_of(key);
+        self.answer(&order, Outcome::Done);
+        self.machine.leave(key);
+        let order = self.call_of(key);
+        assert_eq!(order.act, Act::Leave);
+        self.answer(&order, Outcome::Done);
     }
 
     fn due(&self) -> usize {
@@ -330,6 +346,38 @@ fn of_the_leaves_that_the_broker_took_only_so_many_are_remembered() {
     assert_eq!(forgotten.len(), 5);
     assert_eq!(forgotten[4], (key(4), Index::Stays, true));
     assert_eq!(bench.machine.len(), LEFT_MAX);
+}
+
+/// One session comes and goes in topic after topic, the others once.
+#[test]
+fn a_session_does_not_push_out_the_leaves_of_others() {
+    let mut bench = Bench::new();
+    for session in 0..10 {
+        bench.comes_and_goes(session);
+    }
+    let noisy = SessionId(1_000);
+    let topic_of = |n: usize| Topic::new(&App::default_app(), &format!("noise:{n}")).unwrap();
+    for n in 0..2 * LEFT_MAX {
+        bench.comes_and_goes_as(&(topic_of(n), noisy));
+    }
+    let forgotten: Vec<_> = std::iter::from_fn(|| bench.machine.expire(bench.now)).collect();
+    assert!(
+        forgotten
+            .iter()
+            .all(|(key, _, is_early)| key.1 == noisy && *is_early)
+    );
+    assert_eq!(bench.machine.len(), LEFT_MAX / 2);
+    assert_eq!(forgotten.len() + LEFT_MAX / 2, 2 * LEFT_MAX + 10);
+    // There is room for everybody else, and again for it when the time is over.
+    for session in 2_000..2_000 + LEFT_MAX as u128 / 2 {
+        bench.comes_and_goes(session);
+    }
+    assert_eq!(bench.machine.expire(bench.now), None);
+    bench.now = LEFT_FOR;
+    while bench.machine.expire(bench.now).is_some() {}
+    assert_eq!(bench.machine.len(), 0);
+    bench.comes_and_goes_as(&(topic_of(0), noisy));
+    assert_eq!(bench.machine.len(), 1);
 }
 
 #[test]

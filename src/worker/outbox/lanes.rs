@@ -393,22 +393,33 @@ impl Lanes {
             .map(|p| p.topic)
             .filter(|t| has_history(*t))
             .collect();
-        let mut taken = Vec::new();
-        for topic in topics {
-            let queue = &self.queues[lane];
-            let is_notice = |i: &Item| i.topic() == Some(topic) && !i.is_message_of(topic);
-            let begins = queue.iter().rposition(is_notice).map_or(0, |at| at + 1);
-            let mut behind = queue.iter().skip(begins);
-            if let Some(Item::Message { outgoing, .. }) = behind.find(|i| i.is_message_of(topic)) {
-                taken.push(TakenBack {
-                    topic,
-                    at: outgoing.prev,
-                    urgency: PRIORITIES[lane - FIRST],
-                });
-                self.remove(lane, wire, |at, i| at >= begins && i.is_message_of(topic));
-            }
-        }
-        taken
+        let topics = topics.into_iter();
+        topics
+            .filter_map(|topic| self.take_back_of(topic, lane, wire))
+            .collect()
+    }
+
+    /// The same for one topic, which waits in this lane.
+    pub(super) fn take_back_of(
+        &mut self,
+        topic: TopicKey,
+        lane: usize,
+        wire: Wire,
+    ) -> Option<TakenBack> {
+        let queue = &self.queues[lane];
+        let is_notice = |i: &Item| i.topic() == Some(topic) && !i.is_message_of(topic);
+        let begins = queue.iter().rposition(is_notice).map_or(0, |at| at + 1);
+        let mut behind = queue.iter().skip(begins);
+        let Some(Item::Message { outgoing, .. }) = behind.find(|i| i.is_message_of(topic)) else {
+            return None;
+        };
+        let taken = TakenBack {
+            topic,
+            at: outgoing.prev,
+            urgency: PRIORITIES[lane - FIRST],
+        };
+        self.remove(lane, wire, |at, i| at >= begins && i.is_message_of(topic));
+        Some(taken)
     }
 
     /// Drops the oldest messages that `may_drop` names while `is_over` what waits; where they

@@ -15,12 +15,13 @@
 //! - the detection of unresponsive connections is reset by every write: at most one heartbeat is
 //!   in flight (see `broker::feed`), and the command link is watched by its probe instead.
 
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use fred::types::{ClusterHash, CustomCommand, Value, config::Options};
 use fred::{clients::Client, error::Error, interfaces::ClientLike};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use tokio::sync::Notify;
 
 use crate::config;
@@ -36,6 +37,9 @@ mod outcome;
 pub mod refusal;
 
 use circuit::{Away, Circuit};
+
+/// So often a script is loaded for one call, should somebody take it away each time.
+const LOADS_MAX: usize = 16;
 
 /// Why a command failed, by what the caller can conclude from it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -96,18 +100,31 @@ pub enum RedisError {
 /// A Lua script and the name by which Redis knows it.
 #[derive(Debug, Clone)]
 pub struct Script {
-    source: &'static str,
+    source: Cow<'static, str>,
     sha: String,
 }
 
 impl Script {
     /// Names a script by the SHA-1 of its source.
     #[must_use]
-    pub fn new(source: &'static str) -> Self {
+    pub fn new(source: impl Into<Cow<'static, str>>) -> Self {
+        let source = source.into();
         Self {
+            sha: fred::util::sha1_hash(&source),
             source,
-            sha: fred::util::sha1_hash(source),
         }
+    }
+
+    /// The same script under another name: Redis knows one and not the other.
+    #[must_use]
+    pub fn variant(&self, number: u16) -> Self {
+        Self::new(format!("{}\n-- variant {number}\n", self.source))
+    }
+
+    /// The arguments of SCRIPT that load it.
+    #[must_use]
+    pub fn load_args(&self) -> Vec<Value> {
+        vec![Value::from_static_str("LOAD"), self.source.as_ref().into()]
     }
 
     /// The SHA-1 of the source in lower-case hex, as EVALSHA wants it.
@@ -351,13 +368,20 @@ impl RedisLink {
         values.push(Value::from(keys.len().to_string()));
         values.extend(keys.iter().map(|key| Value::from(key.as_str())));
         values.extend(args.iter().map(|arg| bytes(arg)));
-        match self.ask("EVALSHA", values.clone()).await {
-            Err(RedisError::NoScript(_)) => {
-                self.submit_load(script).await?;
-                self.ask("EVALSHA", values).await
+        let mut answer = self.ask("EVALSHA", values.clone()).await;
+        for _ in 0..LOADS_MAX {
+            if !matches!(answer, Err(RedisError::NoScript(_))) {
+                break;
             }
-            answer => answer,
+            let again = self.ask("EVALSHA", values.clone());
+            // One behind the other, so that hardly anybody can take it away in between.
+            let (loaded, again) = join(self.submit_load(script), again).await;
+            answer = match (loaded, again) {
+                (Err(error), Err(RedisError::NoScript(_))) => return Err(error),
+                (_, again) => again,
+            };
         }
+        answer
     }
 
     /// Sends one plain command with a key and further arguments.
@@ -378,8 +402,7 @@ impl RedisLink {
 
     /// Loads a script, by a future that is written to the connection at its first poll.
     pub fn submit_load(&self, script: &Script) -> BoxFuture<'static, Result<(), RedisError>> {
-        let args = vec![Value::from_static_str("LOAD"), script.source.into()];
-        let answer = self.ask("SCRIPT", args);
+        let answer = self.ask("SCRIPT", script.load_args());
         Box::pin(async move { answer.await.map(drop) })
     }
 

@@ -4,9 +4,17 @@
 //! in the order of the queue with many in flight, and one answer to each caller. Owner of the
 //! order: one task on the control runtime. Bounds: [`QUEUE_MAX`] publications and
 //! [`QUEUE_BYTES_MAX`] bytes wait; at the bound a publication is refused as `Unavailable` and
-//! counted. [`IN_FLIGHT_MAX`] are with Redis. Nothing is ever sent twice: where Redis does not
-//! know the script (NOSCRIPT), what was sent behind it may have met a script loaded meanwhile by
-//! somebody else, so sending again would reorder; the caller gets `Unavailable` instead.
+//! counted. [`IN_FLIGHT_MAX`] are with Redis.
+//!
+//! Where Redis does not know the script (NOSCRIPT: somebody flushed it, or another server took
+//! over), nothing was done. Sending pauses until all answers are there, then the script is loaded
+//! and the same publications are sent again in their order, at most [`SENDS_MAX`] times. Only a
+//! publisher loads its script, which has a variant of its own ([`Scripts::publish`]), so that all
+//! that was sent behind the first failed as well. Should another node have the same variant and
+//! load it in between, what was overtaken on its topic is refused as `Unavailable`. Nothing else
+//! is ever sent twice.
+//!
+//! [`Scripts::publish`]: super::redis::scripts::Scripts::publish
 //!
 //! Publications of namespaces with `replicas_min` go the same way over a link of their own, batch by
 //! batch, and are answered only when the WAIT behind their batch has counted enough replicas. WAIT
@@ -23,19 +31,19 @@ use std::time::{Duration, Instant};
 
 use fred::types::Value;
 use futures_util::StreamExt;
-use futures_util::future::{BoxFuture, join_all};
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::{OptionFuture, join_all};
+use futures_util::stream::FuturesOrdered;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::publication;
 use super::redis::confirmation::{Answers, BATCH_NAME, Followers, Look, enough};
-use super::redis::link::{CommandLink, Shared, stopped};
+use super::redis::link::{CommandLink, Purpose, Shared, stopped};
 use super::redis::reply;
 use super::{BrokerError, PublishRequest, Published};
 use crate::config::Replicas;
-use crate::protocol::ids::TopicKind;
-use crate::redis::RedisError;
+use crate::protocol::ids::{Topic, TopicKind};
+use crate::redis::{RedisError, Script};
 
 /// Publications that wait for the connection.
 pub const QUEUE_MAX: usize = 8_192;
@@ -43,28 +51,33 @@ pub const QUEUE_MAX: usize = 8_192;
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Publications that wait for Redis' answer. Measured: beyond 256 the rate grows no more.
 pub const IN_FLIGHT_MAX: usize = 256;
+/// So often a publication is sent before it is refused, where Redis does not know the script.
+pub const SENDS_MAX: u32 = 16;
 
 const TOO_MANY: &str = "too many publications wait for Redis";
 const STOPPED: &str = "the broker was stopped";
+const OVERTAKEN: &str =
+    "Redis had lost the script, and a later publication of the topic came first";
 /// How often it is asked who the replicas are while nothing is published.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 type Answer = Result<Published, BrokerError>;
 
 /// One publication on its way.
+#[derive(Debug)]
 struct Job {
+    topic: Topic,
     /// The arguments of EVALSHA.
     args: Vec<Value>,
     bytes: usize,
     replicas: Replicas,
+    sends_count: u32,
     answer: oneshot::Sender<Answer>,
 }
 
-/// A publication whose answer is awaited.
+/// A publication and what Redis said of it.
 struct Flight {
-    bytes: usize,
-    replicas: Replicas,
-    answer: oneshot::Sender<Answer>,
+    job: Job,
     result: Result<Value, RedisError>,
 }
 
@@ -75,6 +88,7 @@ pub struct Publisher {
     waiting_bytes: Arc<AtomicUsize>,
     shared: Arc<Shared>,
     command: Arc<CommandLink>,
+    script: Script,
 }
 
 /// The task's side.
@@ -84,6 +98,7 @@ pub struct PublisherTask {
     waiting_bytes: Arc<AtomicUsize>,
     shared: Arc<Shared>,
     command: Arc<CommandLink>,
+    script: Script,
 }
 
 /// A queue for this link and both its ends.
@@ -91,17 +106,23 @@ pub struct PublisherTask {
 pub fn channel(shared: &Arc<Shared>, command: &Arc<CommandLink>) -> (Publisher, PublisherTask) {
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
+    let script = match command.purpose {
+        Purpose::Replicated => &shared.scripts.publish_replicated,
+        Purpose::Urgent | Purpose::Bulk => &shared.scripts.publish,
+    };
     let publisher = Publisher {
         queue: sender,
         waiting_bytes: Arc::clone(&waiting_bytes),
         shared: Arc::clone(shared),
         command: Arc::clone(command),
+        script: script.clone(),
     };
     let task = PublisherTask {
         queue: receiver,
         waiting_bytes,
         shared: Arc::clone(shared),
         command: Arc::clone(command),
+        script: script.clone(),
     };
     (publisher, task)
 }
@@ -122,8 +143,10 @@ impl Publisher {
         let (answer, answered) = oneshot::channel();
         let job = Job {
             args: self.arguments(&request, body),
+            topic: request.topic,
             bytes,
             replicas: request.replicas,
+            sends_count: 0,
             answer,
         };
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -155,7 +178,7 @@ impl Publisher {
 
     /// As `scripts/publish.lua` lists them.
     fn arguments(&self, request: &PublishRequest, body: Vec<u8>) -> Vec<Value> {
-        let Shared { keys, scripts, .. } = &*self.shared;
+        let keys = &self.shared.keys;
         let topic = &request.topic;
         let (idempotency_key, idempotency_ms) = match &request.idempotency {
             Some((key, life_ms)) => (key.as_str(), *life_ms),
@@ -164,7 +187,7 @@ impl Publisher {
         let is_inbox = topic.kind() == TopicKind::Inbox;
         let retention = request.retention;
         vec![
-            scripts.publish.sha().into(),
+            self.script.sha().into(),
             "5".into(),
             keys.channel(topic).into(),
             keys.stream(topic).into(),
@@ -191,7 +214,9 @@ impl PublisherTask {
             tokio::select! {
                 count = self.queue.recv_many(&mut batch, IN_FLIGHT_MAX) => match count {
                     0 => return,
-                    _ => self.confirm(std::mem::take(&mut batch), &mut followers).await,
+                    _ => while !batch.is_empty() {
+                        batch = self.confirm(batch, &mut followers).await;
+                    },
                 },
                 () = stopped(&mut stop), if !self.queue.is_closed() => self.queue.close(),
                 () = tokio::time::sleep(LOOK_EVERY) => self.look(&mut followers).await,
@@ -225,27 +250,24 @@ impl PublisherTask {
             match can(&job, followers) {
                 Ok(()) => promising.push(job),
                 Err(why) => {
-                    let refused = Err(BrokerError::Unavailable(why));
-                    self.answer(job.bytes, job.answer, refused);
+                    self.answer(job, Err(BrokerError::Unavailable(why)));
                 }
             }
         }
         promising
     }
 
-    /// Sends a batch and answers it when the replicas had their time.
-    async fn confirm(&self, batch: Vec<Job>, followers: &mut Followers) {
+    /// Sends a batch and answers it when the replicas had their time. Returns what is to be sent
+    /// again, because Redis did not know the script.
+    async fn confirm(&self, batch: Vec<Job>, followers: &mut Followers) -> Vec<Job> {
         let batch = self.promising(batch, followers).await;
         if batch.is_empty() {
-            return;
+            return batch;
         }
         let most = |of: fn(&Replicas) -> u128| batch.iter().map(|job| of(&job.replicas)).max();
         let min = most(|replicas| replicas.min.into()).unwrap_or_default();
         let timeout_ms = most(|replicas| replicas.timeout.as_millis()).unwrap_or_default();
-        let mut flights = Vec::with_capacity(batch.len());
-        for job in batch {
-            flights.push(self.send(job).await);
-        }
+        let (load, flights) = self.send_all(batch).await;
         let count = self
             .begin(
                 "WAIT",
@@ -254,21 +276,14 @@ impl PublisherTask {
             .await;
         let role = self.begin("ROLE", Vec::new()).await;
         let name = self.begin("CLIENT", vec!["GETNAME".into()]).await;
-        let flights = join_all(flights).await;
+        let (_, flights) = tokio::join!(load, join_all(flights));
         let (count, role, name) = tokio::join!(count, role, name);
         let confirmed = followers.judge(Answers { count, role, name }, Instant::now());
-        let mut is_unknown_script = false;
+        let mut again = Vec::new();
         for flight in flights {
-            is_unknown_script |= self.land(flight, Some(&confirmed));
+            self.land(flight, Some(&confirmed), &mut again);
         }
-        if is_unknown_script {
-            // The batch was refused; should this fail too, so is the next one.
-            let _ = self
-                .command
-                .link
-                .submit_load(&self.shared.scripts.publish)
-                .await;
-        }
+        again
     }
 
     /// Writes a command to the connection, behind all that was written before.
@@ -289,29 +304,25 @@ impl PublisherTask {
 
     /// Sends until `stop` turns true; what is queued by then is still sent and answered.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut flights = FuturesUnordered::new();
-        let mut loading: Option<BoxFuture<'static, Result<(), RedisError>>> = None;
+        let mut flights = FuturesOrdered::new();
+        let mut again = Vec::new();
         let mut is_open = true;
         while is_open || !flights.is_empty() {
             tokio::select! {
                 Some(flight) = flights.next(), if !flights.is_empty() => {
-                    if self.land(flight, None) && loading.is_none() {
-                        // What is sent after the LOAD on the same connection finds the script.
-                        let mut load = self.command.link.submit_load(&self.shared.scripts.publish);
-                        if poll_once(load.as_mut()).await.is_none() {
-                            loading = Some(load);
-                        }
+                    self.land(flight, None, &mut again);
+                    while flights.is_empty() && !again.is_empty() {
+                        again = self.send_again(again).await;
                     }
                 }
-                job = self.queue.recv(), if is_open && flights.len() < IN_FLIGHT_MAX => match job {
+                job = self.queue.recv(),
+                    if is_open && again.is_empty() && flights.len() < IN_FLIGHT_MAX => match job {
                     Some(job) => {
                         let flight = self.send(job).await;
-                        flights.push(flight);
+                        flights.push_back(flight);
                     }
                     None => is_open = false,
                 },
-                _ = async { loading.as_mut().expect("asked only while loading").await },
-                    if loading.is_some() => loading = None,
                 () = stopped(&mut stop), if is_open && !self.queue.is_closed() => {
                     self.queue.close();
                 }
@@ -319,58 +330,95 @@ impl PublisherTask {
         }
     }
 
+    /// Sends these again, and nothing beside them. Returns those for which Redis still did not know
+    /// the script.
+    async fn send_again(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let (load, flights) = self.send_all(jobs).await;
+        let (_, flights) = tokio::join!(load, join_all(flights));
+        let mut again = Vec::new();
+        for flight in flights {
+            self.land(flight, None, &mut again);
+        }
+        again
+    }
+
+    /// Writes publications in their order, and before them the script where one was sent in vain.
+    async fn send_all(
+        &self,
+        jobs: Vec<Job>,
+    ) -> (
+        OptionFuture<impl Future<Output = Result<Value, RedisError>> + use<>>,
+        Vec<impl Future<Output = Flight> + Send + use<>>,
+    ) {
+        let mut load = None;
+        if jobs.iter().any(|job| job.sends_count > 0) {
+            tracing::debug!(
+                event = "script_lost",
+                count = jobs.len(),
+                "Redis does not know the script, what was not done is sent again behind it"
+            );
+            load = Some(self.begin("SCRIPT", self.script.load_args()).await);
+        }
+        let mut flights = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            flights.push(self.send(job).await);
+        }
+        (load.into(), flights)
+    }
+
     /// Writes one publication. The first poll puts the command into the connection's queue, so
     /// that the order of this method's calls is the order on the wire.
-    async fn send(&self, job: Job) -> impl Future<Output = Flight> + Send + use<> {
-        let Job {
-            args,
-            bytes,
-            replicas,
-            answer,
-        } = job;
-        let command = self.begin("EVALSHA", args).await;
+    async fn send(&self, mut job: Job) -> impl Future<Output = Flight> + Send + use<> {
+        job.sends_count += 1;
+        let command = self.begin("EVALSHA", job.args.clone()).await;
         async move {
-            Flight {
-                bytes,
-                replicas,
-                answer,
-                result: command.await,
-            }
+            let result = command.await;
+            Flight { job, result }
         }
     }
 
-    /// Answers the caller. `confirmed`: how many replicas have it, or why that is not known.
-    /// `true`: the script must be loaded.
-    fn land(&self, flight: Flight, confirmed: Option<&Result<u64, String>>) -> bool {
-        let Flight {
-            bytes,
-            replicas,
-            answer,
-            result,
-        } = flight;
-        let is_unknown_script = matches!(result, Err(RedisError::NoScript(_)));
+    /// Answers the caller, in the order of sending. `confirmed`: how many replicas have it, or why
+    /// that is not known. `again`: publications that were not done and are to be sent again.
+    fn land(
+        &self,
+        Flight { job, result }: Flight,
+        confirmed: Option<&Result<u64, String>>,
+        again: &mut Vec<Job>,
+    ) {
         match &result {
+            Err(RedisError::NoScript(_)) if job.sends_count < SENDS_MAX => {
+                again.push(job);
+                return;
+            }
             Err(RedisError::NotMaster(_)) => self.command.suspect.notify_one(),
             Err(RedisError::ReadOnly(_)) if !self.shared.health.is_read_only() => {
                 self.shared.urgent.suspect.notify_one();
             }
             _ => {}
         }
+        if !result.as_ref().is_err_and(RedisError::is_not_done) {
+            // What it overtook would now come behind it.
+            for overtaken in again.extract_if(.., |other| other.topic == job.topic) {
+                self.answer(
+                    overtaken,
+                    Err(BrokerError::Unavailable(OVERTAKEN.to_owned())),
+                );
+            }
+        }
         let mut outcome = read(result);
         if let (Ok(_), Some(confirmed)) = (&outcome, confirmed)
-            && let Err(why) = enough(replicas, confirmed)
+            && let Err(why) = enough(job.replicas, confirmed)
         {
             self.shared.metrics.control.publish_unconfirmed.add(1);
             outcome = Err(BrokerError::Unknown(why));
         }
-        self.answer(bytes, answer, outcome);
-        is_unknown_script
+        self.answer(job, outcome);
     }
 
-    fn answer(&self, bytes: usize, to: oneshot::Sender<Answer>, answer: Answer) {
-        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn answer(&self, job: Job, answer: Answer) {
+        self.waiting_bytes.fetch_sub(job.bytes, Ordering::Relaxed);
         // A caller that went away needs no answer.
-        let _ = to.send(answer);
+        let _ = job.answer.send(answer);
     }
 }
 

@@ -49,9 +49,11 @@ impl Left {
             return Some(surplus);
         }
         let is_full = self.entries.len() > LEFT_MAX;
-        let (until, key) = self
-            .entries
-            .pop_front_if(|(until, _)| is_full || *until <= now)?;
+        let (until, _) = self.entries.front()?;
+        if *until > now && !is_full {
+            return None;
+        }
+        let (until, key) = self.entries.pop_front()?;
         if let Entry::Occupied(mut count) = self.counts.entry(key.1) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {

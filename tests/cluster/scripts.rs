@@ -53,7 +53,7 @@ pub(crate) fn told_the_time(script: &str, from: usize) -> Script {
     let asks = "redis.call('TIME')";
     assert_eq!(script.matches(asks).count(), 1);
     let told = format!("{{ARGV[{from}], ARGV[{}]}}", from + 1);
-    Script::new(script.replace(asks, &told).leak())
+    Script::new(script.replace(asks, &told))
 }
 
 /// A connection that is there.

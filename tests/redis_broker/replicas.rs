@@ -8,6 +8,7 @@ use fanfare::broker::{BrokerError, FeedEvent, PublishRequest};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
+use crate::failures::{misses_count, without_scripts};
 use crate::rig::{DEADLINE, Peer, REPLICAS_PATIENCE, number, request, topic, wanting};
 use crate::support::redis_server::RedisServer;
 use crate::support::wait;
@@ -100,6 +101,19 @@ async fn lost_by_failover(min: u32) -> (usize, usize) {
     let kept: BTreeSet<u64> = kept.into_iter().map(|(_, n)| n).collect();
     assert!(kept.len() >= 500, "{} kept", kept.len());
     (accepted.difference(&kept).count(), unknown)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_scripts_cost_nothing_that_waits_for_replicas() {
+    let (master, replica) = master_and_replica().await;
+    let peer = peer(&master).await;
+    let published = publish(&peer, 0..2_000, 1);
+    let (accepted, unknown) = without_scripts(&master, published).await;
+    assert_eq!((accepted.len(), unknown), (2_000, 0));
+    assert!(misses_count(&master) > 0, "none was missed");
+    until_followed(&master, &replica).await;
+    let kept = peer.retained(&topic("room")).await;
+    assert!(kept.iter().map(|(_, n)| *n).eq(0..2_000));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,10 @@
 
 use crate::redis::Script;
 
+/// Among so many variants each publisher has one by chance. A server keeps every script that it was
+/// ever given, some 10 KB each; and a pair that has the same one is rare.
+const VARIANTS: u16 = 4_096;
+
 /// A script that writes and tells: shebang, by which command it tells, the common words, the files.
 /// With `flags=allow-oom` it runs where memory is full: it takes away, or moves a little.
 macro_rules! telling {
@@ -69,8 +73,11 @@ macro_rules! reading {
 /// All scripts of the broker.
 #[derive(Debug)]
 pub struct Scripts {
-    /// A publication.
+    /// A publication. In a variant of this link's own, and loaded by its publisher alone: where
+    /// Redis lost it, all that was sent behind the first that failed must have failed as well.
     pub publish: Script,
+    /// The same, of the link for publications that wait for replicas.
+    pub publish_replicated: Script,
     /// What came after a position.
     pub since: Reading,
     /// The newest position, remembered on.
@@ -97,8 +104,11 @@ impl Scripts {
     /// The scripts for a master of a cluster, or for a server that has everything.
     #[must_use]
     pub fn new(is_sharded: bool) -> Self {
+        let publish = by_form!(is_sharded, "", "publish.lua");
+        let variant = rand::random_range(0..VARIANTS);
         Self {
-            publish: by_form!(is_sharded, "", "publish.lua"),
+            publish_replicated: publish.variant(variant ^ 1),
+            publish: publish.variant(variant),
             since: reading!("since.lua"),
             last: reading!("last.lua"),
             history: reading!("history.lua"),
@@ -117,7 +127,7 @@ impl Scripts {
         }
     }
 
-    /// Every script, for loading on a new connection.
+    /// Every script, for loading on a new connection, but those of publishers.
     #[must_use]
     pub fn all(&self) -> Vec<&Script> {
         let readings = [
@@ -131,14 +141,7 @@ impl Scripts {
             .iter()
             .flat_map(|reading| [&reading.usual, &reading.frozen])
             .collect();
-        all.extend([
-            &self.publish,
-            &self.ack,
-            &self.enter,
-            &self.leave,
-            &self.reap,
-            &self.probe,
-        ]);
+        all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.probe]);
         all
     }
 }

@@ -128,6 +128,12 @@ impl Item {
         }
     }
 
+    /// Whether a newer message of this topic and key may stand for it.
+    fn is_older(&self, of: TopicKey, key: &str) -> bool {
+        matches!(self, Self::Message { topic, outgoing }
+            if *topic == of && outgoing.conflation_key() == Some(key))
+    }
+
     fn is_message_of(&self, of: TopicKey) -> bool {
         matches!(self, Self::Message { topic, .. } if *topic == of)
     }
@@ -225,11 +231,8 @@ impl Lanes {
                 place.lane
             }
             None => {
-                self.places.push(Place {
-                    topic,
-                    lane,
-                    count: 1,
-                });
+                let count = 1;
+                self.places.push(Place { topic, lane, count });
                 lane
             }
         };
@@ -244,12 +247,8 @@ impl Lanes {
         };
         let from = std::mem::replace(&mut place.lane, to);
         for item in std::mem::take(&mut self.queues[from]) {
-            let lane = if item.topic() == Some(topic) {
-                to
-            } else {
-                from
-            };
-            self.queues[lane].push_back(item);
+            let moves = item.topic() == Some(topic);
+            self.queues[if moves { to } else { from }].push_back(item);
         }
     }
 
@@ -358,13 +357,12 @@ impl Lanes {
         removed
     }
 
-    /// Of messages that a newer one of the same key may stand for, keeps the newest of each key;
-    /// none, where `newest`, which is not queued yet, has the key.
-    pub(super) fn conflate(&mut self, wire: Wire, newest: (TopicKey, &Outgoing)) -> usize {
+    /// Of messages that a newer one of the same key may stand for, keeps the newest of each key.
+    /// Returns how many went.
+    pub(super) fn conflate(&mut self, wire: Wire) -> usize {
         let mut removed = 0;
         for lane in FIRST..LAST {
             let mut seen = FxHashSet::default();
-            seen.extend(newest.1.conflation_key().map(|key| (newest.0, key)));
             let mut gone = vec![false; self.queues[lane].len()];
             for (at, item) in self.queues[lane].iter().enumerate().rev() {
                 if let Item::Message { topic, outgoing } = item
@@ -378,6 +376,21 @@ impl Lanes {
             }
         }
         removed
+    }
+
+    /// Where the message waits for which `newest` may stand, which is not queued yet: its lane, and
+    /// its place there. After [`Self::conflate`] there is at most one.
+    pub(super) fn older(&self, of: TopicKey, newest: &Outgoing) -> Option<(usize, usize)> {
+        let (key, lane) = (newest.conflation_key()?, self.lane(of)?);
+        let mut items = self.queues[lane].iter();
+        Some((lane, items.position(|item| item.is_older(of, key))?))
+    }
+
+    /// Removes one item.
+    pub(super) fn remove_at(&mut self, lane: usize, at: usize, wire: Wire) {
+        if let Some(item) = self.queues[lane].remove(at) {
+            self.uncount(&item, wire);
+        }
     }
 
     /// Takes back the messages of every topic of this lane that can be read again, as far back as
@@ -429,7 +442,7 @@ impl Lanes {
         lane: usize,
         wire: Wire,
         is_over: impl Fn(Waiting) -> bool,
-        may_drop: impl Fn(TopicKey) -> bool,
+        may_drop: impl Fn(TopicKey, &Outgoing) -> bool,
     ) -> u64 {
         let mut dropped = 0;
         let mut kept: VecDeque<Item> = VecDeque::new();
@@ -440,7 +453,7 @@ impl Lanes {
             let gap_at = open.iter().find(|(t, _)| *t == topic).map(|(_, at)| *at);
             match (item, gap_at) {
                 (Item::Message { topic, outgoing }, gap_at)
-                    if may_drop(topic) && is_over(self.messages) =>
+                    if may_drop(topic, &outgoing) && is_over(self.messages) =>
                 {
                     dropped += 1;
                     let bytes = outgoing.frame(wire).len();

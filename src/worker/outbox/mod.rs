@@ -99,6 +99,8 @@ pub struct Shed {
     pub taken_back: Vec<TakenBack>,
     /// Messages that the session will not get.
     pub dropped: u64,
+    /// The message at hand may be queued now.
+    pub fits: bool,
 }
 
 /// A topic of which an outbox holds nothing any more, because it can be read again.
@@ -377,7 +379,9 @@ impl Outbox {
     /// newest; then takes back what can be read again; then drops the oldest of what cannot, from
     /// the lowest lane up, until a quarter of the bound is free. Lanes above the message's own are
     /// left alone, and its own too if it can be read again itself; what waits of its own topic has
-    /// moved up with it. There may be no room even so.
+    /// moved up with it. What the message itself stands for goes only if the message comes in its
+    /// place, for which it may take a quarter of the bound in bytes more. There may be no room even
+    /// so: see [`Shed::fits`].
     pub fn make_room(
         &mut self,
         topic: TopicKey,
@@ -389,30 +393,53 @@ impl Outbox {
         let mut shed = Shed::default();
         let wire = self.wire;
         let lanes = self.lanes(spares);
-        shed.conflated = lanes.conflate(wire, (topic, outgoing));
+        shed.conflated = lanes.conflate(wire);
         let own = lanes::lane_of(outgoing.priority());
         lanes.move_up(topic, own);
         let own = lanes.lane(topic).unwrap_or(own);
         let first = if has_history(topic) { own + 1 } else { own };
         let bytes = outgoing.frame(wire).len();
-        let is_full = |mut waiting: Waiting| {
+        let older = lanes.older(topic, outgoing);
+        let older_bytes = older.map(|(lane, at)| lanes.queues[lane][at].bytes_count(wire));
+        // What waits when the message is queued.
+        let with = |mut waiting: Waiting| {
+            if let Some(bytes) = older_bytes {
+                waiting.remove(bytes);
+            }
             waiting.add(bytes);
-            bound.exceeded(waiting)
+            waiting
         };
+        let is_full = |waiting| bound.exceeded(with(waiting));
         let target = bound.part(3, 4);
         let is_over = |waiting| target.exceeded(waiting) || is_full(waiting);
         // Without the target every message that comes would search the lanes again.
-        let is_enough = shed.conflated >= bound.messages_max / 16;
+        let conflated = shed.conflated + usize::from(older_bytes.is_some());
+        let is_enough = conflated >= bound.messages_max / 16;
         for lane in (first..LAST).rev() {
             if is_full(lanes.messages) || !is_enough && target.exceeded(lanes.messages) {
                 let taken_back = lanes.take_back(lane, wire, &has_history);
                 shed.taken_back.extend(taken_back);
             }
         }
+        let is_older = |t: TopicKey, message: &Outgoing| {
+            let key = message.conflation_key();
+            t == topic && key.is_some() && key == outgoing.conflation_key()
+        };
+        let may_drop = |t: TopicKey, message: &Outgoing| !has_history(t) && !is_older(t, message);
         for lane in (first..LAST).rev() {
             if is_full(lanes.messages) {
-                shed.dropped += lanes.drop_oldest(lane, wire, is_over, |t| !has_history(t));
+                shed.dropped += lanes.drop_oldest(lane, wire, is_over, may_drop);
             }
+        }
+        let waiting = with(lanes.messages);
+        let in_place = older_bytes
+            .is_some_and(|older| bytes <= older || waiting.bytes <= bound.bytes_max / 4 * 5);
+        shed.fits = waiting.messages == 1 || !bound.exceeded(waiting) || in_place;
+        if shed.fits
+            && let Some((lane, at)) = lanes.older(topic, outgoing)
+        {
+            lanes.remove_at(lane, at, wire);
+            shed.conflated += 1;
         }
         self.lanes.take_if(|lanes| lanes.is_empty());
         shed

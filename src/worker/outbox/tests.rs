@@ -251,7 +251,8 @@ impl Subject {
     fn deliver(&mut self, n: usize, outgoing: Arc<Outgoing>) -> Result<(), TestCaseError> {
         let key = self.lines[n].key;
         let bytes = outgoing.frame(Wire::Json).len();
-        if !self.outbox.has_room_for(bytes, BOUND) {
+        let mut fits = self.outbox.has_room_for(bytes, BOUND);
+        if !fits {
             let with_history = self.model.with_history.clone();
             let has_history = |t: TopicKey| with_history.contains(&t);
             let spares = &mut self.spares;
@@ -259,8 +260,9 @@ impl Subject {
                 .outbox
                 .make_room(key, &outgoing, BOUND, spares, has_history);
             self.model.shed(key, &outgoing, &shed, &self.outbox)?;
+            fits = shed.fits;
         }
-        if self.outbox.has_room_for(bytes, BOUND) {
+        if fits {
             self.push(n, outgoing);
         } else if !self.model.with_history.contains(&key) {
             self.outbox.push_dropped(key, &outgoing, &mut self.spares);

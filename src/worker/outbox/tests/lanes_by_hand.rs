@@ -237,6 +237,44 @@ fn a_newer_message_stands_for_one_of_its_own_topic_and_key_only_and_only_at_the_
     assert_eq!(sent, ["t4@1", "t3@3", "t3@4"]);
 }
 
+/// An outbox whose bound is reached by what nobody may take away, and in which one message of a key
+/// waits; and what became of a newer one of so many bytes.
+fn beside_an_older_one(bytes: usize) -> (Shed, Vec<String>) {
+    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), Spares::default());
+    let mut lines = lines();
+    for _ in 1..BOUND.messages_max {
+        let urgent = lines[4].publish(Priority::Critical, None, 100);
+        outbox.push_message(lines[4].key, urgent, &mut spares);
+    }
+    let older = lines[3].publish(Priority::Normal, Some(1), 10);
+    outbox.push_message(lines[3].key, older, &mut spares);
+    let told = notice(&lines[5].name, 7);
+    outbox.push_notice(lines[5].key, told, &mut spares);
+    let newest = lines[3].publish(Priority::Normal, Some(1), bytes);
+    let key = lines[3].key;
+    let shed = outbox.make_room(key, &newest, BOUND, &mut spares, |_| false);
+    if shed.fits {
+        outbox.push_message(key, newest, &mut spares);
+    }
+    let mut sent = sent(&mut outbox, &mut spares);
+    sent.retain(|name| name.starts_with("t3"));
+    (shed, sent)
+}
+
+#[test]
+fn a_message_without_room_takes_the_place_of_its_older_one() {
+    let (shed, sent) = beside_an_older_one(20);
+    assert_eq!((shed.fits, shed.conflated, shed.dropped), (true, 1, 0));
+    assert_eq!(sent, ["t3@2"]);
+}
+
+#[test]
+fn an_older_message_stays_where_the_newer_one_is_far_too_long() {
+    let (shed, sent) = beside_an_older_one(5_000);
+    assert_eq!((shed.fits, shed.conflated, shed.dropped), (false, 0, 0));
+    assert_eq!(sent, ["t3@1"]);
+}
+
 #[test]
 fn an_outbox_that_was_busy_and_fell_quiet_holds_no_memory_of_its_own() {
     let (mut outbox, mut spares) = (Outbox::new(Wire::Json), Spares::default());

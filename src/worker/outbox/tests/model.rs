@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::super::lanes::{self, Dropped, Item};
-use super::{BOUND, frame};
+use super::{BOUND, Bound, frame};
 use crate::protocol::codec::Wire;
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::Position;
@@ -218,7 +218,10 @@ impl Model {
         shed: &Shed,
         outbox: &Outbox,
     ) -> Checked {
-        prop_assert_eq!(self.conflate(topic, outgoing), shed.conflated);
+        let conflated = self.conflate();
+        let older = self.older(topic, outgoing);
+        let in_place = older.clone().filter(|_| shed.fits);
+        prop_assert_eq!(conflated + in_place.iter().len(), shed.conflated);
         let lane = lanes::lane_of(outgoing.priority());
         let own = self.topics.get_mut(&topic).map(|waits| {
             waits.lane = waits.lane.min(lane);
@@ -235,7 +238,8 @@ impl Model {
                 assert_eq!(w.units.as_slices().1, []);
                 w.units.as_slices().0
             });
-            let units: Vec<_> = before.units.iter().cloned().collect();
+            let is_kept = |unit: &&Unit| Some(*unit) != in_place.as_ref() || *key != topic;
+            let units: Vec<_> = before.units.iter().filter(is_kept).cloned().collect();
             if now == units {
                 continue;
             }
@@ -258,33 +262,53 @@ impl Model {
         self.topics = after;
         let mut waiting = outbox.messages();
         waiting.add(outgoing.frame(Wire::Json).len());
-        if waiting.messages > 1 && BOUND.exceeded(waiting) {
-            self.check_nothing_left(first)?;
+        let is_full = waiting.messages > 1 && BOUND.exceeded(waiting);
+        if shed.fits {
+            let with_older = Bound {
+                messages_max: usize::MAX,
+                bytes_max: BOUND.bytes_max / 4 * 5,
+            };
+            let is_small = |older: &Unit| waiting.bytes <= outbox.messages().bytes + older.bytes();
+            let may_exceed = |older| is_small(older) || !with_older.exceeded(waiting);
+            prop_assert!(!is_full || in_place.as_ref().is_some_and(may_exceed));
+        } else {
+            prop_assert!(is_full);
+            self.check_nothing_left(first, (topic, older))?;
         }
         Ok(())
     }
 
-    /// There is no room: then there is nothing that could have been shed either.
-    fn check_nothing_left(&self, first: usize) -> Checked {
+    /// There is no room: then there is nothing that could have been shed either, but what the message
+    /// itself might have stood for.
+    fn check_nothing_left(&self, first: usize, older: (TopicKey, Option<Unit>)) -> Checked {
         for (topic, waits) in self.topics.iter().filter(|(_, w)| w.lane >= first) {
             let left = if self.with_history.contains(topic) {
                 waits.units.back().is_some_and(Unit::is_message)
             } else {
-                waits.units.iter().any(Unit::is_message)
+                let is_older = |unit: &Unit| *topic == older.0 && Some(unit) == older.1.as_ref();
+                let mut units = waits.units.iter();
+                units.any(|unit| unit.is_message() && !is_older(unit))
             };
             prop_assert!(!left, "{:?} is left, and there is no room", waits);
         }
         Ok(())
     }
 
-    /// Of each key keeps the newest, this message included.
-    fn conflate(&mut self, topic: TopicKey, outgoing: &Outgoing) -> usize {
+    /// The message that waits and for which this one may stand.
+    fn older(&self, topic: TopicKey, outgoing: &Outgoing) -> Option<Unit> {
+        let of = outgoing.conflation_key()?;
+        let is_it = |unit: &&Unit| match unit {
+            Unit::Message { key, .. } => key.as_deref() == Some(of),
+            Unit::Notice { .. } | Unit::Gap { .. } => false,
+        };
+        self.topics.get(&topic)?.units.iter().find(is_it).cloned()
+    }
+
+    /// Of each key keeps the newest.
+    fn conflate(&mut self) -> usize {
         let before = self.messages_count();
-        for (key, waits) in &mut self.topics {
+        for waits in self.topics.values_mut() {
             let mut seen = HashSet::new();
-            if *key == topic {
-                seen.extend(outgoing.conflation_key().map(str::to_owned));
-            }
             let newest_first = std::mem::take(&mut waits.units).into_iter().rev();
             for unit in newest_first {
                 if let Unit::Message { key: Some(key), .. } = &unit
@@ -295,7 +319,6 @@ impl Model {
                 waits.units.push_front(unit);
             }
         }
-        self.topics.retain(|_, waits| !waits.units.is_empty());
         before - self.messages_count()
     }
 

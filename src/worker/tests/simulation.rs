@@ -475,7 +475,7 @@ async fn every_client_reads_everything_once_and_in_order_whatever_meets() {
             assert_eq!(world.rig.end_reason(&session.client), None, "seed {seed}");
         }
     }
-    assert!(counted.iter().all(|sum| *sum > 200), "{counted:?} met");
+    assert!(counted.iter().all(|sum| *sum > 100), "{counted:?} met");
     let pushed = seen.messages - counted[0];
     assert!(pushed > 5_000, "{pushed} live messages are too few");
     assert!(seen.failovers > 100 && seen.gaps > 100, "{seen:?}");

@@ -29,6 +29,7 @@ use crate::protocol::ids::{SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 
 pub mod access;
+mod certificates;
 pub mod circuit;
 pub mod clients;
 pub mod keyspace;
@@ -230,10 +231,10 @@ impl Keys {
         format!("{}:part:{{{partition}}}", self.prefix)
     }
 
-    /// Where in a partition nodes have members or occupancy.
+    /// The topics of a partition in which nodes have members or occupancy.
     #[must_use]
-    pub fn node_presence(&self, partition: u32) -> String {
-        format!("{}:np:{{{partition}}}", self.prefix)
+    pub fn topics_index(&self, partition: u32) -> String {
+        format!("{}:ti:{{{partition}}}", self.prefix)
     }
 
     /// Leases of nodes, a sorted set by their end. One script uses it with the three that follow,
@@ -509,7 +510,7 @@ mod tests {
         for own in [
             one.nodes(),
             one.partition(1),
-            one.node_presence(1),
+            one.topics_index(1),
             one.control(),
         ] {
             assert_eq!(one.topic_of(&own), None, "{own}");

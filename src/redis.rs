@@ -15,7 +15,6 @@
 //! - the detection of unresponsive connections is reset by every write: at most one heartbeat is
 //!   in flight (see `broker::feed`), and the command link is watched by its probe instead.
 
-use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -36,8 +35,10 @@ pub mod keyspace;
 mod member_keys;
 mod outcome;
 pub mod refusal;
+mod script;
 
 use circuit::{Away, Circuit};
+pub use script::Script;
 
 /// So often a script is loaded for one call, should somebody take it away each time.
 const LOADS_MAX: usize = 16;
@@ -96,43 +97,6 @@ pub enum RedisError {
     /// The command or script failed: a bug, or a key that another program wrote.
     #[error("failed: {}", access::explain(.0))]
     Failed(#[source] Error),
-}
-
-/// A Lua script and the name by which Redis knows it.
-#[derive(Debug, Clone)]
-pub struct Script {
-    source: Cow<'static, str>,
-    sha: String,
-}
-
-impl Script {
-    /// Names a script by the SHA-1 of its source.
-    #[must_use]
-    pub fn new(source: impl Into<Cow<'static, str>>) -> Self {
-        let source = source.into();
-        Self {
-            sha: fred::util::sha1_hash(&source),
-            source,
-        }
-    }
-
-    /// The same script under another name: Redis knows one and not the other.
-    #[must_use]
-    pub fn variant(&self, number: u16) -> Self {
-        Self::new(format!("{}\n-- variant {number}\n", self.source))
-    }
-
-    /// The arguments of SCRIPT that load it.
-    #[must_use]
-    pub fn load_args(&self) -> Vec<Value> {
-        vec![Value::from_static_str("LOAD"), self.source.as_ref().into()]
-    }
-
-    /// The SHA-1 of the source in lower-case hex, as EVALSHA wants it.
-    #[must_use]
-    pub fn sha(&self) -> &str {
-        &self.sha
-    }
 }
 
 /// Names of keys and channels. Everything of one topic stands under the tag `{app:topic}`, so

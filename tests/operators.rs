@@ -175,6 +175,40 @@ async fn why_a_token_is_refused_is_told_and_the_token_never() {
 }
 
 #[tokio::test]
+async fn neither_a_panic_nor_the_configuration_shows_a_secret() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = tokens::config_file(&directory);
+    let node = Plan::with_config(&file)
+        .flag("--dev")
+        .env("FANFARE_LOG__LEVEL", "trace")
+        .env("RUST_BACKTRACE", "full")
+        .env("PLANTED_PANIC", "session@500")
+        .start()
+        .await;
+    let token = tokens::token("ada");
+    let url = node.connect_url(&format!("?token={token}"));
+    let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+    talk.command(json!({"type": "subscribe", "topic": "t", "token": token}))
+        .await;
+    wait::until("the panic", async || node.log_lines("task_panicked").pop()).await;
+    let shown = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .args(["config", "show", "--config"])
+        .arg(&file)
+        .output()
+        .expect("the binary runs");
+    assert!(shown.status.success());
+    let shown = String::from_utf8([shown.stdout, shown.stderr].concat()).expect("text");
+    assert!(
+        shown.contains("auth.keys") || shown.contains("hmac_secret"),
+        "{shown}"
+    );
+    let told = node.log_text() + &shown;
+    for secret in [&*token, tokens::SECRET] {
+        assert!(!told.contains(secret), "a secret is told");
+    }
+}
+
+#[tokio::test]
 async fn the_last_words_of_a_node_are_lines_of_its_log() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an open socket").to_string();

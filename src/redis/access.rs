@@ -118,7 +118,7 @@ const HINTS: [(&str, &str); 2] = [
 pub(super) fn server(redis: &config::Redis) -> Result<Config, RedisError> {
     let url = &redis.url.as_ref().ok_or(RedisError::NoUrl)?.0;
     let (scheme, address) = url.split_once("://").ok_or(RedisError::Scheme)?;
-    let access = &redis.access;
+    let access: &config::RedisAccess = &redis.access;
     let tls = match scheme {
         "redis" | "valkey" | "unix" => None,
         "rediss" | "valkeys" => Some(TlsConfig::from(TlsConnector::from(client_config(access)?))),

@@ -14,6 +14,7 @@ use super::topic::TopicState;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
 use crate::broker::publication::PresenceChange;
+use crate::broker::size::member_bytes;
 use crate::broker::{Body, BrokerError, FeedEvent, Page};
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, SessionId, Topic};
@@ -89,7 +90,7 @@ impl Members {
         let (mut entries, mut bytes) = (Vec::new(), 0_usize);
         while entries.len() < page.entries_max as usize
             && let Some((_, entry)) = rest.next_if(|(_, entry)| {
-                bytes = bytes.saturating_add(entry.member.longest());
+                bytes = bytes.saturating_add(member_bytes(&entry.member));
                 entries.is_empty() || bytes <= page.bytes_max
             })
         {

@@ -9,6 +9,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Instant;
 
+use fanfare::broker::Page;
 use fanfare::broker::memory::{MemoryBroker, clock::Clock};
 use fanfare::broker::publication::encode_member;
 use fanfare::protocol::event::Member;
@@ -133,7 +134,11 @@ async fn a_page_of_many_members_in_the_process_costs_what_one_of_few_does() {
     for (room, count) in ROOMS {
         let began = Instant::now();
         for _ in 0..PAGES {
-            let page = broker.members(&topic(room), None, 2).await;
+            let size = Page {
+                entries_max: 2,
+                bytes_max: 1 << 20,
+            };
+            let page = broker.members(&topic(room), None, size).await;
             assert_eq!(page.expect("it never fails").counts[0].1, count);
         }
         let took = began.elapsed() / u32::try_from(PAGES).expect("few");

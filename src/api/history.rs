@@ -1,7 +1,7 @@
 //! Pages of what a topic retains, as callers see them.
 //!
 //! In: the page that was asked for. Out: messages, without those past their `ttl_ms`. Bounds: at
-//! most `session.page_max` messages and `session.page_bytes_max` bytes of bodies a page.
+//! most `session.page_max` messages and `session.page_bytes_max` bytes a page.
 
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{Replicas, Retention};
-use crate::protocol::data::Data;
 use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 use crate::redis::refusal::Refusal;
@@ -29,6 +28,7 @@ pub mod pressure;
 pub mod publication;
 pub mod publisher;
 pub mod redis;
+mod size;
 pub mod visible;
 
 use interest::WishNumber;
@@ -97,21 +97,6 @@ pub enum Body {
     /// What this release cannot read, by a newer node or another program. It has its place in the
     /// topic all the same, and sessions are told of it as a gap of one.
     Unreadable,
-}
-
-impl Body {
-    /// About how many bytes it holds, for bounds.
-    #[must_use]
-    pub fn bytes_count(&self) -> usize {
-        match self {
-            Self::Publication(publication) => match &publication.data {
-                Data::Json(bytes) | Data::MsgPack(bytes) => bytes.len(),
-            },
-            // A member is small; its `info` is bounded at 2 KiB and mostly absent.
-            Self::Presence(_) => 256,
-            Self::Unreadable => 0,
-        }
-    }
 }
 
 /// The answer to "what came after `since`?"
@@ -244,7 +229,8 @@ pub struct HistoryQuery {
     pub until: Option<Position>,
     /// Most entries.
     pub limit: u32,
-    /// Most bytes of bodies; a page has at least one entry if there is one.
+    /// Most bytes as they are kept, of what readers see on the wire ([`visible`]); a page has at
+    /// least one entry if there is one.
     pub bytes_max: usize,
     /// Newest first.
     pub reverse: bool,
@@ -300,8 +286,7 @@ impl Broker {
         pressure::relieved(engine!(self, broker => broker.metrics())).await;
     }
 
-    /// What came after `since`: at most `limit` entries and about `bytes_max` bytes of bodies
-    /// (at least one entry if there is one). Entries past their own end are included; the reader
+    /// What came after `since`: a page of it, with at least one entry if there is one. Entries past their own end are included; the reader
     /// leaves them out.
     ///
     /// # Errors
@@ -408,8 +393,8 @@ impl Broker {
         engine!(self, broker => broker.reap(topic, owner).await)
     }
 
-    /// At most `limit` members of `topic` after a session, whoever has entered them. Costs as much
-    /// as the page and the owners, however many members there are.
+    /// A page of the members of `topic` after a session, whoever has entered them. Costs as much as
+    /// the page and the owners, however many members there are.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -417,9 +402,9 @@ impl Broker {
         &self,
         topic: &Topic,
         after: Option<SessionId>,
-        limit: usize,
+        page: Page,
     ) -> Result<MemberPage, BrokerError> {
-        engine!(self, broker => broker.members(topic, after, limit).await)
+        engine!(self, broker => broker.members(topic, after, page).await)
     }
 
     /// Sends a message to every node's feed ([`FeedEvent::Control`]), this one included.
@@ -494,6 +479,6 @@ impl Broker {
 pub struct Page {
     /// Most entries.
     pub entries_max: u32,
-    /// Most bytes of bodies, at least one entry apart.
+    /// Most bytes as they are kept, at least one entry apart.
     pub bytes_max: usize,
 }

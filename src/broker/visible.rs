@@ -3,7 +3,8 @@
 //! In: what a session or the API asks. Out: messages, and whether there are more. What has ended
 //! takes no place in a page: reading goes on until the page is full or nothing more is retained,
 //! because a reader goes on from the last message that it was shown. Bounds: the query's `limit`
-//! and `bytes_max`; reads are as many as the topic's retention has pages.
+//! and `bytes_max`, here of messages in the longer of their two wire forms; reads are as many as the
+//! topic's retention has pages.
 
 use super::{Body, Broker, BrokerError, HistoryPage, HistoryQuery};
 use crate::protocol::event::Message;
@@ -44,7 +45,7 @@ pub async fn history(
             if publication.has_ended(now_ms) {
                 continue;
             }
-            let bytes = entry.body.bytes_count();
+            let bytes = entry.body.frame_size(&left.topic).longest;
             let has_room = messages.is_empty() || bytes <= left.bytes_max;
             if messages.len() == limit || !has_room {
                 let more = true;
@@ -76,6 +77,7 @@ mod tests {
     use crate::config::Retention;
     use crate::protocol::data::Data;
     use crate::protocol::ids::{App, Position, Priority, Topic};
+    use crate::protocol::size::FrameSize;
     use crate::telemetry::metrics::Metrics;
 
     const RETENTION: Retention = Retention {
@@ -181,13 +183,15 @@ mod tests {
     #[tokio::test]
     async fn a_page_is_bounded_by_the_bytes_of_what_it_shows_but_never_empty() {
         let broker = retaining("-a--b-c").await;
+        let body = Data::Json(Bytes::from(vec![b'0'; BODY_BYTES]));
+        let bytes = FrameSize::message(&topic(), &body, None, None).longest;
         for (bytes_max, expected) in [
             (1, "a+"),
-            (BODY_BYTES, "a+"),
-            (2 * BODY_BYTES - 1, "a+"),
-            (2 * BODY_BYTES, "ab+"),
-            (3 * BODY_BYTES, "abc"),
-            (4 * BODY_BYTES, "abc"),
+            (bytes, "a+"),
+            (2 * bytes - 1, "a+"),
+            (2 * bytes, "ab+"),
+            (3 * bytes, "abc"),
+            (4 * bytes, "abc"),
         ] {
             let bounded = HistoryQuery {
                 bytes_max,

@@ -258,7 +258,7 @@ section!(SESSION, "session" => Session {
     page_max: "page_max", count(1, 10_000), Is("1000"),
         "Most publications in a page of history, and members in a page of presence.";
     page_bytes_max: "page_bytes_max", bytes(65_536, 64 << 20), Is("1048576"),
-        "Most bytes of bodies in a page. At least session.message_bytes_max.";
+        "Most bytes of a page, counted in the longer of its two wire forms, unless its first entry alone has more. At least session.message_bytes_max.";
 });
 
 const PING: Kind = Kind::Number {

@@ -282,7 +282,7 @@ pub struct Session {
     pub resume: Duration,
     /// Most publications in a page of history and members in a page of presence. Default 1,000.
     pub page_max: u32,
-    /// Most bytes of bodies in a page. Default 1 MiB.
+    /// Most bytes of a page, in the longer of its two wire forms. Default 1 MiB.
     pub page_bytes_max: usize,
 }
 

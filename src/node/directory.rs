@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, TopicsPage,
 };
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Page};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::cluster::membership::Membership;
 use crate::cluster::occupancy::Occupancy;
@@ -148,7 +148,11 @@ impl Directory for NodeDirectory {
         limit: u32,
     ) -> Answer<'a, MembersPage> {
         Box::pin(async move {
-            let page = self.services.presence.page(topic, after, limit).await?;
+            let size = Page {
+                entries_max: limit,
+                bytes_max: self.services.config.session.page_bytes_max,
+            };
+            let page = self.services.presence.page(topic, after, size).await?;
             Ok(MembersPage {
                 count: page.count,
                 members: page.members,

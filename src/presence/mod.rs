@@ -6,7 +6,8 @@
 //! away holds up its own topics only. Before the first member of a topic is written, the topic
 //! stands in the index of its partition, and after the last is surely gone it is taken out
 //! (`cluster::occupancy`): so the home finds what a dead node left (`cluster::reaper`). Bounds: the
-//! topics of this node's sessions; a page looks at [`LOOKED_AT_MAX`] members at the most. Members
+//! topics of this node's sessions; a page has the bytes that are asked for, and looks at
+//! [`LOOKED_AT_MAX`] members at the most. Members
 //! of a node without a lease are left out of pages and counts.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::broker::member::MemberCounts;
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Page};
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::settled::Settled;
 use crate::cluster::view::View;
@@ -173,7 +174,8 @@ impl Presence {
         state.due.push(key);
     }
 
-    /// A page of members of live nodes, by session id, after the one named.
+    /// A page of members of live nodes, by session id, after the one named: at most so many, and so
+    /// many bytes in the longer wire form, the first of them apart.
     ///
     /// # Errors
     /// [`BrokerError`]; unavailable also while so many of a dead node stand before the page that
@@ -182,12 +184,16 @@ impl Presence {
         &self,
         topic: &Topic,
         after: Option<SessionId>,
-        limit: u32,
+        size: Page,
     ) -> Result<MembersPage, BrokerError> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = size.entries_max as usize;
         // One more than asked for says whether there is another page.
         let wanted = limit.saturating_add(1);
-        let mut next = self.broker.members(topic, after, wanted).await?;
+        let mut left = Page {
+            entries_max: size.entries_max.saturating_add(1),
+            ..size
+        };
+        let mut next = self.broker.members(topic, after, left).await?;
         let mut page = MembersPage {
             count: self.living(&next.counts),
             position: next.position,
@@ -198,7 +204,14 @@ impl Presence {
             let view = self.view.borrow().clone();
             looked_at_count += next.entries.len();
             let live = next.entries.into_iter().filter(|e| view.may_live(&e.owner));
-            page.members.extend(live.map(|entry| entry.member));
+            page.more = !fill(
+                &mut page.members,
+                live.map(|e| e.member),
+                &mut left.bytes_max,
+            );
+            if page.more {
+                break;
+            }
             let Some(after) = next.next.filter(|_| page.members.len() < wanted) else {
                 break;
             };
@@ -211,8 +224,8 @@ impl Presence {
                 break;
             }
             let missing = wanted - page.members.len();
-            let missing = missing.max(LOOKED_AT_MIN);
-            next = self.broker.members(topic, Some(after), missing).await?;
+            left.entries_max = u32::try_from(missing.max(LOOKED_AT_MIN)).unwrap_or(u32::MAX);
+            next = self.broker.members(topic, Some(after), left).await?;
         }
         page.more |= page.members.len() > limit;
         page.members.truncate(limit);
@@ -268,6 +281,24 @@ impl Presence {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
     }
+}
+
+/// Takes members as far as the bytes that are left hold them: the first of a page in any case.
+/// Returns whether all were taken.
+fn fill(
+    page: &mut Vec<Member>,
+    more: impl Iterator<Item = Member>,
+    bytes_left: &mut usize,
+) -> bool {
+    for member in more {
+        let bytes = member.longest();
+        if bytes > *bytes_left && !page.is_empty() {
+            return false;
+        }
+        *bytes_left = bytes_left.saturating_sub(bytes);
+        page.push(member);
+    }
+    true
 }
 
 fn no_lease() -> BrokerError {

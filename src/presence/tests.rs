@@ -7,6 +7,7 @@ use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::{FeedNumber, HistoryQuery, Place};
 use crate::cluster::view::NodeDetails;
 use crate::protocol::ids::{App, Owner};
+use crate::protocol::info::Info;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -65,13 +66,20 @@ impl Rig {
     }
 
     async fn page(&self, after: Option<u128>, limit: u32) -> MembersPage {
+        self.page_of(after, up_to(limit)).await
+    }
+
+    async fn page_of(&self, after: Option<u128>, size: Page) -> MembersPage {
         let after = after.map(SessionId);
-        let page = self.presence.page(&self.topic, after, limit).await;
+        let page = self.presence.page(&self.topic, after, size).await;
         page.expect("the broker is here")
     }
 
     async fn entries(&self) -> Vec<MemberEntry> {
-        let page = self.presence.broker.members(&self.topic, None, 10_000);
+        let page = self
+            .presence
+            .broker
+            .members(&self.topic, None, up_to(10_000));
         page.await.expect("the broker is here").entries
     }
 
@@ -112,6 +120,13 @@ impl Rig {
         let broker = &self.presence.broker;
         let entered = broker.enter(&self.topic, &member(session), owner, 1).await;
         entered.expect("the broker is here");
+    }
+}
+
+fn up_to(limit: u32) -> Page {
+    Page {
+        entries_max: limit,
+        bytes_max: 1 << 20,
     }
 }
 
@@ -212,6 +227,47 @@ async fn members_of_nodes_without_a_lease_are_neither_shown_nor_counted() {
     assert_eq!((shown(&page), page.more), (vec![10, 500, 590], false));
 }
 
+/// Each has a user of another length, with `info` that is six times as long in the other form.
+#[tokio::test]
+async fn a_page_of_members_ends_at_its_bytes() {
+    let rig = rig("a~5");
+    let mut longest = Vec::new();
+    for session in 1..=40_u128 {
+        let info = "\u{1}".repeat(50 * usize::try_from(session % 7).expect("small"));
+        let member = Member {
+            info: Some(Info::from(&serde_json::Value::from(info))),
+            ..member(session)
+        };
+        longest.push(member.longest());
+        let entered = rig.presence.enter(&rig.topic, member).await;
+        entered.expect("the broker is here");
+    }
+    for bytes_max in [1, 500, 2_000, 2_200, 10_000, 1 << 20] {
+        for entries_max in [1, 3, 39, 40, 41] {
+            let size = Page {
+                entries_max,
+                bytes_max,
+            };
+            let mut shown = Vec::new();
+            loop {
+                let page = rig.page_of(shown.last().copied(), size).await;
+                assert!(!page.members.is_empty() && page.members.len() <= entries_max as usize);
+                let bytes: usize = page.members.iter().map(Member::longest).sum();
+                assert!(bytes <= bytes_max || page.members.len() == 1, "{bytes}");
+                shown.extend(page.members.iter().map(|m| m.session.0));
+                if !page.more {
+                    break;
+                }
+                // It ended because it was full.
+                let next = longest[shown.len()];
+                let is_full = page.members.len() == entries_max as usize;
+                assert!(is_full || bytes + next > bytes_max, "{size:?}");
+            }
+            assert_eq!(shown, Vec::from_iter(1..=40));
+        }
+    }
+}
+
 #[tokio::test]
 async fn of_the_dead_only_so_many_are_passed_over_for_a_page() {
     let rig = rig("a~5");
@@ -219,7 +275,7 @@ async fn of_the_dead_only_so_many_are_passed_over_for_a_page() {
         rig.enter_of(session, &owner("b~1")).await;
     }
     rig.enter(7_000).await;
-    let refused = rig.presence.page(&rig.topic, None, 10).await;
+    let refused = rig.presence.page(&rig.topic, None, up_to(10)).await;
     assert!(is_unavailable(&refused), "{refused:?}");
     // What was found is shown, and the next page goes on behind it.
     rig.enter(100).await;

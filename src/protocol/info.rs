@@ -24,6 +24,11 @@ impl Info {
         raw.data().map(Self)
     }
 
+    /// The value.
+    pub(super) fn data(&self) -> &Data {
+        &self.0
+    }
+
     /// How many bytes it has.
     #[must_use]
     pub fn bytes_count(&self) -> usize {

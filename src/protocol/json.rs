@@ -1,7 +1,8 @@
 //! The rules that JSON text must keep beyond JSON's own, so that MessagePack can say it too.
 //!
-//! In: text that a JSON parser has already accepted. Out: the first rule it breaks, if any. One
-//! pass without recursion or allocation: the nesting is a number, so depth costs no stack.
+//! In: text that a JSON parser has already accepted. Out: the first rule it breaks, if any; how long
+//! it is as MessagePack, at most. One pass without recursion or allocation: the nesting is a number,
+//! so depth costs no stack.
 
 use super::data::{DEPTH_MAX, DataError};
 
@@ -82,4 +83,63 @@ fn check_number(token: &str) -> Result<(), DataError> {
     } else {
         Err(DataError::IntegerTooLarge)
     }
+}
+
+/// How long valid JSON is as MessagePack, at most. Only numbers with a fraction or an exponent and
+/// `-0` take more there, nine bytes each, and long text by a few bytes of length.
+pub(super) fn msgpack_bytes_max(text: &[u8]) -> usize {
+    // Text of 256 bytes and more takes one byte more than its quotes, of 65,536 and more three.
+    let lengths = text.len() / 256;
+    let doubles = if may_have_doubles(text) {
+        doubles_growth(text)
+    } else {
+        0
+    };
+    text.len() + lengths + doubles
+}
+
+/// Whether there is a double, or text that looks like one. No early end, so that many bytes are
+/// looked at at a time.
+fn may_have_doubles(text: &[u8]) -> bool {
+    let pairs = text.iter().zip(text.get(1..).unwrap_or_default());
+    pairs.fold(false, |found, (first, second)| {
+        let ends_digits = (*second == b'.') | (*second | 0x20 == b'e');
+        let is_double = first.is_ascii_digit() & ends_digits;
+        found | is_double | ((*first == b'-') & (*second == b'0'))
+    })
+}
+
+/// How many bytes the doubles that are shorter than nine grow by.
+fn doubles_growth(text: &[u8]) -> usize {
+    const DOUBLE_BYTES: usize = 9;
+    let (mut growth, mut at) = (0, 0);
+    while let Some(&byte) = text.get(at) {
+        let begins = at;
+        at += 1;
+        match byte {
+            b'"' => at = behind_quote(text, at),
+            b'-' | b'0'..=b'9' => {
+                at = number_end(text, begins);
+                let number = &text[begins..at];
+                let is_double = number.iter().any(|b| matches!(b, b'.' | b'e' | b'E'));
+                if is_double || number == b"-0" {
+                    growth += DOUBLE_BYTES.saturating_sub(number.len());
+                }
+            }
+            _ => {}
+        }
+    }
+    growth
+}
+
+/// The place behind the quote that ends the string whose content begins at `at`.
+fn behind_quote(text: &[u8], mut at: usize) -> usize {
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    at
 }

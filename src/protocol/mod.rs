@@ -18,3 +18,4 @@ pub mod info;
 mod json;
 mod msgpack;
 pub mod raw;
+pub mod size;

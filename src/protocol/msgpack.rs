@@ -1,8 +1,8 @@
 //! Reads MessagePack where it lies: heads of values, their extent, and what JSON cannot say.
 //!
 //! In: raw bytes from a client. Out: where a value ends and the first rule it breaks
-//! ([`measure`]), single values ([`Reader::value`]), or the value streamed into any serializer
-//! ([`Streamed`]). Nothing is allocated for an announced length, and no announced length is
+//! ([`measure`]), single values ([`Reader::value`]), the value streamed into any serializer
+//! ([`Streamed`]), or how long that would be as JSON ([`json_bytes_max`]). Nothing is allocated for an announced length, and no announced length is
 //! believed that the remaining bytes cannot hold. [`measure`] keeps [`DEPTH_MAX`] open containers
 //! in an array and skips what lies deeper by counting, so nesting costs no stack.
 
@@ -15,6 +15,7 @@ use serde::ser::{Error as _, SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
 use super::data::{DEPTH_MAX, DataError};
+use super::size;
 
 /// One value, or the head of a container whose children follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -321,4 +322,37 @@ impl Serialize for Streamed<'_> {
             }
         }
     }
+}
+
+/// How long a checked value is as JSON, as [`Streamed`] writes it: exactly, but for floats, which
+/// count as the longest. What the commas, colons and brackets take is known from the heads, so no
+/// value needs to know where it stands.
+pub(super) fn json_bytes_max(bytes: &[u8]) -> usize {
+    const FLOAT32_BYTES: usize = "-1.17549435e-38".len();
+    const FLOAT64_BYTES: usize = "-2.2250738585072014e-308".len();
+    let mut reader = Reader::new(bytes);
+    let mut count = 0;
+    while !reader.rest().is_empty() {
+        let Ok(value) = reader.value() else {
+            break;
+        };
+        count += match value {
+            Value::Null | Value::Boolean(true) => 4,
+            Value::Boolean(false) => 5,
+            Value::Unsigned(number) => digits(number),
+            Value::Negative(number) => 1 + digits(number.unsigned_abs()),
+            Value::Float32(_) => FLOAT32_BYTES,
+            Value::Float64(_) => FLOAT64_BYTES,
+            Value::Text(text) => 2 + text.len() + size::escaped(text),
+            Value::Binary(bytes) => 2 + bytes.len().div_ceil(3) * 4,
+            Value::Extension => 0,
+            Value::List(values) => 2 + values.saturating_sub(1),
+            Value::Map(pairs) => 2 + pairs + pairs.saturating_sub(1),
+        };
+    }
+    count
+}
+
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }

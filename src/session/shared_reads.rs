@@ -138,8 +138,9 @@ async fn read(
     retention: Retention,
     page: Page,
 ) -> Read {
+    let bytes_max = page.bytes_max;
     let page = broker.since(&topic, since, retention, page).await?;
-    Ok(Rc::new(ReadPage::new(&topic, page)))
+    Ok(Rc::new(ReadPage::new(&topic, page, bytes_max)))
 }
 
 impl std::fmt::Debug for SharedReads {

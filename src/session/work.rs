@@ -338,7 +338,11 @@ impl Desk {
         after: Option<SessionId>,
         limit: u32,
     ) -> Done {
-        let page = self.services.presence.page(&topic, after, limit).await;
+        let size = Page {
+            entries_max: limit,
+            bytes_max: self.services.config.session.page_bytes_max,
+        };
+        let page = self.services.presence.page(&topic, after, size).await;
         Done::Presence(id, page.map_err(broker_error))
     }
 }

@@ -43,15 +43,17 @@ pub struct ReadPage {
 }
 
 impl ReadPage {
-    /// Wraps what the broker answered. Only topics with history are read in pages of messages.
+    /// Wraps what the broker answered, as far as its frames have no more bytes than this in either
+    /// form, the first apart: what it cuts off is read with the next page. Only topics with history
+    /// are read in pages of messages.
     #[must_use]
-    pub fn new(topic: &Topic, page: SincePage) -> Self {
+    pub fn new(topic: &Topic, page: SincePage, bytes_max: usize) -> Self {
         let entries = page.entries.into_iter();
         let messages = entries.map(|entry| Outgoing::new(topic.clone(), entry, true));
         Self {
             gap: page.gap,
             start: page.start,
-            messages: messages.collect(),
+            messages: fitting(messages, bytes_max).collect(),
         }
     }
 }
@@ -188,15 +190,10 @@ impl Worker {
     }
 
     fn recent_page(&self, state: &State, reference: Reference, at: Position) -> Vec<Arc<Outgoing>> {
-        let mut bytes = 0;
         let recent = state.hub.get(reference.topic).into_iter();
         let entries = recent.flat_map(|topic| recent::after(topic, at));
-        let page = entries.take_while(|outgoing| {
-            let is_first = bytes == 0;
-            bytes += outgoing.bytes_count();
-            is_first || bytes <= self.page_bytes_max()
-        });
-        page.take(PAGE_ENTRIES_MAX).cloned().collect()
+        let page = fitting(entries.cloned(), self.page_bytes_max());
+        page.take(PAGE_ENTRIES_MAX).collect()
     }
 
     /// Lets a page be asked for again, after it could not be read or brought nothing.
@@ -306,6 +303,19 @@ impl State {
             _ => None,
         }
     }
+}
+
+/// What fits so many bytes in either wire form: the first in any case.
+fn fitting(
+    messages: impl Iterator<Item = Arc<Outgoing>>,
+    bytes_max: usize,
+) -> impl Iterator<Item = Arc<Outgoing>> {
+    let mut bytes = 0_usize;
+    messages.take_while(move |message| {
+        let is_first = bytes == 0;
+        bytes = bytes.saturating_add(message.longest());
+        is_first || bytes <= bytes_max
+    })
 }
 
 /// The messages of a page that a reader is shown: not those past their own end, not the reader's

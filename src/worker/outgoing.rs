@@ -12,6 +12,7 @@ use crate::broker::{Body, Entry};
 use crate::protocol::codec::{self, Wire};
 use crate::protocol::event::{Event, Gap, GapOf, GapReason, Presence};
 use crate::protocol::ids::{Position, Priority, SessionId, Topic, TopicKind};
+use crate::protocol::size::FrameSize;
 
 /// A publication or a change of members, ready to be pushed to any number of sessions.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Outgoing {
     body: Body,
     /// Whether sessions are told the position.
     has_history: bool,
+    size: FrameSize,
     frames: [OnceLock<Bytes>; 2],
 }
 
@@ -35,6 +37,7 @@ impl Outgoing {
     #[must_use]
     pub fn new(topic: Topic, entry: Entry, has_history: bool) -> Arc<Self> {
         Arc::new(Self {
+            size: entry.body.frame_size(&topic),
             topic,
             position: entry.position,
             prev: entry.prev,
@@ -80,10 +83,16 @@ impl Outgoing {
         }
     }
 
-    /// About how much memory it holds: the body as it came, and a frame.
+    /// The most memory that it holds: the body as it came, and the frames of both forms.
     #[must_use]
     pub fn bytes_count(&self) -> usize {
-        size_of::<Self>() + 2 * (self.body.bytes_count() + self.topic.name().len())
+        size_of::<Self>() + self.body.bytes_count() + self.size.both
+    }
+
+    /// The length of the longer of its two frames, at most.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.size.longest
     }
 
     /// Whether sessions are told that they do not get it, instead of getting it.

@@ -4,8 +4,8 @@
 //! as long as the window reaches back that far without a hole; otherwise the caller reads the
 //! broker, which alone judges gaps. Owned by one worker; what it holds is shared with outboxes and
 //! other workers, frames included, so a page from here costs no encoding. Bounds: bytes of all
-//! topics together (a worker's part of `cache.memory_bytes`) and [`AGE`]; past either, the oldest
-//! goes. A topic's part ends with its last local member.
+//! topics together (a worker's part of `cache.memory_bytes`), bodies and the frames of both forms
+//! whether they were made yet or not, and [`AGE`]; past either, the oldest goes. A topic's part ends with its last local member.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use fanfare::api::state::{
 };
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
-use fanfare::broker::{Broker, BrokerError};
+use fanfare::broker::{Broker, BrokerError, Page};
 use fanfare::config::{
     Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Log, LogFormat, Namespace,
     Rebalance, Redis, RedisAccess, Secret, Server, Session,
@@ -168,7 +168,11 @@ impl Directory for Listed {
         limit: u32,
     ) -> Answer<'a, MembersPage> {
         self.answer(async move {
-            let page = self.broker.members(topic, after, limit as usize).await?;
+            let size = Page {
+                entries_max: limit,
+                bytes_max: 1 << 20,
+            };
+            let page = self.broker.members(topic, after, size).await?;
             Ok(MembersPage {
                 count: page.counts.iter().map(|(_, count)| count).sum(),
                 members: page.entries.into_iter().map(|e| e.member).collect(),

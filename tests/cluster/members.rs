@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fanfare::broker::redis::RedisBroker;
-use fanfare::broker::{Broker, BrokerError};
+use fanfare::broker::{Broker, BrokerError, Page};
 use fanfare::cluster::lease_store::LeaseStore;
 use fanfare::cluster::membership::Membership;
 use fanfare::cluster::occupancy::Occupancy;
@@ -42,7 +42,11 @@ async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
     let presence = Arc::new(presence);
     let runs = Arc::clone(&presence);
     tokio::spawn(async move { runs.run(&Settled::default()).await });
-    let members = async |broker: &Broker| broker.members(&topic("room"), None, 10).await;
+    let page = Page {
+        entries_max: 10,
+        bytes_max: 1 << 20,
+    };
+    let members = async |broker: &Broker| broker.members(&topic("room"), None, page).await;
     let room = topic("room");
     let member = Member {
         user: None,

@@ -1,10 +1,12 @@
 //! What a topic keeps, and pages of it in both directions.
 
-use fanfare::broker::HistoryQuery;
+use fanfare::broker::{HistoryQuery, visible};
 use fanfare::config::Retention;
+use fanfare::protocol::codec::{self, Wire};
+use fanfare::protocol::data::Data;
 use fanfare::protocol::ids::{Position, Topic};
 
-use crate::rig::{HISTORY, NO_HISTORY, Rig, eventually, positions, topic, whole_history};
+use crate::rig::{HISTORY, NO_HISTORY, Rig, eventually, positions, request, topic, whole_history};
 
 pub(crate) async fn an_unknown_topic_has_an_empty_history(rig: Rig) {
     let page = rig
@@ -168,3 +170,34 @@ const MAX: Position = Position {
     ms: u64::MAX,
     seq: u64::MAX,
 };
+
+/// Text of control characters that came as MessagePack is six times as long for readers of JSON.
+pub(crate) async fn a_page_for_readers_is_bounded_in_what_is_sent(rig: Rig) {
+    const BYTES_MAX: usize = 20_000;
+    let topic = topic("chat:controls");
+    let body = rmp_serde::to_vec(&"\u{1}".repeat(1_000)).expect("text");
+    for _ in 0..10 {
+        let mut request = request(&topic, HISTORY, "0");
+        request.publication.data = Data::from_msgpack(&body).expect("a body");
+        rig.submit(request).await;
+    }
+    let (mut since, mut count) = (None, 0);
+    loop {
+        let query = HistoryQuery {
+            since,
+            bytes_max: BYTES_MAX,
+            ..whole_history(&topic, HISTORY)
+        };
+        let page = visible::history(&rig.broker, query, 0).await;
+        let page = page.expect("the broker is up");
+        let sent = codec::payload(Wire::Json, &page.messages).expect("messages");
+        assert!(sent.len() <= BYTES_MAX, "{}", sent.len());
+        count += page.messages.len();
+        since = page.messages.last().and_then(|m| m.position);
+        if !page.more {
+            break;
+        }
+        assert_eq!(page.messages.len(), 3, "no more fit");
+    }
+    assert_eq!(count, 10);
+}

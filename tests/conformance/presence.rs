@@ -2,7 +2,7 @@
 
 use fanfare::broker::member::{MemberCounts, MemberEntry, MemberPage};
 use fanfare::broker::publication::PresenceChange;
-use fanfare::broker::{Body, Entry};
+use fanfare::broker::{Body, Entry, Page};
 use fanfare::config::Retention;
 use fanfare::protocol::event::Member;
 use fanfare::protocol::ids::{NodeId, Owner, Position, SessionId, Topic};
@@ -76,8 +76,21 @@ async fn reap(rig: &Rig, topic: &Topic, owner: &Owner) -> u64 {
     answer.expect("the broker is up")
 }
 
-async fn page(rig: &Rig, topic: &Topic, after: Option<SessionId>, limit: usize) -> MemberPage {
-    let answer = rig.broker.members(topic, after, limit).await;
+async fn page(rig: &Rig, topic: &Topic, after: Option<SessionId>, limit: u32) -> MemberPage {
+    page_of(rig, topic, after, (limit, 1 << 20)).await
+}
+
+async fn page_of(
+    rig: &Rig,
+    topic: &Topic,
+    after: Option<SessionId>,
+    (entries_max, bytes_max): (u32, usize),
+) -> MemberPage {
+    let page = Page {
+        entries_max,
+        bytes_max,
+    };
+    let answer = rig.broker.members(topic, after, page).await;
     answer.expect("the broker is up")
 }
 
@@ -332,6 +345,47 @@ pub(crate) async fn members_are_read_page_by_page_in_the_order_of_their_sessions
     let at = all.binary_search(&some(1).session).expect("it was there");
     let rest = page(&rig, &room, Some(some(1).session), 25).await;
     assert_eq!(rest.entries.len(), 24 - at);
+}
+
+/// Of 150 members with some 2 KB each: no member is passed over or shown twice, and one that is
+/// longer than the page by itself is a page.
+pub(crate) async fn a_page_of_members_has_a_bound_in_bytes(rig: Rig) {
+    const INFO_BYTES: usize = 2_000;
+    let room = topic("chat:room");
+    for n in 1..=150 {
+        let member = Member {
+            session: SessionId(n),
+            info: Some(Info::from(&json!("x".repeat(INFO_BYTES)))),
+            ..anonymous()
+        };
+        enter(&rig, &room, &member, &owner(1)).await;
+    }
+    for (bytes_max, most) in [
+        (1, 1),
+        (INFO_BYTES, 1),
+        (10 * INFO_BYTES, 10),
+        (1 << 20, 150),
+    ] {
+        let (mut read, mut after) = (Vec::new(), None);
+        loop {
+            let page = page_of(&rig, &room, after, (1_000, bytes_max)).await;
+            assert!((1..=most).contains(&page.entries.len()), "{bytes_max}");
+            assert_eq!(sum(&page.counts), 150);
+            read.extend(page.entries.iter().map(|entry| entry.member.session.0));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+            assert!(
+                page.entries.len() + 1 >= most,
+                "it ended because it was full"
+            );
+        }
+        assert_eq!(read, Vec::from_iter(1..=150));
+    }
+    // Also where the number and the bytes end a page at once.
+    let page = page_of(&rig, &room, Some(SessionId(148)), (2, 10 * INFO_BYTES)).await;
+    assert_eq!((page.entries.len(), page.next), (2, None));
 }
 
 pub(crate) async fn members_of_one_topic_are_not_those_of_another(mut rig: Rig) {

@@ -67,7 +67,7 @@ async fn only_reads(peer: &mut Peer, word: &str, topic: &Topic, kept: Position) 
     assert_eq!(since.expect("it can be read").gap, None);
     let inbox = peer.broker.inbox(topic, HISTORY).await;
     assert_eq!(inbox.expect("it can be read").last, kept);
-    let members = peer.broker.members(topic, None, 10).await;
+    let members = peer.broker.members(topic, None, page).await;
     members.expect("it can be read");
     peer.broker.check(topic).expect("it can be joined");
     peer.hear(&crate::rig::topic(&format!("new-{word}"))).await;

@@ -14,7 +14,8 @@ use super::topic::TopicState;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
 use crate::broker::publication::PresenceChange;
-use crate::broker::{Body, BrokerError, FeedEvent};
+use crate::broker::size::member_bytes;
+use crate::broker::{Body, BrokerError, FeedEvent, Page};
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, SessionId, Topic};
 
@@ -82,14 +83,22 @@ impl Members {
         }
     }
 
-    /// At most so many after a session.
-    fn page(&self, after: Option<SessionId>, limit: usize) -> MemberPage {
+    /// A page of those after a session.
+    fn page(&self, after: Option<SessionId>, page: Page) -> MemberPage {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.entries.range((start, Bound::Unbounded));
-        let entries: Vec<_> = rest.by_ref().take(limit).map(|(_, e)| e.clone()).collect();
+        let mut rest = self.entries.range((start, Bound::Unbounded)).peekable();
+        let (mut entries, mut bytes) = (Vec::new(), 0_usize);
+        while entries.len() < page.entries_max as usize
+            && let Some((_, entry)) = rest.next_if(|(_, entry)| {
+                bytes = bytes.saturating_add(member_bytes(&entry.member));
+                entries.is_empty() || bytes <= page.bytes_max
+            })
+        {
+            entries.push(entry.clone());
+        }
         let last = entries.last().map(|entry| entry.member.session).or(after);
         MemberPage {
-            next: last.filter(|_| rest.next().is_some()),
+            next: last.filter(|_| rest.peek().is_some()),
             counts: self.counts(),
             entries,
             ..MemberPage::default()
@@ -210,12 +219,12 @@ impl MemoryBroker {
         &self,
         topic: &Topic,
         after: Option<SessionId>,
-        limit: usize,
+        page: Page,
     ) -> Result<MemberPage, BrokerError> {
         let now_ms = self.clock.now_ms();
         Ok(self.read(&topic.presence(), |state| MemberPage {
             position: state.last(now_ms).unwrap_or_default(),
-            ..state.members.page(after, limit)
+            ..state.members.page(after, page)
         }))
     }
 }

@@ -12,10 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::broker::Body;
-use crate::protocol::data::Data;
 use crate::protocol::ids::{Position, Topic};
-use crate::protocol::info::Info;
 
 /// A topic without anything in it: its name, its state, and its places in two maps.
 pub(super) const TOPIC_BYTES: usize = 768;
@@ -129,23 +126,4 @@ impl Room {
             false => &mut self.idle,
         }
     }
-}
-
-/// About what the body weighs where it is carried: never 0.
-pub(super) fn body_bytes(body: &Body) -> usize {
-    /// Position, time and the frame around the parts that vary.
-    const ENVELOPE_BYTES: usize = 32;
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    ENVELOPE_BYTES
-        + match body {
-            Body::Publication(publication) => {
-                let (Data::Json(data) | Data::MsgPack(data)) = &publication.data;
-                data.len() + text(&publication.user) + text(&publication.key)
-            }
-            Body::Presence(change) => {
-                let info = change.member.info.as_ref();
-                text(&change.member.user) + info.map_or(0, Info::bytes_count)
-            }
-            Body::Unreadable => 0,
-        }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::idempotency::{IdempotencyKeys, Remembered};
 use super::presence::Members;
-use super::room::{ENTRY_BYTES, Forgotten, MEMBER_BYTES, TOPIC_BYTES, Turn, body_bytes};
+use super::room::{ENTRY_BYTES, Forgotten, MEMBER_BYTES, TOPIC_BYTES, Turn};
 use crate::broker::ids::position_after;
 use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary};
 use crate::broker::{Page, SincePage};
@@ -168,7 +168,7 @@ impl TopicState {
         if retention.entries_max == 0 {
             return;
         }
-        let bytes = body_bytes(&entry.body);
+        let bytes = entry.body.bytes_count();
         self.entries_bytes += ENTRY_BYTES + bytes;
         self.entries.push_back(Retained {
             bytes,

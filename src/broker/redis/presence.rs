@@ -10,7 +10,7 @@ use fred::types::Value;
 
 use super::{RedisBroker, reply, text};
 use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
-use crate::broker::{BrokerError, publication};
+use crate::broker::{BrokerError, Page, publication};
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, SessionId, Topic};
 
@@ -103,7 +103,7 @@ impl RedisBroker {
         &self,
         topic: &Topic,
         after: Option<SessionId>,
-        limit: usize,
+        page: Page,
     ) -> Result<MemberPage, BrokerError> {
         let changes = topic.presence();
         let keys = [
@@ -114,13 +114,17 @@ impl RedisBroker {
             self.keys().member_counts(&changes),
         ];
         // One more than asked for says whether there is another page.
-        let args = [after.map_or_else(Vec::new, text), text(limit + 1)];
+        let args = [
+            after.map_or_else(Vec::new, text),
+            text(u64::from(page.entries_max) + 1),
+            text(page.bytes_max),
+        ];
         let answer = self.ask(|scripts| &scripts.members, &keys, &args).await?;
         let [position, owners, sessions, entries] = reply::parts(answer)?;
         let (mut sessions, mut entries) = (reply::list(sessions)?, reply::list(entries)?);
-        let is_more = sessions.len() > limit;
-        sessions.truncate(limit);
-        entries.truncate(limit);
+        entries.truncate(page.entries_max as usize);
+        let is_more = sessions.len() > entries.len();
+        sessions.truncate(entries.len());
         let last = sessions.pop().filter(|_| is_more);
         let next = last
             .map(|last| reply::session(&last))

@@ -178,7 +178,7 @@ impl World {
     fn catch_up(&mut self) {
         while let Some(pull) = self.worker.worker.catch_up(self.session, START_MS) {
             let page = self.stream.since(pull.at, 3);
-            let page = ReadPage::new(&pull.topic, page);
+            let page = ReadPage::new(&pull.topic, page, usize::MAX);
             if !self.worker.worker.page(self.session, &pull, &page, 0) {
                 self.worker.worker.pull_again(self.session, &pull);
                 return;

@@ -1,9 +1,16 @@
-//! `history` over a session.
+//! Pages of `history` and `presence` over a session.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::broker::publication::Publication;
+use crate::protocol::codec::Wire;
+use crate::protocol::data::Data;
+use crate::protocol::event::Member;
+use crate::protocol::ids::{SessionId, Topic};
+use crate::protocol::info::Info;
+use crate::session::rig::client::Client;
 use crate::session::rig::config;
-use crate::session::rig::node::{Node, run, user};
+use crate::session::rig::node::{Entrance, Node, run, user};
 
 #[test]
 fn a_page_of_history_is_never_empty_while_there_is_more() {
@@ -30,5 +37,98 @@ fn a_page_of_history_is_never_empty_while_there_is_more() {
             (&shown[0]["data"], &page["more"]),
             (&json!(2), &json!(false))
         );
+    });
+}
+
+/// All of a topic, page by page; of each page how long it is as JSON, and whether it is the last.
+async fn read_all(client: &mut Client, reverse: bool) -> (Vec<Value>, Vec<usize>) {
+    let mut ask = json!({"type": "history", "topic": "open:a", "limit": 100, "reverse": reverse});
+    let (mut all, mut lengths) = (Vec::new(), Vec::new());
+    loop {
+        let page = client.ok(ask.clone()).await;
+        lengths.push(page.to_string().len());
+        let shown = page["publications"].as_array().expect("a list");
+        all.extend(shown.iter().cloned());
+        if page["more"] == false {
+            return (all, lengths);
+        }
+        let last = shown.last().expect("there is more after it");
+        ask[if reverse { "until" } else { "since" }] = last["position"].clone();
+    }
+}
+
+/// Text of control characters is six times as long in JSON, a list of `-0` three times as long in
+/// MessagePack.
+#[test]
+fn a_page_of_history_is_bounded_in_the_bytes_that_are_sent() {
+    const PAGE_BYTES: usize = 64 << 10;
+    run(async {
+        let node = Node::start(config(|c| c.session.page_bytes_max = PAGE_BYTES));
+        let controls = rmp_serde::to_vec(&"\u{1}".repeat(2_000)).expect("text");
+        let zeros = format!("[{}]", vec!["-0"; 2_000].join(","));
+        for at in 0..40 {
+            let data = Data::from_msgpack(&controls).expect("a body");
+            let body = if at % 4 == 0 { &zeros } else { "0" };
+            let replaced = |p: &mut Publication| {
+                if at % 4 != 0 {
+                    p.data = data;
+                }
+            };
+            node.publish_as("open:a", body, replaced).await;
+        }
+        let mut first_read = None;
+        for wire in [Wire::Json, Wire::MsgPack] {
+            for reverse in [false, true] {
+                let entrance = Entrance {
+                    wire,
+                    ..user("ada")
+                };
+                let mut ada = node.welcomed(entrance).await;
+                let (all, lengths) = read_all(&mut ada, reverse).await;
+                assert_eq!(all.len(), 40, "each is shown once");
+                let mut positions: Vec<_> = all.iter().map(|m| m["position"].clone()).collect();
+                if reverse {
+                    positions.reverse();
+                }
+                assert_eq!(*first_read.get_or_insert(positions.clone()), positions);
+                let longest = lengths.iter().max().expect("a page");
+                assert!(*longest <= PAGE_BYTES, "{longest} with {wire:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_page_of_members_is_bounded_in_bytes() {
+    const PAGE_BYTES: usize = 64 << 10;
+    run(async {
+        let node = Node::start(config(|c| c.session.page_bytes_max = PAGE_BYTES));
+        let topic = Topic::new(&node.services.app, "open:a").expect("a topic");
+        let info = Info::from(&json!("\u{1}".repeat(300)));
+        for session in 1..=100 {
+            let member = Member {
+                user: None,
+                session: SessionId(session),
+                info: Some(info.clone()),
+            };
+            let entered = node.services.presence.enter(&topic, member).await;
+            entered.expect("the broker is here");
+        }
+        let mut ada = node.welcomed(user("ada")).await;
+        let mut ask = json!({"type": "presence", "topic": "open:a", "limit": 1_000});
+        let mut shown = Vec::new();
+        loop {
+            let page = ada.ok(ask.clone()).await;
+            assert!(page.to_string().len() <= PAGE_BYTES, "{page}");
+            assert_eq!(page["count"], 100);
+            let members = page["members"].as_array().expect("a list");
+            shown.extend(members.iter().map(|m| m["session"].clone()));
+            if page["more"] == false {
+                break;
+            }
+            ask["after"] = shown.last().expect("there is more after it").clone();
+        }
+        let all = (1..=100_u128).map(|n| json!(SessionId(n)));
+        assert_eq!(shown, Vec::from_iter(all));
     });
 }

@@ -267,8 +267,8 @@ impl Outbox {
         self.head.is_none() && self.lanes.is_none()
     }
 
-    /// Whether a message of so many bytes may be queued. One always may: the bound is at least the
-    /// longest message.
+    /// Whether a message of so many bytes may be queued. One always may, also where it is longer
+    /// than the bound: a body can be six times as long in this form as it was published.
     #[must_use]
     pub fn has_room_for(&self, bytes: usize, bound: Bound) -> bool {
         if self.is_empty() {

@@ -268,7 +268,7 @@ impl Rig {
 
     /// The page arrives. Returns whether the next one may be asked for at once.
     pub(super) fn page(&self, client: &Client, pull: &Pull, page: &SincePage) -> bool {
-        let page = ReadPage::new(&pull.topic, page.clone());
+        let page = ReadPage::new(&pull.topic, page.clone(), self.worker.page_bytes_max());
         let goes_on = self.worker.page(client.key, pull, &page, START_MS);
         self.worker.flush(client.key);
         goes_on

@@ -205,7 +205,7 @@ impl World {
                 if let Some((pull, page)) = session.read.pop_front() {
                     let key = session.client.key;
                     // Its socket is not asked: a page may find it full.
-                    let page = ReadPage::new(&pull.topic, page);
+                    let page = ReadPage::new(&pull.topic, page, self.rig.worker.page_bytes_max());
                     if !self.rig.worker.page(key, &pull, &page, 0) {
                         session.rests.push(pull);
                     }

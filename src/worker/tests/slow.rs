@@ -335,7 +335,7 @@ async fn a_page_of_a_topic_that_was_taken_back_meanwhile_is_dropped() {
     rig.worker.begin_live(client.key, &urgent.topic);
     let arrives = |pull: &Pull, page: &SincePage| {
         // Its socket still takes nothing.
-        let page = ReadPage::new(&pull.topic, page.clone());
+        let page = ReadPage::new(&pull.topic, page.clone(), usize::MAX);
         assert!(rig.worker.page(client.key, pull, &page, 0));
     };
     rig.stall(&client);

@@ -6,8 +6,13 @@
 use std::time::{Duration, Instant};
 
 use super::rig::{BOUND, Rig, Source};
+use crate::broker::Entry;
+use crate::protocol::codec::Wire;
+use crate::protocol::data::Data;
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::Position;
+use crate::worker::catchup::ReadPage;
+use crate::worker::outbox::Bound;
 use crate::worker::recent::AGE;
 
 const WIDE: usize = 1_000_000;
@@ -86,6 +91,61 @@ async fn the_window_of_all_topics_is_bounded_in_bytes_and_the_oldest_goes() {
     assert_eq!(rig.pull(&near), None, "it reaches back so far");
     let far = rig.after(&sources[0], sources[0].positions[199 - a]).await;
     assert!(rig.pull(&far).is_some(), "and no further");
+}
+
+/// Text of control characters that came as MessagePack: six times as long in JSON.
+fn publish_controls(source: &mut Source, count: usize) -> Vec<Entry> {
+    let text = "\u{1}".repeat(2_000);
+    let data = rmp_serde::to_vec(&text).expect("text");
+    let data = Data::from_msgpack(&data).expect("a body");
+    let publish = |_| source.publish_with(|p| p.data = data.clone());
+    (0..count).map(publish).collect()
+}
+
+#[tokio::test]
+async fn the_window_counts_the_frames_of_both_forms() {
+    let bytes_max = 300_000;
+    let mut source = Source::new(1_000);
+    let rig = rig(bytes_max, &source).await;
+    for entry in publish_controls(&mut source, 100) {
+        rig.turn([source.deliver(&entry)]);
+        let state = rig.worker.state.borrow();
+        let recent: Vec<_> = state.hub.iter().flat_map(|t| t.recent.iter()).collect();
+        let held = |wire| recent.iter().map(|o| o.frame(wire).len()).sum::<usize>();
+        let held = held(Wire::Json) + held(Wire::MsgPack);
+        let stored = 2_000 * recent.len();
+        assert!(held + stored <= state.recent.bytes(), "{held} and {stored}");
+        assert!(state.recent.bytes() <= bytes_max && !recent.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn pages_are_bounded_by_what_their_frames_have() {
+    let bytes_max = 200_000;
+    let bound = Bound { bytes_max, ..BOUND };
+    for recent_bytes_max in [0, 10 * bytes_max] {
+        let mut source = Source::new(1_000);
+        let mut rig = Rig::with(bound, recent_bytes_max).await;
+        let stays = rig.live(&source).await;
+        rig.stall(&stays);
+        for entry in publish_controls(&mut source, 60) {
+            rig.turn([source.deliver(&entry)]);
+        }
+        let client = rig.after(&source, Position::ZERO).await;
+        while let Some(pull) = rig.pull(&client) {
+            let page = source.page(pull.at);
+            let page = ReadPage::new(&pull.topic, page, rig.worker.page_bytes_max());
+            // Its socket takes nothing.
+            assert!(rig.worker.page(client.key, &pull, &page, 0));
+        }
+        let waiting = {
+            let state = rig.worker.state.borrow();
+            state.sessions[client.key].outbox.messages().bytes
+        };
+        // The last page came while less than half waited.
+        let most = bytes_max / 2 + rig.worker.page_bytes_max();
+        assert!((bytes_max / 2..=most).contains(&waiting), "{waiting}");
+    }
 }
 
 #[tokio::test]

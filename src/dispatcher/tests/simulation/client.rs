@@ -166,7 +166,8 @@ impl Client {
     /// A page that could not be read, or brings nothing, is asked for again later.
     pub(super) fn page(&mut self, worker: &ByHand, pull: Pull, page: Option<&SincePage>) {
         let goes_on = page.is_some_and(|page| {
-            let page = ReadPage::new(&pull.topic, page.clone());
+            let bytes_max = worker.worker.page_bytes_max();
+            let page = ReadPage::new(&pull.topic, page.clone(), bytes_max);
             worker.worker.page(self.key, &pull, &page, 0)
         });
         if !goes_on {

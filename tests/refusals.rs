@@ -7,6 +7,7 @@ mod support;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use support::beside::Beside;
 use support::node::{Node, Plan};
 use support::raw::{Handshake, Head, Raw};
 use support::tokens::{self, seconds_from_now};
@@ -230,6 +231,7 @@ async fn both_listeners_refuse_by_one_table() {
 #[tokio::test]
 async fn what_is_no_http_is_refused_with_a_body() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     assert_refused(&node, &rows_of_the_parser()).await;
     // Chunks outrank a length, and what follows is not believed (RFC 9112, section 6.1).
     let smuggled = "POST /v1/publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
@@ -250,6 +252,7 @@ async fn what_is_no_http_is_refused_with_a_body() {
         assert!(matches!(head.status, 414 | 431), "{head:?}");
         assert_eq!(body["error"]["code"], "too_large");
     }
+    beside.unharmed().await;
 }
 
 #[tokio::test]

@@ -184,7 +184,7 @@ impl Hearing {
                 _ = connection.connected.recv() => self.connected(connection),
                 _ = &mut connection.task => return End::Dead,
                 () = shared.probes.rebuild.notified() => {
-                    tracing::warn!(event = "feed_deaf", "the feed is deaf, its connection is built anew");
+                    tracing::warn!(event = "feed_deafened", "the feed is deaf, its connection is built anew");
                     return End::Dead;
                 }
                 result = answer(connection.barrier.as_mut().map(|(_, pending)| pending)) => {

@@ -7,11 +7,12 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::serve_flags::{self, ServeFlags};
+use crate::config::environment::value_of;
 use crate::config::faults::Faults;
 use crate::config::load::{Inputs, Loaded, load};
 use crate::config::show::rows;
 use crate::config::{Log, LogFormat};
-use crate::node::reload::Reload;
+use crate::node::reload::{self, Reload};
 use crate::node::{self, Addresses, End, StartError};
 use crate::telemetry::logs;
 
@@ -26,6 +27,8 @@ pub struct ServeArgs {
 /// Runs a node until it is told to stop.
 #[must_use]
 pub fn run(args: ServeArgs) -> ExitCode {
+    // Before anything else: until then SIGHUP ends the process.
+    let signals = reload::signals();
     let inputs = args.flags.into_inputs();
     let Loaded {
         config,
@@ -47,6 +50,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     }
     let told = Told(logs::is_json(config.log.format));
     let reload = Reload {
+        signals,
         rows: rows(&values),
         load: Box::new(move || load(&inputs)),
     };
@@ -65,9 +69,9 @@ pub fn run(args: ServeArgs) -> ExitCode {
             Exit::Unreachable.into()
         }
         Ok(End::NameTaken) => {
-            eprintln!(
+            told.fatal(
                 "a running process has this node's name, and keeps it; give each node its own \
-                 --node-id"
+                 --node-id",
             );
             Exit::Unreachable.into()
         }
@@ -105,33 +109,46 @@ impl Told {
     }
 }
 
-/// Tells the faults of a configuration, before there is a log that it could describe: in the form
-/// that the environment asks for, else by whether stderr is a terminal.
+/// Tells the faults of a configuration, before there is a log that it could describe.
 fn refuse(inputs: &Inputs, faults: &Faults) {
-    let of = |name: &str| {
-        let found = inputs.environment.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
-    };
-    let format = match of("FANFARE_LOG__FORMAT") {
-        Some("json") => LogFormat::Json,
-        Some("text") => LogFormat::Text,
-        _ => LogFormat::Auto,
-    };
-    let flags = inputs.flags.iter();
-    let mut flags = flags.filter(|flag| flag.path == "server.node_id");
-    let node = flags.next().map(|flag| flag.value.as_str());
-    let node = node.or(of("FANFARE_SERVER__NODE_ID")).unwrap_or_default();
-    let log = Log {
-        format,
-        level: "info".to_owned(),
-    };
-    if logs::is_json(format) && logs::start(&log, node).is_ok() {
+    let mut flags = inputs.flags.iter();
+    let flag = flags.find(|flag| flag.path == "server.node_id");
+    let node = flag.map(|flag| flag.value.as_str());
+    if starts_early_log(&inputs.environment, node) {
         for fault in &faults.0 {
             tracing::error!(event = "configuration_refused", "{fault}");
         }
     } else {
         eprintln!("{faults}");
     }
+}
+
+/// Tells that the arguments of `serve` cannot be read. Returns `false` where that is for people to
+/// read, and not for a log.
+pub(super) fn refuse_usage(error: &clap::Error) -> bool {
+    let is_json = starts_early_log(&serve_flags::variables(), None);
+    if is_json {
+        let text = error.render().to_string();
+        tracing::error!(event = "configuration_refused", "{}", text.trim_end());
+    }
+    is_json
+}
+
+/// Starts a log of JSON lines, where the environment asks for one, else by whether stderr is a
+/// terminal. Returns whether there is one.
+fn starts_early_log(environment: &[(String, String)], node: Option<&str>) -> bool {
+    let of = |name| value_of(environment, name);
+    let format = match of("FANFARE_LOG__FORMAT") {
+        Some("json") => LogFormat::Json,
+        Some("text") => LogFormat::Text,
+        _ => LogFormat::Auto,
+    };
+    let log = Log {
+        format,
+        level: "info".to_owned(),
+    };
+    let node = node.or(of("FANFARE_SERVER__NODE_ID")).unwrap_or_default();
+    logs::is_json(format) && logs::start(&log, node).is_ok()
 }
 
 /// The error with its causes, and what to do.

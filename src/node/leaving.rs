@@ -53,7 +53,7 @@ impl Parts {
         });
         if waves.await.is_err() {
             tracing::warn!(
-                event = "drain_overdue",
+                event = "drain_overran",
                 "sessions did not end in their waves"
             );
         }

@@ -361,7 +361,7 @@ pub fn broker_error(error: BrokerError) -> WireError {
         ),
         BrokerError::Unexpected(text) => {
             tracing::error!(
-                event = "broker_unexpected",
+                event = "broker_answer_misread",
                 text,
                 "the broker's answer makes no sense"
             );

@@ -112,13 +112,17 @@ fn log(before: &BrokerHealth, now: &BrokerHealth) {
     match (before, now) {
         (BrokerHealth::Down(_), BrokerHealth::Down(_)) => {}
         (_, BrokerHealth::Down(reason)) => {
-            tracing::warn!(event = "redis_down", reason, "Redis cannot be used");
+            tracing::warn!(event = "redis_lost", reason, "Redis cannot be used");
         }
         (_, BrokerHealth::ReadOnly(reason)) if before != now => {
-            tracing::warn!(event = "redis_read_only", reason, "Redis takes no writes");
+            tracing::warn!(
+                event = "redis_writes_refused",
+                reason,
+                "Redis takes no writes"
+            );
         }
         (BrokerHealth::Down(_) | BrokerHealth::ReadOnly(_), BrokerHealth::Up) => {
-            tracing::info!(event = "redis_up", "Redis can be used");
+            tracing::info!(event = "redis_recovered", "Redis can be used");
         }
         _ => {}
     }

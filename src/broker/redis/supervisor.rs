@@ -362,7 +362,7 @@ impl Supervisor {
         let Some(policy) = policy else { return };
         if policy != "noeviction" {
             tracing::warn!(
-                event = "redis_may_evict",
+                event = "redis_eviction_allowed",
                 policy,
                 "Redis may evict keys: set maxmemory-policy to noeviction, or accepted messages \
                  can vanish"

@@ -363,8 +363,8 @@ pub fn broker_error(error: BrokerError) -> WireError {
         }
         BrokerError::Refused(_) => WireError::unavailable(error.to_string()),
         BrokerError::Unknown(_) => WireError::unavailable(
-            "the broker's answer was lost: the outcome is unknown; repeat with the same \
-             `idempotency_key`",
+            "the broker's answer was lost: the outcome is unknown; repeat it, a publication with \
+             the same `idempotency_key`",
         ),
         BrokerError::Unexpected(text) => {
             tracing::error!(

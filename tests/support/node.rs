@@ -3,9 +3,9 @@
 //! The node listens on free ports that it chooses itself and tells in its log (`listening`, with
 //! `public` and `api`). Its log is kept in memory and printed when a test fails.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -21,6 +21,19 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 pub struct Plan {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    log_reader: LogReader,
+}
+
+/// Who reads the log of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogReader {
+    /// This process, to the end.
+    #[default]
+    Stays,
+    /// Nobody after the node has started: the pipe is closed.
+    Goes,
+    /// Nobody after the node has started: the pipe stays open and fills up.
+    Sleeps,
 }
 
 impl Plan {
@@ -52,6 +65,13 @@ impl Plan {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Another reader of the log.
+    #[must_use]
+    pub fn log_reader(mut self, log_reader: LogReader) -> Self {
+        self.log_reader = log_reader;
         self
     }
 
@@ -112,7 +132,7 @@ impl Plan {
         let log = Log::default();
         let reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let into = log.clone();
-        std::thread::spawn(move || into.read(reader));
+        std::thread::spawn(move || into.read(reader, self.log_reader));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Node {
             child,
@@ -280,14 +300,22 @@ struct Log(Arc<Mutex<LogState>>);
 struct LogState {
     text: Vec<String>,
     ended: bool,
+    /// The pipe that is not read any more.
+    kept: Option<BufReader<ChildStderr>>,
 }
 
 impl Log {
-    fn read(&self, reader: impl BufRead) {
-        for line in reader.lines().map_while(Result::ok) {
+    fn read(&self, mut pipe: BufReader<ChildStderr>, reader: LogReader) {
+        for line in pipe.by_ref().lines().map_while(Result::ok) {
+            let has_started = line.contains("node_started");
             self.lock().text.push(line);
+            if has_started && reader != LogReader::Stays {
+                break;
+            }
         }
-        self.lock().ended = true;
+        let mut state = self.lock();
+        state.ended = true;
+        state.kept = Some(pipe).filter(|_| reader == LogReader::Sleeps);
     }
 
     fn ended(&self) -> bool {

@@ -269,7 +269,7 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
         "{history}"
     );
     assert_eq!(beats().await["incarnation"], before);
-    assert_eq!(node.log_lines("redis_writes_refused").len(), 1);
+    assert_eq!(node.until_told("redis_writes_refused").await.len(), 1);
 
     set(&server, "min-replicas-to-write", "0");
     wait::until_within(DEADLINE, "the node to be whole", async || {

@@ -104,11 +104,7 @@ impl Plan {
     pub async fn start_refused(self, listen: &str) -> (ExitStatus, String) {
         let mut node = self.spawn(listen);
         let status = node.ended().await;
-        // The log's reader ends with the process.
-        let text = wait::until("the end of the log", async || {
-            node.log.ended().then(|| node.log_text())
-        });
-        (status, text.await)
+        (status, node.log_text())
     }
 
     fn spawn(self, listen: &str) -> Node {
@@ -244,6 +240,16 @@ impl Node {
         parsed.filter(is_it).collect()
     }
 
+    /// Waits until the log tells this event, and returns its lines so far. The log comes a little
+    /// later than what it tells.
+    pub async fn until_told(&self, event: &str) -> Vec<Value> {
+        wait::until(event, async || {
+            let lines = self.log_lines(event);
+            (!lines.is_empty()).then_some(lines)
+        })
+        .await
+    }
+
     /// Asks the node to leave, as an orchestrator does.
     pub fn signal(&self, name: &str) {
         let command = format!("kill -{name} {}", self.child.id());
@@ -270,10 +276,14 @@ impl Node {
 
     /// The same where it may take longer.
     pub async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
-        wait::until_within(patience, "the node to end", async || {
+        let status = wait::until_within(patience, "the node to end", async || {
             self.child.try_wait().expect("the child can be asked")
         })
-        .await
+        .await;
+        // The log's reader ends with the process.
+        let log = async || self.log.ended().then_some(());
+        wait::until("the end of the log", log).await;
+        status
     }
 }
 

@@ -50,8 +50,7 @@ const SETTLE: Duration = Duration::from_millis(5);
 const TIMEOUTS_MAX: u32 = 2;
 /// fred's forced reconnection hangs behind a full socket; then the client is replaced.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a link other than the urgent one may be away before that is told; and how long a master
-/// that is back waits for its bulk link before it is told as up.
+/// How long a link but the urgent one may be away untold, and a master that is back waits for bulk.
 const LINK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it looks meanwhile.
 const BULK_LOOK: Duration = Duration::from_millis(20);
@@ -444,10 +443,7 @@ impl Supervisor {
             let gauge = self.command.purpose.gauge();
             gauge(&self.shared.metrics.control).add(1);
         }
-        let since = self
-            .away
-            .take()
-            .map_or_else(Instant::now, |(since, _)| since);
+        let since = self.away.as_ref().map_or_else(Instant::now, |away| away.0);
         self.away = Some((since, reason.clone()));
         if self.command.purpose == Purpose::Urgent {
             self.shared.health.down(Line::Urgent, reason);

@@ -65,6 +65,7 @@ fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Ve
         reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
     }
     // What the cluster's own keys need is told by the membership.
+    reasons.extend(lease_holder_away(broker));
     let broker = Some(self::broker(broker)).filter(|_| !serves_in_part(broker));
     for component in broker.into_iter().chain([self::membership(membership)]) {
         if !component.healthy {
@@ -81,6 +82,18 @@ fn serves_in_part(broker: &Broker) -> bool {
         &*broker.health().borrow(),
         BrokerHealth::Partly(_) | BrokerHealth::ReadOnly(_)
     )
+}
+
+/// Why the node is not ready though other masters serve: what it asks of the one that holds the
+/// leases of nodes is refused.
+fn lease_holder_away(broker: &Broker) -> Option<String> {
+    match broker {
+        Broker::Redis(redis) if serves_in_part(broker) => {
+            let reason = redis.lease_holder_away();
+            reason.map(|reason| format!("leases of nodes: {reason}"))
+        }
+        Broker::Redis(_) | Broker::Memory(_) => None,
+    }
 }
 
 /// What is wrong though it keeps the node from nothing else.

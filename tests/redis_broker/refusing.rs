@@ -336,6 +336,14 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
         "{history}"
     );
     assert_eq!(beats().await["incarnation"], before);
+    // Who would be a member is told in Redis' word, within less than it waits for an answer.
+    bob.be_patient(std::time::Duration::from_secs(4));
+    for topic in ["room", "room", "hall"] {
+        let join = serde_json::json!({"type": "subscribe", "topic": topic, "presence": true});
+        let error = bob.refused(join, "unavailable").await;
+        let message = error["message"].to_string();
+        assert!(message.contains("NOREPLICAS"), "{message}");
+    }
     assert_eq!(node.log_lines("redis_writes_refused").len(), 1);
 
     set(&server, "min-replicas-to-write", "0");

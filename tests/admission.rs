@@ -76,7 +76,7 @@ async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
     let head = knock(&node).await;
     assert!((5..=15).contains(&retry_after(&head)), "{head:?}");
     assert!(node.metric(BY_MEMORY).await >= 2);
-    assert_eq!(node.log_lines("memory_exhausted").len(), 1);
+    assert_eq!(node.until_told("memory_exhausted").await.len(), 1);
     // The first look may have been before the first handshake.
     if let Ok(mut inside) = inside {
         inside.event_of("welcome").await;

@@ -311,7 +311,7 @@ async fn sighup_changes_keys_and_level_and_cuts_no_session() {
         node.log_lines("token_refused").pop()
     })
     .await;
-    let ignored = node.log_lines("configuration_ignored");
+    let ignored = node.until_told("configuration_ignored").await;
     assert_eq!(
         ignored[0]["keys"],
         json!(["session.page_max"]),
@@ -327,7 +327,7 @@ async fn sighup_changes_keys_and_level_and_cuts_no_session() {
         (node.metric(REFUSED).await == 1).then_some(())
     })
     .await;
-    let refused = node.log_lines("configuration_refused");
+    let refused = node.until_told("configuration_refused").await;
     assert_eq!(refused[0]["level"], "ERROR", "{refused:?}");
     assert!(
         !node.log_text().contains("too short"),

@@ -104,8 +104,8 @@ pub enum End {
     NameTaken,
     /// This node's configuration or release differs from what the cluster agreed on: where.
     Disagrees(String),
-    /// A part of the node has ended without which it is none; the log says which and why.
-    Failed,
+    /// A part of the node has ended without which it is none: which. The log says why.
+    Failed(String),
 }
 
 /// Where the node listens.
@@ -287,7 +287,7 @@ impl Parts {
         started(addresses);
         let end =
             leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
-        if end == End::Failed {
+        if matches!(end, End::Failed(_)) {
             self.break_off(threads).await;
             return Ok(end);
         }

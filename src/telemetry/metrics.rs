@@ -197,6 +197,14 @@ instruments! {
 }
 
 instruments! {
+    /// Counted where the log is written, for the whole process.
+    LogCounters {
+        dropped: "counter" "fanfare_log_lines_dropped_total" "Lines of the log that found no room, because it is read too slowly or by nobody.",
+        failed: "counter" "fanfare_log_writes_failed_total" "Lines of the log that could not be written.",
+    }
+}
+
+instruments! {
     /// Counted where tokens are verified, by all workers.
     TokenCounters {
         too_long: "counter" "fanfare_tokens_refused_total" ["reason" = "too_long"] "Tokens that were refused, wherever they came, by reason.",
@@ -283,7 +291,9 @@ impl Metrics {
             let sum = per_worker.iter().map(|s| s[at].counter.get()).sum();
             named = line(&mut out, named, &per_worker[0][at], sum);
         }
-        for sample in self.control.samples().iter().chain(&self.tokens.samples()) {
+        let log = super::lines::queue().counters.samples();
+        let control = self.control.samples();
+        for sample in control.iter().chain(&log).chain(&self.tokens.samples()) {
             named = line(&mut out, named, sample, sample.counter.get());
         }
         out.push_str("# HELP fanfare_sessions_closed_total Ends of sessions by reason.\n");

@@ -261,7 +261,7 @@ async fn a_node_without_its_bulk_link_is_not_ready_and_says_why() {
     assert_eq!(node.metric(&away("bulk")).await, 1);
     assert_eq!(node.metric(&away("urgent")).await, 0);
     assert_eq!(node.metric(refusing).await, 1);
-    let lost = node.log_lines("redis_lost");
+    let lost = node.until_told("redis_lost").await;
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert!(lost[0].to_string().contains("by its bulk link"), "{lost:?}");
 
@@ -270,7 +270,10 @@ async fn a_node_without_its_bulk_link_is_not_ready_and_says_why() {
     assert_eq!(node.metric(&away("bulk")).await, 0);
     assert_eq!(node.metric(refusing).await, 0);
     // Once at the start, and once now.
-    assert_eq!(node.log_lines("redis_recovered").len(), 2);
+    wait::until("both lines", async || {
+        (node.log_lines("redis_recovered").len() == 2).then_some(())
+    })
+    .await;
 }
 
 /// The one element that a health answer has for what is partly wrong.
@@ -344,7 +347,7 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
         let message = error["message"].to_string();
         assert!(message.contains("NOREPLICAS"), "{message}");
     }
-    assert_eq!(node.log_lines("redis_writes_refused").len(), 1);
+    assert_eq!(node.until_told("redis_writes_refused").await.len(), 1);
 
     set(&server, "min-replicas-to-write", "0");
     wait::until_within(DEADLINE, "the node to be whole", async || {

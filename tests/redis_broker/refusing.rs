@@ -276,6 +276,17 @@ async fn a_node_without_its_bulk_link_is_not_ready_and_says_why() {
     .await;
 }
 
+/// Who would be a member is told in this word, within less than a session waits for an answer.
+async fn no_member_joins(bob: &mut Talk, word: &str) {
+    bob.be_patient(std::time::Duration::from_secs(4));
+    for topic in ["room", "room", "hall"] {
+        let join = serde_json::json!({"type": "subscribe", "topic": topic, "presence": true});
+        let error = bob.refused(join, "unavailable").await;
+        let message = error["message"].to_string();
+        assert!(message.contains(word), "{message}");
+    }
+}
+
 /// The one element that a health answer has for what is partly wrong.
 async fn partial(node: &Node) -> Option<String> {
     let ready = http::get(node.api, "/health/ready").await;
@@ -339,14 +350,7 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
         "{history}"
     );
     assert_eq!(beats().await["incarnation"], before);
-    // Who would be a member is told in Redis' word, within less than it waits for an answer.
-    bob.be_patient(std::time::Duration::from_secs(4));
-    for topic in ["room", "room", "hall"] {
-        let join = serde_json::json!({"type": "subscribe", "topic": topic, "presence": true});
-        let error = bob.refused(join, "unavailable").await;
-        let message = error["message"].to_string();
-        assert!(message.contains("NOREPLICAS"), "{message}");
-    }
+    no_member_joins(&mut bob, "NOREPLICAS").await;
     assert_eq!(node.until_told("redis_writes_refused").await.len(), 1);
 
     set(&server, "min-replicas-to-write", "0");

@@ -13,6 +13,7 @@ use std::ops::Bound;
 
 use super::due::{Due, Lane, LaneOf};
 use crate::protocol::ids::{Owner, Topic};
+use crate::redis::RedisError;
 
 /// What is known to stand in Redis for a topic. Nothing known means nothing there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub(super) struct Levels {
     /// Under whose name.
     written_as: Option<Owner>,
     written: HashMap<Topic, Written>,
+    /// Why the last write failed.
+    failures: HashMap<Topic, RedisError>,
     /// Due now: the first session came, or the last one left.
     urgent: Due,
     /// Due at the next tick: other counts, and what failed.
@@ -76,6 +79,7 @@ impl Levels {
             wanted: BTreeMap::new(),
             written_as: None,
             written: HashMap::new(),
+            failures: HashMap::new(),
             urgent: Due::default(),
             later: HashSet::new(),
             taken: HashSet::new(),
@@ -127,6 +131,11 @@ impl Levels {
         !self.writes || (self.written_as.as_ref() == Some(owner) && stands())
     }
 
+    /// Why the last write of this topic failed, if it did.
+    pub(super) fn failure(&self, topic: &Topic) -> Option<&RedisError> {
+        self.failures.get(topic)
+    }
+
     /// The lanes in which something is due now.
     pub(super) fn due(&self) -> Vec<Lane> {
         self.urgent.lanes().copied().collect()
@@ -154,6 +163,7 @@ impl Levels {
 
     /// A change stands in Redis.
     pub(super) fn wrote(&mut self, change: Change) {
+        self.failures.remove(&change.topic);
         self.taken.remove(&change.topic);
         match change.kind {
             ChangeKind::Appear(n) | ChangeKind::Count(n) => {
@@ -168,7 +178,10 @@ impl Levels {
 
     /// A change may or may not stand in Redis, in part or whole. It is due again at the next
     /// tick, by the count of then.
-    pub(super) fn failed(&mut self, topic: Topic) {
+    pub(super) fn failed(&mut self, topic: Topic, why: Option<RedisError>) {
+        if let Some(why) = why {
+            self.failures.insert(topic.clone(), why);
+        }
         self.taken.remove(&topic);
         self.written.insert(topic.clone(), Written::Unknown);
         self.urgent.remove(&topic);
@@ -192,6 +205,7 @@ impl Levels {
     pub(super) fn start_over(&mut self, owner: Owner) {
         self.written_as = Some(owner);
         self.written.clear();
+        self.failures.clear();
         self.later.clear();
         self.taken.clear();
         self.urgent.clear();
@@ -219,6 +233,7 @@ impl Levels {
     pub(super) fn stop(&mut self) {
         self.writes = false;
         self.written.clear();
+        self.failures.clear();
         self.urgent.clear();
         self.later.clear();
         self.taken.clear();
@@ -362,7 +377,7 @@ mod tests {
         let mut levels = levels(&[("a", 1)]);
         let fail = |levels: &mut Levels| {
             for change in levels.take(&Lane::default(), 100) {
-                levels.failed(change.topic);
+                levels.failed(change.topic, None);
             }
         };
         fail(&mut levels);
@@ -373,7 +388,7 @@ mod tests {
             kinds(&levels.take(&Lane::default(), 100)),
             [ChangeKind::Appear(4)]
         );
-        levels.failed(topic("a"));
+        levels.failed(topic("a"), None);
         // The failed write may have been done, so its absence is written too.
         levels.set(topic("a"), 0);
         levels.tick();

@@ -31,8 +31,8 @@ use super::levels::{Change, Levels};
 use super::occupancy_store::{Begin, OccupancyError, OccupancyStore, WriteFailures};
 use super::view::View;
 use crate::protocol::ids::{Owner, Topic, TopicKind};
-use crate::redis::Keys;
 use crate::redis::keyspace::Keyspace;
+use crate::redis::{Keys, RedisError};
 
 /// Changes in one batch. It bounds how long the lock is held and how late a tick can be.
 const CHANGES_PER_BATCH_MAX: usize = 256;
@@ -167,6 +167,12 @@ impl Occupancy {
     #[must_use]
     pub fn is_indexed(&self, topic: &Topic, owner: &Owner) -> bool {
         self.shared.levels().is_indexed(topic, owner)
+    }
+
+    /// Why the last write of a topic failed, if it did. It is tried again within a second.
+    #[must_use]
+    pub fn failure(&self, topic: &Topic) -> Option<RedisError> {
+        self.shared.levels().failure(topic).cloned()
     }
 
     /// Waits for the next change of the index, from when this is called on. Cancel-safe.
@@ -418,17 +424,16 @@ impl OccupancyTask {
                 }
             }
         }
-        let failed = failures.map(|failures| failures.topics).unwrap_or_default();
+        let mut failed = failures.map(|failures| failures.topics).unwrap_or_default();
         let mut levels = self.shared.levels();
         if !levels.is_written_as(&owner) {
             // Of an earlier life, of which the homes remove what stands.
             return;
         }
         for change in changes {
-            if failed.contains(&change.topic) {
-                levels.failed(change.topic);
-            } else {
-                levels.wrote(change);
+            match failed.remove(&change.topic) {
+                Some(why) => levels.failed(change.topic, Some(why)),
+                None => levels.wrote(change),
             }
         }
         drop(levels);

@@ -8,7 +8,7 @@
 //! without its index cannot be. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once a batch,
 //! [`ENTRIES_PER_CALL_MAX`] entries in each; an index is read in parts of [`ENTRIES_PER_PART_MAX`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use fred::types::{FromValue, Value};
 use futures_util::future::BoxFuture;
@@ -240,8 +240,8 @@ struct Call {
 /// What of a batch may not stand in Redis.
 #[derive(Debug, Default)]
 pub(super) struct WriteFailures {
-    /// The topics.
-    pub(super) topics: HashSet<Topic>,
+    /// The topics, and why.
+    pub(super) topics: HashMap<Topic, RedisError>,
     /// The first cause; one is enough to say that Redis is away.
     pub(super) cause: Option<RedisError>,
 }
@@ -254,13 +254,14 @@ impl WriteFailures {
             .buffer_unordered(CALLS_IN_FLIGHT_MAX);
         while let Some((topics, answer)) = answers.next().await {
             if let Err(error) = answer {
-                self.topics.extend(topics);
+                let failed = topics.into_iter().map(|topic| (topic, error.clone()));
+                self.topics.extend(failed);
                 self.cause.get_or_insert(error);
             }
         }
     }
 
     fn has(&self, change: &Change) -> bool {
-        self.topics.contains(&change.topic)
+        self.topics.contains_key(&change.topic)
     }
 }

@@ -261,7 +261,7 @@ async fn a_node_without_its_bulk_link_is_not_ready_and_says_why() {
     assert_eq!(node.metric(&away("bulk")).await, 1);
     assert_eq!(node.metric(&away("urgent")).await, 0);
     assert_eq!(node.metric(refusing).await, 1);
-    let lost = node.log_lines("redis_lost");
+    let lost = node.until_told("redis_lost").await;
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert!(lost[0].to_string().contains("by its bulk link"), "{lost:?}");
 
@@ -270,7 +270,21 @@ async fn a_node_without_its_bulk_link_is_not_ready_and_says_why() {
     assert_eq!(node.metric(&away("bulk")).await, 0);
     assert_eq!(node.metric(refusing).await, 0);
     // Once at the start, and once now.
-    assert_eq!(node.log_lines("redis_recovered").len(), 2);
+    wait::until("both lines", async || {
+        (node.log_lines("redis_recovered").len() == 2).then_some(())
+    })
+    .await;
+}
+
+/// Who would be a member is told in this word, within less than a session waits for an answer.
+async fn no_member_joins(bob: &mut Talk, word: &str) {
+    bob.be_patient(std::time::Duration::from_secs(4));
+    for topic in ["room", "room", "hall"] {
+        let join = serde_json::json!({"type": "subscribe", "topic": topic, "presence": true});
+        let error = bob.refused(join, "unavailable").await;
+        let message = error["message"].to_string();
+        assert!(message.contains(word), "{message}");
+    }
 }
 
 /// The one element that a health answer has for what is partly wrong.
@@ -336,6 +350,7 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
         "{history}"
     );
     assert_eq!(beats().await["incarnation"], before);
+    no_member_joins(&mut bob, "NOREPLICAS").await;
     assert_eq!(node.until_told("redis_writes_refused").await.len(), 1);
 
     set(&server, "min-replicas-to-write", "0");

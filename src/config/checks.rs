@@ -117,7 +117,31 @@ pub fn warnings(values: &Values) -> Vec<String> {
             "{place}: anybody can make this node hold and send 16 MiB for each connection to /echo"
         ));
     }
+    warnings.extend(without_effect(values));
     warnings
+}
+
+/// What somebody has set and nothing asks for.
+fn without_effect(values: &Values) -> impl Iterator<Item = String> {
+    let has_redis = text(values, "redis.url").is_some();
+    let has_pings = values.number("session.ping_ms") > 0;
+    let paths = values.paths().into_iter().map(|(path, _)| path);
+    paths.filter_map(move |path| {
+        if *values.origin(&path) < Origin::File(String::new()) {
+            return None;
+        }
+        let why = match path.as_str() {
+            "redis.url" => return None,
+            "session.idle_s" if has_pings => "while session.ping_ms is above 0",
+            "memory.bytes_max" if has_redis => {
+                "with redis.url: it bounds the broker in the process"
+            }
+            path if path.starts_with("redis.") && !has_redis => "without redis.url",
+            _ => return None,
+        };
+        let place = values.place(&path);
+        Some(format!("{place}: {path} has no effect {why}"))
+    })
 }
 
 impl Relation {

@@ -237,3 +237,38 @@ fn what_is_allowed_but_unwise_is_a_warning() {
     let what = "anybody can make this node hold and send 16 MiB for each connection to /echo";
     assert!(of(&echo).contains(&format!("--echo: {what}")));
 }
+
+#[test]
+fn a_setting_without_effect_is_a_warning() {
+    let of = |set: &[(&str, &str)]| {
+        let mut inputs = inputs();
+        inputs.environment.extend(variables(set));
+        let warnings = loaded(&inputs).warnings.into_iter();
+        let idle = warnings.filter(|warning| warning.contains("no effect"));
+        idle.collect::<Vec<_>>()
+    };
+    let idle = ("FANFARE_SESSION__IDLE_S", "60");
+    let prefix = ("FANFARE_REDIS__PREFIX", "mine");
+    let memory = ("FANFARE_MEMORY__BYTES_MAX", "67108864");
+    let redis = ("FANFARE_REDIS__URL", "redis://127.0.0.1:6379");
+    assert_eq!(
+        of(&[idle, prefix, memory]),
+        [
+            "FANFARE_REDIS__PREFIX: redis.prefix has no effect without redis.url",
+            "FANFARE_SESSION__IDLE_S: session.idle_s has no effect while session.ping_ms is above 0",
+        ]
+    );
+    assert_eq!(
+        of(&[
+            ("FANFARE_SESSION__PING_MS", "0"),
+            idle,
+            prefix,
+            memory,
+            redis
+        ]),
+        [
+            "FANFARE_MEMORY__BYTES_MAX: memory.bytes_max has no effect with redis.url: it bounds \
+             the broker in the process"
+        ]
+    );
+}

@@ -31,6 +31,7 @@ pub mod access;
 mod certificates;
 pub mod circuit;
 pub mod clients;
+pub mod holders;
 pub mod keyspace;
 mod member_keys;
 mod outcome;

@@ -59,11 +59,10 @@ impl Entry {
         }
     }
 
-    /// Redis did not answer: what the holder does is not known, and a look begins anew.
+    /// Redis did not answer or took no writes: the holder could not show that it lives, and a look
+    /// begins anew, also where the name was found free.
     pub(super) fn interrupt(&mut self) {
-        if !matches!(self, Self::Free) {
-            *self = Self::New;
-        }
+        *self = Self::New;
     }
 }
 
@@ -100,13 +99,17 @@ mod tests {
     }
 
     #[test]
-    fn a_look_begins_anew_where_redis_was_away() {
+    fn a_look_begins_anew_where_redis_was_away_or_read_only() {
         let now = Instant::now();
-        let mut entry = Entry::New;
-        entry.judge(said("1"), now, LOOK);
-        entry.interrupt();
-        let later = now + 2 * LOOK;
-        assert_eq!(entry.judge(said("1"), later, LOOK), Judgement::Look(LOOK));
-        assert_eq!(entry.judge(said("2"), later + LOOK, LOOK), Judgement::Taken);
+        let looking = Entry::Looking {
+            said: "1".to_owned(),
+            until: now + LOOK,
+        };
+        for mut entry in [looking, Entry::Free] {
+            entry.interrupt();
+            let later = now + 2 * LOOK;
+            assert_eq!(entry.judge(said("1"), later, LOOK), Judgement::Look(LOOK));
+            assert_eq!(entry.judge(said("2"), later + LOOK, LOOK), Judgement::Taken);
+        }
     }
 }

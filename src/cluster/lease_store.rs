@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::view::{NodeDetails, NodeInfo};
 use crate::protocol::ids::{NodeId, Owner};
+use crate::redis::holders::holder_of;
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
 
@@ -121,20 +122,26 @@ impl LeaseStore {
         read_beat(&answer).ok_or(LeaseError::Unexpected("not a heartbeat's"))
     }
 
-    /// What the present holder of a name said of itself last; `None` where nobody holds it. A lease
-    /// that nobody has seen to end counts, because one that Redis' absence outlasted goes on.
+    /// What the present holder of a name said of itself last; `None` where nobody holds it, see
+    /// [`holder_of`].
     ///
     /// # Errors
     /// [`LeaseError`].
     pub async fn holder_of(&self, node: &NodeId) -> Result<Option<String>, LeaseError> {
         let [leases, _, details, ..] = &self.nodes_keys;
-        let name = [node.as_str().as_bytes().to_vec()];
-        let score: Option<f64> = self.read("ZSCORE", leases, &name).await?;
-        if score.is_none_or(|end| end <= 0.0) {
-            return Ok(None);
-        }
-        let said: Option<String> = self.read("HGET", details, &name).await?;
-        Ok(Some(said.unwrap_or_default()))
+        let holder = holder_of(&self.keyspace, leases, details, node.as_str()).await;
+        Ok(holder.map_err(LeaseError::Redis)?.map(|holder| holder.said))
+    }
+
+    /// Whether Redis takes writes. Changes nothing.
+    ///
+    /// # Errors
+    /// [`LeaseError`]: it does not.
+    pub async fn try_write(&self) -> Result<(), LeaseError> {
+        // No node has this name.
+        let nobody = [Vec::new()];
+        let _: i64 = self.read("HDEL", &self.contests_key, &nobody).await?;
+        Ok(())
     }
 
     /// Leaves word for the holder of a name that another process of that name was started.

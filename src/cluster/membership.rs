@@ -86,6 +86,7 @@ impl Membership {
             standing,
             leave: leave_rx,
             away: None,
+            was_refused: false,
             is_told: false,
             entry: Entry::New,
             beats: 0,
@@ -152,6 +153,8 @@ pub struct MembershipTask {
     leave: watch::Receiver<bool>,
     /// Since when heartbeats are not answered.
     away: Option<Instant>,
+    /// A heartbeat was refused since one was answered.
+    was_refused: bool,
     /// That they are not answered is logged, once.
     is_told: bool,
     entry: Entry,
@@ -196,6 +199,7 @@ impl MembershipTask {
             Ok(Ok(Turn::Taken)) => self.course.turned_away(),
             Ok(Ok(Turn::Beat(beat))) => {
                 self.away = None;
+                self.was_refused = false;
                 if std::mem::take(&mut self.is_told) {
                     info!(
                         event = "heartbeat_answered",
@@ -229,12 +233,23 @@ impl MembershipTask {
                 );
             }
         } else {
+            if matches!(self.entry, Entry::New) {
+                // While Redis takes no writes, a holder that lives says nothing new.
+                store.try_write().await?;
+            }
             let said = store.holder_of(node).await?;
             match self.entry.judge(said, Instant::now(), look) {
                 Judgement::Free => self.entry = Entry::Free,
                 Judgement::Look(look) => return Ok(Turn::Look(look)),
                 Judgement::Taken => {
-                    store.contest(node).await?;
+                    // This process ends, whether word can be left or not.
+                    if let Err(error) = store.contest(node).await {
+                        let error = &error as &(dyn std::error::Error + 'static);
+                        warn!(
+                            event = "contest_not_told",
+                            error, "the holder of this name could not be told of this process"
+                        );
+                    }
                     return Ok(Turn::Taken);
                 }
             }
@@ -268,7 +283,7 @@ impl MembershipTask {
     }
 
     fn unanswered(&mut self, error: &(dyn std::error::Error + 'static)) {
-        self.entry.interrupt();
+        self.look_anew();
         // A node asks before it is connected: while it starts that is no news.
         let is_starting = self.course.standing == Standing::Joining
             && self.started.elapsed() < self.settings.lease;
@@ -285,6 +300,8 @@ impl MembershipTask {
     /// Redis is there and takes no writes. Then nobody's lease can be written, and none that is
     /// there ends: once one can be, the gap is added to all.
     fn refused(&mut self, error: &(dyn std::error::Error + 'static), sent_at: Instant) {
+        self.look_anew();
+        self.was_refused = true;
         self.away.get_or_insert_with(Instant::now);
         if !std::mem::replace(&mut self.is_told, true) {
             warn!(
@@ -293,6 +310,13 @@ impl MembershipTask {
             );
         }
         self.course.refused(sent_at);
+    }
+
+    /// Who has no name yet looks at its holder again.
+    fn look_anew(&mut self) {
+        if self.course.standing == Standing::Joining {
+            self.entry.interrupt();
+        }
     }
 
     async fn give_back(&mut self) {
@@ -309,11 +333,11 @@ impl MembershipTask {
     }
 
     /// How long a holder has to show that it lives: one and a half heartbeats, or a whole lease where
-    /// Redis was away for so long that the holder has to find it first.
+    /// Redis took no writes, or was away for so long that the holder has to find it first.
     fn look(&self) -> Duration {
         let lease = self.settings.lease;
         let was_away = self.away.is_some_and(|since| since.elapsed() > lease / 2);
-        if was_away {
+        if was_away || self.was_refused {
             lease
         } else {
             lease * 3 / (2 * BEATS_PER_LEASE)

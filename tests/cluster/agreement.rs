@@ -5,9 +5,9 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::processes::{SOME_BEATS, plan, sees};
+use crate::processes::{SOME_BEATS, owner_of, plan, sees};
 use crate::support::http;
-use crate::support::node::Plan;
+use crate::support::node::{Node, Plan};
 use crate::support::redis_server::{RedisServer, free_address};
 use crate::support::talk::{Talk, Wire};
 use crate::support::wait;
@@ -189,4 +189,50 @@ async fn nothing_is_used_before_the_comparison_and_a_lost_one_is_written_again()
     let log = differs(plan(&redis, "b")).await;
     assert!(log.contains("key layout"), "{log}");
     assert_eq!(redis.command(&["DBSIZE"]).as_deref(), Some(":1"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_adopted_under_nodes_whose_leases_seem_over() {
+    const LASTING: &str = "
+        local t = redis.call('TIME')
+        return #redis.call('ZRANGEBYSCORE', '{ff:nodes}', t[1] * 1000 + t[2] / 1000, '+inf')";
+    const WAS_READ: &str = "
+        local stats = redis.call('INFO', 'commandstats')
+        return string.find(stats, 'zrangebyscore', 1, true) and 1 or 0";
+    let redis = RedisServer::start().await;
+    let is = |script: &str, number: &str| {
+        let answer = redis.command(&["EVAL", script, "0"])?;
+        (answer == number).then_some(())
+    };
+    let start = |name| plan(&redis, name).start();
+    let (a, b, c) = tokio::join!(start("a"), start("b"), start("c"));
+    sees(&a, &["a", "b", "c"]).await;
+    let before = owner_of("a", &a).await;
+    // As after an outage: no heartbeat was answered for longer than a lease.
+    let mut nodes = [a, b, c];
+    nodes.iter().for_each(|node| node.signal("STOP"));
+    let over = async || is(LASTING, ":0");
+    wait::until_within(SOME_BEATS, "the leases to be over", over).await;
+    redis.command(&["CONFIG", "RESETSTAT"]);
+    let url = format!("redis://127.0.0.1:{}?name=east", redis.port());
+    let other = RedisServer::start().await;
+    let shards = [named(&other, "127.0.0.1", "west")];
+    let asked = (url.clone(), shards.clone());
+    let refused = tokio::task::spawn_blocking(move || adopt(&asked.0, &asked.1, &[]));
+    let looks = async || is(WAS_READ, ":1");
+    wait::until_within(SOME_BEATS, "the leases to be read", looks).await;
+    nodes.iter().for_each(|node| node.signal("CONT"));
+    let refused = refused.await.unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("running: "), "{}", said(&refused));
+    for node in &nodes {
+        node.until_ready().await;
+    }
+    sees(&nodes[0], &["a", "b", "c"]).await;
+    assert_eq!(owner_of("a", &nodes[0]).await, before);
+    // Who is dead says nothing.
+    nodes.iter_mut().for_each(Node::kill);
+    wait::until_within(SOME_BEATS, "the leases to be over", over).await;
+    let adopted = adopt(&url, &[], &[]);
+    assert_eq!(adopted.status.code(), Some(0), "{}", said(&adopted));
 }

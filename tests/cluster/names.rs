@@ -40,3 +40,38 @@ async fn the_name_of_a_killed_or_paused_node_is_taken() {
     assert!(next.is_ready().await);
     assert_eq!(owner_of("a", &next).await, before);
 }
+
+/// Redis takes no writes for a while, or none that need memory; a process of the name starts then.
+async fn the_second_ends(option: &str, refusing: &str, fine: &str, ends_meanwhile: bool) {
+    let redis = RedisServer::start().await;
+    let set = |value: &str| {
+        let done = redis.command(&["CONFIG", "SET", option, value]);
+        assert_eq!(done.as_deref(), Some("+OK"));
+    };
+    let first = plan(&redis, "a").start().await;
+    let before = owner_of("a", &first).await;
+    set(refusing);
+    let mut second = plan(&redis, "a").start_unready().await;
+    if !ends_meanwhile {
+        first.until_told("heartbeat_refused").await;
+        second.until_told("heartbeat_refused").await;
+        set(fine);
+    }
+    let status = second.ended_within(SOME_BEATS).await;
+    assert_eq!(status.code(), Some(69), "{}", second.log_text());
+    assert_eq!(second.log_lines("name_taken").len(), 1);
+    set(fine);
+    first.until_ready().await;
+    assert_eq!(owner_of("a", &first).await, before);
+    assert!(first.log_lines("name_lost").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_node_keeps_its_name_where_redis_was_read_only() {
+    the_second_ends("min-replicas-to-write", "1", "0", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_ends_where_redis_is_out_of_memory() {
+    the_second_ends("maxmemory", "1", "0", true).await;
+}

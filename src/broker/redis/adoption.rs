@@ -1,15 +1,15 @@
 //! Makes what a configuration says the agreement of its cluster, while no node lives.
 //!
 //! In: a configuration whose deployments differ from what lies in Redis. Out: its fingerprint in
-//! each of them, or why not. Owns its connections for the time of one call. Bounds: so many commands
-//! as there are deployments; Redis is waited for at most [`PATIENCE`].
+//! each of them, or why not. Owns its connections for the time of one call. Bounds: a few
+//! commands a deployment and a node with a lease; Redis is waited for at most [`PATIENCE`], a sign of
+//! life of nodes whose leases are over for a lease, at most [`LEASE_MAX`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::types::Value;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::agreement::Agreement;
 use super::fingerprint::Fingerprint;
@@ -17,10 +17,15 @@ use super::{RedisBroker, StartError};
 use crate::broker::BrokerHealth;
 use crate::config;
 use crate::redis::RedisError;
+use crate::redis::holders::{holder_of, read};
+use crate::redis::keyspace::Keyspace;
 use crate::telemetry::metrics::Metrics;
 
 /// How long all deployments may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest lease that can be configured, and so the longest wait for a sign of life.
+const LEASE_MAX: Duration = Duration::from_secs(60);
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +85,7 @@ async fn with(
 ) -> Result<Adopted, AdoptError> {
     until_up(broker).await?;
     let agreement = broker.agreement(config);
-    let living = living(broker).await?;
+    let living = living(broker, config.lease).await?;
     if !living.is_empty() {
         return Err(AdoptError::Living(living));
     }
@@ -117,23 +122,70 @@ async fn until_up(broker: &RedisBroker) -> Result<(), AdoptError> {
     Err(AdoptError::Away(why))
 }
 
-/// The nodes with a lease, wherever among these deployments the leases were.
-async fn living(broker: &RedisBroker) -> Result<Vec<String>, RedisError> {
-    let key = broker.keys().nodes();
-    let mut living = BTreeSet::new();
-    for at in 0..broker.links.deployments().len() {
-        let link = broker.links.reach(at, &key)?;
-        let time: Vec<u64> = read(link.submit("TIME", Vec::new()).await?)?;
-        let now_ms = time.first().copied().unwrap_or_default() * 1_000;
-        let range = [format!("({now_ms}").into_bytes(), b"+inf".to_vec()];
-        let names: Vec<String> = read(link.command("ZRANGEBYSCORE", &key, &range).await?)?;
-        living.extend(names);
+/// A name and the deployment in which its lease is.
+type Place = (usize, String);
+
+/// What the leases of the cluster say, wherever among these deployments they are.
+#[derive(Debug, Default)]
+struct Leases {
+    /// Holders whose lease is not over.
+    lasting: BTreeSet<String>,
+    /// What the others said of themselves. They live if they say something else within a lease:
+    /// where Redis was away their leases go on with the next heartbeat.
+    over: BTreeMap<Place, String>,
+    /// How long a lease lasts.
+    lease: Duration,
+}
+
+/// The nodes that live. Waits a lease where that is not known otherwise.
+async fn living(broker: &RedisBroker, lease: Duration) -> Result<Vec<String>, RedisError> {
+    let before = leases(broker).await?;
+    let mut living = before.lasting;
+    if living.is_empty() && !before.over.is_empty() {
+        // Nodes may be configured for another lease than the one that is adopted.
+        sleep(before.lease.max(lease).min(LEASE_MAX)).await;
+        let now = leases(broker).await?;
+        living = now.lasting;
+        let spoke = |(place, said): &(Place, String)| before.over.get(place) != Some(said);
+        living.extend(
+            now.over
+                .into_iter()
+                .filter(spoke)
+                .map(|((_, name), _)| name),
+        );
     }
     Ok(living.into_iter().collect())
 }
 
-fn read<T: fred::types::FromValue>(value: Value) -> Result<T, RedisError> {
-    value.convert().map_err(RedisError::Failed)
+async fn leases(broker: &RedisBroker) -> Result<Leases, RedisError> {
+    let (key, details) = (broker.keys().nodes(), broker.keys().node_details());
+    let heartbeat = broker.keys().node_heartbeat();
+    let mut leases = Leases::default();
+    for at in 0..broker.links.deployments().len() {
+        let link = broker.links.reach(at, &key)?;
+        let last: Option<String> = read(link.command("GET", &heartbeat, &[]).await?)?;
+        let last_ms = last.and_then(|last| last.split(' ').next()?.parse::<f64>().ok());
+        let time: Vec<u64> = read(link.submit("TIME", Vec::new()).await?)?;
+        let now_ms = time.first().copied().unwrap_or_default() as f64 * 1_000.0;
+        let range = [b"(0".to_vec(), b"+inf".to_vec()];
+        let names: Vec<String> = read(link.command("ZRANGEBYSCORE", &key, &range).await?)?;
+        let keyspace = Keyspace::from(link);
+        for name in names {
+            let Some(holder) = holder_of(&keyspace, &key, &details, &name).await? else {
+                continue;
+            };
+            // The heartbeat that was the last gave its node a whole lease.
+            let left_ms = holder.lease_end_ms - last_ms.unwrap_or(holder.lease_end_ms);
+            let lease = Duration::try_from_secs_f64(left_ms / 1_000.0).unwrap_or_default();
+            leases.lease = leases.lease.max(lease);
+            if holder.lease_end_ms > now_ms {
+                leases.lasting.insert(name);
+            } else {
+                leases.over.insert((at, name), holder.said);
+            }
+        }
+    }
+    Ok(leases)
 }
 
 /// Fails where the leases of the cluster that was here lie in none of these deployments.

@@ -15,7 +15,6 @@
 //! - the detection of unresponsive connections is reset by every write: at most one heartbeat is
 //!   in flight (see `broker::feed`), and the command link is watched by its probe instead.
 
-use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -29,14 +28,17 @@ use crate::protocol::ids::{SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 
 pub mod access;
+mod certificates;
 pub mod circuit;
 pub mod clients;
 pub mod keyspace;
 mod member_keys;
 mod outcome;
 pub mod refusal;
+mod script;
 
 use circuit::{Away, Circuit};
+pub use script::Script;
 
 /// So often a script is loaded for one call, should somebody take it away each time.
 const LOADS_MAX: usize = 16;
@@ -95,43 +97,6 @@ pub enum RedisError {
     /// The command or script failed: a bug, or a key that another program wrote.
     #[error("failed: {}", access::explain(.0))]
     Failed(#[source] Error),
-}
-
-/// A Lua script and the name by which Redis knows it.
-#[derive(Debug, Clone)]
-pub struct Script {
-    source: Cow<'static, str>,
-    sha: String,
-}
-
-impl Script {
-    /// Names a script by the SHA-1 of its source.
-    #[must_use]
-    pub fn new(source: impl Into<Cow<'static, str>>) -> Self {
-        let source = source.into();
-        Self {
-            sha: fred::util::sha1_hash(&source),
-            source,
-        }
-    }
-
-    /// The same script under another name: Redis knows one and not the other.
-    #[must_use]
-    pub fn variant(&self, number: u16) -> Self {
-        Self::new(format!("{}\n-- variant {number}\n", self.source))
-    }
-
-    /// The arguments of SCRIPT that load it.
-    #[must_use]
-    pub fn load_args(&self) -> Vec<Value> {
-        vec![Value::from_static_str("LOAD"), self.source.as_ref().into()]
-    }
-
-    /// The SHA-1 of the source in lower-case hex, as EVALSHA wants it.
-    #[must_use]
-    pub fn sha(&self) -> &str {
-        &self.sha
-    }
 }
 
 /// Names of keys and channels. Everything of one topic stands under the tag `{app:topic}`, so
@@ -230,10 +195,10 @@ impl Keys {
         format!("{}:part:{{{partition}}}", self.prefix)
     }
 
-    /// Where in a partition nodes have members or occupancy.
+    /// The topics of a partition in which nodes have members or occupancy.
     #[must_use]
-    pub fn node_presence(&self, partition: u32) -> String {
-        format!("{}:np:{{{partition}}}", self.prefix)
+    pub fn topics_index(&self, partition: u32) -> String {
+        format!("{}:ti:{{{partition}}}", self.prefix)
     }
 
     /// Leases of nodes, a sorted set by their end. One script uses it with the three that follow,
@@ -509,7 +474,7 @@ mod tests {
         for own in [
             one.nodes(),
             one.partition(1),
-            one.node_presence(1),
+            one.topics_index(1),
             one.control(),
         ] {
             assert_eq!(one.topic_of(&own), None, "{own}");

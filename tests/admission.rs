@@ -61,12 +61,39 @@ async fn more_handshakes_than_the_burst_are_told_to_come_one_behind_the_other() 
     .await;
 }
 
+/// Why the node is not ready.
+async fn reasons(node: &Node) -> Vec<String> {
+    let ready = http::get(node.api, "/health/ready").await.json();
+    let reasons = ready["reasons"].as_array().expect("reasons").iter();
+    reasons
+        .map(|reason| reason.as_str().expect("a text").to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_full_node_is_not_ready_until_it_has_room() {
+    let node = Plan::dev()
+        .env("FANFARE_SERVER__CONNECTIONS_MAX", "2")
+        .start()
+        .await;
+    let (one, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    let (mut two, _) = Talk::welcomed(&node.connect_url("?user=bob"), Wire::Json).await;
+    node.until_unready().await;
+    assert_eq!(
+        reasons(&node).await,
+        ["sessions: the node is full (server.connections_max)"]
+    );
+    two.publish("t", json!(1)).await;
+    drop(one);
+    node.until_ready().await;
+}
+
 #[tokio::test]
 async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
     // Less than any node has.
     let node = Plan::dev()
         .env("FANFARE_ADMISSION__MEMORY_BYTES_MAX", "1048576")
-        .start()
+        .start_unready()
         .await;
     let inside = Talk::open(&node.connect_url("?user=ada"), Wire::Json, &[]).await;
     wait::until("the door to know", async || {
@@ -76,13 +103,18 @@ async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
     let head = knock(&node).await;
     assert!((5..=15).contains(&retry_after(&head)), "{head:?}");
     assert!(node.metric(BY_MEMORY).await >= 2);
-    assert_eq!(node.log_lines("memory_exhausted").len(), 1);
+    assert_eq!(node.until_told("memory_exhausted").await.len(), 1);
     // The first look may have been before the first handshake.
     if let Ok(mut inside) = inside {
         inside.event_of("welcome").await;
         inside.publish("t", json!(1)).await;
     }
-    assert!(node.is_ready().await, "who is inside is served");
+    // A balancer sends the next ones elsewhere.
+    node.until_unready().await;
+    assert_eq!(
+        reasons(&node).await,
+        ["memory: it is short (admission.memory_bytes_max)"]
+    );
 }
 
 #[tokio::test]

@@ -94,6 +94,7 @@ async fn a_command_that_cannot_be_read_is_a_bad_request_with_its_id_where_it_has
 #[tokio::test]
 async fn ten_unreadable_commands_in_a_row_end_the_session_with_4003() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     for wire in WIRES {
         let mut talk = session(&node, "ada", wire).await;
         for _ in 0..2 {
@@ -111,6 +112,7 @@ async fn ten_unreadable_commands_in_a_row_end_the_session_with_4003() {
         }
         assert_eq!(talk.close_code().await, Some(4003));
     }
+    beside.unharmed().await;
 }
 
 #[tokio::test]
@@ -130,6 +132,7 @@ async fn an_unknown_command_is_told_so_and_an_unknown_field_is_ignored() {
 #[tokio::test]
 async fn a_name_that_is_none_is_an_invalid_topic() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     let long = "x".repeat(201);
     let names = [
         "", &long, "a\u{1}b", "a\nb", "a\0b", "a b", "a{b", "a}b", "a*b", "ä", "%a", "@a b", "@{a}",
@@ -166,6 +169,7 @@ async fn a_name_that_is_none_is_an_invalid_topic() {
         );
         assert_eq!(talk.close_code().await, Some(4000), "{user}");
     }
+    beside.unharmed().await;
 }
 
 #[tokio::test]
@@ -286,6 +290,7 @@ async fn commands_that_contradict_themselves_or_ask_too_much_are_refused() {
 #[tokio::test]
 async fn a_connect_that_names_too_much_or_twice_is_refused_whole() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     for wire in [Wire::Json, Wire::MsgPack] {
         let url = node.connect_url("?user=ada&wait=1");
         let mut talk = Talk::connected(&url, wire).await;
@@ -309,6 +314,7 @@ async fn a_connect_that_names_too_much_or_twice_is_refused_whole() {
             .await;
         assert_eq!(welcome["topics"].as_object().expect("a map").len(), 130);
     }
+    beside.unharmed().await;
 }
 
 #[tokio::test]
@@ -329,6 +335,7 @@ async fn a_message_of_the_other_kind_ends_the_session_with_1003() {
 #[tokio::test]
 async fn data_that_json_cannot_express_is_a_bad_request() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     let nested = |depth: usize| [vec![0x91; depth], vec![0xc0]].concat();
     let rows: [(&str, Vec<u8>); 9] = [
         ("a number as a key", b"\x81\x01\x02".into()),
@@ -377,6 +384,7 @@ async fn data_that_json_cannot_express_is_a_bad_request() {
         talk.send_bytes(publish(&nested(64)).as_bytes()).await;
         assert_eq!(talk.answer(1).await["type"], "ok", "{data:.40}");
     }
+    beside.unharmed().await;
 }
 
 #[tokio::test]

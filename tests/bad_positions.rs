@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::beside::Beside;
 use support::http;
 use support::node::{Node, Plan};
 use support::talk::{Talk, WIRES, Wire, data_of};
@@ -23,6 +24,7 @@ fn behind(position: &str) -> String {
 #[tokio::test]
 async fn a_position_that_is_none_is_a_bad_request() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     let positions = [
         json!(""),
         json!("1"),
@@ -58,6 +60,7 @@ async fn a_position_that_is_none_is_a_bad_request() {
         talk.ask(json!({"type": "connect"})).await["type"],
         "welcome"
     );
+    beside.unharmed().await;
 }
 
 #[tokio::test]

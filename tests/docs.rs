@@ -366,6 +366,18 @@ fn the_table_of_log_events_is_that_of_the_code() {
     assert_eq!(told, logged_events());
 }
 
+#[test]
+fn every_log_event_is_what_happened_to_something() {
+    const IRREGULAR: [&str; 10] = [
+        "broke", "broken", "left", "lost", "misread", "off", "overran", "stuck", "taken", "written",
+    ];
+    for event in logged_events() {
+        let last = event.rsplit('_').next().unwrap_or_default();
+        let is_past = last.ends_with("ed") || IRREGULAR.contains(&last);
+        assert!(event.contains('_') && is_past, "{event}");
+    }
+}
+
 /// The page of metrics as the code has it.
 fn metrics_page() -> String {
     let mut text = Metrics::new(1).render();

@@ -303,6 +303,7 @@ async fn a_connection_that_does_not_finish_its_request_is_ended() {
 #[tokio::test]
 async fn a_second_request_behind_the_handshake_is_never_served() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     let mut raw = Raw::open(node.public).await;
     let mut twice = Handshake::to(GOOD).bytes();
     twice.extend(b"GET /health/live HTTP/1.1\r\nHost: fanfare.test\r\n\r\n");
@@ -314,6 +315,7 @@ async fn a_second_request_behind_the_handshake_is_never_served() {
     } else {
         assert_eq!(head.status, 400);
     }
+    beside.unharmed().await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use fanfare::telemetry::metrics::Metrics;
 use serde_json::json;
 use support::http;
 use support::node::Plan;
+use support::process::cpu;
 use support::redis_server::RedisServer;
 use support::talk::{Talk, Wire};
 
@@ -71,19 +72,6 @@ fn fill(redis: &RedisServer, name: &str, count: u64, owner: &str) {
     redis.command(&words).expect("Redis answers");
 }
 
-/// CPU of a process so far, in microseconds.
-fn cpu_us(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
-    let fields: Vec<_> = stat
-        .rsplit(") ")
-        .next()
-        .expect("a name")
-        .split(' ')
-        .collect();
-    let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
-    (ticks(11) + ticks(12)) * 10_000
-}
-
 async fn pages(talk: &mut Talk, room: &str, count: u64) {
     let ask = json!({"type": "presence", "topic": room, "limit": 1});
     for _ in 0..PAGES / AT_ONCE {
@@ -116,11 +104,12 @@ async fn a_page_of_many_members_costs_what_one_of_few_does() {
     for _ in 0..ROUNDS {
         for (at, (room, count)) in ROOMS.into_iter().enumerate() {
             let pids = [node.pid(), redis.pid()];
-            let before = pids.map(cpu_us);
+            let before = pids.map(cpu);
             pages(&mut talk, room, count).await;
-            let after = pids.map(cpu_us);
+            let after = pids.map(cpu);
             for part in 0..2 {
-                let took_us = (after[part] - before[part]) / PAGES;
+                let took = (after[part] - before[part]).as_micros();
+                let took_us = u64::try_from(took).expect("it is small") / PAGES;
                 least[at][part] = least[at][part].min(took_us);
             }
         }

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 use support::http;
 use support::node::{Node, Plan};
@@ -173,6 +175,40 @@ async fn why_a_token_is_refused_is_told_and_the_token_never() {
 }
 
 #[tokio::test]
+async fn neither_a_panic_nor_the_configuration_shows_a_secret() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = tokens::config_file(&directory);
+    let node = Plan::with_config(&file)
+        .flag("--dev")
+        .env("FANFARE_LOG__LEVEL", "trace")
+        .env("RUST_BACKTRACE", "full")
+        .env("PLANTED_PANIC", "session@500")
+        .start()
+        .await;
+    let token = tokens::token("ada");
+    let url = node.connect_url(&format!("?token={token}"));
+    let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+    talk.command(json!({"type": "subscribe", "topic": "t", "token": token}))
+        .await;
+    wait::until("the panic", async || node.log_lines("task_panicked").pop()).await;
+    let shown = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .args(["config", "show", "--config"])
+        .arg(&file)
+        .output()
+        .expect("the binary runs");
+    assert!(shown.status.success());
+    let shown = String::from_utf8([shown.stdout, shown.stderr].concat()).expect("text");
+    assert!(
+        shown.contains("auth.keys") || shown.contains("hmac_secret"),
+        "{shown}"
+    );
+    let told = node.log_text() + &shown;
+    for secret in [&*token, tokens::SECRET] {
+        assert!(!told.contains(secret), "a secret is told");
+    }
+}
+
+#[tokio::test]
 async fn the_last_words_of_a_node_are_lines_of_its_log() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an open socket").to_string();
@@ -275,7 +311,7 @@ async fn sighup_changes_keys_and_level_and_cuts_no_session() {
         node.log_lines("token_refused").pop()
     })
     .await;
-    let ignored = node.log_lines("configuration_ignored");
+    let ignored = node.until_told("configuration_ignored").await;
     assert_eq!(
         ignored[0]["keys"],
         json!(["session.page_max"]),
@@ -291,11 +327,82 @@ async fn sighup_changes_keys_and_level_and_cuts_no_session() {
         (node.metric(REFUSED).await == 1).then_some(())
     })
     .await;
-    let refused = node.log_lines("configuration_refused");
+    let refused = node.until_told("configuration_refused").await;
     assert_eq!(refused[0]["level"], "ERROR", "{refused:?}");
     assert!(
         !node.log_text().contains("too short"),
         "the log shows a secret"
     );
     assert!(is_let_in(&node, &new).await, "the keys before stay");
+}
+
+/// Runs `serve` with arguments that it does not have; its exit code and what it says.
+fn misused(format: &str) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .args(["serve", "--no-such-flag"])
+        .env("FANFARE_LOG__FORMAT", format)
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_fault_of_usage_is_one_line_of_a_json_log() {
+    let (code, said) = misused("json");
+    assert_eq!(code, Some(64), "{said}");
+    let line: Value = serde_json::from_str(&said).expect("one line of JSON");
+    assert_eq!(line["event"], "configuration_refused");
+    assert!(
+        line["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("--no-such-flag")),
+        "{line}"
+    );
+    let (code, said) = misused("text");
+    assert_eq!(code, Some(64));
+    assert!(said.starts_with("error: "), "{said}");
+}
+
+/// The configuration is a pipe: the node waits in the middle of its start until it is written.
+#[tokio::test]
+async fn sighup_ends_no_node_that_is_starting() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let pipe = directory.path().join("fanfare.toml");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let log = directory.path().join("log");
+    let mut node = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .args([
+            "serve",
+            "--dev",
+            "--listen",
+            "127.0.0.1:0",
+            "--api-listen",
+            "127.0.0.1:0",
+        ])
+        .arg("--config")
+        .arg(&pipe)
+        .stderr(std::fs::File::create(&log).expect("a log"))
+        .spawn()
+        .expect("the binary runs");
+    let hangup = format!("kill -HUP {}", node.id());
+    std::thread::spawn(move || {
+        // It is open when the node has opened it too: at its start, and for the signal.
+        let open = || std::fs::OpenOptions::new().write(true).open(&pipe);
+        let at_start = open().expect("the node opens it");
+        let sent = Command::new("sh").args(["-c", &hangup]).status();
+        assert!(sent.expect("a shell").success());
+        drop(at_start);
+        // Ends with the directory.
+        while open().is_ok() {}
+    });
+    wait::until("the node to start and to read it again", async || {
+        let said = std::fs::read_to_string(&log).expect("a log");
+        let has = |event: &str| said.contains(&format!("\"{event}\""));
+        (has("node_started") && has("configuration_reloaded")).then_some(())
+    })
+    .await;
+    node.kill().expect("it runs");
+    node.wait().expect("it ends");
 }

@@ -62,7 +62,7 @@ async fn a_session_that_panics_leaves_nothing_behind() {
     .await;
     let ends = "fanfare_sessions_closed_total{reason=\"internal\"}";
     assert_eq!(node.metric(ends).await, 1);
-    assert_eq!(node.log_lines("task_panicked").len(), 1);
+    assert_eq!(node.until_told("task_panicked").await.len(), 1);
     assert!(node.is_ready().await);
     // The next one is served, and finds nobody in the topic.
     let (mut bob, _) = Talk::welcomed(&node.connect_url("?user=bob"), Wire::Json).await;

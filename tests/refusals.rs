@@ -7,6 +7,7 @@ mod support;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use support::beside::Beside;
 use support::node::{Node, Plan};
 use support::raw::{Handshake, Head, Raw};
 use support::tokens::{self, seconds_from_now};
@@ -168,6 +169,9 @@ fn rows_of_credentials() -> Vec<Row> {
         row("a bad token", At::Public, connect("Bearer no"), none, &[BAD_TOKEN]),
         row("an empty token", At::Public, connect("Bearer"), none, &[BAD_TOKEN]),
         row("two tokens", At::Public, with("/v1/route", "Bearer a\r\nAuthorization: Bearer b"), none, &[BAD_TOKEN]),
+        row("two tokens in the query", At::Public, get("/v1/route?token=a&token=b", ""), none, &[BAD_TOKEN]),
+        row("two sessions in one", At::Public, Handshake::to("/v1/connect?token=a&token=b").bytes(), none, &[BAD_TOKEN]),
+        row("two heartbeats", At::Public, Handshake::to("/v1/connect?heartbeat=app&heartbeat=ws").bytes(), (400, "bad_request"), &[]),
         row("an expired token", At::Public, connect(&bearer), (401, "token_expired"), &[BAD_TOKEN]),
         row("a token of bytes", At::Public, of_bytes, none, &[BAD_TOKEN]),
         row("a home without a token", At::Public, get("/v1/route", ""), none, &[CHALLENGE]),
@@ -230,6 +234,7 @@ async fn both_listeners_refuse_by_one_table() {
 #[tokio::test]
 async fn what_is_no_http_is_refused_with_a_body() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     assert_refused(&node, &rows_of_the_parser()).await;
     // Chunks outrank a length, and what follows is not believed (RFC 9112, section 6.1).
     let smuggled = "POST /v1/publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
@@ -250,6 +255,7 @@ async fn what_is_no_http_is_refused_with_a_body() {
         assert!(matches!(head.status, 414 | 431), "{head:?}");
         assert_eq!(body["error"]["code"], "too_large");
     }
+    beside.unharmed().await;
 }
 
 #[tokio::test]

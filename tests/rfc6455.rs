@@ -271,6 +271,7 @@ async fn what_comes_after_a_close_is_ignored_and_the_close_answered() {
 #[tokio::test]
 async fn a_close_that_is_never_answered_still_ends_the_connection() {
     let node = Plan::dev().start().await;
+    let beside = Beside::start(&node, "?user=good").await;
     let mut raw = Raw::upgraded(node.public, GOOD).await;
     raw.frame(&Frame::text("x").unmasked()).await;
     let closing = loop {
@@ -285,4 +286,5 @@ async fn a_close_that_is_never_answered_still_ends_the_connection() {
         None,
         "the connection ends without our answer"
     );
+    beside.unharmed().await;
 }

@@ -49,7 +49,7 @@ async fn restart(fleet: &Fleet, node: &mut Node, start: impl Future<Output = Nod
     node.signal("TERM");
     let status = node.ended_within(PATIENCE).await;
     assert_eq!(status.code(), Some(0), "{}", node.log_text());
-    assert!(node.log_lines("drain_overdue").is_empty());
+    assert!(node.log_lines("drain_overran").is_empty());
     let told = node
         .log_lines("drain_started")
         .pop()

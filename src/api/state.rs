@@ -158,8 +158,8 @@ pub struct LiveTopic {
 /// A page of live topics.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TopicsPage {
-    /// In the order of the pages; may be fewer than asked for, because what emptied while it was
-    /// read is left out.
+    /// In the order of the pages; may be fewer than asked for, and none: only `next` says whether
+    /// there is another page.
     pub topics: Vec<LiveTopic>,
     /// Continues the pages as `after`; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]

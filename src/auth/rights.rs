@@ -111,10 +111,20 @@ impl Rights {
     }
 }
 
-/// The rights of all sessions, each kept once as long as somebody has them. Bounded by the sessions;
-/// one lock, held for one look.
+/// The rights of all sessions, each kept once as long as somebody has them. Bounded by twice the
+/// sessions; one lock, held for one look, and for a look at all of them once in as many new ones.
 #[derive(Debug, Default)]
-pub struct KnownRights(Mutex<FxHashMap<u64, Weak<Rights>>>);
+pub struct KnownRights(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    rights: FxHashMap<u64, Weak<Rights>>,
+    /// When there are so many, those go that nobody has any more.
+    full_at: usize,
+}
+
+/// Rights that are kept before anybody asks whether they are still had.
+const KNOWN_MIN: usize = 32;
 
 impl KnownRights {
     /// The same rights, shared with whoever has them already.
@@ -123,18 +133,28 @@ impl KnownRights {
         let hash = FxBuildHasher.hash_one(&rights);
         // Where a holder of the lock panicked, nothing was half done.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(same) = known.get(&hash).and_then(Weak::upgrade)
+        if let Some(same) = known.rights.get(&hash).and_then(Weak::upgrade)
             && *same == rights
         {
             return same;
         }
-        if known.len() == known.capacity() {
-            // Before it grows: those that nobody has any more.
-            known.retain(|_, rights| rights.strong_count() > 0);
-        }
+        known.make_room();
         let rights = Arc::new(rights);
-        known.insert(hash, Arc::downgrade(&rights));
+        known.rights.insert(hash, Arc::downgrade(&rights));
         rights
+    }
+}
+
+impl Known {
+    /// Lets go of those that nobody has any more, where there are twice as many as after the last
+    /// time: so each new one pays for a look at two.
+    fn make_room(&mut self) {
+        if self.rights.len() < self.full_at.max(KNOWN_MIN) {
+            return;
+        }
+        self.rights.retain(|_, rights| rights.strong_count() > 0);
+        self.full_at = 2 * self.rights.len();
+        self.rights.shrink_to(self.full_at);
     }
 }
 
@@ -357,7 +377,33 @@ mod tests {
             // Gone at once, except for the two that are kept.
             drop(known.shared(rights(topic)));
         }
-        assert!(known.0.lock().unwrap().capacity() < 100);
+        assert!(known.0.lock().unwrap().rights.capacity() < 100);
         assert!(Arc::ptr_eq(&one, &known.shared(rights(1))));
+    }
+
+    #[test]
+    fn new_rights_do_not_look_through_all_that_are_known() {
+        let known = KnownRights::default();
+        let count = || known.0.lock().unwrap().rights.len();
+        let new = |topic: usize| {
+            let can = format!(r#"{{"subscribe":["t:{topic}"]}}"#);
+            let before = count();
+            let rights = known.shared(Rights::from_json(&can).unwrap());
+            let looked_at = if count() > before { 0 } else { before };
+            (rights, looked_at)
+        };
+        // Whatever the memory of the map is, it is full at some of these.
+        let mut held = Vec::new();
+        let mut looked_at = 0;
+        for topic in 0..2_000 {
+            held.push(new(topic).0);
+            looked_at += new(100_000 + topic).1;
+        }
+        assert!(looked_at <= 4 * 4_000, "looked at {looked_at}");
+        drop(held);
+        for topic in 0..5_000 {
+            drop(new(topic));
+        }
+        assert!(count() <= 2 * KNOWN_MIN, "{} are known", count());
     }
 }

@@ -1,7 +1,7 @@
 //! The feed: a thread that hears Redis' channels and passes on what the node wants to hear.
 //!
 //! In: messages `ID PREV BODY` and `a POSITION SESSION` on topics' channels, control messages, own
-//! probes, wishes from [`Interest`]. Out: [`FeedEvent`]s by the [`FeedSender`], health of its half.
+//! probes, wishes from [`Interest`]. Out: [`FeedEvent`]s by the [`FeedSender`], health of its connection.
 //! Owner: one OS thread with a runtime of its own, because a feed that shares its thread with a
 //! busy consumer loses most of a flood. Bounds: fred's buffer ([`FEED_BUFFER_MESSAGES`], an overrun
 //! is a break) and the dispatcher's queue (see [`FeedSender`]); one SUBSCRIBE is in flight.
@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use super::feed_sender::FeedSender;
 use super::interest::Interest;
-use super::redis::health::Half;
+use super::redis::health::Line;
 use super::redis::link::{Shared, stopped};
 use super::redis::reply;
 use super::redis::subscriptions::{Chunk, Subscriptions};
@@ -184,7 +184,7 @@ impl Hearing {
                 _ = connection.connected.recv() => self.connected(connection),
                 _ = &mut connection.task => return End::Dead,
                 () = shared.probes.rebuild.notified() => {
-                    tracing::warn!(event = "feed_deaf", "the feed is deaf, its connection is built anew");
+                    tracing::warn!(event = "feed_deafened", "the feed is deaf, its connection is built anew");
                     return End::Dead;
                 }
                 result = answer(connection.barrier.as_mut().map(|(_, pending)| pending)) => {
@@ -350,7 +350,7 @@ impl Hearing {
         self.subscriptions.reset();
         let server = self.task.shared.server();
         let reason = format!("the feed of Redis at {server} has no connection: {why}");
-        self.task.shared.health.down(Half::Feed, reason);
+        self.task.shared.health.down(Line::Feed, reason);
     }
 
     fn barrier_answered(&mut self, connection: &mut Connection, result: Result<Vec<Topic>, Error>) {
@@ -362,7 +362,7 @@ impl Hearing {
             Err(error) => {
                 let server = self.task.shared.server();
                 let reason = format!("Redis at {server} did not confirm a subscription: {error}");
-                self.task.shared.health.down(Half::Feed, reason);
+                self.task.shared.health.down(Line::Feed, reason);
                 self.is_standing = false;
                 self.subscriptions.put_back(chunk);
                 connection.next_chunk = Instant::now() + RETRY;
@@ -430,7 +430,7 @@ impl Hearing {
         } else if *channel == *self.probe {
             probes.heard(&payload);
             if self.is_standing && probes.age() <= self.task.settings.probe_fresh {
-                self.task.shared.health.up(Half::Feed);
+                self.task.shared.health.up(Line::Feed);
             }
         } else if self.control.as_deref() == Some(channel)
             && let Some(message) = heard.as_ref().and_then(|heard| heard.first(&payload))

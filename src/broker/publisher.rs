@@ -386,7 +386,10 @@ impl PublisherTask {
         again: &mut Vec<Job>,
     ) {
         match &result {
-            Err(RedisError::NoScript(_)) if job.sends_count < SENDS_MAX => {
+            // While it stops, nothing is sent twice.
+            Err(RedisError::NoScript(_))
+                if job.sends_count < SENDS_MAX && !self.queue.is_closed() =>
+            {
                 again.push(job);
                 return;
             }

@@ -37,7 +37,7 @@ pub struct Options {
     pub token: Option<String>,
     /// Sent as `?user=`, for nodes in development mode.
     pub user: Option<String>,
-    /// What `connect` brings as `positions`: topics to join, and where inbox and `@` begin.
+    /// Topics that `connect` joins, and where inbox and `@` begin: after these positions.
     pub positions: BTreeMap<String, String>,
 }
 
@@ -88,10 +88,26 @@ pub enum CommandError {
 /// A joined topic.
 #[derive(Debug, Default)]
 struct Joined {
-    /// The `subscribe` that joins it again; `None` where `connect` does.
-    command: Option<Map<String, Value>>,
+    /// What its `subscribe` said of it beside where it begins.
+    options: Map<String, Value>,
     /// The place after which the next message is expected.
     position: Option<String>,
+}
+
+impl Joined {
+    /// Its entry in `connect.topics`; none for an inbox or `@` that begins where the server says.
+    fn entry(&self, topic: &str) -> Option<Value> {
+        if topic.starts_with('@') && self.position.is_none() {
+            return None;
+        }
+        let mut entry = self.options.clone();
+        entry.insert("topic".to_owned(), topic.into());
+        if let Some(position) = &self.position {
+            entry.remove("rewind");
+            entry.insert("since".to_owned(), position.as_str().into());
+        }
+        Some(Value::Object(entry))
+    }
 }
 
 /// A session that outlives its connections.
@@ -101,8 +117,6 @@ pub struct Client {
     connection: Option<Connection>,
     welcome: Value,
     joined: BTreeMap<String, Joined>,
-    /// Topics whose `subscribe` after a reconnect waits for its answer, by command id.
-    resuming: BTreeMap<u64, String>,
     /// Each event of the server with its text.
     backlog: VecDeque<(Event, Option<String>)>,
     last_text: Option<String>,
@@ -125,7 +139,7 @@ impl Client {
         )?;
         let joined = options.positions.into_iter().map(|(topic, position)| {
             let joined = Joined {
-                command: None,
+                options: Map::new(),
                 position: Some(position),
             };
             (topic, joined)
@@ -135,7 +149,6 @@ impl Client {
             connection: None,
             welcome: Value::Null,
             joined: joined.collect(),
-            resuming: BTreeMap::new(),
             backlog: VecDeque::new(),
             last_text: None,
             last_id: 0,
@@ -220,10 +233,7 @@ impl Client {
                 None => self.reopen().await?,
                 Some(connection) => match connection.read().await {
                     // An answer that nobody waits for any more is let go.
-                    Ok(frame) => match self.sort(frame) {
-                        Ok(_answer) => {}
-                        Err(cause) => self.break_off(cause)?,
-                    },
+                    Ok(frame) => drop(self.sort(frame)),
                     Err(cause) => self.break_off(cause)?,
                 },
             }
@@ -249,7 +259,7 @@ impl Client {
                 is_sent = true;
             }
             let frame = connection.read().await?;
-            if let Some(answer) = self.sort(frame)?
+            if let Some(answer) = self.sort(frame)
                 && answer["id"] == id
             {
                 return Ok(answer);
@@ -273,20 +283,18 @@ impl Client {
         }
     }
 
-    /// Connects, says `connect`, takes the `welcome` and asks for every topic again. The
-    /// connection is kept only when all of that was done.
+    /// Connects, says `connect` with every topic, and takes the `welcome`. The connection is kept
+    /// only when none of them has to be asked for again.
     async fn open(&mut self) -> Result<(), ConnectionError> {
         let mut connection = Connection::open(&self.address).await?;
-        let positions: BTreeMap<&String, &String> = self
-            .joined
-            .iter()
-            .filter(|(_, joined)| joined.command.is_none())
-            .filter_map(|(topic, joined)| Some((topic, joined.position.as_ref()?)))
+        let topics = self.joined.iter();
+        let topics: Vec<Value> = topics
+            .filter_map(|(topic, joined)| joined.entry(topic))
             .collect();
         self.last_id += 1;
         let mut hello = json!({"type": "connect", "id": self.last_id});
-        if !positions.is_empty() {
-            hello["positions"] = json!(positions);
+        if !topics.is_empty() {
+            hello["topics"] = json!(topics);
         }
         connection.send(&hello).await?;
         let welcome = match timeout(ANSWER_TIMEOUT, welcome(&mut connection)).await {
@@ -295,26 +303,18 @@ impl Client {
         };
         let ping_ms = welcome["ping_ms"].as_u64().unwrap_or(0);
         connection.expect_pings(Duration::from_millis(ping_ms));
-        self.resuming.clear();
-        for (topic, joined) in &self.joined {
-            let Some(command) = &joined.command else {
-                continue;
-            };
-            self.last_id += 1;
-            let mut command = command.clone();
-            command.insert("id".to_owned(), self.last_id.into());
-            if let Some(position) = &joined.position {
-                command.insert("since".to_owned(), position.as_str().into());
+        let topics = welcome["topics"].as_object().into_iter().flatten();
+        for (topic, resumed) in topics {
+            if topic != "@" && is_for_later(&resumed["error"]) {
+                return Err(refusal(&resumed["error"], true));
             }
-            connection.send(&Value::Object(command)).await?;
-            self.resuming.insert(self.last_id, topic.clone());
         }
         self.take_welcome(welcome);
         self.connection = Some(connection);
         Ok(())
     }
 
-    /// Takes what `welcome` says about inbox and `positions`.
+    /// Takes what `welcome` says about inbox and topics.
     fn take_welcome(&mut self, welcome: Value) {
         if let Some(inbox) = welcome["inbox"]["topic"].as_str() {
             let joined = self.joined.entry(inbox.to_owned()).or_default();
@@ -329,18 +329,14 @@ impl Client {
         self.welcome = welcome;
     }
 
-    /// Takes the answer to a resume, whether it came by `subscribe` or by `connect`.
+    /// Takes the answer to a resume.
     fn resumed(&mut self, topic: &str, answer: &Value) {
-        let error = match (&answer["error"], answer["type"] == "error") {
-            (error @ Value::Object(_), _) => Some(error),
-            (_, true) => Some(answer),
-            (_, false) => None,
-        };
-        if topic == "@" && error.is_some_and(|error| error["code"] == "unavailable") {
+        let error = &answer["error"];
+        if topic == "@" && is_for_later(error) {
             // It is joined as soon as it can be, and a gap says what was missed.
             return;
         }
-        if let Some(error) = error {
+        if error.is_object() {
             self.joined.remove(topic);
             self.tell(Event::Server(json!({
                 "type": "unsubscribed", "topic": topic,
@@ -382,21 +378,14 @@ impl Client {
     }
 
     /// Sorts a frame: an answer is given back, an event is followed and put in the backlog.
-    fn sort(&mut self, frame: Frame) -> Result<Option<Value>, ConnectionError> {
+    fn sort(&mut self, frame: Frame) -> Option<Value> {
         let Frame { says, text } = frame;
-        if let Some(id) = says["id"].as_u64() {
-            let Some(topic) = self.resuming.remove(&id) else {
-                return Ok(Some(says));
-            };
-            if says["retry"] == true {
-                return Err(refusal(&says));
-            }
-            self.resumed(&topic, &says);
-            return Ok(None);
+        if says["id"].is_u64() {
+            return Some(says);
         }
         self.follow(&says);
         self.backlog.push_back((Event::Server(says), Some(text)));
-        Ok(None)
+        None
     }
 
     /// Has an event of the client's own wait for the caller.
@@ -442,11 +431,11 @@ impl Client {
         let (kind, topic) = (field("type"), field("topic"));
         match kind.as_str() {
             "subscribe" => {
-                for field in ["id", "since", "rewind"] {
+                for field in ["type", "id", "topic", "since"] {
                     command.remove(field);
                 }
                 let joined = Joined {
-                    command: Some(command),
+                    options: command,
                     position: answer["position"].as_str().map(str::to_owned),
                 };
                 self.joined.insert(topic, joined);
@@ -472,18 +461,24 @@ async fn welcome(connection: &mut Connection) -> Result<Value, ConnectionError> 
         let frame = connection.read().await?.says;
         match frame["type"].as_str() {
             Some("welcome") => return Ok(frame),
-            Some("error") => return Err(refusal(&frame)),
+            Some("error") => return Err(refusal(&frame, frame["retry"] == true)),
             _ => {}
         }
     }
 }
 
-/// The error that an `error` frame means for the connection.
-fn refusal(frame: &Value) -> ConnectionError {
-    let again = match (&frame["retry"], frame["retry_after_ms"].as_u64()) {
-        (Value::Bool(true), Some(wait_ms)) => Again::After(Duration::from_millis(wait_ms)),
-        (Value::Bool(true), None) => Again::BackOff,
-        _ => Again::Never,
+/// Whether a topic that `welcome` refuses may be joined by a later `connect`.
+fn is_for_later(error: &Value) -> bool {
+    let code = error["code"].as_str();
+    code.is_some_and(|code| ["unavailable", "internal", "rate_limited"].contains(&code))
+}
+
+/// The error that an `error` means for the connection.
+fn refusal(frame: &Value, retry: bool) -> ConnectionError {
+    let again = match (retry, frame["retry_after_ms"].as_u64()) {
+        (true, Some(wait_ms)) => Again::After(Duration::from_millis(wait_ms)),
+        (true, None) => Again::BackOff,
+        (false, _) => Again::Never,
     };
     ConnectionError::Refused {
         code: text(&frame["code"]),

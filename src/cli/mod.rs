@@ -86,9 +86,10 @@ enum Command {
 
 /// Runs one command line, the program's name first, and tells with which code to exit.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return report_usage(&error),
+        Err(error) => return report_usage(&arguments, &error),
     };
     let result = match cli.command {
         Command::Serve(args) => return serve::run(*args),
@@ -107,8 +108,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Help and version are answers and exit 0; everything else that clap says is a fault of usage.
-fn report_usage(error: &clap::Error) -> ExitCode {
+/// Help and version are answers and exit 0; everything else that clap says is a fault of usage. A
+/// node tells it as it tells the faults of its configuration.
+fn report_usage(arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    let is_node = arguments.get(1).is_some_and(|command| command == "serve");
+    if is_node && error.use_stderr() && serve::refuse_usage(error) {
+        return Exit::Usage.into();
+    }
     // Nothing is left to tell anybody when even this cannot be written.
     let _ = error.print();
     if error.use_stderr() {

@@ -7,12 +7,14 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::serve_flags::{self, ServeFlags};
+use crate::config::environment::value_of;
 use crate::config::faults::Faults;
 use crate::config::load::{Inputs, Loaded, load};
 use crate::config::show::rows;
 use crate::config::{Log, LogFormat};
-use crate::node::reload::Reload;
+use crate::node::reload::{self, Reload};
 use crate::node::{self, Addresses, End, StartError};
+use crate::shutdown;
 use crate::telemetry::logs;
 
 /// Arguments of `fanfare serve`.
@@ -26,6 +28,8 @@ pub struct ServeArgs {
 /// Runs a node until it is told to stop.
 #[must_use]
 pub fn run(args: ServeArgs) -> ExitCode {
+    // Before anything else: until then SIGHUP ends the process.
+    let signals = reload::signals();
     let inputs = args.flags.into_inputs();
     let Loaded {
         config,
@@ -38,100 +42,137 @@ pub fn run(args: ServeArgs) -> ExitCode {
             return Exit::Usage.into();
         }
     };
-    if let Err(error) = logs::start(&config.log, config.server.node_id.as_str()) {
-        eprintln!("{error}");
-        return Exit::Usage.into();
-    }
+    let _flushed = match start_log(&config.log, config.server.node_id.as_str()) {
+        Ok(flushed) => flushed,
+        Err(exit) => return exit.into(),
+    };
     for warning in &warnings {
         tracing::warn!(event = "configuration_questioned", "{warning}");
     }
-    let told = Told(logs::is_json(config.log.format));
     let reload = Reload {
+        signals,
         rows: rows(&values),
         load: Box::new(move || load(&inputs)),
     };
     let dev = config.server.dev;
     let started = |addresses| {
         if dev && std::io::stderr().is_terminal() {
-            eprint!("{}", next_steps(addresses));
+            logs::show(&next_steps(addresses));
         }
     };
-    match node::run(config, warnings, env!("BUILD_COMMIT"), reload, started) {
-        Ok(End::Stopped) => Exit::Done.into(),
+    let ended = node::run(config, warnings, env!("BUILD_COMMIT"), reload, started);
+    tell(ended).into()
+}
+
+/// Tells why the node ended, and with which code the process does.
+fn tell(ended: Result<End, StartError>) -> Exit {
+    match ended {
+        Ok(End::Stopped) => Exit::Done,
         Ok(End::Superseded) => {
-            told.fatal(
+            logs::last_word(
                 "another process has taken this node's name; give each node its own --node-id",
             );
-            Exit::Unreachable.into()
+            Exit::Unreachable
         }
         Ok(End::NameTaken) => {
-            eprintln!(
+            logs::last_word(
                 "a running process has this node's name, and keeps it; give each node its own \
-                 --node-id"
+                 --node-id",
             );
-            Exit::Unreachable.into()
+            Exit::Unreachable
         }
         Ok(End::Disagrees(how)) => {
-            told.fatal(&format!(
+            logs::last_word(&format!(
                 "this node does not agree with its cluster: {how}\n\
                  Every node needs the same. Mend this one, or stop all nodes and run \
                  `fanfare redis adopt` with the new configuration."
             ));
-            Exit::Usage.into()
+            Exit::Usage
         }
-        // The log has said why.
-        Ok(End::Failed) => Exit::Broken.into(),
+        Ok(End::Failed(part)) => {
+            logs::last_word(&format!(
+                "{part} has ended, without which this node is none"
+            ));
+            Exit::Broken
+        }
         Err(error) => {
-            told.fatal(&advice(&error));
+            logs::last_word(&advice(&error));
             match error {
-                StartError::Listen { .. } => Exit::Unreachable.into(),
-                StartError::Keys(_) | StartError::Broker(_) => Exit::Usage.into(),
-                StartError::System(_) => Exit::System.into(),
+                StartError::Listen { .. } => Exit::Unreachable,
+                StartError::Keys(_) | StartError::Broker(_) => Exit::Usage,
+                StartError::System(_) => Exit::System,
             }
         }
     }
 }
 
-/// How the last word of a node is told: as a line of its log where that is JSON, and as plain text
-/// to people.
-struct Told(bool);
+/// Waits for the last lines of the log when it is dropped, at a panic as well.
+struct Flushed;
 
-impl Told {
-    fn fatal(&self, text: &str) {
-        match self {
-            Self(true) => tracing::error!(event = "node_failed", "{text}"),
-            Self(false) => eprintln!("{text}"),
-        }
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        logs::flush();
     }
 }
 
-/// Tells the faults of a configuration, before there is a log that it could describe: in the form
-/// that the environment asks for, else by whether stderr is a terminal.
+/// Starts the log and the thread that writes it.
+fn start_log(log: &Log, node: &str) -> Result<Flushed, Exit> {
+    let writer = logs::start(log, node).map_err(|error| {
+        eprintln!("{error}");
+        Exit::Usage
+    })?;
+    let thread = shutdown::thread("log".to_owned(), move || writer.run());
+    thread.map_err(|error| {
+        eprintln!("the operating system gives no thread for the log: {error}");
+        Exit::System
+    })?;
+    Ok(Flushed)
+}
+
+/// Tells the faults of a configuration, before there is a log that it could describe.
 fn refuse(inputs: &Inputs, faults: &Faults) {
-    let of = |name: &str| {
-        let found = inputs.environment.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
-    };
-    let format = match of("FANFARE_LOG__FORMAT") {
-        Some("json") => LogFormat::Json,
-        Some("text") => LogFormat::Text,
-        _ => LogFormat::Auto,
-    };
-    let flags = inputs.flags.iter();
-    let mut flags = flags.filter(|flag| flag.path == "server.node_id");
-    let node = flags.next().map(|flag| flag.value.as_str());
-    let node = node.or(of("FANFARE_SERVER__NODE_ID")).unwrap_or_default();
-    let log = Log {
-        format,
-        level: "info".to_owned(),
-    };
-    if logs::is_json(format) && logs::start(&log, node).is_ok() {
+    let mut flags = inputs.flags.iter();
+    let flag = flags.find(|flag| flag.path == "server.node_id");
+    let node = flag.map(|flag| flag.value.as_str());
+    let log = start_early_log(&inputs.environment, node);
+    if log.is_some() {
         for fault in &faults.0 {
             tracing::error!(event = "configuration_refused", "{fault}");
         }
     } else {
         eprintln!("{faults}");
     }
+}
+
+/// Tells that the arguments of `serve` cannot be read. Returns `false` where that is for people to
+/// read, and not for a log.
+pub(super) fn refuse_usage(error: &clap::Error) -> bool {
+    let log = start_early_log(&serve_flags::variables(), None);
+    if log.is_some() {
+        let text = error.render().to_string();
+        tracing::error!(event = "configuration_refused", "{}", text.trim_end());
+    }
+    log.is_some()
+}
+
+/// Starts a log of JSON lines, where the environment asks for one, else by whether stderr is a
+/// terminal; and nothing where there is to be none.
+fn start_early_log(environment: &[(String, String)], node: Option<&str>) -> Option<Flushed> {
+    let of = |name| value_of(environment, name);
+    let format = match of("FANFARE_LOG__FORMAT") {
+        Some("json") => LogFormat::Json,
+        Some("text") => LogFormat::Text,
+        _ => LogFormat::Auto,
+    };
+    let log = Log {
+        format,
+        level: "info".to_owned(),
+    };
+    let node = node.or(of("FANFARE_SERVER__NODE_ID")).unwrap_or_default();
+    if !logs::is_json(format) {
+        return None;
+    }
+    start_log(&log, node).ok()
 }
 
 /// The error with its causes, and what to do.

@@ -105,7 +105,7 @@ impl ServeFlags {
 
 /// The process's variables. Bytes that are not UTF-8 are replaced, so that a check can refuse
 /// them with their name.
-fn variables() -> Vec<(String, String)> {
+pub(super) fn variables() -> Vec<(String, String)> {
     let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
     std::env::vars_os()
         .map(|(name, value)| (text(name), text(value)))

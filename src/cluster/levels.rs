@@ -1,7 +1,7 @@
 //! Local occupancy as a level: how many sessions each topic has here, and what of it is written.
 //!
 //! In: counts of sessions, and who may have members in Redis. Out: batches of changes for the
-//! store, and pages for a node alone. Pure: no clock, no Redis; the owner calls [`Levels::tick`]
+//! store, each of one lane ([`Due`]), and pages for a node alone. Pure: no clock, no Redis; the owner calls [`Levels::tick`]
 //! once a second. What must be written is always derived from the latest count and from what is
 //! known to stand in Redis, so any number of changes between two writes is one write. A topic
 //! stays in the index while it has sessions or members of this node, so that whoever cleans up
@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
+use super::due::{Due, Lane, LaneOf};
 use crate::protocol::ids::{Owner, Topic};
+use crate::redis::RedisError;
 
 /// What is known to stand in Redis for a topic. Nothing known means nothing there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +61,14 @@ pub(super) struct Levels {
     /// Under whose name.
     written_as: Option<Owner>,
     written: HashMap<Topic, Written>,
+    /// Why the last write failed.
+    failures: HashMap<Topic, RedisError>,
     /// Due now: the first session came, or the last one left.
-    urgent: HashSet<Topic>,
+    urgent: Due,
     /// Due at the next tick: other counts, and what failed.
     later: HashSet<Topic>,
     /// Taken and without a result yet.
-    taken_count: usize,
+    taken: HashSet<Topic>,
 }
 
 impl Levels {
@@ -75,10 +79,18 @@ impl Levels {
             wanted: BTreeMap::new(),
             written_as: None,
             written: HashMap::new(),
-            urgent: HashSet::new(),
+            failures: HashMap::new(),
+            urgent: Due::default(),
             later: HashSet::new(),
-            taken_count: 0,
+            taken: HashSet::new(),
         }
+    }
+
+    /// The same, with a lane for each pair of servers that must take what is written.
+    #[must_use]
+    pub(super) fn in_lanes(self, lane_of: LaneOf) -> Self {
+        let urgent = Due::by(lane_of);
+        Self { urgent, ..self }
     }
 
     /// Takes the latest count of a topic's sessions.
@@ -119,27 +131,40 @@ impl Levels {
         !self.writes || (self.written_as.as_ref() == Some(owner) && stands())
     }
 
-    /// Takes up to so many changes that are due now. None of their topics may be taken again
-    /// before its result was given to [`Self::wrote`] or [`Self::failed`].
-    pub(super) fn take(&mut self, changes_max: usize) -> Vec<Change> {
-        let topics: Vec<_> = self.urgent.iter().take(changes_max).cloned().collect();
+    /// Why the last write of this topic failed, if it did.
+    pub(super) fn failure(&self, topic: &Topic) -> Option<&RedisError> {
+        self.failures.get(topic)
+    }
+
+    /// The lanes in which something is due now.
+    pub(super) fn due(&self) -> Vec<Lane> {
+        self.urgent.lanes().copied().collect()
+    }
+
+    /// Takes up to so many changes of a lane that are due now. A topic is not taken again before its
+    /// result was given to [`Self::wrote`] or [`Self::failed`].
+    pub(super) fn take(&mut self, lane: &Lane, changes_max: usize) -> Vec<Change> {
+        let topics = self.urgent.take(lane, changes_max);
         let mut changes = Vec::with_capacity(topics.len());
         for topic in topics {
-            self.urgent.remove(&topic);
-            if let Some(kind) = self.change(&topic) {
+            if self.taken.contains(&topic) {
+                // In another lane: it has moved.
+                self.later.insert(topic);
+            } else if let Some(kind) = self.change(&topic) {
                 if kind == ChangeKind::Vanish {
                     self.written.insert(topic.clone(), Written::Unknown);
                 }
+                self.taken.insert(topic.clone());
                 changes.push(Change { topic, kind });
             }
         }
-        self.taken_count += changes.len();
         changes
     }
 
     /// A change stands in Redis.
     pub(super) fn wrote(&mut self, change: Change) {
-        self.taken_count -= 1;
+        self.failures.remove(&change.topic);
+        self.taken.remove(&change.topic);
         match change.kind {
             ChangeKind::Appear(n) | ChangeKind::Count(n) => {
                 self.written.insert(change.topic.clone(), Written::Count(n));
@@ -153,8 +178,11 @@ impl Levels {
 
     /// A change may or may not stand in Redis, in part or whole. It is due again at the next
     /// tick, by the count of then.
-    pub(super) fn failed(&mut self, topic: Topic) {
-        self.taken_count -= 1;
+    pub(super) fn failed(&mut self, topic: Topic, why: Option<RedisError>) {
+        if let Some(why) = why {
+            self.failures.insert(topic.clone(), why);
+        }
+        self.taken.remove(&topic);
         self.written.insert(topic.clone(), Written::Unknown);
         self.urgent.remove(&topic);
         self.later.insert(topic);
@@ -162,10 +190,8 @@ impl Levels {
 
     /// A second has passed: what waited is due.
     pub(super) fn tick(&mut self) {
-        if self.urgent.is_empty() {
-            std::mem::swap(&mut self.urgent, &mut self.later);
-        } else {
-            self.urgent.extend(self.later.drain());
+        for topic in std::mem::take(&mut self.later) {
+            self.urgent.insert(topic);
         }
     }
 
@@ -175,12 +201,17 @@ impl Levels {
     }
 
     /// The node has a new incarnation: nothing stands in Redis under it. What stands under the
-    /// old one is removed by the homes. Not to be called while changes are taken.
+    /// old one is removed by the homes. What is taken has no result any more.
     pub(super) fn start_over(&mut self, owner: Owner) {
         self.written_as = Some(owner);
         self.written.clear();
+        self.failures.clear();
         self.later.clear();
-        self.urgent = self.wanted.keys().map(|(_, topic)| topic.clone()).collect();
+        self.taken.clear();
+        self.urgent.clear();
+        for (_, topic) in self.wanted.keys() {
+            self.urgent.insert(topic.clone());
+        }
     }
 
     /// Redis may have lost what stood there: everything is written again, under the same name, and
@@ -202,13 +233,15 @@ impl Levels {
     pub(super) fn stop(&mut self) {
         self.writes = false;
         self.written.clear();
+        self.failures.clear();
         self.urgent.clear();
         self.later.clear();
+        self.taken.clear();
     }
 
     /// Whether everything stands in Redis as it is, or is not written at all.
     pub(super) fn is_settled(&self) -> bool {
-        self.urgent.is_empty() && self.later.is_empty() && self.taken_count == 0
+        self.urgent.is_empty() && self.later.is_empty() && self.taken.is_empty()
     }
 
     /// Whether something is due now.
@@ -294,7 +327,7 @@ mod tests {
     }
 
     fn write_all(levels: &mut Levels) -> Vec<ChangeKind> {
-        let changes = levels.take(100);
+        let changes = levels.take(&Lane::default(), 100);
         let kinds = kinds(&changes);
         for change in changes {
             levels.wrote(change);
@@ -329,7 +362,7 @@ mod tests {
     #[test]
     fn a_change_during_a_write_follows_it_by_the_latest_level() {
         let mut levels = levels(&[("a", 1)]);
-        let taken = levels.take(100);
+        let taken = levels.take(&Lane::default(), 100);
         assert!(!levels.is_settled(), "a change is on its way");
         levels.set(topic("a"), 0);
         for change in taken {
@@ -343,16 +376,19 @@ mod tests {
     fn what_failed_is_tried_at_the_tick_whole_and_by_the_latest_level() {
         let mut levels = levels(&[("a", 1)]);
         let fail = |levels: &mut Levels| {
-            for change in levels.take(100) {
-                levels.failed(change.topic);
+            for change in levels.take(&Lane::default(), 100) {
+                levels.failed(change.topic, None);
             }
         };
         fail(&mut levels);
         levels.set(topic("a"), 4);
         assert!(!levels.is_due(), "it waits for the tick");
         levels.tick();
-        assert_eq!(kinds(&levels.take(100)), [ChangeKind::Appear(4)]);
-        levels.failed(topic("a"));
+        assert_eq!(
+            kinds(&levels.take(&Lane::default(), 100)),
+            [ChangeKind::Appear(4)]
+        );
+        levels.failed(topic("a"), None);
         // The failed write may have been done, so its absence is written too.
         levels.set(topic("a"), 0);
         levels.tick();
@@ -420,7 +456,7 @@ mod tests {
         levels.start_over(owner("n~1"));
         write_all(&mut levels);
         levels.set(topic("a"), 0);
-        let taken = levels.take(100);
+        let taken = levels.take(&Lane::default(), 100);
         levels.hold(topic("a"));
         assert!(!levels.is_indexed(&topic("a"), &owner("n~1")));
         for change in taken {
@@ -442,9 +478,9 @@ mod tests {
     #[test]
     fn a_batch_is_bounded_and_the_rest_stays_due() {
         let mut levels = levels(&[("a", 1), ("b", 1), ("c", 1)]);
-        assert_eq!(levels.take(2).len(), 2);
+        assert_eq!(levels.take(&Lane::default(), 2).len(), 2);
         assert!(levels.is_due());
-        assert_eq!(levels.take(2).len(), 1);
+        assert_eq!(levels.take(&Lane::default(), 2).len(), 1);
         assert!(!levels.is_due());
     }
 

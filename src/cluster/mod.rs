@@ -14,6 +14,7 @@
 //! ```
 
 pub mod control;
+mod due;
 mod entry;
 pub mod lease_store;
 mod levels;

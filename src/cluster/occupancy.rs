@@ -7,8 +7,11 @@
 //! its last are written to Redis at once, other counts once a second; a page is therefore up to a
 //! second and a round trip behind on other nodes' counts, and exact on this node's. Owner of the
 //! local level: one lock, held for map operations only. Bounds: one entry per topic with local
-//! sessions; one batch of [`CHANGES_PER_BATCH_MAX`] changes in flight. While Redis is away the
-//! changes collapse into the latest level and are tried again once a second. What a dead node
+//! sessions; one batch of [`CHANGES_PER_BATCH_MAX`] changes in flight for each lane, so that a master
+//! that hangs holds up its own topics alone. While Redis is away the
+//! changes collapse into the latest level and are tried again once a second. A page reads the
+//! indexes in parts, from where it begins, and looks at so many entries as [`looks_max`] says.
+//! What a dead node
 //! left is left out of answers; `reaper` removes it. Without a store (the in-process broker) the
 //! same answers come from the local level alone.
 
@@ -16,17 +19,20 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::levels::Levels;
-use super::occupancy_store::{OccupancyError, OccupancyStore};
+use super::due::{Lane, LaneOf};
+use super::levels::{Change, Levels};
+use super::occupancy_store::{Begin, OccupancyError, OccupancyStore, WriteFailures};
 use super::view::View;
 use crate::protocol::ids::{Owner, Topic, TopicKind};
-use crate::redis::Keys;
 use crate::redis::keyspace::Keyspace;
+use crate::redis::{Keys, RedisError};
 
 /// Changes in one batch. It bounds how long the lock is held and how late a tick can be.
 const CHANGES_PER_BATCH_MAX: usize = 256;
@@ -34,6 +40,11 @@ const CHANGES_PER_BATCH_MAX: usize = 256;
 const TICK: Duration = Duration::from_secs(1);
 /// Partitions whose index is read at the same time for a page.
 const PARTITIONS_IN_FLIGHT_MAX: usize = 8;
+/// Entries that a page may look at for each topic that it may have: nodes that have joined it, or
+/// have died with it.
+const LOOKS_PER_TOPIC: usize = 16;
+/// Entries that any page may look at.
+const LOOKS_MIN: usize = 4_096;
 /// Topics whose counts are read at the same time for a page.
 const TOPICS_IN_FLIGHT_MAX: usize = 64;
 
@@ -52,7 +63,8 @@ pub struct Occupied {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OccupiedPage {
     /// In a stable order: by partition, then by name. May be fewer than asked for, because what
-    /// emptied while it was read is left out, and what cannot be counted at the moment.
+    /// emptied while it was read is left out, and what cannot be counted at the moment; and because
+    /// no more was looked at than a page may cost.
     pub topics: Vec<Occupied>,
     /// After which topic to go on; `None`: this was the last page.
     pub next: Option<Topic>,
@@ -99,7 +111,9 @@ impl Occupancy {
             shared: Arc::clone(&occupancy.shared),
             store,
             view: occupancy.view.clone(),
-            away: false,
+            writes: FuturesUnordered::new(),
+            busy: BTreeSet::new(),
+            away: BTreeSet::new(),
         };
         (occupancy, task)
     }
@@ -112,9 +126,13 @@ impl Occupancy {
 
     fn new(view: watch::Receiver<Arc<View>>, store: Option<Arc<OccupancyStore>>) -> Self {
         let partitions_count = view.borrow().ring.partitions_count();
+        let mut levels = Levels::new(partitions_count, store.is_some());
+        if let Some(store) = store.clone() {
+            levels = levels.in_lanes(LaneOf::new(move |topic| store.lane_of(topic)));
+        }
         Self {
             shared: Arc::new(Shared {
-                levels: Mutex::new(Levels::new(partitions_count, store.is_some())),
+                levels: Mutex::new(levels),
                 changed: Notify::new(),
                 settled: Notify::new(),
                 written: Notify::new(),
@@ -149,6 +167,12 @@ impl Occupancy {
     #[must_use]
     pub fn is_indexed(&self, topic: &Topic, owner: &Owner) -> bool {
         self.shared.levels().is_indexed(topic, owner)
+    }
+
+    /// Why the last write of a topic failed, if it did. It is tried again within a second.
+    #[must_use]
+    pub fn failure(&self, topic: &Topic) -> Option<RedisError> {
+        self.shared.levels().failure(topic).cloned()
     }
 
     /// Waits for the next change of the index, from when this is called on. Cancel-safe.
@@ -216,17 +240,17 @@ impl Occupancy {
         after: Option<&Topic>,
         limit: usize,
     ) -> Result<OccupiedPage, OccupancyError> {
-        let mut candidates = match &self.store {
-            Some(store) => self.candidates(store, after, limit + 1).await?,
+        let (candidates, next) = match &self.store {
+            Some(store) => self.candidates(store, after, limit).await?,
             None => {
                 let levels = self.shared.levels();
-                let topics = levels.after(after).map(|(topic, _)| topic.clone());
-                topics.take(limit + 1).collect()
+                let mut topics = levels.after(after).map(|(topic, _)| topic.clone());
+                let candidates: Vec<_> = topics.by_ref().take(limit).collect();
+                let more = topics.next().is_some();
+                let next = candidates.last().cloned().filter(|_| more);
+                (candidates, next)
             }
         };
-        let more = candidates.len() > limit;
-        candidates.truncate(limit);
-        let next = candidates.last().cloned().filter(|_| more);
         let mut counted = stream::iter(candidates)
             .map(|topic| async move { (self.topic(&topic).await, topic) })
             .buffered(TOPICS_IN_FLIGHT_MAX);
@@ -251,47 +275,78 @@ impl Occupancy {
         }
     }
 
-    /// The first topics after `after` that a live node has in an index, in the order of pages.
+    /// The first topics after `after` that a live node has in an index, in the order of pages, and
+    /// after which one to go on.
     async fn candidates(
         &self,
         store: &OccupancyStore,
         after: Option<&Topic>,
-        count: usize,
-    ) -> Result<Vec<Topic>, OccupancyError> {
+        limit: usize,
+    ) -> Result<(Vec<Topic>, Option<Topic>), OccupancyError> {
         let view = Arc::clone(&self.view.borrow());
         let partitions_count = view.ring.partitions_count();
         let first = after.map_or(0, |topic| topic.partition(partitions_count));
-        let mut found = Vec::new();
-        let mut indexes = stream::iter(first..partitions_count)
-            .map(|partition| store.indexed(partition))
+        // One more topic tells that there is another page.
+        let entries_max = limit.saturating_add(1);
+        let mut parts = stream::iter(first..partitions_count)
+            .map(async |partition| {
+                // Only the first partition is begun in the middle.
+                let after = after.filter(|_| partition == first).cloned();
+                let begin = after.map_or(Begin::Start, Begin::Topic);
+                let part = store.indexed(partition, &begin, entries_max).await;
+                part.map(|part| (partition, part))
+            })
             .buffered(PARTITIONS_IN_FLIGHT_MAX);
-        let mut after = after;
-        while let Some(entries) = indexes.try_next().await? {
-            // Only the first partition is begun in the middle.
-            let after = after.take();
-            let live: BTreeSet<_> = entries
-                .into_iter()
-                .filter(|(owner, topic)| view.may_live(owner) && after.is_none_or(|a| topic > a))
-                .map(|(_, topic)| topic)
-                .collect();
-            found.extend(live);
-            if found.len() >= count {
-                found.truncate(count);
-                break;
+        let mut found: Vec<Topic> = Vec::new();
+        let mut looks_left = looks_max(limit);
+        while let Some((partition, mut part)) = parts.try_next().await? {
+            loop {
+                for (owner, topic) in part.entries {
+                    if found.last() == Some(&topic) || !view.may_live(&owner) {
+                        // Of a topic that many have, or of the dead: it costs as much as others.
+                        looks_left = looks_left.saturating_sub(1);
+                        if looks_left == 0 {
+                            return Ok((found, Some(topic)));
+                        }
+                    } else if found.len() < limit {
+                        found.push(topic);
+                    } else {
+                        let next = found.last().cloned();
+                        return Ok((found, next));
+                    }
+                }
+                let Some(begin) = part.next else { break };
+                part = store.indexed(partition, &begin, entries_max).await?;
             }
         }
-        Ok(found)
+        Ok((found, None))
     }
 }
 
-/// The task that writes.
-#[derive(Debug)]
+/// How many entries a page of so many topics may pass over.
+fn looks_max(limit: usize) -> usize {
+    limit.saturating_mul(LOOKS_PER_TOPIC).max(LOOKS_MIN)
+}
+
+/// A batch that was written, under whose name, and what of it was not.
+type Write = (Owner, Lane, Vec<Change>, Option<WriteFailures>);
+
+/// The task that writes: in each lane one batch at a time.
 pub struct OccupancyTask {
     shared: Arc<Shared>,
     store: Arc<OccupancyStore>,
     view: watch::Receiver<Arc<View>>,
-    /// The last batch failed; so that it is logged once.
-    away: bool,
+    writes: FuturesUnordered<BoxFuture<'static, Write>>,
+    /// The lanes of `writes`.
+    busy: BTreeSet<Lane>,
+    /// Lanes whose last batch failed; so that it is logged once.
+    away: BTreeSet<Lane>,
+}
+
+impl std::fmt::Debug for OccupancyTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OccupancyTask").finish_non_exhaustive()
+    }
 }
 
 impl OccupancyTask {
@@ -301,24 +356,13 @@ impl OccupancyTask {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         loop {
-            // All three waits are cancel-safe.
+            self.begin();
+            // All four waits are cancel-safe.
             tokio::select! {
                 () = shared.changed.notified() => {}
                 _ = ticks.tick() => shared.levels().tick(),
                 changed = self.view.changed() => if changed.is_err() { break },
-            }
-            if !self.write().await {
-                continue;
-            }
-            let (due, settled) = {
-                let levels = shared.levels();
-                (levels.is_due(), levels.is_settled())
-            };
-            if due {
-                shared.changed.notify_one();
-            }
-            if settled {
-                shared.settled.notify_waiters();
+                Some(write) = self.writes.next(), if !self.writes.is_empty() => self.wrote(write),
             }
         }
         shared.levels().stop();
@@ -326,44 +370,73 @@ impl OccupancyTask {
         shared.written.notify_waiters();
     }
 
-    /// Writes one batch of what is due. Returns whether there was one. Without a lease
+    /// Begins to write what is due, a batch in each lane that has none on its way. Without a lease
     /// nothing is written: the node has no incarnation yet, or will probably get a new one.
-    async fn write(&mut self) -> bool {
+    fn begin(&mut self) {
         let view = Arc::clone(&self.view.borrow_and_update());
         if !view.has_lease() {
-            return false;
+            return;
         }
         let owner = view.me.clone();
-        let changes = {
-            let mut levels = self.shared.levels();
-            if !levels.is_written_as(&owner) {
-                levels.start_over(owner.clone());
-            }
-            levels.take(CHANGES_PER_BATCH_MAX)
-        };
-        if changes.is_empty() {
-            return false;
-        }
-        let failures = self.store.write(&owner, &changes).await.err();
-        match (&failures, self.away) {
-            (Some(failures), false) => {
-                warn!(event = "occupancy_not_written", cause = ?failures.cause, "occupancy could not be written, it is tried again");
-            }
-            (None, true) => info!(event = "occupancy_written", "occupancy is written again"),
-            _ => {}
-        }
-        self.away = failures.is_some();
-        let failed = failures.map(|failures| failures.topics).unwrap_or_default();
         let mut levels = self.shared.levels();
+        if !levels.is_written_as(&owner) {
+            levels.start_over(owner.clone());
+        }
+        for lane in levels.due() {
+            if self.busy.contains(&lane) {
+                continue;
+            }
+            let changes = levels.take(&lane, CHANGES_PER_BATCH_MAX);
+            if !changes.is_empty() {
+                self.busy.insert(lane);
+                let (store, owner) = (Arc::clone(&self.store), owner.clone());
+                let write = async move {
+                    let failures = store.write(&owner, &changes).await.err();
+                    (owner, lane, changes, failures)
+                };
+                self.writes.push(write.boxed());
+            }
+        }
+        let is_settled = levels.is_settled();
+        drop(levels);
+        if is_settled {
+            self.shared.settled.notify_waiters();
+            // Also of lanes whose topics have moved.
+            self.away.clear();
+        }
+    }
+
+    /// Takes what became of a batch.
+    fn wrote(&mut self, (owner, lane, changes, failures): Write) {
+        self.busy.remove(&lane);
+        let was_away = !self.away.is_empty();
+        match &failures {
+            Some(failures) => {
+                self.away.insert(lane);
+                if !was_away {
+                    warn!(event = "occupancy_not_written", cause = ?failures.cause, "occupancy could not be written, it is tried again");
+                }
+            }
+            None => {
+                self.away.remove(&lane);
+                if was_away && self.away.is_empty() {
+                    info!(event = "occupancy_written", "occupancy is written again");
+                }
+            }
+        }
+        let mut failed = failures.map(|failures| failures.topics).unwrap_or_default();
+        let mut levels = self.shared.levels();
+        if !levels.is_written_as(&owner) {
+            // Of an earlier life, of which the homes remove what stands.
+            return;
+        }
         for change in changes {
-            if failed.contains(&change.topic) {
-                levels.failed(change.topic);
-            } else {
-                levels.wrote(change);
+            match failed.remove(&change.topic) {
+                Some(why) => levels.failed(change.topic, Some(why)),
+                None => levels.wrote(change),
             }
         }
         drop(levels);
         self.shared.written.notify_waiters();
-        true
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! In: batches of changes and questions from `occupancy`, and what `reaper` found. Out: what stands
 //! in Redis. Nothing is kept here. Keys: `ff:{app:topic}:o` (owner → local sessions) and
-//! `ff:np:{N}` (set of `OWNER app:topic`). The two live in different slots, so no script can hold
+//! `ff:ti:{N}` (sorted set of `app:topic OWNER`, all of score 0: in the order of topics, because no
+//! name holds a byte below the space). The two live in different slots, so no script can hold
 //! both: the index is written before the first count and removed after the last, and a count
-//! without its index cannot be. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once, [`ENTRIES_PER_CALL_MAX`] entries in
-//! each; an index is read whole, about topics × nodes / partitions entries.
+//! without its index cannot be. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once a batch,
+//! [`ENTRIES_PER_CALL_MAX`] entries in each; an index is read in parts of [`ENTRIES_PER_PART_MAX`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use fred::types::{FromValue, Value};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 
+use super::due::Lane;
 use super::levels::{Change, ChangeKind};
 use crate::protocol::ids::{Owner, Topic};
 use crate::redis::keyspace::Keyspace;
@@ -22,6 +24,9 @@ use crate::redis::{Keys, RedisError};
 const CALLS_IN_FLIGHT_MAX: usize = 64;
 /// Entries of one index that one call adds or removes, far below what would hold up others.
 const ENTRIES_PER_CALL_MAX: usize = 500;
+
+/// Entries of one index that are read in one call.
+pub(super) const ENTRIES_PER_PART_MAX: usize = 250;
 
 /// Why occupancy is not known.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +68,7 @@ impl OccupancyStore {
         let mut failures = WriteFailures::default();
         let appearing = |change: &&Change| matches!(change.kind, ChangeKind::Appear(_));
         let appearing = changes.iter().filter(appearing);
-        let calls = self.index_calls("SADD", owner, appearing);
+        let calls = self.index_calls("ZADD", owner, appearing);
         failures.run(calls).await;
 
         let indexed = changes.iter().filter(|change| !failures.has(change));
@@ -74,7 +79,7 @@ impl OccupancyStore {
         let vanished = |change: &&Change| change.kind == ChangeKind::Vanish;
         let vanished = changes.iter().filter(vanished);
         let vanished = vanished.filter(|change| !failures.has(change));
-        let calls = self.index_calls("SREM", owner, vanished);
+        let calls = self.index_calls("ZREM", owner, vanished);
         failures.run(calls).await;
 
         match failures.cause {
@@ -83,17 +88,37 @@ impl OccupancyStore {
         }
     }
 
-    /// Everything in a partition's index.
+    /// In which lane a topic is written: by the servers that have its index and its count.
+    pub(super) fn lane_of(&self, topic: &Topic) -> Lane {
+        let index = self
+            .keys
+            .topics_index(topic.partition(self.partitions_count));
+        let count = self.keys.occupancy(topic);
+        [index, count].map(|key| self.keyspace.server_of(&key))
+    }
+
+    /// A part of a partition's index, in the order of topics.
     pub(super) async fn indexed(
         &self,
         partition: u32,
-    ) -> Result<Vec<(Owner, Topic)>, OccupancyError> {
-        let key = self.keys.node_presence(partition);
-        let entries: Vec<String> = self.ask("SMEMBERS", &key).await?;
-        Ok(entries
-            .iter()
-            .filter_map(|entry| read_entry(entry))
-            .collect())
+        from: &Begin,
+        entries_max: usize,
+    ) -> Result<Part, OccupancyError> {
+        let from = match from {
+            Begin::Start => "-".to_owned(),
+            Begin::Topic(topic) => format!("[{}!", topic.qualified()),
+            Begin::Entry(entry) => format!("({entry}"),
+        };
+        let entries_max = entries_max.clamp(1, ENTRIES_PER_PART_MAX);
+        let args = [&from, "+", "LIMIT", "0", &entries_max.to_string()];
+        let args = args.map(|arg| arg.as_bytes().to_vec());
+        let key = self.keys.topics_index(partition);
+        let entries: Vec<String> = self.ask("ZRANGEBYLEX", &key, &args).await?;
+        let next = entries.last().filter(|_| entries.len() == entries_max);
+        Ok(Part {
+            next: next.cloned().map(Begin::Entry),
+            entries: entries.iter().filter_map(|e| read_entry(e)).collect(),
+        })
     }
 
     /// Takes a dead owner's count away. Its index stays until the caller has all that is left.
@@ -106,7 +131,9 @@ impl OccupancyStore {
 
     /// All counts of a topic.
     pub(super) async fn counted(&self, topic: &Topic) -> Result<Vec<(Owner, u64)>, OccupancyError> {
-        let counts: HashMap<String, u64> = self.ask("HGETALL", &self.keys.occupancy(topic)).await?;
+        let counts: HashMap<String, u64> = self
+            .ask("HGETALL", &self.keys.occupancy(topic), &[])
+            .await?;
         Ok(counts
             .iter()
             .filter_map(|(owner, &sessions)| Some((owner.parse().ok()?, sessions)))
@@ -146,9 +173,13 @@ impl OccupancyStore {
         let mut calls = Vec::new();
         for (partition, topics) in by_partition {
             for topics in topics.chunks(ENTRIES_PER_CALL_MAX) {
-                let entry = |topic: &&Topic| format!("{owner} {}", topic.qualified()).into();
-                let mut args = vec![self.keys.node_presence(partition).into()];
-                args.extend(topics.iter().map(entry));
+                let mut args = vec![self.keys.topics_index(partition).into()];
+                for topic in topics {
+                    if command == "ZADD" {
+                        args.push("0".into());
+                    }
+                    args.push(entry(topic, owner).into());
+                }
                 calls.push(Call {
                     topics: topics.iter().copied().cloned().collect(),
                     answer: self.keyspace.submit(command, args),
@@ -162,16 +193,41 @@ impl OccupancyStore {
         &self,
         command: &'static str,
         key: &str,
+        args: &[Vec<u8>],
     ) -> Result<T, OccupancyError> {
-        let answer = self.keyspace.command(command, key, &[]).await;
+        let answer = self.keyspace.command(command, key, args).await;
         let answer = answer.map_err(OccupancyError::Redis)?;
         answer.convert().map_err(|_| OccupancyError::Unexpected)
     }
 }
 
-/// Reads an entry of an index: who, space, which topic.
+/// Where a part of an index begins.
+#[derive(Debug, Clone)]
+pub(super) enum Begin {
+    /// With the first entry.
+    Start,
+    /// Behind all of this topic.
+    Topic(Topic),
+    /// Behind this entry.
+    Entry(String),
+}
+
+/// A part of an index.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) entries: Vec<(Owner, Topic)>,
+    /// Where to go on; `None`: this was the last part.
+    pub(super) next: Option<Begin>,
+}
+
+/// An entry of an index.
+fn entry(topic: &Topic, owner: &Owner) -> String {
+    format!("{} {owner}", topic.qualified())
+}
+
+/// Reads an entry of an index.
 pub(super) fn read_entry(entry: &str) -> Option<(Owner, Topic)> {
-    let (owner, topic) = entry.split_once(' ')?;
+    let (topic, owner) = entry.split_once(' ')?;
     Some((owner.parse().ok()?, Topic::from_qualified(topic)?))
 }
 
@@ -184,8 +240,8 @@ struct Call {
 /// What of a batch may not stand in Redis.
 #[derive(Debug, Default)]
 pub(super) struct WriteFailures {
-    /// The topics.
-    pub(super) topics: HashSet<Topic>,
+    /// The topics, and why.
+    pub(super) topics: HashMap<Topic, RedisError>,
     /// The first cause; one is enough to say that Redis is away.
     pub(super) cause: Option<RedisError>,
 }
@@ -198,13 +254,14 @@ impl WriteFailures {
             .buffer_unordered(CALLS_IN_FLIGHT_MAX);
         while let Some((topics, answer)) = answers.next().await {
             if let Err(error) = answer {
-                self.topics.extend(topics);
+                let failed = topics.into_iter().map(|topic| (topic, error.clone()));
+                self.topics.extend(failed);
                 self.cause.get_or_insert(error);
             }
         }
     }
 
     fn has(&self, change: &Change) -> bool {
-        self.topics.contains(&change.topic)
+        self.topics.contains_key(&change.topic)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In: `partitions`, which takes, extends and gives back leases; `reaper`, which reads an index and
 //! takes entries out of it. Out: what Redis decided, by its own clock. Nothing is kept here.
-//! Keys: `ff:part:{N}` (`OWNER TOKEN END`, never expires) and `ff:np:{N}` (the index that
+//! Keys: `ff:part:{N}` (`OWNER TOKEN END`, never expires) and `ff:ti:{N}` (the index that
 //! `occupancy_store` writes), which share a tag. Each script that acts for a partition compares
 //! the token first, so that a home that was paused and has been replaced does nothing. Bounds:
 //! one call looks at about [`ENTRIES_PER_CALL`] entries of an index.
@@ -49,7 +49,7 @@ pub enum Bid {
 /// A part of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexPart {
-    /// `OWNER app:topic` of owners that were not named as living.
+    /// `app:topic OWNER` of owners that were not named as living.
     pub entries: Vec<String>,
     /// Where to go on; `None`: this was the last part.
     pub next: Option<String>,
@@ -148,7 +148,7 @@ impl PartitionStore {
     }
 
     fn both(&self, partition: u32) -> [String; 2] {
-        let index = self.keys.node_presence(partition);
+        let index = self.keys.topics_index(partition);
         [self.keys.partition(partition), index]
     }
 

@@ -141,7 +141,7 @@ section!(REDIS, "redis" => Redis {
     prefix: "prefix", Text(forms::PREFIX), Is("ff"),
         "First part of every key in Redis.";
     command_timeout: "command_timeout_ms", ms(10, 60_000), Is("2000"),
-        "Longest wait for one command. After it the outcome is unknown and the caller is told unavailable.";
+        "Longest wait for one command. After it the outcome is unknown and the caller is told unavailable. The connection that hears is built anew when it does not answer for as long: at least 1000 and at most redis.probe_fresh_ms.";
     probe_interval: "probe_interval_ms", ms(100, 60_000), Is("1000"),
         "How often the feed is probed from end to end.";
     probe_fresh: "probe_fresh_ms", ms(200, 300_000), Is("5000"),

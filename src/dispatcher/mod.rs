@@ -36,6 +36,7 @@ use crate::worker::outgoing::Outgoing;
 
 mod asks;
 pub mod link;
+mod losses;
 pub mod owed;
 mod pace;
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod tests;
 
 use asks::{Answer, Asking, Asks};
 use link::{Link, Step};
+use losses::Losses;
 use owed::Workers;
 
 /// How often timers are looked at.
@@ -89,6 +91,8 @@ pub struct Dispatcher {
     now: Instant,
     sweep: Vec<Topic>,
     swept_at: Instant,
+    /// What is gone and not told in the log yet.
+    losses: Losses,
 }
 
 impl Dispatcher {
@@ -115,6 +119,7 @@ impl Dispatcher {
             now: Instant::now(),
             sweep: Vec::new(),
             swept_at: Instant::now(),
+            losses: Losses::default(),
         }
     }
 
@@ -341,7 +346,7 @@ impl Dispatcher {
                 }
                 Step::Gap { from, to, reason } => {
                     counters.gaps.add(1);
-                    tracing::warn!(event = "publications_lost", %topic, %from, %to, reason = reason.name(), "publications are gone");
+                    self.losses.add(topic, from, to, reason);
                     for worker in &state.workers {
                         let gap = Inbound::Gap {
                             topic: topic.clone(),
@@ -368,6 +373,7 @@ impl Dispatcher {
     fn tick(&mut self) {
         self.look_at_masters();
         self.wake();
+        self.losses.tell(self.now);
         let control = &self.metrics.control;
         control.topics.set(self.topics.len() as u64);
         control.questions_waiting.set(self.asks.waiting() as u64);

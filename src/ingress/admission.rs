@@ -55,13 +55,19 @@ impl Admission {
         self.memory_is_short.store(is_short, Relaxed);
     }
 
+    /// Whether memory is short, so that nobody is let in.
+    #[must_use]
+    pub fn memory_is_short(&self) -> bool {
+        self.memory_is_short.load(Relaxed)
+    }
+
     /// Asks for one handshake.
     ///
     /// # Errors
     /// [`NotNow`], with how long the client should wait.
     pub fn take(&self, now: Instant) -> Result<(), NotNow> {
         let mut rng = rand::rng();
-        if self.memory_is_short.load(Relaxed) {
+        if self.memory_is_short() {
             let wait = Duration::from_secs(rng.random_range(MEMORY_WAIT_S));
             return Err(NotNow::Memory(wait));
         }

@@ -44,13 +44,15 @@ impl<'a> Credential<'a> {
     /// The one that counts: the first in the order of [`Source`] that is not empty.
     ///
     /// # Errors
-    /// `unauthorized` for two different ones in `Authorization`.
+    /// `unauthorized` for two different ones in `Authorization`, or in the query; `bad_request` for
+    /// another parameter that is there twice with two values.
     pub fn find(
         headers: &'a HeaderMap,
         query: &'a Query,
         cookie_name: Option<&str>,
     ) -> Result<Option<Self>, HttpError> {
         let in_header = bearer(headers)?.map(|token| (Source::Header, token));
+        query.check()?;
         let in_query = query.token.as_deref();
         let in_query = in_query.map(|token| (Source::Query, token.as_bytes()));
         let in_cookies = cookie_name
@@ -100,24 +102,49 @@ pub struct Query {
     pub waits: bool,
     /// `heartbeat=app`: pings are events.
     pub app_pings: bool,
+    /// One that is there with two values: two readers could take different ones.
+    doubled: Option<&'static str>,
 }
 
 impl Query {
     /// Reads the query of a target.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
-        let mut query = Self::default();
+        let [mut token, mut user, mut wait, mut heartbeat] = [const { None }; 4];
+        let mut doubled = None;
         let text = request.uri().query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            match &*name {
-                "token" => query.token = Some(value.into_owned()),
-                "user" => query.user = Some(value.into_owned()),
-                "wait" => query.waits = value == "1",
-                "heartbeat" => query.app_pings = value == "app",
-                _ => {}
+            let (name, known) = match &*name {
+                "token" => ("token", &mut token),
+                "user" => ("user", &mut user),
+                "wait" => ("wait", &mut wait),
+                "heartbeat" => ("heartbeat", &mut heartbeat),
+                _ => continue,
+            };
+            if known.as_ref().is_some_and(|before| *before != value) {
+                doubled.get_or_insert(name);
             }
+            *known = Some(value);
         }
-        query
+        Self {
+            token: token.map(Cow::into_owned),
+            user: user.map(Cow::into_owned),
+            waits: wait.is_some_and(|value| value == "1"),
+            app_pings: heartbeat.is_some_and(|value| value == "app"),
+            doubled,
+        }
+    }
+
+    /// Refuses a parameter that is there with two values.
+    fn check(&self) -> Result<(), HttpError> {
+        let Some(name) = self.doubled else {
+            return Ok(());
+        };
+        let text = format!("there is more than one `{name}` in the query");
+        Err(match name {
+            "token" => HttpError::new(ErrorCode::Unauthorized, text).presented(),
+            _ => HttpError::new(ErrorCode::BadRequest, text),
+        })
     }
 }
 
@@ -261,6 +288,31 @@ mod tests {
         let query = Query::default();
         let none = Credential::find(&headers, &query, None).unwrap();
         assert_eq!(none, None, "no cookie is configured");
+    }
+
+    #[test]
+    fn a_parameter_with_two_values_is_refused() {
+        let refused = |text: &str| {
+            let (headers, query) = (headers(&[]), query(text));
+            let found = Credential::find(&headers, &query, None);
+            found.err().map(|error| error.error.code)
+        };
+        let (token, other) = (ErrorCode::Unauthorized, ErrorCode::BadRequest);
+        let rows = [
+            ("token=a&token=b", Some(token)),
+            ("token=a&x=1&token=", Some(token)),
+            ("token=a&token=a", None),
+            ("user=ada&user=bob", Some(other)),
+            ("wait=1&wait=0", Some(other)),
+            ("heartbeat=ws&heartbeat=app", Some(other)),
+            ("x=1&x=2", None),
+        ];
+        for (text, wanted) in rows {
+            assert_eq!(refused(text), wanted, "{text}");
+        }
+        let headers = headers(&[(header::AUTHORIZATION, b"Bearer h")]);
+        let query = query("token=a&token=b");
+        assert!(Credential::find(&headers, &query, None).is_err());
     }
 
     #[test]

@@ -40,6 +40,17 @@ impl Room {
         let place = Place(Arc::clone(self));
         (taken < self.most).then_some(place)
     }
+
+    /// Whether every place is taken; and where that was so, until a twentieth of them is free, so
+    /// that what is told by it does not flap.
+    #[must_use]
+    pub fn is_full(&self, was_full: bool) -> bool {
+        let taken = self.taken.load(Relaxed);
+        match was_full {
+            false => taken >= self.most,
+            true => taken > self.most.saturating_sub((self.most / 20).max(1)),
+        }
+    }
 }
 
 /// One session's place.

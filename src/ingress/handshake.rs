@@ -57,6 +57,7 @@ struct Entrance {
     refused: Option<Refusal>,
     waits: bool,
     app_pings: bool,
+    disconnects: u64,
 }
 
 impl Open {
@@ -79,6 +80,7 @@ impl Open {
                     refused: entrance.refused,
                     waits: entrance.waits,
                     app_pings: entrance.app_pings,
+                    disconnects: entrance.disconnects,
                 };
                 let (worker, reads) = (door.worker.clone(), door.reads.clone());
                 Either::Left(sessions::run(services, worker, reads, scratch, accepted))
@@ -162,6 +164,7 @@ fn session<B>(door: &Door, request: &Request<B>) -> Upgraded {
         refused,
         waits: query.waits,
         app_pings: query.app_pings,
+        disconnects: door.worker.disconnects(),
     }));
     Ok((Open { purpose, place }, response))
 }

@@ -16,6 +16,7 @@ use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
 use crate::session::departure::Departure;
 use crate::shutdown::{self, Lifecycle};
+use crate::telemetry::logs;
 
 /// How long the sessions of a node have that breaks off.
 const BROKEN_OFF: Duration = Duration::from_secs(1);
@@ -53,7 +54,7 @@ impl Parts {
         });
         if waves.await.is_err() {
             tracing::warn!(
-                event = "drain_overdue",
+                event = "drain_overran",
                 "sessions did not end in their waves"
             );
         }
@@ -109,12 +110,12 @@ pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &
             let shutdown::Failure { part, reason, .. } = failure;
             tracing::error!(
                 event = "vital_part_ended",
-                part,
+                part = part.as_str(),
                 reason,
                 exit_code = 70,
                 "a part of the node has ended without which it is none; the process ends"
             );
-            (End::Failed, 0)
+            (End::Failed(part), 0)
         }
     };
     shutdown::spawn("second_signal", async move {
@@ -126,6 +127,7 @@ pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &
             event = "second_signal_received",
             "a second signal: ending at once"
         );
+        logs::flush();
         std::process::exit(130);
     });
     end

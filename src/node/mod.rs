@@ -61,6 +61,7 @@ pub mod worker_thread;
 
 use cluster::Cluster;
 use directory::NodeDirectory;
+use readiness::Entrance;
 use reload::{Reload, Replaced};
 use worker_thread::WorkerSetup;
 
@@ -104,8 +105,8 @@ pub enum End {
     NameTaken,
     /// This node's configuration or release differs from what the cluster agreed on: where.
     Disagrees(String),
-    /// A part of the node has ended without which it is none; the log says which and why.
-    Failed,
+    /// A part of the node has ended without which it is none: which. The log says why.
+    Failed(String),
 }
 
 /// Where the node listens.
@@ -243,14 +244,13 @@ impl Parts {
         started: impl FnOnce(Addresses),
     ) -> Result<End, StartError> {
         let addresses = addresses(&public, &api).map_err(StartError::System)?;
-        let readiness = readiness::watch(
-            Arc::clone(&self.services.broker),
-            self.cluster.membership.clone(),
-            self.lifecycle.subscribe(),
-            Arc::clone(&self.metrics),
-        );
+        let entrance = Entrance {
+            room: Room::new(self.config.server.connections_max),
+            admission: Admission::new(&self.config.admission, Instant::now()),
+        };
+        let readiness = self.watch_readiness(entrance.clone());
         let interest = Arc::new(WorkerInterest::default());
-        let (handles, threads) = self.start_workers(public, &interest, &readiness)?;
+        let (handles, threads) = self.start_workers(public, &interest, &entrance, &readiness)?;
         rebalance::start(
             &self.config.rebalance,
             self.cluster.membership.clone(),
@@ -287,7 +287,7 @@ impl Parts {
         started(addresses);
         let end =
             leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
-        if end == End::Failed {
+        if matches!(end, End::Failed(_)) {
             self.break_off(threads).await;
             return Ok(end);
         }
@@ -303,6 +303,16 @@ impl Parts {
         self.lifecycle.send_replace(Lifecycle::Stopped);
         tracing::info!(event = "node_stopped", "stopped");
         Ok(end)
+    }
+
+    fn watch_readiness(&self, entrance: Entrance) -> watch::Receiver<Vec<String>> {
+        readiness::watch(
+            Arc::clone(&self.services.broker),
+            self.cluster.membership.clone(),
+            entrance,
+            self.lifecycle.subscribe(),
+            Arc::clone(&self.metrics),
+        )
     }
 
     fn start_api(
@@ -345,12 +355,12 @@ impl Parts {
         &self,
         public: Vec<StdListener>,
         interest: &Arc<WorkerInterest>,
+        entrance: &Entrance,
         readiness: &watch::Receiver<Vec<String>>,
     ) -> Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>), StartError> {
-        let room = Room::new(self.config.server.connections_max);
-        let admission = Admission::new(&self.config.admission, Instant::now());
+        let Entrance { room, admission } = entrance;
         if let Some(bytes_max) = self.config.admission.memory_bytes_max {
-            memory::watch(Arc::clone(&admission), bytes_max);
+            memory::watch(Arc::clone(admission), bytes_max);
         }
         // Each worker keeps a window of its own; together they hold what is configured.
         let recent_bytes_max = self.config.cache.memory_bytes / public.len().max(1) as u64;
@@ -367,8 +377,8 @@ impl Parts {
                 services: Arc::clone(&self.services),
                 interest: Arc::clone(interest),
                 metrics: Arc::clone(&self.metrics.workers[index]),
-                room: Arc::clone(&room),
-                admission: Arc::clone(&admission),
+                room: Arc::clone(room),
+                admission: Arc::clone(admission),
                 readiness: readiness.clone(),
                 lifecycle: self.lifecycle.subscribe(),
             };

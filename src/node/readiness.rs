@@ -1,10 +1,12 @@
 //! Whether the node is ready, decided in one place and watched by everyone who asks.
 //!
-//! In: the lifecycle, the broker's health, the node's standing in the cluster. Out: the reasons
+//! In: the lifecycle, the broker's health, the node's standing in the cluster, and whether the door
+//! lets anybody in (looked at every [`LOOK_EVERY`]). Out: the reasons
 //! why the node is not ready (none: it is), for probes on both listeners, for the gauge
 //! `fanfare_ready` and, once per change, for the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -12,15 +14,46 @@ use crate::api::state::Component;
 use crate::broker::{Broker, BrokerHealth};
 use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
+use crate::ingress::admission::Admission;
+use crate::ingress::door::Room;
 use crate::redis::circuit::Phase;
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
+/// How often it is looked whether the door lets anybody in.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What the door asks before it lets somebody in.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    /// Room for sessions.
+    pub room: Arc<Room>,
+    /// Whom the node lets in.
+    pub admission: Arc<Admission>,
+}
+
+impl Entrance {
+    /// Why nobody is let in, whoever asks. A balancer should send them to another node, where there
+    /// may be a place.
+    fn refusals(&self, was_full: &mut bool) -> Vec<String> {
+        *was_full = self.room.is_full(*was_full);
+        let full = was_full.then_some("sessions: the node is full (server.connections_max)");
+        let short = self.admission.memory_is_short();
+        let short = short.then_some("memory: it is short (admission.memory_bytes_max)");
+        [full, short]
+            .into_iter()
+            .flatten()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
 /// Starts the task that decides.
 pub fn watch(
     broker: Arc<Broker>,
     membership: Membership,
+    entrance: Entrance,
     mut lifecycle: LifecycleReceiver,
     metrics: Arc<Metrics>,
 ) -> watch::Receiver<Vec<String>> {
@@ -29,8 +62,12 @@ pub fn watch(
         let mut health = broker.health();
         let mut view = membership.view();
         let mut standing = membership.standing();
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_full = false;
         loop {
-            let reasons = reasons(&broker, &membership, *lifecycle.borrow());
+            let mut reasons = reasons(&broker, &membership, *lifecycle.borrow());
+            reasons.extend(entrance.refusals(&mut is_full));
             metrics.control.ready.set(u64::from(reasons.is_empty()));
             sender.send_if_modified(|told| {
                 let changed = *told != reasons;
@@ -50,6 +87,7 @@ pub fn watch(
                 changed = view.changed() => changed,
                 changed = standing.changed() => changed,
                 changed = lifecycle.changed() => changed,
+                _ = looks.tick() => Ok(()),
             };
             if changed.is_err() {
                 return;
@@ -65,6 +103,7 @@ fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Ve
         reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
     }
     // What the cluster's own keys need is told by the membership.
+    reasons.extend(lease_holder_away(broker));
     let broker = Some(self::broker(broker)).filter(|_| !serves_in_part(broker));
     for component in broker.into_iter().chain([self::membership(membership)]) {
         if !component.healthy {
@@ -81,6 +120,18 @@ fn serves_in_part(broker: &Broker) -> bool {
         &*broker.health().borrow(),
         BrokerHealth::Partly(_) | BrokerHealth::ReadOnly(_)
     )
+}
+
+/// Why the node is not ready though other masters serve: what it asks of the one that holds the
+/// leases of nodes is refused.
+fn lease_holder_away(broker: &Broker) -> Option<String> {
+    match broker {
+        Broker::Redis(redis) if serves_in_part(broker) => {
+            let reason = redis.lease_holder_away();
+            reason.map(|reason| format!("leases of nodes: {reason}"))
+        }
+        Broker::Redis(_) | Broker::Memory(_) => None,
+    }
 }
 
 /// What is wrong though it keeps the node from nothing else.

@@ -6,6 +6,7 @@
 //! the next one is judged by the new keys. Owner: one task. Bounds: one reading after the other;
 //! signals that come meanwhile are one.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,10 +32,15 @@ pub const RELOADED: &[&str] = &[
     "log.level",
 ];
 
+/// Loads the configuration from where it came from.
+pub type Load = Box<dyn Fn() -> Result<Loaded, Faults> + Send + Sync>;
+
 /// How to load the configuration again.
 pub struct Reload {
+    /// What [`signals`] gave.
+    pub signals: io::Result<Signal>,
     /// Loads it from where it came from.
-    pub load: Box<dyn Fn() -> Result<Loaded, Faults> + Send + Sync>,
+    pub load: Load,
     /// Its values at the start, without secrets.
     pub rows: Vec<Row>,
 }
@@ -51,11 +57,30 @@ pub(super) struct Replaced {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Starts the task that waits for the signal. From here on it ends the process no more.
+/// Receives SIGHUP from here on, where it would end the process. Signals that come before the node
+/// runs are one, and have their turn then.
+///
+/// # Errors
+/// What the system says.
+pub fn signals() -> io::Result<Signal> {
+    // It is needed for a moment: whichever runtime comes later brings the signals.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _context = runtime.enter();
+    signal(SignalKind::hangup())
+}
+
+/// Starts the task that waits for the signal.
 pub(super) fn watch(reload: Reload, replaced: Replaced) {
-    match signal(SignalKind::hangup()) {
+    let Reload {
+        signals,
+        load,
+        rows,
+    } = reload;
+    match signals {
         Ok(signals) => {
-            shutdown::spawn("reload", run(signals, reload, replaced));
+            shutdown::spawn("reload", run(signals, (load, rows), replaced));
         }
         Err(error) => {
             tracing::error!(event = "signals_refused", %error, "SIGHUP cannot be received");
@@ -63,7 +88,7 @@ pub(super) fn watch(reload: Reload, replaced: Replaced) {
     }
 }
 
-async fn run(mut signals: Signal, reload: Reload, replaced: Replaced) {
+async fn run(mut signals: Signal, reload: (Load, Vec<Row>), replaced: Replaced) {
     while signals.recv().await.is_some() {
         let counters = &replaced.metrics.control;
         match replaced.read(&reload) {
@@ -90,8 +115,8 @@ async fn run(mut signals: Signal, reload: Reload, replaced: Replaced) {
 
 impl Replaced {
     /// Reads it all, and replaces only then.
-    fn read(&self, reload: &Reload) -> Result<(), Vec<String>> {
-        let loaded = (reload.load)().map_err(|faults| {
+    fn read(&self, (load, before): &(Load, Vec<Row>)) -> Result<(), Vec<String>> {
+        let loaded = load().map_err(|faults| {
             let faults = faults.0.iter();
             faults.map(ToString::to_string).collect::<Vec<_>>()
         })?;
@@ -101,7 +126,7 @@ impl Replaced {
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
         self.verifier.take_over(&verifier);
         self.keys.replace(&config.api.keys);
-        let ignored = ignored(&reload.rows, &rows(&loaded.values));
+        let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
             tracing::warn!(
                 event = "configuration_ignored",

@@ -4,7 +4,8 @@
 //! In: sessions that enter and leave, answers of the broker, lives of the node, places of topics,
 //! the time. Out: one [`Order`] at a time for each membership, until the broker has what is wished.
 //! Pure: no clock, no broker; [`super::runner`] brings the one and carries out the other.
-//! Bounds: one slot for each session in a topic, and [`LEFT_MAX`] of those that have left.
+//! Bounds: one slot for each session in a topic, and as many as [`super::left`] takes of those that
+//! have left.
 //!
 //! ```text
 //!            enter                    answered
@@ -31,7 +32,6 @@
 //! `leaving`, which [`Memberships::leave`] sets and the time ends. Changes that are told together
 //! need nothing here: the broker makes them.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -40,12 +40,11 @@ use crate::broker::Place;
 use crate::protocol::event::Member;
 use crate::protocol::ids::{Owner, SessionId, Topic};
 
+use super::left::Left;
+
 /// How long a leave is remembered: several times what a failover of Redis was seen to lose, and
 /// longer than a command is late.
 pub(super) const LEFT_FOR: Duration = Duration::from_secs(60);
-/// Leaves that are remembered.
-pub(super) const LEFT_MAX: usize = 16_384;
-
 /// One session in one topic.
 pub(super) type Key = (Topic, SessionId);
 
@@ -190,8 +189,7 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
     slots: FxHashMap<Key, Slot>,
-    /// Those that have left, by the end of their time. What does not agree with its slot is void.
-    left: VecDeque<(Duration, Key)>,
+    left: Left,
     generation: u64,
     life: u64,
     behind_count: usize,
@@ -373,7 +371,7 @@ impl Memberships {
             let index = if lets_go { Index::LetGo } else { Index::Stays };
             (slot.until, index)
         });
-        self.left.push_back((until, key.clone()));
+        self.left.push(until, key.clone());
         index
     }
 
@@ -381,17 +379,12 @@ impl Memberships {
     /// last leave. `None`: there is none at this time. Whether it was given up before its time.
     pub(super) fn expire(&mut self, now: Duration) -> Option<(Key, Index, bool)> {
         loop {
-            let is_full = self.left.len() > LEFT_MAX;
-            let (until, _) = self.left.front()?;
-            if *until > now && !is_full {
-                return None;
-            }
-            let (until, key) = self.left.pop_front()?;
+            let (until, key) = self.left.pop(now)?;
+            let is_early = until > now;
             let is_left = |s: &Slot| s.wish.is_none() && s.done.is_some() && s.until == until;
             let Some(slot) = self.slots.get(&key).filter(|slot| is_left(slot)) else {
                 continue;
             };
-            let is_early = until > now;
             let is_due = slot.is_unsure && !is_early;
             // What is on its way is asked about again when it is answered.
             if is_due || slot.in_flight.is_some() {
@@ -404,7 +397,7 @@ impl Memberships {
 
     /// When [`Self::expire`] is to be called next.
     pub(super) fn expires_at(&self) -> Option<Duration> {
-        self.left.front().map(|(until, _)| *until)
+        self.left.next_at()
     }
 
     /// The node has this life now.

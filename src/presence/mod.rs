@@ -26,6 +26,7 @@ use crate::protocol::event::Member;
 use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
 
+mod left;
 mod memberships;
 mod queue;
 mod runner;

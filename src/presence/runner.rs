@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use super::memberships::{Act, Key, Next, Order, Outcome, World};
 use super::queue::{CALLS_IN_FLIGHT_MAX, End, Keys, Lane};
 use super::{Answer, Presence, no_lease};
-use crate::broker::{Broker, BrokerError, FeedNumber, Moves, Place};
+use crate::broker::{Broker, BrokerError, BrokerHealth, FeedNumber, Moves, Place};
 use crate::cluster::settled::Settled;
 use crate::cluster::view::View;
 use crate::protocol::ids::{Owner, Topic};
@@ -130,7 +130,7 @@ impl<'a> Runner<'a> {
     fn begin(&mut self) {
         let has_lease = self.view.borrow().has_lease() && self.view.borrow().me == self.me;
         let now = self.now();
-        let mut without_lease = Vec::new();
+        let (mut without_lease, mut without_index) = (Vec::new(), Vec::new());
         for (number, lane) in &mut self.lanes {
             while let Some(key) = lane.pop() {
                 let occupancy = &self.presence.occupancy;
@@ -145,7 +145,7 @@ impl<'a> Runner<'a> {
                 match next {
                     Next::Nothing => {}
                     Next::NoLease => without_lease.push(key),
-                    Next::NoIndex => self.without_index.push(key),
+                    Next::NoIndex => without_index.push(key),
                     Next::Call(order) => {
                         lane.begun();
                         let call = call(&self.presence.broker, *number, order);
@@ -156,23 +156,42 @@ impl<'a> Runner<'a> {
         }
         self.lanes.retain(|_, lane| !lane.is_idle());
         for key in without_lease {
-            self.await_lease(key);
+            self.refuse(&key, &no_lease());
+            self.without_lease.push(key);
+        }
+        for key in without_index {
+            self.await_index(key);
         }
     }
 
-    /// What is to be written waits for a lease. A session is told, instead of waiting in vain.
-    fn await_lease(&mut self, key: Key) {
+    /// What is to be written waits for the index. While the broker is not whole a session is told why
+    /// that was not written; while it is, what is known may be older than that.
+    fn await_index(&mut self, key: Key) {
+        let presence = self.presence;
+        if *presence.broker.health().borrow() != BrokerHealth::Up
+            && let Some(why) = presence.occupancy.failure(&key.0)
+        {
+            // Whatever became of the index, no member was written.
+            let why = match why.refusal() {
+                Some(refusal) => BrokerError::Refused(refusal),
+                None => BrokerError::Unavailable(why.to_string()),
+            };
+            self.refuse(&key, &why);
+        }
+        self.without_index.push(key);
+    }
+
+    /// Tells a session that waits, if one does, instead of letting it wait in vain.
+    fn refuse(&self, key: &Key, why: &BrokerError) {
         let mut state = self.presence.state();
-        if let Some(generation) = state.memberships.is_asked(&key) {
+        if let Some(generation) = state.memberships.is_asked(key) {
             for waits in state.waiting.remove(&generation).unwrap_or_default() {
                 // The session may have left meanwhile.
-                let _ = waits.send(Err(no_lease()));
+                let _ = waits.send(Err(why.clone()));
             }
-            let (_, index) = state.memberships.abandon(&key, generation);
+            let (_, index) = state.memberships.abandon(key, generation);
             self.presence.index(&key.0, index);
         }
-        drop(state);
-        self.without_lease.push(key);
     }
 
     /// Takes an answer, and the others that are there already.

@@ -1,26 +1,21 @@
 //! How a connection to Redis finds the server and proves who it is: address, TLS, user, password.
 //!
 //! In: `config::Redis`. Out: the part of fred's configuration that says where to and as whom, and
-//! plain words for what goes wrong there. Owns nothing. Certificates are read whenever a client is
-//! made, which after an error of TLS happens again and again; the password file is read for every
+//! plain words for what goes wrong there. Owns nothing. Certificates are looked at for every
+//! connection, and a client is made anew after an error of TLS; the password file is read for every
 //! single connection. So whatever was changed or mended is taken up without a restart. Bounds: a
 //! few small files, read while a connection is made.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use fred::error::{Error, ErrorKind};
-use fred::rustls::crypto::ring;
-use fred::rustls::pki_types::pem::PemObject;
-use fred::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use fred::rustls::{ClientConfig, RootCertStore};
-use fred::rustls_native_certs;
 use fred::types::config::{
     Config, CredentialProvider, Server, ServerConfig, TlsConfig, TlsConnector,
 };
 use futures_util::future::BoxFuture;
 
 use super::RedisError;
+use super::certificates::client_config;
 use super::refusal::Refusal;
 use crate::config;
 
@@ -123,10 +118,10 @@ const HINTS: [(&str, &str); 2] = [
 pub(super) fn server(redis: &config::Redis) -> Result<Config, RedisError> {
     let url = &redis.url.as_ref().ok_or(RedisError::NoUrl)?.0;
     let (scheme, address) = url.split_once("://").ok_or(RedisError::Scheme)?;
-    let access = &redis.access;
+    let access: &config::RedisAccess = &redis.access;
     let tls = match scheme {
         "redis" | "valkey" | "unix" => None,
-        "rediss" | "valkeys" => Some(TlsConfig::from(connector(access)?)),
+        "rediss" | "valkeys" => Some(TlsConfig::from(TlsConnector::from(client_config(access)?))),
         _ => return Err(RedisError::Scheme),
     };
     // A socket has no host, without which no URL is read.
@@ -217,50 +212,6 @@ fn plain(details: &str) -> &str {
 #[must_use]
 pub fn is_tls(error: &Error) -> bool {
     *error.kind() == ErrorKind::Tls || error.details().contains("kind: InvalidData")
-}
-
-fn connector(access: &config::RedisAccess) -> Result<TlsConnector, RedisError> {
-    let mut roots = RootCertStore::empty();
-    let trusted = match &access.tls_ca_file {
-        Some(path) => certificates("redis.tls_ca_file", path)?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    if roots.add_parsable_certificates(trusted).0 == 0 {
-        let (key, path) = match &access.tls_ca_file {
-            Some(path) => ("redis.tls_ca_file", path.as_str()),
-            None => ("redis.tls_ca_file is not set", "of the system"),
-        };
-        return Err(unreadable(key, path, "there is no certificate in it"));
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(RedisError::Tls)?
-        .with_root_certificates(roots);
-    let config = match (&access.tls_certificate_file, &access.tls_key_file) {
-        (Some(certificate), Some(key_path)) => {
-            let chain = certificates("redis.tls_certificate_file", certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key_path)
-                .map_err(|error| unreadable("redis.tls_key_file", key_path, error))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(RedisError::Tls)?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(config.into())
-}
-
-fn certificates(key: &'static str, path: &str) -> Result<Vec<CertificateDer<'static>>, RedisError> {
-    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    certificates.map_err(|error| unreadable(key, path, error))
-}
-
-fn unreadable(key: &'static str, path: &str, reason: impl Display) -> RedisError {
-    RedisError::File {
-        key,
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    }
 }
 
 /// A password that is read anew for every connection.

@@ -29,22 +29,28 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sent bytes may stay unacknowledged before the kernel closes the connection. It ends
 /// a busy connection to a vanished host, which the detection of unresponsive ones never does.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
-/// A feed whose heartbeat is unanswered for so long is connected anew.
-const FEED_UNRESPONSIVE: Duration = Duration::from_secs(1);
-/// How often a feed looks for that.
+/// A feed whose heartbeat is unanswered for as long as a command may take is connected anew, but not
+/// sooner than this.
+const FEED_PATIENCE_MIN: Duration = Duration::from_secs(1);
+/// How often a feed looks for that: within less time than passes between two heartbeats, of which
+/// the second would begin the wait anew.
 const FEED_UNRESPONSIVE_CHECK: Duration = Duration::from_millis(200);
-/// First and longest wait before a new attempt to connect, and the scatter, in milliseconds.
+/// First wait before a new attempt to connect, and its scatter, in milliseconds; each is twice the
+/// one before.
 const RECONNECT_MIN_MS: u32 = 50;
-const RECONNECT_MAX_MS: u32 = 500;
 const RECONNECT_JITTER_MS: u32 = 20;
+/// The longest is drawn from these for each client: fred adds its scatter below that, and many nodes
+/// would come at the same times.
+const RECONNECT_MAX_MS: std::ops::RangeInclusive<u32> = 1_000..=2_000;
 
 /// A client for a feed: it subscribes and pings, nothing else. Not connected yet.
 ///
 /// # Errors
 /// [`RedisError`] for a URL that cannot be used and a file that cannot be read.
 pub fn feed_client(config: &config::Redis) -> Result<Client, RedisError> {
+    let patience = feed_patience(config);
     let unresponsive = UnresponsiveConfig {
-        max_timeout: Some(FEED_UNRESPONSIVE),
+        max_timeout: Some(patience),
         interval: FEED_UNRESPONSIVE_CHECK,
     };
     let reconnect_errors = vec![
@@ -52,7 +58,23 @@ pub fn feed_client(config: &config::Redis) -> Result<Client, RedisError> {
         ReconnectError::Loading,
         ReconnectError::MasterDown,
     ];
-    client(config, FEED_BUFFER_MESSAGES, unresponsive, reconnect_errors)
+    // A heartbeat must not end before it is found to be unanswered.
+    let config = config::Redis {
+        command_timeout: config.command_timeout.max(patience),
+        ..config.clone()
+    };
+    client(
+        &config,
+        FEED_BUFFER_MESSAGES,
+        unresponsive,
+        reconnect_errors,
+    )
+}
+
+/// How long a feed may not answer: no longer than its probes may be late.
+fn feed_patience(config: &config::Redis) -> Duration {
+    let patience = config.command_timeout.min(config.probe_fresh);
+    patience.max(FEED_PATIENCE_MIN)
 }
 
 /// A client for commands. Not connected yet.
@@ -105,7 +127,8 @@ fn client(
         },
         reconnect_errors,
     };
-    let mut policy = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2);
+    let longest_ms = rand::random_range(RECONNECT_MAX_MS);
+    let mut policy = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, longest_ms, 2);
     policy.set_jitter(RECONNECT_JITTER_MS);
     Ok(Client::new(
         server,
@@ -113,4 +136,51 @@ fn client(
         Some(connection),
         Some(policy),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fred::interfaces::ClientLike;
+
+    fn settings(command_ms: u64, fresh_ms: u64) -> config::Redis {
+        config::Redis {
+            url: Some(config::Secret("redis://127.0.0.1:1".to_owned())),
+            shards: Vec::new(),
+            access: config::RedisAccess::default(),
+            prefix: "ff".to_owned(),
+            command_timeout: Duration::from_millis(command_ms),
+            probe_interval: Duration::from_secs(1),
+            probe_fresh: Duration::from_millis(fresh_ms),
+            lease: Duration::from_secs(5),
+            partitions: 256,
+            replicated: false,
+        }
+    }
+
+    #[test]
+    fn a_feed_is_as_patient_as_the_settings() {
+        for (command_ms, fresh_ms, expected_ms) in [
+            (10, 5_000, 1_000),
+            (2_000, 5_000, 2_000),
+            (10_000, 30_000, 10_000),
+            (10_000, 5_000, 5_000),
+        ] {
+            let expected = Duration::from_millis(expected_ms);
+            assert_eq!(feed_patience(&settings(command_ms, fresh_ms)), expected);
+        }
+    }
+
+    #[test]
+    fn attempts_to_connect_become_seldom_at_times_of_their_own() {
+        let longest = || {
+            let client = command_client(&settings(2_000, 5_000)).expect("a good URL");
+            let mut policy = client.client_reconnect_policy().expect("there is one");
+            let delays = std::iter::from_fn(|| policy.next_delay());
+            delays.take(10).last().expect("it never ends")
+        };
+        let longest: std::collections::BTreeSet<_> = (0..20).map(|_| longest()).collect();
+        assert!(longest.iter().all(|ms| (1_000..=2_000).contains(ms)));
+        assert!(longest.len() > 1, "all come at the same times");
+    }
 }

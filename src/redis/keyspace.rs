@@ -15,6 +15,10 @@ use super::{RedisError, RedisLink, Script};
 /// Who knows which server has a key. An error says why there is none at the moment.
 type Way = dyn Fn(&str) -> Result<Arc<RedisLink>, RedisError> + Send + Sync;
 
+/// One server, as long as it is used: another one may have the number later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerId(usize);
+
 /// See the module. A clone leads to the same servers.
 #[derive(Clone)]
 pub struct Keyspace {
@@ -40,6 +44,13 @@ impl Keyspace {
         way: impl Fn(&str) -> Result<Arc<RedisLink>, RedisError> + Send + Sync + 'static,
     ) -> Self {
         Self { way: Arc::new(way) }
+    }
+
+    /// Which server has a key now; `None` while none has it.
+    #[must_use]
+    pub fn server_of(&self, key: &str) -> Option<ServerId> {
+        let link = (self.way)(key).ok()?;
+        Some(ServerId(Arc::as_ptr(&link).addr()))
     }
 
     /// As [`RedisLink::eval`].

@@ -133,7 +133,7 @@ impl Session {
                 self.refuse(id, error.into());
             }
             Result::Ok(subscribed) => {
-                let begun = self.begin_subscription(topic, &subscribed);
+                let begun = self.begin_subscription(joining, &subscribed);
                 self.ok(Ok {
                     id,
                     recovered: Some(begun.gap.is_none()),
@@ -183,15 +183,26 @@ impl Session {
         self.refuse(id, left_before_joined().into());
     }
 
-    fn begin_subscription(&self, topic: &Topic, subscribed: &Subscribed) -> Begun {
+    fn begin_subscription(&self, joining: &Joining, subscribed: &Subscribed) -> Begun {
+        let topic = &joining.topic;
         if subscribed.count.is_some() {
             let changes = topic.presence();
             self.desk.worker.begin_live(self.desk.key, &changes);
         }
         let begun = self.begin(topic, subscribed.start);
+        if joining.begin.reach.is_none() {
+            self.limit_by_now(topic);
+        }
         Begun {
             position: self.machine.told_place(topic, begun.position),
             ..begun
+        }
+    }
+
+    /// The right to read history may have gone while the answer was on its way.
+    fn limit_by_now(&self, topic: &Topic) {
+        if self.machine.is_limited(topic) {
+            self.desk.worker.limit(self.desk.key, topic, true);
         }
     }
 
@@ -222,7 +233,7 @@ impl Session {
         for (name, outcome) in opened.topics {
             let resumed = match outcome {
                 Result::Ok((joining, subscribed)) => {
-                    let begun = self.begin_subscription(&joining.topic, &subscribed);
+                    let begun = self.begin_subscription(&joining, &subscribed);
                     begun.resumed(subscribed.count, joining.expires)
                 }
                 Err(error) => {
@@ -274,6 +285,7 @@ impl Session {
     /// `@` has become live after `welcome`: what it missed meanwhile is told.
     fn everyone_is_live(&mut self, own: Own) {
         let begun = self.begin(&own.topic, own.start);
+        self.limit_by_now(&own.topic);
         let gap = match own.left {
             Some(_) => gap_of(&own, &begun),
             // What was published since `welcome` passed this session by, and nobody knows what.

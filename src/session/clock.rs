@@ -23,6 +23,9 @@ pub enum Due {
     /// The token for a topic has ended, and nothing else lets the session stay there: it has left.
     /// True: it was a member.
     Left(Topic, bool),
+    /// The token for a topic has ended: the session stays there without, and may no longer be
+    /// caught up with all that is retained.
+    Limited(Topic),
     /// Say that the session is to go; when to reconnect, in milliseconds.
     Drain(u64),
     /// End.
@@ -144,9 +147,7 @@ impl Machine {
             }
         }
         for topic in ended {
-            if let Some(was_member) = self.end_topic_token(&topic) {
-                due.push(Due::Left(topic, was_member));
-            }
+            due.extend(self.end_topic_token(topic));
         }
     }
 

@@ -43,10 +43,18 @@ impl Session {
                     }
                 }
             }
-            Request::Refreshed(lost, expires) => {
+            Request::Refreshed {
+                lost,
+                limits,
+                expires,
+            } => {
                 for (topic, presence) in lost {
                     let text = "the new token does not permit this topic";
                     self.unsubscribe(topic, presence, ErrorCode::Forbidden, text);
+                }
+                for limit in limits {
+                    let (worker, key) = (&desk.worker, desk.key);
+                    worker.limit(key, &limit.topic, limit.is_limited);
                 }
                 self.ok(Ok {
                     id,
@@ -125,6 +133,16 @@ impl Session {
         }
     }
 
+    /// Ends a session whose user was sent away after the request had said who it is.
+    pub(super) fn end_if_disconnected(&mut self, count: u64) {
+        let inbox = self.machine.inbox();
+        let worker = &self.desk.worker;
+        let reason = inbox.and_then(|inbox| worker.disconnected_since(&inbox, count));
+        if let Some(reason) = reason {
+            self.end(reason);
+        }
+    }
+
     fn count_in(&mut self, topic: &Topic, most: u64) -> bool {
         let is_in = self.desk.services.registry.join(topic, most);
         if is_in {
@@ -153,6 +171,10 @@ impl Session {
     fn amend(&mut self, id: Option<u64>, amendment: Amendment, now: Now) {
         if amendment.expires.is_some() {
             self.schedule(now);
+        }
+        if amendment.unlimited {
+            let (worker, key) = (&self.desk.worker, self.desk.key);
+            worker.limit(key, &amendment.topic, false);
         }
         if amendment.presence {
             let member = self.member();

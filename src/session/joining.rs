@@ -10,6 +10,7 @@ use crate::protocol::command::Subscribe;
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::ids::{Position, Topic};
 
+use super::clock::Due;
 use super::permission::already_subscribed;
 use super::state::{Machine, Now, Request};
 
@@ -69,6 +70,8 @@ pub struct Amendment {
     pub presence: bool,
     /// End of the new token for this topic, in unix seconds, where one was given.
     pub expires: Option<u64>,
+    /// The session may be caught up with all that is retained, and could not before.
+    pub unlimited: bool,
 }
 
 /// How a topic begins to which the session belongs unasked: its inbox, and `@`.
@@ -176,6 +179,7 @@ impl Machine {
             return Err(already_subscribed(&topic));
         }
         let has_token = has_token || token.is_some();
+        let was_limited = self.is_limited(&topic);
         self.may_stay(&topic, is_member || presence, has_token)?;
         let joined = self.joined.iter_mut().find(|j| j.topic == topic);
         let joined = joined.ok_or_else(not_joined)?;
@@ -183,22 +187,25 @@ impl Machine {
         joined.token = token.or(joined.token);
         Ok(Amendment {
             stay: joined.stay,
+            unlimited: was_limited && !self.is_limited(&topic),
             presence: presence && !is_member,
             expires: token.map(|token| token.expires),
             topic,
         })
     }
 
-    /// The token for a topic has ended. Where the session may not stay without, it leaves; returns
-    /// whether it was a member then.
-    pub(super) fn end_topic_token(&mut self, topic: &Topic) -> Option<bool> {
-        let joined = self.joined.iter_mut().find(|j| j.topic == *topic)?;
+    /// The token for a topic has ended. Where the session may not stay without, it leaves. `None`:
+    /// it stays as it was.
+    pub(super) fn end_topic_token(&mut self, topic: Topic) -> Option<Due> {
+        let was_limited = self.is_limited(&topic);
+        let joined = self.joined.iter_mut().find(|j| j.topic == topic)?;
         joined.token = None;
         let presence = joined.presence;
-        match self.may_stay(topic, presence, false) {
-            Ok(()) => None,
-            Err(_) => self.leave(topic),
+        if self.may_stay(&topic, presence, false).is_err() {
+            let was_member = self.leave(&topic)?;
+            return Some(Due::Left(topic, was_member));
         }
+        (!was_limited && self.is_limited(&topic)).then_some(Due::Limited(topic))
     }
 
     /// A membership that was asked for did not come about.

@@ -108,6 +108,8 @@ pub struct Accepted {
     pub waits: bool,
     /// Pings are events (`?heartbeat=app`).
     pub app_pings: bool,
+    /// [`Worker::disconnects`] when it was found out who is behind it.
+    pub disconnects: u64,
 }
 
 /// Why the loop woke up.
@@ -213,6 +215,7 @@ pub fn run(
     } else {
         session.hold_inbox();
     }
+    session.end_if_disconnected(accepted.disconnects);
     async move {
         let reason = session.serve().await;
         // Boxed, because the room for what an end needs would be there all the time.
@@ -336,6 +339,7 @@ impl Session {
                 Due::Ping => self.push(frame::ping()),
                 Due::Expiring(topic, expires) => self.reply(&Event::Expiring { topic, expires }),
                 Due::Left(topic, was_member) => self.token_ended(topic, was_member),
+                Due::Limited(topic) => self.desk.worker.limit(self.desk.key, &topic, true),
                 Due::Drain(reconnect_after_ms) => self.reply(&Event::Drain { reconnect_after_ms }),
                 Due::End(reason) => self.end(reason),
             }

@@ -136,6 +136,29 @@ impl Machine {
         Ok(Some(self.config.session.resume))
     }
 
+    /// Whether the session, as it is now, is caught up with a topic only so far back.
+    #[must_use]
+    pub fn is_limited(&self, topic: &Topic) -> bool {
+        let is_own = self.inbox().as_ref() == Some(topic);
+        !is_own
+            && self
+                .may_read_retained(topic, self.has_joined_by_token(topic))
+                .is_err()
+    }
+
+    /// The same for each topic whose limit may change: those that are joined, and `@`.
+    pub(super) fn limits(&self) -> Vec<Limit> {
+        let joined = self.joined.iter();
+        let joined = joined.map(|joined| (joined.topic.clone(), joined.token.is_some()));
+        let topics = joined.chain([(Topic::everyone(self.app()), false)]);
+        topics
+            .map(|(topic, topic_token)| Limit {
+                is_limited: self.may_read_retained(&topic, topic_token).is_err(),
+                topic,
+            })
+            .collect()
+    }
+
     /// The place that the client is told where a topic begins: one that it may come back with.
     #[must_use]
     pub fn told_place(&self, topic: &Topic, position: Position) -> Position {
@@ -192,6 +215,15 @@ impl Machine {
             "not allowed here: neither the namespace nor the token permits it",
         ))
     }
+}
+
+/// Whether a session is caught up with a topic only so far back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// Which topic.
+    pub topic: Topic,
+    /// It may not read all that is retained.
+    pub is_limited: bool,
 }
 
 /// What a client is told that joins a topic which it has joined.

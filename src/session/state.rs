@@ -22,6 +22,7 @@ use crate::protocol::ids::{App, NameError, Position, Topic, TopicKind, User};
 
 use super::clock::DrainPlan;
 use super::joining::{Amendment, Joined, Joining, not_joined};
+use super::permission::Limit;
 
 /// Unreadable commands in a row that end the session.
 const BAD_IN_A_ROW_MAX: u32 = 10;
@@ -109,8 +110,15 @@ pub enum Request {
     History(Topic, History),
     /// Read members.
     Presence(Topic, Option<String>, u32),
-    /// The token was renewed; these topics are no longer allowed. With the new end.
-    Refreshed(Vec<(Topic, bool)>, u64),
+    /// The token was renewed.
+    Refreshed {
+        /// The topics that are no longer allowed. True: the session was a member.
+        lost: Vec<(Topic, bool)>,
+        /// The topics with which the session may be caught up otherwise than before.
+        limits: Vec<Limit>,
+        /// The new end, in unix seconds.
+        expires: u64,
+    },
     /// Nothing but an `ok`.
     Ping,
 }
@@ -339,8 +347,13 @@ impl Machine {
             return Err(WireError::forbidden("the token belongs to another user"));
         }
         let expires = claims.expires;
+        let before = self.limits();
         self.identity.claims = Some(claims);
         self.told_expiring = false;
+        let limits = self.limits();
+        let limits = limits.into_iter().zip(before);
+        let limits = limits.filter(|(now, before)| now != before);
+        let limits = limits.map(|(now, _)| now).collect();
         let lost: Vec<_> = self
             .joined
             .iter()
@@ -353,7 +366,11 @@ impl Machine {
         for (topic, _) in &lost {
             self.leave(topic);
         }
-        Ok(Request::Refreshed(lost, expires))
+        Ok(Request::Refreshed {
+            lost,
+            limits,
+            expires,
+        })
     }
 }
 

@@ -222,16 +222,21 @@ impl Desk {
             Position::UNWRITTEN => Position::ZERO,
             since => since,
         };
-        let mut retention = self.retention(topic);
-        if let Some(reach) = reach {
-            let reach_ms = u64::try_from(reach.as_millis()).unwrap_or(u64::MAX);
-            retention.age_ms = retention.age_ms.min(reach_ms);
-        }
+        let retention = self.retention_within(topic, reach);
         let page = self.read(topic, since, retention, only_the_place).await?;
         Ok(Start::After {
             at: page.start,
             gap: page.gap,
         })
+    }
+
+    fn retention_within(&self, topic: &Topic, reach: Option<Duration>) -> Retention {
+        let mut retention = self.retention(topic);
+        if let Some(reach) = reach {
+            let reach_ms = u64::try_from(reach.as_millis()).unwrap_or(u64::MAX);
+            retention.age_ms = retention.age_ms.min(reach_ms);
+        }
+        retention
     }
 
     /// Before the oldest of the newest `count` that are retained. A page may end at its bytes
@@ -272,7 +277,9 @@ impl Desk {
             entries_max: u32::try_from(PAGE_ENTRIES_MAX).unwrap_or(u32::MAX),
             bytes_max: self.worker.page_bytes_max(),
         };
-        let retention = self.retention(&pull.topic);
+        let reach = self.services.config.session.resume;
+        let reach = pull.is_limited.then_some(reach);
+        let retention = self.retention_within(&pull.topic, reach);
         let page = self.read(&pull.topic, pull.at, retention, size).await;
         Done::Page(pull, page)
     }
@@ -356,12 +363,12 @@ pub fn broker_error(error: BrokerError) -> WireError {
         }
         BrokerError::Refused(_) => WireError::unavailable(error.to_string()),
         BrokerError::Unknown(_) => WireError::unavailable(
-            "the broker's answer was lost: the outcome is unknown; repeat with the same \
-             `idempotency_key`",
+            "the broker's answer was lost: the outcome is unknown; repeat it, a publication with \
+             the same `idempotency_key`",
         ),
         BrokerError::Unexpected(text) => {
             tracing::error!(
-                event = "broker_unexpected",
+                event = "broker_answer_misread",
                 text,
                 "the broker's answer makes no sense"
             );

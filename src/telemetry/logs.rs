@@ -3,8 +3,8 @@
 //! In: `tracing` events of every module, filtered by `log.level`, which may change while the process
 //! runs ([`set_level`]). Out: stderr; stdout belongs to results. Owner: the process, once. Text of
 //! other people (names, reasons, errors of a peer) is written with its control characters escaped, so
-//! that it can neither steer a terminal nor forge a line. Writing is not buffered and blocks, which is
-//! why nothing is logged per message.
+//! that it can neither steer a terminal nor forge a line. Whoever logs does not wait for the reader of
+//! the log: lines go through a bounded queue to a thread of their own ([`super::lines`]).
 //!
 //! Every line says what happened by the field `event`, a stable name of the form noun_past-verb
 //! (`node_started`, `session_closed`), and on which `node`; the message beside it is for people and
@@ -26,6 +26,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::lines::{FLUSH, IntoQueue, queue};
 use crate::config::{Log, LogFormat};
 
 /// Fields that are written as a list: their value is the text of a JSON list.
@@ -50,6 +51,26 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), LogError> + Send + Sync>;
 /// Changes the filter of the log that was started.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
+/// How the last word of the process is written.
+static FORM: OnceLock<Form> = OnceLock::new();
+
+struct Form {
+    is_json: bool,
+    node: String,
+}
+
+/// Writes the lines of the log, see [`Self::run`].
+#[derive(Debug)]
+#[must_use = "without its run nothing is written"]
+pub struct LogWriter(());
+
+impl LogWriter {
+    /// Writes for ever; to be called on a thread of its own.
+    pub fn run(self) -> ! {
+        queue().write_to(std::io::stderr())
+    }
+}
+
 /// Whether a log of this format is one of JSON lines.
 #[must_use]
 pub fn is_json(format: LogFormat) -> bool {
@@ -60,20 +81,60 @@ pub fn is_json(format: LogFormat) -> bool {
     }
 }
 
-/// Starts the log of this process, whose lines name this node.
+/// Starts the log of this process, whose lines name this node. They are written by what is
+/// returned.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn start(log: &Log, node: &str) -> Result<(), LogError> {
-    let stderr = std::io::stderr;
+pub fn start(log: &Log, node: &str) -> Result<LogWriter, LogError> {
+    let into = || IntoQueue;
     let filter = EnvFilter::try_new(&log.level).map_err(LogError::Filter)?;
-    if is_json(log.format) {
-        let (subscriber, set) = json(stderr, filter, node);
-        begin(subscriber, set)
+    let is_json = is_json(log.format);
+    if is_json {
+        let (subscriber, set) = json(into, filter, node);
+        begin(subscriber, set)?;
     } else {
-        let (subscriber, set) = text(stderr, filter, node, stderr().is_terminal());
-        begin(subscriber, set)
+        let is_terminal = std::io::stderr().is_terminal();
+        let (subscriber, set) = text(into, filter, node, is_terminal);
+        begin(subscriber, set)?;
     }
+    let node = node.to_owned();
+    // Only one log is ever started, as `begin` holds.
+    let _ = FORM.set(Form { is_json, node });
+    Ok(LogWriter(()))
+}
+
+/// Tells why the process ends, whatever `log.level` says: as a line of the log where that is JSON,
+/// and as plain text to people.
+pub fn last_word(text: &str) {
+    let line = match FORM.get() {
+        Some(form) if form.is_json => last_line(text, &form.node),
+        _ => format!("{text}\n"),
+    };
+    queue().push_last_word(line.as_bytes());
+}
+
+fn last_line(text: &str, node: &str) -> String {
+    let mut time = String::new();
+    // Writing to a String cannot fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    let (text, node) = (quoted(text), quoted(node));
+    let target = quoted(module_path!());
+    format!(
+        "{{\"timestamp\":\"{time}\",\"level\":\"ERROR\",\"event\":\"{event}\",\
+         \"message\":{text},\"node\":{node},\"target\":{target}}}\n",
+        event = "node_failed"
+    )
+}
+
+/// Shows people something between the lines of the log.
+pub fn show(text: &str) {
+    queue().push(text.as_bytes());
+}
+
+/// Waits until the lines so far are written, for at most [`FLUSH`]: before the process ends.
+pub fn flush() {
+    queue().flush(FLUSH);
 }
 
 fn begin(subscriber: impl Subscriber + Send + Sync, set: SetFilter) -> Result<(), LogError> {
@@ -98,6 +159,7 @@ where
 {
     let node = node.to_owned();
     let builder = SubscriberBuilder::default()
+        .log_internal_errors(false)
         .event_format(JsonLines { node })
         .with_writer(writer)
         .with_env_filter(filter)
@@ -120,6 +182,7 @@ where
     let lines = format::format().with_ansi(ansi);
     let builder = SubscriberBuilder::default()
         .with_ansi(ansi)
+        .log_internal_errors(false)
         .event_format(TextLines { node, lines })
         .with_writer(writer)
         .fmt_fields(escaped_fields())

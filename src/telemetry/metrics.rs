@@ -156,6 +156,9 @@ instruments! {
         circuits_closed_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "closed"] "Changes of a circuit's state.",
         circuits_half_opened_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "half_open"] "Changes of a circuit's state.",
         circuits_opened_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "open"] "Changes of a circuit's state.",
+        away_urgent: "gauge" "fanfare_redis_links_away" ["link" = "urgent"] "Links to masters of Redis that take no commands now, by what they are for.",
+        away_bulk: "gauge" "fanfare_redis_links_away" ["link" = "bulk"] "Links to masters of Redis that take no commands now, by what they are for.",
+        away_replicated: "gauge" "fanfare_redis_links_away" ["link" = "replicated"] "Links to masters of Redis that take no commands now, by what they are for.",
         refusing_noreplicas: "gauge" "fanfare_redis_refusing" ["reason" = "noreplicas"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
         refusing_misconf: "gauge" "fanfare_redis_refusing" ["reason" = "misconf"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
         refusing_oom: "gauge" "fanfare_redis_refusing" ["reason" = "oom"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
@@ -190,6 +193,14 @@ instruments! {
         reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node sees it.",
+    }
+}
+
+instruments! {
+    /// Counted where the log is written, for the whole process.
+    LogCounters {
+        dropped: "counter" "fanfare_log_lines_dropped_total" "Lines of the log that found no room, because it is read too slowly or by nobody.",
+        failed: "counter" "fanfare_log_writes_failed_total" "Lines of the log that could not be written.",
     }
 }
 
@@ -280,7 +291,9 @@ impl Metrics {
             let sum = per_worker.iter().map(|s| s[at].counter.get()).sum();
             named = line(&mut out, named, &per_worker[0][at], sum);
         }
-        for sample in self.control.samples().iter().chain(&self.tokens.samples()) {
+        let log = super::lines::queue().counters.samples();
+        let control = self.control.samples();
+        for sample in control.iter().chain(&log).chain(&self.tokens.samples()) {
             named = line(&mut out, named, sample, sample.counter.get());
         }
         out.push_str("# HELP fanfare_sessions_closed_total Ends of sessions by reason.\n");

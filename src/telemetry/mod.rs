@@ -1,8 +1,9 @@
 //! What the node tells its operator: counters and gauges here, log lines in [`logs`].
 //!
 //! In: every stage counts into the struct that it was given at start. Out: Prometheus text (and
-//! later OTLP, from the same instruments). No globals; labels are closed sets, never a topic, a
-//! user or an address.
+//! later OTLP, from the same instruments). No globals but the one log of the
+//! process; labels are closed sets, never a topic, a user or an address.
 
+pub mod lines;
 pub mod logs;
 pub mod metrics;

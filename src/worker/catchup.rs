@@ -29,6 +29,10 @@ pub struct Pull {
     pub topic: Topic,
     /// After which position.
     pub at: Position,
+    /// It may reach no further back than a session may that has no right to read history.
+    pub is_limited: bool,
+    /// How far this worker had come when it was asked for.
+    seen: Position,
     number: u32,
 }
 
@@ -59,13 +63,13 @@ impl ReadPage {
 }
 
 /// A session as the reader of one topic.
-struct Reader {
+pub(super) struct Reader {
     id: SessionId,
     wire: Wire,
-    has_history: bool,
-    reference: Reference,
-    last: Position,
-    mode: Mode,
+    pub(super) has_history: bool,
+    pub(super) reference: Reference,
+    pub(super) last: Position,
+    pub(super) mode: Mode,
 }
 
 impl Worker {
@@ -81,6 +85,7 @@ impl Worker {
         let state = &mut *self.state.borrow_mut();
         let reader = state.reader(key, topic)?;
         state.hub.member_mut(reader.reference).mode = Mode::Push { after: reader.last };
+        state.leads.forget(key, reader.reference.topic);
         Some(reader.last)
     }
 
@@ -110,6 +115,9 @@ impl Worker {
                 begins
             };
             *mode = Mode::Push { after };
+            if after <= reader.last {
+                state.leads.forget(key, reader.reference.topic);
+            }
         }
         if void_above.is_some() {
             self.tell_gap(
@@ -139,7 +147,13 @@ impl Worker {
             let Mode::Pull { at, urgency, .. } = reader.mode else {
                 return None;
             };
-            let page = self.recent_page(state, reference, at);
+            // How old something is, is judged by the broker.
+            let is_limited = state.hub.member_mut(reference).is_limited;
+            let page = if is_limited {
+                Vec::new()
+            } else {
+                self.recent_page(state, reference, at)
+            };
             let counters = &self.metrics.counters;
             if !page.is_empty() {
                 counters.recent_hits.add_owned(1);
@@ -155,7 +169,13 @@ impl Worker {
                 asked: Some(number),
                 urgency,
             };
-            return Some(Pull { topic, at, number });
+            return Some(Pull {
+                topic,
+                at,
+                is_limited,
+                seen: reader.last,
+                number,
+            });
         }
     }
 
@@ -217,12 +237,23 @@ impl Worker {
         let Some((reader, at, _)) = state.awaiting(key, pull) else {
             return true;
         };
+        if page.gap == Some(GapReason::Failover)
+            && let Some(base) = state.leads.base(key, reader.reference.topic, at)
+        {
+            self.go_back(state, key, &reader, &pull.topic, base);
+            return true;
+        }
         if let Some(reason) = page.gap {
             let bounds = reason.bounds(at, page.start);
             self.tell_gap(state, key, &reader, &pull.topic, bounds, reason);
         }
         let is_further = page.start != at || !page.messages.is_empty();
         if is_further || page.start >= reader.last {
+            state.hub.member_mut(reader.reference).is_limited &= !pull.is_limited;
+            let reached = page.messages.last().map_or(page.start, |m| m.position);
+            if reached > pull.seen {
+                state.leads.note(key, reader.reference.topic, pull.seen);
+            }
             self.take(state, key, &reader, page.start, &page.messages, now_ms);
             return true;
         }
@@ -257,7 +288,7 @@ impl Worker {
         };
     }
 
-    fn tell_gap(
+    pub(super) fn tell_gap(
         &self,
         state: &mut State,
         key: SessionKey,
@@ -277,7 +308,7 @@ impl Worker {
 }
 
 impl State {
-    fn reader(&mut self, key: SessionKey, topic: &Topic) -> Option<Reader> {
+    pub(super) fn reader(&mut self, key: SessionKey, topic: &Topic) -> Option<Reader> {
         let entry = self.sessions.get(key)?;
         let topic_key = self.hub.find(topic)?;
         let topic = self.hub.get(topic_key)?;

@@ -68,6 +68,8 @@ pub struct Member {
     pub session: SessionKey,
     /// How it gets messages.
     pub mode: Mode,
+    /// What its next page may reach is limited: it lost the right to read history on the way.
+    pub is_limited: bool,
     /// Where the session keeps its reference to this membership.
     reference: u32,
 }
@@ -170,6 +172,7 @@ impl Hub {
         members.push(Member {
             session,
             mode: Mode::Starting { void_above: None },
+            is_limited: false,
             reference: index(references.len() - 1),
         });
         (key, known.is_none())

@@ -31,8 +31,11 @@ use crate::telemetry::metrics::WorkerMetrics;
 pub(crate) mod by_hand;
 pub mod catchup;
 mod crowded;
+mod disconnects;
 pub mod handle;
 pub mod hub;
+mod lead;
+mod limit;
 pub mod outbox;
 pub mod outgoing;
 pub mod recent;
@@ -40,7 +43,9 @@ mod shed;
 pub mod turn;
 pub mod wheel;
 
+use disconnects::Disconnects;
 use hub::{Hub, Reference, SessionKey, TopicKey};
+use lead::Leads;
 use outbox::{Bound, Outbox, Spares, Waiting};
 use recent::Recent;
 use wheel::Wheel;
@@ -126,6 +131,8 @@ struct State {
     crowded: Vec<SessionKey>,
     spares: Spares,
     recent: Recent,
+    leads: Leads,
+    disconnects: Disconnects,
     /// Failovers of topics so far.
     failovers: u64,
     draining: bool,
@@ -165,6 +172,8 @@ impl Worker {
                 crowded: Vec::new(),
                 spares: Spares::default(),
                 recent: Recent::new(recent_bytes_max),
+                leads: Leads::default(),
+                disconnects: Disconnects::default(),
                 failovers: 0,
                 draining: false,
             }),
@@ -301,7 +310,8 @@ impl Worker {
             }
         };
         let joined = state.hub.get_mut(topic_key).expect("a member's topic");
-        if joined.last.is_some() {
+        if let Some(last) = joined.last {
+            state.leads.begin(key, topic_key, last);
             return Join::Live;
         }
         if joined.waiting.len() == joined.waiting.capacity() {
@@ -330,6 +340,7 @@ impl Worker {
         let Some(at) = entry.references.iter().position(|r| r.topic == topic_key) else {
             return false;
         };
+        state.leads.forget(key, topic_key);
         let (left, emptied) = state.hub.leave(&mut entry.references, at);
         if let Some(moved) = left.moved_session() {
             left.settle(&mut state.sessions[moved].references);

@@ -3,10 +3,13 @@
 //! In: deliveries, gaps and pages in the orders in which they can meet. Out: the frames at the
 //! client's end of a real socket. [`switch`] has a test for each rule of the way back to live
 //! deliveries, [`slow`] for each of what a full outbox sheds, [`window`] for the window of recent
-//! publications, [`joining`] for how a stay begins: each fails without its rule. [`simulation`]
-//! lets everything happen at any time.
+//! publications, [`joining`] for how a stay begins, [`leading`] for sessions that have come
+//! further than their worker, [`limiting`] for a right that goes meanwhile: each fails without its
+//! rule. [`simulation`] lets everything happen at any time.
 
 mod joining;
+mod leading;
+mod limiting;
 mod rig;
 mod shedding;
 mod simulation;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::handle::Inbound;
 use super::hub::{Member, Mode, SessionKey, TopicKey};
+use super::lead::fail_over;
 use super::outgoing::{self, Outgoing};
 use super::{Entry, State, Worker, wheel};
 use crate::broker::interest::WishNumber;
@@ -207,11 +208,15 @@ impl Worker {
     /// the dispatcher may have delivered nothing between the two.
     fn joined(&self, topic: &Topic, position: Position, wish: WishNumber) {
         let state = &mut *self.state.borrow_mut();
-        let Some(joined) = state.hub.find(topic).and_then(|k| state.hub.get_mut(k)) else {
+        let Some(key) = state.hub.find(topic) else {
             return;
         };
+        let joined = state.hub.get_mut(key).expect("found above");
         if joined.wish == Some(wish) && joined.last.is_none() {
             joined.last = Some(position);
+            for member in &joined.members {
+                state.leads.begin(member.session, key, position);
+            }
             for waiting in std::mem::take(&mut joined.waiting) {
                 // The session may have ended while it waited.
                 let _ = waiting.send(());
@@ -351,20 +356,6 @@ impl Worker {
         }
     }
 
-    fn disconnect(&self, inbox: &Topic, only: Option<SessionId>, reason: CloseReason) {
-        let state = &mut *self.state.borrow_mut();
-        let Some(topic) = state.hub.find(inbox).and_then(|t| state.hub.get(t)) else {
-            return;
-        };
-        for member in &topic.members {
-            if let Some(entry) = state.sessions.get_mut(member.session)
-                && only.is_none_or(|id| id == entry.id)
-            {
-                entry.end(reason);
-            }
-        }
-    }
-
     /// Writes once to each socket that got something in this turn, to `most` of them at once.
     /// Returns whether all are written.
     pub(super) fn flush_dirty(&self, most: usize) -> bool {
@@ -388,6 +379,7 @@ impl Worker {
         }
         state.spares.shrink();
         state.recent.age(&mut state.hub, now);
+        self.doubt_leads(state, now);
         let bytes = state.recent.bytes() as u64;
         self.metrics.counters.recent_bytes.set(bytes);
     }
@@ -441,33 +433,6 @@ struct Missed {
     urgency: Priority,
     /// See [`Inbound::Behind`].
     void_above: Option<Position>,
-}
-
-/// Everything of this topic above `from` is void, here and at its sessions.
-fn fail_over(state: &mut State, key: TopicKey, from: Position) {
-    state.failovers += 1;
-    let topic = state.hub.get_mut(key).expect("the caller found it");
-    state.recent.forget(key, topic);
-    for member in &mut topic.members {
-        void(&mut member.mode, from);
-        if let Mode::Pull { .. } = member.mode
-            && let Some(entry) = state.sessions.get_mut(member.session)
-        {
-            entry.catch_up();
-        }
-    }
-}
-
-/// After a failover what a session has above `from` is void, and ids may start below it. A page
-/// that is on its way may be of before.
-fn void(mode: &mut Mode, from: Position) {
-    match mode {
-        Mode::Starting { void_above } => {
-            *void_above = Some(void_above.map_or(from, |above| above.min(from)));
-        }
-        Mode::Push { after } => *after = Position::ZERO,
-        Mode::Pull { at, asked, .. } => (*at, *asked) = (from.min(*at), None),
-    }
 }
 
 fn mark_dirty(is_dirty: &mut bool, dirty: &mut Vec<SessionKey>, key: SessionKey) {

@@ -64,7 +64,7 @@ async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
     assert_eq!(members(&broker).await.unwrap().entries, []);
     tokio::spawn(writer.run());
     assert_eq!(presence.enter(&room, member.clone()).await, Ok(1));
-    let entry = format!("{me} {}", room.qualified());
+    let entry = format!("{} {me}", room.qualified());
     assert_eq!(indexed(&link).await, Some(vec![entry]));
     presence.leave(room.clone(), member.session);
     eventually(Some(Vec::new()), || indexed(&link)).await;
@@ -73,8 +73,11 @@ async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
 
 /// Everything in the index of the room's partition; `None` when Redis does not answer.
 async fn indexed(link: &RedisLink) -> Option<Vec<String>> {
-    let index = Keys::new("ff").node_presence(topic("room").partition(PARTITIONS));
-    let entries = link.command("SMEMBERS", &index, &[]).await.ok()?;
+    let index = Keys::new("ff").topics_index(topic("room").partition(PARTITIONS));
+    let entries = link
+        .command("ZRANGE", &index, &[b"0".to_vec(), b"-1".to_vec()])
+        .await
+        .ok()?;
     Some(entries.convert().unwrap())
 }
 
@@ -86,7 +89,7 @@ async fn what_redis_lost_while_it_was_away_for_less_than_a_lease_is_written_agai
     let node = node.start().await;
     let members = Members::enter(&node, "room", 3).await;
     let (room, keys) = (topic("room"), Keys::new("ff"));
-    let index = keys.node_presence(room.partition(PARTITIONS));
+    let index = keys.topics_index(room.partition(PARTITIONS));
     // As after a failover to a replica that was behind: the lease is there, these are not.
     let changes = room.presence();
     for key in [

@@ -193,7 +193,7 @@ async fn counted_once_and_not_repaired(nodes: &[Node; 2]) {
             .await;
         assert_eq!(dropped, sessions);
         assert_eq!(node.metric("fanfare_repairs_total").await, 0);
-        assert_eq!(node.log_lines("body_unreadable").len(), 1);
+        assert_eq!(node.until_told("body_misread").await.len(), 1);
     }
 }
 

@@ -1,12 +1,19 @@
 //! Occupancy: which topics have sessions where, as every node tells it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use fanfare::cluster::membership::Membership;
 use fanfare::cluster::occupancy::{Occupancy, Occupied};
-use fanfare::redis::Keys;
+use fanfare::protocol::ids::Topic;
+use fanfare::redis::keyspace::Keyspace;
+use fanfare::redis::{Keys, RedisLink};
 
 use crate::rig::{
-    Node, PARTITIONS, eventually, link, names, occupied_by, settings, settled, topic,
+    Node, PARTITIONS, config, eventually, link, link_by, names, occupied_by, settings, settled,
+    topic,
 };
+use crate::scripts::answering;
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,6 +116,101 @@ async fn a_node_alone_answers_from_its_own_sessions() {
     let page = tokio::spawn(async move { occupancy.topics(None, 10).await });
     let page = page.await.unwrap().unwrap();
     assert_eq!((page.topics.len(), page.next), (1, None));
+}
+
+/// So many topics of some partitions.
+fn topics_of(partitions: std::ops::Range<u32>, count: usize) -> Vec<Topic> {
+    let all = (0..).map(|n| topic(&format!("t{n}")));
+    let fitting = all.filter(|topic| partitions.contains(&topic.partition(PARTITIONS)));
+    fitting.take(count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_holds_up_its_own_topics_alone() {
+    let (well, hanging) = (RedisServer::start().await, RedisServer::start().await);
+    let a = Node::joined(well.port(), "a").await;
+    // Nobody gives up while the test runs.
+    let patient = |server: &RedisServer| {
+        let timeout = Duration::from_secs(3_600);
+        let mut config = config(server.port());
+        config.command_timeout = timeout;
+        link_by(&config)
+    };
+    let (first, second) = (patient(&well), patient(&hanging));
+    eventually(true, || async {
+        let ask = async |link: &Arc<RedisLink>| link.command("EXISTS", "x", &[]).await.is_ok();
+        ask(&first).await && ask(&second).await
+    })
+    .await;
+    let keyspace = Keyspace::new(move |key| match key.contains("far:") {
+        true => Ok(Arc::clone(&second)),
+        false => Ok(Arc::clone(&first)),
+    });
+    let view = a.membership.view();
+    let (occupancy, writer) = Occupancy::clustered(view, keyspace, Keys::new("ff"));
+    tokio::spawn(writer.run());
+    hanging.signal("STOP");
+    let near: Vec<_> = (0..1_000).map(|n| topic(&format!("near:{n}"))).collect();
+    for (n, near) in near.iter().enumerate() {
+        occupancy.set(topic(&format!("far:{n}")), 1);
+        occupancy.set(near.clone(), 1);
+    }
+    eventually(0, || async {
+        let is_missing = |topic: &&Topic| !occupancy.is_indexed(topic, &a.me());
+        near.iter().filter(is_missing).count()
+    })
+    .await;
+    assert!(!occupancy.is_indexed(&topic("far:0"), &a.me()));
+    hanging.signal("CONT");
+    occupancy.settled().await;
+    assert!(occupancy.is_indexed(&topic("far:0"), &a.me()));
+}
+
+/// Bytes that a server has sent.
+fn sent_bytes(server: &RedisServer) -> u64 {
+    let stats = server.ask(&["INFO", "stats"]).expect("it runs").join("\n");
+    let mut lines = stats.lines();
+    let line = lines.find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+    line.expect("Redis counts").trim().parse().expect("a count")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_topics_costs_what_it_shows() {
+    let redis = RedisServer::start().await;
+    let a = Node::joined(redis.port(), "a").await;
+    let all = topics_of(0..8, 4_000);
+    for topic in &all {
+        a.occupancy.set(topic.clone(), 1);
+    }
+    settled(&[&a]).await;
+    let before = sent_bytes(&redis);
+    let page = a.occupancy.topics(None, 1).await.unwrap();
+    assert_eq!((page.topics.len(), page.next.is_some()), (1, true));
+    let sent = sent_bytes(&redis) - before;
+    assert!(sent < 20_000, "{sent} bytes");
+    assert_eq!(pages(&a, 1_000).await.len(), 4_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_passes_over_so_much_of_the_dead_and_no_more() {
+    const INDEX: &str =
+        "for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 0, ARGV[i] .. ' ' .. ARGV[1]) end";
+    let redis = RedisServer::start().await;
+    let a = Node::joined(redis.port(), "a").await;
+    let (link, dead) = (answering(&redis).await, topics_of(3..4, 5_000));
+    for part in dead.chunks(1_000) {
+        let mut args = vec![b"1".to_vec(), b"ff:ti:{3}".to_vec(), b"ghost~1".to_vec()];
+        args.extend(part.iter().map(|t| t.qualified().as_bytes().to_vec()));
+        link.command("EVAL", INDEX, &args).await.unwrap();
+    }
+    let last = dead.iter().max().expect("some").clone();
+    a.occupancy.set(last.clone(), 1);
+    settled(&[&a]).await;
+    let page = a.occupancy.topics(None, 10).await.unwrap();
+    assert_eq!(page.topics, [], "it would have cost too much");
+    assert!(page.next.is_some_and(|next| next < last));
+    let topics = pages(&a, 10).await.into_iter().map(|o| o.topic);
+    assert_eq!(topics.collect::<Vec<_>>(), [last]);
 }
 
 /// All occupied topics, read page by page.

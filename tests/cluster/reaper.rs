@@ -177,7 +177,7 @@ async fn leave_behind(link: &RedisLink, owner: &str, name: &str, members: u64) {
         end
         redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
         redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-        redis.call('SADD', KEYS[3], ARGV[1] .. ' ' .. ARGV[4])";
+        redis.call('ZADD', KEYS[3], 0, ARGV[4] .. ' ' .. ARGV[1])";
     let (keys, room) = (Keys::new("ff"), topic(name));
     let member = Member {
         user: None,
@@ -188,7 +188,7 @@ async fn leave_behind(link: &RedisLink, owner: &str, name: &str, members: u64) {
         b"5".to_vec(),
         keys.hash(&room.presence()).into_bytes(),
         keys.occupancy(&room).into_bytes(),
-        keys.node_presence(room.partition(PARTITIONS)).into_bytes(),
+        keys.topics_index(room.partition(PARTITIONS)).into_bytes(),
         keys.member_names(&room.presence()).into_bytes(),
         keys.member_counts(&room.presence()).into_bytes(),
         owner.as_bytes().to_vec(),
@@ -293,10 +293,10 @@ async fn a_home_that_was_replaced_reads_and_removes_nothing() {
         .await
     };
     let (before, live) = (token(&old).await, ["live~2".to_owned()]);
-    let entries = ["ghost~1 default:t", "live~2 default:t"].map(String::from);
+    let entries = ["default:t ghost~1", "default:t live~2"].map(String::from);
     for entry in &entries {
-        let entry = [entry.clone().into_bytes()];
-        link.command("SADD", &keys.node_presence(3), &entry)
+        let entry = [b"0".to_vec(), entry.clone().into_bytes()];
+        link.command("ZADD", &keys.topics_index(3), &entry)
             .await
             .unwrap();
     }

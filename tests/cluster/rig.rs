@@ -38,7 +38,12 @@ pub(crate) fn config(port: u16) -> config::Redis {
 }
 
 pub(crate) fn link(port: u16) -> Arc<RedisLink> {
-    let link = RedisLink::new(&config(port), Arc::new(Metrics::new(0))).unwrap();
+    link_by(&config(port))
+}
+
+/// A link with these settings.
+pub(crate) fn link_by(config: &config::Redis) -> Arc<RedisLink> {
+    let link = RedisLink::new(config, Arc::new(Metrics::new(0))).unwrap();
     link.renew().unwrap().connect();
     // No supervisor watches this link.
     link.circuit().close();

@@ -89,7 +89,7 @@ impl Scripts {
     }
 
     async fn run(&self, script: &Script, partition: u32, args: &[String]) -> Vec<String> {
-        let index = self.keys.node_presence(partition);
+        let index = self.keys.topics_index(partition);
         let keys = [self.keys.partition(partition), index];
         let args: Vec<_> = args.iter().map(|arg| arg.clone().into_bytes()).collect();
         let answer = self.link.eval(script, &keys, &args).await;

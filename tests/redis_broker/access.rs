@@ -5,9 +5,10 @@ use fanfare::broker::redis::RedisBroker;
 use fanfare::config::RedisAccess;
 use fanfare::telemetry::metrics::Metrics;
 
-use crate::rig::{Peer, settings, topic};
+use crate::rig::{DEADLINE, Peer, settings, topic};
 use crate::support::certificates::{Authority, Files, NAME, self_made};
 use crate::support::redis_server::RedisServer;
+use crate::support::wait;
 
 /// Lets a server speak TLS with a certificate of this authority on a port of its own.
 fn open_tls(server: &RedisServer, files: &Files, authority: &Authority, clients: &str) -> String {
@@ -95,6 +96,37 @@ async fn an_unknown_ca_is_refused_and_the_mended_file_is_taken_up() {
     peer.is_down_for("the certificate of Redis").await;
     files.write("ca.pem", "half written");
     peer.is_down_for("there is no certificate in it").await;
+    files.write("ca.pem", &authority.pem);
+    works(peer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_certificates_count_for_the_next_connection() {
+    let server = RedisServer::start().await;
+    let (files, authority) = (Files::new(), Authority::new());
+    let url = open_tls(&server, &files, &authority, "no");
+    let ca_file = files.write("ca.pem", &authority.pem);
+    let peer = Peer::start_with(&settings(url, trusting(ca_file)));
+    peer.is_up().await;
+    let cut = async || {
+        let reconnects = || peer.metrics.control.redis_reconnects.get();
+        let before = reconnects();
+        let cut = server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        assert!(cut.is_some_and(|count| count.starts_with(':')));
+        wait::until_within(DEADLINE, "new connections", async || {
+            (reconnects() > before).then_some(())
+        })
+        .await;
+    };
+    // It cannot be used: what was read before stays.
+    files.write("ca.pem", "half written");
+    cut().await;
+    peer.is_up().await;
+    // No longer trusted, though it was when the client was made.
+    files.write("ca.pem", &Authority::new().pem);
+    let killed = server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    assert!(killed.is_some_and(|count| count.starts_with(':')));
+    peer.is_down_for("the certificate of Redis").await;
     files.write("ca.pem", &authority.pem);
     works(peer).await;
 }

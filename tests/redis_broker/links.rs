@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fanfare::broker::BrokerHealth;
+use fanfare::config;
 
-use crate::rig::{DEADLINE, HISTORY, Peer, topic};
+use crate::rig::{DEADLINE, HISTORY, Peer, settings, topic};
 use crate::support::redis_server::RedisServer;
 use crate::support::wait;
 
@@ -46,7 +48,7 @@ async fn a_publication_does_not_wait_behind_a_herd_of_questions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trouble_of_the_bulk_link_leaves_the_broker_up() {
+async fn a_short_break_of_the_bulk_link_leaves_the_broker_up() {
     let server = RedisServer::start().await;
     let peer = Peer::up(server.url()).await;
     let turns = || peer.metrics.control.circuits_closed_total.get();
@@ -72,6 +74,25 @@ async fn trouble_of_the_bulk_link_leaves_the_broker_up() {
         (turns() == 3).then_some(())
     })
     .await;
+    let is_changed = health.has_changed().expect("the broker runs");
+    assert!(!is_changed, "{:?}", health.borrow());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_within_the_settings_is_told_to_nobody() {
+    let server = RedisServer::start().await;
+    let peer = Peer::start_with(&config::Redis {
+        command_timeout: 2 * DEADLINE,
+        probe_fresh: 4 * DEADLINE,
+        ..settings(server.url(), config::RedisAccess::default())
+    });
+    peer.is_up().await;
+    let mut health = peer.broker.health();
+    assert_eq!(*health.borrow_and_update(), BrokerHealth::Up);
+    server.signal("STOP");
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    server.signal("CONT");
+    peer.publish(&topic("t"), 1).await.expect("Redis goes on");
     let is_changed = health.has_changed().expect("the broker runs");
     assert!(!is_changed, "{:?}", health.borrow());
 }

@@ -4,12 +4,13 @@ use fanfare::broker::{BrokerError, BrokerHealth, HistoryQuery, Page};
 use fanfare::config;
 use fanfare::protocol::ids::{Position, SessionId, Topic};
 use fanfare::redis::refusal::{Effect, REFUSALS};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::rig::{DEADLINE, HISTORY, Peer, settings, topic};
 use crate::support::node::{Node, Plan};
 use crate::support::redis_server::RedisServer;
 use crate::support::talk::{Talk, Wire};
-use crate::support::{http, wait};
+use crate::support::{http, resp, wait};
 
 fn set(server: &RedisServer, name: &str, value: &str) {
     let answer = server.command(&["CONFIG", "SET", name, value]);
@@ -206,6 +207,86 @@ async fn a_cluster_that_is_down_is_away_in_its_word() {
     peer.is_up().await;
 }
 
+/// A connection that is there before the server refuses others.
+struct Beside(tokio::io::BufReader<tokio::net::TcpStream>);
+
+impl Beside {
+    async fn connect(server: &RedisServer) -> Self {
+        let socket = tokio::net::TcpStream::connect(server.address()).await;
+        Self(tokio::io::BufReader::new(socket.expect("it runs")))
+    }
+
+    /// The text of an answer that has one.
+    async fn ask(&mut self, command: &str) -> String {
+        let line = format!("{command}\r\n");
+        let sent = self.0.get_mut().write_all(line.as_bytes()).await;
+        sent.expect("it runs");
+        let frame = resp::read_frame(&mut self.0).await.expect("an answer");
+        String::from_utf8(frame).expect("text")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_its_bulk_link_is_not_ready_and_says_why() {
+    let server = RedisServer::start().await;
+    let node = Plan::clustered("one", &server.url()).start().await;
+    let mut beside = Beside::connect(&server).await;
+    // Its probe is a ROLE, so that is the last command of its connection.
+    let (clients, bulk) = wait::until_within(DEADLINE, "the bulk link", async || {
+        let mut beside = Beside::connect(&server).await;
+        let clients = beside.ask("CLIENT LIST").await;
+        let is_it = |line: &&str| line.contains(" cmd=role ");
+        let line = clients.lines().find(is_it)?.to_owned();
+        let id = line.strip_prefix("id=")?.split(' ').next()?.to_owned();
+        // One of them is this question's.
+        let others = clients.lines().filter(|line| line.contains("id="));
+        Some((others.count() - 1, id))
+    })
+    .await;
+    let lower = format!("CONFIG SET maxclients {}", clients - 1);
+    assert!(beside.ask(&lower).await.contains("OK"));
+    let killed = beside.ask(&format!("CLIENT KILL ID {bulk}")).await;
+    assert!(killed.contains(":1"), "{killed}");
+    let reasons = wait::until_within(DEADLINE, "the node to tell", async || {
+        let ready = http::get(node.api, "/health/ready").await;
+        (ready.status == 503).then(|| ready.text())
+    })
+    .await;
+    assert!(
+        reasons.contains("by its bulk link") && reasons.contains("maxclients"),
+        "{reasons}"
+    );
+    let away = |link: &str| format!("fanfare_redis_links_away{{link=\"{link}\"}}");
+    let refusing = "fanfare_redis_refusing{reason=\"maxclients\"}";
+    assert_eq!(node.metric(&away("bulk")).await, 1);
+    assert_eq!(node.metric(&away("urgent")).await, 0);
+    assert_eq!(node.metric(refusing).await, 1);
+    let lost = node.until_told("redis_lost").await;
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert!(lost[0].to_string().contains("by its bulk link"), "{lost:?}");
+
+    assert!(beside.ask("CONFIG SET maxclients 100").await.contains("OK"));
+    node.until_ready().await;
+    assert_eq!(node.metric(&away("bulk")).await, 0);
+    assert_eq!(node.metric(refusing).await, 0);
+    // Once at the start, and once now.
+    wait::until("both lines", async || {
+        (node.log_lines("redis_recovered").len() == 2).then_some(())
+    })
+    .await;
+}
+
+/// Who would be a member is told in this word, within less than a session waits for an answer.
+async fn no_member_joins(bob: &mut Talk, word: &str) {
+    bob.be_patient(std::time::Duration::from_secs(4));
+    for topic in ["room", "room", "hall"] {
+        let join = serde_json::json!({"type": "subscribe", "topic": topic, "presence": true});
+        let error = bob.refused(join, "unavailable").await;
+        let message = error["message"].to_string();
+        assert!(message.contains(word), "{message}");
+    }
+}
+
 /// The one element that a health answer has for what is partly wrong.
 async fn partial(node: &Node) -> Option<String> {
     let ready = http::get(node.api, "/health/ready").await;
@@ -269,7 +350,8 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
         "{history}"
     );
     assert_eq!(beats().await["incarnation"], before);
-    assert_eq!(node.log_lines("redis_read_only").len(), 1);
+    no_member_joins(&mut bob, "NOREPLICAS").await;
+    assert_eq!(node.until_told("redis_writes_refused").await.len(), 1);
 
     set(&server, "min-replicas-to-write", "0");
     wait::until_within(DEADLINE, "the node to be whole", async || {

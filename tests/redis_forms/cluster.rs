@@ -158,7 +158,10 @@ async fn a_node_that_misses_one_master_is_ready_for_all_that_the_others_have() {
     };
     require_coverage("yes");
     let node = Plan::clustered("one", &cluster.url()).start().await;
-    assert_eq!(node.log_lines("redis_full_coverage").len(), 1);
+    assert_eq!(
+        node.until_told("redis_full_coverage_required").await.len(),
+        1
+    );
     require_coverage("no");
     let publish = async |topic: &Topic, data: u32| {
         let publication = json!({"topic": topic.name(), "data": data});

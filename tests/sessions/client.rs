@@ -181,7 +181,11 @@ async fn positions_follow_messages_and_gaps_and_are_asked_for_again() {
     let server = Server::start().await;
     let given = [("@", "1-1"), ("early", "7-0")];
     let (mut client, mut session, connect) = connected(&server, &given).await;
-    assert_eq!(connect["positions"], json!({"@": "1-1", "early": "7-0"}));
+    let of = |topic: &str, since: &str| json!({"topic": topic, "since": since});
+    assert_eq!(
+        connect["topics"],
+        json!([of("@", "1-1"), of("early", "7-0")])
+    );
     for topic in ["left", "taken", "behind", "failed"] {
         subscribe(&mut client, &mut session, topic, "10-0").await;
     }
@@ -205,21 +209,17 @@ async fn positions_follow_messages_and_gaps_and_are_asked_for_again() {
     }
     drop(session);
     let serve = async {
+        let refused = json!({"error": {"code": "forbidden", "message": "no more"}});
         let resumed = json!({"recovered": false, "position": "9-0"});
-        let welcome = json!({"node": "n", "topics": {"early": resumed}});
-        let (mut session, connect) = server.welcome(welcome).await;
-        assert_eq!(connect["positions"], json!({"@": "2-1", "early": "7-0"}));
-        let expected = [("behind", "15-0"), ("failed", "11-0")];
-        for (topic, since) in expected {
-            let command = session.hear().await;
-            assert_eq!(
-                (&command["topic"], &command["since"]),
-                (&json!(topic), &json!(since))
-            );
-            assert!(command["rewind"].is_null());
-            let error = json!({"code": "forbidden", "message": "no more", "retry": false});
-            session.answer(&command, "error", error).await;
-        }
+        let welcome = json!({"behind": refused, "early": resumed, "failed": refused});
+        let (_session, topics) = server.resumed(welcome).await;
+        let expected = [
+            of("@", "2-1"),
+            of("behind", "15-0"),
+            of("early", "7-0"),
+            of("failed", "11-0"),
+        ];
+        assert_eq!(topics, json!(expected));
     };
     let listen = async {
         let mut events = Vec::new();
@@ -232,7 +232,7 @@ async fn positions_follow_messages_and_gaps_and_are_asked_for_again() {
     let refused = |topic: &str| json!({"type": "unsubscribed", "topic": topic, "code": "forbidden", "message": "no more"});
     let lost =
         json!({"type": "gap", "topic": "early", "from": "7-0", "to": "9-0", "reason": "retention"});
-    assert_eq!(events, [lost, refused("behind"), refused("failed")]);
+    assert_eq!(events, [refused("behind"), lost, refused("failed")]);
     assert_eq!(client.position("early"), Some("9-0"));
     assert_eq!(client.position("behind"), None);
 }
@@ -241,16 +241,23 @@ async fn positions_follow_messages_and_gaps_and_are_asked_for_again() {
 async fn a_resume_that_may_be_tried_again_is_tried_again() {
     let server = Server::start().await;
     let (mut client, mut session, _) = connected(&server, &[]).await;
-    subscribe(&mut client, &mut session, "t", "1-0").await;
+    let command = json!({"type": "subscribe", "topic": "t", "presence": true, "token": "x"});
+    let serve = async {
+        let command = session.hear().await;
+        let ok = json!({"recovered": true, "position": "1-0"});
+        session.answer(&command, "ok", ok).await;
+    };
+    let (result, ()) = tokio::join!(client.command(command), serve);
+    result.expect("joined");
     session.close(4201).await;
     let serve = async {
-        let (mut session, _) = server.welcome(json!({"node": "n"})).await;
-        let command = session.hear().await;
-        let error = json!({"code": "unavailable", "message": "later", "retry": true});
-        session.answer(&command, "error", error).await;
-        let (mut session, _) = server
-            .joined(json!({"recovered": true, "position": "1-0"}))
-            .await;
+        let kept = json!([{"topic": "t", "since": "1-0", "presence": true, "token": "x"}]);
+        let later = json!({"error": {"code": "unavailable", "message": "later"}});
+        let (_session, topics) = server.resumed(json!({"t": later})).await;
+        assert_eq!(topics, kept, "with all that it was joined with");
+        let joined = json!({"recovered": true, "position": "1-0"});
+        let (mut session, topics) = server.resumed(json!({"t": joined})).await;
+        assert_eq!(topics, kept);
         session.message("t", "2-0").await;
         session
     };

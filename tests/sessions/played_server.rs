@@ -79,6 +79,14 @@ impl Server {
         (session, subscribe)
     }
 
+    /// Takes the next connection, whose `connect` joins topics, and answers what became of them;
+    /// gives what it says of them.
+    pub(crate) async fn resumed(&self, topics: Value) -> (Session, Value) {
+        let welcome = json!({"node": "n", "topics": topics});
+        let (session, mut connect) = self.welcome(welcome).await;
+        (session, connect["topics"].take())
+    }
+
     /// Refuses the next connection with a status.
     pub(crate) async fn refuse(&self, head: &str) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -118,19 +118,20 @@ async fn after_a_break_it_resumes_where_it_was_and_tells_what_is_gone() {
     drop(session);
 
     // The second time the newest position is asked for, and it is still known.
-    let (mut session, subscribe) = server
-        .joined(json!({"recovered": true, "position": "5-0"}))
-        .await;
-    let expected = json!({"type": "subscribe", "topic": "news", "since": "5-0", "presence": true});
-    assert_eq!(subscribe, expected);
+    let kept = json!({"news": {"recovered": true, "position": "5-0", "count": 1}});
+    let (mut session, topics) = server.resumed(kept).await;
+    let expected = json!([{"topic": "news", "since": "5-0", "presence": true}]);
+    assert_eq!(topics, expected);
     session.message("news", "6-0").await;
     session.message("@", "9-9").await;
     drop(session);
 
     // The third time something is gone.
     let lost = json!({"recovered": false, "gap_reason": "retention", "position": "8-0"});
-    let (mut session, subscribe) = server.joined(lost).await;
-    assert_eq!(subscribe["since"], "6-0");
+    let (mut session, topics) = server.resumed(json!({"news": lost})).await;
+    let everyone = json!({"topic": "@", "since": "9-9"});
+    let news = json!({"topic": "news", "since": "6-0", "presence": true});
+    assert_eq!(topics, json!([everyone, news]));
     session.message("news", "9-0").await;
 
     let ended = running.end().await;
@@ -163,10 +164,9 @@ async fn people_read_messages_on_stdout_and_everything_else_on_stderr() {
         .await;
     // Told to go, the client goes by itself and takes the place after the gap along.
     assert!(matches!(session.ended().await, Some(Message::Close(_))));
-    let (mut session, subscribe) = server
-        .joined(json!({"recovered": true, "position": "4-0"}))
-        .await;
-    assert_eq!(subscribe["since"], "4-0");
+    let kept = json!({"news": {"recovered": true, "position": "4-0"}});
+    let (mut session, topics) = server.resumed(kept).await;
+    assert_eq!(topics[0]["since"], "4-0");
     session.message("news", "5-0").await;
 
     let ended = running.end().await;
@@ -200,12 +200,13 @@ async fn an_inbox_begins_where_it_was_told_and_is_resumed_by_connect() {
     let mut welcome = inbox;
     welcome["topics"] = json!({"@alice": {"recovered": true, "position": "5-0"}});
     let (mut session, connect) = server.welcome(welcome.clone()).await;
-    assert_eq!(connect["positions"], json!({"@alice": "5-0"}));
+    let from = |since: &str| json!([{"topic": "@alice", "since": since}]);
+    assert_eq!(connect["topics"], from("5-0"));
     session.message("@alice", "6-0").await;
     drop(session);
 
     let (mut session, connect) = server.welcome(welcome).await;
-    assert_eq!(connect["positions"], json!({"@alice": "6-0"}));
+    assert_eq!(connect["topics"], from("6-0"));
     session.message("@alice", "7-0").await;
 
     let ended = running.end().await;

@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod http;
 pub mod load;
 pub mod node;
+pub mod process;
 pub mod raw;
 pub mod redis_cluster;
 pub mod redis_sentinels;

@@ -3,9 +3,9 @@
 //! The node listens on free ports that it chooses itself and tells in its log (`listening`, with
 //! `public` and `api`). Its log is kept in memory and printed when a test fails.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -21,6 +21,19 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 pub struct Plan {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    log_reader: LogReader,
+}
+
+/// Who reads the log of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogReader {
+    /// This process, to the end.
+    #[default]
+    Stays,
+    /// Nobody after the node has started: the pipe is closed.
+    Goes,
+    /// Nobody after the node has started: the pipe stays open and fills up.
+    Sleeps,
 }
 
 impl Plan {
@@ -55,6 +68,13 @@ impl Plan {
         self
     }
 
+    /// Another reader of the log.
+    #[must_use]
+    pub fn log_reader(mut self, log_reader: LogReader) -> Self {
+        self.log_reader = log_reader;
+        self
+    }
+
     /// Starts the node and waits until it is ready.
     pub async fn start(self) -> Node {
         let node = self.start_unready().await;
@@ -84,11 +104,7 @@ impl Plan {
     pub async fn start_refused(self, listen: &str) -> (ExitStatus, String) {
         let mut node = self.spawn(listen);
         let status = node.ended().await;
-        // The log's reader ends with the process.
-        let text = wait::until("the end of the log", async || {
-            node.log.ended().then(|| node.log_text())
-        });
-        (status, text.await)
+        (status, node.log_text())
     }
 
     fn spawn(self, listen: &str) -> Node {
@@ -112,7 +128,7 @@ impl Plan {
         let log = Log::default();
         let reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let into = log.clone();
-        std::thread::spawn(move || into.read(reader));
+        std::thread::spawn(move || into.read(reader, self.log_reader));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Node {
             child,
@@ -224,6 +240,16 @@ impl Node {
         parsed.filter(is_it).collect()
     }
 
+    /// Waits until the log tells this event, and returns its lines so far. The log comes a little
+    /// later than what it tells.
+    pub async fn until_told(&self, event: &str) -> Vec<Value> {
+        wait::until(event, async || {
+            let lines = self.log_lines(event);
+            (!lines.is_empty()).then_some(lines)
+        })
+        .await
+    }
+
     /// Asks the node to leave, as an orchestrator does.
     pub fn signal(&self, name: &str) {
         let command = format!("kill -{name} {}", self.child.id());
@@ -250,10 +276,14 @@ impl Node {
 
     /// The same where it may take longer.
     pub async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
-        wait::until_within(patience, "the node to end", async || {
+        let status = wait::until_within(patience, "the node to end", async || {
             self.child.try_wait().expect("the child can be asked")
         })
-        .await
+        .await;
+        // The log's reader ends with the process.
+        let log = async || self.log.ended().then_some(());
+        wait::until("the end of the log", log).await;
+        status
     }
 }
 
@@ -280,14 +310,22 @@ struct Log(Arc<Mutex<LogState>>);
 struct LogState {
     text: Vec<String>,
     ended: bool,
+    /// The pipe that is not read any more.
+    kept: Option<BufReader<ChildStderr>>,
 }
 
 impl Log {
-    fn read(&self, reader: impl BufRead) {
-        for line in reader.lines().map_while(Result::ok) {
+    fn read(&self, mut pipe: BufReader<ChildStderr>, reader: LogReader) {
+        for line in pipe.by_ref().lines().map_while(Result::ok) {
+            let has_started = line.contains("node_started");
             self.lock().text.push(line);
+            if has_started && reader != LogReader::Stays {
+                break;
+            }
         }
-        self.lock().ended = true;
+        let mut state = self.lock();
+        state.ended = true;
+        state.kept = Some(pipe).filter(|_| reader == LogReader::Sleeps);
     }
 
     fn ended(&self) -> bool {

@@ -251,6 +251,9 @@ impl Client {
                 for slot in self.slots.borrow_mut().iter_mut() {
                     if let Some(joined) = event["topics"].get(&slot.name) {
                         self.joined(slot, joined);
+                        // `welcome` does not wait for `@`, which goes on from its position as soon
+                        // as it can.
+                        slot.is_joined |= slot.name == "@" && joined.get("error").is_some();
                     }
                 }
                 return Step::Subscribe;

@@ -1,7 +1,7 @@
 //! Many members: sessions that are in a hundred topics each and must never be told as gone while
 //! they are there.
 //!
-//! In: what nodes tell of members. Out: [`Event::FalseLeave`] for each session that was told as
+//! In: what nodes tell of members. Out: [`Event::FalseLeave`] for each member that was told as
 //! left while its connection stood. Each topic has two sessions, on different nodes, and each of
 //! them hears of the other and of itself. Owner: one task a session, on the run's thread. Bound:
 //! [`TOPICS_EACH`] topics a session. A node that the run has frozen past its lease is rightly held
@@ -17,7 +17,7 @@ use fanfare::cli::http::percent_encode;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::closing;
 use super::history::Event;
@@ -31,25 +31,49 @@ pub(crate) const TOPICS_EACH: u32 = 100;
 const REST: Duration = Duration::from_millis(300);
 /// A connection that ended may be noticed here later than the leave that followed it.
 const DOUBT: Duration = Duration::from_millis(1_500);
+/// A join that was refused is undone, which may be told as late as this after the next one was
+/// answered.
+const UNDONE_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait until everybody is in, at the begin and at the end.
 const ASSEMBLY_PATIENCE: Duration = Duration::from_secs(60);
 /// Topics whose members are compared at the end, through every node.
 const COMPARED: u32 = 20;
 
-/// The sessions that are connected, and through which node.
+/// The sessions that are connected.
 #[derive(Debug, Default)]
 pub(crate) struct Living {
-    sessions: RefCell<FxHashMap<String, usize>>,
+    sessions: RefCell<FxHashMap<String, Life>>,
+}
+
+/// A session that is connected.
+#[derive(Debug)]
+struct Life {
+    node: usize,
+    /// Its topics, and when each join was answered.
+    joined: FxHashMap<String, Instant>,
 }
 
 impl Living {
     /// A node is held for dead, rightly.
     pub(crate) fn forget_node(&self, node: usize) {
-        self.sessions.borrow_mut().retain(|_, of| *of != node);
+        self.sessions
+            .borrow_mut()
+            .retain(|_, life| life.node != node);
     }
 
-    fn is_living(&self, session: &str) -> bool {
-        self.sessions.borrow().contains_key(session)
+    fn joined(&self, session: &str, topic: String) {
+        if let Some(life) = self.sessions.borrow_mut().get_mut(session) {
+            life.joined.entry(topic).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether the session has been a member for some time, and is connected.
+    fn is_in(&self, session: &str, topic: &str) -> bool {
+        let sessions = self.sessions.borrow();
+        let joined = sessions
+            .get(session)
+            .and_then(|life| life.joined.get(topic));
+        joined.is_some_and(|at| at.elapsed() > UNDONE_WITHIN)
     }
 }
 
@@ -199,7 +223,10 @@ impl Member {
     fn welcome(&self, event: &Value, node: usize) {
         let session = event["session"].as_str().unwrap_or_default().to_owned();
         let living = &self.run.living.sessions;
-        living.borrow_mut().insert(session.clone(), node);
+        let joined = FxHashMap::default();
+        living
+            .borrow_mut()
+            .insert(session.clone(), Life { node, joined });
         self.session.replace(Some(session));
     }
 
@@ -213,12 +240,19 @@ impl Member {
         let id = event["id"].as_u64().and_then(|id| id.checked_sub(10));
         let topic = id.map(|topic| topic as u32);
         match event["type"].as_str().unwrap_or_default() {
-            "ok" => self.joined.borrow_mut().extend(topic),
+            "ok" => {
+                if let (Some(topic), Some(session)) = (topic, &*self.session.borrow()) {
+                    let name = name(self.number / 2, topic);
+                    self.run.living.joined(session, name);
+                }
+                self.joined.borrow_mut().extend(topic);
+            }
             "error" => return topic,
             "presence" => {
                 for left in event["left"].as_array().into_iter().flatten() {
                     let session = left["session"].as_str().unwrap_or_default().to_owned();
-                    self.left(session, &event["topic"]);
+                    let topic = event["topic"].as_str().unwrap_or_default();
+                    self.left(session, topic.to_owned());
                 }
             }
             _ => {}
@@ -228,14 +262,14 @@ impl Member {
 
     /// Somebody is told as gone. Looked at again a little later, when the end of a connection
     /// would have been noticed here too.
-    fn left(&self, session: String, topic: &Value) {
-        if !self.run.living.is_living(&session) {
+    fn left(&self, session: String, topic: String) {
+        if !self.run.living.is_in(&session, &topic) {
             return;
         }
-        let (run, topic) = (Rc::clone(&self.run), topic.to_string());
+        let run = Rc::clone(&self.run);
         tokio::task::spawn_local(async move {
             sleep(DOUBT).await;
-            if run.living.is_living(&session) {
+            if run.living.is_in(&session, &topic) {
                 run.push(Event::FalseLeave { session, topic });
             }
         });

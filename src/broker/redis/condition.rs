@@ -4,6 +4,7 @@
 //! topic's master can be used. Owns nothing; each answer is a look at that moment.
 
 use super::RedisBroker;
+use super::health::Line;
 use super::link::CommandLink;
 use crate::broker::{BrokerError, BrokerHealth};
 use crate::protocol::ids::Topic;
@@ -19,6 +20,14 @@ impl RedisBroker {
             .iter()
             .filter_map(|pair| pair.shared.maxmemory_policy.get());
         known.max_by_key(|policy| *policy != "noeviction").cloned()
+    }
+
+    /// Why the bulk link to the master that holds the leases of nodes is away, if it is.
+    #[must_use]
+    pub fn lease_holder_away(&self) -> Option<String> {
+        let keys = self.keys();
+        let pair = self.links.find(&keys.nodes()).ok()?.pair;
+        pair.shared.health.reason(Line::Bulk)
     }
 
     /// The links to Redis: which server and what for, and where its circuit stands.
@@ -42,12 +51,10 @@ impl RedisBroker {
         let pair = self.links.find_topic(topic)?.pair;
         match &*pair.shared.health.watch().borrow() {
             // A join asks for the topic's last position.
-            BrokerHealth::Up | BrokerHealth::ReadOnly(_) => {
+            BrokerHealth::Up | BrokerHealth::ReadOnly(_) | BrokerHealth::Partly(_) => {
                 Ok(pair.shared.bulk.link.circuit().pass()?)
             }
-            BrokerHealth::Partly(reason) | BrokerHealth::Down(reason) => {
-                Err(BrokerError::Unavailable(reason.clone()))
-            }
+            BrokerHealth::Down(reason) => Err(BrokerError::Unavailable(reason.clone())),
         }
     }
 }

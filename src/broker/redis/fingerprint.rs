@@ -19,7 +19,7 @@ use crate::config::redis_url::{RedisForm, RedisUrl};
 
 /// The form of all keys and channels in Redis. Raised by a release that keeps something otherwise:
 /// its nodes cannot run beside older ones.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,7 +284,7 @@ mod tests {
         ] {
             assert_eq!(told(&mine, &stored)[0], what);
         }
-        let other = mine.text().replace("\"layout\":1", "\"layout\":2");
+        let other = mine.text().replace("\"layout\":2", "\"layout\":3");
         assert_eq!(mine.differences(&other)[0].what, "key layout");
         assert_eq!(mine.differences("256")[0].what, "key layout");
     }

@@ -164,7 +164,7 @@ impl Follower {
         self.refused_in_a_row += 1;
         if self.refused_in_a_row == self.hosts().len() {
             tracing::warn!(
-                event = "redis_masters_unknown",
+                event = "redis_masters_missed",
                 reason,
                 "nobody says where the masters of Redis are; those that are known go on being used"
             );
@@ -235,7 +235,7 @@ fn judge_coverage(answer: Result<Value, AskError>) {
     };
     if setting.as_deref() == Some("yes") {
         tracing::warn!(
-            event = "redis_full_coverage",
+            event = "redis_full_coverage_required",
             "one master that is away stops all of the cluster: set cluster-require-full-coverage \
              to no, and only its own topics wait"
         );

@@ -1,8 +1,10 @@
-//! Whether Redis can be used: two halves, commands and feed, told as one.
+//! Whether a master can be used: its lines, told as one.
 //!
-//! In: the command link's supervisor and the feed, each about its own half. Out: a watch that
-//! readiness, sessions and tests read. Owner of the state: this struct, under a lock that is held
-//! for one comparison. A change between up, read only and down is logged once, here.
+//! In: the supervisors of the links and the feed, each about its own connection. Out: a watch that
+//! readiness, sessions and tests read. Without the urgent link, the feed or the bulk link the master
+//! is down; without the replicated one it works in part. Owner of the state: this struct, under a
+//! lock that is held for one comparison. A change between up, in part, read only and down is logged
+//! once, here.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,20 +12,24 @@ use tokio::sync::watch;
 
 use crate::broker::BrokerHealth;
 
-/// Which half a report is about.
+/// Which line to a master a report is about, in the order in which reasons are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
-    /// The connection for commands.
-    Commands,
+pub enum Line {
+    /// The link for what nobody may hold up.
+    Urgent,
     /// The connection that hears.
     Feed,
+    /// The link for all else.
+    Bulk,
+    /// The link for publications that wait for replicas.
+    Replicated,
 }
 
-/// What is known of both halves.
+/// What is known of all connections.
 #[derive(Debug)]
 struct State {
-    /// Why commands and feed are down; `None` is up.
-    down: [Option<String>; 2],
+    /// Why each is down; `None` is up, or not there at all.
+    down: [Option<String>; 4],
     /// Why nothing can be written, while that is so.
     read_only: Option<String>,
 }
@@ -36,35 +42,36 @@ pub struct Health {
 }
 
 impl Health {
-    /// Down in both halves, because nothing was reached yet.
+    /// Down, because nothing was reached yet.
     #[must_use]
     pub fn new() -> Self {
         let reason = "Redis is not reached yet".to_owned();
+        let unreached = || Some(reason.clone());
         Self {
             state: Mutex::new(State {
-                down: [Some(reason.clone()), Some(reason.clone())],
+                down: [unreached(), unreached(), unreached(), None],
                 read_only: None,
             }),
             told: watch::Sender::new(BrokerHealth::Down(reason)),
         }
     }
 
-    /// This half works.
-    pub fn up(&self, half: Half) {
-        self.set(|state| state.down[half as usize] = None);
+    /// This connection works.
+    pub fn up(&self, connection: Line) {
+        self.set(|state| state.down[connection as usize] = None);
     }
 
     /// Commands are answered; why none that writes is, if that is so.
     pub fn answers(&self, read_only: Option<String>) {
         self.set(|state| {
-            state.down[Half::Commands as usize] = None;
+            state.down[Line::Urgent as usize] = None;
             state.read_only = read_only;
         });
     }
 
-    /// This half does not work, and why, in words.
-    pub fn down(&self, half: Half, reason: String) {
-        self.set(|state| state.down[half as usize] = Some(reason));
+    /// This connection does not work, and why, in words.
+    pub fn down(&self, connection: Line, reason: String) {
+        self.set(|state| state.down[connection as usize] = Some(reason));
     }
 
     /// Whether commands are answered and none that writes is.
@@ -73,10 +80,10 @@ impl Health {
         self.lock().read_only.is_some()
     }
 
-    /// Why this half is down.
+    /// Why this connection is down.
     #[must_use]
-    pub fn reason(&self, half: Half) -> Option<String> {
-        self.lock().down[half as usize].clone()
+    pub fn reason(&self, connection: Line) -> Option<String> {
+        self.lock().down[connection as usize].clone()
     }
 
     /// Changes are seen through it.
@@ -88,10 +95,13 @@ impl Health {
     fn set(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
-        let now = match (state.down.iter().flatten().next(), &state.read_only) {
-            (Some(reason), _) => BrokerHealth::Down(reason.clone()),
-            (None, Some(reason)) => BrokerHealth::ReadOnly(reason.clone()),
-            (None, None) => BrokerHealth::Up,
+        let [needed @ .., replicated] = &state.down;
+        let needed = needed.iter().flatten().next();
+        let now = match (needed, &state.read_only, replicated) {
+            (Some(reason), _, _) => BrokerHealth::Down(reason.clone()),
+            (None, Some(reason), _) => BrokerHealth::ReadOnly(reason.clone()),
+            (None, None, Some(reason)) => BrokerHealth::Partly(reason.clone()),
+            (None, None, None) => BrokerHealth::Up,
         };
         // Told under the lock, so that the last change is also the last one told.
         self.told.send_if_modified(|told| {
@@ -112,13 +122,28 @@ fn log(before: &BrokerHealth, now: &BrokerHealth) {
     match (before, now) {
         (BrokerHealth::Down(_), BrokerHealth::Down(_)) => {}
         (_, BrokerHealth::Down(reason)) => {
-            tracing::warn!(event = "redis_down", reason, "Redis cannot be used");
+            tracing::warn!(event = "redis_lost", reason, "Redis cannot be used");
         }
         (_, BrokerHealth::ReadOnly(reason)) if before != now => {
-            tracing::warn!(event = "redis_read_only", reason, "Redis takes no writes");
+            tracing::warn!(
+                event = "redis_writes_refused",
+                reason,
+                "Redis takes no writes"
+            );
         }
-        (BrokerHealth::Down(_) | BrokerHealth::ReadOnly(_), BrokerHealth::Up) => {
-            tracing::info!(event = "redis_up", "Redis can be used");
+        (BrokerHealth::Partly(_), BrokerHealth::Partly(_)) => {}
+        (_, BrokerHealth::Partly(reason)) => {
+            tracing::warn!(
+                event = "redis_partly_lost",
+                reason,
+                "Redis can be used in part"
+            );
+        }
+        (
+            BrokerHealth::Down(_) | BrokerHealth::ReadOnly(_) | BrokerHealth::Partly(_),
+            BrokerHealth::Up,
+        ) => {
+            tracing::info!(event = "redis_recovered", "Redis can be used");
         }
         _ => {}
     }
@@ -135,19 +160,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn up_needs_both_halves_and_down_says_why() {
+    fn up_needs_all_connections_and_down_says_why() {
         let health = Health::new();
         let told = health.watch();
         health.answers(None);
         assert!(matches!(&*told.borrow(), BrokerHealth::Down(_)));
-        health.up(Half::Feed);
+        health.up(Line::Feed);
+        assert!(matches!(&*told.borrow(), BrokerHealth::Down(_)));
+        health.up(Line::Bulk);
         assert_eq!(*told.borrow(), BrokerHealth::Up);
-        health.down(Half::Feed, "the feed is deaf".to_owned());
+        health.down(Line::Replicated, "no replicas".to_owned());
+        let expected = BrokerHealth::Partly("no replicas".to_owned());
+        assert_eq!(*told.borrow(), expected);
+        health.up(Line::Replicated);
+        health.down(Line::Bulk, "no bulk".to_owned());
+        assert_eq!(*told.borrow(), BrokerHealth::Down("no bulk".to_owned()));
+        health.up(Line::Bulk);
+        health.down(Line::Feed, "the feed is deaf".to_owned());
         let expected = BrokerHealth::Down("the feed is deaf".to_owned());
         assert_eq!(*told.borrow(), expected);
         health.answers(Some("it is full".to_owned()));
         assert_eq!(*told.borrow(), expected);
-        health.up(Half::Feed);
+        health.up(Line::Feed);
         let expected = BrokerHealth::ReadOnly("it is full".to_owned());
         assert_eq!((&*told.borrow(), health.is_read_only()), (&expected, true));
         health.answers(None);

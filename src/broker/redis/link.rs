@@ -18,19 +18,20 @@ use tokio::sync::{Notify, watch};
 
 use super::continuity::Continuity;
 use super::control::Heard;
-use super::health::Health;
+use super::health::{Health, Line};
 use super::owned::Owned;
 use super::pair::{Common, Place};
+use super::refusals::Refusals;
 use super::scripts::Scripts;
 use crate::config;
 use crate::protocol::ids::SessionId;
 use crate::redis::{Keys, RedisError, RedisLink};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{ControlCounters, Counter, Metrics};
 
 /// What a link is for: see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// What nobody may hold up. Whether it works decides whether its master is up.
+    /// What nobody may hold up.
     Urgent,
     /// All else.
     Bulk,
@@ -46,6 +47,26 @@ impl Purpose {
             Self::Urgent => "urgent",
             Self::Bulk => "bulk",
             Self::Replicated => "replicated",
+        }
+    }
+
+    /// As health names it.
+    #[must_use]
+    pub fn line(self) -> Line {
+        match self {
+            Self::Urgent => Line::Urgent,
+            Self::Bulk => Line::Bulk,
+            Self::Replicated => Line::Replicated,
+        }
+    }
+
+    /// How many such links are away now.
+    #[must_use]
+    pub fn gauge(self) -> fn(&ControlCounters) -> &Counter {
+        match self {
+            Self::Urgent => |control| &control.away_urgent,
+            Self::Bulk => |control| &control.away_bulk,
+            Self::Replicated => |control| &control.away_replicated,
         }
     }
 }
@@ -146,6 +167,8 @@ pub struct Shared {
     pub scripts: Scripts,
     /// Up or down.
     pub health: Health,
+    /// In which words the links are refused.
+    pub refusals: Refusals,
     /// Probes.
     pub probes: Probes,
     /// Instruments.
@@ -184,6 +207,7 @@ impl Shared {
             keys: Keys::of_database(&settings.prefix, place.database),
             scripts: Scripts::new(place.is_sharded),
             health: Health::new(),
+            refusals: Refusals::default(),
             probes: Probes::new(),
             metrics: Arc::clone(metrics),
             process: SessionId::random(),

@@ -281,7 +281,7 @@ impl Links {
         }
         let addresses: Vec<_> = layout.masters.iter().map(|m| m.address.as_str()).collect();
         tracing::info!(
-            event = "redis_masters",
+            event = "redis_masters_changed",
             deployment = deployment.url.name,
             masters = ?addresses,
             "the masters of Redis, or their slots, are these now"

@@ -88,9 +88,11 @@ fn sum(parts: &BTreeMap<Part, BrokerHealth>) -> Option<BrokerHealth> {
         .collect();
     let why = reasons.join("; ");
     let is_away = |health: &&BrokerHealth| matches!(health, BrokerHealth::Down(_));
+    let is_partly = |health: &BrokerHealth| matches!(health, BrokerHealth::Partly(_));
     match parts.values().filter(is_away).count() {
         _ if parts.is_empty() => None,
         0 if reasons.is_empty() => Some(BrokerHealth::Up),
+        0 if parts.values().any(is_partly) => Some(BrokerHealth::Partly(why)),
         0 => Some(BrokerHealth::ReadOnly(why)),
         away if away == parts.len() => Some(BrokerHealth::Down(why)),
         _ => Some(BrokerHealth::Partly(why)),
@@ -127,6 +129,9 @@ mod tests {
         assert_eq!(now(), BrokerHealth::Partly("a is full; b too".to_owned()));
         overall.set(b, BrokerHealth::Up);
         assert_eq!(now(), BrokerHealth::ReadOnly("a is full".to_owned()));
+        overall.set(b, BrokerHealth::Partly("b has no replicas".to_owned()));
+        let both = "a is full; b has no replicas".to_owned();
+        assert_eq!(now(), BrokerHealth::Partly(both));
         // A master that has no slots any more is no part of the whole.
         overall.forget(b);
         overall.set(a, BrokerHealth::Up);

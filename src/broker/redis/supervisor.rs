@@ -4,7 +4,7 @@
 //! link's circuit; of the urgent link also [`Health`](super::health::Health), probes that the feed
 //! must hear, and the order to build the feed anew when it does not. One task a link on the control
 //! runtime; owner of the link's client and circuit. Bounds: one check at a time, each within a few
-//! command timeouts; attempts to connect wait 50 to 500 ms between each other.
+//! command timeouts; attempts to connect wait as `redis::clients` says.
 //!
 //! ```text
 //!  open ── connected, or a rest is over ──▶ half-open ── scripts loaded, probe answered ──▶ closed
@@ -29,7 +29,7 @@ use fred::types::config::Server;
 use fred::types::{ConnectHandle, Value};
 use tokio::sync::{broadcast, watch};
 
-use super::health::Half;
+use super::health::Line;
 use super::link::{CommandLink, Purpose, Shared, stopped};
 use crate::config;
 use crate::redis::circuit::Phase;
@@ -50,8 +50,8 @@ const SETTLE: Duration = Duration::from_millis(5);
 const TIMEOUTS_MAX: u32 = 2;
 /// fred's forced reconnection hangs behind a full socket; then the client is replaced.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a master that is back waits for its bulk link before it is told as up.
-const BULK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a link but the urgent one may be away untold, and a master that is back waits for bulk.
+const LINK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it looks meanwhile.
 const BULK_LOOK: Duration = Duration::from_millis(20);
 
@@ -87,8 +87,11 @@ pub async fn supervise(
         is_useless: false,
         next_reconnect: Instant::now(),
         works_since: None,
+        away: Some((Instant::now(), "Redis is not reached yet".to_owned())),
         refusal: None,
     };
+    let gauge = supervisor.command.purpose.gauge();
+    gauge(&supervisor.shared.metrics.control).add(1);
     loop {
         let client = match supervisor.command.link.renew() {
             Ok(client) => client,
@@ -117,6 +120,9 @@ pub async fn supervise(
         if matches!(end, End::Stop) {
             // Nobody is to be told of it as of trouble.
             supervisor.refuses(None);
+            if supervisor.away.is_some() {
+                gauge(&supervisor.shared.metrics.control).sub(1);
+            }
             let circuit = supervisor.command.link.circuit();
             circuit.open("this link was ended", None);
             return;
@@ -142,6 +148,8 @@ struct Supervisor {
     next_reconnect: Instant,
     /// Since when probes of the urgent link are answered.
     works_since: Option<Instant>,
+    /// Since when the link is away, and why.
+    away: Option<(Instant, String)>,
     /// In which word the master refuses commands, or those that write.
     refusal: Option<&'static Refusal>,
 }
@@ -206,6 +214,7 @@ impl Supervisor {
                     self.read_identity().await;
                 }
                 self.command.link.circuit().close();
+                self.works();
                 if self.command.purpose != Purpose::Urgent {
                     return self.settings.probe_interval;
                 }
@@ -239,6 +248,7 @@ impl Supervisor {
                     self.is_useless = true;
                 }
                 self.is_useless |= matches!(error, RedisError::NotMaster(_));
+                self.tell_away();
                 RETRY
             }
         }
@@ -256,7 +266,10 @@ impl Supervisor {
                 let refusal = self.probe(&command.link).await?;
                 self.refuses(refusal);
             }
-            Purpose::Bulk | Purpose::Replicated => is_master(&command.link).await?,
+            Purpose::Bulk | Purpose::Replicated => {
+                is_master(&command.link).await?;
+                self.refuses(None);
+            }
         }
         self.is_prepared = true;
         Ok(())
@@ -288,16 +301,34 @@ impl Supervisor {
 
     /// Shows in which word the master refuses now.
     fn refuses(&mut self, refusal: Option<&'static Refusal>) {
-        if self.command.purpose != Purpose::Urgent {
+        self.refusal = refusal;
+        let (shared, purpose) = (&self.shared, self.command.purpose);
+        shared
+            .refusals
+            .set(purpose, refusal, &shared.metrics.control);
+    }
+
+    /// The link takes commands. Of the urgent one more has to be looked at before that is told.
+    fn works(&mut self) {
+        if self.away.take().is_none() {
             return;
         }
-        let control = &self.shared.metrics.control;
-        let before = std::mem::replace(&mut self.refusal, refusal);
-        if let Some(before) = before {
-            (before.gauge)(control).sub(1);
+        let purpose = self.command.purpose;
+        (purpose.gauge())(&self.shared.metrics.control).sub(1);
+        if purpose != Purpose::Urgent {
+            self.shared.health.up(purpose.line());
         }
-        if let Some(now) = refusal {
-            (now.gauge)(control).add(1);
+    }
+
+    /// Tells that a link is away, where it is so for too long. Of the urgent one it was told at once.
+    fn tell_away(&self) {
+        let purpose = self.command.purpose;
+        if let Some((since, reason)) = &self.away
+            && purpose != Purpose::Urgent
+            && since.elapsed() >= LINK_PATIENCE
+        {
+            let health = &self.shared.health;
+            health.down(purpose.line(), reason.clone());
         }
     }
 
@@ -315,8 +346,8 @@ impl Supervisor {
         let Shared { bulk, health, .. } = &*self.shared;
         let since = *self.works_since.get_or_insert_with(Instant::now);
         let is_alone = bulk.link.circuit().phase() != Phase::Closed;
-        let is_told = health.reason(Half::Commands).is_none();
-        if !is_told && is_alone && since.elapsed() < BULK_PATIENCE {
+        let is_told = health.reason(Line::Urgent).is_none();
+        if !is_told && is_alone && since.elapsed() < LINK_PATIENCE {
             return BULK_LOOK;
         }
         let server = self.command.link.server();
@@ -331,12 +362,12 @@ impl Supervisor {
             self.unheard_since = None;
             return;
         }
-        let is_known = self.shared.health.reason(Half::Feed).is_some();
+        let is_known = self.shared.health.reason(Line::Feed).is_some();
         if !is_known {
             let server = self.shared.server();
             let reason =
                 format!("the feed is deaf: no probe of Redis at {server} came back for {fresh:?}");
-            self.shared.health.down(Half::Feed, reason);
+            self.shared.health.down(Line::Feed, reason);
         }
         if self
             .unheard_since
@@ -362,7 +393,7 @@ impl Supervisor {
         let Some(policy) = policy else { return };
         if policy != "noeviction" {
             tracing::warn!(
-                event = "redis_may_evict",
+                event = "redis_eviction_allowed",
                 policy,
                 "Redis may evict keys: set maxmemory-policy to noeviction, or accepted messages \
                  can vanish"
@@ -400,11 +431,24 @@ impl Supervisor {
         self.works_since = None;
         self.refuses(refusal);
         let link = &self.command.link;
-        let reason = format!("Redis at {} cannot be used: {reason}", link.server());
+        let by_which = match self.command.purpose {
+            Purpose::Urgent => "",
+            Purpose::Bulk => " by its bulk link",
+            Purpose::Replicated => " by its replicated link",
+        };
+        let server = link.server();
+        let reason = format!("Redis at {server} cannot be used{by_which}: {reason}");
         link.circuit().open(&reason, refusal);
-        if self.command.purpose == Purpose::Urgent {
-            self.shared.health.down(Half::Commands, reason);
+        if self.away.is_none() {
+            let gauge = self.command.purpose.gauge();
+            gauge(&self.shared.metrics.control).add(1);
         }
+        let since = self.away.as_ref().map_or_else(Instant::now, |away| away.0);
+        self.away = Some((since, reason.clone()));
+        if self.command.purpose == Purpose::Urgent {
+            self.shared.health.down(Line::Urgent, reason);
+        }
+        self.tell_away();
     }
 }
 

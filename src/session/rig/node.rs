@@ -61,6 +61,8 @@ pub(crate) struct Entrance {
     pub(crate) wire: Wire,
     /// Socket buffers as small as they get, so that a client that does not read is felt at once.
     pub(crate) narrow: bool,
+    /// How many orders to disconnect there were at its handshake; `None`: as many as now.
+    pub(crate) disconnects: Option<u64>,
 }
 
 /// As `?user=NAME`.
@@ -79,6 +81,7 @@ pub(crate) fn nobody() -> Entrance {
         app_pings: false,
         wire: Wire::Json,
         narrow: false,
+        disconnects: None,
     }
 }
 
@@ -207,6 +210,9 @@ impl Node {
             refused: None,
             waits: entrance.waits,
             app_pings: entrance.app_pings,
+            disconnects: entrance
+                .disconnects
+                .unwrap_or_else(|| self.worker.disconnects()),
         };
         let task = spawn_local(session::run(
             Arc::clone(&self.services),

@@ -180,9 +180,38 @@ fn a_user_is_disconnected_on_order_one_session_or_all() {
         order(Some(id.as_str().unwrap().parse().unwrap())).await;
         assert_eq!(first.close_code().await, Some(4_002));
         assert_eq!(second.all().await, [] as [Value; 0]);
+        // One whose handshake is done, and which has not said `connect`.
+        let waits = Entrance {
+            waits: true,
+            ..user("ada")
+        };
+        let mut early = node.connect(waits).await;
+        let before = node.worker().disconnects();
         order(None).await;
         assert_eq!(second.close_code().await, Some(4_002));
+        assert_eq!(early.close_code().await, Some(4_002));
         assert_eq!(bob.all().await, [] as [Value; 0]);
+        // Those whose sessions begin only now, though their handshakes were before.
+        for (entrance, ends) in [
+            (user("ada"), true),
+            (waits, true),
+            (user("bob"), false),
+            (nobody(), false),
+        ] {
+            let disconnects = Some(before);
+            let late = Entrance {
+                disconnects,
+                ..entrance
+            };
+            let mut late = node.connect(late).await;
+            if ends {
+                assert_eq!(late.close_code().await, Some(4_002));
+            } else {
+                let id = late.send(json!({"type": "ping"})).await;
+                late.answer(id).await;
+            }
+        }
+        node.welcomed(user("ada")).await;
     });
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::config::{Allow, Config};
 use crate::protocol::ids::Position;
 use crate::session::rig::client::Client;
-use crate::session::rig::node::{Node, nobody, run};
+use crate::session::rig::node::{Entrance, Node, nobody, run};
 use crate::session::rig::{config, token};
 use crate::session::state::Now;
 
@@ -23,7 +23,11 @@ fn node(change: impl FnOnce(&mut Config)) -> Node {
 
 /// A session whose token allows so much.
 async fn session(node: &Node, can: Value) -> Client {
-    let mut client = node.connect(nobody()).await;
+    session_by(node, nobody(), can).await
+}
+
+async fn session_by(node: &Node, entrance: Entrance, can: Value) -> Client {
+    let mut client = node.connect(entrance).await;
     let token = token("eve", json!({"exp": 4_000_000_000_u64, "can": can}));
     client.ok(json!({"type": "connect", "token": token})).await;
     client
@@ -146,5 +150,92 @@ fn a_token_for_a_topic_ends_when_it_ends_unless_it_is_renewed() {
         let history = json!({"type": "history", "topic": "token:t"});
         assert_eq!(eve.refused(history).await, "forbidden");
         eve.subscribe("token:t", with(now_s + 3_600)).await;
+    });
+}
+
+/// Reads old messages up to the gap that tells of the others.
+async fn old_until_gap(client: &mut Client) {
+    let mut old = 0;
+    loop {
+        let event = client.next().await.expect("an open session");
+        match event["type"].as_str() {
+            Some("message") => {
+                assert_eq!(event["data"][0], json!(old), "{old} came before it");
+                old += 1;
+                assert!(old < OLD, "nothing was cut");
+            }
+            Some("gap") => {
+                assert_eq!(event["reason"], "retention");
+                assert_eq!(event["topic"], "open:t");
+                return;
+            }
+            _ => panic!("{event}"),
+        }
+    }
+}
+
+/// A node with a long history that is older than a reconnect, and a slow reader that has begun it.
+async fn slow_reader(can: Value, more: Value) -> (Node, Client) {
+    let reach = Duration::from_secs(1);
+    let node = node(|c| {
+        c.session.resume = reach;
+        c.auth.expiring = Duration::ZERO;
+        c.auth.expired_grace = Duration::ZERO;
+        c.namespaces.get_mut("open").unwrap().history_entries_max = OLD;
+    });
+    for n in 0..OLD {
+        let body = format!("[{n},\"{}\"]", "x".repeat(1_000));
+        node.publish("open:t", &body).await;
+    }
+    tokio::time::sleep(reach * 2).await;
+    let narrow = Entrance {
+        narrow: true,
+        ..nobody()
+    };
+    let mut client = session_by(&node, narrow, can).await;
+    let mut begin = json!({"since": "0-0"});
+    begin
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let ok = client.subscribe("open:t", begin).await;
+    assert_eq!(resumed(&ok), (&json!(true), None));
+    (node, client)
+}
+
+/// Many times what an outbox and two sockets hold.
+const OLD: u32 = 4_000;
+
+#[test]
+fn a_refresh_without_the_right_history_cuts_a_catch_up() {
+    run(async {
+        let can = json!({"subscribe": ["**"], "history": ["open:*"]});
+        let (node, mut eve) = slow_reader(can, json!({})).await;
+        let less = json!({"exp": 4_000_000_000_u64, "can": {"subscribe": ["**"]}});
+        let refresh = json!({"type": "refresh", "token": token("eve", less)});
+        eve.send_raw(&refresh).await;
+        node.until("it is told", |c| c.gaps_told.get() > 0).await;
+        node.publish("open:t", "[4000]").await;
+        old_until_gap(&mut eve).await;
+        assert_eq!(eve.data(1).await, [json!([4000])]);
+    });
+}
+
+#[test]
+fn the_end_of_a_token_that_gave_history_cuts_a_catch_up() {
+    run(async {
+        let later = Now::read().unix_ms / 1_000 + 3_600;
+        let of_topic = token("eve", json!({"topic": "open:t", "exp": later}));
+        let can = json!({"subscribe": ["**"]});
+        let (node, mut eve) = slow_reader(can, json!({"token": of_topic})).await;
+        // Brought once more, it ends at once: it is over and only within the tolerance of clocks.
+        let over = Now::read().unix_ms / 1_000 - 2;
+        let of_topic = token("eve", json!({"topic": "open:t", "exp": over}));
+        let renew = json!({"type": "subscribe", "topic": "open:t", "token": of_topic});
+        eve.send_raw(&renew).await;
+        node.until("it is told", |c| c.gaps_told.get() > 0).await;
+        node.publish("open:t", "[4000]").await;
+        old_until_gap(&mut eve).await;
+        assert_eq!(eve.data(1).await, [json!([4000])]);
     });
 }

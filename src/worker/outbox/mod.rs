@@ -475,6 +475,14 @@ impl Outbox {
         (before - self.messages().messages) as u64
     }
 
+    /// Takes back the messages of a topic that can be read again, as far back as its last notice.
+    pub fn take_back(&mut self, topic: TopicKey, spares: &mut Spares) -> Option<TakenBack> {
+        let (lane, wire) = (self.lane(topic)?, self.wire);
+        let taken = self.lanes(spares).take_back_of(topic, lane, wire);
+        self.lanes.take_if(|lanes| lanes.is_empty());
+        taken
+    }
+
     /// Removes what waits of a topic that the session has left.
     pub fn forget(&mut self, topic: TopicKey) {
         let is_untouched = self.head_written == 0;

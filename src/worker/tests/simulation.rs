@@ -4,14 +4,16 @@
 //! In: a seed. Out: nothing, or the first client that did not read exactly what it should, with the
 //! seed. The dispatcher is played: its deliveries continue one another, now and then a full queue
 //! turns some into one [`Inbound::Behind`], and now and then the broker loses its newest entries.
-//! Pages show the stream as it stood between question and answer, sometimes a little behind. In
-//! three of four runs outboxes are small and sockets take little, so that sessions shed. Marks
-//! among the frames say where each stay begins and ends; [`check`] judges what came between.
+//! Pages show the stream as it stood between question and answer, sometimes a little behind. What the
+//! broker loses, the dispatcher tells, unless it had not heard of it. In three of four runs outboxes
+//! are small and sockets take little, so that sessions shed. Marks among the frames say where each
+//! stay begins and ends; [`check`] judges what came between.
 
 mod check;
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -25,6 +27,7 @@ use crate::protocol::ids::{Position, Priority};
 use crate::worker::Join;
 use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::handle::Inbound;
+use crate::worker::lead::PATIENCE;
 use crate::worker::outbox::Bound;
 
 use check::{BEGUN, Kind, LEFT, Published, Topic, mark};
@@ -140,7 +143,11 @@ impl World {
             match self.rng.random_range(0..16) {
                 0..5 => (0..self.rng.random_range(1..5)).for_each(|_| self.publish()),
                 5 => self.come_or_go(),
-                6 if self.rng.random_bool(self.failing) => self.fail_over(),
+                6 if self.rng.random_bool(self.failing) => match self.rng.random() {
+                    true => self.fail_over(),
+                    false => self.fail_over_unseen(),
+                },
+                8 => self.time_passes(),
                 7 if self.is_narrow => {
                     let at = self.rng.random_range(0..CLIENTS);
                     self.rig.stall(&self.sessions[at].client);
@@ -154,6 +161,9 @@ impl World {
             assert!(steps < STEPS_MAX, "it never comes to rest");
             self.something_moves().await;
             steps += 1;
+            if steps.is_multiple_of(STEPS_MAX / 100) {
+                self.sockets_move().await;
+            }
         }
         let mut read = Vec::new();
         for session in &mut self.sessions {
@@ -165,8 +175,16 @@ impl World {
         read
     }
 
+    /// As much of it as the feed may take.
+    fn time_passes(&self) {
+        let worker = &self.rig.worker;
+        let state = &mut *worker.state.borrow_mut();
+        worker.doubt_leads(state, Instant::now() + PATIENCE);
+    }
+
     /// Whether nothing is left to be done, not even a page to be asked for.
     fn is_quiet(&mut self) -> bool {
+        self.time_passes();
         let worker = &self.rig.worker;
         for session in &mut self.sessions {
             session.asked.extend(self.rig.pull(&session.client));
@@ -183,6 +201,21 @@ impl World {
         self.queue.is_empty()
             && self.lines.iter().all(is_dispatched)
             && self.sessions.iter().all(is_settled)
+    }
+
+    /// A full socket has something for its client, or room again, however long the system takes.
+    async fn sockets_move(&self) {
+        for session in &self.sessions {
+            let (worker, key) = (&self.rig.worker, session.client.key);
+            let stream = std::rc::Rc::clone(&worker.state.borrow().sessions[key].stream);
+            if worker.is_blocked(key) {
+                let moved = tokio::select! {
+                    readable = session.client.end.readable() => readable,
+                    writable = stream.writable() => writable,
+                };
+                moved.expect("an open socket");
+            }
+        }
     }
 
     async fn something_moves(&mut self) {
@@ -241,6 +274,22 @@ impl World {
             is_lost: false,
         });
         line.feed.push_back(entry);
+    }
+
+    /// The broker loses its newest entries before the dispatcher has heard of them: nobody says so.
+    fn fail_over_unseen(&mut self) {
+        let at = self.rng.random_range(0..self.lines.len());
+        let line = &mut self.lines[at];
+        let lost = self.rng.random_range(0..=line.feed.len());
+        line.feed.truncate(line.feed.len() - lost);
+        let alive = line.published[1..].iter_mut().filter(|p| !p.is_lost);
+        let alive: Vec<_> = alive.collect();
+        for published in alive.into_iter().rev().take(lost) {
+            published.is_lost = true;
+        }
+        let stream = &mut line.source.stream;
+        let before_ms = stream.now_ms - self.rng.random_range(0..8);
+        stream.lose_newest(lost, before_ms);
     }
 
     /// The broker loses its newest entries, and the dispatcher, which had delivered all, says so.
@@ -426,7 +475,7 @@ async fn every_client_reads_everything_once_and_in_order_whatever_meets() {
             assert_eq!(world.rig.end_reason(&session.client), None, "seed {seed}");
         }
     }
-    assert!(counted.iter().all(|sum| *sum > 200), "{counted:?} met");
+    assert!(counted.iter().all(|sum| *sum > 100), "{counted:?} met");
     let pushed = seen.messages - counted[0];
     assert!(pushed > 5_000, "{pushed} live messages are too few");
     assert!(seen.failovers > 100 && seen.gaps > 100, "{seen:?}");

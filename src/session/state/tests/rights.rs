@@ -199,7 +199,7 @@ fn a_refresh_moves_the_end_and_takes_what_the_new_token_does_not_allow() {
         "can": {"subscribe": ["*:kept", "*:member"], "presence": ["open:member"]},
     });
     let request = ada.tell(refresh(token("ada", less)));
-    let Ok(Request::Refreshed(lost, expires)) = request else {
+    let Ok(Request::Refreshed { lost, expires, .. }) = request else {
         panic!("{request:?}");
     };
     assert_eq!(expires, START_S + 7_200);
@@ -226,4 +226,51 @@ fn a_refresh_moves_the_end_and_takes_what_the_new_token_does_not_allow() {
     );
     assert!(ada.tell(refresh(token("ada", all))).is_ok());
     assert_eq!(ada.refusal(subscribe("open:lost")), None);
+}
+
+/// What the topics are limited to by a new token, by name.
+fn limits(ada: &mut Asked, can: Value) -> Vec<(String, bool)> {
+    let request = ada.tell(refresh(token("ada", json!({"can": can}))));
+    let Ok(Request::Refreshed { limits, .. }) = request else {
+        panic!("{request:?}");
+    };
+    let limits = limits.into_iter();
+    let mut limits: Vec<_> = limits
+        .map(|limit| (limit.topic.name().to_owned(), limit.is_limited))
+        .collect();
+    limits.sort_unstable();
+    limits
+}
+
+#[test]
+fn a_refresh_says_which_topics_may_be_read_back_otherwise() {
+    let can = json!({"subscribe": ["**"], "history": ["open:a", "open:b", "@"]});
+    let mut ada = Asked::of("ada", json!({"can": can.clone()}));
+    for topic in ["open:a", "open:b", "open:c", "nobody:d"] {
+        let _ = ada.refusal(subscribe(topic));
+    }
+    let by_token = token("ada", json!({"topic": "open:e"}));
+    assert_eq!(ada.refusal(with_token("open:e", by_token)), None);
+    assert_eq!(limits(&mut ada, can.clone()), []);
+    let less = json!({"subscribe": ["**"], "history": ["open:b"]});
+    // What is read by a token for the topic, and the own inbox, stay as they are.
+    let lost = [("@".to_owned(), true), ("open:a".to_owned(), true)];
+    assert_eq!(limits(&mut ada, less), lost);
+    let got = lost.map(|(topic, _)| (topic, false));
+    assert_eq!(limits(&mut ada, can), got);
+}
+
+#[test]
+fn a_token_for_a_topic_lets_it_be_read_back_from_then_on() {
+    let can = json!({"subscribe": ["**"], "history": ["open:known"]});
+    let mut ada = Asked::of("ada", json!({"can": can}));
+    for (topic, unlimited) in [("open:new", true), ("open:known", false)] {
+        assert_eq!(ada.refusal(subscribe(topic)), None);
+        let by_token = token("ada", json!({"topic": topic}));
+        let request = ada.tell(with_token(topic, by_token));
+        let Ok(Request::Amend(amendment)) = request else {
+            panic!("{request:?}");
+        };
+        assert_eq!(amendment.unlimited, unlimited, "{topic}");
+    }
 }

@@ -1,0 +1,74 @@
+//! The memberships that have left and are remembered for a while.
+//!
+//! In: a membership that has left, and until when it is remembered; the time. Out: the next one that
+//! is remembered no longer. Pure. Bounds: [`LEFT_MAX`] together; where more than half of that is
+//! taken, [`LEFT_OF_SESSION_MAX`] of one session, so that one which comes and goes in very many
+//! topics pushes out nobody else's. What finds no room is the next to be forgotten.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::protocol::ids::SessionId;
+
+use super::memberships::Key;
+
+/// Leaves that are remembered.
+pub(super) const LEFT_MAX: usize = 16_384;
+/// A session's share, where room is short.
+pub(super) const LEFT_OF_SESSION_MAX: usize = 256;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// By the end of their time. What does not agree with its slot is void.
+    entries: VecDeque<(Duration, Key)>,
+    /// How many of these each session has.
+    counts: FxHashMap<SessionId, usize>,
+    /// Those that found no room, with the end of their time.
+    surplus: Vec<(Duration, Key)>,
+}
+
+impl Left {
+    /// Remembers one that has left until then. The ends of those that come later are no earlier.
+    pub(super) fn push(&mut self, until: Duration, key: Key) {
+        let count = self.counts.get(&key.1).copied().unwrap_or_default();
+        if self.entries.len() >= LEFT_MAX / 2 && count >= LEFT_OF_SESSION_MAX {
+            self.surplus.push((until, key));
+            return;
+        }
+        self.counts.insert(key.1, count + 1);
+        self.entries.push_back((until, key));
+    }
+
+    /// The next that is remembered no longer at this time, and until when it should have been.
+    pub(super) fn pop(&mut self, now: Duration) -> Option<(Duration, Key)> {
+        if let Some(surplus) = self.surplus.pop() {
+            return Some(surplus);
+        }
+        let is_full = self.entries.len() > LEFT_MAX;
+        let (until, _) = self.entries.front()?;
+        if *until > now && !is_full {
+            return None;
+        }
+        let (until, key) = self.entries.pop_front()?;
+        if let Entry::Occupied(mut count) = self.counts.entry(key.1) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some((until, key))
+    }
+
+    /// When [`Self::pop`] is to be called next.
+    pub(super) fn next_at(&self) -> Option<Duration> {
+        let first = self.surplus.is_empty().then(|| self.entries.front());
+        match first {
+            None => Some(Duration::ZERO),
+            Some(first) => first.map(|(until, _)| *until),
+        }
+    }
+}

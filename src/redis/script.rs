@@ -1,0 +1,45 @@
+//! A script and its name.
+//!
+//! In: the source. Out: the name by which Redis knows it once it was loaded, and how to load it.
+//! Pure. Bounds: none of its own.
+
+use std::borrow::Cow;
+
+use fred::types::Value;
+
+/// A Lua script and the name by which Redis knows it.
+#[derive(Debug, Clone)]
+pub struct Script {
+    source: Cow<'static, str>,
+    sha: String,
+}
+
+impl Script {
+    /// Names a script by the SHA-1 of its source.
+    #[must_use]
+    pub fn new(source: impl Into<Cow<'static, str>>) -> Self {
+        let source = source.into();
+        Self {
+            sha: fred::util::sha1_hash(&source),
+            source,
+        }
+    }
+
+    /// The same script under another name: Redis knows one and not the other.
+    #[must_use]
+    pub fn variant(&self, number: u16) -> Self {
+        Self::new(format!("{}\n-- variant {number}\n", self.source))
+    }
+
+    /// The arguments of SCRIPT that load it.
+    #[must_use]
+    pub fn load_args(&self) -> Vec<Value> {
+        vec![Value::from_static_str("LOAD"), self.source.as_ref().into()]
+    }
+
+    /// The SHA-1 of the source in lower-case hex, as EVALSHA wants it.
+    #[must_use]
+    pub fn sha(&self) -> &str {
+        &self.sha
+    }
+}

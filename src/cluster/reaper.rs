@@ -10,11 +10,13 @@
 //! never remove or tell the same twice. A node that has taken a new incarnation says when all its
 //! members stand under it; what stands under its earlier ones waits for that, at most
 //! [`SETTLE_MAX`], so that who stayed neither leaves nor joins. What a node left that is gone is
-//! removed at once. A topic or a partition that cannot be cleaned holds up no other.
+//! removed at once. A topic or a partition that cannot be cleaned holds up no other; that there are
+//! any is told once, and when there are none any more.
 //! Bounds: parts of some hundred entries,
 //! [`PARTITIONS_IN_FLIGHT_MAX`] partitions and [`TOPICS_IN_FLIGHT_MAX`] topics of each at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::occupancy_store::{OccupancyError, OccupancyStore, read_entry};
 use super::partition_store::{PartitionError, PartitionStore};
@@ -92,6 +94,8 @@ pub struct ReaperTask {
     held: watch::Receiver<Held>,
     metrics: Arc<Metrics>,
     agenda: Agenda,
+    /// Held partitions in which the last look could not remove all.
+    failing: BTreeSet<u32>,
     /// Removed since it was logged last.
     topics: u64,
     members: u64,
@@ -116,6 +120,7 @@ impl ReaperTask {
             held: settings.held,
             metrics: settings.metrics,
             agenda: Agenda::default(),
+            failing: BTreeSet::new(),
             topics: 0,
             members: 0,
         }
@@ -151,6 +156,9 @@ impl ReaperTask {
         let view = Arc::clone(&self.partitions.view.borrow());
         self.partitions.note_young(&view);
         let live = view.nodes.iter().map(|node| node.owner.clone()).collect();
+        let mut failing = self.failing.clone();
+        failing.retain(|partition| held.contains(partition));
+        self.tell_failing(failing, None);
         self.agenda.note(held, live);
     }
 
@@ -176,6 +184,8 @@ impl ReaperTask {
         control.reaped_members.add(reaped.members);
         self.topics += reaped.topics;
         self.members += reaped.members;
+        let mut failing = self.failing.clone();
+        failing.remove(&partition);
         let outcome = match reaped.failed {
             // Refused: what is left there is its new home's to remove.
             None | Some(ReapError::Partition(PartitionError::Refused)) if reaped.waits => {
@@ -183,11 +193,40 @@ impl ReaperTask {
             }
             None | Some(ReapError::Partition(PartitionError::Refused)) => Outcome::Done,
             Some(error) => {
-                debug!(event = "reaping_failed", partition, %error, "something is left, it is tried again");
-                Outcome::Failed
+                debug!(
+                    event = "partition_not_reaped",
+                    partition,
+                    error = &error as &(dyn Error + 'static),
+                    "something is left, it is tried again"
+                );
+                failing.insert(partition);
+                self.tell_failing(failing, Some(&error));
+                self.agenda.looked(partition, Outcome::Failed);
+                return;
             }
         };
+        self.tell_failing(failing, None);
         self.agenda.looked(partition, outcome);
+    }
+
+    /// Counts the partitions that cannot be cleaned, and logs that there are any, or none any more.
+    fn tell_failing(&mut self, failing: BTreeSet<u32>, error: Option<&ReapError>) {
+        let failing_count = failing.len() as u64;
+        let before = std::mem::replace(&mut self.failing, failing);
+        self.metrics.control.reaping_failing.set(failing_count);
+        if let (true, Some(error)) = (before.is_empty(), error) {
+            warn!(
+                event = "reaping_failed",
+                error = error as &(dyn Error + 'static),
+                "what a dead node left cannot be removed, watchers see its members; it is tried again"
+            );
+        }
+        if failing_count == 0 && !before.is_empty() {
+            info!(
+                event = "reaping_recovered",
+                "no partition held here fails to be cleaned any more"
+            );
+        }
     }
 }
 

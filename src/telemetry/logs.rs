@@ -11,6 +11,7 @@
 //! may change. Levels: a peer's fault is `debug`, ours is `warn`, lost data or a needed human is
 //! `error`. Values are written in the words of the wire.
 
+use std::error::Error;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -18,10 +19,8 @@ use std::sync::OnceLock;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::fmt::format::{
-    self, Format, FormatEvent, FormatFields, Full, Writer, debug_fn,
-};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::{self, Format, FormatEvent, FormatFields, Full, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
@@ -185,7 +184,7 @@ where
         .log_internal_errors(false)
         .event_format(TextLines { node, lines })
         .with_writer(writer)
-        .fmt_fields(escaped_fields())
+        .fmt_fields(EscapedFields)
         .with_env_filter(filter)
         .with_filter_reloading();
     let handle = builder.reload_handle();
@@ -297,6 +296,10 @@ impl Visit for JsonFields {
         self.put_text(field, value);
     }
 
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.put_text(field, &causes(value));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put_text(field, &format!("{value:?}"));
     }
@@ -315,23 +318,64 @@ pub fn list<T: AsRef<str>>(items: &[T]) -> String {
     serde_json::Value::Array(items.collect()).to_string()
 }
 
+/// An error and what caused it, down to the first cause. Where an error already says what its
+/// cause says, that is not repeated.
+#[must_use]
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| {
+        let said = cause.to_string();
+        if text.ends_with(&said) {
+            text
+        } else {
+            format!("{text}: {said}")
+        }
+    })
+}
+
 /// Fields as `name=value`. The subscriber's own form escapes terminal sequences but leaves line
 /// breaks in what is logged by `Display`, so a peer's text could begin a line of its own.
-fn escaped_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
-    debug_fn(|writer, field, value| {
-        if field.name() != "message" {
-            write!(writer, "{field}=")?;
+struct EscapedFields;
+
+impl<'w> FormatFields<'w> for EscapedFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut text = TextFields::default();
+        fields.record(&mut text);
+        writer.write_str(&text.0)
+    }
+}
+
+/// The fields of one line as text.
+#[derive(Default)]
+struct TextFields(String);
+
+impl TextFields {
+    fn put(&mut self, field: &Field, text: &str) {
+        if !self.0.is_empty() {
+            self.0.push(' ');
         }
-        for character in format!("{value:?}").chars() {
+        if field.name() != "message" {
+            self.0.push_str(field.name());
+            self.0.push('=');
+        }
+        for character in text.chars() {
             if character.is_control() {
-                write!(writer, "{}", character.escape_default())?;
+                self.0.extend(character.escape_default());
             } else {
-                writer.write_char(character)?;
+                self.0.push(character);
             }
         }
-        Ok(())
-    })
-    .delimited(" ")
+    }
+}
+
+impl Visit for TextFields {
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.put(field, &causes(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, &format!("{value:?}"));
+    }
 }
 
 #[cfg(test)]
@@ -411,6 +455,37 @@ mod tests {
         assert_eq!(line["count"], 7);
         assert_eq!(line["level"], "INFO");
         assert!(line["timestamp"].is_string());
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the beat failed")]
+    struct Failed(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_is_logged_with_its_causes() {
+        let log_an_error = || {
+            let error = Failed(std::io::Error::other("NOPERM no such key"));
+            let error: &(dyn Error + 'static) = &error;
+            tracing::warn!(event = "beat_failed", error, "a beat failed");
+        };
+        let lines = Lines::default();
+        let (one, other) = (lines.clone(), lines.clone());
+        let (log, _) = json(move || one.clone(), EnvFilter::new("info"), "node-0");
+        tracing::subscriber::with_default(log, log_an_error);
+        let (log, _) = text(
+            move || other.clone(),
+            EnvFilter::new("info"),
+            "node-0",
+            false,
+        );
+        tracing::subscriber::with_default(log, log_an_error);
+        let text = lines.text();
+        let all = "the beat failed: NOPERM no such key";
+        assert_eq!(
+            text.lines().filter(|line| line.contains(all)).count(),
+            2,
+            "{text}"
+        );
     }
 
     #[test]

@@ -221,11 +221,43 @@ async fn a_topic_that_cannot_be_cleaned_holds_up_no_other() {
         (metric(&node, "topic").await == all_but_one).then_some(())
     })
     .await;
+    assert_eq!(node.metric("fanfare_reaping_failing").await, 1);
+    let told = node.log_lines("reaping_failed");
+    assert_eq!(told.len(), 1, "once: {told:?}");
+    assert!(told[0].to_string().contains("WRONGTYPE"), "{}", told[0]);
     redis.ask(&["DEL", &bad]).unwrap();
     wait::until_within(SOME_BEATS, "the bad one, once it is good", async || {
         (metric(&node, "topic").await == all_but_one + 1).then_some(())
     })
     .await;
+    wait::until_within(SOME_BEATS, "that to be told", async || {
+        let told = node.log_lines("reaping_recovered");
+        (told.len() == 1 && node.metric("fanfare_reaping_failing").await == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn members_of_the_dead_leave_also_where_memory_is_used_up() {
+    let redis = RedisServer::start().await;
+    let start = |name: &'static str| plan(&redis, name).start();
+    let (one, mut two) = tokio::join!(start("one"), start("two"));
+    sees(&one, &["one", "two"]).await;
+    let mut watcher = Watcher::start(&one, Wire::Json, "room").await;
+    let lost = Members::enter(&two, "room", 3).await;
+    watcher.meets(&lost).await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    two.kill();
+    watcher
+        .until(REAPED_WITHIN, "the members to leave", |seen| {
+            seen.left.len() >= 3
+        })
+        .await;
+    assert_eq!(
+        BTreeSet::from_iter(watcher.left.clone()),
+        lost.sessions,
+        "each is told"
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- A part of a partition's index, without the entries of owners that live.
 -- KEYS 1 ff:part:{N} 2 ff:ti:{N}
 -- ARGV 1 token 2 cursor ('0': from the start) 3 about so many entries are looked at 4... owners that live

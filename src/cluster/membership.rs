@@ -246,7 +246,7 @@ impl MembershipTask {
                     if let Err(error) = store.contest(node).await {
                         let error = &error as &(dyn std::error::Error + 'static);
                         warn!(
-                            event = "contest_not_told",
+                            event = "contest_failed",
                             error, "the holder of this name could not be told of this process"
                         );
                     }

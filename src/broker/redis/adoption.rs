@@ -166,7 +166,8 @@ async fn leases(broker: &RedisBroker) -> Result<Leases, RedisError> {
         let last: Option<String> = read(link.command("GET", &heartbeat, &[]).await?)?;
         let last_ms = last.and_then(|last| last.split(' ').next()?.parse::<f64>().ok());
         let time: Vec<u64> = read(link.submit("TIME", Vec::new()).await?)?;
-        let now_ms = time.first().copied().unwrap_or_default() as f64 * 1_000.0;
+        let [seconds, micros] = [0, 1].map(|at| time.get(at).copied().unwrap_or_default() as f64);
+        let now_ms = seconds * 1_000.0 + micros / 1_000.0;
         let range = [b"(0".to_vec(), b"+inf".to_vec()];
         let names: Vec<String> = read(link.command("ZRANGEBYSCORE", &key, &range).await?)?;
         let keyspace = Keyspace::from(link);

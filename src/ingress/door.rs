@@ -79,7 +79,7 @@ pub struct Door {
     pub admission: Arc<Admission>,
     /// Whether the node is leaving.
     pub lifecycle: LifecycleReceiver,
-    /// Why the node is not ready; empty when it is.
+    /// Why the node is not ready for sessions; empty when it is.
     pub readiness: watch::Receiver<Vec<String>>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, TopicsPage,
@@ -19,7 +19,7 @@ use crate::session::Services;
 use crate::shutdown::{Lifecycle, LifecycleReceiver};
 use crate::telemetry::metrics::Metrics;
 
-use super::readiness;
+use super::readiness::{self, Readiness};
 
 /// See the module.
 pub struct NodeDirectory {
@@ -32,7 +32,7 @@ pub struct NodeDirectory {
     /// Where it stands in its life.
     pub lifecycle: LifecycleReceiver,
     /// Why it is not ready.
-    pub readiness: watch::Receiver<Vec<String>>,
+    pub readiness: Readiness,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Told when the API asks this very node to leave.
@@ -47,11 +47,13 @@ impl Directory for NodeDirectory {
     }
 
     fn not_ready(&self) -> Vec<String> {
-        self.readiness.borrow().clone()
+        self.readiness.node.borrow().clone()
     }
 
     fn partial(&self) -> Vec<String> {
-        readiness::partial(&self.services.broker)
+        let mut partial = readiness::partial(&self.services.broker);
+        partial.extend(self.readiness.shut());
+        partial
     }
 
     fn components(&self) -> Vec<Component> {

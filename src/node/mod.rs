@@ -61,7 +61,7 @@ pub mod worker_thread;
 
 use cluster::Cluster;
 use directory::NodeDirectory;
-use readiness::Entrance;
+use readiness::{Entrance, Readiness};
 use reload::{Reload, Replaced};
 use worker_thread::WorkerSetup;
 
@@ -305,7 +305,7 @@ impl Parts {
         Ok(end)
     }
 
-    fn watch_readiness(&self, entrance: Entrance) -> watch::Receiver<Vec<String>> {
+    fn watch_readiness(&self, entrance: Entrance) -> Readiness {
         readiness::watch(
             Arc::clone(&self.services.broker),
             self.cluster.membership.clone(),
@@ -319,7 +319,7 @@ impl Parts {
         &self,
         listener: StdListener,
         keys: Arc<ApiKeys>,
-        readiness: watch::Receiver<Vec<String>>,
+        readiness: Readiness,
     ) -> Result<(tokio::task::JoinHandle<()>, Arc<Notify>), StartError> {
         let directory = NodeDirectory {
             services: Arc::clone(&self.services),
@@ -356,7 +356,7 @@ impl Parts {
         public: Vec<StdListener>,
         interest: &Arc<WorkerInterest>,
         entrance: &Entrance,
-        readiness: &watch::Receiver<Vec<String>>,
+        readiness: &Readiness,
     ) -> Result<(Vec<WorkerHandle>, Vec<JoinHandle<()>>), StartError> {
         let Entrance { room, admission } = entrance;
         if let Some(bytes_max) = self.config.admission.memory_bytes_max {
@@ -379,7 +379,7 @@ impl Parts {
                 metrics: Arc::clone(&self.metrics.workers[index]),
                 room: Arc::clone(room),
                 admission: Arc::clone(admission),
-                readiness: readiness.clone(),
+                readiness: readiness.door.clone(),
                 lifecycle: self.lifecycle.subscribe(),
             };
             let name = format!("worker-{index}");

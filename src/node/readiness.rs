@@ -2,8 +2,10 @@
 //!
 //! In: the lifecycle, the broker's health, the node's standing in the cluster, and whether the door
 //! lets anybody in (looked at every [`LOOK_EVERY`]). Out: the reasons
-//! why the node is not ready (none: it is), for probes on both listeners, for the gauge
-//! `fanfare_ready` and, once per change, for the log.
+//! why the node is not ready (none: it is), for probes, for the gauge `fanfare_ready` and, once per
+//! change, for the log. A node that only lets nobody in is not ready for those who come to its public
+//! listener, and ready for the API, whose callers would else have nobody to publish by while all
+//! nodes are full.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +36,8 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// Why nobody is let in, whoever asks. A balancer should send them to another node, where there
-    /// may be a place.
+    /// Why nobody is let in, whoever asks. A balancer of sessions should send them to another node,
+    /// where there may be a place.
     fn refusals(&self, was_full: &mut bool) -> Vec<String> {
         *was_full = self.room.is_full(*was_full);
         let full = was_full.then_some("sessions: the node is full (server.connections_max)");
@@ -49,6 +51,25 @@ impl Entrance {
     }
 }
 
+/// Why a node is not ready, for each of its listeners.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    /// Why it cannot serve: for the API.
+    pub node: watch::Receiver<Vec<String>>,
+    /// The same, and why it lets nobody in: for the public listener.
+    pub door: watch::Receiver<Vec<String>>,
+}
+
+impl Readiness {
+    /// Why nobody is let in, of a node that is ready otherwise.
+    #[must_use]
+    pub fn shut(&self) -> Vec<String> {
+        let mut reasons = self.door.borrow().clone();
+        reasons.retain(|reason| !self.node.borrow().contains(reason));
+        reasons
+    }
+}
+
 /// Starts the task that decides.
 pub fn watch(
     broker: Arc<Broker>,
@@ -56,8 +77,10 @@ pub fn watch(
     entrance: Entrance,
     mut lifecycle: LifecycleReceiver,
     metrics: Arc<Metrics>,
-) -> watch::Receiver<Vec<String>> {
-    let (sender, receiver) = watch::channel(reasons(&broker, &membership, *lifecycle.borrow()));
+) -> Readiness {
+    let first = reasons(&broker, &membership, *lifecycle.borrow());
+    let (node_sender, node) = watch::channel(first.clone());
+    let (sender, door) = watch::channel(first);
     shutdown::vital("readiness", async move {
         let mut health = broker.health();
         let mut view = membership.view();
@@ -67,14 +90,20 @@ pub fn watch(
         let mut is_full = false;
         loop {
             let mut reasons = reasons(&broker, &membership, *lifecycle.borrow());
+            let ready = reasons.is_empty();
+            metrics.control.ready.set(u64::from(ready));
+            node_sender.send_if_modified(|told| {
+                let changed = *told != reasons;
+                told.clone_from(&reasons);
+                changed
+            });
             reasons.extend(entrance.refusals(&mut is_full));
-            metrics.control.ready.set(u64::from(reasons.is_empty()));
             sender.send_if_modified(|told| {
                 let changed = *told != reasons;
                 if changed {
                     tracing::info!(
                         event = "readiness_changed",
-                        ready = reasons.is_empty(),
+                        ready,
                         reasons = %logs::list(&reasons),
                         "readiness changed"
                     );
@@ -94,7 +123,7 @@ pub fn watch(
             }
         }
     });
-    receiver
+    Readiness { node, door }
 }
 
 fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Vec<String> {

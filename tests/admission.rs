@@ -123,6 +123,43 @@ async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
 }
 
 #[tokio::test]
+async fn a_node_full_of_topics_in_use_says_so_to_everybody() {
+    const WHY: &str = "this node has no memory left for one more topic (memory.bytes_max)";
+    let node = Plan::dev()
+        .env("FANFARE_MEMORY__BYTES_MAX", "1048576")
+        .env("FANFARE_SESSION__TOPICS_MAX", "1500")
+        .start()
+        .await;
+    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    for n in 0..1_500 {
+        talk.ok(json!({"type": "subscribe", "topic": format!("t{n}")}))
+            .await;
+    }
+    let told = format!("{WHY}; nothing was done");
+    for _ in 0..2 {
+        let publish = json!({"type": "publish", "topic": "other", "data": 1});
+        let refused = talk.refused(publish, "unavailable").await;
+        assert_eq!(refused["message"], told);
+        let publication = json!({"topic": "other", "data": 1});
+        let answer = http::post(node.api, "/v1/publish", &publication).await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.json()["error"]["message"], told);
+    }
+    talk.publish("t7", json!(1)).await;
+    let ready = http::get(node.api, "/health/ready").await;
+    assert_eq!(ready.status, 200);
+    let detail = format!("in-process broker: in part: {WHY}");
+    assert_eq!(
+        ready.json()["partial"],
+        json!([format!("broker: {detail}")])
+    );
+    let detailed = http::get(node.api, "/health/detailed").await.json();
+    let broker = json!({"name": "broker", "healthy": false, "detail": detail});
+    assert_eq!(detailed["components"][0], broker);
+    assert_eq!(node.until_told("embedded_memory_exhausted").await.len(), 1);
+}
+
+#[tokio::test]
 async fn topics_without_end_leave_the_memory_of_a_node_bounded() {
     const BOUND: u64 = 16 << 20;
     let node = Plan::dev()

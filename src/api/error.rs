@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::broker::BrokerError;
 use crate::http::error::HttpError;
-use crate::protocol::error::{ErrorCode, WireError};
+use crate::protocol::error::WireError;
 
 /// An error on its way to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,25 +28,7 @@ impl From<HttpError> for ApiError {
 
 impl From<BrokerError> for ApiError {
     fn from(error: BrokerError) -> Self {
-        broker_error(&error).into()
-    }
-}
-
-/// What the caller is told when the broker did not do it.
-pub(super) fn broker_error(error: &BrokerError) -> WireError {
-    match error {
-        BrokerError::Unavailable(_) => {
-            WireError::unavailable("the broker is not available; nothing was done")
-        }
-        BrokerError::Refused(_) => WireError::unavailable(error.to_string()),
-        BrokerError::Unknown(_) => WireError::unavailable(
-            "the broker's answer was lost and the outcome is unknown; repeat the request, \
-             publications with the same idempotency_key as before",
-        ),
-        BrokerError::Unexpected(_) => {
-            tracing::error!(event = "api_broker_answer_misread", %error, "the broker's answer to an API request makes no sense");
-            WireError::new(ErrorCode::Internal, "internal error")
-        }
+        error.told().into()
     }
 }
 
@@ -61,32 +43,16 @@ impl IntoResponse for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::unavailable;
 
     #[test]
-    fn what_the_broker_says_decides_whether_the_caller_should_repeat() {
-        let text = || "the cause, for the operator".to_owned();
-        let rows = [
-            (
-                BrokerError::Unavailable(text()),
-                ErrorCode::Unavailable,
-                "nothing was done",
-            ),
-            (
-                BrokerError::Unknown(text()),
-                ErrorCode::Unavailable,
-                "idempotency_key",
-            ),
-            (
-                BrokerError::Unexpected(text()),
-                ErrorCode::Internal,
-                "internal",
-            ),
-        ];
-        for (error, code, says) in rows {
-            let told = broker_error(&error);
-            assert_eq!(told.code, code);
-            assert!(told.message.contains(says), "{told}");
-            assert!(!told.message.contains("operator"), "{told}");
+    fn callers_are_told_each_failure_of_the_broker_in_its_words() {
+        for error in unavailable::all() {
+            let told = error.told();
+            let ApiError(answer) = error.into();
+            let retry = told.code.retry();
+            assert_eq!(answer.error, told);
+            assert_eq!(answer.status().as_u16(), if retry { 503 } else { 500 });
         }
     }
 }

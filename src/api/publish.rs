@@ -17,7 +17,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::{Sent, Wanted};
-use super::error::{self, ApiError};
+use super::error::ApiError;
 use super::publication::{self, Item, PublishBody};
 use super::query::{Fields, NoFields};
 use super::schema::{BodyRefused, Refused};
@@ -248,7 +248,7 @@ where
             ))
         } else {
             let published = publish(request).await;
-            published.map_err(|error| error::broker_error(&error))
+            published.map_err(|error| error.told())
         };
         failed = result.is_err();
         results.push((at, result));

@@ -29,11 +29,13 @@ pub mod publication;
 pub mod publisher;
 pub mod redis;
 mod size;
+pub mod unavailable;
 pub mod visible;
 
 use interest::WishNumber;
 use member::{Entered, MemberPage};
 use publication::Publication;
+use unavailable::Unavailable;
 
 /// One publication on its way to the broker.
 #[derive(Debug, Clone)]
@@ -62,12 +64,16 @@ pub struct Published {
 /// Why the broker did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
-    /// Surely not done: the broker is away or refused.
-    #[error("the broker is not available: {0}")]
-    Unavailable(String),
+    /// Surely not done, and why.
+    #[error("{0}; nothing was done")]
+    Unavailable(Unavailable),
     /// Surely not done: Redis refuses, in a word of its own.
     #[error("{0}; nothing was done")]
     Refused(&'static Refusal),
+    /// Published, but fewer replicas confirmed it in time than were asked for; a failover may take it
+    /// back.
+    #[error("published, and not confirmed by enough replicas: {0}")]
+    Unconfirmed(String),
     /// The answer was lost; it may have been done.
     #[error("the broker's answer was lost, the outcome is unknown: {0}")]
     Unknown(String),
@@ -241,7 +247,8 @@ pub struct HistoryQuery {
 pub enum BrokerHealth {
     /// Not reached yet, or lost: why, for people.
     Down(String),
-    /// Some of several masters of Redis are away, with the topics that they have: which and why.
+    /// Some things cannot be done, because some of several masters of Redis are away, too few
+    /// replicas follow, or memory is full: which and why.
     Partly(String),
     /// All can be read, and some take no writes: which and why.
     ReadOnly(String),
@@ -424,7 +431,7 @@ impl Broker {
     /// Whether this topic can be joined now, so that nobody waits for what cannot come.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`].
+    /// [`BrokerError::Unavailable`], or [`BrokerError::Refused`] in Redis' own word.
     pub fn check(&self, topic: &Topic) -> Result<(), BrokerError> {
         match self {
             Self::Memory(_) => Ok(()),

@@ -38,8 +38,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::publication;
 use super::redis::confirmation::{Answers, BATCH_NAME, Followers, Look, enough};
+use super::redis::health::Line;
 use super::redis::link::{CommandLink, Purpose, Shared, stopped};
 use super::redis::reply;
+use super::unavailable::Unavailable;
 use super::{BrokerError, PublishRequest, Published};
 use crate::config::Replicas;
 use crate::protocol::ids::{Topic, TopicKind};
@@ -54,10 +56,6 @@ pub const IN_FLIGHT_MAX: usize = 256;
 /// So often a publication is sent before it is refused, where Redis does not know the script.
 pub const SENDS_MAX: u32 = 16;
 
-const TOO_MANY: &str = "too many publications wait for Redis";
-const STOPPED: &str = "the broker was stopped";
-const OVERTAKEN: &str =
-    "Redis had lost the script, and a later publication of the topic came first";
 /// How often it is asked who the replicas are while nothing is published.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -99,6 +97,8 @@ pub struct PublisherTask {
     shared: Arc<Shared>,
     command: Arc<CommandLink>,
     script: Script,
+    /// How many replicas follow, as the gauge has it.
+    told_count: u64,
 }
 
 /// A queue for this link and both its ends.
@@ -123,6 +123,7 @@ pub fn channel(shared: &Arc<Shared>, command: &Arc<CommandLink>) -> (Publisher, 
         shared: Arc::clone(shared),
         command: Arc::clone(command),
         script: script.clone(),
+        told_count: 0,
     };
     (publisher, task)
 }
@@ -151,20 +152,24 @@ impl Publisher {
         };
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let refusal = if before > QUEUE_BYTES_MAX {
-            Some((&control.publish_refused, TOO_MANY))
+            Some((&control.publish_refused, Unavailable::QueueFull))
         } else {
             match self.queue.try_send(job) {
                 Ok(()) => None,
-                Err(TrySendError::Full(_)) => Some((&control.publish_refused, TOO_MANY)),
-                Err(TrySendError::Closed(_)) => Some((&control.publish_errors, STOPPED)),
+                Err(TrySendError::Full(_)) => {
+                    Some((&control.publish_refused, Unavailable::QueueFull))
+                }
+                Err(TrySendError::Closed(_)) => {
+                    Some((&control.publish_errors, Unavailable::Stopping))
+                }
             }
         };
         if let Some((counter, reason)) = refusal {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             counter.add(1);
-            return Err(BrokerError::Unavailable(reason.to_owned()));
+            return Err(reason.into());
         }
-        let stopped = || BrokerError::Unknown(STOPPED.to_owned());
+        let stopped = || BrokerError::Unknown("the broker was stopped".to_owned());
         let answer = answered.await.unwrap_or_else(|_| Err(stopped()));
         match &answer {
             Ok(Published {
@@ -213,7 +218,7 @@ impl PublisherTask {
         loop {
             tokio::select! {
                 count = self.queue.recv_many(&mut batch, IN_FLIGHT_MAX) => match count {
-                    0 => return,
+                    0 => return self.tell(&Followers::default()),
                     _ => while !batch.is_empty() {
                         batch = self.confirm(batch, &mut followers).await;
                     },
@@ -225,7 +230,7 @@ impl PublisherTask {
     }
 
     /// Asks who the replicas are, and whether the connection is still the same.
-    async fn look(&self, followers: &mut Followers) {
+    async fn look(&mut self, followers: &mut Followers) {
         let name = self.begin("CLIENT", vec!["GETNAME".into()]).await;
         let named = self
             .begin("CLIENT", vec!["SETNAME".into(), BATCH_NAME.into()])
@@ -233,11 +238,33 @@ impl PublisherTask {
         let role = self.begin("ROLE", Vec::new()).await;
         let (name, named, role) = tokio::join!(name, named, role);
         followers.look(Look { name, named, role }, Instant::now());
+        self.tell(followers);
+    }
+
+    /// Tells how many replicas follow: by the gauge, and by health where they are too few for some
+    /// namespace. Of a connection that was lost nothing is known.
+    fn tell(&mut self, followers: &Followers) {
+        let (count, min) = (followers.count(), self.shared.replicas_min);
+        let gauge = &self.shared.metrics.control.followers;
+        gauge.add(count);
+        gauge.sub(self.told_count);
+        self.told_count = count;
+        let health = &self.shared.health;
+        if !followers.are_known() {
+            return;
+        }
+        if count < u64::from(min) {
+            let why = Unavailable::TooFewFollow { count, min };
+            let server = self.shared.server();
+            health.down(Line::Followers, format!("Redis at {server}: {why}"));
+        } else {
+            health.up(Line::Followers);
+        }
     }
 
     /// Refuses what cannot be confirmed whatever happens: it would be published and told as unknown,
     /// and a WAIT for more replicas than there are holds up all others for its whole time.
-    async fn promising(&self, batch: Vec<Job>, followers: &mut Followers) -> Vec<Job> {
+    async fn promising(&mut self, batch: Vec<Job>, followers: &mut Followers) -> Vec<Job> {
         let can = |job: &Job, followers: &Followers| {
             followers.can_confirm(job.replicas.min, Instant::now())
         };
@@ -250,7 +277,7 @@ impl PublisherTask {
             match can(&job, followers) {
                 Ok(()) => promising.push(job),
                 Err(why) => {
-                    self.answer(job, Err(BrokerError::Unavailable(why)));
+                    self.answer(job, Err(why.into()));
                 }
             }
         }
@@ -259,7 +286,7 @@ impl PublisherTask {
 
     /// Sends a batch and answers it when the replicas had their time. Returns what is to be sent
     /// again, because Redis did not know the script.
-    async fn confirm(&self, batch: Vec<Job>, followers: &mut Followers) -> Vec<Job> {
+    async fn confirm(&mut self, batch: Vec<Job>, followers: &mut Followers) -> Vec<Job> {
         let batch = self.promising(batch, followers).await;
         if batch.is_empty() {
             return batch;
@@ -279,6 +306,7 @@ impl PublisherTask {
         let (_, flights) = tokio::join!(load, join_all(flights));
         let (count, role, name) = tokio::join!(count, role, name);
         let confirmed = followers.judge(Answers { count, role, name }, Instant::now());
+        self.tell(followers);
         let mut again = Vec::new();
         for flight in flights {
             self.land(flight, Some(&confirmed), &mut again);
@@ -402,10 +430,7 @@ impl PublisherTask {
         if !result.as_ref().is_err_and(RedisError::is_not_done) {
             // What it overtook would now come behind it.
             for overtaken in again.extract_if(.., |other| other.topic == job.topic) {
-                self.answer(
-                    overtaken,
-                    Err(BrokerError::Unavailable(OVERTAKEN.to_owned())),
-                );
+                self.answer(overtaken, Err(Unavailable::Overtaken.into()));
             }
         }
         let mut outcome = read(result);
@@ -413,7 +438,7 @@ impl PublisherTask {
             && let Err(why) = enough(job.replicas, confirmed)
         {
             self.shared.metrics.control.publish_unconfirmed.add(1);
-            outcome = Err(BrokerError::Unknown(why));
+            outcome = Err(BrokerError::Unconfirmed(why));
         }
         self.answer(job, outcome);
     }

@@ -27,12 +27,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::due::{Lane, LaneOf};
+pub use super::levels::Failure;
 use super::levels::{Change, Levels};
 use super::occupancy_store::{Begin, OccupancyError, OccupancyStore, WriteFailures};
 use super::view::View;
 use crate::protocol::ids::{Owner, Topic, TopicKind};
+use crate::redis::Keys;
 use crate::redis::keyspace::Keyspace;
-use crate::redis::{Keys, RedisError};
 
 /// Changes in one batch. It bounds how long the lock is held and how late a tick can be.
 const CHANGES_PER_BATCH_MAX: usize = 256;
@@ -171,7 +172,7 @@ impl Occupancy {
 
     /// Why the last write of a topic failed, if it did. It is tried again within a second.
     #[must_use]
-    pub fn failure(&self, topic: &Topic) -> Option<RedisError> {
+    pub fn failure(&self, topic: &Topic) -> Option<Failure> {
         self.shared.levels().failure(topic).cloned()
     }
 

@@ -150,7 +150,7 @@ section!(REDIS, "redis" => Redis {
         "How long a node that does not report counts as alive. It reports five times as often. At least 2.5 times redis.command_timeout_ms.";
     partitions: "partitions", count(1, 16_384), Is("256"),
         "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number exits 64, see fanfare redis adopt.";
-} and { access: RedisAccess::from_redis, replicated: Values::is_replicated });
+} and { access: RedisAccess::from_redis, replicas_min: Values::replicas_min });
 
 section!(REDIS_ACCESS, "redis" => RedisAccess {
     user: "user", Text(forms::ANY), Unset("fanfare"),

@@ -166,8 +166,8 @@ pub struct Redis {
     pub lease: Duration,
     /// Partitions of the cluster, stored in Redis at first start. Default 256.
     pub partitions: u32,
-    /// Some namespace asks for `replicas_min`, so there is a second connection for commands.
-    pub replicated: bool,
+    /// The largest `replicas_min` of all namespaces; above 0 there is one more connection for commands.
+    pub replicas_min: u32,
 }
 
 /// The part of `[redis]` that says as whom and with which certificates.

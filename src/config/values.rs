@@ -163,8 +163,15 @@ impl Values {
     /// Whether some namespace asks for replicas.
     #[must_use]
     pub fn is_replicated(&self) -> bool {
-        self.replica_sections()
-            .any(|section| self.number(&format!("{section}.replicas_min")) > 0)
+        self.replicas_min() > 0
+    }
+
+    /// The most replicas that a namespace asks for.
+    #[must_use]
+    pub fn replicas_min(&self) -> u32 {
+        let sections = self.replica_sections();
+        let most = sections.map(|section| self.number(&format!("{section}.replicas_min")));
+        u32::try_from(most.max().unwrap_or_default()).unwrap_or(u32::MAX)
     }
 
     /// The sections that may ask for replicas.

@@ -194,5 +194,8 @@ impl NodeDirectory {
 }
 
 fn broker_error(error: OccupancyError) -> BrokerError {
-    BrokerError::Unavailable(error.to_string())
+    match error {
+        OccupancyError::Redis(error) => error.into(),
+        OccupancyError::Unexpected => BrokerError::Unexpected(error.to_string()),
+    }
 }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::broker::member::MemberCounts;
+use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, Page};
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::settled::Settled;
@@ -121,7 +122,7 @@ impl Presence {
     /// is back. While the node has no lease nobody enters: no life of it would own the entry.
     pub async fn enter(&self, topic: &Topic, member: Member) -> Result<u64, BrokerError> {
         if !self.view.borrow().has_lease() {
-            return Err(no_lease());
+            return Err(Unavailable::NoLease.into());
         }
         let key = (topic.clone(), member.session);
         let (waits, answer) = oneshot::channel();
@@ -137,7 +138,7 @@ impl Presence {
         match timeout(ENTER_PATIENCE, answer).await {
             Ok(Ok(Ok(counts))) => Ok(self.living(&counts)),
             Ok(Ok(Err(error))) => Err(error),
-            Ok(Err(_)) => Err(BrokerError::Unavailable("the session has left".to_owned())),
+            Ok(Err(_)) => Err(Unavailable::Left.into()),
             Err(_) => Err(self.abandon(&key, generation)),
         }
     }
@@ -156,7 +157,7 @@ impl Presence {
         if may_be_done {
             BrokerError::Unknown("the broker does not answer".to_owned())
         } else {
-            BrokerError::Unavailable("members cannot be written at the moment".to_owned())
+            Unavailable::MembersUnwritten.into()
         }
     }
 
@@ -218,8 +219,7 @@ impl Presence {
             };
             if looked_at_count >= limit.saturating_add(LOOKED_AT_MAX) {
                 if page.members.is_empty() && limit > 0 {
-                    let why = "the members of a dead node are being removed".to_owned();
-                    return Err(BrokerError::Unavailable(why));
+                    return Err(Unavailable::MembersReaped.into());
                 }
                 page.more = true;
                 break;
@@ -300,8 +300,4 @@ fn fill(
         page.push(member);
     }
     true
-}
-
-fn no_lease() -> BrokerError {
-    BrokerError::Unavailable("this node has no lease".to_owned())
 }

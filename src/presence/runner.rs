@@ -19,8 +19,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::memberships::{Act, Key, Next, Order, Outcome, World};
 use super::queue::{CALLS_IN_FLIGHT_MAX, End, Keys, Lane};
-use super::{Answer, Presence, no_lease};
+use super::{Answer, Presence};
+use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, BrokerHealth, FeedNumber, Moves, Place};
+use crate::cluster::occupancy::Failure;
 use crate::cluster::settled::Settled;
 use crate::cluster::view::View;
 use crate::protocol::ids::{Owner, Topic};
@@ -156,7 +158,7 @@ impl<'a> Runner<'a> {
         }
         self.lanes.retain(|_, lane| !lane.is_idle());
         for key in without_lease {
-            self.refuse(&key, &no_lease());
+            self.refuse(&key, &Unavailable::NoLease.into());
             self.without_lease.push(key);
         }
         for key in without_index {
@@ -164,17 +166,19 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// What is to be written waits for the index. While the broker is not whole a session is told why
-    /// that was not written; while it is, what is known may be older than that.
+    /// What is to be written waits for the index. A session is told why that was not written where
+    /// Redis has refused it since the member came, and in any case while the broker is not whole;
+    /// otherwise what is known may be older than that.
     fn await_index(&mut self, key: Key) {
         let presence = self.presence;
-        if *presence.broker.health().borrow() != BrokerHealth::Up
-            && let Some(why) = presence.occupancy.failure(&key.0)
+        let is_whole = *presence.broker.health().borrow() == BrokerHealth::Up;
+        if let Some(Failure { why, is_new }) = presence.occupancy.failure(&key.0)
+            && (!is_whole || (is_new && why.refusal().is_some()))
         {
             // Whatever became of the index, no member was written.
             let why = match why.refusal() {
                 Some(refusal) => BrokerError::Refused(refusal),
-                None => BrokerError::Unavailable(why.to_string()),
+                None => Unavailable::Away(why.to_string()).into(),
             };
             self.refuse(&key, &why);
         }
@@ -355,7 +359,7 @@ fn judge(answer: &Answer) -> (Outcome, End) {
     match answer {
         Ok(_) => (Outcome::Done, End::Done),
         Err(BrokerError::Unavailable(_) | BrokerError::Refused(_)) => (Outcome::NotDone, End::Away),
-        Err(BrokerError::Unknown(_)) => (Outcome::Unknown, End::Away),
+        Err(BrokerError::Unknown(_) | BrokerError::Unconfirmed(_)) => (Outcome::Unknown, End::Away),
         // A script that fails may have done a part.
         Err(BrokerError::Unexpected(_)) => (Outcome::Unknown, End::Refused),
     }

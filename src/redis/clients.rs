@@ -154,7 +154,7 @@ mod tests {
             probe_fresh: Duration::from_millis(fresh_ms),
             lease: Duration::from_secs(5),
             partitions: 256,
-            replicated: false,
+            replicas_min: 0,
         }
     }
 

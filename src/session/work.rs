@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::broker::unavailable::Unavailable;
 use crate::broker::visible::{self, VisiblePage};
 use crate::broker::{Acked, Broker, BrokerError, HistoryQuery, Page, PublishRequest, Published};
 use crate::config::Retention;
@@ -137,9 +138,7 @@ impl Desk {
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(left_before_joined()),
-            Err(_) => Err(broker_error(BrokerError::Unavailable(
-                "the subscription was not confirmed".into(),
-            ))),
+            Err(_) => Err(broker_error(Unavailable::SubscriptionUnconfirmed.into())),
         }
     }
 
@@ -357,26 +356,11 @@ impl Desk {
 /// What a client is told of a broker's failure.
 #[must_use]
 pub fn broker_error(error: BrokerError) -> WireError {
-    let mut told = match error {
-        BrokerError::Unavailable(_) => {
-            WireError::unavailable("the broker is not available; try again")
-        }
-        BrokerError::Refused(_) => WireError::unavailable(error.to_string()),
-        BrokerError::Unknown(_) => WireError::unavailable(
-            "the broker's answer was lost: the outcome is unknown; repeat it, a publication with \
-             the same `idempotency_key`",
-        ),
-        BrokerError::Unexpected(text) => {
-            tracing::error!(
-                event = "broker_answer_misread",
-                text,
-                "the broker's answer makes no sense"
-            );
-            WireError::new(ErrorCode::Internal, "internal error")
-        }
-    };
-    told.retry_after_ms = told.code.retry().then_some(1_000);
-    told
+    let told = error.told();
+    WireError {
+        retry_after_ms: told.code.retry().then_some(1_000),
+        ..told
+    }
 }
 
 /// What a client is told that left a topic while the answer to its `subscribe` was on its way.
@@ -384,4 +368,23 @@ pub fn broker_error(error: BrokerError) -> WireError {
 pub fn left_before_joined() -> WireError {
     let text = "the topic was left before it was joined";
     WireError::new(ErrorCode::NotSubscribed, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::unavailable;
+
+    #[test]
+    fn clients_are_told_each_failure_of_the_broker_in_its_words() {
+        for error in unavailable::all() {
+            let expected = error.told();
+            let told = broker_error(error);
+            assert_eq!(
+                (told.code, &told.message),
+                (expected.code, &expected.message)
+            );
+            assert_eq!(told.retry_after_ms.is_some(), told.code.retry());
+        }
+    }
 }

@@ -408,7 +408,7 @@ fn redis() -> Redis {
     Redis {
         url: None,
         access: RedisAccess::default(),
-        replicated: false,
+        replicas_min: 0,
         shards: Vec::new(),
         prefix: "ff".into(),
         command_timeout: second,

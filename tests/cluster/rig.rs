@@ -33,7 +33,7 @@ pub(crate) fn config(port: u16) -> config::Redis {
         probe_fresh: Duration::from_secs(5),
         lease: LEASE,
         partitions: PARTITIONS,
-        replicated: false,
+        replicas_min: 0,
     }
 }
 

@@ -207,11 +207,11 @@ fn one_namespace_that_asks_for_replicas_is_enough_for_a_link_of_its_own() {
         })
     };
     let plain = of("[namespaces.orders]\nhistory_entries_max = 5\n");
-    assert!(!plain.config.redis.replicated);
+    assert_eq!(plain.config.redis.replicas_min, 0);
     let url = "[redis]\nurl = \"valkeys://:b@r\"\nuser = \"c\"\n";
     for section in ["namespaces.orders", "inbox", "everyone"] {
         let loaded = of(&format!("{url}[{section}]\nreplicas_min = 2\n"));
-        assert!(loaded.config.redis.replicated, "{section}");
+        assert_eq!(loaded.config.redis.replicas_min, 2, "{section}");
         let user = loaded.config.redis.access.user;
         assert_eq!(user.as_deref(), Some("c"));
         let warned = loaded.warnings.iter().any(|w| w.contains("replicas_min"));

@@ -115,7 +115,7 @@ async fn start_over(url: String, prefix: String, engine: impl Any + Send) -> Rig
         probe_fresh: Duration::from_secs(5),
         lease: 2 * DEADLINE,
         partitions: 256,
-        replicated: false,
+        replicas_min: 0,
     };
     let metrics = Arc::new(Metrics::new(0));
     let (broker, feed) =

@@ -287,8 +287,25 @@ async fn no_member_joins(bob: &mut Talk, word: &str) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_told_at_once_that_the_index_is_refused() {
+    let server = RedisServer::start().await;
+    let node = Plan::clustered("one", &server.url()).start().await;
+    let (mut bob, _) = Talk::welcomed(&node.connect_url("?user=bob"), Wire::Json).await;
+    let take = server.command(&["ACL", "SETUSER", "default", "-zadd"]);
+    assert_eq!(take.as_deref(), Some("+OK"));
+    no_member_joins(&mut bob, "NOPERM").await;
+    // Nothing else is wrong.
+    assert_eq!(partial(&node).await, None);
+    bob.publish("room", serde_json::json!(1)).await;
+    let give = server.command(&["ACL", "SETUSER", "default", "+zadd"]);
+    assert_eq!(give.as_deref(), Some("+OK"));
+    let join = serde_json::json!({"type": "subscribe", "topic": "room", "presence": true});
+    bob.ok(join).await;
+}
+
 /// The one element that a health answer has for what is partly wrong.
-async fn partial(node: &Node) -> Option<String> {
+pub(crate) async fn partial(node: &Node) -> Option<String> {
     let ready = http::get(node.api, "/health/ready").await;
     assert_eq!(ready.status, 200);
     let partial = ready.json()["partial"].as_array()?.clone();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare::broker::publication::Publication;
 use fanfare::broker::redis::RedisBroker;
+use fanfare::broker::unavailable::Unavailable;
 use fanfare::broker::{
     Body, BrokerError, BrokerHealth, Entry, Feed, FeedEvent, Page, PublishRequest, Published,
 };
@@ -41,7 +42,7 @@ pub(crate) fn settings(url: String, access: config::RedisAccess) -> config::Redi
         probe_fresh: Duration::from_secs(2),
         lease: Duration::from_secs(5),
         partitions: 256,
-        replicated: false,
+        replicas_min: 0,
     }
 }
 
@@ -92,7 +93,7 @@ impl Peer {
     /// publications that wait for replicas.
     pub(crate) async fn replicated(url: String, masters_count: u64) -> Self {
         let peer = Self::start_with(&config::Redis {
-            replicated: true,
+            replicas_min: 1,
             // A probe is replicated too: a WAIT behind it would speak of all that was written
             // before.
             probe_interval: DEADLINE,
@@ -115,8 +116,8 @@ impl Peer {
             let topic = topic(&format!("old-enough-{n}"));
             wait::until_within(DEADLINE, "an older connection", async || {
                 match self.broker.publish(wanting(&topic, 0, 99)).await {
-                    Err(BrokerError::Unavailable(why)) => why.contains("follow").then_some(()),
-                    Err(BrokerError::Unknown(_)) => None,
+                    Err(BrokerError::Unavailable(Unavailable::TooFewFollow { .. })) => Some(()),
+                    Err(BrokerError::Unavailable(_) | BrokerError::Unknown(_)) => None,
                     other => panic!("expected a refusal, got {other:?}"),
                 }
             })

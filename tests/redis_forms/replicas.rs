@@ -17,7 +17,7 @@ async fn is_confirmed(peer: &Peer, topic: &Topic) {
 async fn is_unconfirmed(peer: &Peer, topic: &Topic) {
     let answer = peer.broker.publish(wanting(topic, 2, 1)).await;
     let why = format!("0 of 1 replicas confirmed within {REPLICAS_PATIENCE:?}");
-    assert_eq!(answer, Err(BrokerError::Unknown(why)));
+    assert_eq!(answer, Err(BrokerError::Unconfirmed(why)));
 }
 
 /// Waits until a replica that goes on has caught up.

@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::feed_sender::FeedSender;
 use super::interest::{Interest, WishNumber};
+use super::unavailable::Unavailable;
 use super::{
     Acked, Body, BrokerError, BrokerHealth, Feed, FeedEvent, HistoryPage, HistoryQuery,
     InboxSummary, Moves, Page, PublishRequest, Published, SincePage,
@@ -86,6 +87,7 @@ impl MemoryBroker {
                 topics: HashMap::new(),
                 sender,
                 room: Room::new(bytes_max),
+                has_refused: false,
                 metrics: Arc::clone(&metrics),
             })),
             health: watch::Sender::new(BrokerHealth::Up),
@@ -125,8 +127,8 @@ impl MemoryBroker {
         let Some(published) = self.append(request) else {
             control.publish_errors.add(1);
             control.refused_memory.add(1);
-            let text = "the memory of this node is full (memory.bytes_max)";
-            return Err(BrokerError::Unavailable(text.to_owned()));
+            self.tell_room(true);
+            return Err(Unavailable::MemoryFull.into());
         };
         match published.duplicate {
             true => control.publish_duplicates.add(1),
@@ -140,6 +142,7 @@ impl MemoryBroker {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
         if state.room.is_short() && !state.topics.contains_key(&request.topic) {
+            state.has_refused = true;
             return None;
         }
         let topic = request.topic.clone();
@@ -281,7 +284,7 @@ impl MemoryBroker {
         watch::Sender::new(Moves::default()).subscribe()
     }
 
-    /// As [`super::Broker::health`]; this broker is always up.
+    /// As [`super::Broker::health`]; this broker is up, or its memory is full.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<BrokerHealth> {
         self.health.subscribe()
@@ -314,6 +317,36 @@ impl MemoryBroker {
             self.sweep_some(some, now_ms);
             tokio::task::yield_now().await;
         }
+        let is_full = {
+            let mut state = self.lock();
+            std::mem::take(&mut state.has_refused) || state.room.is_short()
+        };
+        self.tell_room(is_full);
+    }
+
+    /// Tells whether topics in use fill the memory: from the first refusal or the next sweep on, until
+    /// a sweep finds room and that nobody was refused since the one before.
+    fn tell_room(&self, is_full: bool) {
+        let now = match is_full {
+            true => BrokerHealth::Partly(Unavailable::MemoryFull.to_string()),
+            false => BrokerHealth::Up,
+        };
+        self.health.send_if_modified(|told| {
+            let is_changed = *told != now;
+            if is_changed && is_full {
+                tracing::warn!(
+                    event = "embedded_memory_exhausted",
+                    "topics in use fill memory.bytes_max: publications to others are refused"
+                );
+            } else if is_changed {
+                tracing::info!(
+                    event = "embedded_memory_recovered",
+                    "there is memory for more topics again"
+                );
+            }
+            *told = now;
+            is_changed
+        });
     }
 
     fn sweep_some(&self, some: &[Topic], now_ms: u64) {

@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) topics: HashMap<Topic, TopicState>,
     pub(super) sender: FeedSender,
     pub(super) room: Room,
+    /// A publication was refused for want of room since the last sweep.
+    pub(super) has_refused: bool,
     pub(super) metrics: Arc<Metrics>,
 }
 

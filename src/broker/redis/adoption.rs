@@ -72,7 +72,12 @@ pub enum AdoptError {
 /// [`AdoptError`]; after [`AdoptError::Redis`] some may have been written, and a repeat writes them
 /// all.
 pub async fn adopt(config: &config::Redis, are_all_stopped: bool) -> Result<Adopted, AdoptError> {
-    let (broker, _feed) = RedisBroker::connect(config, Arc::new(Metrics::new(0)))?;
+    // It publishes nothing, so replicas are none of its business.
+    let settings = config::Redis {
+        replicas_min: 0,
+        ..config.clone()
+    };
+    let (broker, _feed) = RedisBroker::connect(&settings, Arc::new(Metrics::new(0)))?;
     let adopted = with(&broker, config, are_all_stopped).await;
     broker.stop().await;
     adopted

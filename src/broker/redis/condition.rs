@@ -6,6 +6,7 @@
 use super::RedisBroker;
 use super::health::Line;
 use super::link::CommandLink;
+use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, BrokerHealth};
 use crate::protocol::ids::Topic;
 use crate::redis::circuit::Phase;
@@ -46,7 +47,7 @@ impl RedisBroker {
     /// As [`crate::broker::Broker::check`].
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`].
+    /// [`BrokerError::Unavailable`], or [`BrokerError::Refused`] in Redis' own word.
     pub fn check(&self, topic: &Topic) -> Result<(), BrokerError> {
         let pair = self.links.find_topic(topic)?.pair;
         match &*pair.shared.health.watch().borrow() {
@@ -54,7 +55,12 @@ impl RedisBroker {
             BrokerHealth::Up | BrokerHealth::ReadOnly(_) | BrokerHealth::Partly(_) => {
                 Ok(pair.shared.bulk.link.circuit().pass()?)
             }
-            BrokerHealth::Down(reason) => Err(BrokerError::Unavailable(reason.clone())),
+            BrokerHealth::Down(reason) => {
+                for link in pair.shared.links() {
+                    link.link.circuit().pass()?;
+                }
+                Err(Unavailable::Away(reason.clone()).into())
+            }
         }
     }
 }

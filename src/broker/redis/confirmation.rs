@@ -16,6 +16,7 @@ use fred::types::Value;
 
 use super::reply;
 use crate::broker::BrokerError;
+use crate::broker::unavailable::Unavailable;
 use crate::config::Replicas;
 use crate::redis::RedisError;
 
@@ -102,19 +103,23 @@ impl Followers {
     /// Whether so many replicas can confirm what is sent now.
     ///
     /// # Errors
-    /// Why not, for people. Nothing need be sent then.
-    pub fn can_confirm(&self, min: u32, now: Instant) -> Result<(), String> {
+    /// Why not. Nothing need be sent then.
+    pub fn can_confirm(&self, min: u32, now: Instant) -> Result<(), Unavailable> {
         let waited = self.since.map(|since| now.duration_since(since));
         if waited.is_none_or(|waited| waited < PROMOTION_MAX) {
-            return Err(format!(
-                "the connection is new, and replicas confirm nothing in its first {PROMOTION_MAX:?}"
-            ));
+            return Err(Unavailable::NotYetPromised);
         }
         let count = self.count();
         if count < u64::from(min) {
-            return Err(format!("{count} replicas follow, and {min} are to confirm"));
+            return Err(Unavailable::TooFewFollow { count, min });
         }
         Ok(())
+    }
+
+    /// Whether who follows was seen on this connection.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.since.is_some()
     }
 
     /// How many follow now.
@@ -249,7 +254,7 @@ mod tests {
         followers.look(looked(BATCH_NAME.into(), &[1]), at(4));
         assert!(followers.can_confirm(1, at(4)).is_err());
         assert_eq!(followers.can_confirm(1, at(5)), Ok(()));
-        let why = "1 replicas follow, and 2 are to confirm".to_owned();
+        let why = Unavailable::TooFewFollow { count: 1, min: 2 };
         assert_eq!(followers.can_confirm(2, at(5)), Err(why));
         // It came up anew meanwhile.
         followers.look(looked(Value::Null, &[1]), at(6));

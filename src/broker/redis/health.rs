@@ -2,7 +2,7 @@
 //!
 //! In: the supervisors of the links and the feed, each about its own connection. Out: a watch that
 //! readiness, sessions and tests read. Without the urgent link, the feed or the bulk link the master
-//! is down; without the replicated one it works in part. Owner of the state: this struct, under a
+//! is down; without the replicated one, or with too few replicas, it works in part. Owner of the state: this struct, under a
 //! lock that is held for one comparison. A change between up, in part, read only and down is logged
 //! once, here.
 
@@ -23,13 +23,15 @@ pub enum Line {
     Bulk,
     /// The link for publications that wait for replicas.
     Replicated,
+    /// The replicas that follow, as that link sees them: as many as some namespace asks for.
+    Followers,
 }
 
 /// What is known of all connections.
 #[derive(Debug)]
 struct State {
     /// Why each is down; `None` is up, or not there at all.
-    down: [Option<String>; 4],
+    down: [Option<String>; 5],
     /// Why nothing can be written, while that is so.
     read_only: Option<String>,
 }
@@ -49,7 +51,7 @@ impl Health {
         let unreached = || Some(reason.clone());
         Self {
             state: Mutex::new(State {
-                down: [unreached(), unreached(), unreached(), None],
+                down: [unreached(), unreached(), unreached(), None, None],
                 read_only: None,
             }),
             told: watch::Sender::new(BrokerHealth::Down(reason)),
@@ -95,9 +97,10 @@ impl Health {
     fn set(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
-        let [needed @ .., replicated] = &state.down;
+        let [needed @ .., replicated, followers] = &state.down;
         let needed = needed.iter().flatten().next();
-        let now = match (needed, &state.read_only, replicated) {
+        let partly = replicated.as_ref().or(followers.as_ref());
+        let now = match (needed, &state.read_only, partly) {
             (Some(reason), _, _) => BrokerHealth::Down(reason.clone()),
             (None, Some(reason), _) => BrokerHealth::ReadOnly(reason.clone()),
             (None, None, Some(reason)) => BrokerHealth::Partly(reason.clone()),
@@ -172,7 +175,12 @@ mod tests {
         health.down(Line::Replicated, "no replicas".to_owned());
         let expected = BrokerHealth::Partly("no replicas".to_owned());
         assert_eq!(*told.borrow(), expected);
+        health.down(Line::Followers, "too few".to_owned());
+        assert_eq!(*told.borrow(), expected);
         health.up(Line::Replicated);
+        assert_eq!(*told.borrow(), BrokerHealth::Partly("too few".to_owned()));
+        health.up(Line::Followers);
+        assert_eq!(*told.borrow(), BrokerHealth::Up);
         health.down(Line::Bulk, "no bulk".to_owned());
         assert_eq!(*told.borrow(), BrokerHealth::Down("no bulk".to_owned()));
         health.up(Line::Bulk);

@@ -161,6 +161,8 @@ pub struct Shared {
     pub bulk: Arc<CommandLink>,
     /// For publications that wait for replicas, where there are any.
     pub replicated: Option<Arc<CommandLink>>,
+    /// The most replicas that a namespace asks for.
+    pub replicas_min: u32,
     /// Names of keys.
     pub keys: Keys,
     /// The scripts.
@@ -200,10 +202,11 @@ impl Shared {
         Ok(Self {
             urgent: link(Purpose::Urgent)?,
             bulk: link(Purpose::Bulk)?,
-            replicated: match settings.replicated {
-                true => Some(link(Purpose::Replicated)?),
-                false => None,
+            replicated: match settings.replicas_min {
+                0 => None,
+                _ => Some(link(Purpose::Replicated)?),
             },
+            replicas_min: settings.replicas_min,
             keys: Keys::of_database(&settings.prefix, place.database),
             scripts: Scripts::new(place.is_sharded),
             health: Health::new(),

@@ -21,6 +21,7 @@ use crate::broker::feed::FeedTask;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::Interest;
 use crate::broker::publisher::{self, Publisher};
+use crate::broker::unavailable::Unavailable;
 use crate::broker::{
     BrokerError, BrokerHealth, FeedEvent, FeedNumber, Moves, PublishRequest, Published,
 };
@@ -30,7 +31,6 @@ use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for each part at the end. Every command has ended by then.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-const NOT_REPLICATED: &str = "this broker was started without a link for replicas_min";
 
 /// What all pairs of a node have in common.
 #[derive(Debug, Clone)]
@@ -167,7 +167,7 @@ impl Pair {
         match (&self.replicated, request.replicas.min) {
             (_, 0) => self.publisher.publish(request).await,
             (Some(replicated), _) => replicated.publish(request).await,
-            (None, _) => Err(BrokerError::Unavailable(NOT_REPLICATED.to_owned())),
+            (None, _) => Err(Unavailable::NotReplicated.into()),
         }
     }
 

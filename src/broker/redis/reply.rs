@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use fred::types::Value;
 
+use crate::broker::unavailable::Unavailable;
 use crate::broker::{Body, BrokerError, publication};
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::{Position, SessionId, Topic};
@@ -19,7 +20,9 @@ impl From<RedisError> for BrokerError {
             _ if error.is_not_done() && error.refusal().is_some() => {
                 Self::Refused(error.refusal().expect("asked just before"))
             }
-            _ if error.is_not_done() => Self::Unavailable(error.to_string()),
+            RedisError::NoScript(_) => Unavailable::Scripts.into(),
+            RedisError::Moved(_) => Unavailable::Elsewhere.into(),
+            _ if error.is_not_done() => Unavailable::Away(error.to_string()).into(),
             _ => Self::Unknown(error.to_string()),
         }
     }

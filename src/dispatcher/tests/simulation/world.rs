@@ -21,6 +21,7 @@ use super::feed::FeedModel;
 use super::weather::{Met, Weather};
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::model::Stream;
+use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, FeedEvent, HistoryPage, SincePage};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
@@ -363,7 +364,7 @@ impl World {
 
     /// The broker answers as its streams stand now, or does not.
     fn answer(&self, asked: Asked, is_silent: bool, entries_max: usize) -> Answered {
-        let away = || BrokerError::Unavailable("silent".into());
+        let away = || BrokerError::from(Unavailable::Away("silent".into()));
         match asked {
             Asked::Dispatcher(asked) => {
                 let stream = self.stream(&asked.topic);

@@ -110,16 +110,16 @@ impl Agreement {
     }
 
     /// Says why a deployment is not compared yet, where its connections do not say it.
-    fn explain(&self, at: usize, found: &Found) {
-        use RedisError::{Failed, Moved, NotDone};
-        if let Err(error @ (Failed(_) | NotDone(_) | Moved(_))) = found
-            && !self.links.agrees(at)
-        {
-            let key = self.links.keys().fingerprint();
-            let reason = format!("{key} in Redis {} cannot be read: {error}", self.name(at));
-            self.overall
-                .set(Part::Agreement(at), BrokerHealth::Down(reason));
+    fn explain(&self, at: usize, what: &str, error: &RedisError) {
+        use RedisError::{Failed, Moved, NotDone, ReadOnly};
+        let is_told_elsewhere = !matches!(error, Failed(_) | NotDone(_) | Moved(_) | ReadOnly(_));
+        if is_told_elsewhere || self.links.agrees(at) {
+            return;
         }
+        let key = self.links.keys().fingerprint();
+        let reason = format!("{key} in Redis {} cannot be {what}: {error}", self.name(at));
+        self.overall
+            .set(Part::Agreement(at), BrokerHealth::Down(reason));
     }
 
     async fn round(&self) -> Result<Round, Disagreement> {
@@ -128,9 +128,13 @@ impl Agreement {
         for (at, stored) in found.iter().enumerate() {
             let stored = match stored {
                 Ok(Some(stored)) => stored,
-                missing => {
+                Ok(None) => {
                     is_open = true;
-                    self.explain(at, missing);
+                    continue;
+                }
+                Err(error) => {
+                    is_open = true;
+                    self.explain(at, "read", error);
                     continue;
                 }
             };
@@ -142,10 +146,11 @@ impl Agreement {
         for at in 0..found.len() {
             match &found[at] {
                 Ok(Some(_)) => self.agreed(at),
-                Ok(None) if self.may_write(at, &found)? && self.write(at).await.is_ok() => {
-                    return Ok(Round::Again);
-                }
-                _ => {}
+                Ok(None) if self.may_write(at, &found)? => match self.write(at).await {
+                    Ok(()) => return Ok(Round::Again),
+                    Err(error) => self.explain(at, "written", &error),
+                },
+                Ok(None) | Err(_) => {}
             }
         }
         Ok(if is_open { Round::Open } else { Round::Agreed })

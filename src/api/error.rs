@@ -50,9 +50,8 @@ mod tests {
         for error in unavailable::all() {
             let told = error.told();
             let ApiError(answer) = error.into();
-            let retry = told.code.retry();
             assert_eq!(answer.error, told);
-            assert_eq!(answer.status().as_u16(), if retry { 503 } else { 500 });
+            assert_eq!(answer.status().as_u16(), told.code.status());
         }
     }
 }

@@ -213,7 +213,7 @@ async fn a_page_passes_over_so_much_of_the_dead_and_no_more() {
     settled(&[&a]).await;
     let page = a.occupancy.topics(None, 10).await.unwrap();
     let topics: Vec<_> = page.topics.into_iter().map(|o| o.topic).collect();
-    assert_eq!(topics, [at_the_end.clone()], "more would cost too much");
+    assert_eq!(topics.as_slice(), std::slice::from_ref(&at_the_end));
     assert_eq!(page.next, Some(at_the_end.clone()));
     let topics = pages(&a, 10).await.into_iter().map(|o| o.topic);
     assert_eq!(topics.collect::<Vec<_>>(), [at_the_end, last]);

@@ -128,7 +128,6 @@ fn details(
             settled: settled.incarnation(),
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
-            beats: 0,
         }
     }
 }

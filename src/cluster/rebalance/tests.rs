@@ -27,7 +27,6 @@ fn owner(nth: usize) -> Owner {
 fn view(nodes: &[(&str, u64)]) -> View {
     let info = |(nth, (state, sessions)): (usize, &(&str, u64))| NodeInfo {
         owner: owner(nth),
-        lease_left: S,
         details: NodeDetails {
             state: (*state).to_owned(),
             sessions: *sessions,

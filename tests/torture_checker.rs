@@ -398,6 +398,23 @@ fn a_failover_that_is_told_to_those_who_had_what_was_lost_is_clean() {
 }
 
 #[test]
+fn who_comes_back_with_what_was_lost_may_read_all_again() {
+    // The new master took the second while the old one took the third.
+    let mut pen = three();
+    pen.failover_from(0, 1).received(0, SHARED, 2);
+    pen.joined(1, SHARED, 3, false, 0);
+    for number in [1, 2] {
+        pen.received(1, SHARED, number);
+    }
+    pen.retained(&[1, 2]).finds(LOSSY, &[]);
+    // Something else that is gone is no reason to tell it.
+    let mut pen = three();
+    pen.joined(1, SHARED, 3, false, 0);
+    let wrongs = [(Wrong::NeedlessGap, 1), (Wrong::Untold, 1)];
+    pen.retained(&[2, 3]).finds(LOSSY, &wrongs);
+}
+
+#[test]
 fn who_had_what_was_lost_and_was_not_told_is_found() {
     let mut pen = three();
     pen.failover_from(0, 2);

@@ -239,9 +239,16 @@ impl Keys {
         format!("{}:ctl", self.channels)
     }
 
-    /// What all nodes must have in common.
+    /// What all nodes must have in common. It has the tag of the nodes' keys, so that a node which
+    /// starts needs no master but theirs.
     #[must_use]
     pub fn fingerprint(&self) -> String {
+        format!("{{{}:nodes}}:fp", self.prefix)
+    }
+
+    /// Where earlier releases have it alone.
+    #[must_use]
+    pub fn fingerprint_before(&self) -> String {
         format!("{}:fp", self.prefix)
     }
 

@@ -36,6 +36,7 @@ const FOR_SHIPPED: &[Rule] = &[
     rules::fastwebsockets,
     rules::fred,
     rules::log_events,
+    rules::logged_errors,
     layers::layering,
 ];
 
@@ -285,6 +286,14 @@ fn a_log_line_without_its_event_is_found() {
     let near_miss = "fn a() {\n    tracing::warn!(event = \"thing_happened\", x);\n    error(\"x\");\n\
         // warn!(\"x\")\n}\n#[cfg(test)]\nmod tests {\n    fn a() { info!(\"x\"); }\n}\n";
     assert!(lines(rules::log_events, "src/a.rs", near_miss).is_empty());
+}
+
+#[test]
+fn an_error_that_is_logged_without_its_causes_is_found() {
+    let planted = "fn a() {\n    warn!(event = \"a\", %error, \"b\");\n    info!(event = \"a\", why = %error);\n}\n";
+    assert_eq!(lines(rules::logged_errors, "src/a.rs", planted), [2, 3]);
+    let near_miss = "fn a() {\n    warn!(event = \"a\", error = &error as &(dyn Error + 'static));\n    warn!(event = \"a\", %errors);\n}\n";
+    assert!(lines(rules::logged_errors, "src/a.rs", near_miss).is_empty());
 }
 
 #[test]

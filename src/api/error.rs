@@ -44,7 +44,11 @@ pub(super) fn broker_error(error: &BrokerError) -> WireError {
              publications with the same idempotency_key as before",
         ),
         BrokerError::Unexpected(_) => {
-            tracing::error!(event = "api_broker_answer_misread", %error, "the broker's answer to an API request makes no sense");
+            tracing::error!(
+                event = "api_broker_answer_misread",
+                error = error as &(dyn std::error::Error + 'static),
+                "the broker's answer to an API request makes no sense"
+            );
             WireError::new(ErrorCode::Internal, "internal error")
         }
     }

@@ -68,7 +68,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future
             Err(error) => {
                 tracing::warn!(
                     event = "api_accept_failed",
-                    %error,
+                    error = &error as &(dyn std::error::Error + 'static),
                     "the API listener could not accept a connection"
                 );
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -107,7 +107,11 @@ async fn connection(
 ) {
     // Answers are small and written whole; waiting to fill a segment would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(event = "api_nodelay_failed", %error, "TCP_NODELAY could not be set");
+        tracing::debug!(
+            event = "api_nodelay_failed",
+            error = &error as &(dyn std::error::Error + 'static),
+            "TCP_NODELAY could not be set"
+        );
     }
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -136,7 +140,11 @@ async fn connection(
         if error.is_timeout() && !parts.read_buf.is_empty() {
             tell_timeout(&stream);
         }
-        tracing::debug!(event = "api_connection_broke", %error, "a connection to the API broke");
+        tracing::debug!(
+            event = "api_connection_broke",
+            error = &error as &(dyn std::error::Error + 'static),
+            "a connection to the API broke"
+        );
     }
     let is_stopping = stopped.has_changed().unwrap_or(true);
     if !is_stopping {

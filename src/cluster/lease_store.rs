@@ -1,4 +1,4 @@
-//! Node leases in Redis: two scripts and the reading of their answers.
+//! Node leases in Redis: three scripts and the reading of their answers.
 //!
 //! In: `membership`, once per heartbeat. Out: what Redis decided. Every decision that needs to
 //! be atomic (who holds a name, when a lease ended, which incarnation is newest) is made in the
@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use super::own_lease::OwnLease;
 use super::view::{NodeDetails, NodeInfo};
 use crate::protocol::ids::{NodeId, Owner};
 use crate::redis::holders::holder_of;
@@ -26,8 +27,11 @@ const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// Redis is away or refused. What was asked may have been done.
-    #[error("Redis did not answer the heartbeat")]
+    #[error("Redis did not carry out the heartbeat")]
     Redis(#[source] RedisError),
+    /// No answer came within this time.
+    #[error("no answer within {0:?}")]
+    Late(Duration),
     /// Not what these scripts answer: another program uses the keys.
     #[error("unexpected answer to the heartbeat: {0}")]
     Unexpected(&'static str),
@@ -68,6 +72,7 @@ pub struct LeaseStore {
     keyspace: Keyspace,
     heartbeat: Script,
     leave: Script,
+    own_lease: Script,
     /// Leases, incarnations, details, the last heartbeat.
     nodes_keys: [String; 4],
     /// Where a process that was sent away tells whom it met.
@@ -84,6 +89,11 @@ impl LeaseStore {
             keyspace: keyspace.into(),
             heartbeat: Script::new(include_str!("scripts/heartbeat.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
+            own_lease: Script::new(concat!(
+                "#!lua flags=no-writes\n",
+                include_str!("../broker/scripts/frozen.lua"),
+                include_str!("scripts/own_lease.lua")
+            )),
             nodes_keys: [
                 keys.nodes(),
                 keys.node_incarnations(),
@@ -178,6 +188,23 @@ impl LeaseStore {
         answer
             .convert()
             .map_err(|_| LeaseError::Unexpected("of another type"))
+    }
+
+    /// This process's lease under the incarnation `mine`, also where Redis takes no writes; `None`
+    /// where the name is not held under it.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn own_lease(
+        &self,
+        node: &NodeId,
+        mine: u64,
+    ) -> Result<Option<OwnLease>, LeaseError> {
+        let [leases, incarnations, _, heartbeat, ..] = &self.nodes_keys;
+        let keys = [leases, incarnations, heartbeat].map(String::clone);
+        let name = [node.as_str().into()];
+        let answer = self.eval(&self.own_lease, &keys, &name).await?;
+        Ok(OwnLease::read(&answer, mine, &self.holder))
     }
 
     /// Ends the lease, if this process still holds the name.

@@ -1,7 +1,7 @@
 //! Membership: keeps this node's lease alive and tells everybody who else lives.
 //!
-//! In: answers to heartbeats, sent five times per lease. Out: two levels that anybody may watch,
-//! the [`View`] and this node's [`Standing`]. Owner of both: the [`MembershipTask`], on the
+//! In: answers to heartbeats, sent five times per lease. Out: levels that anybody may watch: the
+//! [`View`], this node's [`Standing`], and why heartbeats bring nothing. Owner of all: the [`MembershipTask`], on the
 //! control runtime; what an answer means is decided in `standing`. Bounds: one heartbeat is in
 //! flight and given up after two fifths of the lease, so that at least two fit into one. When
 //! Redis is away the last view stays and, a lease later, is no longer fresh. A node with the
@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 use super::entry::{Entry, Judgement};
 use super::lease_store::{Beat, LeaseError, LeaseStore};
 use super::standing::{Course, Standing};
+use super::trouble::Trouble;
 use super::view::{NodeDetails, NodeInfo, View};
 use crate::protocol::ids::{NodeId, Owner};
 use crate::telemetry::metrics::Metrics;
@@ -54,6 +55,7 @@ impl fmt::Debug for Settings {
 pub struct Membership {
     view: watch::Receiver<Arc<View>>,
     standing: watch::Receiver<Standing>,
+    trouble: watch::Receiver<Option<String>>,
     leave: Arc<watch::Sender<bool>>,
 }
 
@@ -77,6 +79,7 @@ impl Membership {
         };
         let (view, view_rx) = watch::channel(Arc::clone(&course.view));
         let (standing, standing_rx) = watch::channel(course.standing.clone());
+        let (trouble, trouble_rx) = Trouble::new();
         let (leave, leave_rx) = watch::channel(false);
         let mut task = MembershipTask {
             settings,
@@ -87,7 +90,7 @@ impl Membership {
             leave: leave_rx,
             away: None,
             was_refused: false,
-            is_told: false,
+            trouble,
             entry: Entry::New,
             beats: 0,
             started: Instant::now(),
@@ -100,6 +103,7 @@ impl Membership {
         let membership = Self {
             view: view_rx,
             standing: standing_rx,
+            trouble: trouble_rx,
             leave: Arc::new(leave),
         };
         (membership, task)
@@ -121,6 +125,13 @@ impl Membership {
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.clone()
+    }
+
+    /// What became of the last heartbeat, as the end of a sentence about it, with the reason; `None`
+    /// where it was answered, or none was sent yet.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.clone()
     }
 
     /// Gives the lease back and returns when the task has ended, whether Redis answered or not.
@@ -155,8 +166,7 @@ pub struct MembershipTask {
     away: Option<Instant>,
     /// A heartbeat was refused since one was answered.
     was_refused: bool,
-    /// That they are not answered is logged, once.
-    is_told: bool,
+    trouble: Trouble,
     entry: Entry,
     /// Heartbeats that were sent.
     beats: u64,
@@ -170,6 +180,8 @@ enum Turn {
     Look(Duration),
     /// The name belongs to a process that lives.
     Taken,
+    /// Redis takes no writes. For so long this node's lease surely lasts all the same.
+    Refused(LeaseError, Duration),
 }
 
 impl MembershipTask {
@@ -195,28 +207,47 @@ impl MembershipTask {
     async fn beat(&mut self) -> Option<Duration> {
         let sent_at = Instant::now();
         match timeout(self.patience(), self.ask()).await {
-            Ok(Ok(Turn::Look(look))) => return Some(look),
+            Ok(Ok(Turn::Look(look))) => {
+                self.trouble.answered();
+                return Some(look);
+            }
             Ok(Ok(Turn::Taken)) => self.course.turned_away(),
             Ok(Ok(Turn::Beat(beat))) => {
                 self.away = None;
                 self.was_refused = false;
-                if std::mem::take(&mut self.is_told) {
-                    info!(
-                        event = "heartbeat_answered",
-                        "heartbeats are answered again"
-                    );
-                }
+                self.trouble.over();
                 self.course.answered(beat, sent_at);
             }
-            Ok(Err(error)) if error.is_read_only() => self.refused(&error, sent_at),
+            Ok(Ok(Turn::Refused(error, left))) => self.refused(&error, left, sent_at),
             Ok(Err(error)) => self.unanswered(&error),
-            Err(elapsed) => self.unanswered(&elapsed),
+            Err(_) => self.unanswered(&LeaseError::Late(self.patience())),
         }
         None
     }
 
-    /// One exchange with Redis.
+    /// One exchange with Redis. Where that takes no writes, it is read how this node stands.
     async fn ask(&mut self) -> Result<Turn, LeaseError> {
+        match self.exchange().await {
+            Err(error) if error.is_read_only() => {
+                let left = self.left().await.unwrap_or_default();
+                Ok(Turn::Refused(error, left))
+            }
+            turn => turn,
+        }
+    }
+
+    /// How long this node's lease lasts though it cannot be extended; `None`: it has none, or that
+    /// cannot be read.
+    async fn left(&self) -> Option<Duration> {
+        let Leases::Redis(store) = &self.leases else {
+            return None;
+        };
+        let mine = self.course.standing.incarnation()?;
+        let own = store.own_lease(&self.settings.node, mine).await.ok()??;
+        Some(own.left(self.settings.lease))
+    }
+
+    async fn exchange(&mut self) -> Result<Turn, LeaseError> {
         let look = self.look();
         let store = match &self.leases {
             Leases::Redis(store) => store,
@@ -282,34 +313,24 @@ impl MembershipTask {
         }
     }
 
-    fn unanswered(&mut self, error: &(dyn std::error::Error + 'static)) {
+    fn unanswered(&mut self, error: &LeaseError) {
         self.look_anew();
         // A node asks before it is connected: while it starts that is no news.
         let is_starting = self.course.standing == Standing::Joining
             && self.started.elapsed() < self.settings.lease;
         self.away.get_or_insert_with(Instant::now);
-        if !is_starting && !std::mem::replace(&mut self.is_told, true) {
-            warn!(
-                event = "heartbeat_missed",
-                error, "a heartbeat was not answered, the last view is kept"
-            );
-        }
+        self.trouble.missed(error, !is_starting);
         self.course.unanswered(Instant::now());
     }
 
-    /// Redis is there and takes no writes. Then nobody's lease can be written, and none that is
-    /// there ends: once one can be, the gap is added to all.
-    fn refused(&mut self, error: &(dyn std::error::Error + 'static), sent_at: Instant) {
+    /// Redis is there and takes no writes, so that nobody's lease can be extended. Who lives stays as
+    /// it was, and this node is a member for as long as Redis says that its lease lasts.
+    fn refused(&mut self, error: &LeaseError, left: Duration, sent_at: Instant) {
         self.look_anew();
         self.was_refused = true;
         self.away.get_or_insert_with(Instant::now);
-        if !std::mem::replace(&mut self.is_told, true) {
-            warn!(
-                event = "heartbeat_refused",
-                error, "Redis takes no writes, the lease stays as it is"
-            );
-        }
-        self.course.refused(sent_at);
+        self.trouble.refused(error);
+        self.course.refused(left, sent_at, Instant::now());
     }
 
     /// Who has no name yet looks at its holder again.

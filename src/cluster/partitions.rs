@@ -164,7 +164,11 @@ impl PartitionsTask {
             }
         }
         if let Some(error) = failed {
-            debug!(event = "partitions_not_extended", %error, "leases of partitions were not extended, they are tried again");
+            debug!(
+                event = "partitions_not_extended",
+                error = &error as &(dyn std::error::Error + 'static),
+                "leases of partitions were not extended, they are tried again"
+            );
         }
     }
 
@@ -205,7 +209,11 @@ async fn give_back(store: &PartitionStore, given: Vec<(u32, u64)>, patience: Dur
         }
     }
     if let Some(error) = failed {
-        debug!(event = "partitions_not_returned", %error, "leases of partitions were not given back, they end by themselves");
+        debug!(
+            event = "partitions_not_returned",
+            error = &error as &(dyn std::error::Error + 'static),
+            "leases of partitions were not given back, they end by themselves"
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! Leases of nodes and of partitions, incarnations, standing and ring, with nodes that are killed,
-//! restarted, paused, cut off and named twice, and a Redis that is away for up to 40 leases, forgets,
-//! or steps its clock: thousands of seeds.
+//! restarted, paused, cut off and named twice, and a Redis that is away for up to 40 leases, takes no
+//! writes, forgets, or steps its clock: thousands of seeds.
 //!
 //! In: a seed. Out: nothing, or the first promise that was broken. [`weather`] says what happens to
 //! whom, and what must hold in each kind of it. [`world`] moves the processes
@@ -31,6 +31,13 @@ enum Without {
     Lease(leases::Rule),
     /// A view that Redis has not confirmed for a lease is stale.
     Staleness,
+    /// Where Redis takes no writes, a view is fresh only for the rest of the lease while others were
+    /// answered a moment ago.
+    RestsOfLeases,
+    /// It is fresh for a whole lease where nobody was answered for long.
+    LeasesAfterOutages,
+    /// Only the lease of the process itself counts.
+    OwnLeases,
     /// The ring is dealt anew when names came or went.
     Dealing,
     /// A rule of the scripts that know partitions.
@@ -69,7 +76,13 @@ fn one_process_holds_a_name_and_a_partition_and_all_agree_about_the_ring() {
 
 #[test]
 fn the_simulation_notices_when_a_rule_is_missing() {
-    let of_nodes = [Without::Staleness, Without::Dealing];
+    let of_nodes = [
+        Without::Staleness,
+        Without::RestsOfLeases,
+        Without::LeasesAfterOutages,
+        Without::OwnLeases,
+        Without::Dealing,
+    ];
     let of_partitions = [
         Without::Members,
         Without::Lives,

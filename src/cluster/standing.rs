@@ -69,8 +69,6 @@ pub(super) struct Course {
     /// times, and to deal a ring takes longer than all the rest.
     pub(super) deal: Deal,
     lease: Duration,
-    /// When the last answered heartbeat was sent. The lease lasts at least from there.
-    answered_at: Option<Instant>,
 }
 
 impl Course {
@@ -85,7 +83,6 @@ impl Course {
             }),
             deal: |names, partitions_count| Arc::new(Ring::new(names, partitions_count)),
             lease,
-            answered_at: None,
         }
     }
 
@@ -102,7 +99,6 @@ impl Course {
                     node: self.view.me.node.clone(),
                     incarnation,
                 };
-                self.answered_at = Some(sent_at);
                 self.view = Arc::new(View {
                     ring: self.ring(&nodes),
                     me: me.clone(),
@@ -121,23 +117,25 @@ impl Course {
 
     /// Redis did not answer. The view stays, and is fresh until the lease must have ended.
     pub(super) fn unanswered(&mut self, now: Instant) {
-        let within_lease = |at| now.duration_since(at) < self.lease;
-        if !self.answered_at.is_some_and(within_lease) {
+        if self.view.until.is_some_and(|until| until <= now) {
             self.grow_stale();
         }
     }
 
-    /// Redis answered that it takes no writes: nobody can take this node's lease either, so it
-    /// lasts on, if it did so far. Who lives stays as it was.
-    pub(super) fn refused(&mut self, sent_at: Instant) {
-        if self.view.fresh {
-            self.answered_at = Some(sent_at);
+    /// Redis answered at `sent_at` or later that it takes no writes, and that this node's lease
+    /// lasts for so long all the same: so does the view, also one that was stale. Who lives stays
+    /// as it was.
+    pub(super) fn refused(&mut self, left: Duration, sent_at: Instant, now: Instant) {
+        let until = sent_at.checked_add(left);
+        if self.standing.incarnation().is_some() && until > self.view.until {
             let view = View::clone(&self.view);
             self.view = Arc::new(View {
-                until: sent_at.checked_add(self.lease),
+                fresh: true,
+                until,
                 ..view
             });
         }
+        self.unanswered(now);
     }
 
     /// A process that lives has the name.
@@ -204,17 +202,39 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_nobody_can_write_lasts() {
+    fn a_refused_heartbeat_shows_a_lease_for_as_long_as_redis_says() {
         let mut course = course();
         let start = Instant::now();
-        course.refused(start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        course.refused(LEASE, start, start);
         assert!(!course.view.fresh, "it never had one");
         course.answered(held(1, &[]), start);
-        for seconds in [4, 8, 12] {
-            course.refused(start + Duration::from_secs(seconds));
+        // Others were answered a moment ago: no more than the rest.
+        course.refused(Duration::from_secs(2), at(3), at(3));
+        assert_eq!(course.view.until, Some(at(5)));
+        course.refused(Duration::ZERO, at(4), at(4));
+        assert!(course.view.has_lease_at(at(4)), "an answer has said so");
+        course.refused(Duration::ZERO, at(5), at(5));
+        assert!(!course.view.fresh);
+        // Nobody was answered for long: a whole lease, though it seemed over.
+        for seconds in [8, 12, 16] {
+            course.refused(LEASE, at(seconds), at(seconds + 1));
+            assert_eq!(course.view.until, Some(at(seconds) + LEASE));
+            assert!(course.view.fresh);
         }
-        assert!(course.view.has_lease_at(start + Duration::from_secs(16)));
-        course.unanswered(start + Duration::from_secs(18));
+        course.unanswered(at(20));
+        assert!(course.view.fresh);
+        course.unanswered(at(21));
+        assert!(!course.view.fresh);
+        assert_eq!(course.standing, member("a~1"));
+    }
+
+    #[test]
+    fn an_end_is_final_whatever_redis_says_of_the_lease() {
+        let (mut course, now) = (course(), Instant::now());
+        course.answered(held(7, &[]), now);
+        course.answered(Beat::Superseded { newest: 9 }, now);
+        course.refused(LEASE, now, now);
         assert!(!course.view.fresh);
     }
 

@@ -261,7 +261,11 @@ impl Dispatcher {
             }
             Err(error) => {
                 self.metrics.control.control_ignored.add(1);
-                tracing::debug!(event = "control_ignored", %error, "a control message was ignored");
+                tracing::debug!(
+                    event = "control_ignored",
+                    error = &error as &(dyn std::error::Error + 'static),
+                    "a control message was ignored"
+                );
             }
         }
     }

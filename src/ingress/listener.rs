@@ -99,7 +99,11 @@ async fn accepted_one(door: &Rc<Door>, accepted: io::Result<(TcpStream, SocketAd
         // The peer went away while it waited.
         Err(e) if is_peers_fault(&e) => {}
         Err(error) => {
-            tracing::warn!(event = "accept_failed", %error, "no connection can be accepted");
+            tracing::warn!(
+                event = "accept_failed",
+                error = &error as &(dyn std::error::Error + 'static),
+                "no connection can be accepted"
+            );
             tokio::time::sleep(REST).await;
         }
     }
@@ -159,6 +163,10 @@ fn refused(door: &Door, stream: &TcpStream, error: &hyper::Error, has_begun: boo
     }
     if error.is_parse() || (error.is_timeout() && has_begun) {
         door.counters().refused_request.add_owned(1);
-        tracing::debug!(event = "request_refused", %error, "a request could not be read");
+        tracing::debug!(
+            event = "request_refused",
+            error = error as &(dyn std::error::Error + 'static),
+            "a request could not be read"
+        );
     }
 }

@@ -295,7 +295,7 @@ impl Parts {
         self.give_back().await;
         stop_api.notify_one();
         if let Err(error) = api.await {
-            tracing::error!(event = "api_failed", %error, "the API did not end in order");
+            api_failed(&error);
         }
         if let Broker::Redis(redis) = &*self.services.broker {
             redis.stop().await;
@@ -390,6 +390,10 @@ impl Parts {
         }
         Ok((handles, threads))
     }
+}
+
+fn api_failed(error: &(dyn std::error::Error + 'static)) {
+    tracing::error!(event = "api_failed", error, "the API did not end in order");
 }
 
 fn addresses(public: &[StdListener], api: &StdListener) -> io::Result<Addresses> {

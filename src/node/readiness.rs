@@ -85,6 +85,7 @@ pub fn watch(
         let mut health = broker.health();
         let mut view = membership.view();
         let mut standing = membership.standing();
+        let mut trouble = membership.trouble();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_full = false;
@@ -115,6 +116,7 @@ pub fn watch(
                 changed = health.changed() => changed,
                 changed = view.changed() => changed,
                 changed = standing.changed() => changed,
+                changed = trouble.changed() => changed,
                 changed = lifecycle.changed() => changed,
                 _ = looks.tick() => Ok(()),
             };
@@ -217,13 +219,23 @@ pub fn circuits(broker: &Broker) -> Vec<Component> {
 pub fn membership(membership: &Membership) -> Component {
     let standing = membership.standing().borrow().clone();
     let fresh = membership.now().fresh;
+    let trouble = membership.trouble().borrow().clone();
     let (healthy, detail) = match standing {
-        Standing::Member(me) if fresh => (true, format!("member as {me}")),
-        Standing::Member(me) => (
-            false,
-            format!("member as {me}, heartbeats are not answered"),
-        ),
-        Standing::Joining => (false, "no heartbeat was answered yet".into()),
+        Standing::Member(me) => {
+            let unanswered = (!fresh).then(|| "not answered".to_owned());
+            let detail = match trouble.or(unanswered) {
+                Some(reason) => format!("member as {me}, heartbeats are {reason}"),
+                None => format!("member as {me}"),
+            };
+            (fresh, detail)
+        }
+        Standing::Joining => {
+            let detail = match trouble {
+                Some(reason) => format!("the first heartbeat is {reason}"),
+                None => "no heartbeat was answered yet".to_owned(),
+            };
+            (false, detail)
+        }
         Standing::Superseded { .. } => (false, "another process has this node's name".into()),
         Standing::NameTaken => (false, "a running process has this node's name".into()),
         Standing::Left => (false, "left".into()),

@@ -83,7 +83,11 @@ pub(super) fn watch(reload: Reload, replaced: Replaced) {
             shutdown::spawn("reload", run(signals, (load, rows), replaced));
         }
         Err(error) => {
-            tracing::error!(event = "signals_refused", %error, "SIGHUP cannot be received");
+            tracing::error!(
+                event = "signals_refused",
+                error = &error as &(dyn std::error::Error + 'static),
+                "SIGHUP cannot be received"
+            );
         }
     }
 }

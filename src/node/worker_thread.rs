@@ -58,7 +58,11 @@ impl WorkerSetup {
                 let serve = shutdown::planted(&name, self.serve());
                 LocalSet::new().block_on(&runtime, serve);
             }
-            Err(error) => tracing::error!(event = "worker_failed", %error, "a worker cannot start"),
+            Err(error) => tracing::error!(
+                event = "worker_failed",
+                error = &error as &(dyn std::error::Error + 'static),
+                "a worker cannot start"
+            ),
         }
     }
 
@@ -66,7 +70,11 @@ impl WorkerSetup {
         let listener = match TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(event = "worker_failed", %error, "a worker cannot listen");
+                tracing::error!(
+                    event = "worker_failed",
+                    error = &error as &(dyn std::error::Error + 'static),
+                    "a worker cannot listen"
+                );
                 return;
             }
         };

@@ -212,7 +212,12 @@ impl<'a> Runner<'a> {
         let now = self.now();
         if let Err(error @ BrokerError::Unexpected(_)) = &answer {
             let topic = order.key.0.name();
-            tracing::warn!(event = "membership_refused", topic, %error, "Redis refuses a member");
+            tracing::warn!(
+                event = "membership_refused",
+                topic,
+                error = error as &(dyn std::error::Error + 'static),
+                "Redis refuses a member"
+            );
         }
         {
             let mut state = self.presence.state();

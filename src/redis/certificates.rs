@@ -80,7 +80,7 @@ impl Certificates {
                 Err(error) => {
                     tracing::warn!(
                         event = "redis_certificates_refused",
-                        %error,
+                        error = &error as &(dyn std::error::Error + 'static),
                         "certificates for Redis were changed and cannot be used; the ones before stay"
                     );
                 }

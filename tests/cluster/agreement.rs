@@ -172,7 +172,7 @@ async fn nothing_is_used_before_the_comparison_and_a_lost_one_is_written_again()
     redis.restart().await;
     node.until_ready().await;
     let print = || {
-        let stands = redis.command(&["EXISTS", "ff:fp"])?;
+        let stands = redis.command(&["EXISTS", "{ff:nodes}:fp"])?;
         (stands == ":1").then_some(())
     };
     wait::until_within(SOME_BEATS, "the fingerprint", async || print()).await;
@@ -180,15 +180,50 @@ async fn nothing_is_used_before_the_comparison_and_a_lost_one_is_written_again()
     wait::until_within(SOME_BEATS, "it to be written again", async || print()).await;
     // With another one in its place, as after an adoption that it slept through, it must not run.
     let other = "{\"layout\":2}";
-    redis.command(&["SET", "ff:fp", other]);
+    redis.command(&["SET", "{ff:nodes}:fp", other]);
     let mut node = node;
     assert_eq!(node.ended_within(SOME_BEATS).await.code(), Some(64));
     // One that starts then touches nothing.
     redis.command(&["FLUSHALL"]);
-    redis.command(&["SET", "ff:fp", other]);
+    redis.command(&["SET", "{ff:nodes}:fp", other]);
     let log = differs(plan(&redis, "b")).await;
     assert!(log.contains("key layout"), "{log}");
     assert_eq!(redis.command(&["DBSIZE"]).as_deref(), Some(":1"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_earlier_releases_agreed_on_is_compared_too() {
+    let redis = RedisServer::start().await;
+    let get = |key: &str| redis.ask(&["GET", key]).expect("the server runs").concat();
+    let mut node = plan(&redis, "a").start().await;
+    let print = get("{ff:nodes}:fp");
+    // An earlier release that starts now looks there alone.
+    assert_eq!(get("ff:fp"), print);
+    assert_eq!(node.terminate().await.code(), Some(0));
+
+    redis.command(&["FLUSHALL"]);
+    let other = print.replace("\"partitions\":256", "\"partitions\":64");
+    assert_ne!(other, print);
+    let difference = "redis.partitions: the cluster has 64, this node has 256";
+    redis.command(&["SET", "ff:fp", &other]);
+    let log = differs(plan(&redis, "b")).await;
+    assert!(log.contains(difference), "{log}");
+    assert_eq!(redis.command(&["DBSIZE"]).as_deref(), Some(":1"), "{log}");
+    // As after an adoption by an earlier release.
+    redis.command(&["SET", "{ff:nodes}:fp", &print]);
+    let log = differs(plan(&redis, "b")).await;
+    assert!(log.contains(difference), "{log}");
+
+    let adopted = adopt(&redis.url(), &[], &[]);
+    assert_eq!(adopted.status.code(), Some(0), "{}", said(&adopted));
+    assert!(said(&adopted).contains(difference), "{}", said(&adopted));
+    assert!(get("ff:fp").contains("\"partitions\":256"));
+    drop(plan(&redis, "c").start().await);
+    // Beside such a release that agrees this one runs.
+    redis.command(&["FLUSHALL"]);
+    redis.command(&["SET", "ff:fp", &print]);
+    drop(plan(&redis, "d").start().await);
+    assert_eq!(get("{ff:nodes}:fp"), print);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ mod occupancy;
 mod outages;
 mod partitions;
 mod processes;
+mod read_only;
 mod reaper;
 mod rig;
 mod scripts;

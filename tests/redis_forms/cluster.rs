@@ -193,11 +193,30 @@ async fn a_node_that_misses_one_master_is_ready_for_all_that_the_others_have() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_where_the_master_of_the_nodes_lives() {
+    let mut cluster = RedisCluster::masters_only().await;
+    let owner = |key: &str| cluster.owner(cluster.slot(key)).expect("all slots");
+    let needed = owner("{ff:nodes}");
+    let away: Vec<_> = (0..3).filter(|at| *at != needed).collect();
+    // Among them the one that has what nodes of earlier releases agreed on.
+    assert!(away.contains(&owner("ff:fp")));
+    let one = Plan::clustered("one", &cluster.url()).start().await;
+    for at in away {
+        cluster.servers[at].kill();
+        let name = format!("late-{at}");
+        let late = Plan::clustered(&name, &cluster.url()).start_unready().await;
+        late.until_ready().await;
+        cluster.servers[at].restart().await;
+        one.until_ready().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_is_given_as_one_server_is_refused_with_what_to_do() {
     let cluster = RedisCluster::masters_only().await;
     // What nodes must agree on lies in one slot; it is looked for at another server than it is at.
     let has_it = cluster
-        .owner(cluster.slot("ff:fp"))
+        .owner(cluster.slot("{ff:nodes}:fp"))
         .expect("all slots are there");
     let wrong = (has_it + 1) % cluster.servers.len();
     let peer = Peer::start(cluster.servers[wrong].url());

@@ -115,6 +115,12 @@ impl RedisServer {
         self.address.port()
     }
 
+    /// The same as [`Self::restart`] with more options, from now on.
+    pub async fn restart_with(&mut self, options: &[&str]) {
+        self.options.extend(options.iter().map(ToString::to_string));
+        self.restart().await;
+    }
+
     /// Starts the server and waits until it has read its data and answers.
     ///
     /// # Panics

@@ -277,6 +277,17 @@ pub(crate) fn log_events(source: &Source) -> Vec<Breach> {
         .collect()
 }
 
+/// An error goes into the log with what caused it, which its own text may not say.
+pub(crate) fn logged_errors(source: &Source) -> Vec<Breach> {
+    let words = source.tokens.windows(2);
+    let is_text = |w: &&[crate::source::Token]| w[0].text == "%" && w[1].text == "error";
+    let what = "an error without its causes: `error = &error as &(dyn Error + 'static)`";
+    words
+        .filter(is_text)
+        .map(|w| source.breach(w[0].line, what))
+        .collect()
+}
+
 fn named(source: &Source, word: &str, what: &str) -> Vec<Breach> {
     let words = source.tokens.iter().filter(|token| token.text == word);
     words.map(|token| source.breach(token.line, what)).collect()

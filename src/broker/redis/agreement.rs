@@ -110,16 +110,16 @@ impl Agreement {
     }
 
     /// Says why a deployment is not compared yet, where its connections do not say it.
-    fn explain(&self, at: usize, found: &Found) {
-        use RedisError::{Failed, Moved, NotDone};
-        if let Err(error @ (Failed(_) | NotDone(_) | Moved(_))) = found
-            && !self.links.agrees(at)
-        {
-            let key = self.links.keys().fingerprint();
-            let reason = format!("{key} in Redis {} cannot be read: {error}", self.name(at));
-            self.overall
-                .set(Part::Agreement(at), BrokerHealth::Down(reason));
+    fn explain(&self, at: usize, what: &str, error: &RedisError) {
+        use RedisError::{Failed, Moved, NotDone, ReadOnly};
+        let is_told_elsewhere = !matches!(error, Failed(_) | NotDone(_) | Moved(_) | ReadOnly(_));
+        if is_told_elsewhere || self.links.agrees(at) {
+            return;
         }
+        let key = self.links.keys().fingerprint();
+        let reason = format!("{key} in Redis {} cannot be {what}: {error}", self.name(at));
+        self.overall
+            .set(Part::Agreement(at), BrokerHealth::Down(reason));
     }
 
     async fn round(&self) -> Result<Round, Disagreement> {
@@ -128,9 +128,13 @@ impl Agreement {
         for (at, stored) in found.iter().enumerate() {
             let stored = match stored {
                 Ok(Some(stored)) => stored,
-                missing => {
+                Ok(None) => {
                     is_open = true;
-                    self.explain(at, missing);
+                    continue;
+                }
+                Err(error) => {
+                    is_open = true;
+                    self.explain(at, "read", error);
                     continue;
                 }
             };
@@ -142,10 +146,11 @@ impl Agreement {
         for at in 0..found.len() {
             match &found[at] {
                 Ok(Some(_)) => self.agreed(at),
-                Ok(None) if self.may_write(at, &found)? && self.write(at).await.is_ok() => {
-                    return Ok(Round::Again);
-                }
-                _ => {}
+                Ok(None) if self.may_write(at, &found)? => match self.write(at).await {
+                    Ok(()) => return Ok(Round::Again),
+                    Err(error) => self.explain(at, "written", &error),
+                },
+                Ok(None) | Err(_) => {}
             }
         }
         Ok(if is_open { Round::Open } else { Round::Agreed })
@@ -153,20 +158,30 @@ impl Agreement {
 
     /// What lies in each deployment.
     pub(super) async fn read(&self) -> Vec<Found> {
-        let key = self.links.keys().fingerprint();
-        let reading = (0..self.prints.len()).map(|at| {
-            let key = key.clone();
-            async move {
-                let answer = self
-                    .links
-                    .reach(at, &key)?
-                    .command("GET", &key, &[])
-                    .await?;
-                // Another program's key is told as one that cannot be read.
-                Ok(answer.convert().unwrap_or_else(|_| Some(String::new())))
-            }
-        });
-        futures_util::future::join_all(reading).await
+        let looks = (0..self.prints.len()).map(|at| self.look(at));
+        futures_util::future::join_all(looks).await
+    }
+
+    async fn look(&self, at: usize) -> Found {
+        let keys = self.links.keys();
+        let found = self.get(at, &keys.fingerprint()).await?;
+        if found.is_some() && self.links.agrees(at) {
+            return Ok(found);
+        }
+        let before = match self.get(at, &keys.fingerprint_before()).await {
+            Err(error) if found.is_none() => return Err(error),
+            before => before.ok().flatten(),
+        };
+        // Nodes of earlier releases agreed on it, and may run.
+        let differs = |stored: &String| !self.prints[at].differences(stored).is_empty();
+        Ok(before.filter(differs).or(found))
+    }
+
+    async fn get(&self, at: usize, key: &str) -> Found {
+        let link = self.links.reach(at, key)?;
+        let answer = link.command("GET", key, &[]).await?;
+        // Another program's key is told as one that cannot be read.
+        Ok(answer.convert().unwrap_or_else(|_| Some(String::new())))
     }
 
     /// Whether the deployment at this place, which has no fingerprint, is surely the cluster's or
@@ -183,24 +198,25 @@ impl Agreement {
     }
 
     async fn write(&self, at: usize) -> Result<(), RedisError> {
-        let key = self.links.keys().fingerprint();
-        let args = [self.prints[at].text().into_bytes(), b"NX".to_vec()];
-        self.links
-            .reach(at, &key)?
-            .command("SET", &key, &args)
-            .await?;
-        Ok(())
+        self.set(at, &[b"NX".to_vec()]).await
     }
 
     /// Writes this node's fingerprints, whatever lies there.
     pub(super) async fn overwrite(&self) -> Result<(), RedisError> {
-        let key = self.links.keys().fingerprint();
-        for (at, print) in self.prints.iter().enumerate() {
-            let args = [print.text().into_bytes()];
-            self.links
-                .reach(at, &key)?
-                .command("SET", &key, &args)
-                .await?;
+        for at in 0..self.prints.len() {
+            self.set(at, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Where nodes of earlier releases look first, so that none that differs starts beside this one.
+    async fn set(&self, at: usize, options: &[Vec<u8>]) -> Result<(), RedisError> {
+        let keys = self.links.keys();
+        let text = self.prints[at].text().into_bytes();
+        let args = [&[text], options].concat();
+        for key in [keys.fingerprint_before(), keys.fingerprint()] {
+            let link = self.links.reach(at, &key)?;
+            link.command("SET", &key, &args).await?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::RedisBroker;
 use super::health::Line;
 use super::link::CommandLink;
 use super::link::policy::SAFE;
+use super::overall::Part;
 use crate::broker::{BrokerError, BrokerHealth};
 use crate::protocol::ids::Topic;
 use crate::redis::circuit::Phase;
@@ -35,9 +36,14 @@ impl RedisBroker {
         evicts.into_iter().chain(silent).collect()
     }
 
-    /// Why the bulk link to the master that holds the leases of nodes is away, if it is.
+    /// Why what this node asks of the master that holds the leases of nodes is refused though its
+    /// urgent link stands: the deployment is not compared yet, or the bulk link is away.
     #[must_use]
     pub fn lease_holder_away(&self) -> Option<String> {
+        // The first deployment has the cluster's own keys.
+        if let Some(reason) = self.overall.reason(Part::Agreement(0)) {
+            return Some(reason);
+        }
         let keys = self.keys();
         let pair = self.links.find(&keys.nodes()).ok()?.pair;
         pair.shared.health.reason(Line::Bulk)

@@ -49,6 +49,18 @@ impl Overall {
         });
     }
 
+    /// Why this part is not up, while it is not.
+    #[must_use]
+    pub fn reason(&self, part: Part) -> Option<String> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        match parts.get(&part)? {
+            BrokerHealth::Up => None,
+            BrokerHealth::Partly(reason)
+            | BrokerHealth::ReadOnly(reason)
+            | BrokerHealth::Down(reason) => Some(reason.clone()),
+        }
+    }
+
     /// There is no such part any more.
     pub fn forget(&self, part: Part) {
         self.change(|parts| {

@@ -235,11 +235,19 @@ fn spawn_feed(
 }
 
 /// Waits for a part to end, and says when it panicked or hangs.
-async fn end<T, E: std::fmt::Display>(part: &str, ended: impl Future<Output = Result<T, E>>) {
+async fn end<T, E: std::error::Error + 'static>(
+    part: &str,
+    ended: impl Future<Output = Result<T, E>>,
+) {
     match tokio::time::timeout(STOP_TIMEOUT, ended).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {
-            tracing::error!(event = "broker_part_failed", part, %error, "a part of the broker ended badly")
+            tracing::error!(
+                event = "broker_part_failed",
+                part,
+                error = &error as &(dyn std::error::Error + 'static),
+                "a part of the broker ended badly"
+            )
         }
         Err(_) => tracing::error!(
             event = "broker_part_stuck",

@@ -164,9 +164,9 @@ pub fn body(bytes: &[u8], topic: &Topic, position: Position, metrics: &Metrics) 
         &metrics.control.unreadable_damaged
     };
     if counter.get() == 0 {
-        tracing::warn!(event = "body_misread", %topic, %position, %error, "a body cannot be read; sessions are told of it as a gap");
+        tracing::warn!(event = "body_misread", %topic, %position, error = &error as &(dyn std::error::Error + 'static), "a body cannot be read; sessions are told of it as a gap");
     } else {
-        tracing::debug!(event = "body_misread", %topic, %position, %error, "a body cannot be read");
+        tracing::debug!(event = "body_misread", %topic, %position, error = &error as &(dyn std::error::Error + 'static), "a body cannot be read");
     }
     counter.add(1);
     Body::Unreadable

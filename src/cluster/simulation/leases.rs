@@ -1,4 +1,4 @@
-//! The scripts `heartbeat.lua` and `leave.lua` in a few lines, over leases in memory.
+//! The scripts `heartbeat.lua`, `leave.lua` and `own_lease.lua` in a few lines, over leases in memory.
 //!
 //! In: a heartbeat, and the time by Redis' clock. Out: what the script answers. That they do is a
 //! test over a real Redis, `tests/cluster/lease_scripts.rs`, which includes this file. Bound: one lease a
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cluster::lease_store::Beat;
+use crate::cluster::own_lease::OwnLease;
 use crate::cluster::view::{NodeDetails, NodeInfo};
 use crate::protocol::ids::{NodeId, Owner};
 
@@ -191,6 +192,31 @@ impl Leases {
             lease.is_over = true;
         }
         held.is_some()
+    }
+
+    /// The lease of this life, `None` where the name is another's; of whoever has the name, if
+    /// `of_anybody`.
+    pub(crate) fn own_lease(
+        &self,
+        me: &Owner,
+        holder: u64,
+        now_us: u64,
+        of_anybody: bool,
+    ) -> Option<OwnLease> {
+        let lease = self.by_name.get(&me.node)?;
+        let is_own = lease.holder == holder && lease.incarnation == me.incarnation;
+        (is_own || of_anybody).then(|| OwnLease {
+            now_ms: now_us / 1_000,
+            end_ms: Some(lease.end_ms).filter(|_| !lease.is_over),
+            last_ms: self.last_ms.unwrap_or_default(),
+        })
+    }
+
+    /// Whether somebody was told that this life of a process has ended.
+    pub(crate) fn is_over(&self, me: &Owner, holder: u64) -> bool {
+        let lease = self.by_name.get(&me.node);
+        let own = lease.filter(|lease| lease.holder == holder);
+        own.is_some_and(|lease| lease.is_over || lease.incarnation > me.incarnation)
     }
 
     pub(crate) fn forget_everything(&mut self) {

@@ -44,7 +44,10 @@ pub(super) struct Process {
     pub(super) waits: Option<(u64, u64)>,
     pub(super) sent: u64,
     pub(super) next_beat_ms: u64,
-    pub(super) answered_at_ms: Option<u64>,
+    /// Until when an answer or a refusal has shown its lease.
+    pub(super) shown_until_ms: Option<u64>,
+    /// Since when another process has its name.
+    pub(super) taken_ms: Option<u64>,
     /// When what it sent last reaches Redis, and the last answer to it arrives.
     pub(super) reaches_ms: [u64; 2],
 }
@@ -81,7 +84,8 @@ impl Process {
             waits: None,
             sent: 0,
             next_beat_ms: now_ms,
-            answered_at_ms: None,
+            shown_until_ms: None,
+            taken_ms: None,
             reaches_ms: [now_ms; 2],
         }
     }

@@ -3,7 +3,8 @@
 //! In: the dice of a run, and its kind. Out: misfortunes, done to the world. In *gentle* runs only
 //! Redis suffers, and processes die, come and leave in order: there nobody who lives may lose a
 //! lease. In *stepping* runs also processes are paused, cut off and named twice; in *forgetful* ones
-//! Redis loses in addition what it was told last, or everything. Its clock steps in all of them, by
+//! Redis loses in addition what it was told last, or everything. In all of them it is away, also
+//! with a time behind it, or without, in which it takes no writes. Its clock steps in all of them, by
 //! up to a minute to either side: in forgetful ones with a failover only. Bound: one long outage a
 //! run.
 
@@ -22,7 +23,9 @@ const OUTAGE_TENTHS: std::ops::RangeInclusive<u64> = 5..=400;
 const NEXT_OUTAGE_TENTHS_MAX: u64 = 20;
 /// When Redis was killed, some take longer than others to find it again.
 const BACK_WITHIN_MS: u64 = 3_500;
-const LEASE_MS: u64 = LEASE.as_millis() as u64;
+/// It takes no writes for so many.
+const READ_ONLY_TENTHS: std::ops::RangeInclusive<u64> = 1..=40;
+pub(super) const LEASE_MS: u64 = LEASE.as_millis() as u64;
 
 /// The kind of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub(super) struct Sky {
     pub(super) away_until_ms: u64,
     /// What is sent to it meanwhile waits, and is not lost.
     pub(super) is_stopped: bool,
+    /// It answers and takes no writes until then, where it is not away.
+    pub(super) read_only_until_ms: u64,
     /// Nothing else happens to it before.
     steady_from_ms: u64,
     was_long: bool,
@@ -47,6 +52,10 @@ pub(super) struct Sky {
 impl Sky {
     pub(super) fn is_away(&self, now_ms: u64) -> bool {
         self.away_until_ms > now_ms
+    }
+
+    pub(super) fn takes_writes(&self, now_ms: u64) -> bool {
+        self.away_until_ms.max(self.read_only_until_ms) <= now_ms
     }
 }
 
@@ -116,13 +125,13 @@ impl World {
     }
 
     fn redis_suffers(&mut self, met: &mut Met) {
-        match (self.weather, self.rng.random_range(0..4)) {
+        match (self.weather, self.rng.random_range(0..5)) {
             (Weather::Forgetful, 0) => {
                 self.is_undisturbed = false;
                 self.forget_everything();
                 met.losses += 1;
             }
-            (Weather::Forgetful, 1..3) => {
+            (Weather::Forgetful, 1..=2) => {
                 self.is_undisturbed = false;
                 self.fall_back();
                 self.step_clock(met);
@@ -134,14 +143,35 @@ impl World {
                 self.step_clock_beyond(away_ms, met);
                 met.failovers += 1;
             }
-            (Weather::Gentle, 1) | (Weather::Stepping, 0..2) => {
+            (Weather::Gentle, 1) | (Weather::Stepping, 0..=1) => {
                 self.step_clock(met);
                 self.sky.steady_from_ms = self.now_ms + 3 * BEAT_MS;
             }
+            (_, 3) => self.read_only(self.now_ms, met),
             _ => {
-                self.outage(met);
+                let away_ms = self.outage(met);
+                if self.rng.random_bool(0.5) {
+                    self.read_only(self.now_ms + away_ms, met);
+                }
             }
         }
+    }
+
+    /// Redis takes no writes for some time from then on.
+    fn read_only(&mut self, from_ms: u64, met: &mut Met) {
+        let for_ms = self.tenths(READ_ONLY_TENTHS) * LEASE_MS / 10;
+        let until_ms = from_ms + for_ms;
+        self.sky.read_only_until_ms = self.sky.read_only_until_ms.max(until_ms);
+        self.sky.steady_from_ms = until_ms + LEASE_MS;
+        self.storm_ms += for_ms;
+        met.read_only += 1;
+    }
+
+    /// As likely one to two of these as ten to twenty.
+    fn tenths(&mut self, among: std::ops::RangeInclusive<u64>) -> u64 {
+        let (least, most) = among.into_inner();
+        let (low, high) = ((least as f64).ln(), (most as f64).ln());
+        self.rng.random_range(low..=high).exp().ceil() as u64
     }
 
     /// Redis is stopped or killed; returns for how long.
@@ -152,9 +182,7 @@ impl World {
         } else {
             most
         };
-        // As likely between one and two leases as between ten and twenty.
-        let (low, high) = ((least as f64).ln(), (most as f64).ln());
-        let tenths = self.rng.random_range(low..=high).exp().ceil() as u64;
+        let tenths = self.tenths(least..=most);
         self.sky.was_long |= tenths > NEXT_OUTAGE_TENTHS_MAX;
         let for_ms = tenths * LEASE_MS / 10;
         let until_ms = self.now_ms + for_ms;
@@ -179,6 +207,7 @@ impl World {
         met.steps_forward += u64::from(to_ms > self.clock_ms);
         self.clock_ms = to_ms;
         self.is_undisturbed = false;
+        self.is_steady = false;
     }
 
     /// The clock of another server, by which it can be seen that Redis was away: an outage and a step

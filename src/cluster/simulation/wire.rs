@@ -14,6 +14,7 @@ use super::leases::Heartbeat;
 use super::met::Met;
 use super::world::{STEP_MS, World};
 use crate::cluster::lease_store::Beat;
+use crate::cluster::own_lease::OwnLease;
 use crate::cluster::partition_store::Bid;
 use crate::seeds::Verdict;
 
@@ -36,6 +37,8 @@ pub(super) struct OnWire {
 pub(super) enum What {
     Question(Heartbeat),
     Answer(Beat),
+    /// Redis takes no writes; the sender's lease.
+    Refusal(Option<OwnLease>),
     /// About a partition.
     Ask(Ask),
     /// What became of it, where that is more than that it was done.
@@ -51,7 +54,7 @@ impl OnWire {
 
 impl What {
     fn is_to_process(&self) -> bool {
-        matches!(self, What::Answer(_) | What::Told(_))
+        matches!(self, What::Answer(_) | What::Refusal(_) | What::Told(_))
     }
 
     fn is_act(&self) -> bool {
@@ -59,7 +62,7 @@ impl What {
     }
 
     fn is_of_membership(&self) -> bool {
-        matches!(self, What::Question(_) | What::Answer(_))
+        matches!(self, What::Question(_) | What::Answer(_) | What::Refusal(_))
     }
 }
 
@@ -101,7 +104,7 @@ impl World {
     fn late_ms(&mut self, what: &What) -> u64 {
         let (late, most_ms) = match what {
             _ if self.late == 0.0 => (0.0, 1),
-            What::Question(_) | What::Answer(_) => (self.late, 4_000),
+            _ if what.is_of_membership() => (self.late, 4_000),
             _ if what.is_act() => (ACT_LATE, ACT_LATE_MAX_MS),
             _ if self.disorder => (self.late, 4_000),
             _ => (self.late / LATE_PARTS, 4_000),
@@ -131,7 +134,12 @@ impl World {
                 continue;
             }
             let (process, number) = (wire.process, wire.number);
+            let takes_writes = self.sky.takes_writes(self.now_ms);
             match wire.what {
+                What::Question(beat) if !takes_writes => self.refuse(process, number, &beat, met),
+                // Refused. What that means to the process is told by its heartbeats.
+                What::Ask(_) if !takes_writes => met.lost_messages += 1,
+                What::Refusal(own) => self.refused(process, number, own, met)?,
                 What::Question(beat) => self.beat(process, number, &beat, met)?,
                 What::Answer(answer) => self.answered(process, number, answer, met)?,
                 What::Ask(ask) => self.asked(process, number, ask, met)?,

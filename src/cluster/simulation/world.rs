@@ -23,11 +23,13 @@ use super::leases::{Heartbeat, Leases};
 use super::met::Met;
 use super::process::{LEASE, PARTITIONS, Process, ring};
 use super::tokens::Tokens;
-use super::weather::{Sky, Weather};
+use super::weather::{LEASE_MS, Sky, Weather};
 use super::wire::{OnWire, What};
 use crate::cluster::lease_store::Beat;
-use crate::cluster::standing::Standing;
+use crate::cluster::own_lease::OwnLease;
+use crate::cluster::standing::{Course, Standing};
 use crate::cluster::view::View;
+use crate::protocol::ids::Owner;
 use crate::seeds::Verdict;
 
 pub(super) const BEAT_MS: u64 = 1_000;
@@ -80,6 +82,8 @@ pub(super) struct World {
     pub(super) disorder: bool,
     /// All clocks run alike, and nothing was forgotten, doubled or overtaken.
     pub(super) is_undisturbed: bool,
+    /// No clock has stepped, and nothing was forgotten.
+    pub(super) is_steady: bool,
     pub(super) lose: f64,
     pub(super) late: f64,
 }
@@ -120,6 +124,7 @@ impl World {
             without,
             disorder,
             is_undisturbed: !disorder,
+            is_steady: true,
             lose: rng.random_range(0.0..worst),
             late: rng.random_range(0.0..worst),
             rng,
@@ -168,7 +173,14 @@ impl World {
 
     fn calm(&mut self) {
         (self.lose, self.late) = (0.0, 0.0);
-        self.sky.away_until_ms = self.sky.away_until_ms.min(self.now_ms);
+        let Sky {
+            away_until_ms,
+            read_only_until_ms,
+            ..
+        } = &mut self.sky;
+        for until_ms in [away_until_ms, read_only_until_ms] {
+            *until_ms = (*until_ms).min(self.now_ms);
+        }
         for process in &mut self.processes {
             process.paused_until_ms = process.paused_until_ms.min(self.now_ms);
             process.cut_until_ms = process.cut_until_ms.min(self.now_ms);
@@ -246,6 +258,7 @@ impl World {
     }
 
     fn forgotten(&mut self) {
+        self.is_steady = false;
         self.checker.forgotten(&self.leases);
         self.fencing.forgotten(&self.tokens);
     }
@@ -266,7 +279,7 @@ impl World {
         let now_us = self.redis_us();
         let is_lost = self.rng.random_bool(self.lose);
         let process = &mut self.processes[at];
-        let is_cut = process.cut_until_ms > self.now_ms || self.sky.is_away(self.now_ms);
+        let is_cut = process.cut_until_ms > self.now_ms || !self.sky.takes_writes(self.now_ms);
         if !is_lost && !is_cut {
             let node = process.name().clone();
             self.leases.leave(&node, process.holder, now_us);
@@ -286,6 +299,24 @@ impl World {
                 self.act(at, met)?;
             }
         }
+        if self.is_steady {
+            self.believe_no_lease_that_is_over()?;
+        }
+        Ok(())
+    }
+
+    /// Nobody believes to have a lease of which somebody was told that it has ended, or a name that
+    /// another process has had for a lease.
+    fn believe_no_lease_that_is_over(&self) -> Verdict {
+        let (now, now_ms) = (self.now(), self.now_ms);
+        for process in self.processes.iter().filter(|p| p.is_running()) {
+            let (view, holder) = (&process.course.view, process.holder);
+            let is_long_taken = process.taken_ms.is_some_and(|at| at + LEASE_MS <= now_ms);
+            let is_over = is_long_taken || self.leases.is_over(&view.me, holder);
+            if is_over && view.has_lease_at(now) {
+                return Err(format!("the lease of {} is over at {now_ms}", view.me));
+            }
+        }
         Ok(())
     }
 
@@ -303,9 +334,8 @@ impl World {
                 process.course.unanswered(now);
             }
             process.duty.tell();
-            let lease_ms = u64::try_from(LEASE.as_millis()).expect("short");
-            let is_old = |at: u64| at + lease_ms <= self.now_ms;
-            let is_stale = process.answered_at_ms.is_none_or(is_old);
+            let is_over = |until: u64| until <= self.now_ms;
+            let is_stale = process.shown_until_ms.is_none_or(is_over);
             met.stale += u64::from(is_stale);
             if is_stale && process.course.view.fresh {
                 let who = &process.course.view.me;
@@ -351,8 +381,65 @@ impl World {
     ) -> Verdict {
         let now_us = self.redis_us();
         let answer = self.leases.heartbeat(beat, now_us, LEASE);
+        if matches!(answer, Beat::Held { .. }) {
+            let now_ms = self.now_ms;
+            for other in self.processes.iter_mut().filter(|p| *p.name() == beat.node) {
+                let is_taken = other.holder != beat.holder;
+                other.taken_ms = is_taken.then(|| other.taken_ms.unwrap_or(now_ms));
+            }
+        }
         self.checker.beat(beat, &answer)?;
         self.carry(process, number, What::Answer(answer), met);
+        Ok(())
+    }
+
+    /// A heartbeat has reached a Redis that takes no writes.
+    pub(super) fn refuse(&mut self, at: usize, number: u64, beat: &Heartbeat, met: &mut Met) {
+        met.refused_beats += 1;
+        let of_anybody = self.lacks(Without::OwnLeases);
+        let now_us = self.redis_us();
+        let own = beat.mine.and_then(|incarnation| {
+            let node = beat.node.clone();
+            let me = Owner { node, incarnation };
+            self.leases.own_lease(&me, beat.holder, now_us, of_anybody)
+        });
+        self.carry(at, number, What::Refusal(own), met);
+    }
+
+    /// The refusal of a heartbeat has reached its process.
+    pub(super) fn refused(
+        &mut self,
+        at: usize,
+        number: u64,
+        own: Option<OwnLease>,
+        met: &mut Met,
+    ) -> Verdict {
+        let (now, without) = (self.now(), self.without);
+        let process = &mut self.processes[at];
+        let Some((_, sent_ms)) = process.waits.filter(|w| w.0 == number) else {
+            return Ok(());
+        };
+        process.waits = None;
+        let was_fresh = process.course.view.fresh;
+        let left = own.map_or(Duration::ZERO, |own| match without {
+            Some(Without::RestsOfLeases) if was_fresh => LEASE,
+            Some(Without::LeasesAfterOutages) => {
+                let last_ms = own.now_ms;
+                OwnLease { last_ms, ..own }.left(LEASE)
+            }
+            _ => own.left(LEASE),
+        });
+        let until_ms = sent_ms + u64::try_from(left.as_millis()).expect("short");
+        process.shown_until_ms = process.shown_until_ms.max(Some(until_ms));
+        let sent_at = self.start + Duration::from_millis(sent_ms);
+        process.course.refused(left, sent_at, now);
+        process.duty.tell();
+        let Course { standing, view, .. } = &process.course;
+        met.refreshed += u64::from(view.fresh && !was_fresh);
+        let is_member = matches!(standing, Standing::Member(_));
+        if self.weather == Weather::Gentle && is_member && !view.fresh {
+            return Err(format!("{} lives and does not know it", view.me));
+        }
         Ok(())
     }
 
@@ -371,7 +458,7 @@ impl World {
             return Ok(());
         };
         process.waits = None;
-        process.answered_at_ms = Some(sent_ms);
+        process.shown_until_ms = Some(sent_ms + LEASE_MS);
         let before = Arc::clone(&process.course.view);
         let sent_at = self.start + Duration::from_millis(sent_ms);
         process.course.answered(beat, sent_at);

@@ -264,10 +264,8 @@ impl MembershipTask {
                 );
             }
         } else {
-            if matches!(self.entry, Entry::New) {
-                // While Redis takes no writes, a holder that lives says nothing new.
-                store.try_write().await?;
-            }
+            // While Redis takes no writes, a holder that lives says nothing new.
+            store.try_write().await?;
             let said = store.holder_of(node).await?;
             match self.entry.judge(said, Instant::now(), look) {
                 Judgement::Free => self.entry = Entry::Free,

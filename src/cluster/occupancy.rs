@@ -298,16 +298,22 @@ impl Occupancy {
             })
             .buffered(PARTITIONS_IN_FLIGHT_MAX);
         let mut found: Vec<Topic> = Vec::new();
+        // The topic whose entries are being passed: a page ends between two topics, because the
+        // next one begins behind all entries of the last.
+        let mut passing: Option<Topic> = None;
         let mut looks_left = looks_max(limit);
         while let Some((partition, mut part)) = parts.try_next().await? {
             loop {
                 for (owner, topic) in part.entries {
+                    if passing.as_ref() != Some(&topic) {
+                        if looks_left == 0 {
+                            return Ok((found, passing));
+                        }
+                        passing = Some(topic.clone());
+                    }
                     if found.last() == Some(&topic) || !view.may_live(&owner) {
                         // Of a topic that many have, or of the dead: it costs as much as others.
                         looks_left = looks_left.saturating_sub(1);
-                        if looks_left == 0 {
-                            return Ok((found, Some(topic)));
-                        }
                     } else if found.len() < limit {
                         found.push(topic);
                     } else {

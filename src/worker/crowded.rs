@@ -4,9 +4,9 @@
 //! is caught up later. In this order: of messages that a newer one of the same key may stand for,
 //! the newest is kept; lower lanes are taken back, where their topics can be read again, or dropped
 //! and told as a gap; then the topic at hand is no longer pushed but pulled, or, without history,
-//! loses its oldest. Bound: the outbox never takes a live message over its bound, but a quarter
-//! in bytes where it comes in the place of an older one; what must be told of losses may add as much
-//! again. A session ends with 4103 only when that alone is over the bound.
+//! loses its oldest. Bound: the outbox never takes a live message over its bound, but a sixteenth
+//! of those that may be conflated, and a quarter in bytes where one comes in the place of an older;
+//! what must be told of losses may add as much again. A session ends with 4103 only when that alone is over the bound.
 
 use std::sync::Arc;
 

@@ -165,11 +165,10 @@ impl Worker {
             if !takes(member, entry, outgoing, has_history) {
                 continue;
             }
-            let bytes = outgoing.frame(entry.wire).len();
-            if !entry.outbox.has_room_for(bytes, self.bound) {
+            if !entry.outbox.has_room_for(outgoing, self.bound) {
                 // What came in one turn is no backlog before the socket has refused it.
                 self.write(entry, spares);
-                if !entry.outbox.has_room_for(bytes, self.bound) {
+                if !entry.outbox.has_room_for(outgoing, self.bound) {
                     crowded.push(member.session);
                     continue;
                 }

@@ -19,15 +19,13 @@ use super::hub::TopicKey;
 use super::outgoing::Outgoing;
 
 mod lanes;
+mod spares;
 
 use lanes::{FRONT, Item, LAST, Lanes};
+pub use spares::Spares;
 
 /// Frames of one `writev`. Linux takes 1,024; past 64 the copy dominates the call.
 const SLICES_MAX: usize = 64;
-/// Lanes that a worker keeps for the next sessions that need some.
-const SPARES_MAX: usize = 16_384;
-/// Lanes that grew beyond so many items a queue are given back.
-const SPARE_ITEMS_MAX: usize = 64;
 
 /// How much of one kind waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -112,39 +110,6 @@ pub struct TakenBack {
     pub at: Position,
     /// In which lane it waited.
     pub urgency: Priority,
-}
-
-/// Lanes that no session needs at the moment.
-#[derive(Debug, Default)]
-#[expect(
-    clippy::vec_box,
-    reason = "they are lent and given back without being moved"
-)]
-pub struct Spares {
-    lanes: Vec<Box<Lanes>>,
-    /// Some were lent since the last [`Spares::shrink`].
-    in_use: bool,
-}
-
-impl Spares {
-    fn lend(&mut self) -> Box<Lanes> {
-        self.in_use = true;
-        self.lanes.pop().unwrap_or_default()
-    }
-
-    /// Lets half of them go, if none was needed since the last time: a worker that fell quiet soon
-    /// holds none.
-    pub fn shrink(&mut self) {
-        if !std::mem::take(&mut self.in_use) {
-            self.lanes.truncate(self.lanes.len() / 2);
-        }
-    }
-
-    fn give_back(&mut self, lanes: Box<Lanes>) {
-        if self.lanes.len() < SPARES_MAX && lanes.is_small(SPARE_ITEMS_MAX) {
-            self.lanes.push(lanes);
-        }
-    }
 }
 
 /// The queue itself.
@@ -267,17 +232,22 @@ impl Outbox {
         self.head.is_none() && self.lanes.is_none()
     }
 
-    /// Whether a message of so many bytes may be queued. One always may, also where it is longer
-    /// than the bound: a body can be six times as long in this form as it was published.
+    /// Whether a message may be queued. One always may, also where it is longer than the bound: a
+    /// body can be six times as long in this form as it was published. One that an older may give
+    /// way to may go a sixteenth over the bound: [`Outbox::make_room`] looks through all that
+    /// waits, and each time frees at least that much of what is conflated.
     #[must_use]
-    pub fn has_room_for(&self, bytes: usize, bound: Bound) -> bool {
+    pub fn has_room_for(&self, outgoing: &Outgoing, bound: Bound) -> bool {
         if self.is_empty() {
             return true;
         }
         let mut waiting = self.messages();
         let is_first = waiting.messages == 0;
-        waiting.add(bytes);
-        is_first || !bound.exceeded(waiting)
+        waiting.add(outgoing.frame(self.wire).len());
+        let may_conflate = || outgoing.conflation_key().is_some();
+        is_first
+            || !bound.exceeded(waiting)
+            || !bound.part(17, 16).exceeded(waiting) && may_conflate()
     }
 
     /// Whether a catch-up of this urgency may add its next page: less than half of the bound waits
@@ -393,7 +363,12 @@ impl Outbox {
         let mut shed = Shed::default();
         let wire = self.wire;
         let lanes = self.lanes(spares);
+        let before = lanes.messages;
         shed.conflated = lanes.conflate(wire);
+        let freed = Waiting {
+            messages: shed.conflated,
+            bytes: before.bytes - lanes.messages.bytes,
+        };
         let own = lanes::lane_of(outgoing.priority());
         lanes.move_up(topic, own);
         let own = lanes.lane(topic).unwrap_or(own);
@@ -413,8 +388,9 @@ impl Outbox {
         let target = bound.part(3, 4);
         let is_over = |waiting| target.exceeded(waiting) || is_full(waiting);
         // Without the target every message that comes would search the lanes again.
-        let conflated = shed.conflated + usize::from(older_bytes.is_some());
-        let is_enough = conflated >= bound.messages_max / 16;
+        let sixteenth = bound.part(1, 16);
+        let is_enough =
+            freed.messages >= sixteenth.messages_max || freed.bytes >= sixteenth.bytes_max;
         for lane in (first..LAST).rev() {
             if is_full(lanes.messages) || !is_enough && target.exceeded(lanes.messages) {
                 let taken_back = lanes.take_back(lane, wire, &has_history);

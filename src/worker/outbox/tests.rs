@@ -54,7 +54,7 @@ fn at(ms: u64) -> Position {
 }
 
 impl Line {
-    fn publish(&mut self, priority: Priority, key: Option<u8>, bytes: usize) -> Arc<Outgoing> {
+    fn publish(&mut self, priority: Priority, key: Option<u16>, bytes: usize) -> Arc<Outgoing> {
         let data = format!("\"{}\"", "x".repeat(bytes));
         let mut publication = publication(Bytes::from(data), 0);
         publication.priority = priority;
@@ -136,9 +136,9 @@ enum Step {
     Acked,
     Last,
     /// Pushed whatever waits, as from a page.
-    Push(usize, Priority, Option<u8>, usize),
+    Push(usize, Priority, Option<u16>, usize),
     /// Pushed if there is room, which is made.
-    Deliver(usize, Priority, Option<u8>, usize),
+    Deliver(usize, Priority, Option<u16>, usize),
     Notice(usize),
     Forget(usize),
     DropUnsent,
@@ -152,7 +152,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Priority::Normal),
         Just(Priority::Low),
     ];
-    let key = prop::option::of(0u8..3);
+    let key = prop::option::of(0u16..3);
     // Now and then one is longer than a quarter of the bound.
     let bytes = prop_oneof![9 => 0usize..200, 1 => 1_000usize..3_000];
     let message = (0..TOPICS, priority, key, bytes);
@@ -250,8 +250,7 @@ impl Subject {
     /// As a worker does it.
     fn deliver(&mut self, n: usize, outgoing: Arc<Outgoing>) -> Result<(), TestCaseError> {
         let key = self.lines[n].key;
-        let bytes = outgoing.frame(Wire::Json).len();
-        let mut fits = self.outbox.has_room_for(bytes, BOUND);
+        let mut fits = self.outbox.has_room_for(&outgoing, BOUND);
         if !fits {
             let with_history = self.model.with_history.clone();
             let has_history = |t: TopicKey| with_history.contains(&t);

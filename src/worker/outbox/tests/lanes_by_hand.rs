@@ -2,6 +2,7 @@
 //!
 //! In: a few messages by hand. Out: the order in which they leave.
 
+use super::spares::SPARE_ITEMS_MAX;
 use super::*;
 
 /// A short name for each frame that left whole: topic and position.
@@ -235,6 +236,39 @@ fn a_newer_message_stands_for_one_of_its_own_topic_and_key_only_and_only_at_the_
     assert_eq!((shed.conflated, shed.dropped), (2, 0));
     let sent = sent(&mut outbox, &mut spares);
     assert_eq!(sent, ["t4@1", "t3@3", "t3@4"]);
+}
+
+/// A ticker with about as many instruments as an outbox has places: each price stands for an older
+/// one, and the bound is reached all the time.
+#[test]
+fn a_full_outbox_of_keys_is_searched_once_for_many_deliveries() {
+    for (keys, bytes, bytes_max) in [(1_023, 10, 1 << 20), (1_024, 10, 1 << 20), (900, 1_000, 0)] {
+        let (mut outbox, mut spares) = (Outbox::new(Wire::Json), Spares::default());
+        let mut lines = lines();
+        let line = &mut lines[3];
+        let mut waiting = Waiting::default();
+        let longest = line.publish(Priority::Normal, Some(keys - 1), bytes);
+        // Later frames are longer by some digits of their positions.
+        (0..keys).for_each(|_| waiting.add(longest.frame(Wire::Json).len() + 10));
+        let bound = Bound {
+            messages_max: 1_024,
+            bytes_max: waiting.bytes.max(bytes_max),
+        };
+        let (mut searches, mut lost) = (0, 0);
+        for key in (0..keys).cycle().take(10 * usize::from(keys)) {
+            let message = line.publish(Priority::Normal, Some(key), bytes);
+            if !outbox.has_room_for(&message, bound) {
+                searches += 1;
+                let shed = outbox.make_room(line.key, &message, bound, &mut spares, |_| false);
+                assert!(shed.fits);
+                lost += shed.dropped;
+            }
+            outbox.push_message(line.key, message, &mut spares);
+        }
+        assert_eq!(lost, 0, "{keys} keys: the newest of each is kept");
+        let deliveries_each = 9 * usize::from(keys) / searches;
+        assert!(deliveries_each >= 50, "{keys} keys: {deliveries_each}");
+    }
 }
 
 /// An outbox whose bound is reached by what nobody may take away, and in which one message of a key

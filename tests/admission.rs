@@ -12,6 +12,7 @@ use support::talk::{Talk, Wire};
 use support::wait;
 
 const BY_RATE: &str = "fanfare_handshakes_refused_total{reason=\"rate\"}";
+const BY_FILES: &str = "fanfare_connections_refused_total{reason=\"capacity\"}";
 const BY_MEMORY: &str = "fanfare_handshakes_refused_total{reason=\"memory\"}";
 
 /// The answer to one more handshake.
@@ -94,6 +95,52 @@ async fn a_full_node_is_ready_for_the_api_alone_until_it_has_room() {
     two.publish("t", json!(1)).await;
     drop(one);
     until_it_lets_in(&node, true).await;
+}
+
+/// More than the node may have open.
+const IDLE: usize = 900;
+
+#[tokio::test]
+async fn idle_connections_leave_files_to_the_api_and_to_sessions() {
+    assert!(fanfare::config::machine::file_limit() > 2 * IDLE as u64);
+    let plan = Plan::dev().files_max(700);
+    let node = plan
+        .env("FANFARE_SERVER__CONNECTIONS_MAX", "100")
+        .env("FANFARE_SERVER__HANDSHAKE_TIMEOUT_MS", "60000")
+        .start()
+        .await;
+    let (mut inside, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    inside.ok(json!({"type": "subscribe", "topic": "t"})).await;
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        let stream = tokio::net::TcpStream::connect(node.public).await;
+        idle.push(stream.expect("the kernel takes it"));
+    }
+    wait::until("all to be taken or closed", async || {
+        let seen = node.metric("fanfare_connections_total").await;
+        (seen > IDLE as u64).then_some(())
+    })
+    .await;
+    assert!(node.metric(BY_FILES).await > IDLE as u64 - 300);
+    let answer = http::get(node.api, "/health/live").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let publication = json!({"topic": "t", "data": 7});
+    let answer = http::post(node.api, "/v1/publish", &publication).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(inside.message("t").await["data"], 7);
+    assert_eq!(node.until_told("connections_refused").await.len(), 1);
+    assert_eq!(node.log_lines("accept_failed").len(), 0);
+    drop(idle);
+    wait::until("the public listener to answer again", async || {
+        let answer = http::try_get(node.public, "/health/live").await;
+        answer.filter(|answer| answer.status == 200)
+    })
+    .await;
+    let told = node.until_told("connections_recovered").await;
+    assert!(
+        told[0]["count"].as_u64() > Some(IDLE as u64 - 300),
+        "{told:?}"
+    );
 }
 
 #[tokio::test]

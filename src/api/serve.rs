@@ -1,8 +1,9 @@
 //! The API's listener: accepts connections and ends them in order.
 //!
 //! In: connections of backends and probes. Out: requests to [`super::router`], answered on the
-//! same connection. Owner of the connections' tasks. Bound: [`CONNECTIONS_MAX`]; at the bound no
-//! further connection is accepted and the system's queue holds the callers. A connection that
+//! same connection. Owner of the connections' tasks. Bound: the API's share of the files
+//! (`src/config/file_shares.rs`); at the bound no further connection is accepted and the system's
+//! queue holds the callers. A connection that
 //! sends no request head within [`HEAD_TIMEOUT`] is closed.
 
 use std::future::poll_fn;
@@ -20,9 +21,7 @@ use super::router;
 use super::state::ApiState;
 use crate::http::connection::{Answering, Rest, end, tell_timeout};
 use crate::shutdown::spawn_alone;
-
-/// Connections at the same time. The callers are backends with pools and a few probes.
-pub const CONNECTIONS_MAX: usize = 1_024;
+use crate::telemetry::episode::Episode;
 
 /// Longest wait for a request's head, between two requests of one connection too. Longer than the
 /// idle limit of 60 s that balancers and client pools commonly have, so that the caller is the
@@ -38,16 +37,22 @@ const REST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait after an accept that failed for want of descriptors or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is ready, then lets the requests in flight end. Returns when every
-/// connection has ended.
-pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future<Output = ()>) {
+/// Serves at most so many connections at once until `shutdown` is ready, then lets the requests in
+/// flight end. Returns when every connection has ended.
+pub async fn serve(
+    listener: TcpListener,
+    connections_max: usize,
+    state: ApiState,
+    shutdown: impl Future<Output = ()>,
+) {
     // The rest of a body that was refused is taken, so that the answer arrives.
     let rest = Rest {
         timeout: REST_TIMEOUT,
         bytes_max: 2 * state.config.api.body_bytes_max,
     };
     let app = router(state);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(connections_max));
+    let failures = Arc::new(Episode::default());
     let (stop, _) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
@@ -66,11 +71,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future
                 });
             }
             Err(error) => {
-                tracing::warn!(
-                    event = "api_accept_failed",
-                    error = &error as &(dyn std::error::Error + 'static),
-                    "the API listener could not accept a connection"
-                );
+                tell_failure(&failures, &error);
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
@@ -78,11 +79,27 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future
     drop(listener);
     stop.send_replace(());
     // Each connection holds one permit until it has ended, and ends within the timeout.
-    let all = u32::try_from(CONNECTIONS_MAX).expect("the bound is far below 2^32");
+    let all = u32::try_from(connections_max).expect("the bound is far below 2^32");
     let _ended = permits
         .acquire_many(all)
         .await
         .expect("nobody closes this semaphore");
+}
+
+fn tell_failure(failures: &Arc<Episode>, error: &std::io::Error) {
+    if failures.begins() {
+        tracing::warn!(
+            event = "api_accept_failed",
+            error = error as &(dyn std::error::Error + 'static),
+            "the API listener could not accept a connection"
+        );
+        let failures = Arc::clone(failures);
+        spawn_alone("api_accept_failed", async move {
+            let count = failures.ended().await;
+            let text = "the API listener accepts connections again";
+            tracing::info!(event = "api_accept_recovered", count, "{text}");
+        });
+    }
 }
 
 /// Waits for room first, so that no connection is taken that cannot be served.

@@ -9,6 +9,7 @@ pub mod environment;
 pub mod example;
 pub mod faults;
 pub mod file;
+pub mod file_shares;
 pub mod forms;
 pub mod keys;
 pub mod load;

@@ -10,8 +10,16 @@ use crate::config::machine::Machine;
 use crate::config::values::{Origin, Values};
 use crate::protocol::ids::NODE_BYTES_MAX;
 
-/// Files that a node needs beside its sessions: listeners, Redis, logs, the API's callers.
+/// Fewest files that a node needs beside its sessions, as [`crate::config::file_shares`] deals them
+/// out: Redis, the API's callers, connections that are no session yet.
 pub const FILES_RESERVED: u64 = 500;
+
+/// Files that are left beside sessions where nobody says how many sessions there may be: a fortieth,
+/// from [`FILES_RESERVED`] to 2,500.
+#[must_use]
+pub fn files_reserved(file_limit: u64) -> u64 {
+    (file_limit / 40).clamp(FILES_RESERVED, 2_500)
+}
 
 /// The sizes: name, most connections, cache memory in bytes.
 pub const SIZES: [Size; 4] = [
@@ -123,7 +131,7 @@ fn apply_settled(values: &mut Values) {
 fn apply_machine(values: &mut Values, machine: &Machine) {
     let connections = machine
         .file_limit
-        .saturating_sub(FILES_RESERVED)
+        .saturating_sub(files_reserved(machine.file_limit))
         .clamp(1, 10_000_000);
     let found = [
         ("server.workers", machine.cores.clamp(1, 1_024).to_string()),

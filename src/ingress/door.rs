@@ -11,12 +11,13 @@ use crate::broker::BrokerHealth;
 use crate::session::shared_reads::SharedReads;
 use crate::session::{Scratch, Services};
 use crate::shutdown::{Lifecycle, LifecycleReceiver};
+use crate::telemetry::episode::Episode;
 use crate::telemetry::metrics::WorkerCounters;
 use crate::worker::Worker;
 
 use super::admission::Admission;
 
-/// Room for sessions on the whole node. Shared by all workers.
+/// Room for so many of something on the whole node. Shared by all workers.
 #[derive(Debug)]
 pub struct Room {
     taken: AtomicUsize,
@@ -53,13 +54,37 @@ impl Room {
     }
 }
 
-/// One session's place.
+/// The place of one session, or of one connection.
 #[derive(Debug)]
 pub struct Place(Arc<Room>);
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What the accept loops of all workers share: room for TCP connections, sessions or not, so that
+/// those that are none take no file of the API, of Redis, or of a session.
+#[derive(Debug)]
+pub struct Gate {
+    /// Room for connections.
+    pub room: Arc<Room>,
+    /// Connections that found no room, told once.
+    pub refused: Episode,
+    /// Connections that could not be accepted, told once.
+    pub failed: Episode,
+}
+
+impl Gate {
+    /// A gate for so many connections.
+    #[must_use]
+    pub fn new(connections_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            room: Room::new(connections_max),
+            refused: Episode::default(),
+            failed: Episode::default(),
+        })
     }
 }
 
@@ -73,7 +98,9 @@ pub struct Door {
     pub reads: Rc<SharedReads>,
     /// Memory that its sessions read into first.
     pub scratch: Scratch,
-    /// Room on the node.
+    /// Room for connections on the node.
+    pub gate: Arc<Gate>,
+    /// Room for sessions on the node.
     pub room: Arc<Room>,
     /// Whom the node lets in.
     pub admission: Arc<Admission>,

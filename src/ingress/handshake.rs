@@ -61,12 +61,13 @@ struct Entrance {
 }
 
 impl Open {
-    /// The session, or the echo, on its socket and to its end. `early` is what came behind the
-    /// request.
+    /// The session, or the echo, on its socket and to its end. `connection` is the place that the
+    /// socket has, `early` what came behind the request.
     pub fn run(
         self,
         stream: TcpStream,
         early: Bytes,
+        connection: Place,
         door: &Door,
     ) -> impl Future<Output = ()> + use<> {
         let (services, scratch) = (door.services.clone(), door.scratch.clone());
@@ -91,8 +92,8 @@ impl Open {
                 Either::Right(Box::pin(echo))
             }
         };
-        let place = self.place;
-        run.map(move |()| drop(place))
+        let places = (self.place, connection);
+        run.map(move |()| drop(places))
     }
 }
 

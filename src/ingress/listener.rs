@@ -3,13 +3,15 @@
 //! In: TCP connections. Out: a task per connection on the worker's own thread. With
 //! `SO_REUSEPORT` a second process on the same port would start without error and take half of
 //! the clients, so the port is bound once without it first. Closing a listener resets what waits
-//! in its queue, so on leaving it is accepted until empty, then closed.
+//! in its queue, so on leaving it is accepted until empty, then closed. Bound: the room of the
+//! [`Gate`](super::door::Gate) for all workers; a connection that finds none is closed at once.
 
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::http::connection::{Answering, Rest, end, tell_timeout};
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
 
-use super::door::Door;
+use super::door::{Door, Place};
 use super::handshake::Opened;
 use super::public;
 
@@ -94,18 +96,53 @@ async fn accepted_one(door: &Rc<Door>, accepted: io::Result<(TcpStream, SocketAd
     match accepted {
         Ok((stream, _)) => {
             door.counters().connections.add_owned(1);
-            shutdown::spawn_local("connection", serve(Rc::clone(door), stream));
+            match door.gate.room.take() {
+                Some(place) => {
+                    shutdown::spawn_local("connection", serve(Rc::clone(door), stream, place));
+                }
+                None => close_at_once(door, stream),
+            }
         }
         // The peer went away while it waited.
         Err(e) if is_peers_fault(&e) => {}
         Err(error) => {
-            tracing::warn!(
-                event = "accept_failed",
-                error = &error as &(dyn std::error::Error + 'static),
-                "no connection can be accepted"
-            );
+            tell_failure(door, &error);
             tokio::time::sleep(REST).await;
         }
+    }
+}
+
+/// Ends a connection for which there is no room. An answer would need what is short.
+fn close_at_once(door: &Door, stream: TcpStream) {
+    drop(stream);
+    door.counters().connections_refused.add_owned(1);
+    let gate = Arc::clone(&door.gate);
+    if gate.refused.begins() {
+        tracing::warn!(
+            event = "connections_refused",
+            "the public listener has as many connections as it may have; more are closed at once"
+        );
+        shutdown::spawn_local("connections_refused", async move {
+            let count = gate.refused.ended().await;
+            let text = "there is room for connections again";
+            tracing::info!(event = "connections_recovered", count, "{text}");
+        });
+    }
+}
+
+fn tell_failure(door: &Door, error: &io::Error) {
+    let gate = Arc::clone(&door.gate);
+    if gate.failed.begins() {
+        tracing::warn!(
+            event = "accept_failed",
+            error = error as &(dyn std::error::Error + 'static),
+            "no connection can be accepted"
+        );
+        shutdown::spawn_local("accept_failed", async move {
+            let count = gate.failed.ended().await;
+            let text = "connections can be accepted again";
+            tracing::info!(event = "accept_recovered", count, "{text}");
+        });
     }
 }
 
@@ -121,7 +158,7 @@ fn is_peers_fault(error: &io::Error) -> bool {
 /// Answers HTTP requests of one connection; if one of them opens a WebSocket, starts its session.
 /// That is a task of its own, so that nothing of what HTTP needed stays with it: this one's state
 /// is many times that of a session.
-async fn serve(door: Rc<Door>, stream: TcpStream) {
+async fn serve(door: Rc<Door>, stream: TcpStream, place: Place) {
     // Small frames must not wait for the acknowledgement of earlier ones.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -146,7 +183,7 @@ async fn serve(door: Rc<Door>, stream: TcpStream) {
     if let Some(open) = opened.take() {
         // A slice, even an empty one, would keep the whole read buffer.
         let early = Bytes::copy_from_slice(&parts.read_buf);
-        shutdown::spawn_local("session", open.run(stream, early, &door));
+        shutdown::spawn_local("session", open.run(stream, early, place, &door));
         return;
     }
     // The peer's fault: hyper has answered what could be answered.

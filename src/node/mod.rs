@@ -37,9 +37,10 @@ use crate::broker::memory::clock::Clock;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed};
 use crate::config::Config;
+use crate::config::file_shares::FileShares;
 use crate::dispatcher::Dispatcher;
 use crate::ingress::admission::Admission;
-use crate::ingress::door::Room;
+use crate::ingress::door::{Gate, Room};
 use crate::ingress::listener;
 use crate::presence::Presence;
 use crate::protocol::ids::App;
@@ -345,8 +346,9 @@ impl Parts {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
+        let connections_max = FileShares::here(&self.config.server).api;
         let task = shutdown::vital("api", async move {
-            api::serve::serve(listener, state, stopped.notified()).await;
+            api::serve::serve(listener, connections_max, state, stopped.notified()).await;
         });
         Ok((task, stop))
     }
@@ -365,6 +367,7 @@ impl Parts {
         // Each worker keeps a window of its own; together they hold what is configured.
         let recent_bytes_max = self.config.cache.memory_bytes / public.len().max(1) as u64;
         let recent_bytes_max = usize::try_from(recent_bytes_max).unwrap_or(usize::MAX);
+        let gate = Gate::new(FileShares::here(&self.config.server).public);
         let mut handles = Vec::with_capacity(public.len());
         let mut threads = Vec::with_capacity(public.len());
         for (index, listener) in public.into_iter().enumerate() {
@@ -377,6 +380,7 @@ impl Parts {
                 services: Arc::clone(&self.services),
                 interest: Arc::clone(interest),
                 metrics: Arc::clone(&self.metrics.workers[index]),
+                gate: Arc::clone(&gate),
                 room: Arc::clone(room),
                 admission: Arc::clone(admission),
                 readiness: readiness.door.clone(),

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::ingress::admission::Admission;
-use crate::ingress::door::{Door, Room};
+use crate::ingress::door::{Door, Gate, Room};
 use crate::ingress::listener;
 use crate::session::shared_reads::SharedReads;
 use crate::session::{SCRATCH_BYTES, Services};
@@ -36,6 +36,8 @@ pub struct WorkerSetup {
     pub interest: Arc<WorkerInterest>,
     /// What it counts.
     pub metrics: Arc<WorkerMetrics>,
+    /// Room for connections.
+    pub gate: Arc<Gate>,
     /// Room for sessions.
     pub room: Arc<Room>,
     /// Whom the node lets in.
@@ -95,6 +97,7 @@ impl WorkerSetup {
             services: self.services,
             worker: Rc::clone(&worker),
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES])),
+            gate: self.gate,
             room: self.room,
             admission: self.admission,
             lifecycle: self.lifecycle.clone(),

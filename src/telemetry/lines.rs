@@ -3,12 +3,14 @@
 //! In: whole lines from any thread ([`LineQueue::push`], which never waits for the reader of the
 //! log). Out: stderr, line by line, by one thread ([`LineQueue::write_to`]). Owner: the process,
 //! once ([`queue`]). Bounds: [`LINES_MAX`] lines and [`BYTES_MAX`] bytes; a line that finds no room
-//! is dropped and counted, and how many were is told by a line as soon as half the queue is free. A
-//! write that fails is counted, its line is gone, and nothing ends by it. At its end the process
-//! waits a moment for the lines that are left ([`LineQueue::flush`]).
+//! is dropped and counted, and how many were is told by a line as soon as half the queue is free.
+//! Where stderr does not block and is full, the thread waits, and the line is written whole. A write
+//! that fails is counted, its line is gone, how many were is told by a line as soon as one can be
+//! written, and nothing ends by it. At its end the process waits a moment for the lines that are left
+//! ([`LineQueue::flush`]).
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,8 @@ pub const LINES_MAX: usize = 8_192;
 pub const BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// For how long the end of the process waits for lines that are not written yet.
 pub const FLUSH: Duration = Duration::from_secs(1);
+/// How long the thread waits for room in a stderr that does not block.
+const FULL_REST: Duration = Duration::from_millis(10);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -41,6 +45,10 @@ struct Waiting {
     is_writing: bool,
     /// Dropped since that was last told.
     dropped: u64,
+    /// Not written since that was last told.
+    failed: u64,
+    /// The last line that was written has no end.
+    is_torn: bool,
 }
 
 /// The queue of this process.
@@ -82,10 +90,22 @@ impl LineQueue {
 
     fn write_next(&self, out: &mut impl Write) {
         let (line, dropped) = self.take();
-        if out.write_all(&line).and_then(|()| out.flush()).is_err() {
-            self.counters.failed.add(1);
-        }
+        // Without its end, the line before would take this one with it.
+        let end = if self.lock().is_torn { "\n" } else { "" };
+        let written = write_whole(out, &[end.as_bytes(), &line].concat());
         let mut waiting = self.lock();
+        let failed = match written {
+            Ok(()) => {
+                waiting.is_torn = false;
+                std::mem::take(&mut waiting.failed)
+            }
+            Err(Unwritten { is_torn }) => {
+                self.counters.failed.add(1);
+                waiting.failed += 1;
+                waiting.is_torn |= is_torn;
+                0
+            }
+        };
         waiting.is_writing = false;
         if waiting.lines.is_empty() {
             self.idle.notify_all();
@@ -98,6 +118,14 @@ impl LineQueue {
                 count = dropped,
                 total,
                 "lines of the log found no room, because nobody reads it or it is read slowly"
+            );
+        }
+        if failed > 0 {
+            tracing::warn!(
+                event = "log_writes_failed",
+                count = failed,
+                total = self.counters.failed.get(),
+                "lines of the log could not be written"
             );
         }
     }
@@ -141,6 +169,31 @@ impl LineQueue {
     }
 }
 
+/// A line that could not be written.
+struct Unwritten {
+    /// A part of it was.
+    is_torn: bool,
+}
+
+/// Writes all of a line, and waits for room where the system says that there is none now: a pipe
+/// that does not block may come from a parent that shares it.
+fn write_whole(out: &mut impl Write, line: &[u8]) -> Result<(), Unwritten> {
+    let mut left = line;
+    while !left.is_empty() {
+        let written = out.write(left);
+        match written.map_err(|error| error.kind()) {
+            Ok(count) if count > 0 => left = &left[count..],
+            Err(ErrorKind::Interrupted) => {}
+            Err(ErrorKind::WouldBlock) => std::thread::sleep(FULL_REST),
+            Ok(_) | Err(_) => {
+                let is_torn = left.len() < line.len();
+                return Err(Unwritten { is_torn });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Hands what a log formats to the queue: one call is one line.
 #[derive(Debug, Clone, Copy)]
 pub struct IntoQueue;
@@ -158,6 +211,10 @@ impl Write for IntoQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+
     use super::*;
 
     /// Refuses everything, as a full disk.
@@ -199,9 +256,82 @@ mod tests {
         queue.push(b"kept\n");
         queue.write_next(&mut Full);
         let mut out = Vec::new();
+        assert_eq!(queue.lock().failed, 1);
         queue.write_next(&mut out);
         assert_eq!(queue.counters.failed.get(), 1);
+        assert_eq!(queue.lock().failed, 0, "it is told");
         assert_eq!(out, b"kept\n");
         queue.flush(Duration::from_secs(60));
+    }
+
+    /// Takes so many bytes, then refuses.
+    struct Filling(Vec<u8>, usize);
+
+    impl Write for Filling {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let count = bytes.len().min(self.1 - self.0.len());
+            self.0.extend(&bytes[..count]);
+            match count {
+                0 => Err(ErrorKind::StorageFull.into()),
+                _ => Ok(count),
+            }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_torn_line_does_not_take_the_next_one_with_it() {
+        let queue = LineQueue::default();
+        queue.push(b"torn\n");
+        queue.push(b"kept\n");
+        let mut out = Filling(Vec::new(), 3);
+        queue.write_next(&mut out);
+        out.1 = 100;
+        queue.write_next(&mut out);
+        assert_eq!(out.0, b"tor\nkept\n");
+    }
+
+    /// A pipe that does not block; tells when it is full.
+    struct Shared(UnixStream, mpsc::Sender<()>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let written = self.0.write(bytes);
+            if written.is_err() {
+                let _ = self.1.send(());
+            }
+            written
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_wait_for_room_where_stderr_does_not_block() {
+        const COUNT: usize = 4_000;
+        let queue = LineQueue::default();
+        let line = [vec![b'a'; 499], b"\n".to_vec()].concat();
+        (0..COUNT).for_each(|_| queue.push(&line));
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let (is_full, full) = mpsc::channel();
+        let mut read = Vec::new();
+        std::thread::scope(|scope| {
+            let queue = &queue;
+            scope.spawn(move || {
+                let mut out = Shared(near, is_full);
+                (0..COUNT).for_each(|_| queue.write_next(&mut out));
+            });
+            full.recv().unwrap();
+            far.read_to_end(&mut read).unwrap();
+        });
+        assert_eq!(queue.counters.failed.get(), 0);
+        assert!(read.chunks(line.len()).all(|chunk| chunk == line));
+        assert_eq!(read.len(), COUNT * line.len());
     }
 }

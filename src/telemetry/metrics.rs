@@ -80,6 +80,7 @@ instruments! {
     /// Counted by one worker thread, its only writer.
     WorkerCounters {
         connections: "counter" "fanfare_connections_total" "TCP connections accepted on the public listener.",
+        connections_refused: "counter" "fanfare_connections_refused_total" ["reason" = "capacity"] "TCP connections on the public listener that were closed at once, because it had as many as it may have.",
         sessions_opened: "counter" "fanfare_sessions_opened_total" "WebSocket sessions that completed the upgrade.",
         sessions: "gauge" "fanfare_sessions" "WebSocket sessions open now.",
         subscriptions: "gauge" "fanfare_subscriptions" "Topics joined by local sessions now, inboxes and everyone included.",

@@ -4,6 +4,7 @@
 //! later OTLP, from the same instruments). No globals but the one log of the
 //! process; labels are closed sets, never a topic, a user or an address.
 
+pub mod episode;
 pub mod lines;
 pub mod logs;
 pub mod metrics;

@@ -36,7 +36,7 @@ async fn listening() -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandl
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let (state, _) = state();
-    let serving = tokio::spawn(fanfare::api::serve::serve(listener, state, async {
+    let serving = tokio::spawn(fanfare::api::serve::serve(listener, 16, state, async {
         let _ = stopped.await;
     }));
     (address, stop, serving)

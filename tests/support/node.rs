@@ -22,6 +22,7 @@ pub struct Plan {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     log_reader: LogReader,
+    files_max: Option<u32>,
 }
 
 /// Who reads the log of a node.
@@ -68,6 +69,13 @@ impl Plan {
         self
     }
 
+    /// A limit of open files.
+    #[must_use]
+    pub fn files_max(mut self, files_max: u32) -> Self {
+        self.files_max = Some(files_max);
+        self
+    }
+
     /// Another reader of the log.
     #[must_use]
     pub fn log_reader(mut self, log_reader: LogReader) -> Self {
@@ -108,7 +116,16 @@ impl Plan {
     }
 
     fn spawn(self, listen: &str) -> Node {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        let program = env!("CARGO_BIN_EXE_fanfare");
+        let mut command = match self.files_max {
+            None => Command::new(program),
+            Some(files_max) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -n {files_max} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &limited, program]);
+                shell
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FANFARE_") {
                 command.env_remove(name);

@@ -27,6 +27,8 @@ pub struct NodeDetails {
     pub state: String,
     /// Open sessions.
     pub sessions: u64,
+    /// How many it has room for; 0: its release does not say.
+    pub sessions_max: u64,
     /// Sessions that were open when it began to leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_sessions: Option<u64>,

@@ -202,8 +202,8 @@ impl Keys {
         format!("{}:ti:{{{partition}}}", self.prefix)
     }
 
-    /// Leases of nodes, a sorted set by their end. One script uses it with the three that follow,
-    /// so the four share a tag.
+    /// Leases of nodes, a sorted set by their end. One script uses it with those that follow,
+    /// so they share a tag.
     #[must_use]
     pub fn nodes(&self) -> String {
         format!("{{{}:nodes}}", self.prefix)
@@ -231,6 +231,12 @@ impl Keys {
     #[must_use]
     pub fn node_heartbeat(&self) -> String {
         format!("{{{}:nodes}}:t", self.prefix)
+    }
+
+    /// The names of nodes by the time at which they changed last, a sorted set.
+    #[must_use]
+    pub fn node_changes(&self) -> String {
+        format!("{{{}:nodes}}:c", self.prefix)
     }
 
     /// The cluster's control channel.

@@ -145,13 +145,14 @@ async fn idle_connections_leave_files_to_the_api_and_to_sessions() {
 
 #[tokio::test]
 async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
-    // Less than any node has.
     let node = Plan::dev()
-        .env("FANFARE_ADMISSION__MEMORY_BYTES_MAX", "1048576")
-        .start_unready()
+        .env("FANFARE_ADMISSION__MEMORY_BYTES_MAX", "33554432")
+        .start()
         .await;
-    let inside = Talk::open(&node.connect_url("?user=ada"), Wire::Json, &[]).await;
+    let (mut inside, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    let mut rounds = 0..;
     wait::until("the door to know", async || {
+        fill(&node, rounds.next().expect("there is no end")).await;
         (knock(&node).await.status == 503).then_some(())
     })
     .await;
@@ -159,14 +160,18 @@ async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
     assert!((5..=15).contains(&retry_after(&head)), "{head:?}");
     assert!(node.metric(BY_MEMORY).await >= 2);
     assert_eq!(node.until_told("memory_exhausted").await.len(), 1);
-    // The first look may have been before the first handshake.
-    if let Ok(mut inside) = inside {
-        inside.event_of("welcome").await;
-        inside.publish("t", json!(1)).await;
-    }
+    inside.publish("t", json!(1)).await;
     // A balancer sends the next ones elsewhere.
     until_it_lets_in(&node, false).await;
     is_ready_in_part(&node, "memory: it is short (admission.memory_bytes_max)").await;
+}
+
+/// Publishes to a thousand topics of this round, which take some 2 KB each.
+async fn fill(node: &Node, round: usize) {
+    let topics: Vec<_> = (0..1_000).map(|n| format!("t{round}-{n}")).collect();
+    let body = json!({"topics": topics, "data": "x".repeat(700), "idempotency_key": "k"});
+    let answer = http::post(node.api, "/v1/publish", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 #[tokio::test]
@@ -176,19 +181,13 @@ async fn topics_without_end_leave_the_memory_of_a_node_bounded() {
         .env("FANFARE_MEMORY__BYTES_MAX", &BOUND.to_string())
         .start()
         .await;
-    // Some 2 KB a topic: many times the bound.
-    let publish = async |round: usize| {
-        let topics: Vec<_> = (0..1_000).map(|n| format!("t{round}-{n}")).collect();
-        let body = json!({"topics": topics, "data": "x".repeat(700), "idempotency_key": "k"});
-        let answer = http::post(node.api, "/v1/publish", &body).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
-    };
+    // Many times the bound.
     for round in 0..5 {
-        publish(round).await;
+        fill(&node, round).await;
     }
     let before = node.resident_bytes();
     for round in 5..60 {
-        publish(round).await;
+        fill(&node, round).await;
     }
     let grown = node.resident_bytes().saturating_sub(before);
     assert!(

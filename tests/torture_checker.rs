@@ -1,11 +1,7 @@
 //! The checker of the fault harness, judged itself: hand-written histories, each with one thing
 //! wrong, and clean ones that look like it.
-//!
 //! The harness is only worth what its checker finds; `--sabotage` shows the same on whole runs.
-#![allow(
-    dead_code,
-    reason = "the harness uses more of these modules than a test of the checker"
-)]
+#![allow(dead_code, reason = "the harness uses more of these modules")]
 
 #[path = "torture/checker.rs"]
 mod checker;
@@ -24,7 +20,6 @@ use history::{Event, History, Id, Outcome, Topic, TopicIndex, Window};
 
 /// A topic of both clients.
 const SHARED: TopicIndex = 0;
-/// The inbox of the second client.
 const INBOX: TopicIndex = 1;
 
 const STRICT: Allowed = Allowed {
@@ -389,7 +384,8 @@ fn a_gap_that_is_told_although_everything_is_there_is_needless() {
 #[test]
 fn a_failover_that_is_told_to_those_who_had_what_was_lost_is_clean() {
     let mut pen = three();
-    pen.failover_from(0, 2).joined(1, SHARED, 3, false, 2);
+    pen.failover_from(0, 2).joined(1, SHARED, 3, false, 0);
+    pen.received(1, SHARED, 1).received(1, SHARED, 2);
     pen.accepted(4, SHARED)
         .received(0, SHARED, 4)
         .received(1, SHARED, 4);
@@ -402,6 +398,10 @@ fn who_had_what_was_lost_and_was_not_told_is_found() {
     let mut pen = three();
     pen.failover_from(0, 2);
     pen.retained(&[1, 2]).finds(LOSSY, &[(Wrong::Untold, 1)]);
+    let mut pen = three();
+    pen.joined(1, SHARED, 3, false, 0);
+    let wrongs = [(Wrong::NeedlessGap, 1), (Wrong::Untold, 1)];
+    pen.retained(&[2, 3]).finds(LOSSY, &wrongs);
 }
 
 #[test]

@@ -99,17 +99,23 @@ pub enum Body {
     Unreadable,
 }
 
+/// How far below a position that a failover took the timeline that stands may have parted from the
+/// lost one: for so long both masters may have taken publications, by clocks that differ.
+pub const OVERLAP_MS: u64 = 300_000;
+
 /// The answer to "what came after `since`?"
 #[derive(Debug, Clone, PartialEq)]
 pub struct SincePage {
     /// `None`: everything after `since` is retained. Otherwise why something is gone.
     pub gap: Option<GapReason>,
-    /// The position after which the page begins: `since` when recovered, else the first entry's
-    /// `prev`.
+    /// The position after which the page begins: `since` when recovered, else the `prev` of the
+    /// oldest retained entry; after a failover that of the oldest that is at most [`OVERLAP_MS`]
+    /// older than `since`.
     pub start: Position,
     /// The topic's newest position, `0-0` when none is known.
     pub last: Position,
-    /// The entries after `start`, oldest first, at most as many as asked.
+    /// The entries after `start`, oldest first, at most as many as asked; none after a failover:
+    /// whoever wants them asks from `start` on.
     pub entries: Vec<Entry>,
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::ids::position_after;
 use super::publication::Publication;
-use super::{Body, Entry, SincePage};
+use super::{Body, Entry, OVERLAP_MS, SincePage};
 use crate::config::Retention;
 use crate::protocol::data::Data;
 use crate::protocol::event::GapReason;
@@ -79,13 +79,9 @@ impl Stream {
 
     /// What came after `since`, as the script judges it.
     pub(crate) fn since(&self, since: Position, entries_max: usize) -> SincePage {
-        let young = self.now_ms.saturating_sub(since.ms) < self.retention.last_life_ms();
-        let lost = if young {
-            GapReason::Failover
-        } else {
-            GapReason::Retention
-        };
+        let is_young = self.now_ms.saturating_sub(since.ms) < self.retention.last_life_ms();
         let last = self.last().unwrap_or_default();
+        let is_ahead = since > last;
         let answer = |gap, start, entries: &[Entry]| SincePage {
             gap,
             start,
@@ -95,23 +91,24 @@ impl Stream {
         if since == last {
             return answer(None, last, &[]);
         }
-        if last == Position::ZERO {
-            return answer(Some(lost), last, &[]);
-        }
-        if since > last {
-            return answer(Some(GapReason::Failover), last, &[]);
-        }
         let retained = self.retained();
-        let Some(oldest) = retained.first() else {
-            return answer(Some(GapReason::Retention), last, &[]);
+        let Some(oldest) = retained.first().filter(|_| last > Position::ZERO) else {
+            let gap = match is_ahead && (is_young || last > Position::ZERO) {
+                true => GapReason::Failover,
+                false => GapReason::Retention,
+            };
+            return answer(Some(gap), last, &[]);
         };
-        let behind = &retained[retained.partition_point(|e| e.position <= since)..];
-        if oldest.prev > since {
-            answer(Some(GapReason::Retention), oldest.prev, behind)
-        } else if since == oldest.prev || retained.iter().any(|e| e.position == since) {
-            answer(None, since, behind)
+        if since == oldest.prev || retained.iter().any(|e| e.position == since) {
+            let behind = retained.partition_point(|e| e.position <= since);
+            answer(None, since, &retained[behind..])
+        } else if oldest.prev > since || !(is_young || is_ahead) {
+            answer(Some(GapReason::Retention), oldest.prev, retained)
         } else {
-            answer(Some(lost), behind[0].prev, behind)
+            let from_ms = since.min(last).ms.saturating_sub(OVERLAP_MS);
+            let from = retained.partition_point(|e| e.position.ms < from_ms);
+            let start = retained.get(from).map_or(last, |first| first.prev);
+            answer(Some(GapReason::Failover), start, &[])
         }
     }
 
@@ -192,7 +189,10 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(seed);
         let retention = Retention {
             entries_max: rng.random_range(0..6),
-            age_ms: rng.random_range(1..40),
+            age_ms: match rng.random_range(0..4) {
+                0 => 4 * OVERLAP_MS,
+                _ => rng.random_range(1..40),
+            },
         };
         let topic = Topic::new(&App::default_app(), "t").unwrap();
         let now_ms = Arc::new(AtomicU64::new(START_MS));
@@ -208,6 +208,7 @@ mod tests {
                 0 => model.now_ms + 3_600_000 + retention.age_ms,
                 1 => model.now_ms - rng.random_range(0..60),
                 2..6 => model.now_ms + rng.random_range(0..60),
+                6 => model.now_ms + rng.random_range(0..2 * OVERLAP_MS),
                 _ => model.now_ms + rng.random_range(0..3),
             };
             now_ms.store(model.now_ms, Ordering::Relaxed);
@@ -227,7 +228,11 @@ mod tests {
                 entries_max: rng.random_range(1..5),
                 bytes_max: usize::MAX,
             };
-            let (ours, theirs) = made[rng.random_range(0..made.len())];
+            let (mut ours, mut theirs) = made[rng.random_range(0..made.len())];
+            if rng.random_bool(0.2) {
+                // Never given, by neither.
+                (ours.seq, theirs.seq) = (ours.seq | 1 << 40, theirs.seq | 1 << 40);
+            }
             let engine = engine.since(&topic, theirs, retention, page).now_or_never();
             let engine = engine.unwrap().unwrap();
             let model = model.since(ours, page.entries_max as usize);
@@ -245,6 +250,31 @@ mod tests {
                 numbers(&engine.entries, &number_theirs),
                 "seed {seed}"
             );
+        }
+    }
+
+    #[test]
+    fn a_reader_of_the_old_master_gets_what_the_new_one_took_meanwhile() {
+        let retention = Retention {
+            entries_max: 100,
+            age_ms: 60_000,
+        };
+        let mut stream = Stream::new(retention, START_MS);
+        let publish_at = |stream: &mut Stream, ms| {
+            stream.now_ms = START_MS + ms;
+            stream.publish(0, Bytes::new()).position
+        };
+        let common = publish_at(&mut stream, 0);
+        let lost = [10, 20, 30].map(|ms| publish_at(&mut stream, ms));
+        stream.lose_newest(3, START_MS + 5);
+        let new = [15, 25, 50].map(|ms| publish_at(&mut stream, ms));
+        for since in lost {
+            let page = stream.since(since, 10);
+            assert_eq!(page.gap, Some(GapReason::Failover));
+            assert!(page.start <= common && page.entries.is_empty());
+            let page = stream.since(page.start, 10);
+            let read: Vec<_> = page.entries.iter().map(|e| e.position).collect();
+            assert!(page.gap.is_none() && read.ends_with(&new));
         }
     }
 

@@ -2,19 +2,21 @@
 //!
 //! In: `membership`, once per heartbeat. Out: what Redis decided. Every decision that needs to
 //! be atomic (who holds a name, when a lease ended, which incarnation is newest) is made in the
-//! scripts, by Redis time; here is no state but the process's own mark. Bounds: one answer holds
-//! one entry per node with a lease; a lease that ended is forgotten after [`FORGET_AFTER`].
+//! scripts, by Redis time; here is no state but the process's own mark and what it was told. Bounds:
+//! one answer holds one entry per node with a lease, and in quiet times none: only what changed
+//! since the one before (`roster`); a lease that ended is forgotten after [`FORGET_AFTER`].
 //!
 //! Keys: `{ff:nodes}` (leases, a sorted set by their end), `{ff:nodes}:i` (newest incarnations),
-//! `{ff:nodes}:d` (details) and `{ff:nodes}:t` (the last heartbeat of all: while Redis was away,
-//! no lease ends). They are used together in one script, so they share the hash tag `ff:nodes`,
+//! `{ff:nodes}:d` (details), `{ff:nodes}:t` (the last heartbeat of all: while Redis was away,
+//! no lease ends) and `{ff:nodes}:c` (who changed when). They are used together in one script, so they share the hash tag `ff:nodes`,
 //! without which Redis Cluster would refuse it as cross-slot. `ff` stands for the configured prefix.
 
 use std::time::Duration;
 
 use super::own_lease::OwnLease;
+use super::roster::{Roster, Saying, read_answer};
 use super::view::{NodeDetails, NodeInfo};
-use crate::protocol::ids::{NodeId, Owner};
+use crate::protocol::ids::NodeId;
 use crate::redis::holders::holder_of;
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
@@ -73,12 +75,14 @@ pub struct LeaseStore {
     heartbeat: Script,
     leave: Script,
     own_lease: Script,
-    /// Leases, incarnations, details, the last heartbeat.
-    nodes_keys: [String; 4],
+    /// Leases, incarnations, details, the last heartbeat, changes.
+    nodes_keys: [String; 5],
     /// Where a process that was sent away tells whom it met.
     contests_key: String,
     /// Tells this process from another of the same name.
     holder: String,
+    roster: Roster,
+    saying: Saying,
 }
 
 impl LeaseStore {
@@ -99,37 +103,52 @@ impl LeaseStore {
                 keys.node_incarnations(),
                 keys.node_details(),
                 keys.node_heartbeat(),
+                keys.node_changes(),
             ],
             contests_key: keys.node_contests(),
             holder: format!("{:016x}", rand::random::<u64>()),
+            roster: Roster::default(),
+            saying: Saying::default(),
         }
     }
 
     /// Extends the lease, or takes the name. `mine`: the incarnation that this process has, so that
-    /// another holder with a higher one is a newer process. Cancel-safe: if the answer is lost, the next call finds
-    /// what this one did.
+    /// another holder with a higher one is a newer process. Cancel-safe: if the answer is lost, the
+    /// next call finds what this one did, and is told of all nodes.
     ///
     /// # Errors
     /// [`LeaseError`].
     pub async fn heartbeat(
-        &self,
+        &mut self,
         node: &NodeId,
         mine: Option<u64>,
         lease: Duration,
         details: &NodeDetails,
     ) -> Result<Beat, LeaseError> {
-        let details = serde_json::to_vec(details).expect("text and numbers always serialize");
+        let nodes_count = self.roster.nodes_count();
+        let says = serde_json::to_vec(self.saying.next(details, nodes_count));
+        let numbers = self.roster.numbers();
         let args = [
             node.as_str().into(),
             self.holder.as_str().into(),
             mine.unwrap_or_default().to_string().into(),
             lease.as_millis().to_string().into(),
-            details,
+            says.expect("text and numbers always serialize"),
             FORGET_AFTER.as_millis().to_string().into(),
             apart().to_string().into(),
+            numbers.beat.to_string().into(),
+            numbers.taken.to_string().into(),
         ];
         let answer = self.eval(&self.heartbeat, &self.nodes_keys, &args).await?;
-        read_beat(&answer).ok_or(LeaseError::Unexpected("not a heartbeat's"))
+        let answer = read_answer(&answer).ok_or(LeaseError::Unexpected("not a heartbeat's"))?;
+        let mut beat = self.roster.take(numbers.beat, answer);
+        if let Beat::Held { nodes, .. } = &mut beat {
+            // What this node says of itself may be a little behind.
+            let mine = nodes.iter_mut().find(|info| info.owner.node == *node);
+            mine.into_iter()
+                .for_each(|mine| mine.details = details.clone());
+        }
+        Ok(beat)
     }
 
     /// What the present holder of a name said of itself last; `None` where nobody holds it, see
@@ -235,93 +254,4 @@ impl LeaseStore {
 /// have lost the one after the last, which must not be given again.
 pub(super) fn apart() -> u32 {
     rand::random::<u32>() >> 12
-}
-
-/// Reads the answer of `heartbeat.lua`. A node whose name, incarnation or details cannot be read
-/// was not written by this program or is half gone, and counts as not there or as silent.
-fn read_beat(answer: &[String]) -> Option<Beat> {
-    let number = |text: &String| text.parse::<u64>().ok();
-    match answer {
-        [outcome, newest] if outcome == "superseded" => Some(Beat::Superseded {
-            newest: number(newest)?,
-        }),
-        [outcome, incarnation, time_us, nodes @ ..] if outcome == "held" => {
-            let mut nodes: Vec<_> = nodes
-                .chunks_exact(4)
-                .filter_map(|node| read_node(node.first_chunk()?))
-                .collect();
-            nodes.sort_unstable_by(|a, b| a.owner.cmp(&b.owner));
-            Some(Beat::Held {
-                incarnation: number(incarnation)?,
-                time_us: number(time_us)?,
-                nodes,
-            })
-        }
-        _ => None,
-    }
-}
-
-fn read_node([name, incarnation, left_ms, details]: &[String; 4]) -> Option<NodeInfo> {
-    Some(NodeInfo {
-        owner: Owner {
-            node: NodeId::new(name).ok()?,
-            incarnation: incarnation.parse().ok()?,
-        },
-        lease_left: Duration::from_millis(left_ms.parse().ok()?),
-        details: serde_json::from_str(details).unwrap_or_default(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(answer: &[&str]) -> Option<Beat> {
-        read_beat(&answer.iter().map(ToString::to_string).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn nodes_are_read_and_sorted_and_what_cannot_be_read_is_left_out() {
-        let beat = read(&[
-            "held",
-            "7",
-            "9", // b's details are from another planet, c has no incarnation
-            "b",
-            "4",
-            "100",
-            "[1]",
-            "c",
-            "",
-            "100",
-            "{}",
-            "a",
-            "7",
-            "200",
-            r#"{"sessions":3}"#,
-        ]);
-        let Some(Beat::Held {
-            incarnation: 7,
-            time_us: 9,
-            nodes,
-        }) = beat
-        else {
-            panic!("{beat:?}");
-        };
-        let owners: Vec<_> = nodes.iter().map(|n| n.owner.to_string()).collect();
-        assert_eq!(owners, ["a~7", "b~4"]);
-        assert_eq!(nodes[0].details.sessions, 3);
-        assert_eq!(nodes[0].lease_left, Duration::from_millis(200));
-        assert_eq!(nodes[1].details, NodeDetails::default());
-    }
-
-    #[test]
-    fn superseded_is_read_and_anything_else_is_refused() {
-        assert_eq!(
-            read(&["superseded", "8"]),
-            Some(Beat::Superseded { newest: 8 })
-        );
-        for strange in [&["held"][..], &["held", "x", "9"], &["hello", "8"], &[]] {
-            assert_eq!(read(strange), None, "{strange:?}");
-        }
-    }
 }

@@ -92,7 +92,6 @@ impl Membership {
             was_refused: false,
             trouble,
             entry: Entry::New,
-            beats: 0,
             started: Instant::now(),
         };
         if let Leases::Alone { incarnation } = task.leases {
@@ -168,8 +167,6 @@ pub struct MembershipTask {
     was_refused: bool,
     trouble: Trouble,
     entry: Entry,
-    /// Heartbeats that were sent.
-    beats: u64,
     started: Instant,
 }
 
@@ -249,10 +246,11 @@ impl MembershipTask {
 
     async fn exchange(&mut self) -> Result<Turn, LeaseError> {
         let look = self.look();
-        let store = match &self.leases {
+        let store = match &mut self.leases {
             Leases::Redis(store) => store,
             Leases::Alone { incarnation } => {
-                return Ok(Turn::Beat(self.beat_alone(*incarnation)));
+                let incarnation = *incarnation;
+                return Ok(Turn::Beat(self.beat_alone(incarnation)));
             }
         };
         let node = &self.settings.node;
@@ -285,13 +283,9 @@ impl MembershipTask {
             // Word that was left for an earlier process of the name.
             store.was_contested(node).await?;
         }
-        self.beats += 1;
         let Settings { node, lease, .. } = &self.settings;
         let mine = self.course.standing.incarnation();
-        let details = NodeDetails {
-            beats: self.beats,
-            ..(self.settings.details)()
-        };
+        let details = (self.settings.details)();
         let beat = store.heartbeat(node, mine, *lease, &details).await?;
         Ok(Turn::Beat(beat))
     }
@@ -305,7 +299,6 @@ impl MembershipTask {
                     node: self.settings.node.clone(),
                     incarnation,
                 },
-                lease_left: self.settings.lease,
                 details: (self.settings.details)(),
             }],
         }

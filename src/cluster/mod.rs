@@ -27,6 +27,7 @@ pub mod partitions;
 pub mod reaper;
 pub mod rebalance;
 pub mod ring;
+pub mod roster;
 pub mod settled;
 #[cfg(test)]
 mod simulation;

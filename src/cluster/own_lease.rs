@@ -24,7 +24,8 @@ impl OwnLease {
         let [now, end, held_by, last] = answer else {
             return None;
         };
-        let is_own = *held_by == format!("{mine} {holder}");
+        let mut held_by = held_by.split(' ');
+        let is_own = held_by.next() == Some(&mine.to_string()) && held_by.next() == Some(holder);
         let end: Option<i64> = end.parse().ok();
         Some(Self {
             now_ms: now.parse().ok()?,
@@ -97,7 +98,12 @@ mod tests {
             end_ms: Some(24),
             last_ms: 19,
         };
-        assert_eq!(read(["20", "24", "7 ab", "19"]), Some(own));
+        assert_eq!(read(["20", "24", "7 ab 3 18", "19"]), Some(own));
+        assert_eq!(
+            read(["20", "24", "7 ab", "19"]),
+            Some(own),
+            "another release"
+        );
         let over = Some(OwnLease {
             end_ms: None,
             ..own

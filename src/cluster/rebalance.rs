@@ -6,17 +6,20 @@
 //! sessions away. Bounds: `rebalance.sessions_per_s`, and a quarter of what is too much at once, so
 //! that the end is approached ever more slowly, while the others tell of theirs once a second.
 //!
-//! It never swings: a node begins above the tolerance and ends half of it above the mean, and
+//! Shares are equal, but no larger than a node has room for: what a small node cannot take is shared
+//! by the others. Else these would send sessions away for ever to one that refuses them.
+//!
+//! It never swings: a node begins above the tolerance and ends half of it above its share, and
 //! never below; nodes that send away at the same time all come down to that, whoever gets their
 //! sessions. Nothing is sent away while nodes come, go or leave, or the view is old.
 
 use std::time::{Duration, Instant};
 
-use super::view::View;
+use super::view::{NodeDetails, View};
 use crate::config::Rebalance;
 use crate::protocol::ids::Owner;
 
-/// Less than this above the mean is no reason to send anybody away.
+/// Less than this above the share is no reason to send anybody away.
 const EXCESS_MIN: u64 = 10;
 /// What is told at once is at most this part of what is too much.
 const PART: u64 = 4;
@@ -67,14 +70,17 @@ impl Rebalancer {
     pub fn plan(&mut self, view: &View, here: Here, now: Instant) -> Plan {
         let others = view.nodes.iter().filter(|node| node.owner != view.me);
         let others: Vec<_> = others
-            .filter(|node| node.details.state == READY)
-            .map(|node| node.details.sessions)
+            .map(|node| &node.details)
+            .filter(|details| details.state == READY)
             .collect();
         if !self.is_settled(view, now) || others.is_empty() {
             self.is_shedding = false;
             return Plan::default();
         }
-        let excess = self.excess(here, &others);
+        let room_here = view
+            .node(&view.me.node)
+            .map_or(u64::MAX, |n| room(&n.details));
+        let excess = self.excess(here, room_here, &others);
         let most = u64::from(self.config.sessions_per_s);
         Plan {
             excess,
@@ -97,19 +103,45 @@ impl Rebalancer {
     }
 
     /// How many of those who stay are above what this node should have.
-    fn excess(&mut self, here: Here, others: &[u64]) -> u64 {
-        let all = here.sessions + others.iter().sum::<u64>();
-        let nodes_count = others.len() as u64 + 1;
-        let mean = all.div_ceil(nodes_count);
-        let tolerated = mean * u64::from(self.config.tolerance_percent) / 100;
+    fn excess(&mut self, here: Here, room_here: u64, others: &[&NodeDetails]) -> u64 {
+        let all = here.sessions + others.iter().map(|o| o.sessions).sum::<u64>();
+        let rooms = others.iter().map(|o| room(o)).chain([room_here]);
+        let Some(share) = share(all, rooms.collect()) else {
+            self.is_shedding = false;
+            return 0;
+        };
+        let tolerated = share * u64::from(self.config.tolerance_percent) / 100;
         let stay = here.sessions.saturating_sub(here.told);
         if !self.is_shedding {
-            self.is_shedding = stay > mean + tolerated.max(EXCESS_MIN);
+            self.is_shedding = stay > share + tolerated.max(EXCESS_MIN);
         }
-        let excess = stay.saturating_sub(mean + tolerated / 2);
+        let excess = stay.saturating_sub(share + tolerated / 2);
         self.is_shedding &= excess > 0;
         if self.is_shedding { excess } else { 0 }
     }
+}
+
+fn room(details: &NodeDetails) -> u64 {
+    match details.sessions_max {
+        0 => u64::MAX,
+        sessions_max => sessions_max,
+    }
+}
+
+/// How many sessions a node has that is not full, when `all` are shared equally by nodes with so
+/// much room; `None`: all are full, and nobody could take any.
+fn share(all: u64, mut rooms: Vec<u64>) -> Option<u64> {
+    rooms.sort_unstable();
+    let (mut left, mut nodes_count) = (all, rooms.len() as u64);
+    for room in rooms {
+        let share = left.div_ceil(nodes_count);
+        if share <= room {
+            return Some(share);
+        }
+        left -= room;
+        nodes_count -= 1;
+    }
+    None
 }
 
 /// How often a node asks its [`Rebalancer`].

@@ -15,6 +15,7 @@ mod fencing;
 mod leases;
 mod met;
 mod process;
+mod refusals;
 mod tokens;
 mod weather;
 mod wire;

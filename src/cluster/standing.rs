@@ -190,7 +190,6 @@ mod tests {
                 .iter()
                 .map(|owner| NodeInfo {
                     owner: owner.parse().unwrap(),
-                    lease_left: LEASE,
                     details: NodeDetails::default(),
                 })
                 .collect(),

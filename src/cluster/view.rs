@@ -7,7 +7,6 @@
 //! delivery asks the view.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -28,11 +27,11 @@ pub struct NodeDetails {
     pub state: String,
     /// Open sessions.
     pub sessions: u64,
+    /// How many it has room for; 0: its release does not say.
+    pub sessions_max: u64,
     /// Sessions that were open when it began to leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_sessions: Option<u64>,
-    /// How many heartbeats this process has sent: who looks twice sees whether it lives.
-    pub beats: u64,
     /// Its release.
     pub version: String,
     /// When the process started, unix milliseconds.
@@ -50,8 +49,6 @@ pub struct NodeDetails {
 pub struct NodeInfo {
     /// Its name and present incarnation.
     pub owner: Owner,
-    /// What was left of its lease when the view was made.
-    pub lease_left: Duration,
     /// What it said of itself last.
     pub details: NodeDetails,
 }
@@ -82,7 +79,6 @@ impl View {
         Self {
             nodes: vec![NodeInfo {
                 owner: me.clone(),
-                lease_left: Duration::MAX,
                 details,
             }],
             ring,
@@ -157,6 +153,8 @@ impl View {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::protocol::ids::App;
 

@@ -47,6 +47,10 @@ const RELATIONS: [Relation; 7] = [
     at_least("session.message_bytes_max", 2, "auth.token_bytes_max"),
 ];
 
+/// So many partitions can be held for each millisecond of their lease: all of them, 16,384, with the
+/// default of 5 s, which costs Redis a fifth of its time. With a fifth of that lease they never settle.
+const PARTITIONS_PER_LEASE_MS: u64 = 4;
+
 /// Keys of the API are compared only whole; this is what a generated one has at the least.
 const API_KEY_BYTES_MIN: usize = 16;
 
@@ -56,6 +60,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
         relation.check(values, faults);
     }
     replicas(values, faults);
+    partitions(values, faults);
     listeners(values, faults);
     file_limit(values, machine, faults);
     memory(values, machine, faults);
@@ -162,6 +167,20 @@ fn replicas(values: &Values, faults: &mut Faults) {
         let remedy = format!("raise {upper} or lower {lower}");
         faults.push(values.place(later(values, upper, lower)), what, remedy);
     }
+}
+
+/// Leases of partitions are renewed in time.
+fn partitions(values: &Values, faults: &mut Faults) {
+    let (path, lease) = ("redis.partitions", "redis.lease_ms");
+    let (partitions, lease_ms) = (values.number(path), values.number(lease));
+    let most = lease_ms.saturating_mul(PARTITIONS_PER_LEASE_MS);
+    if partitions <= most || values.is_refused(path) || values.is_refused(lease) {
+        return;
+    }
+    let what =
+        format!("{path} is {partitions}, but with {lease} {lease_ms} at most {most} can be held");
+    let remedy = format!("lower {path} or raise {lease}");
+    faults.push(values.place(later(values, path, lease)), what, remedy);
 }
 
 /// A budget above what there is ends in the kernel's killing the process. What nobody has set is

@@ -149,7 +149,7 @@ section!(REDIS, "redis" => Redis {
     lease: "lease_ms", ms(1_000, 60_000), Is("5000"),
         "How long a node that does not report counts as alive. It reports five times as often. At least 2.5 times redis.command_timeout_ms.";
     partitions: "partitions", count(1, 16_384), Is("256"),
-        "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number exits 64, see fanfare redis adopt.";
+        "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number exits 64, see fanfare redis adopt. At most 4 for each millisecond of redis.lease_ms, in which they are held.";
 } and { access: RedisAccess::from_redis, replicated: Values::is_replicated });
 
 section!(REDIS_ACCESS, "redis" => RedisAccess {
@@ -276,8 +276,9 @@ const PER_S: Kind = Kind::Number {
     zero: Some("for no limit"),
 };
 
+/// A node without sessions has about 15 MiB.
 const MEMORY: Kind = Kind::Number {
-    min: 1 << 20,
+    min: 1 << 25,
     max: 1 << 50,
     unit: Unit::Bytes,
     zero: Some("for no limit"),
@@ -307,7 +308,7 @@ section!(REBALANCE, "rebalance" => Rebalance {
     enabled: "enabled", Flag, Is("true"),
         "Whether a node with more sessions than its share sends some away (4102), so that nodes that were added get their part.";
     tolerance_percent: "tolerance_percent", count(1, 1_000), Is("20"),
-        "How many percent above the mean of all ready nodes a node may be.";
+        "How many percent above its share a node may be: what all ready nodes have, dealt equally, but to none more than it has room for.";
     sessions_per_s: "sessions_per_s", count(1, 100_000), Is("20"),
         "Most sessions that one node sends away a second.";
     settle: "settle_ms", ms(1_000, 3_600_000), Is("60000"),

@@ -357,7 +357,7 @@ impl Dispatcher {
                 at: now,
             };
             let lane = self.asks.lanes.get_mut(&feed).expect("found there");
-            lane.opened(asked.is_page());
+            lane.opened(&asked.topic, asked.is_page());
             self.metrics.control.questions.add(1);
             return Some(asked);
         }

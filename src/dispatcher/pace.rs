@@ -6,6 +6,11 @@
 //! one master, [`PAGES_MAX`] of them for pages. While the master is away nothing is asked and what
 //! waits costs nothing.
 //!
+//! Somebody waits for joins, so these go first. Then topics of messages, inboxes among them, go
+//! before topics of changes of members: after a break there may be many more of those, and a missed
+//! message is worse than a late list. One question of [`MEMBERS_EVERY`] is about members all the same,
+//! as long as any waits. Within each of these, places go in order.
+//!
 //! The window begins at [`WINDOW_START`], with each break of the feed anew: then all nodes ask at
 //! once. Each quick answer makes it one wider, which doubles it with every round trip; a slow or
 //! missing one halves it, at most once for all that was asked before.
@@ -13,7 +18,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::protocol::ids::Topic;
+use crate::protocol::ids::{Topic, TopicKind};
 
 /// Questions at a master at first.
 pub(super) const WINDOW_START: usize = 32;
@@ -28,6 +33,9 @@ pub(super) const SLOW: Duration = Duration::from_millis(200);
 /// By up to so much later a node asks after a break than another one.
 pub(super) const JITTER: Duration = Duration::from_millis(250);
 
+/// Of so many questions one is about changes of members, where both wait.
+pub(super) const MEMBERS_EVERY: usize = 8;
+
 /// What a topic waits for; the first goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Need {
@@ -38,6 +46,27 @@ pub(super) enum Need {
     /// Whether anything is missing.
     Compare,
 }
+
+/// What a topic brings; the first mostly goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Brings {
+    /// Publications, of inboxes as well.
+    Messages,
+    /// Changes of another topic's members.
+    Members,
+}
+
+impl Brings {
+    fn of(topic: &Topic) -> Self {
+        match topic.kind() {
+            TopicKind::Presence => Self::Members,
+            _ => Self::Messages,
+        }
+    }
+}
+
+/// What waits of one kind, by its need.
+type Waiting = [VecDeque<Place>; 3];
 
 /// A topic's place; void when the topic's ticket is another one by now.
 #[derive(Debug)]
@@ -105,7 +134,10 @@ impl Window {
 pub(super) struct Lane {
     window: Window,
     pages_open: usize,
-    waiting: [VecDeque<Place>; 3],
+    /// By what the topics bring.
+    waiting: [Waiting; 2],
+    /// Questions about messages since the last one about members.
+    messages_in_a_row: usize,
     /// Whether the master can be asked.
     pub(super) is_up: bool,
     /// Not before this are topics compared or repaired.
@@ -118,13 +150,15 @@ impl Lane {
             window: Window::new(),
             pages_open: 0,
             waiting: Default::default(),
+            messages_in_a_row: 0,
             is_up,
             not_before: None,
         }
     }
 
     pub(super) fn wait(&mut self, need: Need, place: Place) {
-        self.waiting[need as usize].push_back(place);
+        let waiting = &mut self.waiting[Brings::of(&place.topic) as usize];
+        waiting[need as usize].push_back(place);
     }
 
     /// The feed broke: everything is to be asked, here and on other nodes.
@@ -140,20 +174,35 @@ impl Lane {
             return None;
         }
         let is_early = self.not_before.is_some_and(|at| now < at);
-        [Need::Join, Need::Repair, Need::Compare]
+        let may_page = !is_early && self.pages_open < PAGES_MAX;
+        let in_turn = if self.messages_in_a_row + 1 < MEMBERS_EVERY {
+            [Brings::Messages, Brings::Members]
+        } else {
+            [Brings::Members, Brings::Messages]
+        };
+        let joins = in_turn.map(|brings| (brings, Need::Join));
+        let others = in_turn
             .into_iter()
-            .filter(|need| match need {
+            .flat_map(|brings| [(brings, Need::Repair), (brings, Need::Compare)]);
+        joins
+            .into_iter()
+            .chain(others)
+            .filter(|(_, need)| match need {
                 Need::Join => true,
-                Need::Repair => !is_early && self.pages_open < PAGES_MAX,
+                Need::Repair => may_page,
                 Need::Compare => !is_early,
             })
-            .find_map(|need| self.waiting[need as usize].pop_front())
+            .find_map(|(brings, need)| self.waiting[brings as usize][need as usize].pop_front())
     }
 
-    /// A question is at the master now.
-    pub(super) fn opened(&mut self, is_page: bool) {
+    /// A question about this topic is at the master now.
+    pub(super) fn opened(&mut self, topic: &Topic, is_page: bool) {
         self.window.open += 1;
         self.pages_open += usize::from(is_page);
+        self.messages_in_a_row = match Brings::of(topic) {
+            Brings::Messages => self.messages_in_a_row.saturating_add(1),
+            Brings::Members => 0,
+        };
     }
 
     /// It is no more.
@@ -164,12 +213,13 @@ impl Lane {
 
     /// Takes out all places, for a master that is used no more.
     pub(super) fn drain(&mut self) -> Vec<Place> {
-        self.waiting.iter_mut().flat_map(std::mem::take).collect()
+        let waiting = self.waiting.iter_mut().flatten();
+        waiting.flat_map(std::mem::take).collect()
     }
 
     /// How many places there are, void ones included.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.iter().map(VecDeque::len).sum()
+        self.waiting.iter().flatten().map(VecDeque::len).sum()
     }
 
     #[cfg(test)]
@@ -253,6 +303,50 @@ mod tests {
     }
 
     #[test]
+    fn messages_go_first_and_members_get_their_share() {
+        let now = Instant::now();
+        let mut lane = Lane::new(true);
+        lane.window.size = WINDOW_MAX;
+        let app = crate::protocol::ids::App::default_app();
+        let messages = Topic::everyone(&app);
+        let members = messages.presence();
+        let wait = |lane: &mut Lane, topic: &Topic, need, ticket| {
+            let topic = topic.clone();
+            lane.wait(need, Place { topic, ticket });
+        };
+        for ticket in 0..100 {
+            wait(&mut lane, &members, Need::Repair, 1_000 + ticket);
+        }
+        for ticket in 0..20 {
+            wait(&mut lane, &messages, Need::Compare, ticket);
+        }
+        // Places that were left are not asked about, and cost nobody a turn.
+        let mut taken = Vec::new();
+        while taken.len() < 24
+            && let Some(place) = lane.next(now)
+        {
+            if (1_000..1_004).contains(&place.ticket) {
+                continue;
+            }
+            lane.opened(&place.topic, false);
+            taken.push(place.ticket);
+        }
+        let rest = [1_006, 1_007];
+        let expected = (0..7)
+            .chain([1_004])
+            .chain(7..14)
+            .chain([1_005])
+            .chain(14..20)
+            .chain(rest);
+        assert_eq!(taken, expected.collect::<Vec<_>>());
+        // Somebody waits for it.
+        wait(&mut lane, &messages, Need::Compare, 20);
+        wait(&mut lane, &members, Need::Join, 2_000);
+        assert_eq!(lane.next(now).map(|place| place.ticket), Some(2_000));
+        assert_eq!(lane.next(now).map(|place| place.ticket), Some(20));
+    }
+
+    #[test]
     fn pages_have_a_bound_of_their_own() {
         let now = Instant::now();
         let mut lane = Lane::new(true);
@@ -262,8 +356,8 @@ mod tests {
             lane.wait(Need::Repair, Place { topic, ticket });
         }
         for _ in 0..PAGES_MAX {
-            assert!(lane.next(now).is_some());
-            lane.opened(true);
+            let place = lane.next(now).expect("there is room");
+            lane.opened(&place.topic, true);
         }
         assert!(lane.next(now).is_none());
         lane.ended(now, now, true, Ended::Answered);

@@ -111,6 +111,7 @@ fn details(
     (partitions, settled): (Partitions, Settled),
 ) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
     let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
+    let sessions_max = u64::try_from(config.server.connections_max).unwrap_or(u64::MAX);
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -121,6 +122,7 @@ fn details(
             url: url.clone(),
             state: format!("{:?}", *lifecycle.borrow()).to_lowercase(),
             sessions: metrics.sessions(),
+            sessions_max,
             drain_sessions: (*lifecycle.borrow() >= Lifecycle::Draining)
                 .then(|| metrics.control.drain_sessions.get()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -128,7 +130,6 @@ fn details(
             settled: settled.incarnation(),
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
-            beats: 0,
         }
     }
 }

@@ -73,13 +73,8 @@ impl Directory for NodeDirectory {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.warnings.clone();
-        if let Broker::Redis(redis) = &*self.services.broker
-            && let Some(policy) = redis.maxmemory_policy()
-            && policy != "noeviction"
-        {
-            warnings.push(format!(
-                "Redis may evict keys (maxmemory-policy is {policy}); set noeviction"
-            ));
+        if let Broker::Redis(redis) = &*self.services.broker {
+            warnings.extend(redis.warnings());
         }
         warnings
     }

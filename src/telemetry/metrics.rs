@@ -92,6 +92,7 @@ instruments! {
         refused_request: "counter" "fanfare_handshakes_refused_total" ["reason" = "bad_request"] "Handshakes refused before the upgrade.",
         refused_draining: "counter" "fanfare_handshakes_refused_total" ["reason" = "draining"] "Handshakes refused before the upgrade.",
         refused_unavailable: "counter" "fanfare_handshakes_refused_total" ["reason" = "unavailable"] "Handshakes refused before the upgrade.",
+        disconnects_unknown: "counter" "fanfare_disconnects_unknown_total" "Sessions let in while more users were sent away than are remembered for those on their way in; theirs may have been among them.",
         queued: "gauge" "fanfare_worker_queue_messages" "Messages of the dispatcher that a worker has not written yet.",
         commands: "counter" "fanfare_commands_total" "Commands read from sessions.",
         command_errors: "counter" "fanfare_command_errors_total" "Commands answered with an error.",

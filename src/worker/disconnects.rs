@@ -4,7 +4,7 @@
 //! the inbox. A request whose user is known becomes a session a moment later, when its answer is
 //! written; so what ended all of a user's sessions is remembered, and whoever was counted in before
 //! that and holds the inbox after it asks ([`Worker::disconnected_since`]). Bound: [`RECENT_MAX`],
-//! more than come in that moment.
+//! more than come in that moment. Whoever comes in while more came is let in, and counted.
 
 use std::collections::VecDeque;
 
@@ -47,9 +47,11 @@ impl Worker {
         let known = &self.state.borrow().disconnects;
         let missed = usize::try_from(known.count - count).unwrap_or(usize::MAX);
         let mut recent = known.recent.iter().rev().take(missed);
-        recent
-            .find(|(of, _)| of == inbox)
-            .map(|(_, reason)| *reason)
+        let found = recent.find(|(of, _)| of == inbox);
+        if found.is_none() && missed > known.recent.len() {
+            self.metrics.counters.disconnects_unknown.add_owned(1);
+        }
+        found.map(|(_, reason)| *reason)
     }
 
     /// Ends one session that holds the inbox, or all.

@@ -29,8 +29,9 @@ use rig::{Rig, Source, short};
 
 use super::handle::{Inbound, WorkerHandle};
 use super::outbox::Bound;
+use crate::protocol::close::CloseReason;
 use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Priority};
+use crate::protocol::ids::{App, Position, Priority, Topic, User};
 use crate::shutdown::Lifecycle;
 
 /// Longest wait for anything, many times what a loaded machine takes.
@@ -226,4 +227,24 @@ async fn a_turn_writes_once_to_each_socket_however_much_it_brought() {
         assert_eq!(rig.counters().writes.get(), 2);
     })
     .await;
+}
+
+#[tokio::test]
+async fn more_users_sent_away_than_are_remembered_are_counted() {
+    let rig = Rig::new().await;
+    let app = App::default_app();
+    let inbox = |n: usize| Topic::inbox(&app, &User::new(&format!("u{n}")).expect("a user"));
+    let before = rig.worker.disconnects();
+    for n in 0..1_024 {
+        rig.worker
+            .disconnect(&inbox(n), None, CloseReason::Disconnected);
+    }
+    let of = |n| rig.worker.disconnected_since(&inbox(n), before);
+    let unknown = || rig.counters().disconnects_unknown.get();
+    assert_eq!(of(0), Some(CloseReason::Disconnected));
+    assert_eq!((of(2_000), unknown()), (None, 0));
+    rig.worker
+        .disconnect(&inbox(1_024), None, CloseReason::Disconnected);
+    assert_eq!(of(1), Some(CloseReason::Disconnected));
+    assert_eq!((of(0), unknown()), (None, 1));
 }

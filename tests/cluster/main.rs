@@ -9,6 +9,7 @@
 
 mod agreement;
 mod databases;
+mod heartbeat_cost;
 mod incarnations;
 mod lease_scripts;
 /// The simulation's model of the scripts of nodes, which [`lease_scripts`] holds against them.

@@ -10,7 +10,8 @@ use fanfare::redis::Keys;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::rig::{DEADLINE, LEASE, Node, eventually, link, names, occupied_by, topic};
+use crate::rig::{DEADLINE, LEASE, Node, names, occupied_by, topic};
+use crate::scripts::answering;
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,20 +136,19 @@ async fn a_node_joins_when_redis_appears_keeps_its_view_without_it_and_returns()
 #[tokio::test]
 async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
     let redis = RedisServer::start().await;
-    let (link, keys) = (link(redis.port()), Keys::new("ff"));
-    let store = LeaseStore::new(Arc::clone(&link), &keys);
-    eventually(true, || async { beat(&store, None).await.is_some() }).await;
+    let (link, keys) = (answering(&redis).await, Keys::new("ff"));
+    let mut store = LeaseStore::new(Arc::clone(&link), &keys);
     // The first answer was lost: the process still believes that it never had the name.
-    let first = held(&store, None).await;
-    assert_eq!(held(&store, Some(first)).await, first);
+    let first = held(&mut store, None).await;
+    assert_eq!(held(&mut store, Some(first)).await, first);
     // The lease ended, and the answer that gave the new incarnation was lost.
     let ended = |name: &str| vec!["1".into(), name.into()];
     link.command("ZADD", &keys.nodes(), &ended("a"))
         .await
         .unwrap();
-    let second = held(&store, Some(first)).await;
+    let second = held(&mut store, Some(first)).await;
     assert!(second > first);
-    assert_eq!(held(&store, Some(first)).await, second);
+    assert_eq!(held(&mut store, Some(first)).await, second);
 
     // A lease that ended long ago is forgotten with all that belongs to it.
     link.command("ZADD", &keys.nodes(), &ended("ghost"))
@@ -158,7 +158,7 @@ async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
         let field = ["ghost".into(), "1 f".into()];
         link.command("HSET", &key, &field).await.unwrap();
     }
-    held(&store, Some(second)).await;
+    held(&mut store, Some(second)).await;
     for key in [keys.node_incarnations(), keys.node_details()] {
         let known = link.command("HEXISTS", &key, &["ghost".into()]).await;
         assert_eq!(known.unwrap().convert::<u64>().unwrap(), 0);
@@ -169,40 +169,37 @@ async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
 #[tokio::test]
 async fn a_process_that_redis_forgot_takes_its_name_again_from_the_one_before_it() {
     let redis = RedisServer::start().await;
-    let store = || LeaseStore::new(link(redis.port()), &Keys::new("ff"));
-    let (old, new) = (store(), store());
-    for store in [&old, &new] {
-        eventually(true, || async { beat(store, None).await.is_some() }).await;
-    }
-    let first = held(&old, None).await;
+    let store = async || LeaseStore::new(answering(&redis).await, &Keys::new("ff"));
+    let (mut old, mut new) = (store().await, store().await);
+    let first = held(&mut old, None).await;
     let lost = redis.ask(&["HGET", "{ff:nodes}:i", "a"]).unwrap();
-    let second = held(&new, None).await;
+    let second = held(&mut new, None).await;
     let superseded = Some(Beat::Superseded { newest: second });
-    assert_eq!(beat(&old, Some(first)).await, superseded);
+    assert_eq!(beat(&mut old, Some(first)).await, superseded);
 
     let back = ["HSET", "{ff:nodes}:i", "a", &lost[0]];
     redis.ask(&back).unwrap();
-    let third = held(&new, Some(second)).await;
+    let third = held(&mut new, Some(second)).await;
     assert!(third > second);
     let superseded = Some(Beat::Superseded { newest: third });
-    assert_eq!(beat(&old, Some(first)).await, superseded);
+    assert_eq!(beat(&mut old, Some(first)).await, superseded);
 
     // Its own past is behind it too, with a lease that lasts.
     let mut past = redis.ask(&["HGET", "{ff:nodes}:i", "a"]).unwrap().remove(0);
     past.replace_range(..past.find(' ').unwrap(), &first.to_string());
     redis.ask(&["HSET", "{ff:nodes}:i", "a", &past]).unwrap();
-    assert!(held(&new, Some(third)).await > third);
+    assert!(held(&mut new, Some(third)).await > third);
 }
 
 /// One heartbeat of a process called `a`.
-async fn beat(store: &LeaseStore, mine: Option<u64>) -> Option<Beat> {
+async fn beat(store: &mut LeaseStore, mine: Option<u64>) -> Option<Beat> {
     let me = NodeId::new("a").unwrap();
     let details = NodeDetails::default();
     store.heartbeat(&me, mine, LEASE * 60, &details).await.ok()
 }
 
 /// The incarnation that a heartbeat brings.
-async fn held(store: &LeaseStore, mine: Option<u64>) -> u64 {
+async fn held(store: &mut LeaseStore, mine: Option<u64>) -> u64 {
     match beat(store, mine).await {
         Some(Beat::Held { incarnation, .. }) => incarnation,
         other => panic!("{other:?}"),

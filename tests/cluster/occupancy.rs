@@ -58,7 +58,14 @@ async fn topics_of_all_nodes_are_paged_in_a_stable_order_and_vanish_with_their_s
     settled(&[&a, &b]).await;
     assert_eq!(self::pages(&a, 64).await, []);
     let link = link(redis.port());
-    let left = ["{ff:nodes}", "{ff:nodes}:d", "{ff:nodes}:i", "{ff:nodes}:t"].map(String::from);
+    let left = [
+        "{ff:nodes}",
+        "{ff:nodes}:c",
+        "{ff:nodes}:d",
+        "{ff:nodes}:i",
+        "{ff:nodes}:t",
+    ]
+    .map(String::from);
     eventually(Some(left.to_vec()), || async {
         let keys = link.command("KEYS", "*", &[]).await.ok()?;
         let mut keys: Vec<String> = keys.convert().unwrap();

@@ -222,7 +222,7 @@ fn step_clock(redis: &RedisServer, by_ms: i64) {
           local moved = ends > 0 and ends - ARGV[1] or ends + ARGV[1]
           redis.call('ZADD', '{ff:nodes}', moved, leases[i])
         end
-        local last, told = string.match(redis.call('GET', '{ff:nodes}:t'), '^(%d+) (%d+)$')
+        local last, told = string.match(redis.call('GET', '{ff:nodes}:t'), '^(%d+) (.+)$')
         redis.call('SET', '{ff:nodes}:t', string.format('%.0f ', last - ARGV[1]) .. told)
         return 1";
     let done = redis.command(&["EVAL", MOVE, "0", &by_ms.to_string()]);

@@ -302,6 +302,27 @@ fn values_that_do_not_go_together_are_faults_where_the_later_one_was_set() {
 }
 
 #[test]
+fn more_partitions_than_a_lease_can_hold_are_a_fault() {
+    let set = |partitions: &str| {
+        let mut inputs = inputs();
+        inputs.environment.extend(variables(&[
+            ("FANFARE_REDIS__COMMAND_TIMEOUT_MS", "400"),
+            ("FANFARE_REDIS__LEASE_MS", "1000"),
+            ("FANFARE_REDIS__PARTITIONS", partitions),
+        ]));
+        inputs
+    };
+    let fault = "FANFARE_REDIS__PARTITIONS: redis.partitions is 4001, but with redis.lease_ms 1000 \
+                 at most 4000 can be held; lower redis.partitions or raise redis.lease_ms";
+    assert_eq!(fault_lines(&set("4001")), [fault]);
+    crate::loaded(&set("4000"));
+    let mut inputs = inputs();
+    let most = ("FANFARE_REDIS__PARTITIONS", "16384");
+    inputs.environment.extend(variables(&[most]));
+    crate::loaded(&inputs);
+}
+
+#[test]
 fn a_budget_above_the_memory_is_a_fault_and_the_default_is_not() {
     let mut inputs = inputs();
     inputs.machine.memory_total = Some(64 << 20);

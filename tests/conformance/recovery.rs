@@ -69,9 +69,12 @@ pub(crate) async fn below_the_oldest_link_is_gone_by_retention(rig: Rig) {
     }
 }
 
+/// What was lost had grown beside what is there: nobody knows from where on. So it begins with the
+/// oldest retained, which the next page brings.
 pub(crate) async fn above_the_newest_is_a_failover(rig: Rig) {
     let topic = topic("chat:above");
-    let newest = rig.publish_count(&topic, HISTORY, 2).await[1];
+    let at = rig.publish_count(&topic, THREE, 5).await;
+    let newest = at[4];
     let later = Position {
         ms: newest.ms + 60_000,
         seq: 0,
@@ -81,9 +84,14 @@ pub(crate) async fn above_the_newest_is_a_failover(rig: Rig) {
         seq: u64::MAX,
     };
     for since in [successor(newest), later, last_possible] {
-        let page = rig.since(&topic, since, HISTORY).await;
-        assert_eq!(page, empty(Some(GapReason::Failover), newest));
+        let page = rig.since(&topic, since, THREE).await;
+        assert_eq!(page.gap, Some(GapReason::Failover), "since {since}");
+        assert_eq!((page.start, page.last), (at[1], newest));
+        assert_eq!(page.entries, []);
     }
+    let page = rig.since(&topic, at[1], THREE).await;
+    assert_eq!(page.gap, None);
+    assert_eq!(positions(&page.entries), at[2..]);
 }
 
 pub(crate) async fn a_hole_inside_the_range_is_a_failover(rig: Rig) {
@@ -98,8 +106,11 @@ pub(crate) async fn a_hole_inside_the_range_is_a_failover(rig: Rig) {
     let newest = rig.publish(&topic, HISTORY, "4").await;
     let page = rig.since(&topic, successor(before), HISTORY).await;
     assert_eq!(page.gap, Some(GapReason::Failover));
-    assert_eq!((page.start, page.last), (before, newest));
-    assert_eq!(positions(&page.entries), [after, newest]);
+    assert_eq!((page.start, page.last), (Position::ZERO, newest));
+    assert_eq!(page.entries, []);
+    let page = rig.since(&topic, page.start, HISTORY).await;
+    assert_eq!(page.gap, None);
+    assert!(positions(&page.entries).ends_with(&[before, after, newest]));
 }
 
 pub(crate) async fn zero_stands_before_everything_that_is_retained(rig: Rig) {

@@ -96,3 +96,20 @@ async fn a_stall_within_the_settings_is_told_to_nobody() {
     let is_changed = health.has_changed().expect("the broker runs");
     assert!(!is_changed, "{:?}", health.borrow());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_of_full_memory_is_read_by_every_connection() {
+    let server = RedisServer::start().await;
+    let peer = Peer::up(server.url()).await;
+    assert!(peer.broker.warnings().is_empty());
+    for (policy, warnings_count) in [("allkeys-lru", 1), ("noeviction", 0)] {
+        let set = server.command(&["CONFIG", "SET", "maxmemory-policy", policy]);
+        assert_eq!(set.as_deref(), Some("+OK"));
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        wait::until_within(DEADLINE, policy, async || {
+            (peer.broker.maxmemory_policy()? == policy).then_some(())
+        })
+        .await;
+        assert_eq!(peer.broker.warnings().len(), warnings_count);
+    }
+}

@@ -80,6 +80,23 @@ async fn a_sentinel_that_knows_of_no_failover_is_outvoted() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_misspelt_sentinel_is_told_while_the_others_work() {
+    let sentinels = RedisSentinels::start().await;
+    let scheme = "redis-sentinel://";
+    let first = format!("{scheme}nowhere.invalid:26379,");
+    let peer = Peer::up(sentinels.url().replace(scheme, &first)).await;
+    let warnings = wait::until_within(crate::rig::DEADLINE, "a warning", async || {
+        Some(peer.broker.warnings()).filter(|warnings| !warnings.is_empty())
+    })
+    .await;
+    let words = "sentinel nowhere.invalid:26379 does not answer: ";
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with(words),
+        "{warnings:?}"
+    );
+}
+
 async fn publish(node: &Node, data: u64) -> Option<Value> {
     let answer = http::post(
         node.api,

@@ -71,7 +71,8 @@ impl Judge<'_> {
                 } => {
                     let from = from.unwrap_or(seen.last);
                     let to = to.unwrap_or(END);
-                    self.told(&mut seen, (from, to), is_failover);
+                    let told = (from, to);
+                    self.told(&mut seen, told, told, is_failover);
                 }
                 _ => {}
             }
@@ -136,17 +137,23 @@ impl Judge<'_> {
             self.verdict.recovered += u64::from(recovered);
         }
         if !recovered {
-            let from = position.min(Position {
+            let below_since = Position {
                 ms: since.ms,
                 seq: since.seq.saturating_sub(1),
-            });
-            self.told(seen, (from, position.max(since)), true);
+            };
+            // It begins far below with what is still there; what is gone is the position itself.
+            let retained = self.retained.range(..since).next_back();
+            let below = retained.map_or(Position::ZERO, |(position, _)| *position);
+            let gone = (below.min(below_since), position.max(since));
+            let told = (position.min(below_since), position.max(since));
+            self.told(seen, told, gone, true);
         }
     }
 
-    fn told(&mut self, seen: &mut Seen, told: Told, is_failover: bool) {
+    /// `gone`: somewhere in this something must be gone.
+    fn told(&mut self, seen: &mut Seen, told: Told, gone: Told, is_failover: bool) {
         self.verdict.told_gaps += 1;
-        let lies_in = |position: &Position| told.0 < *position && *position <= told.1;
+        let lies_in = |position: &Position| gone.0 < *position && *position <= gone.1;
         let is_justified = self.may_lose && (self.has_doubt || self.gone.keys().any(lies_in));
         if !is_justified {
             let (client, name) = (self.client, &self.topic.name);

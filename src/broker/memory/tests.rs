@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::broker::OVERLAP_MS;
 use crate::broker::publication::Publication;
 use crate::protocol::data::Data;
 use crate::protocol::event::{GapReason, Member};
@@ -211,6 +212,32 @@ async fn what_was_forgotten_is_told_as_retention_and_no_id_comes_twice() {
         .await;
     let page = page.expect("never fails");
     assert_eq!((page.gap, page.last), (None, next.position));
+}
+
+#[tokio::test]
+async fn what_a_failover_took_is_read_again_from_before_it() {
+    let begin_ms = 1_732_190_000_000;
+    let now_ms = Arc::new(AtomicU64::new(begin_ms));
+    let clock = Clock::Manual(Arc::clone(&now_ms));
+    let (broker, _feed) = MemoryBroker::new(clock, Arc::new(Metrics::new(0)));
+    let mut at = Vec::new();
+    for passed_ms in [0, 1, OVERLAP_MS, OVERLAP_MS + 1] {
+        now_ms.store(begin_ms + passed_ms, Ordering::Relaxed);
+        let published = broker.publish(request("t", 10, None)).await;
+        at.push(published.expect("there is room").position);
+    }
+    let retention = request("t", 10, None).retention;
+    for (near, begins) in [(at[2], Position::ZERO), (at[3], at[0])] {
+        // Of the same millisecond, and never given.
+        let since = Position {
+            seq: near.seq + 1,
+            ..near
+        };
+        let page = broker.since(&topic("t"), since, retention, PAGE).await;
+        let page = page.expect("never fails");
+        assert_eq!(page.gap, Some(GapReason::Failover));
+        assert_eq!((page.start, page.last), (begins, at[3]));
+    }
 }
 
 #[tokio::test]

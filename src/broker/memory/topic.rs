@@ -14,7 +14,7 @@ use super::presence::Members;
 use super::room::{ENTRY_BYTES, Forgotten, MEMBER_BYTES, TOPIC_BYTES, Turn};
 use crate::broker::ids::position_after;
 use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary};
-use crate::broker::{Page, SincePage};
+use crate::broker::{OVERLAP_MS, Page, SincePage};
 use crate::config::Retention;
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::Position;
@@ -216,46 +216,45 @@ impl TopicState {
         page: Page,
         now_ms: u64,
     ) -> SincePage {
-        let young = now_ms.saturating_sub(since.ms) < retention.last_life_ms();
-        let lost = if young {
-            GapReason::Failover
-        } else {
-            GapReason::Retention
-        };
+        let is_young = now_ms.saturating_sub(since.ms) < retention.last_life_ms();
         let known_last = self.last(now_ms);
         let last = known_last.unwrap_or_default();
-        let nothing_after_last = |gap| SincePage {
+        let is_ahead = since > last;
+        let nothing_after = |gap, start| SincePage {
             gap,
-            start: last,
+            start,
             last,
             entries: Vec::new(),
         };
         if since == last {
-            return nothing_after_last(None);
-        }
-        if known_last.is_none() {
-            return nothing_after_last(Some(lost));
-        }
-        if since > last {
-            return nothing_after_last(Some(GapReason::Failover));
+            return nothing_after(None, last);
         }
         let window = self.window(retention, now_ms);
         let Some(oldest) = self.entries.range(window.clone()).next() else {
-            return nothing_after_last(Some(GapReason::Retention));
+            let is_lost = is_ahead && (is_young || known_last.is_some());
+            let gap = if is_lost {
+                GapReason::Failover
+            } else {
+                GapReason::Retention
+            };
+            return nothing_after(Some(gap), last);
         };
-        let after = self
-            .index_of(|position| position <= since)
-            .max(window.start);
-        let behind = self.entries.range(after..window.end);
-        let first_prev = behind.clone().next().map_or(last, |first| first.entry.prev);
-        let (gap, start) = if oldest.entry.prev > since {
-            (Some(GapReason::Retention), first_prev)
-        } else if since == oldest.entry.prev || self.holds(since) {
-            (None, since)
+        let (oldest_prev, oldest) = (oldest.entry.prev, oldest.entry.position);
+        let is_there = since >= oldest && self.holds(since);
+        let (gap, start, from) = if since == oldest_prev || is_there {
+            let behind = self.index_of(|position| position <= since);
+            (None, since, behind.max(window.start))
+        } else if oldest_prev > since || !(is_young || is_ahead) {
+            (Some(GapReason::Retention), oldest_prev, window.start)
         } else {
-            (Some(lost), first_prev)
+            // Nobody knows how far back the two timelines part.
+            let from_ms = since.min(last).ms.saturating_sub(OVERLAP_MS);
+            let from = self.index_of(|position| position.ms < from_ms);
+            let mut first = self.entries.range(from.max(window.start)..window.end);
+            let start = first.next().map_or(last, |first| first.entry.prev);
+            return nothing_after(Some(GapReason::Failover), start);
         };
-        let entries = cut(behind, page);
+        let entries = cut(self.entries.range(from..window.end), page);
         SincePage {
             gap,
             start,

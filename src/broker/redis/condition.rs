@@ -6,6 +6,7 @@
 use super::RedisBroker;
 use super::health::Line;
 use super::link::CommandLink;
+use super::link::policy::SAFE;
 use super::overall::Part;
 use crate::broker::{BrokerError, BrokerHealth};
 use crate::protocol::ids::Topic;
@@ -19,8 +20,20 @@ impl RedisBroker {
         let pairs = self.links.pairs();
         let known = pairs
             .iter()
-            .filter_map(|pair| pair.shared.maxmemory_policy.get());
-        known.max_by_key(|policy| *policy != "noeviction").cloned()
+            .filter_map(|pair| pair.shared.maxmemory_policy.known());
+        known.max_by_key(|policy| policy != SAFE)
+    }
+
+    /// What an operator should mend though everything works.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let policy = self.maxmemory_policy().filter(|policy| policy != SAFE);
+        let evicts = policy.map(|policy| {
+            format!("Redis may evict keys (maxmemory-policy is {policy}); set {SAFE}")
+        });
+        let deployments = self.links.deployments().iter();
+        let silent = deployments.flat_map(|deployment| deployment.silent());
+        evicts.into_iter().chain(silent).collect()
     }
 
     /// Why what this node asks of the master that holds the leases of nodes is refused though its

@@ -190,8 +190,9 @@ impl Follower {
         let deployment = &self.links.deployments()[self.at];
         if let RedisForm::Sentinel { master } = &deployment.url().form {
             let settings = &self.common.settings;
-            let asked = self.sentinels.ask(deployment.url(), master, settings);
-            return asked.await;
+            let said = self.sentinels.ask(deployment.url(), master, settings).await;
+            deployment.set_silent(self.sentinels.silent(&deployment.url().hosts));
+            return said;
         }
         match self.ask_node().await {
             Ok(layout) => Ok(Said {

@@ -10,8 +10,8 @@
 //! | bulk | last positions, pages of streams and members, members that come and go, occupancy, what reapers do | a herd of questions holds up other questions alone |
 //! | replicated | publications of namespaces with `replicas_min` | a WAIT holds up what comes behind it on the same connection, and that is more of the same |
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -27,6 +27,10 @@ use crate::config;
 use crate::protocol::ids::SessionId;
 use crate::redis::{Keys, RedisError, RedisLink};
 use crate::telemetry::metrics::{ControlCounters, Counter, Metrics};
+
+pub mod policy;
+
+use policy::Policy;
 
 /// What a link is for: see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,8 +181,8 @@ pub struct Shared {
     pub process: SessionId,
     /// Whether the server still has what it was told by the bulk link.
     pub continuity: Continuity,
-    /// What Redis does when its memory is full, once known.
-    pub maxmemory_policy: OnceLock<String>,
+    /// What Redis does when its memory is full.
+    pub maxmemory_policy: Policy,
     /// The slots that are here, on a master of a cluster.
     pub owned: Option<Owned>,
     /// The cluster's control messages, where they may come this way.
@@ -211,7 +215,7 @@ impl Shared {
             probes: Probes::new(),
             metrics: Arc::clone(metrics),
             process: SessionId::random(),
-            maxmemory_policy: OnceLock::new(),
+            maxmemory_policy: Policy::default(),
             continuity: Continuity::new(Arc::clone(&common.moves)),
             owned: place.is_sharded.then(Owned::default),
             heard: place.hears_control.then(|| Arc::clone(&common.heard)),

@@ -10,7 +10,7 @@
 //! [`follower`]: super::follower
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
@@ -43,6 +43,8 @@ pub struct Deployment {
     masters: RwLock<Arc<Masters>>,
     /// It was compared with what the cluster agreed on, and may be used.
     agrees: AtomicBool,
+    /// Sentinels that do not answer while others do, in words.
+    silent: Mutex<Vec<String>>,
     /// Told by its links when an answer says that keys are somewhere else.
     pub misplaced: Arc<Notify>,
 }
@@ -95,6 +97,20 @@ impl Deployment {
         addresses.collect()
     }
 
+    /// Its sentinels that do not answer while others do, in words.
+    #[must_use]
+    pub fn silent(&self) -> Vec<String> {
+        self.silent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// These do not answer now.
+    pub fn set_silent(&self, silent: Vec<String>) {
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = silent;
+    }
+
     fn masters(&self) -> Arc<Masters> {
         let masters = self.masters.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&masters)
@@ -111,6 +127,7 @@ impl Links {
             url,
             masters: RwLock::default(),
             agrees: AtomicBool::new(false),
+            silent: Mutex::default(),
             misplaced: Arc::default(),
         };
         Self {

@@ -270,9 +270,9 @@ impl RedisBroker {
             text(retention.last_life_ms()),
             text(page.entries_max),
             text(page.bytes_max),
+            text(super::OVERLAP_MS),
         ];
-        let answer = self.ask(|scripts| &scripts.since, &keys, &args).await?;
-        let raw = reply::since(answer)?;
+        let raw = reply::since(self.ask(|scripts| &scripts.since, &keys, &args).await?)?;
         Ok(SincePage {
             gap: raw.gap,
             start: raw.start,

@@ -8,6 +8,9 @@
 //!
 //! Sentinel raises the epoch of a master with each failover. So one on the wrong side of a
 //! partition, which still names the old master, is outvoted by any single one that knows better.
+//!
+//! One that does not answer for [`SILENT_FOR`] while another does is told, in the log and to
+//! [`Sentinels::silent`]: it may be misspelt, and would be missed only when the others go.
 
 use std::time::Duration;
 
@@ -22,6 +25,8 @@ use crate::config::redis_url::RedisUrl;
 
 /// How long the last ones are waited for.
 const STRAGGLERS: Duration = Duration::from_millis(100);
+/// How long one may keep silent untold.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 
 /// What the sentinels said.
 pub(super) struct Said {
@@ -36,6 +41,47 @@ pub(super) struct Said {
 pub(super) struct Sentinels {
     /// One for each host; `None` where the connection failed or was never begun.
     guides: Vec<Option<Guide>>,
+    /// One for each host.
+    silences: Vec<Silence>,
+}
+
+/// That a sentinel does not answer, while another does.
+#[derive(Debug, Default)]
+struct Silence {
+    since: Option<Instant>,
+    is_told: bool,
+    why: String,
+}
+
+impl Silence {
+    fn answered(&mut self, host: &str) {
+        if std::mem::take(self).is_told {
+            tracing::info!(
+                event = "sentinel_answered",
+                sentinel = host,
+                "it answers again"
+            );
+        }
+    }
+
+    /// Did not answer at this time; why, where it is known.
+    fn missed(&mut self, host: &str, why: Option<String>, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        if let Some(why) = why {
+            self.why = why;
+        } else if self.why.is_empty() {
+            self.why = "no answer came".to_owned();
+        }
+        if !self.is_told && now.saturating_duration_since(since) >= SILENT_FOR {
+            self.is_told = true;
+            tracing::warn!(
+                event = "sentinel_missed",
+                sentinel = host,
+                reason = self.why,
+                "a sentinel does not answer, others do"
+            );
+        }
+    }
 }
 
 impl Sentinels {
@@ -51,25 +97,41 @@ impl Sentinels {
     ) -> Result<Said, (String, AskError)> {
         let asked = &url.hosts;
         self.guides.resize_with(asked.len(), || None);
+        self.silences.resize_with(asked.len(), Silence::default);
+        // What came of each; at first nothing.
+        let mut missed: Vec<_> = asked.iter().map(|_| Some(None)).collect();
         let mut until = Instant::now() + ANSWER_TIMEOUT;
         let mut asking: FuturesUnordered<_> = self
             .guides
             .iter_mut()
             .zip(asked)
-            .map(|(guide, host)| ask_one(guide, url, host, master, settings))
+            .enumerate()
+            .map(|(at, (guide, host))| async move {
+                (at, ask_one(guide, url, host, master, settings).await)
+            })
             .collect();
         let mut answers = Vec::new();
         let mut failed = None;
-        while let Ok(Some((host, answer))) = timeout_at(until, asking.next()).await {
+        while let Ok(Some((at, answer))) = timeout_at(until, asking.next()).await {
             match answer {
-                Ok(layout) => answers.push(layout),
-                Err(error) => failed = Some((host, error)),
+                Ok(layout) => {
+                    missed[at] = None;
+                    answers.push(layout);
+                }
+                Err(error) => {
+                    missed[at] = Some(Some(error.to_string()));
+                    failed = Some((asked[at].clone(), error));
+                }
             }
             if answers.len() * 2 > asked.len() {
                 until = until.min(Instant::now() + STRAGGLERS);
             }
         }
+        drop(asking);
         let answers_count = answers.len();
+        if answers_count > 0 {
+            self.judge_silence(asked, missed);
+        }
         match best(answers) {
             Some(layout) => Ok(Said {
                 layout,
@@ -77,6 +139,24 @@ impl Sentinels {
             }),
             None => Err(failed.unwrap_or_else(|| (asked.join(", "), AskError::Timeout))),
         }
+    }
+
+    fn judge_silence(&mut self, hosts: &[String], missed: Vec<Option<Option<String>>>) {
+        let now = Instant::now();
+        for ((silence, host), missed) in self.silences.iter_mut().zip(hosts).zip(missed) {
+            match missed {
+                None => silence.answered(host),
+                Some(why) => silence.missed(host, why, now),
+            }
+        }
+    }
+
+    /// Those that were told not to answer, for people.
+    pub(super) fn silent(&self, hosts: &[String]) -> Vec<String> {
+        let told = self.silences.iter().zip(hosts);
+        told.filter(|(silence, _)| silence.is_told)
+            .map(|(silence, host)| format!("sentinel {host} does not answer: {}", silence.why))
+            .collect()
     }
 }
 
@@ -87,12 +167,12 @@ async fn ask_one(
     host: &str,
     master: &str,
     settings: &config::Redis,
-) -> (String, Result<Layout, AskError>) {
+) -> Result<Layout, AskError> {
     let answer = question(guide, url, host, master, settings).await;
     if answer.is_err() {
         *guide = None;
     }
-    (host.to_owned(), answer)
+    answer
 }
 
 async fn question(
@@ -135,6 +215,23 @@ mod tests {
             epoch,
             ..Layout::of_one(address.to_owned())
         }
+    }
+
+    #[test]
+    fn a_sentinel_that_keeps_silent_is_told_until_it_answers() {
+        let hosts = ["a:1".to_owned(), "b:1".to_owned()];
+        let mut sentinels = Sentinels::default();
+        sentinels.silences.resize_with(2, Silence::default);
+        let now = Instant::now();
+        let refused = || Some("refused".to_owned());
+        sentinels.silences[1].missed("b:1", refused(), now);
+        assert!(sentinels.silent(&hosts).is_empty());
+        sentinels.silences[1].missed("b:1", None, now + SILENT_FOR);
+        let told = ["sentinel b:1 does not answer: refused".to_owned()];
+        assert_eq!(sentinels.silent(&hosts), told);
+        sentinels.silences[1].answered("b:1");
+        sentinels.silences[1].missed("b:1", refused(), now + 2 * SILENT_FOR);
+        assert!(sentinels.silent(&hosts).is_empty());
     }
 
     #[test]

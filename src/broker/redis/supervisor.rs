@@ -218,9 +218,8 @@ impl Supervisor {
                 if self.command.purpose != Purpose::Urgent {
                     return self.settings.probe_interval;
                 }
-                if is_new {
-                    self.read_policy().await;
-                }
+                let (policy, link) = (&self.shared.maxmemory_policy, &self.command.link);
+                policy.look(link, is_new).await;
                 self.judge_feed();
                 self.tell_up()
             }
@@ -376,31 +375,6 @@ impl Supervisor {
             self.unheard_since = None;
             self.shared.probes.rebuild.notify_one();
         }
-    }
-
-    /// Reads it once; a server that refuses to tell is left alone.
-    async fn read_policy(&self) {
-        if self.shared.maxmemory_policy.get().is_some() {
-            return;
-        }
-        let name = b"maxmemory-policy".to_vec();
-        let answer = self.command.link.command("CONFIG", "GET", &[name]).await;
-        let policy = match answer {
-            Ok(Value::Map(map)) => map.iter().next().and_then(|(_, value)| value.as_string()),
-            Ok(Value::Array(pair)) => pair.get(1).and_then(Value::as_string),
-            _ => None,
-        };
-        let Some(policy) = policy else { return };
-        if policy != "noeviction" {
-            tracing::warn!(
-                event = "redis_eviction_allowed",
-                policy,
-                "Redis may evict keys: set maxmemory-policy to noeviction, or accepted messages \
-                 can vanish"
-            );
-        }
-        // Only this task sets it.
-        let _ = self.shared.maxmemory_policy.set(policy);
     }
 
     fn connected_anew(&mut self) {

@@ -23,11 +23,19 @@ fn owner(nth: usize) -> Owner {
     format!("n{nth}~1").parse().expect("an owner")
 }
 
+/// The same with nodes that have room for so many.
+fn view_with_room(nodes: &[(&str, u64)], rooms: &[u64]) -> View {
+    let mut view = view(nodes);
+    for (node, room) in view.nodes.iter_mut().zip(rooms) {
+        node.details.sessions_max = *room;
+    }
+    view
+}
+
 /// The view of the first of these nodes, given by state and sessions.
 fn view(nodes: &[(&str, u64)]) -> View {
     let info = |(nth, (state, sessions)): (usize, &(&str, u64))| NodeInfo {
         owner: owner(nth),
-        lease_left: S,
         details: NodeDetails {
             state: (*state).to_owned(),
             sessions: *sessions,
@@ -82,6 +90,26 @@ fn a_node_above_the_tolerance_sheds_at_its_pace_down_to_half_of_it() {
         Plan::default(),
         "it begins anew only above the tolerance"
     );
+}
+
+#[test]
+fn nobody_is_sent_away_for_a_node_that_is_full() {
+    let nodes = [("ready", 180), ("ready", 20)];
+    let full = view_with_room(&nodes, &[1_000, 20]);
+    let (mut rebalancer, now) = settled(&full);
+    let plan = rebalancer.plan(&full, here(180), now);
+    assert_eq!(plan, Plan::default());
+    // A third one has room: what the small one cannot take is shared by two.
+    let nodes = [("ready", 180), ("ready", 20), ("ready", 0)];
+    let three = view_with_room(&nodes, &[1_000, 20, 1_000]);
+    let (mut rebalancer, now) = settled(&three);
+    let plan = rebalancer.plan(&three, here(180), now);
+    assert_eq!(plan.excess, 180 - 99);
+    // All are full, also by less than they have now.
+    let all = view_with_room(&nodes[..2], &[150, 20]);
+    let (mut rebalancer, now) = settled(&all);
+    let plan = rebalancer.plan(&all, here(180), now);
+    assert_eq!(plan, Plan::default());
 }
 
 #[test]

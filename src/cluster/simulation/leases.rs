@@ -1,14 +1,15 @@
 //! The scripts `heartbeat.lua`, `leave.lua` and `own_lease.lua` in a few lines, over leases in memory.
 //!
 //! In: a heartbeat, and the time by Redis' clock. Out: what the script answers. That they do is a
-//! test over a real Redis, `tests/cluster/lease_scripts.rs`, which includes this file. Bound: one lease a
-//! name; none is forgotten for its age, because no run lasts so long. One of its rules may be missing.
+//! test over a real Redis, `tests/cluster/lease_scripts.rs`, which includes this file. Processes of the
+//! release before run the scripts of that release over the same leases. Bound: one lease a name; none
+//! is forgotten for its age, because no run lasts so long. One of its rules may be missing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::cluster::lease_store::Beat;
 use crate::cluster::own_lease::OwnLease;
+use crate::cluster::roster::{Answer, Numbers, Told};
 use crate::cluster::view::{NodeDetails, NodeInfo};
 use crate::protocol::ids::{NodeId, Owner};
 
@@ -37,11 +38,25 @@ pub(crate) enum Rule {
     WholeLeases,
     /// They move back where the clock steps back.
     MovingBack,
+    /// A new incarnation is a change.
+    NewLives,
+    /// That a node says something else of itself is one.
+    NewDetails,
+    /// The end of a lease is one.
+    NewEnds,
+    /// A lease that is given back is one.
+    NewLeaves,
+    /// Changes alone are told only to who has taken in the answer before.
+    Numbers,
+    /// A heartbeat by the script of the release before is noticed.
+    OldBeats,
+    /// So is a leave by it.
+    OldLeaves,
 }
 
 impl Rule {
     /// All of them.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Holders,
         Self::Membership,
         Self::Comparison,
@@ -53,6 +68,13 @@ impl Rule {
         Self::MovingOn,
         Self::WholeLeases,
         Self::MovingBack,
+        Self::NewLives,
+        Self::NewDetails,
+        Self::NewEnds,
+        Self::NewLeaves,
+        Self::Numbers,
+        Self::OldBeats,
+        Self::OldLeaves,
     ];
 }
 
@@ -64,6 +86,13 @@ struct Lease {
     is_over: bool,
     incarnation: u64,
     holder: u64,
+    sessions: u64,
+    /// The number of its holder's last heartbeat, and the time that was told in answer; 0 by the
+    /// script of the release before.
+    beat: u64,
+    told_us: u64,
+    /// The time that was told when it changed last.
+    changed_us: u64,
 }
 
 impl Lease {
@@ -81,6 +110,18 @@ pub(crate) struct Heartbeat {
     pub(crate) mine: Option<u64>,
     /// Below 2^20.
     pub(crate) random: u64,
+    pub(crate) numbers: Numbers,
+    /// What the node says of itself.
+    pub(crate) sessions: u64,
+    /// By the script of the release before.
+    pub(crate) is_old: bool,
+}
+
+/// What the last heartbeat leaves, unless it was one by the script of the release before.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    lasting_count: usize,
+    since_us: u64,
 }
 
 /// See the module.
@@ -91,6 +132,7 @@ pub(crate) struct Leases {
     last_ms: Option<u64>,
     /// The time that was told with it.
     told_us: u64,
+    record: Option<Record>,
     without: Option<Rule>,
 }
 
@@ -100,6 +142,7 @@ impl Leases {
             by_name: BTreeMap::new(),
             last_ms: None,
             told_us: 0,
+            record: None,
             without,
         }
     }
@@ -108,7 +151,7 @@ impl Leases {
         self.without == Some(rule)
     }
 
-    pub(crate) fn heartbeat(&mut self, beat: &Heartbeat, now_us: u64, lease: Duration) -> Beat {
+    pub(crate) fn heartbeat(&mut self, beat: &Heartbeat, now_us: u64, lease: Duration) -> Answer {
         let (now_ms, lease_ms) = (now_us / 1_000, ms(lease));
         let known = self.by_name.get(&beat.node).cloned();
         let known = known.as_ref();
@@ -117,25 +160,28 @@ impl Leases {
         let before = mine.unwrap_or_default();
         let newest = known.map_or(0, |known| known.incarnation);
         if !is_mine && mine.is_some() && (newest > before || self.lacks(Rule::Comparison)) {
-            return Beat::Superseded { newest };
+            return Answer::Superseded { newest };
         }
+        let record = self.record.filter(|record| self.is_true(*record));
         self.move_on(now_ms, lease_ms);
-        let known = self.by_name.get(&beat.node);
-        let lasts = known.is_some_and(|known| known.lasts(now_ms));
+        let lasts = self
+            .by_name
+            .get(&beat.node)
+            .is_some_and(|k| k.lasts(now_ms));
         let keeps = lasts || self.lacks(Rule::NewIncarnations);
-        let rises = !self.lacks(Rule::Rising);
+        let is_new = !(is_mine && keeps && newest >= before && newest > 0);
         let mut time_us = now_us.max(self.told_us + 1);
-        let incarnation = if is_mine && keeps && newest >= before && newest > 0 {
-            newest
-        } else {
+        let incarnation = if is_new {
             let highest = self.told_us.max(newest).max(before);
-            let is_behind = now_us <= highest && rises;
+            let is_behind = now_us <= highest && !self.lacks(Rule::Rising);
             time_us = if is_behind {
                 highest + 1 + beat.random
             } else {
                 now_us
             };
             time_us
+        } else {
+            newest
         };
         if self.lacks(Rule::ToldTime) {
             time_us = now_us;
@@ -146,23 +192,102 @@ impl Leases {
             is_over: false,
             incarnation,
             holder: beat.holder,
+            sessions: beat.sessions,
+            beat: if beat.is_old { 0 } else { beat.numbers.beat },
+            told_us: if beat.is_old { 0 } else { time_us },
+            changed_us: self.changed_us(beat, known, is_new, time_us),
         };
         self.by_name.insert(beat.node.clone(), held);
-        if !self.lacks(Rule::Over) {
-            for lease in self.by_name.values_mut() {
-                lease.is_over |= lease.end_ms <= now_ms;
-            }
-        }
-        let shows_all = self.lacks(Rule::Ends);
-        let live = self.by_name.iter();
-        let live = live.filter(|(_, lease)| shows_all || lease.lasts(now_ms));
-        Beat::Held {
+        self.mark_ended(now_ms, (!beat.is_old).then_some(time_us));
+        self.keep_record(beat.is_old, record, time_us);
+        let from_us = known.filter(|known| is_mine && self.knows(beat, known));
+        Answer::Held {
             incarnation,
             time_us,
-            nodes: live
-                .map(|(node, lease)| info(node, lease, now_ms))
-                .collect(),
+            told: self.told(from_us.map(|known| known.told_us), now_ms),
         }
+    }
+
+    /// Whether all that changed since the last heartbeat was recorded.
+    fn is_true(&self, record: Record) -> bool {
+        record.lasting_count == self.lasting_count() || self.lacks(Rule::OldLeaves)
+    }
+
+    fn lasting_count(&self) -> usize {
+        self.by_name.values().filter(|lease| !lease.is_over).count()
+    }
+
+    /// When the node of this heartbeat changed last.
+    fn changed_us(
+        &self,
+        beat: &Heartbeat,
+        known: Option<&Lease>,
+        is_new: bool,
+        time_us: u64,
+    ) -> u64 {
+        let says_else = known.is_none_or(|known| known.sessions != beat.sessions);
+        let is_changed =
+            (is_new && !self.lacks(Rule::NewLives)) || (says_else && !self.lacks(Rule::NewDetails));
+        if is_changed && !beat.is_old {
+            time_us
+        } else {
+            known.map_or(0, |known| known.changed_us)
+        }
+    }
+
+    fn mark_ended(&mut self, now_ms: u64, recorded_us: Option<u64>) {
+        if self.lacks(Rule::Over) {
+            return;
+        }
+        let recorded_us = recorded_us.filter(|_| !self.lacks(Rule::NewEnds));
+        let ended = |lease: &&mut Lease| !lease.is_over && lease.end_ms <= now_ms;
+        for lease in self.by_name.values_mut().filter(ended) {
+            lease.is_over = true;
+            lease.changed_us = recorded_us.unwrap_or(lease.changed_us);
+        }
+    }
+
+    fn keep_record(&mut self, is_old: bool, record: Option<Record>, time_us: u64) {
+        if !is_old {
+            self.record = Some(Record {
+                lasting_count: self.lasting_count(),
+                since_us: record.map_or(time_us, |record| record.since_us),
+            });
+        } else if !self.lacks(Rule::OldBeats) {
+            self.record = None;
+        }
+    }
+
+    /// Whether the sender of this heartbeat knows all up to its last one, of which `known` tells.
+    fn knows(&self, beat: &Heartbeat, known: &Lease) -> bool {
+        let has_taken = beat.numbers.taken > 0 && beat.numbers.taken == known.beat;
+        let is_recorded = self.record.is_some_and(|r| known.told_us >= r.since_us);
+        !beat.is_old && is_recorded && (has_taken || self.lacks(Rule::Numbers))
+    }
+
+    /// All nodes, or those that changed after this time.
+    fn told(&self, from_us: Option<u64>, now_ms: u64) -> Told {
+        let Some(from_us) = from_us else {
+            return Told::All(self.live(now_ms));
+        };
+        let changed = self.by_name.iter();
+        let changed = changed.filter(|(_, lease)| lease.changed_us > from_us);
+        let change = |(node, lease): (&NodeId, &Lease)| {
+            let info = self.is_shown(lease, now_ms).then(|| info(node, lease));
+            (node.clone(), info)
+        };
+        Told::Changed(changed.map(change).collect())
+    }
+
+    fn is_shown(&self, lease: &Lease, now_ms: u64) -> bool {
+        self.lacks(Rule::Ends) || lease.lasts(now_ms)
+    }
+
+    /// All that have a lease.
+    pub(crate) fn live(&self, now_ms: u64) -> Vec<NodeInfo> {
+        let live = self.by_name.iter();
+        let live = live.filter(|(_, lease)| self.is_shown(lease, now_ms));
+        live.map(|(node, lease)| info(node, lease)).collect()
     }
 
     /// Leases that nobody was told to have ended last on where nobody was answered.
@@ -184,14 +309,31 @@ impl Leases {
         }
     }
 
-    /// Whether this process held the name and has given it back.
-    pub(crate) fn leave(&mut self, node: &NodeId, holder: u64, now_us: u64) -> bool {
+    /// Whether this process held the name and has given it back, by which release's script.
+    pub(crate) fn leave(&mut self, node: &NodeId, holder: u64, now_us: u64, is_old: bool) -> bool {
+        let leaves_no_trace = self.lacks(Rule::NewLeaves);
         let mut held = self.by_name.get_mut(node).filter(|k| k.holder == holder);
         if let Some(lease) = &mut held {
+            if let Some(record) = self.record.as_mut().filter(|_| !is_old && !lease.is_over) {
+                self.told_us = now_us.max(self.told_us + 1);
+                record.lasting_count = record.lasting_count.saturating_sub(1);
+                if !leaves_no_trace {
+                    lease.changed_us = self.told_us;
+                }
+            }
             lease.end_ms = now_us / 1_000;
             lease.is_over = true;
         }
         held.is_some()
+    }
+
+    /// When the lease of each name ends; negative where it is over.
+    #[allow(dead_code, reason = "the test over a real Redis compares it")]
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (&NodeId, i64)> {
+        self.by_name.iter().map(|(node, lease)| {
+            let end_ms = lease.end_ms.cast_signed();
+            (node, if lease.is_over { -end_ms } else { end_ms })
+        })
     }
 
     /// The lease of this life, `None` where the name is another's; of whoever has the name, if
@@ -245,14 +387,16 @@ impl Leases {
     }
 }
 
-fn info(node: &NodeId, lease: &Lease, now_ms: u64) -> NodeInfo {
+fn info(node: &NodeId, lease: &Lease) -> NodeInfo {
     NodeInfo {
         owner: Owner {
             node: node.clone(),
             incarnation: lease.incarnation,
         },
-        lease_left: Duration::from_millis(lease.end_ms.saturating_sub(now_ms)),
-        details: NodeDetails::default(),
+        details: NodeDetails {
+            sessions: lease.sessions,
+            ..NodeDetails::default()
+        },
     }
 }
 

@@ -35,6 +35,8 @@ met! {
     refreshed: "a stale view that a refusal showed to be fresh",
     leaves: "a lease given back",
     ended_leases: "a new life after a lease had ended",
+    changes_only: "an answer that told only what had changed",
+    old_beats: "a heartbeat by the script of the release before",
     lost_messages: "a lost message",
     given_up: "a heartbeat that was given up",
     stale: "a view that grew stale",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::duties::Duty;
 use crate::cluster::ring::Ring;
+use crate::cluster::roster::Roster;
 use crate::cluster::standing::{Course, Standing};
 use crate::cluster::view::{NodeDetails, NodeInfo, View};
 use crate::protocol::ids::{NodeId, Owner};
@@ -35,6 +36,11 @@ pub(super) fn ring(names: &[NodeId]) -> Arc<Ring> {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) holder: u64,
+    /// It runs the scripts of the release before.
+    pub(super) is_old: bool,
+    pub(super) roster: Roster,
+    /// What it says of itself.
+    pub(super) sessions: u64,
     pub(super) course: Course,
     pub(super) duty: Duty,
     pub(super) is_dead: bool,
@@ -42,7 +48,6 @@ pub(super) struct Process {
     pub(super) cut_until_ms: u64,
     /// The number of the heartbeat that waits for its answer, and when it was sent.
     pub(super) waits: Option<(u64, u64)>,
-    pub(super) sent: u64,
     pub(super) next_beat_ms: u64,
     /// Until when an answer or a refusal has shown its lease.
     pub(super) shown_until_ms: Option<u64>,
@@ -63,7 +68,6 @@ impl Process {
         let view = View {
             nodes: vec![NodeInfo {
                 owner: me.clone(),
-                lease_left: LEASE,
                 details: NodeDetails::default(),
             }],
             ring: ring(&[node]),
@@ -76,13 +80,15 @@ impl Process {
         course.deal = |names, _| ring(names);
         Self {
             holder,
+            is_old: false,
+            roster: Roster::default(),
+            sessions: 0,
             course,
             duty: Duty::new(me),
             is_dead: false,
             paused_until_ms: 0,
             cut_until_ms: 0,
             waits: None,
-            sent: 0,
             next_beat_ms: now_ms,
             shown_until_ms: None,
             taken_ms: None,

@@ -13,9 +13,10 @@ use super::duties::Ask;
 use super::leases::Heartbeat;
 use super::met::Met;
 use super::world::{STEP_MS, World};
-use crate::cluster::lease_store::Beat;
 use crate::cluster::own_lease::OwnLease;
 use crate::cluster::partition_store::Bid;
+use crate::cluster::roster::Answer;
+use crate::cluster::view::NodeInfo;
 use crate::seeds::Verdict;
 
 /// A message is rarely late, or with so many of them a connection always were.
@@ -36,7 +37,8 @@ pub(super) struct OnWire {
 #[derive(Debug, Clone)]
 pub(super) enum What {
     Question(Heartbeat),
-    Answer(Beat),
+    /// With all nodes that had a lease when it was given.
+    Answer(Answer, Vec<NodeInfo>),
     /// Redis takes no writes; the sender's lease.
     Refusal(Option<OwnLease>),
     /// About a partition.
@@ -54,7 +56,7 @@ impl OnWire {
 
 impl What {
     fn is_to_process(&self) -> bool {
-        matches!(self, What::Answer(_) | What::Refusal(_) | What::Told(_))
+        matches!(self, What::Answer(..) | What::Refusal(_) | What::Told(_))
     }
 
     fn is_act(&self) -> bool {
@@ -62,7 +64,10 @@ impl What {
     }
 
     fn is_of_membership(&self) -> bool {
-        matches!(self, What::Question(_) | What::Answer(_) | What::Refusal(_))
+        matches!(
+            self,
+            What::Question(_) | What::Answer(..) | What::Refusal(_)
+        )
     }
 }
 
@@ -141,7 +146,9 @@ impl World {
                 What::Ask(_) if !takes_writes => met.lost_messages += 1,
                 What::Refusal(own) => self.refused(process, number, own, met)?,
                 What::Question(beat) => self.beat(process, number, &beat, met)?,
-                What::Answer(answer) => self.answered(process, number, answer, met)?,
+                What::Answer(answer, live) => {
+                    self.answered(process, number, answer, &live, met)?;
+                }
                 What::Ask(ask) => self.asked(process, number, ask, met)?,
                 What::Told(bid) => self.told(process, number, bid, met),
             }

@@ -25,11 +25,9 @@ use super::process::{LEASE, PARTITIONS, Process, ring};
 use super::tokens::Tokens;
 use super::weather::{LEASE_MS, Sky, Weather};
 use super::wire::{OnWire, What};
-use crate::cluster::lease_store::Beat;
-use crate::cluster::own_lease::OwnLease;
-use crate::cluster::standing::{Course, Standing};
-use crate::cluster::view::View;
-use crate::protocol::ids::Owner;
+use crate::cluster::roster::Answer;
+use crate::cluster::standing::Standing;
+use crate::cluster::view::{NodeInfo, View};
 use crate::seeds::Verdict;
 
 pub(super) const BEAT_MS: u64 = 1_000;
@@ -48,6 +46,8 @@ const START_MS: u64 = 1_732_190_000_000;
 pub(super) const PROCESSES_MAX: usize = 8;
 /// So many of all partitions are led in a run.
 const WATCHED_COUNT: usize = 4;
+/// A node says something else of itself with one of so many heartbeats.
+const SAYS_ELSE_OF: u64 = 5;
 /// How likely a replica has caught up in a step.
 const REPLICATED: f64 = 0.2;
 /// Names as people and orchestrators give them.
@@ -80,6 +80,8 @@ pub(super) struct World {
     pub(super) without: Option<Without>,
     /// What is sent about partitions may come twice and in another order.
     pub(super) disorder: bool,
+    /// Some processes run the scripts of the release before.
+    is_mixed: bool,
     /// All clocks run alike, and nothing was forgotten, doubled or overtaken.
     pub(super) is_undisturbed: bool,
     /// No clock has stepped, and nothing was forgotten.
@@ -123,6 +125,7 @@ impl World {
             fencing: Fencing::default(),
             without,
             disorder,
+            is_mixed: seed.is_multiple_of(3),
             is_undisturbed: !disorder,
             is_steady: true,
             lose: rng.random_range(0.0..worst),
@@ -232,14 +235,16 @@ impl World {
         self.redis_ms() * 1_000 + self.scripts
     }
 
-    fn lacks(&self, rule: Without) -> bool {
+    pub(super) fn lacks(&self, rule: Without) -> bool {
         self.without == Some(rule)
     }
 
     /// A process comes up under this name.
     pub(super) fn launch(&mut self, name: &str) {
         let holder = self.rng.random();
-        self.processes.push(Process::new(name, holder, self.now_ms));
+        let mut process = Process::new(name, holder, self.now_ms);
+        process.is_old = self.is_mixed && holder.is_multiple_of(2);
+        self.processes.push(process);
     }
 
     pub(super) fn forget_everything(&mut self) {
@@ -282,7 +287,8 @@ impl World {
         let is_cut = process.cut_until_ms > self.now_ms || !self.sky.takes_writes(self.now_ms);
         if !is_lost && !is_cut {
             let node = process.name().clone();
-            self.leases.leave(&node, process.holder, now_us);
+            let is_old = process.is_old;
+            self.leases.leave(&node, process.holder, now_us, is_old);
         }
         process.course.standing = Standing::Left;
         self.forget_wire(at);
@@ -358,17 +364,24 @@ impl World {
             process.duty.tell();
             return;
         }
-        process.sent += 1;
-        process.waits = Some((process.sent, self.now_ms));
+        let numbers = process.roster.numbers();
+        process.waits = Some((numbers.beat, self.now_ms));
+        let says_else = process
+            .holder
+            .wrapping_add(numbers.beat)
+            .is_multiple_of(SAYS_ELSE_OF);
+        process.sessions += u64::from(says_else);
         process.next_beat_ms = self.now_ms + BEAT_MS;
         let beat = Heartbeat {
             node: process.name().clone(),
             holder: process.holder,
             mine: process.course.standing.incarnation(),
             random: self.rng.random_range(0..1 << 20),
+            numbers,
+            sessions: process.sessions,
+            is_old: process.is_old,
         };
-        let number = process.sent;
-        self.carry(at, number, What::Question(beat), met);
+        self.carry(at, numbers.beat, What::Question(beat), met);
     }
 
     /// A heartbeat has reached Redis.
@@ -381,65 +394,17 @@ impl World {
     ) -> Verdict {
         let now_us = self.redis_us();
         let answer = self.leases.heartbeat(beat, now_us, LEASE);
-        if matches!(answer, Beat::Held { .. }) {
+        if matches!(answer, Answer::Held { .. }) {
             let now_ms = self.now_ms;
             for other in self.processes.iter_mut().filter(|p| *p.name() == beat.node) {
                 let is_taken = other.holder != beat.holder;
                 other.taken_ms = is_taken.then(|| other.taken_ms.unwrap_or(now_ms));
             }
         }
-        self.checker.beat(beat, &answer)?;
-        self.carry(process, number, What::Answer(answer), met);
-        Ok(())
-    }
-
-    /// A heartbeat has reached a Redis that takes no writes.
-    pub(super) fn refuse(&mut self, at: usize, number: u64, beat: &Heartbeat, met: &mut Met) {
-        met.refused_beats += 1;
-        let of_anybody = self.lacks(Without::OwnLeases);
-        let now_us = self.redis_us();
-        let own = beat.mine.and_then(|incarnation| {
-            let node = beat.node.clone();
-            let me = Owner { node, incarnation };
-            self.leases.own_lease(&me, beat.holder, now_us, of_anybody)
-        });
-        self.carry(at, number, What::Refusal(own), met);
-    }
-
-    /// The refusal of a heartbeat has reached its process.
-    pub(super) fn refused(
-        &mut self,
-        at: usize,
-        number: u64,
-        own: Option<OwnLease>,
-        met: &mut Met,
-    ) -> Verdict {
-        let (now, without) = (self.now(), self.without);
-        let process = &mut self.processes[at];
-        let Some((_, sent_ms)) = process.waits.filter(|w| w.0 == number) else {
-            return Ok(());
-        };
-        process.waits = None;
-        let was_fresh = process.course.view.fresh;
-        let left = own.map_or(Duration::ZERO, |own| match without {
-            Some(Without::RestsOfLeases) if was_fresh => LEASE,
-            Some(Without::LeasesAfterOutages) => {
-                let last_ms = own.now_ms;
-                OwnLease { last_ms, ..own }.left(LEASE)
-            }
-            _ => own.left(LEASE),
-        });
-        let until_ms = sent_ms + u64::try_from(left.as_millis()).expect("short");
-        process.shown_until_ms = process.shown_until_ms.max(Some(until_ms));
-        let sent_at = self.start + Duration::from_millis(sent_ms);
-        process.course.refused(left, sent_at, now);
-        process.duty.tell();
-        let Course { standing, view, .. } = &process.course;
-        met.refreshed += u64::from(view.fresh && !was_fresh);
-        let is_member = matches!(standing, Standing::Member(_));
-        if self.weather == Weather::Gentle && is_member && !view.fresh {
-            return Err(format!("{} lives and does not know it", view.me));
-        }
+        let live = self.leases.live(now_us / 1_000);
+        self.checker.beat(beat, &answer, &live)?;
+        met.old_beats += u64::from(beat.is_old);
+        self.carry(process, number, What::Answer(answer, live), met);
         Ok(())
     }
 
@@ -448,7 +413,8 @@ impl World {
         &mut self,
         at: usize,
         number: u64,
-        beat: Beat,
+        answer: Answer,
+        live: &[NodeInfo],
         met: &mut Met,
     ) -> Verdict {
         let keeps_ring = self.lacks(Without::Dealing);
@@ -461,6 +427,9 @@ impl World {
         process.shown_until_ms = Some(sent_ms + LEASE_MS);
         let before = Arc::clone(&process.course.view);
         let sent_at = self.start + Duration::from_millis(sent_ms);
+        met.changes_only += u64::from(Checker::tells_changes(&answer));
+        let beat = process.roster.take(number, answer);
+        Checker::shows(&beat, live)?;
         process.course.answered(beat, sent_at);
         let course = &mut process.course;
         if keeps_ring {

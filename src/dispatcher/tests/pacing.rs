@@ -10,7 +10,7 @@ use super::*;
 use crate::broker::BrokerError;
 use crate::dispatcher::asks::{About, Answer, Asked, Asking, Said};
 use crate::dispatcher::link::Question;
-use crate::dispatcher::pace::{JITTER, WINDOW_MAX};
+use crate::dispatcher::pace::{JITTER, MEMBERS_EVERY, WINDOW_MAX};
 
 const FEED: FeedNumber = FeedNumber(0);
 const STEP: Duration = Duration::from_millis(5);
@@ -39,6 +39,8 @@ struct World {
     busy_until: Instant,
     open: VecDeque<(Instant, Answer)>,
     asked: FxHashMap<Topic, usize>,
+    /// How many questions there were when a topic was asked about that brings messages.
+    messages_at: Vec<usize>,
     /// The most questions about one topic that were open at once.
     most_open: usize,
     timeouts: usize,
@@ -49,9 +51,15 @@ struct World {
 impl World {
     /// So many live topics.
     fn new(topics_count: usize, without: Without) -> Self {
+        let topics = (0..topics_count).map(|n| topic(&format!("t{n}")));
+        Self::of(topics.collect(), without)
+    }
+
+    /// These topics, live.
+    fn of(topics: Vec<Topic>, without: Without) -> Self {
         let metrics = Arc::new(Metrics::new(1));
         let (memory, feed) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
-        let (handle, queue) = WorkerHandle::bounded(Arc::default(), 2 * topics_count);
+        let (handle, queue) = WorkerHandle::bounded(Arc::default(), 2 * topics.len());
         let mut dispatcher = Dispatcher::new(
             Arc::new(Broker::Memory(memory)),
             config(),
@@ -60,7 +68,6 @@ impl World {
             vec![handle],
             Arc::default(),
         );
-        let topics: Vec<_> = (0..topics_count).map(|n| topic(&format!("t{n}"))).collect();
         for (topic, n) in topics.iter().zip(1..) {
             dispatcher.wish(0, topic.clone(), Some(WishNumber(n)));
             let stay = dispatcher.topics[topic].stay;
@@ -75,6 +82,7 @@ impl World {
             busy_until,
             open: VecDeque::new(),
             asked: FxHashMap::default(),
+            messages_at: Vec::new(),
             most_open: 0,
             timeouts: 0,
             _workers: vec![queue],
@@ -88,6 +96,7 @@ impl World {
                 .all(|t| world.dispatcher.topics[t].link.is_live())
         );
         world.asked.clear();
+        world.messages_at.clear();
         world.most_open = 0;
         world.without = without;
         world
@@ -134,6 +143,9 @@ impl World {
         self.dispatcher.sweep();
         while let Some(asked) = self.dispatcher.next_question() {
             *self.asked.entry(asked.topic.clone()).or_default() += 1;
+            if asked.topic.kind() != TopicKind::Presence {
+                self.messages_at.push(self.asked.values().sum());
+            }
             if self.without == Without::OneQuestion {
                 let state = self.dispatcher.topics.get_mut(&asked.topic);
                 state.expect("it is asked about").asking = Asking::Idle;
@@ -269,4 +281,26 @@ fn a_topic_that_cannot_be_asked_about_rests_longer_and_alone() {
     );
     world.asked.remove(&bad);
     assert_eq!((world.most(), world.asked.len()), (1, 99));
+}
+
+#[test]
+fn messages_are_asked_about_before_changes_of_members() {
+    let mut topics: Vec<_> = (0..20_000)
+        .map(|n| topic(&format!("t{n}")).presence())
+        .collect();
+    topics.extend((0..300).map(|n| topic(&format!("m{n}"))));
+    let mut world = World::of(topics, Without::Nothing);
+    world.cost = SLOW;
+    world.break_feed();
+    while world.messages_at.len() < 300 {
+        world.step();
+    }
+    // All but one of eight were about messages, although both were in doubt at the same time.
+    let last = world.messages_at[299];
+    let most = 300 * MEMBERS_EVERY / (MEMBERS_EVERY - 1) + 1;
+    assert!(last <= most, "{last} questions until the last of messages");
+    assert!(last > 300, "members had no share");
+    world.cost = FAST;
+    world.go_on_until_idle();
+    assert_eq!((world.most(), world.asked.len()), (1, 20_300));
 }

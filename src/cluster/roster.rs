@@ -1,0 +1,351 @@
+//! Who lives, as one process knows it from the answers to its heartbeats: pure.
+//!
+//! In: each answer, which tells of all nodes or only of those that changed since the answer before.
+//! Out: all of them, and the numbers by which the script knows which answer this process took in
+//! last. Owner: the lease store. Bound: one entry per node with a lease.
+
+use std::collections::BTreeMap;
+
+use super::lease_store::Beat;
+use super::view::{NodeDetails, NodeInfo};
+use crate::protocol::ids::{NodeId, Owner};
+
+/// A process asks to be told of all after so many answers, or as many as there are nodes: what
+/// somebody changed in Redis by hand is seen then at the latest.
+const TOLD_ALL_AFTER: u64 = 64;
+
+/// What an answer to a heartbeat says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The name is this process's.
+    Held {
+        /// As [`Beat::Held`] has it.
+        incarnation: u64,
+        /// As [`Beat::Held`] has it.
+        time_us: u64,
+        /// Who lives.
+        told: Told,
+    },
+    /// Another process took the name later.
+    Superseded {
+        /// Its incarnation.
+        newest: u64,
+    },
+}
+
+/// What an answer says of the nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// All that have a lease.
+    All(Vec<NodeInfo>),
+    /// Those that changed since the answer that this process took in last; `None`: it has no lease
+    /// any more.
+    Changed(Vec<(NodeId, Option<NodeInfo>)>),
+}
+
+/// The numbers that a heartbeat carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// Its own. No two of one process have the same.
+    pub beat: u64,
+    /// That of the last one whose answer was taken in; 0: tell of all.
+    pub taken: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Roster {
+    nodes: BTreeMap<NodeId, NodeInfo>,
+    sent: u64,
+    taken: u64,
+    /// Answers since the last that told of all.
+    changes_count: u64,
+}
+
+impl Roster {
+    /// The numbers of the next heartbeat.
+    pub fn numbers(&mut self) -> Numbers {
+        self.sent += 1;
+        let most = TOLD_ALL_AFTER.max(self.nodes.len() as u64);
+        Numbers {
+            beat: self.sent,
+            taken: if self.changes_count < most {
+                self.taken
+            } else {
+                0
+            },
+        }
+    }
+
+    /// How many nodes live.
+    #[must_use]
+    pub fn nodes_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Takes in the answer to the heartbeat with this number. One that is not taken in changes
+    /// nothing: the next one is asked as if it had not come.
+    pub fn take(&mut self, number: u64, answer: Answer) -> Beat {
+        match answer {
+            Answer::Superseded { newest } => Beat::Superseded { newest },
+            Answer::Held {
+                incarnation,
+                time_us,
+                told,
+            } => {
+                self.apply(told);
+                self.taken = number;
+                Beat::Held {
+                    incarnation,
+                    time_us,
+                    nodes: self.nodes.values().cloned().collect(),
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, told: Told) {
+        match told {
+            Told::All(nodes) => {
+                let by_name = |node: NodeInfo| (node.owner.node.clone(), node);
+                self.nodes = nodes.into_iter().map(by_name).collect();
+                self.changes_count = 0;
+            }
+            Told::Changed(changes) => {
+                self.changes_count += 1;
+                for (name, change) in changes {
+                    match change {
+                        Some(node) => self.nodes.insert(name, node),
+                        None => self.nodes.remove(&name),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Reads the answer of `heartbeat.lua`; `None`: it is not one. A node whose name, incarnation or
+/// details cannot be read was not written by this program or is half gone, and counts as not there
+/// or as silent.
+pub(super) fn read_answer(answer: &[String]) -> Option<Answer> {
+    let number = |text: &String| text.parse::<u64>().ok();
+    match answer {
+        [outcome, newest] if outcome == "superseded" => Some(Answer::Superseded {
+            newest: number(newest)?,
+        }),
+        [outcome, incarnation, time_us, kind, nodes @ ..] if outcome == "held" => {
+            let nodes = nodes.chunks_exact(3);
+            let nodes = nodes.filter_map(|node| read_node(node.first_chunk()?));
+            let told = match kind.as_str() {
+                "all" => Told::All(nodes.filter_map(|(_, node)| node).collect()),
+                "changed" => Told::Changed(nodes.collect()),
+                _ => return None,
+            };
+            Some(Answer::Held {
+                incarnation: number(incarnation)?,
+                time_us: number(time_us)?,
+                told,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn read_node([name, incarnation, details]: &[String; 3]) -> Option<(NodeId, Option<NodeInfo>)> {
+    let name = NodeId::new(name).ok()?;
+    let node = incarnation.parse().ok().map(|incarnation| NodeInfo {
+        owner: Owner {
+            node: name.clone(),
+            incarnation,
+        },
+        details: serde_json::from_str(details).unwrap_or_default(),
+    });
+    Some((name, node))
+}
+
+/// What a node says of itself with its heartbeats: the figures that are never at rest are told anew
+/// only where they moved by a sixteenth, or after a quarter as many heartbeats as there are nodes.
+/// So a beat of all nodes tells every node of some, and not of all.
+#[derive(Debug, Default)]
+pub(super) struct Saying {
+    said: Option<NodeDetails>,
+    beats_since: u64,
+}
+
+impl Saying {
+    /// Of a figure below sixteen times this, a move by less than this is a small one.
+    const STEP_MIN: u64 = 16;
+
+    /// What to say now.
+    pub(super) fn next(&mut self, details: &NodeDetails, nodes_count: usize) -> &NodeDetails {
+        self.beats_since += 1;
+        let is_due = self.beats_since > nodes_count as u64 / 4;
+        let stays = |said: &NodeDetails| !is_due && Self::is_nearly(said, details);
+        if !self.said.as_ref().is_some_and(stays) {
+            self.beats_since = 0;
+            self.said = None;
+        }
+        self.said.get_or_insert_with(|| details.clone())
+    }
+
+    /// Whether nothing but the sessions differs, and they by little.
+    fn is_nearly(said: &NodeDetails, details: &NodeDetails) -> bool {
+        let (before, now) = (said.sessions, details.sessions);
+        let is_small = before.abs_diff(now) < (before / 16).max(Self::STEP_MIN);
+        let is_alike = NodeDetails {
+            sessions: now,
+            ..said.clone()
+        } == *details;
+        is_alike && is_small && (before == 0) == (now == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(owner: &str, sessions: u64) -> NodeInfo {
+        NodeInfo {
+            owner: owner.parse().unwrap(),
+            details: details(sessions),
+        }
+    }
+
+    fn details(sessions: u64) -> NodeDetails {
+        NodeDetails {
+            sessions,
+            ..NodeDetails::default()
+        }
+    }
+
+    fn read(answer: &[&str]) -> Option<Answer> {
+        read_answer(&answer.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    fn taken(roster: &mut Roster, told: Told) -> Vec<String> {
+        let numbers = roster.numbers();
+        let answer = Answer::Held {
+            incarnation: 7,
+            time_us: 9,
+            told,
+        };
+        let Beat::Held { nodes, .. } = roster.take(numbers.beat, answer) else {
+            panic!("it is held");
+        };
+        let text = |node: &NodeInfo| format!("{} {}", node.owner, node.details.sessions);
+        nodes.iter().map(text).collect()
+    }
+
+    #[test]
+    fn nodes_are_read_and_what_cannot_be_read_is_left_out() {
+        let rest = [
+            "b",
+            "4",
+            "[1]",
+            "c",
+            "",
+            "{}",
+            "a",
+            "7",
+            r#"{"sessions":3}"#,
+        ];
+        let told = |kind| {
+            let answer = read(&[&["held", "7", "9", kind][..], &rest].concat());
+            let Some(Answer::Held {
+                incarnation: 7,
+                time_us: 9,
+                told,
+            }) = answer
+            else {
+                panic!("{answer:?}");
+            };
+            told
+        };
+        // What b says is from another planet, c has no incarnation.
+        let [a, b] = [node("a~7", 3), node("b~4", 0)];
+        assert_eq!(told("all"), Told::All(vec![b.clone(), a.clone()]));
+        let name = |text| NodeId::new(text).unwrap();
+        let changed = vec![
+            (name("b"), Some(b)),
+            (name("c"), None),
+            (name("a"), Some(a)),
+        ];
+        assert_eq!(told("changed"), Told::Changed(changed));
+    }
+
+    #[test]
+    fn superseded_is_read_and_anything_else_is_refused() {
+        assert_eq!(
+            read(&["superseded", "8"]),
+            Some(Answer::Superseded { newest: 8 })
+        );
+        let strange = [
+            &["held"][..],
+            &["held", "x", "9", "all"],
+            &["held", "7", "9", "some"],
+            &["hello", "8"],
+            &[],
+        ];
+        for strange in strange {
+            assert_eq!(read(strange), None, "{strange:?}");
+        }
+    }
+
+    #[test]
+    fn changes_are_made_to_what_the_answer_before_left() {
+        let mut roster = Roster::default();
+        let all = Told::All(vec![node("b~2", 0), node("a~1", 0)]);
+        assert_eq!(taken(&mut roster, all), ["a~1 0", "b~2 0"]);
+        let change = |name: &str, node| (NodeId::new(name).unwrap(), node);
+        let changed = vec![
+            change("a", None),
+            change("b", Some(node("b~2", 5))),
+            change("c", Some(node("c~3", 0))),
+        ];
+        let changed = taken(&mut roster, Told::Changed(changed));
+        assert_eq!(changed, ["b~2 5", "c~3 0"]);
+        assert_eq!(roster.numbers(), Numbers { beat: 3, taken: 2 });
+        // The answer to that one was lost.
+        assert_eq!(roster.numbers(), Numbers { beat: 4, taken: 2 });
+    }
+
+    #[test]
+    fn all_nodes_are_asked_for_now_and_then() {
+        let mut roster = Roster::default();
+        taken(&mut roster, Told::All(Vec::new()));
+        for number in 1..=TOLD_ALL_AFTER {
+            assert_eq!(taken(&mut roster, Told::Changed(Vec::new())).len(), 0);
+            let is_due = roster.numbers().taken == 0;
+            assert_eq!(is_due, number == TOLD_ALL_AFTER);
+        }
+        taken(&mut roster, Told::All(Vec::new()));
+        assert_ne!(roster.numbers().taken, 0);
+    }
+
+    #[test]
+    fn sessions_are_told_anew_where_they_moved_far_or_after_a_while() {
+        let mut saying = Saying::default();
+        let mut says = |sessions| saying.next(&details(sessions), 12).sessions;
+        assert_eq!([1_600, 1_650, 1_699].map(&mut says), [1_600; 3]);
+        assert_eq!(says(1_700), 1_700, "a sixteenth more");
+        assert_eq!([1_701, 1_702, 1_703].map(&mut says), [1_700; 3]);
+        assert_eq!(says(1_704), 1_704, "a quarter as many beats as nodes");
+        assert_eq!([0, 1, 2].map(&mut says), [0, 1, 1], "some or none");
+        let mut few = Saying::default();
+        assert_eq!(
+            [5, 6, 7].map(|n| few.next(&details(n), 3).sessions),
+            [5, 6, 7]
+        );
+    }
+
+    #[test]
+    fn everything_else_is_told_at_once() {
+        let mut saying = Saying::default();
+        let changed = NodeDetails {
+            state: "draining".to_owned(),
+            ..details(3)
+        };
+        saying.next(&details(3), 100);
+        assert_eq!(*saying.next(&changed, 100), changed);
+    }
+}

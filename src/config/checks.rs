@@ -17,6 +17,7 @@ use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
 mod files;
+mod needs;
 
 /// What one key must be, measured by another.
 struct Relation {
@@ -92,9 +93,6 @@ pub fn warnings(values: &Values) -> Vec<String> {
     if values.dev() && (public("server.listen") || public("api.listen")) {
         warnings.push("--dev: everybody who reaches this machine may do everything".to_owned());
     }
-    if values.is_replicated() && text(values, "redis.url").is_none() {
-        warnings.push("replicas_min: without redis.url there are no replicas".to_owned());
-    }
     let is_production = values.environment() == Environment::Production;
     let anonymous = value(values, "auth.anonymous") == Some(&Value::Flag(true));
     if is_production && anonymous && list(values, "auth.origins").is_empty() {
@@ -122,31 +120,8 @@ pub fn warnings(values: &Values) -> Vec<String> {
             "{place}: anybody can make this node hold and send 16 MiB for each connection to /echo"
         ));
     }
-    warnings.extend(without_effect(values));
+    warnings.extend(needs::warnings(values));
     warnings
-}
-
-/// What somebody has set and nothing asks for.
-fn without_effect(values: &Values) -> impl Iterator<Item = String> {
-    let has_redis = text(values, "redis.url").is_some();
-    let has_pings = values.number("session.ping_ms") > 0;
-    let paths = values.paths().into_iter().map(|(path, _)| path);
-    paths.filter_map(move |path| {
-        if *values.origin(&path) < Origin::File(String::new()) {
-            return None;
-        }
-        let why = match path.as_str() {
-            "redis.url" => return None,
-            "session.idle_s" if has_pings => "while session.ping_ms is above 0",
-            "memory.bytes_max" if has_redis => {
-                "with redis.url: it bounds the broker in the process"
-            }
-            path if path.starts_with("redis.") && !has_redis => "without redis.url",
-            _ => return None,
-        };
-        let place = values.place(&path);
-        Some(format!("{place}: {path} has no effect {why}"))
-    })
 }
 
 impl Relation {

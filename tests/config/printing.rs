@@ -258,6 +258,17 @@ fn a_setting_without_effect_is_a_warning() {
             "FANFARE_SESSION__IDLE_S: session.idle_s has no effect while session.ping_ms is above 0",
         ]
     );
+    let obeyed = [
+        ("FANFARE_REDIS__PARTITIONS", "64"),
+        ("FANFARE_EVERYONE__HISTORY_AGE_S", "60"),
+    ];
+    assert_eq!(
+        of(&obeyed),
+        [
+            "FANFARE_EVERYONE__HISTORY_AGE_S: everyone.history_age_s has no effect while \
+             history_entries_max is 0"
+        ]
+    );
     assert_eq!(
         of(&[
             ("FANFARE_SESSION__PING_MS", "0"),

@@ -8,6 +8,7 @@ use fanfare::broker::BrokerHealth;
 use fanfare::config;
 
 use crate::rig::{DEADLINE, HISTORY, Peer, settings, topic};
+use crate::support::node::{Plan, log_field};
 use crate::support::redis_server::RedisServer;
 use crate::support::wait;
 
@@ -112,4 +113,20 @@ async fn the_policy_of_full_memory_is_read_by_every_connection() {
         .await;
         assert_eq!(peer.broker.warnings().len(), warnings_count);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_streams_take_up_much_is_told_once_and_not_where_they_do_not() {
+    let server = RedisServer::start().await;
+    let telling = Plan::clustered("telling", &server.url()).start().await;
+    let told = telling.until_told("redis_streams_preallocated").await;
+    assert_eq!(log_field(&told[0], "bytes"), Some(&"4096".into()));
+    server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let set = server.command(&["CONFIG", "SET", "stream-node-max-bytes", "512"]);
+    assert_eq!(set.as_deref(), Some("+OK"));
+    let silent = Plan::clustered("silent", &server.url()).start().await;
+    // It looks at the settings before it is ready, and when it is connected anew.
+    telling.until_ready().await;
+    assert_eq!(telling.log_lines("redis_streams_preallocated").len(), 1);
+    assert!(silent.log_lines("redis_streams_preallocated").is_empty());
 }

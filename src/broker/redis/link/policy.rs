@@ -1,9 +1,11 @@
-//! What a master of Redis does when its memory is full, as it says itself.
+//! What a master of Redis does when its memory is full, and how much of it a stream takes up at
+//! once, as it says itself.
 //!
 //! In: a link that answers: at every new connection, which may lead to another server, and every
-//! [`LOOK_EVERY`], because somebody may change the setting. Out: the policy for health, and a line in
-//! the log for each change to one that evicts, or back. A server that refuses to tell is left alone.
-//! One a master; looked at by the supervisor of its urgent link alone.
+//! [`LOOK_EVERY`], because somebody may change the settings. Out: the policy for health; a line in
+//! the log for each change to one that evicts, or back, and one, once, where streams take up much.
+//! A server that refuses to tell is left alone. One a master; looked at by the supervisor of its
+//! urgent link alone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +18,9 @@ use crate::redis::RedisLink;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The one that loses nothing.
 pub const SAFE: &str = "noeviction";
+/// Redis takes up so many bytes for the first entry of each stream (0: as many as by default, 4,096).
+/// Where it is no more than this, nothing is told of it.
+const STREAM_NODE_BYTES: u64 = 1_024;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -25,6 +30,8 @@ pub struct Policy(Mutex<State>);
 struct State {
     known: Option<String>,
     looked_at: Option<Instant>,
+    /// It was told that streams take up much.
+    is_told: bool,
 }
 
 impl Policy {
@@ -39,14 +46,33 @@ impl Policy {
         if !self.is_due(is_new, Instant::now()) {
             return;
         }
-        let name = b"maxmemory-policy".to_vec();
-        let answer = link.command("CONFIG", "GET", &[name]).await;
-        let policy = match answer {
-            Ok(Value::Map(map)) => map.iter().next().and_then(|(_, value)| value.as_string()),
-            Ok(Value::Array(pair)) => pair.get(1).and_then(Value::as_string),
-            _ => None,
-        };
+        let names = ["maxmemory-policy", "stream-node-max-bytes"];
+        let args = names.map(|name| name.as_bytes().to_vec());
+        let answer = link
+            .command("CONFIG", "GET", &args)
+            .await
+            .unwrap_or(Value::Null);
+        let [policy, bytes] = names.map(|name| setting(&answer, name));
         self.is(policy, is_new);
+        if let Some(bytes) = bytes.filter(|bytes| self.is_to_be_told(bytes)) {
+            tracing::info!(
+                event = "redis_streams_preallocated",
+                server = link.server(),
+                bytes,
+                "each topic with history takes up a block of this size in Redis, however little is \
+                 in it (0: 4,096 bytes): with many such topics or inboxes set stream-node-max-bytes \
+                 to 512"
+            );
+        }
+    }
+
+    /// Once, whatever the server says later.
+    fn is_to_be_told(&self, bytes: &str) -> bool {
+        let is_much = |bytes: u64| bytes == 0 || bytes > STREAM_NODE_BYTES;
+        let mut state = self.lock();
+        let is_first = !state.is_told && bytes.parse().is_ok_and(is_much);
+        state.is_told |= is_first;
+        is_first
     }
 
     fn is_due(&self, is_new: bool, now: Instant) -> bool {
@@ -87,6 +113,22 @@ impl Policy {
     }
 }
 
+/// One of the settings that CONFIG GET told.
+fn setting(answer: &Value, name: &str) -> Option<String> {
+    match answer {
+        Value::Map(map) => {
+            let found = map.iter().find(|(key, _)| key.as_str() == Some(name));
+            found.and_then(|(_, value)| value.as_string())
+        }
+        Value::Array(flat) => {
+            let mut pairs = flat.chunks_exact(2);
+            let found = pairs.find(|pair| pair[0].as_str().as_deref() == Some(name));
+            found.and_then(|pair| pair[1].as_string())
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +142,25 @@ mod tests {
         assert!(policy.is_due(true, now + LOOK_EVERY / 2));
         assert!(!policy.is_due(false, now + LOOK_EVERY));
         assert!(policy.is_due(false, now + LOOK_EVERY * 3 / 2));
+    }
+
+    #[test]
+    fn a_setting_is_found_by_its_name_wherever_it_stands() {
+        let texts = ["b", "2", "a", "1"].map(Value::from_static_str);
+        let answer = Value::Array(texts.to_vec());
+        assert_eq!(setting(&answer, "a").as_deref(), Some("1"));
+        assert_eq!(setting(&answer, "2"), None);
+        assert_eq!(setting(&Value::Null, "a"), None);
+    }
+
+    #[test]
+    fn that_streams_take_up_much_is_told_once() {
+        for (bytes, is_told) in [("0", true), ("4096", true), ("1024", false), ("?", false)] {
+            let policy = Policy::default();
+            assert_eq!(policy.is_to_be_told(bytes), is_told, "{bytes}");
+            policy.is_to_be_told("4096");
+            assert!(!policy.is_to_be_told("4096"));
+        }
     }
 
     #[test]

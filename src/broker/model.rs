@@ -146,8 +146,10 @@ impl Stream {
     }
 
     fn remember(&mut self) {
-        self.last_end_ms = self.now_ms + self.retention.last_life_ms();
-        self.entries_end_ms = self.now_ms + self.retention.age_ms;
+        let newest_ms = self.ids.last().map_or(0, |last| last.ms);
+        let from_ms = self.now_ms.max(newest_ms);
+        self.last_end_ms = from_ms + self.retention.last_life_ms();
+        self.entries_end_ms = from_ms + self.retention.age_ms;
     }
 }
 

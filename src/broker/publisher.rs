@@ -45,7 +45,7 @@ use super::unavailable::Unavailable;
 use super::{BrokerError, PublishRequest, Published};
 use crate::config::Replicas;
 use crate::protocol::ids::{Topic, TopicKind};
-use crate::redis::{RedisError, Script};
+use crate::redis::{Keys, RedisError, Script};
 
 /// Publications that wait for the connection.
 pub const QUEUE_MAX: usize = 8_192;
@@ -143,7 +143,7 @@ impl Publisher {
         let bytes = body.len();
         let (answer, answered) = oneshot::channel();
         let job = Job {
-            args: self.arguments(&request, body),
+            args: arguments(&self.script, &self.shared.keys, &request, body),
             topic: request.topic,
             bytes,
             replicas: request.replicas,
@@ -180,34 +180,35 @@ impl Publisher {
         }
         answer
     }
+}
 
-    /// As `scripts/publish.lua` lists them.
-    fn arguments(&self, request: &PublishRequest, body: Vec<u8>) -> Vec<Value> {
-        let keys = &self.shared.keys;
-        let topic = &request.topic;
-        let (idempotency_key, idempotency_ms) = match &request.idempotency {
-            Some((key, life_ms)) => (key.as_str(), *life_ms),
-            None => ("", 0),
-        };
-        let is_inbox = topic.kind() == TopicKind::Inbox;
-        let retention = request.retention;
-        vec![
-            self.script.sha().into(),
-            "5".into(),
-            keys.channel(topic).into(),
-            keys.stream(topic).into(),
-            keys.last(topic).into(),
-            keys.idempotency(topic, idempotency_key).into(),
-            keys.cursor(topic).into(),
-            Value::Bytes(body.into()),
-            rand::random::<u32>().to_string().into(),
-            retention.entries_max.to_string().into(),
-            retention.age_ms.to_string().into(),
-            retention.last_life_ms().to_string().into(),
-            idempotency_ms.to_string().into(),
-            if is_inbox { "1" } else { "0" }.into(),
-        ]
-    }
+/// The arguments of EVALSHA, as `scripts/publish.lua` lists them.
+#[must_use]
+pub fn arguments(
+    script: &Script,
+    keys: &Keys,
+    request: &PublishRequest,
+    body: Vec<u8>,
+) -> Vec<Value> {
+    let topic = &request.topic;
+    let key = request
+        .idempotency
+        .as_ref()
+        .filter(|(_, life_ms)| *life_ms > 0);
+    let mut used = vec![keys.channel(topic), keys.stream(topic), keys.last(topic)];
+    used.extend((topic.kind() == TopicKind::Inbox).then(|| keys.cursor(topic)));
+    used.extend(key.map(|(key, _)| keys.idempotency(topic, key)));
+    let mut values = Vec::with_capacity(8 + used.len());
+    values.extend([script.sha().into(), used.len().to_string().into()]);
+    values.extend(used.into_iter().map(Value::from));
+    values.push(Value::Bytes(body.into()));
+    values.push(rand::random::<u32>().to_string().into());
+    let retention = request.retention;
+    values.push(retention.entries_max.to_string().into());
+    values.push(retention.age_ms.to_string().into());
+    values.push(retention.last_life_ms().to_string().into());
+    values.extend(key.map(|(_, life_ms)| life_ms.to_string().into()));
+    values
 }
 
 impl PublisherTask {
@@ -459,14 +460,19 @@ async fn poll_once<T>(mut future: Pin<&mut (dyn Future<Output = T> + Send)>) -> 
 }
 
 fn read(result: Result<Value, RedisError>) -> Answer {
-    let [outcome, position] = reply::parts(result?)?;
-    let duplicate = match outcome.as_bytes() {
-        Some(b"ok") => false,
-        Some(b"duplicate") => true,
-        _ => return Err(reply::unexpected("outcome", &outcome)),
-    };
+    let answer = result?;
+    if !matches!(answer, Value::Array(_)) {
+        return Ok(Published {
+            position: reply::position(&answer)?,
+            duplicate: false,
+        });
+    }
+    let [outcome, position] = reply::parts(answer)?;
+    if outcome.as_bytes() != Some(b"duplicate") {
+        return Err(reply::unexpected("outcome", &outcome));
+    }
     Ok(Published {
         position: reply::position(&position)?,
-        duplicate,
+        duplicate: true,
     })
 }

@@ -429,6 +429,13 @@ impl Retention {
             self.age_ms.saturating_add(HOUR_MS)
         }
     }
+
+    /// What others than publications renew that life by. A publication leaves it as it is where one
+    /// of the same second has renewed it: so here is a minute more, also for a clock that steps back.
+    #[must_use]
+    pub fn renewal_ms(&self) -> u64 {
+        self.last_life_ms().saturating_add(60_000)
+    }
 }
 
 /// Who may do an operation in a namespace.

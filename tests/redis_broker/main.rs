@@ -6,6 +6,7 @@
 mod access;
 mod asking;
 mod away;
+mod before;
 mod clock_behind;
 mod control;
 mod deaf_proxy;
@@ -13,8 +14,10 @@ mod failures;
 mod feeding;
 mod links;
 mod refusing;
+mod releases;
 mod replicas;
 #[allow(dead_code, reason = "each test binary uses another part")]
 mod rig;
+mod script_cost;
 #[path = "../support/mod.rs"]
 mod support;

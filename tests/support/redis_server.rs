@@ -3,8 +3,11 @@
 //! Every write is on disk before it is answered, so that what was answered outlives a kill.
 //! `FANFARE_TEST_REDIS` names another program to start, of another release or of Valkey.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -20,6 +23,8 @@ pub struct RedisServer {
     options: Vec<String>,
     /// How many seconds its clock is behind.
     clock_behind: u32,
+    /// The file that its clock shows.
+    clock: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -55,6 +60,7 @@ impl RedisServer {
             directory: tempfile::tempdir().expect("a temporary directory"),
             options: options.iter().map(ToString::to_string).collect(),
             clock_behind: 0,
+            clock: None,
             child: None,
         }
     }
@@ -64,6 +70,28 @@ impl RedisServer {
     pub fn clock_behind(mut self, seconds: u32) -> Self {
         self.clock_behind = seconds;
         self
+    }
+
+    /// The same with a clock that shows this, in unix milliseconds, until it is set.
+    #[must_use]
+    pub fn clock_at(mut self, now_ms: u64) -> Self {
+        self.clock = Some(self.directory.path().join("clock"));
+        self.set_clock(now_ms);
+        self
+    }
+
+    /// Sets the clock of a server that has one of its own.
+    pub fn set_clock(&self, now_ms: u64) {
+        let path = self.clock.as_ref().expect("a clock that can be set");
+        let now_us = (now_ms * 1_000).to_ne_bytes();
+        let options = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
+        let file = options.expect("a file that can be written");
+        file.write_all_at(&now_us, 0)
+            .expect("a file that can be written");
     }
 
     /// As [`Self::with`]; with this encryption, nodes and other servers reach it by TLS.
@@ -137,10 +165,13 @@ impl RedisServer {
             ["--save", ""],
         ];
         let mut command = Command::new(program());
-        if self.clock_behind > 0 {
+        if self.clock_behind > 0 || self.clock.is_some() {
             command
                 .env("LD_PRELOAD", clock_library(self.directory.path()))
                 .env("CLOCK_BEHIND_S", self.clock_behind.to_string());
+        }
+        if let Some(clock) = &self.clock {
+            command.env("CLOCK_FILE", clock);
         }
         let child = command
             .args(options.iter().flatten())
@@ -197,9 +228,9 @@ impl RedisServer {
 ///
 /// # Panics
 /// When there is no C compiler, which the crate's own dependencies need too.
-fn clock_library(directory: &std::path::Path) -> std::path::PathBuf {
-    let library = directory.join("clock_behind.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock_behind.c");
+fn clock_library(directory: &std::path::Path) -> PathBuf {
+    let library = directory.join("clock.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
     let compiled = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1", "-o"])
         .args([library.as_os_str(), source.as_ref()])

@@ -143,7 +143,7 @@ impl TopicState {
         self.retain(&entry, retention, now_ms);
         // Its life, and that of the cursor, is given by the renewal.
         self.last = Some(Remembered::new(position, now_ms, 0));
-        self.renew(retention, now_ms);
+        self.renew(retention, now_ms, position.ms);
         entry
     }
 
@@ -180,7 +180,8 @@ impl TopicState {
             .saturating_sub(retention.entries_max as usize);
         let over_age = self.index_of(|position| position < floor(retention, now_ms));
         self.drop_oldest(over_count.max(over_age));
-        self.entries_end_ms = now_ms.saturating_add(retention.age_ms);
+        // By its position: the clock may be behind that.
+        self.entries_end_ms = entry.position.ms.saturating_add(retention.age_ms);
     }
 
     /// The newest position, while it is remembered or retained.
@@ -192,19 +193,19 @@ impl TopicState {
         })
     }
 
-    /// The last id and the cursor, which lives as long, begin another life.
-    fn renew(&mut self, retention: Retention, now_ms: u64) {
+    /// The last id and the cursor, which lives as long, begin another life, from this time on.
+    fn renew(&mut self, retention: Retention, now_ms: u64, from_ms: u64) {
         let both = [self.last.as_mut(), self.cursor.as_mut()];
         for remembered in both.into_iter().flatten() {
             if remembered.lives(now_ms) {
-                remembered.end_ms = now_ms.saturating_add(retention.last_life_ms());
+                remembered.end_ms = from_ms.saturating_add(retention.last_life_ms());
             }
         }
     }
 
     /// The newest position, which is remembered for another life from now on.
     pub(super) fn renew_last(&mut self, retention: Retention, now_ms: u64) -> Option<Position> {
-        self.renew(retention, now_ms);
+        self.renew(retention, now_ms, now_ms);
         self.last(now_ms)
     }
 
@@ -322,7 +323,7 @@ impl TopicState {
         if cursor > before {
             self.cursor = Some(Remembered::new(cursor, now_ms, 0));
         }
-        self.renew(retention, now_ms);
+        self.renew(retention, now_ms, now_ms);
         AckOutcome {
             acked: Acked::Cursor(cursor),
             moved: cursor > before,

@@ -293,7 +293,7 @@ impl RedisBroker {
         was_there: bool,
     ) -> Result<Option<Position>, BrokerError> {
         let keys = self.keys();
-        let life = text(retention.last_life_ms());
+        let life = text(retention.renewal_ms());
         if was_there && topic.kind() != TopicKind::Inbox {
             let args = [b"PX".to_vec(), life.clone()];
             let link = &self.links.find_topic(topic)?.pair.shared.bulk.link;
@@ -398,11 +398,7 @@ impl RedisBroker {
             self.keys().last(inbox),
             self.keys().cursor(inbox),
         ];
-        let args = [
-            text(position),
-            text(session),
-            text(retention.last_life_ms()),
-        ];
+        let args = [text(position), text(session), text(retention.renewal_ms())];
         let pair = self.links.find(&keys[0])?.pair;
         let (link, script) = (&pair.shared.urgent.link, &pair.shared.scripts.ack);
         let answer = link.eval(script, &keys, &args).await?;

@@ -1,8 +1,9 @@
 //! The scripts of a topic: what must be one step in Redis.
 //!
-//! In: the Lua files of `broker/scripts`, each behind its `#!` line and the parts it shares with
-//! others. Out: one [`Script`] each. Every script declares all its keys, which stand under one
-//! tag. All of them begin with `#!lua`, so that a demoted master, and one that takes no writes,
+//! In: the Lua files of `broker/scripts`. Out: one [`Script`] each, glued from its `#!` line, those
+//! parts that it uses of what scripts share, and itself: every run makes each function anew, so that
+//! one which is not used costs all the same. Every script declares all its keys, which stand under
+//! one tag. All of them begin with `#!lua`, so that a demoted master, and one that takes no writes,
 //! refuses them before the first write. Those that read, and those that take away or move a little,
 //! still run where memory is full. Those that read are there twice: a script with `no-writes` runs
 //! where others are refused, but a demoted master would answer it from stale data, so it first asks
@@ -14,31 +15,38 @@ use crate::redis::Script;
 /// ever given, some 10 KB each; and a pair that has the same one is rare.
 const VARIANTS: u16 = 4_096;
 
-/// A script that writes and tells: shebang, by which command it tells, the common words, the files.
-/// With `flags=allow-oom` it runs where memory is full: it takes away, or moves a little.
-macro_rules! telling {
-    ($flags:literal, $spread:literal, $($file:literal),+) => {
-        Script::new(concat!(
-            "#!lua",
-            $flags,
-            "\nlocal spread = '",
-            $spread,
-            "'\n",
-            include_str!("../scripts/position.lua"),
-            include_str!("../scripts/append.lua"),
-            $(include_str!(concat!("../scripts/", $file))),+
-        ))
+/// A script: its first lines, then the files that it is made of.
+macro_rules! glued {
+    ([$($head:literal),+], $($file:literal),+) => {
+        Script::new(concat!($($head),+, $(include_str!(concat!("../scripts/", $file))),+))
     };
 }
 
-/// The variant for a cluster, or for one server.
-macro_rules! by_form {
+/// A script that writes and tells, by the command of a cluster or of one server. With
+/// `flags=allow-oom` it runs where memory is full: it takes away, or moves a little.
+macro_rules! telling {
     ($is_sharded:expr, $flags:literal, $($file:literal),+) => {
         if $is_sharded {
-            telling!($flags, "SPUBLISH", $($file),+)
+            glued!(["#!lua", $flags, "\nlocal spread = 'SPUBLISH'\n"], $($file),+)
         } else {
-            telling!($flags, "PUBLISH", $($file),+)
+            glued!(["#!lua", $flags, "\nlocal spread = 'PUBLISH'\n"], $($file),+)
         }
+    };
+}
+
+/// One that changes members.
+macro_rules! members {
+    ($is_sharded:expr, $flags:literal, $($file:literal),+) => {
+        telling!(
+            $is_sharded,
+            $flags,
+            "membership.lua",
+            "change.lua",
+            "append.lua",
+            "published.lua",
+            "change_end.lua",
+            $($file),+
+        )
     };
 }
 
@@ -52,21 +60,14 @@ pub struct Reading {
 }
 
 macro_rules! reading {
-    ($file:literal) => {
+    (usual [$($usual:literal),+], frozen [$($frozen:literal),+]) => {
         Reading {
-            usual: Script::new(concat!(
-                "#!lua flags=allow-oom\n",
-                "local function renew(key, ms) redis.call('PEXPIRE', key, ms) end\n",
-                include_str!("../scripts/position.lua"),
-                include_str!(concat!("../scripts/", $file))
-            )),
-            frozen: Script::new(concat!(
-                "#!lua flags=no-writes\n",
-                include_str!("../scripts/frozen.lua"),
-                include_str!("../scripts/position.lua"),
-                include_str!(concat!("../scripts/", $file))
-            )),
+            usual: glued!(["#!lua flags=allow-oom\n"], $($usual),+),
+            frozen: glued!(["#!lua flags=no-writes\n"], "frozen.lua", $($frozen),+),
         }
+    };
+    ($($file:literal),+) => {
+        reading!(usual [$($file),+], frozen [$($file),+])
     };
 }
 
@@ -104,26 +105,52 @@ impl Scripts {
     /// The scripts for a master of a cluster, or for a server that has everything.
     #[must_use]
     pub fn new(is_sharded: bool) -> Self {
-        let publish = by_form!(is_sharded, "", "publish.lua");
+        let publish = telling!(is_sharded, "", "publish.lua", "append.lua", "published.lua");
         let variant = rand::random_range(0..VARIANTS);
         Self {
             publish_replicated: publish.variant(variant ^ 1),
             publish: publish.variant(variant),
-            since: reading!("since.lua"),
-            last: reading!("last.lua"),
-            history: reading!("history.lua"),
-            inbox: reading!("inbox.lua"),
-            ack: by_form!(is_sharded, " flags=allow-oom", "ack.lua"),
-            enter: by_form!(is_sharded, "", "membership.lua", "enter.lua"),
-            leave: by_form!(
+            since: reading!(
+                "above.lua",
+                "clock.lua",
+                "age.lua",
+                "newest.lua",
+                "field.lua",
+                "page.lua",
+                "since.lua"
+            ),
+            last: reading!(
+                usual ["renew.lua", "newest.lua", "last.lua"],
+                frozen ["renew_frozen.lua", "newest.lua", "last.lua"]
+            ),
+            history: reading!(
+                "above.lua",
+                "clock.lua",
+                "age.lua",
+                "field.lua",
+                "page.lua",
+                "history.lua"
+            ),
+            inbox: reading!(
+                "above.lua",
+                "clock.lua",
+                "age.lua",
+                "newest.lua",
+                "field.lua",
+                "inbox.lua"
+            ),
+            ack: telling!(
                 is_sharded,
                 " flags=allow-oom",
-                "membership.lua",
-                "leave.lua"
+                "above.lua",
+                "newest.lua",
+                "ack.lua"
             ),
-            reap: by_form!(is_sharded, " flags=allow-oom", "membership.lua", "reap.lua"),
-            members: reading!("members.lua"),
-            probe: Script::new(concat!("#!lua\n", include_str!("../scripts/probe.lua"))),
+            enter: members!(is_sharded, "", "clock.lua", "newest.lua", "enter.lua"),
+            leave: members!(is_sharded, " flags=allow-oom", "remove.lua", "leave.lua"),
+            reap: members!(is_sharded, " flags=allow-oom", "remove.lua", "reap.lua"),
+            members: reading!("newest.lua", "members.lua"),
+            probe: glued!(["#!lua\n"], "probe.lua"),
         }
     }
 
@@ -143,5 +170,46 @@ impl Scripts {
             .collect();
         all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.probe]);
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of a script, without its comments.
+    fn words(script: &Script) -> Vec<String> {
+        let source = script.load_args()[1].as_string().expect("a text");
+        let code = source
+            .lines()
+            .map(|line| line.split("--").next().unwrap_or_default());
+        let code: Vec<_> = code.collect();
+        let is_of_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+        let words = code
+            .iter()
+            .flat_map(|line| line.split(|letter| !is_of_word(letter)));
+        words
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn no_script_makes_a_function_that_it_does_not_use() {
+        for is_sharded in [false, true] {
+            let scripts = Scripts::new(is_sharded);
+            let mut all = scripts.all();
+            all.push(&scripts.publish);
+            for script in all {
+                let words = words(script);
+                let made = words
+                    .windows(3)
+                    .filter(|w| w[0] == "local" && w[1] == "function");
+                for name in made.map(|w| &w[2]) {
+                    let count = words.iter().filter(|word| *word == name).count();
+                    assert!(count > 1, "{name} in {words:?}");
+                }
+            }
+        }
     }
 }

@@ -2,12 +2,13 @@
 -- KEYS 1 channel 2 ...:s 3 ...:l 4 ...:c
 -- ARGV 1 position 2 session 3 life of ...:l and ...:c ms
 -- Returns {'above'} or {'cursor', the cursor after it}
-local position = ARGV[1]
-if above(position, newest(KEYS[2], KEYS[3]) or '0-0') then return {'above', ''} end
-local cur = redis.call('GET', KEYS[4]) or '0-0'
-local moved = above(position, cur)
-if moved then cur = position; redis.call('SET', KEYS[4], cur) end
-redis.call('PEXPIRE', KEYS[4], ARGV[3])
-redis.call('PEXPIRE', KEYS[3], ARGV[3])
-if moved then redis.call(spread, KEYS[1], 'a ' .. cur .. ' ' .. ARGV[2]) end
-return {'cursor', cur}
+local channel, stream, last, cursor = unpack(KEYS)
+local position, session, life = unpack(ARGV)
+if above(position, newest(stream, last) or '0-0') then return {'above', ''} end
+local read_to = redis.call('GET', cursor) or '0-0'
+local moved = above(position, read_to)
+if moved then read_to = position; redis.call('SET', cursor, read_to) end
+redis.call('PEXPIRE', cursor, life)
+redis.call('PEXPIRE', last, life)
+if moved then redis.call(spread, channel, 'a ' .. read_to .. ' ' .. session) end
+return {'cursor', read_to}

@@ -4,20 +4,22 @@
 -- ARGV 1 session 2 owner 3 generation 4 member 5 head of the change 6 random32 7 max entries
 --      8 max age ms 9 life of ...:l ms
 -- Returns {the newest position, {owner, its members, …}}
-local owner, generation, came = entry(k.hash, ARGV[1])
-local by = tonumber(ARGV[3]) - tonumber(generation or 0)
-if not owner or by > 0 or (by == 0 and incarnation(ARGV[2]) > incarnation(owner)) then
+local session, owner, generation, member, head, random, entries, age, life = unpack(ARGV)
+local function incarnation(of) return tonumber(string.match(of, '~(%d+)$')) end
+local before, its_generation, came = entry(session)
+local by = generation - (its_generation or 0)
+if not before or by > 0 or (by == 0 and incarnation(owner) > incarnation(before)) then
   came = came or string.format('%.0f', clock())
-  redis.call('HSET', k.hash, ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. came .. ' ' .. ARGV[4])
-  if owner ~= ARGV[2] then
-    if owner then counted(k.owners, owner, -1) end
-    counted(k.owners, ARGV[2], 1)
+  redis.call('HSET', hash, session, owner .. ' ' .. generation .. ' ' .. came .. ' ' .. member)
+  if before ~= owner then
+    if before then counted(before, -1) end
+    counted(owner, 1)
   end
 end
 local id
-if owner then id = newest(k.stream, k.last) or '0-0'
+if before then id = newest(stream, last) or '0-0'
 else
-  redis.call('ZADD', k.names, 0, ARGV[1])
-  id = change(k, ARGV[5], ARGV[4], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+  redis.call('ZADD', names, 0, session)
+  id = change(head, member, random, entries, age, life)
 end
-return {id, redis.call('HGETALL', k.owners)}
+return {id, redis.call('HGETALL', owners)}

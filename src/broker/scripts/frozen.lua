@@ -3,4 +3,3 @@
 if not string.find(redis.call('INFO', 'replication'), 'role:master', 1, true) then
   return redis.error_reply('READONLY by its INFO it is a replica')
 end
-local function renew() end

@@ -3,13 +3,15 @@
 -- KEYS 1 ...:s 2 ...:l 3 ...:c
 -- ARGV 1 max age ms 2 most pending that are told
 -- Returns {cursor or false, the last id, pending}
-local cur = redis.call('GET', KEYS[3])
-local from = floor(clock(), ARGV[1])
-if cur and not above(from, cur) then from = '(' .. cur end
-local first = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 1)[1]
+local stream, last, cursor = unpack(KEYS)
+local age, most = unpack(ARGV)
+local read_to = redis.call('GET', cursor)
+local from = within(age, clock())
+if read_to and not above(from, read_to) then from = '(' .. read_to end
+local first = redis.call('XRANGE', stream, from, '+', 'COUNT', 1)[1]
 local pending = 0
 if first then
-  local e = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-  pending = math.min(tonumber(e[2][6]) - tonumber(first[2][6]) + 1, tonumber(ARGV[2]))
+  local newest_entry = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  pending = math.min(field(newest_entry, 'n') - field(first, 'n') + 1, most)
 end
-return {cur, newest(KEYS[1], KEYS[2]) or '0-0', pending}
+return {read_to, newest(stream, last) or '0-0', pending}

@@ -2,6 +2,8 @@
 -- KEYS 1 ...:s 2 ...:l 3 ...:c (lives as long as ...:l)
 -- ARGV 1 life of ...:l ms
 -- Returns the position or false
-renew(KEYS[2], ARGV[1])
-renew(KEYS[3], ARGV[1])
-return newest(KEYS[1], KEYS[2])
+local stream, last, cursor = unpack(KEYS)
+local life = ARGV[1]
+renew(last, life)
+renew(cursor, life)
+return newest(stream, last)

@@ -4,9 +4,10 @@
 -- ARGV 1 session 2 name of the node 3 generation 4 head of the change 5 random32 6 max entries
 --      7 max age ms 8 life of ...:l ms
 -- Returns '1' when a member was removed
-local owner, generation, _, member = entry(k.hash, ARGV[1])
-if not owner or string.match(owner, '^(.*)~%d+$') ~= ARGV[2] then return '0' end
-if tonumber(generation) > tonumber(ARGV[3]) then return '0' end
-remove(k, ARGV[1], owner)
-change(k, ARGV[4], member, ARGV[5], ARGV[6], ARGV[7], ARGV[8])
+local session, node, generation, head, random, entries, age, life = unpack(ARGV)
+local owner, its_generation, _, member = entry(session)
+if not owner or string.match(owner, '^(.*)~%d+$') ~= node then return '0' end
+if tonumber(its_generation) > tonumber(generation) then return '0' end
+remove(session, owner)
+change(head, member, random, entries, age, life)
 return '1'

@@ -5,11 +5,13 @@
 -- ARGV 1 after which session ('': from the first) 2 at most so many 3 most bytes of entries, the
 --      first apart
 -- Returns {the position, {owner, its members, …}, sessions, their entries of ...:h}
-local from = ARGV[1] == '' and '-' or '(' .. ARGV[1]
-local sessions = redis.call('ZRANGEBYLEX', KEYS[4], from, '+', 'LIMIT', 0, ARGV[2])
-local entries, size, most = {}, 0, tonumber(ARGV[3])
+local stream, last, hash, names, owners = unpack(KEYS)
+local after, count, bytes = unpack(ARGV)
+local from = after == '' and '-' or '(' .. after
+local sessions = redis.call('ZRANGEBYLEX', names, from, '+', 'LIMIT', 0, count)
+local entries, size, most = {}, 0, tonumber(bytes)
 for i = 1, #sessions, 64 do -- what is read and not shown is bounded too
-  local some = redis.call('HMGET', KEYS[3], unpack(sessions, i, math.min(i + 63, #sessions)))
+  local some = redis.call('HMGET', hash, unpack(sessions, i, math.min(i + 63, #sessions)))
   for _, e in ipairs(some) do
     size = size + (e and #e or 0)
     if #entries > 0 and size > most then break end
@@ -17,4 +19,4 @@ for i = 1, #sessions, 64 do -- what is read and not shown is bounded too
   end
   if size > most then break end
 end
-return {newest(KEYS[1], KEYS[2]) or '0-0', redis.call('HGETALL', KEYS[5]), sessions, entries}
+return {newest(stream, last) or '0-0', redis.call('HGETALL', owners), sessions, entries}

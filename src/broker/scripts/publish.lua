@@ -1,18 +1,17 @@
 -- A publication, at most once per idempotency key.
--- KEYS 1 channel 2 ...:s 3 ...:l 4 ...:k:KEY 5 ...:c
+-- KEYS 1 channel 2 ...:s 3 ...:l, then ...:c on an inbox, then ...:k:KEY where there is one
 -- ARGV 1 body 2 random32 3 max entries (0: no history) 4 max age ms 5 life of ...:l ms
---      6 idempotency ms (0: no key) 7 '1' on an inbox
--- Returns {'ok', id} or {'duplicate', id}
-if ARGV[6] ~= '0' then
-  local p = redis.call('GET', KEYS[4])
-  if p then
+--      6 life of ...:k:KEY ms, where there is one
+-- Returns the id, or {'duplicate', id}
+local channel, stream, last = unpack(KEYS)
+local body, random, entries, age, life, key_life = unpack(ARGV)
+local key = key_life and KEYS[#KEYS]
+local cursor = #KEYS > (key and 4 or 3) and KEYS[4]
+if key then
+  local known = redis.call('GET', key)
+  if known then
     -- Changes nothing, but is a write: a WAIT behind it then speaks of the first publication too.
-    redis.call('PEXPIRE', KEYS[4], redis.call('PTTL', KEYS[4]))
-    return {'duplicate', p}
+    redis.call('PEXPIRE', key, redis.call('PTTL', key))
+    return {'duplicate', known}
   end
 end
-local k = {channel = KEYS[1], stream = KEYS[2], last = KEYS[3], cursor = ARGV[7] == '1' and KEYS[5]}
-local id, last = append(k, ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
-if ARGV[6] ~= '0' then redis.call('SET', KEYS[4], id, 'PX', ARGV[6]) end
-tell(k, id, last, ARGV[1])
-return {'ok', id}

@@ -5,16 +5,18 @@
 -- ARGV 1 owner 2 cursor ('0': from the start) 3 about so many members are looked at 4 head of the
 --      changes 5 random32 6 max entries 7 max age ms 8 life of ...:l ms
 -- Returns {the next cursor ('0': it was the last step), members removed}
-if redis.call('HEXISTS', k.owners, ARGV[1]) == 0 then return {'0', 0} end
-local step = redis.call('HSCAN', k.hash, ARGV[2], 'COUNT', ARGV[3])
+local dead, cursor, count, head, random, entries, age, life = unpack(ARGV)
+if redis.call('HEXISTS', owners, dead) == 0 then return {'0', 0} end
+local step = redis.call('HSCAN', hash, cursor, 'COUNT', count)
 local removed = 0
 for i = 1, #step[2], 2 do
-  local owner, _, _, member = entry(k.hash, step[2][i])
-  if owner == ARGV[1] then
-    remove(k, step[2][i], owner)
-    change(k, ARGV[4], member, ARGV[5], ARGV[6], ARGV[7], ARGV[8])
+  local session = step[2][i]
+  local owner, _, _, member = entry(session)
+  if owner == dead then
+    remove(session, owner)
+    change(head, member, random, entries, age, life)
     removed = removed + 1
   end
 end
-if redis.call('HEXISTS', k.owners, ARGV[1]) == 0 then return {'0', removed} end
+if redis.call('HEXISTS', owners, dead) == 0 then return {'0', removed} end
 return {step[1], removed}

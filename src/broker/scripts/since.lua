@@ -6,26 +6,28 @@
 -- Where since is not there, nobody knows how far back the two timelines part. So what follows begins
 -- that much earlier, and no page comes with that: a client reads on from there, and a node looks for
 -- what it has itself.
-local since, now = ARGV[1], clock()
-local count, bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-local young = now - tonumber(string.match(since, '^%d+')) < tonumber(ARGV[3])
-local last = newest(KEYS[1], KEYS[2])
+local stream, last_key = unpack(KEYS)
+local since, age, life, count, bytes, overlap = unpack(ARGV)
+local now = clock()
+local function after(from) return (page('XRANGE', stream, from, '+', tonumber(count), tonumber(bytes))) end
+local young = now - string.match(since, '^%d+') < tonumber(life)
+local last = newest(stream, last_key)
 if not last then
   if since == '0-0' then return {'1', '', '0-0', '0-0', {}} end
   return {'0', young and 'failover' or 'retention', '0-0', '0-0', {}}
 end
 if since == last then return {'1', '', last, last, {}} end
 local ahead = above(since, last)
-local old = redis.call('XRANGE', KEYS[1], floor(now, ARGV[2]), '+', 'COUNT', 1)[1]
-if not old then return {'0', ahead and 'failover' or 'retention', last, last, {}} end
-local id, prev = old[1], old[2][2]
-if since == prev or (not above(id, since) and #redis.call('XRANGE', KEYS[1], since, since) == 1) then
-  return {'1', '', since, last, (page('XRANGE', KEYS[1], '(' .. since, '+', count, bytes))}
+local oldest = redis.call('XRANGE', stream, within(age, now), '+', 'COUNT', 1)[1]
+if not oldest then return {'0', ahead and 'failover' or 'retention', last, last, {}} end
+local id, prev = oldest[1], field(oldest, 'p')
+if since == prev or (not above(id, since) and #redis.call('XRANGE', stream, since, since) == 1) then
+  return {'1', '', since, last, after('(' .. since)}
 end
 if above(prev, since) or not (young or ahead) then
-  return {'0', 'retention', prev, last, (page('XRANGE', KEYS[1], id, '+', count, bytes))}
+  return {'0', 'retention', prev, last, after(id)}
 end
-local from = floor(tonumber(string.match(ahead and last or since, '^%d+')), ARGV[6])
+local from = within(overlap, string.match(ahead and last or since, '^%d+'))
 if above(id, from) then from = id end
-local first = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 1)[1]
-return {'0', 'failover', first and first[2][2] or last, last, {}}
+local first = redis.call('XRANGE', stream, from, '+', 'COUNT', 1)[1]
+return {'0', 'failover', first and field(first, 'p') or last, last, {}}

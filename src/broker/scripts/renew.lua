@@ -1,0 +1,1 @@
+local function renew(key, life) redis.call('PEXPIRE', key, life) end

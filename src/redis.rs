@@ -258,10 +258,11 @@ impl Keys {
         format!("{}:fp", self.prefix)
     }
 
-    /// The channel on which one process hears its own probes.
+    /// The channel on which one process hears its own probes; in a cluster one of this tag's slot.
     #[must_use]
-    pub fn probe(&self, process: SessionId) -> String {
-        format!("{}:probe:{process}", self.channels)
+    pub fn probe(&self, process: SessionId, tag: Option<u32>) -> String {
+        let tag = tag.map_or_else(String::new, |tag| format!("{{{tag}}}:"));
+        format!("{}:probe:{tag}{process}", self.channels)
     }
 
     fn base(&self, topic: &Topic) -> String {
@@ -474,7 +475,7 @@ mod tests {
         assert_eq!(one.channel(&topic), "ff:1:{default:t}");
         assert_eq!(eleven.control(), "ff:11:ctl");
         let process = SessionId(1);
-        assert_eq!(one.probe(process), format!("ff:1:probe:{process}"));
+        assert_eq!(one.probe(process, None), format!("ff:1:probe:{process}"));
         for (keys, channel) in [(&zero, "ff:{default:t}"), (&one, "ff:1:{default:t}")] {
             assert_eq!(keys.qualified_of(channel), Some("default:t"));
             assert_eq!(keys.topic_of(channel), Some("default:t"));

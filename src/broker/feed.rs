@@ -30,17 +30,18 @@ use tokio::sync::broadcast::{
 };
 use tokio::sync::watch;
 
+use super::FeedEvent;
 use super::feed_sender::FeedSender;
 use super::interest::Interest;
 use super::redis::health::Line;
 use super::redis::link::{Shared, stopped};
+use super::redis::owned::Owned;
 use super::redis::reply;
+use super::redis::subscriptions::channels::{Hearer, subscribe, subscribe_sharded};
 use super::redis::subscriptions::{Chunk, Subscriptions};
-use super::{Entry, FeedEvent};
 use crate::config;
-use crate::protocol::ids::{Position, SessionId, Topic};
-use crate::redis::{RedisError, access, clients};
-use crate::telemetry::metrics::Metrics;
+use crate::protocol::ids::Topic;
+use crate::redis::{access, clients};
 
 /// How often an idle feed asks for a sign of life. fred's detection counts from the last write,
 /// so the next one waits for the answer of the one before.
@@ -52,8 +53,8 @@ const REFUSED_RETRY: Duration = Duration::from_millis(100);
 /// Messages taken in one turn of the loop before it looks at anything else.
 const TURN_MESSAGES_MAX: usize = 256;
 
-/// The answer to what was sent: the topics whose slot is elsewhere, or that all of it failed.
-type Pending = BoxFuture<'static, Result<Vec<Topic>, Error>>;
+/// The answer to what was sent: those whose slot is elsewhere, or that all of it failed.
+type Pending = BoxFuture<'static, Result<Vec<Hearer>, Error>>;
 
 /// Everything the thread owns.
 pub struct FeedTask {
@@ -95,7 +96,11 @@ struct Hearing {
     subscriptions: Subscriptions,
     /// Where the cluster's control messages come this way.
     control: Option<String>,
+    /// Where probes are heard.
     probe: String,
+    /// In a cluster: the slots are dealt anew, so that it may be another channel, or the same one
+    /// and subscribed no more.
+    is_probe_due: bool,
     connections: u64,
     /// Everything that is wanted stands, so that a probe's return means that the feed works.
     is_standing: bool,
@@ -106,15 +111,12 @@ impl FeedTask {
     /// Hears until `stop` turns true or nobody listens.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let Shared {
-            keys,
-            process,
-            owned,
-            heard,
-            ..
+            keys, owned, heard, ..
         } = &*self.shared;
         let mut hearing = Hearing {
             control: heard.as_ref().map(|_| keys.control()),
-            probe: keys.probe(*process),
+            probe: self.shared.probe_channel(),
+            is_probe_due: false,
             subscriptions: Subscriptions::new(owned.is_some()),
             task: self,
             connections: 0,
@@ -187,6 +189,7 @@ impl Hearing {
                     tracing::warn!(event = "feed_deafened", "the feed is deaf, its connection is built anew");
                     return End::Dead;
                 }
+                () = dealt_anew(shared.owned.as_ref()) => self.is_probe_due = true,
                 result = answer(connection.barrier.as_mut().map(|(_, pending)| pending)) => {
                     self.barrier_answered(connection, result);
                 }
@@ -262,7 +265,7 @@ impl Hearing {
             return;
         }
         if connection.next_chunk <= now
-            && let Some(chunk) = self.subscriptions.next_chunk()
+            && let Some(chunk) = self.next_chunk()
         {
             let pending = self.subscribe(&connection.client, &chunk);
             connection.barrier = Some((chunk, pending));
@@ -286,16 +289,30 @@ impl Hearing {
         }
     }
 
+    /// Topics to be subscribed; none where it is the probe's channel alone.
+    fn next_chunk(&mut self) -> Option<Chunk> {
+        let chunk = self.subscriptions.next_chunk();
+        chunk.or_else(|| self.is_probe_due.then(Chunk::default))
+    }
+
     fn subscribe(&mut self, client: &Client, chunk: &Chunk) -> Pending {
         let mut channels = self.channels(&chunk.topics);
         let mut sharded = Vec::new();
-        if self.task.shared.owned.is_some() {
-            let topics = chunk.topics.iter().cloned();
+        let is_sharded = self.task.shared.owned.is_some();
+        if is_sharded {
+            let topics = chunk.topics.iter().cloned().map(Some);
             sharded = topics.zip(std::mem::take(&mut channels)).collect();
         }
-        if chunk.is_first || channels.is_empty() {
-            // Redis refuses a SUBSCRIBE of nothing; once more does no harm.
-            channels.push(self.probe.clone());
+        // Redis refuses a SUBSCRIBE of nothing; once more does no harm.
+        if chunk.is_first || chunk.topics.is_empty() || self.is_probe_due {
+            self.is_probe_due = false;
+            self.probe = self.task.shared.probe_channel();
+            match is_sharded {
+                true => sharded.push((None, self.probe.clone())),
+                false => channels.push(self.probe.clone()),
+            }
+        }
+        if chunk.is_first {
             channels.extend(self.control.clone());
         }
         self.barriers += 1;
@@ -308,7 +325,7 @@ impl Hearing {
             // and be dropped.
             let (subscribed, refused, echo) = tokio::join!(
                 biased;
-                client.subscribe(channels),
+                subscribe(&client, channels),
                 subscribe_sharded(&client, sharded),
                 client.custom::<String, _>(echo, vec![token.clone()])
             );
@@ -353,7 +370,11 @@ impl Hearing {
         self.task.shared.health.down(Line::Feed, reason);
     }
 
-    fn barrier_answered(&mut self, connection: &mut Connection, result: Result<Vec<Topic>, Error>) {
+    fn barrier_answered(
+        &mut self,
+        connection: &mut Connection,
+        result: Result<Vec<Hearer>, Error>,
+    ) {
         let Some((chunk, _)) = connection.barrier.take() else {
             return;
         };
@@ -364,6 +385,7 @@ impl Hearing {
                 let reason = format!("Redis at {server} did not confirm a subscription: {error}");
                 self.task.shared.health.down(Line::Feed, reason);
                 self.is_standing = false;
+                self.is_probe_due = true;
                 self.subscriptions.put_back(chunk);
                 connection.next_chunk = Instant::now() + RETRY;
                 return;
@@ -371,7 +393,9 @@ impl Hearing {
         };
         if !refused.is_empty() {
             // Their slot is elsewhere: they leave when the layout says so, or are tried again.
-            self.subscriptions.refuse(&refused);
+            self.is_probe_due |= refused.contains(&None);
+            let topics: Vec<_> = refused.into_iter().flatten().collect();
+            self.subscriptions.refuse(&topics);
             connection.next_chunk = Instant::now() + REFUSED_RETRY;
             self.task.shared.urgent.link.misplaced().notify_one();
         }
@@ -382,8 +406,8 @@ impl Hearing {
         if chunk.is_last && self.connections > 1 {
             self.task.sender.break_off();
         }
-        if !self.is_standing && self.subscriptions.stands() {
-            self.is_standing = true;
+        let stood = std::mem::replace(&mut self.is_standing, self.subscriptions.stands());
+        if self.is_standing && (!stood || chunk.topics.is_empty()) {
             self.task.shared.probes.now.notify_one();
         }
     }
@@ -422,7 +446,7 @@ impl Hearing {
         if let Some(name) = keys.qualified_of(channel) {
             // A topic that nobody wants any more is on its way out.
             if let Some(topic) = self.subscriptions.wanted(name) {
-                match event(topic, &payload, metrics) {
+                match reply::event(topic, &payload, metrics) {
                     Some(event) => self.task.sender.push(event),
                     None => self.unreadable(),
                 }
@@ -445,21 +469,12 @@ impl Hearing {
     }
 }
 
-/// One channel a command, as fred and Redis want it, all in flight. Returns the topics that this
-/// master refused because their slot is elsewhere; any other error fails them all.
-async fn subscribe_sharded(
-    client: &Client,
-    channels: Vec<(Topic, String)>,
-) -> Result<Vec<Topic>, Error> {
-    let subscribing = channels.into_iter().map(|(topic, channel)| async {
-        match client.ssubscribe(channel).await {
-            Ok(()) => Ok(None),
-            Err(error) if RedisError::of(error.clone()).is_misplaced() => Ok(Some(topic)),
-            Err(error) => Err(error),
-        }
-    });
-    let refused = futures_util::future::try_join_all(subscribing).await?;
-    Ok(refused.into_iter().flatten().collect())
+/// Told when the slots of a cluster are dealt anew.
+async fn dealt_anew(owned: Option<&Owned>) {
+    match owned {
+        Some(owned) => owned.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The result of what is pending; never, when nothing is.
@@ -468,32 +483,4 @@ async fn answer<T>(pending: Option<&mut BoxFuture<'static, T>>) -> T {
         Some(pending) => pending.await,
         None => std::future::pending().await,
     }
-}
-
-/// What a message on a topic's channel says; `None` if nothing that a node would have said.
-fn event(topic: &Topic, payload: &[u8], metrics: &Metrics) -> Option<FeedEvent> {
-    let mut parts = payload.splitn(3, |byte| *byte == b' ');
-    let (first, second, rest) = (parts.next()?, parts.next()?, parts.next()?);
-    let topic = topic.clone();
-    if first == b"a" {
-        // A newer release may say more behind it.
-        let session = rest.split(|byte| *byte == b' ').next()?;
-        let session: SessionId = std::str::from_utf8(session).ok()?.parse().ok()?;
-        return Some(FeedEvent::Acked {
-            topic,
-            position: reply::position_of(second)?,
-            session,
-        });
-    }
-    let position: Position = reply::position_of(first)?;
-    let prev = reply::position_of(second)?;
-    let body = reply::body(rest, &topic, position, metrics);
-    Some(FeedEvent::Delivery {
-        topic,
-        entry: Entry {
-            position,
-            prev,
-            body,
-        },
-    })
 }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod encrypted;
+mod probes;
 mod replicas;
 #[path = "../redis_broker/rig.rs"]
 #[allow(dead_code, reason = "each test binary uses another part")]

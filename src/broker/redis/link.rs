@@ -212,7 +212,7 @@ impl Shared {
             },
             replicas_min: settings.replicas_min,
             keys: Keys::of_database(&settings.prefix, place.database),
-            scripts: Scripts::new(place.is_sharded),
+            scripts: Scripts::new(place.slots.is_some()),
             health: Health::new(),
             refusals: Refusals::default(),
             probes: Probes::new(),
@@ -220,7 +220,7 @@ impl Shared {
             process: SessionId::random(),
             maxmemory_policy: Policy::default(),
             continuity: Continuity::new(Arc::clone(&common.moves)),
-            owned: place.is_sharded.then(Owned::default),
+            owned: place.slots.as_deref().map(Owned::new),
             heard: place.hears_control.then(|| Arc::clone(&common.heard)),
         })
     }
@@ -230,6 +230,14 @@ impl Shared {
         [&self.urgent, &self.bulk]
             .into_iter()
             .chain(&self.replicated)
+    }
+
+    /// The channel of this pair's probes. In a cluster a sharded one, which goes to no other master,
+    /// as a classic one would; it is another one when its slot has gone.
+    #[must_use]
+    pub fn probe_channel(&self) -> String {
+        let tag = self.owned.as_ref().and_then(Owned::tag);
+        self.keys.probe(self.process, tag)
     }
 
     /// `host:port` of the server, for people.

@@ -279,7 +279,7 @@ impl Links {
                 number: FeedNumber(number),
                 url: deployment.url.server(&master.address),
                 database: deployment.url.database,
-                is_sharded,
+                slots: is_sharded.then(|| master.slots.clone()),
                 hears_control: at == 0,
                 misplaced: Arc::clone(&deployment.misplaced),
             };

@@ -6,6 +6,7 @@
 //! the pair and end with [`Pair::stop`]. Bounds: those of the publishers' queues, the links and the
 //! feed. A pair does not know the topology: which topics come to it is decided in `links`.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,8 +59,8 @@ pub struct Place {
     pub url: String,
     /// The database there.
     pub database: u16,
-    /// It is a master of a cluster.
-    pub is_sharded: bool,
+    /// What it has, if it is a master of a cluster.
+    pub slots: Option<Vec<RangeInclusive<u16>>>,
     /// The cluster's control messages may come this way.
     pub hears_control: bool,
     /// To be told when an answer says that keys are somewhere else.

@@ -1,4 +1,4 @@
-//! Reads what the scripts answer.
+//! Reads what the scripts answer, and what they tell.
 //!
 //! In: fred's values. Out: positions, pages and numbers, or [`BrokerError::Unexpected`] where an
 //! answer is not what these scripts give. Owns nothing.
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fred::types::Value;
 
 use crate::broker::unavailable::Unavailable;
-use crate::broker::{Body, BrokerError, publication};
+use crate::broker::{Body, BrokerError, Entry, FeedEvent, publication};
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::redis::RedisError;
@@ -173,6 +173,35 @@ pub fn body(bytes: &[u8], topic: &Topic, position: Position, metrics: &Metrics) 
     }
     counter.add(1);
     Body::Unreadable
+}
+
+/// What a message on a topic's channel says; `None` if nothing that a node would have said.
+#[must_use]
+pub fn event(topic: &Topic, payload: &[u8], metrics: &Metrics) -> Option<FeedEvent> {
+    let mut parts = payload.splitn(3, |byte| *byte == b' ');
+    let (first, second, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    let topic = topic.clone();
+    if first == b"a" {
+        // A newer release may say more behind it.
+        let session = rest.split(|byte| *byte == b' ').next()?;
+        let session: SessionId = std::str::from_utf8(session).ok()?.parse().ok()?;
+        return Some(FeedEvent::Acked {
+            topic,
+            position: position_of(second)?,
+            session,
+        });
+    }
+    let position = position_of(first)?;
+    let prev = position_of(second)?;
+    let body = self::body(rest, &topic, position, metrics);
+    Some(FeedEvent::Delivery {
+        topic,
+        entry: Entry {
+            position,
+            prev,
+            body,
+        },
+    })
 }
 
 /// The answer of the since script.

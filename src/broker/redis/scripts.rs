@@ -150,7 +150,7 @@ impl Scripts {
             leave: members!(is_sharded, " flags=allow-oom", "remove.lua", "leave.lua"),
             reap: members!(is_sharded, " flags=allow-oom", "remove.lua", "reap.lua"),
             members: reading!("newest.lua", "members.lua"),
-            probe: glued!(["#!lua\n"], "probe.lua"),
+            probe: telling!(is_sharded, "", "probe.lua"),
         }
     }
 

@@ -24,6 +24,8 @@ use rustc_hash::FxHashMap;
 use crate::broker::interest::WishNumber;
 use crate::protocol::ids::Topic;
 
+pub mod channels;
+
 /// Topics of one SUBSCRIBE. Measured: 50,000 channels in chunks of 500 stand after 63 ms.
 pub const CHUNK_TOPICS_MAX: usize = 500;
 /// How long a topic that nobody wants stays subscribed, for those who come right back.

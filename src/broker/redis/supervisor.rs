@@ -278,19 +278,32 @@ impl Supervisor {
     /// shut the word is returned, and what the feed must hear is told to it past the gate.
     async fn probe(&mut self, link: &RedisLink) -> Result<Option<&'static Refusal>, RedisError> {
         let shared = Arc::clone(&self.shared);
-        let channel = shared.keys.probe(shared.process);
+        let channel = shared.probe_channel();
         let stamp = shared.probes.stamp().to_string();
         let args = [channel.clone().into_bytes(), stamp.clone().into_bytes()];
-        let refusal = match link.probe(&shared.scripts.probe, &[], &args).await {
-            Ok(_) => None,
-            Err(error) if error.is_read_only() => {
-                is_master(link).await?;
-                link.ask("PUBLISH", vec![channel.into(), stamp.into()])
-                    .await?;
-                error.refusal()
+        let mut answer = link.probe(&shared.scripts.probe, &[], &args).await;
+        let mut refusal = None;
+        if let Err(error) = &answer
+            && error.is_read_only()
+        {
+            refusal = error.refusal();
+            is_master(link).await?;
+            let spread = if shared.owned.is_some() {
+                "SPUBLISH"
+            } else {
+                "PUBLISH"
+            };
+            answer = link.ask(spread, vec![channel.into(), stamp.into()]).await;
+        }
+        match answer {
+            Ok(_) => {}
+            // The gate is passed. The layout soon tells of another slot, and the feed asks for a probe.
+            Err(error) if shared.owned.is_some() && is_elsewhere(&error) => {
+                link.misplaced().notify_one();
+                return Ok(refusal);
             }
             Err(error) => return Err(error),
-        };
+        }
         if shared.owned.is_some() {
             is_whole(link).await?;
         }
@@ -442,7 +455,7 @@ async fn is_master(link: &RedisLink) -> Result<(), RedisError> {
     }
 }
 
-/// Asks a node of a cluster whether it serves its slots: the probe names no key, and so passes
+/// Asks a node of a cluster whether it serves its slots: the probe declares no key, and so passes
 /// though every key is refused. A server that refuses to tell is left alone.
 async fn is_whole(link: &RedisLink) -> Result<(), RedisError> {
     let info = link.ask("CLUSTER", vec!["INFO".into()]).await;
@@ -452,6 +465,15 @@ async fn is_whole(link: &RedisLink) -> Result<(), RedisError> {
             "CLUSTERDOWN by its CLUSTER INFO the cluster is down",
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Whether the slot of the probe has gone, as the script or the server itself says it.
+fn is_elsewhere(error: &RedisError) -> bool {
+    match error {
+        RedisError::Moved(_) => true,
+        RedisError::Failed(error) => error.details().contains("non local key"),
+        _ => false,
     }
 }
 

@@ -8,7 +8,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tokio::sync::Notify;
+
 use crate::protocol::close::CloseReason;
+
+/// Messages that wait for a worker from which on publishers are held to its pace: so many are
+/// merged into one write, and with 1,000 sessions on the topic they are some milliseconds of work.
+pub const BEHIND_FROM: u64 = 16;
 
 /// A number that only grows, or (as a gauge) is set by its one owner.
 #[derive(Debug, Default)]
@@ -25,9 +31,9 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// Takes off, from any thread; a gauge only.
-    pub fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Relaxed);
+    /// Takes off, from any thread; a gauge only. Returns what it was before.
+    pub fn sub(&self, n: u64) -> u64 {
+        self.0.fetch_sub(n, Relaxed)
     }
 
     /// Sets a gauge.
@@ -249,6 +255,36 @@ pub struct WorkerMetrics {
     pub counters: WorkerCounters,
     /// Session ends by reason.
     pub ends: Ends,
+    /// Told when this worker is not behind any more.
+    relieved: Notify,
+}
+
+impl WorkerMetrics {
+    /// So many messages are for the worker no more: they are written, or were not taken.
+    pub fn done(&self, count: u64) {
+        let before = self.counters.queued.sub(count);
+        if before >= BEHIND_FROM && before.saturating_sub(count) < BEHIND_FROM {
+            self.relieved.notify_waiters();
+        }
+    }
+
+    /// Whether publishers have to wait for this worker.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.counters.queued.get() >= BEHIND_FROM
+    }
+
+    /// Waits until it is not behind. Cancel-safe.
+    pub async fn relieved(&self) {
+        loop {
+            // It hears of every relief from here on, also of one before it waits.
+            let relieved = self.relieved.notified();
+            if !self.is_behind() {
+                return;
+            }
+            relieved.await;
+        }
+    }
 }
 
 /// All instruments of the node.

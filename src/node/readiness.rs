@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::api::state::Component;
 use crate::broker::{Broker, BrokerHealth};
+use crate::cluster::keeping;
 use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
 use crate::ingress::admission::Admission;
@@ -212,6 +213,18 @@ pub fn circuits(broker: &Broker) -> Vec<Component> {
         detail: format!("redis at {server}: {}", phase.name()),
     };
     redis.circuits().into_iter().map(component).collect()
+}
+
+/// Whether the other nodes keep and promise what this one does. Where they do not, the node is ready
+/// all the same: settings are rolled out node by node.
+#[must_use]
+pub fn namespaces(membership: &Membership) -> Component {
+    let comparison = keeping::compare(&membership.now());
+    Component {
+        name: "namespaces",
+        healthy: comparison.differing_count == 0,
+        detail: comparison.to_string(),
+    }
 }
 
 /// How the node stands in the cluster.

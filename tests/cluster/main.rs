@@ -21,6 +21,7 @@ mod membership;
 mod names;
 mod next_release;
 mod occupancy;
+mod others;
 mod outages;
 mod partitions;
 mod processes;

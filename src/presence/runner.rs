@@ -20,7 +20,6 @@ use tokio::time::{Instant, sleep_until};
 use super::memberships::{Act, Key, Next, Order, Outcome, World};
 use super::queue::{CALLS_IN_FLIGHT_MAX, End, Keys, Lane};
 use super::{Answer, Presence};
-use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, BrokerHealth, FeedNumber, Moves, Place};
 use crate::cluster::occupancy::Failure;
 use crate::cluster::settled::Settled;
@@ -157,8 +156,9 @@ impl<'a> Runner<'a> {
             }
         }
         self.lanes.retain(|_, lane| !lane.is_idle());
+        let presence = self.presence;
         for key in without_lease {
-            self.refuse(&key, &Unavailable::NoLease.into());
+            self.refuse(&key, &presence.no_lease());
             self.without_lease.push(key);
         }
         for key in without_index {
@@ -176,11 +176,7 @@ impl<'a> Runner<'a> {
             && (!is_whole || (is_new && why.refusal().is_some()))
         {
             // Whatever became of the index, no member was written.
-            let why = match why.refusal() {
-                Some(refusal) => BrokerError::Refused(refusal),
-                None => Unavailable::Away(why.to_string()).into(),
-            };
-            self.refuse(&key, &why);
+            self.refuse(&key, &BrokerError::not_done(&why));
         }
         self.without_index.push(key);
     }

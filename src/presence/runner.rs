@@ -221,8 +221,12 @@ impl<'a> Runner<'a> {
         }
         {
             let mut state = self.presence.state();
-            let index = state.memberships.answered(&order, outcome, now);
+            let (index, given_up) = state.memberships.answered(&order, outcome, now);
             self.presence.index(&order.key.0, index);
+            if let Some(((topic, _), index)) = given_up {
+                self.presence.index(&topic, index);
+                self.presence.metrics.control.presence_forgotten.add(1);
+            }
             let waiting = match order.act {
                 Act::Enter(_) => state.waiting.remove(&order.generation),
                 Act::Leave => None,
@@ -302,11 +306,8 @@ impl<'a> Runner<'a> {
         }
         self.expire_at = now + EXPIRE_EVERY;
         let mut state = self.presence.state();
-        while let Some((key, index, is_early)) = state.memberships.expire(now) {
+        while let Some((key, index)) = state.memberships.expire(now) {
             self.presence.index(&key.0, index);
-            if is_early {
-                self.presence.metrics.control.presence_forgotten.add(1);
-            }
             state.due.push(key);
         }
         drop(state);

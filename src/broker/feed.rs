@@ -30,17 +30,17 @@ use tokio::sync::broadcast::{
 };
 use tokio::sync::watch;
 
+use super::FeedEvent;
 use super::feed_sender::FeedSender;
 use super::interest::Interest;
 use super::redis::health::Line;
 use super::redis::link::{Shared, stopped};
 use super::redis::reply;
 use super::redis::subscriptions::{Chunk, Subscriptions};
-use super::{Entry, FeedEvent};
 use crate::config;
-use crate::protocol::ids::{Position, SessionId, Topic};
+use crate::protocol::ids::Topic;
+use crate::redis::refusal::Refusal;
 use crate::redis::{RedisError, access, clients};
-use crate::telemetry::metrics::Metrics;
 
 /// How often an idle feed asks for a sign of life. fred's detection counts from the last write,
 /// so the next one waits for the answer of the one before.
@@ -129,12 +129,12 @@ impl FeedTask {
                     // Dropping a client does not end its task; aborting it closes the socket.
                     connection.task.abort();
                     match end {
-                        End::Stop => return,
-                        End::Dead => hearing.lost(&mut connection, "it was given up"),
+                        End::Stop => return hearing.refuses(None),
+                        End::Dead => hearing.lost(&mut connection, "it was given up", None),
                     }
                 }
                 // The command link says why: it is made from the same files.
-                Err(_) if *stop.borrow() => return,
+                Err(_) if *stop.borrow() => return hearing.refuses(None),
                 Err(_) => {}
             }
             tokio::time::sleep(RETRY).await;
@@ -175,7 +175,8 @@ impl Hearing {
                 () = stopped(&mut stop) => return End::Stop,
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
-                        self.lost(connection, &access::explain(&error));
+                        let refusal = Refusal::of(error.details());
+                        self.lost(connection, &access::explain(&error), refusal);
                         if access::is_tls(&error) {
                             return End::Dead;
                         }
@@ -342,7 +343,15 @@ impl Hearing {
         connection.next_chunk = Instant::now();
     }
 
-    fn lost(&mut self, connection: &mut Connection, why: &str) {
+    /// In which word Redis refuses this connection, or what is asked by it.
+    fn refuses(&self, refusal: Option<&'static Refusal>) {
+        let Shared {
+            refusals, metrics, ..
+        } = &*self.task.shared;
+        refusals.set(Line::Feed, refusal, &metrics.control);
+    }
+
+    fn lost(&mut self, connection: &mut Connection, why: &str, refusal: Option<&'static Refusal>) {
         connection.is_connected = false;
         connection.barrier = None;
         connection.heartbeat = None;
@@ -350,6 +359,7 @@ impl Hearing {
         self.subscriptions.reset();
         let server = self.task.shared.server();
         let reason = format!("the feed of Redis at {server} has no connection: {why}");
+        self.refuses(refusal);
         self.task.shared.health.down(Line::Feed, reason);
     }
 
@@ -361,7 +371,9 @@ impl Hearing {
             Ok(refused) => refused,
             Err(error) => {
                 let server = self.task.shared.server();
-                let reason = format!("Redis at {server} did not confirm a subscription: {error}");
+                let why = access::explain(&error);
+                let reason = format!("Redis at {server} did not confirm a subscription: {why}");
+                self.refuses(Refusal::of(error.details()));
                 self.task.shared.health.down(Line::Feed, reason);
                 self.is_standing = false;
                 self.subscriptions.put_back(chunk);
@@ -384,6 +396,7 @@ impl Hearing {
         }
         if !self.is_standing && self.subscriptions.stands() {
             self.is_standing = true;
+            self.refuses(None);
             self.task.shared.probes.now.notify_one();
         }
     }
@@ -422,7 +435,7 @@ impl Hearing {
         if let Some(name) = keys.qualified_of(channel) {
             // A topic that nobody wants any more is on its way out.
             if let Some(topic) = self.subscriptions.wanted(name) {
-                match event(topic, &payload, metrics) {
+                match reply::event(topic, &payload, metrics) {
                     Some(event) => self.task.sender.push(event),
                     None => self.unreadable(),
                 }
@@ -468,32 +481,4 @@ async fn answer<T>(pending: Option<&mut BoxFuture<'static, T>>) -> T {
         Some(pending) => pending.await,
         None => std::future::pending().await,
     }
-}
-
-/// What a message on a topic's channel says; `None` if nothing that a node would have said.
-fn event(topic: &Topic, payload: &[u8], metrics: &Metrics) -> Option<FeedEvent> {
-    let mut parts = payload.splitn(3, |byte| *byte == b' ');
-    let (first, second, rest) = (parts.next()?, parts.next()?, parts.next()?);
-    let topic = topic.clone();
-    if first == b"a" {
-        // A newer release may say more behind it.
-        let session = rest.split(|byte| *byte == b' ').next()?;
-        let session: SessionId = std::str::from_utf8(session).ok()?.parse().ok()?;
-        return Some(FeedEvent::Acked {
-            topic,
-            position: reply::position_of(second)?,
-            session,
-        });
-    }
-    let position: Position = reply::position_of(first)?;
-    let prev = reply::position_of(second)?;
-    let body = reply::body(rest, &topic, position, metrics);
-    Some(FeedEvent::Delivery {
-        topic,
-        entry: Entry {
-            position,
-            prev,
-            body,
-        },
-    })
 }

@@ -207,10 +207,13 @@ pub fn circuits(broker: &Broker) -> Vec<Component> {
     let Broker::Redis(redis) = broker else {
         return Vec::new();
     };
-    let component = |(server, phase): (String, Phase)| Component {
+    let component = |(server, phase, why): (String, Phase, Option<Arc<str>>)| Component {
         name: "circuit",
         healthy: phase == Phase::Closed,
-        detail: format!("redis at {server}: {}", phase.name()),
+        detail: match why {
+            Some(why) => format!("redis at {server}: {}, {why}", phase.name()),
+            None => format!("redis at {server}: {}", phase.name()),
+        },
     };
     redis.circuits().into_iter().map(component).collect()
 }

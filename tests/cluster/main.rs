@@ -9,6 +9,7 @@
 
 mod agreement;
 mod databases;
+mod hanging;
 mod heartbeat_cost;
 mod incarnations;
 mod lease_scripts;

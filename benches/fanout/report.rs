@@ -195,8 +195,12 @@ impl Row {
         )
     }
 
+    /// None where both are nothing, as faults should be.
     fn line_beside_before(&self) -> Option<String> {
         let ratio = self.ratio()?;
+        if ratio.is_nan() && self.ratio_max.is_none() {
+            return None;
+        }
         let bar = self.ratio_max.map(|most| format!("≤ {most:.2}"));
         Some(format!(
             "{:<16} {:<74} {:>10.2} {:>10.2} {:<5} {:>7.3} {:>9}  {:<6}  {}",

@@ -34,11 +34,13 @@ pub mod clients;
 pub mod holders;
 pub mod keyspace;
 mod member_keys;
+pub mod nowhere;
 mod outcome;
 pub mod refusal;
 mod script;
 
 use circuit::{Away, Circuit};
+use nowhere::Nowhere;
 pub use script::Script;
 
 /// So often a script is loaded for one call, should somebody take it away each time.
@@ -86,9 +88,9 @@ pub enum RedisError {
     /// The server has not the key's slot; nothing was executed.
     #[error("the key is on another server (a Redis Cluster is given as redis-cluster://): {}", .0.details())]
     Moved(#[source] Error),
-    /// Surely not executed: no server has the key at the moment.
+    /// Surely not executed: no server may be asked for the key at the moment.
     #[error("{0}")]
-    Nowhere(String),
+    Nowhere(Nowhere),
     /// Surely not executed: not connected, refused, not permitted.
     #[error("not done: {}", access::explain(.0))]
     NotDone(#[source] Error),

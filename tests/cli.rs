@@ -414,8 +414,11 @@ fn a_node_that_is_away_is_named_with_what_to_do_next() {
 #[test]
 fn nodes_are_a_table_for_people_and_json_lines_in_a_pipe() {
     let nodes = json!([
-        {"node": "a", "state": "ready", "sessions": 12, "share": 0.505, "partitions": 130, "url": "ws://a:1"},
-        {"node": "node-b", "state": "draining", "sessions": 2, "drain_sessions": 9, "share": 0.495}
+        {"node": "a", "state": "ready", "sessions": 12, "share": 0.5, "partitions": 130, "url": "ws://a:1",
+            "age_ms": 960, "fresh": true},
+        {"node": "node-b", "state": "draining", "sessions": 2, "drain_sessions": 9, "share": 0.25,
+            "age_ms": 75_120, "fresh": false},
+        {"node": "of-another-release", "state": "ready", "sessions": 0, "share": 0.25}
     ]);
     let answer = json!({"nodes": nodes, "partitions": 256});
     let api = PlayedApi::start([(200, answer.clone()), (200, answer)]);
@@ -424,9 +427,10 @@ fn nodes_are_a_table_for_people_and_json_lines_in_a_pipe() {
     let output = run(&["nodes", "--api-url", &api.url(), "--format", "text"]);
     assert_eq!(
         stdout(&output),
-        "node    state     sessions  drained  share   partitions  url\n\
-         a       ready     12        -        50.5 %  130         ws://a:1\n\
-         node-b  draining  2         7/9      49.5 %  -           -\n"
+        "node                state     sessions  drained  share   partitions  age                url\n\
+         a                   ready     12        -        50.0 %  130         0.9 s              ws://a:1\n\
+         node-b              draining  2         7/9      25.0 %  -           75.1 s, not fresh  -\n\
+         of-another-release  ready     0         -        25.0 %  -           -                  -\n"
     );
     assert_eq!(api.asked()[0].line, "GET /v1/nodes");
 }

@@ -63,10 +63,10 @@ async fn crowd(node: &Node) -> Vec<tokio::task::JoinHandle<Vec<serde_json::Value
 /// What must not have moved: turns of circuits, incarnation.
 async fn calm(node: &Node) -> (u64, u64, String) {
     let opened = node
-        .metric("fanfare_redis_circuit_turns_total{to=\"open\"}")
+        .metric("fanfare_redis_circuit_transitions_total{to=\"open\"}")
         .await;
     let half = node
-        .metric("fanfare_redis_circuit_turns_total{to=\"half_open\"}")
+        .metric("fanfare_redis_circuit_transitions_total{to=\"half_open\"}")
         .await;
     let nodes = http::get(node.api, "/v1/nodes").await.json();
     (opened, half, nodes["nodes"][0]["incarnation"].to_string())

@@ -66,7 +66,7 @@ fn order(bytes: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::from(u16::from_be_bytes(*length)))
 }
 
-/// The loop as a process of its own. Dropping it ends the process.
+/// A floor as a process of its own: this program once more. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Bare {
     child: Child,
@@ -75,11 +75,16 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Starts it.
-    pub(crate) fn start(sockets_count: usize) -> Self {
+    /// The loop over so many sockets.
+    pub(crate) fn of_loop(sockets_count: usize) -> Self {
+        Self::start(&[format!("--bare-loop={sockets_count}")])
+    }
+
+    /// Starts what these arguments ask for, which says where it listens.
+    pub(crate) fn start(arguments: &[String]) -> Self {
         let program = std::env::current_exe().expect("a running program has a file");
         let mut child = Command::new(program)
-            .arg(format!("--bare-loop={sockets_count}"))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -87,7 +92,7 @@ impl Bare {
         let mut line = String::new();
         let told = child.stdout.as_mut().expect("stdout is piped");
         let read = BufReader::new(told).read_line(&mut line);
-        read.expect("the loop says where it listens");
+        read.expect("the floor says where it listens");
         let address = line.trim().parse().expect("an address");
         Self { child, address }
     }

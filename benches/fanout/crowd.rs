@@ -1,12 +1,14 @@
 //! A crowd of sessions in one thread: each one task that reads and counts.
 //!
-//! In: an address, tokens, a topic. Out: a [`Crowd`], whose [`Counts`] know how many messages
-//! came, how long each took, and whether one was missing, doubled or out of order. Bounds: so many
-//! connect at once as the caller says; four bytes a message for its time. Sessions end when the
-//! crowd is dropped.
+//! In: an address, tokens, topics. Out: a [`Crowd`], whose [`Counts`] know how many messages came,
+//! how long each took, and whether one was missing, doubled, out of order or at the wrong session.
+//! Publications are numbered in series: within one they arrive in the order in which they left.
+//! Bounds: so many connect at once as the caller says; four bytes a message for its time. Sessions
+//! end when the crowd is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -16,12 +18,12 @@ use tokio::task::JoinSet;
 use crate::session::{Line, READ_BYTES, Session};
 use fanfare::cli::bench::frames;
 
-/// Most publishers at once. Each numbers its own publications, because those of several arrive
-/// in whatever order the broker took them.
+/// Most publishers at once. On a common topic each has a series of its own, because publications of
+/// several arrive in whatever order the broker took them.
 pub(crate) const PUBLISHERS_MAX: usize = 8;
 
 /// What the sessions of a crowd share: numbers that were given out, and messages that came.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counts {
     /// Messages that came.
     pub(crate) messages: Cell<u64>,
@@ -29,28 +31,65 @@ pub(crate) struct Counts {
     missing: Cell<u64>,
     /// Numbers that came again, or after a higher one.
     again: Cell<u64>,
+    /// Messages of a series that their session does not follow.
+    astray: Cell<u64>,
     /// Sessions that the server ended.
     ended: Cell<u64>,
     /// The length of the newest message, in bytes.
     pub(crate) message_bytes: Cell<usize>,
-    /// When each publisher's publications left.
-    sent: RefCell<[Vec<Instant>; PUBLISHERS_MAX]>,
+    /// When the publications of each series left.
+    sent: RefCell<Vec<Vec<Instant>>>,
     /// From there to the reading of each message, in µs.
     waits_us: RefCell<Vec<u32>>,
     target: Cell<u64>,
     reached: Notify,
 }
 
-/// What one session has: the newest number of each publisher.
-pub(crate) type Seen = [u64; PUBLISHERS_MAX];
+/// What one session has: the newest number of each series that it follows.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    first: usize,
+    newest: Vec<u64>,
+}
+
+impl Seen {
+    /// Nothing yet of these series.
+    pub(crate) fn of(series: Range<usize>) -> Self {
+        Self {
+            first: series.start,
+            newest: vec![0; series.len()],
+        }
+    }
+
+    /// The newest number of a series that it follows.
+    pub(crate) fn newest(&mut self, series: usize) -> Option<&mut u64> {
+        self.newest.get_mut(series.checked_sub(self.first)?)
+    }
+}
 
 impl Counts {
-    /// The number for a publisher's next publication, which leaves now. Numbers of one publisher
-    /// lie [`PUBLISHERS_MAX`] apart.
-    pub(crate) fn next(&self, publisher: usize) -> u64 {
-        let sent = &mut self.sent.borrow_mut()[publisher];
-        sent.push(Instant::now());
-        (sent.len() * PUBLISHERS_MAX + publisher) as u64
+    /// For so many series.
+    pub(crate) fn of(series_count: usize) -> Self {
+        Self {
+            messages: Cell::default(),
+            missing: Cell::default(),
+            again: Cell::default(),
+            astray: Cell::default(),
+            ended: Cell::default(),
+            message_bytes: Cell::default(),
+            sent: RefCell::new(vec![Vec::new(); series_count]),
+            waits_us: RefCell::default(),
+            target: Cell::default(),
+            reached: Notify::new(),
+        }
+    }
+
+    /// The number for the next publication of a series, which leaves now. Numbers of one series lie
+    /// as far apart as there are series.
+    pub(crate) fn next(&self, series: usize) -> u64 {
+        let mut sent = self.sent.borrow_mut();
+        sent[series].push(Instant::now());
+        (sent[series].len() * sent.len() + series) as u64
     }
 
     /// How many publications left.
@@ -75,9 +114,13 @@ impl Counts {
         let Some(number) = number(payload) else {
             return;
         };
-        let publisher = number as usize % PUBLISHERS_MAX;
-        let number = number / PUBLISHERS_MAX as u64;
-        let last = &mut seen[publisher];
+        let sent = self.sent.borrow();
+        let series = number as usize % sent.len();
+        let number = number / sent.len() as u64;
+        let Some(last) = seen.newest(series) else {
+            add(&self.astray, 1);
+            return;
+        };
         match number.checked_sub(*last + 1) {
             Some(jumped) => {
                 add(&self.missing, jumped);
@@ -85,8 +128,8 @@ impl Counts {
             }
             None => add(&self.again, 1),
         }
-        let sent = self.sent.borrow()[publisher][number as usize - 1];
-        let wait = now.duration_since(sent).as_micros();
+        let left = sent[series][number as usize - 1];
+        let wait = now.duration_since(left).as_micros();
         let wait = u32::try_from(wait).unwrap_or(u32::MAX);
         self.waits_us.borrow_mut().push(wait);
         self.message_bytes.set(payload.len());
@@ -103,9 +146,9 @@ impl Counts {
         Waits(waits)
     }
 
-    /// Missing, doubled and reordered messages, and sessions that the server ended.
+    /// Missing, doubled, reordered and misled messages, and sessions that the server ended.
     pub(crate) fn faults(&self) -> u64 {
-        self.missing.get() + self.again.get() + self.ended.get()
+        self.missing.get() + self.again.get() + self.astray.get() + self.ended.get()
     }
 }
 
@@ -147,6 +190,16 @@ pub(crate) enum Who {
     Tokens(Vec<String>),
 }
 
+/// What the sessions subscribe to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Topics {
+    /// All to the same: a publication reaches everyone, and each publisher has a series.
+    Common(&'static [&'static str]),
+    /// Each to one of its own, this name and the session's number: a publication reaches one
+    /// session, and each session has a series.
+    Own(&'static str),
+}
+
 /// What a crowd is to be.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -156,14 +209,23 @@ pub(crate) struct Plan {
     pub(crate) at_once: usize,
     /// Who they are.
     pub(crate) who: Who,
-    /// What they subscribe to.
-    pub(crate) topics: &'static [&'static str],
+    /// What they subscribe to; those that only read are sent it all the same.
+    pub(crate) topics: Topics,
 }
 
 impl Plan {
+    /// So many that only read, one after the other.
+    pub(crate) fn bare(to: SocketAddr, count: usize, topics: Topics) -> Self {
+        Self {
+            to,
+            at_once: 1,
+            who: Who::Bare(count),
+            topics,
+        }
+    }
+
     /// Opens all sessions, and waits until each is welcome and has joined its topics.
     pub(crate) async fn open(self) -> Crowd {
-        let counts = Rc::new(Counts::default());
         let gate = Rc::new(Semaphore::new(self.at_once));
         let opened = Rc::new(Notify::new());
         let mut sessions = JoinSet::new();
@@ -171,19 +233,28 @@ impl Plan {
             Who::Bare(count) => vec![None; count],
             Who::Tokens(tokens) => tokens.into_iter().map(Some).collect(),
         };
-        for token in tokens {
+        let series_count = match self.topics {
+            Topics::Common(_) => PUBLISHERS_MAX,
+            Topics::Own(_) => tokens.len(),
+        };
+        let counts = Rc::new(Counts::of(series_count));
+        for (number, token) in tokens.into_iter().enumerate() {
             let counts = Rc::clone(&counts);
             let (gate, opened) = (Rc::clone(&gate), Rc::clone(&opened));
             sessions.spawn_local(async move {
                 let place = gate.acquire().await.expect("the gate is never closed");
                 let session = match &token {
                     None => Session::raw(self.to, Line::Wide).await,
-                    Some(token) => Session::open(self.to, Line::Wide, token, self.topics).await,
+                    Some(token) => self.topics.open(self.to, token, number).await,
+                };
+                let seen = match self.topics {
+                    Topics::Common(_) => Seen::of(0..series_count),
+                    Topics::Own(_) => Seen::of(number..number + 1),
                 };
                 drop(place);
                 opened.notify_one();
                 drop((gate, opened, token));
-                listen(session, counts).await;
+                listen(session, counts, seen).await;
             });
         }
         while Rc::strong_count(&opened) > 1 {
@@ -196,9 +267,21 @@ impl Plan {
     }
 }
 
+impl Topics {
+    /// Opens the session of this number.
+    async fn open(self, to: SocketAddr, token: &str, number: usize) -> Session {
+        match self {
+            Self::Common(topics) => Session::open(to, Line::Wide, token, topics).await,
+            Self::Own(name) => {
+                let topic = format!("{name}{number}");
+                Session::open(to, Line::Wide, token, &[&topic]).await
+            }
+        }
+    }
+}
+
 /// Reads and counts, to the end of the stream.
-async fn listen(mut session: Session, counts: Rc<Counts>) {
-    let mut seen = Seen::default();
+async fn listen(mut session: Session, counts: Rc<Counts>, mut seen: Seen) {
     loop {
         let mut now = None;
         let more = session.frames(READ_BYTES, |opcode, payload| {

@@ -1,6 +1,7 @@
 //! The bars of the data plane, each measured in one run beside its floor.
 //!
-//! `cargo bench --bench fanout -- [SCENARIO…] [--runs 5] [--quick] [--engine ENGINE] [--json]`
+//! `cargo bench --bench fanout -- [SCENARIO…] [--runs 5] [--quick] [--engine ENGINE]
+//! [--before BINARY] [--json]`
 //!
 //! In: the release binary, started here on free ports of the loopback, and a `redis-server` from
 //! the path. Out: a table for people or JSON on stdout; what is going on, on stderr. The node is
@@ -15,6 +16,7 @@ mod frames;
 mod measure;
 mod process;
 mod publisher;
+mod relay;
 mod report;
 mod scenario;
 mod session;
@@ -25,12 +27,15 @@ mod support;
 #[allow(dead_code, reason = "not every key of the tests is needed")]
 mod test_keys;
 
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::{Parser, ValueEnum};
 
-use report::Report;
-use scenario::{Effort, connect, fan, idle, inbox, lanes, slow};
+use report::{Build, Report};
+use scenario::{Effort, connect, fan, idle, inbox, lanes, redis, slow, unicast};
 use stage::Engine;
 
 /// The bars of the data plane, each in one run beside its floor.
@@ -38,9 +43,13 @@ use stage::Engine;
 struct Arguments {
     /// What to measure; everything when nothing is named.
     scenarios: Vec<Scenario>,
-    /// How often each figure is taken; the median counts. [default: 5, with --quick 1]
+    /// How often each figure is taken; the median counts. [default: 5, with --before 7, with
+    /// --quick 1]
     #[arg(long)]
     runs: Option<usize>,
+    /// Another `fanfare`, as of the commit before: measured by turns with this build's, in pairs.
+    #[arg(long, value_name = "BINARY")]
+    before: Option<PathBuf>,
     /// Less of everything: to see that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -56,6 +65,13 @@ struct Arguments {
     /// Be the bare loop with so many sockets.
     #[arg(long, hide = true)]
     bare_loop: Option<usize>,
+    /// Be the bare relay with so many sockets, for topics of this name, over this Redis.
+    #[arg(long, hide = true, requires_all = ["relay_name", "relay_redis"])]
+    bare_relay: Option<usize>,
+    #[arg(long, hide = true)]
+    relay_name: Option<String>,
+    #[arg(long, hide = true)]
+    relay_redis: Option<SocketAddr>,
 }
 
 /// What can be asked for alone.
@@ -77,12 +93,29 @@ enum Scenario {
     Lanes,
     /// 10,000 users, one message each.
     Inbox,
+    /// One message to one session, 8 publishers.
+    Unicast,
+    /// What a node without sessions costs itself and Redis.
+    Resting,
+    /// Memory of Redis for an inbox with one message.
+    Stored,
 }
 
 fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
     if let Some(sockets) = arguments.bare_loop {
         return bare::run(sockets);
+    }
+    if let (Some(sockets), Some(name), Some(redis)) = (
+        arguments.bare_relay,
+        &arguments.relay_name,
+        arguments.relay_redis,
+    ) {
+        return relay::run(sockets, name, redis);
+    }
+    if let Some(before) = arguments.before.as_ref().filter(|path| !path.is_file()) {
+        let why = format!("there is no program {}", before.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, why));
     }
     let files = fanfare::config::machine::file_limit();
     if files < 20_000 {
@@ -93,7 +126,7 @@ fn main() -> std::io::Result<()> {
     if !process::pin(std::process::id(), process::LOAD_CORE) {
         eprintln!("taskset does not work here: nothing is pinned, the figures mean little");
     }
-    let versions = versions();
+    let versions = versions(&arguments);
     eprintln!("{machine}\n{versions}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -110,44 +143,75 @@ fn main() -> std::io::Result<()> {
 }
 
 async fn measure(report: &mut Report, arguments: &Arguments) {
-    let runs = arguments
-        .runs
-        .unwrap_or(if arguments.quick { 1 } else { 5 });
-    let effort = Effort {
-        runs,
-        quick: arguments.quick,
-        engines: match arguments.engine {
-            Some(engine) => vec![engine],
-            None => Engine::value_variants().to_vec(),
-        },
+    let runs = match (arguments.runs, arguments.quick, &arguments.before) {
+        (Some(runs), _, _) => runs,
+        (None, true, _) => 1,
+        (None, false, Some(_)) => 7,
+        (None, false, None) => 5,
     };
     let scenarios = match &arguments.scenarios[..] {
         [] => Scenario::value_variants(),
         named => named,
     };
+    let mut effort = Effort {
+        runs: 0..runs,
+        quick: arguments.quick,
+        engines: match arguments.engine {
+            Some(engine) => vec![engine],
+            None => Engine::value_variants().to_vec(),
+        },
+        program: None,
+    };
     for scenario in scenarios {
-        match scenario {
-            Scenario::One => fan::one(report, &effort).await,
-            Scenario::Paced => fan::paced(report, &effort).await,
-            Scenario::Backlog => fan::backlog(report, &effort).await,
-            Scenario::Idle => idle::idle(report, &effort).await,
-            Scenario::Connect => connect::connect(report, &effort).await,
-            Scenario::Slow => slow::slow(report, &effort).await,
-            Scenario::Lanes => lanes::lanes(report, &effort).await,
-            Scenario::Inbox => inbox::inbox(report, &effort).await,
+        let Some(before) = &arguments.before else {
+            scenario.run(report, &effort).await;
+            continue;
+        };
+        // Each build has a stage of its own in each pair, and who begins changes.
+        for pair in 0..runs {
+            let mut builds = [Build::Now, Build::Before];
+            builds.rotate_left(pair % 2);
+            for build in builds {
+                report.build = build;
+                effort.runs = pair..pair + 1;
+                effort.program = (build == Build::Before).then(|| before.clone());
+                scenario.run(report, &effort).await;
+            }
         }
     }
 }
 
-/// What was measured: the node's version, and that of Redis.
-fn versions() -> String {
-    let says = |program: &str| {
+impl Scenario {
+    async fn run(self, report: &mut Report, effort: &Effort) {
+        match self {
+            Self::One => fan::one(report, effort).await,
+            Self::Paced => fan::paced(report, effort).await,
+            Self::Backlog => fan::backlog(report, effort).await,
+            Self::Idle => idle::idle(report, effort).await,
+            Self::Connect => connect::connect(report, effort).await,
+            Self::Slow => slow::slow(report, effort).await,
+            Self::Lanes => lanes::lanes(report, effort).await,
+            Self::Inbox => inbox::inbox(report, effort).await,
+            Self::Unicast => unicast::unicast(report, effort).await,
+            Self::Resting => redis::resting(report, effort).await,
+            Self::Stored => redis::stored(report, effort).await,
+        }
+    }
+}
+
+/// What was measured: the node's version, that of the build before, and that of Redis.
+fn versions(arguments: &Arguments) -> String {
+    let says = |program: &OsStr| {
         let output = Command::new(program).arg("--version").output();
         output.map_or_else(
-            |error| format!("{program}: {error}"),
+            |error| format!("{}: {error}", program.display()),
             |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         )
     };
-    let node = says(env!("CARGO_BIN_EXE_fanfare"));
-    format!("{node}; {}", says("redis-server"))
+    let node = says(env!("CARGO_BIN_EXE_fanfare").as_ref());
+    let redis = says("redis-server".as_ref());
+    match &arguments.before {
+        None => format!("{node}; {redis}"),
+        Some(before) => format!("{node}, before: {}; {redis}", says(before.as_ref())),
+    }
 }

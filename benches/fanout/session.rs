@@ -69,13 +69,8 @@ impl Session {
         }
     }
 
-    /// Connects, is welcomed, and joins a topic.
-    pub(crate) async fn open(
-        to: SocketAddr,
-        line: Line,
-        token: &str,
-        topics: &[&'static str],
-    ) -> Self {
+    /// Connects, is welcomed, and joins topics.
+    pub(crate) async fn open(to: SocketAddr, line: Line, token: &str, topics: &[&str]) -> Self {
         let mut session = Self::raw(to, line).await;
         session.send(handshake(&to.to_string(), token).as_bytes());
         session.upgraded().await;

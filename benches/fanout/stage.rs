@@ -5,10 +5,12 @@
 //! have tokens. Redis keeps its data in memory, as the peers' figures were taken: how fast a disk
 //! syncs is not measured here.
 
+use std::path::Path;
+
 use clap::ValueEnum;
 use tempfile::TempDir;
 
-use crate::crowd::{Crowd, Plan, Who};
+use crate::crowd::{Crowd, Plan, Topics, Who};
 use crate::process;
 use crate::support::node::{self, Node};
 use crate::support::redis_server::RedisServer;
@@ -52,12 +54,15 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts it.
-    pub(crate) async fn start(engine: Engine) -> Self {
+    /// Starts it; `program` is another one than this build's.
+    pub(crate) async fn start(engine: Engine, program: Option<&Path>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("fanfare.toml");
         std::fs::write(&path, configuration()).expect("the directory can be written");
         let mut plan = node::Plan::with_config(&path).flag("--workers=1");
+        if let Some(program) = program {
+            plan = plan.program(program);
+        }
         let redis = match engine {
             Engine::Embedded => None,
             Engine::Redis => Some(redis().await),
@@ -74,12 +79,22 @@ impl Stage {
         }
     }
 
-    /// Opens a session for each token.
+    /// The process of its Redis, if any.
+    pub(crate) fn redis_pid(&self) -> Option<u32> {
+        self.redis.as_ref().map(RedisServer::pid)
+    }
+
+    /// Opens a session for each token, which all join the same topics.
     pub(crate) async fn crowd(
         &self,
         tokens: Vec<String>,
         topics: &'static [&'static str],
     ) -> Crowd {
+        self.crowd_of(tokens, Topics::Common(topics)).await
+    }
+
+    /// Opens a session for each token.
+    pub(crate) async fn crowd_of(&self, tokens: Vec<String>, topics: Topics) -> Crowd {
         let plan = Plan {
             to: self.node.public,
             at_once: AT_ONCE,

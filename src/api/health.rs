@@ -122,6 +122,9 @@ pub(super) async fn detailed(State(state): State<Arc<ApiState>>, wanted: Wanted)
 )]
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Response {
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    // It grows while nothing happens: whoever asks sets it.
+    let view_age_ms = state.directory.view_age_ms();
+    state.metrics.control.view_age_ms.set(view_age_ms);
     let mut text = state.metrics.render();
     process::render(&mut text);
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()

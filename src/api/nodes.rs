@@ -1,9 +1,9 @@
 //! `GET /v1/nodes`, `GET /v1/route` and `POST /v1/nodes/{node}/drain`: who is there, who is the
 //! home of what, and the order to leave.
 //!
-//! In: the directory's view of the cluster. Out: that view. It may be old for as long as a lease
-//! lasts, which costs a caller time and never a message. The order to leave goes to every node,
-//! and the one that it names obeys.
+//! In: the directory's view of the cluster. Out: that view. It may be old, for as long as Redis is
+//! away or takes no writes, and each member says how old: that costs a caller time and never a
+//! message. The order to leave goes to every node, and the one that it names obeys.
 
 use std::sync::Arc;
 

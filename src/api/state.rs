@@ -59,7 +59,7 @@ pub trait Directory: Send + Sync {
     /// no writes.
     fn partial(&self) -> Vec<String>;
 
-    /// The parts of the node and how they do: broker, feed, membership, workers.
+    /// The parts of the node and how they do: broker, membership, workers, what other nodes keep.
     fn components(&self) -> Vec<Component>;
 
     /// What the operator should know about the configuration and the broker's.
@@ -67,6 +67,9 @@ pub trait Directory: Send + Sync {
 
     /// The members of the cluster, sorted by name.
     fn nodes(&self) -> Vec<NodeStatus>;
+
+    /// How long ago an answer told who they are, in milliseconds.
+    fn view_age_ms(&self) -> u64;
 
     /// The home of a topic (of a user: of the inbox).
     fn home(&self, topic: &Topic) -> Route;
@@ -133,6 +136,12 @@ pub struct NodeStatus {
     pub version: String,
     /// When its process started, unix milliseconds.
     pub started_ms: u64,
+    /// How old all of this is: milliseconds since the last answered heartbeat of the node that was
+    /// asked, which told it that this one has a lease.
+    pub age_ms: u64,
+    /// Whether that is less than a lease. Where it is not, because Redis is away or takes no
+    /// writes, this node may be dead.
+    pub fresh: bool,
 }
 
 /// Sessions on one node.

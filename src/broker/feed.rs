@@ -41,6 +41,7 @@ use super::redis::subscriptions::channels::{Hearer, subscribe, subscribe_sharded
 use super::redis::subscriptions::{Chunk, Subscriptions};
 use crate::config;
 use crate::protocol::ids::Topic;
+use crate::redis::refusal::Refusal;
 use crate::redis::{access, clients};
 
 /// How often an idle feed asks for a sign of life. fred's detection counts from the last write,
@@ -131,12 +132,12 @@ impl FeedTask {
                     // Dropping a client does not end its task; aborting it closes the socket.
                     connection.task.abort();
                     match end {
-                        End::Stop => return,
-                        End::Dead => hearing.lost(&mut connection, "it was given up"),
+                        End::Stop => return hearing.refuses(None),
+                        End::Dead => hearing.lost(&mut connection, "it was given up", None),
                     }
                 }
                 // The command link says why: it is made from the same files.
-                Err(_) if *stop.borrow() => return,
+                Err(_) if *stop.borrow() => return hearing.refuses(None),
                 Err(_) => {}
             }
             tokio::time::sleep(RETRY).await;
@@ -177,7 +178,8 @@ impl Hearing {
                 () = stopped(&mut stop) => return End::Stop,
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
-                        self.lost(connection, &access::explain(&error));
+                        let refusal = Refusal::of(error.details());
+                        self.lost(connection, &access::explain(&error), refusal);
                         if access::is_tls(&error) {
                             return End::Dead;
                         }
@@ -359,7 +361,15 @@ impl Hearing {
         connection.next_chunk = Instant::now();
     }
 
-    fn lost(&mut self, connection: &mut Connection, why: &str) {
+    /// In which word Redis refuses this connection, or what is asked by it.
+    fn refuses(&self, refusal: Option<&'static Refusal>) {
+        let Shared {
+            refusals, metrics, ..
+        } = &*self.task.shared;
+        refusals.set(Line::Feed, refusal, &metrics.control);
+    }
+
+    fn lost(&mut self, connection: &mut Connection, why: &str, refusal: Option<&'static Refusal>) {
         connection.is_connected = false;
         connection.barrier = None;
         connection.heartbeat = None;
@@ -367,6 +377,7 @@ impl Hearing {
         self.subscriptions.reset();
         let server = self.task.shared.server();
         let reason = format!("the feed of Redis at {server} has no connection: {why}");
+        self.refuses(refusal);
         self.task.shared.health.down(Line::Feed, reason);
     }
 
@@ -382,7 +393,9 @@ impl Hearing {
             Ok(refused) => refused,
             Err(error) => {
                 let server = self.task.shared.server();
-                let reason = format!("Redis at {server} did not confirm a subscription: {error}");
+                let why = access::explain(&error);
+                let reason = format!("Redis at {server} did not confirm a subscription: {why}");
+                self.refuses(Refusal::of(error.details()));
                 self.task.shared.health.down(Line::Feed, reason);
                 self.is_standing = false;
                 self.is_probe_due = true;
@@ -407,6 +420,9 @@ impl Hearing {
             self.task.sender.break_off();
         }
         let stood = std::mem::replace(&mut self.is_standing, self.subscriptions.stands());
+        if self.is_standing && !stood {
+            self.refuses(None);
+        }
         if self.is_standing && (!stood || chunk.topics.is_empty()) {
             self.task.shared.probes.now.notify_one();
         }

@@ -11,54 +11,64 @@ use std::time::Duration;
 
 use crate::telemetry::metrics::Metrics;
 
-/// Messages for one worker from which on publishers wait: so many are merged into one write, and
-/// with 1,000 sessions on the topic they are some milliseconds of work.
-const WAITING_MAX: u64 = 16;
-/// How often a publisher that waits looks again.
-const LOOK: Duration = Duration::from_millis(1);
 /// The longest that an answer is held back.
 pub const HELD_MAX: Duration = Duration::from_secs(1);
 
-/// Waits until no worker is far behind. Cancel-safe.
+/// Waits until every worker has been seen not to be behind. Cancel-safe.
 pub async fn relieved(metrics: &Metrics) {
-    if is_relieved(metrics) {
+    if !metrics.workers.iter().any(|worker| worker.is_behind()) {
         return;
     }
     metrics.control.publish_held.add(1);
     let relieved = async {
-        while !is_relieved(metrics) {
-            tokio::time::sleep(LOOK).await;
+        for worker in &metrics.workers {
+            worker.relieved().await;
         }
     };
     // A worker that stands still holds nobody up for longer.
     let _ = tokio::time::timeout(HELD_MAX, relieved).await;
 }
 
-fn is_relieved(metrics: &Metrics) -> bool {
-    let mut workers = metrics.workers.iter();
-    workers.all(|worker| worker.counters.queued.get() < WAITING_MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::telemetry::metrics::BEHIND_FROM;
 
     #[tokio::test]
     async fn an_answer_is_held_back_while_a_worker_is_behind_and_not_for_ever() {
         let metrics = Metrics::new(2);
-        let behind = &metrics.workers[1].counters.queued;
-        behind.add(WAITING_MAX - 1);
+        let worker = &metrics.workers[1];
+        let queued = &worker.counters.queued;
+        queued.add(BEHIND_FROM - 1);
         assert_eq!(relieved(&metrics).now_or_never(), Some(()));
-        behind.add(1);
+        queued.add(2);
         let mut held = Box::pin(relieved(&metrics));
         assert_eq!((&mut held).now_or_never(), None);
-        behind.sub(1);
-        held.await;
-        behind.add(1);
+        worker.done(1);
+        assert_eq!((&mut held).now_or_never(), None, "it is behind as before");
+        worker.done(1);
+        assert_eq!((&mut held).now_or_never(), Some(()), "at once, by no timer");
+        queued.add(1);
         relieved(&metrics).await;
-        assert_eq!(behind.get(), WAITING_MAX, "the worker stands still");
+        assert!(worker.is_behind(), "the worker stands still");
         assert_eq!(metrics.control.publish_held.get(), 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn relief_on_another_thread_is_heard_however_the_two_meet() {
+        let metrics = Arc::new(Metrics::new(1));
+        for _ in 0..5_000 {
+            metrics.workers[0].counters.queued.add(BEHIND_FROM);
+            let working = Arc::clone(&metrics);
+            let work = tokio::spawn(async move { working.workers[0].done(BEHIND_FROM) });
+            let relieved = metrics.workers[0].relieved();
+            let heard = tokio::time::timeout(Duration::from_secs(30), relieved).await;
+            heard.expect("the worker is not behind, and whoever waits is told");
+            work.await.unwrap();
+        }
     }
 }

@@ -2,17 +2,23 @@
 //!
 //! In: what a part of the broker found to be the case. Out: one text for each case, the same on both
 //! listeners; docs/protocol.md lists them all. Only what may name servers of Redis is kept for
-//! operators. Pure but for one line in the log where an answer makes no sense.
+//! operators: [`Unavailable::Away`] and [`Unavailable::Nowhere`] have other words for them. Pure but
+//! for one line in the log where an answer makes no sense.
 
 use super::BrokerError;
 use crate::protocol::error::{ErrorCode, WireError};
+use crate::redis::RedisError;
+use crate::redis::nowhere::Nowhere;
 
 /// See the module. The same request may be repeated after each of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// No master of Redis has the topic, or it does not answer: why, for operators alone.
+    /// The master of Redis that has the topic does not answer: why, for operators alone.
     #[error("the broker is not available: {0}")]
     Away(String),
+    /// No master of Redis may be asked for the topic.
+    #[error("{0}")]
+    Nowhere(Nowhere),
     /// Another master of Redis has the topic, or will soon.
     #[error("the topic is on another master of Redis")]
     Elsewhere,
@@ -25,6 +31,9 @@ pub enum Unavailable {
     /// A queue to Redis is at its bound.
     #[error("too many publications of this node wait for Redis")]
     QueueFull,
+    /// So do the other commands.
+    #[error("too many commands of this node wait for Redis")]
+    CommandsFull,
     /// The broker has ended.
     #[error("this node is stopping")]
     Stopping,
@@ -70,13 +79,41 @@ impl From<Unavailable> for BrokerError {
     }
 }
 
+impl From<RedisError> for BrokerError {
+    fn from(error: RedisError) -> Self {
+        match &error {
+            RedisError::Failed(_) => Self::Unexpected(error.to_string()),
+            _ if error.is_not_done() => Self::not_done(&error),
+            _ => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
 impl BrokerError {
+    /// Why what had to wait for a call that failed in this way was not done, whatever became of that
+    /// call itself.
+    #[must_use]
+    pub fn not_done(error: &RedisError) -> Self {
+        let why = match (error, error.refusal()) {
+            (RedisError::Nowhere(nowhere), _) => Unavailable::Nowhere(nowhere.clone()),
+            (_, Some(refusal)) => return Self::Refused(refusal),
+            (RedisError::NoScript(_), None) => Unavailable::Scripts,
+            (error, None) if error.is_moving() => Unavailable::Elsewhere,
+            (error, None) if error.is_crowded() => Unavailable::CommandsFull,
+            (error, None) => Unavailable::Away(error.to_string()),
+        };
+        why.into()
+    }
+
     /// What callers are told, over whichever listener they asked.
     #[must_use]
     pub fn told(&self) -> WireError {
         match self {
             Self::Unavailable(Unavailable::Away(_)) => {
                 WireError::unavailable("the broker is not available; nothing was done")
+            }
+            Self::Unavailable(Unavailable::Nowhere(nowhere)) => {
+                WireError::unavailable(format!("{}; nothing was done", nowhere.told()))
             }
             Self::Unavailable(_) | Self::Refused(_) => WireError::unavailable(self.to_string()),
             Self::Unconfirmed(_) => WireError::unavailable(
@@ -99,6 +136,9 @@ impl BrokerError {
     }
 }
 
+#[cfg(test)]
+use crate::redis::{nowhere::Kind, refusal::Refusal};
+
 /// Every failure, for tests of who tells them.
 #[cfg(test)]
 pub(crate) fn all() -> Vec<BrokerError> {
@@ -109,6 +149,7 @@ pub(crate) fn all() -> Vec<BrokerError> {
         Unavailable::Scripts,
         Unavailable::Overtaken,
         Unavailable::QueueFull,
+        Unavailable::CommandsFull,
         Unavailable::Stopping,
         Unavailable::TooFewFollow { count: 0, min: 1 },
         Unavailable::NotYetPromised,
@@ -125,7 +166,16 @@ pub(crate) fn all() -> Vec<BrokerError> {
         BrokerError::Unknown(secret()),
         BrokerError::Unexpected(secret()),
     ];
-    let reasons = reasons.into_iter().map(BrokerError::Unavailable);
+    let nowhere = |kind| Nowhere::new(kind, &secret());
+    let reasons = reasons.into_iter().chain([
+        Unavailable::Nowhere(nowhere(Kind::Uncompared).because(&secret(), None)),
+        Unavailable::Nowhere(nowhere(Kind::Uncompared).because(&secret(), Refusal::of("NOAUTH"))),
+        Unavailable::Nowhere(nowhere(Kind::Differing)),
+        Unavailable::Nowhere(nowhere(Kind::Masterless).because(&secret(), None)),
+        Unavailable::Nowhere(nowhere(Kind::Masterless).because(&secret(), Refusal::of("NOAUTH"))),
+        Unavailable::Nowhere(nowhere(Kind::Unserved)),
+    ]);
+    let reasons = reasons.map(BrokerError::Unavailable);
     reasons.chain(others).collect()
 }
 
@@ -155,11 +205,22 @@ mod tests {
                     !is_done,
                     "{message}"
                 );
-                // The numbers of the case stand in brackets.
-                let told = message.replace("(0 of 1)", "(N of M)");
-                assert!(page.contains(&format!("- `{told}`: ")), "{told}");
+                assert!(
+                    page.contains(&format!("- `{}`: ", row(&message))),
+                    "{message}"
+                );
             }
         }
         assert_eq!(texts.len(), all().len());
+    }
+
+    /// A text as the page has it: the numbers of the case stand in brackets, and of what Redis says
+    /// in a word the page has one row.
+    fn row(message: &str) -> String {
+        let message = message.replace("(0 of 1)", "(N of M)");
+        match message.split_once(", because Redis ") {
+            Some((what, _)) => format!("{what}, because Redis …; nothing was done"),
+            None => message,
+        }
     }
 }

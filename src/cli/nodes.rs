@@ -1,6 +1,7 @@
 //! `fanfare nodes`: the members of the cluster as one node sees them.
 //!
-//! In: `GET /v1/nodes`. Out: a table for people, the node's own objects as JSON lines in a pipe.
+//! In: `GET /v1/nodes`. Out: a table for people, the node's own objects as JSON lines in a pipe. What
+//! is known of nodes may be old: each says how old, and whether that is less than a lease.
 
 use clap::Args;
 use serde_json::Value;
@@ -47,13 +48,14 @@ pub async fn run(args: NodesArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-const HEAD: [&str; 7] = [
+const HEAD: [&str; 8] = [
     "node",
     "state",
     "sessions",
     "drained",
     "share",
     "partitions",
+    "age",
     "url",
 ];
 
@@ -72,8 +74,21 @@ fn row(node: &Value) -> Vec<String> {
         drained(node),
         share,
         cell("partitions"),
+        age(node),
         cell("url"),
     ]
+}
+
+/// How long ago the node that was asked heard that this one has a lease.
+fn age(node: &Value) -> String {
+    let Some(age_ms) = node["age_ms"].as_u64() else {
+        return "-".to_owned();
+    };
+    let old = match node["fresh"] {
+        Value::Bool(false) => ", not fresh",
+        _ => "",
+    };
+    format!("{}.{} s{old}", age_ms / 1_000, age_ms % 1_000 / 100)
 }
 
 /// How far a leaving node is: sessions that have gone, of those that it had.

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::own_lease::OwnLease;
-use super::roster::{Roster, Saying, read_answer};
+use super::roster::{End, Roster, Saying, read_answer};
 use super::view::{NodeDetails, NodeInfo};
 use crate::protocol::ids::NodeId;
 use crate::redis::holders::holder_of;
@@ -60,6 +60,8 @@ pub enum Beat {
         time_us: u64,
         /// All nodes with a lease, sorted by name, this one included.
         nodes: Vec<NodeInfo>,
+        /// How nodes ended that have none any more, where that is known.
+        gone: Vec<(NodeId, End)>,
     },
     /// Another process took the name later.
     Superseded {

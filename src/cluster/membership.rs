@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use super::entry::{Entry, Judgement};
 use super::lease_store::{Beat, LeaseError, LeaseStore};
+use super::others::Others;
 use super::standing::{Course, Standing};
 use super::trouble::Trouble;
 use super::view::{NodeDetails, NodeInfo, View};
@@ -36,7 +37,7 @@ pub struct Settings {
     pub partitions_count: u32,
     /// What the node says of itself, asked at each heartbeat.
     pub details: Box<dyn Fn() -> NodeDetails + Send + Sync>,
-    /// Where the number of live nodes is shown.
+    /// Where heartbeats and live nodes are counted.
     pub metrics: Arc<Metrics>,
 }
 
@@ -79,7 +80,7 @@ impl Membership {
         };
         let (view, view_rx) = watch::channel(Arc::clone(&course.view));
         let (standing, standing_rx) = watch::channel(course.standing.clone());
-        let (trouble, trouble_rx) = Trouble::new();
+        let (trouble, trouble_rx) = Trouble::new(Arc::clone(&settings.metrics));
         let (leave, leave_rx) = watch::channel(false);
         let mut task = MembershipTask {
             settings,
@@ -88,9 +89,8 @@ impl Membership {
             view,
             standing,
             leave: leave_rx,
-            away: None,
-            was_refused: false,
             trouble,
+            others: Others::default(),
             entry: Entry::New,
             started: Instant::now(),
         };
@@ -161,11 +161,8 @@ pub struct MembershipTask {
     view: watch::Sender<Arc<View>>,
     standing: watch::Sender<Standing>,
     leave: watch::Receiver<bool>,
-    /// Since when heartbeats are not answered.
-    away: Option<Instant>,
-    /// A heartbeat was refused since one was answered.
-    was_refused: bool,
     trouble: Trouble,
+    others: Others,
     entry: Entry,
     started: Instant,
 }
@@ -191,8 +188,8 @@ impl MembershipTask {
         while !self.course.standing.is_final() {
             // Both waits are cancel-safe.
             tokio::select! {
-                _ = beats.tick() => if let Some(look) = self.beat().await {
-                    beats.reset_after(look);
+                _ = beats.tick() => if let Some(soon) = self.beat().await {
+                    beats.reset_after(soon);
                 },
                 () = asked(&mut leave) => self.give_back().await,
             }
@@ -200,7 +197,8 @@ impl MembershipTask {
         }
     }
 
-    /// Returns how long this process is to look at its name's holder before it goes on.
+    /// Returns when to go on, where that is not at the next heartbeat: while this process looks at its
+    /// name's holder, and where this is the first heartbeat that brought nothing.
     async fn beat(&mut self) -> Option<Duration> {
         let sent_at = Instant::now();
         match timeout(self.patience(), self.ask()).await {
@@ -210,16 +208,21 @@ impl MembershipTask {
             }
             Ok(Ok(Turn::Taken)) => self.course.turned_away(),
             Ok(Ok(Turn::Beat(beat))) => {
-                self.away = None;
-                self.was_refused = false;
                 self.trouble.over();
                 self.course.answered(beat, sent_at);
             }
-            Ok(Ok(Turn::Refused(error, left))) => self.refused(&error, left, sent_at),
-            Ok(Err(error)) => self.unanswered(&error),
-            Err(_) => self.unanswered(&LeaseError::Late(self.patience())),
+            Ok(Ok(Turn::Refused(error, left))) => return self.refused(&error, left, sent_at),
+            Ok(Err(error)) => return self.unanswered(&error),
+            Err(_) => return self.unanswered(&LeaseError::Late(self.patience())),
         }
         None
+    }
+
+    /// When a heartbeat that brought nothing is sent again, if it is the first. Whoever looks at this
+    /// node's name asks as often whether Redis takes writes (`entry`): a shorter moment in which it
+    /// takes none escapes him, and must not take away the sign of life that he waits for.
+    fn soon(&self, is_first: bool) -> Option<Duration> {
+        is_first.then(|| self.settings.lease / (4 * BEATS_PER_LEASE))
     }
 
     /// One exchange with Redis. Where that takes no writes, it is read how this node stands.
@@ -301,27 +304,32 @@ impl MembershipTask {
                 },
                 details: (self.settings.details)(),
             }],
+            gone: Vec::new(),
         }
     }
 
-    fn unanswered(&mut self, error: &LeaseError) {
+    fn unanswered(&mut self, error: &LeaseError) -> Option<Duration> {
         self.look_anew();
         // A node asks before it is connected: while it starts that is no news.
         let is_starting = self.course.standing == Standing::Joining
             && self.started.elapsed() < self.settings.lease;
-        self.away.get_or_insert_with(Instant::now);
-        self.trouble.missed(error, !is_starting);
+        let is_first = self.trouble.missed(error, !is_starting);
         self.course.unanswered(Instant::now());
+        self.soon(is_first)
     }
 
     /// Redis is there and takes no writes, so that nobody's lease can be extended. Who lives stays as
     /// it was, and this node is a member for as long as Redis says that its lease lasts.
-    fn refused(&mut self, error: &LeaseError, left: Duration, sent_at: Instant) {
+    fn refused(
+        &mut self,
+        error: &LeaseError,
+        left: Duration,
+        sent_at: Instant,
+    ) -> Option<Duration> {
         self.look_anew();
-        self.was_refused = true;
-        self.away.get_or_insert_with(Instant::now);
-        self.trouble.refused(error);
+        let is_first = self.trouble.refused(error);
         self.course.refused(left, sent_at, Instant::now());
+        self.soon(is_first)
     }
 
     /// Who has no name yet looks at its holder again.
@@ -348,8 +356,7 @@ impl MembershipTask {
     /// Redis took no writes, or was away for so long that the holder has to find it first.
     fn look(&self) -> Duration {
         let lease = self.settings.lease;
-        let was_away = self.away.is_some_and(|since| since.elapsed() > lease / 2);
-        if was_away || self.was_refused {
+        if self.trouble.was_refused() || self.trouble.lasted() > lease / 2 {
             lease
         } else {
             lease * 3 / (2 * BEATS_PER_LEASE)
@@ -363,9 +370,10 @@ impl MembershipTask {
 
     /// Shows view and standing to the watchers, and the operator what changed.
     fn tell(&mut self) {
-        let nodes_count = self.course.view.nodes.len();
-        self.settings.metrics.control.nodes.set(nodes_count as u64);
-        self.view.send_replace(Arc::clone(&self.course.view));
+        let (now, metrics) = (Arc::clone(&self.course.view), &self.settings.metrics);
+        let nodes_count = now.nodes.len();
+        let seen = self.view.send_replace(Arc::clone(&now));
+        self.others.tell(&seen, &now, &self.course.gone, metrics);
         let before = self.standing.borrow().clone();
         let standing = &self.course.standing;
         if *standing == before {
@@ -373,6 +381,7 @@ impl MembershipTask {
         }
         match (standing, &before) {
             (Standing::Member(me), Standing::Member(old)) => {
+                metrics.control.incarnations_changed.add(1);
                 warn!(
                     event = "incarnation_changed",
                     incarnation = me.incarnation,

@@ -16,11 +16,13 @@
 pub mod control;
 mod due;
 mod entry;
+pub mod keeping;
 pub mod lease_store;
 mod levels;
 pub mod membership;
 pub mod occupancy;
 pub mod occupancy_store;
+mod others;
 pub mod own_lease;
 pub mod partition_store;
 pub mod partitions;

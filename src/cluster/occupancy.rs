@@ -420,8 +420,12 @@ impl OccupancyTask {
         match &failures {
             Some(failures) => {
                 self.away.insert(lane);
-                if !was_away {
-                    warn!(event = "occupancy_not_written", cause = ?failures.cause, "occupancy could not be written, it is tried again");
+                if let (false, Some(error)) = (was_away, &failures.cause) {
+                    warn!(
+                        event = "occupancy_not_written",
+                        error = error as &(dyn std::error::Error + 'static),
+                        "occupancy could not be written, it is tried again"
+                    );
                 }
             }
             None => {

@@ -8,45 +8,49 @@
 //! midway leaves enough for the next to find. The index is read and written under the partition's
 //! token; what lies in other slots is compared with the dead owner itself, so that two reapers
 //! never remove or tell the same twice. A node that has taken a new incarnation says when all its
-//! members stand under it; what stands under its earlier ones waits for that, at most
-//! [`SETTLE_MAX`], so that who stayed neither leaves nor joins. What a node left that is gone is
-//! removed at once. A topic or a partition that cannot be cleaned holds up no other; that there are
-//! any is told once, and when there are none any more.
-//! Bounds: parts of some hundred entries,
-//! [`PARTITIONS_IN_FLIGHT_MAX`] partitions and [`TOPICS_IN_FLIGHT_MAX`] topics of each at once.
+//! members stand under it; what stands under its earlier ones waits for that ([`calls`]), so that
+//! who stayed neither leaves nor joins. What a node left that is gone is removed at once. A topic or
+//! a partition that cannot be cleaned holds up no other; that there are any is told once, and when
+//! there are none any more. Nor does a master that hangs: indexes are read by each master's own
+//! number, and what is found in them waits by the masters that must take part ([`lanes`]).
+//! Bounds: parts of some hundred entries, [`INDEXES_IN_FLIGHT_MAX`] indexes of each master at once,
+//! the lanes, and one call to an index that takes out what was removed a partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-use super::occupancy_store::{OccupancyError, OccupancyStore, read_entry};
-use super::partition_store::{PartitionError, PartitionStore};
+use super::due::Lane;
+use super::occupancy_store::OccupancyError;
+use super::partition_store::PartitionError;
 use super::tenure::Held;
-use super::view::{NodeInfo, View};
+use super::view::View;
 use crate::broker::{Broker, BrokerError};
-use crate::protocol::ids::{Owner, Topic, TopicKind};
 use crate::redis::Keys;
-use crate::redis::keyspace::Keyspace;
+use crate::redis::keyspace::{Keyspace, ServerId};
 use crate::telemetry::metrics::Metrics;
 use agenda::{Agenda, Outcome};
+use calls::{Calls, Part};
+use lanes::{Lanes, Remains};
 
 mod agenda;
+mod calls;
+mod lanes;
 
 /// How often the sweep goes on, and what could not be done has its turn again.
 const TICK: Duration = Duration::from_secs(1);
-/// Longest wait for a node to have written its members again under a new incarnation.
-const SETTLE_MAX: Duration = Duration::from_secs(60);
-/// Partitions that are looked through at the same time.
-const PARTITIONS_IN_FLIGHT_MAX: usize = 8;
-/// Topics of one partition that are cleaned at the same time.
-const TOPICS_IN_FLIGHT_MAX: usize = 16;
+/// Indexes on one master that are read at the same time.
+const INDEXES_IN_FLIGHT_MAX: usize = 8;
+/// Entries that one call takes out of an index.
+const UNINDEXED_MAX: usize = 250;
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -57,17 +61,6 @@ enum ReapError {
     Members(#[from] BrokerError),
     #[error(transparent)]
     Occupancy(#[from] OccupancyError),
-}
-
-/// What was found in a partition and removed.
-#[derive(Debug, Default)]
-struct Reaped {
-    topics: u64,
-    members: u64,
-    /// Something was left, for a node to write it again first.
-    waits: bool,
-    /// Why something else was left.
-    failed: Option<ReapError>,
 }
 
 /// What the reaper needs to know.
@@ -87,13 +80,58 @@ pub struct Settings {
     pub metrics: Arc<Metrics>,
 }
 
-/// The task. It has no handle: what it does is seen in Redis and in the counters.
+/// The answer to a call.
 #[derive(Debug)]
+enum Answer {
+    /// A part of a partition's index, which lies on this server.
+    Read(u32, Option<ServerId>, Result<Part, ReapError>),
+    /// How many members were removed.
+    Cleaned(Lane, Remains, Result<u64, ReapError>),
+    /// These entries were taken out of the index.
+    Unindexed(u32, Vec<String>, Result<(), ReapError>),
+}
+
+/// A partition that is looked through, until what was found in it is removed.
+#[derive(Debug, Default)]
+struct Look {
+    is_reading: bool,
+    /// What was found, until it is out of the index or could not be removed.
+    found: BTreeSet<String>,
+    /// What of it is removed and still stands in the index.
+    removed: Vec<String>,
+    is_unindexing: bool,
+    /// Something was left, for a node to write it again first, or for want of room.
+    waits: bool,
+    /// Something else was left.
+    has_failed: bool,
+}
+
+impl Look {
+    fn is_over(&self) -> bool {
+        !self.is_reading && self.found.is_empty()
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (self.has_failed, self.waits) {
+            (true, _) => Outcome::Failed,
+            (false, true) => Outcome::Waits,
+            (false, false) => Outcome::Done,
+        }
+    }
+}
+
+/// The task. It has no handle: what it does is seen in Redis and in the counters.
 pub struct ReaperTask {
-    partitions: Arc<Partitions>,
+    calls: Arc<Calls>,
     held: watch::Receiver<Held>,
+    view: watch::Receiver<Arc<View>>,
     metrics: Arc<Metrics>,
     agenda: Agenda,
+    lanes: Lanes,
+    looks: BTreeMap<u32, Look>,
+    /// How many indexes on each server are being read.
+    reading: BTreeMap<Option<ServerId>, usize>,
+    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// Held partitions in which the last look could not remove all.
     failing: BTreeSet<u32>,
     /// Removed since it was logged last.
@@ -101,25 +139,28 @@ pub struct ReaperTask {
     members: u64,
 }
 
+impl std::fmt::Debug for ReaperTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReaperTask").finish_non_exhaustive()
+    }
+}
+
 impl ReaperTask {
     /// The reaper of a node's partitions. The caller runs it.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let Settings { keyspace, keys, .. } = settings;
-        let partitions_count = settings.view.borrow().ring.partitions_count();
-        let partitions = Partitions {
-            broker: settings.broker,
-            store: PartitionStore::new(keyspace.clone(), keys.clone()),
-            occupancy: OccupancyStore::new(keyspace, keys, partitions_count),
-            held: settings.held.clone(),
-            view: settings.view,
-            young: Mutex::default(),
-        };
+        let (held, view) = (settings.held.clone(), settings.view.clone());
+        let metrics = Arc::clone(&settings.metrics);
         Self {
-            partitions: Arc::new(partitions),
-            held: settings.held,
-            metrics: settings.metrics,
+            calls: Arc::new(Calls::new(settings)),
+            held,
+            view,
+            metrics,
             agenda: Agenda::default(),
+            lanes: Lanes::default(),
+            looks: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            answers: FuturesUnordered::new(),
             failing: BTreeSet::new(),
             topics: 0,
             members: 0,
@@ -130,7 +171,6 @@ impl ReaperTask {
     pub async fn run(mut self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = FuturesUnordered::new();
         loop {
             // All three waits are cancel-safe.
             tokio::select! {
@@ -139,22 +179,17 @@ impl ReaperTask {
                     Err(_) => break,
                 },
                 _ = ticks.tick() => self.tick(),
-                Some((partition, reaped)) = looks.next() => self.looked(partition, reaped),
+                Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.take(answer),
             }
-            while looks.len() < PARTITIONS_IN_FLIGHT_MAX
-                && let Some(partition) = self.agenda.take()
-            {
-                let partitions = Arc::clone(&self.partitions);
-                looks.push(async move { (partition, partitions.look_through(partition).await) });
-            }
+            self.begin();
         }
     }
 
     /// Takes what is held and who lives now.
     fn note(&mut self) {
         let held = self.held.borrow_and_update().partitions();
-        let view = Arc::clone(&self.partitions.view.borrow());
-        self.partitions.note_young(&view);
+        let view = Arc::clone(&self.view.borrow());
+        self.calls.note_young(&view);
         let live = view.nodes.iter().map(|node| node.owner.clone()).collect();
         let mut failing = self.failing.clone();
         failing.retain(|partition| held.contains(partition));
@@ -177,35 +212,205 @@ impl ReaperTask {
         }
     }
 
-    /// A partition was looked through. What was removed counts also where something was left.
-    fn looked(&mut self, partition: u32, reaped: Reaped) {
-        let control = &self.metrics.control;
-        control.reaped_topics.add(reaped.topics);
-        control.reaped_members.add(reaped.members);
-        self.topics += reaped.topics;
-        self.members += reaped.members;
-        let mut failing = self.failing.clone();
-        failing.remove(&partition);
-        let outcome = match reaped.failed {
-            // Refused: what is left there is its new home's to remove.
-            None | Some(ReapError::Partition(PartitionError::Refused)) if reaped.waits => {
-                Outcome::Waits
+    /// Begins to read and to clean, as much as each master has room for.
+    fn begin(&mut self) {
+        let has_room = |count: &usize| *count < INDEXES_IN_FLIGHT_MAX;
+        loop {
+            let (calls, reading) = (&self.calls, &self.reading);
+            let may_begin = |partition| {
+                let count = reading.get(&calls.index_server(partition));
+                count.is_none_or(has_room)
+            };
+            let Some(partition) = self.agenda.take(may_begin) else {
+                break;
+            };
+            let server = self.calls.index_server(partition);
+            *self.reading.entry(server).or_default() += 1;
+            self.looks.entry(partition).or_default().is_reading = true;
+            self.read(partition, server, None);
+        }
+        while let Some((lane, remains)) = self.lanes.take() {
+            let calls = Arc::clone(&self.calls);
+            let cleaning = async move {
+                let members = calls.clean(&remains).await;
+                Answer::Cleaned(lane, remains, members)
+            };
+            self.answers.push(cleaning.boxed());
+        }
+    }
+
+    fn read(&self, partition: u32, server: Option<ServerId>, cursor: Option<String>) {
+        let calls = Arc::clone(&self.calls);
+        let reading = async move {
+            let part = calls.read(partition, cursor).await;
+            Answer::Read(partition, server, part)
+        };
+        self.answers.push(reading.boxed());
+    }
+
+    fn take(&mut self, answer: Answer) {
+        let partition = match answer {
+            Answer::Read(partition, server, part) => {
+                let next = self.was_read(partition, part);
+                match next {
+                    Some(cursor) => self.read(partition, server, Some(cursor)),
+                    None => self.read_all(partition, server),
+                }
+                partition
             }
-            None | Some(ReapError::Partition(PartitionError::Refused)) => Outcome::Done,
-            Some(error) => {
-                debug!(
-                    event = "partition_not_reaped",
-                    partition,
-                    error = &error as &(dyn Error + 'static),
-                    "something is left, it is tried again"
-                );
-                failing.insert(partition);
-                self.tell_failing(failing, Some(&error));
-                self.agenda.looked(partition, Outcome::Failed);
-                return;
+            Answer::Cleaned(lane, remains, members) => {
+                for partition in self.lanes.ended(&lane) {
+                    // What fails has its turn when it has rested.
+                    let look = self.looks.get(&partition);
+                    if look.is_none_or(|look| !look.has_failed) {
+                        self.agenda.again(partition);
+                    }
+                }
+                let partition = remains.partition;
+                self.was_cleaned(remains, members);
+                partition
+            }
+            Answer::Unindexed(partition, entries, answer) => {
+                self.was_unindexed(partition, &entries, answer);
+                partition
             }
         };
-        self.tell_failing(failing, None);
+        self.unindex(partition);
+        self.end(partition);
+    }
+
+    /// Brings what was found to its lanes; returns where to go on reading.
+    fn was_read(&mut self, partition: u32, part: Result<Part, ReapError>) -> Option<String> {
+        let part = match part {
+            Ok(part) => part,
+            // Refused: what is left there is its new home's to remove.
+            Err(ReapError::Partition(PartitionError::Refused)) => return None,
+            Err(error) => {
+                self.fail(partition, &error);
+                return None;
+            }
+        };
+        let look = self.looks.get_mut(&partition)?;
+        look.waits |= part.waits;
+        for remains in part.remains {
+            // It may have been found before and be on its way.
+            if look.found.contains(&remains.entry) {
+                continue;
+            }
+            let entry = remains.entry.clone();
+            let lane = self.calls.lane_of(&remains.topic);
+            match self.lanes.push(lane, remains) {
+                true => {
+                    look.found.insert(entry);
+                }
+                false => look.waits = true,
+            }
+        }
+        part.next
+    }
+
+    /// An index was read to its end, or cannot be.
+    fn read_all(&mut self, partition: u32, server: Option<ServerId>) {
+        if let Some(count) = self.reading.get_mut(&server) {
+            *count -= 1;
+            if *count == 0 {
+                self.reading.remove(&server);
+            }
+        }
+        if let Some(look) = self.looks.get_mut(&partition) {
+            look.is_reading = false;
+        }
+        self.agenda.read(partition);
+    }
+
+    fn was_cleaned(&mut self, remains: Remains, members: Result<u64, ReapError>) {
+        let Remains {
+            partition, entry, ..
+        } = remains;
+        match members {
+            Ok(members) => {
+                self.metrics.control.reaped_members.add(members);
+                self.members += members;
+                if let Some(look) = self.looks.get_mut(&partition) {
+                    look.removed.push(entry);
+                }
+            }
+            // It stays in the index; the others need not wait.
+            Err(error) => {
+                if let Some(look) = self.looks.get_mut(&partition) {
+                    look.found.remove(&entry);
+                }
+                self.fail(partition, &error);
+            }
+        }
+    }
+
+    /// Takes out of the index what is removed, while no other call does.
+    fn unindex(&mut self, partition: u32) {
+        let Some(look) = self.looks.get_mut(&partition) else {
+            return;
+        };
+        if look.is_unindexing || look.removed.is_empty() {
+            return;
+        }
+        look.is_unindexing = true;
+        let count = look.removed.len().min(UNINDEXED_MAX);
+        let entries: Vec<_> = look.removed.drain(..count).collect();
+        let calls = Arc::clone(&self.calls);
+        let unindexing = async move {
+            let answer = calls.unindex(partition, &entries).await;
+            Answer::Unindexed(partition, entries, answer)
+        };
+        self.answers.push(unindexing.boxed());
+    }
+
+    fn was_unindexed(&mut self, partition: u32, entries: &[String], answer: Result<(), ReapError>) {
+        if let Some(look) = self.looks.get_mut(&partition) {
+            look.is_unindexing = false;
+            for entry in entries {
+                look.found.remove(entry);
+            }
+        }
+        match answer {
+            Ok(()) => {
+                let count = entries.len() as u64;
+                self.metrics.control.reaped_topics.add(count);
+                self.topics += count;
+            }
+            // Its new home finds an entry of which nothing is left.
+            Err(ReapError::Partition(PartitionError::Refused)) => {}
+            Err(error) => self.fail(partition, &error),
+        }
+    }
+
+    /// Something is left in a partition.
+    fn fail(&mut self, partition: u32, error: &ReapError) {
+        let look = self.looks.entry(partition).or_default();
+        if !std::mem::replace(&mut look.has_failed, true) {
+            debug!(
+                event = "partition_not_reaped",
+                partition,
+                error = error as &(dyn Error + 'static),
+                "something is left, it is tried again"
+            );
+            let mut failing = self.failing.clone();
+            failing.insert(partition);
+            self.tell_failing(failing, Some(error));
+        }
+    }
+
+    /// Ends a look where nothing of it is on its way.
+    fn end(&mut self, partition: u32) {
+        let Some(look) = self.looks.get(&partition).filter(|look| look.is_over()) else {
+            return;
+        };
+        let outcome = look.outcome();
+        self.looks.remove(&partition);
+        if outcome != Outcome::Failed && self.failing.contains(&partition) {
+            let mut failing = self.failing.clone();
+            failing.remove(&partition);
+            self.tell_failing(failing, None);
+        }
         self.agenda.looked(partition, outcome);
     }
 
@@ -227,113 +432,5 @@ impl ReaperTask {
                 "no partition held here fails to be cleaned any more"
             );
         }
-    }
-}
-
-/// What is done in partitions, one at a time for each.
-#[derive(Debug)]
-struct Partitions {
-    broker: Arc<Broker>,
-    store: PartitionStore,
-    occupancy: OccupancyStore,
-    held: watch::Receiver<Held>,
-    view: watch::Receiver<Arc<View>>,
-    /// Lives that have not said yet that all their members stand under them, and since when they
-    /// are known here. At most one a live node.
-    young: Mutex<BTreeMap<Owner, Instant>>,
-}
-
-impl Partitions {
-    /// Looks through a partition's index, and cleans up after the dead.
-    async fn look_through(&self, partition: u32) -> Reaped {
-        let mut reaped = Reaped::default();
-        let mut cursor = None;
-        loop {
-            match self.part(partition, cursor, &mut reaped).await {
-                Ok(None) => return reaped,
-                Ok(next) => cursor = next,
-                Err(error) => {
-                    reaped.failed = Some(error);
-                    return reaped;
-                }
-            }
-        }
-    }
-
-    /// One part of an index; returns where to go on.
-    async fn part(
-        &self,
-        partition: u32,
-        cursor: Option<String>,
-        reaped: &mut Reaped,
-    ) -> Result<Option<String>, ReapError> {
-        // Asked for each part: to look through much may outlast a lease.
-        let token = self.held.borrow().token(partition);
-        let token = token.ok_or(PartitionError::Refused)?;
-        let view = Arc::clone(&self.view.borrow());
-        let living: Vec<_> = view.nodes.iter().map(|n| n.owner.to_string()).collect();
-        let part = self.store.index(partition, token, cursor, &living).await?;
-        let dead = part.entries.into_iter().filter_map(|entry| {
-            let (owner, topic) = read_entry(&entry)?;
-            view.is_dead(&owner).then_some((entry, owner, topic))
-        });
-        let (dead, waiting): (Vec<_>, Vec<_>) = dead.partition(|(_, owner, _)| {
-            let next_life = view.node(&owner.node);
-            next_life.is_none_or(|next| self.has_settled(next, Instant::now()))
-        });
-        reaped.waits |= !waiting.is_empty();
-        let mut cleaned = stream::iter(dead)
-            .map(|(entry, owner, topic)| async move { (entry, self.clean(&owner, &topic).await) })
-            .buffer_unordered(TOPICS_IN_FLIGHT_MAX);
-        let mut done = Vec::new();
-        while let Some((entry, members)) = cleaned.next().await {
-            match members {
-                Ok(members) => {
-                    reaped.members += members;
-                    done.push(entry);
-                }
-                // It stays in the index; what comes behind it need not wait.
-                Err(error) => reaped.failed = Some(error),
-            }
-        }
-        if !done.is_empty() {
-            self.store.unindex(partition, token, &done).await?;
-            reaped.topics += done.len() as u64;
-        }
-        Ok(part.next)
-    }
-
-    /// From now on it is known of each life how long it has had time to write its members again.
-    fn note_young(&self, view: &View) {
-        self.young().retain(|owner, _| view.is_live(owner));
-        let now = Instant::now();
-        for node in &view.nodes {
-            self.has_settled(node, now);
-        }
-    }
-
-    /// Whether all members of a node stand under its present life, as far as one can wait for it.
-    fn has_settled(&self, node: &NodeInfo, now: Instant) -> bool {
-        if node.details.settled == node.owner.incarnation {
-            return true;
-        }
-        let mut young = self.young();
-        let since = *young.entry(node.owner.clone()).or_insert(now);
-        now.duration_since(since) >= SETTLE_MAX
-    }
-
-    fn young(&self) -> std::sync::MutexGuard<'_, BTreeMap<Owner, Instant>> {
-        self.young.lock().expect("no holder of this lock panics")
-    }
-
-    /// Removes what a dead owner has in a topic; returns how many members that were.
-    async fn clean(&self, owner: &Owner, topic: &Topic) -> Result<u64, ReapError> {
-        // Inboxes and everyone have no members.
-        let members = match topic.kind() {
-            TopicKind::Plain => self.broker.reap(topic, owner).await?,
-            TopicKind::Inbox | TopicKind::Everyone | TopicKind::Presence => 0,
-        };
-        self.occupancy.forget(topic, owner).await?;
-        Ok(members)
     }
 }

@@ -25,12 +25,34 @@ pub enum Answer {
         time_us: u64,
         /// Who lives.
         told: Told,
+        /// How those ended that it tells to be gone; of all that are not named, nobody says how.
+        gone: Vec<(NodeId, End)>,
     },
     /// Another process took the name later.
     Superseded {
         /// Its incarnation.
         newest: u64,
     },
+}
+
+/// How a node came to have no lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It gave its lease back.
+    Left,
+    /// Its lease ended.
+    Lapsed,
+}
+
+impl End {
+    /// Reads the word of `heartbeat.lua`.
+    fn read(word: &str) -> Option<Self> {
+        match word {
+            "left" => Some(Self::Left),
+            "ended" => Some(Self::Lapsed),
+            _ => None,
+        }
+    }
 }
 
 /// What an answer says of the nodes.
@@ -92,6 +114,7 @@ impl Roster {
                 incarnation,
                 time_us,
                 told,
+                gone,
             } => {
                 self.apply(told);
                 self.taken = number;
@@ -99,6 +122,7 @@ impl Roster {
                     incarnation,
                     time_us,
                     nodes: self.nodes.values().cloned().collect(),
+                    gone,
                 }
             }
         }
@@ -134,6 +158,8 @@ pub(super) fn read_answer(answer: &[String]) -> Option<Answer> {
             newest: number(newest)?,
         }),
         [outcome, incarnation, time_us, kind, nodes @ ..] if outcome == "held" => {
+            let gone = nodes.chunks_exact(3);
+            let gone = gone.filter_map(|node| read_end(node.first_chunk()?));
             let nodes = nodes.chunks_exact(3);
             let nodes = nodes.filter_map(|node| read_node(node.first_chunk()?));
             let told = match kind.as_str() {
@@ -145,6 +171,7 @@ pub(super) fn read_answer(answer: &[String]) -> Option<Answer> {
                 incarnation: number(incarnation)?,
                 time_us: number(time_us)?,
                 told,
+                gone: gone.collect(),
             })
         }
         _ => None,
@@ -161,6 +188,11 @@ fn read_node([name, incarnation, details]: &[String; 3]) -> Option<(NodeId, Opti
         details: serde_json::from_str(details).unwrap_or_default(),
     });
     Some((name, node))
+}
+
+fn read_end([name, incarnation, word]: &[String; 3]) -> Option<(NodeId, End)> {
+    let end = End::read(word).filter(|_| incarnation.is_empty())?;
+    Some((NodeId::new(name).ok()?, end))
 }
 
 /// What a node says of itself with its heartbeats: the figures that are never at rest are told anew
@@ -228,6 +260,7 @@ mod tests {
             incarnation: 7,
             time_us: 9,
             told,
+            gone: Vec::new(),
         };
         let Beat::Held { nodes, .. } = roster.take(numbers.beat, answer) else {
             panic!("it is held");
@@ -255,10 +288,12 @@ mod tests {
                 incarnation: 7,
                 time_us: 9,
                 told,
+                gone,
             }) = answer
             else {
                 panic!("{answer:?}");
             };
+            assert_eq!(gone, []);
             told
         };
         // What b says is from another planet, c has no incarnation.
@@ -271,6 +306,25 @@ mod tests {
             (name("a"), Some(a)),
         ];
         assert_eq!(told("changed"), Told::Changed(changed));
+    }
+
+    #[test]
+    fn how_a_node_ended_is_read_where_it_is_told() {
+        let gone = [
+            "b", "", "left", "c", "", "ended", "d", "", "eaten", "e", "", "",
+        ];
+        let mut answer = vec!["held", "7", "9", "changed", "a", "7", "left"];
+        answer.extend(gone);
+        let Some(Answer::Held { told, gone, .. }) = read(&answer) else {
+            panic!("it is held");
+        };
+        let Told::Changed(changed) = told else {
+            panic!("only changes are told");
+        };
+        let are_live: Vec<_> = changed.iter().map(|(_, node)| node.is_some()).collect();
+        assert_eq!(are_live, [true, false, false, false, false]);
+        let [b, c] = ["b", "c"].map(|name| NodeId::new(name).unwrap());
+        assert_eq!(gone, [(b, End::Left), (c, End::Lapsed)]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::lease_store::Beat;
 use super::ring::Ring;
+use super::roster::End;
 use super::view::{NodeInfo, View};
 use crate::protocol::ids::{NodeId, Owner};
 
@@ -65,6 +66,8 @@ pub(super) type Deal = fn(&[NodeId], u32) -> Arc<Ring>;
 pub(super) struct Course {
     pub(super) standing: Standing,
     pub(super) view: Arc<View>,
+    /// How those ended that are not in the view any more, where that is known.
+    pub(super) gone: Vec<(NodeId, End)>,
     /// [`Ring::new`], except in simulations: the same few names come and go there many thousand
     /// times, and to deal a ring takes longer than all the rest.
     pub(super) deal: Deal,
@@ -81,6 +84,7 @@ impl Course {
                 fresh: false,
                 ..view
             }),
+            gone: Vec::new(),
             deal: |names, partitions_count| Arc::new(Ring::new(names, partitions_count)),
             lease,
         }
@@ -94,11 +98,13 @@ impl Course {
                 incarnation,
                 time_us,
                 nodes,
+                gone,
             } => {
                 let me = Owner {
                     node: self.view.me.node.clone(),
                     incarnation,
                 };
+                self.gone = gone;
                 self.view = Arc::new(View {
                     ring: self.ring(&nodes),
                     me: me.clone(),
@@ -106,6 +112,7 @@ impl Course {
                     fresh: true,
                     time_us,
                     until: sent_at.checked_add(self.lease),
+                    told_at: sent_at,
                 });
                 Standing::Member(me)
             }
@@ -193,6 +200,7 @@ mod tests {
                     details: NodeDetails::default(),
                 })
                 .collect(),
+            gone: Vec::new(),
         }
     }
 
@@ -220,6 +228,7 @@ mod tests {
             course.refused(LEASE, at(seconds), at(seconds + 1));
             assert_eq!(course.view.until, Some(at(seconds) + LEASE));
             assert!(course.view.fresh);
+            assert_eq!(course.view.told_at, start, "nobody has told who lives");
         }
         course.unanswered(at(20));
         assert!(course.view.fresh);

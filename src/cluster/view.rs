@@ -7,6 +7,7 @@
 //! delivery asks the view.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -42,6 +43,10 @@ pub struct NodeDetails {
     pub partitions: u32,
     /// Which these are, as ranges: `0-3,7`.
     pub partition_ranges: String,
+    /// What it keeps and promises by its configuration, as `keeping` reads it; empty: its release
+    /// does not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub keeps: String,
 }
 
 /// One node with a lease.
@@ -69,6 +74,9 @@ pub struct View {
     pub time_us: u64,
     /// Until when this node's own lease surely lasts, by its own clock; `None`: for ever.
     pub until: Option<Instant>,
+    /// When the heartbeat was sent whose answer told last who lives; before the first one, when
+    /// the node began.
+    pub told_at: Instant,
 }
 
 impl View {
@@ -85,8 +93,23 @@ impl View {
             fresh: true,
             time_us: me.incarnation,
             until: None,
+            told_at: Instant::now(),
             me,
         }
+    }
+
+    /// How old at this instant is what is known of all nodes: every answer confirms them all, also
+    /// one that tells only of those that changed.
+    #[must_use]
+    pub fn age_at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.told_at)
+    }
+
+    /// Whether that is younger than a lease. While Redis takes no writes a view may be `fresh` and
+    /// not recent: nobody's lease ends then, and nobody is told who died.
+    #[must_use]
+    pub fn is_recent_at(&self, now: Instant, lease: Duration) -> bool {
+        self.fresh && (self.until.is_none() || self.age_at(now) < lease)
     }
 
     /// The home of a topic (of a user: of the inbox).
@@ -153,8 +176,6 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::protocol::ids::App;
 
@@ -218,10 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_nodes_is_recent_for_a_lease_also_where_their_leases_last_longer() {
+        let (now, lease) = (Instant::now(), Duration::from_secs(5));
+        let told = |seconds| View {
+            told_at: now.checked_sub(Duration::from_secs(seconds)).unwrap(),
+            until: Some(now + lease),
+            ..view(8)
+        };
+        assert_eq!(told(4).age_at(now), Duration::from_secs(4));
+        assert!(told(4).is_recent_at(now, lease));
+        assert!(!told(5).is_recent_at(now, lease));
+        assert!(told(5).has_lease_at(now), "Redis takes no writes");
+        let alone = View {
+            until: None,
+            ..told(5)
+        };
+        assert!(alone.is_recent_at(now, lease), "a node alone knows itself");
+    }
+
+    #[test]
     fn details_of_another_release_can_be_read() {
         let details: NodeDetails =
             serde_json::from_str(r#"{"sessions":3,"altitude":"high"}"#).unwrap();
         assert_eq!(details.sessions, 3);
-        assert_eq!(details.state, "");
+        assert_eq!((&*details.state, &*details.keeps), ("", ""));
     }
 }

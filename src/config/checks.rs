@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 
 use crate::config::Environment;
 use crate::config::faults::Faults;
+use crate::config::file_shares;
 use crate::config::keys;
 use crate::config::load::Flag;
 use crate::config::machine::Machine;
-use crate::config::presets::FILES_RESERVED;
 use crate::config::redis_url::RedisUrl;
 use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
@@ -224,7 +224,7 @@ fn listeners(values: &Values, faults: &mut Faults) {
 fn file_limit(values: &Values, machine: &Machine, faults: &mut Faults) {
     let path = "server.connections_max";
     let connections = values.number(path);
-    let needed = connections + FILES_RESERVED;
+    let needed = connections + file_shares::reserved(&redis_urls(values));
     if needed > machine.file_limit && !values.is_refused(path) {
         let what = format!(
             "{path} is {connections}, which needs {needed} open files, but the limit is {}",
@@ -334,6 +334,14 @@ fn auth(values: &Values, faults: &mut Faults) {
             remedy,
         );
     }
+}
+
+/// The deployments, as far as they can be read.
+#[must_use]
+pub fn redis_urls(values: &Values) -> Vec<RedisUrl> {
+    let first = text(values, "redis.url").into_iter();
+    let all = first.chain(list(values, "redis.shards").iter().map(String::as_str));
+    all.filter_map(|url| RedisUrl::parse(url).ok()).collect()
 }
 
 /// Several deployments are told apart by their names, on which all nodes must agree.

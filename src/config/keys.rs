@@ -115,7 +115,7 @@ section!(SERVER, "server" => Server {
     advertise: "advertise", Text(forms::ADVERTISED), Unset("wss://node-0.example.com"),
         "The address under which clients reach this very node, told in welcome.home and GET /v1/route. Without a scheme ws:// is meant. Flag --advertise.";
     connections_max: "connections_max", count(1, 10_000_000), Found("by --size; without it the file limit less a fortieth, from 500 to 2500", "10000"),
-        "Most sessions at once on this node; more are refused with 503. The file limit must be 500 above it: what is left is for Redis, the API, and connections that are no session yet.";
+        "Most sessions at once on this node; more are refused with 503. The file limit must be 500 above it, and 8 for each master of Redis beyond a dozen: what is left is for Redis, the API, and connections that are no session yet.";
     handshake_timeout: "handshake_timeout_ms", ms(100, 60_000), Is("5000"),
         "Longest time for the head of a request.";
     echo: "echo", Flag, Is("false"),

@@ -104,6 +104,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     environment::read(variables, used.as_ref(), &mut values, &mut faults);
     read_flags(&inputs.flags, &mut values, &mut faults);
     add_hmac_key(inputs.try_key, &mut values, &mut faults);
+    presets::leave_files_to(&checks::redis_urls(&values), &mut values, &inputs.machine);
     // Of a file that could not be read nobody knows what goes together with the rest.
     if used.is_some() {
         checks::check(&values, &inputs.machine, &inputs.flags, &mut faults);

@@ -5,8 +5,10 @@
 //! [`Values`]. Everything here can be replaced by file, environment and flag.
 
 use crate::config::Environment;
+use crate::config::file_shares;
 use crate::config::keys::{self, Initial, Key};
 use crate::config::machine::Machine;
+use crate::config::redis_url::RedisUrl;
 use crate::config::values::{Origin, Values};
 use crate::protocol::ids::NODE_BYTES_MAX;
 
@@ -128,11 +130,24 @@ fn apply_settled(values: &mut Values) {
     }
 }
 
+/// Takes from the connections that the machine gives what a Redis of many masters needs, which is
+/// known when every source has spoken.
+pub fn leave_files_to(redis: &[RedisUrl], values: &mut Values, machine: &Machine) {
+    let path = "server.connections_max";
+    let most = connections(machine, file_shares::reserved(redis));
+    if *values.origin(path) == Origin::Machine && most < values.number(path) {
+        apply_pairs(values, &[(path, &most.to_string())], &Origin::Machine);
+    }
+}
+
+/// All files but these.
+fn connections(machine: &Machine, reserved: u64) -> u64 {
+    let left = machine.file_limit.saturating_sub(reserved);
+    left.clamp(1, 10_000_000)
+}
+
 fn apply_machine(values: &mut Values, machine: &Machine) {
-    let connections = machine
-        .file_limit
-        .saturating_sub(files_reserved(machine.file_limit))
-        .clamp(1, 10_000_000);
+    let connections = connections(machine, files_reserved(machine.file_limit));
     let found = [
         ("server.workers", machine.cores.clamp(1, 1_024).to_string()),
         ("server.node_id", node_name(&machine.host_name)),

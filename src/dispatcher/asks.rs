@@ -28,6 +28,8 @@ use crate::protocol::ids::{Position, Topic};
 /// How long a question rests after the broker did not answer it for the first time, or where the
 /// link wants to wait for what may still be on its way.
 const REST: Duration = Duration::from_millis(200);
+/// How often it is told that a question is refused.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// The longest rest, about.
 const REST_MAX: Duration = Duration::from_secs(10);
 /// Entries of one repair page.
@@ -93,6 +95,8 @@ pub(super) struct Asks {
     pub(super) lanes: FxHashMap<FeedNumber, Lane>,
     resting: BinaryHeap<Reverse<(Instant, u64, RestingTopic)>>,
     tickets: u64,
+    /// When it was told last that one is refused.
+    told_at: Option<Instant>,
 }
 
 /// Tickets differ, so that topics are never compared.
@@ -123,6 +127,21 @@ impl Asks {
     fn ticket(&mut self) -> u64 {
         self.tickets += 1;
         self.tickets
+    }
+
+    /// Tells that a topic cannot be asked about though its master answers, once a second at most.
+    fn tell_refused(&mut self, topic: &Topic, error: &BrokerError, now: Instant) {
+        let is_refusal = matches!(error, BrokerError::Refused(_) | BrokerError::Unexpected(_));
+        let is_over = |at: Instant| now.saturating_duration_since(at) >= TELL_EVERY;
+        if is_refusal && self.told_at.is_none_or(is_over) {
+            self.told_at = Some(now);
+            tracing::warn!(
+                event = "question_refused",
+                topic = topic.name(),
+                error = error as &(dyn std::error::Error + 'static),
+                "a topic cannot be asked about; who joins it waits, and it is asked again"
+            );
+        }
     }
 
     /// How many topics wait or rest, places that were left included.
@@ -177,13 +196,16 @@ impl Asked {
 }
 
 impl Said {
-    fn ended(&self) -> Ended {
-        let error = match self {
+    fn error(&self) -> Option<&BrokerError> {
+        match self {
             Self::Last(said) => said.as_ref().err(),
             Self::Since(said) => said.as_ref().err(),
             Self::Newest(said) => said.as_ref().err(),
-        };
-        match error {
+        }
+    }
+
+    fn ended(&self) -> Ended {
+        match self.error() {
             None => Ended::Answered,
             Some(BrokerError::Unknown(_)) => Ended::Unanswered,
             Some(_) => Ended::Refused,
@@ -393,6 +415,9 @@ impl Dispatcher {
             state.checked_at = Some(now);
         } else {
             state.fails = state.fails.saturating_add(1);
+        }
+        if let (1, Some(error)) = (state.fails, said.error()) {
+            self.asks.tell_refused(topic, error, now);
         }
         match (said, asked.about) {
             (Said::Last(Ok(last)), _) => self.last_is(topic, last.unwrap_or(Position::ZERO)),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::broker::Broker;
+use crate::cluster::keeping;
 use crate::cluster::lease_store::LeaseStore;
 use crate::cluster::membership::{Membership, Settings};
 use crate::cluster::occupancy::Occupancy;
@@ -116,6 +117,7 @@ fn details(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let keeps = keeping::said(config);
     move || {
         let held = partitions.now().partitions();
         NodeDetails {
@@ -130,6 +132,7 @@ fn details(
             settled: settled.incarnation(),
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
+            keeps: keeps.clone(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What the API asks of the node: who lives, where a topic is joined, whether all is well.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, TopicsPage,
@@ -67,6 +69,9 @@ impl Directory for NodeDirectory {
                 detail: format!("{} workers, {owed} topics owed", self.metrics.workers.len()),
             },
         ];
+        if let Broker::Redis(_) = &*self.services.broker {
+            components.push(readiness::namespaces(&self.membership));
+        }
         components.extend(readiness::circuits(&self.services.broker));
         components
     }
@@ -80,7 +85,9 @@ impl Directory for NodeDirectory {
     }
 
     fn nodes(&self) -> Vec<NodeStatus> {
-        let view = self.membership.now();
+        let (view, now) = (self.membership.now(), Instant::now());
+        let age_ms = in_ms(view.age_at(now));
+        let fresh = view.is_recent_at(now, self.services.config.redis.lease);
         let status = |node: &crate::cluster::view::NodeInfo| NodeStatus {
             node: node.owner.node.as_str().to_owned(),
             url: node.details.url.clone(),
@@ -93,8 +100,14 @@ impl Directory for NodeDirectory {
             incarnation: node.owner.incarnation,
             version: node.details.version.clone(),
             started_ms: node.details.started_ms,
+            age_ms,
+            fresh,
         };
         view.nodes.iter().map(status).collect()
+    }
+
+    fn view_age_ms(&self) -> u64 {
+        in_ms(self.membership.now().age_at(Instant::now()))
     }
 
     fn home(&self, topic: &Topic) -> Route {
@@ -186,6 +199,10 @@ impl NodeDirectory {
         let message = control::encode(&ControlMessage { from, request });
         Box::pin(self.services.broker.control(message))
     }
+}
+
+fn in_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn broker_error(error: OccupancyError) -> BrokerError {

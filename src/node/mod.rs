@@ -306,6 +306,10 @@ impl Parts {
         Ok(end)
     }
 
+    fn file_shares(&self) -> FileShares {
+        FileShares::here(&self.config.server, &self.config.redis)
+    }
+
     fn watch_readiness(&self, entrance: Entrance) -> Readiness {
         readiness::watch(
             Arc::clone(&self.services.broker),
@@ -346,7 +350,7 @@ impl Parts {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
-        let connections_max = FileShares::here(&self.config.server).api;
+        let connections_max = self.file_shares().api;
         let task = shutdown::vital("api", async move {
             api::serve::serve(listener, connections_max, state, stopped.notified()).await;
         });
@@ -367,7 +371,7 @@ impl Parts {
         // Each worker keeps a window of its own; together they hold what is configured.
         let recent_bytes_max = self.config.cache.memory_bytes / public.len().max(1) as u64;
         let recent_bytes_max = usize::try_from(recent_bytes_max).unwrap_or(usize::MAX);
-        let gate = Gate::new(FileShares::here(&self.config.server).public);
+        let gate = Gate::new(self.file_shares().public);
         let mut handles = Vec::with_capacity(public.len());
         let mut threads = Vec::with_capacity(public.len());
         for (index, listener) in public.into_iter().enumerate() {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::api::state::Component;
 use crate::broker::{Broker, BrokerHealth};
+use crate::cluster::keeping;
 use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
 use crate::ingress::admission::Admission;
@@ -206,12 +207,27 @@ pub fn circuits(broker: &Broker) -> Vec<Component> {
     let Broker::Redis(redis) = broker else {
         return Vec::new();
     };
-    let component = |(server, phase): (String, Phase)| Component {
+    let component = |(server, phase, why): (String, Phase, Option<Arc<str>>)| Component {
         name: "circuit",
         healthy: phase == Phase::Closed,
-        detail: format!("redis at {server}: {}", phase.name()),
+        detail: match why {
+            Some(why) => format!("redis at {server}: {}, {why}", phase.name()),
+            None => format!("redis at {server}: {}", phase.name()),
+        },
     };
     redis.circuits().into_iter().map(component).collect()
+}
+
+/// Whether the other nodes keep and promise what this one does. Where they do not, the node is ready
+/// all the same: settings are rolled out node by node.
+#[must_use]
+pub fn namespaces(membership: &Membership) -> Component {
+    let comparison = keeping::compare(&membership.now());
+    Component {
+        name: "namespaces",
+        healthy: comparison.differing_count == 0,
+        detail: comparison.to_string(),
+    }
 }
 
 /// How the node stands in the cluster.

@@ -1,9 +1,10 @@
 //! The memberships that have left and are remembered for a while.
 //!
 //! In: a membership that has left, and until when it is remembered; the time. Out: the next one that
-//! is remembered no longer. Pure. Bounds: [`LEFT_MAX`] together; where more than half of that is
-//! taken, [`LEFT_OF_SESSION_MAX`] of one session, so that one which comes and goes in very many
-//! topics pushes out nobody else's. What finds no room is the next to be forgotten.
+//! is remembered no longer, and at once the one that a new one takes the room of. Pure. Bounds:
+//! [`LEFT_MAX`] together, at any time; where more than half of that is taken, [`LEFT_OF_SESSION_MAX`]
+//! of one session, so that one which comes and goes in very many topics pushes out nobody else's. At
+//! the bound the oldest is given up, at a session's share the new one.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -27,32 +28,36 @@ pub(super) struct Left {
     entries: VecDeque<(Duration, Key)>,
     /// How many of these each session has.
     counts: FxHashMap<SessionId, usize>,
-    /// Those that found no room, with the end of their time.
-    surplus: Vec<(Duration, Key)>,
 }
 
 impl Left {
     /// Remembers one that has left until then. The ends of those that come later are no earlier.
-    pub(super) fn push(&mut self, until: Duration, key: Key) {
+    /// Returns the one that is remembered no longer for want of room, with the end of its time.
+    #[must_use]
+    pub(super) fn push(&mut self, until: Duration, key: Key) -> Option<(Duration, Key)> {
         let count = self.counts.get(&key.1).copied().unwrap_or_default();
         if self.entries.len() >= LEFT_MAX / 2 && count >= LEFT_OF_SESSION_MAX {
-            self.surplus.push((until, key));
-            return;
+            return Some((until, key));
         }
-        self.counts.insert(key.1, count + 1);
+        let oldest = match self.entries.len() {
+            LEFT_MAX.. => self.take_first(),
+            _ => None,
+        };
+        *self.counts.entry(key.1).or_default() += 1;
         self.entries.push_back((until, key));
+        oldest
     }
 
-    /// The next that is remembered no longer at this time, and until when it should have been.
+    /// The next that is remembered no longer at this time, and until when it was.
     pub(super) fn pop(&mut self, now: Duration) -> Option<(Duration, Key)> {
-        if let Some(surplus) = self.surplus.pop() {
-            return Some(surplus);
-        }
-        let is_full = self.entries.len() > LEFT_MAX;
         let (until, _) = self.entries.front()?;
-        if *until > now && !is_full {
+        if *until > now {
             return None;
         }
+        self.take_first()
+    }
+
+    fn take_first(&mut self) -> Option<(Duration, Key)> {
         let (until, key) = self.entries.pop_front()?;
         if let Entry::Occupied(mut count) = self.counts.entry(key.1) {
             *count.get_mut() -= 1;
@@ -65,10 +70,6 @@ impl Left {
 
     /// When [`Self::pop`] is to be called next.
     pub(super) fn next_at(&self) -> Option<Duration> {
-        let first = self.surplus.is_empty().then(|| self.entries.front());
-        match first {
-            None => Some(Duration::ZERO),
-            Some(first) => first.map(|(until, _)| *until),
-        }
+        self.entries.front().map(|(until, _)| *until)
     }
 }

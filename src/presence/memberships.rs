@@ -116,6 +116,9 @@ pub(super) enum Index {
     LetGo,
 }
 
+/// A membership that has left and is forgotten before its time, for want of room.
+pub(super) type GivenUp = Option<(Key, Index)>;
+
 /// What of a wish is known to be done: under which life and at which place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stand {
@@ -309,12 +312,17 @@ impl Memberships {
     }
 
     /// A call was answered. The caller asks for what is next, at once or, after a failure, later.
-    pub(super) fn answered(&mut self, order: &Order, outcome: Outcome, now: Duration) -> Index {
+    pub(super) fn answered(
+        &mut self,
+        order: &Order,
+        outcome: Outcome,
+        now: Duration,
+    ) -> (Index, GivenUp) {
         let key = &order.key;
         if !self.slots.contains_key(key) {
-            return Index::Stays;
+            return (Index::Stays, None);
         }
-        let mut index = Index::Stays;
+        let (mut index, mut given_up) = (Index::Stays, None);
         let mut is_forgotten = false;
         let has_left = self.change(key, |slot| {
             slot.in_flight = None;
@@ -352,18 +360,18 @@ impl Memberships {
             false
         });
         if has_left {
-            index = self.remember(key, is_forgotten);
+            (index, given_up) = self.remember(key, is_forgotten);
         }
         match self.forget_void(key) {
-            Index::Stays => index,
-            let_go => let_go,
+            Index::Stays => (index, given_up),
+            let_go => (let_go, given_up),
         }
     }
 
     /// A membership has left: kept for its time, and the topic let go where nothing can come.
-    fn remember(&mut self, key: &Key, is_forgotten: bool) -> Index {
+    fn remember(&mut self, key: &Key, is_forgotten: bool) -> (Index, GivenUp) {
         if is_forgotten {
-            return self.forget(key);
+            return (self.forget(key), None);
         }
         let (until, index) = self.change(key, |slot| {
             let lets_go = slot.is_held && !slot.is_unsure;
@@ -371,28 +379,38 @@ impl Memberships {
             let index = if lets_go { Index::LetGo } else { Index::Stays };
             (slot.until, index)
         });
-        self.left.push(until, key.clone());
-        index
+        let given_up = self.left.push(until, key.clone());
+        let given_up = given_up.and_then(|(until, key)| {
+            // What is on its way is remembered anew when it is answered.
+            self.left_until(&key, until)
+                .filter(|slot| slot.in_flight.is_none())?;
+            let index = self.forget(&key);
+            Some((key, index))
+        });
+        (index, given_up)
     }
 
-    /// Takes one membership whose time is over, or that is one too many: forgotten, or due for its
-    /// last leave. `None`: there is none at this time. Whether it was given up before its time.
-    pub(super) fn expire(&mut self, now: Duration) -> Option<(Key, Index, bool)> {
+    /// Takes one membership whose time is over: forgotten, or due for its last leave. `None`: there
+    /// is none at this time.
+    pub(super) fn expire(&mut self, now: Duration) -> Option<(Key, Index)> {
         loop {
             let (until, key) = self.left.pop(now)?;
-            let is_early = until > now;
-            let is_left = |s: &Slot| s.wish.is_none() && s.done.is_some() && s.until == until;
-            let Some(slot) = self.slots.get(&key).filter(|slot| is_left(slot)) else {
+            let Some(slot) = self.left_until(&key, until) else {
                 continue;
             };
-            let is_due = slot.is_unsure && !is_early;
             // What is on its way is asked about again when it is answered.
-            if is_due || slot.in_flight.is_some() {
-                return Some((key, Index::Stays, false));
+            if slot.is_unsure || slot.in_flight.is_some() {
+                return Some((key, Index::Stays));
             }
             let index = self.forget(&key);
-            return Some((key, index, is_early));
+            return Some((key, index));
         }
+    }
+
+    /// A membership that has left, while it is remembered until then.
+    fn left_until(&self, key: &Key, until: Duration) -> Option<&Slot> {
+        let is_left = |s: &&Slot| s.wish.is_none() && s.done.is_some() && s.until == until;
+        self.slots.get(key).filter(is_left)
     }
 
     /// When [`Self::expire`] is to be called next.

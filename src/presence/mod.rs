@@ -122,7 +122,7 @@ impl Presence {
     /// is back. While the node has no lease nobody enters: no life of it would own the entry.
     pub async fn enter(&self, topic: &Topic, member: Member) -> Result<u64, BrokerError> {
         if !self.view.borrow().has_lease() {
-            return Err(Unavailable::NoLease.into());
+            return Err(self.no_lease());
         }
         let key = (topic.clone(), member.session);
         let (waits, answer) = oneshot::channel();
@@ -155,10 +155,20 @@ impl Presence {
         };
         self.wake.notify_one();
         if may_be_done {
-            BrokerError::Unknown("the broker does not answer".to_owned())
-        } else {
-            Unavailable::MembersUnwritten.into()
+            return BrokerError::Unknown("the broker does not answer".to_owned());
         }
+        // What keeps the index or the lane says more than that nothing came of them.
+        let why = self.broker.check(&key.0.presence()).err();
+        why.unwrap_or(Unavailable::MembersUnwritten.into())
+    }
+
+    /// Why nobody enters while the node has no lease.
+    fn no_lease(&self) -> BrokerError {
+        let why = match &*self.broker {
+            Broker::Memory(_) => None,
+            Broker::Redis(redis) => redis.lease_refused(),
+        };
+        why.unwrap_or(Unavailable::NoLease.into())
     }
 
     /// Ends a membership, in the background. It is told as soon as the topic's master takes it.

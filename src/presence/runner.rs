@@ -20,7 +20,6 @@ use tokio::time::{Instant, sleep_until};
 use super::memberships::{Act, Key, Next, Order, Outcome, World};
 use super::queue::{CALLS_IN_FLIGHT_MAX, End, Keys, Lane};
 use super::{Answer, Presence};
-use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, BrokerHealth, FeedNumber, Moves, Place};
 use crate::cluster::occupancy::Failure;
 use crate::cluster::settled::Settled;
@@ -157,8 +156,9 @@ impl<'a> Runner<'a> {
             }
         }
         self.lanes.retain(|_, lane| !lane.is_idle());
+        let presence = self.presence;
         for key in without_lease {
-            self.refuse(&key, &Unavailable::NoLease.into());
+            self.refuse(&key, &presence.no_lease());
             self.without_lease.push(key);
         }
         for key in without_index {
@@ -176,11 +176,7 @@ impl<'a> Runner<'a> {
             && (!is_whole || (is_new && why.refusal().is_some()))
         {
             // Whatever became of the index, no member was written.
-            let why = match why.refusal() {
-                Some(refusal) => BrokerError::Refused(refusal),
-                None => Unavailable::Away(why.to_string()).into(),
-            };
-            self.refuse(&key, &why);
+            self.refuse(&key, &BrokerError::not_done(&why));
         }
         self.without_index.push(key);
     }
@@ -225,8 +221,12 @@ impl<'a> Runner<'a> {
         }
         {
             let mut state = self.presence.state();
-            let index = state.memberships.answered(&order, outcome, now);
+            let (index, given_up) = state.memberships.answered(&order, outcome, now);
             self.presence.index(&order.key.0, index);
+            if let Some(((topic, _), index)) = given_up {
+                self.presence.index(&topic, index);
+                self.presence.metrics.control.presence_forgotten.add(1);
+            }
             let waiting = match order.act {
                 Act::Enter(_) => state.waiting.remove(&order.generation),
                 Act::Leave => None,
@@ -306,11 +306,8 @@ impl<'a> Runner<'a> {
         }
         self.expire_at = now + EXPIRE_EVERY;
         let mut state = self.presence.state();
-        while let Some((key, index, is_early)) = state.memberships.expire(now) {
+        while let Some((key, index)) = state.memberships.expire(now) {
             self.presence.index(&key.0, index);
-            if is_early {
-                self.presence.metrics.control.presence_forgotten.add(1);
-            }
             state.due.push(key);
         }
         drop(state);

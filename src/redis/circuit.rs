@@ -75,6 +75,15 @@ impl Circuit {
         self.state().0
     }
 
+    /// Why no command may be sent, while none may.
+    #[must_use]
+    pub fn reason(&self) -> Option<Arc<str>> {
+        match &*self.state() {
+            (Phase::Closed, _) => None,
+            (_, why) => Some(Arc::clone(&why.reason)),
+        }
+    }
+
     /// Whether a command may be sent.
     ///
     /// # Errors
@@ -174,6 +183,7 @@ mod tests {
         assert_eq!(refusal(&circuit), "not done: Redis is not reached yet");
         circuit.close();
         assert!(circuit.pass().is_ok());
+        assert_eq!(circuit.reason(), None);
         circuit.open("it hangs", None);
         circuit.half_open();
         circuit.reopen();

@@ -19,6 +19,14 @@ type Way = dyn Fn(&str) -> Result<Arc<RedisLink>, RedisError> + Send + Sync;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerId(usize);
 
+#[cfg(test)]
+impl ServerId {
+    /// One that differs from those of other numbers.
+    pub(crate) fn numbered(number: usize) -> Self {
+        Self(number)
+    }
+}
+
 /// See the module. A clone leads to the same servers.
 #[derive(Clone)]
 pub struct Keyspace {

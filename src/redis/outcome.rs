@@ -12,7 +12,7 @@ impl RedisError {
     /// Sorts what fred reports by what it says about the outcome.
     #[must_use]
     pub fn of(error: Error) -> Self {
-        let code = error.details().split([' ', ':']).next().unwrap_or_default();
+        let code = first_word(&error);
         match code {
             "NOSCRIPT" => return Self::NoScript(error),
             "READONLY" | "MASTERDOWN" => return Self::NotMaster(error),
@@ -51,6 +51,7 @@ impl RedisError {
     pub fn refusal(&self) -> Option<&'static Refusal> {
         match self {
             Self::Circuit(away) => away.refusal,
+            Self::Nowhere(nowhere) => nowhere.refusal,
             Self::NotMaster(error)
             | Self::ReadOnly(error)
             | Self::NotDone(error)
@@ -82,9 +83,26 @@ impl RedisError {
         }
     }
 
+    /// Whether the slot of the key is on its way to another master.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        let word = |error: &Error| matches!(first_word(error), "ASK" | "TRYAGAIN");
+        matches!(self, Self::Moved(_)) || matches!(self, Self::NotDone(error) if word(error))
+    }
+
+    /// Whether the client had no room for one more command.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        matches!(self, Self::NotDone(error) if *error.kind() == ErrorKind::Backpressure)
+    }
+
     /// Whether no answer came in time.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Unknown(error) if *error.kind() == ErrorKind::Timeout)
     }
+}
+
+fn first_word(error: &Error) -> &str {
+    error.details().split([' ', ':']).next().unwrap_or_default()
 }

@@ -138,7 +138,12 @@ impl Desk {
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(left_before_joined()),
-            Err(_) => Err(broker_error(Unavailable::SubscriptionUnconfirmed.into())),
+            Err(_) => {
+                // What went wrong meanwhile says more.
+                let known = self.broker().check(topic).err();
+                let why = known.unwrap_or(Unavailable::SubscriptionUnconfirmed.into());
+                Err(broker_error(why))
+            }
         }
     }
 

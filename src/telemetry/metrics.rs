@@ -8,7 +8,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tokio::sync::Notify;
+
 use crate::protocol::close::CloseReason;
+
+/// Messages that wait for a worker from which on publishers are held to its pace: so many are
+/// merged into one write, and with 1,000 sessions on the topic they are some milliseconds of work.
+pub const BEHIND_FROM: u64 = 16;
 
 /// A number that only grows, or (as a gauge) is set by its one owner.
 #[derive(Debug, Default)]
@@ -25,9 +31,9 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// Takes off, from any thread; a gauge only.
-    pub fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Relaxed);
+    /// Takes off, from any thread; a gauge only. Returns what it was before.
+    pub fn sub(&self, n: u64) -> u64 {
+        self.0.fetch_sub(n, Relaxed)
     }
 
     /// Sets a gauge.
@@ -101,14 +107,14 @@ instruments! {
         bytes_written: "counter" "fanfare_bytes_written_total" "Bytes taken by sockets.",
         bytes_read: "counter" "fanfare_bytes_read_total" "Bytes read from sessions.",
         writes: "counter" "fanfare_socket_writes_total" "Write calls to sockets.",
-        gaps_told: "counter" "fanfare_gaps_told_total" "Gap events sent to sessions.",
+        gaps_told: "counter" "fanfare_gaps_sent_total" "Gap events sent to sessions.",
         replayed: "counter" "fanfare_replayed_total" "Messages sent from history to catching-up sessions.",
-        taken_back: "counter" "fanfare_taken_back_total" "Times that a topic of a slow session was moved back to history, to be read as its socket drains.",
+        taken_back: "counter" "fanfare_push_to_pull_total" "Times that a topic of a slow session was moved back to history, to be read as its socket drains.",
         conflated: "counter" "fanfare_conflated_total" "Messages for which a newer one of the same key stood, because a slow session had no room.",
         rebalanced: "counter" "fanfare_rebalanced_total" "Sessions that were told to go, because the node had more than its share.",
         rebalancing: "gauge" "fanfare_rebalancing_sessions" "Those of them that have not gone yet.",
-        recent_hits: "counter" "fanfare_recent_pages_total" ["result" = "hit"] "Pages of a catch-up, by whether the window of recent publications had them.",
-        recent_misses: "counter" "fanfare_recent_pages_total" ["result" = "miss"] "Pages of a catch-up, by whether the window of recent publications had them.",
+        recent_hits: "counter" "fanfare_recent_cache_reads_total" ["result" = "hit"] "Pages of a catch-up, by whether the window of recent publications had them.",
+        recent_misses: "counter" "fanfare_recent_cache_reads_total" ["result" = "miss"] "Pages of a catch-up, by whether the window of recent publications had them.",
         shared_read_hits: "counter" "fanfare_shared_reads_total" ["result" = "hit"] "Reads of history for a session, by whether the read of another one brought the page.",
         shared_read_misses: "counter" "fanfare_shared_reads_total" ["result" = "miss"] "Reads of history for a session, by whether the read of another one brought the page.",
         recent_bytes: "gauge" "fanfare_recent_bytes" "Memory of the window of recent publications.",
@@ -131,7 +137,7 @@ instruments! {
         questions: "counter" "fanfare_questions_total" "Questions of the dispatcher to the broker: newest ids of topics and pages of their streams.",
         question_errors: "counter" "fanfare_question_errors_total" "Those that were not answered; they are asked again.",
         questions_waiting: "gauge" "fanfare_questions_waiting" "Topics that wait to be asked about.",
-        held_overflow: "counter" "fanfare_held_overflows_total" "Held queues that were thrown away at their bound and read again.",
+        held_overflow: "counter" "fanfare_repair_buffer_overflows_total" "Held queues that were thrown away at their bound and read again.",
         worker_queue_full: "counter" "fanfare_worker_queue_full_total" "Deliveries that a worker's full queue turned into a catch-up.",
         orders_dropped: "counter" "fanfare_orders_dropped_total" "Orders to end sessions that a worker did not take, because too many waited for it.",
         control_ignored: "counter" "fanfare_control_ignored_total" "Control messages of another release or form, ignored.",
@@ -148,16 +154,16 @@ instruments! {
         published: "counter" "fanfare_published_total" "Publications that the broker accepted from this node.",
         publish_duplicates: "counter" "fanfare_publish_duplicates_total" "Publications answered from their idempotency key.",
         publish_errors: "counter" "fanfare_publish_errors_total" "Publications that the broker did not accept or did not answer.",
-        publish_held: "counter" "fanfare_publish_held_total" "Publications whose answer waited because a worker was behind.",
+        publish_held: "counter" "fanfare_publish_throttled_total" "Publications whose answer waited because a worker was behind.",
         publish_refused: "counter" "fanfare_publish_refused_total" "Publications refused because the publish queue was full.",
         publish_unconfirmed: "counter" "fanfare_publish_unconfirmed_total" "Publications that fewer replicas confirmed in time than their namespace asks for; their outcome was told as unknown.",
         redis_reconnects: "counter" "fanfare_redis_reconnects_total" "Connections to Redis that were built anew.",
         circuits_closed: "gauge" "fanfare_redis_circuits" ["state" = "closed"] "Links to Redis by the state of their circuit; commands are sent only where it is closed.",
         circuits_half_open: "gauge" "fanfare_redis_circuits" ["state" = "half_open"] "Links to Redis by the state of their circuit; commands are sent only where it is closed.",
         circuits_open: "gauge" "fanfare_redis_circuits" ["state" = "open"] "Links to Redis by the state of their circuit; commands are sent only where it is closed.",
-        circuits_closed_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "closed"] "Changes of a circuit's state.",
-        circuits_half_opened_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "half_open"] "Changes of a circuit's state.",
-        circuits_opened_total: "counter" "fanfare_redis_circuit_turns_total" ["to" = "open"] "Changes of a circuit's state.",
+        circuits_closed_total: "counter" "fanfare_redis_circuit_transitions_total" ["to" = "closed"] "Changes of a circuit's state.",
+        circuits_half_opened_total: "counter" "fanfare_redis_circuit_transitions_total" ["to" = "half_open"] "Changes of a circuit's state.",
+        circuits_opened_total: "counter" "fanfare_redis_circuit_transitions_total" ["to" = "open"] "Changes of a circuit's state.",
         away_urgent: "gauge" "fanfare_redis_links_away" ["link" = "urgent"] "Links to masters of Redis that take no commands now, by what they are for.",
         away_bulk: "gauge" "fanfare_redis_links_away" ["link" = "bulk"] "Links to masters of Redis that take no commands now, by what they are for.",
         away_replicated: "gauge" "fanfare_redis_links_away" ["link" = "replicated"] "Links to masters of Redis that take no commands now, by what they are for.",
@@ -181,7 +187,7 @@ instruments! {
         refusing_nosentinel: "gauge" "fanfare_redis_refusing" ["reason" = "nosentinel"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
         topics_moved: "counter" "fanfare_topics_moved_total" "Topics that are heard at another master of Redis since its slots moved or it was replaced.",
         topics: "gauge" "fanfare_topics" "Topics with local interest now.",
-        owed: "gauge" "fanfare_worker_owed_topics" "Topics that workers with full queues are owed now.",
+        owed: "gauge" "fanfare_worker_backlog_topics" "Topics that workers with full queues are owed now.",
         api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",
         api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
@@ -196,7 +202,13 @@ instruments! {
         reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         reaping_failing: "gauge" "fanfare_reaping_failing" "Partitions held by this node in which what dead nodes left cannot be removed now.",
         partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
-        nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node sees it.",
+        nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node saw them when a heartbeat was answered last; see the age of the view.",
+        nodes_differing: "gauge" "fanfare_cluster_nodes_differing" "Other nodes that keep in Redis or promise something else than this one, by the settings of their namespaces.",
+        view_age_ms: "gauge" "fanfare_cluster_view_age_ms" "Milliseconds since the last answered heartbeat of this node, which told it who lives (before the first: since its start). Where that is more than a lease, nodes that are shown may be dead.",
+        heartbeats_answered: "counter" "fanfare_heartbeats_total" ["result" = "answered"] "Heartbeats of this node, by what became of them: answered, refused because Redis takes no writes, or missed, without an answer.",
+        heartbeats_refused: "counter" "fanfare_heartbeats_total" ["result" = "refused"] "Heartbeats of this node, by what became of them: answered, refused because Redis takes no writes, or missed, without an answer.",
+        heartbeats_missed: "counter" "fanfare_heartbeats_total" ["result" = "missed"] "Heartbeats of this node, by what became of them: answered, refused because Redis takes no writes, or missed, without an answer.",
+        incarnations_changed: "counter" "fanfare_incarnation_changes_total" "New incarnations of this node after its first: each time its lease had ended.",
     }
 }
 
@@ -249,6 +261,36 @@ pub struct WorkerMetrics {
     pub counters: WorkerCounters,
     /// Session ends by reason.
     pub ends: Ends,
+    /// Told when this worker is not behind any more.
+    relieved: Notify,
+}
+
+impl WorkerMetrics {
+    /// So many messages are for the worker no more: they are written, or were not taken.
+    pub fn done(&self, count: u64) {
+        let before = self.counters.queued.sub(count);
+        if before >= BEHIND_FROM && before.saturating_sub(count) < BEHIND_FROM {
+            self.relieved.notify_waiters();
+        }
+    }
+
+    /// Whether publishers have to wait for this worker.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.counters.queued.get() >= BEHIND_FROM
+    }
+
+    /// Waits until it is not behind. Cancel-safe.
+    pub async fn relieved(&self) {
+        loop {
+            // It hears of every relief from here on, also of one before it waits.
+            let relieved = self.relieved.notified();
+            if !self.is_behind() {
+                return;
+            }
+            relieved.await;
+        }
+    }
 }
 
 /// All instruments of the node.

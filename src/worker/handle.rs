@@ -126,7 +126,7 @@ impl WorkerHandle {
         self.metrics.counters.queued.add(1);
         let result = self.queue.try_send(message);
         if result.is_err() {
-            self.metrics.counters.queued.sub(1);
+            self.metrics.done(1);
         }
         match result {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),

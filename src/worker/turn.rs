@@ -75,7 +75,7 @@ impl Worker {
             while !self.flush_dirty(WRITES_MAX) {
                 tokio::task::yield_now().await;
             }
-            counters.queued.sub((waiting - batch.len()) as u64);
+            self.metrics.done((waiting - batch.len()) as u64);
             tokio::task::yield_now().await;
         }
     }

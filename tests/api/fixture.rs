@@ -124,7 +124,13 @@ impl Directory for Listed {
             incarnation: 7,
             version: "0.1.0".into(),
             started_ms: 5,
+            age_ms: 40,
+            fresh: true,
         }]
+    }
+
+    fn view_age_ms(&self) -> u64 {
+        40
     }
 
     fn home(&self, topic: &Topic) -> Route {

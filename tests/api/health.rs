@@ -122,6 +122,7 @@ async fn metrics_are_prometheus_text_with_the_process_in_it() {
     );
     let series = series(std::str::from_utf8(&answer.bytes).unwrap());
     assert!(series["fanfare_api_requests_total"] >= 1.0);
+    assert_eq!(series["fanfare_cluster_view_age_ms"], 40.0, "as it is now");
     assert!(series.contains_key(r#"fanfare_sessions_closed_total{reason="client"}"#));
     if cfg!(target_os = "linux") {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();

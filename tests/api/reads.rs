@@ -244,7 +244,7 @@ async fn nodes_and_routes_are_those_of_the_directory() {
         json!({"partitions": 256, "nodes": [{
             "node": "node-a", "url": "wss://a.example", "state": "ready", "sessions": 3, "share": 1.0,
             "partitions": 4, "partition_ranges": "0-2,7",
-            "incarnation": 7, "version": "0.1.0", "started_ms": 5,
+            "incarnation": 7, "version": "0.1.0", "started_ms": 5, "age_ms": 40, "fresh": true,
         }]})
     );
     let by_user = node.get("/v1/route?user=alice").await.value();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare::cluster::roster::{Answer, Numbers, Told};
+use fanfare::cluster::roster::{Answer, End, Numbers, Told};
 use fanfare::cluster::view::NodeInfo;
 use fanfare::protocol::ids::NodeId;
 use fanfare::redis::{Keys, RedisLink, Script};
@@ -165,7 +165,12 @@ fn told(answer: Vec<String>, is_old: bool) -> String {
     };
     let node = |node: &[String]| {
         let details = node.last().expect("some");
-        format!("{} {} {}", node[0], node[1], sessions(details))
+        let says = if node[1].is_empty() {
+            details.clone()
+        } else {
+            sessions(details)
+        };
+        format!("{} {} {says}", node[0], node[1])
     };
     let nodes = nodes.chunks(if is_old { 4 } else { 3 });
     let nodes = sorted(nodes.map(node).collect());
@@ -177,7 +182,7 @@ fn bytes(args: &[String]) -> Vec<Vec<u8>> {
     args.iter().map(|arg| arg.clone().into_bytes()).collect()
 }
 
-fn told_by_model(told: &Told) -> String {
+fn told_by_model(told: &Told, gone: &[(NodeId, End)]) -> String {
     let live = |node: &NodeInfo| {
         let (owner, sessions) = (&node.owner, node.details.sessions);
         format!("{} {} {sessions}", owner.node, owner.incarnation)
@@ -185,7 +190,14 @@ fn told_by_model(told: &Told) -> String {
     let (kind, nodes): (_, Vec<_>) = match told {
         Told::All(nodes) => ("all", nodes.iter().map(live).collect()),
         Told::Changed(nodes) => {
-            let gone = |name: &NodeId| format!("{name}  null");
+            let gone = |name: &NodeId| {
+                let end = gone.iter().find(|(gone, _)| gone == name);
+                let word = match end.expect("it is told how").1 {
+                    End::Left => "left",
+                    End::Lapsed => "ended",
+                };
+                format!("{name}  {word}")
+            };
             let node = |(name, node): &(NodeId, Option<NodeInfo>)| {
                 node.as_ref().map_or_else(|| gone(name), live)
             };
@@ -203,7 +215,11 @@ fn by_model(model: &mut Leases, step: &Step) -> String {
                 incarnation,
                 time_us,
                 told,
-            } => format!("held {incarnation} {time_us} {}", told_by_model(&told)),
+                gone,
+            } => format!(
+                "held {incarnation} {time_us} {}",
+                told_by_model(&told, &gone)
+            ),
         },
         Ask::Leave {
             node,

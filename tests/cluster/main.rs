@@ -9,6 +9,7 @@
 
 mod agreement;
 mod databases;
+mod hanging;
 mod heartbeat_cost;
 mod incarnations;
 mod lease_scripts;
@@ -21,6 +22,7 @@ mod membership;
 mod names;
 mod next_release;
 mod occupancy;
+mod others;
 mod outages;
 mod partitions;
 mod processes;

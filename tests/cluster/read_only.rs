@@ -75,6 +75,9 @@ async fn nodes_serve_where_an_outage_ends_read_only() {
     tokio::time::sleep(2 * PROCESS_LEASE).await;
     for node in nodes {
         assert!(node.is_ready().await, "{}", node.log_text());
+        let shown = http::get(node.api, "/v1/nodes").await.json();
+        let fresh = &shown["nodes"][0]["fresh"];
+        assert_eq!(fresh, false, "nobody is told who died: {shown}");
         let told = membership(node).await["detail"].to_string();
         assert!(told.contains("heartbeats are refused"), "{told}");
         assert!(told.contains("NOREPLICAS"), "{told}");

@@ -216,23 +216,31 @@ async fn a_topic_that_cannot_be_cleaned_holds_up_no_other() {
         redis.ask(words).unwrap();
     }
     let node = plan(&redis, "one").start().await;
-    let all_but_one = names.len() as u64 - 1;
+    let index = Keys::new("ff").topics_index(7);
+    // What the node has counted may lack a call whose answer was lost.
+    let left = || Some(redis.ask(&["ZRANGE", &index, "0", "-1"])?.len());
     wait::until_within(SOME_BEATS, "all others to be cleaned", async || {
-        (metric(&node, "topic").await == all_but_one).then_some(())
+        (left()? == 1).then_some(())
     })
     .await;
-    assert_eq!(node.metric("fanfare_reaping_failing").await, 1);
+    wait::until_within(SOME_BEATS, "the bad one to be told", async || {
+        (node.metric("fanfare_reaping_failing").await == 1).then_some(())
+    })
+    .await;
     let told = node.log_lines("reaping_failed");
-    assert_eq!(told.len(), 1, "once: {told:?}");
-    assert!(told[0].to_string().contains("WRONGTYPE"), "{}", told[0]);
+    let says_why = |line: &Value| line.to_string().contains("WRONGTYPE");
+    assert!(told.iter().any(says_why), "{told:?}");
     redis.ask(&["DEL", &bad]).unwrap();
     wait::until_within(SOME_BEATS, "the bad one, once it is good", async || {
-        (metric(&node, "topic").await == all_but_one + 1).then_some(())
+        (left()? == 0).then_some(())
     })
     .await;
     wait::until_within(SOME_BEATS, "that to be told", async || {
-        let told = node.log_lines("reaping_recovered");
-        (told.len() == 1 && node.metric("fanfare_reaping_failing").await == 0).then_some(())
+        // Once for each time: on a busy machine the partition may have been lost in between.
+        let [failed, recovered] =
+            ["reaping_failed", "reaping_recovered"].map(|event| node.log_lines(event).len());
+        let is_over = node.metric("fanfare_reaping_failing").await == 0;
+        (failed == recovered && is_over).then_some(())
     })
     .await;
 }

@@ -6,6 +6,7 @@
 
 mod alone;
 mod faults;
+mod files;
 mod printing;
 mod redis_access;
 mod reference;

@@ -421,7 +421,7 @@ async fn a_socket_of_the_same_machine_is_used_like_a_port() {
     let peer = Peer::up(format!("unix://{path}")).await;
     let circuits = peer.broker.circuits();
     assert!(
-        circuits.iter().all(|(name, _)| name.starts_with(&path)),
+        circuits.iter().all(|(name, ..)| name.starts_with(&path)),
         "{circuits:?}"
     );
     peer.publish(&topic("room"), 1).await.expect("up");

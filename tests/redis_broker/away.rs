@@ -119,10 +119,10 @@ async fn while_redis_is_away_everything_is_refused_at_once_and_then_comes_back()
     one.until_ready().await;
     assert_eq!(circuit(&one).await["healthy"], true);
     let opened = one
-        .metric("fanfare_redis_circuit_turns_total{to=\"open\"}")
+        .metric("fanfare_redis_circuit_transitions_total{to=\"open\"}")
         .await;
     let closed = one
-        .metric("fanfare_redis_circuit_turns_total{to=\"closed\"}")
+        .metric("fanfare_redis_circuit_transitions_total{to=\"closed\"}")
         .await;
     assert!(
         opened >= 3 && closed >= 4,

@@ -13,6 +13,7 @@ mod deaf_proxy;
 mod failures;
 mod feeding;
 mod links;
+mod nowhere;
 mod refusing;
 mod releases;
 mod replicas;

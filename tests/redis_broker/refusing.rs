@@ -207,6 +207,31 @@ async fn a_cluster_that_is_down_is_away_in_its_word() {
     peer.is_up().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_is_refused_is_told_in_the_word_to_who_would_join() {
+    let server = RedisServer::start().await;
+    let mut peer = Peer::up(server.url()).await;
+    let room = topic("room");
+    let take = server.command(&["ACL", "SETUSER", "default", "-subscribe"]);
+    assert_eq!(take.as_deref(), Some("+OK"));
+    server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    peer.is_down_for("the user lacks a right").await;
+    let told = wait::until_within(DEADLINE, "the word", async || {
+        match peer.broker.check(&room) {
+            Err(BrokerError::Refused(refusal)) => Some(refusal.word),
+            _ => None,
+        }
+    });
+    assert_eq!(told.await, "NOPERM");
+    assert_eq!(gauge(&peer, "NOPERM"), 1);
+    peer.publish(&room, 1).await.expect("by another connection");
+    let give = server.command(&["ACL", "SETUSER", "default", "+subscribe"]);
+    assert_eq!(give.as_deref(), Some("+OK"));
+    peer.is_up().await;
+    assert_eq!(gauge(&peer, "NOPERM"), 0);
+    peer.hear(&room).await;
+}
+
 /// A connection that is there before the server refuses others.
 struct Beside(tokio::io::BufReader<tokio::net::TcpStream>);
 

@@ -192,6 +192,58 @@ async fn a_node_that_misses_one_master_is_ready_for_all_that_the_others_have() {
     assert_eq!(talk.message(healthy.name()).await["data"], 3);
 }
 
+/// An index lies with its partition, wherever the topics are that stand in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_needs_an_index_on_a_lost_master_is_refused_at_once_and_nothing_looks_complete() {
+    let mut cluster = RedisCluster::masters_only().await;
+    let owner = |key: &str| cluster.owner(cluster.slot(key)).expect("all slots");
+    let away = (owner("{ff:nodes}") + 1) % 3;
+    let mut rooms = (0..).map(|n| topic(&format!("room-{n}")));
+    let is_it = |room: &Topic| {
+        let tags =
+            [room.qualified(), room.presence().qualified()].map(|tag| format!("ff:{{{tag}}}"));
+        let index = format!("ff:ti:{{{}}}", room.partition(256));
+        owner(&index) == away && tags.iter().all(|tag| owner(tag) != away)
+    };
+    let room = rooms.find(is_it).expect("some topic is elsewhere");
+    let mut users = (0..).map(|n| format!("user-{n}"));
+    let is_well = |user: &String| owner(&format!("ff:{{default:@{user}}}")) != away;
+    let user = users.find(is_well).expect("some inbox is elsewhere");
+    let node = Plan::clustered("one", &cluster.url()).start().await;
+    let url = node.connect_url(&format!("?user={user}"));
+    let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+    let topics = async || http::get(node.api, "/v1/topics?limit=1000").await;
+    assert_eq!(topics().await.status, 200);
+
+    cluster.servers[away].kill();
+    let told = wait::until_within(DEADLINE, "the master to be missed", async || {
+        let answer = topics().await;
+        // At first an answer may be lost.
+        let is_known = answer.text().contains("nothing was done");
+        is_known.then_some(answer)
+    })
+    .await;
+    assert_eq!(told.status, 503, "{}", told.text());
+    // Sooner than a session waits for its membership.
+    talk.be_patient(std::time::Duration::from_secs(4));
+    let join = json!({"type": "subscribe", "topic": room.name(), "presence": true});
+    talk.refused(join.clone(), "unavailable").await;
+    talk.ok(json!({"type": "subscribe", "topic": room.name()}))
+        .await;
+
+    talk.be_patient(DEADLINE);
+    cluster.servers[away].restart().await;
+    wait::until_within(DEADLINE, "all indexes", async || {
+        (topics().await.status == 200).then_some(())
+    })
+    .await;
+    wait::until_within(DEADLINE, "a member", async || {
+        let joined = talk.ask(join.clone()).await;
+        (joined["type"] == "ok").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_starts_where_the_master_of_the_nodes_lives() {
     let mut cluster = RedisCluster::masters_only().await;

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -19,6 +20,7 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How a node is to be started.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
+    program: Option<PathBuf>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     log_reader: LogReader,
@@ -44,7 +46,7 @@ impl Plan {
     }
 
     /// `serve` with the given configuration file, as outside development.
-    pub fn with_config(path: &std::path::Path) -> Self {
+    pub fn with_config(path: &Path) -> Self {
         Self::default().flag(&format!("--config={}", path.display()))
     }
 
@@ -53,6 +55,13 @@ impl Plan {
         Self::dev()
             .flag(&format!("--redis={redis_url}"))
             .flag(&format!("--node-id={name}"))
+    }
+
+    /// Another program than the one that cargo built.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.into());
+        self
     }
 
     /// One more flag.
@@ -116,13 +125,14 @@ impl Plan {
     }
 
     fn spawn(self, listen: &str) -> Node {
-        let program = env!("CARGO_BIN_EXE_fanfare");
+        let built = || PathBuf::from(env!("CARGO_BIN_EXE_fanfare"));
+        let program = self.program.unwrap_or_else(built);
         let mut command = match self.files_max {
             None => Command::new(program),
             Some(files_max) => {
                 let mut shell = Command::new("sh");
                 let limited = format!("ulimit -n {files_max} && exec \"$0\" \"$@\"");
-                shell.args(["-c", &limited, program]);
+                shell.args(["-c", &limited]).arg(program);
                 shell
             }
         };
@@ -219,11 +229,12 @@ impl Node {
     /// A sample of `/metrics`; the name with its labels, as it stands there.
     pub async fn metric(&self, name: &str) -> u64 {
         let text = http::get(self.api, "/metrics").await.text();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let value = line.unwrap_or_else(|| panic!("no metric `{name}` in:\n{text}"));
-        value.trim().parse().expect("a sample is a number")
+        sample(&text, name).unwrap_or_else(|| panic!("no metric `{name}` in:\n{text}"))
+    }
+
+    /// The same; `None` where the node's release has no such metric.
+    pub async fn find_metric(&self, name: &str) -> Option<u64> {
+        sample(&http::get(self.api, "/metrics").await.text(), name)
     }
 
     /// Its process.
@@ -302,6 +313,13 @@ impl Node {
         wait::until("the end of the log", log).await;
         status
     }
+}
+
+fn sample(metrics: &str, name: &str) -> Option<u64> {
+    let value = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(value.trim().parse().expect("a sample is a number"))
 }
 
 impl Drop for Node {

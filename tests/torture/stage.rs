@@ -227,7 +227,7 @@ impl Stage {
                 let resident = node.resident_bytes();
                 figures.resident_bytes_max = figures.resident_bytes_max.max(resident);
                 figures.repairs += node.metric("fanfare_repairs_total").await;
-                figures.taken_back += node.metric("fanfare_taken_back_total").await;
+                figures.taken_back += node.metric("fanfare_push_to_pull_total").await;
             }
         }
         figures

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::measure::TOPICS;
 use crate::process;
-use crate::report::{Bar, Report};
+use crate::report::{Bar, Report, WORSE_MAX};
 use crate::scenario::Effort;
 use crate::stage::{Engine, Stage, tokens_of_many};
 use crate::support::tokens::seconds_from_now;
@@ -27,15 +27,16 @@ pub(crate) async fn connect(report: &mut Report, effort: &Effort) {
     let connects = effort.count(CONNECTS_COUNT, CONNECTS_COUNT / 5) as usize;
     for &engine in &effort.engines {
         report.scenario(&format!("connect {}", engine.name()));
-        let stage = Stage::start(engine).await;
-        for _ in 0..effort.runs {
+        let stage = effort.stage(engine).await;
+        for _ in effort.runs.clone() {
             let tokens = tokens_of_many("hs", connects);
             let cpu_us = storm(&stage, tokens).await;
             let what = "HS256: CPU a connect";
-            match engine {
+            let cpu = match engine {
                 Engine::Embedded => report.judge(what, "µs", cpu_us, Bar::AtMost(CPU_US_MAX)),
                 Engine::Redis => report.add(what, "µs", cpu_us),
-            }
+            };
+            cpu.beside_before(WORSE_MAX);
             if engine == Engine::Redis {
                 continue;
             }

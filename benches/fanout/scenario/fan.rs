@@ -7,9 +7,8 @@
 use std::time::Duration;
 
 use crate::crowd::Crowd;
-use crate::measure::{Cost, Pace, Side, TOPIC, TOPICS};
-use crate::process;
-use crate::report::{Bar, Report};
+use crate::measure::{Aim, Cost, Pace, Side, TOPIC, TOPICS};
+use crate::report::{Bar, Report, WORSE_MAX};
 use crate::scenario::Effort;
 use crate::stage::{Engine, Stage, tokens_of_many};
 
@@ -47,14 +46,14 @@ pub(crate) async fn one(report: &mut Report, effort: &Effort) {
             (SESSIONS_COUNT, IDLE_COUNT, ONE_RATIO_MAX),
             (SESSIONS_MANY_COUNT, 0, ONE_MANY_RATIO_MAX),
         ] {
-            let mut pair = Pair::start(engine, sessions, idle).await;
+            let mut pair = Pair::start(effort, engine, sessions, idle).await;
             let beside = match idle {
                 0 => String::new(),
                 idle => format!(" beside {idle} idle"),
             };
             let whole = DELIVERIES_COUNT / sessions as u64;
             let publications = effort.count(whole, whole / 5);
-            for run in 0..effort.runs {
+            for run in effort.runs.clone() {
                 for (pace, how) in [
                     (Pace::Lockstep(publications), "all have it"),
                     (Pace::Awaited(publications), "answered"),
@@ -73,8 +72,8 @@ pub(crate) async fn one(report: &mut Report, effort: &Effort) {
 pub(crate) async fn paced(report: &mut Report, effort: &Effort) {
     for &engine in &effort.engines {
         report.scenario(&format!("paced {}", engine.name()));
-        let mut pair = Pair::start(engine, SESSIONS_COUNT, 0).await;
-        for run in 0..effort.runs {
+        let mut pair = Pair::start(effort, engine, SESSIONS_COUNT, 0).await;
+        for run in effort.runs.clone() {
             let publications = effort.count(PACED_COUNT, PACED_COUNT / 5);
             let turn = pair
                 .turn(run, Pace::PerSecond(PACED_PER_S, publications))
@@ -96,8 +95,8 @@ pub(crate) async fn paced(report: &mut Report, effort: &Effort) {
 pub(crate) async fn backlog(report: &mut Report, effort: &Effort) {
     for &engine in &effort.engines {
         report.scenario(&format!("backlog {}", engine.name()));
-        let mut pair = Pair::start(engine, SESSIONS_COUNT, 0).await;
-        for run in 0..effort.runs {
+        let mut pair = Pair::start(effort, engine, SESSIONS_COUNT, 0).await;
+        for run in effort.runs.clone() {
             let lasts = Duration::from_millis(effort.count(BACKLOG_MS, BACKLOG_MS / 4));
             let turn = pair.turn(run, Pace::Backlog(lasts)).await;
             let name = "8 publishers";
@@ -129,18 +128,16 @@ struct Pair {
 struct Turn {
     node: Cost,
     bare: Cost,
-    /// Messages in one write call of the node.
-    per_write: f64,
-    /// Redis' processor time a publication, in µs.
-    redis_us: Option<f64>,
+    /// Messages in one write call of the node, where its release counts them by this name.
+    per_write: Option<f64>,
 }
 
 impl Pair {
-    async fn start(engine: Engine, sessions: usize, idle: usize) -> Self {
-        let stage = Stage::start(engine).await;
+    async fn start(effort: &Effort, engine: Engine, sessions: usize, idle: usize) -> Self {
+        let stage = effort.stage(engine).await;
         let idle = stage.crowd(tokens_of_many("idle", idle), &[]).await;
         let crowd = stage.crowd(tokens_of_many("fan", sessions), TOPICS).await;
-        let mut node = Side::of_node(&stage, crowd, TOPIC).await;
+        let mut node = Side::of_node(&stage, crowd, Aim::Everyone(TOPIC)).await;
         // Only what was received says how long a message is.
         node.warm_up().await;
         let mut bare = Side::of_bare(&node).await;
@@ -159,12 +156,10 @@ impl Pair {
             true => None,
             false => Some(self.bare.measure(pace).await),
         };
-        let writes = self.stage.node.metric(WRITES).await;
-        let redis_cpu = || self.stage.redis.as_ref().map(|r| process::cpu(r.pid()));
-        let redis = redis_cpu();
+        let before = self.stage.node.find_metric(WRITES).await;
         let node = self.node.measure(pace).await;
-        let redis = redis_cpu().zip(redis).map(|(after, before)| after - before);
-        let writes = self.stage.node.metric(WRITES).await - writes;
+        let writes = self.stage.node.find_metric(WRITES).await;
+        let writes = writes.zip(before).map(|(after, before)| after - before);
         let bare = match bare {
             Some(bare) => bare,
             None => self.bare.measure(pace).await,
@@ -172,8 +167,7 @@ impl Pair {
         Turn {
             node,
             bare,
-            per_write: node.deliveries / writes as f64,
-            redis_us: redis.map(|cpu| cpu.as_secs_f64() * 1e6 / node.publications),
+            per_write: writes.map(|writes| node.deliveries / writes as f64),
         }
     }
 
@@ -190,17 +184,23 @@ const WRITES: &str = "fanfare_socket_writes_total";
 impl Turn {
     /// The rows that every fan-out has.
     fn cpu(&self, report: &mut Report, name: &str, ratio_max: f64) {
-        let mut add = |what: &str, unit, value| report.add(&format!("{name}: {what}"), unit, value);
-        add("CPU a delivery", "µs", self.node.cpu_us);
-        add("CPU a delivery of the bare loop", "µs", self.bare.cpu_us);
-        add("messages a write", "", self.per_write);
-        if let Some(redis) = self.redis_us {
-            add("CPU of Redis a publication", "µs", redis);
+        let what = |what: &str| format!("{name}: {what}");
+        let (ours, floor) = (&self.node, &self.bare);
+        let cpu = report.add(&what("CPU a delivery"), "µs", ours.cpu_us);
+        cpu.beside_before(WORSE_MAX);
+        report.add(&what("CPU a delivery of the bare loop"), "µs", floor.cpu_us);
+        if let Some(per_write) = self.per_write {
+            report.add(&what("messages a write"), "", per_write);
         }
-        add("the load's use of its core", "%", self.node.load_percent);
-        let ratio = self.node.cpu_us / self.bare.cpu_us;
-        report.judge(&format!("{name}: ratio"), "", ratio, Bar::AtMost(ratio_max));
-        let faults = (self.node.faults + self.bare.faults) as f64;
-        report.judge(&format!("{name}: faults"), "", faults, Bar::AtMost(0.0));
+        if let Some(redis_us) = ours.redis_us {
+            let cpu = report.add(&what("CPU of Redis a publication"), "µs", redis_us);
+            cpu.beside_before(WORSE_MAX);
+        }
+        let load = ours.load_percent;
+        report.add(&what("the load's use of its core"), "%", load);
+        let ratio = ours.cpu_us / floor.cpu_us;
+        report.judge(&what("ratio"), "", ratio, Bar::AtMost(ratio_max));
+        let faults = (ours.faults + floor.faults) as f64;
+        report.judge(&what("faults"), "", faults, Bar::AtMost(0.0));
     }
 }

@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::measure::{Pace, Side, TOPIC, TOPICS};
+use crate::measure::{Aim, Pace, Side, TOPIC, TOPICS};
 use crate::process;
-use crate::report::{Bar, Report};
+use crate::report::{Bar, Report, WORSE_MAX};
 use crate::scenario::Effort;
-use crate::stage::{Stage, tokens_of_many, tokens_of_one};
+use crate::stage::{tokens_of_many, tokens_of_one};
 
 /// Sessions: as many as fit under 20,000 open files, the node's reserve of 500 included.
 const SESSIONS_COUNT: u64 = 19_000;
@@ -31,7 +31,7 @@ const CPU_US_MAX: f64 = 1.0;
 pub(crate) async fn idle(report: &mut Report, effort: &Effort) {
     let engine = effort.engine();
     let sessions = effort.count(SESSIONS_COUNT, SESSIONS_QUICK_COUNT) as usize;
-    for _ in 0..effort.runs {
+    for _ in effort.runs.clone() {
         report.scenario(&format!("idle {}", engine.name()));
         let one = ("one user", tokens_of_one("ada", sessions), BYTES_MAX);
         let many = tokens_of_many("idle", sessions);
@@ -51,7 +51,7 @@ async fn measure(
         true => (SETTLE_QUICK, WINDOW / 2),
         false => (SETTLE, WINDOW),
     };
-    let stage = Stage::start(effort.engine()).await;
+    let stage = effort.stage(effort.engine()).await;
     let pid = stage.node.pid();
     let empty = process::resident_bytes(pid);
     let (from, cpu) = (Instant::now(), process::cpu(pid));
@@ -74,17 +74,21 @@ async fn measure(
         let grown = process::resident_bytes(pid).saturating_sub(empty);
         let bytes = grown as f64 / sessions;
         let what = format!("{kind}, {name}: memory a session");
-        report.judge(&what, "bytes", bytes, Bar::AtMost(bytes_max));
+        report
+            .judge(&what, "bytes", bytes, Bar::AtMost(bytes_max))
+            .beside_before(WORSE_MAX);
         let cpu = process::cpu(pid);
         tokio::time::sleep(window).await;
         let used = (process::cpu(pid) - cpu).as_secs_f64() / window.as_secs_f64();
         let what = format!("{kind}, {name}: CPU a session and second");
         let bar = Bar::AtMost(CPU_US_MAX);
-        report.judge(&what, "µs", used * 1e6 / sessions, bar);
+        report
+            .judge(&what, "µs", used * 1e6 / sessions, bar)
+            .beside_before(WORSE_MAX);
     };
     quiet("fresh").await;
     // Only now: the API does not keep a connection that nobody uses.
-    let mut side = Side::of_node(&stage, crowd, TOPIC).await;
+    let mut side = Side::of_node(&stage, crowd, Aim::Everyone(TOPIC)).await;
     let busy = side.measure(Pace::Awaited(BUSY_COUNT)).await;
     quiet("quiet again").await;
     let faults = busy.faults as f64;

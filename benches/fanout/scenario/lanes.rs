@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use crate::crowd::{Counts, Seen, Waits};
+use crate::crowd::{Counts, PUBLISHERS_MAX, Seen, Waits};
 use crate::publisher::{Publisher, data};
 use crate::report::{Bar, Report};
 use crate::scenario::Effort;
 use crate::session::{Line, Session};
-use crate::stage::{Engine, Stage};
 use crate::support::tokens;
 use fanfare::cli::bench::frames;
 
@@ -56,11 +55,10 @@ struct Flow {
 
 /// Over one engine: lanes are the worker's, whatever the engine.
 pub(crate) async fn lanes(report: &mut Report, effort: &Effort) {
-    let engine = effort.engine();
-    report.scenario(&format!("lanes {}", engine.name()));
+    report.scenario(&format!("lanes {}", effort.engine().name()));
     let lasts = Duration::from_secs(effort.count(LASTS_S, LASTS_QUICK_S));
-    for _ in 0..effort.runs {
-        let [low, critical] = backlog(engine, [FLOOD_PER_S, TRICKLE_PER_S], lasts).await;
+    for _ in effort.runs.clone() {
+        let [low, critical] = backlog(effort, [FLOOD_PER_S, TRICKLE_PER_S], lasts).await;
         let (low_ms, critical_ms) = (low.percentile_ms(50), critical.percentile_ms(50));
         report.add("low flood: wait of low, median", "ms", low_ms);
         report.add("low flood: wait of critical, median", "ms", critical_ms);
@@ -74,7 +72,7 @@ pub(crate) async fn lanes(report: &mut Report, effort: &Effort) {
             ratio,
             sooner,
         );
-        let [low, critical] = backlog(engine, [TRICKLE_PER_S, FLOOD_PER_S], lasts).await;
+        let [low, critical] = backlog(effort, [TRICKLE_PER_S, FLOOD_PER_S], lasts).await;
         let per_s = |waits: &Waits| waits.len() as f64 / lasts.as_secs_f64();
         report.add("critical flood: critical read", "1/s", per_s(&critical));
         let moves = Bar::AtLeast(LOW_MOVES_MIN);
@@ -84,16 +82,16 @@ pub(crate) async fn lanes(report: &mut Report, effort: &Effort) {
 
 /// The waits of the low and the critical messages that were read while both
 /// were published at these rates and a backlog stood.
-async fn backlog(engine: Engine, per_s: [u32; 2], lasts: Duration) -> [Waits; 2] {
-    let stage = Stage::start(engine).await;
+async fn backlog(effort: &Effort, per_s: [u32; 2], lasts: Duration) -> [Waits; 2] {
+    let stage = effort.stage(effort.engine()).await;
     let token = tokens::token("lanes");
     let topics = [LOW.topic, CRITICAL.topic];
     let mut session = Session::open(stage.node.public, Line::Narrow, &token, &topics).await;
     // Each flow counts apart, so that its waits stay apart.
-    let counts = [Counts::default(), Counts::default()];
+    let counts = [Counts::of(PUBLISHERS_MAX), Counts::of(PUBLISHERS_MAX)];
     let ended = Cell::new(false);
     let read = async {
-        let mut seen = [Seen::default(), Seen::default()];
+        let mut seen = [Seen::of(0..PUBLISHERS_MAX), Seen::of(0..PUBLISHERS_MAX)];
         let mut ticks = tokio::time::interval(READ_EVERY);
         // A line does not make up for the time in which nothing was sent.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

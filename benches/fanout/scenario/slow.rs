@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crowd::{Counts, Seen};
-use crate::measure::{Cost, Pace, Side};
+use crate::crowd::{Counts, PUBLISHERS_MAX, Seen};
+use crate::measure::{Aim, Cost, Pace, Side};
 use crate::process;
 use crate::report::{Bar, Report};
 use crate::scenario::Effort;
@@ -36,13 +36,13 @@ const MEMORY_MIB_MAX: f64 = 4.0;
 pub(crate) async fn slow(report: &mut Report, effort: &Effort) {
     for &engine in &effort.engines {
         report.scenario(&format!("slow {}", engine.name()));
-        let stage = Stage::start(engine).await;
+        let stage = effort.stage(engine).await;
         let crowd = stage
             .crowd(tokens_of_many("slow", OTHERS_COUNT), TOPICS)
             .await;
-        let mut side = Side::of_node(&stage, crowd, TOPIC).await;
+        let mut side = Side::of_node(&stage, crowd, Aim::Everyone(TOPIC)).await;
         side.warm_up().await;
-        for run in 0..effort.runs {
+        for run in effort.runs.clone() {
             let without_first = run.is_multiple_of(2);
             let mut without = None;
             if without_first {
@@ -101,12 +101,12 @@ async fn one_stalls(stage: &Stage, side: &mut Side) -> Stalled {
     let before_it = side.crowd.counts.sent();
     let (others, grown_mib) = all_read(stage, side).await;
     // It has its own account of the same numbers; what the crowd had before is no loss to it.
-    let own = Counts::default();
+    let own = Counts::of(PUBLISHERS_MAX);
     for _ in 0..before_it + PUBLICATIONS_COUNT {
         own.next(0);
     }
-    let mut seen = Seen::default();
-    seen[0] = before_it;
+    let mut seen = Seen::of(0..PUBLISHERS_MAX);
+    *seen.newest(0).expect("it follows every publisher") = before_it;
     let mut told = 0;
     let from = Instant::now();
     let mut took = Duration::ZERO;

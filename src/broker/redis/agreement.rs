@@ -23,6 +23,7 @@ use super::links::Links;
 use super::overall::{Overall, Part};
 use crate::broker::BrokerHealth;
 use crate::redis::RedisError;
+use crate::redis::nowhere::{Kind, Nowhere};
 
 /// How soon a deployment that does not answer is asked again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -78,11 +79,7 @@ impl Agreement {
         mut stop: watch::Receiver<bool>,
     ) {
         for at in 0..self.prints.len() {
-            let name = self.name(at);
-            let reason =
-                format!("Redis {name} is not compared yet with what the cluster agreed on");
-            self.overall
-                .set(Part::Agreement(at), BrokerHealth::Down(reason));
+            self.show(at, self.uncompared(at).to_string());
         }
         loop {
             let pause = match self.round().await {
@@ -109,17 +106,60 @@ impl Agreement {
         }
     }
 
-    /// Says why a deployment is not compared yet, where its connections do not say it.
+    /// Says why a deployment is not compared yet: to callers, and to operators where its connections
+    /// do not say it.
     fn explain(&self, at: usize, what: &str, error: &RedisError) {
         use RedisError::{Failed, Moved, NotDone, ReadOnly};
-        let is_told_elsewhere = !matches!(error, Failed(_) | NotDone(_) | Moved(_) | ReadOnly(_));
-        if is_told_elsewhere || self.links.agrees(at) {
+        if self.links.agrees(at) {
             return;
+        }
+        let is_news = self
+            .links
+            .postpone(at, Nowhere::uncompared(self.name(at), error));
+        let is_told_elsewhere = match error {
+            Failed(_) | NotDone(_) | Moved(_) | ReadOnly(_) => false,
+            RedisError::Nowhere(nowhere) => nowhere.kind != Kind::Unserved,
+            _ => true,
+        };
+        if is_told_elsewhere {
+            return self.show(at, self.uncompared(at).to_string());
         }
         let key = self.links.keys().fingerprint();
         let reason = format!("{key} in Redis {} cannot be {what}: {error}", self.name(at));
+        // A connection that has just gone is told by its supervisor.
+        let is_lasting = !matches!(error, NotDone(_)) || error.refusal().is_some();
+        if is_news && is_lasting {
+            tracing::warn!(
+                event = "comparison_failed",
+                deployment = self.name(at),
+                reason,
+                "a deployment of Redis cannot be compared, and is not used"
+            );
+        }
+        self.show(at, reason);
+    }
+
+    /// Says that a deployment which has nothing yet waits for the others, without which nobody
+    /// knows whether the cluster is new.
+    fn await_others(&self, at: usize, found: &[Found]) {
+        let others = found.iter().enumerate();
+        let missing = others.filter_map(|(at, found)| Some((self.name(at), found.as_ref().err()?)));
+        let missing = missing.max_by_key(|(_, error)| error.refusal().is_some());
+        if let Some((name, error)) = missing {
+            let why = format!("its first start needs Redis {name} too");
+            let waits = self.uncompared(at).because(&why, error.refusal());
+            self.show(at, waits.to_string());
+            self.links.postpone(at, waits);
+        }
+    }
+
+    fn show(&self, at: usize, reason: String) {
         self.overall
             .set(Part::Agreement(at), BrokerHealth::Down(reason));
+    }
+
+    fn uncompared(&self, at: usize) -> Nowhere {
+        Nowhere::new(Kind::Uncompared, self.name(at))
     }
 
     async fn round(&self) -> Result<Round, Disagreement> {
@@ -150,7 +190,8 @@ impl Agreement {
                     Ok(()) => return Ok(Round::Again),
                     Err(error) => self.explain(at, "written", &error),
                 },
-                Ok(None) | Err(_) => {}
+                Ok(None) => self.await_others(at, &found),
+                Err(_) => {}
             }
         }
         Ok(if is_open { Round::Open } else { Round::Agreed })
@@ -228,6 +269,11 @@ impl Agreement {
     fn agreed(&self, at: usize) {
         if self.links.agree(at) {
             self.overall.forget(Part::Agreement(at));
+            tracing::info!(
+                event = "deployment_compared",
+                deployment = self.name(at),
+                "this node and the cluster agree, the deployment of Redis is used"
+            );
         }
     }
 

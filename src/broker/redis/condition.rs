@@ -3,6 +3,8 @@
 //! In: the pairs in use now. Out: their circuits, what they do when memory is full, whether a
 //! topic's master can be used. Owns nothing; each answer is a look at that moment.
 
+use std::sync::Arc;
+
 use super::RedisBroker;
 use super::health::Line;
 use super::link::CommandLink;
@@ -34,7 +36,8 @@ impl RedisBroker {
         });
         let deployments = self.links.deployments().iter();
         let silent = deployments.flat_map(|deployment| deployment.silent());
-        evicts.into_iter().chain(silent).collect()
+        let crowded = self.links.too_many_masters();
+        evicts.into_iter().chain(crowded).chain(silent).collect()
     }
 
     /// Why what this node asks of the master that holds the leases of nodes is refused though its
@@ -45,19 +48,34 @@ impl RedisBroker {
         if let Some(reason) = self.overall.reason(Part::Agreement(0)) {
             return Some(reason);
         }
-        let keys = self.keys();
-        let pair = self.links.find(&keys.nodes()).ok()?.pair;
-        pair.shared.health.reason(Line::Bulk)
+        match self.links.find(&self.keys().nodes()) {
+            Ok(at) => at.pair.shared.health.reason(Line::Bulk),
+            Err(nowhere) => Some(nowhere.to_string()),
+        }
     }
 
-    /// The links to Redis: which server and what for, and where its circuit stands.
+    /// Why nobody gets a lease, where Redis says that in a word, or no master may be asked for it.
     #[must_use]
-    pub fn circuits(&self) -> Vec<(String, Phase)> {
+    pub fn lease_refused(&self) -> Option<BrokerError> {
+        match self.links.find(&self.keys().nodes()) {
+            Ok(at) => {
+                let refusal = at.pair.shared.refusals.of(Line::Urgent);
+                refusal.map(BrokerError::Refused)
+            }
+            Err(nowhere) => Some(nowhere.into()),
+        }
+    }
+
+    /// The links to Redis: which server and what for, where its circuit stands, and why it is not
+    /// closed.
+    #[must_use]
+    pub fn circuits(&self) -> Vec<(String, Phase, Option<Arc<str>>)> {
         let mut circuits = Vec::new();
         for pair in self.links.pairs() {
             for CommandLink { link, purpose, .. } in pair.shared.links().map(AsRef::as_ref) {
                 let name = format!("{}, {}", link.server(), purpose.name());
-                circuits.push((name, link.circuit().phase()));
+                let circuit = link.circuit();
+                circuits.push((name, circuit.phase(), circuit.reason()));
             }
         }
         circuits
@@ -77,6 +95,9 @@ impl RedisBroker {
             BrokerHealth::Down(reason) => {
                 for link in pair.shared.links() {
                     link.link.circuit().pass()?;
+                }
+                if let Some(refusal) = pair.shared.refusals.of(Line::Feed) {
+                    return Err(BrokerError::Refused(refusal));
                 }
                 Err(Unavailable::Away(reason.clone()).into())
             }

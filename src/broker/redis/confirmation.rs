@@ -199,7 +199,7 @@ mod tests {
     fn a_count_of_another_connection_is_none() {
         let judge = |answers| Followers::default().judge(answers, Instant::now());
         assert_eq!(judge(answers(&[1])), Ok(1));
-        let lost = || Err(RedisError::Nowhere("lost".into()));
+        let lost = || Err(RedisError::NoUrl);
         let mut nameless = answers(&[1]);
         nameless.name = Ok(Value::Null);
         assert!(judge(nameless).is_err());

@@ -27,6 +27,8 @@ use super::pair::Common;
 use super::sentinels::{Said, Sentinels};
 use crate::broker::BrokerHealth;
 use crate::config::redis_url::RedisForm;
+use crate::redis::nowhere::{Kind, Nowhere};
+use crate::redis::refusal::Refusal;
 
 /// How often the masters are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -69,6 +71,8 @@ struct Follower {
     is_coverage_read: bool,
     /// A link was told that its keys are somewhere else.
     is_doubted: bool,
+    /// In which word those that are asked refuse.
+    refusal: Option<&'static Refusal>,
 }
 
 /// Follows the deployment at this place of the list until `stop` turns true.
@@ -85,25 +89,27 @@ pub async fn follow(links: Arc<Links>, at: usize, common: Common, mut stop: watc
         refused_in_a_row: 0,
         is_coverage_read: false,
         is_doubted: false,
+        refusal: None,
     };
     // The first wait ends at a random moment, so that nodes which start together ask apart.
     let mut rest = LOOK_EVERY.mul_f64(rand::random::<f64>());
     loop {
         tokio::select! {
-            () = stopped(&mut stop) => return,
+            () = stopped(&mut stop) => break,
             () = follower.look() => {}
         }
         tokio::select! {
-            () = stopped(&mut stop) => return,
+            () = stopped(&mut stop) => break,
             () = tokio::time::sleep(PACE) => {}
         }
         tokio::select! {
-            () = stopped(&mut stop) => return,
+            () = stopped(&mut stop) => break,
             () = misplaced.notified() => follower.is_doubted = true,
             () = tokio::time::sleep(rest.saturating_sub(PACE)) => {}
         }
         rest = LOOK_EVERY;
     }
+    follower.refuses(None);
 }
 
 impl Follower {
@@ -122,13 +128,14 @@ impl Follower {
         match answer {
             Ok(said) if self.believes(&said, hosts_count) => {
                 self.refused_in_a_row = 0;
+                self.refuses(None);
                 match self.links.take(self.at, said.layout, &self.common) {
                     Ok(taken) => is_new = taken,
-                    Err(error) => self.refuse("", &error),
+                    Err(error) => self.refuse("", &error, None),
                 }
             }
             Ok(_) => self.guide = None,
-            Err((host, error)) => self.refuse(&host, &error),
+            Err((host, error)) => self.refuse(&host, &error, error.refusal()),
         }
         // The one that answers may be as cut off as the master that does not.
         let is_away = self.deployment().pairs().iter().any(|pair| !pair.is_up());
@@ -152,12 +159,32 @@ impl Follower {
         (host.unwrap_or_default(), error)
     }
 
+    /// In which word those that are asked refuse now.
+    fn refuses(&mut self, now: Option<&'static Refusal>) {
+        let control = &self.common.metrics.control;
+        if let Some(word) = std::mem::replace(&mut self.refusal, now) {
+            (word.gauge)(control).sub(1);
+        }
+        if let Some(word) = now {
+            (word.gauge)(control).add(1);
+        }
+    }
+
     /// What is known goes on being used; without that, Redis is away.
-    fn refuse(&mut self, host: &str, error: &dyn std::error::Error) {
+    fn refuse(
+        &mut self,
+        host: &str,
+        error: &dyn std::error::Error,
+        refusal: Option<&'static Refusal>,
+    ) {
         self.guide = None;
+        self.refuses(refusal);
         let name = &self.deployment().url().name;
-        let reason = format!("the masters of Redis {name} are not known; {host}: {error}");
+        let why = format!("{host}: {error}");
+        let masterless = Nowhere::new(Kind::Masterless, name).because(&why, refusal);
+        let reason = masterless.to_string();
         if self.deployment().pairs().is_empty() {
+            self.deployment().set_masterless(masterless);
             let down = BrokerHealth::Down(reason.clone());
             self.common.overall.set(Part::Deployment(self.at), down);
         }

@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 use super::layout::LayoutError;
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::config::{self, Secret};
+use crate::redis::refusal::Refusal;
 use crate::redis::{RedisError, access, clients};
 
 /// Longest wait for a connection and an answer.
@@ -31,6 +32,17 @@ pub(super) enum AskError {
     Redis(#[from] RedisError),
     #[error(transparent)]
     Layout(#[from] LayoutError),
+}
+
+impl AskError {
+    /// In which word the host refused, if it did.
+    pub(super) fn refusal(&self) -> Option<&'static Refusal> {
+        match self {
+            Self::Connection(error) => Refusal::of(error.details()),
+            Self::Redis(error) => error.refusal(),
+            Self::Timeout | Self::Layout(_) => None,
+        }
+    }
 }
 
 /// See the module.

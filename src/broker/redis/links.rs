@@ -9,8 +9,8 @@
 //!
 //! [`follower`]: super::follower
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
@@ -20,8 +20,10 @@ use super::overall::Part;
 use super::pair::{Common, Pair, Place};
 use super::shards::Shards;
 use crate::broker::FeedNumber;
+use crate::config::file_shares;
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::protocol::ids::Topic;
+use crate::redis::nowhere::{Kind, Nowhere};
 use crate::redis::{Keys, RedisError, RedisLink};
 use crate::shutdown;
 
@@ -43,6 +45,10 @@ pub struct Deployment {
     masters: RwLock<Arc<Masters>>,
     /// It was compared with what the cluster agreed on, and may be used.
     agrees: AtomicBool,
+    /// Why not, while it may not.
+    unusable: Mutex<Nowhere>,
+    /// Why no master is known, while none is.
+    masterless: Mutex<Nowhere>,
     /// Sentinels that do not answer while others do, in words.
     silent: Mutex<Vec<String>>,
     /// Told by its links when an answer says that keys are somewhere else.
@@ -66,6 +72,10 @@ pub struct Links {
     shards: Shards,
     deployments: Vec<Deployment>,
     numbers: AtomicU32,
+    /// For so many masters files are set apart.
+    masters_planned: usize,
+    /// The most masters that were told to be more than that.
+    masters_told: AtomicUsize,
     /// Some keys are somewhere else now.
     pub moved: Notify,
 }
@@ -100,15 +110,23 @@ impl Deployment {
     /// Its sentinels that do not answer while others do, in words.
     #[must_use]
     pub fn silent(&self) -> Vec<String> {
-        self.silent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.silent).clone()
     }
 
     /// These do not answer now.
     pub fn set_silent(&self, silent: Vec<String>) {
-        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = silent;
+        *lock(&self.silent) = silent;
+    }
+
+    /// Nobody says where its masters are, for this reason.
+    pub fn set_masterless(&self, why: Nowhere) {
+        *lock(&self.masterless) = why;
+    }
+
+    /// That nobody says where its masters are, and why.
+    #[must_use]
+    pub fn masterless(&self) -> RedisError {
+        RedisError::Nowhere(lock(&self.masterless).clone())
     }
 
     fn masters(&self) -> Arc<Masters> {
@@ -121,12 +139,15 @@ impl Links {
     /// Deployments of which no master is known yet.
     #[must_use]
     pub fn new(prefix: &str, urls: Vec<RedisUrl>) -> Self {
+        let masters_planned = file_shares::masters_planned(&urls);
         let names: Vec<_> = urls.iter().map(|url| url.name.clone()).collect();
         let deployment = |url: RedisUrl| Deployment {
             keys: Keys::of_database(prefix, url.database),
-            url,
             masters: RwLock::default(),
             agrees: AtomicBool::new(false),
+            unusable: Mutex::new(Nowhere::new(Kind::Uncompared, &url.name)),
+            masterless: Mutex::new(Nowhere::new(Kind::Masterless, &url.name)),
+            url,
             silent: Mutex::default(),
             misplaced: Arc::default(),
         };
@@ -135,6 +156,8 @@ impl Links {
             shards: Shards::new(&names),
             deployments: urls.into_iter().map(deployment).collect(),
             numbers: AtomicU32::new(0),
+            masters_planned,
+            masters_told: AtomicUsize::new(0),
             moved: Notify::new(),
         }
     }
@@ -187,13 +210,19 @@ impl Links {
     }
 
     fn place(&self, at: usize, key: &str) -> Result<Placed, RedisError> {
-        if !self.agrees(at) {
-            let name = &self.deployments[at].url.name;
-            return Err(RedisError::Nowhere(format!(
-                "Redis {name} is not compared yet with what the cluster agreed on"
-            )));
-        }
+        self.usable(at)?;
         self.place_anyway(at, key)
+    }
+
+    /// # Errors
+    /// [`RedisError::Nowhere`] while a deployment may not be used.
+    pub fn usable(&self, at: usize) -> Result<(), RedisError> {
+        match self.agrees(at) {
+            true => Ok(()),
+            false => Err(RedisError::Nowhere(
+                lock(&self.deployments[at].unusable).clone(),
+            )),
+        }
     }
 
     /// The link to the master of a deployment that has the key, whether it may be used yet or not.
@@ -221,9 +250,18 @@ impl Links {
         is_news
     }
 
+    /// A deployment could not be compared yet, for this reason. Returns whether that is news.
+    pub fn postpone(&self, at: usize, why: Nowhere) -> bool {
+        let mut unusable = lock(&self.deployments[at].unusable);
+        let is_news = *unusable != why;
+        *unusable = why;
+        is_news
+    }
+
     /// Nothing may be used any more.
     pub fn disagree(&self) {
         for deployment in &self.deployments {
+            *lock(&deployment.unusable) = Nowhere::new(Kind::Differing, &deployment.url.name);
             deployment.agrees.store(false, Ordering::Release);
         }
         self.moved.notify_one();
@@ -237,17 +275,41 @@ impl Links {
             1 if deployment.url.form != RedisForm::Cluster => Some(0),
             _ => masters.owners.get(slot_of(key)).copied().flatten(),
         };
-        let nowhere = || {
-            let name = &deployment.url.name;
-            RedisError::Nowhere(format!(
-                "no master of Redis {name} has the key at the moment"
-            ))
+        let nowhere = || match masters.pairs.is_empty() {
+            true => deployment.masterless(),
+            false => RedisError::Nowhere(Nowhere::new(Kind::Unserved, &deployment.url.name)),
         };
         let owner = owner.ok_or_else(nowhere)?;
         Ok(Placed {
             pair: Arc::clone(&masters.pairs[owner]),
             epoch: masters.layout.masters[owner].epoch,
         })
+    }
+
+    /// What to do where there are more masters than files are set apart for.
+    #[must_use]
+    pub fn too_many_masters(&self) -> Option<String> {
+        let (count, planned) = (self.pairs().len(), self.masters_planned);
+        (count > planned).then(|| {
+            format!(
+                "Redis has {count} masters, and files are set apart for {planned}: list as many \
+                 hosts of the cluster in redis.url, and the file limit is checked for them"
+            )
+        })
+    }
+
+    /// Tells it once, and again where there are more yet.
+    fn judge_files(&self) {
+        let count = self.pairs().len();
+        if let Some(reason) = self.too_many_masters()
+            && self.masters_told.fetch_max(count, Ordering::Relaxed) < count
+        {
+            tracing::warn!(
+                event = "redis_files_missed",
+                reason,
+                "Redis has more masters than files are set apart for"
+            );
+        }
     }
 
     /// Takes a deployment's masters: begins pairs for new ones, keeps those that stay, ends the
@@ -315,12 +377,17 @@ impl Links {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(masters);
         common.overall.forget(Part::Deployment(at));
+        self.judge_files();
         // A master that was not there before may be a replica that took over.
         common.moves.send_modify(|moves| moves.add(is_lossy));
         self.moved.notify_one();
         retire(&before.pairs, &pairs);
         Ok(true)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends those of the pairs that are not kept, each in its own time.

@@ -415,13 +415,11 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn control(&self, message: Bytes) -> Result<(), BrokerError> {
+        self.links.usable(0)?;
         let first = &self.links.deployments()[0];
-        let (channel, mut pairs) = (first.control(), first.pairs());
-        let up = pairs.iter().position(|pair| pair.is_up()).unwrap_or(0);
-        if pairs.is_empty() {
-            return Err(RedisError::Nowhere("no master of Redis is known yet".to_owned()).into());
-        }
-        let pair = pairs.swap_remove(up);
+        let (channel, pairs) = (first.control(), first.pairs());
+        let up = pairs.iter().find(|pair| pair.is_up());
+        let pair = up.or(pairs.first()).ok_or_else(|| first.masterless())?;
         let args = vec![channel.into(), Value::Bytes(control::numbered(&message))];
         pair.shared.urgent.link.submit("PUBLISH", args).await?;
         Ok(())

@@ -1,32 +1,15 @@
-//! Reads what the scripts answer, and what they tell.
+//! Reads what the scripts answer, and what they publish on channels.
 //!
-//! In: fred's values. Out: positions, pages and numbers, or [`BrokerError::Unexpected`] where an
+//! In: fred's values. Out: events, positions, pages and numbers, or [`BrokerError::Unexpected`] where an
 //! answer is not what these scripts give. Owns nothing.
 
 use bytes::Bytes;
 use fred::types::Value;
 
-use crate::broker::unavailable::Unavailable;
 use crate::broker::{Body, BrokerError, Entry, FeedEvent, publication};
 use crate::protocol::event::GapReason;
 use crate::protocol::ids::{Position, SessionId, Topic};
-use crate::redis::RedisError;
 use crate::telemetry::metrics::Metrics;
-
-impl From<RedisError> for BrokerError {
-    fn from(error: RedisError) -> Self {
-        match &error {
-            RedisError::Failed(_) => Self::Unexpected(error.to_string()),
-            _ if error.is_not_done() && error.refusal().is_some() => {
-                Self::Refused(error.refusal().expect("asked just before"))
-            }
-            RedisError::NoScript(_) => Unavailable::Scripts.into(),
-            RedisError::Moved(_) => Unavailable::Elsewhere.into(),
-            _ if error.is_not_done() => Unavailable::Away(error.to_string()).into(),
-            _ => Self::Unknown(error.to_string()),
-        }
-    }
-}
 
 /// One entry as it stands in the stream, its body not yet read.
 #[derive(Debug)]
@@ -191,7 +174,7 @@ pub fn event(topic: &Topic, payload: &[u8], metrics: &Metrics) -> Option<FeedEve
             session,
         });
     }
-    let position = position_of(first)?;
+    let position: Position = position_of(first)?;
     let prev = position_of(second)?;
     let body = self::body(rest, &topic, position, metrics);
     Some(FeedEvent::Delivery {
@@ -228,4 +211,79 @@ pub fn since(value: Value) -> Result<RawPage, BrokerError> {
 #[must_use]
 pub fn unexpected(expected: &str, value: &Value) -> BrokerError {
     BrokerError::Unexpected(format!("expected a {expected}, got {}", value.kind()))
+}
+
+/// What callers are told of an error of Redis, whatever it was.
+#[cfg(test)]
+mod tests {
+    use fred::error::{Error, ErrorKind};
+
+    use super::*;
+    use crate::broker::unavailable::Unavailable;
+    use crate::protocol::error::ErrorCode;
+    use crate::redis::RedisError;
+    use crate::redis::nowhere::{KINDS, Kind, Nowhere};
+    use crate::redis::refusal::{REFUSALS, Refusal};
+
+    /// What Redis answers where it refuses in the word of a row.
+    fn refused(refusal: &Refusal) -> RedisError {
+        let text = match refusal.word {
+            "MAXCLIENTS" => "ERR max number of clients reached",
+            "DATABASE" => "ERR DB index is out of range",
+            "NOCLUSTER" => "ERR This instance has cluster support disabled",
+            "NOSENTINEL" => "ERR unknown command 'SENTINEL', with args beginning with: ",
+            word => return RedisError::of(Error::new(ErrorKind::Unknown, format!("{word} x"))),
+        };
+        RedisError::of(Error::new(ErrorKind::Unknown, text))
+    }
+
+    #[test]
+    fn whatever_kept_a_deployment_from_use_its_word_reaches_callers() {
+        for refusal in REFUSALS {
+            let error = refused(refusal);
+            // Two rows may have one word.
+            let refusal = error.refusal().filter(|found| *found == refusal);
+            let refusal = refusal.expect("the same word");
+            let uncompared = Nowhere::uncompared("east at 10.0.0.1", &error);
+            for kind in KINDS {
+                let nowhere = match kind {
+                    Kind::Uncompared => uncompared.clone(),
+                    kind => Nowhere::new(kind, "east").because("10.0.0.1", error.refusal()),
+                };
+                let told = BrokerError::from(RedisError::Nowhere(nowhere)).told();
+                assert_eq!(told.code, ErrorCode::Unavailable);
+                let message = told.message;
+                assert!(message.contains(refusal.word), "{message}");
+                assert!(message.contains(refusal.advice), "{message}");
+                assert!(!message.contains("10.0.0.1"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_client_of_redis_says_reaches_callers_in_the_words_that_fit() {
+        let not_done = |kind, text: &'static str| {
+            let error = RedisError::of(Error::new(kind, text));
+            assert!(error.is_not_done(), "{text}");
+            BrokerError::from(error)
+        };
+        for text in ["ASK 7 10.0.0.1:6379", "TRYAGAIN Multiple keys", "MOVED 7 x"] {
+            let expected = Unavailable::Elsewhere.into();
+            assert_eq!(not_done(ErrorKind::Cluster, text), expected, "{text}");
+        }
+        let crowded = not_done(ErrorKind::Backpressure, "Max in-flight commands reached.");
+        assert_eq!(crowded, Unavailable::CommandsFull.into());
+        let away = not_done(ErrorKind::Canceled, "Canceled.");
+        assert!(matches!(
+            away,
+            BrokerError::Unavailable(Unavailable::Away(_))
+        ));
+        // What waited for a call whose outcome is not known was not done all the same.
+        let lost = RedisError::of(Error::new(ErrorKind::Timeout, "Request timed out."));
+        let lost = BrokerError::not_done(&lost);
+        assert!(matches!(
+            lost,
+            BrokerError::Unavailable(Unavailable::Away(_))
+        ));
+    }
 }

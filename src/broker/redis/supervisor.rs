@@ -317,7 +317,7 @@ impl Supervisor {
         let (shared, purpose) = (&self.shared, self.command.purpose);
         shared
             .refusals
-            .set(purpose, refusal, &shared.metrics.control);
+            .set(purpose.line(), refusal, &shared.metrics.control);
     }
 
     /// The link takes commands. Of the urgent one more has to be looked at before that is told.

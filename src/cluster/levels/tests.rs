@@ -101,7 +101,7 @@ fn a_failure_is_old_for_a_member_that_comes_after_it() {
     assert_eq!(is_new(&levels), None);
     let fail = |levels: &mut Levels| {
         for change in levels.take(&Lane::default(), 100) {
-            levels.failed(change.topic, Some(RedisError::Nowhere("away".into())));
+            levels.failed(change.topic, Some(RedisError::NoUrl));
         }
     };
     fail(&mut levels);

@@ -71,16 +71,34 @@ impl Agenda {
         }
     }
 
-    /// The next partition to look through. None is looked through twice at a time.
-    pub(super) fn take(&mut self) -> Option<u32> {
-        let mut free = self.todo.difference(&self.looking);
-        let partition = free.next().copied()?;
+    /// The next partition to look through, of those that may be begun. None is read twice at a
+    /// time.
+    pub(super) fn take(&mut self, may_begin: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut free = self.todo.difference(&self.looking).copied();
+        let partition = free.find(|partition| may_begin(*partition))?;
         self.todo.remove(&partition);
         self.looking.insert(partition);
+        if let Some(rest) = self.rests.get_mut(&partition) {
+            // It has its turn; the next rest begins when that is over.
+            rest.left_ticks = u32::MAX;
+        }
         Some(partition)
     }
 
-    /// A partition that was taken has been looked through.
+    /// A partition that was taken has been read. What was found is being removed, and it may be taken
+    /// again meanwhile.
+    pub(super) fn read(&mut self, partition: u32) {
+        self.looking.remove(&partition);
+    }
+
+    /// A partition is to be looked through again.
+    pub(super) fn again(&mut self, partition: u32) {
+        if self.held.contains(&partition) {
+            self.todo.insert(partition);
+        }
+    }
+
+    /// A partition that was taken has been looked through, and what was found is removed or not.
     pub(super) fn looked(&mut self, partition: u32, outcome: Outcome) {
         self.looking.remove(&partition);
         let before = self.rests.remove(&partition);
@@ -113,7 +131,7 @@ mod tests {
 
     /// Takes all that is due, with this outcome.
     fn all(agenda: &mut Agenda, outcome: Outcome) -> Vec<u32> {
-        let due: Vec<_> = std::iter::from_fn(|| agenda.take()).collect();
+        let due: Vec<_> = std::iter::from_fn(|| agenda.take(|_| true)).collect();
         for partition in &due {
             agenda.looked(*partition, outcome);
         }
@@ -143,18 +161,32 @@ mod tests {
         assert_eq!(all(&mut agenda, Outcome::Failed), [101]);
         agenda.note([].into(), BTreeSet::new());
         agenda.tick();
-        assert_eq!(agenda.take(), None);
+        assert_eq!(agenda.take(|_| true), None);
     }
 
     #[test]
     fn what_is_looked_through_when_somebody_dies_has_another_turn() {
         let mut agenda = Agenda::default();
         agenda.note([7].into(), ["b~1".parse().unwrap()].into());
-        assert_eq!(agenda.take(), Some(7));
+        assert_eq!(agenda.take(|_| true), Some(7));
         agenda.note([7].into(), BTreeSet::new());
-        assert_eq!(agenda.take(), None, "not twice at a time");
+        assert_eq!(agenda.take(|_| true), None, "not twice at a time");
         agenda.looked(7, Outcome::Done);
-        assert_eq!(agenda.take(), Some(7));
+        assert_eq!(agenda.take(|_| true), Some(7));
+    }
+
+    #[test]
+    fn what_was_read_may_be_read_again_while_it_is_removed() {
+        let mut agenda = Agenda::default();
+        agenda.note([7, 8].into(), BTreeSet::new());
+        assert_eq!(agenda.take(|partition| partition == 8), Some(8));
+        agenda.again(8);
+        assert_eq!(agenda.take(|partition| partition == 8), None);
+        agenda.read(8);
+        assert_eq!(agenda.take(|partition| partition == 8), Some(8));
+        agenda.again(9);
+        assert_eq!(agenda.take(|partition| partition != 7), None, "not held");
+        assert_eq!(agenda.take(|_| true), Some(7));
     }
 
     #[test]
@@ -170,8 +202,12 @@ mod tests {
             turns
         };
         agenda.note([58, 59].into(), BTreeSet::new());
-        assert_eq!(agenda.take(), Some(58));
-        assert_eq!(agenda.take(), Some(59), "while the first one is busy");
+        assert_eq!(agenda.take(|_| true), Some(58));
+        assert_eq!(
+            agenda.take(|_| true),
+            Some(59),
+            "while the first one is busy"
+        );
         agenda.looked(58, Outcome::Done);
         agenda.looked(59, Outcome::Failed);
         assert_eq!(turns(&mut agenda, Outcome::Failed), [1, 3, 7]);

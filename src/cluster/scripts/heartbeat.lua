@@ -12,7 +12,7 @@
 --      8 the number of this heartbeat, counted by the process from 1
 --      9 that of the last heartbeat whose answer it has taken in; 0: none, or it wants to be told all
 -- Returns {'superseded', newest} or {'held', incarnation, time, 'all' or 'changed', then name, incarnation and details of each
--- node that lives, and in 'changed' the name of each that does not, with two empty texts}
+-- node that lives, and in 'changed' the name of each that does not, an empty text, and 'left' or 'ended'}
 --
 -- The incarnation is the time when it was taken, raised above all that was told before. The holder tells two processes with
 -- one name apart also when the answer that gave the incarnation was lost. What stands here may be older than what this
@@ -90,7 +90,9 @@ local answer = {'held', incarnation, time, knows and 'changed' or 'all'}
 for _, name in ipairs(names) do
   local lives = tonumber(redis.call('ZSCORE', KEYS[1], name) or '0') > 0
   answer[#answer + 1] = name
+  local details = redis.call('HGET', KEYS[3], name)
   answer[#answer + 1] = lives and string.match(redis.call('HGET', KEYS[2], name) or '', '^%d*') or ''
-  answer[#answer + 1] = lives and redis.call('HGET', KEYS[3], name) or ''
+  -- Who gives its lease back takes its details away.
+  answer[#answer + 1] = lives and (details or '') or details and 'ended' or 'left'
 end
 return answer

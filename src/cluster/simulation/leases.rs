@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cluster::own_lease::OwnLease;
-use crate::cluster::roster::{Answer, Numbers, Told};
+use crate::cluster::roster::{Answer, End, Numbers, Told};
 use crate::cluster::view::{NodeDetails, NodeInfo};
 use crate::protocol::ids::{NodeId, Owner};
 
@@ -84,6 +84,8 @@ struct Lease {
     end_ms: u64,
     /// Somebody was told that it has ended.
     is_over: bool,
+    /// It was given back.
+    has_left: bool,
     incarnation: u64,
     holder: u64,
     sessions: u64,
@@ -190,6 +192,7 @@ impl Leases {
         let held = Lease {
             end_ms: now_ms + lease_ms,
             is_over: false,
+            has_left: false,
             incarnation,
             holder: beat.holder,
             sessions: beat.sessions,
@@ -201,11 +204,26 @@ impl Leases {
         self.mark_ended(now_ms, (!beat.is_old).then_some(time_us));
         self.keep_record(beat.is_old, record, time_us);
         let from_us = known.filter(|known| is_mine && self.knows(beat, known));
+        let told = self.told(from_us.map(|known| known.told_us), now_ms);
         Answer::Held {
             incarnation,
             time_us,
-            told: self.told(from_us.map(|known| known.told_us), now_ms),
+            gone: self.gone(&told),
+            told,
         }
+    }
+
+    /// How those ended that are told to be gone.
+    fn gone(&self, told: &Told) -> Vec<(NodeId, End)> {
+        let Told::Changed(nodes) = told else {
+            return Vec::new();
+        };
+        let gone = nodes.iter().filter(|(_, node)| node.is_none());
+        let end = |name| match self.by_name[name].has_left {
+            true => End::Left,
+            false => End::Lapsed,
+        };
+        gone.map(|(name, _)| (name.clone(), end(name))).collect()
     }
 
     /// Whether all that changed since the last heartbeat was recorded.
@@ -323,6 +341,7 @@ impl Leases {
             }
             lease.end_ms = now_us / 1_000;
             lease.is_over = true;
+            lease.has_left = true;
         }
         held.is_some()
     }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::duties::Duty;
 use crate::cluster::ring::Ring;
 use crate::cluster::roster::Roster;
@@ -74,6 +76,7 @@ impl Process {
             fresh: true,
             time_us: 0,
             until: None,
+            told_at: Instant::now(),
             me: me.clone(),
         };
         let mut course = Course::new(view, LEASE);

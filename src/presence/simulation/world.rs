@@ -383,7 +383,8 @@ impl World {
 
     fn answer(&mut self, order: &Order, outcome: Outcome, met: &mut Met) {
         let now = Duration::from_millis(self.now_ms);
-        let index = self.machine.answered(order, outcome, now);
+        let (index, given_up) = self.machine.answered(order, outcome, now);
+        assert_eq!(given_up, None, "there is room for all");
         self.index(&order.key.0, index);
         let is_entering = matches!(order.act, Act::Enter(_));
         if is_entering && self.waiting.remove(&order.generation) && outcome != Outcome::Done {
@@ -418,9 +419,8 @@ impl World {
 
     fn expire(&mut self, met: &mut Met) {
         let now = Duration::from_millis(self.now_ms);
-        while let Some((key, index, is_early)) = self.machine.expire(now) {
+        while let Some((key, index)) = self.machine.expire(now) {
             met.expired += 1;
-            assert!(!is_early, "there is room for all");
             self.index(&key.0, index);
             if !self.lacks(Without::LastLeaves) {
                 self.due.push_back(key);

@@ -1,0 +1,171 @@
+//! What is asked of Redis to clean up after the dead.
+//!
+//! In: a partition, or what was found in its index. Out: parts of the index, what is removed. Owner
+//! of what is known of lives that have just begun: what stands under the earlier lives of their
+//! nodes waits until they have written their members again, at most [`SETTLE_MAX`]. Bound: one entry
+//! a live node.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::lanes::Remains;
+use super::{ReapError, Settings};
+use crate::broker::Broker;
+use crate::cluster::due::Lane;
+use crate::cluster::occupancy_store::{OccupancyStore, read_entry};
+use crate::cluster::partition_store::{PartitionError, PartitionStore};
+use crate::cluster::tenure::Held;
+use crate::cluster::view::{NodeInfo, View};
+use crate::protocol::ids::{Owner, Topic, TopicKind};
+use crate::redis::Keys;
+use crate::redis::keyspace::{Keyspace, ServerId};
+
+/// Longest wait for a node to have written its members again under a new incarnation.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// A part of an index.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// What the dead have left, and may be removed.
+    pub(super) remains: Vec<Remains>,
+    /// There is something that may not be removed yet.
+    pub(super) waits: bool,
+    /// Where to go on; `None`: this was the last part.
+    pub(super) next: Option<String>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Calls {
+    broker: Arc<Broker>,
+    keyspace: Keyspace,
+    keys: Keys,
+    store: PartitionStore,
+    occupancy: OccupancyStore,
+    held: watch::Receiver<Held>,
+    view: watch::Receiver<Arc<View>>,
+    /// Lives that have not said yet that all their members stand under them, and since when they
+    /// are known here. At most one a live node.
+    young: Mutex<BTreeMap<Owner, Instant>>,
+}
+
+impl Calls {
+    pub(super) fn new(settings: Settings) -> Self {
+        let Settings { keyspace, keys, .. } = settings;
+        let partitions_count = settings.view.borrow().ring.partitions_count();
+        Self {
+            broker: settings.broker,
+            store: PartitionStore::new(keyspace.clone(), keys.clone()),
+            occupancy: OccupancyStore::new(keyspace.clone(), keys.clone(), partitions_count),
+            keyspace,
+            keys,
+            held: settings.held,
+            view: settings.view,
+            young: Mutex::default(),
+        }
+    }
+
+    /// Where the index of a partition is.
+    pub(super) fn index_server(&self, partition: u32) -> Option<ServerId> {
+        self.keyspace.server_of(&self.keys.topics_index(partition))
+    }
+
+    /// Where the members of a topic are, and its occupancy.
+    pub(super) fn lane_of(&self, topic: &Topic) -> Lane {
+        let members = self.keys.hash(&topic.presence());
+        let occupancy = self.keys.occupancy(topic);
+        match topic.kind() {
+            TopicKind::Plain => [members, occupancy].map(|key| self.keyspace.server_of(&key)),
+            // They have no members.
+            TopicKind::Inbox | TopicKind::Everyone | TopicKind::Presence => {
+                [self.keyspace.server_of(&occupancy); 2]
+            }
+        }
+    }
+
+    /// One part of an index.
+    pub(super) async fn read(
+        &self,
+        partition: u32,
+        cursor: Option<String>,
+    ) -> Result<Part, ReapError> {
+        // Asked for each part: to read much may outlast a lease.
+        let token = self.token(partition)?;
+        let view = Arc::clone(&self.view.borrow());
+        let living: Vec<_> = view.nodes.iter().map(|n| n.owner.to_string()).collect();
+        let part = self.store.index(partition, token, cursor, &living).await?;
+        let dead = part.entries.into_iter().filter_map(|entry| {
+            let (owner, topic) = read_entry(&entry)?;
+            view.is_dead(&owner).then_some(Remains {
+                partition,
+                entry,
+                owner,
+                topic,
+            })
+        });
+        let (remains, waiting): (Vec<_>, Vec<_>) = dead.partition(|Remains { owner, .. }| {
+            let next_life = view.node(&owner.node);
+            next_life.is_none_or(|next| self.has_settled(next, Instant::now()))
+        });
+        Ok(Part {
+            remains,
+            waits: !waiting.is_empty(),
+            next: part.next,
+        })
+    }
+
+    /// Removes what a dead owner has in a topic; returns how many members that were.
+    pub(super) async fn clean(&self, remains: &Remains) -> Result<u64, ReapError> {
+        let Remains { owner, topic, .. } = remains;
+        // Inboxes and everyone have no members.
+        let members = match topic.kind() {
+            TopicKind::Plain => self.broker.reap(topic, owner).await?,
+            TopicKind::Inbox | TopicKind::Everyone | TopicKind::Presence => 0,
+        };
+        self.occupancy.forget(topic, owner).await?;
+        Ok(members)
+    }
+
+    /// Takes entries out of an index, of which nothing else is left.
+    pub(super) async fn unindex(
+        &self,
+        partition: u32,
+        entries: &[String],
+    ) -> Result<(), ReapError> {
+        let token = self.token(partition)?;
+        self.store.unindex(partition, token, entries).await?;
+        Ok(())
+    }
+
+    fn token(&self, partition: u32) -> Result<u64, PartitionError> {
+        let token = self.held.borrow().token(partition);
+        token.ok_or(PartitionError::Refused)
+    }
+
+    /// From now on it is known of each life how long it has had time to write its members again.
+    pub(super) fn note_young(&self, view: &View) {
+        self.young().retain(|owner, _| view.is_live(owner));
+        let now = Instant::now();
+        for node in &view.nodes {
+            self.has_settled(node, now);
+        }
+    }
+
+    /// Whether all members of a node stand under its present life, as far as one can wait for it.
+    fn has_settled(&self, node: &NodeInfo, now: Instant) -> bool {
+        if node.details.settled == node.owner.incarnation {
+            return true;
+        }
+        let mut young = self.young();
+        let since = *young.entry(node.owner.clone()).or_insert(now);
+        now.duration_since(since) >= SETTLE_MAX
+    }
+
+    fn young(&self) -> std::sync::MutexGuard<'_, BTreeMap<Owner, Instant>> {
+        self.young.lock().expect("no holder of this lock panics")
+    }
+}

@@ -37,6 +37,7 @@ mod member_keys;
 mod outcome;
 pub mod refusal;
 mod script;
+pub mod wire;
 
 use circuit::{Away, Circuit};
 pub use script::Script;

@@ -8,6 +8,7 @@ mod asking;
 mod away;
 mod clock_behind;
 mod control;
+mod cutting_proxy;
 mod deaf_proxy;
 mod failures;
 mod feeding;
@@ -18,3 +19,6 @@ mod replicas;
 mod rig;
 #[path = "../support/mod.rs"]
 mod support;
+mod wire;
+mod wire_access;
+mod wire_hostile;

@@ -38,6 +38,7 @@ pub mod nowhere;
 mod outcome;
 pub mod refusal;
 mod script;
+pub mod wire;
 
 use circuit::{Away, Circuit};
 use nowhere::Nowhere;

@@ -1,14 +1,17 @@
 //! How a connection to Redis finds the server and proves who it is: address, TLS, user, password.
 //!
-//! In: `config::Redis`. Out: the part of fred's configuration that says where to and as whom, and
-//! plain words for what goes wrong there. Owns nothing. Certificates are looked at for every
+//! In: `config::Redis`. Out: the part of fred's configuration that says where to and as whom, the
+//! same for connections of our own ([`Target`]), and plain words for what goes wrong with either.
+//! Owns nothing. Certificates are looked at for every
 //! connection, and a client is made anew after an error of TLS; the password file is read for every
 //! single connection. So whatever was changed or mended is taken up without a restart. Bounds: a
 //! few small files, read while a connection is made.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fred::error::{Error, ErrorKind};
+use fred::rustls::ClientConfig;
 use fred::types::config::{
     Config, CredentialProvider, Server, ServerConfig, TlsConfig, TlsConnector,
 };
@@ -116,12 +119,107 @@ const HINTS: [(&str, &str); 2] = [
 /// # Errors
 /// [`RedisError`] for a URL that cannot be used and a file that cannot be read.
 pub(super) fn server(redis: &config::Redis) -> Result<Config, RedisError> {
+    let (mut config, tls) = read(redis)?;
+    config.tls = tls.map(|tls| TlsConfig::from(TlsConnector::from(tls)));
+    config.username = config.username.as_deref().map(inline);
+    config.password = config.password.as_deref().map(inline);
+    if let Some(path) = &redis.access.password_file {
+        config.credential_provider = Some(Arc::new(PasswordFile {
+            user: config.username.clone(),
+            path: path.clone(),
+        }));
+    }
+    Ok(config)
+}
+
+/// Where connections of our own lead, and as whom. Kept from one to the next, because it looks at
+/// the certificates for each; made anew after an error of TLS ([`is_tls`]).
+pub struct Target {
+    pub(super) place: Place,
+    /// By which configuration it speaks TLS, and whose certificate it expects.
+    pub(super) tls: Option<(Arc<ClientConfig>, String)>,
+    /// The database, where the URL names one.
+    pub(super) database: Option<u8>,
+    user: Option<String>,
+    password: Option<String>,
+    password_file: Option<String>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// A host, by name or address, and a port.
+    Host(String, u16),
+    /// A socket of this machine.
+    Socket(PathBuf),
+}
+
+/// Without its secrets.
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Target");
+        shown.field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// The server that this configuration names.
+    ///
+    /// # Errors
+    /// [`RedisError`] for a URL that cannot be used and a file that cannot be read.
+    pub fn new(redis: &config::Redis) -> Result<Self, RedisError> {
+        let (config, tls) = read(redis)?;
+        let (place, tls_name) = match config.server {
+            ServerConfig::Centralized { server } => {
+                let host = server.host.to_string();
+                let name = server.tls_server_name.map(|name| name.to_string());
+                let name = name.unwrap_or_else(|| host.clone());
+                (Place::Host(host, server.port), name)
+            }
+            ServerConfig::Unix { path } => (Place::Socket(path), String::new()),
+            _ => return Err(RedisError::Scheme),
+        };
+        Ok(Self {
+            place,
+            tls: tls.map(|tls| (Arc::new(tls), tls_name)),
+            database: config.database,
+            user: config.username,
+            password: config.password,
+            password_file: redis.access.password_file.clone(),
+        })
+    }
+
+    /// User and password, where there is a password; the file is read now.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) fn login(&self) -> Result<Option<(String, String)>, Error> {
+        let password = match &self.password_file {
+            Some(path) => Some(read_password(path)?),
+            None => self.password.clone(),
+        };
+        let user = self.user.as_deref().unwrap_or("default");
+        Ok(password.map(|password| (user.to_owned(), password)))
+    }
+
+    /// Where it is, for people.
+    #[must_use]
+    pub fn server(&self) -> String {
+        match &self.place {
+            Place::Host(host, port) => format!("{host}:{port}"),
+            Place::Socket(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// What stands in the configuration: user and password in their own words, and TLS apart.
+fn read(redis: &config::Redis) -> Result<(Config, Option<ClientConfig>), RedisError> {
     let url = &redis.url.as_ref().ok_or(RedisError::NoUrl)?.0;
     let (scheme, address) = url.split_once("://").ok_or(RedisError::Scheme)?;
     let access: &config::RedisAccess = &redis.access;
     let tls = match scheme {
         "redis" | "valkey" | "unix" => None,
-        "rediss" | "valkeys" => Some(TlsConfig::from(TlsConnector::from(client_config(access)?))),
+        "rediss" | "valkeys" => Some(client_config(access)?),
         _ => return Err(RedisError::Scheme),
     };
     // A socket has no host, without which no URL is read.
@@ -140,17 +238,8 @@ pub(super) fn server(redis: &config::Redis) -> Result<Config, RedisError> {
     {
         *server = Server::new_with_tls(server.host.clone(), server.port, Some(name.clone()));
     }
-    config.tls = tls;
-    let user = access.user.clone().or(config.username);
-    config.username = user.as_deref().map(inline);
-    config.password = config.password.as_deref().map(inline);
-    if let Some(path) = &access.password_file {
-        config.credential_provider = Some(Arc::new(PasswordFile {
-            user: config.username.clone(),
-            path: path.clone(),
-        }));
-    }
-    Ok(config)
+    config.username = access.user.clone().or(config.username);
+    Ok((config, tls))
 }
 
 /// `LOGIN@/PATH?db=NUMBER` as address of some host, and the path.
@@ -224,21 +313,25 @@ struct PasswordFile {
 
 impl PasswordFile {
     fn read(&self) -> Result<Credentials, Error> {
-        let refused = |reason: String| {
-            let path = &self.path;
-            let text = format!("redis.password_file {path} cannot be used: {reason}");
-            Error::new(ErrorKind::Auth, text)
-        };
-        // A few bytes, read as rarely as a connection is made: not worth a thread.
-        let bytes = std::fs::read(&self.path).map_err(|e| refused(e.to_string()))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| refused("it is not UTF-8: write the password in UTF-8".to_owned()))?;
-        let password = text.trim_end_matches(['\r', '\n']);
-        if password.is_empty() {
-            return Err(refused("it is empty".to_owned()));
-        }
-        Ok((self.user.clone(), Some(inline(password))))
+        let password = read_password(&self.path)?;
+        Ok((self.user.clone(), Some(inline(&password))))
     }
+}
+
+fn read_password(path: &str) -> Result<String, Error> {
+    let refused = |reason: String| {
+        let text = format!("redis.password_file {path} cannot be used: {reason}");
+        Error::new(ErrorKind::Auth, text)
+    };
+    // A few bytes, read as rarely as a connection is made: not worth a thread.
+    let bytes = std::fs::read(path).map_err(|e| refused(e.to_string()))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| refused("it is not UTF-8: write the password in UTF-8".to_owned()))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(refused("it is empty".to_owned()));
+    }
+    Ok(password.to_owned())
 }
 
 impl CredentialProvider for PasswordFile {

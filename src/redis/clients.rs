@@ -25,10 +25,10 @@ pub const FEED_BUFFER_MESSAGES: usize = 8_192;
 /// The same buffer of the command link, which carries only its connection events.
 const COMMAND_BUFFER_MESSAGES: usize = 64;
 /// Longest wait for a connection to stand, and for fred's own commands on it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sent bytes may stay unacknowledged before the kernel closes the connection. It ends
 /// a busy connection to a vanished host, which the detection of unresponsive ones never does.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A feed whose heartbeat is unanswered for as long as a command may take is connected anew, but not
 /// sooner than this.
 const FEED_PATIENCE_MIN: Duration = Duration::from_secs(1);

@@ -1,12 +1,36 @@
 //! What an error of fred says about the command: not done, unknown, or failed.
 //!
-//! In: errors as fred reports them. Out: [`RedisError`], by the first word of the server's answer
-//! and, where there was none, by what fred did. Pure.
+//! In: errors as fred reports them, and our own connections (`wire`), which report in the same form.
+//! Out: [`RedisError`], by the first word of the server's answer and, where there was none, by what
+//! was done with the command. Pure.
 
 use fred::error::{Error, ErrorKind};
 
 use super::RedisError;
 use super::refusal::{Effect, Refusal};
+
+/// What the server answered, in the form in which fred reports it.
+#[must_use]
+pub(super) fn answered(text: &str) -> Error {
+    let kind = match text.split(' ').next() {
+        Some("NOAUTH" | "WRONGPASS") => ErrorKind::Auth,
+        Some("MOVED" | "ASK" | "CLUSTERDOWN") => ErrorKind::Cluster,
+        _ => ErrorKind::Unknown,
+    };
+    Error::new(kind, text.to_owned())
+}
+
+/// No answer came in time. It is told in fred's words, by which `access` knows it.
+#[must_use]
+pub(super) fn timed_out() -> Error {
+    Error::new(ErrorKind::Timeout, "Request timed out.")
+}
+
+/// The server closed the connection.
+#[must_use]
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::IO, "Connection closed.")
+}
 
 impl RedisError {
     /// Sorts what fred reports by what it says about the outcome.
@@ -43,6 +67,22 @@ impl RedisError {
             ErrorKind::Canceled | ErrorKind::Backpressure | ErrorKind::Auth => Self::NotDone(error),
             _ if unwritten => Self::NotDone(error),
             _ => Self::Unknown(error),
+        }
+    }
+
+    /// What was reported, without what it says of the command.
+    #[must_use]
+    pub fn into_reported(self) -> Error {
+        match self {
+            Self::Url(error)
+            | Self::NoScript(error)
+            | Self::NotMaster(error)
+            | Self::ReadOnly(error)
+            | Self::Moved(error)
+            | Self::NotDone(error)
+            | Self::Unknown(error)
+            | Self::Failed(error) => error,
+            other => Error::new(ErrorKind::Unknown, other.to_string()),
         }
     }
 

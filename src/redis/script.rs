@@ -37,6 +37,12 @@ impl Script {
         vec![Value::from_static_str("LOAD"), self.source.as_ref().into()]
     }
 
+    /// The source.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The SHA-1 of the source in lower-case hex, as EVALSHA wants it.
     #[must_use]
     pub fn sha(&self) -> &str {

@@ -11,7 +11,12 @@ use crate::support::redis_server::RedisServer;
 use crate::support::wait;
 
 /// Lets a server speak TLS with a certificate of this authority on a port of its own.
-fn open_tls(server: &RedisServer, files: &Files, authority: &Authority, clients: &str) -> String {
+pub(crate) fn open_tls(
+    server: &RedisServer,
+    files: &Files,
+    authority: &Authority,
+    clients: &str,
+) -> String {
     open_tls_with(server, files, authority, authority.sign(NAME), clients)
 }
 
@@ -43,7 +48,7 @@ fn open_tls_with(
 }
 
 /// Trusts what is in this file, and expects [`NAME`].
-fn trusting(ca_file: String) -> RedisAccess {
+pub(crate) fn trusting(ca_file: String) -> RedisAccess {
     RedisAccess {
         tls_ca_file: Some(ca_file),
         tls_server_name: Some(NAME.to_owned()),

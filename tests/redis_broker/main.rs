@@ -9,6 +9,7 @@ mod away;
 mod before;
 mod clock_behind;
 mod control;
+mod cutting_proxy;
 mod deaf_proxy;
 mod failures;
 mod feeding;
@@ -22,3 +23,6 @@ mod rig;
 mod script_cost;
 #[path = "../support/mod.rs"]
 mod support;
+mod wire;
+mod wire_access;
+mod wire_hostile;

@@ -8,9 +8,9 @@
 //!
 //! A SUBSCRIBE is confirmed by an ECHO right behind it: fred reports a subscription when it is
 //! written, and gives the error of a forbidden one to the next command, that ECHO. (A PING will not
-//! do: Redis refuses it with MISCONF where it cannot save.) After
-//! every new connection all topics are subscribed again, and only then the break is told. fred says
-//! "reconnected" before anything is subscribed, and never says that a connection was unresponsive.
+//! do: Redis refuses it with MISCONF where it cannot save.) After every new connection all topics are
+//! subscribed again, and only then the break is told. fred says "reconnected" before anything is
+//! subscribed, and never says that a connection was unresponsive.
 //!
 //! [`FEED_BUFFER_MESSAGES`]: crate::redis::clients::FEED_BUFFER_MESSAGES
 
@@ -420,9 +420,7 @@ impl Hearing {
             self.task.sender.break_off();
         }
         let stood = std::mem::replace(&mut self.is_standing, self.subscriptions.stands());
-        if self.is_standing && !stood {
-            self.refuses(None);
-        }
+        self.refuses(None);
         if self.is_standing && (!stood || chunk.topics.is_empty()) {
             self.task.shared.probes.now.notify_one();
         }

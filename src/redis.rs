@@ -1,10 +1,9 @@
 //! Redis as the crate speaks to it: key names, scripts, and the command link.
 //!
 //! In: `config::Redis`. Out: [`RedisLink`]: commands and scripts with errors that say whether they
-//! were executed. Owner of the link's client and circuit: its supervisor, `broker::redis::supervisor`,
-//! which replaces the one and turns the other. Bounds: while the circuit is not closed commands are
-//! refused at once; so many wait in a client as `clients` says; every command ends after the
-//! configured timeout.
+//! were executed. Owner of the link's client and circuit: its supervisor, `broker::redis::supervisor`.
+//! Bounds: while the circuit is not closed commands are refused at once; so many wait in a client as
+//! `clients` says; every command ends after the configured timeout.
 //!
 //! What fred 10.1 does otherwise than one would think, and what answers it here:
 //! - it sends a command in flight again after a reconnect: one attempt, no redirections;
@@ -261,7 +260,7 @@ impl Keys {
         format!("{}:fp", self.prefix)
     }
 
-    /// The channel on which one process hears its own probes; in a cluster one of this tag's slot.
+    /// The channel on which one process hears its probes; in a cluster one of this tag's slot.
     #[must_use]
     pub fn probe(&self, process: SessionId, tag: Option<u32>) -> String {
         let tag = tag.map_or_else(String::new, |tag| format!("{{{tag}}}:"));

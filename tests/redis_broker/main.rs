@@ -13,6 +13,7 @@ mod deaf_proxy;
 mod failures;
 mod feeding;
 mod links;
+mod publications;
 mod refusing;
 mod replicas;
 #[allow(dead_code, reason = "each test binary uses another part")]

@@ -5,8 +5,8 @@
 
 use super::RedisBroker;
 use super::health::Line;
-use super::link::CommandLink;
 use super::link::policy::SAFE;
+use super::link::{CommandLink, Purpose};
 use super::overall::Part;
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, BrokerHealth};
@@ -59,6 +59,8 @@ impl RedisBroker {
                 let name = format!("{}, {}", link.server(), purpose.name());
                 circuits.push((name, link.circuit().phase()));
             }
+            let name = format!("{}, {}", pair.shared.server(), Purpose::Publications.name());
+            circuits.push((name, pair.shared.publications.phase()));
         }
         circuits
     }
@@ -78,6 +80,7 @@ impl RedisBroker {
                 for link in pair.shared.links() {
                     link.link.circuit().pass()?;
                 }
+                pair.shared.publications.pass()?;
                 Err(Unavailable::Away(reason.clone()).into())
             }
         }

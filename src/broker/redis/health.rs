@@ -1,8 +1,8 @@
 //! Whether a master can be used: its lines, told as one.
 //!
 //! In: the supervisors of the links and the feed, each about its own connection. Out: a watch that
-//! readiness, sessions and tests read. Without the urgent link, the feed or the bulk link the master
-//! is down; without the replicated one, or with too few replicas, it works in part. Owner of the state: this struct, under a
+//! readiness, sessions and tests read. Without the urgent link, the one for publications, the feed or the bulk
+//! link the master is down; without the replicated one, or with too few replicas, it works in part. Owner of the state: this struct, under a
 //! lock that is held for one comparison. A change between up, in part, read only and down is logged
 //! once, here.
 
@@ -17,6 +17,8 @@ use crate::broker::BrokerHealth;
 pub enum Line {
     /// The link for what nobody may hold up.
     Urgent,
+    /// The link for publications.
+    Publications,
     /// The connection that hears.
     Feed,
     /// The link for all else.
@@ -31,7 +33,7 @@ pub enum Line {
 #[derive(Debug)]
 struct State {
     /// Why each is down; `None` is up, or not there at all.
-    down: [Option<String>; 5],
+    down: [Option<String>; 6],
     /// Why nothing can be written, while that is so.
     read_only: Option<String>,
 }
@@ -51,7 +53,14 @@ impl Health {
         let unreached = || Some(reason.clone());
         Self {
             state: Mutex::new(State {
-                down: [unreached(), unreached(), unreached(), None, None],
+                down: [
+                    unreached(),
+                    unreached(),
+                    unreached(),
+                    unreached(),
+                    None,
+                    None,
+                ],
                 read_only: None,
             }),
             told: watch::Sender::new(BrokerHealth::Down(reason)),
@@ -167,6 +176,8 @@ mod tests {
         let health = Health::new();
         let told = health.watch();
         health.answers(None);
+        assert!(matches!(&*told.borrow(), BrokerHealth::Down(_)));
+        health.up(Line::Publications);
         assert!(matches!(&*told.borrow(), BrokerHealth::Down(_)));
         health.up(Line::Feed);
         assert!(matches!(&*told.borrow(), BrokerHealth::Down(_)));

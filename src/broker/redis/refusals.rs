@@ -13,7 +13,7 @@ use crate::telemetry::metrics::ControlCounters;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    by_link: Mutex<[Option<&'static Refusal>; 3]>,
+    by_link: Mutex<[Option<&'static Refusal>; 4]>,
 }
 
 impl Refusals {

@@ -98,6 +98,8 @@ pub struct Scripts {
     pub members: Reading,
     /// A probe of the feed.
     pub probe: Script,
+    /// A probe of the gate that every script passes which writes; it does nothing.
+    pub gate: Script,
 }
 
 impl Scripts {
@@ -124,10 +126,12 @@ impl Scripts {
             reap: by_form!(is_sharded, " flags=allow-oom", "membership.lua", "reap.lua"),
             members: reading!("members.lua"),
             probe: Script::new(concat!("#!lua\n", include_str!("../scripts/probe.lua"))),
+            gate: Script::new("#!lua\nreturn 1\n"),
         }
     }
 
-    /// Every script, for loading on a new connection, but those of publishers.
+    /// Every script, for loading on a new connection, but those of publishers, and the probe of the
+    /// feed, which goes with them.
     #[must_use]
     pub fn all(&self) -> Vec<&Script> {
         let readings = [
@@ -141,7 +145,7 @@ impl Scripts {
             .iter()
             .flat_map(|reading| [&reading.usual, &reading.frozen])
             .collect();
-        all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.probe]);
+        all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.gate]);
         all
     }
 }

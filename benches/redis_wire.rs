@@ -89,22 +89,18 @@ fn cpu_ns() -> f64 {
 }
 
 /// The keys of one of a thousand topics, and all else that the script is given.
-fn arguments(number: usize) -> [Vec<u8>; 12] {
+fn arguments(number: usize) -> [Vec<u8>; 8] {
     let topic = format!("ff:{{default:topic-{}}}", number % 1_000);
     let key = |suffix: &str| format!("{topic}{suffix}").into_bytes();
     [
         key(""),
         key(":s"),
         key(":l"),
-        key(":k:"),
-        key(":c"),
         BODY.to_vec(),
         number.to_string().into_bytes(),
         b"100".to_vec(),
         b"3600000".to_vec(),
         b"86400000".to_vec(),
-        b"0".to_vec(),
-        b"0".to_vec(),
     ]
 }
 
@@ -122,7 +118,7 @@ async fn fred_cost(settings: &config::Redis, script: &Script, commands: usize) -
         if flights.len() == IN_FLIGHT {
             answered(flights.next().await.expect("one is in flight"));
         }
-        let mut values = vec![Value::from(script.sha()), Value::from("5")];
+        let mut values = vec![Value::from(script.sha()), Value::from("3")];
         values.extend(arguments(number).map(|argument| Value::Bytes(argument.into())));
         flights.push(link.submit("EVALSHA", values));
     }
@@ -147,7 +143,7 @@ async fn wire_cost(settings: &config::Redis, script: &Script, commands: usize) -
     });
     sent.expect("there is room");
     connection.turn(&mut events).await.expect("it stands");
-    let head = Prepared::new(&[b"EVALSHA", script.sha().as_bytes(), b"5"]);
+    let head = Prepared::new(&[b"EVALSHA", script.sha().as_bytes(), b"3"]);
     let start = cpu_ns();
     let mut number = 0;
     events.clear();
@@ -175,5 +171,5 @@ async fn wire_cost(settings: &config::Redis, script: &Script, commands: usize) -
 
 fn answered(answer: Result<Value, fanfare::redis::RedisError>) {
     let answer = answer.expect("it is published");
-    assert!(matches!(answer, Value::Array(_)), "{answer:?}");
+    assert!(answer.as_bytes().is_some(), "a position: {answer:?}");
 }

@@ -11,8 +11,8 @@
 //! - with reconnect errors set, one READONLY answer is handed to every command in flight as if
 //!   none had been executed: the command link sets none and is reconnected by its supervisor;
 //! - `with_options(..).evalsha(..)` ignores the options, `.custom(..)` heeds them: only `custom`;
-//! - the detection of unresponsive connections is reset by every write: at most one heartbeat is
-//!   in flight (see `broker::feed`), and the command link is watched by its probe instead.
+//! - the detection of unresponsive connections is reset by every write: it is off, and the command link
+//!   is watched by its probe instead.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

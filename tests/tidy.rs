@@ -382,18 +382,17 @@ fn a_second_user_of_the_websocket_codec_is_found() {
 fn a_second_builder_of_redis_clients_is_found() {
     let planted = "use fred::clients::Client;\n";
     assert_eq!(lines(rules::fred, "src/session/mod.rs", planted), [1]);
-    for path in [
-        "src/redis.rs",
-        "src/broker/redis.rs",
-        "src/broker/redis/feed.rs",
-    ] {
+    for path in ["src/redis.rs", "src/broker/redis/feed.rs"] {
         assert!(lines(rules::fred, path, planted).is_empty(), "{path}");
     }
     let builds = "use fred::types::Builder;\nfn a() { SubscriberClient::new(c); }\n";
-    assert_eq!(lines(rules::fred, "src/broker/feed.rs", builds), [1, 2]);
+    assert_eq!(
+        lines(rules::fred, "src/broker/redis/feed.rs", builds),
+        [1, 2]
+    );
     assert!(lines(rules::fred, "src/redis/clients.rs", builds).is_empty());
     let near_miss = "fn a() { let fredo = RedisBroker::new(c); }\n";
-    assert!(lines(rules::fred, "src/broker/feed.rs", near_miss).is_empty());
+    assert!(lines(rules::fred, "src/broker/redis/feed.rs", near_miss).is_empty());
 }
 
 #[test]

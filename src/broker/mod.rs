@@ -15,7 +15,6 @@ use crate::protocol::event::{GapReason, Member};
 use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 use crate::redis::refusal::Refusal;
 
-pub mod feed;
 pub mod feed_sender;
 pub mod idempotency;
 pub mod ids;
@@ -26,7 +25,6 @@ pub mod memory;
 pub(crate) mod model;
 pub mod pressure;
 pub mod publication;
-pub mod publisher;
 pub mod redis;
 mod size;
 pub mod unavailable;

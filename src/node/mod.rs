@@ -13,7 +13,7 @@
 //! the process at once with 130. Where a vital part has ended (`shutdown`), the node is not ready
 //! any more, closes what still can be closed for a moment, gives nothing back, and ends with 70.
 //!
-//! The way of a message, hot functions marked in their files: `broker::feed` →
+//! The way of a message, hot functions marked in their files: `broker::redis::feed` →
 //! `dispatcher::Dispatcher::run` → `dispatcher::owed::Workers::deliver` → `worker::turn` →
 //! `worker::outbox::Outbox::write`.
 

@@ -1,17 +1,16 @@
 //! The clients of Redis that the crate uses, with every option set.
 //!
-//! In: `config::Redis`. Out: clients for commands and for a feed, not connected yet. The only file
-//! that builds one. Owns nothing. Bounds: [`COMMANDS_MAX`] commands wait in a client, beyond that
-//! they are refused as not done; [`FEED_BUFFER_MESSAGES`] messages wait for a feed's reader, beyond
-//! that the oldest are overwritten and the reader is told.
+//! In: `config::Redis`. Out: clients for commands, not connected yet. The only file that builds one.
+//! Owns nothing. Bound: [`COMMANDS_MAX`] commands wait in a client, beyond that they are refused as not
+//! done.
 
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::types::RespVersion;
 use fred::types::config::{
-    Blocking, Config, ConnectionConfig, PerformanceConfig, ReconnectError, ReconnectPolicy,
-    TcpConfig, UnresponsiveConfig,
+    Blocking, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TcpConfig,
+    UnresponsiveConfig,
 };
 
 use super::{RedisError, access};
@@ -19,22 +18,13 @@ use crate::config;
 
 /// Commands that may wait inside a client. fred's default is no bound at all.
 pub const COMMANDS_MAX: usize = 20_000;
-/// Messages between a feed's socket and its reader. Measured: none of 1.5 million was lost at
-/// 580,000 a second; each slot costs some 1.5 KB once used.
-pub const FEED_BUFFER_MESSAGES: usize = 8_192;
-/// The same buffer of the command link, which carries only its connection events.
-const COMMAND_BUFFER_MESSAGES: usize = 64;
+/// Events of a client's connection that wait for their reader.
+const EVENTS_MAX: usize = 64;
 /// Longest wait for a connection to stand, and for fred's own commands on it.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sent bytes may stay unacknowledged before the kernel closes the connection. It ends
 /// a busy connection to a vanished host, which the detection of unresponsive ones never does.
 pub(super) const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
-/// A feed whose heartbeat is unanswered for as long as a command may take is connected anew, but not
-/// sooner than this.
-const FEED_PATIENCE_MIN: Duration = Duration::from_secs(1);
-/// How often a feed looks for that: within less time than passes between two heartbeats, of which
-/// the second would begin the wait anew.
-const FEED_UNRESPONSIVE_CHECK: Duration = Duration::from_millis(200);
 /// First wait before a new attempt to connect, and its scatter, in milliseconds; each is twice the
 /// one before.
 const RECONNECT_MIN_MS: u32 = 50;
@@ -43,59 +33,12 @@ const RECONNECT_JITTER_MS: u32 = 20;
 /// would come at the same times.
 const RECONNECT_MAX_MS: std::ops::RangeInclusive<u32> = 1_000..=2_000;
 
-/// A client for a feed: it subscribes and pings, nothing else. Not connected yet.
+/// A client for commands. Not connected yet. Every option is set here, none left to a default that an
+/// update could move.
 ///
 /// # Errors
 /// [`RedisError`] for a URL that cannot be used and a file that cannot be read.
-pub fn feed_client(config: &config::Redis) -> Result<Client, RedisError> {
-    let patience = feed_patience(config);
-    let unresponsive = UnresponsiveConfig {
-        max_timeout: Some(patience),
-        interval: FEED_UNRESPONSIVE_CHECK,
-    };
-    let reconnect_errors = vec![
-        ReconnectError::ReadOnly,
-        ReconnectError::Loading,
-        ReconnectError::MasterDown,
-    ];
-    // A heartbeat must not end before it is found to be unanswered.
-    let config = config::Redis {
-        command_timeout: config.command_timeout.max(patience),
-        ..config.clone()
-    };
-    client(
-        &config,
-        FEED_BUFFER_MESSAGES,
-        unresponsive,
-        reconnect_errors,
-    )
-}
-
-/// How long a feed may not answer: no longer than its probes may be late.
-fn feed_patience(config: &config::Redis) -> Duration {
-    let patience = config.command_timeout.min(config.probe_fresh);
-    patience.max(FEED_PATIENCE_MIN)
-}
-
-/// A client for commands. Not connected yet.
-///
-/// # Errors
-/// As [`feed_client`].
 pub fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
-    let unresponsive = UnresponsiveConfig {
-        max_timeout: None,
-        interval: FEED_UNRESPONSIVE_CHECK,
-    };
-    client(config, COMMAND_BUFFER_MESSAGES, unresponsive, Vec::new())
-}
-
-/// Every option is set here, none left to a default that an update could move.
-fn client(
-    config: &config::Redis,
-    buffer_messages: usize,
-    unresponsive: UnresponsiveConfig,
-    reconnect_errors: Vec<ReconnectError>,
-) -> Result<Client, RedisError> {
     let server = Config {
         fail_fast: false,
         blocking: Blocking::Block,
@@ -105,7 +48,7 @@ fn client(
     let performance = PerformanceConfig {
         default_command_timeout: config.command_timeout,
         max_feed_count: 200,
-        broadcast_channel_capacity: buffer_messages,
+        broadcast_channel_capacity: EVENTS_MAX,
     };
     let connection = ConnectionConfig {
         connection_timeout: CONNECT_TIMEOUT,
@@ -113,7 +56,11 @@ fn client(
         cluster_cache_update_delay: Duration::ZERO,
         max_command_attempts: 1,
         max_redirections: 0,
-        unresponsive,
+        // Its supervisor asks instead.
+        unresponsive: UnresponsiveConfig {
+            max_timeout: None,
+            ..UnresponsiveConfig::default()
+        },
         reconnect_on_auth_error: false,
         auto_client_setname: false,
         max_command_buffer_len: COMMANDS_MAX,
@@ -125,7 +72,7 @@ fn client(
             keepalive: None,
             user_timeout: Some(TCP_USER_TIMEOUT),
         },
-        reconnect_errors,
+        reconnect_errors: Vec::new(),
     };
     let longest_ms = rand::random_range(RECONNECT_MAX_MS);
     let mut policy = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, longest_ms, 2);
@@ -143,15 +90,15 @@ mod tests {
     use super::*;
     use fred::interfaces::ClientLike;
 
-    fn settings(command_ms: u64, fresh_ms: u64) -> config::Redis {
+    fn settings() -> config::Redis {
         config::Redis {
             url: Some(config::Secret("redis://127.0.0.1:1".to_owned())),
             shards: Vec::new(),
             access: config::RedisAccess::default(),
             prefix: "ff".to_owned(),
-            command_timeout: Duration::from_millis(command_ms),
+            command_timeout: Duration::from_secs(2),
             probe_interval: Duration::from_secs(1),
-            probe_fresh: Duration::from_millis(fresh_ms),
+            probe_fresh: Duration::from_secs(5),
             lease: Duration::from_secs(5),
             partitions: 256,
             replicas_min: 0,
@@ -159,22 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_is_as_patient_as_the_settings() {
-        for (command_ms, fresh_ms, expected_ms) in [
-            (10, 5_000, 1_000),
-            (2_000, 5_000, 2_000),
-            (10_000, 30_000, 10_000),
-            (10_000, 5_000, 5_000),
-        ] {
-            let expected = Duration::from_millis(expected_ms);
-            assert_eq!(feed_patience(&settings(command_ms, fresh_ms)), expected);
-        }
-    }
-
-    #[test]
     fn attempts_to_connect_become_seldom_at_times_of_their_own() {
         let longest = || {
-            let client = command_client(&settings(2_000, 5_000)).expect("a good URL");
+            let client = command_client(&settings()).expect("a good URL");
             let mut policy = client.client_reconnect_policy().expect("there is one");
             let delays = std::iter::from_fn(|| policy.next_delay());
             delays.take(10).last().expect("it never ends")

@@ -70,6 +70,15 @@ impl RedisError {
         }
     }
 
+    /// The same of an answer that is surely that of this command alone.
+    #[must_use]
+    pub fn of_answer(error: Error) -> Self {
+        match first_word(&error) {
+            "CLUSTERDOWN" => Self::NotDone(error),
+            _ => Self::of(error),
+        }
+    }
+
     /// What was reported, without what it says of the command.
     #[must_use]
     pub fn into_reported(self) -> Error {
@@ -118,7 +127,7 @@ impl RedisError {
     pub fn is_misplaced(&self) -> bool {
         match self {
             Self::Moved(_) | Self::NotMaster(_) => true,
-            Self::Unknown(error) => error.details().starts_with("CLUSTERDOWN"),
+            Self::Unknown(error) | Self::NotDone(error) => first_word(error) == "CLUSTERDOWN",
             _ => false,
         }
     }

@@ -1,7 +1,8 @@
 //! A connection to Redis of our own, for the pair that is hot: RESP3 is written and read here.
 //!
 //! In: commands, each with a token of the caller (who waits for it, mostly). Out: [`Event`]s: each
-//! token with its answer, in the order of the commands, and what Redis pushes. The owner is one task,
+//! token with its answer, in the order of the commands, and what Redis pushes. Commands that
+//! subscribe are answered by pushes, one for each channel, or by one error. The owner is one task,
 //! which sends what it has and then waits in [`Connection::turn`]; that writes all that waits with one
 //! write and reads all that has come with one read. There is no task, no lock and no queue behind it.
 //!
@@ -61,6 +62,14 @@ pub enum Event<T> {
     Pushed(Vec<Value>),
 }
 
+/// What answers a command.
+#[derive(Debug, Clone, Copy)]
+enum Awaits {
+    Answer,
+    /// So many pushes that begin with this word.
+    Pushes(&'static [u8], usize),
+}
+
 /// A command that has no answer yet.
 #[derive(Debug)]
 struct Flight<T> {
@@ -69,6 +78,7 @@ struct Flight<T> {
     /// How many bytes will have been written on this connection when all of it is.
     ends_at: u64,
     deadline: Instant,
+    awaits: Awaits,
 }
 
 /// See the module.
@@ -82,6 +92,8 @@ pub struct Connection<T, S = Socket> {
     written: u64,
     /// It may keep some of them for itself.
     is_unflushed: bool,
+    /// How many bytes have come.
+    read: u64,
     /// In the order in which they were sent. Those whose time is over are in front.
     flights: VecDeque<Flight<T>>,
     /// How many of them that are.
@@ -115,6 +127,7 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
             outgoing: BytesMut::new(),
             written: 0,
             is_unflushed: false,
+            read: 0,
             flights: VecDeque::new(),
             overdue_count: 0,
             timeout,
@@ -135,6 +148,37 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
         arguments_count: usize,
         fill: impl FnOnce(&mut Arguments<'_>),
     ) -> Result<(), (T, RedisError)> {
+        self.put(token, Awaits::Answer, arguments_count, fill)
+    }
+
+    /// As [`Self::send`], a command of this name and these channels, of which Redis tells one by one
+    /// that they are subscribed, or no more: `word` is what it calls that.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_channels(
+        &mut self,
+        token: T,
+        name: &str,
+        word: &'static [u8],
+        channels: &[String],
+    ) -> Result<(), (T, RedisError)> {
+        let awaits = Awaits::Pushes(word, channels.len());
+        self.put(token, awaits, 1 + channels.len(), |arguments| {
+            arguments.bytes(name.as_bytes());
+            for channel in channels {
+                arguments.bytes(channel.as_bytes());
+            }
+        })
+    }
+
+    fn put(
+        &mut self,
+        token: T,
+        awaits: Awaits,
+        arguments_count: usize,
+        fill: impl FnOnce(&mut Arguments<'_>),
+    ) -> Result<(), (T, RedisError)> {
         let refused = |kind, why| RedisError::NotDone(Error::new(kind, why));
         if let Some(error) = &self.ended {
             return Err((token, RedisError::NotDone(error.clone())));
@@ -152,8 +196,15 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
             token: Some(token),
             ends_at: self.written + self.outgoing.len() as u64,
             deadline: Instant::now() + self.timeout,
+            awaits,
         });
         Ok(())
+    }
+
+    /// How many bytes have come, whatever they were.
+    #[must_use]
+    pub fn read_count(&self) -> u64 {
+        self.read
     }
 
     /// How many commands have no answer yet.
@@ -196,6 +247,7 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
             outgoing: self.outgoing,
             written: self.written,
             is_unflushed: self.is_unflushed,
+            read: self.read,
             overdue_count: 0,
             timeout,
             timer: self.timer,
@@ -263,6 +315,7 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
             if count == 0 {
                 return Poll::Ready(Err(closed()));
             }
+            self.read += count as u64;
             while let Some(message) = self.incoming.next()? {
                 self.take(message, events)?;
             }
@@ -271,15 +324,29 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
     }
 
     fn take(&mut self, message: Message, events: &mut Vec<Event<T>>) -> Result<(), Error> {
-        let answer = match message {
-            Message::Push(values) => {
+        let oldest = self.flights.front_mut();
+        let mut oldest = oldest.filter(|flight| flight.ends_at <= self.written);
+        let answer = match (message, oldest.as_mut().map(|flight| &mut flight.awaits)) {
+            (Message::Push(values), Some(Awaits::Pushes(word, count)))
+                if values.first().and_then(Value::as_bytes) == Some(*word) =>
+            {
+                *count -= 1;
+                if *count > 0 {
+                    return Ok(());
+                }
+                Ok(Value::Null)
+            }
+            (Message::Push(values), _) => {
                 events.push(Event::Pushed(values));
                 return Ok(());
             }
-            Message::Answer(answer) => answer,
+            (Message::Answer(Ok(_)), Some(Awaits::Pushes(..))) => {
+                let why = "Redis answers what it tells by pushes";
+                return Err(Error::new(ErrorKind::Protocol, why));
+            }
+            (Message::Answer(answer), _) => answer,
         };
-        let oldest = self.flights.front();
-        let is_asked = oldest.is_some_and(|flight| flight.ends_at <= self.written);
+        let is_asked = oldest.is_some();
         let asked = is_asked.then(|| self.flights.pop_front()).flatten();
         let Some(flight) = asked else {
             // Where the server has no room for this connection it says so unasked.
@@ -290,7 +357,10 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
         };
         match flight.token {
             Some(token) => {
-                events.push(Event::Answered(token, answer.map_err(RedisError::of)));
+                events.push(Event::Answered(
+                    token,
+                    answer.map_err(RedisError::of_answer),
+                ));
             }
             None => self.overdue_count -= 1,
         }

@@ -1,7 +1,9 @@
 //! Getting in: TLS with certificates of either side, users, passwords; refused, told, mended.
 
-use fanfare::broker::FeedEvent;
+use std::sync::Arc;
+
 use fanfare::broker::redis::RedisBroker;
+use fanfare::broker::{BrokerHealth, FeedEvent};
 use fanfare::config::RedisAccess;
 use fanfare::telemetry::metrics::Metrics;
 
@@ -437,4 +439,48 @@ async fn a_socket_of_the_same_machine_is_used_like_a_port() {
     assert_eq!(database.retained(&topic("room")).await.len(), 0);
     server.kill();
     peer.is_down_for(&path).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_whose_channel_is_forbidden_holds_up_no_other() {
+    let server = RedisServer::start().await;
+    let mut peer = Peer::up(server.url_of_user()).await;
+    // The fixed channels, and those of topics that end in "allowed".
+    let only = ["&*:probe:*", "&*:ctl", "&*allowed*"];
+    let mut rights = vec!["ACL", "SETUSER", "fanfare", "resetchannels"];
+    rights.extend(only);
+    assert_eq!(server.command(&rights).as_deref(), Some("+OK"));
+    let interest = peer.broker.interest();
+    for n in 0..20 {
+        interest.want(topic(&format!("t{n}.forbidden")));
+    }
+    peer.hear(&topic("one.allowed")).await;
+    let metrics = Arc::clone(&peer.metrics);
+    let word = || metrics.control.refusing_noperm.get();
+    wait::until_within(DEADLINE, "the word", async || (word() == 1).then_some(())).await;
+    let health = peer.broker.health().borrow().clone();
+    let forbids = |reason: &str| reason.contains("forbidden: NOPERM (");
+    assert!(
+        matches!(&health, BrokerHealth::Partly(reason) if forbids(reason)),
+        "{health:?}"
+    );
+    peer.hear(&topic("two.allowed")).await;
+    // What becomes allowed is heard without anything being built anew.
+    let wished = topic("t3.forbidden");
+    let wish = (wished.clone(), peer.broker.interest().want(wished));
+    assert_eq!(
+        server
+            .command(&["ACL", "SETUSER", "fanfare", "allchannels"])
+            .as_deref(),
+        Some("+OK")
+    );
+    loop {
+        if let FeedEvent::Subscribed(wishes) = peer.next().await
+            && wishes.contains(&wish)
+        {
+            break;
+        }
+    }
+    wait::until_within(DEADLINE, "no word", async || (word() == 0).then_some(())).await;
+    peer.is_up().await;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare::broker::{Acked, BrokerError, FeedEvent, Published};
+use fanfare::broker::{Acked, BrokerError, BrokerHealth, FeedEvent, Published};
 use fanfare::protocol::ids::{Position, SessionId};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -363,7 +363,13 @@ async fn a_refused_subscription_is_seen_and_made_good_when_it_is_allowed() {
     let mut listener = Peer::up(url).await;
     let room = topic("room");
     let wish = listener.broker.interest().want(room.clone());
-    listener.is_down_for("NOPERM").await;
+    let mut health = listener.broker.health();
+    let is_told = |health: &BrokerHealth| match health {
+        BrokerHealth::Partly(reason) => reason.contains("forbids the channel of room: NOPERM"),
+        _ => false,
+    };
+    let told = tokio::time::timeout(DEADLINE, health.wait_for(is_told)).await;
+    told.expect("in time").expect("the broker runs");
     acl("&ff:{default:*");
     let confirmed = FeedEvent::Subscribed(vec![(room.clone(), wish)]);
     assert_eq!(listener.next().await, confirmed);

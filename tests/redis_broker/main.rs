@@ -15,6 +15,7 @@ mod failures;
 mod feeding;
 mod links;
 mod nowhere;
+mod publications;
 mod refusing;
 mod releases;
 mod replicas;

@@ -102,7 +102,7 @@ impl Peer {
         });
         peer.is_up().await;
         let closed = || peer.metrics.control.circuits_closed.get();
-        let is_ready = || closed() == 3 * masters_count;
+        let is_ready = || closed() == 4 * masters_count;
         wait::until_within(DEADLINE, "all links", async || is_ready().then_some(())).await;
         peer.is_settled(16 * masters_count).await;
         peer

@@ -11,9 +11,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::thread;
 
+use fanfare::broker::PublishRequest;
 use fanfare::broker::publication::encode_publication;
+use fanfare::broker::redis::publisher;
 use fanfare::broker::redis::scripts::Scripts;
-use fanfare::broker::{PublishRequest, publisher};
 use fanfare::config::Retention;
 use fanfare::protocol::data::Data;
 use fanfare::redis::{Keys, Script};
@@ -91,7 +92,7 @@ impl Release {
         let command = |n| {
             let request = kind.request(n);
             let body = encode_publication(&request.publication);
-            let args = publisher::arguments(&script, &Keys::new("ff"), &request, body);
+            let args: Vec<Value> = publisher::arguments(&script, &Keys::new("ff"), &request, body);
             let mut words = vec![b"EVALSHA".to_vec()];
             words.extend(args.iter().map(bytes));
             command(&words)

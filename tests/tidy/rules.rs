@@ -44,8 +44,6 @@ const FRED: &[(&str, &str)] = &[
         "builds every client, sorts errors, finds the server of a key",
     ),
     ("src/broker/redis*", "the broker over Redis"),
-    ("src/broker/feed.rs", "reads the subscriber connection"),
-    ("src/broker/publisher.rs", "keeps publications in order"),
     ("src/cluster/lease_store.rs", "leases live in Redis"),
     ("src/cluster/occupancy_store.rs", "so does who is where"),
 ];

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::RedisBroker;
 use super::health::Line;
-use super::link::CommandLink;
 use super::link::policy::SAFE;
+use super::link::{CommandLink, Purpose};
 use super::overall::Part;
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, BrokerHealth};
@@ -77,6 +77,9 @@ impl RedisBroker {
                 let circuit = link.circuit();
                 circuits.push((name, circuit.phase(), circuit.reason()));
             }
+            let name = format!("{}, {}", pair.shared.server(), Purpose::Publications.name());
+            let circuit = &pair.shared.publications;
+            circuits.push((name, circuit.phase(), circuit.reason()));
         }
         circuits
     }
@@ -96,6 +99,7 @@ impl RedisBroker {
                 for link in pair.shared.links() {
                     link.link.circuit().pass()?;
                 }
+                pair.shared.publications.pass()?;
                 if let Some(refusal) = pair.shared.refusals.of(Line::Feed) {
                     return Err(BrokerError::Refused(refusal));
                 }

@@ -1,10 +1,10 @@
 //! Whether a master can be used: its lines, told as one.
 //!
 //! In: the supervisors of the links and the feed, each about its own connection. Out: a watch that
-//! readiness, sessions and tests read. Without the urgent link, the feed or the bulk link the master
-//! is down; without the replicated one, or with too few replicas, it works in part. Owner of the state: this struct, under a
-//! lock that is held for one comparison. A change between up, in part, read only and down is logged
-//! once, here.
+//! readiness, sessions and tests read. Without the urgent link, the one for publications, the feed or
+//! the bulk link the master is down; without the replicated one, with too few replicas, or where
+//! channels are forbidden, it works in part. Owner of the state: this struct, under a lock that is held
+//! for one comparison. A change between up, in part, read only and down is logged once, here.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +17,8 @@ use crate::broker::BrokerHealth;
 pub enum Line {
     /// The link for what nobody may hold up.
     Urgent,
+    /// The link for publications.
+    Publications,
     /// The connection that hears.
     Feed,
     /// The link for all else.
@@ -25,13 +27,15 @@ pub enum Line {
     Replicated,
     /// The replicas that follow, as that link sees them: as many as some namespace asks for.
     Followers,
+    /// The channels of topics, as far as Redis lets this user hear them.
+    Channels,
 }
 
 /// What is known of all connections.
 #[derive(Debug)]
 struct State {
     /// Why each is down; `None` is up, or not there at all.
-    down: [Option<String>; 5],
+    down: [Option<String>; 7],
     /// Why nothing can be written, while that is so.
     read_only: Option<String>,
 }
@@ -51,7 +55,15 @@ impl Health {
         let unreached = || Some(reason.clone());
         Self {
             state: Mutex::new(State {
-                down: [unreached(), unreached(), unreached(), None, None],
+                down: [
+                    unreached(),
+                    unreached(),
+                    unreached(),
+                    unreached(),
+                    None,
+                    None,
+                    None,
+                ],
                 read_only: None,
             }),
             told: watch::Sender::new(BrokerHealth::Down(reason)),
@@ -97,9 +109,12 @@ impl Health {
     fn set(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
-        let [needed @ .., replicated, followers] = &state.down;
+        let [needed @ .., replicated, followers, channels] = &state.down;
         let needed = needed.iter().flatten().next();
-        let partly = replicated.as_ref().or(followers.as_ref());
+        let partly = [replicated, followers, channels]
+            .into_iter()
+            .flatten()
+            .next();
         let now = match (needed, &state.read_only, partly) {
             (Some(reason), _, _) => BrokerHealth::Down(reason.clone()),
             (None, Some(reason), _) => BrokerHealth::ReadOnly(reason.clone()),
@@ -167,6 +182,8 @@ mod tests {
         let health = Health::new();
         let told = health.watch();
         health.answers(None);
+        assert!(matches!(&*told.borrow(), BrokerHealth::Down(_)));
+        health.up(Line::Publications);
         assert!(matches!(&*told.borrow(), BrokerHealth::Down(_)));
         health.up(Line::Feed);
         assert!(matches!(&*told.borrow(), BrokerHealth::Down(_)));

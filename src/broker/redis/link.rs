@@ -6,7 +6,8 @@
 //!
 //! | link | carries | so that |
 //! |---|---|---|
-//! | urgent | publications, acknowledgements, heartbeats, leases, control, the probes that the feed hears | nothing that waits there is long, whatever has to be caught up |
+//! | publications | publications, and the probes that the feed hears | they are written and answered on the thread of the feed, over a connection of our own (`publications.rs`) |
+//! | urgent | acknowledgements, heartbeats, leases, control | nothing that waits there is long, whatever has to be caught up |
 //! | bulk | last positions, pages of streams and members, members that come and go, occupancy, what reapers do | a herd of questions holds up other questions alone |
 //! | replicated | publications of namespaces with `replicas_min` | a WAIT holds up what comes behind it on the same connection, and that is more of the same |
 
@@ -25,6 +26,7 @@ use super::refusals::Refusals;
 use super::scripts::Scripts;
 use crate::config;
 use crate::protocol::ids::SessionId;
+use crate::redis::circuit::Circuit;
 use crate::redis::{Keys, RedisError, RedisLink};
 use crate::telemetry::metrics::{ControlCounters, Counter, Metrics};
 
@@ -41,6 +43,8 @@ pub enum Purpose {
     Bulk,
     /// Publications that wait for replicas.
     Replicated,
+    /// All other publications.
+    Publications,
 }
 
 impl Purpose {
@@ -51,6 +55,18 @@ impl Purpose {
             Self::Urgent => "urgent",
             Self::Bulk => "bulk",
             Self::Replicated => "replicated",
+            Self::Publications => "publications",
+        }
+    }
+
+    /// Behind "Redis cannot be used", for people.
+    #[must_use]
+    pub fn by_which(self) -> &'static str {
+        match self {
+            Self::Urgent => "",
+            Self::Bulk => " by its bulk link",
+            Self::Replicated => " by its replicated link",
+            Self::Publications => " by its publications link",
         }
     }
 
@@ -61,6 +77,7 @@ impl Purpose {
             Self::Urgent => Line::Urgent,
             Self::Bulk => Line::Bulk,
             Self::Replicated => Line::Replicated,
+            Self::Publications => Line::Publications,
         }
     }
 
@@ -71,6 +88,7 @@ impl Purpose {
             Self::Urgent => |control| &control.away_urgent,
             Self::Bulk => |control| &control.away_bulk,
             Self::Replicated => |control| &control.away_replicated,
+            Self::Publications => |control| &control.away_publications,
         }
     }
 }
@@ -102,7 +120,7 @@ impl CommandLink {
     }
 }
 
-/// What supervisor and feed tell each other of the probes.
+/// What the link for publications and the feed tell each other of the probes.
 #[derive(Debug)]
 pub struct Probes {
     started: Instant,
@@ -163,6 +181,8 @@ pub struct Shared {
     pub urgent: Arc<CommandLink>,
     /// For all else.
     pub bulk: Arc<CommandLink>,
+    /// Whether publications are sent, over the connection that the feed's thread has for them.
+    pub publications: Circuit,
     /// For publications that wait for replicas, where there are any.
     pub replicated: Option<Arc<CommandLink>>,
     /// The most replicas that a namespace asks for.
@@ -210,6 +230,7 @@ impl Shared {
                 0 => None,
                 _ => Some(link(Purpose::Replicated)?),
             },
+            publications: Circuit::new(Arc::clone(metrics)),
             replicas_min: settings.replicas_min,
             keys: Keys::of_database(&settings.prefix, place.database),
             scripts: Scripts::new(place.slots.is_some()),
@@ -225,7 +246,7 @@ impl Shared {
         })
     }
 
-    /// All links for commands.
+    /// All links for commands that fred has; `publications` is beside them.
     pub fn links(&self) -> impl Iterator<Item = &Arc<CommandLink>> {
         [&self.urgent, &self.bulk]
             .into_iter()

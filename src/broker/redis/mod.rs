@@ -3,11 +3,10 @@
 //! In: calls from any thread of the node. Out: answers of the scripts, and the [`Feed`]. This file
 //! is the engine's face: it names keys and arguments, finds the master that has them, and reads
 //! answers. What runs behind it: [`links`] knows every master and [`follower`] keeps up with them;
-//! [`pair`] is one master, where [`supervisor`] keeps each of its links for commands ([`link`]),
-//! `broker::publisher` sends publications in order, and `broker::feed` hears on a thread of its own;
-//! [`placer`] brings wishes to the feed that can fulfil them. Bounds: those of a pair, once per
-//! master; every call ends within some command timeouts. While a master is away calls for what it
-//! has are `Unavailable` at once, all others go on, and everything comes back by itself.
+//! [`pair`] is one master, where [`supervisor`] keeps each of its links for commands ([`link`]), and
+//! [`publications`] are sent and [`feed`] hears on one thread; [`placer`] brings wishes to the
+//! feed that can fulfil them. Bounds: those of a pair, once per master; every call ends within some
+//! command timeouts. While a master is away calls for what it has are `Unavailable` at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,6 +34,8 @@ pub mod condition;
 pub mod confirmation;
 pub mod continuity;
 pub mod control;
+mod dialer;
+pub mod feed;
 pub mod fingerprint;
 pub mod follower;
 mod guide;
@@ -47,6 +48,8 @@ pub mod owned;
 pub mod pair;
 pub mod placer;
 mod presence;
+pub mod publications;
+pub mod publisher;
 mod refusals;
 pub mod reply;
 pub mod scripts;

@@ -10,23 +10,28 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fred::types::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::StartError;
 use super::control::Heard;
+use super::feed::FeedTask;
 use super::link::{CommandLink, Shared, stopped};
 use super::overall::{Overall, Part};
+use super::publications::PublicationsLink;
 use super::supervisor::supervise;
-use crate::broker::feed::FeedTask;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::Interest;
-use crate::broker::publisher::{self, Publisher};
+use crate::broker::redis::publisher::ordered::Ordered;
+use crate::broker::redis::publisher::replicated::Replicated;
+use crate::broker::redis::publisher::{self, Publisher};
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{
     BrokerError, BrokerHealth, FeedEvent, FeedNumber, Moves, PublishRequest, Published,
 };
 use crate::config;
+use crate::redis::wire::command::Prepared;
 use crate::shutdown;
 use crate::telemetry::metrics::Metrics;
 
@@ -75,9 +80,9 @@ pub struct Pair {
     /// What its parts share: link, health, scripts.
     pub shared: Arc<Shared>,
     /// The way in, in order.
-    publisher: Publisher,
+    publisher: Publisher<Prepared>,
     /// The same for publications that wait for replicas.
-    replicated: Option<Publisher>,
+    replicated: Option<Publisher<Vec<Value>>>,
     /// What is to be heard here.
     pub interest: Arc<Interest>,
     running: Mutex<Option<Running>>,
@@ -118,15 +123,14 @@ impl Pair {
                 Arc::clone(&common.metrics),
             ),
         };
-        let feed_ended = spawn_feed(feed, stopped.clone())?;
-        let (publisher, task) = publisher::channel(&shared, &shared.urgent);
-        let mut publishers = vec![shutdown::spawn(
-            "publisher",
-            task.run(publisher_stopped.clone()),
-        )];
+        let (publisher, publications) = publisher::channel(&shared, None);
+        let link = PublicationsLink::new(&shared, &settings, Ordered::new(publications));
+        let publishing = link.run(publisher_stopped.clone());
+        let (publishing, feed_ended) = spawn_feed(feed, stopped.clone(), publishing)?;
+        let mut publishers = vec![publishing];
         let replicated = shared.replicated.as_ref().map(|command| {
-            let (publisher, task) = publisher::channel(&shared, command);
-            let task = task.run_by_batches(publisher_stopped);
+            let (publisher, publications) = publisher::channel(&shared, Some(command));
+            let task = Replicated::new(publications, command).run(publisher_stopped);
             publishers.push(shutdown::spawn("publisher_replicated", task));
             publisher
         });
@@ -216,23 +220,37 @@ async fn tell(
     overall.forget(part);
 }
 
-/// The feed's thread. The receiver ends with it.
+/// The thread of the feed, on which publications are sent too. The receiver ends with the thread, which
+/// outlives both.
 fn spawn_feed(
     task: FeedTask,
     stopped: watch::Receiver<bool>,
-) -> Result<oneshot::Receiver<()>, StartError> {
+    publishing: impl Future<Output = ()> + Send + 'static,
+) -> Result<(JoinHandle<()>, oneshot::Receiver<()>), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Thread)?;
+    let (published, publishing_ended) = oneshot::channel();
+    // A task of its own, so that neither is polled for what comes to the other.
+    let entered = runtime.enter();
+    let publishing = shutdown::spawn("publisher", async move {
+        publishing.await;
+        // Nobody may wait for it any more.
+        let _ = published.send(());
+    });
+    drop(entered);
     let (ending, ended) = oneshot::channel();
     let run = move || {
-        runtime.block_on(shutdown::planted("feed", task.run(stopped)));
-        // Nobody may wait for it any more.
+        runtime.block_on(async {
+            shutdown::planted("feed", task.run(stopped)).await;
+            // A panic of the publisher is an end too.
+            let _ = publishing_ended.await;
+        });
         let _ = ending.send(());
     };
     shutdown::thread("fanfare-feed".to_owned(), run).map_err(StartError::Thread)?;
-    Ok(ended)
+    Ok((publishing, ended))
 }
 
 /// Waits for a part to end, and says when it panicked or hangs.

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::ControlCounters;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    by_line: Mutex<[Option<&'static Refusal>; 5]>,
+    by_line: Mutex<[Option<&'static Refusal>; 7]>,
 }
 
 impl Refusals {

@@ -99,6 +99,8 @@ pub struct Scripts {
     pub members: Reading,
     /// A probe of the feed.
     pub probe: Script,
+    /// A probe of the gate that every script passes which writes; it does nothing.
+    pub gate: Script,
 }
 
 impl Scripts {
@@ -151,10 +153,12 @@ impl Scripts {
             reap: members!(is_sharded, " flags=allow-oom", "remove.lua", "reap.lua"),
             members: reading!("newest.lua", "members.lua"),
             probe: telling!(is_sharded, "", "probe.lua"),
+            gate: Script::new("#!lua\nreturn 1\n"),
         }
     }
 
-    /// Every script, for loading on a new connection, but those of publishers.
+    /// Every script, for loading on a new connection, but those of publishers, and the probe of the
+    /// feed, which goes with them.
     #[must_use]
     pub fn all(&self) -> Vec<&Script> {
         let readings = [
@@ -168,7 +172,7 @@ impl Scripts {
             .iter()
             .flat_map(|reading| [&reading.usual, &reading.frozen])
             .collect();
-        all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.probe]);
+        all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.gate]);
         all
     }
 }

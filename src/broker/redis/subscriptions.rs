@@ -15,6 +15,9 @@
 //! On a master of a cluster (`is_sharded`) a subscription ends in silence when its slot leaves. So
 //! there a wish for what stands is no more than a wish to subscribe again, and a topic whose slot
 //! is elsewhere is refused by itself: it is queued anew, and its confirmation is awaited.
+//!
+//! A topic whose channel is forbidden is set aside, and tried alone every [`FORBIDDEN_RETRY`] when
+//! nothing else waits.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -24,12 +27,16 @@ use rustc_hash::FxHashMap;
 use crate::broker::interest::WishNumber;
 use crate::protocol::ids::Topic;
 
-pub mod channels;
+#[cfg(test)]
+mod tests;
 
 /// Topics of one SUBSCRIBE. Measured: 50,000 channels in chunks of 500 stand after 63 ms.
 pub const CHUNK_TOPICS_MAX: usize = 500;
 /// How long a topic that nobody wants stays subscribed, for those who come right back.
 pub const LINGER: Duration = Duration::from_secs(1);
+
+/// How soon a topic whose channel is forbidden is tried again.
+pub const FORBIDDEN_RETRY: Duration = Duration::from_secs(2);
 
 /// Topics to be subscribed together.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,6 +54,7 @@ enum State {
     Queued,
     Sent,
     Standing,
+    Forbidden,
 }
 
 #[derive(Debug)]
@@ -67,6 +75,10 @@ pub struct Subscriptions {
     topics: FxHashMap<Box<str>, Subscription>,
     queue: VecDeque<Topic>,
     leaving: VecDeque<(Instant, Topic)>,
+    /// Forbidden ones, and when each is tried again.
+    forbidden: VecDeque<(Instant, Topic)>,
+    /// The next chunk has at most this many topics; `None`: as many as there may be.
+    halved: Option<usize>,
     /// How many at the head of the queue stood before the break.
     before_break: usize,
     is_first_due: bool,
@@ -134,6 +146,8 @@ impl Subscriptions {
         self.topics.retain(|_, known| known.is_wanted);
         self.leaving.clear();
         self.queue.clear();
+        self.forbidden.clear();
+        self.halved = None;
         for known in self.topics.values_mut() {
             known.state = State::Queued;
             self.queue.push_back(known.topic.clone());
@@ -142,17 +156,33 @@ impl Subscriptions {
         self.is_first_due = true;
     }
 
+    /// Whether something waits to be subscribed.
+    #[must_use]
+    pub fn has_chunk(&self) -> bool {
+        !self.queue.is_empty() || self.is_first_due
+    }
+
+    /// Whether the next chunk is the first on its connection.
+    #[must_use]
+    pub fn is_first_due(&self) -> bool {
+        self.is_first_due
+    }
+
     /// What to subscribe next; `None` when nothing waits.
-    pub fn next_chunk(&mut self) -> Option<Chunk> {
-        if self.queue.is_empty() && !self.is_first_due {
-            return None;
+    pub fn next_chunk(&mut self, now: Instant) -> Option<Chunk> {
+        if !self.has_chunk() {
+            return self.next_forbidden(now);
         }
+        let topics_max = match self.halved {
+            Some(_) if self.is_first_due => 0,
+            halved => halved.unwrap_or(CHUNK_TOPICS_MAX),
+        };
         let mut chunk = Chunk {
             is_first: std::mem::take(&mut self.is_first_due),
             ..Chunk::default()
         };
         let had_before_break = self.before_break > 0;
-        while chunk.topics.len() < CHUNK_TOPICS_MAX
+        while chunk.topics.len() < topics_max
             && let Some(topic) = self.queue.pop_front()
         {
             self.before_break = self.before_break.saturating_sub(1);
@@ -167,8 +197,58 @@ impl Subscriptions {
         Some(chunk)
     }
 
+    /// A forbidden topic that is to be tried again, alone.
+    fn next_forbidden(&mut self, now: Instant) -> Option<Chunk> {
+        while let Some((due, _)) = self.forbidden.front()
+            && *due <= now
+            && let Some((_, topic)) = self.forbidden.pop_front()
+        {
+            if let Some(known) = self.topics.get_mut(topic.qualified())
+                && known.state == State::Forbidden
+            {
+                known.state = State::Sent;
+                let topics = vec![topic];
+                return Some(Chunk {
+                    topics,
+                    ..Chunk::default()
+                });
+            }
+        }
+        None
+    }
+
+    /// The chunk was refused as a whole for one of its topics. Returns whether it can be tried in
+    /// smaller ones.
+    pub fn halve(&mut self, chunk: &Chunk) -> bool {
+        let is_one = chunk.topics.len() == 1 && !chunk.is_first;
+        self.halved = Some((chunk.topics.len() / 2).max(1));
+        !is_one
+    }
+
+    /// These of a chunk may not be heard. To be called before [`Self::confirm`].
+    pub fn forbid(&mut self, topics: &[Topic], now: Instant) {
+        for topic in topics {
+            if let Some(known) = self.topics.get_mut(topic.qualified())
+                && known.state == State::Sent
+            {
+                known.state = State::Forbidden;
+                known.awaited = known.is_wanted.then_some(known.wish);
+                let due = now + FORBIDDEN_RETRY;
+                self.forbidden.push_back((due, topic.clone()));
+            }
+        }
+    }
+
+    /// Whether some may not be heard.
+    #[must_use]
+    pub fn has_forbidden(&self) -> bool {
+        !self.forbidden.is_empty()
+    }
+
     /// The chunk stands. Returns the topics whose confirmation is awaited, and of which wish.
     pub fn confirm(&mut self, chunk: &Chunk) -> Vec<(Topic, WishNumber)> {
+        let grown = self.halved.map(|halved| halved * 2);
+        self.halved = grown.filter(|grown| *grown < CHUNK_TOPICS_MAX);
         let mut awaited = Vec::new();
         for topic in &chunk.topics {
             if let Some(known) = self.topics.get_mut(topic.qualified())
@@ -225,6 +305,12 @@ impl Subscriptions {
         self.leaving.front().map(|(due, _)| *due)
     }
 
+    /// When a forbidden topic is to be tried again.
+    #[must_use]
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.forbidden.front().map(|(due, _)| *due)
+    }
+
     /// Forgets and returns the topics to unsubscribe: nobody wanted them since their time began.
     pub fn due(&mut self, now: Instant) -> Vec<Topic> {
         let mut out = Vec::new();
@@ -239,156 +325,5 @@ impl Subscriptions {
             }
         }
         out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::ids::App;
-
-    fn topic(n: usize) -> Topic {
-        Topic::new(&App::default_app(), &format!("t{n}")).unwrap()
-    }
-
-    fn wish(n: u64) -> Option<WishNumber> {
-        Some(WishNumber(n))
-    }
-
-    /// Subscriptions on a first connection, with so many topics standing.
-    fn standing(count: usize) -> (Subscriptions, Instant) {
-        let now = Instant::now();
-        let mut subscriptions = Subscriptions::default();
-        subscriptions.reset();
-        for n in 0..count {
-            assert!(!subscriptions.wish(topic(n), wish(1), now));
-        }
-        while let Some(chunk) = subscriptions.next_chunk() {
-            assert_eq!(subscriptions.confirm(&chunk).len(), chunk.topics.len());
-        }
-        (subscriptions, now)
-    }
-
-    #[test]
-    fn a_new_connection_begins_with_the_fixed_channels_even_without_topics() {
-        let (mut subscriptions, _) = standing(0);
-        assert_eq!(subscriptions.next_chunk(), None);
-        subscriptions.reset();
-        let chunk = subscriptions.next_chunk().unwrap();
-        assert!(chunk.is_first && chunk.is_last && chunk.topics.is_empty());
-        assert_eq!(subscriptions.next_chunk(), None);
-    }
-
-    #[test]
-    fn after_a_break_the_last_of_what_stood_before_is_told_and_new_wishes_come_behind() {
-        let (mut subscriptions, now) = standing(CHUNK_TOPICS_MAX + 1);
-        subscriptions.reset();
-        assert!(!subscriptions.wish(topic(9_999), wish(2), now));
-        let first = subscriptions.next_chunk().unwrap();
-        assert!(first.is_first && !first.is_last);
-        // Nobody waits for what stood before; only the new wish is confirmed.
-        assert!(subscriptions.confirm(&first).is_empty());
-        let second = subscriptions.next_chunk().unwrap();
-        assert!(!second.is_first && second.is_last);
-        assert_eq!(
-            subscriptions.confirm(&second),
-            [(topic(9_999), WishNumber(2))]
-        );
-        assert_eq!(subscriptions.next_chunk(), None);
-    }
-
-    #[test]
-    fn a_failed_chunk_comes_again_as_it_was() {
-        let (mut subscriptions, _) = standing(3);
-        subscriptions.reset();
-        let chunk = subscriptions.next_chunk().unwrap();
-        let topics = chunk.topics.clone();
-        subscriptions.put_back(chunk);
-        let again = subscriptions.next_chunk().unwrap();
-        assert!(again.is_first && again.is_last);
-        assert_eq!(again.topics, topics);
-        assert!(subscriptions.confirm(&again).is_empty());
-        assert!(subscriptions.wish(topic(0), wish(2), Instant::now()));
-    }
-
-    #[test]
-    fn an_unwanted_topic_is_silent_at_once_and_leaves_after_a_second_unless_wanted_again() {
-        let (mut subscriptions, now) = standing(2);
-        assert!(!subscriptions.wish(topic(0), None, now));
-        assert!(!subscriptions.wish(topic(1), None, now));
-        assert_eq!(subscriptions.wanted("default:t0"), None);
-        assert!(subscriptions.wish(topic(1), wish(2), now));
-        assert_eq!(subscriptions.next_due(), Some(now + LINGER));
-        let early = now + LINGER.mul_f32(0.9);
-        assert!(subscriptions.due(early).is_empty());
-        assert_eq!(subscriptions.due(now + LINGER), [topic(0)]);
-        assert_eq!(subscriptions.wanted("default:t1"), Some(&topic(1)));
-        // Forgotten: a later wish needs a confirmation of its own.
-        assert!(!subscriptions.wish(topic(0), wish(3), now));
-        assert_eq!(subscriptions.next_chunk().unwrap().topics, [topic(0)]);
-    }
-
-    #[test]
-    fn what_was_wished_for_anew_while_its_chunk_was_on_its_way_is_confirmed_as_the_later_wish() {
-        let (mut subscriptions, now) = standing(0);
-        subscriptions.wish(topic(0), wish(1), now);
-        let chunk = subscriptions.next_chunk().unwrap();
-        subscriptions.wish(topic(0), None, now);
-        subscriptions.wish(topic(0), wish(2), now);
-        let confirmed = subscriptions.confirm(&chunk);
-        assert_eq!(confirmed, [(topic(0), WishNumber(2))]);
-    }
-
-    #[test]
-    fn on_a_master_of_a_cluster_a_wish_for_what_stands_subscribes_again() {
-        let now = Instant::now();
-        let mut subscriptions = Subscriptions::new(true);
-        subscriptions.reset();
-        subscriptions.wish(topic(0), wish(1), now);
-        let chunk = subscriptions.next_chunk().unwrap();
-        // While it is on its way and when it stands: what was sent may be void already.
-        assert!(!subscriptions.wish(topic(0), wish(1), now));
-        assert!(subscriptions.confirm(&chunk).is_empty());
-        let again = subscriptions.next_chunk().unwrap();
-        assert_eq!(subscriptions.confirm(&again), [(topic(0), WishNumber(1))]);
-        assert!(!subscriptions.wish(topic(0), wish(1), now));
-        let again = subscriptions.next_chunk().unwrap();
-        assert_eq!(subscriptions.confirm(&again), [(topic(0), WishNumber(1))]);
-        assert_eq!(subscriptions.next_chunk(), None);
-    }
-
-    #[test]
-    fn a_topic_that_was_refused_is_tried_again_and_confirmed_then_and_holds_up_no_other() {
-        let now = Instant::now();
-        let mut subscriptions = Subscriptions::new(true);
-        subscriptions.reset();
-        for n in 0..3 {
-            subscriptions.wish(topic(n), wish(n as u64), now);
-        }
-        let chunk = subscriptions.next_chunk().unwrap();
-        subscriptions.confirm(&chunk);
-        // After a break nobody waits for it, but one that came late is to be looked after.
-        subscriptions.reset();
-        let chunk = subscriptions.next_chunk().unwrap();
-        assert!(chunk.is_last);
-        subscriptions.refuse(&[topic(1)]);
-        assert!(subscriptions.confirm(&chunk).is_empty());
-        assert!(subscriptions.stands());
-        let again = subscriptions.next_chunk().unwrap();
-        assert_eq!(again.topics, [topic(1)]);
-        assert_eq!(subscriptions.confirm(&again), [(topic(1), WishNumber(1))]);
-    }
-
-    #[test]
-    fn a_topic_that_left_while_its_chunk_was_on_its_way_is_not_confirmed_by_it() {
-        let (mut subscriptions, now) = standing(0);
-        subscriptions.wish(topic(0), wish(1), now);
-        let chunk = subscriptions.next_chunk().unwrap();
-        subscriptions.wish(topic(0), None, now);
-        assert_eq!(subscriptions.due(now + LINGER), [topic(0)]);
-        subscriptions.wish(topic(0), wish(2), now);
-        assert!(subscriptions.confirm(&chunk).is_empty());
-        let again = subscriptions.next_chunk().unwrap();
-        assert_eq!(subscriptions.confirm(&again), [(topic(0), WishNumber(2))]);
     }
 }

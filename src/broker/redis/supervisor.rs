@@ -1,9 +1,8 @@
-//! Keeps one link for commands alive, and by the urgent one asks whether the feed hears.
+//! Keeps one link for commands alive.
 //!
 //! In: events of the link's connection, a clock. Out: a connection with all scripts loaded, and the
-//! link's circuit; of the urgent link also [`Health`](super::health::Health), probes that the feed
-//! must hear, and the order to build the feed anew when it does not. One task a link on the control
-//! runtime; owner of the link's client and circuit. Bounds: one check at a time, each within a few
+//! link's circuit and line of [`Health`](super::health::Health); of the urgent link also whether the
+//! master takes writes. One task a link on the control runtime; owner of the link's client and circuit. Bounds: one check at a time, each within a few
 //! command timeouts; attempts to connect wait as `redis::clients` says.
 //!
 //! ```text
@@ -14,8 +13,8 @@
 //!  client's task ended, or if TLS failed (its files are read anew): a new client.
 //! ```
 //!
-//! The probe of the urgent link is a script that the feed hears, and that is refused where
-//! publications are. Where only writes are refused the circuit is closed all the same: what can be
+//! The probe of the urgent link is a script that does nothing, and that is refused where those are that
+//! write. Where only writes are refused the circuit is closed all the same: what can be
 //! read is read, and every write gets Redis' own word. The other links are asked for their ROLE,
 //! which writes nothing and is told to nobody.
 
@@ -81,7 +80,6 @@ pub async fn supervise(
         command,
         settings,
         timeouts_in_a_row: 0,
-        unheard_since: None,
         connections: 0,
         is_prepared: false,
         is_useless: false,
@@ -127,7 +125,6 @@ pub async fn supervise(
             circuit.open("this link was ended", None);
             return;
         }
-        supervisor.unheard_since = None;
         supervisor.unprepared("the connection was given up");
         tokio::time::sleep(RENEW_PACE).await;
     }
@@ -138,8 +135,6 @@ struct Supervisor {
     command: Arc<CommandLink>,
     settings: config::Redis,
     timeouts_in_a_row: u32,
-    /// Since when Redis takes probes that the feed does not hear.
-    unheard_since: Option<Instant>,
     connections: u64,
     /// The connection has the scripts.
     is_prepared: bool,
@@ -158,8 +153,7 @@ impl Supervisor {
     async fn watch(&mut self, connection: &mut Connection, mut stop: watch::Receiver<bool>) -> End {
         let mut wait = Duration::ZERO;
         loop {
-            let (shared, command) = (Arc::clone(&self.shared), Arc::clone(&self.command));
-            let is_urgent = command.purpose == Purpose::Urgent;
+            let command = Arc::clone(&self.command);
             tokio::select! {
                 // Errors first: one that is older than the connection must not undo it.
                 biased;
@@ -180,7 +174,6 @@ impl Supervisor {
                 }
                 // A suspicion may be older than the promotion that answers it: ask first.
                 () = command.suspect.notified() => wait = self.check(connection).await,
-                () = shared.probes.now.notified(), if is_urgent => wait = self.check(connection).await,
                 () = tokio::time::sleep(wait) => wait = self.check(connection).await,
             }
             if std::mem::take(&mut self.is_useless) {
@@ -195,7 +188,7 @@ impl Supervisor {
         }
     }
 
-    /// Loads what is missing, sends a probe, judges the feed. Returns when to do so again.
+    /// Loads what is missing, and sends a probe. Returns when to do so again.
     async fn check(&mut self, connection: &mut Connection) -> Duration {
         let circuit = self.command.link.circuit();
         if circuit.phase() == Phase::Open && connection.client.is_connected() {
@@ -220,7 +213,6 @@ impl Supervisor {
                 }
                 let (policy, link) = (&self.shared.maxmemory_policy, &self.command.link);
                 policy.look(link, is_new).await;
-                self.judge_feed();
                 self.tell_up()
             }
             Err(RedisError::NoScript(_)) => {
@@ -241,7 +233,6 @@ impl Supervisor {
                 } else {
                     self.down(&error.to_string(), error.refusal());
                 }
-                self.unheard_since = None;
                 if self.timeouts_in_a_row >= TIMEOUTS_MAX {
                     self.timeouts_in_a_row = 0;
                     self.is_useless = true;
@@ -265,7 +256,7 @@ impl Supervisor {
                 let refusal = self.probe(&command.link).await?;
                 self.refuses(refusal);
             }
-            Purpose::Bulk | Purpose::Replicated => {
+            Purpose::Bulk | Purpose::Replicated | Purpose::Publications => {
                 is_master(&command.link).await?;
                 self.refuses(None);
             }
@@ -274,40 +265,20 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Publishes what the feed must hear, through the gate that publications pass. Where that is
-    /// shut the word is returned, and what the feed must hear is told to it past the gate.
+    /// Goes through the gate that every write passes. Where that is shut the word is returned.
     async fn probe(&mut self, link: &RedisLink) -> Result<Option<&'static Refusal>, RedisError> {
-        let shared = Arc::clone(&self.shared);
-        let channel = shared.probe_channel();
-        let stamp = shared.probes.stamp().to_string();
-        let args = [channel.clone().into_bytes(), stamp.clone().into_bytes()];
-        let mut answer = link.probe(&shared.scripts.probe, &[], &args).await;
-        let mut refusal = None;
-        if let Err(error) = &answer
-            && error.is_read_only()
-        {
-            refusal = error.refusal();
-            is_master(link).await?;
-            let spread = if shared.owned.is_some() {
-                "SPUBLISH"
-            } else {
-                "PUBLISH"
-            };
-            answer = link.ask(spread, vec![channel.into(), stamp.into()]).await;
-        }
-        match answer {
-            Ok(_) => {}
-            // The gate is passed. The layout soon tells of another slot, and the feed asks for a probe.
-            Err(error) if shared.owned.is_some() && is_elsewhere(&error) => {
-                link.misplaced().notify_one();
-                return Ok(refusal);
+        let shared = &self.shared;
+        let refusal = match link.probe(&shared.scripts.gate, &[], &[]).await {
+            Ok(_) => None,
+            Err(error) if error.is_read_only() => {
+                is_master(link).await?;
+                error.refusal()
             }
             Err(error) => return Err(error),
-        }
+        };
         if shared.owned.is_some() {
             is_whole(link).await?;
         }
-        self.unheard_since.get_or_insert_with(Instant::now);
         Ok(refusal)
     }
 
@@ -367,29 +338,6 @@ impl Supervisor {
         self.settings.probe_interval
     }
 
-    /// A feed that does not hear what Redis takes is built anew, though its socket looks well.
-    fn judge_feed(&mut self) {
-        let fresh = self.settings.probe_fresh;
-        if self.shared.probes.age() <= fresh {
-            self.unheard_since = None;
-            return;
-        }
-        let is_known = self.shared.health.reason(Line::Feed).is_some();
-        if !is_known {
-            let server = self.shared.server();
-            let reason =
-                format!("the feed is deaf: no probe of Redis at {server} came back for {fresh:?}");
-            self.shared.health.down(Line::Feed, reason);
-        }
-        if self
-            .unheard_since
-            .is_some_and(|since| since.elapsed() > fresh)
-        {
-            self.unheard_since = None;
-            self.shared.probes.rebuild.notify_one();
-        }
-    }
-
     fn connected_anew(&mut self) {
         self.connections += 1;
         if self.connections > 1 {
@@ -409,7 +357,6 @@ impl Supervisor {
 
     fn lost(&mut self, error: &Error) {
         self.is_prepared = false;
-        self.unheard_since = None;
         self.down(&access::explain(error), Refusal::of(error.details()));
     }
 
@@ -418,11 +365,7 @@ impl Supervisor {
         self.works_since = None;
         self.refuses(refusal);
         let link = &self.command.link;
-        let by_which = match self.command.purpose {
-            Purpose::Urgent => "",
-            Purpose::Bulk => " by its bulk link",
-            Purpose::Replicated => " by its replicated link",
-        };
+        let by_which = self.command.purpose.by_which();
         let server = link.server();
         let reason = format!("Redis at {server} cannot be used{by_which}: {reason}");
         link.circuit().open(&reason, refusal);
@@ -441,8 +384,15 @@ impl Supervisor {
 
 /// Asks a server whether it is a master, whatever the circuit says.
 async fn is_master(link: &RedisLink) -> Result<(), RedisError> {
-    let role = link.ask("ROLE", Vec::new()).await?;
-    let is_master = match &role {
+    is_master_by(&link.ask("ROLE", Vec::new()).await?)
+}
+
+/// Whether a server is one by its ROLE.
+///
+/// # Errors
+/// [`RedisError::NotMaster`], in the word in which it would refuse to write.
+pub(super) fn is_master_by(role: &Value) -> Result<(), RedisError> {
+    let is_master = match role {
         Value::Array(parts) => parts.first().and_then(Value::as_str).as_deref() == Some("master"),
         _ => false,
     };
@@ -459,8 +409,15 @@ async fn is_master(link: &RedisLink) -> Result<(), RedisError> {
 /// though every key is refused. A server that refuses to tell is left alone.
 async fn is_whole(link: &RedisLink) -> Result<(), RedisError> {
     let info = link.ask("CLUSTER", vec!["INFO".into()]).await;
-    let text = info.ok().and_then(|info| info.as_string());
-    match text {
+    info.map_or(Ok(()), |info| is_whole_by(&info))
+}
+
+/// Whether it does by its CLUSTER INFO.
+///
+/// # Errors
+/// [`RedisError::NotDone`], in the word in which it would refuse a key.
+pub(super) fn is_whole_by(info: &Value) -> Result<(), RedisError> {
+    match info.as_string() {
         Some(text) if text.contains("cluster_state:fail") => Err(RedisError::NotDone(answered(
             "CLUSTERDOWN by its CLUSTER INFO the cluster is down",
         ))),
@@ -469,7 +426,7 @@ async fn is_whole(link: &RedisLink) -> Result<(), RedisError> {
 }
 
 /// Whether the slot of the probe has gone, as the script or the server itself says it.
-fn is_elsewhere(error: &RedisError) -> bool {
+pub(super) fn is_elsewhere(error: &RedisError) -> bool {
     match error {
         RedisError::Moved(_) => true,
         RedisError::Failed(error) => error.details().contains("non local key"),

@@ -110,7 +110,7 @@ impl FeedModel {
             self.commands.push_back(Command::Unsubscribe(leaving));
         }
         if !self.is_subscribing
-            && let Some(chunk) = self.subscriptions.next_chunk()
+            && let Some(chunk) = self.subscriptions.next_chunk(std::time::Instant::now())
         {
             self.is_subscribing = true;
             self.commands.push_back(Command::Subscribe(chunk));

@@ -1,28 +1,24 @@
-//! What a node keeps in Redis and promises by its configuration, said with its heartbeats, so that
-//! nodes which differ notice: pure.
+//! What a node keeps in Redis and promises by its configuration, as a text by which nodes that differ
+//! notice: pure.
 //!
-//! In: the configuration, and what others said. Out: a text, and where two of them differ, in words.
-//! A node whose namespace has no history deletes what others keep, and one without `replicas_min`
-//! answers `ok` too early for those that have it; neither is a fault while settings are rolled out.
-//! Owns nothing. Bounds: [`LISTED_MAX`] namespaces one by one, one digest over the others;
-//! [`TOLD_MAX`] differences, with as many names each.
+//! In: the configuration, and the texts of others (`texts`). Out: a text, and where two of them
+//! differ. A node whose namespace has no history deletes what others keep, one without `replicas_min`
+//! answers `ok` too early for those that have it, and one with a longer lease does not see an outage
+//! that others need to be seen; none is a fault while settings are rolled out.
+//! Owns nothing. Bounds: [`LISTED_MAX`] namespaces one by one, one digest over the others.
 //!
 //! The text is `NAME:VALUE,VALUE,…` for each namespace that differs from `default`, separated by
 //! spaces. Names that begin with `@` are of no namespace. What only one of two texts has is not
 //! compared: a later release may append values and names, and an earlier one says nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::view::View;
 use crate::config::{Config, Namespace};
-use crate::protocol::ids::NodeId;
 
 /// Most namespaces that are listed one by one.
 const LISTED_MAX: usize = 32;
-/// Most differences that are told, and most nodes that are named for each.
-const TOLD_MAX: usize = 8;
 
 /// The values of a namespace, in their order. What a publication does not say itself is written
 /// with it by the node that takes it, so `conflate` and `priority` are among them.
@@ -35,8 +31,10 @@ const OF_NAMESPACE: [&str; 6] = [
     "priority",
 ];
 const OF_SESSION: [&str; 1] = ["idempotency_s"];
+const OF_REDIS: [&str; 1] = ["lease_ms"];
 
 const SESSION: &str = "@session";
+const REDIS: &str = "@redis";
 const INBOX: &str = "@inbox";
 const EVERYONE: &str = "@everyone";
 /// How many namespaces are not listed, and the digest over them.
@@ -47,15 +45,17 @@ const DEFAULT: &str = "default";
 #[must_use]
 pub fn said(config: &Config) -> String {
     let own = [(INBOX, &config.inbox), (EVERYONE, &config.everyone)];
-    text(config.session.idempotency, own, &config.namespaces)
+    let durations = [config.session.idempotency, config.redis.lease];
+    text(durations, own, &config.namespaces)
 }
 
 fn text(
-    idempotency: Duration,
+    [idempotency, lease]: [Duration; 2],
     own: [(&str, &Namespace); 2],
     namespaces: &BTreeMap<String, Namespace>,
 ) -> String {
     let mut text = format!("{SESSION}:{}", idempotency.as_secs());
+    push(&mut text, REDIS, &lease.as_millis().to_string());
     for (name, namespace) in own {
         push(&mut text, name, &values(namespace));
     }
@@ -144,14 +144,14 @@ impl<'a> Said<'a> {
 
 /// A setting that two nodes have otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Difference<'a> {
-    what: String,
-    mine: &'a str,
-    theirs: &'a str,
+pub(super) struct Difference<'a> {
+    pub(super) what: String,
+    pub(super) mine: &'a str,
+    pub(super) theirs: &'a str,
 }
 
 /// Where `theirs` differs from `mine`.
-fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<'a>> {
+pub(super) fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<'a>> {
     if mine == theirs || mine.is_empty() || theirs.is_empty() {
         return Vec::new();
     }
@@ -161,6 +161,7 @@ fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<'a>> {
     for name in names {
         let (section, settings) = match name {
             SESSION => ("session".to_owned(), &OF_SESSION[..]),
+            REDIS => ("redis".to_owned(), &OF_REDIS[..]),
             INBOX => ("inbox".to_owned(), &OF_NAMESPACE[..]),
             EVERYONE => ("everyone".to_owned(), &OF_NAMESPACE[..]),
             _ if name.starts_with('@') => continue,
@@ -187,88 +188,9 @@ fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<'a>> {
     found
 }
 
-/// How the other nodes of a view compare with this one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Comparison {
-    /// How many keep and promise the same.
-    pub same_count: usize,
-    /// How many do not.
-    pub differing_count: usize,
-    /// How many do not say, because they are of an earlier release.
-    pub silent_count: usize,
-    /// In what the second differ, for people; empty where none does.
-    pub differences: String,
-}
-
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (same, silent) = (self.same_count, self.silent_count);
-        match self.differing_count {
-            0 => write!(f, "the same at {same} of {} other nodes", same + silent)?,
-            _ => f.write_str(&self.differences)?,
-        }
-        match silent {
-            0 => Ok(()),
-            _ => write!(f, "; not said by {silent} of an earlier release"),
-        }
-    }
-}
-
-/// Compares all nodes of a view with this one.
-#[must_use]
-pub fn compare(view: &View) -> Comparison {
-    let mine = view.node(&view.me.node).map(|me| &*me.details.keeps);
-    let mine = mine.unwrap_or_default();
-    // Nodes mostly say one of few things.
-    let mut said: BTreeMap<&str, Vec<&NodeId>> = BTreeMap::new();
-    let others = view.nodes.iter().filter(|n| n.owner.node != view.me.node);
-    for other in others {
-        let names = said.entry(&other.details.keeps).or_default();
-        names.push(&other.owner.node);
-    }
-    let mut comparison = Comparison::default();
-    let mut found: BTreeMap<Difference<'_>, Vec<&NodeId>> = BTreeMap::new();
-    for (theirs, names) in said {
-        let differences = differences(mine, theirs);
-        if theirs.is_empty() {
-            comparison.silent_count += names.len();
-        } else if differences.is_empty() {
-            comparison.same_count += names.len();
-        } else {
-            comparison.differing_count += names.len();
-        }
-        for difference in differences {
-            found.entry(difference).or_default().extend(&names);
-        }
-    }
-    comparison.differences = in_words(&found);
-    comparison
-}
-
-fn in_words(found: &BTreeMap<Difference<'_>, Vec<&NodeId>>) -> String {
-    let one = |(difference, names): (&Difference<'_>, &Vec<&NodeId>)| {
-        let Difference { what, mine, theirs } = difference;
-        let named: Vec<_> = names.iter().take(TOLD_MAX).map(|n| n.as_str()).collect();
-        let more = more_than(names.len(), "more nodes");
-        let named = named.join(", ");
-        format!("{what}: {theirs} at {named}{more}, {mine} here")
-    };
-    let told: Vec<_> = found.iter().take(TOLD_MAX).map(one).collect();
-    told.join("; ") + &more_than(found.len(), "more settings")
-}
-
-/// How many were not told.
-fn more_than(count: usize, of: &str) -> String {
-    match count.saturating_sub(TOLD_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} {of}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::view::{NodeDetails, NodeInfo};
     use crate::config::Allow;
     use crate::protocol::ids::Priority;
 
@@ -295,7 +217,8 @@ mod tests {
         let all = all.map(|(name, n)| ((*name).to_owned(), n.clone()));
         let own = namespace(5);
         let own = [(INBOX, &own), (EVERYONE, &own)];
-        text(Duration::from_secs(300), own, &all.collect())
+        let durations = [300, 5].map(Duration::from_secs);
+        text(durations, own, &all.collect())
     }
 
     fn told(mine: &str, theirs: &str) -> Vec<String> {
@@ -328,7 +251,7 @@ mod tests {
         };
         assert_eq!(
             saying(&[("orders", orders), ("ticks", namespace(0))]),
-            "@session:300 @inbox:5,60,false,0,false,normal @everyone:5,60,false,0,false,normal \
+            "@session:300 @redis:5000 @inbox:5,60,false,0,false,normal @everyone:5,60,false,0,false,normal \
              default:10,60,false,0,false,normal orders:7,60,true,2,true,high \
              ticks:0,0,false,0,false,normal"
         );
@@ -348,6 +271,8 @@ mod tests {
         assert_eq!(found, both);
         let theirs = mine.replace("@session:300", "@session:60");
         assert_eq!(told(&mine, &theirs), ["session.idempotency_s: 300, 60"]);
+        let theirs = mine.replace("@redis:5000", "@redis:20000");
+        assert_eq!(told(&mine, &theirs), ["redis.lease_ms: 5000, 20000"]);
         let theirs = mine.replace("@everyone:5", "@everyone:6");
         assert_eq!(told(&mine, &theirs), ["everyone.history_entries_max: 5, 6"]);
     }
@@ -375,6 +300,7 @@ mod tests {
             "from another planet".to_owned(),
             mine.replace("normal", "normal,12") + " @more:3",
             mine.replace(",normal", ""),
+            mine.replace("@redis:5000 ", ""),
         ] {
             assert_eq!(told(&mine, &theirs), [""; 0], "{theirs}");
             assert_eq!(told(&theirs, &mine), [""; 0], "{theirs}");
@@ -407,57 +333,5 @@ mod tests {
             .replace("normal", "normal,1")
             .replace("@rest:3,", "@rest:3,0");
         assert_eq!(told(&said, &later), [""; 0]);
-    }
-
-    fn view(keeps: &[String]) -> View {
-        let info = |(nth, keeps): (usize, &String)| NodeInfo {
-            owner: format!("n{nth:02}~1").parse().unwrap(),
-            details: NodeDetails {
-                keeps: keeps.clone(),
-                ..NodeDetails::default()
-            },
-        };
-        let me = "n00~1".parse().unwrap();
-        View {
-            nodes: keeps.iter().enumerate().map(info).collect(),
-            ..View::alone(me, NodeDetails::default(), 8)
-        }
-    }
-
-    #[test]
-    fn the_nodes_of_a_view_are_counted_and_named() {
-        let mine = saying(&[("chat", namespace(7))]);
-        let less = saying(&[("chat", namespace(0))]);
-        let alone = compare(&view(std::slice::from_ref(&mine)));
-        assert_eq!(alone, Comparison::default());
-        let seen = [&mine, &mine, &less, &String::new(), &less].map(Clone::clone);
-        let comparison = compare(&view(&seen));
-        let Comparison {
-            same_count,
-            differing_count,
-            silent_count,
-            ..
-        } = comparison;
-        assert_eq!((same_count, differing_count, silent_count), (1, 2, 1));
-        assert_eq!(
-            comparison.to_string(),
-            "namespaces.chat.history_age_s: 0 at n02, n04, 60 here; \
-             namespaces.chat.history_entries_max: 0 at n02, n04, 7 here; \
-             not said by 1 of an earlier release"
-        );
-        let same = compare(&view(&[mine.clone(), mine]));
-        assert_eq!(same.to_string(), "the same at 1 of 1 other nodes");
-    }
-
-    #[test]
-    fn what_is_told_of_many_nodes_and_settings_is_bounded() {
-        let mine = saying(&[]);
-        let theirs = saying_of(&many(TOLD_MAX + 2));
-        let mut all = vec![theirs; TOLD_MAX + 4];
-        all[0] = mine;
-        let told = compare(&view(&all)).differences;
-        assert_eq!(told.matches(" here").count(), TOLD_MAX);
-        assert!(told.contains("n08 and 3 more nodes, 10 here"), "{told}");
-        assert!(told.ends_with(" and 2 more settings"), "{told}");
     }
 }

@@ -15,10 +15,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::comparison::Comparison;
 use super::entry::{Entry, Judgement};
 use super::lease_store::{Beat, LeaseError, LeaseStore};
 use super::others::Others;
 use super::standing::{Course, Standing};
+use super::texts::Texts;
 use super::trouble::Trouble;
 use super::view::{NodeDetails, NodeInfo, View};
 use crate::protocol::ids::{NodeId, Owner};
@@ -37,6 +39,8 @@ pub struct Settings {
     pub partitions_count: u32,
     /// What the node says of itself, asked at each heartbeat.
     pub details: Box<dyn Fn() -> NodeDetails + Send + Sync>,
+    /// What it keeps and promises, and what is known of others.
+    pub texts: Texts,
     /// Where heartbeats and live nodes are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -57,6 +61,7 @@ pub struct Membership {
     view: watch::Receiver<Arc<View>>,
     standing: watch::Receiver<Standing>,
     trouble: watch::Receiver<Option<String>>,
+    comparison: watch::Receiver<Comparison>,
     leave: Arc<watch::Sender<bool>>,
 }
 
@@ -81,6 +86,7 @@ impl Membership {
         let (view, view_rx) = watch::channel(Arc::clone(&course.view));
         let (standing, standing_rx) = watch::channel(course.standing.clone());
         let (trouble, trouble_rx) = Trouble::new(Arc::clone(&settings.metrics));
+        let (others, comparison) = Others::new(settings.texts.clone());
         let (leave, leave_rx) = watch::channel(false);
         let mut task = MembershipTask {
             settings,
@@ -90,7 +96,7 @@ impl Membership {
             standing,
             leave: leave_rx,
             trouble,
-            others: Others::default(),
+            others,
             entry: Entry::New,
             started: Instant::now(),
         };
@@ -103,6 +109,7 @@ impl Membership {
             view: view_rx,
             standing: standing_rx,
             trouble: trouble_rx,
+            comparison,
             leave: Arc::new(leave),
         };
         (membership, task)
@@ -131,6 +138,12 @@ impl Membership {
     #[must_use]
     pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.trouble.clone()
+    }
+
+    /// How the settings of the other nodes compared with this one's at the last heartbeat.
+    #[must_use]
+    pub fn comparison(&self) -> Comparison {
+        self.comparison.borrow().clone()
     }
 
     /// Gives the lease back and returns when the task has ended, whether Redis answered or not.
@@ -443,6 +456,7 @@ mod tests {
                     sessions: shown.load(Ordering::Relaxed),
                     ..NodeDetails::default()
                 }),
+                texts: Texts::default(),
                 metrics: Arc::new(Metrics::new(1)),
             },
             None,

@@ -13,6 +13,7 @@
 //!                                └─▶ reaper: what the dead left in these partitions
 //! ```
 
+pub mod comparison;
 pub mod control;
 mod due;
 mod entry;
@@ -35,5 +36,6 @@ pub mod settled;
 mod simulation;
 pub mod standing;
 pub mod tenure;
+pub mod texts;
 mod trouble;
 pub mod view;

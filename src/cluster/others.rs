@@ -1,15 +1,21 @@
-//! What is told of the other nodes: who came and who has gone, and who keeps something else.
+//! What is told of the other nodes: who came and who has gone, and whose settings differ.
 //!
 //! In: each view beside the one before, and how nodes ended, where that is known. Out: lines of the
-//! log and gauges. Owner: the membership task. Bounds: [`LINES_MAX`] lines a change, above that one
-//! with the counts; one line for each change of what is kept otherwise, see `keeping`.
+//! log, gauges, and how settings compare. Owner: the membership task. Bounds: [`LINES_MAX`] lines a
+//! change of nodes, above that one with the counts; one line where the set of settings that differ
+//! becomes another, whichever nodes have them, the same once in [`QUIET`] and [`SETS_MAX`] in all.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::keeping::{self, Comparison};
+use super::comparison::{Comparison, compare};
 use super::roster::End;
+use super::texts::Texts;
 use super::view::View;
 use crate::protocol::ids::{NodeId, Owner};
 use crate::telemetry::metrics::Metrics;
@@ -17,10 +23,17 @@ use crate::telemetry::metrics::Metrics;
 /// Most nodes that are named in one change.
 const LINES_MAX: usize = 20;
 
+/// The same set of settings is not told again before this is over.
+const QUIET: Duration = Duration::from_secs(60);
+/// Most sets that are told within it.
+const SETS_MAX: usize = 8;
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Others {
-    compared: Comparison,
+    texts: Texts,
+    compared: watch::Sender<Comparison>,
+    telling: Telling,
 }
 
 /// Why another node is not in the view any more.
@@ -106,6 +119,17 @@ impl<'a> Changes<'a> {
 }
 
 impl Others {
+    /// Nobody was seen yet. `texts`: what nodes have; and where it is seen how they compare.
+    pub(super) fn new(texts: Texts) -> (Self, watch::Receiver<Comparison>) {
+        let (compared, seen) = watch::channel(Comparison::default());
+        let others = Self {
+            texts,
+            compared,
+            telling: Telling::default(),
+        };
+        (others, seen)
+    }
+
     /// The view was `before` and is another, or the same, now.
     pub(super) fn tell(
         &mut self,
@@ -115,14 +139,35 @@ impl Others {
         metrics: &Metrics,
     ) {
         Changes::between(before, now, gone).tell(now.nodes.len());
-        let compared = keeping::compare(now);
+        let compared = compare(now, &self.texts);
         let gauges = &metrics.control;
         gauges.nodes.set(now.nodes.len() as u64);
         gauges.nodes_differing.set(compared.differing_count as u64);
-        if compared.differences != self.compared.differences {
+        if self.telling.is_due(&compared.settings, Instant::now()) {
             tell_differences(&compared);
         }
-        self.compared = compared;
+        self.compared.send_replace(compared);
+    }
+}
+
+/// Which sets of settings were told. The empty one is that nothing differs.
+#[derive(Debug, Default)]
+struct Telling {
+    last: BTreeSet<String>,
+    lately: Vec<(BTreeSet<String>, Instant)>,
+}
+
+impl Telling {
+    /// Whether a line is due where these settings differ; then it counts as told.
+    fn is_due(&mut self, settings: &BTreeSet<String>, now: Instant) -> bool {
+        self.lately.retain(|(_, told_at)| now < *told_at + QUIET);
+        let was_told = self.lately.iter().any(|(told, _)| told == settings);
+        if *settings == self.last || was_told || self.lately.len() == SETS_MAX {
+            return false;
+        }
+        self.last.clone_from(settings);
+        self.lately.push((settings.clone(), now));
+        true
     }
 }
 
@@ -130,16 +175,17 @@ fn tell_differences(compared: &Comparison) {
     let nodes_count = compared.differing_count;
     if nodes_count == 0 {
         info!(
-            event = "namespaces_agreed",
-            "no other node keeps or promises anything else any more"
+            event = "settings_agreed",
+            "no other node has settings otherwise any more which all should have alike"
         );
         return;
     }
     warn!(
-        event = "namespaces_differed",
+        event = "settings_differed",
         nodes_count,
         differences = %compared.differences,
-        "other nodes keep or promise something else: what is published depends on the node"
+        "other nodes have settings otherwise which all should have alike: what is kept and promised \
+         depends on the node"
     );
 }
 
@@ -184,5 +230,40 @@ mod tests {
         let (joining, joined) = (view(&["a~0"]), view(&["a~5", "b~1"]));
         let changes = Changes::between(&joining, &joined, &[]);
         assert_eq!(changes, Changes::default());
+    }
+
+    #[test]
+    fn the_same_settings_are_told_once_a_minute_whatever_comes_between() {
+        let mut telling = Telling::default();
+        let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let [none, one, more] = [set(&[]), set(&["a"]), set(&["a", "b"])];
+        let start = Instant::now();
+        let mut told = Vec::new();
+        // A node that goes and comes every five seconds.
+        for second in (0..150).step_by(5) {
+            let settings = if second % 10 == 0 { &one } else { &none };
+            if telling.is_due(settings, start + Duration::from_secs(second)) {
+                told.push(second);
+            }
+        }
+        assert_eq!(told, [0, 5, 60, 65, 120, 125]);
+        let mut is_due =
+            |settings, second| telling.is_due(settings, start + Duration::from_secs(second));
+        assert!(is_due(&more, 150), "another set");
+        assert!(!is_due(&more, 300), "nothing has changed");
+        assert!(is_due(&one, 301));
+        assert!(is_due(&none, 302));
+        assert!(!is_due(&one, 303));
+        assert!(is_due(&one, 361), "it is so still");
+    }
+
+    #[test]
+    fn however_many_sets_come_few_are_told_a_minute() {
+        let (mut telling, start) = (Telling::default(), Instant::now());
+        let sets = (0..100).map(|nth| BTreeSet::from([format!("a{nth}")]));
+        let told = sets.filter(|set| telling.is_due(set, start));
+        assert_eq!(told.count(), SETS_MAX);
+        let last = BTreeSet::from(["a99".to_owned()]);
+        assert!(telling.is_due(&last, start + QUIET));
     }
 }

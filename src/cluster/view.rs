@@ -43,10 +43,14 @@ pub struct NodeDetails {
     pub partitions: u32,
     /// Which these are, as ranges: `0-3,7`.
     pub partition_ranges: String,
-    /// What it keeps and promises by its configuration, as `keeping` reads it; empty: its release
-    /// does not say.
+    /// What it keeps and promises by its configuration, as `keeping` reads it: said by the release
+    /// that knows no `keeps_digest`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub keeps: String,
+    /// The digest of that, whose text lies apart (`texts`). Empty like the other: its release does
+    /// not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub keeps_digest: String,
 }
 
 /// One node with a lease.
@@ -262,6 +266,7 @@ mod tests {
         let details: NodeDetails =
             serde_json::from_str(r#"{"sessions":3,"altitude":"high"}"#).unwrap();
         assert_eq!(details.sessions, 3);
-        assert_eq!((&*details.state, &*details.keeps), ("", ""));
+        let empty = [&details.state, &details.keeps, &details.keeps_digest];
+        assert_eq!(empty, [""; 3]);
     }
 }

@@ -147,7 +147,7 @@ section!(REDIS, "redis" => Redis {
     probe_fresh: "probe_fresh_ms", ms(200, 300_000), Is("5000"),
         "The node is ready only while its last probe is younger than this. At least twice redis.probe_interval_ms.";
     lease: "lease_ms", ms(1_000, 60_000), Is("5000"),
-        "How long a node that does not report counts as alive. It reports five times as often. At least 2.5 times redis.command_timeout_ms.";
+        "How long a node that does not report counts as alive. It reports five times as often. At least 2.5 times redis.command_timeout_ms. All nodes should have the same: see docs/redis.md.";
     partitions: "partitions", count(1, 16_384), Is("256"),
         "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number exits 64, see fanfare redis adopt. At most 4 for each millisecond of redis.lease_ms, in which they are held.";
 } and { access: RedisAccess::from_redis, replicas_min: Values::replicas_min });

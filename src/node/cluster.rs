@@ -17,6 +17,7 @@ use crate::cluster::partition_store::PartitionStore;
 use crate::cluster::partitions::{Partitions, ranges};
 use crate::cluster::reaper::{self, ReaperTask};
 use crate::cluster::settled::Settled;
+use crate::cluster::texts::Texts;
 use crate::cluster::view::NodeDetails;
 use crate::config::Config;
 use crate::shutdown::{self, Lifecycle, LifecycleReceiver, LifecycleSender};
@@ -44,14 +45,15 @@ pub fn start(
     lifecycle: &LifecycleSender,
 ) -> Cluster {
     let settled = Settled::default();
-    let details = |partitions: &Partitions| {
-        let kept = (partitions.clone(), settled.clone());
-        details(config, metrics, lifecycle.subscribe(), kept)
+    let texts = Texts::new(&keeping::said(config));
+    let settings = |partitions: &Partitions| {
+        let kept = (partitions.clone(), settled.clone(), texts.clone());
+        let details = details(config, metrics, lifecycle.subscribe(), kept);
+        settings(config, metrics, details, texts.clone())
     };
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
-        let details = details(&partitions);
-        let (membership, task) = Membership::new(settings(config, metrics, details), None);
+        let (membership, task) = Membership::new(settings(&partitions), None);
         shutdown::spawn("membership", task.run());
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
         return Cluster {
@@ -62,10 +64,11 @@ pub fn start(
         };
     };
     let partitions = Partitions::default();
-    let details = details(&partitions);
     let store = LeaseStore::new(redis.urgent(), redis.keys());
-    let (membership, task) = Membership::new(settings(config, metrics, details), Some(store));
+    let (membership, task) = Membership::new(settings(&partitions), Some(store));
     shutdown::spawn("membership", task.run());
+    let task = texts.share(membership.view(), redis.bulk(), redis.keys());
+    shutdown::spawn("texts", task.run());
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     let (view, lease) = (membership.view(), config.redis.lease);
     let task = partitions.lead(view, store, lease, Arc::clone(metrics));
@@ -94,12 +97,14 @@ fn settings(
     config: &Config,
     metrics: &Arc<Metrics>,
     details: impl Fn() -> NodeDetails + Send + Sync + 'static,
+    texts: Texts,
 ) -> Settings {
     Settings {
         node: config.server.node_id.clone(),
         lease: config.redis.lease,
         partitions_count: config.redis.partitions,
         details: Box::new(details),
+        texts,
         metrics: Arc::clone(metrics),
     }
 }
@@ -109,7 +114,7 @@ fn details(
     config: &Arc<Config>,
     metrics: &Arc<Metrics>,
     lifecycle: LifecycleReceiver,
-    (partitions, settled): (Partitions, Settled),
+    (partitions, settled, texts): (Partitions, Settled, Texts),
 ) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
     let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
     let sessions_max = u64::try_from(config.server.connections_max).unwrap_or(u64::MAX);
@@ -117,7 +122,6 @@ fn details(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    let keeps = keeping::said(config);
     move || {
         let held = partitions.now().partitions();
         NodeDetails {
@@ -132,7 +136,8 @@ fn details(
             settled: settled.incarnation(),
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
-            keeps: keeps.clone(),
+            keeps: String::new(),
+            keeps_digest: texts.digest().to_owned(),
         }
     }
 }

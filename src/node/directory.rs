@@ -70,7 +70,7 @@ impl Directory for NodeDirectory {
             },
         ];
         if let Broker::Redis(_) = &*self.services.broker {
-            components.push(readiness::namespaces(&self.membership));
+            components.push(readiness::settings(&self.membership));
         }
         components.extend(readiness::circuits(&self.services.broker));
         components

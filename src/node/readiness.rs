@@ -14,7 +14,6 @@ use tokio::sync::watch;
 
 use crate::api::state::Component;
 use crate::broker::{Broker, BrokerHealth};
-use crate::cluster::keeping;
 use crate::cluster::membership::Membership;
 use crate::cluster::standing::Standing;
 use crate::ingress::admission::Admission;
@@ -218,13 +217,13 @@ pub fn circuits(broker: &Broker) -> Vec<Component> {
     redis.circuits().into_iter().map(component).collect()
 }
 
-/// Whether the other nodes keep and promise what this one does. Where they do not, the node is ready
-/// all the same: settings are rolled out node by node.
+/// Whether the other nodes have the settings that all should have alike as this one has them. Where
+/// they do not, the node is ready all the same: settings are rolled out node by node.
 #[must_use]
-pub fn namespaces(membership: &Membership) -> Component {
-    let comparison = keeping::compare(&membership.now());
+pub fn settings(membership: &Membership) -> Component {
+    let comparison = membership.comparison();
     Component {
-        name: "namespaces",
+        name: "settings",
         healthy: comparison.differing_count == 0,
         detail: comparison.to_string(),
     }

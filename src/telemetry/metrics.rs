@@ -204,7 +204,7 @@ instruments! {
         reaping_failing: "gauge" "fanfare_reaping_failing" "Partitions held by this node in which what dead nodes left cannot be removed now.",
         partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node saw them when a heartbeat was answered last; see the age of the view.",
-        nodes_differing: "gauge" "fanfare_cluster_nodes_differing" "Other nodes that keep in Redis or promise something else than this one, by the settings of their namespaces.",
+        nodes_differing: "gauge" "fanfare_cluster_nodes_differing" "Other nodes that have settings otherwise than this one which all nodes should have alike.",
         view_age_ms: "gauge" "fanfare_cluster_view_age_ms" "Milliseconds since the last answered heartbeat of this node, which told it who lives (before the first: since its start). Where that is more than a lease, nodes that are shown may be dead.",
         heartbeats_answered: "counter" "fanfare_heartbeats_total" ["result" = "answered"] "Heartbeats of this node, by what became of them: answered, refused because Redis takes no writes, or missed, without an answer.",
         heartbeats_refused: "counter" "fanfare_heartbeats_total" ["result" = "refused"] "Heartbeats of this node, by what became of them: answered, refused because Redis takes no writes, or missed, without an answer.",

@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 
 use fanfare::redis::{Keys, RedisLink, Script};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::scripts::answering;
 use crate::support::redis_server::RedisServer;
@@ -29,6 +29,10 @@ struct Fleet<'a> {
     heartbeat: Script,
     leave: Script,
     nodes: Vec<Node>,
+    /// What each says beside what all say.
+    says: Value,
+    /// Sessions of all nodes move with every round.
+    is_moving: bool,
 }
 
 /// One process.
@@ -73,6 +77,8 @@ impl<'a> Fleet<'a> {
             heartbeat: Script::new(heartbeat),
             leave: Script::new(leave),
             nodes: Vec::new(),
+            says: json!({}),
+            is_moving: false,
         };
         for at in 0..nodes_count {
             fleet.nodes.push(Node::new(at));
@@ -88,6 +94,12 @@ impl<'a> Fleet<'a> {
         let mut details = json!({"url": format!("wss://node-{at}.example.com"), "state": "ready",
             "sessions": 12_345, "version": "0.1.0", "started_ms": 1_795_906_640_825_u64,
             "settled": 1_795_906_640_825_137_u64, "partitions": 1, "partition_ranges": "17"});
+        if let (Some(all), Value::Object(more)) = (details.as_object_mut(), &self.says) {
+            all.extend(more.clone());
+        }
+        if self.is_moving {
+            details["sessions"] = (10_000 + node.sent).into();
+        }
         if self.release == Release::Before {
             details["beats"] = node.sent.into();
         }
@@ -212,5 +224,30 @@ async fn what_the_heartbeats_of_many_nodes_cost() {
                 println!("{nodes_count}, {is_rolling}: {release:?}: {cpu_s:.3} s, {bytes} bytes");
             }
         }
+    }
+}
+
+/// The same for what nodes keep, said with the heartbeats or by its digest, while the sessions of all
+/// nodes move.
+#[tokio::test]
+#[ignore = "measures"]
+async fn what_the_settings_of_many_nodes_cost() {
+    const NODES: usize = 300;
+    let redis = RedisServer::start().await;
+    println!("what nodes say: CPU and bytes of a round of {NODES} nodes");
+    let namespace = |nth| format!(" namespace-{nth}:1000,86400,false,0,false,normal");
+    let keeps = |count| -> String { (0..count).map(namespace).collect() };
+    let says = [
+        ("nothing", json!({})),
+        ("12 namespaces", json!({"keeps": keeps(12)})),
+        ("32 namespaces", json!({"keeps": keeps(32)})),
+        ("a digest", json!({"keeps_digest": "0123456789abcdef"})),
+    ];
+    for (what, says) in says {
+        let mut fleet = Fleet::over(&redis, Release::Now, NODES).await;
+        (fleet.says, fleet.is_moving) = (says, true);
+        fleet.rounds(1, false).await;
+        let Cost { cpu_s, bytes } = fleet.rounds(5, false).await;
+        println!("{what}: {cpu_s:.3} s, {bytes} bytes");
     }
 }

@@ -30,6 +30,7 @@ mod read_only;
 mod reaper;
 mod rig;
 mod scripts;
+mod settings;
 #[path = "../support/mod.rs"]
 mod support;
 /// The same of partitions, for [`scripts`].

@@ -1,16 +1,20 @@
-//! What nodes tell of each other: who came and who has gone, how old that is, and who keeps or promises
-//! something else.
+//! What nodes tell of each other: who came and who has gone, and how old that is.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::processes::{PROCESS_LEASE, SOME_BEATS, owner_of, plan, sees};
 use crate::support::http;
-use crate::support::node::{Node, Plan, log_field};
+use crate::support::node::{Node, log_field};
 use crate::support::redis_server::RedisServer;
 use crate::support::wait;
 
 /// Waits until a node has so many lines of this event, and returns what they say in these fields.
-async fn told(node: &Node, event: &str, count: usize, fields: &[&str]) -> Vec<Vec<String>> {
+pub(crate) async fn told(
+    node: &Node,
+    event: &str,
+    count: usize,
+    fields: &[&str],
+) -> Vec<Vec<String>> {
     let lines = wait::until_within(SOME_BEATS, event, async || {
         let lines = node.log_lines(event);
         (lines.len() >= count).then_some(lines)
@@ -44,7 +48,7 @@ async fn until_all_are(node: &Node, fresh: bool) {
     .await;
 }
 
-async fn until_metric(node: &Node, name: &str, value: u64) {
+pub(crate) async fn until_metric(node: &Node, name: &str, value: u64) {
     wait::until_within(SOME_BEATS, name, async || {
         (node.metric(name).await == value).then_some(())
     })
@@ -129,77 +133,4 @@ async fn what_is_known_of_nodes_grows_old_while_redis_is_away() {
     until_all_are(&a, true).await;
     let gone = told(&a, "node_gone", 1, &["other", "reason"]).await;
     assert_eq!(gone, [["b", "lease_ended"]]);
-}
-
-/// How a node is started whose namespace `chat` has a history of so many entries.
-fn keeping(redis: &RedisServer, name: &str, entries_max: u32) -> Plan {
-    let path = redis.directory().join(format!("{entries_max}.toml"));
-    let text = format!("[namespaces.chat]\nhistory_entries_max = {entries_max}\n");
-    std::fs::write(&path, text).expect("a file can be written");
-    plan(redis, name).flag(&format!("--config={}", path.display()))
-}
-
-/// What `/health/detailed` says of the namespaces.
-async fn namespaces(node: &Node) -> (bool, String) {
-    let answer = http::get(node.api, "/health/detailed").await.json();
-    let components = answer["components"].as_array().expect("a list");
-    let found = components.iter().find(|part| part["name"] == "namespaces");
-    let part = found.unwrap_or_else(|| panic!("no namespaces in {answer}"));
-    let healthy = part["healthy"].as_bool().expect("a flag");
-    (healthy, part["detail"].as_str().expect("a text").to_owned())
-}
-
-/// A node of the release before, as it stands in Redis, with a lease that outlasts the test.
-fn lists_an_older_node(redis: &RedisServer) {
-    let says = json!({"beats": 1, "state": "ready", "version": "0.0.9"}).to_string();
-    for words in [
-        &["HSET", "{ff:nodes}:i", "older", "1732190000000000 0abc"][..],
-        &["HSET", "{ff:nodes}:d", "older", &says],
-        &["ZADD", "{ff:nodes}", "99999999999999", "older"],
-    ] {
-        assert!(redis.command(words).is_some(), "{words:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_keep_something_else_tell_it_until_they_keep_the_same() {
-    const DIFFERING: &str = "fanfare_cluster_nodes_differing";
-    let redis = RedisServer::start().await;
-    let a = keeping(&redis, "a", 900).start().await;
-    lists_an_older_node(&redis);
-    sees(&a, &["a", "older"]).await;
-    let mut b = keeping(&redis, "b", 0).start().await;
-    let what = "namespaces.chat.history_entries_max";
-    for (node, text) in [(&a, "0 at b, 900 here"), (&b, "900 at a, 0 here")] {
-        let lines = told(
-            node,
-            "namespaces_differed",
-            1,
-            &["nodes_count", "differences"],
-        )
-        .await;
-        let [count, differences] = &lines[0][..] else {
-            panic!("{lines:?}");
-        };
-        assert_eq!(count, "1");
-        assert!(
-            differences.contains(&format!("{what}: {text}")),
-            "{differences}"
-        );
-        assert_eq!(node.metric(DIFFERING).await, 1);
-        let (healthy, detail) = namespaces(node).await;
-        assert!(!healthy && detail.contains(differences), "{detail}");
-        assert!(node.is_ready().await, "settings may be on their way");
-    }
-    assert!(b.terminate().await.success());
-    let b = keeping(&redis, "b", 900).start().await;
-    sees(&a, &["a", "b", "older"]).await;
-    told(&a, "namespaces_agreed", 1, &[]).await;
-    for node in [&a, &b] {
-        until_metric(node, DIFFERING, 0).await;
-        let same = "the same at 1 of 2 other nodes; not said by 1 of an earlier release";
-        assert_eq!(namespaces(node).await, (true, same.to_owned()));
-    }
-    assert_eq!(a.log_lines("namespaces_differed").len(), 1);
-    assert!(b.log_lines("namespaces_differed").is_empty());
 }

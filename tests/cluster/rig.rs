@@ -9,6 +9,7 @@ use fanfare::cluster::occupancy::Occupancy;
 use fanfare::cluster::partition_store::PartitionStore;
 use fanfare::cluster::partitions::Partitions;
 use fanfare::cluster::standing::Standing;
+use fanfare::cluster::texts::Texts;
 use fanfare::cluster::view::{NodeDetails, View};
 use fanfare::config;
 use fanfare::protocol::ids::{App, NodeId, Owner, Topic};
@@ -61,6 +62,7 @@ pub(crate) fn settings(name: &str, partitions_count: u32) -> Settings {
             state: "ready".into(),
             ..NodeDetails::default()
         }),
+        texts: Texts::default(),
         metrics: Arc::new(Metrics::new(1)),
     }
 }

@@ -93,7 +93,7 @@ impl Ordered {
     pub fn refuse(&mut self) {
         for job in std::mem::take(&mut self.taken) {
             let refused = self.publications.shared.publications.pass();
-            let why = refused.err().unwrap_or_else(|| unconnected());
+            let why = refused.err().unwrap_or_else(unconnected);
             self.publications.answer(job, Err(why.into()));
         }
     }

@@ -46,7 +46,8 @@ pub use script::Script;
 /// So often a script is loaded for one call, should somebody take it away each time.
 const LOADS_MAX: usize = 16;
 
-/// Why a command failed, by what the caller can conclude from it.
+/// Why a command failed, by what the caller can conclude from it. Each has what was reported in its
+/// text, and so no source beside it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RedisError {
     /// There is no URL in the configuration.
@@ -59,7 +60,7 @@ pub enum RedisError {
     Scheme,
     /// The URL cannot be read.
     #[error("the Redis URL cannot be used: {}", .0.details())]
-    Url(#[source] Error),
+    Url(Error),
     /// A file that the configuration names cannot be used.
     #[error("{key} {path} cannot be used: {reason}")]
     File {
@@ -72,34 +73,34 @@ pub enum RedisError {
     },
     /// Certificate and key do not fit together, or cannot be used for TLS at all.
     #[error("TLS to Redis cannot be set up: {0}")]
-    Tls(#[source] fred::rustls::Error),
+    Tls(fred::rustls::Error),
     /// Not even tried: Redis is known to be away, and why.
     #[error("not done: {}", .0.reason)]
     Circuit(Away),
     /// The script is not loaded; nothing was executed.
     #[error("the script is not loaded: {}", .0.details())]
-    NoScript(#[source] Error),
+    NoScript(Error),
     /// The server is a replica now; nothing was executed, and a new connection may find the master.
     #[error("the server is no master: {}", access::explain(.0))]
-    NotMaster(#[source] Error),
+    NotMaster(Error),
     /// The server takes no writes at the moment; nothing was executed, and reading goes on.
     #[error("it takes no writes: {}", access::explain(.0))]
-    ReadOnly(#[source] Error),
+    ReadOnly(Error),
     /// The server has not the key's slot; nothing was executed.
     #[error("the key is on another server (a Redis Cluster is given as redis-cluster://): {}", .0.details())]
-    Moved(#[source] Error),
+    Moved(Error),
     /// Surely not executed: no server may be asked for the key at the moment.
     #[error("{0}")]
     Nowhere(Nowhere),
     /// Surely not executed: not connected, refused, not permitted.
     #[error("not done: {}", access::explain(.0))]
-    NotDone(#[source] Error),
+    NotDone(Error),
     /// The answer was lost; it may have been executed, or may be executed yet.
     #[error("the outcome is unknown: {}", .0.details())]
-    Unknown(#[source] Error),
+    Unknown(Error),
     /// The command or script failed: a bug, or a key that another program wrote.
     #[error("failed: {}", access::explain(.0))]
-    Failed(#[source] Error),
+    Failed(Error),
 }
 
 /// Names of keys and channels. Everything of one topic stands under the tag `{app:topic}`, so
@@ -332,7 +333,8 @@ impl RedisLink {
         args: &[Vec<u8>],
     ) -> Result<Value, RedisError> {
         self.circuit.pass()?;
-        self.probe(script, keys, args).await
+        let answer = self.probe(script, keys, args).await;
+        answer.map_err(|error| error.of_server(|| self.server()))
     }
 
     /// As [`Self::eval`], whatever the circuit says. For the supervisor only.
@@ -346,8 +348,7 @@ impl RedisLink {
         args: &[Vec<u8>],
     ) -> Result<Value, RedisError> {
         let mut values = Vec::with_capacity(2 + keys.len() + args.len());
-        values.push(Value::from(script.sha()));
-        values.push(Value::from(keys.len().to_string()));
+        values.extend([script.sha().into(), keys.len().to_string().into()]);
         values.extend(keys.iter().map(|key| Value::from(key.as_str())));
         values.extend(args.iter().map(|arg| bytes(arg)));
         let mut answer = self.ask("EVALSHA", values.clone()).await;
@@ -376,10 +377,8 @@ impl RedisLink {
         key: &str,
         args: &[Vec<u8>],
     ) -> Result<Value, RedisError> {
-        let mut values = Vec::with_capacity(1 + args.len());
-        values.push(Value::from(key));
-        values.extend(args.iter().map(|arg| bytes(arg)));
-        self.submit(name, values).await
+        let values = std::iter::once(Value::from(key)).chain(args.iter().map(|arg| bytes(arg)));
+        self.submit(name, values.collect()).await
     }
 
     /// Loads a script, by a future that is written to the connection at its first poll.
@@ -395,10 +394,14 @@ impl RedisLink {
         name: &'static str,
         args: Vec<Value>,
     ) -> BoxFuture<'static, Result<Value, RedisError>> {
-        match self.circuit.pass() {
-            Ok(()) => self.ask(name, args),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+        if let Err(error) = self.circuit.pass() {
+            return Box::pin(std::future::ready(Err(error)));
         }
+        let (answer, client) = (self.ask(name, args), self.client());
+        Box::pin(async move {
+            let answer = answer.await;
+            answer.map_err(|error| error.of_server(|| clients::server_of(&client)))
+        })
     }
 
     /// As [`Self::submit`], whatever the circuit says. For the supervisor only.
@@ -439,10 +442,7 @@ impl RedisLink {
     /// `host:port` of the server, or the path of its socket, for people.
     #[must_use]
     pub fn server(&self) -> String {
-        let hosts = self.client().client_config().server.hosts();
-        let server = hosts.first().map_or_else(String::new, ToString::to_string);
-        // A socket is told as its path and a port that it has not.
-        server.trim_end_matches(":0").to_owned()
+        clients::server_of(&self.client())
     }
 
     /// Whether commands are sent at all.

@@ -15,7 +15,8 @@ const SEQUENCE_END: u64 = 1 << 53;
 /// The position of a new entry, as `scripts/append.lua` gives it: above the last one, also while
 /// the clock is behind it. An id that was lost (by a failover, or with its process) is not given
 /// again: `random` is the sequence in a new millisecond, and how much is left out while the clock
-/// is behind.
+/// is behind. (The script marks ids that are ahead of the clock by a sequence of ten thousand millions
+/// or more besides, to know one when it is the last; here nobody needs to.)
 #[must_use]
 pub fn position_after(last: Position, now_ms: u64, random: u32) -> Position {
     let seq = match now_ms.cmp(&last.ms) {

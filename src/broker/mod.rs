@@ -75,6 +75,9 @@ pub enum BrokerError {
     /// The answer was lost; it may have been done.
     #[error("the broker's answer was lost, the outcome is unknown: {0}")]
     Unknown(String),
+    /// Redis refused a part of it, out of the middle of a script: what stood before that was done.
+    #[error("the outcome is unknown, because {0}")]
+    Broken(&'static Refusal),
     /// What came back is not what these scripts answer: a bug, or another program's key.
     #[error("the broker answered something unexpected: {0}")]
     Unexpected(String),

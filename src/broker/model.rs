@@ -143,13 +143,15 @@ impl Stream {
         self.entries.retain(|e| e.position <= last);
         self.now_ms = now_ms;
         self.remember();
+        // Those that were published while the clock was ahead have their lives from then.
+        self.entries_end_ms = now_ms.max(last.ms) + self.retention.age_ms;
     }
 
     fn remember(&mut self) {
         let newest_ms = self.ids.last().map_or(0, |last| last.ms);
         let from_ms = self.now_ms.max(newest_ms);
         self.last_end_ms = from_ms + self.retention.last_life_ms();
-        self.entries_end_ms = from_ms + self.retention.age_ms;
+        self.entries_end_ms = self.now_ms + self.retention.age_ms;
     }
 }
 

@@ -81,8 +81,9 @@ impl From<Unavailable> for BrokerError {
 
 impl From<RedisError> for BrokerError {
     fn from(error: RedisError) -> Self {
-        match &error {
-            RedisError::Failed(_) => Self::Unexpected(error.to_string()),
+        match (&error, error.refusal()) {
+            (RedisError::Failed(_), Some(refusal)) => Self::Broken(refusal),
+            (RedisError::Failed(_), None) => Self::Unexpected(error.to_string()),
             _ if error.is_not_done() => Self::not_done(&error),
             _ => Self::Unknown(error.to_string()),
         }
@@ -124,6 +125,9 @@ impl BrokerError {
                 "the broker's answer was lost: the outcome is unknown; repeat it, a publication \
                  with the same idempotency_key",
             ),
+            Self::Broken(_) => WireError::unavailable(format!(
+                "{self}; repeat it, a publication with the same idempotency_key"
+            )),
             Self::Unexpected(text) => {
                 tracing::error!(
                     event = "broker_answer_misread",
@@ -164,6 +168,7 @@ pub(crate) fn all() -> Vec<BrokerError> {
     let others = [
         BrokerError::Unconfirmed(secret()),
         BrokerError::Unknown(secret()),
+        BrokerError::Broken(Refusal::of("NOPERM").expect("a row")),
         BrokerError::Unexpected(secret()),
     ];
     let nowhere = |kind| Nowhere::new(kind, &secret());
@@ -219,7 +224,10 @@ mod tests {
     fn row(message: &str) -> String {
         let message = message.replace("(0 of 1)", "(N of M)");
         match message.split_once(", because Redis ") {
-            Some((what, _)) => format!("{what}, because Redis …; nothing was done"),
+            Some((what, why)) => {
+                let (_, rest) = why.rsplit_once("; ").expect("what to make of it");
+                format!("{what}, because Redis …; {rest}")
+            }
             None => message,
         }
     }

@@ -409,6 +409,9 @@ pub struct Replicas {
     pub timeout: Duration,
 }
 
+/// By so much more than it needs others than publications renew the life of the last id.
+pub const RENEWAL_MORE_MS: u64 = 60_000;
+
 /// How much a topic keeps, as its namespace says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -434,7 +437,7 @@ impl Retention {
     /// of the same second has renewed it: so here is a minute more, also for a clock that steps back.
     #[must_use]
     pub fn renewal_ms(&self) -> u64 {
-        self.last_life_ms().saturating_add(60_000)
+        self.last_life_ms().saturating_add(RENEWAL_MORE_MS)
     }
 }
 

@@ -131,7 +131,10 @@ impl Asks {
 
     /// Tells that a topic cannot be asked about though its master answers, once a second at most.
     fn tell_refused(&mut self, topic: &Topic, error: &BrokerError, now: Instant) {
-        let is_refusal = matches!(error, BrokerError::Refused(_) | BrokerError::Unexpected(_));
+        let is_refusal = matches!(
+            error,
+            BrokerError::Refused(_) | BrokerError::Broken(_) | BrokerError::Unexpected(_)
+        );
         let is_over = |at: Instant| now.saturating_duration_since(at) >= TELL_EVERY;
         if is_refusal && self.told_at.is_none_or(is_over) {
             self.told_at = Some(now);

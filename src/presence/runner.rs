@@ -210,7 +210,7 @@ impl<'a> Runner<'a> {
     fn take(&mut self, (number, order, answer): Done) {
         let (outcome, end) = judge(&answer);
         let now = self.now();
-        if let Err(error @ BrokerError::Unexpected(_)) = &answer {
+        if let Err(error @ (BrokerError::Unexpected(_) | BrokerError::Broken(_))) = &answer {
             let topic = order.key.0.name();
             tracing::warn!(
                 event = "membership_refused",
@@ -363,6 +363,8 @@ fn judge(answer: &Answer) -> (Outcome, End) {
         Err(BrokerError::Unavailable(_) | BrokerError::Refused(_)) => (Outcome::NotDone, End::Away),
         Err(BrokerError::Unknown(_) | BrokerError::Unconfirmed(_)) => (Outcome::Unknown, End::Away),
         // A script that fails may have done a part.
-        Err(BrokerError::Unexpected(_)) => (Outcome::Unknown, End::Refused),
+        Err(BrokerError::Unexpected(_) | BrokerError::Broken(_)) => {
+            (Outcome::Unknown, End::Refused)
+        }
     }
 }

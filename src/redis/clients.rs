@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use fred::clients::Client;
+use fred::interfaces::ClientLike;
 use fred::types::RespVersion;
 use fred::types::config::{
     Blocking, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TcpConfig,
@@ -83,6 +84,14 @@ pub fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
         Some(connection),
         Some(policy),
     ))
+}
+
+/// `host:port` of the server, or the path of its socket, for people.
+pub(super) fn server_of(client: &Client) -> String {
+    let hosts = client.client_config().server.hosts();
+    let server = hosts.first().map_or_else(String::new, ToString::to_string);
+    // A socket is told as its path and a port that it has not.
+    server.trim_end_matches(":0").to_owned()
 }
 
 #[cfg(test)]

@@ -79,6 +79,19 @@ impl RedisError {
         }
     }
 
+    /// The same, with the server that did not answer. What a server answers is left in its words, by
+    /// the first of which it is known.
+    #[must_use]
+    pub(super) fn of_server(self, server: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Unknown(error) if Refusal::of(error.details()).is_none() => {
+                let details = format!("Redis at {}: {}", server(), error.details());
+                Self::Unknown(Error::new(error.kind().clone(), details))
+            }
+            other => other,
+        }
+    }
+
     /// What was reported, without what it says of the command.
     #[must_use]
     pub fn into_reported(self) -> Error {
@@ -154,4 +167,23 @@ impl RedisError {
 
 fn first_word(error: &Error) -> &str {
     error.details().split([' ', ':']).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::logs::causes;
+
+    #[test]
+    fn what_is_not_answered_names_its_server_and_is_told_once() {
+        let at = || "10.0.0.1:6379".to_owned();
+        let error = RedisError::of(timed_out()).of_server(at);
+        assert!(error.is_timeout());
+        let told = "the outcome is unknown: Redis at 10.0.0.1:6379: Request timed out.";
+        assert_eq!(causes(&error), told);
+        let down = RedisError::of(answered("CLUSTERDOWN Hash slot not served")).of_server(at);
+        assert!(down.is_misplaced() && down.refusal().is_some());
+        let moved = RedisError::of(answered("MOVED 7 10.0.0.2:6379")).of_server(at);
+        assert!(moved.is_moving());
+    }
 }

@@ -93,6 +93,8 @@ refusals! {
         "the user lacks a right: see the ACL line in docs/redis.md",
     "NOPERM" "The user executing the script can" Away |control| &control.refusing_noperm,
         "the user lacks a right: see the ACL line in docs/redis.md",
+    "NOPERM" "ACL failure in script" Away |control| &control.refusing_noperm,
+        "the user lacks a right: see the ACL line in docs/redis.md",
     "DENIED" "DENIED" Away |control| &control.refusing_denied,
         "it is in protected mode: give it a password, or the address to listen on",
     "MAXCLIENTS" "max number of clients" Away |control| &control.refusing_maxclients,
@@ -150,6 +152,14 @@ mod tests {
                 Some("NOSENTINEL"),
             ),
             ("ERR DB index is out of range", Some("DATABASE")),
+            (
+                "ERR The user executing the script can't access at least one of the channels",
+                Some("NOPERM"),
+            ),
+            (
+                "ERR ACL failure in script: User ff has no permissions to access the 'x' channel",
+                Some("NOPERM"),
+            ),
             ("ERR value is not an integer, LOADING", None),
             ("BUSYGROUP Consumer Group name already exists", None),
             ("Request timed out.", None),

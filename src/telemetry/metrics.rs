@@ -169,6 +169,7 @@ instruments! {
         away_replicated: "gauge" "fanfare_redis_links_away" ["link" = "replicated"] "Links to masters of Redis that take no commands now, by what they are for.",
         away_publications: "gauge" "fanfare_redis_links_away" ["link" = "publications"] "Links to masters of Redis that take no commands now, by what they are for.",
         followers: "gauge" "fanfare_redis_followers" "Replicas that follow the masters of Redis now, all together; counted where a namespace has replicas_min.",
+        slots_unserved: "gauge" "fanfare_redis_slots_unserved" "Slots of Redis Clusters that have no master now.",
         refusing_noreplicas: "gauge" "fanfare_redis_refusing" ["reason" = "noreplicas"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
         refusing_misconf: "gauge" "fanfare_redis_refusing" ["reason" = "misconf"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",
         refusing_oom: "gauge" "fanfare_redis_refusing" ["reason" = "oom"] "Masters of Redis that refuse commands now, or only writes, by the word in which they do.",

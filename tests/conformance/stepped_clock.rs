@@ -95,6 +95,35 @@ async fn entries_are_kept_to_the_millisecond_of_their_age() {
 }
 
 #[tokio::test]
+async fn entries_ahead_of_the_clock_live_no_longer_than_others() {
+    let (rig, now_ms) = start();
+    let topic = topic("chat:ahead");
+    rig.publish(&topic, HOUR, "1").await;
+    now_ms.store(BEGIN_MS - 6 * HOUR_MS, Ordering::Relaxed);
+    let ahead = rig.publish(&topic, HOUR, "2").await;
+    advance(&now_ms, HOUR_MS);
+    assert_eq!(rig.retained(&topic, HOUR).await.len(), 2);
+    advance(&now_ms, 1);
+    assert!(rig.retained(&topic, HOUR).await.is_empty());
+    assert_eq!(rig.last(&topic, HOUR).await, Some(ahead));
+}
+
+#[tokio::test]
+async fn nothing_shortens_the_life_of_a_last_id_ahead_of_the_clock() {
+    let (rig, now_ms) = start();
+    let inbox = topic("@anna");
+    let first = rig.publish(&inbox, HOUR, "1").await;
+    now_ms.store(BEGIN_MS - 6 * HOUR_MS, Ordering::Relaxed);
+    let ack = async |keep| rig.broker.ack(&inbox, first, SessionId(1), keep).await;
+    assert_eq!(ack(HOUR).await, Ok(Acked::Cursor(first)));
+    assert_eq!(ack(NO_HISTORY).await, Ok(Acked::Cursor(first)));
+    assert_eq!(rig.last(&inbox, NO_HISTORY).await, Some(first));
+    now_ms.store(BEGIN_MS + HOUR.last_life_ms(), Ordering::Relaxed);
+    let summary = rig.broker.inbox(&inbox, HOUR).await.expect("it is up");
+    assert_eq!((summary.cursor, summary.last), (Some(first), first));
+}
+
+#[tokio::test]
 async fn the_last_id_outlives_the_newest_publication_by_its_life_and_no_longer() {
     for keep in [HOUR, NO_HISTORY] {
         let (rig, now_ms) = start();

@@ -14,6 +14,7 @@ mod deaf_proxy;
 mod failures;
 mod feeding;
 mod links;
+mod lives;
 mod nowhere;
 mod publications;
 mod refusing;

@@ -148,6 +148,15 @@ async fn a_slot_that_nobody_serves_is_told_as_that() {
     });
     let expected = "no master of Redis serves the slot of the topic; nothing was done";
     assert_eq!(told.await.message, expected);
+    // Health and metrics tell it too, for as long as it is so.
+    peer.is_partly_up_where(|reason| reason.starts_with("1 slots of Redis"))
+        .await;
+    let unserved = || peer.metrics.control.slots_unserved.get();
+    assert_eq!(unserved(), 1);
+    done(&server, &["CLUSTER", "ADDSLOTS", &slot[0]]);
+    peer.is_up().await;
+    assert_eq!(unserved(), 0);
+    peer.publish(&room, 1).await.expect("it is served again");
 }
 
 /// The first start of several deployments needs all of them.

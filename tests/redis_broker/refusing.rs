@@ -2,8 +2,9 @@
 
 use fanfare::broker::{BrokerError, BrokerHealth, HistoryQuery, Page};
 use fanfare::config;
+use fanfare::protocol::error::ErrorCode;
 use fanfare::protocol::ids::{Position, SessionId, Topic};
-use fanfare::redis::refusal::{Effect, REFUSALS};
+use fanfare::redis::refusal::{Effect, REFUSALS, Refusal};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::rig::{DEADLINE, HISTORY, Peer, settings, topic};
@@ -230,6 +231,48 @@ async fn a_feed_that_is_refused_is_told_in_the_word_to_who_would_join() {
     peer.is_up().await;
     assert_eq!(gauge(&peer, "NOPERM"), 0);
     peer.hear(&room).await;
+}
+
+/// The user may not publish on the channel of one topic: its script fails when all is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_that_is_broken_off_is_told_as_unknown_in_the_word_and_counted() {
+    let server = RedisServer::start().await;
+    let mut words = vec![
+        "ACL", "SETUSER", "ff", "on", ">pw", "~ff:*", "~{ff:*", "+@all",
+    ];
+    words.extend(["resetchannels", "&ff:probe*", "&ff:ctl", "&ff:{default:@*"]);
+    assert_eq!(server.command(&words).as_deref(), Some("+OK"));
+    let peer = Peer::up(server.url().replace("redis://", "redis://ff:pw@")).await;
+    let room = topic("room");
+    let told = peer
+        .publish(&room, 1)
+        .await
+        .expect_err("it is refused")
+        .told();
+    assert_eq!(told.code, ErrorCode::Unavailable);
+    let expected = "the outcome is unknown, because Redis cannot be used: NOPERM, ";
+    assert!(told.message.starts_with(expected), "{}", told.message);
+    assert_eq!(peer.retained(&room).await.len(), 1);
+    assert_eq!(gauge(&peer, "NOPERM"), 1);
+    peer.publish(&topic("@anna"), 1)
+        .await
+        .expect("of another channel");
+    assert_eq!(gauge(&peer, "NOPERM"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_that_scripts_lack_is_told_in_the_word() {
+    let server = RedisServer::start().await;
+    let before = Peer::up(server.url()).await;
+    let take = server.command(&["ACL", "SETUSER", "default", "-publish"]);
+    assert_eq!(take.as_deref(), Some("+OK"));
+    before.is_down_for("the user lacks a right").await;
+    let refused = before.publish(&topic("room"), 1).await;
+    let word = Refusal::of("NOPERM").expect("a row");
+    assert_eq!(refused, Err(BrokerError::Refused(word)));
+    let peer = Peer::start(server.url());
+    peer.is_down_for("the user lacks a right").await;
+    assert_eq!(gauge(&peer, "NOPERM"), 1);
 }
 
 /// A connection that is there before the server refuses others.

@@ -159,16 +159,20 @@ impl<'a> Run<'a> {
             self.ends_ms.clear();
             from_ms = at_ms;
         }
+        // Entries live from the clock on, what else is remembered from the position on.
+        let entries_until_ms = if self.is_mixed { at_ms } else { self.now_ms } + more_ms;
+        let entries_ms = (self.now_ms + age_ms, entries_until_ms + age_ms);
         let until_ms = at_ms + more_ms;
-        self.ends_ms.push((from_ms + age_ms, until_ms + age_ms));
+        self.ends_ms.push(entries_ms);
         self.ends_ms
             .push((from_ms + life_ms, until_ms + longest_ms));
     }
 
     /// The last id and the cursor are renewed.
     fn renewed(&mut self, retention: Retention) {
+        let life_ms = retention.last_life_ms() + RENEWAL_MS;
         let end_ms = self.now_ms + retention.last_life_ms();
-        self.ends_ms.push((end_ms, end_ms + RENEWAL_MS));
+        self.ends_ms.push((end_ms, self.highest_ms + life_ms));
     }
 
     /// Some position that was given, or one that never was.

@@ -141,9 +141,12 @@ impl TopicState {
             body,
         };
         self.retain(&entry, retention, now_ms);
-        // Its life, and that of the cursor, is given by the renewal.
-        self.last = Some(Remembered::new(position, now_ms, 0));
-        self.renew(retention, now_ms, position.ms);
+        // By the position: the clock may be behind that. The cursor lives as long.
+        let last = Remembered::new(position, position.ms, retention.last_life_ms());
+        self.last = Some(last);
+        if let Some(cursor) = self.cursor.as_mut().filter(|cursor| cursor.lives(now_ms)) {
+            cursor.end_ms = last.end_ms;
+        }
         entry
     }
 
@@ -180,8 +183,8 @@ impl TopicState {
             .saturating_sub(retention.entries_max as usize);
         let over_age = self.index_of(|position| position < floor(retention, now_ms));
         self.drop_oldest(over_count.max(over_age));
-        // By its position: the clock may be behind that.
-        self.entries_end_ms = entry.position.ms.saturating_add(retention.age_ms);
+        // By the clock: a position that is ahead of it makes no entry live for longer.
+        self.entries_end_ms = now_ms.saturating_add(retention.age_ms);
     }
 
     /// The newest position, while it is remembered or retained.
@@ -193,19 +196,22 @@ impl TopicState {
         })
     }
 
-    /// The last id and the cursor, which lives as long, begin another life, from this time on.
-    fn renew(&mut self, retention: Retention, now_ms: u64, from_ms: u64) {
+    /// The last id and the cursor, which lives as long, begin another life, from the position on where
+    /// the clock is behind that. What lives longer is left as it is.
+    fn renew(&mut self, retention: Retention, now_ms: u64) {
+        let from_ms = self.last(now_ms).map_or(now_ms, |last| now_ms.max(last.ms));
+        let end_ms = from_ms.saturating_add(retention.last_life_ms());
         let both = [self.last.as_mut(), self.cursor.as_mut()];
         for remembered in both.into_iter().flatten() {
             if remembered.lives(now_ms) {
-                remembered.end_ms = from_ms.saturating_add(retention.last_life_ms());
+                remembered.end_ms = remembered.end_ms.max(end_ms);
             }
         }
     }
 
     /// The newest position, which is remembered for another life from now on.
     pub(super) fn renew_last(&mut self, retention: Retention, now_ms: u64) -> Option<Position> {
-        self.renew(retention, now_ms, now_ms);
+        self.renew(retention, now_ms);
         self.last(now_ms)
     }
 
@@ -318,12 +324,16 @@ impl TopicState {
                 moved: false,
             };
         }
-        let before = self.live_cursor(now_ms).unwrap_or_default();
+        let living = self.cursor.filter(|cursor| cursor.lives(now_ms));
+        let before = living.map_or(Position::ZERO, |cursor| cursor.position);
         let cursor = before.max(position);
         if cursor > before {
-            self.cursor = Some(Remembered::new(cursor, now_ms, 0));
+            self.cursor = Some(Remembered {
+                position: cursor,
+                end_ms: living.map_or(now_ms, |cursor| cursor.end_ms),
+            });
         }
-        self.renew(retention, now_ms, now_ms);
+        self.renew(retention, now_ms);
         AckOutcome {
             acked: Acked::Cursor(cursor),
             moved: cursor > before,
@@ -447,18 +457,11 @@ mod tests {
 
     #[test]
     fn an_entry_that_outlives_the_last_id_still_stands_for_it() {
-        // Renewing by a shorter retention ends the last id before the entries.
-        let long = Retention {
-            age_ms: 10 * KEEP.last_life_ms(),
-            ..KEEP
-        };
         let mut state = TopicState::default();
-        let position = state.append(body(), long, 5_000).position;
-        assert_eq!(state.renew_last(KEEP, 5_000), Some(position));
-        let later_ms = 5_000 + KEEP.last_life_ms() + 1;
-        assert!(state.sweep(later_ms));
-        assert!(state.last.is_none());
-        assert_eq!(state.last(later_ms), Some(position));
-        assert_eq!(state.append(body(), long, later_ms).prev, position);
+        let position = state.append(body(), KEEP, 5_000).position;
+        state.last = None;
+        assert!(state.sweep(5_000 + AGE_MS));
+        assert_eq!(state.renew_last(KEEP, 5_000 + AGE_MS), Some(position));
+        assert_eq!(state.append(body(), KEEP, 5_000 + AGE_MS).prev, position);
     }
 }

@@ -235,7 +235,7 @@ impl Shared {
             keys: Keys::of_database(&settings.prefix, place.database),
             scripts: Scripts::new(place.slots.is_some()),
             health: Health::new(),
-            refusals: Refusals::default(),
+            refusals: Refusals::new(Arc::clone(metrics)),
             probes: Probes::new(),
             metrics: Arc::clone(metrics),
             process: SessionId::random(),

@@ -19,7 +19,7 @@ use super::layout::{Layout, SLOTS_COUNT, slot_of};
 use super::overall::Part;
 use super::pair::{Common, Pair, Place};
 use super::shards::Shards;
-use crate::broker::FeedNumber;
+use crate::broker::{BrokerHealth, FeedNumber};
 use crate::config::file_shares;
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::protocol::ids::Topic;
@@ -63,6 +63,13 @@ struct Masters {
     pairs: Vec<Arc<Pair>>,
     /// By slot, the index of its master in both.
     owners: Vec<Option<usize>>,
+}
+
+impl Masters {
+    /// How many slots have none, of a layout that has any.
+    fn unserved_count(&self) -> usize {
+        self.owners.iter().filter(|owner| owner.is_none()).count()
+    }
 }
 
 /// See the module.
@@ -367,16 +374,19 @@ impl Links {
         );
         let kept = |pair: &Arc<Pair>| before.pairs.iter().any(|old| old.number == pair.number);
         let is_lossy = !pairs.iter().all(kept);
-        let masters = Masters {
+        let masters = Arc::new(Masters {
             owners: owners(&layout),
             layout,
             pairs: pairs.clone(),
-        };
+        });
         *deployment
             .masters
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(masters);
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&masters);
         common.overall.forget(Part::Deployment(at));
+        if is_sharded {
+            tell_unserved(&deployment.url.name, at, [&before, &masters], common);
+        }
         self.judge_files();
         // A master that was not there before may be a replica that took over.
         common.moves.send_modify(|moves| moves.add(is_lossy));
@@ -398,6 +408,43 @@ fn retire(pairs: &[Arc<Pair>], kept: &[Arc<Pair>]) {
         }
         let pair = Arc::clone(pair);
         shutdown::spawn("redis_retired", async move { pair.stop().await });
+    }
+}
+
+/// Tells how many slots have no master: whether any have none once for each change.
+fn tell_unserved(name: &str, at: usize, [before, now]: [&Masters; 2], common: &Common) {
+    let counts = [before, now].map(Masters::unserved_count);
+    let gauge = &common.metrics.control.slots_unserved;
+    gauge.add(counts[1] as u64);
+    gauge.sub(counts[0] as u64);
+    let reason = format!(
+        "{} slots of Redis {name} have no master, and what is in them is refused: see CLUSTER SLOTS",
+        counts[1]
+    );
+    match counts {
+        [0, 0] => {}
+        [_, 0] => {
+            tracing::info!(
+                event = "redis_slots_served",
+                deployment = name,
+                "every slot of Redis has a master again"
+            );
+        }
+        [0, _] => {
+            tracing::warn!(
+                event = "redis_slots_unserved",
+                deployment = name,
+                reason,
+                "slots of Redis have no master"
+            );
+        }
+        _ => {}
+    }
+    match counts[1] {
+        0 => common.overall.forget(Part::Slots(at)),
+        _ => common
+            .overall
+            .set(Part::Slots(at), BrokerHealth::Partly(reason)),
     }
 }
 

@@ -16,13 +16,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::interest::Interest;
+use super::memory::clock::Clock;
 use super::{
-    Acked, BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, FeedNumber, HistoryPage,
-    HistoryQuery, InboxSummary, Moves, Page, PublishRequest, Published, SincePage,
+    BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, FeedNumber, HistoryPage, HistoryQuery,
+    Moves, Page, PublishRequest, Published, SincePage,
 };
 use crate::config::redis_url::{RedisForm, RedisUrl};
-use crate::config::{self, Retention, Secret};
-use crate::protocol::ids::{Position, SessionId, Topic, TopicKind};
+use crate::config::{self, RENEWAL_MORE_MS, Retention, Secret};
+use crate::protocol::ids::{Position, Topic, TopicKind};
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
 use crate::shutdown;
@@ -40,6 +41,7 @@ pub mod fingerprint;
 pub mod follower;
 mod guide;
 pub mod health;
+mod inbox;
 pub mod layout;
 pub mod link;
 pub mod links;
@@ -67,9 +69,6 @@ use pair::Common;
 use placer::Placer;
 use reply::RawEntry;
 use scripts::{Reading, Scripts};
-
-/// Most pending messages that `welcome` tells.
-const PENDING_MAX: u32 = 1_000;
 
 /// Why the engine could not start.
 #[derive(Debug, thiserror::Error)]
@@ -247,7 +246,10 @@ impl RedisBroker {
     /// [`BrokerError`].
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
         match self.links.find_topic(&request.topic) {
-            Ok(at) => at.pair.publish(request).await,
+            Ok(at) => {
+                let answer = at.pair.publish(request).await;
+                at.pair.heeding(answer)
+            }
             Err(error) => {
                 self.metrics.control.publish_errors.add(1);
                 Err(error.into())
@@ -285,7 +287,8 @@ impl RedisBroker {
     }
 
     /// As [`super::Broker::last`]. GETEX costs Redis a quarter of what the script does, which is
-    /// needed where there is no last id (the stream may stand for it) or a cursor beside it.
+    /// needed where there is no last id (the stream may stand for it), a cursor beside it, or an id so
+    /// far ahead of the clock that a life from now on is too short for it.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -304,8 +307,10 @@ impl RedisBroker {
                 // Nothing may be written: the script reads it without renewing.
                 Err(error) if error.is_read_only() => {}
                 answer => {
-                    if let Some(last) = reply::optional_position(&answer?)? {
-                        return Ok(Some(last));
+                    let soon_ms = Clock::System.now_ms().saturating_add(RENEWAL_MORE_MS);
+                    let last = reply::optional_position(&answer?)?;
+                    if last.is_some_and(|last| last.ms <= soon_ms) {
+                        return Ok(last);
                     }
                 }
             }
@@ -360,59 +365,6 @@ impl RedisBroker {
         })
     }
 
-    /// As [`super::Broker::inbox`].
-    ///
-    /// # Errors
-    /// [`BrokerError`].
-    pub async fn inbox(
-        &self,
-        inbox: &Topic,
-        retention: Retention,
-    ) -> Result<InboxSummary, BrokerError> {
-        let keys = [
-            self.keys().stream(inbox),
-            self.keys().last(inbox),
-            self.keys().cursor(inbox),
-        ];
-        let args = [text(retention.age_ms), text(PENDING_MAX)];
-        let answer = self.ask(|scripts| &scripts.inbox, &keys, &args).await?;
-        let [cursor, last, pending] = reply::parts(answer)?;
-        Ok(InboxSummary {
-            cursor: reply::optional_position(&cursor)?,
-            last: reply::position(&last)?,
-            pending: reply::number(&pending)?,
-        })
-    }
-
-    /// As [`super::Broker::ack`].
-    ///
-    /// # Errors
-    /// [`BrokerError`].
-    pub async fn ack(
-        &self,
-        inbox: &Topic,
-        position: Position,
-        session: SessionId,
-        retention: Retention,
-    ) -> Result<Acked, BrokerError> {
-        let keys = [
-            self.links.channel(inbox),
-            self.keys().stream(inbox),
-            self.keys().last(inbox),
-            self.keys().cursor(inbox),
-        ];
-        let args = [text(position), text(session), text(retention.renewal_ms())];
-        let pair = self.links.find(&keys[0])?.pair;
-        let (link, script) = (&pair.shared.urgent.link, &pair.shared.scripts.ack);
-        let answer = link.eval(script, &keys, &args).await?;
-        let [outcome, cursor] = reply::parts(answer)?;
-        match outcome.as_bytes() {
-            Some(b"above") => Ok(Acked::AboveNewest),
-            Some(b"cursor") => Ok(Acked::Cursor(reply::position(&cursor)?)),
-            _ => Err(reply::unexpected("outcome", &outcome)),
-        }
-    }
-
     /// As [`super::Broker::control`]. In a cluster any master repeats it to all.
     ///
     /// # Errors
@@ -450,7 +402,8 @@ impl RedisBroker {
     ) -> Result<Value, BrokerError> {
         let pair = self.links.find(&keys[0])?.pair;
         let script = script(&pair.shared.scripts);
-        Ok(pair.shared.bulk.link.eval(script, keys, args).await?)
+        let answer = pair.shared.bulk.link.eval(script, keys, args).await;
+        pair.heeding(answer.map_err(BrokerError::from))
     }
 
     /// Runs a script that reads, also where the master takes no writes.
@@ -462,12 +415,11 @@ impl RedisBroker {
     ) -> Result<Value, BrokerError> {
         let pair = self.links.find(&keys[0])?.pair;
         let (link, reading) = (&pair.shared.bulk.link, reading(&pair.shared.scripts));
-        match link.eval(&reading.usual, keys, args).await {
-            Err(error) if error.is_read_only() => {
-                Ok(link.eval(&reading.frozen, keys, args).await?)
-            }
-            answer => Ok(answer?),
+        let mut answer = link.eval(&reading.usual, keys, args).await;
+        if answer.as_ref().is_err_and(RedisError::is_read_only) {
+            answer = link.eval(&reading.frozen, keys, args).await;
         }
+        pair.heeding(answer.map_err(BrokerError::from))
     }
 
     fn read(&self, topic: &Topic, raw: Vec<RawEntry>) -> Vec<Entry> {

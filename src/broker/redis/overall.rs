@@ -1,7 +1,7 @@
 //! How all of Redis does: the health of every pair, told as one.
 //!
 //! In: each pair about itself, and each deployment of which no master is known yet, or that is not
-//! compared yet with what the cluster agreed on. Out: a watch that readiness, the handshake and
+//! compared yet with what the cluster agreed on, or some of whose slots nobody has. Out: a watch that readiness, the handshake and
 //! tests read: up, down, in part, or read only, with the reasons of those that are not up. Owner of
 //! the reports, under a lock that is held for one comparison. Bound: one
 //! entry per pair and deployment.
@@ -20,6 +20,9 @@ pub enum Part {
     Deployment(usize),
     /// The same, until its fingerprint was compared.
     Agreement(usize),
+    /// The same, while slots of it have no master. Without slots nothing is up, so this is no part of
+    /// its own that could be.
+    Slots(usize),
     /// One master.
     Pair(FeedNumber),
 }
@@ -101,12 +104,14 @@ fn sum(parts: &BTreeMap<Part, BrokerHealth>) -> Option<BrokerHealth> {
     let why = reasons.join("; ");
     let is_away = |health: &&BrokerHealth| matches!(health, BrokerHealth::Down(_));
     let is_partly = |health: &BrokerHealth| matches!(health, BrokerHealth::Partly(_));
+    let used = parts.keys().filter(|part| !matches!(part, Part::Slots(_)));
+    let used_count = used.count();
     match parts.values().filter(is_away).count() {
         _ if parts.is_empty() => None,
         0 if reasons.is_empty() => Some(BrokerHealth::Up),
         0 if parts.values().any(is_partly) => Some(BrokerHealth::Partly(why)),
         0 => Some(BrokerHealth::ReadOnly(why)),
-        away if away == parts.len() => Some(BrokerHealth::Down(why)),
+        away if away == used_count => Some(BrokerHealth::Down(why)),
         _ => Some(BrokerHealth::Partly(why)),
     }
 }
@@ -144,6 +149,14 @@ mod tests {
         overall.set(b, BrokerHealth::Partly("b has no replicas".to_owned()));
         let both = "a is full; b has no replicas".to_owned();
         assert_eq!(now(), BrokerHealth::Partly(both));
+        // Slots without a master make nothing that is down a part of something.
+        overall.set(Part::Slots(0), BrokerHealth::Partly("7 slots".to_owned()));
+        let both = "7 slots; a is full; b has no replicas".to_owned();
+        assert_eq!(now(), BrokerHealth::Partly(both));
+        overall.set(a, down("a is away"));
+        overall.set(b, down("b too"));
+        assert_eq!(now(), down("7 slots; a is away; b too"));
+        overall.forget(Part::Slots(0));
         // A master that has no slots any more is no part of the whole.
         overall.forget(b);
         overall.set(a, BrokerHealth::Up);

@@ -176,6 +176,26 @@ impl Pair {
         }
     }
 
+    /// What became of a call. A refusal out of the middle of a script is counted and told.
+    ///
+    /// # Errors
+    /// That of the answer.
+    pub fn heeding<T>(&self, answer: Result<T, BrokerError>) -> Result<T, BrokerError> {
+        if let Err(BrokerError::Broken(refusal)) = &answer {
+            let is_news = self.shared.refusals.broke(refusal);
+            if is_news {
+                let server = self.shared.server();
+                tracing::warn!(
+                    event = "redis_script_refused",
+                    server,
+                    reason = refusal.to_string(),
+                    "Redis refuses a part of what this node asks: what came before it was done"
+                );
+            }
+        }
+        answer
+    }
+
     /// Ends what was started: first the publishers, with all that is queued, then the connections.
     pub async fn stop(&self) {
         let running = self

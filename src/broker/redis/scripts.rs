@@ -122,8 +122,8 @@ impl Scripts {
                 "since.lua"
             ),
             last: reading!(
-                usual ["renew.lua", "newest.lua", "last.lua"],
-                frozen ["renew_frozen.lua", "newest.lua", "last.lua"]
+                usual ["clock.lua", "ahead.lua", "renew.lua", "newest.lua", "last.lua"],
+                frozen ["clock.lua", "ahead.lua", "renew_frozen.lua", "newest.lua", "last.lua"]
             ),
             history: reading!(
                 "above.lua",
@@ -145,6 +145,9 @@ impl Scripts {
                 is_sharded,
                 " flags=allow-oom",
                 "above.lua",
+                "clock.lua",
+                "ahead.lua",
+                "renew.lua",
                 "newest.lua",
                 "ack.lua"
             ),

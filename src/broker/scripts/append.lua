@@ -6,7 +6,8 @@
 -- Where the clock is behind the last id (it stepped back, or that of the old master was ahead),
 -- the next id leaves a gap of random size: the one that counts on by one may have been given
 -- already, by a master whose newest entries were lost. A sequence that a double does not hold to
--- the unit is followed by the next millisecond.
+-- the unit is followed by the next millisecond. An id ahead of the clock is marked by a sequence that
+-- no other has, of eleven digits or more.
 -- The XADD is the first write: if it fails, nothing was changed; there is no rollback.
 local prev = redis.call('GET', last)
 local is_due = not prev
@@ -28,12 +29,16 @@ if read_to then
   local read_ms = tonumber(string.match(read_to, '^%d+'))
   if ms <= read_ms then ms, seq = read_ms + 1, random end
 end
+if now < ms and seq * 1 < 10000000000 then seq = seq + 10000000000 end
 local id = string.format('%.0f-%.0f', ms, seq)
 -- Once a second, counted by ids, what is over age is freed (every reader leaves it out), and lives
--- are renewed: by a second more, and from the id on, so that nothing ends before it should have if
--- each publication had renewed it. Where that second would be a large part of the age, each does.
+-- are renewed by a second more, so that nothing ends before it should have if each publication had
+-- renewed it. Where that second would be a large part of the age, each does; so does each while ids
+-- are ahead of the clock, and the first behind one that was: it may be of a second that nobody renewed
+-- in. Entries live from now on, or they would outlive their age by as much as ids are ahead; the last
+-- id and the cursor from the id on, or an id below could be given.
 local is_brief = age * 1 < 60000
-is_due = is_due or is_brief or prev_ms < second or ms >= second + 1000
+is_due = is_due or is_brief or prev_ms < second or ms >= second + 1000 or #prev > 24
 if entries == '0' then
   redis.call('UNLINK', stream) -- history switched off: an old stream must not look complete
 elseif cursor then
@@ -46,11 +51,12 @@ elseif not redis.call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', entries, id, 'p', 
   redis.call('XADD', stream, 'MAXLEN', entries, id, 'p', prev, 'd', body)
 end
 if is_due then
-  local more = ms - now + (is_brief and 0 or 1000)
+  local more = is_brief and 0 or 1000
   if entries ~= '0' then
     redis.call('XTRIM', stream, 'MINID', string.format('%.0f-0', math.max(now - age, 0)))
     redis.call('PEXPIRE', stream, age + more)
   end
+  more = more + ms - now
   redis.call('SET', last, id, 'PX', life + more)
   if read_to then redis.call('PEXPIRE', cursor, life + more) end
 else

@@ -1,1 +1,2 @@
-local function renew(key, life) redis.call('PEXPIRE', key, life) end
+-- What lives longer than that is left as it is.
+local function renew(key, life) redis.call('PEXPIRE', key, life, 'GT') end

@@ -82,7 +82,7 @@ impl RedisError {
     /// The same, with the server that did not answer. What a server answers is left in its words, by
     /// the first of which it is known.
     #[must_use]
-    pub(super) fn of_server(self, server: impl FnOnce() -> String) -> Self {
+    pub(crate) fn of_server(self, server: impl FnOnce() -> String) -> Self {
         match self {
             Self::Unknown(error) if Refusal::of(error.details()).is_none() => {
                 let details = format!("Redis at {}: {}", server(), error.details());

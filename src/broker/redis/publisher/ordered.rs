@@ -135,6 +135,8 @@ impl Ordered {
     pub fn land(&mut self, job: Job<Prepared>, result: Result<Value, RedisError>) -> Sign {
         self.in_flight -= 1;
         let publications = &mut self.publications;
+        let server = || publications.shared.server();
+        let result = result.map_err(|error| error.of_server(server));
         if publications.is_to_be_repeated(&job, &result) {
             publications.again.push(job);
             return Sign::None;

@@ -228,12 +228,17 @@ impl LeaseStore {
         Ok(OwnLease::read(&answer, mine, &self.holder))
     }
 
-    /// Ends the lease, if this process still holds the name.
+    /// Ends the lease, if this process still holds the name. `is_bare`: the others need not look for
+    /// what this node left behind.
     ///
     /// # Errors
     /// [`LeaseError`].
-    pub async fn leave(&self, node: &NodeId) -> Result<(), LeaseError> {
-        let args = [node.as_str().into(), self.holder.as_str().into()];
+    pub async fn leave(&self, node: &NodeId, is_bare: bool) -> Result<(), LeaseError> {
+        let args = [
+            node.as_str().into(),
+            self.holder.as_str().into(),
+            u8::from(is_bare).to_string().into(),
+        ];
         self.eval(&self.leave, &self.nodes_keys, &args).await?;
         Ok(())
     }

@@ -257,6 +257,11 @@ impl Levels {
         self.urgent.is_empty() && self.later.is_empty() && self.taken.is_empty()
     }
 
+    /// Whether nothing stands in Redis, and nothing should.
+    pub(super) fn is_bare(&self) -> bool {
+        self.is_settled() && self.wanted.is_empty() && self.written.is_empty()
+    }
+
     /// Whether something is due now.
     pub(super) fn is_due(&self) -> bool {
         !self.urgent.is_empty()

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -63,6 +64,7 @@ pub struct Membership {
     trouble: watch::Receiver<Option<String>>,
     comparison: watch::Receiver<Comparison>,
     leave: Arc<watch::Sender<bool>>,
+    is_bare: Arc<AtomicBool>,
 }
 
 impl Membership {
@@ -88,6 +90,7 @@ impl Membership {
         let (trouble, trouble_rx) = Trouble::new(Arc::clone(&settings.metrics));
         let (others, comparison) = Others::new(settings.texts.clone());
         let (leave, leave_rx) = watch::channel(false);
+        let is_bare = Arc::new(AtomicBool::new(false));
         let mut task = MembershipTask {
             settings,
             leases,
@@ -95,6 +98,7 @@ impl Membership {
             view,
             standing,
             leave: leave_rx,
+            is_bare: Arc::clone(&is_bare),
             trouble,
             others,
             entry: Entry::New,
@@ -111,6 +115,7 @@ impl Membership {
             trouble: trouble_rx,
             comparison,
             leave: Arc::new(leave),
+            is_bare,
         };
         (membership, task)
     }
@@ -147,8 +152,9 @@ impl Membership {
     }
 
     /// Gives the lease back and returns when the task has ended, whether Redis answered or not.
-    /// To be called when nothing is kept under this node's name any more.
-    pub async fn leave(&self) {
+    /// `is_bare`: nothing stands under this node's name any more, so that nobody need look for it.
+    pub async fn leave(&self, is_bare: bool) {
+        self.is_bare.store(is_bare, Ordering::Relaxed);
         self.leave.send_replace(true);
         // An error means that the task is gone, which is what is waited for.
         let _ended = self.standing().wait_for(Standing::is_final).await.is_ok();
@@ -174,6 +180,7 @@ pub struct MembershipTask {
     view: watch::Sender<Arc<View>>,
     standing: watch::Sender<Standing>,
     leave: watch::Receiver<bool>,
+    is_bare: Arc<AtomicBool>,
     trouble: Trouble,
     others: Others,
     entry: Entry,
@@ -354,7 +361,9 @@ impl MembershipTask {
 
     async fn give_back(&mut self) {
         if let Leases::Redis(store) = &self.leases {
-            let answer = timeout(self.patience(), store.leave(&self.settings.node)).await;
+            let is_bare = self.is_bare.load(Ordering::Relaxed);
+            let left = store.leave(&self.settings.node, is_bare);
+            let answer = timeout(self.patience(), left).await;
             if !matches!(answer, Ok(Ok(()))) {
                 warn!(
                     event = "lease_not_returned",
@@ -474,7 +483,7 @@ mod tests {
         let shows_three = |view: &Arc<View>| view.nodes[0].details.sessions == 3;
         let shown = timeout(Duration::from_secs(60), view.wait_for(shows_three)).await;
         assert!(shown.unwrap().unwrap().fresh);
-        membership.leave().await;
+        membership.leave(true).await;
         task.await.unwrap();
         assert_eq!(*membership.standing().borrow(), Standing::Left);
     }

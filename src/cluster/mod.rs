@@ -13,6 +13,7 @@
 //!                                └─▶ reaper: what the dead left in these partitions
 //! ```
 
+mod bids;
 pub mod comparison;
 pub mod control;
 mod due;

@@ -213,6 +213,13 @@ impl Occupancy {
         }
     }
 
+    /// Whether nothing of this node stands in Redis, or may come there: no session, and no member,
+    /// of which an index would tell.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.shared.levels().is_bare()
+    }
+
     /// Where a topic (or an inbox) has sessions: live owners and their counts, sorted.
     ///
     /// # Errors

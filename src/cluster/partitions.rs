@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 
+use super::bids::Bids;
 use super::membership::asked;
 use super::partition_store::{PartitionError, PartitionStore};
 use super::tenure::{Held, Tenure};
@@ -37,6 +38,7 @@ const CALLS_IN_FLIGHT_MAX: usize = 64;
 pub struct Partitions {
     held: Arc<watch::Sender<Held>>,
     stop: Arc<watch::Sender<bool>>,
+    unanswered: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Partitions {
@@ -65,6 +67,7 @@ impl Partitions {
             lease,
             metrics,
             unanswered: BTreeSet::new(),
+            bids: Bids::new(lease, Arc::clone(&self.unanswered)),
             held: Arc::clone(&self.held),
             stop: self.stop.subscribe(),
         }
@@ -80,6 +83,12 @@ impl Partitions {
     #[must_use]
     pub fn now(&self) -> Held {
         self.held.borrow().clone()
+    }
+
+    /// How many partitions Redis has not answered for in a lease, and why; `None`: there are none.
+    #[must_use]
+    pub fn unanswered(&self) -> Option<String> {
+        self.unanswered.borrow().clone()
     }
 
     /// Gives every lease back and returns when the task has ended, whether Redis answered or not.
@@ -100,6 +109,7 @@ pub struct PartitionsTask {
     tenure: Tenure,
     /// What was not answered in the last round.
     unanswered: BTreeSet<u32>,
+    bids: Bids,
     held: Arc<watch::Sender<Held>>,
     stop: watch::Receiver<bool>,
 }
@@ -124,8 +134,10 @@ impl PartitionsTask {
 
     async fn round(&mut self) {
         let view = Arc::clone(&self.view.borrow_and_update());
-        let mine = view.ring.partitions_of(&view.me.node).collect();
-        let round = self.tenure.begin(&view, mine, Instant::now());
+        let mine: BTreeSet<_> = view.ring.partitions_of(&view.me.node).collect();
+        let now = Instant::now();
+        let round = self.tenure.begin(&view, mine.clone(), now);
+        self.bids.begin(&mine, &round.wanted, now);
         if round.is_less {
             // Nobody acts by a lease that is being given back, or by one of an earlier life.
             self.tell();
@@ -155,6 +167,7 @@ impl PartitionsTask {
             match bid {
                 Ok(bid) => {
                     self.unanswered.remove(&partition);
+                    self.bids.answered(partition);
                     if self.tenure.answered(partition, asked_at, bid) {
                         // Nobody goes on acting by what is lost, however long the round takes.
                         self.tell();
@@ -163,6 +176,7 @@ impl PartitionsTask {
                 Err(error) => failed = Some(error),
             }
         }
+        self.bids.end(failed.as_ref(), Instant::now());
         if let Some(error) = failed {
             debug!(
                 event = "partitions_not_extended",

@@ -4,19 +4,20 @@
 //! dead owners removed and told as leaves, by one script each time; their occupancy and their
 //! entries in the index removed. Which partition is looked through when is decided in [`agenda`]:
 //! all when somebody died, those that were taken, a sixtieth of the others each second, and again
-//! what could not be done. Order: members, count, index, so that a reaper that dies
+//! what could not be done. How far a partition is looked through is known to its [`look`]. Order: members, count, index, so that a reaper that dies
 //! midway leaves enough for the next to find. The index is read and written under the partition's
 //! token; what lies in other slots is compared with the dead owner itself, so that two reapers
 //! never remove or tell the same twice. A node that has taken a new incarnation says when all its
 //! members stand under it; what stands under its earlier ones waits for that ([`calls`]), so that
 //! who stayed neither leaves nor joins. What a node left that is gone is removed at once. A topic or
-//! a partition that cannot be cleaned holds up no other; that there are any is told once, and when
-//! there are none any more. Nor does a master that hangs: indexes are read by each master's own
-//! number, and what is found in them waits by the masters that must take part ([`lanes`]).
+//! a partition that cannot be cleaned holds up no other; that there are any is told, with the reason,
+//! and when there are none any more ([`failures`]). Nor does a master that hangs: indexes are read by
+//! each master's own number, and what is found in them waits by the masters that must take part
+//! ([`lanes`]).
 //! Bounds: parts of some hundred entries, [`INDEXES_IN_FLIGHT_MAX`] indexes of each master at once,
 //! the lanes, and one call to an index that takes out what was removed a partition.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::due::Lane;
 use super::occupancy_store::OccupancyError;
@@ -37,13 +38,17 @@ use crate::broker::{Broker, BrokerError};
 use crate::redis::Keys;
 use crate::redis::keyspace::{Keyspace, ServerId};
 use crate::telemetry::metrics::Metrics;
-use agenda::{Agenda, Outcome};
+use agenda::{Agenda, Lives, Outcome};
 use calls::{Calls, Part};
+use failures::{Failure, Failures, Step};
 use lanes::{Lanes, Remains};
+use look::{Look, Place};
 
 mod agenda;
 mod calls;
+mod failures;
 mod lanes;
+mod look;
 
 /// How often the sweep goes on, and what could not be done has its turn again.
 const TICK: Duration = Duration::from_secs(1);
@@ -84,43 +89,14 @@ pub struct Settings {
 #[derive(Debug)]
 enum Answer {
     /// A part of a partition's index, which lies on this server.
-    Read(u32, Option<ServerId>, Result<Part, ReapError>),
+    Read(u32, Option<ServerId>, Place, Result<Part, ReapError>),
     /// How many members were removed.
     Cleaned(Lane, Remains, Result<u64, ReapError>),
     /// These entries were taken out of the index.
     Unindexed(u32, Vec<String>, Result<(), ReapError>),
 }
 
-/// A partition that is looked through, until what was found in it is removed.
-#[derive(Debug, Default)]
-struct Look {
-    is_reading: bool,
-    /// What was found, until it is out of the index or could not be removed.
-    found: BTreeSet<String>,
-    /// What of it is removed and still stands in the index.
-    removed: Vec<String>,
-    is_unindexing: bool,
-    /// Something was left, for a node to write it again first, or for want of room.
-    waits: bool,
-    /// Something else was left.
-    has_failed: bool,
-}
-
-impl Look {
-    fn is_over(&self) -> bool {
-        !self.is_reading && self.found.is_empty()
-    }
-
-    fn outcome(&self) -> Outcome {
-        match (self.has_failed, self.waits) {
-            (true, _) => Outcome::Failed,
-            (false, true) => Outcome::Waits,
-            (false, false) => Outcome::Done,
-        }
-    }
-}
-
-/// The task. It has no handle: what it does is seen in Redis and in the counters.
+/// The task. What it does is seen in Redis and in the counters.
 pub struct ReaperTask {
     calls: Arc<Calls>,
     held: watch::Receiver<Held>,
@@ -129,11 +105,12 @@ pub struct ReaperTask {
     agenda: Agenda,
     lanes: Lanes,
     looks: BTreeMap<u32, Look>,
+    /// Where to read on as soon as the server has room.
+    ready: VecDeque<(u32, Place)>,
     /// How many indexes on each server are being read.
     reading: BTreeMap<Option<ServerId>, usize>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
-    /// Held partitions in which the last look could not remove all.
-    failing: BTreeSet<u32>,
+    failures: Failures,
     /// Removed since it was logged last.
     topics: u64,
     members: u64,
@@ -155,26 +132,38 @@ impl ReaperTask {
             calls: Arc::new(Calls::new(settings)),
             held,
             view,
+            failures: Failures::new(Arc::clone(&metrics)),
             metrics,
             agenda: Agenda::default(),
             lanes: Lanes::default(),
             looks: BTreeMap::new(),
+            ready: VecDeque::new(),
             reading: BTreeMap::new(),
             answers: FuturesUnordered::new(),
-            failing: BTreeSet::new(),
             topics: 0,
             members: 0,
         }
     }
 
-    /// Reaps until nobody holds partitions any more.
+    /// How many partitions cannot be read or cleaned, and why; `None`: none fails.
+    #[must_use]
+    pub fn failing(&self) -> watch::Receiver<Option<String>> {
+        self.failures.shown()
+    }
+
+    /// Reaps until nobody holds partitions any more, or the membership has ended.
     pub async fn run(mut self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // All three waits are cancel-safe.
+            // All four waits are cancel-safe.
             tokio::select! {
                 changed = self.held.changed() => match changed {
+                    Ok(()) => self.note(),
+                    Err(_) => break,
+                },
+                // Each view says how others ended since the one before.
+                changed = self.view.changed() => match changed {
                     Ok(()) => self.note(),
                     Err(_) => break,
                 },
@@ -188,13 +177,18 @@ impl ReaperTask {
     /// Takes what is held and who lives now.
     fn note(&mut self) {
         let held = self.held.borrow_and_update().partitions();
-        let view = Arc::clone(&self.view.borrow());
-        self.calls.note_young(&view);
-        let live = view.nodes.iter().map(|node| node.owner.clone()).collect();
-        let mut failing = self.failing.clone();
-        failing.retain(|partition| held.contains(partition));
-        self.tell_failing(failing, None);
-        self.agenda.note(held, live);
+        let view = Arc::clone(&self.view.borrow_and_update());
+        if self.failures.are_any() {
+            // What is not held and has no other home is not cleaned by anybody.
+            let mine = view.ring.partitions_of(&view.me.node).collect();
+            self.failures.retain(&mine);
+        }
+        let lives = Lives {
+            live: view.nodes.iter().map(|node| node.owner.clone()).collect(),
+            unsettled: self.calls.note_young(&view),
+            bare: view.bare.iter().cloned().collect(),
+        };
+        self.agenda.note(held, lives);
     }
 
     fn tick(&mut self) {
@@ -214,20 +208,10 @@ impl ReaperTask {
 
     /// Begins to read and to clean, as much as each master has room for.
     fn begin(&mut self) {
-        let has_room = |count: &usize| *count < INDEXES_IN_FLIGHT_MAX;
-        loop {
-            let (calls, reading) = (&self.calls, &self.reading);
-            let may_begin = |partition| {
-                let count = reading.get(&calls.index_server(partition));
-                count.is_none_or(has_room)
-            };
-            let Some(partition) = self.agenda.take(may_begin) else {
-                break;
-            };
+        while let Some((partition, place)) = self.next_reading() {
             let server = self.calls.index_server(partition);
             *self.reading.entry(server).or_default() += 1;
-            self.looks.entry(partition).or_default().is_reading = true;
-            self.read(partition, server, None);
+            self.read(partition, server, place);
         }
         while let Some((lane, remains)) = self.lanes.take() {
             let calls = Arc::clone(&self.calls);
@@ -239,33 +223,40 @@ impl ReaperTask {
         }
     }
 
-    fn read(&self, partition: u32, server: Option<ServerId>, cursor: Option<String>) {
+    /// Where to read: first what was begun.
+    fn next_reading(&mut self) -> Option<(u32, Place)> {
+        let (calls, reading) = (&self.calls, &self.reading);
+        let may_begin = |partition| {
+            let count = reading.get(&calls.index_server(partition));
+            count.is_none_or(|count| *count < INDEXES_IN_FLIGHT_MAX)
+        };
+        let mut ready = self.ready.iter();
+        if let Some(at) = ready.position(|(partition, _)| may_begin(*partition)) {
+            return self.ready.remove(at);
+        }
+        let partition = self.agenda.take(may_begin)?;
+        self.looks.entry(partition).or_default().begin();
+        Some((partition, Place::start()))
+    }
+
+    fn read(&self, partition: u32, server: Option<ServerId>, place: Place) {
         let calls = Arc::clone(&self.calls);
         let reading = async move {
-            let part = calls.read(partition, cursor).await;
-            Answer::Read(partition, server, part)
+            let part = calls.read(partition, &place.cursor).await;
+            Answer::Read(partition, server, place, part)
         };
         self.answers.push(reading.boxed());
     }
 
     fn take(&mut self, answer: Answer) {
         let partition = match answer {
-            Answer::Read(partition, server, part) => {
-                let next = self.was_read(partition, part);
-                match next {
-                    Some(cursor) => self.read(partition, server, Some(cursor)),
-                    None => self.read_all(partition, server),
-                }
+            Answer::Read(partition, server, place, part) => {
+                self.was_read(partition, server, place, part);
                 partition
             }
             Answer::Cleaned(lane, remains, members) => {
-                for partition in self.lanes.ended(&lane) {
-                    // What fails has its turn when it has rested.
-                    let look = self.looks.get(&partition);
-                    if look.is_none_or(|look| !look.has_failed) {
-                        self.agenda.again(partition);
-                    }
-                }
+                let named = self.lanes.ended(&lane);
+                self.go_on(lane, named);
                 let partition = remains.partition;
                 self.was_cleaned(remains, members);
                 partition
@@ -279,19 +270,58 @@ impl ReaperTask {
         self.end(partition);
     }
 
-    /// Brings what was found to its lanes; returns where to go on reading.
-    fn was_read(&mut self, partition: u32, part: Result<Part, ReapError>) -> Option<String> {
-        let part = match part {
-            Ok(part) => part,
-            // Refused: what is left there is its new home's to remove.
-            Err(ReapError::Partition(PartitionError::Refused)) => return None,
+    /// A lane has room for what it turned away of these.
+    fn go_on(&mut self, lane: Lane, mut named: BTreeSet<u32>) {
+        while let Some(partition) = named.pop_first() {
+            let look = self.looks.get_mut(&partition);
+            match look.and_then(|look| look.go_on(&lane)) {
+                Some(place) => self.ready.push_back((partition, place)),
+                // It was found by another reading.
+                None => named.extend(self.lanes.came(&lane, partition)),
+            }
+        }
+    }
+
+    /// Brings what was found to its lanes, and reads on, or does so later.
+    fn was_read(
+        &mut self,
+        partition: u32,
+        server: Option<ServerId>,
+        place: Place,
+        part: Result<Part, ReapError>,
+    ) {
+        let own = [server; 2];
+        let next = match part {
+            Ok(part) => self.found(partition, &place, part, own),
             Err(error) => {
-                self.fail(partition, &error);
-                return None;
+                self.unread(partition, &error);
+                Next::End
             }
         };
-        let look = self.looks.get_mut(&partition)?;
-        look.waits |= part.waits;
+        let named_by = place.named_by;
+        let is_whole = place.of.is_none();
+        if let Next::Part(cursor) = next {
+            self.read(partition, server, place.next(cursor));
+        } else {
+            self.leave_server(server);
+            if let Some(look) = self.looks.get_mut(&partition) {
+                look.ended();
+            }
+            if is_whole && matches!(next, Next::End) {
+                self.agenda.read(partition);
+            }
+        }
+        if let Some(lane) = named_by {
+            let named = self.lanes.came(&lane, partition);
+            self.go_on(lane, named);
+        }
+    }
+
+    fn found(&mut self, partition: u32, place: &Place, part: Part, own: Lane) -> Next {
+        let Some(look) = self.looks.get_mut(&partition) else {
+            return Next::End;
+        };
+        look.waits_for.extend(part.waits_for);
         for remains in part.remains {
             // It may have been found before and be on its way.
             if look.found.contains(&remains.entry) {
@@ -299,48 +329,62 @@ impl ReaperTask {
             }
             let entry = remains.entry.clone();
             let lane = self.calls.lane_of(&remains.topic);
-            match self.lanes.push(lane, remains) {
-                true => {
-                    look.found.insert(entry);
-                }
-                false => look.waits = true,
+            if self.lanes.push(lane, remains) {
+                look.found.insert(entry);
+            } else if look.turned_away(lane, place, own) {
+                return Next::Later;
             }
         }
-        part.next
+        part.next.map_or(Next::End, Next::Part)
     }
 
-    /// An index was read to its end, or cannot be.
-    fn read_all(&mut self, partition: u32, server: Option<ServerId>) {
+    /// A part of an index could not be read.
+    fn unread(&mut self, partition: u32, error: &ReapError) {
+        if matches!(error, ReapError::Partition(PartitionError::Refused)) {
+            // What is left there is its new home's to remove.
+            return self.lost(partition);
+        }
+        self.fail(&Failure {
+            step: Step::Read,
+            partition,
+            remains: None,
+            server: self.calls.index_server_name(partition),
+            error,
+        });
+    }
+
+    /// One reading less is on its way to a server.
+    fn leave_server(&mut self, server: Option<ServerId>) {
         if let Some(count) = self.reading.get_mut(&server) {
             *count -= 1;
             if *count == 0 {
                 self.reading.remove(&server);
             }
         }
-        if let Some(look) = self.looks.get_mut(&partition) {
-            look.is_reading = false;
-        }
-        self.agenda.read(partition);
     }
 
     fn was_cleaned(&mut self, remains: Remains, members: Result<u64, ReapError>) {
-        let Remains {
-            partition, entry, ..
-        } = remains;
+        let partition = remains.partition;
         match members {
             Ok(members) => {
                 self.metrics.control.reaped_members.add(members);
                 self.members += members;
                 if let Some(look) = self.looks.get_mut(&partition) {
-                    look.removed.push(entry);
+                    look.removed.push(remains.entry);
                 }
             }
             // It stays in the index; the others need not wait.
             Err(error) => {
                 if let Some(look) = self.looks.get_mut(&partition) {
-                    look.found.remove(&entry);
+                    look.found.remove(&remains.entry);
                 }
-                self.fail(partition, &error);
+                self.fail(&Failure {
+                    step: Step::Clean,
+                    partition,
+                    server: self.calls.members_server_name(&remains.topic),
+                    remains: Some(&remains),
+                    error: &error,
+                });
             }
         }
     }
@@ -378,59 +422,58 @@ impl ReaperTask {
                 self.topics += count;
             }
             // Its new home finds an entry of which nothing is left.
-            Err(ReapError::Partition(PartitionError::Refused)) => {}
-            Err(error) => self.fail(partition, &error),
+            Err(ReapError::Partition(PartitionError::Refused)) => self.lost(partition),
+            Err(error) => self.fail(&Failure {
+                step: Step::Unindex,
+                partition,
+                remains: None,
+                server: self.calls.index_server_name(partition),
+                error: &error,
+            }),
+        }
+    }
+
+    /// This node is not to act for a partition.
+    fn lost(&mut self, partition: u32) {
+        if let Some(look) = self.looks.get_mut(&partition) {
+            look.is_lost = true;
         }
     }
 
     /// Something is left in a partition.
-    fn fail(&mut self, partition: u32, error: &ReapError) {
+    fn fail(&mut self, failure: &Failure<'_>) {
+        let Failure { partition, .. } = *failure;
         let look = self.looks.entry(partition).or_default();
         if !std::mem::replace(&mut look.has_failed, true) {
             debug!(
                 event = "partition_not_reaped",
                 partition,
-                error = error as &(dyn Error + 'static),
+                error = failure.error as &(dyn Error + 'static),
                 "something is left, it is tried again"
             );
-            let mut failing = self.failing.clone();
-            failing.insert(partition);
-            self.tell_failing(failing, Some(error));
         }
+        self.failures.failed(failure);
     }
 
     /// Ends a look where nothing of it is on its way.
     fn end(&mut self, partition: u32) {
-        let Some(look) = self.looks.get(&partition).filter(|look| look.is_over()) else {
+        if !self.looks.get(&partition).is_some_and(Look::is_over) {
             return;
-        };
-        let outcome = look.outcome();
-        self.looks.remove(&partition);
-        if outcome != Outcome::Failed && self.failing.contains(&partition) {
-            let mut failing = self.failing.clone();
-            failing.remove(&partition);
-            self.tell_failing(failing, None);
         }
-        self.agenda.looked(partition, outcome);
+        if let Some(look) = self.looks.remove(&partition) {
+            let outcome = look.outcome();
+            if matches!(outcome, Outcome::Done | Outcome::Waits(_)) {
+                self.failures.succeeded(partition);
+            }
+            self.agenda.looked(partition, outcome);
+        }
     }
+}
 
-    /// Counts the partitions that cannot be cleaned, and logs that there are any, or none any more.
-    fn tell_failing(&mut self, failing: BTreeSet<u32>, error: Option<&ReapError>) {
-        let failing_count = failing.len() as u64;
-        let before = std::mem::replace(&mut self.failing, failing);
-        self.metrics.control.reaping_failing.set(failing_count);
-        if let (true, Some(error)) = (before.is_empty(), error) {
-            warn!(
-                event = "reaping_failed",
-                error = error as &(dyn Error + 'static),
-                "what a dead node left cannot be removed, watchers see its members; it is tried again"
-            );
-        }
-        if failing_count == 0 && !before.is_empty() {
-            info!(
-                event = "reaping_recovered",
-                "no partition held here fails to be cleaned any more"
-            );
-        }
-    }
+/// Where a reading goes on.
+enum Next {
+    Part(String),
+    /// When a lane has room.
+    Later,
+    End,
 }

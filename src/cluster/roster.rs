@@ -38,9 +38,10 @@ pub enum Answer {
 /// How a node came to have no lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It gave its lease back.
+    /// It gave its lease back and left nothing behind, as it says. Nodes of the release before say
+    /// so also where they had to leave something.
     Left,
-    /// Its lease ended.
+    /// Its lease ended, or was given back by a node that had to leave something behind.
     Lapsed,
 }
 

@@ -104,8 +104,12 @@ impl Course {
                     node: self.view.me.node.clone(),
                     incarnation,
                 };
+                let left = gone.iter().filter(|(_, end)| *end == End::Left);
+                let left = left.filter_map(|(name, _)| self.view.node(name));
+                let bare = left.map(|node| node.owner.clone()).collect();
                 self.gone = gone;
                 self.view = Arc::new(View {
+                    bare,
                     ring: self.ring(&nodes),
                     me: me.clone(),
                     nodes,
@@ -206,6 +210,34 @@ mod tests {
 
     fn member(owner: &str) -> Standing {
         Standing::Member(owner.parse().unwrap())
+    }
+
+    #[test]
+    fn a_view_names_the_lives_that_left_nothing_behind() {
+        let mut course = course();
+        let now = Instant::now();
+        course.answered(held(1, &["b~1", "c~1"]), now);
+        let end = |name: &str, end| (NodeId::new(name).unwrap(), end);
+        let Beat::Held {
+            incarnation,
+            time_us,
+            nodes,
+            ..
+        } = held(1, &[])
+        else {
+            unreachable!()
+        };
+        let told = [("b", End::Left), ("c", End::Lapsed), ("d", End::Left)];
+        let beat = Beat::Held {
+            incarnation,
+            time_us,
+            nodes,
+            gone: told.map(|(name, how)| end(name, how)).into(),
+        };
+        course.answered(beat, now);
+        assert_eq!(course.view.bare, ["b~1".parse().unwrap()]);
+        course.answered(held(1, &[]), now);
+        assert_eq!(course.view.bare, []);
     }
 
     #[test]

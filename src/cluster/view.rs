@@ -81,6 +81,9 @@ pub struct View {
     /// When the heartbeat was sent whose answer told last who lives; before the first one, when
     /// the node began.
     pub told_at: Instant,
+    /// Lives that were in the view before and are over, and left nothing behind. Of others that are
+    /// not in this view it is not known.
+    pub bare: Vec<Owner>,
 }
 
 impl View {
@@ -98,6 +101,7 @@ impl View {
             time_us: me.incarnation,
             until: None,
             told_at: Instant::now(),
+            bare: Vec::new(),
             me,
         }
     }

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
+
 use crate::broker::Broker;
 use crate::cluster::keeping;
 use crate::cluster::lease_store::LeaseStore;
@@ -30,6 +32,8 @@ pub struct Cluster {
     pub membership: Membership,
     /// For which partitions this node may act.
     pub partitions: Partitions,
+    /// How many of them cannot be cleaned, and why.
+    pub reaping: watch::Receiver<Option<String>>,
     /// Under which incarnation all members of this node stand: for presence to tell.
     pub settled: Settled,
     /// Which topics have sessions where.
@@ -59,6 +63,7 @@ pub fn start(
         return Cluster {
             membership,
             partitions,
+            reaping: watch::channel(None).1,
             settled,
             occupancy,
         };
@@ -81,6 +86,7 @@ pub fn start(
         view: membership.view(),
         metrics: Arc::clone(metrics),
     });
+    let reaping = task.failing();
     shutdown::spawn("reaper", task.run());
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
@@ -88,6 +94,7 @@ pub fn start(
     Cluster {
         membership,
         partitions,
+        reaping,
         settled,
         occupancy: Arc::new(occupancy),
     }

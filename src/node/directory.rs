@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::api::state::{
@@ -14,6 +14,7 @@ use crate::cluster::control::{self, ControlMessage, Request};
 use crate::cluster::membership::Membership;
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::occupancy_store::OccupancyError;
+use crate::cluster::partitions::Partitions;
 use crate::http::bodies::Route;
 use crate::protocol::close::CloseReason;
 use crate::protocol::ids::{NodeId, SessionId, Topic, User};
@@ -29,6 +30,10 @@ pub struct NodeDirectory {
     pub services: Arc<Services>,
     /// Its place in the cluster.
     pub membership: Membership,
+    /// For which partitions it may act.
+    pub partitions: Partitions,
+    /// How many of them cannot be cleaned, and why.
+    pub reaping: watch::Receiver<Option<String>>,
     /// Where topics are joined.
     pub occupancy: Arc<Occupancy>,
     /// Where it stands in its life.
@@ -71,6 +76,8 @@ impl Directory for NodeDirectory {
         ];
         if let Broker::Redis(_) = &*self.services.broker {
             components.push(readiness::settings(&self.membership));
+            components.push(readiness::partitions(&self.membership, &self.partitions));
+            components.push(readiness::reaping(self.reaping.borrow().as_deref()));
         }
         components.extend(readiness::circuits(&self.services.broker));
         components

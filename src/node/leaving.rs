@@ -79,11 +79,12 @@ impl Parts {
     /// Takes back what this node has in Redis. What cannot be taken back in time belongs to a
     /// node without a lease and is not shown.
     pub(super) async fn give_back(&self) {
-        self.services.presence.settle(GIVE_BACK).await;
+        let have_left = self.services.presence.settle(GIVE_BACK).await;
         let cluster = &self.cluster;
         let _ = tokio::time::timeout(GIVE_BACK, cluster.occupancy.settled()).await;
+        let is_bare = have_left && cluster.occupancy.is_bare();
         let _ = tokio::time::timeout(GIVE_BACK, cluster.partitions.release()).await;
-        let _ = tokio::time::timeout(GIVE_BACK, cluster.membership.leave()).await;
+        let _ = tokio::time::timeout(GIVE_BACK, cluster.membership.leave(is_bare)).await;
     }
 }
 

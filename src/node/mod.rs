@@ -329,6 +329,8 @@ impl Parts {
         let directory = NodeDirectory {
             services: Arc::clone(&self.services),
             membership: self.cluster.membership.clone(),
+            partitions: self.cluster.partitions.clone(),
+            reaping: self.cluster.reaping.clone(),
             occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::api::state::Component;
 use crate::broker::{Broker, BrokerHealth};
 use crate::cluster::membership::Membership;
+use crate::cluster::partitions::Partitions;
 use crate::cluster::standing::Standing;
 use crate::ingress::admission::Admission;
 use crate::ingress::door::Room;
@@ -226,6 +227,36 @@ pub fn settings(membership: &Membership) -> Component {
         name: "settings",
         healthy: comparison.differing_count == 0,
         detail: comparison.to_string(),
+    }
+}
+
+/// Whether Redis says which partitions the node may act for. Where it does not, the node is ready all
+/// the same: only what dead nodes left stays.
+#[must_use]
+pub fn partitions(membership: &Membership, partitions: &Partitions) -> Component {
+    let view = membership.now();
+    let mine_count = view.ring.partitions_of(&view.me.node).count();
+    let held_count = partitions.now().partitions().len();
+    let held = format!("{held_count} of {mine_count} held");
+    let unanswered = partitions.unanswered();
+    Component {
+        name: "partitions",
+        healthy: unanswered.is_none(),
+        detail: match unanswered {
+            Some(unanswered) => format!("{held}, {unanswered}"),
+            None => held,
+        },
+    }
+}
+
+/// Whether what dead nodes left can be read and removed; `failing`: how often not, and why.
+#[must_use]
+pub fn reaping(failing: Option<&str>) -> Component {
+    let detail = failing.unwrap_or("no partition fails");
+    Component {
+        name: "reaping",
+        healthy: failing.is_none(),
+        detail: detail.to_owned(),
     }
 }
 

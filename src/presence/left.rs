@@ -4,15 +4,16 @@
 //! is remembered no longer, and at once the one that a new one takes the room of. Pure. Bounds:
 //! [`LEFT_MAX`] together, at any time; where more than half of that is taken, [`LEFT_OF_SESSION_MAX`]
 //! of one session, so that one which comes and goes in very many topics pushes out nobody else's. At
-//! the bound the oldest is given up, at a session's share the new one.
+//! the bound the oldest is given up, at a session's share the new one. [`STAYING_MAX`] topics of those
+//! that were given up stay in the index.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::protocol::ids::SessionId;
+use crate::protocol::ids::{SessionId, Topic};
 
 use super::memberships::Key;
 
@@ -20,6 +21,8 @@ use super::memberships::Key;
 pub(super) const LEFT_MAX: usize = 16_384;
 /// A session's share, where room is short.
 pub(super) const LEFT_OF_SESSION_MAX: usize = 256;
+/// Topics that stay in the index though nobody of this node is remembered in them.
+const STAYING_MAX: usize = 16_384;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub(super) struct Left {
     entries: VecDeque<(Duration, Key)>,
     /// How many of these each session has.
     counts: FxHashMap<SessionId, usize>,
+    /// Topics in which one was given up whose entering may come late.
+    staying: FxHashSet<Topic>,
 }
 
 impl Left {
@@ -46,6 +51,12 @@ impl Left {
         *self.counts.entry(key.1).or_default() += 1;
         self.entries.push_back((until, key));
         oldest
+    }
+
+    /// Whether the topic of one that is given up while its entering may come late stays in the index
+    /// for it, as long as the node lives: for one of each topic.
+    pub(super) fn stays(&mut self, topic: &Topic) -> bool {
+        self.staying.len() < STAYING_MAX && self.staying.insert(topic.clone())
     }
 
     /// The next that is remembered no longer at this time, and until when it was.

@@ -4,8 +4,7 @@
 //! In: sessions that enter and leave, answers of the broker, lives of the node, places of topics,
 //! the time. Out: one [`Order`] at a time for each membership, until the broker has what is wished.
 //! Pure: no clock, no broker; [`super::runner`] brings the one and carries out the other.
-//! Bounds: one slot for each session in a topic, and as many as [`super::left`] takes of those that
-//! have left.
+//! Bounds: one slot for each session in a topic, and for those that left what [`super::left`] takes.
 //!
 //! ```text
 //!            enter                    answered
@@ -23,7 +22,8 @@
 //! **stands** is known with the life and the place that it stands under, and is written again where
 //! either is another. A leave is **remembered** for [`LEFT_FOR`]: where the place lost it, it is
 //! carried out once more; and where an entering may still be on its way, because its answer was
-//! lost, once more at the end of that time.
+//! lost, once more at the end of that time. Where there is no room for that, the topic stays in the
+//! index for as long as the node lives, so that a reaper finds then what came late.
 //!
 //! A generation is a count of this process. That suffices, because a session and its memberships
 //! never outlive the process: no other one has a generation of the same session.
@@ -382,9 +382,12 @@ impl Memberships {
         let given_up = self.left.push(until, key.clone());
         let given_up = given_up.and_then(|(until, key)| {
             // What is on its way is remembered anew when it is answered.
-            self.left_until(&key, until)
-                .filter(|slot| slot.in_flight.is_none())?;
-            let index = self.forget(&key);
+            let slot = self.left_until(&key, until);
+            let is_unsure = slot.filter(|slot| slot.in_flight.is_none())?.is_unsure;
+            let index = match self.forget(&key) {
+                Index::LetGo if is_unsure && self.left.stays(&key.0) => Index::Stays,
+                index => index,
+            };
             Some((key, index))
         });
         (index, given_up)

@@ -249,10 +249,10 @@ impl Presence {
         runner::Runner::new(self, settled).run().await;
     }
 
-    /// Lets every member leave, and waits until that is done, at most so long. For the end of the
-    /// process, while [`Self::run`] goes on. What is left then belongs to a node without a lease:
-    /// it is not shown, and the home removes it.
-    pub async fn settle(&self, deadline: Duration) {
+    /// Lets every member leave, and waits until that is done, at most so long; returns whether it
+    /// is. For the end of the process, while [`Self::run`] goes on. What is left then belongs to a
+    /// node without a lease: it is not shown, and the home removes it.
+    pub async fn settle(&self, deadline: Duration) -> bool {
         {
             let mut state = self.state();
             let inside: Vec<_> = state.memberships.inside().cloned().collect();
@@ -270,7 +270,7 @@ impl Presence {
                 ended.await;
             }
         };
-        let _ = timeout(deadline, all).await;
+        timeout(deadline, all).await.is_ok()
     }
 
     /// Sessions of live nodes.

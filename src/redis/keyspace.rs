@@ -61,6 +61,15 @@ impl Keyspace {
         Some(ServerId(Arc::as_ptr(&link).addr()))
     }
 
+    /// Which server that is, for people.
+    #[must_use]
+    pub fn server_name_of(&self, key: &str) -> String {
+        match (self.way)(key) {
+            Ok(link) => link.server(),
+            Err(why) => why.to_string(),
+        }
+    }
+
     /// As [`RedisLink::eval`].
     ///
     /// # Errors

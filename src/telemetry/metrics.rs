@@ -202,7 +202,7 @@ instruments! {
         presence_forgotten: "counter" "fanfare_presence_forgotten_total" "Leaves that were forgotten before their time, because more are remembered than there is room for.",
         reaped_members: "counter" "fanfare_reaped_total" ["kind" = "member"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
         reaped_topics: "counter" "fanfare_reaped_total" ["kind" = "topic"] "What was removed of what dead nodes left: members, and topics in which they had sessions or members.",
-        reaping_failing: "gauge" "fanfare_reaping_failing" "Partitions held by this node in which what dead nodes left cannot be removed now.",
+        reaping_failing: "gauge" "fanfare_reaping_failing" "Partitions whose home this node is and in which what dead nodes left could not be read or removed when that was tried last.",
         partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node saw them when a heartbeat was answered last; see the age of the view.",
         nodes_differing: "gauge" "fanfare_cluster_nodes_differing" "Other nodes that have settings otherwise than this one which all nodes should have alike.",

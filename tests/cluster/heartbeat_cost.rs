@@ -140,7 +140,8 @@ impl<'a> Fleet<'a> {
         for nth in 0..count {
             if is_rolling {
                 let at = nth as usize % self.nodes.len();
-                let args = [format!("node-{at}"), self.nodes[at].holder.clone()];
+                let holder = self.nodes[at].holder.clone();
+                let args = [format!("node-{at}"), holder, "1".to_owned()];
                 let left = self.link.eval(&self.leave, &self.keys, &bytes(&args)).await;
                 assert_eq!(left.unwrap().convert::<u64>().unwrap(), 1);
                 self.nodes[at] = Node::new(at);

@@ -37,6 +37,7 @@ enum Ask {
         node: NodeId,
         holder: u64,
         is_old: bool,
+        is_bare: bool,
     },
     Forget,
 }
@@ -81,7 +82,7 @@ impl Scripts {
                     include_str!("../../src/cluster/scripts/heartbeat.lua"),
                     10,
                 ),
-                leave: told_the_time(include_str!("../../src/cluster/scripts/leave.lua"), 3),
+                leave: told_the_time(include_str!("../../src/cluster/scripts/leave.lua"), 4),
             },
             before: Release {
                 heartbeat: told_the_time(include_str!("before/heartbeat.lua"), 8),
@@ -117,8 +118,12 @@ impl Scripts {
                 node,
                 holder,
                 is_old,
+                is_bare,
             } => {
                 let mut args = vec![node.to_string(), format!("{holder:x}")];
+                if !is_old {
+                    args.push(u8::from(*is_bare).to_string());
+                }
                 args.extend(time);
                 let script = &self.of(*is_old).leave;
                 let answer = self.link.eval(script, &self.keys, &bytes(&args)).await;
@@ -225,7 +230,11 @@ fn by_model(model: &mut Leases, step: &Step) -> String {
             node,
             holder,
             is_old,
-        } => u64::from(model.leave(node, *holder, step.now_us, *is_old)).to_string(),
+            is_bare,
+        } => {
+            let is_done = model.leave(node, *holder, step.now_us, *is_old, *is_bare);
+            u64::from(is_done).to_string()
+        }
         Ask::Forget => {
             model.forget_everything();
             String::new()
@@ -272,6 +281,7 @@ fn any_ask(rng: &mut StdRng, processes: &mut BTreeMap<(NodeId, u64), Process>) -
             node,
             holder,
             is_old,
+            is_bare: rng.random_bool(0.5),
         },
         number => {
             let mine = match number {

@@ -28,6 +28,7 @@ mod partitions;
 mod processes;
 mod read_only;
 mod reaper;
+mod reaping_told;
 mod rig;
 mod scripts;
 mod settings;

@@ -53,7 +53,9 @@ async fn a_process_of_a_living_name_is_turned_away() {
         let end = other.stands(Standing::is_final).await;
         assert_eq!(end, Standing::NameTaken);
         // Its end takes nothing from the other.
-        timeout(DEADLINE, other.membership.leave()).await.unwrap();
+        timeout(DEADLINE, other.membership.leave(true))
+            .await
+            .unwrap();
     }
     let later = holder.membership.now().time_us + 1;
     let sees = holder.sees("itself again", |view| view.time_us > later);

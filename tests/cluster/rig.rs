@@ -127,7 +127,7 @@ impl Node {
     pub(crate) async fn leave(&self) {
         let leave = async {
             self.partitions.release().await;
-            self.membership.leave().await;
+            self.membership.leave(true).await;
         };
         timeout(DEADLINE, leave).await.expect("it leaves");
     }

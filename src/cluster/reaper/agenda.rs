@@ -1,7 +1,10 @@
 //! Which partitions are to be looked through, and when: pure, time comes as ticks.
 //!
-//! In: what is held, who lives, a tick a second, and what became of each look. Out: the next
-//! partition to look through. Owner: the reaper's task. Bound: a few entries a held partition.
+//! In: what is held, who lives ([`Lives`]), a tick a second, and what became of each look. Out: the
+//! next partition to look through. A node that left in order with nothing left behind is no reason to
+//! look. What waits for a node is looked through when that node has written its members again, and not
+//! before. Owner: the reaper's task. Bound: a few entries a held partition, and one for each node that
+//! it waits for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,21 +17,36 @@ const SWEEP_TICKS: u32 = 60;
 const REST_TICKS_MAX: u32 = 8;
 
 /// What became of a look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// Nothing is left that this node should remove.
     Done,
-    /// Something is left for a node to write it again first: the next tick is soon enough.
-    Waits,
+    /// Something is left for these lives to write it again first, and nothing else.
+    Waits(BTreeSet<Owner>),
     /// Something could not be removed. It is tried again, less often each time.
     Failed,
+    /// This node was not to act for the partition any more. Should it all the same, that is tried as
+    /// what failed is.
+    Lost,
+}
+
+/// Who lives.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    pub(super) live: BTreeSet<Owner>,
+    /// Of those the ones that may have to write again what stands under their earlier lives.
+    pub(super) unsettled: BTreeSet<Owner>,
+    /// Lives that ended in order since the last time, with nothing left behind.
+    pub(super) bare: BTreeSet<Owner>,
 }
 
 /// Until a partition is looked through again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Rest {
     left_ticks: u32,
     whole_ticks: u32,
+    /// Until one of these has settled; none: it is not waited for anybody.
+    waits_for: BTreeSet<Owner>,
 }
 
 /// See the module.
@@ -39,13 +57,15 @@ pub(super) struct Agenda {
     rests: BTreeMap<u32, Rest>,
     held: BTreeSet<u32>,
     live: BTreeSet<Owner>,
+    unsettled: BTreeSet<Owner>,
     turn: u32,
 }
 
 impl Agenda {
     /// Takes what is held and who lives now.
-    pub(super) fn note(&mut self, held: BTreeSet<u32>, live: BTreeSet<Owner>) {
-        let somebody_died = self.live.iter().any(|owner| !live.contains(owner));
+    pub(super) fn note(&mut self, held: BTreeSet<u32>, lives: Lives) {
+        let leaves_something = |o: &Owner| !lives.live.contains(o) && !lives.bare.contains(o);
+        let somebody_died = self.live.iter().any(leaves_something);
         let is_due = |partition: &&u32| somebody_died || !self.held.contains(partition);
         let due: Vec<_> = held.iter().filter(is_due).copied().collect();
         self.todo.extend(due);
@@ -55,7 +75,8 @@ impl Agenda {
         }
         self.todo.retain(|partition| held.contains(partition));
         self.rests.retain(|partition, _| held.contains(partition));
-        (self.held, self.live) = (held, live);
+        self.held = held;
+        (self.live, self.unsettled) = (lives.live, lives.unsettled);
     }
 
     /// A second has passed.
@@ -65,7 +86,8 @@ impl Agenda {
         self.todo.extend(self.held.iter().filter(is_due));
         for (partition, rest) in &mut self.rests {
             rest.left_ticks = rest.left_ticks.saturating_sub(1);
-            if rest.left_ticks == 0 {
+            let waits = !rest.waits_for.is_empty() && rest.waits_for.is_subset(&self.unsettled);
+            if rest.left_ticks == 0 && !waits {
                 self.todo.insert(*partition);
             }
         }
@@ -91,28 +113,22 @@ impl Agenda {
         self.looking.remove(&partition);
     }
 
-    /// A partition is to be looked through again.
-    pub(super) fn again(&mut self, partition: u32) {
-        if self.held.contains(&partition) {
-            self.todo.insert(partition);
-        }
-    }
-
     /// A partition that was taken has been looked through, and what was found is removed or not.
     pub(super) fn looked(&mut self, partition: u32, outcome: Outcome) {
         self.looking.remove(&partition);
         let before = self.rests.remove(&partition);
-        let whole_ticks = match outcome {
+        let waits_for = match outcome {
             Outcome::Done => return,
-            Outcome::Waits => 1,
-            Outcome::Failed => before.map_or(1, |rest| rest.whole_ticks * 2),
+            Outcome::Waits(waits_for) => waits_for,
+            Outcome::Failed | Outcome::Lost => BTreeSet::new(),
         };
         if self.held.contains(&partition) {
+            let whole_ticks = before.map_or(1, |rest| rest.whole_ticks * 2);
             let whole_ticks = whole_ticks.min(REST_TICKS_MAX);
-            let left_ticks = whole_ticks;
             let rest = Rest {
-                left_ticks,
+                left_ticks: whole_ticks,
                 whole_ticks,
+                waits_for,
             };
             self.rests.insert(partition, rest);
         }
@@ -123,19 +139,40 @@ impl Agenda {
 mod tests {
     use super::*;
 
+    fn owners(owners: &[&str]) -> BTreeSet<Owner> {
+        owners.iter().map(|owner| owner.parse().unwrap()).collect()
+    }
+
+    fn lives(live: &[&str]) -> Lives {
+        Lives {
+            live: owners(live),
+            ..Lives::default()
+        }
+    }
+
     fn noted(agenda: &mut Agenda, held: &[u32], live: &[&str]) -> Vec<u32> {
-        let live = live.iter().map(|owner| owner.parse().unwrap()).collect();
-        agenda.note(held.iter().copied().collect(), live);
-        all(agenda, Outcome::Done)
+        agenda.note(held.iter().copied().collect(), lives(live));
+        all(agenda, &Outcome::Done)
     }
 
     /// Takes all that is due, with this outcome.
-    fn all(agenda: &mut Agenda, outcome: Outcome) -> Vec<u32> {
+    fn all(agenda: &mut Agenda, outcome: &Outcome) -> Vec<u32> {
         let due: Vec<_> = std::iter::from_fn(|| agenda.take(|_| true)).collect();
         for partition in &due {
-            agenda.looked(*partition, outcome);
+            agenda.looked(*partition, outcome.clone());
         }
         due
+    }
+
+    /// In which of the next ten ticks a partition has its turn.
+    fn turns(agenda: &mut Agenda, partition: u32, outcome: &Outcome) -> Vec<u32> {
+        let mut turns = Vec::new();
+        for tick in 1..=10 {
+            agenda.tick();
+            let due = all(agenda, outcome);
+            turns.extend(due.contains(&partition).then_some(tick));
+        }
+        turns
     }
 
     #[test]
@@ -156,10 +193,10 @@ mod tests {
     #[test]
     fn what_is_held_no_more_is_not_looked_through() {
         let mut agenda = Agenda::default();
-        agenda.note([100, 101].into(), BTreeSet::new());
-        agenda.note([101].into(), BTreeSet::new());
-        assert_eq!(all(&mut agenda, Outcome::Failed), [101]);
-        agenda.note([].into(), BTreeSet::new());
+        agenda.note([100, 101].into(), Lives::default());
+        agenda.note([101].into(), Lives::default());
+        assert_eq!(all(&mut agenda, &Outcome::Failed), [101]);
+        agenda.note([].into(), Lives::default());
         agenda.tick();
         assert_eq!(agenda.take(|_| true), None);
     }
@@ -167,9 +204,9 @@ mod tests {
     #[test]
     fn what_is_looked_through_when_somebody_dies_has_another_turn() {
         let mut agenda = Agenda::default();
-        agenda.note([7].into(), ["b~1".parse().unwrap()].into());
+        agenda.note([7].into(), lives(&["b~1"]));
         assert_eq!(agenda.take(|_| true), Some(7));
-        agenda.note([7].into(), BTreeSet::new());
+        agenda.note([7].into(), Lives::default());
         assert_eq!(agenda.take(|_| true), None, "not twice at a time");
         agenda.looked(7, Outcome::Done);
         assert_eq!(agenda.take(|_| true), Some(7));
@@ -178,30 +215,19 @@ mod tests {
     #[test]
     fn what_was_read_may_be_read_again_while_it_is_removed() {
         let mut agenda = Agenda::default();
-        agenda.note([7, 8].into(), BTreeSet::new());
+        agenda.note([7, 8].into(), lives(&["b~1"]));
         assert_eq!(agenda.take(|partition| partition == 8), Some(8));
-        agenda.again(8);
+        agenda.note([7, 8].into(), Lives::default());
         assert_eq!(agenda.take(|partition| partition == 8), None);
         agenda.read(8);
         assert_eq!(agenda.take(|partition| partition == 8), Some(8));
-        agenda.again(9);
-        assert_eq!(agenda.take(|partition| partition != 7), None, "not held");
         assert_eq!(agenda.take(|_| true), Some(7));
     }
 
     #[test]
     fn what_fails_rests_longer_each_time_and_holds_up_nobody() {
         let mut agenda = Agenda::default();
-        let turns = |agenda: &mut Agenda, outcome| {
-            let mut turns = Vec::new();
-            for tick in 1..=10 {
-                agenda.tick();
-                let due = all(agenda, outcome);
-                turns.extend(due.contains(&59).then_some(tick));
-            }
-            turns
-        };
-        agenda.note([58, 59].into(), BTreeSet::new());
+        agenda.note([58, 59].into(), Lives::default());
         assert_eq!(agenda.take(|_| true), Some(58));
         assert_eq!(
             agenda.take(|_| true),
@@ -210,12 +236,68 @@ mod tests {
         );
         agenda.looked(58, Outcome::Done);
         agenda.looked(59, Outcome::Failed);
-        assert_eq!(turns(&mut agenda, Outcome::Failed), [1, 3, 7]);
-        agenda.note([].into(), BTreeSet::new());
-        agenda.note([58, 59].into(), BTreeSet::new());
-        all(&mut agenda, Outcome::Waits);
-        let every = Vec::from_iter(1..=10);
-        assert_eq!(turns(&mut agenda, Outcome::Waits), every);
+        assert_eq!(turns(&mut agenda, 59, &Outcome::Failed), [1, 3, 7]);
+    }
+
+    #[test]
+    fn what_waits_for_a_node_is_not_read_before_that_has_settled() {
+        let mut agenda = Agenda::default();
+        let unsettled = |unsettled: &[&str]| Lives {
+            unsettled: owners(unsettled),
+            ..lives(&["a~2", "b~2"])
+        };
+        let waits = Outcome::Waits(owners(&["a~2", "b~2"]));
+        agenda.note([59].into(), unsettled(&["a~2", "b~2"]));
+        assert_eq!(all(&mut agenda, &waits), [59]);
+        assert_eq!(turns(&mut agenda, 59, &waits), [0; 0]);
+        // One of them has; of the other there is something left.
+        agenda.note([59].into(), unsettled(&["b~2"]));
+        let waits = Outcome::Waits(owners(&["b~2"]));
+        assert_eq!(turns(&mut agenda, 59, &waits), [1]);
+        // It is waited for no longer, for whatever reason.
+        agenda.note([59].into(), unsettled(&[]));
+        assert_eq!(turns(&mut agenda, 59, &Outcome::Done), [1]);
+        assert_eq!(turns(&mut agenda, 59, &Outcome::Done), [0; 0]);
+    }
+
+    /// After an outage all nodes have new lives, and settle one after the other.
+    #[test]
+    fn what_waits_for_many_is_read_less_often_each_time() {
+        let mut agenda = Agenda::default();
+        let mut left = owners(&["a~2", "b~2", "c~2", "d~2", "e~2", "f~2", "g~2", "h~2"]);
+        let lives = |left: &BTreeSet<Owner>| Lives {
+            unsettled: left.clone(),
+            ..lives(&[])
+        };
+        agenda.note([59].into(), lives(&left));
+        all(&mut agenda, &Outcome::Waits(left.clone()));
+        let mut turns = Vec::new();
+        for tick in 1..=8 {
+            left.pop_first();
+            agenda.note([59].into(), lives(&left));
+            agenda.tick();
+            let outcome = match left.is_empty() {
+                true => Outcome::Done,
+                false => Outcome::Waits(left.clone()),
+            };
+            turns.extend(all(&mut agenda, &outcome).contains(&59).then_some(tick));
+        }
+        assert_eq!(turns, [1, 3, 7]);
+    }
+
+    #[test]
+    fn who_leaves_nothing_behind_is_no_reason_to_look() {
+        let mut agenda = Agenda::default();
+        assert_eq!(noted(&mut agenda, &[7], &["a~1", "b~1", "c~1"]), [7]);
+        let bare = |bare: &[&str], live: &[&str]| Lives {
+            bare: owners(bare),
+            ..lives(live)
+        };
+        agenda.note([7].into(), bare(&["b~1"], &["a~1", "c~1"]));
+        assert_eq!(agenda.take(|_| true), None);
+        // Another one dies in the same moment.
+        agenda.note([7].into(), bare(&["c~1"], &[]));
+        assert_eq!(all(&mut agenda, &Outcome::Done), [7]);
     }
 
     #[test]
@@ -226,7 +308,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         for _ in 0..SWEEP_TICKS {
             agenda.tick();
-            let due = all(&mut agenda, Outcome::Done);
+            let due = all(&mut agenda, &Outcome::Done);
             assert!(due.len() <= 5, "{due:?}");
             seen.extend(due);
         }

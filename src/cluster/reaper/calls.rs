@@ -5,7 +5,7 @@
 //! nodes waits until they have written their members again, at most [`SETTLE_MAX`]. Bound: one entry
 //! a live node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Part {
     /// What the dead have left, and may be removed.
     pub(super) remains: Vec<Remains>,
-    /// There is something that may not be removed yet.
-    pub(super) waits: bool,
+    /// Lives that may have to write again what else is there, and is not to be removed before.
+    pub(super) waits_for: BTreeSet<Owner>,
     /// Where to go on; `None`: this was the last part.
     pub(super) next: Option<String>,
 }
@@ -74,6 +74,18 @@ impl Calls {
         self.keyspace.server_of(&self.keys.topics_index(partition))
     }
 
+    /// Where that is, for people.
+    pub(super) fn index_server_name(&self, partition: u32) -> String {
+        let key = self.keys.topics_index(partition);
+        self.keyspace.server_name_of(&key)
+    }
+
+    /// Where the members of a topic are, for people.
+    pub(super) fn members_server_name(&self, topic: &Topic) -> String {
+        let key = self.keys.hash(&topic.presence());
+        self.keyspace.server_name_of(&key)
+    }
+
     /// Where the members of a topic are, and its occupancy.
     pub(super) fn lane_of(&self, topic: &Topic) -> Lane {
         let members = self.keys.hash(&topic.presence());
@@ -88,15 +100,12 @@ impl Calls {
     }
 
     /// One part of an index.
-    pub(super) async fn read(
-        &self,
-        partition: u32,
-        cursor: Option<String>,
-    ) -> Result<Part, ReapError> {
+    pub(super) async fn read(&self, partition: u32, cursor: &str) -> Result<Part, ReapError> {
         // Asked for each part: to read much may outlast a lease.
         let token = self.token(partition)?;
         let view = Arc::clone(&self.view.borrow());
         let living: Vec<_> = view.nodes.iter().map(|n| n.owner.to_string()).collect();
+        let cursor = Some(cursor.to_owned());
         let part = self.store.index(partition, token, cursor, &living).await?;
         let dead = part.entries.into_iter().filter_map(|entry| {
             let (owner, topic) = read_entry(&entry)?;
@@ -107,13 +116,16 @@ impl Calls {
                 topic,
             })
         });
-        let (remains, waiting): (Vec<_>, Vec<_>) = dead.partition(|Remains { owner, .. }| {
+        let mut waits_for = BTreeSet::new();
+        let remains = dead.filter(|Remains { owner, .. }| {
             let next_life = view.node(&owner.node);
-            next_life.is_none_or(|next| self.has_settled(next, Instant::now()))
+            let young = next_life.filter(|next| !self.has_settled(next, Instant::now()));
+            waits_for.extend(young.map(|next| next.owner.clone()));
+            young.is_none()
         });
         Ok(Part {
-            remains,
-            waits: !waiting.is_empty(),
+            remains: remains.collect(),
+            waits_for,
             next: part.next,
         })
     }
@@ -147,12 +159,12 @@ impl Calls {
     }
 
     /// From now on it is known of each life how long it has had time to write its members again.
-    pub(super) fn note_young(&self, view: &View) {
+    /// Returns the lives for which that is still waited for.
+    pub(super) fn note_young(&self, view: &View) -> BTreeSet<Owner> {
         self.young().retain(|owner, _| view.is_live(owner));
         let now = Instant::now();
-        for node in &view.nodes {
-            self.has_settled(node, now);
-        }
+        let young = view.nodes.iter().filter(|n| !self.has_settled(n, now));
+        young.map(|node| node.owner.clone()).collect()
     }
 
     /// Whether all members of a node stand under its present life, as far as one can wait for it.

@@ -92,7 +92,7 @@ for _, name in ipairs(names) do
   answer[#answer + 1] = name
   local details = redis.call('HGET', KEYS[3], name)
   answer[#answer + 1] = lives and string.match(redis.call('HGET', KEYS[2], name) or '', '^%d*') or ''
-  -- Who gives its lease back takes its details away.
+  -- Who gives its lease back and leaves nothing behind takes its details away.
   answer[#answer + 1] = lives and (details or '') or details and 'ended' or 'left'
 end
 return answer

@@ -2,14 +2,14 @@
 -- Ends a node's lease now, if this process holds the name. The incarnation stays until it is forgotten, so that the
 -- next one is higher also when the clock stepped back.
 -- KEYS 1 leases (as heartbeat.lua has them) 2 incarnations 3 details 4 the last heartbeat of all 5 changes
--- ARGV 1 name 2 holder
+-- ARGV 1 name 2 holder 3 '1': the node leaves nothing behind; otherwise it counts as one whose lease has ended
 local holder = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^%d+ (%x+)')
 if holder ~= ARGV[2] then return 0 end
 local t = redis.call('TIME')
 local now_us = t[1] * 1000000 + t[2]
 local lease_end = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0')
 redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', -math.floor(now_us / 1000)), ARGV[1])
-redis.call('HDEL', KEYS[3], ARGV[1])
+if ARGV[3] == '1' then redis.call('HDEL', KEYS[3], ARGV[1]) end
 -- A change as heartbeat.lua records it, at a time that was told to nobody before. Where the last heartbeat recorded none,
 -- the next one tells all anyway.
 local last, told, lasting, since = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+) (%d+) (%d+) (%d+)')

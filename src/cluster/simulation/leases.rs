@@ -328,7 +328,14 @@ impl Leases {
     }
 
     /// Whether this process held the name and has given it back, by which release's script.
-    pub(crate) fn leave(&mut self, node: &NodeId, holder: u64, now_us: u64, is_old: bool) -> bool {
+    pub(crate) fn leave(
+        &mut self,
+        node: &NodeId,
+        holder: u64,
+        now_us: u64,
+        is_old: bool,
+        is_bare: bool,
+    ) -> bool {
         let leaves_no_trace = self.lacks(Rule::NewLeaves);
         let mut held = self.by_name.get_mut(node).filter(|k| k.holder == holder);
         if let Some(lease) = &mut held {
@@ -341,7 +348,7 @@ impl Leases {
             }
             lease.end_ms = now_us / 1_000;
             lease.is_over = true;
-            lease.has_left = true;
+            lease.has_left |= is_old || is_bare;
         }
         held.is_some()
     }

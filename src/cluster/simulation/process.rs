@@ -76,6 +76,7 @@ impl Process {
             fresh: true,
             time_us: 0,
             until: None,
+            bare: Vec::new(),
             told_at: Instant::now(),
             me: me.clone(),
         };

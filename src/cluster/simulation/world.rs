@@ -288,7 +288,8 @@ impl World {
         if !is_lost && !is_cut {
             let node = process.name().clone();
             let is_old = process.is_old;
-            self.leases.leave(&node, process.holder, now_us, is_old);
+            self.leases
+                .leave(&node, process.holder, now_us, is_old, true);
         }
         process.course.standing = Standing::Left;
         self.forget_wire(at);

@@ -131,6 +131,24 @@ fn of_the_leaves_that_the_broker_took_only_so_many_are_remembered() {
     assert_eq!(bench.machine.len(), LEFT_MAX);
 }
 
+/// A reaper finds by the index what came late, once the node has ended.
+#[test]
+fn a_topic_stays_in_the_index_where_a_leave_is_given_up_whose_entering_may_come_late() {
+    let mut bench = Bench::new();
+    for session in 0..2 {
+        bench.machine.enter(&key(session), member(session));
+        let entering = bench.call(session);
+        bench.answer(&entering, Outcome::Unknown);
+        let leaving = bench.call(session);
+        assert_eq!(bench.answer(&leaving, Outcome::Done), Index::Stays);
+    }
+    for session in 2..LEFT_MAX as u128 + 2 {
+        bench.comes_and_goes(session);
+    }
+    let given_up = [(key(0), Index::Stays), (key(1), Index::LetGo)];
+    assert_eq!(bench.given_up, given_up, "one hold a topic stays");
+}
+
 /// One session comes and goes in topic after topic, the others once.
 #[test]
 fn a_session_does_not_push_out_the_leaves_of_others() {

@@ -4,9 +4,12 @@
 //! takes entries out of it. Out: what Redis decided, by its own clock. Nothing is kept here.
 //! Keys: `ff:part:{N}` (`OWNER TOKEN END`, never expires) and `ff:ti:{N}` (the index that
 //! `occupancy_store` writes), which share a tag. Each script that acts for a partition compares
-//! the token first, so that a home that was paused and has been replaced does nothing. Bounds:
-//! one call looks at about [`ENTRIES_PER_CALL`] entries of an index.
+//! the token first, so that a home that was paused and has been replaced does nothing. Leases alone
+//! are asked for together, those of one master in one call, whichever slots they lie in: each is
+//! judged by itself there. Bounds: one call looks at about [`ENTRIES_PER_CALL`] entries of an index,
+//! or at [`LEASES_PER_CALL`] leases.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::lease_store::apart;
@@ -17,8 +20,11 @@ use crate::redis::{Keys, RedisError, Script};
 /// About so many entries of an index are looked at in one call: well under a millisecond of Redis.
 const ENTRIES_PER_CALL: usize = 250;
 
+/// Leases that are asked for in one call, which takes Redis some 0.1 ms.
+const LEASES_PER_CALL: usize = 64;
+
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum PartitionError {
     /// Redis is away or refused. What was asked may have been done.
     #[error("Redis did not answer for a partition")]
@@ -29,6 +35,15 @@ pub enum PartitionError {
     /// Not what these scripts answer: another program uses the keys.
     #[error("unexpected answer for a partition")]
     Unexpected,
+}
+
+impl PartitionError {
+    /// Whether the partition may be had when it is asked for alone: its slot is moving, or has moved
+    /// to another master, or it is no fault of this partition.
+    #[must_use]
+    pub fn is_of_many(&self) -> bool {
+        matches!(self, Self::Unexpected | Self::Redis(RedisError::Failed(_)))
+    }
 }
 
 /// What became of the wish for a lease.
@@ -55,12 +70,20 @@ pub struct IndexPart {
     pub next: Option<String>,
 }
 
+/// The script of leases, behind this first line.
+macro_rules! leading {
+    ($head:literal) => {
+        Script::new(concat!($head, include_str!("scripts/lead.lua")))
+    };
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct PartitionStore {
     keyspace: Keyspace,
     keys: Keys,
     lead: Script,
+    lead_many: Script,
     release: Script,
     index: Script,
     unindex: Script,
@@ -73,28 +96,67 @@ impl PartitionStore {
         Self {
             keyspace: keyspace.into(),
             keys,
-            lead: Script::new(include_str!("scripts/lead.lua")),
+            lead: leading!("#!lua flags=allow-oom\n"),
+            // Each key is judged by itself, so it may be in any slot that the server has.
+            lead_many: leading!("#!lua flags=allow-oom,allow-cross-slot-keys\n"),
             release: Script::new(include_str!("scripts/release.lua")),
             index: Script::new(include_str!("scripts/index.lua")),
             unindex: Script::new(include_str!("scripts/unindex.lua")),
         }
     }
 
-    /// Takes or extends the lease. Cancel-safe: if the answer is lost, the next call finds what
-    /// this one did.
-    ///
-    /// # Errors
-    /// [`PartitionError`], but never refused.
+    /// For each master the calls by which these are asked for: those of `alone` one by one, the
+    /// others together.
+    #[must_use]
+    pub fn calls(&self, wanted: &BTreeSet<u32>, alone: &BTreeSet<u32>) -> Vec<Vec<Vec<u32>>> {
+        let mut masters = BTreeMap::<_, Vec<u32>>::new();
+        for partition in wanted {
+            let master = self.keyspace.server_of(&self.keys.partition(*partition));
+            masters.entry(master).or_default().push(*partition);
+        }
+        let calls = |partitions: Vec<u32>| -> Vec<Vec<u32>> {
+            let (alone, together): (Vec<_>, Vec<_>) =
+                partitions.into_iter().partition(|p| alone.contains(p));
+            let together = together.chunks(LEASES_PER_CALL).map(<[u32]>::to_vec);
+            together.chain(alone.into_iter().map(|p| vec![p])).collect()
+        };
+        masters.into_values().map(calls).collect()
+    }
+
+    /// Takes or extends the leases of some partitions of one master, by one call. Each has an answer
+    /// of its own, in their order. Cancel-safe: if the answer is lost, the next call finds what this
+    /// one did.
     pub async fn lead(
         &self,
-        partition: u32,
+        partitions: &[u32],
         owner: &Owner,
         lease: Duration,
-    ) -> Result<Bid, PartitionError> {
-        let args = [text(owner), text(lease.as_millis()), text(apart())];
-        let keys = [self.keys.partition(partition)];
-        let answer = self.eval(&self.lead, &keys, &args).await?;
-        read_bid(&answer).ok_or(PartitionError::Unexpected)
+    ) -> Vec<Result<Bid, PartitionError>> {
+        let keys = partitions.iter().map(|p| self.keys.partition(*p)).collect();
+        match self.ask_to_lead(keys, owner, lease).await {
+            Ok(bids) if bids.len() == partitions.len() => {
+                bids.iter().map(|bid| read_bid(bid)).collect()
+            }
+            Ok(_) => vec![Err(PartitionError::Unexpected); partitions.len()],
+            Err(error) => vec![Err(error); partitions.len()],
+        }
+    }
+
+    async fn ask_to_lead(
+        &self,
+        keys: Vec<String>,
+        owner: &Owner,
+        lease: Duration,
+    ) -> Result<Vec<String>, PartitionError> {
+        let mut args = vec![text(owner), text(lease.as_millis()), text(apart())];
+        if let [_] = &*keys {
+            return self.eval(&self.lead, &keys, &args).await;
+        }
+        let first = keys.first().cloned().unwrap_or_default();
+        args.extend(keys.into_iter().map(String::into_bytes));
+        let answer = self.keyspace.eval_beside(&first, &self.lead_many, &args);
+        let answer = answer.await.map_err(PartitionError::Redis)?;
+        answer.convert().map_err(|_| PartitionError::Unexpected)
     }
 
     /// Gives the lease back, so that the next home need not wait for its end.
@@ -179,17 +241,17 @@ impl PartitionStore {
     }
 }
 
-/// Reads the answer of `lead.lua`.
-fn read_bid(answer: &[String]) -> Option<Bid> {
-    match answer {
-        [outcome, token] if outcome == "held" => Some(Bid::Held {
-            token: token.parse().ok()?,
+/// Reads what `lead.lua` answers about one partition.
+fn read_bid(answer: &str) -> Result<Bid, PartitionError> {
+    let bid = match answer.split_once(' ') {
+        Some(("held", token)) => token.parse().ok().map(|token| Bid::Held { token }),
+        Some(("other", left_ms)) => left_ms.parse().ok().map(|left_ms| Bid::Other {
+            left: Duration::from_millis(left_ms),
         }),
-        [outcome, _, left_ms] if outcome == "other" => Some(Bid::Other {
-            left: Duration::from_millis(left_ms.parse().ok()?),
-        }),
+        Some(("failed", why)) => return Err(PartitionError::Redis(RedisError::told(why))),
         _ => None,
-    }
+    };
+    bid.ok_or(PartitionError::Unexpected)
 }
 
 fn text(value: impl std::fmt::Display) -> Vec<u8> {
@@ -200,17 +262,33 @@ fn text(value: impl std::fmt::Display) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn read(answer: &[&str]) -> Option<Bid> {
-        read_bid(&answer.iter().map(ToString::to_string).collect::<Vec<_>>())
+    #[test]
+    fn a_lease_is_read_with_its_token_or_its_end_and_anything_else_is_refused() {
+        let read = |answer| read_bid(answer).ok();
+        assert_eq!(read("held 8"), Some(Bid::Held { token: 8 }));
+        let left = Duration::from_millis(1_200);
+        assert_eq!(read("other 1200"), Some(Bid::Other { left }));
+        for strange in ["held", "held x", "other ", "other -1", "free 8", ""] {
+            let answer = read_bid(strange);
+            assert!(
+                matches!(answer, Err(PartitionError::Unexpected)),
+                "{strange:?}"
+            );
+        }
     }
 
     #[test]
-    fn a_lease_is_read_with_its_token_or_its_end_and_anything_else_is_refused() {
-        assert_eq!(read(&["held", "8"]), Some(Bid::Held { token: 8 }));
-        let left = Duration::from_millis(1_200);
-        assert_eq!(read(&["other", "b~4", "1200"]), Some(Bid::Other { left }));
-        for strange in [&["held"][..], &["held", "x"], &["other", "b~4", ""], &[]] {
-            assert_eq!(read(strange), None, "{strange:?}");
+    fn what_one_lease_met_is_told_as_redis_says_it() {
+        for why in [
+            "ERR Script attempted to access a non local key in a cluster node",
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+        ] {
+            let error = read_bid(&format!("failed {why}")).unwrap_err();
+            assert!(error.is_of_many(), "{error:?}");
+            let PartitionError::Redis(error) = error else {
+                panic!("{error:?}");
+            };
+            assert!(error.to_string().contains(why), "{error}");
         }
     }
 }

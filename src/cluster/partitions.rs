@@ -4,11 +4,13 @@
 //! partitions. Out: [`Held`], a level that anybody may watch, told after every round and when
 //! something is lost. Owner: the [`PartitionsTask`], on the control runtime; what is asked for, and
 //! what an answer means, is decided in `tenure`. A round gives back what the ring has given to
-//! others, and at the same time extends what is held and takes what is missing: at once where
-//! nobody has it, otherwise when it was given back or its lease ends. Delivery never asks who holds what: without a
-//! lease only the duties of a home wait. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once, two fifths
-//! of the lease for a round; what was not answered by then is tried in the next, after all others,
-//! so that a Redis master that hangs holds up its own partitions only.
+//! others, and at the same time takes what is missing: at once where nobody has it, otherwise when it
+//! was given back or its lease ends. What is held is extended once in a third of a lease, all of it
+//! together: a few calls a master. Delivery never asks who holds what: without a lease only the
+//! duties of a home wait. Bounds: [`CALLS_PER_MASTER_MAX`] calls of each master at once, so that one
+//! that hangs holds up its own partitions only; [`RELEASES_IN_FLIGHT_MAX`] that give back; a third
+//! of the lease for a round. What was not answered by then is tried in the next. A partition that
+//! cannot be had together with others is asked for alone until it can.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -27,9 +29,11 @@ use super::tenure::{Held, Tenure};
 use super::view::View;
 use crate::telemetry::metrics::Metrics;
 
-/// Calls of one round that wait for Redis at the same time: 256 partitions take four times a round
-/// trip, not 256 times.
-const CALLS_IN_FLIGHT_MAX: usize = 64;
+/// Calls for leases of one master that wait at the same time: a millisecond of its time.
+const CALLS_PER_MASTER_MAX: usize = 8;
+
+/// Leases that are given back at the same time: 256 take four times a round trip, not 256 times.
+const RELEASES_IN_FLIGHT_MAX: usize = 64;
 
 /// The handle: what everybody else sees of the leases. Cheap to clone.
 ///
@@ -66,7 +70,7 @@ impl Partitions {
             store,
             lease,
             metrics,
-            unanswered: BTreeSet::new(),
+            alone: BTreeSet::new(),
             bids: Bids::new(lease, Arc::clone(&self.unanswered)),
             held: Arc::clone(&self.held),
             stop: self.stop.subscribe(),
@@ -107,8 +111,8 @@ pub struct PartitionsTask {
     lease: Duration,
     metrics: Arc<Metrics>,
     tenure: Tenure,
-    /// What was not answered in the last round.
-    unanswered: BTreeSet<u32>,
+    /// What could not be had together with others, or has failed alone since.
+    alone: BTreeSet<u32>,
     bids: Bids,
     held: Arc<watch::Sender<Held>>,
     stop: watch::Receiver<bool>,
@@ -122,7 +126,7 @@ impl PartitionsTask {
             // All three waits are cancel-safe.
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() { break },
-                () = at(self.tenure.retry_at()) => {}
+                () = at(self.tenure.next_at()) => {}
                 () = asked(&mut stop) => break,
             }
             self.round().await;
@@ -148,32 +152,44 @@ impl PartitionsTask {
         self.tell();
     }
 
-    /// Extends what is held and takes what is missing.
+    /// Takes what is missing, and extends what is held where that is due.
     async fn bid(&mut self, wanted: BTreeSet<u32>) {
         let deadline = Instant::now() + self.patience();
         let (store, lease) = (Arc::clone(&self.store), self.lease);
         let me = self.tenure.me.clone();
         let (store, me) = (&store, &me);
-        let before = std::mem::replace(&mut self.unanswered, wanted.clone());
-        let (last, first): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|p| before.contains(p));
-        let mut bids = stream::iter(first.into_iter().chain(last))
-            .map(|partition| async move {
-                let asked_at = Instant::now();
-                (partition, asked_at, store.lead(partition, me, lease).await)
-            })
-            .buffer_unordered(CALLS_IN_FLIGHT_MAX);
+        let ask = |partitions: Vec<u32>| async move {
+            let asked_at = Instant::now();
+            let bids = store.lead(&partitions, me, lease).await;
+            (asked_at, partitions, bids)
+        };
+        let masters = store.calls(&wanted, &self.alone).into_iter().map(|calls| {
+            let asked = stream::iter(calls).map(ask);
+            Box::pin(asked.buffer_unordered(CALLS_PER_MASTER_MAX))
+        });
+        let mut answers = stream::select_all(masters);
         let mut failed = None;
-        while let Ok(Some((partition, asked_at, bid))) = timeout_at(deadline, bids.next()).await {
-            match bid {
-                Ok(bid) => {
-                    self.unanswered.remove(&partition);
-                    self.bids.answered(partition);
-                    if self.tenure.answered(partition, asked_at, bid) {
-                        // Nobody goes on acting by what is lost, however long the round takes.
-                        self.tell();
+        while let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await {
+            let (asked_at, partitions, bids) = answer;
+            let mut is_less = false;
+            for (partition, bid) in partitions.into_iter().zip(bids) {
+                match bid {
+                    Ok(bid) => {
+                        self.alone.remove(&partition);
+                        self.bids.answered(partition);
+                        is_less |= self.tenure.answered(partition, asked_at, bid);
+                    }
+                    Err(error) => {
+                        if error.is_of_many() {
+                            self.alone.insert(partition);
+                        }
+                        failed = Some(error);
                     }
                 }
-                Err(error) => failed = Some(error),
+            }
+            if is_less {
+                // Nobody goes on acting by what is lost, however long the round takes.
+                self.tell();
             }
         }
         self.bids.end(failed.as_ref(), Instant::now());
@@ -186,9 +202,9 @@ impl PartitionsTask {
         }
     }
 
-    /// Two fifths of the lease, so that at least two rounds fit into one.
+    /// So long that two rounds fit into what is left of a lease when it is to be extended.
     fn patience(&self) -> Duration {
-        self.lease * 2 / 5
+        self.tenure.third()
     }
 
     /// Shows what is held to the watchers, and the operator what changed.
@@ -214,7 +230,7 @@ async fn give_back(store: &PartitionStore, given: Vec<(u32, u64)>, patience: Dur
     let release = |(partition, token)| store.release(partition, token);
     let mut released = stream::iter(given)
         .map(release)
-        .buffer_unordered(CALLS_IN_FLIGHT_MAX);
+        .buffer_unordered(RELEASES_IN_FLIGHT_MAX);
     let mut failed = None;
     while let Ok(Some(answer)) = timeout_at(deadline, released.next()).await {
         match answer {

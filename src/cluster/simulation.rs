@@ -51,6 +51,8 @@ enum Without {
     GivingBack,
     /// It is given up before it is given back.
     GivingUp,
+    /// What is held is extended before it ends.
+    Extending,
     /// A process that has lost a partition, by an answer or with its life, tells those who act for it
     /// at once.
     TellingAtOnce,
@@ -89,6 +91,7 @@ fn the_simulation_notices_when_a_rule_is_missing() {
         Without::Lives,
         Without::GivingBack,
         Without::GivingUp,
+        Without::Extending,
         Without::TellingAtOnce,
         Without::OwnEnds,
         Without::CountingFromBefore,

@@ -1,8 +1,8 @@
 //! For which partitions this node may act, decided: pure, with time as a value.
 //!
 //! In: the view with the partitions whose home it names this node, and what Redis answered, with
-//! the instants at which it was asked. Out: what to ask next ([`Round`]), and [`Held`], the leases
-//! that this node holds in its own eyes. Owner: the task of `partitions`; here is no clock and no
+//! the instants at which it was asked. Out: what to ask next ([`Round`]) and when, and [`Held`], the
+//! leases that this node holds in its own eyes. Owner: the task of `partitions`; here is no clock and no
 //! Redis. What is held is counted from before the question, so that it ends here no later than
 //! in Redis; it is given up here before it is given back there. Bound: one lease a partition.
 
@@ -14,6 +14,9 @@ use tokio::time::Instant;
 use super::partition_store::Bid;
 use super::view::View;
 use crate::protocol::ids::Owner;
+
+/// So often in a lease all that is held is extended: once in vain, and there is time for another try.
+const EXTENSIONS_PER_LEASE: u32 = 3;
 
 /// A lease as its holder knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +94,10 @@ pub(super) struct Tenure {
     pub(super) me: Owner,
     lease: Duration,
     held: Held,
+    /// When the first lease of another ends that should be this node's.
     retry_at: Option<Instant>,
+    /// When what is held is to be extended.
+    extend_at: Option<Instant>,
 }
 
 impl Tenure {
@@ -102,14 +108,17 @@ impl Tenure {
             lease,
             held: Held::default(),
             retry_at: None,
+            extend_at: None,
         }
     }
 
     /// Begins a round: `mine` are the partitions whose home this node is by the view. What is
-    /// given back, or was an earlier life's, is held no more from here on.
+    /// given back, or was an earlier life's, is held no more from here on. What is missing is wanted
+    /// in each round; what is held as soon as some of it is due, and then all of it, so that it stays
+    /// together.
     pub(super) fn begin(&mut self, view: &View, mine: BTreeSet<u32>, now: Instant) -> Round {
         let before_count = self.held.count();
-        self.retry_at = None;
+        (self.retry_at, self.extend_at) = (None, None);
         if view.me != self.me {
             // What an earlier life held may be somebody else's by now.
             self.held = Held::default();
@@ -125,9 +134,17 @@ impl Tenure {
         let held = std::mem::take(&mut self.held).0.into_iter();
         let (kept, given) = held.partition(|(partition, _)| mine.contains(partition));
         self.held = Held(kept);
+        let mut wanted = mine;
+        self.extend_at = self.held.0.values().filter_map(|l| self.due_at(l)).min();
+        if self.extend_at.is_some_and(|at| at <= now) {
+            // What is not answered is tried again with the next view, or then.
+            self.extend_at = Some(now + self.third());
+        } else {
+            wanted.retain(|partition| !self.held.0.contains_key(partition));
+        }
         Round {
             given: tokens(given),
-            wanted: mine,
+            wanted,
             is_less: self.held.count() < before_count,
         }
     }
@@ -139,21 +156,32 @@ impl Tenure {
             Bid::Held { token } => {
                 let until = Some(asked_at + self.lease);
                 let lease = Lease { token, until };
+                self.extend_at = earlier(self.extend_at, self.due_at(&lease));
                 let before = self.held.0.insert(partition, lease);
                 before.is_some_and(|before| before.token != token)
             }
             Bid::Other { left } => {
-                let end = asked_at + left;
-                let first = self.retry_at.map_or(end, |first| first.min(end));
-                self.retry_at = Some(first);
+                self.retry_at = earlier(self.retry_at, Some(asked_at + left));
                 self.held.0.remove(&partition).is_some()
             }
         }
     }
 
-    /// When the first lease of another ends that should be this node's.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+    /// When the next round begins, if no view is told before: a lease of another ends that should be
+    /// this node's, or what is held is to be extended.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        earlier(self.retry_at, self.extend_at)
+    }
+
+    /// How long a lease is left as it is, and how long a round may take.
+    pub(super) fn third(&self) -> Duration {
+        self.lease / EXTENSIONS_PER_LEASE
+    }
+
+    /// When a lease is to be extended.
+    fn due_at(&self, lease: &Lease) -> Option<Instant> {
+        let asked_at = lease.until? - self.lease;
+        Some(asked_at + self.third())
     }
 
     /// What is held at this instant.
@@ -166,6 +194,10 @@ impl Tenure {
     pub(super) fn end(&mut self) -> Vec<(u32, u64)> {
         tokens(std::mem::take(&mut self.held).0)
     }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 fn tokens(leases: BTreeMap<u32, Lease>) -> Vec<(u32, u64)> {
@@ -227,8 +259,51 @@ mod tests {
         let [late, soon] = [2_000, 900].map(Duration::from_millis);
         assert!(!tenure.answered(4, now, Bid::Other { left: late }));
         assert!(tenure.answered(3, now, Bid::Other { left: soon }));
-        assert_eq!(tenure.retry_at(), Some(now + soon));
+        assert_eq!(tenure.next_at(), Some(now + soon));
         assert_eq!(tenure.held(now), Held::default());
+    }
+
+    #[test]
+    fn what_is_held_is_extended_together_when_a_third_of_a_lease_is_over() {
+        let now = Instant::now();
+        let third = LEASE / 3;
+        let mut tenure = holder(now);
+        assert_eq!(tenure.next_at(), Some(now + third));
+        // A view in between: what is missing is asked for, and nothing else.
+        let mine = || BTreeSet::from([3, 4]);
+        let soon = now + third / 2;
+        let round = tenure.begin(&view("a~5"), mine(), soon);
+        assert_eq!(round.wanted, BTreeSet::from([4]));
+        tenure.answered(4, soon, Bid::Held { token: 9 });
+        assert_eq!(tenure.next_at(), Some(now + third), "the first is due");
+        let round = tenure.begin(&view("a~5"), mine(), now + third);
+        assert_eq!(round.wanted, mine());
+        assert_eq!((round.given, round.is_less), (vec![], false));
+        for (partition, token) in [(3, 7), (4, 9)] {
+            assert!(!tenure.answered(partition, now + third, Bid::Held { token }));
+        }
+        assert_eq!(tenure.next_at(), Some(now + third * 2));
+        // Nor is anything asked for where all is held.
+        let round = tenure.begin(&view("a~5"), mine(), now + third);
+        assert_eq!(round, Round::default());
+        assert_eq!(tenure.next_at(), Some(now + third * 2));
+    }
+
+    #[test]
+    fn what_was_not_extended_is_tried_with_the_next_view_and_not_without_a_pause() {
+        let now = Instant::now();
+        let third = LEASE / 3;
+        let mut tenure = holder(now);
+        let mine = || BTreeSet::from([3]);
+        let at = now + third;
+        assert_eq!(tenure.begin(&view("a~5"), mine(), at).wanted, mine());
+        assert_eq!(tenure.next_at(), Some(at + third));
+        let at = at + LEASE / 5;
+        assert_eq!(tenure.begin(&view("a~5"), mine(), at).wanted, mine());
+        assert_eq!(tenure.next_at(), Some(at + third));
+        // Given away meanwhile: nothing is left to be extended.
+        tenure.begin(&view("a~5"), BTreeSet::new(), at);
+        assert_eq!(tenure.next_at(), None);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! In: scripts and commands from those who keep something in Redis and don't care where. Out: the
 //! same on the [`RedisLink`] of the server that has the key. All keys of one call live together
-//! (one tag), so the first decides. Owns nothing: who knows the way is given at the start. Bounds
-//! are the link's.
+//! (one tag), so the first decides; or the caller names a key of the server that it means. Owns
+//! nothing: who knows the way is given at the start. Bounds are the link's.
 
 use std::sync::Arc;
 
@@ -82,6 +82,20 @@ impl Keyspace {
     ) -> Result<Value, RedisError> {
         let first = keys.first().map_or("", String::as_str);
         (self.way)(first)?.eval(script, keys, args).await
+    }
+
+    /// As [`Self::eval`], on the server that has `key`, for a script that is told its keys as
+    /// arguments: they may lie in several slots of that server.
+    ///
+    /// # Errors
+    /// [`RedisError`].
+    pub async fn eval_beside(
+        &self,
+        key: &str,
+        script: &Script,
+        args: &[Vec<u8>],
+    ) -> Result<Value, RedisError> {
+        (self.way)(key)?.eval(script, &[], args).await
     }
 
     /// As [`RedisLink::command`].

@@ -92,6 +92,12 @@ impl RedisError {
         }
     }
 
+    /// The same of an error that a script met and tells.
+    #[must_use]
+    pub fn told(text: &str) -> Self {
+        Self::of(answered(text))
+    }
+
     /// What was reported, without what it says of the command.
     #[must_use]
     pub fn into_reported(self) -> Error {

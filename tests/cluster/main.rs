@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agreement;
+mod alone;
 mod databases;
 mod hanging;
 mod heartbeat_cost;

@@ -13,7 +13,7 @@ use fanfare::redis::Keys;
 use tokio::task::JoinHandle;
 
 use crate::processes::{SOME_BEATS, plan};
-use crate::rig::{Node, PARTITIONS, eventually, link};
+use crate::rig::{self, Node, PARTITIONS, eventually, link};
 use crate::support::http;
 use crate::support::redis_server::RedisServer;
 use crate::support::wait;
@@ -150,8 +150,7 @@ async fn who_was_replaced_is_refused_and_the_next_token_is_above_every_other() {
     let [a, b] = ["a~5", "b~6"].map(|owner| owner.parse::<Owner>().unwrap());
     let store = &store;
     let lead = |owner: Owner, lease: Duration| async move {
-        store
-            .lead(7, &owner, lease)
+        rig::lead(store, 7, &owner, lease)
             .await
             .ok()
             .and_then(|bid| match bid {
@@ -162,7 +161,9 @@ async fn who_was_replaced_is_refused_and_the_next_token_is_above_every_other() {
     eventually(true, || async { lead(a.clone(), LONG).await.is_some() }).await;
     let first = lead(a.clone(), LONG).await.unwrap();
     assert_eq!(lead(a.clone(), LONG).await, Some(first), "it is extended");
-    assert!(matches!(store.lead(7, &b, LONG).await, Ok(Bid::Other { left }) if left > LONG / 2));
+    assert!(
+        matches!(rig::lead(store, 7, &b, LONG).await, Ok(Bid::Other { left }) if left > LONG / 2)
+    );
     // Given back: the next takes it at once, and the one before can undo nothing.
     store.release(7, first).await.unwrap();
     let second = lead(b.clone(), Duration::ZERO).await.unwrap();
@@ -190,6 +191,39 @@ async fn who_was_replaced_is_refused_and_the_next_token_is_above_every_other() {
     link.command("SET", &key, &[ahead]).await.unwrap();
     let above = lead(a, LONG).await.unwrap();
     assert!(above > 8_000_000_000_000_000, "{above}");
+}
+
+/// How many scripts a server has run.
+fn scripts_run(redis: &RedisServer) -> u64 {
+    let stats = redis.ask(&["INFO", "commandstats"]).unwrap().join("");
+    let calls = stats.split("cmdstat_evalsha:calls=").nth(1).unwrap();
+    let digits = calls.split(',').next().unwrap();
+    digits.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_are_extended_together_and_one_that_cannot_be_had_fails_alone() {
+    const FOREIGN: u32 = 7;
+    let redis = RedisServer::start().await;
+    let foreign = Keys::new("ff").partition(FOREIGN);
+    redis.ask(&["RPUSH", &foreign, "another program"]).unwrap();
+    let a = Node::joined(redis.port(), "a").await;
+    let others: BTreeSet<_> = (0..PARTITIONS).filter(|p| *p != FOREIGN).collect();
+    eventually(others.clone(), || async { a.partitions.now().partitions() }).await;
+
+    let (before, mut extended) = (scripts_run(&redis), BTreeSet::new());
+    wait::until_within(LONG, "some extensions", async || {
+        extended.insert(redis.ask(&["GET", "ff:part:{0}"])?.remove(0));
+        (extended.len() > 5).then_some(())
+    })
+    .await;
+    // One each would be five times as many as there are partitions.
+    let run = scripts_run(&redis) - before;
+    assert!(run < u64::from(PARTITIONS), "{run} scripts");
+    assert_eq!(a.partitions.now().partitions(), others);
+
+    redis.ask(&["DEL", &foreign]).unwrap();
+    share(&[&a]).await;
 }
 
 #[tokio::test]

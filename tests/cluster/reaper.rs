@@ -15,7 +15,7 @@ use crate::processes::{
     Members, REAPED_WITHIN, SOME_BEATS, Watcher, keys_of, listed, nothing_left, owner_of, plan,
     sees,
 };
-use crate::rig::{PARTITIONS, eventually, link, topic};
+use crate::rig::{self, PARTITIONS, eventually, link, topic};
 use crate::scripts::answering;
 use crate::support::http;
 use crate::support::redis_server::RedisServer;
@@ -346,11 +346,12 @@ async fn a_home_that_was_replaced_reads_and_removes_nothing() {
     let store = PartitionStore::new(std::sync::Arc::clone(&link), keys.clone());
     let [old, new] = ["a~5", "b~6"].map(|owner| owner.parse().unwrap());
     let ended = Duration::ZERO;
-    eventually(true, || async { store.lead(3, &old, ended).await.is_ok() }).await;
+    let lead = async |owner| rig::lead(&store, 3, owner, ended).await;
+    eventually(true, || async { lead(&old).await.is_ok() }).await;
     // A lease of no length ends within a millisecond.
     let token = async |owner| {
         wait::until("the lease to end", async || {
-            match store.lead(3, owner, ended).await.unwrap() {
+            match lead(owner).await.unwrap() {
                 Bid::Held { token } => Some(token),
                 Bid::Other { .. } => None,
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fanfare::cluster::lease_store::LeaseStore;
 use fanfare::cluster::membership::{Membership, Settings};
 use fanfare::cluster::occupancy::Occupancy;
-use fanfare::cluster::partition_store::PartitionStore;
+use fanfare::cluster::partition_store::{Bid, PartitionError, PartitionStore};
 use fanfare::cluster::partitions::Partitions;
 use fanfare::cluster::standing::Standing;
 use fanfare::cluster::texts::Texts;
@@ -65,6 +65,16 @@ pub(crate) fn settings(name: &str, partitions_count: u32) -> Settings {
         texts: Texts::default(),
         metrics: Arc::new(Metrics::new(1)),
     }
+}
+
+/// Asks for the lease of one partition.
+pub(crate) async fn lead(
+    store: &PartitionStore,
+    partition: u32,
+    owner: &Owner,
+    lease: Duration,
+) -> Result<Bid, PartitionError> {
+    store.lead(&[partition], owner, lease).await.remove(0)
 }
 
 /// A node's membership, partitions and occupancy without the rest of the node.

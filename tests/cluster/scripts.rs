@@ -19,6 +19,8 @@ use crate::tokens::{Rule, Tokens};
 
 const COMMANDS: usize = 2_000;
 const PARTITIONS: u32 = 2;
+/// Another program has written its key.
+const FOREIGN: u32 = 9;
 const OWNERS: [&str; 5] = ["a~5", "a~900", "a-b~40", "b~6", "b~10"];
 
 #[derive(Debug)]
@@ -27,6 +29,8 @@ enum Ask {
         owner: Owner,
         lease: Duration,
         random: u64,
+        /// Both partitions in one call, this one first.
+        is_of_both: bool,
     },
     Release {
         token: u64,
@@ -44,15 +48,17 @@ struct Step {
     now_us: u64,
     ask: Ask,
     answer: String,
-    /// What the key holds afterwards.
-    lease: Option<String>,
+    /// What the keys hold afterwards.
+    leases: Vec<Option<String>>,
 }
 
-/// A script that is told the time, in seconds and microseconds from this argument on.
+/// A script that is told the time, in seconds and microseconds from this argument on. It finds the
+/// arguments behind these where they are without them.
 pub(crate) fn told_the_time(script: &str, from: usize) -> Script {
     let asks = "redis.call('TIME')";
     assert_eq!(script.matches(asks).count(), 1);
-    let told = format!("{{ARGV[{from}], ARGV[{}]}}", from + 1);
+    let argument = format!("table.remove(ARGV, {from})");
+    let told = format!("{{{argument}, {argument}}}");
     Script::new(script.replace(asks, &told))
 }
 
@@ -70,6 +76,7 @@ struct Scripts {
     link: Arc<RedisLink>,
     keys: Keys,
     lead: Script,
+    lead_many: Script,
     release: Script,
     index: Script,
     unindex: Script,
@@ -77,11 +84,19 @@ struct Scripts {
 
 impl Scripts {
     async fn over(redis: &RedisServer) -> Self {
-        let lead = include_str!("../../src/cluster/scripts/lead.lua");
+        let lead = |flags: &str| {
+            let script = include_str!("../../src/cluster/scripts/lead.lua");
+            told_the_time(&format!("#!lua flags={flags}\n{script}"), 4)
+        };
+        let (link, keys) = (answering(redis).await, Keys::new("ff"));
+        let foreign = keys.partition(FOREIGN);
+        let pushed = link.command("RPUSH", &foreign, &[b"x".to_vec()]).await;
+        pushed.expect("it is there");
         Self {
-            link: answering(redis).await,
-            keys: Keys::new("ff"),
-            lead: told_the_time(lead, 4),
+            link,
+            keys,
+            lead: lead("allow-oom"),
+            lead_many: lead("allow-oom,allow-cross-slot-keys"),
             release: Script::new(include_str!("../../src/cluster/scripts/release.lua")),
             index: Script::new(include_str!("../../src/cluster/scripts/index.lua")),
             unindex: Script::new(include_str!("../../src/cluster/scripts/unindex.lua")),
@@ -91,8 +106,17 @@ impl Scripts {
     async fn run(&self, script: &Script, partition: u32, args: &[String]) -> Vec<String> {
         let index = self.keys.topics_index(partition);
         let keys = [self.keys.partition(partition), index];
+        let keys = if script.sha() == self.lead.sha() {
+            &keys[..1]
+        } else {
+            &keys
+        };
+        self.eval(script, keys, args).await
+    }
+
+    async fn eval(&self, script: &Script, keys: &[String], args: &[String]) -> Vec<String> {
         let args: Vec<_> = args.iter().map(|arg| arg.clone().into_bytes()).collect();
-        let answer = self.link.eval(script, &keys, &args).await;
+        let answer = self.link.eval(script, keys, &args).await;
         answer.expect("an answer").convert().expect("texts")
     }
 
@@ -102,20 +126,26 @@ impl Scripts {
                 owner,
                 lease,
                 random,
+                is_of_both,
             } => {
                 let (s, us) = (now_us / 1_000_000, now_us % 1_000_000);
-                let args = [
+                let mut args = vec![
                     owner.to_string(),
                     lease.as_millis().to_string(),
                     random.to_string(),
                     s.to_string(),
                     us.to_string(),
                 ];
-                let answer = self.run(&self.lead, partition, &args).await;
-                // Who the other is tells the node nothing.
-                [&answer[0], answer.last().expect("two")]
-                    .map(String::as_str)
-                    .join(" ")
+                if !is_of_both {
+                    return self.run(&self.lead, partition, &args).await.join(", ");
+                }
+                let all = [partition, FOREIGN, other(partition)];
+                args.extend(all.map(|partition| self.keys.partition(partition)));
+                let mut answer = self.eval(&self.lead_many, &[], &args).await;
+                // It fails alone.
+                let failed = answer.remove(1);
+                assert!(failed.starts_with("failed WRONGTYPE "), "{failed}");
+                answer.join(", ")
             }
             Ask::Release { token } => {
                 let args = [token.to_string()];
@@ -137,11 +167,19 @@ impl Scripts {
         }
     }
 
-    async fn lease(&self, partition: u32) -> Option<String> {
-        let key = self.keys.partition(partition);
-        let lease = self.link.command("GET", &key, &[]).await;
-        lease.expect("an answer").convert().expect("a text")
+    async fn leases(&self) -> Vec<Option<String>> {
+        let mut leases = Vec::new();
+        for partition in 0..PARTITIONS {
+            let key = self.keys.partition(partition);
+            let lease = self.link.command("GET", &key, &[]).await;
+            leases.push(lease.expect("an answer").convert().expect("a text"));
+        }
+        leases
     }
+}
+
+fn other(partition: u32) -> u32 {
+    PARTITIONS - 1 - partition
 }
 
 fn by_model(model: &mut Tokens, step: &Step) -> String {
@@ -152,10 +190,18 @@ fn by_model(model: &mut Tokens, step: &Step) -> String {
             owner,
             lease,
             random,
-        } => match model.lead(partition, owner, *lease, step.now_us, *random) {
-            Bid::Held { token } => format!("held {token}"),
-            Bid::Other { left } => format!("other {}", left.as_millis()),
-        },
+            is_of_both,
+        } => {
+            let all = [partition, other(partition)];
+            let all = if *is_of_both { &all[..] } else { &all[..1] };
+            let bid =
+                |partition: &u32| match model.lead(*partition, owner, *lease, step.now_us, *random)
+                {
+                    Bid::Held { token } => format!("held {token}"),
+                    Bid::Other { left } => format!("other {}", left.as_millis()),
+                };
+            all.iter().map(bid).collect::<Vec<_>>().join(", ")
+        }
         Ask::Release { token } => verdict(model.release(partition, *token)),
         Ask::Act { token } => verdict(model.admits(partition, *token)),
         Ask::Forget => {
@@ -169,9 +215,10 @@ fn by_model(model: &mut Tokens, step: &Step) -> String {
 fn first_difference(mut model: Tokens, steps: &[Step]) -> Option<String> {
     steps.iter().find_map(|step| {
         let answer = by_model(&mut model, step);
-        let lease = model.lease(step.partition).map(ToString::to_string);
-        let is_same = answer == step.answer && lease == step.lease;
-        (!is_same).then(|| format!("{answer}, {lease:?} at {step:?}"))
+        let lease = |partition| model.lease(partition).map(ToString::to_string);
+        let leases: Vec<_> = (0..PARTITIONS).map(lease).collect();
+        let is_same = answer == step.answer && leases == step.leases;
+        (!is_same).then(|| format!("{answer}, {leases:?} at {step:?}"))
     })
 }
 
@@ -190,6 +237,7 @@ fn any_ask(rng: &mut StdRng, tokens: &[u64]) -> Ask {
             owner: OWNERS.choose(rng).expect("some").parse().unwrap(),
             lease: Duration::from_millis(rng.random_range(0..1_500)),
             random: rng.random_range(0..1 << 20),
+            is_of_both: rng.random_bool(0.3),
         },
     }
 }
@@ -209,15 +257,14 @@ async fn the_model_of_the_simulation_answers_as_the_scripts_do() {
         }
         let (partition, ask) = (rng.random_range(0..PARTITIONS), any_ask(&mut rng, &tokens));
         let answer = scripts.answer(partition, now_us, &ask).await;
-        if let Some(token) = answer.strip_prefix("held ") {
-            tokens.push(token.parse().unwrap());
-        }
+        let held = answer.split(", ").filter_map(|a| a.strip_prefix("held "));
+        tokens.extend(held.map(|token| token.parse::<u64>().unwrap()));
         steps.push(Step {
             partition,
             now_us,
             ask,
             answer,
-            lease: scripts.lease(partition).await,
+            leases: scripts.leases().await,
         });
     }
     assert_eq!(first_difference(Tokens::new(None), &steps), None);

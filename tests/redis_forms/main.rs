@@ -6,6 +6,7 @@
 
 mod cluster;
 mod encrypted;
+mod leases;
 mod probes;
 mod replicas;
 #[path = "../redis_broker/rig.rs"]

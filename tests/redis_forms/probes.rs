@@ -10,7 +10,7 @@ use crate::support::redis_server::RedisServer;
 use crate::support::wait;
 
 /// A number that stands behind this name in an answer of many lines; 0 where there is none.
-fn number(answer: &[String], name: &str) -> u64 {
+pub(crate) fn number(answer: &[String], name: &str) -> u64 {
     let text = answer.join("");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let digits = line.unwrap_or("0").split(|c: char| !c.is_ascii_digit());

@@ -150,6 +150,12 @@ impl RedisCluster {
     /// Moves a slot with all its keys from one server to another, step by step as redis-cli does.
     /// The two know it then; the others hear of it.
     pub fn move_slot(&self, slot: usize, from: usize, to: usize) {
+        self.begin_to_move_slot(slot, from, to);
+        self.end_move_of_slot(slot, from, to);
+    }
+
+    /// Moves the keys of a slot, which still is the first server's.
+    pub fn begin_to_move_slot(&self, slot: usize, from: usize, to: usize) {
         let (source, target) = (&self.servers[from], &self.servers[to]);
         let (source_id, target_id) = (id(source), id(target));
         let text = slot.to_string();
@@ -170,9 +176,15 @@ impl RedisCluster {
             migrate.extend(keys.iter().map(String::as_str));
             source.ask(&migrate).expect(runs);
         }
+    }
+
+    /// The slot is the other server's from now on.
+    pub fn end_move_of_slot(&self, slot: usize, from: usize, to: usize) {
+        let (source, target) = (&self.servers[from], &self.servers[to]);
+        let (text, target_id) = (slot.to_string(), id(target));
         let owner = ["CLUSTER", "SETSLOT", &text, "NODE", &target_id];
-        target.ask(&owner).expect(runs);
-        source.ask(&owner).expect(runs);
+        target.ask(&owner).expect("the server runs");
+        source.ask(&owner).expect("the server runs");
     }
 
     /// Waits until a server has a slot and all that run know it.

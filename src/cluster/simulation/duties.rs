@@ -2,8 +2,9 @@
 //!
 //! In: views that were told, answers, time. Out: commands. What is asked and what an answer means is
 //! the product's [`Tenure`]; the order of a round (give up, then give back and bid, show) is played
-//! here as the task of `partitions` has it, with its patience. One of the rules may be missing. Bound: a call
-//! a watched partition at once.
+//! here as the task of `partitions` has it, with its patience. What that asks for in one call goes
+//! here by itself: that all of it is late, lost or refused together is one of the cases. One of the
+//! rules may be missing. Bound: a call a watched partition at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,13 +18,17 @@ use super::Without;
 use super::fencing::Fencing;
 use super::met::Met;
 use super::process::{LEASE, Process};
+use super::weather::LEASE_MS;
 use super::wire::What;
-use super::world::{PATIENCE_MS, World};
+use super::world::World;
 use crate::cluster::partition_store::Bid;
 use crate::cluster::tenure::{Held, Round, Tenure};
 use crate::cluster::view::View;
 use crate::protocol::ids::Owner;
 use crate::seeds::Verdict;
+
+/// How long a round waits for its answers: a third of a lease.
+const ROUND_MS: u64 = LEASE_MS / 3;
 
 /// How likely a process acts in a step.
 const ACTS: f64 = 0.5;
@@ -92,8 +97,8 @@ impl Duty {
 
     fn is_due(&self, now: Instant, now_ms: u64) -> bool {
         match self.phase {
-            Phase::Idle => self.is_told || self.tenure.retry_at().is_some_and(|at| at <= now),
-            _ => self.calls.is_empty() || self.since_ms + PATIENCE_MS <= now_ms,
+            Phase::Idle => self.is_told || self.tenure.next_at().is_some_and(|at| at <= now),
+            _ => self.calls.is_empty() || self.since_ms + ROUND_MS <= now_ms,
         }
     }
 }
@@ -152,7 +157,11 @@ impl World {
     }
 
     fn bid(&mut self, at: usize, wanted: BTreeSet<u32>, met: &mut Met) {
-        let owner = self.processes[at].duty.tenure.me.clone();
+        let (now, leaves) = (self.now(), self.lacks(Without::Extending));
+        let Duty { tenure, shown, .. } = &self.processes[at].duty;
+        let owner = tenure.me.clone();
+        let is_left = |p: &u32| leaves && shown.token_at(*p, now).is_some();
+        let wanted: Vec<_> = wanted.into_iter().filter(|p| !is_left(p)).collect();
         for partition in wanted {
             let owner = owner.clone();
             self.call(at, partition, Ask::Lead { partition, owner }, met);

@@ -39,6 +39,10 @@ fn told(line: &Value, field: &str) -> String {
 async fn a_redis_that_is_away_is_no_member_that_cannot_be_removed_and_its_end_no_recovery() {
     let redis = RedisServer::start().await;
     let node = plan(&redis, "one").start().await;
+    until("all to be held", async || {
+        node.metric("fanfare_partitions").await == u64::from(PARTITIONS)
+    })
+    .await;
     redis.signal("STOP");
     until("the indexes not to be read", async || {
         !node.log_lines("index_reading_failed").is_empty()
@@ -119,7 +123,14 @@ async fn a_node_that_gets_no_lease_of_a_partition_says_so() {
     let redis = RedisServer::start().await;
     for words in [
         &["ACL", "SETUSER", "default", "resetkeys", "~ff:{*"][..],
-        &["ACL", "SETUSER", "default", "~{ff:nodes}*", "~ff:ti:*"],
+        &[
+            "ACL",
+            "SETUSER",
+            "default",
+            "~{ff:nodes}*",
+            "~ff:ti:*",
+            "~ff:fp",
+        ],
     ] {
         redis.ask(words).unwrap();
     }
@@ -169,8 +180,12 @@ async fn a_node_that_cannot_take_back_a_member_does_not_say_that_it_left_nothing
             (lines.len() == 1 + usize::from(is_bad)).then_some(lines)
         })
         .await;
-        redis.ask(&["DEL", &members]).unwrap();
-        nothing_left(&link, &owner).await;
+        if is_bad {
+            redis.ask(&["DEL", &members]).unwrap();
+            one.until_told("remains_reaped").await;
+        } else {
+            nothing_left(&link, &owner).await;
+        }
     }
     let reasons: Vec<_> = gone.iter().map(|line| told(line, "reason")).collect();
     assert_eq!(reasons, ["left", "lease_ended"]);

@@ -36,8 +36,9 @@ pub(super) const PATIENCE_MS: u64 = 2_000;
 
 pub(super) const STEP_MS: u64 = 200;
 const STORM_MS: u64 = 24_000;
-/// A lease of nodes, one of partitions, and a few heartbeats, however far the clock has stepped.
-const CALM_MS: u64 = 2 * 5_000 + 5 * BEAT_MS;
+/// A lease of nodes that an outage has moved on by another, one of partitions that is written anew where
+/// the clock has stepped back, and a few heartbeats.
+const CALM_MS: u64 = 3 * 5_000 + 5 * BEAT_MS;
 /// A change takes a heartbeat of every node and two rounds of calls, and does not wait for the end
 /// of a lease.
 const CHANGE_MS: u64 = 4_200;

@@ -38,8 +38,8 @@ pub enum PartitionError {
 }
 
 impl PartitionError {
-    /// Whether the partition may be had when it is asked for alone: its slot is moving, or has moved
-    /// to another master, or it is no fault of this partition.
+    /// Whether it may be otherwise where the partition is asked for alone: its slot is moving or has
+    /// moved, or the server does not let a script have several slots.
     #[must_use]
     pub fn is_of_many(&self) -> bool {
         matches!(self, Self::Unexpected | Self::Redis(RedisError::Failed(_)))

@@ -8,9 +8,9 @@
 //! was given back or its lease ends. What is held is extended once in a third of a lease, all of it
 //! together: a few calls a master. Delivery never asks who holds what: without a lease only the
 //! duties of a home wait. Bounds: [`CALLS_PER_MASTER_MAX`] calls of each master at once, so that one
-//! that hangs holds up its own partitions only; [`RELEASES_IN_FLIGHT_MAX`] that give back; a third
+//! that hangs holds up its own partitions only; [`RELEASES_IN_FLIGHT_MAX`] that give back; two fifths
 //! of the lease for a round. What was not answered by then is tried in the next. A partition that
-//! cannot be had together with others is asked for alone until it can.
+//! could not be had together with others is asked for alone until it can be had.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -188,9 +188,10 @@ impl PartitionsTask {
         }
     }
 
-    /// So long that two rounds fit into what is left of a lease when it is to be extended.
+    /// Two fifths of the lease, as long as a command may take: where an extension is in vain, there
+    /// is time for another.
     fn patience(&self) -> Duration {
-        self.tenure.third()
+        self.lease * 2 / 5
     }
 
     /// Shows what is held to the watchers, and the operator what changed.

@@ -173,8 +173,8 @@ impl Tenure {
         earlier(self.retry_at, self.extend_at)
     }
 
-    /// How long a lease is left as it is, and how long a round may take.
-    pub(super) fn third(&self) -> Duration {
+    /// How long a lease is left as it is.
+    fn third(&self) -> Duration {
         self.lease / EXTENSIONS_PER_LEASE
     }
 

@@ -18,17 +18,13 @@ use super::Without;
 use super::fencing::Fencing;
 use super::met::Met;
 use super::process::{LEASE, Process};
-use super::weather::LEASE_MS;
 use super::wire::What;
-use super::world::World;
+use super::world::{PATIENCE_MS, World};
 use crate::cluster::partition_store::Bid;
 use crate::cluster::tenure::{Held, Round, Tenure};
 use crate::cluster::view::View;
 use crate::protocol::ids::Owner;
 use crate::seeds::Verdict;
-
-/// How long a round waits for its answers: a third of a lease.
-const ROUND_MS: u64 = LEASE_MS / 3;
 
 /// How likely a process acts in a step.
 const ACTS: f64 = 0.5;
@@ -98,7 +94,7 @@ impl Duty {
     fn is_due(&self, now: Instant, now_ms: u64) -> bool {
         match self.phase {
             Phase::Idle => self.is_told || self.tenure.next_at().is_some_and(|at| at <= now),
-            _ => self.calls.is_empty() || self.since_ms + ROUND_MS <= now_ms,
+            _ => self.calls.is_empty() || self.since_ms + PATIENCE_MS <= now_ms,
         }
     }
 }

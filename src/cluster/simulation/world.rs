@@ -31,8 +31,8 @@ use crate::cluster::view::{NodeInfo, View};
 use crate::seeds::Verdict;
 
 pub(super) const BEAT_MS: u64 = 1_000;
-/// How long a heartbeat waits for its answer.
-const PATIENCE_MS: u64 = 2_000;
+/// How long a heartbeat, and each part of a round of partitions, waits for its answer.
+pub(super) const PATIENCE_MS: u64 = 2_000;
 
 pub(super) const STEP_MS: u64 = 200;
 const STORM_MS: u64 = 24_000;

@@ -225,7 +225,7 @@ impl Topic {
     }
 
     fn join(app: &App, prefix: &str, name: &str) -> Self {
-        Self(format!("{}:{prefix}{name}", app.as_str()).into())
+        Self([app.as_str(), ":", prefix, name].concat().into())
     }
 }
 

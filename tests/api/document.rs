@@ -1,6 +1,7 @@
 //! The OpenAPI document against the router: the same calls, and every status really given.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
@@ -169,7 +170,7 @@ async fn every_documented_status_is_given_and_no_other() {
 async fn the_routers_paths_equal_the_documents() {
     let (state, _) = state();
     // The router names its paths nowhere but in its debug form.
-    let debug = format!("{:?}", fanfare::api::router(state));
+    let debug = format!("{:?}", fanfare::api::router(Arc::new(state)));
     let (paths, _) = debug.split_once("fallback_router").unwrap();
     let quoted = paths.split('"').skip(1).step_by(2);
     let routed: BTreeSet<_> = quoted.filter(|text| text.starts_with('/')).collect();

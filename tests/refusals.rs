@@ -340,3 +340,61 @@ async fn the_last_answer_arrives_before_the_rest_of_a_body() {
         assert_eq!(head.header("connection"), Some("close"));
     }
 }
+
+/// The head of a publication whose body is still to come.
+fn announced(headers: &str, length: usize) -> String {
+    format!(
+        "POST /v1/publish HTTP/1.1\r\nHost: a\r\n{headers}Content-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_body_whose_head_is_refused_is_not_asked_for() {
+    const KEY: &str = "Authorization: Bearer dev\r\n";
+    const WAITS: &str = "Expect: 100-continue\r\n";
+    let node = Plan::dev().start().await;
+    let coded = format!("{WAITS}{KEY}Content-Encoding: gzip\r\n");
+    let rows = [
+        ("no key", WAITS.to_owned(), 22, 401),
+        ("a coded body", coded, 22, 415),
+        ("too long a body", format!("{WAITS}{KEY}"), 9 << 20, 413),
+    ];
+    for (what, headers, length, status) in rows {
+        let request = announced(&headers, length);
+        let (head, _) = answered(node.api, request.as_bytes(), what).await;
+        assert_eq!(head.status, status, "{what}");
+    }
+    let mut raw = Raw::open(node.api).await;
+    let request = announced(&format!("{WAITS}{KEY}"), PUBLICATION.len());
+    raw.send(request.as_bytes()).await;
+    assert_eq!(raw.head().await.map(|head| head.status), Some(100));
+    raw.send(PUBLICATION.as_bytes()).await;
+    assert_eq!(raw.answer().await.map(|(head, _)| head.status), Some(200));
+}
+
+#[tokio::test]
+async fn a_body_that_comes_in_pieces_is_read_whole() {
+    let node = Plan::dev().start().await;
+    let data = "x".repeat(60_000);
+    let body = format!(r#"{{"topic":"t","data":"{data}"}}"#);
+    let request = announced("Authorization: Bearer dev\r\n", body.len()) + &body;
+    let head_bytes = request.len() - body.len();
+    let mut raw = Raw::open(node.api).await;
+    // All at once, the head alone, and parts of the body behind it.
+    for cuts in [
+        &[][..],
+        &[head_bytes],
+        &[head_bytes + 1, head_bytes + 30_000],
+    ] {
+        let mut sent = 0;
+        for &cut in cuts.iter().chain([&request.len()]) {
+            raw.send(&request.as_bytes()[sent..cut]).await;
+            sent = cut;
+            // Whoever is answered came behind the piece.
+            answered(node.api, get("/health/live", "").as_bytes(), "a probe").await;
+        }
+        let (head, body) = raw.answer().await.expect("an answer");
+        assert_eq!(head.status, 200, "{cuts:?}: {body:?}");
+    }
+}

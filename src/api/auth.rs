@@ -1,13 +1,14 @@
-//! Who may call the API: whoever presents one of the configured keys.
+//! Who may call the API: whoever presents one of the configured keys, while there is a node behind.
 //!
-//! In: the request's `Authorization` header. Out: the request goes on, or 401. Health, metrics
-//! and the OpenAPI document are routed past this layer.
+//! In: the request's `Authorization` header and where the node stands in its life. Out: what
+//! handlers read ([`Admitted`]), or 401 or 503. Health, metrics and the OpenAPI document ask for no
+//! admission.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use subtle::{Choice, ConstantTimeEq as _};
 
 use super::error::ApiError;
@@ -15,44 +16,53 @@ use super::state::ApiState;
 use crate::config::Secret;
 use crate::http;
 use crate::http::error::HttpError;
-use crate::protocol::error::ErrorCode;
+use crate::protocol::error::{ErrorCode, WireError};
+use crate::shutdown::Lifecycle;
 
 /// The keys in force, which can be replaced while the API serves. The lock is held for one look or
 /// one replacement.
 #[derive(Debug)]
-pub struct ApiKeys(RwLock<Arc<[Secret]>>);
+pub struct ApiKeys(RwLock<Vec<Secret>>);
 
 impl ApiKeys {
     /// These keys.
     #[must_use]
     pub fn new(keys: &[Secret]) -> Self {
-        Self(RwLock::new(keys.into()))
+        Self(RwLock::new(keys.to_vec()))
     }
 
     /// Goes on with these keys.
     pub fn replace(&self, keys: &[Secret]) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.to_vec();
     }
 
-    fn now(&self) -> Arc<[Secret]> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    fn have(&self, presented: &[u8]) -> bool {
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        is_valid(&keys, presented)
     }
 }
 
-/// Lets the request pass if its key is right.
-///
-/// # Errors
-/// 401 `unauthorized` without a key or with a wrong one.
-pub async fn require_key(
-    State(state): State<Arc<ApiState>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let presented = http::request::bearer(request.headers());
-    let refused = match presented {
-        Ok(Some(key)) if is_valid(&state.keys.now(), key) => {
-            return Ok(next.run(request).await);
-        }
+/// What handlers read, for a call with the right key while the node runs. Every call below `/v1/`
+/// takes this first: a caller without a key learns nothing of what else is wrong.
+pub(super) struct Admitted(pub(super) Arc<ApiState>);
+
+impl FromRequestParts<Arc<ApiState>> for Admitted {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<ApiState>,
+    ) -> Result<Self, ApiError> {
+        require_key(state, &parts.headers)?;
+        require_running(state)?;
+        Ok(Self(Arc::clone(state)))
+    }
+}
+
+/// 401 without a key or with a wrong one.
+fn require_key(state: &ApiState, headers: &HeaderMap) -> Result<(), HttpError> {
+    let refused = match http::request::bearer(headers) {
+        Ok(Some(key)) if state.keys.have(key) => return Ok(()),
         Ok(Some(_)) => {
             HttpError::new(ErrorCode::Unauthorized, "this is no valid API key").presented()
         }
@@ -65,11 +75,21 @@ pub async fn require_key(
     state.metrics.control.api_unauthorized.add(1);
     tracing::debug!(event = "api_key_refused", reason = %refused.error.message, "a call was refused");
     // A body that is not read would be taken for the next request.
-    Err(match http::request::has_body(request.headers()) {
+    Err(match http::request::has_body(headers) {
         true => refused.closing(),
         false => refused,
+    })
+}
+
+/// 503 while there is no node behind the call.
+fn require_running(state: &ApiState) -> Result<(), WireError> {
+    match state.directory.lifecycle() {
+        Lifecycle::Ready | Lifecycle::Draining => Ok(()),
+        Lifecycle::Starting => Err(WireError::unavailable("this node is starting")),
+        Lifecycle::Closing | Lifecycle::Stopped => {
+            Err(WireError::unavailable("this node is stopping"))
+        }
     }
-    .into())
 }
 
 /// Compares with every key to the end, so that the time tells nothing about which or how much

@@ -6,6 +6,7 @@
 //! [`BODY_TIMEOUT`] (408).
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -117,8 +119,13 @@ impl FromRequest<Arc<ApiState>> for Sent {
             return Err(refused(too_large(bytes_max)));
         }
         let budget = state.bodies.take(length).map_err(refused)?;
-        let collected = Limited::new(request.into_body(), bytes_max).collect();
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, collected).await {
+        let mut collected = pin!(Limited::new(request.into_body(), bytes_max).collect());
+        // Most bodies have come with their head, and need no timer.
+        let collected = match collected.as_mut().now_or_never() {
+            Some(collected) => Ok(collected),
+            None => tokio::time::timeout(BODY_TIMEOUT, collected).await,
+        };
+        let bytes = match collected {
             Err(_elapsed) => {
                 let text = "the body did not arrive in time";
                 return Err(WireError::new(ErrorCode::RequestTimeout, text).into());

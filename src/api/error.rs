@@ -1,7 +1,7 @@
 //! Errors of the HTTP API on their way to the caller.
 //!
 //! In: a [`WireError`] or [`HttpError`] from any handler, layer or fallback. Out: a response with the
-//! error as an extension, because only the outermost layer ([`super::observe`]) knows the form that
+//! error as an extension, because only the outermost step ([`super::Api::answer`]) knows the form that
 //! the caller reads. Status, headers and body are those of [`crate::http::error`].
 
 use axum::response::{IntoResponse, Response};

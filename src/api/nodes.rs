@@ -5,20 +5,18 @@
 //! away or takes no writes, and each member says how old: that costs a caller time and never a
 //! message. The order to leave goes to every node, and the one that it names obeys.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::auth::Admitted;
 use super::body::Wanted;
 use super::error::ApiError;
 use super::names::NodeName;
 use super::publication::invalid_user;
 use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, NotFound, Refused};
-use super::state::{ApiState, NodeStatus};
+use super::state::NodeStatus;
 use crate::http::bodies::Route;
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::ids::{Topic, User};
@@ -69,7 +67,7 @@ impl QueryFields for RouteParams {
     responses((status = 200, description = "The members.", body = NodesAnswer), BadRequest, Refused)
 )]
 pub(super) async fn list_nodes(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
 ) -> Response {
@@ -86,7 +84,7 @@ pub(super) async fn list_nodes(
     responses((status = 200, description = "The home.", body = Route), BadRequest, Refused)
 )]
 pub(super) async fn get_route(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     Fields(params): Fields<RouteParams>,
 ) -> Result<Response, ApiError> {
@@ -116,7 +114,7 @@ pub(super) async fn get_route(
     )
 )]
 pub(super) async fn drain_node(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     NodeName(node): NodeName,
     Fields(NoFields): Fields<NoFields>,

@@ -1,7 +1,7 @@
 //! One publication as a caller describes it: read, checked, and turned into requests.
 //!
-//! In: the bytes of one body, in either form. Out: an [`Item`], one request or refusal per target
-//! in the order of the body. `data` is taken as the bytes that it is, in the caller's form.
+//! In: the bytes of one body, in either form. Out: one request or refusal per target ([`Target`]) in
+//! the order of the body. `data` is taken as the bytes that it is, in the caller's form.
 //! Bounds: `api.targets_max` targets, `session.message_bytes_max` of `data`,
 //! `session.key_bytes_max` of each key; beyond them the publication is refused.
 
@@ -11,6 +11,7 @@ use serde::de::{IgnoredAny, IntoDeserializer as _};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::publish::{Target, TargetResult};
 use super::query;
 use super::state::ApiState;
 use crate::broker::PublishRequest;
@@ -171,42 +172,20 @@ impl<'a> BodyFields<'a> {
     }
 }
 
-/// A publication with its targets in order.
-#[derive(Debug)]
-pub(super) struct Item {
-    /// What goes to each of them, or why it does not.
-    pub(super) targets: Vec<Target>,
-}
-
-/// One target of a publication.
-#[derive(Debug)]
-pub(super) struct Target {
-    /// Its topic as the answer names it.
-    pub(super) topic: String,
-    /// What is asked of the broker.
-    pub(super) request: Result<PublishRequest, WireError>,
-}
-
-impl Item {
-    /// Reads and checks one body.
-    ///
-    /// # Errors
-    /// What is wrong with the publication as a whole. A target that is no name is refused alone.
-    pub(super) fn read(state: &ApiState, wire: Wire, bytes: &[u8]) -> Result<Self, WireError> {
-        let mut body = BodyFields::read(wire, bytes)?.body()?;
-        let data = body.data.take();
-        let data = data.ok_or_else(|| WireError::bad_request("the field `data` is missing"))?;
-        let content = Content::new(state, &body, data)?;
-        let names = body.targets(&state.app, state.config.api.targets_max)?;
-        let targets = names
-            .into_iter()
-            .map(|name| Target {
-                topic: name.shown,
-                request: name.topic.map(|topic| content.request(state, topic)),
-            })
-            .collect();
-        Ok(Self { targets })
-    }
+/// Reads and checks one body: what goes to each of its targets, in their order.
+///
+/// # Errors
+/// What is wrong with the publication as a whole. A target that is no name is refused alone.
+pub(super) fn read(state: &ApiState, wire: Wire, bytes: &[u8]) -> Result<Vec<Target>, WireError> {
+    let mut body = BodyFields::read(wire, bytes)?.body()?;
+    let data = body.data.take();
+    let data = data.ok_or_else(|| WireError::bad_request("the field `data` is missing"))?;
+    let content = Content::new(state, &body, data)?;
+    let names = body.names(state.config.api.targets_max)?;
+    let topics = names.into_iter().map(|name| name.topic(&state.app));
+    Ok(topics
+        .map(|topic| Ok(content.request(state, topic?)))
+        .collect())
 }
 
 /// Splits a list of bodies into the bytes of each.
@@ -242,24 +221,21 @@ fn msgpack_list(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     rest.is_empty().then_some(items)
 }
 
-/// A target's name as given, and what became of it.
-struct Name {
-    shown: String,
-    topic: Result<Topic, WireError>,
+/// A target as the body names it.
+enum Name {
+    Topic(String),
+    User(String),
 }
 
 impl Name {
-    fn topic(app: &App, name: String) -> Self {
-        let topic = Topic::new(app, &name).map_err(WireError::from);
-        Self { shown: name, topic }
-    }
-
-    fn inbox(app: &App, name: &str) -> Self {
-        Self {
-            shown: format!("@{name}"),
-            topic: User::new(name)
+    fn topic(&self, app: &App) -> Result<Topic, TargetResult> {
+        match self {
+            Self::Topic(name) => {
+                Topic::new(app, name).map_err(|error| TargetResult::failed(name, &error.into()))
+            }
+            Self::User(name) => User::new(name)
                 .map(|user| Topic::inbox(app, &user))
-                .map_err(invalid_user),
+                .map_err(|error| TargetResult::failed(format!("@{name}"), &invalid_user(error))),
         }
     }
 }
@@ -272,14 +248,17 @@ pub(super) fn invalid_user(error: NameError) -> WireError {
 
 impl PublishBody {
     /// The names that the body targets, in its order.
-    fn targets(self, app: &App, targets_max: usize) -> Result<Vec<Name>, WireError> {
+    fn names(self, targets_max: usize) -> Result<Vec<Name>, WireError> {
         let everyone = self.everyone == Some(true);
-        let (topics, inboxes) = match (self.topic, self.topics, self.user, self.users, everyone) {
-            (Some(topic), None, None, None, false) => (vec![topic], vec![]),
-            (None, Some(topics), None, None, false) => (topics, vec![]),
-            (None, None, Some(user), None, false) => (vec![], vec![user]),
-            (None, None, None, Some(users), false) => (vec![], users),
-            (None, None, None, None, true) => (vec!["@".to_owned()], vec![]),
+        let many = |names: Vec<String>, as_name: fn(String) -> Name| {
+            names.into_iter().map(as_name).collect()
+        };
+        let names: Vec<_> = match (self.topic, self.topics, self.user, self.users, everyone) {
+            (Some(topic), None, None, None, false) => vec![Name::Topic(topic)],
+            (None, Some(topics), None, None, false) => many(topics, Name::Topic),
+            (None, None, Some(user), None, false) => vec![Name::User(user)],
+            (None, None, None, Some(users), false) => many(users, Name::User),
+            (None, None, None, None, true) => vec![Name::Topic("@".to_owned())],
             _ => {
                 return Err(WireError::bad_request(
                     "exactly one of `topic`, `topics`, `user`, `users` and `everyone: true` is \
@@ -287,19 +266,14 @@ impl PublishBody {
                 ));
             }
         };
-        let count = topics.len() + inboxes.len();
-        if count == 0 {
+        if names.is_empty() {
             return Err(WireError::bad_request("the list of targets is empty"));
         }
-        if count > targets_max {
-            return Err(WireError::new(
-                ErrorCode::LimitExceeded,
-                format!("{count} targets are more than {targets_max}"),
-            ));
+        if names.len() > targets_max {
+            let text = format!("{} targets are more than {targets_max}", names.len());
+            return Err(WireError::new(ErrorCode::LimitExceeded, text));
         }
-        let topics = topics.into_iter().map(|name| Name::topic(app, name));
-        let inboxes = inboxes.iter().map(|name| Name::inbox(app, name));
-        Ok(topics.chain(inboxes).collect())
+        Ok(names)
     }
 }
 

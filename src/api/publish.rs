@@ -7,22 +7,21 @@
 //! `api.targets_max` items and [`BATCH_TARGETS_FACTOR`] times as many targets.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use axum::extract::State;
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::Admitted;
 use super::body::{Sent, Wanted};
 use super::error::ApiError;
-use super::publication::{self, Item, PublishBody};
+use super::publication::{self, PublishBody};
 use super::query::{Fields, NoFields};
 use super::schema::{BodyRefused, Refused};
 use super::state::ApiState;
-use crate::broker::{BrokerError, PublishRequest, Published};
+use crate::broker::PublishRequest;
 use crate::http::error::{HttpError, as_body};
 use crate::protocol::error::{ErrorCode, WireError};
 use crate::protocol::event::ErrorBody;
@@ -36,6 +35,12 @@ const TOPICS_AT_ONCE: usize = 128;
 /// 8 MiB could name two million, whose results nobody should have to hold.
 const BATCH_TARGETS_FACTOR: usize = 100;
 
+/// Where [`publish`] is called.
+pub(super) const PATH: &str = "/v1/publish";
+
+/// What goes to one target, or why it does not.
+pub(super) type Target = Result<PublishRequest, TargetResult>;
+
 /// What became of one target.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
@@ -43,7 +48,8 @@ pub enum TargetResult {
     /// The broker has it.
     Published {
         /// Where it was published.
-        topic: String,
+        #[schema(value_type = String)]
+        topic: Topic,
         /// Where it stands, also on topics without history.
         position: Position,
         /// It had been published before under the same `idempotency_key`.
@@ -100,16 +106,13 @@ pub struct BatchAnswer {
     responses((status = 200, description = "At least one target was published.", body = PublishAnswer), BodyRefused, Refused)
 )]
 pub(super) async fn publish(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let item = Item::read(&state, sent.wire, &sent.bytes)?;
-    let answer = run(&state, vec![Ok(item)])
-        .await
-        .pop()
-        .expect("one item has one answer");
+    let targets = publication::read(&state, sent.wire, &sent.bytes)?;
+    let answer = PublishAnswer::of(run(&state, targets).await);
     Ok(respond(wanted, answer.error.as_ref(), &answer))
 }
 
@@ -122,7 +125,7 @@ pub(super) async fn publish(
     responses((status = 200, description = "At least one item was published, in part or whole.", body = BatchAnswer), BodyRefused, Refused)
 )]
 pub(super) async fn batch(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
@@ -135,17 +138,29 @@ pub(super) async fn batch(
     if bodies.len() > items_max {
         return Err(too_many("items", bodies.len(), items_max));
     }
+    // Of each item the number of its targets, or why it has none.
     let mut items = Vec::with_capacity(bodies.len());
-    let (mut targets_count, targets_max) = (0, items_max * BATCH_TARGETS_FACTOR);
+    let (mut targets, targets_max) = (Vec::new(), items_max * BATCH_TARGETS_FACTOR);
     for bytes in bodies {
-        let item = Item::read(&state, sent.wire, bytes);
-        targets_count += item.as_ref().map_or(0, |item| item.targets.len());
-        if targets_count > targets_max {
-            return Err(too_many("targets", targets_count, targets_max));
+        let item = publication::read(&state, sent.wire, bytes).map(|mut more| {
+            let count = more.len();
+            targets.append(&mut more);
+            count
+        });
+        if targets.len() > targets_max {
+            return Err(too_many("targets", targets.len(), targets_max));
         }
         items.push(item);
     }
-    let results = run(&state, items).await;
+    let mut results = run(&state, targets).await.into_iter();
+    let answers = items.into_iter().map(|item| match item {
+        Ok(count) => PublishAnswer::of(results.by_ref().take(count).collect()),
+        Err(error) => PublishAnswer {
+            error: Some(as_body(&error)),
+            ..PublishAnswer::default()
+        },
+    });
+    let results: Vec<_> = answers.collect();
     let failed = results.iter().filter(|r| r.error.is_some()).count();
     let error = match failed == results.len() {
         true => results[0].error.clone(),
@@ -181,108 +196,108 @@ fn respond(wanted: Wanted, error: Option<&ErrorBody>, answer: &impl Serialize) -
 /// Publications to one topic in the order of the request, each with its target's number.
 type Chain = Vec<(usize, PublishRequest)>;
 
-/// Publishes everything and gives one answer per item.
-async fn run(state: &ApiState, items: Vec<Result<Item, WireError>>) -> Vec<PublishAnswer> {
-    // Per item its number of targets or its refusal; all targets in one row; a chain per topic.
-    let mut shape = Vec::with_capacity(items.len());
-    let mut names = Vec::new();
-    let mut results: Vec<Option<Result<Published, WireError>>> = Vec::new();
+/// Publishes to every target and gives the results in their order.
+async fn run(state: &ApiState, targets: Vec<Target>) -> Vec<TargetResult> {
+    let results = match <[Target; 1]>::try_from(targets) {
+        // Most publications have one target, which needs nothing beside it.
+        Ok([Ok(request)]) => vec![publish_one(state, request).await],
+        Ok([Err(refused)]) => vec![refused],
+        Err(targets) => publish_many(state, targets).await,
+    };
+    if results.iter().any(TargetResult::is_published) {
+        state.broker.relieved().await;
+    }
+    results
+}
+
+async fn publish_one(state: &ApiState, request: PublishRequest) -> TargetResult {
+    let topic = request.topic.clone();
+    match state.broker.publish(request).await {
+        Ok(published) => TargetResult::Published {
+            topic,
+            position: published.position,
+            duplicate: published.duplicate,
+        },
+        Err(error) => TargetResult::failed(topic.name(), &error.told()),
+    }
+}
+
+/// Publishes to each topic in the order of the request, to [`TOPICS_AT_ONCE`] at the same time.
+async fn publish_many(state: &ApiState, targets: Vec<Target>) -> Vec<TargetResult> {
+    let mut results: Vec<Option<TargetResult>> = Vec::with_capacity(targets.len());
     let mut chains: HashMap<Topic, Chain> = HashMap::new();
-    for item in items {
-        shape.push(item.map(|item| {
-            let count = item.targets.len();
-            for target in item.targets {
-                let result = match target.request {
-                    Ok(request) => {
-                        let chain = chains.entry(request.topic.clone()).or_default();
-                        chain.push((results.len(), request));
-                        None
-                    }
-                    Err(error) => Some(Err(error)),
-                };
-                names.push(target.topic);
-                results.push(result);
+    for (at, target) in targets.into_iter().enumerate() {
+        results.push(match target {
+            Ok(request) => {
+                let chain = chains.entry(request.topic.clone()).or_default();
+                chain.push((at, request));
+                None
             }
-            count
-        }));
+            Err(refused) => Some(refused),
+        });
     }
     let mut running = stream::iter(chains.into_values())
-        .map(|chain| publish_chain(chain, |request| state.broker.publish(request)))
+        .map(|chain| publish_chain(chain, |request| publish_one(state, request)))
         .buffer_unordered(TOPICS_AT_ONCE);
     while let Some(done) = running.next().await {
         for (at, result) in done {
             results[at] = Some(result);
         }
     }
-    if results.iter().flatten().any(Result::is_ok) {
-        state.broker.relieved().await;
-    }
-    let mut targets = names.into_iter().zip(results);
-    shape
-        .into_iter()
-        .map(|item| match item {
-            Ok(count) => answer(targets.by_ref().take(count)),
-            Err(error) => PublishAnswer {
-                error: Some(as_body(&error)),
-                ..PublishAnswer::default()
-            },
-        })
+    let results = results.into_iter();
+    results
+        .map(|result| result.expect("every target without a refusal is in one chain"))
         .collect()
 }
 
 /// Publishes in order and stops at the first failure: were the rest published, repeating what
 /// failed would put it behind what followed it.
-async fn publish_chain<F>(
+async fn publish_chain<F: Future<Output = TargetResult>>(
     chain: Chain,
     publish: impl Fn(PublishRequest) -> F,
-) -> Vec<(usize, Result<Published, WireError>)>
-where
-    F: Future<Output = Result<Published, BrokerError>>,
-{
+) -> Vec<(usize, TargetResult)> {
     let mut results = Vec::with_capacity(chain.len());
     let mut failed = false;
     for (at, request) in chain {
         let result = if failed {
-            Err(WireError::unavailable(
-                "not tried, because an earlier publication to the same topic failed",
-            ))
+            let text = "not tried, because an earlier publication to the same topic failed";
+            TargetResult::failed(request.topic.name(), &WireError::unavailable(text))
         } else {
-            let published = publish(request).await;
-            published.map_err(|error| error.told())
+            publish(request).await
         };
-        failed = result.is_err();
+        failed = !result.is_published();
         results.push((at, result));
     }
     results
 }
 
-fn answer(
-    targets: impl Iterator<Item = (String, Option<Result<Published, WireError>>)>,
-) -> PublishAnswer {
-    let results: Vec<_> = targets
-        .map(|(topic, result)| match result {
-            Some(Ok(published)) => TargetResult::Published {
-                topic,
-                position: published.position,
-                duplicate: published.duplicate,
-            },
-            Some(Err(error)) => TargetResult::Failed {
-                topic,
-                error: as_body(&error),
-            },
-            None => unreachable!("every target without a refusal is in one chain"),
-        })
-        .collect();
-    let mut errors = results.iter().filter_map(|result| match result {
-        TargetResult::Failed { error, .. } => Some(error),
-        TargetResult::Published { .. } => None,
-    });
-    let first = errors.next().cloned();
-    let failed = first.iter().count() + errors.count();
-    PublishAnswer {
-        failed: (failed > 0).then_some(failed),
-        error: first.filter(|_| failed == results.len()),
-        results,
+impl TargetResult {
+    /// What a target is answered with that was refused; `topic` as the caller named it.
+    pub(super) fn failed(topic: impl Into<String>, error: &WireError) -> Self {
+        Self::Failed {
+            topic: topic.into(),
+            error: as_body(error),
+        }
+    }
+
+    fn is_published(&self) -> bool {
+        matches!(self, Self::Published { .. })
+    }
+}
+
+impl PublishAnswer {
+    fn of(results: Vec<TargetResult>) -> Self {
+        let mut errors = results.iter().filter_map(|result| match result {
+            TargetResult::Failed { error, .. } => Some(error),
+            TargetResult::Published { .. } => None,
+        });
+        let first = errors.next().cloned();
+        let failed = first.iter().count() + errors.count();
+        Self {
+            failed: (failed > 0).then_some(failed),
+            error: first.filter(|_| failed == results.len()),
+            results,
+        }
     }
 }
 
@@ -291,6 +306,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+    use crate::broker::BrokerError;
     use crate::broker::publication::Publication;
     use crate::config::Retention;
     use crate::protocol::data::Data;
@@ -326,21 +342,29 @@ mod tests {
         let results = publish_chain(chain, async |request: PublishRequest| {
             let n = request.publication.time_ms;
             asked.borrow_mut().push(n);
+            let topic = request.topic;
             match n {
-                1 => Err(BrokerError::Unknown("reset".into())),
-                ms => Ok(Published {
+                1 => {
+                    let error = BrokerError::Unknown("reset".into());
+                    TargetResult::failed(topic.name(), &error.told())
+                }
+                ms => TargetResult::Published {
+                    topic,
                     position: Position { ms, seq: 0 },
                     duplicate: false,
-                }),
+                },
             }
         })
         .await;
         assert_eq!(*asked.borrow(), [0, 1]);
         let places: Vec<_> = results.iter().map(|(at, _)| *at).collect();
         assert_eq!(places, [10, 11, 12, 13]);
-        assert!(results[0].1.is_ok());
-        let error = |at: usize| results[at].1.clone().unwrap_err();
-        assert!(error(1).message.contains("unknown"), "{}", error(1));
+        assert!(results[0].1.is_published());
+        let error = |at: usize| match &results[at].1 {
+            TargetResult::Failed { error, .. } => error,
+            published => panic!("{published:?}"),
+        };
+        assert!(error(1).message.contains("unknown"), "{:?}", error(1));
         for at in [2, 3] {
             assert_eq!(error(at).code, ErrorCode::Unavailable);
             assert!(error(at).message.starts_with("not tried"));

@@ -1,23 +1,29 @@
 //! The API's listener: accepts connections and ends them in order.
 //!
-//! In: connections of backends and probes. Out: requests to [`super::router`], answered on the
-//! same connection. Owner of the connections' tasks. Bound: the API's share of the files
+//! In: connections of backends and probes. Out: requests to [`super::Api`], answered on the same
+//! connection. Owner of the connections' tasks. Bound: the API's share of the files
 //! (`src/config/file_shares.rs`); at the bound no further connection is accepted and the system's
 //! queue holds the callers. A connection that
 //! sends no request head within [`HEAD_TIMEOUT`] is closed.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use hyper::Request;
+use hyper::body::{Body as _, Incoming};
+use hyper::header;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::router;
+use super::Api;
 use super::state::ApiState;
 use crate::http::connection::{Answering, Rest, end, tell_timeout};
 use crate::shutdown::spawn_alone;
@@ -50,7 +56,7 @@ pub async fn serve(
         timeout: REST_TIMEOUT,
         bytes_max: 2 * state.config.api.body_bytes_max,
     };
-    let app = router(state);
+    let api = Api::new(state);
     let permits = Arc::new(Semaphore::new(connections_max));
     let failures = Arc::new(Episode::default());
     let (stop, _) = watch::channel(());
@@ -63,10 +69,10 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, permit)) => {
-                let service = TowerToHyperService::new(app.clone());
+                let api = api.clone();
                 let stopped = stop.subscribe();
                 spawn_alone("api_connection", async move {
-                    connection(stream, service, rest, stopped).await;
+                    connection(stream, &api, rest, stopped).await;
                     drop(permit);
                 });
             }
@@ -116,12 +122,7 @@ async fn accept(
 }
 
 /// Serves one connection; once `stopped` changes, until the request in flight is answered.
-async fn connection(
-    stream: TcpStream,
-    service: TowerToHyperService<axum::Router>,
-    rest: Rest,
-    mut stopped: watch::Receiver<()>,
-) {
+async fn connection(stream: TcpStream, api: &Api, rest: Rest, mut stopped: watch::Receiver<()>) {
     // Answers are small and written whole; waiting to fill a segment would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(
@@ -130,6 +131,10 @@ async fn connection(
             "TCP_NODELAY could not be set"
         );
     }
+    let service = service_fn(|mut request: Request<Incoming>| {
+        ask_for_body(&mut request);
+        Box::pin(api.answer(request).map(Ok::<_, Infallible>))
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -137,7 +142,7 @@ async fn connection(
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         _ = stopped.changed() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
             match tokio::time::timeout(SHUTDOWN_TIMEOUT, last).await {
                 Ok(ended) => ended,
@@ -167,4 +172,21 @@ async fn connection(
     if !is_stopping {
         end(stream, rest).await;
     }
+}
+
+/// Asks for the body at once. hyper reads a body only when it is asked for, and goes on with that as
+/// soon as it has called the service: what came with the head is then there before a handler wants
+/// it, who would otherwise have to wait for another turn of the connection's task.
+fn ask_for_body(request: &mut Request<Incoming>) {
+    // Being asked for it tells this peer to send it (100), which may not be what its headers are
+    // answered with.
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    let asked = Pin::new(request.body_mut()).poll_frame(&mut context);
+    debug_assert!(
+        matches!(asked, Poll::Pending | Poll::Ready(None)),
+        "nothing is read before it is asked for"
+    );
 }

@@ -4,20 +4,18 @@
 //! exists as soon as it is named: one that nobody has joined or published to is answered with
 //! zeros, not with 404.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::auth::Admitted;
 use super::body::Wanted;
 use super::error::ApiError;
 use super::history::{self, HistoryAnswer, HistoryParams};
 use super::names::{self, TopicName};
 use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, Refused};
-use super::state::{ApiState, MembersPage, NodeSessions, TopicsPage};
+use super::state::{MembersPage, NodeSessions, TopicsPage};
 use crate::http::bodies::Route;
 use crate::protocol::error::WireError;
 use crate::protocol::ids::{Position, SessionId, Topic};
@@ -106,7 +104,7 @@ pub struct Kept {
     responses((status = 200, description = "A page of topics.", body = TopicsPage), BadRequest, Refused)
 )]
 pub(super) async fn list_topics(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     Fields(params): Fields<TopicsParams>,
 ) -> Result<Response, ApiError> {
@@ -127,7 +125,7 @@ pub(super) async fn list_topics(
     responses((status = 200, description = "The topic.", body = TopicAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_topic(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     TopicName(topic): TopicName,
     Fields(NoFields): Fields<NoFields>,
@@ -156,7 +154,7 @@ pub(super) async fn get_topic(
     responses((status = 200, description = "A page of publications.", body = HistoryAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_history(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     TopicName(topic): TopicName,
     Fields(params): Fields<HistoryParams>,
@@ -172,7 +170,7 @@ pub(super) async fn get_history(
     responses((status = 200, description = "A page of members.", body = MembersPage), BadRequest, Refused)
 )]
 pub(super) async fn get_presence(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     TopicName(topic): TopicName,
     Fields(params): Fields<PresenceParams>,

@@ -3,20 +3,18 @@
 //! In: a user's name from the path. Out: what the directory and the broker know of the inbox,
 //! because every session of a user has joined it. A user exists as soon as it is named.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::Admitted;
 use super::body::Wanted;
 use super::error::ApiError;
 use super::history::{self, HistoryAnswer, HistoryParams};
 use super::names::UserName;
 use super::query::{Fields, NoFields};
 use super::schema::{BadRequest, Refused};
-use super::state::{ApiState, NodeSessions};
+use super::state::NodeSessions;
 use crate::http::bodies::Route;
 use crate::protocol::ids::{Position, Topic};
 
@@ -63,7 +61,7 @@ pub struct DisconnectAnswer {
     responses((status = 200, description = "The user.", body = UserAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_user(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     UserName(user): UserName,
     Fields(NoFields): Fields<NoFields>,
@@ -85,7 +83,7 @@ pub(super) async fn get_user(
     responses((status = 200, description = "The inbox.", body = InboxAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_inbox(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     UserName(user): UserName,
     Fields(params): Fields<HistoryParams>,
@@ -112,7 +110,7 @@ pub(super) async fn get_inbox(
     responses((status = 200, description = "Every node was told.", body = DisconnectAnswer), BadRequest, Refused)
 )]
 pub(super) async fn disconnect(
-    State(state): State<Arc<ApiState>>,
+    Admitted(state): Admitted,
     wanted: Wanted,
     UserName(user): UserName,
     Fields(NoFields): Fields<NoFields>,

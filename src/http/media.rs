@@ -40,18 +40,19 @@ impl Form {
     };
 
     /// The form that a media type names, its parameters ignored.
-    fn of(media_type: &str) -> Option<Self> {
-        let essence = media_type.split(';').next()?.trim();
+    fn of(media_type: &[u8]) -> Option<Self> {
+        let essence = media_type.split(|byte| *byte == b';').next()?;
+        let essence = essence.trim_ascii();
         let spoken = SPOKEN
             .iter()
-            .find(|(name, _)| essence.eq_ignore_ascii_case(name));
+            .find(|(name, _)| essence.eq_ignore_ascii_case(name.as_bytes()));
         spoken.map(|&(name, wire)| Self { wire, name })
     }
 
     /// The form of the request's body; `None` where it has none that is spoken.
     #[must_use]
     pub fn sent(headers: &HeaderMap) -> Option<Self> {
-        Self::of(headers.get(header::CONTENT_TYPE)?.to_str().ok()?)
+        Self::of(headers.get(header::CONTENT_TYPE)?.as_bytes())
     }
 
     /// The form of the answer: what `Accept` likes best of what is spoken (the first of equals),
@@ -63,7 +64,6 @@ impl Form {
             .get_all(header::ACCEPT)
             .iter()
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .filter_map(|range| std::str::from_utf8(range).ok())
             .filter_map(|range| Some((Self::of(range)?, quality(range))))
             .filter(|(_, quality)| *quality > 0.0)
             .reduce(|best, next| if next.1 > best.1 { next } else { best });
@@ -96,7 +96,8 @@ impl Form {
 }
 
 /// The weight of a media range: `q`, 1 where there is none or none that can be read.
-fn quality(range: &str) -> f32 {
+fn quality(range: &[u8]) -> f32 {
+    let range = std::str::from_utf8(range).unwrap_or_default();
     let parameters = range.split(';').skip(1);
     let weight = parameters.filter_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

@@ -203,7 +203,7 @@ impl Topic {
         match self.kind() {
             TopicKind::Inbox | TopicKind::Everyone => "@",
             TopicKind::Presence => "%",
-            TopicKind::Plain => self.name().split_once(':').map_or("default", |(ns, _)| ns),
+            TopicKind::Plain => split_once(self.name()).map_or("default", |(ns, _)| ns),
         }
     }
 
@@ -221,11 +221,11 @@ impl Topic {
     }
 
     fn parts(&self) -> (&str, &str) {
-        self.0.split_once(':').unwrap_or(("", &self.0))
+        split_once(&self.0).unwrap_or(("", &self.0))
     }
 
     fn join(app: &App, prefix: &str, name: &str) -> Self {
-        Self(format!("{}:{prefix}{name}", app.as_str()).into())
+        Self([app.as_str(), ":", prefix, name].concat().into())
     }
 }
 
@@ -434,6 +434,13 @@ fn check(name: &str, bytes_max: usize, allowed: fn(u8) -> bool) -> Result<(), Na
         return Err(NameError::Character);
     }
     Ok(())
+}
+
+/// What stands before and behind the first `:`. Names are short: looking byte by byte is several
+/// times quicker than the standard library's search.
+fn split_once(text: &str) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|byte| byte == b':')?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 fn is_user_byte(b: u8) -> bool {

@@ -42,8 +42,12 @@ pub(super) fn check(text: &str) -> Result<(), DataError> {
 /// The place behind the closing quote of the string whose content begins at `at`.
 fn string_end(bytes: &[u8], mut at: usize) -> Result<usize, DataError> {
     loop {
-        match bytes.get(at..) {
-            Some([b'\\', b'u', ..]) => {
+        let rest = bytes.get(at..).unwrap_or_default();
+        // Most text is plain, and passed over many bytes at a time.
+        let plain = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+        at += plain;
+        match &rest[plain..] {
+            [b'\\', b'u', ..] => {
                 at += match unit(bytes, at) {
                     Some(0xd800..=0xdbff) => match unit(bytes, at + 6) {
                         Some(0xdc00..=0xdfff) => 12,
@@ -53,9 +57,8 @@ fn string_end(bytes: &[u8], mut at: usize) -> Result<usize, DataError> {
                     _ => 6,
                 };
             }
-            Some([b'\\', ..]) => at += 2,
-            Some([b'"', ..]) | Some([]) | None => return Ok(at + 1),
-            Some(_) => at += 1,
+            [b'\\', ..] => at += 2,
+            _ => return Ok(at + 1),
         }
     }
 }

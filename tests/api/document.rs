@@ -1,6 +1,7 @@
 //! The OpenAPI document against the router: the same calls, and every status really given.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
@@ -169,7 +170,7 @@ async fn every_documented_status_is_given_and_no_other() {
 async fn the_routers_paths_equal_the_documents() {
     let (state, _) = state();
     // The router names its paths nowhere but in its debug form.
-    let debug = format!("{:?}", fanfare::api::router(state));
+    let debug = format!("{:?}", fanfare::api::router(Arc::new(state)));
     let (paths, _) = debug.split_once("fallback_router").unwrap();
     let quoted = paths.split('"').skip(1).step_by(2);
     let routed: BTreeSet<_> = quoted.filter(|text| text.starts_with('/')).collect();
@@ -192,6 +193,22 @@ async fn a_method_that_is_not_documented_is_refused() {
             let answer = node.send(request(wanted, call.good.0, Body::empty())).await;
             let is_refused = answer.status == 405;
             assert_eq!(is_refused, !is_documented, "{method} {}", call.path);
+        }
+    }
+}
+
+/// Without a key nothing is told of what else is wrong, and nothing is done.
+#[tokio::test]
+async fn the_key_is_asked_for_before_all_else() {
+    let node = Node::start();
+    for call in calls().iter().filter(|call| call.path.starts_with("/v1/")) {
+        for (path, body) in [Some(call.good), call.bad].into_iter().flatten() {
+            let mut request = made(call, (path, body));
+            let headers = request.headers_mut();
+            headers.remove("authorization");
+            headers.remove("content-type");
+            let answer = node.send(request).await;
+            assert_eq!(answer.status, 401, "{} {path} {body}", call.method);
         }
     }
 }

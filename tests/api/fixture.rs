@@ -1,6 +1,6 @@
 //! One node's API over the in-process broker, called without a socket.
 //!
-//! In: requests of the tests. Out: the router's answers. The directory is a list that the test
+//! In: requests of the tests. Out: the API's answers. The directory is a list that the test
 //! fills; everything else is what a node runs.
 
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
+
 use fanfare::api::auth::ApiKeys;
 use fanfare::api::body::BodyBudget;
 use fanfare::api::state::{
@@ -31,7 +31,6 @@ use fanfare::shutdown::Lifecycle;
 use fanfare::telemetry::metrics::Metrics;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
-use tower::ServiceExt as _;
 
 /// The key that the node knows.
 pub(crate) const KEY: &str = "secret-key";
@@ -205,7 +204,7 @@ impl Directory for Listed {
 
 /// The API and what stands behind it.
 pub(crate) struct Node {
-    pub(crate) router: Router,
+    pub(crate) api: fanfare::api::Api,
     pub(crate) directory: Arc<Listed>,
     pub(crate) broker: Arc<Broker>,
     pub(crate) metrics: Arc<Metrics>,
@@ -251,7 +250,7 @@ impl Node {
         Self {
             broker: Arc::clone(&state.broker),
             metrics: Arc::clone(&state.metrics),
-            router: fanfare::api::router(state),
+            api: fanfare::api::Api::new(state),
             directory,
         }
     }
@@ -263,7 +262,7 @@ impl Node {
     pub(crate) async fn send(&self, mut request: Request<Body>) -> Answered {
         let host = HeaderValue::from_static("fanfare.test");
         request.headers_mut().entry("host").or_insert(host);
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.api.answer(request).await;
         let (parts, body) = response.into_parts();
         Answered {
             status: parts.status,

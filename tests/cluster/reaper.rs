@@ -187,7 +187,7 @@ async fn what_finds_no_room_is_found_again_without_reading_all_anew() {
     left.buffer_unordered(64).collect::<Vec<_>>().await;
     let began = std::time::Instant::now();
     // Nothing is read again because a busy machine was late.
-    let node = plan(&redis, "one")
+    let _node = plan(&redis, "one")
         .env("FANFARE_REDIS__COMMAND_TIMEOUT_MS", "10000")
         .env("FANFARE_REDIS__LEASE_MS", "25000")
         .start()

@@ -6,10 +6,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use fanfare::protocol::codec::{self, Wire};
-use fanfare::protocol::data::Data;
-use fanfare::protocol::event::{Event, Message};
-use fanfare::protocol::ids::{App, Position, Priority, Topic};
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::data::Data;
+use fanfare_protocol::event::{Event, Message};
+use fanfare_protocol::ids::{App, Position, Priority, Topic};
 use serde_json::{Value, json};
 
 const TEXT_BYTES: usize = 180;

@@ -7,8 +7,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use fanfare::protocol::ids::{App, Topic};
 use fanfare::worker::hub::{Hub, Reference, SessionKey};
+use fanfare_protocol::ids::{App, Topic};
 use slotmap::SlotMap;
 
 const MEMBERS: [u64; 3] = [1, 1_000, 100_000];

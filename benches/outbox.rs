@@ -10,12 +10,12 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput};
 use fanfare::broker::publication::Publication;
 use fanfare::broker::{Body, Entry};
-use fanfare::protocol::codec::Wire;
-use fanfare::protocol::data::Data;
-use fanfare::protocol::ids::{App, Position, Priority, Topic};
 use fanfare::worker::hub::TopicKey;
-use fanfare::worker::outbox::{Outbox, Spares};
+use fanfare::worker::outbox::{LanePool, Outbox};
 use fanfare::worker::outgoing::Outgoing;
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::ids::{App, Position, Priority, Topic};
 
 /// Messages that wait when the socket is written: alone, and under a backlog.
 const WAITING: [u64; 3] = [1, 16, 256];
@@ -25,7 +25,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("outbox");
     for count in WAITING {
-        let mut spares = Spares::default();
+        let mut spares = LanePool::default();
         group.throughput(Throughput::Elements(count));
         group.bench_function(format!("push {count}, write"), |b| {
             b.iter_batched_ref(
@@ -64,7 +64,7 @@ fn message() -> Arc<Outgoing> {
     Outgoing::new(topic, entry, true)
 }
 
-fn turn(outbox: &mut Outbox, spares: &mut Spares, message: &Arc<Outgoing>, count: u64) {
+fn turn(outbox: &mut Outbox, spares: &mut LanePool, message: &Arc<Outgoing>, count: u64) {
     for _ in 0..count {
         outbox.push_message(TopicKey::default(), Arc::clone(message), spares);
     }

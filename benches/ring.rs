@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use fanfare::cluster::ring::Ring;
-use fanfare::protocol::ids::{App, NodeId, Topic};
+use fanfare_protocol::ids::{App, NodeId, Topic};
 
 const PARTITIONS_COUNT: u32 = 256;
 const NODES: [usize; 3] = [3, 10, 100];

@@ -8,15 +8,16 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod dispatcher;
+pub mod fixed_hash;
 pub mod http;
 pub mod ingress;
+pub mod lifecycle;
 pub mod node;
 pub mod presence;
-pub mod protocol;
 pub mod redis;
 #[cfg(test)]
 mod seeds;
 pub mod session;
-pub mod shutdown;
+pub mod tasks;
 pub mod telemetry;
 pub mod worker;

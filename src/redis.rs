@@ -23,8 +23,8 @@ use futures_util::future::{BoxFuture, join};
 use tokio::sync::Notify;
 
 use crate::config;
-use crate::protocol::ids::{SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::{SessionId, Topic};
 
 pub mod access;
 mod certificates;
@@ -466,7 +466,7 @@ fn bytes(arg: &[u8]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ids::App;
+    use fanfare_protocol::ids::App;
 
     #[test]
     fn channels_of_other_databases_have_names_of_their_own() {

@@ -8,11 +8,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use fanfare::protocol::close::CloseReason;
-use fanfare::protocol::codec::{self, Wire};
-use fanfare::protocol::error::ErrorCode;
-use fanfare::protocol::ids::Topic;
 use fanfare::telemetry::metrics::Metrics;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::ids::Topic;
 use serde_json::Value;
 
 #[path = "docs/pages.rs"]
@@ -37,14 +37,14 @@ fn snake(name: &str) -> String {
 /// wraps a struct of the same file has that struct's.
 fn variants(name: &str) -> Vec<(String, Vec<String>)> {
     let is_it = |item: &syn::Item| matches!(item, syn::Item::Enum(found) if found.ident == name);
-    let files = files_below("src/protocol");
+    let files = files_below("crates/protocol/src");
     let rust = files
         .iter()
         .filter(|p| p.extension().is_some_and(|e| e == "rs"));
     let file = rust
         .map(|path| syn::parse_file(&text_of(path)).expect("a source that compiles"))
         .find(|file| file.items.iter().any(is_it))
-        .unwrap_or_else(|| panic!("no enum {name} in src/protocol"));
+        .unwrap_or_else(|| panic!("no enum {name} in crates/protocol"));
     let Some(syn::Item::Enum(found)) = file.items.iter().find(|item| is_it(item)) else {
         unreachable!("the file was chosen for it");
     };

@@ -9,7 +9,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use fanfare::broker::redis::shards::Shards;
-use fanfare::protocol::ids::{App, Topic};
+use fanfare_protocol::ids::{App, Topic};
 use serde_json::json;
 use support::http;
 use support::node::{Node, Plan};

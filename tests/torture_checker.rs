@@ -15,7 +15,7 @@ mod stream;
 use std::time::Duration;
 
 use checker::{Allowed, Verdict, Wrong};
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use history::{Event, History, Id, Outcome, Topic, TopicIndex, Window};
 
 /// A topic of both clients.

@@ -25,9 +25,9 @@ use fanfare::broker::Body;
 use fanfare::broker::publication::{self, Publication};
 use fanfare::broker::redis::scripts::Scripts;
 use fanfare::config::Retention;
-use fanfare::protocol::data::Data;
-use fanfare::protocol::ids::{App, Priority, Topic};
 use fanfare::redis::Keys;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::ids::{App, Priority, Topic};
 
 /// Keys begin with it: as long as the node's, and not heard by it.
 const PREFIX: &str = "fr";

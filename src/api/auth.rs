@@ -16,8 +16,8 @@ use super::state::ApiState;
 use crate::config::Secret;
 use crate::http;
 use crate::http::error::HttpError;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::shutdown::Lifecycle;
+use crate::lifecycle::Lifecycle;
+use fanfare_protocol::error::{ErrorCode, WireError};
 
 /// The keys in force, which can be replaced while the API serves. The lock is held for one look or
 /// one replacement.

@@ -25,8 +25,8 @@ use super::error::ApiError;
 use super::state::ApiState;
 use crate::http::error::HttpError;
 use crate::http::media::Form;
-use crate::protocol::codec::Wire;
-use crate::protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::error::{ErrorCode, WireError};
 
 /// How many bodies of the longest length may be held at the same time. With the default of
 /// 8 MiB that is 128 MiB; short bodies never meet it.

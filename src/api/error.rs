@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::broker::BrokerError;
 use crate::http::error::HttpError;
-use crate::protocol::error::WireError;
+use fanfare_protocol::error::WireError;
 
 /// An error on its way to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::body::Wanted;
 use super::process;
 use super::state::{ApiState, Component};
 use crate::http::bodies::{LiveAnswer, ReadyAnswer};
-use crate::shutdown::Lifecycle;
+use crate::lifecycle::Lifecycle;
 
 /// The node in one line.
 #[derive(Debug, Serialize, ToSchema)]

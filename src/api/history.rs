@@ -10,9 +10,9 @@ use super::names;
 use super::query::{Pairs, QueryFields};
 use super::state::ApiState;
 use crate::broker::{BrokerError, HistoryQuery, visible};
-use crate::protocol::error::WireError;
-use crate::protocol::event::Message;
-use crate::protocol::ids::{Position, Topic};
+use fanfare_protocol::error::WireError;
+use fanfare_protocol::event::Message;
+use fanfare_protocol::ids::{Position, Topic};
 
 /// Which page.
 #[derive(Debug, Default, IntoParams)]

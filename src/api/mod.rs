@@ -31,7 +31,7 @@ use utoipa_axum::routes;
 use crate::http;
 use crate::http::error::HttpError;
 use crate::http::media::Form;
-use crate::protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::error::{ErrorCode, WireError};
 
 pub mod auth;
 pub mod body;

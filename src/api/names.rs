@@ -12,8 +12,8 @@ use super::error::ApiError;
 use super::publication::invalid_user;
 use super::query::Pairs;
 use super::state::ApiState;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{NodeId, Position, Topic, User};
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::ids::{NodeId, Position, Topic, User};
 
 /// The topic that the path names.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, NotFound, Refused};
 use super::state::NodeStatus;
 use crate::http::bodies::Route;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{Topic, User};
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::ids::{Topic, User};
 
 /// The cluster.
 #[derive(Debug, Serialize, ToSchema)]

@@ -17,11 +17,11 @@ use super::state::ApiState;
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
-use crate::protocol::codec::Wire;
-use crate::protocol::data::Data;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{App, NameError, Priority, SessionId, Topic, User};
-use crate::protocol::raw::{self, Raw};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::ids::{App, NameError, Priority, SessionId, Topic, User};
+use fanfare_protocol::raw::{self, Raw};
 
 /// What to publish and where. Exactly one of `topic`, `topics`, `user`, `users` and
 /// `everyone: true` says where.

@@ -23,9 +23,9 @@ use super::schema::{BodyRefused, Refused};
 use super::state::ApiState;
 use crate::broker::PublishRequest;
 use crate::http::error::{HttpError, as_body};
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::event::ErrorBody;
-use crate::protocol::ids::{Position, Topic};
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::event::ErrorBody;
+use fanfare_protocol::ids::{Position, Topic};
 
 /// Publications of one request that wait for the broker at the same time. Enough to hide a round
 /// trip, few enough that one request does not fill the publish queue.
@@ -309,8 +309,8 @@ mod tests {
     use crate::broker::BrokerError;
     use crate::broker::publication::Publication;
     use crate::config::Retention;
-    use crate::protocol::data::Data;
-    use crate::protocol::ids::{App, Priority};
+    use fanfare_protocol::data::Data;
+    use fanfare_protocol::ids::{App, Priority};
 
     fn request(n: u64) -> PublishRequest {
         PublishRequest {

@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::error::ApiError;
-use crate::protocol::error::WireError;
+use fanfare_protocol::error::WireError;
 
 /// The parameters of one call.
 pub(super) trait QueryFields: Sized {

@@ -1,19 +1,15 @@
-//! How shared types and common refusals look in the OpenAPI document.
+//! How common refusals look in the OpenAPI document.
 //!
-//! In: the names of `protocol::ids` and the error answer. Out: their schemas, and the sets of
-//! responses that many operations have in common. A test holds that every response named here is
-//! really given.
+//! The sets of responses that many operations have in common. A test holds that every response
+//! named here is really given.
 
 use std::collections::BTreeMap;
 
-use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
-use utoipa::{IntoResponses, PartialSchema, ToSchema};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::http::error::ErrorAnswer;
 use crate::http::media;
-use crate::protocol::data::Data;
-use crate::protocol::ids::{Position, SessionId, Topic};
 
 /// What every call that needs a key may be answered with.
 pub(super) struct Refused;
@@ -79,54 +75,3 @@ fn errors(statuses: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     };
     statuses.iter().map(response).collect()
 }
-
-/// Text with a description, and a pattern where one says it all.
-fn text(description: &str, pattern: Option<&str>) -> RefOr<Schema> {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::new(Type::String))
-        .description(Some(description))
-        .pattern(pattern)
-        .into()
-}
-
-impl PartialSchema for Position {
-    fn schema() -> RefOr<Schema> {
-        text(
-            "Where a publication stands in its topic: opaque, ordered, the same on every node.",
-            Some(r"^(0|[1-9]\d*)-(0|[1-9]\d*)$"),
-        )
-    }
-}
-
-impl ToSchema for Position {}
-
-impl PartialSchema for SessionId {
-    fn schema() -> RefOr<Schema> {
-        text("A session.", Some("^[0-9a-f]{32}$"))
-    }
-}
-
-impl ToSchema for SessionId {}
-
-impl PartialSchema for Topic {
-    fn schema() -> RefOr<Schema> {
-        text(
-            "A topic: 1 to 200 bytes of `A-Z a-z 0-9 _ - . : / = , ~ #`; an inbox is `@USER`, \
-             everyone is `@`.",
-            None,
-        )
-    }
-}
-
-impl ToSchema for Topic {}
-
-impl PartialSchema for Data {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(SchemaType::AnyValue)
-            .description(Some("What was published: any value."))
-            .into()
-    }
-}
-
-impl ToSchema for Data {}

@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::Api;
 use super::state::ApiState;
 use crate::http::connection::{Answering, Rest, end, tell_timeout};
-use crate::shutdown::spawn_alone;
+use crate::tasks::spawn_alone;
 use crate::telemetry::episode::Episode;
 
 /// Longest wait for a request's head, between two requests of one connection too. Longer than the

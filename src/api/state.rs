@@ -17,10 +17,10 @@ use super::body::BodyBudget;
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
 use crate::http::bodies::Route;
-use crate::protocol::event::Member;
-use crate::protocol::ids::{App, NodeId, Position, SessionId, Topic, User};
-use crate::shutdown::Lifecycle;
+use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{App, NodeId, Position, SessionId, Topic, User};
 
 /// Everything that handlers read.
 pub struct ApiState {

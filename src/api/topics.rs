@@ -17,8 +17,8 @@ use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, Refused};
 use super::state::{MembersPage, NodeSessions, TopicsPage};
 use crate::http::bodies::Route;
-use crate::protocol::error::WireError;
-use crate::protocol::ids::{Position, SessionId, Topic};
+use fanfare_protocol::error::WireError;
+use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 /// Which page of topics.
 #[derive(Debug, Default, IntoParams)]

@@ -16,7 +16,7 @@ use super::query::{Fields, NoFields};
 use super::schema::{BadRequest, Refused};
 use super::state::NodeSessions;
 use crate::http::bodies::Route;
-use crate::protocol::ids::{Position, Topic};
+use fanfare_protocol::ids::{Position, Topic};
 
 /// One user.
 #[derive(Debug, Serialize, ToSchema)]

@@ -35,12 +35,12 @@ use keys::KeyFault;
 use rights::{KnownRights, Rights, RightsError};
 
 use crate::config;
-use crate::protocol::close::CloseReason;
-use crate::protocol::codec::Wire;
-use crate::protocol::error::ErrorCode;
-use crate::protocol::ids::{App, Topic, TopicKind, User};
-use crate::protocol::info::Info;
-use crate::protocol::raw::{Fields, Raw};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::ids::{App, Topic, TopicKind, User};
+use fanfare_protocol::info::Info;
+use fanfare_protocol::raw::{Fields, Raw};
 
 /// The header's parts that are read.
 const HEADERS: [&str; 3] = ["alg", "kid", "crit"];

@@ -19,9 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::config::Allow;
-use crate::protocol::codec::Wire;
-use crate::protocol::ids::{Topic, User};
-use crate::protocol::raw::{Fields, Raw};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::ids::{Topic, User};
+use fanfare_protocol::raw::{Fields, Raw};
 
 /// What a session wants to do with a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -224,7 +224,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ids::App;
+    use fanfare_protocol::ids::App;
 
     #[test]
     fn a_star_is_one_segment_and_two_are_the_rest() {

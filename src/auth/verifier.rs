@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use super::{Claims, KeyError, Rules, TokenError, decode_part};
 use crate::config;
-use crate::protocol::codec::Wire;
-use crate::protocol::raw::Fields;
 use crate::telemetry::metrics::{Counter, TokenCounters};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::raw::Fields;
 
 /// Checks tokens against the configured keys and rules, which can be replaced while it is used.
 pub struct Verifier {

@@ -17,8 +17,8 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::interest::WishNumber;
 use super::{FEED_EVENTS_MAX, Feed, FeedEvent, FeedNumber};
-use crate::protocol::ids::Topic;
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::Topic;
 
 /// Topics that lost something and are remembered by name: as many as a queue of
 /// [`FEED_EVENTS_MAX`] that overflows a little may hold. With more the whole feed is checked.
@@ -183,7 +183,7 @@ mod tests {
 
     use super::*;
     use crate::broker::{Body, Entry};
-    use crate::protocol::ids::{App, Position, SessionId};
+    use fanfare_protocol::ids::{App, Position, SessionId};
 
     const WISH: WishNumber = WishNumber(1);
 

@@ -1,11 +1,11 @@
 //! The name under which the broker remembers an idempotency key.
 //!
-//! In: who publishes, and the key that was given. Out: one text in which no two pairs of them meet:
+//! In: who publishes, and the key that was given. Out: one text in which no two masters of them meet:
 //! the kind, the publisher's length in decimal, the publisher, the key. Users may hold every byte
 //! that could separate (`a` with `b:c` is not `a:b` with `c`), so the length is what parts them.
 //! Pure. Bounds: those of its parts.
 
-use crate::protocol::ids::{App, SessionId};
+use fanfare_protocol::ids::{App, SessionId};
 
 /// Whose keys: each publisher has its own.
 #[derive(Debug, Clone, Copy)]
@@ -46,20 +46,20 @@ mod tests {
         let texts = [
             "a:b:c", "1:a:1:b", "a b c", "u1:a:b", "::::", "a%3Ab", "11:1:1",
         ];
-        let mut pairs = HashSet::new();
+        let mut masters = HashSet::new();
         let mut names = HashSet::new();
         for text in texts {
             for (at, _) in text.char_indices().skip(1) {
                 for key in [&text[at..], text[at..].trim_start_matches([':', ' '])] {
                     let user = &text[..at];
-                    if pairs.insert((user, key)) {
+                    if masters.insert((user, key)) {
                         let name = Publisher::User(user).remembered(key);
                         assert!(names.insert(name), "{user} with {key} meets another");
                     }
                 }
             }
         }
-        assert!(pairs.len() > 40);
+        assert!(masters.len() > 40);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use crate::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 
 /// Less than so many sequences are left out between two ids while the clock is behind.
 const SEQUENCES_LEFT_OUT_MAX: u64 = 1 << 20;

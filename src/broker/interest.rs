@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-use crate::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 
 /// Which wish: they are numbered from 1 in the order in which they are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,8 +4,8 @@
 //! Values only; how much the stream of changes keeps stands here too.
 
 use crate::config::Retention;
-use crate::protocol::event::Member;
-use crate::protocol::ids::{Owner, Position, SessionId};
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{Owner, Position, SessionId};
 
 /// What the stream of a topic's changes of members keeps.
 pub const PRESENCE_RETENTION: Retention = Retention {

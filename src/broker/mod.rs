@@ -11,9 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{Replicas, Retention};
-use crate::protocol::event::{GapReason, Member};
-use crate::protocol::ids::{Owner, Position, SessionId, Topic};
 use crate::redis::refusal::Refusal;
+use fanfare_protocol::event::{GapReason, Member};
+use fanfare_protocol::ids::{Owner, Position, SessionId, Topic};
 
 pub mod feed_sender;
 pub mod idempotency;

@@ -13,9 +13,9 @@ use super::ids::position_after;
 use super::publication::Publication;
 use super::{Body, Entry, OVERLAP_MS, SincePage};
 use crate::config::Retention;
-use crate::protocol::data::Data;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Priority};
+use fanfare_protocol::data::Data;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, Priority};
 
 /// See the module.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ mod tests {
     use crate::broker::memory::MemoryBroker;
     use crate::broker::memory::clock::Clock;
     use crate::broker::{Page, PublishRequest};
-    use crate::protocol::ids::{App, Topic};
+    use fanfare_protocol::ids::{App, Topic};
 
     const START_MS: u64 = 1_732_190_000_000;
 

@@ -17,10 +17,10 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Body;
-use crate::protocol::data::Data;
-use crate::protocol::event::{Member, Message};
-use crate::protocol::ids::{Owner, Position, Priority, SessionId, Topic};
-use crate::protocol::info::Info;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::event::{Member, Message};
+use fanfare_protocol::ids::{Owner, Position, Priority, SessionId, Topic};
+use fanfare_protocol::info::Info;
 
 /// A message as it was accepted.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,11 +5,11 @@
 //! count; where frames come of them, the longer of their forms does ([`FrameSize`]).
 
 use super::Body;
-use crate::protocol::data::Data;
-use crate::protocol::event::Member;
-use crate::protocol::ids::Topic;
-use crate::protocol::info::Info;
-use crate::protocol::size::FrameSize;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::Topic;
+use fanfare_protocol::info::Info;
+use fanfare_protocol::size::FrameSize;
 
 /// Position, time and what else stands around the parts that vary.
 const ENVELOPE_BYTES: usize = 32;

@@ -6,9 +6,9 @@
 //! for one line in the log where an answer makes no sense.
 
 use super::BrokerError;
-use crate::protocol::error::{ErrorCode, WireError};
 use crate::redis::RedisError;
 use crate::redis::nowhere::Nowhere;
+use fanfare_protocol::error::{ErrorCode, WireError};
 
 /// See the module. The same request may be repeated after each of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

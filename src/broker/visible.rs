@@ -7,7 +7,7 @@
 //! topic's retention has pages.
 
 use super::{Body, Broker, BrokerError, HistoryPage, HistoryQuery};
-use crate::protocol::event::Message;
+use fanfare_protocol::event::Message;
 
 /// Entries read at once, or the whole page if that is more, after a read that did not fill the
 /// page: where one publication has ended, its neighbours mostly have too.
@@ -75,10 +75,10 @@ mod tests {
     use crate::broker::memory::{MemoryBroker, clock::Clock};
     use crate::broker::publication::Publication;
     use crate::config::Retention;
-    use crate::protocol::data::Data;
-    use crate::protocol::ids::{App, Position, Priority, Topic};
-    use crate::protocol::size::FrameSize;
     use crate::telemetry::metrics::Metrics;
+    use fanfare_protocol::data::Data;
+    use fanfare_protocol::ids::{App, Position, Priority, Topic};
+    use fanfare_protocol::size::FrameSize;
 
     const RETENTION: Retention = Retention {
         entries_max: 10_000,

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use super::output;
-use crate::protocol::error::ErrorCode;
+use fanfare_protocol::error::ErrorCode;
 
 /// Exit codes of every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -275,7 +275,7 @@ impl Api {
             .await
             .map_err(broken)?;
         // Ends with the runtime of the command, or with the connection.
-        crate::shutdown::spawn("api_connection", async move {
+        crate::tasks::spawn("api_connection", async move {
             // Its end is seen by whoever waits for an answer.
             let _ended = connection.await;
         });

@@ -44,7 +44,7 @@ pub enum InputError {
 /// The thread cannot be started.
 pub fn of_stdin() -> io::Result<mpsc::Receiver<Result<Line, InputError>>> {
     let (sender, receiver) = mpsc::channel(LINES_WAIT_MAX);
-    crate::shutdown::thread("stdin".to_owned(), move || {
+    crate::tasks::thread("stdin".to_owned(), move || {
         let mut input = std::io::stdin().lock();
         for number in 1.. {
             let Some(line) = next(&mut input, number) else {

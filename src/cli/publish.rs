@@ -16,7 +16,7 @@ use super::exit::{Exit, Failure};
 use super::http::{Api, ApiArgs, ApiError};
 use super::lines::{self, InputError};
 use super::output::{self, Format};
-use crate::protocol::ids::Priority;
+use fanfare_protocol::ids::Priority;
 
 /// Most messages of one batch: what the contract allows.
 const BATCH_ITEMS_MAX: usize = 1_000;

@@ -14,7 +14,7 @@ use crate::config::show::rows;
 use crate::config::{Log, LogFormat};
 use crate::node::reload::{self, Reload};
 use crate::node::{self, Addresses, End, StartError};
-use crate::shutdown;
+use crate::tasks;
 use crate::telemetry::logs;
 
 /// Arguments of `fanfare serve`.
@@ -121,7 +121,7 @@ fn start_log(log: &Log, node: &str) -> Result<Flushed, Exit> {
         eprintln!("{error}");
         Exit::Usage
     })?;
-    let thread = shutdown::thread("log".to_owned(), move || writer.run());
+    let thread = tasks::thread("log".to_owned(), move || writer.run());
     thread.map_err(|error| {
         eprintln!("the operating system gives no thread for the log: {error}");
         Exit::System

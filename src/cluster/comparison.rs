@@ -10,7 +10,7 @@ use std::fmt;
 use super::keeping::{Difference, differences};
 use super::texts::Texts;
 use super::view::{NodeDetails, View};
-use crate::protocol::ids::NodeId;
+use fanfare_protocol::ids::NodeId;
 
 /// Most differences that are told.
 const TOLD_MAX: usize = 8;

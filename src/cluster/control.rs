@@ -13,8 +13,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::close::CloseReason;
-use crate::protocol::ids::{App, NodeId, Owner, SessionId, User};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::ids::{App, NodeId, Owner, SessionId, User};
 
 /// The highest version that this release reads; all that it writes is in this one.
 const VERSION: u32 = 1;
@@ -60,7 +60,7 @@ pub enum ControlError {
     Unreadable(#[source] serde_json::Error),
     /// A name in it is not valid.
     #[error("control message with an invalid name")]
-    Name(#[from] crate::protocol::ids::NameError),
+    Name(#[from] fanfare_protocol::ids::NameError),
     /// A close code that this release does not know.
     #[error("control message with the unknown close code {0}")]
     Code(u16),

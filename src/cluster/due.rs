@@ -1,6 +1,6 @@
 //! Topics for which something is to be written now, sorted by the servers that must take it.
 //!
-//! In: topics, by [`super::levels`]. Out: those of one lane at a time. A lane is a pair of servers:
+//! In: topics, by [`super::occupancy_buffer`]. Out: those of one lane at a time. A lane is a pair of servers:
 //! the one with the index of the topic's partition, and the one with the topic. So a server that
 //! does not answer holds up what it has a part in, and nothing else. Pure, but for the question which
 //! servers these are. A topic whose server has changed since it came stays in the lane of before: it
@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::protocol::ids::Topic;
 use crate::redis::keyspace::ServerId;
+use fanfare_protocol::ids::Topic;
 
 /// The servers with a topic's index and with the topic itself; `None` while none has it.
 pub(super) type Lane = [Option<ServerId>; 2];

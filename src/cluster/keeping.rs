@@ -192,7 +192,7 @@ pub(super) fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<
 mod tests {
     use super::*;
     use crate::config::Allow;
-    use crate::protocol::ids::Priority;
+    use fanfare_protocol::ids::Priority;
 
     fn namespace(history_entries_max: u32) -> Namespace {
         Namespace {

@@ -16,10 +16,10 @@ use std::time::Duration;
 use super::own_lease::OwnLease;
 use super::roster::{End, Roster, Saying, read_answer};
 use super::view::{NodeDetails, NodeInfo};
-use crate::protocol::ids::NodeId;
 use crate::redis::holders::holder_of;
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
+use fanfare_protocol::ids::NodeId;
 
 /// For so long the incarnation of a node whose lease ended is remembered, so that the next is
 /// higher even when the clock of Redis stepped back.

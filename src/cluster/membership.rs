@@ -1,8 +1,8 @@
 //! Membership: keeps this node's lease alive and tells everybody who else lives.
 //!
 //! In: answers to heartbeats, sent five times per lease. Out: levels that anybody may watch: the
-//! [`View`], this node's [`Standing`], and why heartbeats bring nothing. Owner of all: the [`MembershipTask`], on the
-//! control runtime; what an answer means is decided in `standing`. Bounds: one heartbeat is in
+//! [`View`], this node's [`MembershipState`], and why heartbeats bring nothing. Owner of all: the [`MembershipTask`], on the
+//! control runtime; what an answer means is decided in `membership_machine`. Bounds: one heartbeat is in
 //! flight and given up after two fifths of the lease, so that at least two fit into one. When
 //! Redis is away the last view stays and, a lease later, is no longer fresh. A node with the
 //! in-process broker runs the same task, which then answers itself.
@@ -19,13 +19,13 @@ use tracing::{debug, error, info, warn};
 use super::comparison::Comparison;
 use super::entry::{Entry, Judgement};
 use super::lease_store::{Beat, LeaseError, LeaseStore};
+use super::membership_machine::{MembershipMachine, MembershipState};
 use super::others::Others;
-use super::standing::{Course, Standing};
 use super::texts::Texts;
 use super::trouble::Trouble;
 use super::view::{NodeDetails, NodeInfo, View};
-use crate::protocol::ids::{NodeId, Owner};
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::{NodeId, Owner};
 
 /// Heartbeats per lease.
 const BEATS_PER_LEASE: u32 = 5;
@@ -60,7 +60,7 @@ impl fmt::Debug for Settings {
 #[derive(Debug, Clone)]
 pub struct Membership {
     view: watch::Receiver<Arc<View>>,
-    standing: watch::Receiver<Standing>,
+    standing: watch::Receiver<MembershipState>,
     trouble: watch::Receiver<Option<String>>,
     comparison: watch::Receiver<Comparison>,
     leave: Arc<watch::Sender<bool>>,
@@ -78,7 +78,7 @@ impl Membership {
         };
         let first = View::alone(me, (settings.details)(), settings.partitions_count);
         let lease = store.as_ref().map_or(Duration::MAX, |_| settings.lease);
-        let course = Course::new(first, lease);
+        let course = MembershipMachine::new(first, lease);
         let leases = match store {
             Some(store) => Leases::Redis(Box::new(store)),
             None => Leases::Alone {
@@ -134,7 +134,7 @@ impl Membership {
 
     /// How this node stands, now and whenever it changes.
     #[must_use]
-    pub fn standing(&self) -> watch::Receiver<Standing> {
+    pub fn standing(&self) -> watch::Receiver<MembershipState> {
         self.standing.clone()
     }
 
@@ -157,7 +157,11 @@ impl Membership {
         self.is_bare.store(is_bare, Ordering::Relaxed);
         self.leave.send_replace(true);
         // An error means that the task is gone, which is what is waited for.
-        let _ended = self.standing().wait_for(Standing::is_final).await.is_ok();
+        let _ended = self
+            .standing()
+            .wait_for(MembershipState::is_final)
+            .await
+            .is_ok();
     }
 }
 
@@ -176,9 +180,9 @@ enum Leases {
 pub struct MembershipTask {
     settings: Settings,
     leases: Leases,
-    course: Course,
+    course: MembershipMachine,
     view: watch::Sender<Arc<View>>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<MembershipState>,
     leave: watch::Receiver<bool>,
     is_bare: Arc<AtomicBool>,
     trouble: Trouble,
@@ -331,7 +335,7 @@ impl MembershipTask {
     fn unanswered(&mut self, error: &LeaseError) -> Option<Duration> {
         self.look_anew();
         // A node asks before it is connected: while it starts that is no news.
-        let is_starting = self.course.standing == Standing::Joining
+        let is_starting = self.course.standing == MembershipState::Joining
             && self.started.elapsed() < self.settings.lease;
         let is_first = self.trouble.missed(error, !is_starting);
         self.course.unanswered(Instant::now());
@@ -354,7 +358,7 @@ impl MembershipTask {
 
     /// Who has no name yet looks at its holder again.
     fn look_anew(&mut self) {
-        if self.course.standing == Standing::Joining {
+        if self.course.standing == MembershipState::Joining {
             self.entry.interrupt();
         }
     }
@@ -371,7 +375,7 @@ impl MembershipTask {
                 );
             }
         }
-        self.course.standing = Standing::Left;
+        self.course.standing = MembershipState::Left;
     }
 
     /// How long a holder has to show that it lives: one and a half heartbeats, or a whole lease where
@@ -402,7 +406,7 @@ impl MembershipTask {
             return;
         }
         match (standing, &before) {
-            (Standing::Member(me), Standing::Member(old)) => {
+            (MembershipState::Member(me), MembershipState::Member(old)) => {
                 metrics.control.incarnations_changed.add(1);
                 warn!(
                     event = "incarnation_changed",
@@ -411,23 +415,23 @@ impl MembershipTask {
                     "the lease had ended, a new incarnation was taken"
                 );
             }
-            (Standing::Member(me), _) => info!(
+            (MembershipState::Member(me), _) => info!(
                 event = "cluster_joined",
                 incarnation = me.incarnation,
                 nodes_count,
                 "joined the cluster"
             ),
-            (Standing::Superseded { newest }, _) => {
+            (MembershipState::Superseded { newest }, _) => {
                 error!(
                     event = "name_lost",
                     newest, "another process has taken this node's name"
                 );
             }
-            (Standing::NameTaken, _) => error!(
+            (MembershipState::NameTaken, _) => error!(
                 event = "name_taken",
                 "a running process has this node's name; this one ends"
             ),
-            (Standing::Left | Standing::Joining, _) => {
+            (MembershipState::Left | MembershipState::Joining, _) => {
                 debug!(event = "cluster_left", "left the cluster")
             }
         }
@@ -473,7 +477,7 @@ mod tests {
         let now = membership.now();
         assert_eq!(
             *membership.standing().borrow(),
-            Standing::Member(now.me.clone())
+            MembershipState::Member(now.me.clone())
         );
         assert!(now.fresh && now.is_live(&now.me) && now.me.incarnation > 0);
 
@@ -485,6 +489,6 @@ mod tests {
         assert!(shown.unwrap().unwrap().fresh);
         membership.leave(true).await;
         task.await.unwrap();
-        assert_eq!(*membership.standing().borrow(), Standing::Left);
+        assert_eq!(*membership.standing().borrow(), MembershipState::Left);
     }
 }

@@ -9,23 +9,24 @@
 //! membership ── heartbeat ──▶ lease_store ──▶ Redis        sessions ── counts ──▶ occupancy ──▶ levels
 //!     │  ◀── who lives ───────────┘                                                 │ batches
 //!     └─▶ standing ─▶ view (with ring) ─▶ sessions, presence, API, occupancy        └─▶ occupancy_store ──▶ Redis
-//!                        └─▶ partitions (tenure) ── leases ──▶ partition_store ──▶ Redis
+//!                        └─▶ partitions (leases) ── leases ──▶ partition_store ──▶ Redis
 //!                                └─▶ reaper: what the dead left in these partitions
 //! ```
 
-mod bids;
 pub mod comparison;
 pub mod control;
 mod due;
 mod entry;
 pub mod keeping;
 pub mod lease_store;
-mod levels;
 pub mod membership;
+pub mod membership_machine;
 pub mod occupancy;
+mod occupancy_buffer;
 pub mod occupancy_store;
 mod others;
 pub mod own_lease;
+pub mod partition_leases;
 pub mod partition_store;
 pub mod partitions;
 pub mod reaper;
@@ -35,8 +36,7 @@ pub mod roster;
 pub mod settled;
 #[cfg(test)]
 mod simulation;
-pub mod standing;
-pub mod tenure;
 pub mod texts;
 mod trouble;
+mod unanswered_leases;
 pub mod view;

@@ -27,13 +27,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::due::{Lane, LaneOf};
-pub use super::levels::Failure;
-use super::levels::{Change, Levels};
+pub use super::occupancy_buffer::Failure;
+use super::occupancy_buffer::{Change, OccupancyBuffer};
 use super::occupancy_store::{Begin, OccupancyError, OccupancyStore, WriteFailures};
 use super::view::View;
-use crate::protocol::ids::{Owner, Topic, TopicKind};
 use crate::redis::Keys;
 use crate::redis::keyspace::Keyspace;
+use fanfare_protocol::ids::{Owner, Topic, TopicKind};
 
 /// Changes in one batch. It bounds how long the lock is held and how late a tick can be.
 const CHANGES_PER_BATCH_MAX: usize = 256;
@@ -73,7 +73,7 @@ pub struct OccupiedPage {
 
 #[derive(Debug)]
 struct Shared {
-    levels: Mutex<Levels>,
+    levels: Mutex<OccupancyBuffer>,
     /// Something may be due.
     changed: Notify,
     /// Nothing waits to be written any more.
@@ -83,7 +83,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn levels(&self) -> MutexGuard<'_, Levels> {
+    fn levels(&self) -> MutexGuard<'_, OccupancyBuffer> {
         self.levels.lock().expect("no holder of this lock panics")
     }
 }
@@ -127,7 +127,7 @@ impl Occupancy {
 
     fn new(view: watch::Receiver<Arc<View>>, store: Option<Arc<OccupancyStore>>) -> Self {
         let partitions_count = view.borrow().ring.partitions_count();
-        let mut levels = Levels::new(partitions_count, store.is_some());
+        let mut levels = OccupancyBuffer::new(partitions_count, store.is_some());
         if let Some(store) = store.clone() {
             levels = levels.in_lanes(LaneOf::new(move |topic| store.lane_of(topic)));
         }
@@ -154,13 +154,13 @@ impl Occupancy {
 
     /// A member of the topic may stand in Redis from now on: the topic stays in the index until
     /// [`Self::let_go`] was called as often.
-    pub fn hold(&self, topic: Topic) {
-        self.change(|levels| levels.hold(topic));
+    pub fn pin(&self, topic: Topic) {
+        self.change(|levels| levels.pin(topic));
     }
 
     /// A member that was held is surely gone.
-    pub fn let_go(&self, topic: Topic) {
-        self.change(|levels| levels.let_go(topic));
+    pub fn unpin(&self, topic: Topic) {
+        self.change(|levels| levels.unpin(topic));
     }
 
     /// Whether a topic that is held stands in the index under this name, so that whatever is
@@ -183,10 +183,10 @@ impl Occupancy {
 
     /// Redis was away and may have lost what stood there: everything is written again.
     pub fn write_again(&self) {
-        self.change(Levels::write_again);
+        self.change(OccupancyBuffer::write_again);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Levels)) {
+    fn change(&self, change: impl FnOnce(&mut OccupancyBuffer)) {
         let (due, settled) = {
             let mut levels = self.shared.levels();
             change(&mut levels);

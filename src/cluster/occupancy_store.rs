@@ -15,10 +15,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 
 use super::due::Lane;
-use super::levels::{Change, ChangeKind};
-use crate::protocol::ids::{Owner, Topic};
+use super::occupancy_buffer::{Change, ChangeKind};
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError};
+use fanfare_protocol::ids::{Owner, Topic};
 
 /// Calls of one batch that wait for Redis at the same time.
 const CALLS_IN_FLIGHT_MAX: usize = 64;

@@ -17,8 +17,8 @@ use super::comparison::{Comparison, compare};
 use super::roster::End;
 use super::texts::Texts;
 use super::view::View;
-use crate::protocol::ids::{NodeId, Owner};
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::{NodeId, Owner};
 
 /// Most nodes that are named in one change.
 const LINES_MAX: usize = 20;

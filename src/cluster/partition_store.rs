@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::lease_store::apart;
-use crate::protocol::ids::Owner;
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
+use fanfare_protocol::ids::Owner;
 
 /// About so many entries of an index are looked at in one call: well under a millisecond of Redis.
 const ENTRIES_PER_CALL: usize = 250;
@@ -48,7 +48,7 @@ impl PartitionError {
 
 /// What became of the wish for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bid {
+pub enum LeaseAnswer {
     /// It is this node's.
     Held {
         /// What every script that acts for the partition shows.
@@ -131,7 +131,7 @@ impl PartitionStore {
         partitions: &[u32],
         owner: &Owner,
         lease: Duration,
-    ) -> Vec<Result<Bid, PartitionError>> {
+    ) -> Vec<Result<LeaseAnswer, PartitionError>> {
         let keys = partitions.iter().map(|p| self.keys.partition(*p)).collect();
         match self.ask_to_lead(keys, owner, lease).await {
             Ok(bids) if bids.len() == partitions.len() => {
@@ -242,10 +242,10 @@ impl PartitionStore {
 }
 
 /// Reads what `lead.lua` answers about one partition.
-fn read_bid(answer: &str) -> Result<Bid, PartitionError> {
+fn read_bid(answer: &str) -> Result<LeaseAnswer, PartitionError> {
     let bid = match answer.split_once(' ') {
-        Some(("held", token)) => token.parse().ok().map(|token| Bid::Held { token }),
-        Some(("other", left_ms)) => left_ms.parse().ok().map(|left_ms| Bid::Other {
+        Some(("held", token)) => token.parse().ok().map(|token| LeaseAnswer::Held { token }),
+        Some(("other", left_ms)) => left_ms.parse().ok().map(|left_ms| LeaseAnswer::Other {
             left: Duration::from_millis(left_ms),
         }),
         Some(("failed", why)) => return Err(PartitionError::Redis(RedisError::told(why))),
@@ -265,9 +265,9 @@ mod tests {
     #[test]
     fn a_lease_is_read_with_its_token_or_its_end_and_anything_else_is_refused() {
         let read = |answer| read_bid(answer).ok();
-        assert_eq!(read("held 8"), Some(Bid::Held { token: 8 }));
+        assert_eq!(read("held 8"), Some(LeaseAnswer::Held { token: 8 }));
         let left = Duration::from_millis(1_200);
-        assert_eq!(read("other 1200"), Some(Bid::Other { left }));
+        assert_eq!(read("other 1200"), Some(LeaseAnswer::Other { left }));
         for strange in ["held", "held x", "other ", "other -1", "free 8", ""] {
             let answer = read_bid(strange);
             assert!(

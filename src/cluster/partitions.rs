@@ -3,7 +3,7 @@
 //! In: the view, told with every heartbeat, whose ring names this node the home of some
 //! partitions. Out: [`Held`], a level that anybody may watch, told after every round and when
 //! something is lost. Owner: the [`PartitionsTask`], on the control runtime; what is asked for, and
-//! what an answer means, is decided in `tenure`. A round gives back what the ring has given to
+//! what an answer means, is decided in `partition_leases`. A round gives back what the ring has given to
 //! others, and at the same time takes what is missing: at once where nobody has it, otherwise when it
 //! was given back or its lease ends. What is held is extended once in a third of a lease, all of it
 //! together: a few calls a master. Delivery never asks who holds what: without a lease only the
@@ -22,10 +22,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 
-use super::bids::Bids;
 use super::membership::asked;
+use super::partition_leases::{Held, PartitionLeases};
 use super::partition_store::{PartitionError, PartitionStore};
-use super::tenure::{Held, Tenure};
+use super::unanswered_leases::UnansweredLeases;
 use super::view::View;
 use crate::telemetry::metrics::Metrics;
 
@@ -65,13 +65,13 @@ impl Partitions {
     ) -> PartitionsTask {
         let me = view.borrow().me.clone();
         PartitionsTask {
-            tenure: Tenure::new(me, lease),
+            leases: PartitionLeases::new(me, lease),
             view,
             store,
             lease,
             metrics,
             alone: BTreeSet::new(),
-            bids: Bids::new(lease, Arc::clone(&self.unanswered)),
+            bids: UnansweredLeases::new(lease, Arc::clone(&self.unanswered)),
             held: Arc::clone(&self.held),
             stop: self.stop.subscribe(),
         }
@@ -110,10 +110,10 @@ pub struct PartitionsTask {
     store: Arc<PartitionStore>,
     lease: Duration,
     metrics: Arc<Metrics>,
-    tenure: Tenure,
+    leases: PartitionLeases,
     /// What could not be had together with others, or has failed alone since.
     alone: BTreeSet<u32>,
-    bids: Bids,
+    bids: UnansweredLeases,
     held: Arc<watch::Sender<Held>>,
     stop: watch::Receiver<bool>,
 }
@@ -126,12 +126,12 @@ impl PartitionsTask {
             // All three waits are cancel-safe.
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() { break },
-                () = at(self.tenure.next_at()) => {}
+                () = at(self.leases.next_at()) => {}
                 () = asked(&mut stop) => break,
             }
             self.round().await;
         }
-        let all = self.tenure.end();
+        let all = self.leases.end();
         self.tell();
         give_back(&self.store, all, self.patience()).await;
     }
@@ -140,7 +140,7 @@ impl PartitionsTask {
         let view = Arc::clone(&self.view.borrow_and_update());
         let mine: BTreeSet<_> = view.ring.partitions_of(&view.me.node).collect();
         let now = Instant::now();
-        let round = self.tenure.begin(&view, mine.clone(), now);
+        let round = self.leases.begin(&view, mine.clone(), now);
         self.bids.begin(&mine, &round.wanted, now);
         if round.is_less {
             // Nobody acts by a lease that is being given back, or by one of an earlier life.
@@ -156,7 +156,7 @@ impl PartitionsTask {
     async fn bid(&mut self, wanted: BTreeSet<u32>) {
         let deadline = Instant::now() + self.patience();
         let (store, lease) = (Arc::clone(&self.store), self.lease);
-        let me = self.tenure.me.clone();
+        let me = self.leases.me.clone();
         let (store, me) = (&store, &me);
         let ask = |partitions: Vec<u32>| async move {
             let asked_at = Instant::now();
@@ -177,7 +177,7 @@ impl PartitionsTask {
                     Ok(bid) => {
                         self.alone.remove(&partition);
                         self.bids.answered(partition);
-                        is_less |= self.tenure.answered(partition, asked_at, bid);
+                        is_less |= self.leases.answered(partition, asked_at, bid);
                     }
                     Err(error) => {
                         if error.is_of_many() {
@@ -210,7 +210,7 @@ impl PartitionsTask {
 
     /// Shows what is held to the watchers, and the operator what changed.
     fn tell(&mut self) {
-        let held = self.tenure.held(Instant::now());
+        let held = self.leases.held(Instant::now());
         let held_count = held.count();
         self.metrics.control.partitions.set(held_count as u64);
         let before = self.held.send_replace(held.clone());

@@ -31,8 +31,8 @@ use tracing::{debug, info};
 
 use super::due::Lane;
 use super::occupancy_store::OccupancyError;
+use super::partition_leases::Held;
 use super::partition_store::PartitionError;
-use super::tenure::Held;
 use super::view::View;
 use crate::broker::{Broker, BrokerError};
 use crate::redis::Keys;

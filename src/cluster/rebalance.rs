@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::view::{NodeDetails, View};
 use crate::config::Rebalance;
-use crate::protocol::ids::Owner;
+use fanfare_protocol::ids::Owner;
 
 /// Less than this above the share is no reason to send anybody away.
 const EXCESS_MIN: u64 = 10;

@@ -17,8 +17,8 @@ use std::hash::{Hash, Hasher};
 
 use consistent_hash::{Node, StaticHashRing};
 
-use crate::protocol::fixed_hash::FixedHash;
-use crate::protocol::ids::{NodeId, Topic};
+use crate::fixed_hash::FixedHash;
+use fanfare_protocol::ids::{NodeId, Topic};
 
 /// Points of one node on the ring. Source: with 160, a simulation of up to 10 nodes and 256
 /// partitions moved at most 1.41 times the ideal on a join or leave.
@@ -144,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::ids::App;
+    use fanfare_protocol::ids::App;
 
     const PARTITIONS: u32 = 256;
 

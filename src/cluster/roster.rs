@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::lease_store::Beat;
 use super::view::{NodeDetails, NodeInfo};
-use crate::protocol::ids::{NodeId, Owner};
+use fanfare_protocol::ids::{NodeId, Owner};
 
 /// A process asks to be told of all after so many answers, or as many as there are nodes: what
 /// somebody changed in Redis by hand is seen then at the latest.

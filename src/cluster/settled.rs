@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::protocol::ids::Owner;
+use fanfare_protocol::ids::Owner;
 
 /// The handle. Cheap to clone; 0 before the node has an incarnation.
 #[derive(Debug, Clone, Default)]

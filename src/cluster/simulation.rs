@@ -4,7 +4,7 @@
 //!
 //! In: a seed. Out: nothing, or the first promise that was broken. [`weather`] says what happens to
 //! whom, and what must hold in each kind of it. [`world`] moves the processes
-//! ([`process`]), each with the real [`super::standing::Course`] and [`super::tenure::Tenure`], by
+//! ([`process`]), each with the real [`super::membership_machine::MembershipMachine`] and [`super::partition_leases::PartitionLeases`], by
 //! which it leads its partitions in [`duties`]; [`wire`] has what is on its way between them and
 //! Redis. [`leases`] and [`tokens`] answer as the scripts do; [`checker`] knows who was ever whom,
 //! [`fencing`] who was ever given which partition; [`met`] counts how bad the weather was.

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::ring::Ring;
-use crate::protocol::event::Home;
-use crate::protocol::ids::{NodeId, Owner, Topic};
+use fanfare_protocol::event::Home;
+use fanfare_protocol::ids::{NodeId, Owner, Topic};
 
 /// What a node says of itself with each heartbeat. Nodes of another release may leave fields
 /// out or add some.
@@ -185,7 +185,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ids::App;
+    use fanfare_protocol::ids::App;
 
     fn owner(text: &str) -> Owner {
         text.parse().unwrap()

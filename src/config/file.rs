@@ -18,7 +18,7 @@ use crate::config::load::{Inputs, refuse};
 use crate::config::presets;
 use crate::config::token_keys;
 use crate::config::values::{Origin, Values};
-use crate::protocol::ids::{App, Topic};
+use fanfare_protocol::ids::{App, Topic};
 
 /// A file while it is read.
 pub struct File<'a> {

@@ -11,7 +11,7 @@ use crate::config::faults::Wrong;
 use crate::config::log_filter;
 use crate::config::origin;
 use crate::config::redis_url::{self, RedisUrl};
-use crate::protocol::ids::NodeId;
+use fanfare_protocol::ids::NodeId;
 
 /// A form that text must have.
 #[derive(Debug, Clone, Copy)]

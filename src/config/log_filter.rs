@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::faults::{Wrong, did_you_mean};
 
 /// The modules of this crate that log; a target is one of them, or something below.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 16] = [
     "api",
     "auth",
     "broker",
@@ -21,10 +21,9 @@ const MODULES: [&str; 17] = [
     "ingress",
     "node",
     "presence",
-    "protocol",
     "redis",
     "session",
-    "shutdown",
+    "tasks",
     "telemetry",
     "worker",
 ];

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::protocol::ids::{NodeId, Priority};
+use fanfare_protocol::ids::{NodeId, Priority};
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -66,11 +66,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// The options of a namespace as [`crate::protocol::ids::Topic::namespace`] names it. An
+    /// The options of a namespace as [`fanfare_protocol::ids::Topic::namespace`] names it. An
     /// unknown namespace has the options of `default`. Presence topics are not asked here.
     #[must_use]
-    pub fn namespace(&self, topic: &crate::protocol::ids::Topic) -> &Namespace {
-        use crate::protocol::ids::TopicKind;
+    pub fn namespace(&self, topic: &fanfare_protocol::ids::Topic) -> &Namespace {
+        use fanfare_protocol::ids::TopicKind;
         match topic.kind() {
             TopicKind::Inbox => &self.inbox,
             TopicKind::Everyone => &self.everyone,

@@ -10,7 +10,7 @@ use crate::config::keys::{self, Initial, Key};
 use crate::config::machine::Machine;
 use crate::config::redis_url::RedisUrl;
 use crate::config::values::{Origin, Values};
-use crate::protocol::ids::NODE_BYTES_MAX;
+use fanfare_protocol::ids::NODE_BYTES_MAX;
 
 /// Fewest files that a node needs beside its sessions, as [`crate::config::file_shares`] deals them
 /// out: Redis, the API's callers, connections that are no session yet.

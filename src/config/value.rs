@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use crate::config::faults::Wrong;
 use crate::config::forms::{Form, Unfit};
 use crate::config::{Allow, LogFormat, Secret};
-use crate::protocol::ids::{NodeId, Priority};
+use fanfare_protocol::ids::{NodeId, Priority};
 
 /// What a number counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use rustc_hash::FxHashMap;
 
-use super::link::{self, Question};
 use super::pace::{Ended, Lane, Need, Place};
+use super::sequencer::{self, Question};
 use super::{Dispatcher, TopicState};
 use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, BrokerError, FeedNumber, HistoryPage, HistoryQuery, Page, SincePage};
 use crate::config::Retention;
-use crate::protocol::ids::{Position, Topic};
+use fanfare_protocol::ids::{Position, Topic};
 
 /// How long a question rests after the broker did not answer it for the first time, or where the
 /// link wants to wait for what may still be on its way.
@@ -63,7 +63,7 @@ pub(super) enum About {
     /// The newest id, which was there when it was last looked at, or not.
     Last { was_there: bool },
     /// What the topic's link asks.
-    Link(Question),
+    Sequencer(Question),
 }
 
 /// A question on its way to the broker.
@@ -165,7 +165,7 @@ impl TopicState {
 
     fn about(&self) -> About {
         match self.link.open_question() {
-            Some(question) => About::Link(question),
+            Some(question) => About::Sequencer(question),
             None => About::Last {
                 was_there: self.link.last() > Position::ZERO,
             },
@@ -175,7 +175,7 @@ impl TopicState {
 
 impl Asked {
     fn is_page(&self) -> bool {
-        matches!(self.about, About::Link(_))
+        matches!(self.about, About::Sequencer(_))
     }
 
     async fn ask(self, broker: Arc<Broker>) -> Answer {
@@ -186,10 +186,10 @@ impl Asked {
             About::Last { was_there } => {
                 Said::Last(broker.last(topic, *retention, was_there).await)
             }
-            About::Link(Question::Since(since)) => {
+            About::Sequencer(Question::Since(since)) => {
                 Said::Since(broker.since(topic, since, *retention, PAGE).await)
             }
-            About::Link(Question::Newest) => {
+            About::Sequencer(Question::Newest) => {
                 let query = newest_query(topic, *retention);
                 Said::Newest(broker.history(query).await)
             }
@@ -424,13 +424,13 @@ impl Dispatcher {
         }
         match (said, asked.about) {
             (Said::Last(Ok(last)), _) => self.last_is(topic, last.unwrap_or(Position::ZERO)),
-            (Said::Since(Ok(page)), About::Link(Question::Since(since))) => {
+            (Said::Since(Ok(page)), About::Sequencer(Question::Since(since))) => {
                 self.step(topic, |link, steps| link.answered(since, page, steps));
             }
             (Said::Newest(Ok(page)), _) => {
                 self.step(topic, |link, steps| link.newest(page.entries, steps));
             }
-            (_, About::Link(question)) => {
+            (_, About::Sequencer(question)) => {
                 self.step(topic, |link, steps| link.unanswered(question, steps));
             }
             (_, About::Last { .. }) => self.rest(topic),
@@ -471,7 +471,7 @@ fn newest_query(topic: &Topic, retention: Retention) -> HistoryQuery {
         retention,
         since: None,
         until: None,
-        limit: u32::try_from(link::RECENT_MAX).expect("a small constant"),
+        limit: u32::try_from(sequencer::RECENT_MAX).expect("a small constant"),
         bytes_max: REWIND_BYTES_MAX,
         reverse: true,
     }

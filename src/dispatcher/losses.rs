@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Topic};
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, Topic};
 
 /// Least time between two lines.
 const APART: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ids::App;
+    use fanfare_protocol::ids::App;
 
     #[test]
     fn gaps_of_one_second_are_one_line() {

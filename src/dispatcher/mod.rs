@@ -3,9 +3,9 @@
 //! In: the feed, the workers' wishes, the broker's answers to this task's own questions. Out:
 //! deliveries to the queues of the workers that have members, exactly in the order of the
 //! topic, each as one shared [`Outgoing`]. Owner of: which worker wants which topic, the
-//! [`link::Link`] of every topic with local interest, and what full workers are owed. Bounds:
+//! [`sequencer::Sequencer`] of every topic with local interest, and what full workers are owed. Bounds:
 //! topics by local interest; one question a topic, as many at once as `pace.rs` lets;
-//! [`link::HELD_MAX`] entries held a topic. It never waits for a worker: a full queue turns
+//! [`sequencer::HELD_MAX`] entries held a topic. It never waits for a worker: a full queue turns
 //! deliveries into one owed position a topic, sent before anything else of that topic.
 //!
 //! Joining: a first wish subscribes; once the broker has confirmed, the topic's last id is read;
@@ -28,24 +28,24 @@ use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, Entry, Feed, FeedEvent, FeedNumber};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
-use crate::protocol::ids::{Topic, TopicKind};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::{Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
+use fanfare_protocol::ids::{Topic, TopicKind};
 
 mod asks;
-pub mod link;
 mod losses;
-pub mod owed;
 mod pace;
+pub mod sequencer;
 #[cfg(test)]
 mod tests;
+pub mod worker_queues;
 
 use asks::{Answer, Asking, Asks};
-use link::{Link, Step};
 use losses::Losses;
-use owed::Workers;
+use sequencer::{Sequencer, Step};
+use worker_queues::WorkerQueues;
 
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -58,7 +58,7 @@ const BATCH_MAX: usize = 256;
 struct TopicState {
     stay: WishNumber,
     /// Judges what arrives; joining until the newest id was read.
-    link: Link,
+    link: Sequencer,
     /// The subscription of this stay stands.
     is_confirmed: bool,
     /// Who is to be told that the topic is live, and by which wish.
@@ -84,7 +84,7 @@ pub struct Dispatcher {
     /// Told when a control message asks this node to leave.
     leave: Arc<Notify>,
     topics: FxHashMap<Topic, TopicState>,
-    workers: Workers,
+    workers: WorkerQueues,
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
     asks: Asks,
     /// The time of this turn.
@@ -109,7 +109,7 @@ impl Dispatcher {
         Self {
             broker,
             config,
-            workers: Workers::new(workers, Arc::clone(&metrics)),
+            workers: WorkerQueues::new(workers, Arc::clone(&metrics)),
             metrics,
             interest,
             leave,
@@ -291,7 +291,7 @@ impl Dispatcher {
             .entry(topic.clone())
             .or_insert_with(|| TopicState {
                 stay: self.broker.interest().want(topic.clone()),
-                link: Link::joining(retention),
+                link: Sequencer::joining(retention),
                 is_confirmed: false,
                 waiting: Vec::with_capacity(1),
                 retention,
@@ -326,7 +326,7 @@ impl Dispatcher {
     }
 
     /// Lets the topic's link judge, and does what it says.
-    fn step(&mut self, topic: &Topic, judge: impl FnOnce(&mut Link, &mut Vec<Step>)) {
+    fn step(&mut self, topic: &Topic, judge: impl FnOnce(&mut Sequencer, &mut Vec<Step>)) {
         let Some(state) = self.topics.get_mut(topic) else {
             return;
         };

@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::protocol::ids::{Topic, TopicKind};
+use fanfare_protocol::ids::{Topic, TopicKind};
 
 /// Questions at a master at first.
 pub(super) const WINDOW_START: usize = 32;
@@ -284,7 +284,7 @@ mod tests {
         }
         lane.broke(now);
         assert_eq!(lane.window_size(), WINDOW_START);
-        let app = crate::protocol::ids::App::default_app();
+        let app = fanfare_protocol::ids::App::default_app();
         for need in [Need::Compare, Need::Repair, Need::Join] {
             let topic = Topic::everyone(&app);
             let ticket = need as u64;
@@ -307,7 +307,7 @@ mod tests {
         let now = Instant::now();
         let mut lane = Lane::new(true);
         lane.window.size = WINDOW_MAX;
-        let app = crate::protocol::ids::App::default_app();
+        let app = fanfare_protocol::ids::App::default_app();
         let messages = Topic::everyone(&app);
         let members = messages.presence();
         let wait = |lane: &mut Lane, topic: &Topic, need, ticket| {
@@ -350,7 +350,7 @@ mod tests {
     fn pages_have_a_bound_of_their_own() {
         let now = Instant::now();
         let mut lane = Lane::new(true);
-        let app = crate::protocol::ids::App::default_app();
+        let app = fanfare_protocol::ids::App::default_app();
         for ticket in 0..=PAGES_MAX as u64 {
             let topic = Topic::everyone(&app);
             lane.wait(Need::Repair, Place { topic, ticket });

@@ -17,13 +17,13 @@ use crate::broker::publication::Publication;
 use crate::broker::{FEED_EVENTS_MAX, FeedNumber, PublishRequest};
 use crate::config::load::{Inputs, load};
 use crate::config::machine::Machine;
-use crate::protocol::data::Data;
-use crate::protocol::ids::{App, Position, Priority};
 use crate::worker::handle::INBOUND_MAX;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::ids::{App, Position, Priority};
 
 mod failing_over;
-mod owing;
 mod pacing;
+mod queueing;
 mod simulation;
 mod staying;
 

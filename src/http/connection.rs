@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::TcpStream;
 
 use super::error::as_body;
-use crate::protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::error::{ErrorCode, WireError};
 
 /// The longest head that hyper makes for a refusal, with room to spare.
 const BARE_HEAD_BYTES_MAX: usize = 256;

@@ -22,8 +22,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::media::Form;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::event::ErrorBody;
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::event::ErrorBody;
 
 /// When a caller should repeat what the node could not take, where nothing better is known.
 pub const SOON: Duration = Duration::from_secs(1);

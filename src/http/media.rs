@@ -8,7 +8,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::protocol::codec::Wire;
+use fanfare_protocol::codec::Wire;
 
 /// Content type of JSON.
 pub const JSON: &str = "application/json";

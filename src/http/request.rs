@@ -9,7 +9,7 @@ use hyper::http::uri::Authority;
 use hyper::{Request, Version};
 
 use super::error::HttpError;
-use crate::protocol::error::ErrorCode;
+use fanfare_protocol::error::ErrorCode;
 
 /// Checks what the parser does not.
 ///

@@ -14,12 +14,12 @@ use hyper::header::{self, HeaderMap};
 use crate::auth::{Claims, TokenError};
 use crate::http::error::HttpError;
 use crate::http::request::bearer;
-use crate::protocol::close::CloseReason;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{NameError, User};
 use crate::session::state::{Identity, Refusal, refused_token};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::ids::{NameError, User};
 
-use super::door::Door;
+use super::listener_state::PublicState;
 
 /// Where a token stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,12 +154,12 @@ impl Query {
 /// # Errors
 /// `unauthorized` or `token_expired`, for the header's token.
 pub fn identify(
-    door: &Door,
+    state: &PublicState,
     credential: Option<Credential<'_>>,
     query: &Query,
 ) -> Result<(Identity, Option<Refusal>), HttpError> {
     if let Some(credential) = credential {
-        return match verify(door, &credential) {
+        return match verify(state, &credential) {
             Ok(claims) => Ok((identity(claims), None)),
             Err(error) if credential.source == Source::Header => {
                 Err(HttpError::new(error.code(), error.to_string()).presented())
@@ -167,7 +167,7 @@ pub fn identify(
             Err(error) => Ok((Identity::default(), Some(refused_token(error)))),
         };
     }
-    let is_dev = door.services.config.server.dev;
+    let is_dev = state.services.config.server.dev;
     let name = query.user.as_ref().filter(|_| is_dev);
     Ok(match name.map(|name| User::new(name)) {
         None => (Identity::default(), None),
@@ -179,9 +179,9 @@ pub fn identify(
     })
 }
 
-fn verify(door: &Door, credential: &Credential<'_>) -> Result<Claims, TokenError> {
+fn verify(state: &PublicState, credential: &Credential<'_>) -> Result<Claims, TokenError> {
     let token = std::str::from_utf8(&credential.token).map_err(|_| TokenError::NotJwt)?;
-    door.services.verifier.session(token, SystemTime::now())
+    state.services.verifier.session(token, SystemTime::now())
 }
 
 fn identity(claims: Claims) -> Identity {

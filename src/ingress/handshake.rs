@@ -17,14 +17,14 @@ use hyper::{Request, Response};
 use tokio::net::TcpStream;
 
 use crate::http::error::{HttpError, SOON};
-use crate::protocol::codec::Wire;
-use crate::protocol::error::ErrorCode;
 use crate::session::state::{Identity, Refusal};
 use crate::session::{self as sessions, Accepted, echo as echoes};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::error::ErrorCode;
 
 use super::admission::NotNow;
 use super::credentials::{Credential, Query, Source, identify};
-use super::door::{Door, Place};
+use super::listener_state::{ConnectionPermit, PublicState};
 use super::upgrade;
 
 /// What a request that may come in leaves for the connection's task.
@@ -42,7 +42,7 @@ impl Opened {
 /// What waits for its socket.
 pub struct Open {
     purpose: Purpose,
-    place: Place,
+    place: ConnectionPermit,
 }
 
 enum Purpose {
@@ -67,10 +67,10 @@ impl Open {
         self,
         stream: TcpStream,
         early: Bytes,
-        connection: Place,
-        door: &Door,
+        connection: ConnectionPermit,
+        state: &PublicState,
     ) -> impl Future<Output = ()> + use<> {
-        let (services, scratch) = (door.services.clone(), door.scratch.clone());
+        let (services, scratch) = (state.services.clone(), state.scratch.clone());
         let run = match self.purpose {
             Purpose::Session(entrance) => {
                 let accepted = Accepted {
@@ -83,7 +83,7 @@ impl Open {
                     app_pings: entrance.app_pings,
                     disconnects: entrance.disconnects,
                 };
-                let (worker, reads) = (door.worker.clone(), door.reads.clone());
+                let (worker, reads) = (state.worker.clone(), state.reads.clone());
                 Either::Left(sessions::run(services, worker, reads, scratch, accepted))
             }
             // Boxed, so that it takes no room in the task of a session.
@@ -119,11 +119,11 @@ fn upgraded(opened: &Opened, result: Upgraded) -> Result<Response<Bytes>, HttpEr
 /// # Errors
 /// Why it may not come in.
 pub fn connect<B>(
-    door: &Door,
+    state: &PublicState,
     opened: &Opened,
     request: &Request<B>,
 ) -> Result<Response<Bytes>, HttpError> {
-    upgraded(opened, session(door, request))
+    upgraded(opened, session(state, request))
 }
 
 /// The echo endpoint, for whoever asks.
@@ -131,28 +131,28 @@ pub fn connect<B>(
 /// # Errors
 /// Why it may not come in.
 pub fn echo<B>(
-    door: &Door,
+    state: &PublicState,
     opened: &Opened,
     request: &Request<B>,
 ) -> Result<Response<Bytes>, HttpError> {
-    let admitted = admit(door, request, false).map(|(place, response)| {
+    let admitted = admit(state, request, false).map(|(place, response)| {
         let purpose = Purpose::Echo;
         (Open { purpose, place }, response)
     });
     upgraded(opened, admitted)
 }
 
-fn session<B>(door: &Door, request: &Request<B>) -> Upgraded {
-    let counters = door.counters();
+fn session<B>(state: &PublicState, request: &Request<B>) -> Upgraded {
+    let counters = state.counters();
     let query = Query::of(request);
-    let cookie_name = door.services.config.auth.cookie.as_deref();
+    let cookie_name = state.services.config.auth.cookie.as_deref();
     let credential = Credential::find(request.headers(), &query, cookie_name);
     let by_cookie = matches!(&credential, Ok(Some(found)) if found.source == Source::Cookie);
-    let (place, mut response) = admit(door, request, by_cookie)?;
+    let (place, mut response) = admit(state, request, by_cookie)?;
     let (wire, protocol) =
         subprotocol(request.headers()).inspect_err(|_| counters.refused_request.add_owned(1))?;
     let (identity, refused) = credential
-        .and_then(|credential| identify(door, credential, &query))
+        .and_then(|credential| identify(state, credential, &query))
         .inspect_err(|_| counters.refused_unauthorized.add_owned(1))?;
     if let Some(protocol) = protocol {
         let protocol = HeaderValue::from_static(protocol);
@@ -165,22 +165,22 @@ fn session<B>(door: &Door, request: &Request<B>) -> Upgraded {
         refused,
         waits: query.waits,
         app_pings: query.app_pings,
-        disconnects: door.worker.disconnects(),
+        disconnects: state.worker.disconnects(),
     }));
     Ok((Open { purpose, place }, response))
 }
 
 /// What every WebSocket has to pass: its form, its Origin, and whether there is room.
 fn admit<B>(
-    door: &Door,
+    state: &PublicState,
     request: &Request<B>,
     by_cookie: bool,
-) -> Result<(Place, Response<Bytes>), HttpError> {
-    let counters = door.counters();
+) -> Result<(ConnectionPermit, Response<Bytes>), HttpError> {
+    let counters = state.counters();
     let accept =
         upgrade::accept_key(request).inspect_err(|_| counters.refused_request.add_owned(1))?;
     if !origin_allowed(
-        &door.services.config.auth.origins,
+        &state.services.config.auth.origins,
         request.headers(),
         by_cookie,
     ) {
@@ -189,20 +189,20 @@ fn admit<B>(
         return Err(HttpError::new(ErrorCode::Forbidden, text));
     }
     let busy = |text| HttpError::busy(text, SOON);
-    if door.is_leaving() {
+    if state.is_leaving() {
         counters.refused_draining.add_owned(1);
         return Err(busy("this node is leaving; connect again"));
     }
-    if !door.broker_is_up() {
+    if !state.broker_is_up() {
         counters.refused_unavailable.add_owned(1);
         return Err(busy("the broker is not available; connect again"));
     }
-    let Some(place) = door.room.take() else {
+    let Some(place) = state.sessions_limit.take() else {
         counters.refused_capacity.add_owned(1);
         return Err(busy("this node is full; connect again"));
     };
     // Behind the place, so that a node that is full keeps its tokens.
-    door.admission.take(Instant::now()).map_err(|not_now| {
+    state.admission.take(Instant::now()).map_err(|not_now| {
         let (counter, text, wait) = match not_now {
             NotNow::Rate(wait) => (&counters.refused_rate, "too many connect at once", wait),
             NotNow::Memory(wait) => (&counters.refused_memory, "memory is short", wait),

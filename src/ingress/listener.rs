@@ -4,7 +4,7 @@
 //! `SO_REUSEPORT` a second process on the same port would start without error and take half of
 //! the clients, so the port is bound once without it first. Closing a listener resets what waits
 //! in its queue, so on leaving it is accepted until empty, then closed. Bound: the room of the
-//! [`Gate`](super::door::Gate) for all workers; a connection that finds none is closed at once.
+//! [`Gate`](super::listener_state::Gate) for all workers; a connection that finds none is closed at once.
 
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
@@ -24,10 +24,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::http::connection::{Answering, Rest, end, tell_timeout};
-use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
+use crate::lifecycle::{Lifecycle, LifecycleReceiver};
+use crate::tasks;
 
-use super::door::{Door, Place};
 use super::handshake::Opened;
+use super::listener_state::{ConnectionPermit, PublicState};
 use super::public;
 
 /// Connections that the kernel queues for one worker.
@@ -74,55 +75,59 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
 }
 
 /// Accepts until the node leaves, then until nobody waits any more.
-pub async fn accept(listener: TcpListener, door: Rc<Door>, mut lifecycle: LifecycleReceiver) {
+pub async fn accept(
+    listener: TcpListener,
+    state: Rc<PublicState>,
+    mut lifecycle: LifecycleReceiver,
+) {
     let leaving = async {
         // The sender lives as long as the node.
         let _ = lifecycle.wait_for(|now| *now >= Lifecycle::Draining).await;
-        tokio::time::sleep(door.drain_delay()).await;
+        tokio::time::sleep(state.drain_delay()).await;
     };
     tokio::pin!(leaving);
     loop {
         tokio::select! {
-            accepted = listener.accept() => accepted_one(&door, accepted).await,
+            accepted = listener.accept() => accepted_one(&state, accepted).await,
             () = &mut leaving => break,
         }
     }
     while let Some(accepted) = listener.accept().now_or_never() {
-        accepted_one(&door, accepted).await;
+        accepted_one(&state, accepted).await;
     }
 }
 
-async fn accepted_one(door: &Rc<Door>, accepted: io::Result<(TcpStream, SocketAddr)>) {
+async fn accepted_one(state: &Rc<PublicState>, accepted: io::Result<(TcpStream, SocketAddr)>) {
     match accepted {
         Ok((stream, _)) => {
-            door.counters().connections.add_owned(1);
-            match door.gate.room.take() {
+            state.counters().connections.add_owned(1);
+            match state.gate.limit.take() {
                 Some(place) => {
-                    shutdown::spawn_local("connection", serve(Rc::clone(door), stream, place));
+                    tasks::spawn_local("connection", serve(Rc::clone(state), stream, place));
                 }
-                None => close_at_once(door, stream),
+                None => close_at_once(state, stream),
             }
         }
         // The peer went away while it waited.
         Err(e) if is_peers_fault(&e) => {}
         Err(error) => {
-            tell_failure(door, &error);
+            tell_failure(state, &error);
             tokio::time::sleep(REST).await;
         }
     }
 }
 
 /// Ends a connection for which there is no room. An answer would need what is short.
-fn close_at_once(door: &Door, stream: TcpStream) {
+fn close_at_once(state: &PublicState, stream: TcpStream) {
     drop(stream);
-    door.counters().connections_refused.add_owned(1);
-    let gate = Arc::clone(&door.gate);
+    state.counters().connections_refused.add_owned(1);
+    let gate = Arc::clone(&state.gate);
     if gate.refused.begins() {
         tracing::warn!(
             event = "connections_refused",
             "the public listener has as many connections as it may have; more are closed at once"
         );
-        shutdown::spawn_local("connections_refused", async move {
+        tasks::spawn_local("connections_refused", async move {
             let count = gate.refused.ended().await;
             let text = "there is room for connections again";
             tracing::info!(event = "connections_recovered", count, "{text}");
@@ -130,15 +135,15 @@ fn close_at_once(door: &Door, stream: TcpStream) {
     }
 }
 
-fn tell_failure(door: &Door, error: &io::Error) {
-    let gate = Arc::clone(&door.gate);
+fn tell_failure(state: &PublicState, error: &io::Error) {
+    let gate = Arc::clone(&state.gate);
     if gate.failed.begins() {
         tracing::warn!(
             event = "accept_failed",
             error = error as &(dyn std::error::Error + 'static),
             "no connection can be accepted"
         );
-        shutdown::spawn_local("accept_failed", async move {
+        tasks::spawn_local("accept_failed", async move {
             let count = gate.failed.ended().await;
             let text = "connections can be accepted again";
             tracing::info!(event = "accept_recovered", count, "{text}");
@@ -158,7 +163,7 @@ fn is_peers_fault(error: &io::Error) -> bool {
 /// Answers HTTP requests of one connection; if one of them opens a WebSocket, starts its session.
 /// That is a task of its own, so that nothing of what HTTP needed stays with it: this one's state
 /// is many times that of a session.
-async fn serve(door: Rc<Door>, stream: TcpStream, place: Place) {
+async fn serve(state: Rc<PublicState>, stream: TcpStream, place: ConnectionPermit) {
     // Small frames must not wait for the acknowledgement of earlier ones.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -166,12 +171,12 @@ async fn serve(door: Rc<Door>, stream: TcpStream, place: Place) {
     let opened = Opened::default();
     let service = service_fn(|request: Request<Incoming>| {
         ready(Ok::<_, Infallible>(public::answer(
-            &door, &opened, &request,
+            &state, &opened, &request,
         )))
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(door.handshake_timeout())
+        .header_read_timeout(state.handshake_timeout())
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(true)
@@ -183,23 +188,23 @@ async fn serve(door: Rc<Door>, stream: TcpStream, place: Place) {
     if let Some(open) = opened.take() {
         // A slice, even an empty one, would keep the whole read buffer.
         let early = Bytes::copy_from_slice(&parts.read_buf);
-        shutdown::spawn_local("session", open.run(stream, early, place, &door));
+        tasks::spawn_local("session", open.run(stream, early, place, &state));
         return;
     }
     // The peer's fault: hyper has answered what could be answered.
     if let Err(error) = ended {
-        refused(&door, &stream, &error, !parts.read_buf.is_empty());
+        refused(&state, &stream, &error, !parts.read_buf.is_empty());
     }
     end(stream, REST_OF_REFUSED).await;
 }
 
 /// Counts a request that the parser refused, or that came too slowly.
-fn refused(door: &Door, stream: &TcpStream, error: &hyper::Error, has_begun: bool) {
+fn refused(state: &PublicState, stream: &TcpStream, error: &hyper::Error, has_begun: bool) {
     if error.is_timeout() && has_begun {
         tell_timeout(stream);
     }
     if error.is_parse() || (error.is_timeout() && has_begun) {
-        door.counters().refused_request.add_owned(1);
+        state.counters().refused_request.add_owned(1);
         tracing::debug!(
             event = "request_refused",
             error = error as &(dyn std::error::Error + 'static),

@@ -1,4 +1,4 @@
-//! The public door: TCP accepted per worker, HTTP heads judged, WebSockets handed to sessions.
+//! The public listener: TCP accepted per worker, HTTP heads judged, WebSockets handed to sessions.
 //!
 //! In: connections on the public listener. Out: [`crate::session::Accepted`] for those that may
 //! come in; a plain HTTP answer for all others. Owner of: nothing that lasts. Bounds: heads of
@@ -8,8 +8,8 @@
 
 pub mod admission;
 pub mod credentials;
-pub mod door;
 pub mod handshake;
 pub mod listener;
+pub mod listener_state;
 pub mod public;
 pub mod upgrade;

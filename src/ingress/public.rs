@@ -13,12 +13,12 @@ use crate::http::bodies::{LiveAnswer, ReadyAnswer, Route};
 use crate::http::error::HttpError;
 use crate::http::media::Form;
 use crate::http::request::{check, has_body};
-use crate::protocol::error::ErrorCode;
-use crate::protocol::ids::Topic;
+use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::ids::Topic;
 
 use super::credentials::{Credential, Query, identify};
-use super::door::Door;
 use super::handshake::{self, Opened};
+use super::listener_state::PublicState;
 
 /// The body of every answer here: small and whole.
 pub type Body = Full<Bytes>;
@@ -49,13 +49,13 @@ impl Target {
 }
 
 /// Answers one request.
-pub fn answer<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response<Body> {
-    let answered = target(door, request).and_then(|target| match target {
-        Target::Connect => handshake::connect(door, opened, request),
-        Target::Echo => handshake::echo(door, opened, request),
-        Target::Route => route(door, request),
+pub fn answer<B>(state: &PublicState, opened: &Opened, request: &Request<B>) -> Response<Body> {
+    let answered = target(state, request).and_then(|target| match target {
+        Target::Connect => handshake::connect(state, opened, request),
+        Target::Echo => handshake::echo(state, opened, request),
+        Target::Route => route(state, request),
         Target::Live => Ok(Form::JSON.response(StatusCode::OK, &LiveAnswer { live: true })),
-        Target::Ready => Ok(ready(door)),
+        Target::Ready => Ok(ready(state)),
         Target::Page => Ok(page()),
     });
     let mut response = answered.unwrap_or_else(|error| error.response(Form::JSON));
@@ -67,15 +67,15 @@ pub fn answer<B>(door: &Door, opened: &Opened, request: &Request<B>) -> Response
 }
 
 /// Where a well-formed request leads.
-fn target<B>(door: &Door, request: &Request<B>) -> Result<Target, HttpError> {
+fn target<B>(state: &PublicState, request: &Request<B>) -> Result<Target, HttpError> {
     let no_body = || match has_body(request.headers()) {
         true => Err(HttpError::new(ErrorCode::BadRequest, "no body is expected here").closing()),
         false => Ok(()),
     };
     check(request)
         .and_then(|()| no_body())
-        .inspect_err(|_| door.counters().refused_request.add_owned(1))?;
-    let server = &door.services.config.server;
+        .inspect_err(|_| state.counters().refused_request.add_owned(1))?;
+    let server = &state.services.config.server;
     let target = Target::at(request.uri().path(), server.dev, server.echo).ok_or_else(|| {
         HttpError::new(ErrorCode::NotFound, "no such path on the public listener")
     })?;
@@ -96,8 +96,8 @@ fn page() -> Response<Bytes> {
     response
 }
 
-fn ready(door: &Door) -> Response<Bytes> {
-    let ready = door.readiness.borrow().is_empty();
+fn ready(state: &PublicState) -> Response<Bytes> {
+    let ready = state.readiness.borrow().is_empty();
     let status = match ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
@@ -114,12 +114,12 @@ fn ready(door: &Door) -> Response<Bytes> {
 }
 
 /// Where the caller's own user has its home.
-fn route<B>(door: &Door, request: &Request<B>) -> Result<Response<Bytes>, HttpError> {
-    let services = &door.services;
+fn route<B>(state: &PublicState, request: &Request<B>) -> Result<Response<Bytes>, HttpError> {
+    let services = &state.services;
     let query = Query::of(request);
     let cookie_name = services.config.auth.cookie.as_deref();
     let credential = Credential::find(request.headers(), &query, cookie_name)?;
-    let (identity, refused) = identify(door, credential, &query)?;
+    let (identity, refused) = identify(state, credential, &query)?;
     if let Some(refusal) = refused {
         return Err(HttpError::from(refusal.error).presented());
     }

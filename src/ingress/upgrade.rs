@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use sha1::{Digest as _, Sha1};
 
 use crate::http::error::HttpError;
-use crate::protocol::error::ErrorCode;
+use fanfare_protocol::error::ErrorCode;
 
 /// RFC 6455, section 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -22,7 +22,8 @@ use crate::cluster::settled::Settled;
 use crate::cluster::texts::Texts;
 use crate::cluster::view::NodeDetails;
 use crate::config::Config;
-use crate::shutdown::{self, Lifecycle, LifecycleReceiver, LifecycleSender};
+use crate::lifecycle::{Lifecycle, LifecycleReceiver, LifecycleSender};
+use crate::tasks;
 use crate::telemetry::metrics::Metrics;
 
 /// See the module.
@@ -58,7 +59,7 @@ pub fn start(
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
         let (membership, task) = Membership::new(settings(&partitions), None);
-        shutdown::spawn("membership", task.run());
+        tasks::spawn("membership", task.run());
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
         return Cluster {
             membership,
@@ -71,13 +72,13 @@ pub fn start(
     let partitions = Partitions::default();
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
-    shutdown::spawn("membership", task.run());
+    tasks::spawn("membership", task.run());
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
-    shutdown::spawn("texts", task.run());
+    tasks::spawn("texts", task.run());
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     let (view, lease) = (membership.view(), config.redis.lease);
     let task = partitions.lead(view, store, lease, Arc::clone(metrics));
-    shutdown::spawn("partitions", task.run());
+    tasks::spawn("partitions", task.run());
     let task = ReaperTask::new(reaper::Settings {
         broker: Arc::clone(broker),
         keyspace: redis.bulk(),
@@ -87,10 +88,10 @@ pub fn start(
         metrics: Arc::clone(metrics),
     });
     let reaping = task.failing();
-    shutdown::spawn("reaper", task.run());
+    tasks::spawn("reaper", task.run());
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
-    shutdown::spawn("occupancy", task.run());
+    tasks::spawn("occupancy", task.run());
     Cluster {
         membership,
         partitions,

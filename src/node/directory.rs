@@ -16,11 +16,11 @@ use crate::cluster::occupancy::Occupancy;
 use crate::cluster::occupancy_store::OccupancyError;
 use crate::cluster::partitions::Partitions;
 use crate::http::bodies::Route;
-use crate::protocol::close::CloseReason;
-use crate::protocol::ids::{NodeId, SessionId, Topic, User};
+use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::session::Services;
-use crate::shutdown::{Lifecycle, LifecycleReceiver};
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::ids::{NodeId, SessionId, Topic, User};
 
 use super::readiness::{self, Readiness};
 
@@ -150,7 +150,7 @@ impl Directory for NodeDirectory {
     fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>> {
         Box::pin(async move {
             let counts = self.occupancy.topic(topic).await.map_err(broker_error)?;
-            let one = |(owner, sessions): (crate::protocol::ids::Owner, u64)| NodeSessions {
+            let one = |(owner, sessions): (fanfare_protocol::ids::Owner, u64)| NodeSessions {
                 node: owner.node.as_str().to_owned(),
                 sessions,
             };

@@ -13,9 +13,10 @@ use tokio::sync::Notify;
 use super::{End, GIVE_BACK, Parts, millis};
 use crate::broker::Broker;
 use crate::cluster::membership::Membership;
-use crate::cluster::standing::Standing;
-use crate::session::departure::Departure;
-use crate::shutdown::{self, Lifecycle};
+use crate::cluster::membership_machine::MembershipState;
+use crate::lifecycle::Lifecycle;
+use crate::session::drain_schedule::DrainSchedule;
+use crate::tasks;
 use crate::telemetry::logs;
 
 /// How long the sessions of a node have that breaks off.
@@ -30,7 +31,7 @@ impl Parts {
         let sessions = self.metrics.sessions();
         let counters = &self.metrics.control;
         counters.drain_sessions.set(sessions);
-        let departure = Departure::new(&config.drain, sessions, Instant::now());
+        let departure = DrainSchedule::new(&config.drain, sessions, Instant::now());
         let departure = self.services.departure.get_or_init(|| departure);
         self.lifecycle.send_replace(Lifecycle::Draining);
         tracing::info!(
@@ -59,7 +60,7 @@ impl Parts {
             );
         }
         self.lifecycle.send_replace(Lifecycle::Closing);
-        if tokio::time::timeout(last, shutdown::joined(threads))
+        if tokio::time::timeout(last, tasks::joined(threads))
             .await
             .is_err()
         {
@@ -72,7 +73,7 @@ impl Parts {
     /// dead.
     pub(super) async fn break_off(&self, threads: Vec<JoinHandle<()>>) {
         self.lifecycle.send_replace(Lifecycle::Closing);
-        let _ = tokio::time::timeout(BROKEN_OFF, shutdown::joined(threads)).await;
+        let _ = tokio::time::timeout(BROKEN_OFF, tasks::joined(threads)).await;
         self.lifecycle.send_replace(Lifecycle::Stopped);
     }
 
@@ -93,8 +94,12 @@ impl Parts {
 pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &Notify) -> End {
     let mut standing = membership.standing();
     let no_place = async {
-        match standing.wait_for(Standing::is_final).await.as_deref() {
-            Ok(Standing::NameTaken) => End::NameTaken,
+        match standing
+            .wait_for(MembershipState::is_final)
+            .await
+            .as_deref()
+        {
+            Ok(MembershipState::NameTaken) => End::NameTaken,
             Ok(_) => End::Superseded,
             // The task ended by a panic, which ends the node.
             Err(_) => std::future::pending().await,
@@ -107,8 +112,8 @@ pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &
         () = signal() => (End::Stopped, 1),
         () = leave.notified() => (End::Stopped, 0),
         end = disagrees(broker) => (end, 0),
-        failure = shutdown::failed() => {
-            let shutdown::Failure { part, reason, .. } = failure;
+        failure = tasks::failed() => {
+            let tasks::Failure { part, reason, .. } = failure;
             tracing::error!(
                 event = "vital_part_ended",
                 part = part.as_str(),
@@ -119,7 +124,7 @@ pub(super) async fn until_end(broker: &Broker, membership: &Membership, leave: &
             (End::Failed(part), 0)
         }
     };
-    shutdown::spawn("second_signal", async move {
+    tasks::spawn("second_signal", async move {
         // A node that was told to drain is mostly sent the signal as well, and goes on in order.
         for _ in signals_count..2 {
             signal().await;

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use crate::api::process;
 use crate::ingress::admission::Admission;
-use crate::shutdown;
+use crate::tasks;
 
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Looks until the process ends.
 pub(super) fn watch(admission: Arc<Admission>, bytes_max: u64) {
-    shutdown::spawn("memory", async move {
+    tasks::spawn("memory", async move {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let mut is_short = false;
         loop {

@@ -10,11 +10,11 @@
 //! workers end 3. members, occupancy, the leases of partitions and the node's own are given back
 //! 4. the broker's connections end, the
 //! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
-//! the process at once with 130. Where a vital part has ended (`shutdown`), the node is not ready
+//! the process at once with 130. Where a vital part has ended (`tasks`), the node is not ready
 //! any more, closes what still can be closed for a moment, gives nothing back, and ends with 70.
 //!
 //! The way of a message, hot functions marked in their files: `broker::redis::feed` →
-//! `dispatcher::Dispatcher::run` → `dispatcher::owed::Workers::deliver` → `worker::turn` →
+//! `dispatcher::Dispatcher::run` → `dispatcher::worker_queues::WorkerQueues::deliver` → `worker::turn` →
 //! `worker::outbox::Outbox::write`.
 
 use std::io;
@@ -40,16 +40,17 @@ use crate::config::Config;
 use crate::config::file_shares::FileShares;
 use crate::dispatcher::Dispatcher;
 use crate::ingress::admission::Admission;
-use crate::ingress::door::{Gate, Room};
 use crate::ingress::listener;
+use crate::ingress::listener_state::{ConnectionLimit, Gate};
+use crate::lifecycle::{Lifecycle, LifecycleSender};
 use crate::presence::Presence;
-use crate::protocol::ids::App;
 use crate::session::Services;
 use crate::session::registry::Registry;
-use crate::shutdown::{self, Lifecycle, LifecycleSender};
+use crate::tasks;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
+use fanfare_protocol::ids::App;
 
 pub mod cluster;
 pub mod directory;
@@ -130,7 +131,7 @@ pub fn run(
     reload: Reload,
     started: impl FnOnce(Addresses),
 ) -> Result<End, StartError> {
-    shutdown::log_panics();
+    tasks::log_panics();
     if config.server.dev {
         plant();
     }
@@ -162,7 +163,7 @@ fn plant() {
         && let Ok(ms) = ms.parse()
     {
         tracing::warn!(event = "panic_planted", part, ms, "a part will panic");
-        shutdown::plant(part.to_owned(), Duration::from_millis(ms));
+        tasks::plant(part.to_owned(), Duration::from_millis(ms));
     }
 }
 
@@ -211,7 +212,7 @@ impl Parts {
         let presence = Presence::new(Arc::clone(&broker), view.clone(), occupancy, counts);
         let presence = Arc::new(presence);
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
-        shutdown::vital("presence", async move { runs.run(&settled).await });
+        tasks::vital("presence", async move { runs.run(&settled).await });
         let services = Arc::new(Services {
             config: Arc::clone(&config),
             app: App::default_app(),
@@ -246,7 +247,7 @@ impl Parts {
     ) -> Result<End, StartError> {
         let addresses = addresses(&public, &api).map_err(StartError::System)?;
         let entrance = Entrance {
-            room: Room::new(self.config.server.connections_max),
+            room: ConnectionLimit::new(self.config.server.connections_max),
             admission: Admission::new(&self.config.admission, Instant::now()),
         };
         let readiness = self.watch_readiness(entrance.clone());
@@ -267,7 +268,7 @@ impl Parts {
             handles,
             Arc::clone(&self.leave),
         );
-        shutdown::vital("dispatcher", dispatcher.run(feed));
+        tasks::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api.keys));
         let replaced = Replaced {
             keys: Arc::clone(&keys),
@@ -353,7 +354,7 @@ impl Parts {
         let stopped = Arc::clone(&stop);
         let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
         let connections_max = self.file_shares().api;
-        let task = shutdown::vital("api", async move {
+        let task = tasks::vital("api", async move {
             api::serve::serve(listener, connections_max, state, stopped.notified()).await;
         });
         Ok((task, stop))
@@ -393,7 +394,7 @@ impl Parts {
                 lifecycle: self.lifecycle.subscribe(),
             };
             let name = format!("worker-{index}");
-            let thread = shutdown::vital_thread(name, move || setup.run());
+            let thread = tasks::vital_thread(name, move || setup.run());
             let thread = thread.map_err(StartError::System)?;
             handles.push(handle);
             threads.push(thread);
@@ -428,7 +429,7 @@ fn start_broker(
     let (memory, feed) = MemoryBroker::bounded(Clock::System, bytes_max, Arc::clone(metrics));
     let broker = Arc::new(Broker::Memory(memory));
     let runs = Arc::clone(&broker);
-    shutdown::vital("memory_broker", async move {
+    tasks::vital("memory_broker", async move {
         if let Broker::Memory(memory) = &*runs {
             memory.run().await;
         }

@@ -15,12 +15,13 @@ use tokio::sync::watch;
 use crate::api::state::Component;
 use crate::broker::{Broker, BrokerHealth};
 use crate::cluster::membership::Membership;
+use crate::cluster::membership_machine::MembershipState;
 use crate::cluster::partitions::Partitions;
-use crate::cluster::standing::Standing;
 use crate::ingress::admission::Admission;
-use crate::ingress::door::Room;
+use crate::ingress::listener_state::ConnectionLimit;
+use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::redis::circuit::Phase;
-use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
+use crate::tasks;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -30,8 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What the door asks before it lets somebody in.
 #[derive(Debug, Clone)]
 pub struct Entrance {
-    /// Room for sessions.
-    pub room: Arc<Room>,
+    /// ConnectionLimit for sessions.
+    pub room: Arc<ConnectionLimit>,
     /// Whom the node lets in.
     pub admission: Arc<Admission>,
 }
@@ -82,7 +83,7 @@ pub fn watch(
     let first = reasons(&broker, &membership, *lifecycle.borrow());
     let (node_sender, node) = watch::channel(first.clone());
     let (sender, door) = watch::channel(first);
-    shutdown::vital("readiness", async move {
+    tasks::vital("readiness", async move {
         let mut health = broker.health();
         let mut view = membership.view();
         let mut standing = membership.standing();
@@ -267,7 +268,7 @@ pub fn membership(membership: &Membership) -> Component {
     let fresh = membership.now().fresh;
     let trouble = membership.trouble().borrow().clone();
     let (healthy, detail) = match standing {
-        Standing::Member(me) => {
+        MembershipState::Member(me) => {
             let unanswered = (!fresh).then(|| "not answered".to_owned());
             let detail = match trouble.or(unanswered) {
                 Some(reason) => format!("member as {me}, heartbeats are {reason}"),
@@ -275,16 +276,18 @@ pub fn membership(membership: &Membership) -> Component {
             };
             (fresh, detail)
         }
-        Standing::Joining => {
+        MembershipState::Joining => {
             let detail = match trouble {
                 Some(reason) => format!("the first heartbeat is {reason}"),
                 None => "no heartbeat was answered yet".to_owned(),
             };
             (false, detail)
         }
-        Standing::Superseded { .. } => (false, "another process has this node's name".into()),
-        Standing::NameTaken => (false, "a running process has this node's name".into()),
-        Standing::Left => (false, "left".into()),
+        MembershipState::Superseded { .. } => {
+            (false, "another process has this node's name".into())
+        }
+        MembershipState::NameTaken => (false, "a running process has this node's name".into()),
+        MembershipState::Left => (false, "left".into()),
     };
     Component {
         name: "membership",

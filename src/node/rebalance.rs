@@ -12,7 +12,8 @@ use crate::cluster::membership::Membership;
 use crate::cluster::rebalance::{ASK_EVERY, Here, Plan, Rebalancer};
 use crate::cluster::view::View;
 use crate::config::Rebalance;
-use crate::shutdown::{self, Lifecycle, LifecycleReceiver};
+use crate::lifecycle::{Lifecycle, LifecycleReceiver};
+use crate::tasks;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::handle::{Inbound, WorkerHandle};
 
@@ -28,7 +29,7 @@ pub(super) fn start(
         return;
     }
     let mut rebalancer = Rebalancer::new(config.clone());
-    shutdown::spawn("rebalance", async move {
+    tasks::spawn("rebalance", async move {
         let mut seconds = tokio::time::interval(ASK_EVERY);
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut was_shedding = false;

@@ -16,7 +16,7 @@ use crate::auth::verifier::Verifier;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
 use crate::config::show::{Row, rows};
-use crate::shutdown;
+use crate::tasks;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -80,7 +80,7 @@ pub(super) fn watch(reload: Reload, replaced: Replaced) {
     } = reload;
     match signals {
         Ok(signals) => {
-            shutdown::spawn("reload", run(signals, (load, rows), replaced));
+            tasks::spawn("reload", run(signals, (load, rows), replaced));
         }
         Err(error) => {
             tracing::error!(

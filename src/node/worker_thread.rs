@@ -1,4 +1,4 @@
-//! One worker's thread: its runtime, its door, its turn.
+//! One worker's thread: its runtime, its state, its turn.
 
 use std::cell::RefCell;
 use std::net::TcpListener as StdListener;
@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::ingress::admission::Admission;
-use crate::ingress::door::{Door, Gate, Room};
 use crate::ingress::listener;
+use crate::ingress::listener_state::{ConnectionLimit, Gate, PublicState};
+use crate::lifecycle::LifecycleReceiver;
 use crate::session::shared_reads::SharedReads;
 use crate::session::{SCRATCH_BYTES, Services};
-use crate::shutdown::{self, LifecycleReceiver};
+use crate::tasks;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::worker::handle::Inbound;
 use crate::worker::outbox::Bound;
@@ -36,10 +37,10 @@ pub struct WorkerSetup {
     pub interest: Arc<WorkerInterest>,
     /// What it counts.
     pub metrics: Arc<WorkerMetrics>,
-    /// Room for connections.
+    /// ConnectionLimit for connections.
     pub gate: Arc<Gate>,
-    /// Room for sessions.
-    pub room: Arc<Room>,
+    /// ConnectionLimit for sessions.
+    pub room: Arc<ConnectionLimit>,
     /// Whom the node lets in.
     pub admission: Arc<Admission>,
     /// Why the node is not ready.
@@ -57,7 +58,7 @@ impl WorkerSetup {
         match runtime {
             Ok(runtime) => {
                 let name = format!("worker-{}", self.index);
-                let serve = shutdown::planted(&name, self.serve());
+                let serve = tasks::planted(&name, self.serve());
                 LocalSet::new().block_on(&runtime, serve);
             }
             Err(error) => tracing::error!(
@@ -92,19 +93,19 @@ impl WorkerSetup {
             self.interest,
             self.metrics,
         );
-        let door = Rc::new(Door {
+        let state = Rc::new(PublicState {
             reads: SharedReads::new(Arc::clone(&self.services.broker)),
             services: self.services,
             worker: Rc::clone(&worker),
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES])),
             gate: self.gate,
-            room: self.room,
+            sessions_limit: self.room,
             admission: self.admission,
             lifecycle: self.lifecycle.clone(),
             readiness: self.readiness,
         });
-        let accept = listener::accept(listener, door, self.lifecycle.clone());
-        shutdown::vital_local("accept", accept);
+        let accept = listener::accept(listener, state, self.lifecycle.clone());
+        tasks::vital_local("accept", accept);
         worker.run(self.inbound, self.lifecycle).await;
     }
 }

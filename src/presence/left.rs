@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::protocol::ids::{SessionId, Topic};
+use fanfare_protocol::ids::{SessionId, Topic};
 
 use super::memberships::Key;
 

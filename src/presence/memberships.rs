@@ -37,8 +37,8 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::broker::Place;
-use crate::protocol::event::Member;
-use crate::protocol::ids::{Owner, SessionId, Topic};
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{Owner, SessionId, Topic};
 
 use super::left::Left;
 
@@ -112,8 +112,8 @@ pub(super) enum Next {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Index {
     Stays,
-    Hold,
-    LetGo,
+    Pin,
+    Unpin,
 }
 
 /// A membership that has left and is forgotten before its time, for want of room.
@@ -209,7 +209,7 @@ impl Memberships {
             self.generation = next;
             self.busy_count += 1;
             self.slots.insert(key.clone(), Slot::new(next, member));
-            return (next, Index::Hold);
+            return (next, Index::Pin);
         }
         let (generation, index) = self.change(key, |slot| {
             if slot.wish.is_some() {
@@ -219,7 +219,7 @@ impl Memberships {
             let index = if slot.is_held {
                 Index::Stays
             } else {
-                Index::Hold
+                Index::Pin
             };
             if slot.done.is_some() {
                 // Its place may have lost the leave: should this entering fail, it leaves again.
@@ -376,7 +376,7 @@ impl Memberships {
         let (until, index) = self.change(key, |slot| {
             let lets_go = slot.is_held && !slot.is_unsure;
             slot.is_held &= !lets_go;
-            let index = if lets_go { Index::LetGo } else { Index::Stays };
+            let index = if lets_go { Index::Unpin } else { Index::Stays };
             (slot.until, index)
         });
         let given_up = self.left.push(until, key.clone());
@@ -385,7 +385,7 @@ impl Memberships {
             let slot = self.left_until(&key, until);
             let is_unsure = slot.filter(|slot| slot.in_flight.is_none())?.is_unsure;
             let index = match self.forget(&key) {
-                Index::LetGo if is_unsure && self.left.stays(&key.0) => Index::Stays,
+                Index::Unpin if is_unsure && self.left.stays(&key.0) => Index::Stays,
                 index => index,
             };
             Some((key, index))
@@ -474,7 +474,7 @@ impl Memberships {
         self.behind_count -= usize::from(slot.is_behind(self.life));
         self.busy_count -= usize::from(is_busy(&slot));
         if slot.is_held {
-            Index::LetGo
+            Index::Unpin
         } else {
             Index::Stays
         }

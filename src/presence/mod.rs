@@ -23,9 +23,9 @@ use crate::broker::{Broker, BrokerError, Page};
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::settled::Settled;
 use crate::cluster::view::View;
-use crate::protocol::event::Member;
-use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 mod left;
 mod memberships;
@@ -284,8 +284,8 @@ impl Presence {
     fn index(&self, topic: &Topic, index: Index) {
         match index {
             Index::Stays => {}
-            Index::Hold => self.occupancy.hold(topic.clone()),
-            Index::LetGo => self.occupancy.let_go(topic.clone()),
+            Index::Pin => self.occupancy.pin(topic.clone()),
+            Index::Unpin => self.occupancy.unpin(topic.clone()),
         }
     }
 

@@ -182,7 +182,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ids::{App, SessionId, Topic};
+    use fanfare_protocol::ids::{App, SessionId, Topic};
 
     const MS: Duration = Duration::from_millis(1);
 

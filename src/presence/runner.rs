@@ -24,7 +24,7 @@ use crate::broker::{Broker, BrokerError, BrokerHealth, FeedNumber, Moves, Place}
 use crate::cluster::occupancy::Failure;
 use crate::cluster::settled::Settled;
 use crate::cluster::view::View;
-use crate::protocol::ids::{Owner, Topic};
+use fanfare_protocol::ids::{Owner, Topic};
 
 /// Answers that are taken in one go, before new calls are begun.
 const ANSWERS_MAX: usize = 256;

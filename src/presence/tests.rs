@@ -7,8 +7,8 @@ use crate::broker::HistoryQuery;
 use crate::broker::member::{MemberEntry, PRESENCE_RETENTION};
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::cluster::view::NodeDetails;
-use crate::protocol::ids::{App, Owner};
-use crate::protocol::info::Info;
+use fanfare_protocol::ids::{App, Owner};
+use fanfare_protocol::info::Info;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

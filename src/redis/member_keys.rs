@@ -3,7 +3,7 @@
 //! In: a `%T` topic. Out: names under its tag. Owns nothing.
 
 use super::Keys;
-use crate::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 
 impl Keys {
     /// The hash of members (of a `%T` topic).

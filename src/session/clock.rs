@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::protocol::close::CloseReason;
-use crate::protocol::ids::Topic;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::ids::Topic;
 
-use super::departure::{self, Departure};
+use super::drain_schedule::{self, DrainSchedule};
 use super::joining::TopicToken;
 use super::state::{Machine, Now, Phase};
 
@@ -71,7 +71,7 @@ impl Machine {
 
     /// The node leaves. This session is told at its `share` (0 to 1, at random) of the departure,
     /// and closed a while later if it has not gone by then.
-    pub fn drain(&mut self, departure: &Departure, share: f64) {
+    pub fn drain(&mut self, departure: &DrainSchedule, share: f64) {
         let (tell_at, grace) = (departure.tell_at(share), departure.grace());
         self.send_away(tell_at, grace, CloseReason::Draining);
     }
@@ -79,7 +79,7 @@ impl Machine {
     /// The node has more than its share of sessions, and this one is to go: it is told at once,
     /// and closed a while later if it has not gone by then.
     pub fn shed(&mut self, now: Now) {
-        let grace = departure::grace(&self.config.drain);
+        let grace = drain_schedule::grace(&self.config.drain);
         self.send_away(now.instant, grace, CloseReason::Rebalanced);
     }
 

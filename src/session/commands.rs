@@ -3,11 +3,11 @@
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
-use crate::protocol::close::CloseReason;
-use crate::protocol::command::{Connect, Publish};
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::event::{Error, Event, Member, Ok};
-use crate::protocol::ids::{SessionId, Topic};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::command::{Connect, Publish};
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::event::{Error, Event, Member, Ok};
+use fanfare_protocol::ids::{SessionId, Topic};
 
 use super::Session;
 use super::joining::{Amendment, Joining};
@@ -19,7 +19,7 @@ const DEVICE_BYTES_MAX: usize = 64;
 
 impl Session {
     pub(super) fn carry_out(&mut self, id: Option<u64>, request: Request, now: Now) {
-        let desk = self.desk.clone();
+        let calls = self.calls.clone();
         match request {
             Request::Open(connect) => self.open(id, connect, now),
             Request::Subscribe(joining) => self.subscribe(id, joining, now),
@@ -32,11 +32,11 @@ impl Session {
                 });
             }
             Request::Publish(topic, publish) => self.publish(id, topic, *publish, now),
-            Request::Ack(inbox, position) => self.work(desk.ack(id, inbox, position)),
-            Request::History(topic, history) => self.work_alone(desk.history(id, topic, history)),
+            Request::Ack(inbox, position) => self.work(calls.ack(id, inbox, position)),
+            Request::History(topic, history) => self.work_alone(calls.history(id, topic, history)),
             Request::Presence(topic, after, limit) => {
                 match after.as_deref().map(str::parse::<SessionId>).transpose() {
-                    Result::Ok(after) => self.work_alone(desk.presence(id, topic, after, limit)),
+                    Result::Ok(after) => self.work_alone(calls.presence(id, topic, after, limit)),
                     Err(_) => {
                         let error = WireError::bad_request("`after` is no session id");
                         self.reply(&Error::answer(id, error));
@@ -53,7 +53,7 @@ impl Session {
                     self.unsubscribe(topic, presence, ErrorCode::Forbidden, text);
                 }
                 for limit in limits {
-                    let (worker, key) = (&desk.worker, desk.key);
+                    let (worker, key) = (&calls.worker, calls.key);
                     worker.limit(key, &limit.topic, limit.is_limited);
                 }
                 self.ok(Ok {
@@ -84,7 +84,7 @@ impl Session {
     }
 
     fn open(&mut self, id: Option<u64>, mut connect: Connect, now: Now) {
-        let most = self.desk.services.config.session.per_user_max as u64;
+        let most = self.calls.services.config.session.per_user_max as u64;
         let inbox = self.machine.inbox();
         if let Some(inbox) = &inbox {
             if !self.count_in(inbox, most) {
@@ -119,7 +119,7 @@ impl Session {
             topics,
             member: self.member(),
         };
-        let work = self.desk.clone().open(opening);
+        let work = self.calls.clone().open(opening);
         self.work(work);
     }
 
@@ -127,16 +127,16 @@ impl Session {
     /// finds this one too. Nothing is sent of it before `welcome`.
     pub(super) fn hold_inbox(&self) {
         if let Some(inbox) = self.machine.inbox() {
-            let has_history = self.desk.retention(&inbox).entries_max > 0;
+            let has_history = self.calls.retention(&inbox).entries_max > 0;
             // Whoever opens the session asks again and waits.
-            drop(self.desk.worker.join(self.desk.key, &inbox, has_history));
+            drop(self.calls.worker.join(self.calls.key, &inbox, has_history));
         }
     }
 
     /// Ends a session whose user was sent away after the request had said who it is.
     pub(super) fn end_if_disconnected(&mut self, count: u64) {
         let inbox = self.machine.inbox();
-        let worker = &self.desk.worker;
+        let worker = &self.calls.worker;
         let reason = inbox.and_then(|inbox| worker.disconnected_since(&inbox, count));
         if let Some(reason) = reason {
             self.end(reason);
@@ -144,7 +144,7 @@ impl Session {
     }
 
     fn count_in(&mut self, topic: &Topic, most: u64) -> bool {
-        let is_in = self.desk.services.registry.join(topic, most);
+        let is_in = self.calls.services.registry.join(topic, most);
         if is_in {
             self.counted.push(topic.clone());
         }
@@ -158,7 +158,7 @@ impl Session {
         if joining.expires.is_some() {
             self.schedule(now);
         }
-        let work = self.desk.clone().subscribe(id, joining, member);
+        let work = self.calls.clone().subscribe(id, joining, member);
         if is_member {
             // A snapshot that is asked for next must see this membership and its changes, and a
             // leave must find it.
@@ -173,12 +173,12 @@ impl Session {
             self.schedule(now);
         }
         if amendment.unlimited {
-            let (worker, key) = (&self.desk.worker, self.desk.key);
+            let (worker, key) = (&self.calls.worker, self.calls.key);
             worker.limit(key, &amendment.topic, false);
         }
         if amendment.presence {
             let member = self.member();
-            self.work_alone(self.desk.clone().amend(id, amendment, member));
+            self.work_alone(self.calls.clone().amend(id, amendment, member));
         } else {
             self.ok(Ok {
                 id,
@@ -192,7 +192,7 @@ impl Session {
         let identity = self.machine.identity();
         Member {
             user: identity.user.as_ref().map(|u| u.as_str().to_owned()),
-            session: self.desk.session,
+            session: self.calls.session,
             info: identity.claims.as_ref().and_then(|c| c.info.clone()),
         }
     }
@@ -214,26 +214,26 @@ impl Session {
 
     /// Ends a membership, as far as it came about.
     pub(super) fn end_membership(&self, topic: &Topic) {
-        let desk = &self.desk;
-        desk.worker.leave(desk.key, &topic.presence());
-        desk.services.presence.leave(topic.clone(), desk.session);
+        let calls = &self.calls;
+        calls.worker.leave(calls.key, &topic.presence());
+        calls.services.presence.leave(topic.clone(), calls.session);
     }
 
     /// Leaves a topic that the state machine has forgotten already.
     pub(super) fn unjoin(&mut self, topic: &Topic, presence: bool) {
-        let worker = &self.desk.worker;
-        worker.leave(self.desk.key, topic);
+        let worker = &self.calls.worker;
+        worker.leave(self.calls.key, topic);
         if presence {
             self.end_membership(topic);
         }
         if let Some(at) = self.counted.iter().position(|t| t == topic) {
             self.counted.swap_remove(at);
-            self.desk.services.registry.leave(topic);
+            self.calls.services.registry.leave(topic);
         }
     }
 
     fn publish(&mut self, id: Option<u64>, topic: Topic, publish: Publish, now: Now) {
-        let config = &self.desk.services.config;
+        let config = &self.calls.services.config;
         let namespace = config.namespace(&topic);
         let user = self
             .machine
@@ -243,7 +243,7 @@ impl Session {
             .map(|u| u.as_str().to_owned());
         let publisher = match &user {
             Some(user) => Publisher::User(user),
-            None => Publisher::Session(self.desk.session),
+            None => Publisher::Session(self.calls.session),
         };
         let remembered_ms =
             u64::try_from(config.session.idempotency.as_millis()).unwrap_or(u64::MAX);
@@ -262,11 +262,11 @@ impl Session {
                 removed: false,
                 time_ms: now.unix_ms,
                 ttl_ms: publish.ttl_ms,
-                exclude: (!publish.echo).then_some(self.desk.session),
+                exclude: (!publish.echo).then_some(self.calls.session),
             },
             topic,
         };
-        let work = self.desk.clone().publish(id, request);
+        let work = self.calls.clone().publish(id, request);
         self.work(work);
     }
 }

@@ -19,10 +19,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::socket::{Incoming, ReadLimits, Socket};
-use super::{Scratch, closing};
+use super::{Scratch, close_handshake};
 use crate::config::Config;
-use crate::protocol::close::CloseReason;
-use crate::protocol::frame::{self, Opcode};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::frame::{self, Opcode};
 
 /// Longest message. Autobahn's longest case is as long.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -79,7 +79,7 @@ impl Echo {
                 Ok(Incoming::Ping(payload)) => self.unsent = frame::pong(&payload),
                 Ok(Incoming::Pong) => {}
                 Ok(Incoming::Close(code)) => {
-                    self.unsent = closing::answer_to(code);
+                    self.unsent = close_handshake::answer_to(code);
                     return CloseReason::Client;
                 }
                 Err(reason) => return reason,
@@ -115,8 +115,8 @@ impl Echo {
             write(stream, unsent, patience).await?;
             write(stream, &mut farewell, patience).await
         };
-        let reader = closing::is_answered(reason).then_some(socket);
-        let closed = closing::close(stream, scratch, reader, written);
+        let reader = close_handshake::is_answered(reason).then_some(socket);
+        let closed = close_handshake::close(stream, scratch, reader, written);
         // A client that takes nothing, or never closes, is left alone when time is up.
         let _ = timeout(patience, closed).await;
     }

@@ -13,33 +13,33 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use crate::protocol::close::CloseReason;
-use crate::protocol::frame;
-use crate::shutdown;
+use crate::tasks;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::frame;
 
-use super::{Session, closing};
+use super::{Session, close_handshake};
 
 impl Session {
     /// The client said goodbye: its own code goes back (RFC 6455, section 5.5.1).
     pub(super) fn closed_by_client(&mut self, code: Option<u16>) {
-        self.push_last(closing::answer_to(code));
+        self.push_last(close_handshake::answer_to(code));
         self.end(CloseReason::Client);
     }
 
     fn push_last(&self, frame: Bytes) {
-        self.desk.worker.push_last(self.desk.key, frame);
+        self.calls.worker.push_last(self.calls.key, frame);
     }
 
     /// Ends the session.
     pub(super) async fn finish(&mut self, reason: CloseReason) {
-        let config = self.desk.services.config.clone();
+        let config = self.calls.services.config.clone();
         if matches!(reason, CloseReason::Draining | CloseReason::Rebalanced) {
             self.await_commands(config.drain.commands).await;
         }
         self.leave_everything();
         if reason != CloseReason::Lost {
             if reason == CloseReason::SlowConsumer {
-                self.desk.worker.drop_backlog(self.desk.key);
+                self.calls.worker.drop_backlog(self.calls.key);
             }
             if let (Some(code), false) = (reason.code(), reason == CloseReason::Client) {
                 self.push_last(frame::close(code, reason.text()));
@@ -59,16 +59,16 @@ impl Session {
         if let Some(code) = reason.code() {
             self.push_last(frame::close(code, reason.text()));
         }
-        self.desk.worker.flush(self.desk.key);
+        self.calls.worker.flush(self.calls.key);
         self.give_back(reason);
     }
 
     /// The worker's part of it, and the traces.
     fn give_back(&mut self, reason: CloseReason) {
         self.is_over = true;
-        let worker = &self.desk.worker;
-        let written = worker.written_bytes(self.desk.key);
-        worker.remove(self.desk.key);
+        let worker = &self.calls.worker;
+        let written = worker.written_bytes(self.calls.key);
+        worker.remove(self.calls.key);
         worker.metrics().ends.count(reason);
         self.log(reason, written);
     }
@@ -88,10 +88,10 @@ impl Session {
 
     fn leave_everything(&mut self) {
         (self.busy, self.late) = (None, None);
-        self.desk.worker.leave_all(self.desk.key);
-        let services = &self.desk.services;
+        self.calls.worker.leave_all(self.calls.key);
+        let services = &self.calls.services;
         for topic in self.machine.memberships() {
-            services.presence.leave(topic.clone(), self.desk.session);
+            services.presence.leave(topic.clone(), self.calls.session);
         }
         for topic in self.counted.drain(..) {
             services.registry.leave(&topic);
@@ -100,7 +100,7 @@ impl Session {
 
     /// Writes what is left, and ends the connection.
     async fn close_socket(&mut self, reason: CloseReason) {
-        let (worker, key) = (self.desk.worker.clone(), self.desk.key);
+        let (worker, key) = (self.calls.worker.clone(), self.calls.key);
         let stream = Rc::clone(&self.stream);
         let written = async {
             worker.flush(key);
@@ -113,14 +113,14 @@ impl Session {
             }
             Ok(())
         };
-        let reader = closing::is_answered(reason).then_some(&mut self.socket);
-        closing::close(&self.stream, &self.scratch, reader, written).await;
+        let reader = close_handshake::is_answered(reason).then_some(&mut self.socket);
+        close_handshake::close(&self.stream, &self.scratch, reader, written).await;
     }
 
     /// One line a session. What its client or its network did is of interest when asked for;
     /// what this node did is told.
     fn log(&self, reason: CloseReason, bytes: u64) {
-        let session = self.desk.session;
+        let session = self.calls.session;
         let user = self.machine.identity().user.as_ref().map(|u| u.as_str());
         let (device, code, label) = (self.device.as_deref(), reason.code(), reason.label());
         let duration_ms = u64::try_from(self.begun_at.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -140,7 +140,7 @@ impl Drop for Session {
         let abandoned = std::panic::catch_unwind(AssertUnwindSafe(|| self.abandon()));
         if abandoned.is_err() {
             // Then it is the worker that is broken, and with it all of its sessions.
-            shutdown::fail(
+            tasks::fail(
                 "worker",
                 Err("a session could not be given back".to_owned()),
             );

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use crate::protocol::command::Subscribe;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{Position, Topic};
+use fanfare_protocol::command::Subscribe;
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::ids::{Position, Topic};
 
 use super::clock::Due;
 use super::permission::already_subscribed;

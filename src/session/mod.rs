@@ -3,7 +3,7 @@
 //! In: a socket whose handshake is done, with who is behind it. Out: frames in the worker's
 //! outbox; requests to the broker; exactly one [`CloseReason`] at the end. Owner of: the state
 //! machine ([`state`], [`clock`]), the reading side ([`socket`]), the commands that wait for the
-//! broker ([`work`]). Whatever ends its task, a panic included, it leaves nothing behind. Bounds: commands in flight and unread replies; at either bound nothing more
+//! broker ([`broker_calls`]). Whatever ends its task, a panic included, it leaves nothing behind. Bounds: commands in flight and unread replies; at either bound nothing more
 //! is read. Reading never waits for writing: the worker writes, this task only waits for the
 //! socket when it was full.
 
@@ -26,21 +26,22 @@ use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
-use crate::protocol::close::CloseReason;
-use crate::protocol::codec::{self, Wire};
-use crate::protocol::error::ErrorCode;
-use crate::protocol::event::{Error, Event};
-use crate::protocol::frame;
-use crate::protocol::ids::{App, SessionId, Topic};
 use crate::worker::outbox::Bound;
-use crate::worker::{Notices, Worker, wheel};
+use crate::worker::{SessionSignals, Worker, wheel};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::event::{Error, Event};
+use fanfare_protocol::frame;
+use fanfare_protocol::ids::{App, SessionId, Topic};
 
-pub mod answers;
 pub mod backoff;
+pub mod broker_calls;
 pub mod clock;
-pub mod closing;
+pub mod close_handshake;
 pub mod commands;
-pub mod departure;
+pub mod completions;
+pub mod drain_schedule;
 pub mod echo;
 pub mod ending;
 pub mod joining;
@@ -52,16 +53,15 @@ pub(crate) mod rig;
 pub mod shared_reads;
 pub mod socket;
 pub mod state;
-pub mod work;
 
+use broker_calls::{BrokerCalls, Completion};
 use clock::Due;
-use departure::Departure;
+use drain_schedule::DrainSchedule;
 use opening::Late;
 use registry::Registry;
 use shared_reads::SharedReads;
 use socket::{Incoming, ReadLimits, Socket};
 use state::{Identity, Machine, Now, Refusal};
-use work::{Desk, Done};
 
 /// The node's parts that sessions use.
 pub struct Services {
@@ -80,7 +80,7 @@ pub struct Services {
     /// Counts per topic.
     pub registry: Registry,
     /// When sessions go; set before workers are told that the node leaves.
-    pub departure: OnceLock<Departure>,
+    pub departure: OnceLock<DrainSchedule>,
 }
 
 impl std::fmt::Debug for Services {
@@ -114,17 +114,17 @@ pub struct Accepted {
 
 /// Why the loop woke up.
 enum Wake {
-    Notices(Notices),
+    SessionSignals(SessionSignals),
     Incoming(Result<Incoming, CloseReason>),
-    Done(Done),
+    Completion(Completion),
     Writable,
 }
 
-type Busy = FuturesUnordered<LocalBoxFuture<'static, Done>>;
+type Busy = FuturesUnordered<LocalBoxFuture<'static, Completion>>;
 
 /// See the module.
 struct Session {
-    desk: Desk,
+    calls: BrokerCalls,
     wire: Wire,
     machine: Machine,
     socket: Socket,
@@ -184,7 +184,7 @@ pub fn run(
         fragments_max: config.session.fragments_max,
     };
     let mut session = Session {
-        desk: Desk {
+        calls: BrokerCalls {
             services,
             worker,
             reads,
@@ -232,10 +232,10 @@ impl Session {
             // A client that keeps this loop busy shares the thread with the others.
             tokio::task::coop::consume_budget().await;
             match poll_fn(|cx| self.poll_wake(cx)).await {
-                Wake::Notices(notices) => self.noticed(notices),
+                Wake::SessionSignals(notices) => self.noticed(notices),
                 Wake::Incoming(Ok(incoming)) => self.incoming(incoming),
                 Wake::Incoming(Err(reason)) => self.end(reason),
-                Wake::Done(done) => self.done(done),
+                Wake::Completion(done) => self.done(done),
                 Wake::Writable => {}
             }
             self.settle_turn();
@@ -244,9 +244,9 @@ impl Session {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        let worker = &self.desk.worker;
-        if let Poll::Ready(notices) = worker.poll_notices(self.desk.key, cx) {
-            return Poll::Ready(Wake::Notices(notices));
+        let worker = &self.calls.worker;
+        if let Poll::Ready(notices) = worker.poll_notices(self.calls.key, cx) {
+            return Poll::Ready(Wake::SessionSignals(notices));
         }
         if let Some(busy) = &mut self.busy
             && let Poll::Ready(Some(done)) = busy.poll_next_unpin(cx)
@@ -254,15 +254,15 @@ impl Session {
             if busy.is_empty() {
                 self.busy = None;
             }
-            return Poll::Ready(Wake::Done(done));
+            return Poll::Ready(Wake::Completion(done));
         }
         if let Some(late) = &mut self.late
             && let Poll::Ready(own) = late.poll_unpin(cx)
         {
             self.late = None;
-            return Poll::Ready(Wake::Done(Done::Everyone(Box::new(own))));
+            return Poll::Ready(Wake::Completion(Completion::Everyone(Box::new(own))));
         }
-        if worker.is_blocked(self.desk.key) && self.stream.poll_write_ready(cx).is_ready() {
+        if worker.is_blocked(self.calls.key) && self.stream.poll_write_ready(cx).is_ready() {
             return Poll::Ready(Wake::Writable);
         }
         if self.may_read() {
@@ -278,28 +278,28 @@ impl Session {
         if self.alone || self.machine.is_opening() {
             return false;
         }
-        let most = self.desk.services.config.session.commands_in_flight_max;
+        let most = self.calls.services.config.session.commands_in_flight_max;
         let has_room = self.busy.as_ref().is_none_or(|b| b.len() < most);
         has_room && !self.has_unread_replies()
     }
 
     fn has_unread_replies(&self) -> bool {
-        let config = &self.desk.services.config.session;
+        let config = &self.calls.services.config.session;
         let bound = Bound {
             messages_max: config.replies_max,
             bytes_max: config.replies_bytes_max,
         };
-        bound.exceeded(self.desk.worker.replies(self.desk.key))
+        bound.exceeded(self.calls.worker.replies(self.calls.key))
     }
 
     /// After every step: what was queued is written, a catch-up goes on, the clock is set.
     fn settle_turn(&mut self) {
-        let (worker, key) = (Rc::clone(&self.desk.worker), self.desk.key);
+        let (worker, key) = (Rc::clone(&self.calls.worker), self.calls.key);
         let now = Now::read();
         let full_at = worker.is_blocked(key).then(|| worker.written_bytes(key));
         worker.flush(key);
         if let Some(pull) = worker.catch_up(key, now.unix_ms) {
-            self.work(self.desk.clone().pull(pull));
+            self.work(self.calls.clone().pull(pull));
         }
         worker.flush(key);
         let (unread, taken_bytes) = (self.has_unread_replies(), worker.written_bytes(key));
@@ -313,13 +313,13 @@ impl Session {
         }
     }
 
-    fn noticed(&mut self, notices: Notices) {
+    fn noticed(&mut self, notices: SessionSignals) {
         let now = Now::read();
         if let Some(reason) = notices.end {
             return self.end(reason);
         }
         if notices.drain
-            && let Some(departure) = self.desk.services.departure.get()
+            && let Some(departure) = self.calls.services.departure.get()
         {
             let share = rand::rng().random_range(0.0..=1.0);
             self.machine.drain(departure, share);
@@ -339,7 +339,7 @@ impl Session {
                 Due::Ping => self.push(frame::ping()),
                 Due::Expiring(topic, expires) => self.reply(&Event::Expiring { topic, expires }),
                 Due::Left(topic, was_member) => self.token_ended(topic, was_member),
-                Due::Limited(topic) => self.desk.worker.limit(self.desk.key, &topic, true),
+                Due::Limited(topic) => self.calls.worker.limit(self.calls.key, &topic, true),
                 Due::Drain(reconnect_after_ms) => self.reply(&Event::Drain { reconnect_after_ms }),
                 Due::End(reason) => self.end(reason),
             }
@@ -355,14 +355,14 @@ impl Session {
             .is_none_or(|at| at <= now.instant || next < at)
         {
             self.scheduled = Some(next);
-            self.desk.worker.schedule(self.desk.key, next);
+            self.calls.worker.schedule(self.calls.key, next);
         }
     }
 
     fn incoming(&mut self, incoming: Incoming) {
         let now = Now::read();
         self.machine.seen(now);
-        let counters = &self.desk.worker.metrics().counters;
+        let counters = &self.calls.worker.metrics().counters;
         match incoming {
             Incoming::Text(bytes) if self.wire == Wire::Json => {
                 counters.bytes_read.add_owned(bytes.len() as u64);
@@ -380,10 +380,10 @@ impl Session {
     }
 
     fn command(&mut self, bytes: &[u8], now: Now) {
-        let counters = &self.desk.worker.metrics().counters;
+        let counters = &self.calls.worker.metrics().counters;
         counters.commands.add_owned(1);
         // The own inbox and `@` may be named beside as many topics as a session may join.
-        let topics_max = self.desk.services.config.session.topics_max + 2;
+        let topics_max = self.calls.services.config.session.topics_max + 2;
         match codec::decode_within(self.wire, bytes, topics_max) {
             Err(malformed) => {
                 let unreadable = malformed.error.code == ErrorCode::BadRequest;
@@ -405,9 +405,9 @@ impl Session {
 
     /// Answers with an error, and ends where the refusal says so.
     fn refuse(&mut self, id: Option<u64>, refusal: Refusal) {
-        let counters = &self.desk.worker.metrics().counters;
+        let counters = &self.calls.worker.metrics().counters;
         counters.command_errors.add_owned(1);
-        let (session, code) = (self.desk.session, refusal.error.code);
+        let (session, code) = (self.calls.session, refusal.error.code);
         tracing::debug!(event = "command_refused", %session, code = code.name(), error = %refusal.error, "command refused");
         self.reply(&Error::answer(id, refusal.error));
         if let Some(reason) = refusal.end {
@@ -416,22 +416,22 @@ impl Session {
     }
 
     fn reply(&self, event: &Event) {
-        self.desk.worker.reply(self.desk.key, event);
+        self.calls.worker.reply(self.calls.key, event);
     }
 
     fn push(&self, frame: Bytes) {
-        self.desk.worker.push(self.desk.key, frame);
+        self.calls.worker.push(self.calls.key, frame);
     }
 
-    fn work(&mut self, future: impl Future<Output = Done> + 'static) {
+    fn work(&mut self, future: impl Future<Output = Completion> + 'static) {
         self.busy.get_or_insert_default().push(Box::pin(future));
     }
 
     /// The same for a command behind which nothing is read until it is answered: its answer may be
     /// a thousand times as long as itself, so one at a time is enough.
-    fn work_alone(&mut self, future: impl Future<Output = Done> + 'static) {
+    fn work_alone(&mut self, future: impl Future<Output = Completion> + 'static) {
         self.alone = true;
-        self.work(async { Done::Alone(Box::new(future.await)) });
+        self.work(async { Completion::Alone(Box::new(future.await)) });
     }
 
     /// The first reason counts.

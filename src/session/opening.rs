@@ -1,7 +1,7 @@
 //! Opening a session: what `welcome` waits for, and what it does not.
 //!
 //! In: who is there and what `connect` names, judged by the state machine. Out: one
-//! [`Done::Opened`], or [`Done::Unopened`] where the inbox cannot be joined. `welcome` waits for
+//! [`Completion::Opened`], or [`Completion::Unopened`] where the inbox cannot be joined. `welcome` waits for
 //! the inbox; for the topics of `connect`, all at once, as long as a broker that is there may take;
 //! and for `@` no longer than [`EVERYONE_PATIENCE`], because that topic lies on one master of Redis,
 //! which must keep nobody out whose topics are elsewhere. An `@` that is late is handed on as
@@ -18,14 +18,14 @@ use futures_util::future::{LocalBoxFuture, join, join_all};
 use rand::Rng as _;
 
 use crate::broker::InboxSummary;
-use crate::protocol::error::WireError;
-use crate::protocol::event::Member;
-use crate::protocol::ids::{Position, Topic};
 use crate::worker::Join;
+use fanfare_protocol::error::WireError;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{Position, Topic};
 
 use super::backoff;
+use super::broker_calls::{BrokerCalls, Completion, Start, Subscribed, broker_error};
 use super::joining::{Begin, Joining, OwnTopic};
-use super::work::{Desk, Done, Start, Subscribed, broker_error};
 
 /// How long `welcome` waits for `@` while nothing is known against its master: many times what a
 /// healthy one takes.
@@ -57,16 +57,16 @@ pub struct Opened {
     /// The id of the `connect` that asked.
     pub id: Option<u64>,
     /// The inbox, as the user left it, and where it begins.
-    pub inbox: Option<(InboxSummary, Own)>,
+    pub inbox: Option<(InboxSummary, AutoJoined)>,
     /// `@`, or what comes of it later.
-    pub everyone: Result<Own, Late>,
+    pub everyone: Result<AutoJoined, Late>,
     /// What became of the other topics.
     pub topics: Vec<(String, Outcome)>,
 }
 
 /// Where a topic begins that the session belongs to unasked.
 #[derive(Debug)]
-pub struct Own {
+pub struct AutoJoined {
     /// `@` or the inbox.
     pub topic: Topic,
     /// Where the client left it, or the cursor stands.
@@ -82,15 +82,15 @@ pub type Outcome = Result<(Joining, Subscribed), WireError>;
 
 /// An `@` that is not live yet. Ready with where it begins.
 pub struct Late {
-    own: LocalBoxFuture<'static, Own>,
+    own: LocalBoxFuture<'static, AutoJoined>,
     /// `connect` named it.
     pub is_named: bool,
 }
 
 impl Future for Late {
-    type Output = Own;
+    type Output = AutoJoined;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Own> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<AutoJoined> {
         self.own.poll_unpin(cx)
     }
 }
@@ -101,9 +101,9 @@ impl fmt::Debug for Late {
     }
 }
 
-impl Desk {
+impl BrokerCalls {
     /// Joins and finds out where everything begins.
-    pub async fn open(self, opening: Opening) -> Done {
+    pub async fn open(self, opening: Opening) -> Completion {
         let Opening {
             id,
             everyone,
@@ -139,18 +139,18 @@ impl Desk {
         // It may have become live while the others were waited for.
         let everyone = everyone.ok().or_else(|| (&mut late).now_or_never());
         match inbox {
-            Ok(inbox) => Done::Opened(Box::new(Opened {
+            Ok(inbox) => Completion::Opened(Box::new(Opened {
                 id,
                 inbox,
                 everyone: everyone.ok_or(late),
                 topics,
             })),
-            Err(error) => Done::Unopened(id, error),
+            Err(error) => Completion::Unopened(id, error),
         }
     }
 
     /// Waits for `@` as long as it takes; the session's end ends it.
-    async fn everyone(self, own: OwnTopic) -> Own {
+    async fn everyone(self, own: OwnTopic) -> AutoJoined {
         let has_history = self.retention(&own.topic).entries_max > 0;
         if let Join::Waiting(live) = self.worker.join(self.key, &own.topic, has_history)
             && live.await.is_err()
@@ -162,7 +162,7 @@ impl Desk {
     }
 
     /// The inbox, and where it begins: at the client's position, else at the cursor.
-    async fn inbox(&self, own: OwnTopic) -> Result<(InboxSummary, Own), WireError> {
+    async fn inbox(&self, own: OwnTopic) -> Result<(InboxSummary, AutoJoined), WireError> {
         let mut failures = 0;
         let summary = loop {
             self.broker().check(&own.topic).map_err(|error| {
@@ -186,7 +186,7 @@ impl Desk {
 
     /// Where a topic begins that the session has joined unasked: at the client's position, else at
     /// the cursor, else live. Tries until the broker answers.
-    async fn insist_on(&self, own: OwnTopic, cursor: Option<Position>) -> Own {
+    async fn insist_on(&self, own: OwnTopic, cursor: Option<Position>) -> AutoJoined {
         let OwnTopic { topic, named } = own;
         let begin = match &named {
             Some(Ok(begin)) => *begin,
@@ -204,7 +204,7 @@ impl Desk {
             }
             failures += 1;
         };
-        Own {
+        AutoJoined {
             topic,
             left,
             named: named.map(|named| named.map(|_| ())),

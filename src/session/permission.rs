@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use crate::auth::rights::{Operation, permitted};
 use crate::config::Allow;
-use crate::protocol::command::Subscribe;
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{Position, Topic, TopicKind};
+use fanfare_protocol::command::Subscribe;
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::ids::{Position, Topic, TopicKind};
 
 use super::joining::TopicToken;
 use super::state::{Machine, Now, token_error};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rustc_hash::FxHashMap;
 
 use crate::cluster::occupancy::Occupancy;
-use crate::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 
 /// See the module.
 #[derive(Debug)]

@@ -24,10 +24,10 @@ use rustc_hash::FxHashMap;
 
 use crate::broker::{Broker, BrokerError, Page};
 use crate::config::Retention;
-use crate::protocol::ids::{Position, Topic, TopicKind};
-use crate::shutdown;
+use crate::tasks;
 use crate::worker::Worker;
 use crate::worker::catchup::ReadPage;
+use fanfare_protocol::ids::{Position, Topic, TopicKind};
 
 /// How long a page is given to others after it has come. Shorter than the rest after a page that
 /// brought nothing ([`super::work`]), so that whoever asks again gets a new one.
@@ -109,7 +109,7 @@ impl SharedReads {
         };
         let asked = read.clone();
         // A task of its own, so that a session that goes away takes nobody's page along.
-        shutdown::spawn_local("shared_read", async move {
+        tasks::spawn_local("shared_read", async move {
             let _kept = kept;
             if asked.await.is_ok() {
                 tokio::time::sleep(KEPT).await;
@@ -154,10 +154,10 @@ impl std::fmt::Debug for SharedReads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::GapReason;
     use crate::session::rig::config;
     use crate::session::rig::node::{Node, run, user};
     use crate::worker::handle::Inbound;
+    use fanfare_protocol::event::GapReason;
 
     const PAGE: Page = Page {
         entries_max: 100,

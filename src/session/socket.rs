@@ -26,7 +26,7 @@ use fastwebsockets::{Frame, OpCode, Role, WebSocket, WebSocketError};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::protocol::close::CloseReason;
+use fanfare_protocol::close::CloseReason;
 
 mod framing;
 

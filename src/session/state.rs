@@ -15,10 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::auth::verifier::Verifier;
 use crate::auth::{Claims, TokenError};
 use crate::config::Config;
-use crate::protocol::close::CloseReason;
-use crate::protocol::command::{Command, Connect, History, Publish};
-use crate::protocol::error::{ErrorCode, WireError};
-use crate::protocol::ids::{App, NameError, Position, Topic, TopicKind, User};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::command::{Command, Connect, History, Publish};
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::ids::{App, NameError, Position, Topic, TopicKind, User};
 
 use super::clock::DrainPlan;
 use super::joining::{Amendment, Joined, Joining, not_joined};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
-use crate::protocol::close::CloseReason;
+use fanfare_protocol::close::CloseReason;
 
 /// Messages that wait for a worker from which on publishers are held to its pace: so many are
 /// merged into one write, and with 1,000 sessions on the topic they are some milliseconds of work.

@@ -16,9 +16,9 @@ use super::handle::{Inbound, WorkerHandle};
 use super::hub::{Mode, SessionKey};
 use super::outbox::Bound;
 use super::{State, Worker, WorkerInterest};
-use crate::protocol::codec::Wire;
-use crate::protocol::event::{Event, Ok as Answer};
-use crate::protocol::ids::{Position, SessionId};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::event::{Event, Ok as Answer};
+use fanfare_protocol::ids::{Position, SessionId};
 
 /// See the module.
 pub(crate) struct ByHand {

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use crate::broker::SincePage;
-use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::{Event, GapReason};
-use crate::protocol::ids::{Position, Priority, SessionId, Topic};
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::event::{Event, GapReason};
+use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 use super::hub::{Mode, Reference, SessionKey};
 use super::outgoing::{self, Outgoing};

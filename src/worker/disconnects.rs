@@ -8,8 +8,8 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::close::CloseReason;
-use crate::protocol::ids::{SessionId, Topic};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::ids::{SessionId, Topic};
 
 use super::Worker;
 

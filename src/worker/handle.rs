@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::broker::interest::WishNumber;
-use crate::protocol::close::CloseReason;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Priority, SessionId, Topic};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 use super::outgoing::Outgoing;
 use crate::telemetry::metrics::WorkerMetrics;

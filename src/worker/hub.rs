@@ -13,7 +13,7 @@ use slotmap::{SlotMap, new_key_type};
 use tokio::sync::oneshot;
 
 use crate::broker::interest::WishNumber;
-use crate::protocol::ids::{Position, Priority, Topic};
+use fanfare_protocol::ids::{Position, Priority, Topic};
 
 use super::outgoing::Outgoing;
 
@@ -230,7 +230,7 @@ fn index(n: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ids::App;
+    use fanfare_protocol::ids::App;
     use proptest::prelude::*;
 
     type Sessions = SlotMap<SessionKey, Vec<Reference>>;

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Priority, Topic};
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, Priority, Topic};
 
 use super::catchup::Reader;
 use super::hub::{Mode, SessionKey, TopicKey};

@@ -7,7 +7,7 @@
 //! enough. A session that gets the right before that reads on as before. Constant in the topic's
 //! members; bound: the outbox.
 
-use crate::protocol::ids::{Priority, Topic};
+use fanfare_protocol::ids::{Priority, Topic};
 
 use super::Worker;
 use super::hub::{Mode, SessionKey};

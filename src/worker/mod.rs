@@ -4,7 +4,7 @@
 //! sessions on the same thread. Out: one vectored write per dirty socket at the end of a turn; a
 //! wake-up for a session that must do something itself. Owner of: every session's socket for
 //! writing, its outbox, its memberships and modes; the timer wheel; the window of recent
-//! publications. Bounds: the inbound queue, each outbox (see [`crowded`] for what happens at its
+//! publications. Bounds: the inbound queue, each outbox (see [`overflow`] for what happens at its
 //! bound), the window. Does not: understand commands, know users or tokens, or wait for anything.
 
 use std::cell::RefCell;
@@ -21,16 +21,15 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::broker::interest::Interest;
-use crate::protocol::close::CloseReason;
-use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::Event;
-use crate::protocol::ids::{SessionId, Topic};
 use crate::telemetry::metrics::WorkerMetrics;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::event::Event;
+use fanfare_protocol::ids::{SessionId, Topic};
 
 #[cfg(test)]
 pub(crate) mod by_hand;
 pub mod catchup;
-mod crowded;
 mod disconnects;
 pub mod handle;
 pub mod hub;
@@ -38,15 +37,16 @@ mod lead;
 mod limit;
 pub mod outbox;
 pub mod outgoing;
+mod overflow;
+mod rebalance_out;
 pub mod recent;
-mod shed;
 pub mod turn;
 pub mod wheel;
 
 use disconnects::Disconnects;
 use hub::{Hub, Reference, SessionKey, TopicKey};
 use lead::Leads;
-use outbox::{Bound, Outbox, Spares, Waiting};
+use outbox::{Bound, LanePool, Outbox, Waiting};
 use recent::Recent;
 use wheel::Wheel;
 
@@ -55,7 +55,7 @@ pub type WorkerInterest = Interest<(usize, Topic)>;
 
 /// What a session must look at. Several things may have happened since it last looked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Notices {
+pub struct SessionSignals {
     /// Its next deadline may have come.
     pub due: bool,
     /// The socket takes more again, or a topic fell behind: a catch-up may go on.
@@ -78,7 +78,7 @@ pub enum Join {
 }
 
 /// One session as its worker sees it.
-struct Entry {
+struct SessionSlot {
     id: SessionId,
     /// The sessions of this worker are numbered as they come.
     number: u64,
@@ -95,15 +95,15 @@ struct Entry {
     /// What its socket has taken so far.
     written_bytes: u64,
     waker: Option<Waker>,
-    notices: Notices,
+    notices: SessionSignals,
     dirty: bool,
     blocked: bool,
     /// It was told to go, because the node has more than its share.
-    is_shed: bool,
+    is_told_to_move: bool,
 }
 
-impl Entry {
-    fn notify(&mut self, change: impl FnOnce(&mut Notices)) {
+impl SessionSlot {
+    fn notify(&mut self, change: impl FnOnce(&mut SessionSignals)) {
         change(&mut self.notices);
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
@@ -122,14 +122,14 @@ impl Entry {
 }
 
 struct State {
-    sessions: SlotMap<SessionKey, Entry>,
+    sessions: SlotMap<SessionKey, SessionSlot>,
     hub: Hub,
     wheel: Wheel<SessionKey>,
     /// Sockets that something waits for.
     dirty: Vec<SessionKey>,
     /// Sessions whose outbox had no room for the delivery at hand.
     crowded: Vec<SessionKey>,
-    spares: Spares,
+    spares: LanePool,
     recent: Recent,
     leads: Leads,
     disconnects: Disconnects,
@@ -170,7 +170,7 @@ impl Worker {
                 wheel: Wheel::new(Instant::now()),
                 dirty: Vec::new(),
                 crowded: Vec::new(),
-                spares: Spares::default(),
+                spares: LanePool::default(),
                 recent: Recent::new(recent_bytes_max),
                 leads: Leads::default(),
                 disconnects: Disconnects::default(),
@@ -189,11 +189,11 @@ impl Worker {
     /// Takes over the writing side of a session's socket.
     pub fn add(&self, id: SessionId, wire: Wire, stream: Rc<TcpStream>) -> SessionKey {
         let state = &mut *self.state.borrow_mut();
-        let notices = Notices {
+        let notices = SessionSignals {
             drain: state.draining,
-            ..Notices::default()
+            ..SessionSignals::default()
         };
-        let key = state.sessions.insert(Entry {
+        let key = state.sessions.insert(SessionSlot {
             id,
             number: self.metrics.counters.sessions_opened.get(),
             wire,
@@ -208,7 +208,7 @@ impl Worker {
             notices,
             dirty: false,
             blocked: false,
-            is_shed: false,
+            is_told_to_move: false,
         });
         self.metrics.counters.sessions_opened.add_owned(1);
         self.metrics
@@ -223,7 +223,7 @@ impl Worker {
         self.leave_all(key);
         let state = &mut *self.state.borrow_mut();
         let removed = state.sessions.remove(key);
-        if removed.is_some_and(|entry| entry.is_shed) {
+        if removed.is_some_and(|entry| entry.is_told_to_move) {
             let told = &self.metrics.counters.rebalancing;
             told.set(told.get().saturating_sub(1));
         }
@@ -265,12 +265,12 @@ impl Worker {
     }
 
     /// What the session must look at; registers the task to be woken when there is something.
-    pub fn poll_notices(&self, key: SessionKey, cx: &mut Context<'_>) -> Poll<Notices> {
+    pub fn poll_notices(&self, key: SessionKey, cx: &mut Context<'_>) -> Poll<SessionSignals> {
         let state = &mut *self.state.borrow_mut();
         let Some(entry) = state.sessions.get_mut(key) else {
             return Poll::Pending;
         };
-        if entry.notices != Notices::default() {
+        if entry.notices != SessionSignals::default() {
             return Poll::Ready(std::mem::take(&mut entry.notices));
         }
         if !entry
@@ -283,7 +283,7 @@ impl Worker {
         Poll::Pending
     }
 
-    /// Asks to be looked at ([`Notices::due`]) at about `at`.
+    /// Asks to be looked at ([`SessionSignals::due`]) at about `at`.
     pub fn schedule(&self, key: SessionKey, at: Instant) {
         self.state.borrow_mut().wheel.schedule(key, at);
     }
@@ -432,7 +432,7 @@ impl Worker {
     }
 
     /// HOT: one vectored write per dirty socket and turn; no allocation, no lock.
-    fn write(&self, entry: &mut Entry, spares: &mut Spares) {
+    fn write(&self, entry: &mut SessionSlot, spares: &mut LanePool) {
         if entry.blocked || entry.outbox.is_empty() {
             return;
         }

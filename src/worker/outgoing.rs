@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::broker::{Body, Entry};
-use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::{Event, Gap, GapOf, GapReason, Presence};
-use crate::protocol::ids::{Position, Priority, SessionId, Topic, TopicKind};
-use crate::protocol::size::FrameSize;
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::event::{Event, Gap, GapOf, GapReason, Presence};
+use fanfare_protocol::ids::{Position, Priority, SessionId, Topic, TopicKind};
+use fanfare_protocol::size::FrameSize;
 
 /// A publication or a change of members, ready to be pushed to any number of sessions.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use super::hub::{Hub, HubTopic, TopicKey};
 use super::outgoing::Outgoing;
-use crate::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 
 /// How long a publication is kept: who was away for longer reads the broker.
 pub const AGE: Duration = Duration::from_secs(60);

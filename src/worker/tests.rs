@@ -29,10 +29,10 @@ use rig::{Rig, Source, short};
 
 use super::handle::{Inbound, WorkerHandle};
 use super::outbox::Bound;
-use crate::protocol::close::CloseReason;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{App, Position, Priority, Topic, User};
-use crate::shutdown::Lifecycle;
+use crate::lifecycle::Lifecycle;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{App, Position, Priority, Topic, User};
 
 /// Longest wait for anything, many times what a loaded machine takes.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -16,14 +16,14 @@ use super::handle::Inbound;
 use super::hub::{Member, Mode, SessionKey, TopicKey};
 use super::lead::fail_over;
 use super::outgoing::{self, Outgoing};
-use super::{Entry, State, Worker, wheel};
+use super::{SessionSlot, State, Worker, wheel};
 use crate::broker::interest::WishNumber;
-use crate::protocol::close::CloseReason;
-use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::{Event, Gap, GapReason};
-use crate::protocol::ids::{Position, Priority, SessionId, Topic};
-use crate::shutdown::{Lifecycle, LifecycleReceiver};
+use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::telemetry::metrics::{Counter, WorkerCounters};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::event::{Event, Gap, GapReason};
+use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 /// Messages taken from the queue at once.
 const BATCH_MAX: usize = 256;
@@ -400,7 +400,12 @@ impl Worker {
 }
 
 /// Whether a member takes this delivery live. One that catches up notes how urgent it is.
-fn takes(member: &mut Member, entry: &mut Entry, outgoing: &Outgoing, has_history: bool) -> bool {
+fn takes(
+    member: &mut Member,
+    entry: &mut SessionSlot,
+    outgoing: &Outgoing,
+    has_history: bool,
+) -> bool {
     match &mut member.mode {
         Mode::Starting { .. } => false,
         Mode::Push { after }

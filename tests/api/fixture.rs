@@ -26,9 +26,9 @@ use fanfare::config::{
     Rebalance, Redis, RedisAccess, Secret, Server, Session,
 };
 use fanfare::http::bodies::Route;
-use fanfare::protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
-use fanfare::shutdown::Lifecycle;
+use fanfare::lifecycle::Lifecycle;
 use fanfare::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 

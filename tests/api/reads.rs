@@ -1,9 +1,9 @@
 //! What callers can see: topics, history, members, users, nodes, routes.
 
 use fanfare::api::state::NodeSessions;
-use fanfare::protocol::event::Member;
-use fanfare::protocol::ids::{App, SessionId, Topic};
-use fanfare::protocol::info::Info;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{App, SessionId, Topic};
+use fanfare_protocol::info::Info;
 use serde_json::{Value, json};
 
 use crate::fixture::{Mood, Node};

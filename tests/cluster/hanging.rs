@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use fanfare::broker::publication::encode_member;
 use fanfare::broker::redis::shards::Shards;
-use fanfare::protocol::event::Member;
-use fanfare::protocol::ids::{SessionId, Topic};
 use fanfare::redis::{Keys, RedisLink};
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{SessionId, Topic};
 use serde_json::json;
 
 use crate::processes::{REAPED_WITHIN, sees};

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use fanfare::cluster::roster::{Answer, End, Numbers, Told};
 use fanfare::cluster::view::NodeInfo;
-use fanfare::protocol::ids::NodeId;
 use fanfare::redis::{Keys, RedisLink, Script};
+use fanfare_protocol::ids::NodeId;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};

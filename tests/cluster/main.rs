@@ -39,5 +39,5 @@ mod support;
 #[path = "../../src/cluster/simulation/tokens.rs"]
 mod tokens;
 
-// The model names them as in the crate that it is a part of.
-use fanfare::{cluster, protocol};
+// The model names it as in the crate that it is a part of.
+use fanfare::cluster;

@@ -9,10 +9,10 @@ use fanfare::cluster::membership::Membership;
 use fanfare::cluster::occupancy::Occupancy;
 use fanfare::cluster::settled::Settled;
 use fanfare::presence::Presence;
-use fanfare::protocol::event::Member;
-use fanfare::protocol::ids::SessionId;
 use fanfare::redis::{Keys, RedisLink};
 use fanfare::telemetry::metrics::Metrics;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::SessionId;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 

@@ -3,10 +3,10 @@
 use std::sync::{Arc, mpsc};
 
 use fanfare::cluster::lease_store::{Beat, LeaseStore};
-use fanfare::cluster::standing::Standing;
+use fanfare::cluster::membership_machine::MembershipState;
 use fanfare::cluster::view::{NodeDetails, View};
-use fanfare::protocol::ids::NodeId;
 use fanfare::redis::Keys;
+use fanfare_protocol::ids::NodeId;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -28,7 +28,10 @@ async fn three_nodes_see_each_other_with_the_same_homes_and_one_that_leaves_is_g
     assert!(views.0.is_live(&b.me()), "its incarnation is known");
 
     b.leave().await;
-    assert_eq!(b.stands(Standing::is_final).await, Standing::Left);
+    assert_eq!(
+        b.stands(MembershipState::is_final).await,
+        MembershipState::Left
+    );
     a.sees("two", |view| names(view) == ["a", "c"]).await;
 }
 
@@ -50,8 +53,8 @@ async fn a_process_of_a_living_name_is_turned_away() {
     let me = holder.me();
     for _ in 0..2 {
         let other = Node::start(redis.port(), "a");
-        let end = other.stands(Standing::is_final).await;
-        assert_eq!(end, Standing::NameTaken);
+        let end = other.stands(MembershipState::is_final).await;
+        assert_eq!(end, MembershipState::NameTaken);
         // Its end takes nothing from the other.
         timeout(DEADLINE, other.membership.leave(true))
             .await
@@ -109,7 +112,7 @@ async fn a_node_joins_when_redis_appears_keeps_its_view_without_it_and_returns()
     let mut redis = RedisServer::not_yet();
     let port = redis.port();
     let a = Node::start(port, "a");
-    assert_eq!(*a.membership.standing().borrow(), Standing::Joining);
+    assert_eq!(*a.membership.standing().borrow(), MembershipState::Joining);
     assert_eq!(a.me().incarnation, 0);
     a.occupancy.set(topic("t"), 1);
     redis.restart().await;

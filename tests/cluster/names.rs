@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fanfare::cluster::lease_store::LeaseStore;
 use fanfare::cluster::membership::{Membership, Settings};
-use fanfare::cluster::standing::Standing;
+use fanfare::cluster::membership_machine::MembershipState;
 use fanfare::redis::{Keys, RedisLink};
 use tokio::time::timeout;
 
@@ -114,7 +114,7 @@ async fn a_moment_without_writes_that_nobody_else_notices_costs_no_name() {
     let links = [answering(&redis).await, answering(&redis).await];
     let first = member(&links[0]);
     let mut standing = first.standing();
-    let is_member = |standing: &Standing| matches!(standing, Standing::Member(_));
+    let is_member = |standing: &MembershipState| matches!(standing, MembershipState::Member(_));
     let joined = timeout(SOME_BEATS, standing.wait_for(is_member)).await;
     let me = joined.expect("it joins").expect("it runs").clone();
     let mut view = first.view();
@@ -130,8 +130,8 @@ async fn a_moment_without_writes_that_nobody_else_notices_costs_no_name() {
     assert!(refused.expect("a refusal").is_ok());
     set("0");
     let mut end = second.standing();
-    let end = timeout(SOME_BEATS, end.wait_for(Standing::is_final)).await;
+    let end = timeout(SOME_BEATS, end.wait_for(MembershipState::is_final)).await;
     let end = end.map(|end| end.expect("it runs").clone());
-    assert_eq!(end.ok(), Some(Standing::NameTaken));
+    assert_eq!(end.ok(), Some(MembershipState::NameTaken));
     assert_eq!(*first.standing().borrow(), me);
 }

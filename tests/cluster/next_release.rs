@@ -2,10 +2,10 @@
 //! things that nodes write for each other, and a body of a kind that is not known here.
 
 use fanfare::broker::publication::{self, PresenceChange, Publication};
-use fanfare::protocol::data::Data;
-use fanfare::protocol::event::Member;
-use fanfare::protocol::ids::{Priority, SessionId};
 use fanfare::redis::RedisLink;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{Priority, SessionId};
 use serde_json::{Value, json};
 
 use crate::processes::{SOME_BEATS, Watcher, listed, plan, sees};

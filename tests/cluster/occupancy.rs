@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use fanfare::cluster::membership::Membership;
 use fanfare::cluster::occupancy::{Occupancy, Occupied};
-use fanfare::protocol::ids::Topic;
 use fanfare::redis::keyspace::Keyspace;
 use fanfare::redis::{Keys, RedisLink};
+use fanfare_protocol::ids::Topic;
 
 use crate::rig::{
     Node, PARTITIONS, config, eventually, link, link_by, names, occupied_by, settings, settled,

@@ -278,7 +278,7 @@ async fn a_clock_that_steps_ends_no_lease_and_keeps_no_dead_node() {
     timeout(SOME_BEATS, gone).await.expect("not in ten minutes");
     let partitions = async {
         let mut held = a.partitions.held();
-        let all = |held: &fanfare::cluster::tenure::Held| held.partitions().len() == 256;
+        let all = |held: &fanfare::cluster::partition_leases::Held| held.partitions().len() == 256;
         held.wait_for(all).await.expect("they are led").partitions()
     };
     timeout(SOME_BEATS, partitions).await.expect("all are a's");

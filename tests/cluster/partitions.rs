@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fanfare::cluster::partition_store::{Bid, PartitionError, PartitionStore};
+use fanfare::cluster::partition_leases::Held;
+use fanfare::cluster::partition_store::{LeaseAnswer, PartitionError, PartitionStore};
 use fanfare::cluster::partitions::Partitions;
-use fanfare::cluster::tenure::Held;
-use fanfare::protocol::ids::Owner;
 use fanfare::redis::Keys;
+use fanfare_protocol::ids::Owner;
 use tokio::task::JoinHandle;
 
 use crate::processes::{SOME_BEATS, plan};
@@ -154,15 +154,15 @@ async fn who_was_replaced_is_refused_and_the_next_token_is_above_every_other() {
             .await
             .ok()
             .and_then(|bid| match bid {
-                Bid::Held { token } => Some(token),
-                Bid::Other { .. } => None,
+                LeaseAnswer::Held { token } => Some(token),
+                LeaseAnswer::Other { .. } => None,
             })
     };
     eventually(true, || async { lead(a.clone(), LONG).await.is_some() }).await;
     let first = lead(a.clone(), LONG).await.unwrap();
     assert_eq!(lead(a.clone(), LONG).await, Some(first), "it is extended");
     assert!(
-        matches!(rig::lead(store, 7, &b, LONG).await, Ok(Bid::Other { left }) if left > LONG / 2)
+        matches!(rig::lead(store, 7, &b, LONG).await, Ok(LeaseAnswer::Other { left }) if left > LONG / 2)
     );
     // Given back: the next takes it at once, and the one before can undo nothing.
     store.release(7, first).await.unwrap();

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fanfare::broker::publication::encode_member;
-use fanfare::cluster::partition_store::{Bid, PartitionError, PartitionStore};
+use fanfare::cluster::partition_store::{LeaseAnswer, PartitionError, PartitionStore};
 use fanfare::cluster::ring::Ring;
-use fanfare::protocol::event::Member;
-use fanfare::protocol::ids::{NodeId, SessionId};
 use fanfare::redis::{Keys, RedisLink};
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{NodeId, SessionId};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -364,8 +364,8 @@ async fn a_home_that_was_replaced_reads_and_removes_nothing() {
     let token = async |owner| {
         wait::until("the lease to end", async || {
             match lead(owner).await.unwrap() {
-                Bid::Held { token } => Some(token),
-                Bid::Other { .. } => None,
+                LeaseAnswer::Held { token } => Some(token),
+                LeaseAnswer::Other { .. } => None,
             }
         })
         .await

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use fanfare::cluster::lease_store::LeaseStore;
 use fanfare::cluster::membership::{Membership, Settings};
+use fanfare::cluster::membership_machine::MembershipState;
 use fanfare::cluster::occupancy::Occupancy;
-use fanfare::cluster::partition_store::{Bid, PartitionError, PartitionStore};
+use fanfare::cluster::partition_store::{LeaseAnswer, PartitionError, PartitionStore};
 use fanfare::cluster::partitions::Partitions;
-use fanfare::cluster::standing::Standing;
 use fanfare::cluster::texts::Texts;
 use fanfare::cluster::view::{NodeDetails, View};
 use fanfare::config;
-use fanfare::protocol::ids::{App, NodeId, Owner, Topic};
 use fanfare::redis::{Keys, RedisLink};
 use fanfare::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::{App, NodeId, Owner, Topic};
 use fred::interfaces::ClientLike;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -73,7 +73,7 @@ pub(crate) async fn lead(
     partition: u32,
     owner: &Owner,
     lease: Duration,
-) -> Result<Bid, PartitionError> {
+) -> Result<LeaseAnswer, PartitionError> {
     store.lead(&[partition], owner, lease).await.remove(0)
 }
 
@@ -123,7 +123,10 @@ impl Node {
         Arc::clone(&seen.unwrap_or_else(|_| panic!("never saw {what}")).unwrap())
     }
 
-    pub(crate) async fn stands(&self, test: impl FnMut(&Standing) -> bool) -> Standing {
+    pub(crate) async fn stands(
+        &self,
+        test: impl FnMut(&MembershipState) -> bool,
+    ) -> MembershipState {
         let mut standing = self.membership.standing();
         let reached = timeout(DEADLINE, standing.wait_for(test)).await;
         reached.expect("the standing is reached").unwrap().clone()

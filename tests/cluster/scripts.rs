@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare::cluster::partition_store::Bid;
-use fanfare::protocol::ids::Owner;
+use fanfare::cluster::partition_store::LeaseAnswer;
 use fanfare::redis::{Keys, RedisLink, Script};
+use fanfare_protocol::ids::Owner;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -197,8 +197,8 @@ fn by_model(model: &mut Tokens, step: &Step) -> String {
             let bid =
                 |partition: &u32| match model.lead(*partition, owner, *lease, step.now_us, *random)
                 {
-                    Bid::Held { token } => format!("held {token}"),
-                    Bid::Other { left } => format!("other {}", left.as_millis()),
+                    LeaseAnswer::Held { token } => format!("held {token}"),
+                    LeaseAnswer::Other { left } => format!("other {}", left.as_millis()),
                 };
             all.iter().map(bid).collect::<Vec<_>>().join(", ")
         }

@@ -7,7 +7,7 @@ use fanfare::config::keys::{self, Key};
 use fanfare::config::load::Inputs;
 use fanfare::config::value::{Kind, Unit};
 use fanfare::config::{Allow, Environment, LogFormat, TokenKey};
-use fanfare::protocol::ids::Priority;
+use fanfare_protocol::ids::Priority;
 
 use crate::{file, flag, inputs, keyless, loaded, variables};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::broker::{Entry, FEED_EVENTS_MAX, FeedEvent, Page};
-use fanfare::protocol::ids::{Position, Topic};
+use fanfare_protocol::ids::{Position, Topic};
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

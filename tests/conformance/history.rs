@@ -2,9 +2,9 @@
 
 use fanfare::broker::{HistoryQuery, visible};
 use fanfare::config::Retention;
-use fanfare::protocol::codec::{self, Wire};
-use fanfare::protocol::data::Data;
-use fanfare::protocol::ids::{Position, Topic};
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::data::Data;
+use fanfare_protocol::ids::{Position, Topic};
 
 use crate::rig::{HISTORY, NO_HISTORY, Rig, eventually, positions, request, topic, whole_history};
 

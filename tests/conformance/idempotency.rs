@@ -1,7 +1,7 @@
 //! A repeated publication is answered, not published.
 
 use fanfare::broker::PublishRequest;
-use fanfare::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 
 use crate::rig::{HISTORY, NO_HISTORY, Rig, eventually, message, positions, request, topic};
 

@@ -2,7 +2,7 @@
 
 use fanfare::broker::{Acked, FeedEvent, InboxSummary};
 use fanfare::config::Retention;
-use fanfare::protocol::ids::{Position, SessionId, Topic};
+use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 use crate::rig::{HISTORY, Rig, message, publication, topic};
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use fanfare::broker::publication::Publication;
-use fanfare::protocol::data::Data;
-use fanfare::protocol::ids::{Position, Priority, SessionId};
+use fanfare_protocol::data::Data;
+use fanfare_protocol::ids::{Position, Priority, SessionId};
 
 use crate::rig::{
     HISTORY, NO_HISTORY, Rig, assert_linked, message, positions, publication, request, topic,
@@ -97,7 +97,7 @@ pub(crate) async fn bodies_survive_byte_for_byte(mut rig: Rig) {
 /// Publishes each and reads it back by the feed, by `since` and by history.
 async fn assert_comes_back<const COUNT: usize>(
     rig: &mut Rig,
-    topic: &fanfare::protocol::ids::Topic,
+    topic: &fanfare_protocol::ids::Topic,
     publications: [Publication; COUNT],
 ) {
     for publication in &publications {

@@ -4,9 +4,9 @@ use fanfare::broker::member::{MemberCounts, MemberEntry, MemberPage};
 use fanfare::broker::publication::PresenceChange;
 use fanfare::broker::{Body, Entry, Page};
 use fanfare::config::Retention;
-use fanfare::protocol::event::Member;
-use fanfare::protocol::ids::{NodeId, Owner, Position, SessionId, Topic};
-use fanfare::protocol::info::Info;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{NodeId, Owner, Position, SessionId, Topic};
+use fanfare_protocol::info::Info;
 use serde_json::json;
 
 use crate::rig::{HISTORY, Rig, assert_linked, publication, topic};

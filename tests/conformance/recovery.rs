@@ -2,8 +2,8 @@
 
 use fanfare::broker::{Page, SincePage};
 use fanfare::config::Retention;
-use fanfare::protocol::event::GapReason;
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::Position;
 
 use crate::rig::{HISTORY, NO_HISTORY, Rig, WHOLE, assert_linked, eventually, positions, topic};
 

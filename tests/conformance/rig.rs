@@ -17,9 +17,9 @@ use fanfare::broker::{
     Page, PublishRequest, Published, SincePage,
 };
 use fanfare::config::{self, Retention};
-use fanfare::protocol::data::Data;
-use fanfare::protocol::ids::{App, Position, Priority, Topic};
 use fanfare::telemetry::metrics::Metrics;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::ids::{App, Position, Priority, Topic};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};

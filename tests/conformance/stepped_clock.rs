@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Acked, InboxSummary};
 use fanfare::config::Retention;
-use fanfare::protocol::event::GapReason;
-use fanfare::protocol::ids::{Position, SessionId};
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, SessionId};
 
 use crate::rig::{
     HISTORY, NO_HISTORY, Rig, assert_linked, positions, request, start_memory_at, topic,

@@ -8,9 +8,9 @@ use fanfare::broker::publication::encode_publication;
 use fanfare::broker::redis::reply;
 use fanfare::broker::{Acked, HistoryQuery, InboxSummary, OVERLAP_MS, Page, PublishRequest};
 use fanfare::config::{self, Retention};
-use fanfare::protocol::ids::{Position, SessionId, Topic, TopicKind};
 use fanfare::redis::{Keys, RedisLink, Script};
 use fanfare::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::{Position, SessionId, Topic, TopicKind};
 use fred::interfaces::ClientLike;
 use fred::types::Value;
 

@@ -6,7 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fanfare::broker::Page;
-use fanfare::protocol::event::GapReason;
+use fanfare_protocol::event::GapReason;
 use serde_json::{Value, json};
 
 use crate::replicas::{master_and_replica, until_followed};

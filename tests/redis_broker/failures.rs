@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare::broker::{Acked, BrokerError, BrokerHealth, FeedEvent, Published};
-use fanfare::protocol::ids::{Position, SessionId};
+use fanfare_protocol::ids::{Position, SessionId};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::task::JoinHandle;

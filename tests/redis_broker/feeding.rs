@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fanfare::broker::{Body, Entry, FEED_EVENTS_MAX, FeedEvent};
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use futures_util::StreamExt;
 
 use crate::rig::{DEADLINE, Peer, Reader, number, topic};

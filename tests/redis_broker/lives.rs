@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fanfare::broker::{Acked, HistoryQuery};
 use fanfare::config::Retention;
-use fanfare::protocol::ids::{Position, SessionId, Topic};
+use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 use crate::rig::{Peer, request, topic};
 use crate::support::redis_server::RedisServer;

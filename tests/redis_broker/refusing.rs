@@ -2,9 +2,9 @@
 
 use fanfare::broker::{BrokerError, BrokerHealth, HistoryQuery, Page};
 use fanfare::config;
-use fanfare::protocol::error::ErrorCode;
-use fanfare::protocol::ids::{Position, SessionId, Topic};
 use fanfare::redis::refusal::{Effect, REFUSALS, Refusal};
+use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::ids::{Position, SessionId, Topic};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::rig::{DEADLINE, HISTORY, Peer, settings, topic};

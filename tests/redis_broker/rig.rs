@@ -14,9 +14,9 @@ use fanfare::broker::{
     Body, BrokerError, BrokerHealth, Entry, Feed, FeedEvent, Page, PublishRequest, Published,
 };
 use fanfare::config::{self, Retention};
-use fanfare::protocol::data::Data;
-use fanfare::protocol::ids::{App, Position, Priority, Topic};
 use fanfare::telemetry::metrics::Metrics;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::ids::{App, Position, Priority, Topic};
 use tokio::time::timeout;
 
 use crate::support::wait;

@@ -16,8 +16,8 @@ use fanfare::broker::publication::encode_publication;
 use fanfare::broker::redis::publisher;
 use fanfare::broker::redis::scripts::Scripts;
 use fanfare::config::Retention;
-use fanfare::protocol::data::Data;
 use fanfare::redis::{Keys, Script};
+use fanfare_protocol::data::Data;
 use fred::types::Value;
 
 use crate::before;

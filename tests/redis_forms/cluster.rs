@@ -1,7 +1,7 @@
 //! A Redis Cluster: slots move, masters are replaced or die, and only their own topics notice.
 
 use fanfare::broker::{BrokerError, FeedEvent};
-use fanfare::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 use serde_json::json;
 
 use crate::rig::{DEADLINE, Peer, Reader, topic};

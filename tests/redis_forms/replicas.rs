@@ -1,7 +1,7 @@
 //! Publications that wait for replicas, behind sentinels and in a cluster: each master for itself.
 
 use fanfare::broker::BrokerError;
-use fanfare::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 
 use crate::cluster::topic_at;
 use crate::rig::{DEADLINE, Peer, REPLICAS_PATIENCE, topic, wanting};

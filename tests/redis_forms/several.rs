@@ -2,7 +2,7 @@
 
 use fanfare::broker::redis::shards::Shards;
 use fanfare::broker::{BrokerError, FeedEvent};
-use fanfare::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 use serde_json::json;
 
 use crate::rig::{Peer, number, topic};

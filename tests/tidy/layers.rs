@@ -1,4 +1,4 @@
-//! Which top module may import which: imports run one way, from the command line to the ground.
+//! Which top module of the server may import which: imports run one way, from the command line to the ground.
 //!
 //! In: the paths in code outside tests (`use` trees opened, `super` resolved). Out: a breach for
 //! each import that the table does not name.
@@ -10,10 +10,11 @@ use crate::source::{Breach, Source};
 #[rustfmt::skip]
 pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     // The ground: imported by all, importing none of what stands below it here.
-    ("protocol", &[]),
-    ("config", &["protocol"]),
-    ("telemetry", &["config", "protocol"]),
-    ("shutdown", &["config", "protocol", "telemetry"]),
+    ("fixed_hash", &[]),
+    ("config", &[]),
+    ("telemetry", &["config"]),
+    ("lifecycle", &["config", "protocol", "telemetry"]),
+    ("tasks", &["config", "protocol", "telemetry"]),
     ("redis", &["config", "protocol", "telemetry"]),
     ("http", &["config", "protocol", "telemetry"]),
     // The seeds of simulations, in builds for tests.
@@ -21,29 +22,30 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     // Who somebody is and what they may do; pure.
     ("auth", &["config", "protocol", "telemetry"]),
     // The control side.
-    ("broker", &["redis", "shutdown", "telemetry", "config", "protocol"]),
-    ("cluster", &["broker", "redis", "shutdown", "telemetry", "config", "protocol"]),
-    ("presence", &["cluster", "broker", "redis", "shutdown", "telemetry", "config", "protocol"]),
-    ("worker", &["broker", "redis", "shutdown", "telemetry", "config", "protocol"]),
-    ("dispatcher", &["worker", "cluster", "broker", "redis", "shutdown", "telemetry", "config",
-        "protocol"]),
+    ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("presence", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("worker", &["broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("dispatcher", &["worker", "cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
-    ("session", &["worker", "presence", "cluster", "broker", "auth", "redis", "shutdown",
-        "telemetry", "config", "protocol"]),
-    ("api", &["http", "presence", "cluster", "broker", "auth", "redis", "shutdown", "telemetry", "config",
-        "protocol"]),
+    ("session", &["worker", "presence", "cluster", "broker", "auth", "redis", "tasks", "lifecycle",
+        "telemetry", "config"]),
+    ("api", &["http", "presence", "cluster", "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "auth", "redis",
-        "shutdown", "telemetry", "config", "protocol"]),
+        "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
     ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "presence", "cluster",
-        "broker", "auth", "redis", "shutdown", "telemetry", "config", "protocol"]),
+        "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "presence", "cluster",
-        "broker", "auth", "redis", "shutdown", "telemetry", "config", "protocol"]),
+        "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),
 ];
 
 /// Imports that the table does not allow, and modules that it does not know.
 pub(crate) fn layering(source: &Source) -> Vec<Breach> {
+    if !source.path.starts_with("src/") {
+        return Vec::new();
+    }
     let module = source.module();
     let Some(from) = module.first() else {
         return Vec::new();

@@ -26,7 +26,7 @@ const UNDONE_MACROS: &[&str] = &["todo", "unimplemented"];
 
 /// Who may start tasks and threads, and why.
 const SPAWNING: &[(&str, &str)] = &[(
-    "src/shutdown.rs",
+    "src/tasks.rs",
     "names every task and thread and reports a panic instead of letting it vanish",
 )];
 
@@ -177,7 +177,7 @@ pub(crate) fn spawning(source: &Source) -> Vec<Breach> {
     if allowed(SPAWNING, &source.path) {
         return Vec::new();
     }
-    let what = "starts a task or thread: go through `shutdown`, which names it and reports its end";
+    let what = "starts a task or thread: go through `tasks`, which names it and reports its end";
     let paths = source.code_paths().into_iter();
     let by_path = paths
         .filter(|path| starts_something(&path.segments))
@@ -196,7 +196,7 @@ pub(crate) fn spawning(source: &Source) -> Vec<Breach> {
 fn starts_something(path: &[String]) -> bool {
     let from = |module: &str| path.iter().any(|segment| segment == module);
     let starts = |segment: &String| segment == "spawn" || is_spawning_word(segment);
-    if from("shutdown") {
+    if from("tasks") {
         return false;
     }
     let by_function = path.iter().any(starts) && (from("tokio") || from("task") || from("thread"));

@@ -61,7 +61,7 @@ pub(crate) struct Backend {
 /// How one attempt went, for one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
-    Ok(fanfare::protocol::ids::Position),
+    Ok(fanfare_protocol::ids::Position),
     Not,
     Doubtful,
 }

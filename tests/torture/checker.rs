@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::history::{ClientIndex, Event, History, Id, Outcome, TopicIndex};

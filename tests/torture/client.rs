@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fanfare::cli::bench::socket::{Scratch, SocketError};
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};

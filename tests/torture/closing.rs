@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fanfare::cli::http::percent_encode;
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use serde::{Serialize, Serializer};
 
 /// A publication, by publisher and running number.

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use rustc_hash::FxHashMap;
 
 use super::checker::Wrong;

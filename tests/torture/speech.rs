@@ -11,7 +11,7 @@ use fanfare::cli::bench::frames;
 use fanfare::cli::bench::mark::Mark;
 use fanfare::cli::bench::socket::{Dial, Scratch, Socket, SocketError};
 use fanfare::cli::bench::wire::Upgrade;
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use serde_json::Value;
 
 use super::history::Id;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use fanfare::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::checker::{Publication, Publications, Stream, Verdict, Wrong};

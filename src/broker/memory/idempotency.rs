@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::room::KEY_BYTES;
-use crate::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 
 /// A position that is known up to a moment, that moment included.
 #[derive(Debug, Clone, Copy)]

@@ -26,8 +26,8 @@ use super::{
     InboxSummary, Moves, Page, PublishRequest, Published, SincePage,
 };
 use crate::config::Retention;
-use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 pub mod clock;
 mod idempotency;

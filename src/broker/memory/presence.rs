@@ -16,8 +16,8 @@ use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRES
 use crate::broker::publication::PresenceChange;
 use crate::broker::size::member_bytes;
 use crate::broker::{Body, BrokerError, FeedEvent, Page};
-use crate::protocol::event::Member;
-use crate::protocol::ids::{Owner, SessionId, Topic};
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{Owner, SessionId, Topic};
 
 /// The members of one topic, and how many each owner has.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::protocol::ids::{Position, Topic};
+use fanfare_protocol::ids::{Position, Topic};
 
 /// A topic without anything in it: its name, its state, and its places in two maps.
 pub(super) const TOPIC_BYTES: usize = 768;

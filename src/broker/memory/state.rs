@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::room::{Forgotten, Room};
 use super::topic::TopicState;
 use crate::broker::feed_sender::FeedSender;
-use crate::protocol::ids::Topic;
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::Topic;
 
 #[derive(Debug)]
 pub(super) struct State {

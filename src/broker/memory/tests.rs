@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::broker::OVERLAP_MS;
 use crate::broker::publication::Publication;
-use crate::protocol::data::Data;
-use crate::protocol::event::{GapReason, Member};
-use crate::protocol::ids::{App, NodeId, Owner, Priority};
+use fanfare_protocol::data::Data;
+use fanfare_protocol::event::{GapReason, Member};
+use fanfare_protocol::ids::{App, NodeId, Owner, Priority};
 
 const HOUR_MS: u64 = 3_600_000;
 

@@ -16,8 +16,8 @@ use crate::broker::ids::position_after;
 use crate::broker::{Acked, Body, Entry, HistoryPage, HistoryQuery, InboxSummary};
 use crate::broker::{OVERLAP_MS, Page, SincePage};
 use crate::config::Retention;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::Position;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::Position;
 
 /// Pending messages of an inbox are counted up to here. Part of the wire contract.
 const PENDING_MAX: usize = 1_000;
@@ -410,8 +410,8 @@ mod tests {
 
     use super::*;
     use crate::broker::publication::PresenceChange;
-    use crate::protocol::event::Member;
-    use crate::protocol::ids::{NodeId, Owner, SessionId};
+    use fanfare_protocol::event::Member;
+    use fanfare_protocol::ids::{NodeId, Owner, SessionId};
 
     const AGE_MS: u64 = 1_000;
     const KEEP: Retention = Retention {

@@ -104,7 +104,7 @@ async fn with(
     if !is_unchanged {
         agreement.overwrite().await?;
     }
-    let names = broker.links.deployments().iter();
+    let names = broker.masters.deployments().iter();
     Ok(Adopted {
         deployments: names.map(|one| one.url().name.clone()).collect(),
         is_unchanged,
@@ -166,8 +166,8 @@ async fn leases(broker: &RedisBroker) -> Result<Leases, RedisError> {
     let (key, details) = (broker.keys().nodes(), broker.keys().node_details());
     let heartbeat = broker.keys().node_heartbeat();
     let mut leases = Leases::default();
-    for at in 0..broker.links.deployments().len() {
-        let link = broker.links.reach(at, &key)?;
+    for at in 0..broker.masters.deployments().len() {
+        let link = broker.masters.reach(at, &key)?;
         let last: Option<String> = read(link.command("GET", &heartbeat, &[]).await?)?;
         let last_ms = last.and_then(|last| last.split(' ').next()?.parse::<f64>().ok());
         let time: Vec<u64> = read(link.submit("TIME", Vec::new()).await?)?;

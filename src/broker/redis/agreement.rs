@@ -1,7 +1,7 @@
 //! Whether this node and the cluster agree on what they must have in common.
 //!
 //! In: the [`Fingerprint`]s in each deployment of Redis, and this node's own. Out: deployments that
-//! may be used ([`Links::agree`]), or a [`Disagreement`], upon which the node ends. Nothing of a
+//! may be used ([`Masters::agree`]), or a [`Disagreement`], upon which the node ends. Nothing of a
 //! deployment is used before: no topic, no lease, only the probes of its connections. One task a
 //! node; owns nothing else. Bounds: one question a deployment at a time, every [`LOOK_EVERY`] until
 //! all agree, then every [`CHECK_EVERY`], because Redis may lose the fingerprint, which is written
@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::aggregate_health::{AggregateHealth, Part};
 use super::fingerprint::{Difference, Fingerprint};
 use super::link::stopped;
-use super::links::Links;
-use super::overall::{Overall, Part};
+use super::masters::Masters;
 use crate::broker::BrokerHealth;
 use crate::redis::RedisError;
 use crate::redis::nowhere::{Kind, Nowhere};
@@ -54,9 +54,9 @@ type Found = Result<Option<String>, RedisError>;
 #[derive(Debug)]
 pub struct Agreement {
     /// The deployments.
-    pub links: Arc<Links>,
+    pub masters: Arc<Masters>,
     /// Where it is told which deployment waits to be compared.
-    pub overall: Arc<Overall>,
+    pub overall: Arc<AggregateHealth>,
     /// This node's fingerprints, one a deployment.
     pub prints: Vec<Fingerprint>,
 }
@@ -88,7 +88,7 @@ impl Agreement {
                 Ok(Round::Open) if self.all_agree() => CHECK_EVERY,
                 Ok(Round::Open) => LOOK_EVERY,
                 Err(disagreement) => {
-                    self.links.disagree();
+                    self.masters.disagree();
                     tracing::error!(
                         event = "configuration_differed",
                         deployment = disagreement.deployment,
@@ -110,11 +110,11 @@ impl Agreement {
     /// do not say it.
     fn explain(&self, at: usize, what: &str, error: &RedisError) {
         use RedisError::{Failed, Moved, NotDone, ReadOnly};
-        if self.links.agrees(at) {
+        if self.masters.agrees(at) {
             return;
         }
         let is_news = self
-            .links
+            .masters
             .postpone(at, Nowhere::uncompared(self.name(at), error));
         let is_told_elsewhere = match error {
             Failed(_) | NotDone(_) | Moved(_) | ReadOnly(_) => false,
@@ -124,7 +124,7 @@ impl Agreement {
         if is_told_elsewhere {
             return self.show(at, self.uncompared(at).to_string());
         }
-        let key = self.links.keys().fingerprint();
+        let key = self.masters.keys().fingerprint();
         let reason = format!("{key} in Redis {} cannot be {what}: {error}", self.name(at));
         // A connection that has just gone is told by its supervisor.
         let is_lasting = !matches!(error, NotDone(_)) || error.refusal().is_some();
@@ -149,7 +149,7 @@ impl Agreement {
             let why = format!("its first start needs Redis {name} too");
             let waits = self.uncompared(at).because(&why, error.refusal());
             self.show(at, waits.to_string());
-            self.links.postpone(at, waits);
+            self.masters.postpone(at, waits);
         }
     }
 
@@ -204,9 +204,9 @@ impl Agreement {
     }
 
     async fn look(&self, at: usize) -> Found {
-        let keys = self.links.keys();
+        let keys = self.masters.keys();
         let found = self.get(at, &keys.fingerprint()).await?;
-        if found.is_some() && self.links.agrees(at) {
+        if found.is_some() && self.masters.agrees(at) {
             return Ok(found);
         }
         let before = match self.get(at, &keys.fingerprint_before()).await {
@@ -219,7 +219,7 @@ impl Agreement {
     }
 
     async fn get(&self, at: usize, key: &str) -> Found {
-        let link = self.links.reach(at, key)?;
+        let link = self.masters.reach(at, key)?;
         let answer = link.command("GET", key, &[]).await?;
         // Another program's key is told as one that cannot be read.
         Ok(answer.convert().unwrap_or_else(|_| Some(String::new())))
@@ -230,7 +230,7 @@ impl Agreement {
     fn may_write(&self, at: usize, found: &[Found]) -> Result<bool, Disagreement> {
         let mut others = found.iter().flatten().flatten().peekable();
         if others.peek().is_none() {
-            return Ok(self.links.agrees(at) || found.iter().all(Result::is_ok));
+            return Ok(self.masters.agrees(at) || found.iter().all(Result::is_ok));
         }
         match others.find_map(|other| self.prints[at].moved_from(other)) {
             Some(difference) => Err(self.disagreement(at, vec![difference])),
@@ -252,22 +252,22 @@ impl Agreement {
 
     /// Where nodes of earlier releases look first, so that none that differs starts beside this one.
     async fn set(&self, at: usize, options: &[Vec<u8>]) -> Result<(), RedisError> {
-        let keys = self.links.keys();
+        let keys = self.masters.keys();
         let text = self.prints[at].text().into_bytes();
         let args = [&[text], options].concat();
         for key in [keys.fingerprint_before(), keys.fingerprint()] {
-            let link = self.links.reach(at, &key)?;
+            let link = self.masters.reach(at, &key)?;
             link.command("SET", &key, &args).await?;
         }
         Ok(())
     }
 
     fn all_agree(&self) -> bool {
-        (0..self.prints.len()).all(|at| self.links.agrees(at))
+        (0..self.prints.len()).all(|at| self.masters.agrees(at))
     }
 
     fn agreed(&self, at: usize) {
-        if self.links.agree(at) {
+        if self.masters.agree(at) {
             self.overall.forget(Part::Agreement(at));
             tracing::info!(
                 event = "deployment_compared",
@@ -285,6 +285,6 @@ impl Agreement {
     }
 
     fn name(&self, at: usize) -> &str {
-        &self.links.deployments()[at].url().name
+        &self.masters.deployments()[at].url().name
     }
 }

@@ -3,7 +3,7 @@
 //! In: what the server says of itself on each new connection for commands. Out: a number, which is
 //! another one once the server may have lost something: it was restarted, another one took its
 //! address, or it followed a master for a while. That a connection broke and the same server is
-//! there again is nothing; nor is what happens to the feed. Owner: the pair. One text is kept.
+//! there again is nothing; nor is what happens to the feed. Owner: the master. One text is kept.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::RedisBroker;
 use crate::broker::{Moves, Place};
-use crate::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 
 /// See the module.
 #[derive(Debug)]
@@ -67,10 +67,10 @@ impl RedisBroker {
     /// As [`crate::broker::Broker::place_of`].
     #[must_use]
     pub fn place_of(&self, topic: &Topic) -> Option<Place> {
-        let pair = self.links.find_topic(topic).ok()?.pair;
+        let master = self.masters.find_topic(topic).ok()?.master;
         Some(Place {
-            feed: pair.number,
-            continuity: pair.shared.continuity.number(),
+            feed: master.number,
+            continuity: master.shared.continuity.number(),
         })
     }
 

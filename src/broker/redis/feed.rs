@@ -22,17 +22,17 @@ use tokio::sync::watch;
 use super::dialer::Dialer;
 use super::health::Line;
 use super::link::{Shared, stopped};
-use super::owned::Owned;
+use super::owned_slots::Owned;
 use super::reply;
 use super::subscriptions::{Chunk, Subscriptions};
 use crate::broker::FeedEvent;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::{Interest, WishNumber};
 use crate::config;
-use crate::protocol::ids::Topic;
 use crate::redis::refusal::Refusal;
 use crate::redis::wire::{Connection, Event};
 use crate::redis::{RedisError, access};
+use fanfare_protocol::ids::Topic;
 
 mod channels;
 

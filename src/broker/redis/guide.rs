@@ -12,7 +12,7 @@ use fred::types::config::Server;
 use fred::types::{ClusterHash, ConnectHandle, CustomCommand, Value};
 use tokio::sync::broadcast;
 
-use super::layout::LayoutError;
+use super::topology::LayoutError;
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::config::{self, Secret};
 use crate::redis::refusal::Refusal;
@@ -31,7 +31,7 @@ pub(super) enum AskError {
     #[error(transparent)]
     Redis(#[from] RedisError),
     #[error(transparent)]
-    Layout(#[from] LayoutError),
+    Topology(#[from] LayoutError),
 }
 
 impl AskError {
@@ -40,7 +40,7 @@ impl AskError {
         match self {
             Self::Connection(error) => Refusal::of(error.details()),
             Self::Redis(error) => error.refusal(),
-            Self::Timeout | Self::Layout(_) => None,
+            Self::Timeout | Self::Topology(_) => None,
         }
     }
 }

@@ -6,7 +6,7 @@
 use super::{RedisBroker, reply, text};
 use crate::broker::{Acked, BrokerError, InboxSummary};
 use crate::config::Retention;
-use crate::protocol::ids::{Position, SessionId, Topic};
+use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 /// Most pending messages that `welcome` tells.
 const PENDING_MAX: u32 = 1_000;
@@ -48,16 +48,16 @@ impl RedisBroker {
         retention: Retention,
     ) -> Result<Acked, BrokerError> {
         let keys = [
-            self.links.channel(inbox),
+            self.masters.channel(inbox),
             self.keys().stream(inbox),
             self.keys().last(inbox),
             self.keys().cursor(inbox),
         ];
         let args = [text(position), text(session), text(retention.renewal_ms())];
-        let pair = self.links.find(&keys[0])?.pair;
-        let (link, script) = (&pair.shared.urgent.link, &pair.shared.scripts.ack);
+        let master = self.masters.find(&keys[0])?.master;
+        let (link, script) = (&master.shared.urgent.link, &master.shared.scripts.ack);
         let answer = link.eval(script, &keys, &args).await;
-        let answer = pair.heeding(answer.map_err(BrokerError::from))?;
+        let answer = master.heeding(answer.map_err(BrokerError::from))?;
         let [outcome, cursor] = reply::parts(answer)?;
         match outcome.as_bytes() {
             Some(b"above") => Ok(Acked::AboveNewest),

@@ -20,15 +20,15 @@ use tokio::sync::{Notify, watch};
 use super::continuity::Continuity;
 use super::control::Heard;
 use super::health::{Health, Line};
-use super::owned::Owned;
-use super::pair::{Common, Place};
+use super::master::{MasterContext, MasterSpec};
+use super::owned_slots::Owned;
 use super::refusals::Refusals;
 use super::scripts::Scripts;
 use crate::config;
-use crate::protocol::ids::SessionId;
 use crate::redis::circuit::Circuit;
 use crate::redis::{Keys, RedisError, RedisLink};
 use crate::telemetry::metrics::{ControlCounters, Counter, Metrics};
+use fanfare_protocol::ids::SessionId;
 
 pub mod policy;
 
@@ -108,7 +108,7 @@ impl CommandLink {
     fn new(
         purpose: Purpose,
         settings: &config::Redis,
-        place: &Place,
+        place: &MasterSpec,
         metrics: &Arc<Metrics>,
     ) -> Result<Arc<Self>, RedisError> {
         let link = RedisLink::new(settings, Arc::clone(metrics))?;
@@ -218,10 +218,10 @@ impl Shared {
     /// As [`RedisLink::new`].
     pub fn new(
         settings: &config::Redis,
-        place: &Place,
-        common: &Common,
+        place: &MasterSpec,
+        context: &MasterContext,
     ) -> Result<Self, RedisError> {
-        let metrics = &common.metrics;
+        let metrics = &context.metrics;
         let link = |purpose| CommandLink::new(purpose, settings, place, metrics);
         Ok(Self {
             urgent: link(Purpose::Urgent)?,
@@ -240,9 +240,9 @@ impl Shared {
             metrics: Arc::clone(metrics),
             process: SessionId::random(),
             maxmemory_policy: Policy::default(),
-            continuity: Continuity::new(Arc::clone(&common.moves)),
+            continuity: Continuity::new(Arc::clone(&context.moves)),
             owned: place.slots.as_deref().map(Owned::new),
-            heard: place.hears_control.then(|| Arc::clone(&common.heard)),
+            heard: place.hears_control.then(|| Arc::clone(&context.heard)),
         })
     }
 
@@ -253,7 +253,7 @@ impl Shared {
             .chain(&self.replicated)
     }
 
-    /// The channel of this pair's probes. In a cluster a sharded one, which goes to no other master,
+    /// The channel of this master's probes. In a cluster a sharded one, which goes to no other master,
     /// as a classic one would; it is another one when its slot has gone.
     #[must_use]
     pub fn probe_channel(&self) -> String {

@@ -2,10 +2,10 @@
 //!
 //! In: calls from any thread of the node. Out: answers of the scripts, and the [`Feed`]. This file
 //! is the engine's face: it names keys and arguments, finds the master that has them, and reads
-//! answers. What runs behind it: [`links`] knows every master and [`follower`] keeps up with them;
-//! [`pair`] is one master, where [`supervisor`] keeps each of its links for commands ([`link`]), and
-//! [`publications`] are sent and [`feed`] hears on one thread; [`placer`] brings wishes to the
-//! feed that can fulfil them. Bounds: those of a pair, once per master; every call ends within some
+//! answers. What runs behind it: [`masters`] knows every master and [`topology_watcher`] keeps up with them;
+//! [`master`] is one master, where [`supervisor`] keeps each of its links for commands ([`link`]), and
+//! [`publications`] are sent and [`feed`] hears on one thread; [`subscription_router`] brings wishes to the
+//! feed that can fulfil them. Bounds: those of a master, once per master; every call ends within some
 //! command timeouts. While a master is away calls for what it has are `Unavailable` at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,32 +23,28 @@ use super::{
 };
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::config::{self, RENEWAL_MORE_MS, Retention, Secret};
-use crate::protocol::ids::{Position, Topic, TopicKind};
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
-use crate::shutdown;
+use crate::tasks;
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::ids::{Position, Topic, TopicKind};
 
 pub mod adoption;
+pub mod aggregate_health;
 pub mod agreement;
-pub mod condition;
 pub mod confirmation;
 pub mod continuity;
 pub mod control;
 mod dialer;
 pub mod feed;
 pub mod fingerprint;
-pub mod follower;
 mod guide;
 pub mod health;
 mod inbox;
-pub mod layout;
 pub mod link;
-pub mod links;
-pub mod overall;
-pub mod owned;
-pub mod pair;
-pub mod placer;
+pub mod master;
+pub mod masters;
+pub mod owned_slots;
 mod presence;
 pub mod publications;
 pub mod publisher;
@@ -57,18 +53,22 @@ pub mod reply;
 pub mod scripts;
 mod sentinels;
 pub mod shards;
+pub mod status;
+pub mod subscription_router;
 pub mod subscriptions;
 pub mod supervisor;
+pub mod topology;
+pub mod topology_watcher;
 
+use aggregate_health::{AggregateHealth, Part};
 use agreement::{Agreement, Disagreement};
 use fingerprint::Fingerprint;
-use layout::Layout;
-use links::Links;
-use overall::{Overall, Part};
-use pair::Common;
-use placer::Placer;
+use master::MasterContext;
+use masters::Masters;
 use reply::RawEntry;
 use scripts::{Reading, Scripts};
+use subscription_router::SubscriptionRouter;
+use topology::Topology;
 
 /// Why the engine could not start.
 #[derive(Debug, thiserror::Error)]
@@ -84,16 +84,16 @@ pub enum StartError {
 /// See the module.
 #[derive(Debug)]
 pub struct RedisBroker {
-    links: Arc<Links>,
+    masters: Arc<Masters>,
     interest: Arc<Interest>,
-    overall: Arc<Overall>,
+    overall: Arc<AggregateHealth>,
     moves: watch::Receiver<Moves>,
     metrics: Arc<Metrics>,
     disagreement: watch::Sender<Option<Arc<Disagreement>>>,
     running: Mutex<Option<Running>>,
 }
 
-/// What ends with the broker, beside the pairs.
+/// What ends with the broker, beside the masters.
 #[derive(Debug)]
 struct Running {
     stop: watch::Sender<bool>,
@@ -118,7 +118,7 @@ impl RedisBroker {
             let agreeing = broker.agreement(config).run(told, stopped);
             running
                 .tasks
-                .push(shutdown::spawn("redis_agreement", agreeing));
+                .push(tasks::spawn("redis_agreement", agreeing));
         }
         Ok((broker, feed))
     }
@@ -126,7 +126,7 @@ impl RedisBroker {
     /// The same without the comparison: connections whose deployments stay unused.
     fn connect(config: &config::Redis, metrics: Arc<Metrics>) -> Result<(Self, Feed), StartError> {
         let (sender, feed) = mpsc::channel(FEED_EVENTS_MAX);
-        let common = Common {
+        let context = MasterContext {
             settings: config.clone(),
             metrics: Arc::clone(&metrics),
             feed: sender,
@@ -134,18 +134,18 @@ impl RedisBroker {
             overall: Arc::default(),
             moves: Arc::default(),
         };
-        let links = Links::new(&config.prefix, urls(config)?);
+        let masters = Masters::new(&config.prefix, urls(config)?);
         let broker = Self {
-            links: Arc::new(links),
+            masters: Arc::new(masters),
             interest: Arc::default(),
-            overall: Arc::clone(&common.overall),
-            moves: common.moves.subscribe(),
+            overall: Arc::clone(&context.overall),
+            moves: context.moves.subscribe(),
             metrics,
             disagreement: watch::Sender::new(None),
             running: Mutex::new(None),
         };
         let (stop, stopped) = watch::channel(false);
-        let tasks = broker.follow(common, &stopped)?;
+        let tasks = broker.follow(context, &stopped)?;
         *broker.lock() = Some(Running { stop, tasks });
         Ok((broker, feed))
     }
@@ -157,11 +157,11 @@ impl RedisBroker {
     }
 
     fn agreement(&self, config: &config::Redis) -> Agreement {
-        let deployments = self.links.deployments();
-        let urls: Vec<_> = deployments.iter().map(links::Deployment::url).collect();
+        let deployments = self.masters.deployments();
+        let urls: Vec<_> = deployments.iter().map(masters::Deployment::url).collect();
         let print = |here| Fingerprint::new(&config.prefix, config.partitions, &urls, here);
         Agreement {
-            links: Arc::clone(&self.links),
+            masters: Arc::clone(&self.masters),
             overall: Arc::clone(&self.overall),
             prints: (0..urls.len()).map(print).collect(),
         }
@@ -170,27 +170,31 @@ impl RedisBroker {
     /// Begins with each deployment what its form needs.
     fn follow(
         &self,
-        common: Common,
+        context: MasterContext,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Vec<JoinHandle<()>>, StartError> {
-        let placer = Placer {
-            links: Arc::clone(&self.links),
+        let router = SubscriptionRouter {
+            masters: Arc::clone(&self.masters),
             interest: Arc::clone(&self.interest),
             metrics: Arc::clone(&self.metrics),
         };
-        let mut tasks = vec![shutdown::spawn("placer", placer.run(stopped.clone()))];
-        for (at, deployment) in self.links.deployments().iter().enumerate() {
+        let mut tasks = vec![tasks::spawn(
+            "subscription_router",
+            router.run(stopped.clone()),
+        )];
+        for (at, deployment) in self.masters.deployments().iter().enumerate() {
             let url = deployment.url();
             if url.form == RedisForm::Single {
-                let layout = Layout::of_one(url.hosts[0].clone());
-                self.links.take(at, layout, &common)?;
+                let topology = Topology::of_one(url.hosts[0].clone());
+                self.masters.take(at, topology, &context)?;
             } else {
                 let reason = format!("the masters of Redis {} are not known yet", url.name);
                 let down = BrokerHealth::Down(reason);
                 self.overall.set(Part::Deployment(at), down);
-                let links = Arc::clone(&self.links);
-                let follower = follower::follow(links, at, common.clone(), stopped.clone());
-                tasks.push(shutdown::spawn("redis_follower", follower));
+                let masters = Arc::clone(&self.masters);
+                let watching =
+                    topology_watcher::follow(masters, at, context.clone(), stopped.clone());
+                tasks.push(tasks::spawn("redis_topology", watching));
             }
         }
         Ok(tasks)
@@ -207,8 +211,8 @@ impl RedisBroker {
             // A panic was reported by the task itself.
             let _ = task.await;
         }
-        let pairs = self.links.pairs();
-        futures_util::future::join_all(pairs.iter().map(|pair| pair.stop())).await;
+        let masters = self.masters.masters();
+        futures_util::future::join_all(masters.iter().map(|master| master.stop())).await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
@@ -219,21 +223,21 @@ impl RedisBroker {
     /// (leases).
     #[must_use]
     pub fn urgent(&self) -> Keyspace {
-        let links = Arc::clone(&self.links);
-        Keyspace::new(move |key| Ok(Arc::clone(&links.find(key)?.pair.shared.urgent.link)))
+        let masters = Arc::clone(&self.masters);
+        Keyspace::new(move |key| Ok(Arc::clone(&masters.find(key)?.master.shared.urgent.link)))
     }
 
     /// The same for all else (occupancy, what reapers do).
     #[must_use]
     pub fn bulk(&self) -> Keyspace {
-        let links = Arc::clone(&self.links);
-        Keyspace::new(move |key| Ok(Arc::clone(&links.find(key)?.pair.shared.bulk.link)))
+        let masters = Arc::clone(&self.masters);
+        Keyspace::new(move |key| Ok(Arc::clone(&masters.find(key)?.master.shared.bulk.link)))
     }
 
     /// Names of keys. Channels have the database of their deployment in their name.
     #[must_use]
     pub fn keys(&self) -> &Keys {
-        self.links.keys()
+        self.masters.keys()
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -245,10 +249,10 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
-        match self.links.find_topic(&request.topic) {
+        match self.masters.find_topic(&request.topic) {
             Ok(at) => {
-                let answer = at.pair.publish(request).await;
-                at.pair.heeding(answer)
+                let answer = at.master.publish(request).await;
+                at.master.heeding(answer)
             }
             Err(error) => {
                 self.metrics.control.publish_errors.add(1);
@@ -302,7 +306,7 @@ impl RedisBroker {
         let life = text(retention.renewal_ms());
         if was_there && topic.kind() != TopicKind::Inbox {
             let args = [b"PX".to_vec(), life.clone()];
-            let link = &self.links.find_topic(topic)?.pair.shared.bulk.link;
+            let link = &self.masters.find_topic(topic)?.master.shared.bulk.link;
             match link.command("GETEX", &keys.last(topic), &args).await {
                 // Nothing may be written: the script reads it without renewing.
                 Err(error) if error.is_read_only() => {}
@@ -323,9 +327,9 @@ impl RedisBroker {
     /// As [`super::Broker::takes_questions`].
     #[must_use]
     pub fn takes_questions(&self, feed: FeedNumber) -> Option<bool> {
-        let pairs = self.links.pairs();
-        let pair = pairs.iter().find(|pair| pair.number == feed)?;
-        Some(pair.is_up() && pair.shared.bulk.link.circuit().pass().is_ok())
+        let masters = self.masters.masters();
+        let master = masters.iter().find(|master| master.number == feed)?;
+        Some(master.is_up() && master.shared.bulk.link.circuit().pass().is_ok())
     }
 
     /// As [`super::Broker::history`].
@@ -370,13 +374,13 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn control(&self, message: Bytes) -> Result<(), BrokerError> {
-        self.links.usable(0)?;
-        let first = &self.links.deployments()[0];
-        let (channel, pairs) = (first.control(), first.pairs());
-        let up = pairs.iter().find(|pair| pair.is_up());
-        let pair = up.or(pairs.first()).ok_or_else(|| first.masterless())?;
+        self.masters.usable(0)?;
+        let first = &self.masters.deployments()[0];
+        let (channel, masters) = (first.control(), first.masters());
+        let up = masters.iter().find(|master| master.is_up());
+        let master = up.or(masters.first()).ok_or_else(|| first.masterless())?;
         let args = vec![channel.into(), Value::Bytes(control::numbered(&message))];
-        pair.shared.urgent.link.submit("PUBLISH", args).await?;
+        master.shared.urgent.link.submit("PUBLISH", args).await?;
         Ok(())
     }
 
@@ -400,10 +404,10 @@ impl RedisBroker {
         keys: &[String],
         args: &[Vec<u8>],
     ) -> Result<Value, BrokerError> {
-        let pair = self.links.find(&keys[0])?.pair;
-        let script = script(&pair.shared.scripts);
-        let answer = pair.shared.bulk.link.eval(script, keys, args).await;
-        pair.heeding(answer.map_err(BrokerError::from))
+        let master = self.masters.find(&keys[0])?.master;
+        let script = script(&master.shared.scripts);
+        let answer = master.shared.bulk.link.eval(script, keys, args).await;
+        master.heeding(answer.map_err(BrokerError::from))
     }
 
     /// Runs a script that reads, also where the master takes no writes.
@@ -413,13 +417,13 @@ impl RedisBroker {
         keys: &[String],
         args: &[Vec<u8>],
     ) -> Result<Value, BrokerError> {
-        let pair = self.links.find(&keys[0])?.pair;
-        let (link, reading) = (&pair.shared.bulk.link, reading(&pair.shared.scripts));
+        let master = self.masters.find(&keys[0])?.master;
+        let (link, reading) = (&master.shared.bulk.link, reading(&master.shared.scripts));
         let mut answer = link.eval(&reading.usual, keys, args).await;
         if answer.as_ref().is_err_and(RedisError::is_read_only) {
             answer = link.eval(&reading.frozen, keys, args).await;
         }
-        pair.heeding(answer.map_err(BrokerError::from))
+        master.heeding(answer.map_err(BrokerError::from))
     }
 
     fn read(&self, topic: &Topic, raw: Vec<RawEntry>) -> Vec<Entry> {

@@ -11,8 +11,8 @@ use fred::types::Value;
 use super::{RedisBroker, reply, text};
 use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
 use crate::broker::{BrokerError, Page, publication};
-use crate::protocol::event::Member;
-use crate::protocol::ids::{Owner, SessionId, Topic};
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{Owner, SessionId, Topic};
 
 /// So many members are looked at in one call, each of which may have to be told as a leave: some
 /// milliseconds of Redis.
@@ -148,7 +148,7 @@ impl RedisBroker {
 
     fn presence_keys(&self, changes: &Topic) -> [String; 6] {
         [
-            self.links.channel(changes),
+            self.masters.channel(changes),
             self.keys().stream(changes),
             self.keys().last(changes),
             self.keys().hash(changes),
@@ -171,11 +171,11 @@ fn appending() -> [Vec<u8>; 4] {
 /// `{owner, its members, …}`. Owners that nobody can be are left out: no view shows them.
 fn counts(value: Value) -> Result<MemberCounts, BrokerError> {
     let flat = reply::list(value)?;
-    let pairs = flat.chunks_exact(2).filter_map(|pair| {
+    let masters = flat.chunks_exact(2).filter_map(|pair| {
         let owner = std::str::from_utf8(pair[0].as_bytes()?).ok()?;
         Some((owner.parse().ok()?, pair[1].as_u64()?))
     });
-    Ok(pairs.collect())
+    Ok(masters.collect())
 }
 
 /// As `scripts/enter.lua` writes it: owner, generation, unix milliseconds and member, a space

@@ -306,7 +306,7 @@ impl PublicationsLink {
                 self.put(connection, Question::Past);
                 Ok(())
             }
-            // The layout soon tells of another slot, and the feed asks for a probe.
+            // The topology soon tells of another slot, and the feed asks for a probe.
             (Question::Probe | Question::Past, Err(error))
                 if self.shared.owned.is_some() && is_elsewhere(&error) =>
             {

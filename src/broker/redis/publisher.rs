@@ -31,10 +31,10 @@ use crate::broker::publication;
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, PublishRequest, Published};
 use crate::config::Replicas;
-use crate::protocol::ids::{Topic, TopicKind};
 use crate::redis::circuit::Circuit;
 use crate::redis::wire::command::Prepared;
 use crate::redis::{Keys, RedisError, Script};
+use fanfare_protocol::ids::{Topic, TopicKind};
 
 pub mod ordered;
 pub mod replicated;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use fred::types::Value;
 
 use crate::broker::{Body, BrokerError, Entry, FeedEvent, publication};
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, SessionId, Topic};
 use crate::telemetry::metrics::Metrics;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 /// One entry as it stands in the stream, its body not yet read.
 #[derive(Debug)]
@@ -220,10 +220,10 @@ mod tests {
 
     use super::*;
     use crate::broker::unavailable::Unavailable;
-    use crate::protocol::error::ErrorCode;
     use crate::redis::RedisError;
     use crate::redis::nowhere::{KINDS, Kind, Nowhere};
     use crate::redis::refusal::{REFUSALS, Refusal};
+    use fanfare_protocol::error::ErrorCode;
 
     /// What Redis answers where it refuses in the word of a row.
     fn refused(refusal: &Refusal) -> RedisError {

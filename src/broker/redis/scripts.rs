@@ -12,7 +12,7 @@
 use crate::redis::Script;
 
 /// Among so many variants each publisher has one by chance. A server keeps every script that it was
-/// ever given, some 10 KB each; and a pair that has the same one is rare.
+/// ever given, some 10 KB each; and a master that has the same one is rare.
 const VARIANTS: u16 = 4_096;
 
 /// A script: its first lines, then the files that it is made of.

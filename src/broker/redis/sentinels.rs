@@ -1,6 +1,6 @@
 //! Asks all sentinels at once where the master is, and believes the one that knows most.
 //!
-//! In: the sentinels' addresses, by the follower. Out: the address with the highest epoch of those
+//! In: the sentinels' addresses, by the topology watcher. Out: the address with the highest epoch of those
 //! that were answered, and how many answered. One connection to each sentinel, kept while it
 //! answers. Bounds: one question a sentinel, in parallel; all answer within [`ANSWER_TIMEOUT`], and
 //! once most have, the others get no longer than [`STRAGGLERS`], so that a sentinel that is cut off
@@ -19,7 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
 use super::guide::{ANSWER_TIMEOUT, AskError, Guide};
-use super::layout::Layout;
+use super::topology::Topology;
 use crate::config;
 use crate::config::redis_url::RedisUrl;
 
@@ -31,7 +31,7 @@ const SILENT_FOR: Duration = Duration::from_secs(5);
 /// What the sentinels said.
 pub(super) struct Said {
     /// That of the highest epoch.
-    pub(super) layout: Layout,
+    pub(super) topology: Topology,
     /// How many answered.
     pub(super) answers_count: usize,
 }
@@ -114,9 +114,9 @@ impl Sentinels {
         let mut failed = None;
         while let Ok(Some((at, answer))) = timeout_at(until, asking.next()).await {
             match answer {
-                Ok(layout) => {
+                Ok(topology) => {
                     missed[at] = None;
-                    answers.push(layout);
+                    answers.push(topology);
                 }
                 Err(error) => {
                     missed[at] = Some(Some(error.to_string()));
@@ -133,8 +133,8 @@ impl Sentinels {
             self.judge_silence(asked, missed);
         }
         match best(answers) {
-            Some(layout) => Ok(Said {
-                layout,
+            Some(topology) => Ok(Said {
+                topology,
                 answers_count,
             }),
             None => Err(failed.unwrap_or_else(|| (asked.join(", "), AskError::Timeout))),
@@ -167,7 +167,7 @@ async fn ask_one(
     host: &str,
     master: &str,
     settings: &config::Redis,
-) -> Result<Layout, AskError> {
+) -> Result<Topology, AskError> {
     let answer = question(guide, url, host, master, settings).await;
     if answer.is_err() {
         *guide = None;
@@ -181,7 +181,7 @@ async fn question(
     host: &str,
     master: &str,
     settings: &config::Redis,
-) -> Result<Layout, AskError> {
+) -> Result<Topology, AskError> {
     if guide.is_none() {
         *guide = Some(Guide::connect(url, host.to_owned(), settings)?);
     }
@@ -194,26 +194,29 @@ async fn question(
         Err(_) if address.is_null() => fred::types::Value::Null,
         details => details?,
     };
-    Ok(Layout::of_sentinel(&details, &address, master)?)
+    Ok(Topology::of_sentinel(&details, &address, master)?)
 }
 
 /// The one of the highest epoch; of several the one that most give.
-fn best(answers: Vec<Layout>) -> Option<Layout> {
-    let weight = |layout: &Layout| {
-        let same = answers.iter().filter(|other| *other == layout);
-        (layout.epoch, same.count())
+fn best(answers: Vec<Topology>) -> Option<Topology> {
+    let weight = |topology: &Topology| {
+        let same = answers.iter().filter(|other| *other == topology);
+        (topology.epoch, same.count())
     };
-    answers.iter().max_by_key(|layout| weight(layout)).cloned()
+    answers
+        .iter()
+        .max_by_key(|topology| weight(topology))
+        .cloned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn layout(address: &str, epoch: u64) -> Layout {
-        Layout {
+    fn topology(address: &str, epoch: u64) -> Topology {
+        Topology {
             epoch,
-            ..Layout::of_one(address.to_owned())
+            ..Topology::of_one(address.to_owned())
         }
     }
 
@@ -236,11 +239,11 @@ mod tests {
 
     #[test]
     fn the_highest_epoch_wins_however_few_know_it() {
-        let [old, new] = [layout("old:1", 3), layout("new:1", 4)];
+        let [old, new] = [topology("old:1", 3), topology("new:1", 4)];
         let said = best(vec![old.clone(), new.clone(), old.clone()]);
         assert_eq!(said, Some(new));
         // While one of them is told of a new address, most are believed.
-        let early = layout("early:1", 3);
+        let early = topology("early:1", 3);
         assert_eq!(best(vec![old.clone(), early, old.clone()]), Some(old));
         assert_eq!(best(Vec::new()), None);
     }

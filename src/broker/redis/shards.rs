@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 
 use consistent_hash::{Node, StaticHashRing};
 
-use crate::protocol::fixed_hash::FixedHash;
+use crate::fixed_hash::FixedHash;
 
 /// Points of one deployment on the ring, as many as a node has on the ring of the cluster.
 const POINTS_COUNT: usize = 160;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::broker::interest::WishNumber;
-use crate::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 
 #[cfg(test)]
 mod tests;

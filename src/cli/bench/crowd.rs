@@ -20,7 +20,7 @@ use super::socket::{self, Dial, SocketError};
 use super::tally::{self, Tally};
 use super::target::Target;
 use super::wire::Identity;
-use crate::shutdown;
+use crate::tasks;
 
 /// Longest wait before a session that could not be opened is tried again.
 const AGAIN_AFTER_MAX: Duration = Duration::from_millis(500);
@@ -173,7 +173,7 @@ impl Crowd {
                 memory: Rc::clone(&member.memory),
             };
             let task = life.live(Rc::clone(&opening));
-            member.task = Some(shutdown::spawn_local("bench_session", task));
+            member.task = Some(tasks::spawn_local("bench_session", task));
         }
         let all_open = async {
             while opening.opened.get() < sessions && opening.failed.borrow().is_none() {

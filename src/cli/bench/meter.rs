@@ -16,7 +16,7 @@ use super::error::BenchError;
 use super::process::{self, Usage};
 use super::report::Percentiles;
 use super::tally;
-use crate::shutdown;
+use crate::tasks;
 
 /// How often the event loop has an appointment.
 const LAG_EVERY: Duration = Duration::from_millis(20);
@@ -53,7 +53,7 @@ impl Meter {
         let watched = watched.collect::<Result<_, BenchError>>()?;
         let lag = Rc::new(RefCell::new(tally::histogram()));
         let into = Rc::clone(&lag);
-        let watch = shutdown::spawn_local("bench_lag", async move {
+        let watch = tasks::spawn_local("bench_lag", async move {
             loop {
                 let due = Instant::now() + LAG_EVERY;
                 tokio::time::sleep_until(due.into()).await;

@@ -22,7 +22,7 @@ use super::mark::Mark;
 use super::tally::{self, Tally};
 use super::target::Target;
 use super::wire::{Destination, Wire};
-use crate::shutdown;
+use crate::tasks;
 
 /// Most tries of one publication.
 const TRIES_MAX: usize = 50;
@@ -267,7 +267,7 @@ async fn dial(api: &str) -> Result<(SendRequest<Full<Bytes>>, JoinHandle<()>), P
         api: api.to_owned(),
         source,
     })?;
-    let connection = shutdown::spawn_local("bench_api", async move {
+    let connection = tasks::spawn_local("bench_api", async move {
         // How it ended is told by the request that it ended.
         let _ = connection.await;
     });

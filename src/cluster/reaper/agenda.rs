@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::protocol::ids::Owner;
+use fanfare_protocol::ids::Owner;
 
 /// In so many ticks every partition is looked through once, whatever happens.
 const SWEEP_TICKS: u32 = 60;

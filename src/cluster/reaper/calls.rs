@@ -17,12 +17,12 @@ use super::{ReapError, Settings};
 use crate::broker::Broker;
 use crate::cluster::due::Lane;
 use crate::cluster::occupancy_store::{OccupancyStore, read_entry};
+use crate::cluster::partition_leases::Held;
 use crate::cluster::partition_store::{PartitionError, PartitionStore};
-use crate::cluster::tenure::Held;
 use crate::cluster::view::{NodeInfo, View};
-use crate::protocol::ids::{Owner, Topic, TopicKind};
 use crate::redis::Keys;
 use crate::redis::keyspace::{Keyspace, ServerId};
+use fanfare_protocol::ids::{Owner, Topic, TopicKind};
 
 /// Longest wait for a node to have written its members again under a new incarnation.
 const SETTLE_MAX: Duration = Duration::from_secs(60);

@@ -225,7 +225,7 @@ mod tests {
                 partition,
                 entry: "default:t a~1".to_owned(),
                 owner: "a~1".parse().unwrap(),
-                topic: crate::protocol::ids::Topic::from_qualified("default:t").unwrap(),
+                topic: fanfare_protocol::ids::Topic::from_qualified("default:t").unwrap(),
             };
             self.failures.failed(&Failure {
                 step,

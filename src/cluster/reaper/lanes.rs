@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::cluster::due::Lane;
-use crate::protocol::ids::{Owner, Topic};
+use fanfare_protocol::ids::{Owner, Topic};
 
 /// Topics of one lane that wait.
 pub(super) const WAITING_MAX: usize = 1_024;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::agenda::Outcome;
 use crate::cluster::due::Lane;
-use crate::protocol::ids::Owner;
+use fanfare_protocol::ids::Owner;
 
 /// Where an index begins.
 const START: &str = "0";

@@ -15,12 +15,12 @@ use super::leases::{Heartbeat, Leases};
 use super::process::{PARTITIONS, Process, ring};
 use super::weather::Weather;
 use crate::cluster::lease_store::Beat;
+use crate::cluster::membership_machine::MembershipState;
 use crate::cluster::ring::Ring;
 use crate::cluster::roster::{Answer, Told};
-use crate::cluster::standing::Standing;
 use crate::cluster::view::{NodeInfo, View};
-use crate::protocol::ids::{NodeId, Owner};
 use crate::seeds::Verdict;
+use fanfare_protocol::ids::{NodeId, Owner};
 
 /// What a server that forgot some lives may show below their births: by then none of them is too
 /// young to be called abandoned.
@@ -121,12 +121,12 @@ impl Checker {
         let course = &process.course;
         let view = &course.view;
         match &course.standing {
-            Standing::Member(owner) => {
+            MembershipState::Member(owner) => {
                 must(view.me == *owner && view.is_live(owner), || {
                     format!("{owner} is a member, and not in its view")
                 })?;
             }
-            Standing::Superseded { newest } if *newest <= before.me.incarnation => {
+            MembershipState::Superseded { newest } if *newest <= before.me.incarnation => {
                 return Err(format!("{} gave up its name to {newest}", before.me));
             }
             _ => must(!view.fresh, || "a view is fresh at the end".into())?,
@@ -152,7 +152,7 @@ impl Checker {
         let running: Vec<_> = processes.iter().filter(|p| p.is_running()).collect();
         let mut members = BTreeMap::new();
         for process in &running {
-            let Standing::Member(owner) = &process.course.standing else {
+            let MembershipState::Member(owner) = &process.course.standing else {
                 return Err(format!("{process:?} has not come to an end"));
             };
             let twice = members.insert(owner.node.clone(), owner.clone());

@@ -1,7 +1,7 @@
 //! What a process does about partitions: rounds of leases, and acting by them.
 //!
 //! In: views that were told, answers, time. Out: commands. What is asked and what an answer means is
-//! the product's [`Tenure`]; the order of a round (give up, then give back and bid, show) is played
+//! the product's [`PartitionLeases`]; the order of a round (give up, then give back and bid, show) is played
 //! here as the task of `partitions` has it, with its patience. What that asks for in one call goes
 //! here by itself: that all of it is late, lost or refused together is one of the cases. One of the
 //! rules may be missing. Bound: a call a watched partition at once.
@@ -20,11 +20,11 @@ use super::met::Met;
 use super::process::{LEASE, Process};
 use super::wire::What;
 use super::world::{PATIENCE_MS, World};
-use crate::cluster::partition_store::Bid;
-use crate::cluster::tenure::{Held, Round, Tenure};
+use crate::cluster::partition_leases::{Held, PartitionLeases, Round};
+use crate::cluster::partition_store::LeaseAnswer;
 use crate::cluster::view::View;
-use crate::protocol::ids::Owner;
 use crate::seeds::Verdict;
+use fanfare_protocol::ids::Owner;
 
 /// How likely a process acts in a step.
 const ACTS: f64 = 0.5;
@@ -57,7 +57,7 @@ enum Phase {
 /// The part of a process that leads its partitions.
 #[derive(Debug)]
 pub(super) struct Duty {
-    pub(super) tenure: Tenure,
+    pub(super) leases: PartitionLeases,
     /// What all that acts for partitions sees.
     pub(super) shown: Held,
     /// The view was told since the last round began.
@@ -72,7 +72,7 @@ pub(super) struct Duty {
 impl Duty {
     pub(super) fn new(me: Owner) -> Self {
         Self {
-            tenure: Tenure::new(me, LEASE),
+            leases: PartitionLeases::new(me, LEASE),
             shown: Held::default(),
             is_told: false,
             phase: Phase::Idle,
@@ -88,12 +88,12 @@ impl Duty {
     }
 
     fn show(&mut self, now: Instant) {
-        self.shown = self.tenure.held(now);
+        self.shown = self.leases.held(now);
     }
 
     fn is_due(&self, now: Instant, now_ms: u64) -> bool {
         match self.phase {
-            Phase::Idle => self.is_told || self.tenure.next_at().is_some_and(|at| at <= now),
+            Phase::Idle => self.is_told || self.leases.next_at().is_some_and(|at| at <= now),
             _ => self.calls.is_empty() || self.since_ms + PATIENCE_MS <= now_ms,
         }
     }
@@ -125,11 +125,11 @@ impl World {
             view = taken_for_a_member(&view);
         }
         if without == Some(Without::Lives) {
-            duty.tenure.me = view.me.clone();
+            duty.leases.me = view.me.clone();
         }
         let is_mine = |p: &u32| view.ring.home_of_partition(*p) == Some(&view.me.node);
         let mine = partitions.into_iter().filter(is_mine).collect();
-        let round = duty.tenure.begin(&view, mine, now);
+        let round = duty.leases.begin(&view, mine, now);
         let keeps = match without {
             Some(Without::GivingUp) => !round.given.is_empty(),
             Some(Without::TellingAtOnce) => round.given.is_empty(),
@@ -154,8 +154,8 @@ impl World {
 
     fn bid(&mut self, at: usize, wanted: BTreeSet<u32>, met: &mut Met) {
         let (now, leaves) = (self.now(), self.lacks(Without::Extending));
-        let Duty { tenure, shown, .. } = &self.processes[at].duty;
-        let owner = tenure.me.clone();
+        let Duty { leases, shown, .. } = &self.processes[at].duty;
+        let owner = leases.me.clone();
         let is_left = |p: &u32| leaves && shown.token_at(*p, now).is_some();
         let wanted: Vec<_> = wanted.into_iter().filter(|p| !is_left(p)).collect();
         for partition in wanted {
@@ -179,7 +179,7 @@ impl World {
     /// A process ends in order, or because its name was taken: it gives all back.
     pub(super) fn end_duties(&mut self, at: usize, met: &mut Met) {
         let duty = &mut self.processes[at].duty;
-        let given = duty.tenure.end();
+        let given = duty.leases.end();
         duty.shown = Held::default();
         self.give_back(at, given, met);
     }
@@ -244,7 +244,7 @@ impl World {
     }
 
     /// An answer about a partition has reached its process.
-    pub(super) fn told(&mut self, at: usize, number: u64, bid: Option<Bid>, met: &mut Met) {
+    pub(super) fn told(&mut self, at: usize, number: u64, bid: Option<LeaseAnswer>, met: &mut Met) {
         let now = self.now();
         let process = &mut self.processes[at];
         let mut calls = process.duty.calls.iter();
@@ -268,7 +268,7 @@ impl World {
             _ => asked_at,
         };
         let duty = &mut process.duty;
-        if duty.tenure.answered(partition, asked_at, bid) {
+        if duty.leases.answered(partition, asked_at, bid) {
             met.taken_away += 1;
             if self.without != Some(Without::TellingAtOnce) {
                 duty.show(now);

@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use super::leases::Leases;
 use super::process::{LEASE, Process};
 use super::tokens::Tokens;
-use crate::cluster::partition_store::Bid;
+use crate::cluster::partition_store::LeaseAnswer;
 use crate::cluster::ring::Ring;
-use crate::protocol::ids::Owner;
 use crate::seeds::Verdict;
+use fanfare_protocol::ids::Owner;
 
 /// What both clocks show.
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +52,9 @@ impl Fencing {
         partition: u32,
         owner: &Owner,
         holder: u64,
-        bid: Bid,
+        bid: LeaseAnswer,
     ) -> Result<bool, String> {
-        let Bid::Held { token } = bid else {
+        let LeaseAnswer::Held { token } = bid else {
             return Ok(false);
         };
         let newest = self.newest.insert(partition, token).unwrap_or_default();
@@ -81,10 +81,16 @@ impl Fencing {
     }
 
     /// A process was answered what it had asked then, about the lease of a partition.
-    pub(super) fn heard(&mut self, holder: u64, partition: u32, asked_at: Instant, bid: Bid) {
+    pub(super) fn heard(
+        &mut self,
+        holder: u64,
+        partition: u32,
+        asked_at: Instant,
+        bid: LeaseAnswer,
+    ) {
         match bid {
-            Bid::Held { .. } => self.confirmed.insert((holder, partition), asked_at),
-            Bid::Other { .. } => self.confirmed.remove(&(holder, partition)),
+            LeaseAnswer::Held { .. } => self.confirmed.insert((holder, partition), asked_at),
+            LeaseAnswer::Other { .. } => self.confirmed.remove(&(holder, partition)),
         };
     }
 
@@ -96,7 +102,7 @@ impl Fencing {
         token: u64,
         now: Instant,
     ) -> Verdict {
-        let me = &process.duty.tenure.me;
+        let me = &process.duty.leases.me;
         let of = self.given.get(&(partition, token));
         let is_mine = of.is_some_and(|(owner, _)| owner == me);
         must(is_mine, || {
@@ -117,7 +123,7 @@ impl Fencing {
         (tokens, leases): (&Tokens, &Leases),
         now: Now,
     ) -> Verdict {
-        let me = &process.duty.tenure.me;
+        let me = &process.duty.leases.me;
         if leases.newest(&me.node).map(|(newest, _)| newest) != Some(me.incarnation) {
             return Ok(());
         }

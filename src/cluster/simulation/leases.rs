@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::cluster::own_lease::OwnLease;
 use crate::cluster::roster::{Answer, End, Numbers, Told};
 use crate::cluster::view::{NodeDetails, NodeInfo};
-use crate::protocol::ids::{NodeId, Owner};
+use fanfare_protocol::ids::{NodeId, Owner};
 
 /// A rule of the scripts that can be taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

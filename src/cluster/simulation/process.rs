@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::duties::Duty;
+use crate::cluster::membership_machine::{MembershipMachine, MembershipState};
 use crate::cluster::ring::Ring;
 use crate::cluster::roster::Roster;
-use crate::cluster::standing::{Course, Standing};
 use crate::cluster::view::{NodeDetails, NodeInfo, View};
-use crate::protocol::ids::{NodeId, Owner};
+use fanfare_protocol::ids::{NodeId, Owner};
 
 /// As a cluster has them by default.
 pub(super) const PARTITIONS: u32 = 256;
@@ -43,7 +43,7 @@ pub(super) struct Process {
     pub(super) roster: Roster,
     /// What it says of itself.
     pub(super) sessions: u64,
-    pub(super) course: Course,
+    pub(super) course: MembershipMachine,
     pub(super) duty: Duty,
     pub(super) is_dead: bool,
     pub(super) paused_until_ms: u64,
@@ -80,7 +80,7 @@ impl Process {
             told_at: Instant::now(),
             me: me.clone(),
         };
-        let mut course = Course::new(view, LEASE);
+        let mut course = MembershipMachine::new(view, LEASE);
         course.deal = |names, _| ring(names);
         Self {
             holder,
@@ -106,7 +106,7 @@ impl Process {
     }
 
     pub(super) fn was_superseded(&self) -> bool {
-        matches!(self.course.standing, Standing::Superseded { .. })
+        matches!(self.course.standing, MembershipState::Superseded { .. })
     }
 
     pub(super) fn name(&self) -> &NodeId {

@@ -12,10 +12,10 @@ use super::process::LEASE;
 use super::weather::Weather;
 use super::wire::What;
 use super::world::World;
+use crate::cluster::membership_machine::{MembershipMachine, MembershipState};
 use crate::cluster::own_lease::OwnLease;
-use crate::cluster::standing::{Course, Standing};
-use crate::protocol::ids::Owner;
 use crate::seeds::Verdict;
+use fanfare_protocol::ids::Owner;
 
 impl World {
     /// A heartbeat has reached a Redis that takes no writes.
@@ -59,9 +59,9 @@ impl World {
         let sent_at = self.start + Duration::from_millis(sent_ms);
         process.course.refused(left, sent_at, now);
         process.duty.tell();
-        let Course { standing, view, .. } = &process.course;
+        let MembershipMachine { standing, view, .. } = &process.course;
         met.refreshed += u64::from(view.fresh && !was_fresh);
-        let is_member = matches!(standing, Standing::Member(_));
+        let is_member = matches!(standing, MembershipState::Member(_));
         if self.weather == Weather::Gentle && is_member && !view.fresh {
             return Err(format!("{} lives and does not know it", view.me));
         }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::cluster::partition_store::Bid;
-use crate::protocol::ids::Owner;
+use crate::cluster::partition_store::LeaseAnswer;
+use fanfare_protocol::ids::Owner;
 
 /// A rule of the scripts that can be taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Tokens {
         lease: Duration,
         now_us: u64,
         random: u64,
-    ) -> Bid {
+    ) -> LeaseAnswer {
         let lease_ms = u64::try_from(lease.as_millis()).expect("short");
         let new_end_ms = now_us.div_ceil(1_000) + lease_ms;
         let known = self.leases.get(&partition);
@@ -130,11 +130,11 @@ impl Tokens {
             end_ms: new_end_ms,
         };
         self.leases.insert(partition, held);
-        Bid::Held { token }
+        LeaseAnswer::Held { token }
     }
 
     /// The lease is another's, for no longer than a new one would last.
-    fn others(&mut self, partition: u32, now_ms: u64, new_end_ms: u64) -> Bid {
+    fn others(&mut self, partition: u32, now_ms: u64, new_end_ms: u64) -> LeaseAnswer {
         let caps = !self.lacks(Rule::Caps);
         let lease = self.leases.get_mut(&partition);
         let end_ms = lease.map_or(0, |lease| {
@@ -144,7 +144,7 @@ impl Tokens {
             lease.end_ms
         });
         let left = Duration::from_millis(end_ms.saturating_sub(now_ms));
-        Bid::Other { left }
+        LeaseAnswer::Other { left }
     }
 
     /// `release.lua`: whether it was given back.

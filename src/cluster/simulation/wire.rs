@@ -14,10 +14,13 @@ use super::leases::Heartbeat;
 use super::met::Met;
 use super::world::{STEP_MS, World};
 use crate::cluster::own_lease::OwnLease;
-use crate::cluster::partition_store::Bid;
+use crate::cluster::partition_store::LeaseAnswer;
 use crate::cluster::roster::Answer;
 use crate::cluster::view::NodeInfo;
 use crate::seeds::Verdict;
+
+/// The longest that an answer is late.
+pub(super) const LATE_MAX_MS: u64 = 4_000;
 
 /// A message is rarely late, or with so many of them a connection always were.
 const LATE_PARTS: f64 = 8.0;
@@ -44,7 +47,7 @@ pub(super) enum What {
     /// About a partition.
     Ask(Ask),
     /// What became of it, where that is more than that it was done.
-    Told(Option<Bid>),
+    Told(Option<LeaseAnswer>),
 }
 
 impl OnWire {
@@ -109,10 +112,10 @@ impl World {
     fn late_ms(&mut self, what: &What) -> u64 {
         let (late, most_ms) = match what {
             _ if self.late == 0.0 => (0.0, 1),
-            _ if what.is_of_membership() => (self.late, 4_000),
+            _ if what.is_of_membership() => (self.late, LATE_MAX_MS),
             _ if what.is_act() => (ACT_LATE, ACT_LATE_MAX_MS),
-            _ if self.disorder => (self.late, 4_000),
-            _ => (self.late / LATE_PARTS, 4_000),
+            _ if self.disorder => (self.late, LATE_MAX_MS),
+            _ => (self.late / LATE_PARTS, LATE_MAX_MS),
         };
         match self.rng.random_bool(late) {
             true => self.rng.random_range(0..most_ms),

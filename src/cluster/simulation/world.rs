@@ -24,9 +24,9 @@ use super::met::Met;
 use super::process::{LEASE, PARTITIONS, Process, ring};
 use super::tokens::Tokens;
 use super::weather::{LEASE_MS, Sky, Weather};
-use super::wire::{OnWire, What};
+use super::wire::{LATE_MAX_MS, OnWire, What};
+use crate::cluster::membership_machine::MembershipState;
 use crate::cluster::roster::Answer;
-use crate::cluster::standing::Standing;
 use crate::cluster::view::{NodeInfo, View};
 use crate::seeds::Verdict;
 
@@ -36,9 +36,9 @@ pub(super) const PATIENCE_MS: u64 = 2_000;
 
 pub(super) const STEP_MS: u64 = 200;
 const STORM_MS: u64 = 24_000;
-/// A lease of nodes that an outage has moved on by another, one of partitions that is written anew where
-/// the clock has stepped back, and a few heartbeats.
-const CALM_MS: u64 = 3 * 5_000 + 5 * BEAT_MS;
+/// What was late when it began, behind which the first heartbeat comes, a lease of nodes, one of
+/// partitions, and a few heartbeats, however far the clock has stepped.
+const CALM_MS: u64 = LATE_MAX_MS + 2 * 5_000 + 5 * BEAT_MS;
 /// A change takes a heartbeat of every node and two rounds of calls, and does not wait for the end
 /// of a lease.
 const CHANGE_MS: u64 = 4_200;
@@ -292,7 +292,7 @@ impl World {
             self.leases
                 .leave(&node, process.holder, now_us, is_old, true);
         }
-        process.course.standing = Standing::Left;
+        process.course.standing = MembershipState::Left;
         self.forget_wire(at);
     }
 

@@ -18,9 +18,7 @@ use crate::broker::ids::position_after;
 use crate::broker::interest::WishNumber;
 use crate::broker::model::Stream;
 use crate::config::Retention;
-use crate::dispatcher::owed::Workers;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Topic};
+use crate::dispatcher::worker_queues::WorkerQueues;
 use crate::seeds::{self, Verdict};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::by_hand::ByHand;
@@ -29,6 +27,8 @@ use crate::worker::handle::Inbound;
 use crate::worker::hub::SessionKey;
 use crate::worker::outbox::Bound;
 use crate::worker::{Join, WorkerInterest};
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, Topic};
 
 const START_MS: u64 = 1_732_190_000_000;
 const KEEP: Retention = Retention {
@@ -44,7 +44,7 @@ struct World {
     topic: Topic,
     stream: Stream,
     positions: Vec<Position>,
-    workers: Workers,
+    workers: WorkerQueues,
     metrics: Arc<Metrics>,
     worker: ByHand,
     session: SessionKey,
@@ -82,7 +82,7 @@ impl World {
             rng,
             stream: Stream::new(KEEP, START_MS),
             positions: vec![Position::ZERO],
-            workers: Workers::new(vec![handle], Arc::clone(&metrics)),
+            workers: WorkerQueues::new(vec![handle], Arc::clone(&metrics)),
             metrics,
             worker,
             session,

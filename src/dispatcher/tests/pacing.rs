@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use super::*;
 use crate::broker::BrokerError;
 use crate::dispatcher::asks::{About, Answer, Asked, Asking, Said};
-use crate::dispatcher::link::Question;
 use crate::dispatcher::pace::{JITTER, MEMBERS_EVERY, WINDOW_MAX};
+use crate::dispatcher::sequencer::Question;
 
 const FEED: FeedNumber = FeedNumber(0);
 const STEP: Duration = Duration::from_millis(5);
@@ -163,7 +163,7 @@ impl World {
         let said = match asked.about {
             About::Last { .. } if is_late => Said::Last(Err(error())),
             About::Last { .. } => Said::Last(Ok(None)),
-            About::Link(Question::Since(_) | Question::Newest) => {
+            About::Sequencer(Question::Since(_) | Question::Newest) => {
                 panic!("nothing was published")
             }
         };

@@ -17,8 +17,8 @@ use crate::broker::{FeedNumber, Place};
 use crate::presence::memberships::{
     Act, Index, Key, Memberships, Next, Order, Outcome, World as Circumstances,
 };
-use crate::protocol::event::Member;
-use crate::protocol::ids::{App, Owner, SessionId, Topic};
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{App, Owner, SessionId, Topic};
 
 /// The weather ends.
 const CALM_MS: u64 = 30_000;
@@ -271,8 +271,8 @@ impl World {
         let held = self.held.entry(topic.clone()).or_default();
         match index {
             Index::Stays => {}
-            Index::Hold => *held += 1,
-            Index::LetGo => *held -= 1,
+            Index::Pin => *held += 1,
+            Index::Unpin => *held -= 1,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::broker::{FeedNumber, Place};
 use crate::presence::left::LEFT_MAX;
 use crate::presence::memberships::{Act, Index, Key, LEFT_FOR, Memberships};
 use crate::presence::memberships::{Next, Order, Outcome, World};
-use crate::protocol::ids::{App, Owner, SessionId, Topic};
+use fanfare_protocol::ids::{App, Owner, SessionId, Topic};
 use std::time::Duration;
 
 const PLACE: Place = Place {
@@ -145,7 +145,7 @@ fn a_topic_stays_in_the_index_where_a_leave_is_given_up_whose_entering_may_come_
     for session in 2..LEFT_MAX as u128 + 2 {
         bench.comes_and_goes(session);
     }
-    let given_up = [(key(0), Index::Stays), (key(1), Index::LetGo)];
+    let given_up = [(key(0), Index::Stays), (key(1), Index::Unpin)];
     assert_eq!(bench.given_up, given_up, "one hold a topic stays");
 }
 
@@ -182,7 +182,7 @@ fn a_session_does_not_push_out_the_leaves_of_others() {
 fn an_entering_without_an_answer_ends_with_a_last_leave() {
     let mut bench = Bench::new();
     let (generation, index) = bench.machine.enter(&key(1), member(1));
-    assert_eq!((generation, index), (1, Index::Hold));
+    assert_eq!((generation, index), (1, Index::Pin));
     let order = bench.call(1);
     assert_eq!(bench.answer(&order, Outcome::Unknown), Index::Stays);
     let order = bench.call(1);
@@ -194,7 +194,7 @@ fn an_entering_without_an_answer_ends_with_a_last_leave() {
     let due = bench.machine.expire(bench.now);
     assert_eq!(due, Some((key(1), Index::Stays)));
     let order = bench.call(1);
-    assert_eq!(bench.answer(&order, Outcome::Done), Index::LetGo);
+    assert_eq!(bench.answer(&order, Outcome::Done), Index::Unpin);
     assert_eq!(bench.machine.len(), 0);
 }
 
@@ -203,11 +203,11 @@ fn an_entering_that_was_surely_not_done_leaves_nothing_behind() {
     let mut bench = Bench::new();
     bench.machine.enter(&key(1), member(1));
     let order = bench.call(1);
-    assert_eq!(bench.answer(&order, Outcome::NotDone), Index::LetGo);
+    assert_eq!(bench.answer(&order, Outcome::NotDone), Index::Unpin);
     assert_eq!((bench.machine.len(), bench.machine.is_settled()), (0, true));
     // Nor does one that was given up before its turn came.
     bench.machine.enter(&key(1), member(1));
-    assert_eq!(bench.machine.leave(&key(1)), Index::LetGo);
+    assert_eq!(bench.machine.leave(&key(1)), Index::Unpin);
     assert_eq!(bench.next(1), Next::Nothing);
 }
 

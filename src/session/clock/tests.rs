@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::config::{Config, Drain};
-use crate::protocol::command::{Command, Connect, Subscribe};
-use crate::protocol::ids::App;
 use crate::session::rig::{Clocks, START_S, config, machine, token};
+use fanfare_protocol::command::{Command, Connect, Subscribe};
+use fanfare_protocol::ids::App;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -68,14 +68,14 @@ impl Timed {
 }
 
 /// The departure of a node that leaves now.
-fn departure(delay: Duration, window: Duration, now: Now) -> Departure {
+fn departure(delay: Duration, window: Duration, now: Now) -> DrainSchedule {
     let drain = Drain {
         window,
         delay,
         sessions_per_s: None,
         commands: S,
     };
-    Departure::new(&drain, 1, now.instant)
+    DrainSchedule::new(&drain, 1, now.instant)
 }
 
 fn end(reason: CloseReason) -> Vec<Due> {

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::node::DEADLINE;
-use crate::protocol::codec::Wire;
+use fanfare_protocol::codec::Wire;
 
 /// See the module.
 pub(crate) struct Client {

@@ -14,7 +14,7 @@ use crate::auth::verifier::Verifier;
 use crate::config::load::{Inputs, load};
 use crate::config::machine::Machine as Computer;
 use crate::config::{Allow, Config, Namespace, Secret};
-use crate::protocol::ids::App;
+use fanfare_protocol::ids::App;
 
 pub(crate) mod client;
 pub(crate) mod node;

@@ -23,21 +23,21 @@ use crate::cluster::settled::Settled;
 use crate::cluster::view::{NodeDetails, View};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
+use crate::lifecycle::{Lifecycle, LifecycleSender};
 use crate::presence::Presence;
-use crate::protocol::close::CloseReason;
-use crate::protocol::codec::Wire;
-use crate::protocol::data::Data;
-use crate::protocol::ids::{App, Position, Priority, Topic, User};
-use crate::session::departure::Departure;
+use crate::session::drain_schedule::DrainSchedule;
 use crate::session::registry::Registry;
 use crate::session::shared_reads::SharedReads;
 use crate::session::state::Identity;
 use crate::session::{self, Accepted, SCRATCH_BYTES, Scratch, Services};
-use crate::shutdown::{Lifecycle, LifecycleSender};
 use crate::telemetry::metrics::{ControlCounters, Metrics, WorkerCounters};
 use crate::worker::handle::WorkerHandle;
 use crate::worker::outbox::Bound;
 use crate::worker::{Worker, WorkerInterest};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::ids::{App, Position, Priority, Topic, User};
 
 /// Longest wait for anything, many times what a loaded machine takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -186,7 +186,7 @@ impl Node {
     pub(crate) fn leave(&self, now: Lifecycle) {
         self.services.departure.get_or_init(|| {
             let drain = &self.services.config.drain;
-            Departure::new(drain, self.metrics.sessions(), Instant::now())
+            DrainSchedule::new(drain, self.metrics.sessions(), Instant::now())
         });
         self.lifecycle.send_replace(now);
     }

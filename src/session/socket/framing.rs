@@ -5,7 +5,7 @@
 //! were returned; and whether the stream stands between two frames, so that the reader holds
 //! nothing. Holds one header of at most ten bytes; payloads are counted, not looked at.
 
-use crate::protocol::close::CloseReason;
+use fanfare_protocol::close::CloseReason;
 
 /// Longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: u8 = 125;

@@ -1,10 +1,10 @@
 //! The session's rules by values: no socket, no broker, a clock that the tests set.
 
 use super::*;
-use crate::protocol::command::Subscribe;
-use crate::protocol::data::Data;
 use crate::session::rig::{Clocks, START_S, config, machine, token};
 use bytes::Bytes;
+use fanfare_protocol::command::Subscribe;
+use fanfare_protocol::data::Data;
 use serde_json::{Value, json};
 
 mod rights;

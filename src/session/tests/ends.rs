@@ -8,12 +8,12 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::Config;
-use crate::protocol::close::CloseReason;
-use crate::protocol::ids::{App, User};
+use crate::lifecycle::Lifecycle;
 use crate::session::rig::node::{Entrance, Node, nobody, run, user};
 use crate::session::rig::{config, token};
 use crate::session::state::Now;
-use crate::shutdown::Lifecycle;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::ids::{App, User};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -313,7 +313,7 @@ fn a_session_whose_task_breaks_off_leaves_nothing_behind() {
         assert_eq!(left[0]["user"], "ada");
         node.until_ended(CloseReason::Internal, 1).await;
         assert_eq!(node.counters().sessions.get(), 1);
-        let topic = crate::protocol::ids::Topic::new(&App::default_app(), "@ada").expect("a name");
+        let topic = fanfare_protocol::ids::Topic::new(&App::default_app(), "@ada").expect("a name");
         assert_eq!(node.services.registry.count(&topic), 0);
         node.welcomed(user("ada")).await;
     });
@@ -331,7 +331,7 @@ fn a_session_that_is_known_and_not_open_yet_is_disconnected_too() {
             .await;
         node.until("the session is there", |c| c.sessions.get() == 1)
             .await;
-        let inbox = crate::protocol::ids::Topic::new(&App::default_app(), "@ada").expect("a name");
+        let inbox = fanfare_protocol::ids::Topic::new(&App::default_app(), "@ada").expect("a name");
         node.worker()
             .handle(crate::worker::handle::Inbound::Disconnect {
                 inbox,

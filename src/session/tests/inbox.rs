@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::protocol::ids::Position;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
+use fanfare_protocol::ids::Position;
 
 async fn node_with(count: u64) -> (Node, Vec<Position>) {
     let node = Node::start(config(|c| c.inbox.history_entries_max = 5));

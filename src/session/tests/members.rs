@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::protocol::ids::Position;
 use crate::session::rig::client::Client;
 use crate::session::rig::config;
 use crate::session::rig::node::{DEADLINE, Node, run, user};
+use fanfare_protocol::ids::Position;
 
 const TOPIC: &str = "open:room";
 

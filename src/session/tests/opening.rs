@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::protocol::codec::Wire;
 use crate::session::rig::node::{Entrance, Node, nobody, run, user};
 use crate::session::rig::{config, token};
+use fanfare_protocol::codec::Wire;
 
 fn waiting(name: &'static str) -> Entrance {
     Entrance {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::protocol::codec::Wire;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, nobody, run, user};
+use fanfare_protocol::codec::Wire;
 
 fn node() -> Node {
     Node::start(config(|c| c.auth.anonymous = true))
@@ -71,7 +71,7 @@ fn publishes_of_one_session_keep_their_order_without_waiting_for_answers() {
                 let position = ok["position"].as_str().unwrap().parse();
                 positions.push(position.expect("also without history"));
             }
-            let is_rising = positions.is_sorted_by(|a: &crate::protocol::ids::Position, b| a < b);
+            let is_rising = positions.is_sorted_by(|a: &fanfare_protocol::ids::Position, b| a < b);
             assert!(is_rising, "{positions:?}");
             assert_eq!(reader.data(200).await, (0..200).collect::<Vec<_>>());
         }

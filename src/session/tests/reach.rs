@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::{Allow, Config};
-use crate::protocol::ids::Position;
 use crate::session::rig::client::Client;
 use crate::session::rig::node::{Entrance, Node, nobody, run};
 use crate::session::rig::{config, token};
 use crate::session::state::Now;
+use fanfare_protocol::ids::Position;
 
 /// A node whose namespace `open` may be joined by anyone and read back by nobody without a token.
 fn node(change: impl FnOnce(&mut Config)) -> Node {

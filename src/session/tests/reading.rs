@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::broker::publication::Publication;
-use crate::protocol::codec::Wire;
-use crate::protocol::data::Data;
-use crate::protocol::event::Member;
-use crate::protocol::ids::{SessionId, Topic};
-use crate::protocol::info::Info;
 use crate::session::rig::client::Client;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::event::Member;
+use fanfare_protocol::ids::{SessionId, Topic};
+use fanfare_protocol::info::Info;
 
 #[test]
 fn a_page_of_history_is_never_empty_while_there_is_more() {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::protocol::codec::Wire;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
+use fanfare_protocol::codec::Wire;
 
 /// What happens next to a reader that keeps its position.
 #[derive(Debug, Clone, Copy)]

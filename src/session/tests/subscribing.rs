@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::protocol::codec::Wire;
-use crate::protocol::ids::Position;
 use crate::session::rig::client::Client;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::ids::Position;
 
 fn node() -> Node {
     Node::start(config(|_| {}))

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 
-use crate::protocol::codec::{self, Wire};
-use crate::protocol::event::{Event, Gap, GapReason};
-use crate::protocol::ids::{Position, Priority};
 use crate::worker::hub::TopicKey;
 use crate::worker::outgoing::{self, Outgoing};
+use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::event::{Event, Gap, GapReason};
+use fanfare_protocol::ids::{Position, Priority};
 
 use super::{TakenBack, Waiting};
 

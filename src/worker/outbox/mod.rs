@@ -2,7 +2,7 @@
 //!
 //! In: replies of the session, live messages, pages of a catch-up, gaps. Out: [`Outbox::write`],
 //! vectored writes of everything that waits. Owned by the worker. Bounds: messages and bytes
-//! ([`Outbox::has_room_for`]; what happens at the bound is decided in `worker/crowded.rs`), replies
+//! ([`Outbox::has_room_for`]; what happens at the bound is decided in `worker/overflow.rs`), replies
 //! by number and bytes (at the bound no further command is read); a catch-up asks for its next
 //! page only when [`Outbox::has_room`]. A frame that is partly written is finished first. A single
 //! message waits without any memory of its own; lanes are lent for the time in which more waits.
@@ -12,17 +12,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::protocol::codec::Wire;
-use crate::protocol::ids::{Position, Priority};
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::ids::{Position, Priority};
 
 use super::hub::TopicKey;
 use super::outgoing::Outgoing;
 
+mod lane_pool;
 mod lanes;
-mod spares;
 
+pub use lane_pool::LanePool;
 use lanes::{FRONT, Item, LAST, Lanes};
-pub use spares::Spares;
 
 /// Frames of one `writev`. Linux takes 1,024; past 64 the copy dominates the call.
 const SLICES_MAX: usize = 64;
@@ -136,36 +136,41 @@ impl Outbox {
     }
 
     /// Queues an answer or a control frame: before all messages.
-    pub fn push_reply(&mut self, frame: Bytes, spares: &mut Spares) {
+    pub fn push_reply(&mut self, frame: Bytes, spares: &mut LanePool) {
         self.push(Item::Reply(frame), FRONT, spares);
     }
 
     /// Queues news of the cursor, of which only the newest waits.
-    pub fn push_acked(&mut self, frame: Bytes, spares: &mut Spares) {
+    pub fn push_acked(&mut self, frame: Bytes, spares: &mut LanePool) {
         self.push(Item::Acked(frame), FRONT, spares);
     }
 
     /// Queues the last frame: behind everything.
-    pub fn push_last(&mut self, frame: Bytes, spares: &mut Spares) {
+    pub fn push_last(&mut self, frame: Bytes, spares: &mut LanePool) {
         self.push(Item::Reply(frame), LAST, spares);
     }
 
     /// Queues a message in the lane of its priority, or of its topic where that is higher.
-    pub fn push_message(&mut self, topic: TopicKey, outgoing: Arc<Outgoing>, spares: &mut Spares) {
+    pub fn push_message(
+        &mut self,
+        topic: TopicKey,
+        outgoing: Arc<Outgoing>,
+        spares: &mut LanePool,
+    ) {
         let lane = lanes::lane_of(outgoing.priority());
         self.push(Item::Message { topic, outgoing }, lane, spares);
     }
 
     /// Queues what is told in its topic's order: behind what waits of the topic, and by itself no
     /// more urgent than a message without a priority. What follows of its topic takes it along.
-    pub fn push_notice(&mut self, topic: TopicKey, frame: Bytes, spares: &mut Spares) {
+    pub fn push_notice(&mut self, topic: TopicKey, frame: Bytes, spares: &mut LanePool) {
         let lane = self
             .lane(topic)
             .unwrap_or(lanes::lane_of(Priority::default()));
         self.push(Item::Notice { topic, frame }, lane, spares);
     }
 
-    fn push(&mut self, item: Item, lane: usize, spares: &mut Spares) {
+    fn push(&mut self, item: Item, lane: usize, spares: &mut LanePool) {
         if self.head.is_none() && self.lanes.is_none() {
             self.head = Some((item, lane));
             return;
@@ -175,7 +180,7 @@ impl Outbox {
     }
 
     /// The lanes, with everything that waits in them.
-    fn lanes(&mut self, spares: &mut Spares) -> &mut Lanes {
+    fn lanes(&mut self, spares: &mut LanePool) -> &mut Lanes {
         let lanes = self.lanes.get_or_insert_with(|| spares.lend());
         if self.head_written == 0
             && let Some((waiting, its_lane)) = self.head.take()
@@ -275,7 +280,7 @@ impl Outbox {
     /// What `write` says, other than `WouldBlock` and `Interrupted`.
     pub fn write(
         &mut self,
-        spares: &mut Spares,
+        spares: &mut LanePool,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<Written> {
         let mut done = Written::default();
@@ -357,7 +362,7 @@ impl Outbox {
         topic: TopicKey,
         outgoing: &Outgoing,
         bound: Bound,
-        spares: &mut Spares,
+        spares: &mut LanePool,
         has_history: impl Fn(TopicKey) -> bool,
     ) -> Shed {
         let mut shed = Shed::default();
@@ -430,7 +435,7 @@ impl Outbox {
     }
 
     /// Tells that a message was dropped, in the gap that its topic ends with, or a new one.
-    pub fn push_dropped(&mut self, topic: TopicKey, outgoing: &Outgoing, spares: &mut Spares) {
+    pub fn push_dropped(&mut self, topic: TopicKey, outgoing: &Outgoing, spares: &mut LanePool) {
         let joins = self
             .lanes
             .as_mut()
@@ -452,7 +457,7 @@ impl Outbox {
     }
 
     /// Takes back the messages of a topic that can be read again, as far back as its last notice.
-    pub fn take_back(&mut self, topic: TopicKey, spares: &mut Spares) -> Option<TakenBack> {
+    pub fn take_back(&mut self, topic: TopicKey, spares: &mut LanePool) -> Option<TakenBack> {
         let (lane, wire) = (self.lane(topic)?, self.wire);
         let taken = self.lanes(spares).take_back_of(topic, lane, wire);
         self.lanes.take_if(|lanes| lanes.is_empty());

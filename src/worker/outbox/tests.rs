@@ -15,9 +15,9 @@ use slotmap::SlotMap;
 use super::*;
 use crate::broker::model::publication;
 use crate::broker::{Body, Entry};
-use crate::protocol::codec;
-use crate::protocol::event::{Event, Gap, GapReason, Ok as Answer};
-use crate::protocol::ids::{App, Topic};
+use fanfare_protocol::codec;
+use fanfare_protocol::event::{Event, Gap, GapReason, Ok as Answer};
+use fanfare_protocol::ids::{App, Topic};
 
 mod lanes_by_hand;
 mod model;
@@ -173,7 +173,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Subject {
     lines: Vec<Line>,
     outbox: Outbox,
-    spares: Spares,
+    spares: LanePool,
     model: Model,
     taken: Vec<u8>,
     ids: u64,
@@ -191,7 +191,7 @@ impl Subject {
             model,
             lines,
             outbox: Outbox::new(Wire::Json),
-            spares: Spares::default(),
+            spares: LanePool::default(),
             taken: Vec::new(),
             ids: 0,
         }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::rig::{BOUND, Rig, Source, short};
 use crate::broker::publication::PresenceChange;
 use crate::broker::{Body, Entry, SincePage};
-use crate::protocol::event::{GapReason, Member};
-use crate::protocol::ids::{Position, SessionId};
 use crate::worker::Join;
+use fanfare_protocol::event::{GapReason, Member};
+use fanfare_protocol::ids::{Position, SessionId};
 
 #[tokio::test]
 async fn a_second_join_of_a_topic_that_is_not_live_waits_too() {

@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use super::rig::{Client, Rig, Source};
-use crate::protocol::ids::Position;
 use crate::worker::lead::PATIENCE;
+use fanfare_protocol::ids::Position;
 
 impl Rig {
     /// Time passes in which the feed could have brought what it has.

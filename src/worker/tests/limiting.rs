@@ -5,8 +5,8 @@
 
 use super::rig::{BOUND, Rig, Source};
 use crate::broker::SincePage;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::Position;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::Position;
 
 /// What the broker answers where everything up to `start` is too old.
 fn page_from(source: &Source, start: Position) -> SincePage {

@@ -17,10 +17,6 @@ use crate::broker::model::{Stream, publication};
 use crate::broker::publication::Publication;
 use crate::broker::{Entry, SincePage};
 use crate::config::Retention;
-use crate::protocol::close::CloseReason;
-use crate::protocol::codec::Wire;
-use crate::protocol::event::{Event, GapReason, Ok as Answer};
-use crate::protocol::ids::{App, Position, Priority, SessionId, Topic};
 use crate::telemetry::metrics::WorkerCounters;
 use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::handle::Inbound;
@@ -28,6 +24,10 @@ use crate::worker::hub::SessionKey;
 use crate::worker::outbox::Bound;
 use crate::worker::outgoing::Outgoing;
 use crate::worker::{Join, Worker, WorkerInterest};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::event::{Event, GapReason, Ok as Answer};
+use fanfare_protocol::ids::{App, Position, Priority, SessionId, Topic};
 
 pub(super) const BOUND: Bound = Bound {
     messages_max: 10_000,

@@ -3,8 +3,8 @@
 use std::task::{Context, Poll, Waker};
 
 use super::rig::{Client, Rig, Source};
-use crate::protocol::ids::Position;
 use crate::worker::handle::Inbound;
+use fanfare_protocol::ids::Position;
 
 const PARTITIONS: u32 = 64;
 

@@ -22,13 +22,13 @@ use tokio::sync::oneshot::Receiver;
 
 use super::rig::{BOUND, Client, Rig, Source, events, short};
 use crate::broker::{Entry, SincePage};
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Priority};
 use crate::worker::Join;
 use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::handle::Inbound;
 use crate::worker::lead::PATIENCE;
 use crate::worker::outbox::Bound;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, Priority};
 
 use check::{BEGUN, Kind, LEFT, Published, Topic, mark};
 

@@ -5,11 +5,11 @@
 
 use super::rig::{BOUND, Client, Rig, Source, short};
 use crate::broker::SincePage;
-use crate::protocol::close::CloseReason;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::{Position, Priority};
 use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::outbox::Bound;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::{Position, Priority};
 
 const FOUR: Bound = Bound {
     messages_max: 4,
@@ -242,7 +242,7 @@ async fn the_oldest_go_until_a_long_message_fits() {
     deliver(&rig, &mut source, Priority::Normal, 30);
     let long = format!("\"{}\"", "x".repeat(bytes_max - 500));
     let data = bytes::Bytes::from(long.clone());
-    let entry = source.publish_with(|p| p.data = crate::protocol::data::Data::Json(data));
+    let entry = source.publish_with(|p| p.data = fanfare_protocol::data::Data::Json(data));
     rig.turn([source.deliver(&entry)]);
     rig.drain(&client, &[]);
     let read = rig.read(client).await;

@@ -4,10 +4,10 @@
 
 use super::rig::{BOUND, Rig, Source};
 use crate::broker::SincePage;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::Position;
 use crate::worker::Join;
 use crate::worker::outbox::Bound;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::Position;
 
 #[tokio::test]
 async fn deliveries_begin_above_the_position_at_which_the_topic_was_joined() {

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::rig::{BOUND, Rig, Source};
 use crate::broker::Entry;
-use crate::protocol::codec::Wire;
-use crate::protocol::data::Data;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::Position;
 use crate::worker::catchup::ReadPage;
 use crate::worker::outbox::Bound;
 use crate::worker::recent::AGE;
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::data::Data;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::Position;
 
 const WIDE: usize = 1_000_000;
 

@@ -13,10 +13,10 @@ use std::time::Instant;
 use super::{Hearing, REFUSED_RETRY, RETRY};
 use crate::broker::redis::health::Line;
 use crate::broker::redis::subscriptions::Chunk;
-use crate::protocol::ids::Topic;
 use crate::redis::refusal::Refusal;
 use crate::redis::wire::Connection;
 use crate::redis::{RedisError, access};
+use fanfare_protocol::ids::Topic;
 
 /// Who hears a channel; `None`: the probes.
 type Hearer = Option<Topic>;
@@ -145,7 +145,7 @@ impl Hearing {
             return self.chunk_failed(chunk, error);
         }
         if !elsewhere.is_empty() {
-            // They leave when the layout says so, or are tried again.
+            // They leave when the topology says so, or are tried again.
             self.is_probe_due |= elsewhere.contains(&None);
             let topics: Vec<_> = elsewhere.into_iter().flatten().collect();
             self.subscriptions.refuse(&topics);

@@ -121,8 +121,8 @@ fn setting(answer: &Value, name: &str) -> Option<String> {
             found.and_then(|(_, value)| value.as_string())
         }
         Value::Array(flat) => {
-            let mut pairs = flat.chunks_exact(2);
-            let found = pairs.find(|pair| pair[0].as_str().as_deref() == Some(name));
+            let mut masters = flat.chunks_exact(2);
+            let found = masters.find(|pair| pair[0].as_str().as_deref() == Some(name));
             found.and_then(|pair| pair[1].as_string())
         }
         _ => None,

@@ -1,7 +1,7 @@
 //! Each rule of the state machine.
 
 use super::*;
-use crate::protocol::ids::App;
+use fanfare_protocol::ids::App;
 
 fn topic(n: usize) -> Topic {
     Topic::new(&App::default_app(), &format!("t{n}")).unwrap()

@@ -12,12 +12,12 @@ use tokio::sync::oneshot::Receiver;
 
 use super::world::{Line, TOPICS};
 use crate::broker::SincePage;
-use crate::protocol::ids::Position;
 use crate::seeds::Verdict;
 use crate::worker::Join;
 use crate::worker::by_hand::ByHand;
 use crate::worker::catchup::{Pull, ReadPage};
 use crate::worker::hub::SessionKey;
+use fanfare_protocol::ids::Position;
 
 /// The mark at the end of a stay.
 const LEFT: u64 = 1;

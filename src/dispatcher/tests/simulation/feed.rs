@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::broker::interest::WishNumber;
 use crate::broker::redis::subscriptions::{Chunk, Subscriptions};
 use crate::broker::{Entry, FeedEvent, FeedNumber};
-use crate::protocol::ids::Topic;
+use fanfare_protocol::ids::Topic;
 
 /// How far the clock goes with each step, so that what lingers is unsubscribed in the end.
 const STEP: Duration = Duration::from_millis(60);

@@ -26,14 +26,14 @@ use crate::broker::{Broker, BrokerError, FeedEvent, HistoryPage, SincePage};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::asks::{self, About, Answer, Asking, Said};
-use crate::dispatcher::link::{Question, RECENT_MAX};
-use crate::protocol::ids::{Position, Topic};
+use crate::dispatcher::sequencer::{Question, RECENT_MAX};
 use crate::seeds::Verdict;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::by_hand::ByHand;
 use crate::worker::catchup::Pull;
 use crate::worker::outbox::Bound;
+use fanfare_protocol::ids::{Position, Topic};
 
 pub(super) const TOPICS: usize = 2;
 const NAMES: [&str; TOPICS] = ["room", "bare:room"];
@@ -373,11 +373,11 @@ impl World {
                         true => Err(away()),
                         false => Ok(stream.last()),
                     }),
-                    About::Link(Question::Since(since)) => Said::Since(match is_silent {
+                    About::Sequencer(Question::Since(since)) => Said::Since(match is_silent {
                         true => Err(away()),
                         false => Ok(stream.since(since, entries_max)),
                     }),
-                    About::Link(Question::Newest) => Said::Newest(Ok(HistoryPage {
+                    About::Sequencer(Question::Newest) => Said::Newest(Ok(HistoryPage {
                         entries: stream.newest(RECENT_MAX),
                         more: false,
                     })),

@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::codec::Wire;
 use crate::worker::hub::TopicKey;
 use crate::worker::outgoing::Outgoing;
+use fanfare_protocol::codec::Wire;
 
 use super::{FIRST, Item, Lanes, PRIORITIES, TakenBack, Waiting};
 

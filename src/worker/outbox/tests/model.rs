@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use super::super::lanes::{self, Dropped, Item};
 use super::{BOUND, Bound, frame};
-use crate::protocol::codec::Wire;
-use crate::protocol::event::GapReason;
-use crate::protocol::ids::Position;
 use crate::worker::hub::TopicKey;
 use crate::worker::outbox::{LAST, Outbox, Shed, Waiting};
 use crate::worker::outgoing::Outgoing;
+use fanfare_protocol::codec::Wire;
+use fanfare_protocol::event::GapReason;
+use fanfare_protocol::ids::Position;
 
 type Checked = Result<(), TestCaseError>;
 
@@ -185,7 +185,7 @@ impl Model {
 
     pub(super) fn push_notice(&mut self, topic: TopicKey, id: u64, bytes: usize) {
         let lane = self.topics.get(&topic).map(|w| w.lane);
-        let lane = lane.unwrap_or(lanes::lane_of(crate::protocol::ids::Priority::Normal));
+        let lane = lane.unwrap_or(lanes::lane_of(fanfare_protocol::ids::Priority::Normal));
         self.push(topic, lane, Unit::Notice { id, bytes });
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::protocol::ids::Position;
+use fanfare_protocol::ids::Position;
 
 /// The mark at the end of a stay.
 pub(super) const LEFT: u64 = 1;

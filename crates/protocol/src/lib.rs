@@ -1,0 +1,21 @@
+//! The wire contract `fanfare.v1`: names, commands, events, codes and the two codecs.
+//!
+//! In: bytes of one WebSocket message or one HTTP body. Out: typed commands; typed events turned
+//! into complete frames. Nothing here owns state, opens a socket or reads a clock, so every rule
+//! of the wire can be tested by values alone. Server, client and load generator share this crate.
+
+pub mod close;
+pub mod codec;
+pub mod command;
+pub mod data;
+pub mod error;
+pub mod event;
+pub mod frame;
+pub mod ids;
+pub mod info;
+mod json;
+mod msgpack;
+pub mod raw;
+#[cfg(feature = "openapi")]
+mod schema;
+pub mod size;

@@ -1,0 +1,242 @@
+//! The only place that starts tasks and threads: each has a name, and is missed when it ends.
+//!
+//! A process without one of its parts serves nobody and says nothing of it, so the end of a vital
+//! part is the end of the process ([`failed`]), with exit code 70 and a reason in the log:
+//!
+//! | started by | a panic | an end |
+//! |---|---|---|
+//! | [`vital`], [`vital_local`], [`vital_thread`] | ends the process | ends the process, unless it is leaving |
+//! | [`spawn`], [`thread`] | ends the process | is in order |
+//! | [`spawn_alone`], [`spawn_local`] | ends the task: a connection, a session | is in order |
+//!
+//! Nothing else in the crate spawns. [`plant`] lets tests of whole nodes make a part panic.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A part has ended without which the process is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which.
+    pub part: String,
+    /// Why: what its panic said, or that it ended.
+    pub reason: String,
+    /// It did not end by itself.
+    is_panic: bool,
+}
+
+/// What ends because another part has panicked may be told before the panic itself: for so long a
+/// panic takes the place of an end.
+const CAUSE_PATIENCE: Duration = Duration::from_millis(200);
+
+/// The first failure of this process.
+static FAILED: LazyLock<watch::Sender<Option<Failure>>> = LazyLock::new(watch::Sender::default);
+
+/// The part that is to panic, and how long after its start.
+static PLANTED: OnceLock<(String, Duration)> = OnceLock::new();
+
+/// Waits for the first failure. Cancel-safe.
+pub async fn failed() -> Failure {
+    let mut failed = FAILED.subscribe();
+    // The sender is never dropped.
+    let _ = failed.wait_for(Option::is_some).await;
+    let is_cause = |failure: &Option<Failure>| failure.as_ref().is_some_and(|f| f.is_panic);
+    let _ = tokio::time::timeout(CAUSE_PATIENCE, failed.wait_for(is_cause)).await;
+    let failure = failed.borrow().clone();
+    failure.expect("it was waited for")
+}
+
+/// Makes a part panic so long after its start; for tests of whole nodes. The first call counts.
+pub fn plant(part: String, after: Duration) {
+    let _ = PLANTED.set((part, after));
+}
+
+/// Lets the log tell every panic, in its own form.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let at = panic.location().map(ToString::to_string);
+        tracing::error!(
+            event = "panic_reported",
+            thread = thread.name(),
+            at,
+            text = text(panic.payload()),
+            "a panic"
+        );
+    }));
+}
+
+/// Starts a task that runs as long as the process.
+pub fn vital<F>(name: &'static str, future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(guarded(name, future).map(move |ended| fail(name, ended)))
+}
+
+/// The same on the current worker's local set.
+pub fn vital_local<F>(name: &'static str, future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + 'static,
+{
+    tokio::task::spawn_local(guarded(name, future).map(move |ended| fail(name, ended)))
+}
+
+/// Starts a task that may end by itself.
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let report = move |ended: Result<(), String>| {
+        if ended.is_err() {
+            fail(name, ended);
+        }
+    };
+    tokio::spawn(guarded(name, future).map(report))
+}
+
+/// Starts a task of which nothing else depends: a panic ends it alone.
+pub fn spawn_alone<F>(name: &'static str, future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(guarded(name, future).map(move |ended| contained(name, ended)))
+}
+
+/// The same on the current worker's local set.
+pub fn spawn_local<F>(name: &'static str, future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + 'static,
+{
+    tokio::task::spawn_local(guarded(name, future).map(move |ended| contained(name, ended)))
+}
+
+/// Starts a named thread that may end by itself.
+///
+/// # Errors
+/// What the operating system says when it has no thread to give.
+pub fn thread<F>(name: String, run: F) -> std::io::Result<std::thread::JoinHandle<()>>
+where
+    F: FnOnce() + Send + 'static,
+{
+    let part = name.clone();
+    std::thread::Builder::new().name(name).spawn(move || {
+        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(run)) {
+            fail(&part, Err(text(&*panic)));
+        }
+    })
+}
+
+/// Starts a named thread that runs as long as the process.
+///
+/// # Errors
+/// As [`thread`].
+pub fn vital_thread<F>(name: String, run: F) -> std::io::Result<std::thread::JoinHandle<()>>
+where
+    F: FnOnce() + Send + 'static,
+{
+    let part = name.clone();
+    thread(name, move || {
+        run();
+        fail(&part, Ok(()));
+    })
+}
+
+/// Waits for threads to end.
+pub async fn joined(threads: Vec<std::thread::JoinHandle<()>>) {
+    let all = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            // A panic of one is known.
+            let _ = thread.join();
+        }
+    });
+    let _ = all.await;
+}
+
+/// What a thread runs, with the panic that may be planted in it. Tasks have that by themselves.
+pub fn planted<F: Future>(name: &str, future: F) -> impl Future<Output = F::Output> {
+    let after = PLANTED.get().filter(|(part, _)| part == name);
+    match after {
+        None => Either::Left(future),
+        // Boxed, so that nobody else has room for it.
+        Some((_, after)) => Either::Right(Box::pin(panicking(*after, future))),
+    }
+}
+
+async fn panicking<F: Future>(after: Duration, future: F) -> F::Output {
+    tokio::select! {
+        output = future => output,
+        () = tokio::time::sleep(after) => panic!("planted"),
+    }
+}
+
+/// Ends the process, because a part has ended or panicked (`Err`: with these words). What ends while
+/// the process is leaving is not looked at any more.
+pub fn fail(part: &str, ended: Result<(), String>) {
+    let failure = Failure {
+        part: part.to_owned(),
+        is_panic: ended.is_err(),
+        reason: ended.err().unwrap_or_else(|| "it ended".to_owned()),
+    };
+    FAILED.send_if_modified(|known| {
+        let is_news = match known {
+            None => true,
+            Some(known) => failure.is_panic && !known.is_panic,
+        };
+        if is_news {
+            *known = Some(failure);
+        }
+        is_news
+    });
+}
+
+fn contained(name: &'static str, ended: Result<(), String>) {
+    if let Err(text) = ended {
+        tracing::error!(
+            event = "task_panicked",
+            task = name,
+            text,
+            "a task panicked; the others go on"
+        );
+    }
+}
+
+/// By combinators: an async block that awaits what it was given holds it twice, and a task's
+/// future is what an idle session is made of.
+fn guarded<F: Future<Output = ()>>(
+    name: &'static str,
+    future: F,
+) -> impl Future<Output = Result<(), String>> {
+    let guarded = AssertUnwindSafe(planted(name, future)).catch_unwind();
+    guarded.map(|result| result.map_err(|panic| text(&*panic)))
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_a_task_alone_ends_nothing_else() {
+        spawn_alone("doomed", async { panic!("on purpose") })
+            .await
+            .unwrap();
+        assert_eq!(*FAILED.borrow(), None);
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        spawn("survivor", async move { sender.send(7).unwrap() });
+        assert_eq!(receiver.await, Ok(7));
+    }
+}

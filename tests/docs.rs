@@ -194,26 +194,43 @@ fn the_test_vectors_of_partitions_are_those_of_the_code() {
 
 #[test]
 fn every_dependency_has_its_line_and_no_other() {
-    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
     let page = read("docs/dependencies.md");
-    for (table, heading) in [
+    let tables = [
         ("dependencies", "## For the program"),
         ("dev-dependencies", "## For the tests"),
-    ] {
-        let used: Vec<_> = manifest[table]
-            .as_table()
-            .unwrap()
-            .keys()
-            .cloned()
-            .collect();
+    ];
+    let [program, tests] = tables.map(|(table, heading)| {
         let listed = section(&page, heading).lines();
         let listed = listed.filter_map(|line| line.strip_prefix("- `")?.split('`').next());
-        let mut listed: Vec<_> = listed.map(str::to_owned).collect();
-        listed.sort();
-        let mut used = used;
-        used.sort();
-        assert_eq!(listed, used, "[{table}]");
+        let listed: Vec<_> = listed.map(str::to_owned).collect();
+        let once: BTreeSet<_> = listed.iter().cloned().collect();
+        assert_eq!(once.len(), listed.len(), "{heading}: twice");
+        (once, dependencies(table))
+    });
+    assert_eq!(program.0, program.1);
+    // What the program has needs no second line.
+    let of_tests: BTreeSet<_> = tests.1.difference(&program.1).cloned().collect();
+    assert_eq!(tests.0, of_tests);
+}
+
+/// What all crates of the repository have in this table, without each other.
+fn dependencies(table: &str) -> BTreeSet<String> {
+    let manifests = ["crates"].into_iter().flat_map(files_below);
+    let manifests = manifests.filter(|path| path.ends_with("Cargo.toml"));
+    let texts = manifests.map(|path| text_of(&path));
+    let mut all = BTreeSet::new();
+    for text in texts.chain([read("Cargo.toml")]) {
+        let manifest: toml::Table = text.parse().expect("a manifest");
+        if let Some(table) = manifest.get(table).and_then(toml::Value::as_table) {
+            all.extend(
+                table
+                    .keys()
+                    .filter(|name| !name.starts_with("fanfare"))
+                    .cloned(),
+            );
+        }
     }
+    all
 }
 
 #[test]
@@ -339,7 +356,7 @@ fn every_metric_that_a_page_names_is_one() {
 
 /// What the shipped code logs, by the text of its macros.
 fn logged_events() -> BTreeSet<String> {
-    let files = files_below("src").into_iter();
+    let files = ["src", "crates"].into_iter().flat_map(files_below);
     let shipped = files.filter(|path| {
         let path = path.to_string_lossy();
         path.ends_with(".rs") && !path.contains("tests") && !path.contains("simulation")

@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::faults::{Wrong, did_you_mean};
 
 /// The modules of this crate that log; a target is one of them, or something below.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 18] = [
     "api",
     "auth",
     "broker",
@@ -17,8 +17,10 @@ const MODULES: [&str; 16] = [
     "cluster",
     "config",
     "dispatcher",
+    "fixed_hash",
     "http",
     "ingress",
+    "lifecycle",
     "node",
     "presence",
     "redis",
@@ -28,9 +30,10 @@ const MODULES: [&str; 16] = [
     "worker",
 ];
 
-/// Libraries in the tree that log.
-const LIBRARIES: [&str; 8] = [
+/// Libraries that log.
+const LIBRARIES: [&str; 9] = [
     "axum",
+    "fanfare_protocol",
     "fred",
     "hyper",
     "hyper_util",

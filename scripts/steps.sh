@@ -10,6 +10,7 @@ DEBIAN_PACKAGES=(
 )
 
 CLIENTS=target/clients
+TOOLS=target/tools
 
 # step NAME COMMAND...: runs a command and says how long it took.
 step() {
@@ -71,6 +72,28 @@ install_client_packages() {
             give_up "pip could not install tests/clients/requirements.txt"
         cp tests/clients/requirements.txt "$CLIENTS/requirements.txt"
     fi
+}
+
+# What looks at the dependencies. Without optimization it is built in half the time and runs for
+# seconds all the same.
+CARGO_DENY=0.20.2
+
+install_cargo_deny() {
+    [ -x "$TOOLS/bin/cargo-deny" ] && "$TOOLS/bin/cargo-deny" --version | grep -q " $CARGO_DENY\$" && return 0
+    cargo install cargo-deny --quiet --locked --debug --version "$CARGO_DENY" \
+        --root "$TOOLS" --target-dir "$TOOLS/target" ||
+        give_up "cargo could not install cargo-deny $CARGO_DENY"
+    rm -rf "$TOOLS/target"
+}
+
+# Licences, where crates come from, and two versions of one: deny.toml. Advisories change by the day,
+# and their database is fetched from elsewhere: scripts/test-long asks for them.
+check_dependencies() {
+    "$TOOLS/bin/cargo-deny" --workspace check --hide-inclusion-graph bans licenses sources
+}
+
+check_advisories() {
+    "$TOOLS/bin/cargo-deny" --workspace check --hide-inclusion-graph advisories
 }
 
 # Other servers for tests/redis_broker and tests/redis_forms: a newer Redis, and Valkey.

@@ -1,8 +1,8 @@
-//! A client of `fanfare.v1` that comes back by itself and resumes where it was.
+//! A connection of `fanfare.v1` that is made again after a break and resumes where it was.
 //!
 //! In: commands as JSON objects without `id`. Out: the result of each, and a stream of events.
 //! Owner: whoever calls; there is no task behind it, so nothing arrives (and no ping is answered)
-//! while neither [`Client::command`] nor [`Client::next_event`] runs. The client keeps, per topic,
+//! while neither [`ResumingConnection::command`] nor [`ResumingConnection::next_event`] runs. It keeps, per topic,
 //! the position after which the next message is expected, and after a break joins every topic
 //! again from there; what the server then says was lost is told as a `gap` event.
 //! Bounds: [`BACKLOG_MAX`] events wait while an answer is awaited; then the connection is ended,
@@ -14,10 +14,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::address::Address;
-use super::connection::{Connection, ConnectionError, Frame};
-use super::dial::TlsArgs;
-use super::reconnect::{Again, Pace};
+use crate::address::Address;
+use crate::connection::{Connection, ConnectionError, Frame};
+use crate::dial::Tls;
+use crate::reconnect::{Again, Pace};
+use crate::token::{Credential, Token};
 
 /// Most events that wait for the caller while a command waits for its answer.
 const BACKLOG_MAX: usize = 10_000;
@@ -29,19 +30,20 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Where to connect, as whom, and from where to resume.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `ws://HOST:PORT` or `wss://HOST`, with or without `/v1/connect`.
-    pub url: String,
+    /// `ws://HOST:PORT` or `wss://HOST`, with or without `/v1/connect`. After a failure the next
+    /// one is tried, and after the last the first.
+    pub urls: Vec<String>,
     /// Whom to trust at a `wss` address.
-    pub tls: TlsArgs,
+    pub tls: Tls,
     /// Sent in the `Authorization` header.
-    pub token: Option<String>,
+    pub token: Token,
     /// Sent as `?user=`, for nodes in development mode.
     pub user: Option<String>,
     /// Topics that `connect` joins, and where inbox and `@` begin: after these positions.
     pub positions: BTreeMap<String, String>,
 }
 
-/// What [`Client::next_event`] gives.
+/// What [`ResumingConnection::next_event`] gives.
 #[derive(Debug)]
 pub enum Event {
     /// An event of the server as it came, or one of the same form that the client makes of the
@@ -110,10 +112,13 @@ impl Joined {
     }
 }
 
-/// A session that outlives its connections.
+/// Sessions one after the other, each of which resumes what the one before had.
 #[derive(Debug)]
-pub struct Client {
-    address: Address,
+pub struct ResumingConnection {
+    addresses: Vec<Address>,
+    /// The one in use.
+    address_index: usize,
+    credential: Credential,
     connection: Option<Connection>,
     welcome: Value,
     joined: BTreeMap<String, Joined>,
@@ -125,18 +130,19 @@ pub struct Client {
     again_at: Instant,
 }
 
-impl Client {
-    /// Connects and waits for `welcome`. This first time nothing is tried twice.
+impl ResumingConnection {
+    /// Connects and waits for `welcome`. This first time each address is tried once.
     ///
     /// # Errors
     /// [`ConnectionError`].
     pub async fn connect(options: Options) -> Result<Self, ConnectionError> {
-        let address = Address::new(
-            &options.url,
-            options.token.as_deref(),
-            options.user.as_deref(),
-            &options.tls,
-        )?;
+        let user = options.user.as_deref();
+        let urls = options.urls.iter();
+        let addresses = urls.map(|url| Address::new(url, user, &options.tls));
+        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+        if addresses.is_empty() {
+            return Err(ConnectionError::NoAddress);
+        }
         let joined = options.positions.into_iter().map(|(topic, position)| {
             let joined = Joined {
                 options: Map::new(),
@@ -145,7 +151,9 @@ impl Client {
             (topic, joined)
         });
         let mut client = Self {
-            address,
+            addresses,
+            address_index: 0,
+            credential: Credential::new(options.token),
             connection: None,
             welcome: Value::Null,
             joined: joined.collect(),
@@ -155,7 +163,7 @@ impl Client {
             pace: Pace::default(),
             again_at: Instant::now(),
         };
-        client.open().await?;
+        client.open_any().await?;
         Ok(client)
     }
 
@@ -270,6 +278,18 @@ impl Client {
         }
     }
 
+    /// Tries each address once.
+    async fn open_any(&mut self) -> Result<(), ConnectionError> {
+        loop {
+            match self.open().await {
+                Ok(()) => return Ok(()),
+                Err(cause) if cause.again() == Again::Never => return Err(cause),
+                Err(cause) if self.address_index + 1 == self.addresses.len() => return Err(cause),
+                Err(_) => self.address_index += 1,
+            }
+        }
+    }
+
     /// Waits for its time and tries to connect once.
     async fn reopen(&mut self) -> Result<(), ConnectionError> {
         sleep_until(self.again_at).await;
@@ -286,7 +306,13 @@ impl Client {
     /// Connects, says `connect` with every topic, and takes the `welcome`. The connection is kept
     /// only when none of them has to be asked for again.
     async fn open(&mut self) -> Result<(), ConnectionError> {
-        let mut connection = Connection::open(&self.address).await?;
+        let token = self
+            .credential
+            .get()
+            .await
+            .map_err(ConnectionError::Token)?;
+        let address = &self.addresses[self.address_index];
+        let mut connection = Connection::open(address, token.as_deref()).await?;
         let topics = self.joined.iter();
         let topics: Vec<Value> = topics
             .filter_map(|(topic, joined)| joined.entry(topic))
@@ -309,6 +335,7 @@ impl Client {
                 return Err(refusal(&resumed["error"], true));
             }
         }
+        self.credential.accepted();
         self.take_welcome(welcome);
         self.connection = Some(connection);
         Ok(())
@@ -369,10 +396,16 @@ impl Client {
         {
             self.pace.settled();
         }
-        let Some(again_after) = self.pace.wait(cause.again(), rand::random()) else {
+        let again = if cause.is_of_token() && self.credential.refused() {
+            Again::AtOnce
+        } else {
+            cause.again()
+        };
+        let Some(again_after) = self.pace.wait(again, rand::random()) else {
             return Err(cause);
         };
         self.again_at = Instant::now() + again_after;
+        self.address_index = (self.address_index + 1) % self.addresses.len();
         self.tell(Event::Disconnected { cause, again_after });
         Ok(())
     }
@@ -449,7 +482,7 @@ impl Client {
 
     fn timed_out(&self) -> ConnectionError {
         ConnectionError::TimedOut {
-            url: self.address.url().to_owned(),
+            url: self.addresses[self.address_index].url().to_owned(),
         }
     }
 }

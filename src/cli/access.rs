@@ -174,7 +174,7 @@ impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::Ended(error) => error.into(),
-            CommandError::Lost => Self::new(Exit::Unreachable, &error),
+            CommandError::Lost { .. } => Self::new(Exit::Unreachable, &error),
             CommandError::Refused { ref code, .. } => Self::new(Exit::by_error_code(code), &error),
         }
     }

@@ -109,7 +109,10 @@ async fn a_command_whose_answer_was_lost_says_so_and_the_next_one_connects_again
         drop(session);
     };
     let (result, ()) = tokio::join!(client.command(json!({"type": "ping"})), lose);
-    assert!(matches!(result, Err(CommandError::Lost)), "{result:?}");
+    assert!(
+        matches!(result, Err(CommandError::Lost { .. })),
+        "{result:?}"
+    );
     let serve = async {
         let (mut session, _) = server.welcome(json!({"node": "m"})).await;
         let command = session.hear().await;

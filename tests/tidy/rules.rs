@@ -31,6 +31,10 @@ const SPAWNING: &[(&str, &str)] = &[
         "names every task and thread and reports a panic instead of letting it vanish",
     ),
     (
+        "clients/rust/src/client.rs",
+        "a client's task is missed by its handles and subscriptions, which end with it",
+    ),
+    (
         "clients/rust/src/http.rs",
         "a connection's task is missed by whoever waits for its answer",
     ),

@@ -80,8 +80,14 @@ pub enum CommandError {
     },
     /// The connection broke before the answer: it is unknown whether the command was done. The
     /// next call connects again.
-    #[error("the connection broke before the answer")]
-    Lost,
+    #[error(
+        "the connection broke before the answer: it is unknown whether the command was done; \
+         repeat it, a publication with an idempotency key"
+    )]
+    Lost {
+        /// The session had a user, so that an idempotency key holds for the next one too.
+        has_user: bool,
+    },
     /// The connection ended and the client does not come back.
     #[error(transparent)]
     Ended(ConnectionError),
@@ -209,7 +215,8 @@ impl ResumingConnection {
             Ok(answer) => answer,
             Err(cause) => {
                 self.break_off(cause).map_err(CommandError::Ended)?;
-                return Err(CommandError::Lost);
+                let has_user = self.welcome["user"].is_string();
+                return Err(CommandError::Lost { has_user });
             }
         };
         if answer["type"] == "error" {
@@ -245,6 +252,30 @@ impl ResumingConnection {
                     Err(cause) => self.break_off(cause)?,
                 },
             }
+        }
+    }
+
+    /// The next event, with its text, if one has come already. Reads nothing.
+    pub(crate) fn take_waiting(&mut self) -> Option<(Event, Option<String>)> {
+        self.backlog.pop_front()
+    }
+
+    /// Does not ask for a topic any more that could not be left in order.
+    pub(crate) fn forget(&mut self, topic: &str) {
+        self.joined.remove(topic);
+    }
+
+    /// Connects anew, so that a topic that cannot be left begins after this position. All others
+    /// go on where they are.
+    ///
+    /// # Errors
+    /// None as long as there is an address; the type is that of every break.
+    pub(crate) fn go_back(&mut self, topic: &str, position: &str) -> Result<(), ConnectionError> {
+        let joined = self.joined.entry(topic.to_owned()).or_default();
+        joined.position = Some(position.to_owned());
+        match self.connection {
+            Some(_) => self.break_off(ConnectionError::Backlog),
+            None => Ok(()),
         }
     }
 
@@ -431,20 +462,11 @@ impl ResumingConnection {
         let Some(topic) = event["topic"].as_str() else {
             return;
         };
-        let position = match event["type"].as_str() {
-            Some("message") => &event["position"],
-            // Positions of changes of members have nothing to do with those of messages.
-            Some("gap") if event["of"] == "presence" => return,
-            // Ids may start below the old ones after a failover: go back to what still stands.
-            Some("gap") if event["reason"] == "failover" => &event["from"],
-            Some("gap") => &event["to"],
-            Some("unsubscribed") => {
-                self.joined.remove(topic);
-                return;
-            }
-            _ => return,
-        };
-        let Some(position) = position.as_str() else {
+        if event["type"] == "unsubscribed" {
+            self.joined.remove(topic);
+            return;
+        }
+        let Some(position) = place_after(event) else {
             return;
         };
         if topic.starts_with('@') {
@@ -498,6 +520,20 @@ async fn welcome(connection: &mut Connection) -> Result<Value, ConnectionError> 
             _ => {}
         }
     }
+}
+
+/// The place in its topic that an event leads to; `None` where it leads nowhere.
+pub(crate) fn place_after(event: &Value) -> Option<&str> {
+    let position = match event["type"].as_str()? {
+        "message" => &event["position"],
+        // Positions of changes of members have nothing to do with those of messages.
+        "gap" if event["of"] == "presence" => return None,
+        // Ids may start below the old ones after a failover: go back to what still stands.
+        "gap" if event["reason"] == "failover" => &event["from"],
+        "gap" => &event["to"],
+        _ => return None,
+    };
+    position.as_str()
 }
 
 /// Whether a topic that `welcome` refuses may be joined by a later `connect`.

@@ -215,7 +215,7 @@ fn every_dependency_has_its_line_and_no_other() {
 
 /// What all crates of the repository have in this table, without each other.
 fn dependencies(table: &str) -> BTreeSet<String> {
-    let manifests = ["crates"].into_iter().flat_map(files_below);
+    let manifests = ["crates", "clients"].into_iter().flat_map(files_below);
     let manifests = manifests.filter(|path| path.ends_with("Cargo.toml"));
     let texts = manifests.map(|path| text_of(&path));
     let mut all = BTreeSet::new();
@@ -356,7 +356,9 @@ fn every_metric_that_a_page_names_is_one() {
 
 /// What the shipped code logs, by the text of its macros.
 fn logged_events() -> BTreeSet<String> {
-    let files = ["src", "crates"].into_iter().flat_map(files_below);
+    let files = ["src", "crates", "clients"]
+        .into_iter()
+        .flat_map(files_below);
     let shipped = files.filter(|path| {
         let path = path.to_string_lossy();
         path.ends_with(".rs") && !path.contains("tests") && !path.contains("simulation")

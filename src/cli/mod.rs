@@ -5,20 +5,15 @@
 //! results on stdout, everything else on stderr. Owner: the main thread; commands that talk to a
 //! node run on a current-thread runtime that ends with them.
 
-pub mod address;
+pub mod access;
 pub mod bench;
-pub mod client;
 pub mod completions;
 pub mod config;
-pub mod connection;
-pub mod dial;
 pub mod exit;
-pub mod http;
 pub mod lines;
 pub mod nodes;
 pub mod output;
 pub mod publish;
-pub mod reconnect;
 pub mod redis;
 pub mod serve;
 pub mod serve_flags;

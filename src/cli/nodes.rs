@@ -4,11 +4,11 @@
 //! is known of nodes may be old: each says how old, and whether that is less than a lease.
 
 use clap::Args;
+use fanfare_client::http::Api;
 use serde_json::Value;
 
-use super::dial::TlsArgs;
+use super::access::{ApiArgs, TlsArgs};
 use super::exit::{Exit, Failure};
-use super::http::{Api, ApiArgs};
 use super::output::{self, Format};
 
 /// Arguments of `nodes`.
@@ -33,7 +33,9 @@ pub struct NodesArgs {
 /// # Errors
 /// [`Failure`] when the node cannot be reached or refuses.
 pub async fn run(args: NodesArgs) -> Result<Exit, Failure> {
-    let answer = Api::new(&args.api, &args.tls)?.get("/v1/nodes").await?;
+    let tls = args.tls.of(&args.api.api_url);
+    let mut api = Api::new(&args.api.options(), &tls)?;
+    let answer = api.get("/v1/nodes").await?;
     let nodes = answer["nodes"].as_array().map_or(&[][..], Vec::as_slice);
     if args.format.is_json() {
         for node in nodes {

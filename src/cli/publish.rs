@@ -7,13 +7,13 @@
 //! refused, holds up no other.
 
 use clap::Args;
+use fanfare_client::http::{Api, ApiError};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::dial::TlsArgs;
+use super::access::{ApiArgs, TlsArgs};
 use super::exit::{Exit, Failure};
-use super::http::{Api, ApiArgs, ApiError};
 use super::lines::{self, InputError};
 use super::output::{self, Format};
 use fanfare_protocol::ids::Priority;
@@ -106,7 +106,7 @@ pub async fn run(args: PublishArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, &PublishError::NoTarget)
             .hint("for example: fanfare publish news 'hello'"));
     }
-    let mut api = Api::new(&args.api, &args.tls)?;
+    let mut api = Api::new(&args.api.options(), &args.tls.of(&args.api.api_url))?;
     let mut publisher = Publisher {
         args: &args,
         is_read: true,

@@ -1,7 +1,7 @@
 //! `fanfare subscribe`: prints the messages of a topic, an inbox or those for everyone, as they
 //! come.
 //!
-//! In: events of a [`Client`], which resumes by itself after a break. Out: messages on stdout;
+//! In: events of a [`ResumingConnection`], which resumes by itself after a break. Out: messages on stdout;
 //! gaps, breaks and drains on stderr for people, as JSON lines on stdout in a pipe. Ends after
 //! `--count` messages, by Ctrl-C (130), or when the server sends it away.
 
@@ -9,11 +9,11 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
+use fanfare_client::connection::ConnectionError;
+use fanfare_client::resuming::{Event, Options, ResumingConnection};
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, CommandError, Event, Options};
-use super::connection::ConnectionError;
-use super::dial::{DialError, TlsArgs};
+use super::access::TlsArgs;
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 use super::transcript;
@@ -138,23 +138,23 @@ async fn listen(args: &SubscribeArgs) -> Result<Exit, Failure> {
 }
 
 /// Connects and joins; gives the name of the topic whose events are wanted.
-async fn join(args: &SubscribeArgs) -> Result<(Client, String), Failure> {
+async fn join(args: &SubscribeArgs) -> Result<(ResumingConnection, String), Failure> {
     let mut options = Options {
-        url: args.url.clone(),
+        urls: vec![args.url.clone()],
         // A token in the environment does not stand against `--user` on the command line.
-        token: args.token.clone().filter(|_| args.user.is_none()),
+        token: args.token.clone().filter(|_| args.user.is_none()).into(),
         user: args.user.clone(),
-        tls: args.tls.clone(),
+        tls: args.tls.of(&args.url),
         ..Options::default()
     };
     if args.target.everyone {
         let since = args.since.iter().cloned();
         options.positions = since.map(|since| ("@".to_owned(), since)).collect();
-        let client = Client::connect(options).await?;
+        let client = ResumingConnection::connect(options).await?;
         return Ok((client, "@".to_owned()));
     }
     if let Some(topic) = &args.target.topic {
-        let mut client = Client::connect(options).await?;
+        let mut client = ResumingConnection::connect(options).await?;
         let result = client.command(subscribe_command(args, topic)).await?;
         show(args, &subscribed(topic, result), None);
         return Ok((client, topic.clone()));
@@ -167,8 +167,8 @@ async fn join(args: &SubscribeArgs) -> Result<(Client, String), Failure> {
 async fn join_inbox(
     args: &SubscribeArgs,
     mut options: Options,
-) -> Result<(Client, String), Failure> {
-    let client = Client::connect(options.clone()).await?;
+) -> Result<(ResumingConnection, String), Failure> {
+    let client = ResumingConnection::connect(options.clone()).await?;
     let Some(inbox) = client.welcome()["inbox"]["topic"].as_str() else {
         return Err(Failure::new(Exit::Usage, &TargetError::NoInbox)
             .hint("say who you are with --token, or with --user on a node started with --dev"));
@@ -179,7 +179,7 @@ async fn join_inbox(
     };
     client.close().await;
     options.positions.insert(inbox.clone(), since.clone());
-    Ok((Client::connect(options).await?, inbox))
+    Ok((ResumingConnection::connect(options).await?, inbox))
 }
 
 fn subscribe_command(args: &SubscribeArgs, topic: &str) -> Value {
@@ -247,55 +247,4 @@ fn unsubscribed(event: &Value) -> Failure {
         message: text("message"),
     };
     Failure::new(exit, &error)
-}
-
-impl From<ConnectionError> for Failure {
-    fn from(error: ConnectionError) -> Self {
-        let exit = match &error {
-            ConnectionError::Address { .. } | ConnectionError::Trust(_) => Exit::Usage,
-            ConnectionError::Rejected { status, .. } => Exit::by_status(*status),
-            ConnectionError::Refused { code, .. } => Exit::by_error_code(code),
-            ConnectionError::Closed { code, .. } => match code {
-                4000 | 4001 | 4004 => Exit::Denied,
-                4002..=4099 => Exit::Refused,
-                _ => Exit::Unreachable,
-            },
-            _ => Exit::Unreachable,
-        };
-        let failure = Self::new(exit, &error);
-        match (&error, exit) {
-            // Says itself what to do.
-            (
-                ConnectionError::Unreachable {
-                    source: DialError::Tls(_),
-                    ..
-                },
-                _,
-            ) => failure,
-            (_, Exit::Denied) => failure.hint(
-                "give a token with --token or FANFARE_TOKEN, \
-                 or --user NAME on a node started with --dev",
-            ),
-            (ConnectionError::Rejected { status: 404, .. }, _) => {
-                failure.hint("is --url (FANFARE_URL) the address of the sockets, not of the API?")
-            }
-            (ConnectionError::Unreachable { .. } | ConnectionError::TimedOut { .. }, _) => {
-                failure.hint("is the node running? Start one with: fanfare serve --dev")
-            }
-            (ConnectionError::Rejected { status: 503, .. }, _) => {
-                failure.hint("the node is starting, leaving or without Redis: try again soon")
-            }
-            _ => failure,
-        }
-    }
-}
-
-impl From<CommandError> for Failure {
-    fn from(error: CommandError) -> Self {
-        match error {
-            CommandError::Ended(error) => error.into(),
-            CommandError::Lost => Self::new(Exit::Unreachable, &error),
-            CommandError::Refused { ref code, .. } => Self::new(Exit::by_error_code(code), &error),
-        }
-    }
 }

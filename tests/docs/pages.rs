@@ -103,7 +103,9 @@ pub(crate) fn files_below(folder: &str) -> Vec<PathBuf> {
 
 /// All Rust text of the repository but this file.
 pub(crate) fn rust_text() -> String {
-    let files = ["src", "crates", "tests"].into_iter().flat_map(files_below);
+    let files = ["src", "crates", "clients", "tests"]
+        .into_iter()
+        .flat_map(files_below);
     let rust = files.filter(|p| p.extension().is_some_and(|e| e == "rs"));
     let others = rust.filter(|p| !p.ends_with("tests/docs.rs"));
     others.map(|p| text_of(&p)).collect()

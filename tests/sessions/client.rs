@@ -3,30 +3,35 @@
 
 use std::time::{Duration, Instant};
 
-use fanfare::cli::client::{Client, CommandError, Event, Options};
-use fanfare::cli::connection::ConnectionError;
+use fanfare_client::connection::ConnectionError;
+use fanfare_client::resuming::{CommandError, Event, Options, ResumingConnection};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::played_server::{Server, Session, message, soon};
 
 /// A client and the server's side of its first connection.
-async fn connected(server: &Server, positions: &[(&str, &str)]) -> (Client, Session, Value) {
+async fn connected(
+    server: &Server,
+    positions: &[(&str, &str)],
+) -> (ResumingConnection, Session, Value) {
     let pairs = positions.iter();
     let options = Options {
-        url: server.url(),
+        urls: vec![server.url()],
         positions: pairs
             .map(|(t, p)| ((*t).to_owned(), (*p).to_owned()))
             .collect(),
         ..Options::default()
     };
     let welcome = json!({"node": "n", "ping_ms": 25_000});
-    let (client, (session, connect)) =
-        tokio::join!(soon(Client::connect(options)), server.welcome(welcome));
+    let (client, (session, connect)) = tokio::join!(
+        soon(ResumingConnection::connect(options)),
+        server.welcome(welcome)
+    );
     (client.expect("connected"), session, connect)
 }
 
-async fn next_server_event(client: &mut Client) -> Value {
+async fn next_server_event(client: &mut ResumingConnection) -> Value {
     loop {
         if let Event::Server(event) = soon(client.next_event()).await.expect("open") {
             return event;
@@ -34,7 +39,12 @@ async fn next_server_event(client: &mut Client) -> Value {
     }
 }
 
-async fn subscribe(client: &mut Client, session: &mut Session, topic: &str, position: &str) {
+async fn subscribe(
+    client: &mut ResumingConnection,
+    session: &mut Session,
+    topic: &str,
+    position: &str,
+) {
     let command = json!({"type": "subscribe", "topic": topic, "rewind": 5});
     let serve = async {
         let command = session.hear().await;
@@ -99,7 +109,10 @@ async fn a_command_whose_answer_was_lost_says_so_and_the_next_one_connects_again
         drop(session);
     };
     let (result, ()) = tokio::join!(client.command(json!({"type": "ping"})), lose);
-    assert!(matches!(result, Err(CommandError::Lost)), "{result:?}");
+    assert!(
+        matches!(result, Err(CommandError::Lost { .. })),
+        "{result:?}"
+    );
     let serve = async {
         let (mut session, _) = server.welcome(json!({"node": "m"})).await;
         let command = session.hear().await;

@@ -2,5 +2,6 @@
 //! server that the test plays by hand.
 
 mod client;
+mod handles;
 mod played_server;
 mod subscribe;

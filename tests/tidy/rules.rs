@@ -25,10 +25,20 @@ const UNDONE_WORDS: &[&str] = &[
 const UNDONE_MACROS: &[&str] = &["todo", "unimplemented"];
 
 /// Who may start tasks and threads, and why.
-const SPAWNING: &[(&str, &str)] = &[(
-    "src/tasks.rs",
-    "names every task and thread and reports a panic instead of letting it vanish",
-)];
+const SPAWNING: &[(&str, &str)] = &[
+    (
+        "src/tasks.rs",
+        "names every task and thread and reports a panic instead of letting it vanish",
+    ),
+    (
+        "clients/rust/src/client.rs",
+        "a client's task is missed by its handles and subscriptions, which end with it",
+    ),
+    (
+        "clients/rust/src/http.rs",
+        "a connection's task is missed by whoever waits for its answer",
+    ),
+];
 
 /// Who may name the WebSocket codec, and why.
 const FASTWEBSOCKETS: &[(&str, &str)] = &[(

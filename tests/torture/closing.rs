@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanfare::cli::http::percent_encode;
+use fanfare_client::http::percent_encode;
 use fanfare_protocol::ids::Position;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};

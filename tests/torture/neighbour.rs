@@ -9,7 +9,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanfare::cli::http::percent_encode;
+use fanfare_client::http::percent_encode;
 use serde_json::json;
 use tokio::time::sleep;
 

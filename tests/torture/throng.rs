@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fanfare::cli::bench::socket::{Scratch, SocketError};
-use fanfare::cli::http::percent_encode;
+use fanfare_client::http::percent_encode;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use tokio::sync::watch;

@@ -1,4 +1,4 @@
-//! What the server says: one serializable struct per event, the same for both codecs.
+//! What the server says: one struct per event, the same for both codecs.
 //!
 //! In: session, worker and presence. Out: the codec, which turns an [`Event`] into one complete
 //! frame. Optional fields are left out of the wire, never sent as null.
@@ -98,7 +98,7 @@ pub enum Event {
 }
 
 /// `welcome`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
     /// The id of the `connect` that it answers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,7 +136,7 @@ pub struct Home {
 }
 
 /// `welcome.inbox`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InboxState {
     /// `@USER`.
     pub topic: String,
@@ -147,7 +147,7 @@ pub struct InboxState {
 }
 
 /// One entry of `welcome.topics`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Resumed {
     /// Joined.
@@ -174,7 +174,7 @@ pub enum Resumed {
 }
 
 /// A code and a sentence, as they stand in `welcome.topics` and in HTTP answers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
     /// For programs.
@@ -184,7 +184,7 @@ pub struct ErrorBody {
 }
 
 /// `ok`: the id and whichever results the command has.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Ok {
     /// The command's id.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,7 +199,7 @@ pub struct Ok {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
     /// `publish`: this was a repeat.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,
     /// `subscribe` with presence, `presence`: member sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,7 +219,7 @@ pub struct Ok {
 }
 
 /// `error`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Error {
     /// The command's id, where one could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -250,10 +250,11 @@ impl Error {
 }
 
 /// `message`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Message {
     /// Where it was published.
+    #[serde(deserialize_with = "crate::client::topic")]
     pub topic: Topic,
     /// What was published.
     pub data: Data,
@@ -266,23 +267,24 @@ pub struct Message {
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub user: Option<String>,
     /// How urgent, when not normal.
-    #[serde(skip_serializing_if = "Priority::is_normal")]
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
     pub priority: Priority,
     /// What it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub key: Option<String>,
     /// The entry of this key is gone.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
     /// When it was accepted, unix milliseconds.
     pub time: u64,
 }
 
 /// `presence`: changes of a topic's members.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Presence {
     /// Whose members.
+    #[serde(deserialize_with = "crate::client::topic")]
     pub topic: Topic,
     /// Who came.
     pub joined: Vec<Member>,
@@ -311,7 +313,7 @@ pub struct Member {
 }
 
 /// What a gap is about, where it is not the topic's messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GapOf {
     /// Changes of the topic's members.
@@ -319,9 +321,10 @@ pub enum GapOf {
 }
 
 /// `gap`: what this session will not get, above `from`, at or below `to`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Gap {
     /// In which topic.
+    #[serde(deserialize_with = "crate::client::topic")]
     pub topic: Topic,
     /// Of what; absent: of messages. Positions of messages and of changes of members have nothing
     /// to do with each other.

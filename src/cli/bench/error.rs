@@ -4,13 +4,14 @@
 
 use std::path::PathBuf;
 
+use fanfare_client::connection::ConnectionError;
+use fanfare_client::http::ApiError;
+use fanfare_client::resuming::CommandError;
+
 use super::publisher::PublishError;
 use super::socket::SocketError;
 use crate::auth::mint::MintError;
-use crate::cli::client::CommandError;
-use crate::cli::connection::ConnectionError;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::http::ApiError;
 use crate::cli::token::TokenError;
 
 /// Why there are no figures.

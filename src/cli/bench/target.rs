@@ -18,7 +18,7 @@ use super::wire::pusher::{AppArgs, Pusher};
 use super::wire::socketio::SocketIo;
 use super::wire::{Identity, Wire};
 use crate::auth::mint::{self, MintKey};
-use crate::cli::http::ApiArgs;
+use crate::cli::access::ApiArgs;
 use crate::cli::token::SigningArgs;
 
 /// How long the tokens of a load are valid: longer than any.

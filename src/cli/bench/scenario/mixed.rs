@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use fanfare_client::resuming::{Event, Options, ResumingConnection};
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -23,7 +24,6 @@ use crate::cli::bench::publisher::{Published, Publisher};
 use crate::cli::bench::report::Report;
 use crate::cli::bench::tally::{self, Tally};
 use crate::cli::bench::wire::Destination;
-use crate::cli::client::{Client, Event, Options};
 
 /// Longest wait of an actor for a message.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -154,7 +154,7 @@ impl Acts {
 
 /// A session that does something, and a connection to the API that writes to its inbox.
 struct Actor {
-    client: Client,
+    client: ResumingConnection,
     publisher: Publisher,
     user: [String; 1],
     name: String,
@@ -173,9 +173,9 @@ impl Actor {
         let identity = bench.target.identity(args.sessions + index)?;
         let user = identity.user.unwrap_or_default();
         let is_known_by_token = identity.token.is_some();
-        let client = Client::connect(Options {
-            url: bench.target.url.clone(),
-            token: identity.token,
+        let client = ResumingConnection::connect(Options {
+            urls: vec![bench.target.url.clone()],
+            token: identity.token.into(),
             user: (!is_known_by_token).then(|| user.clone()),
             ..Options::default()
         });

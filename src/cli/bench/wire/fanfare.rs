@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Call, Destination, Heard, Identity, Upgrade, Wire, words};
 use crate::cli::bench::frames;
-use crate::cli::http::percent_encode;
+use fanfare_client::http::percent_encode;
 
 /// How maps are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -1,7 +1,7 @@
-//! One connection of a client command: the name, TCP, and TLS where the address asks for it.
+//! One connection of a client: the name, TCP, and TLS where the address asks for it.
 //!
-//! In: host, port, and whom to trust ([`TlsArgs`]). Out: a stream of bytes, or a [`DialError`] in
-//! sentences. Certificates are those of the system, or of `--ca` alone. Owner: the caller. Bounds:
+//! In: host, port, and whom to trust ([`Tls`]). Out: a stream of bytes, or a [`DialError`] in
+//! sentences. Certificates are those of the system, or of one file alone. Owner: the caller. Bounds:
 //! none of its own; the caller gives it as long as it likes.
 
 use std::io;
@@ -20,16 +20,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::output::note;
-
 /// Whom to trust where an address asks for TLS.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct TlsArgs {
-    /// Trust the certificates of this file (PEM) instead of the system's
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Trust the certificates of this file (PEM) instead of the system's.
     pub ca: Option<PathBuf>,
-    /// Trust any certificate. Whoever sits between can then read and change everything
-    #[arg(long)]
+    /// Trust any certificate. Whoever sits between can then read and change everything.
     pub insecure: bool,
 }
 
@@ -47,16 +43,22 @@ pub enum DialError {
     /// The name is unknown, or nobody answers there.
     #[error(transparent)]
     Tcp(io::Error),
-    /// The other side speaks no TLS, or its certificate is not trusted.
+    /// The certificate is signed by an authority that is not trusted: see [`Tls::ca`].
+    #[error(
+        "the certificate of {0} is signed by nobody whom this machine trusts; give the file with \
+         the certificate of its CA"
+    )]
+    UnknownIssuer(String),
+    /// The other side speaks no TLS, or its certificate is not trusted for another reason.
     #[error("{0}")]
     Tls(String),
 }
 
-/// The flags cannot be followed.
+/// It cannot be said whom to trust.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file of `--ca`.
-    #[error("--ca {} cannot be used: {why}", path.display())]
+    /// The file of [`Tls::ca`].
+    #[error("the CA file {} cannot be used: {why}", path.display())]
     File {
         /// As given.
         path: PathBuf,
@@ -100,18 +102,12 @@ impl Place {
     ///
     /// # Errors
     /// [`TrustError`].
-    pub fn tls(host: &str, port: u16, args: &TlsArgs) -> Result<Self, TrustError> {
+    pub fn tls(host: &str, port: u16, tls: &Tls) -> Result<Self, TrustError> {
         let plain = Self::plain(host, port);
         let name = ServerName::try_from(plain.host.clone());
         let name = name.map_err(|_| TrustError::Name(plain.host.clone()))?;
-        if args.insecure {
-            note(&format!(
-                "warning: with --insecure nobody knows whether this is {}",
-                plain.host
-            ));
-        }
         Ok(Self {
-            tls: Some((TlsConnector::from(Arc::new(client(args)?)), name)),
+            tls: Some((TlsConnector::from(Arc::new(client(tls)?)), name)),
             ..plain
         })
     }
@@ -128,21 +124,24 @@ impl Place {
             return Ok(Box::new(stream));
         };
         let shaken = connector.connect(name.clone(), stream).await;
-        let stream = shaken.map_err(|error| DialError::Tls(self.explain(&error)))?;
+        let stream = shaken.map_err(|error| self.explain(&error))?;
         Ok(Box::new(stream))
     }
 
     /// What went wrong with TLS, and what to do.
-    fn explain(&self, error: &io::Error) -> String {
+    fn explain(&self, error: &io::Error) -> DialError {
         let host = &self.host;
         let inner = error.get_ref().and_then(|error| error.downcast_ref());
         let Some(error) = inner else {
-            return format!(
+            return DialError::Tls(format!(
                 "{host} ended the TLS handshake ({error}); does it speak TLS on port {}?",
                 self.port
-            );
+            ));
         };
-        match error {
+        DialError::Tls(match error {
+            RustlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                return DialError::UnknownIssuer(host.clone());
+            }
             RustlsError::InvalidCertificate(why) => certificate(host, why),
             RustlsError::InvalidMessage(_) => format!(
                 "{host} does not speak TLS on port {}; use ws:// or http:// there",
@@ -152,7 +151,7 @@ impl Place {
                 format!("{host} refused the TLS handshake ({alert:?})")
             }
             other => format!("TLS with {host} failed: {other}"),
-        }
+        })
     }
 }
 
@@ -167,10 +166,6 @@ fn certificate(host: &str, why: &CertificateError) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("the certificate of {host} is for another name; use the name that it is for")
         }
-        CertificateError::UnknownIssuer => format!(
-            "the certificate of {host} is signed by nobody whom this machine trusts; give the \
-             certificate of its CA with --ca FILE"
-        ),
         CertificateError::Revoked => format!("the certificate of {host} was revoked"),
         // The library keeps what it found only in its debug form.
         other => match format!("{other:?}") {
@@ -186,24 +181,24 @@ fn certificate(host: &str, why: &CertificateError) -> String {
     }
 }
 
-fn client(args: &TlsArgs) -> Result<ClientConfig, TrustError> {
+fn client(tls: &Tls) -> Result<ClientConfig, TrustError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("the provider has what the default versions need");
-    if args.insecure {
+    if tls.insecure {
         let verifier = Arc::new(Anybody(provider));
         let builder = builder.dangerous();
         let builder = builder.with_custom_certificate_verifier(verifier);
         return Ok(builder.with_no_client_auth());
     }
-    let builder = builder.with_root_certificates(roots(args)?);
+    let builder = builder.with_root_certificates(roots(tls)?);
     Ok(builder.with_no_client_auth())
 }
 
-fn roots(args: &TlsArgs) -> Result<RootCertStore, TrustError> {
+fn roots(tls: &Tls) -> Result<RootCertStore, TrustError> {
     let mut roots = RootCertStore::empty();
-    let Some(path) = &args.ca else {
+    let Some(path) = &tls.ca else {
         let found = rustls_native_certs::load_native_certs().certs;
         return match roots.add_parsable_certificates(found).0 {
             0 => Err(TrustError::NoSystem),
@@ -224,7 +219,7 @@ fn roots(args: &TlsArgs) -> Result<RootCertStore, TrustError> {
     }
 }
 
-/// Trusts anybody, as `--insecure` asks.
+/// Trusts anybody, as [`Tls::insecure`] asks.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -2,12 +2,13 @@
 //!
 //! In: an address, a token, commands as JSON. Out: the server's events as JSON, and at the end one
 //! [`ConnectionError`]. Independent of the server's codec, so that one cannot hide a fault of the
-//! other. Owner: [`super::client::Client`]. Bounds: [`DIAL_TIMEOUT`] for the connection, silence
+//! other. Owner: [`crate::resuming::ResumingConnection`]. Bounds: [`DIAL_TIMEOUT`] for the connection, silence
 //! of more than two pings, one frame of at most 16 MiB; at each the connection ends with its
 //! error.
 
 use std::time::Duration;
 
+use fanfare_protocol::close::CloseReason;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -16,9 +17,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::Error as SocketError;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
-use super::address::{Address, SUBPROTOCOL};
-use super::dial::{DialError, Stream, TrustError};
-use super::reconnect::Again;
+use crate::address::{Address, SUBPROTOCOL};
+use crate::dial::{DialError, Stream, TrustError};
+use crate::reconnect::Again;
+use crate::token::TokenError;
 
 /// Longest wait for the TCP connection and the handshake together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +36,12 @@ const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Why there is no connection, or no more.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
+    /// There is no address to connect to.
+    #[error("no address was given; give one such as ws://HOST:PORT")]
+    NoAddress,
+    /// The token function gave no token.
+    #[error("the token function failed")]
+    Token(#[source] TokenError),
     /// The address is none.
     #[error("{url} is not an address of the form ws://HOST:PORT or wss://HOST")]
     Address {
@@ -121,7 +129,7 @@ impl ConnectionError {
     #[must_use]
     pub fn again(&self) -> Again {
         match self {
-            Self::Address { .. } | Self::Trust(_) => Again::Never,
+            Self::NoAddress | Self::Address { .. } | Self::Trust(_) => Again::Never,
             Self::Refused { again, .. } | Self::Closed { again, .. } => *again,
             Self::Rejected {
                 status: 429 | 503,
@@ -132,11 +140,24 @@ impl ConnectionError {
             Self::Drained | Self::Backlog => Again::AtOnce,
             Self::Rejected { .. }
             | Self::Unreachable { .. }
+            | Self::Token(_)
             | Self::Handshake { .. }
             | Self::TimedOut { .. }
             | Self::Silent(_)
             | Self::Broken(_)
             | Self::Unreadable(_) => Again::BackOff,
+        }
+    }
+
+    /// Whether the server refuses the token, so that another one may be better.
+    pub(crate) fn is_of_token(&self) -> bool {
+        match self {
+            Self::Rejected { status, .. } => *status == 401,
+            Self::Closed { code, .. } => [CloseReason::Unauthorized, CloseReason::TokenExpired]
+                .iter()
+                .any(|reason| reason.code() == Some(*code)),
+            Self::Refused { code, .. } => code == "unauthorized" || code == "token_expired",
+            _ => false,
         }
     }
 }
@@ -188,8 +209,8 @@ impl Connection {
     ///
     /// # Errors
     /// [`ConnectionError`].
-    pub async fn open(address: &Address) -> Result<Self, ConnectionError> {
-        match timeout(DIAL_TIMEOUT, Self::dial(address)).await {
+    pub async fn open(address: &Address, token: Option<&str>) -> Result<Self, ConnectionError> {
+        match timeout(DIAL_TIMEOUT, Self::dial(address, token)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(ConnectionError::TimedOut {
                 url: address.url().to_owned(),
@@ -197,7 +218,7 @@ impl Connection {
         }
     }
 
-    async fn dial(address: &Address) -> Result<Self, ConnectionError> {
+    async fn dial(address: &Address, token: Option<&str>) -> Result<Self, ConnectionError> {
         let stream = address.place().dial().await;
         let stream = stream.map_err(|source| ConnectionError::Unreachable {
             url: address.url().to_owned(),
@@ -206,7 +227,7 @@ impl Connection {
         let config = WebSocketConfig::default()
             .max_frame_size(Some(FRAME_BYTES_MAX))
             .max_message_size(Some(FRAME_BYTES_MAX));
-        let request = address.request();
+        let request = address.request(token);
         let shaken =
             tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
         let (socket, _response) = shaken.map_err(|error| refused(address.url(), error))?;

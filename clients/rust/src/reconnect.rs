@@ -1,4 +1,4 @@
-//! When a client comes back after a break: the close code's class, and a back-off with jitter.
+//! When a client comes back after a break: the close code's class, and a back-off with full jitter.
 //!
 //! Pure. In: what ended the connection, as an [`Again`], and a random number. Out: how long to
 //! wait, or that nobody should come back. The bound of every wait that the client chooses itself
@@ -53,7 +53,7 @@ impl Pace {
         let back_off = BACK_OFF_FIRST
             .saturating_mul(2_u32.saturating_pow(self.tries))
             .min(BACK_OFF_MAX)
-            .mul_f64(0.5 + random / 2.0);
+            .mul_f64(random);
         let is_first = self.tries == 0;
         self.tries = self.tries.saturating_add(1);
         match again {
@@ -97,6 +97,10 @@ mod tests {
             .map(|_| pace.wait(Again::BackOff, 0.999).expect("comes back"))
             .collect();
         assert!(waits[0] < BACK_OFF_FIRST && waits[0] >= BACK_OFF_FIRST / 2);
+        assert_eq!(
+            Pace::default().wait(Again::BackOff, 0.0),
+            Some(Duration::ZERO)
+        );
         assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
         assert!(waits[39] <= BACK_OFF_MAX);
         pace.settled();

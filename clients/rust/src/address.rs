@@ -1,14 +1,14 @@
-//! The address of a node's sockets, as a client command is given it.
+//! The address of a node's sockets, as a client is given it.
 //!
-//! In: a URL, a token, a user. Out: where to connect and what the handshake asks for. Pure, but for
+//! In: a URL, a user, a token. Out: where to connect and what the handshake asks for. Pure, but for
 //! the certificates that a `wss` address makes it read.
 
 use hyper::Uri;
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 
-use super::connection::ConnectionError;
-use super::dial::{Place, TlsArgs};
-use super::http::{percent_encode, without_secrets};
+use crate::connection::ConnectionError;
+use crate::dial::{Place, Tls};
+use crate::http::{percent_encode, without_secrets};
 
 /// The subprotocol that this client speaks.
 pub const SUBPROTOCOL: &str = "fanfare.v1.json";
@@ -29,12 +29,7 @@ impl Address {
     ///
     /// # Errors
     /// [`ConnectionError::Address`] and [`ConnectionError::Trust`].
-    pub fn new(
-        url: &str,
-        token: Option<&str>,
-        user: Option<&str>,
-        tls: &TlsArgs,
-    ) -> Result<Self, ConnectionError> {
+    pub fn new(url: &str, user: Option<&str>, tls: &Tls) -> Result<Self, ConnectionError> {
         let shown = without_secrets(url);
         let wrong = || ConnectionError::Address { url: shown.clone() };
         let uri: Uri = url.parse().map_err(|_| wrong())?;
@@ -61,11 +56,8 @@ impl Address {
             query.push_str(&format!("&user={}", percent_encode(user)));
         }
         let full = format!("{scheme}://{authority}{path}?{query}");
-        let mut request = ClientRequestBuilder::new(full.parse().map_err(|_| wrong())?)
+        let request = ClientRequestBuilder::new(full.parse().map_err(|_| wrong())?)
             .with_sub_protocol(SUBPROTOCOL);
-        if let Some(token) = token {
-            request = request.with_header("Authorization", format!("Bearer {token}"));
-        }
         Ok(Self {
             url: shown,
             place,
@@ -85,10 +77,14 @@ impl Address {
         &self.place
     }
 
-    /// What to ask for there.
+    /// What to ask for there, as whom.
     #[must_use]
-    pub fn request(&self) -> ClientRequestBuilder {
-        self.request.clone()
+    pub fn request(&self, token: Option<&str>) -> ClientRequestBuilder {
+        let request = self.request.clone();
+        match token {
+            Some(token) => request.with_header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 }
 
@@ -100,7 +96,7 @@ mod tests {
     #[test]
     fn an_address_gets_its_path_and_keeps_its_query() {
         let path = |url: &str, user: Option<&str>| {
-            let address = Address::new(url, None, user, &TlsArgs::default()).expect("an address");
+            let address = Address::new(url, user, &Tls::default()).expect("an address");
             let request = address.request.into_client_request().expect("a request");
             request.uri().to_string()
         };
@@ -113,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_address_of_another_kind_is_refused() {
-        let error = |url: &str| Address::new(url, None, None, &TlsArgs::default()).err();
+        let error = |url: &str| Address::new(url, None, &Tls::default()).err();
         for wrong in ["http://h", "h:8080", "", "ws://", "ws://u:p@h"] {
             let error = error(wrong);
             assert!(

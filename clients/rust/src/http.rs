@@ -1,7 +1,7 @@
-//! The HTTP API as the command line calls it: JSON in, JSON out, one key.
+//! The HTTP API: JSON in, JSON out, one key.
 //!
-//! In: `publish` and `nodes`. Out: the node's answer, or an [`ApiError`] that says what to do.
-//! Owner: one [`Api`] per command, with one connection that is kept open between calls. Bounds:
+//! In: a path and a body. Out: the node's answer, or an [`ApiError`] that says what to do.
+//! Owner: the caller of an [`Api`], with one connection that is kept open between calls. Bounds:
 //! 5 s to connect, 30 s for an answer; then the call fails.
 
 use std::time::Duration;
@@ -14,8 +14,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-use super::dial::{DialError, Place, TlsArgs, TrustError};
-use super::exit::{Exit, Failure};
+use crate::dial::{DialError, Place, Tls, TrustError};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,26 +22,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the API is and how to be let in.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ApiArgs {
-    /// Address of a node's HTTP API
-    #[arg(
-        long,
-        alias = "api",
-        env = "FANFARE_API_URL",
-        default_value = "http://127.0.0.1:8081",
-        value_name = "URL"
-    )]
-    pub api_url: String,
-    /// API key; a node started with --dev takes "dev"
-    #[arg(
-        long,
-        env = "FANFARE_API_KEY",
-        hide_env_values = true,
-        default_value = "dev",
-        value_name = "KEY"
-    )]
-    pub api_key: String,
+#[derive(Debug, Clone)]
+pub struct ApiOptions {
+    /// Address of a node's HTTP API: `http://HOST:PORT` or `https://HOST`.
+    pub url: String,
+    /// API key; a node started with `--dev` takes `dev`.
+    pub key: String,
 }
 
 /// Why a call did not succeed.
@@ -118,41 +103,6 @@ pub enum ApiError {
     },
 }
 
-impl From<ApiError> for Failure {
-    fn from(error: ApiError) -> Self {
-        let exit = match &error {
-            ApiError::Address { .. } | ApiError::Trust(_) | ApiError::Key => Exit::Usage,
-            ApiError::Refused { status, .. } => Exit::by_status(status.as_u16()),
-            ApiError::Unreachable { .. }
-            | ApiError::Broken { .. }
-            | ApiError::BrokenOff { .. }
-            | ApiError::TimedOut { .. }
-            | ApiError::Unreadable { .. } => Exit::Unreachable,
-        };
-        let failure = Self::new(exit, &error);
-        match (&error, exit) {
-            // Says itself what to do.
-            (
-                ApiError::Unreachable {
-                    source: DialError::Tls(_),
-                    ..
-                },
-                _,
-            ) => failure,
-            (ApiError::Unreadable { .. }, _) => failure
-                .hint("is --api-url (FANFARE_API_URL) the address of the API, not of the sockets?"),
-            (ApiError::Refused { .. }, Exit::Unreachable) => {
-                failure.hint("the node is starting, leaving or without Redis: try again soon")
-            }
-            (_, Exit::Unreachable) => {
-                failure.hint("is the node running? Start one with: fanfare serve --dev")
-            }
-            (_, Exit::Denied) => failure.hint("give the key with --api-key or FANFARE_API_KEY"),
-            _ => failure,
-        }
-    }
-}
-
 /// A node's HTTP API.
 #[derive(Debug)]
 pub struct Api {
@@ -170,8 +120,8 @@ impl Api {
     ///
     /// # Errors
     /// [`ApiError::Address`], [`ApiError::Trust`] and [`ApiError::Key`].
-    pub fn new(args: &ApiArgs, tls: &TlsArgs) -> Result<Self, ApiError> {
-        let base = args.api_url.trim_end_matches('/').to_owned();
+    pub fn new(options: &ApiOptions, tls: &Tls) -> Result<Self, ApiError> {
+        let base = options.url.trim_end_matches('/').to_owned();
         let wrong = || ApiError::Address {
             url: without_secrets(&base),
         };
@@ -188,7 +138,7 @@ impl Api {
             _ => return Err(wrong()),
         };
         let mut authorization =
-            HeaderValue::try_from(format!("Bearer {}", args.api_key)).map_err(|_| ApiError::Key)?;
+            HeaderValue::try_from(format!("Bearer {}", options.key)).map_err(|_| ApiError::Key)?;
         authorization.set_sensitive(true);
         Ok(Self {
             prefix: uri.path().trim_end_matches('/').to_owned(),
@@ -274,11 +224,8 @@ impl Api {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
-        // Ends with the runtime of the command, or with the connection.
-        crate::tasks::spawn("api_connection", async move {
-            // Its end is seen by whoever waits for an answer.
-            let _ended = connection.await;
-        });
+        // Ends with its sender; whoever waits for an answer sees it.
+        tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(broken)?;
         self.connection = Some(sender);
         Ok(response)
@@ -357,15 +304,15 @@ mod tests {
     #[test]
     fn addresses_are_plain_or_encrypted_and_have_neither_login_nor_query() {
         let new = |url: &str| {
-            let args = ApiArgs {
-                api_url: url.to_owned(),
-                api_key: "dev".to_owned(),
+            let options = ApiOptions {
+                url: url.to_owned(),
+                key: "dev".to_owned(),
             };
-            let tls = TlsArgs {
+            let tls = Tls {
                 insecure: true,
-                ..TlsArgs::default()
+                ..Tls::default()
             };
-            Api::new(&args, &tls)
+            Api::new(&options, &tls)
         };
         let api = new("http://127.0.0.1:8081/").expect("an address");
         assert_eq!(api.prefix, "");

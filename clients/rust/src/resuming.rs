@@ -1,8 +1,8 @@
-//! A client of `fanfare.v1` that comes back by itself and resumes where it was.
+//! A connection of `fanfare.v1` that is made again after a break and resumes where it was.
 //!
 //! In: commands as JSON objects without `id`. Out: the result of each, and a stream of events.
 //! Owner: whoever calls; there is no task behind it, so nothing arrives (and no ping is answered)
-//! while neither [`Client::command`] nor [`Client::next_event`] runs. The client keeps, per topic,
+//! while neither [`ResumingConnection::command`] nor [`ResumingConnection::next_event`] runs. It keeps, per topic,
 //! the position after which the next message is expected, and after a break joins every topic
 //! again from there; what the server then says was lost is told as a `gap` event.
 //! Bounds: [`BACKLOG_MAX`] events wait while an answer is awaited; then the connection is ended,
@@ -14,10 +14,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::address::Address;
-use super::connection::{Connection, ConnectionError, Frame};
-use super::dial::TlsArgs;
-use super::reconnect::{Again, Pace};
+use crate::address::Address;
+use crate::connection::{Connection, ConnectionError, Frame};
+use crate::dial::Tls;
+use crate::reconnect::{Again, Pace};
+use crate::token::{Credential, Token};
 
 /// Most events that wait for the caller while a command waits for its answer.
 const BACKLOG_MAX: usize = 10_000;
@@ -29,19 +30,20 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Where to connect, as whom, and from where to resume.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `ws://HOST:PORT` or `wss://HOST`, with or without `/v1/connect`.
-    pub url: String,
+    /// `ws://HOST:PORT` or `wss://HOST`, with or without `/v1/connect`. After a failure the next
+    /// one is tried, and after the last the first.
+    pub urls: Vec<String>,
     /// Whom to trust at a `wss` address.
-    pub tls: TlsArgs,
+    pub tls: Tls,
     /// Sent in the `Authorization` header.
-    pub token: Option<String>,
+    pub token: Token,
     /// Sent as `?user=`, for nodes in development mode.
     pub user: Option<String>,
     /// Topics that `connect` joins, and where inbox and `@` begin: after these positions.
     pub positions: BTreeMap<String, String>,
 }
 
-/// What [`Client::next_event`] gives.
+/// What [`ResumingConnection::next_event`] gives.
 #[derive(Debug)]
 pub enum Event {
     /// An event of the server as it came, or one of the same form that the client makes of the
@@ -78,8 +80,14 @@ pub enum CommandError {
     },
     /// The connection broke before the answer: it is unknown whether the command was done. The
     /// next call connects again.
-    #[error("the connection broke before the answer")]
-    Lost,
+    #[error(
+        "the connection broke before the answer: it is unknown whether the command was done; \
+         repeat it, a publication with an idempotency key"
+    )]
+    Lost {
+        /// The session had a user, so that an idempotency key holds for the next one too.
+        has_user: bool,
+    },
     /// The connection ended and the client does not come back.
     #[error(transparent)]
     Ended(ConnectionError),
@@ -110,10 +118,13 @@ impl Joined {
     }
 }
 
-/// A session that outlives its connections.
+/// Sessions one after the other, each of which resumes what the one before had.
 #[derive(Debug)]
-pub struct Client {
-    address: Address,
+pub struct ResumingConnection {
+    addresses: Vec<Address>,
+    /// The one in use.
+    address_index: usize,
+    credential: Credential,
     connection: Option<Connection>,
     welcome: Value,
     joined: BTreeMap<String, Joined>,
@@ -125,18 +136,19 @@ pub struct Client {
     again_at: Instant,
 }
 
-impl Client {
-    /// Connects and waits for `welcome`. This first time nothing is tried twice.
+impl ResumingConnection {
+    /// Connects and waits for `welcome`. This first time each address is tried once.
     ///
     /// # Errors
     /// [`ConnectionError`].
     pub async fn connect(options: Options) -> Result<Self, ConnectionError> {
-        let address = Address::new(
-            &options.url,
-            options.token.as_deref(),
-            options.user.as_deref(),
-            &options.tls,
-        )?;
+        let user = options.user.as_deref();
+        let urls = options.urls.iter();
+        let addresses = urls.map(|url| Address::new(url, user, &options.tls));
+        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+        if addresses.is_empty() {
+            return Err(ConnectionError::NoAddress);
+        }
         let joined = options.positions.into_iter().map(|(topic, position)| {
             let joined = Joined {
                 options: Map::new(),
@@ -145,7 +157,9 @@ impl Client {
             (topic, joined)
         });
         let mut client = Self {
-            address,
+            addresses,
+            address_index: 0,
+            credential: Credential::new(options.token),
             connection: None,
             welcome: Value::Null,
             joined: joined.collect(),
@@ -155,7 +169,7 @@ impl Client {
             pace: Pace::default(),
             again_at: Instant::now(),
         };
-        client.open().await?;
+        client.open_any().await?;
         Ok(client)
     }
 
@@ -201,7 +215,8 @@ impl Client {
             Ok(answer) => answer,
             Err(cause) => {
                 self.break_off(cause).map_err(CommandError::Ended)?;
-                return Err(CommandError::Lost);
+                let has_user = self.welcome["user"].is_string();
+                return Err(CommandError::Lost { has_user });
             }
         };
         if answer["type"] == "error" {
@@ -240,6 +255,30 @@ impl Client {
         }
     }
 
+    /// The next event, with its text, if one has come already. Reads nothing.
+    pub(crate) fn take_waiting(&mut self) -> Option<(Event, Option<String>)> {
+        self.backlog.pop_front()
+    }
+
+    /// Does not ask for a topic any more that could not be left in order.
+    pub(crate) fn forget(&mut self, topic: &str) {
+        self.joined.remove(topic);
+    }
+
+    /// Connects anew, so that a topic that cannot be left begins after this position. All others
+    /// go on where they are.
+    ///
+    /// # Errors
+    /// None as long as there is an address; the type is that of every break.
+    pub(crate) fn go_back(&mut self, topic: &str, position: &str) -> Result<(), ConnectionError> {
+        let joined = self.joined.entry(topic.to_owned()).or_default();
+        joined.position = Some(position.to_owned());
+        match self.connection {
+            Some(_) => self.break_off(ConnectionError::Backlog),
+            None => Ok(()),
+        }
+    }
+
     /// Ends the session in order.
     pub async fn close(self) {
         if let Some(connection) = self.connection {
@@ -270,6 +309,18 @@ impl Client {
         }
     }
 
+    /// Tries each address once.
+    async fn open_any(&mut self) -> Result<(), ConnectionError> {
+        loop {
+            match self.open().await {
+                Ok(()) => return Ok(()),
+                Err(cause) if cause.again() == Again::Never => return Err(cause),
+                Err(cause) if self.address_index + 1 == self.addresses.len() => return Err(cause),
+                Err(_) => self.address_index += 1,
+            }
+        }
+    }
+
     /// Waits for its time and tries to connect once.
     async fn reopen(&mut self) -> Result<(), ConnectionError> {
         sleep_until(self.again_at).await;
@@ -286,7 +337,13 @@ impl Client {
     /// Connects, says `connect` with every topic, and takes the `welcome`. The connection is kept
     /// only when none of them has to be asked for again.
     async fn open(&mut self) -> Result<(), ConnectionError> {
-        let mut connection = Connection::open(&self.address).await?;
+        let token = self
+            .credential
+            .get()
+            .await
+            .map_err(ConnectionError::Token)?;
+        let address = &self.addresses[self.address_index];
+        let mut connection = Connection::open(address, token.as_deref()).await?;
         let topics = self.joined.iter();
         let topics: Vec<Value> = topics
             .filter_map(|(topic, joined)| joined.entry(topic))
@@ -309,6 +366,7 @@ impl Client {
                 return Err(refusal(&resumed["error"], true));
             }
         }
+        self.credential.accepted();
         self.take_welcome(welcome);
         self.connection = Some(connection);
         Ok(())
@@ -369,10 +427,16 @@ impl Client {
         {
             self.pace.settled();
         }
-        let Some(again_after) = self.pace.wait(cause.again(), rand::random()) else {
+        let again = if cause.is_of_token() && self.credential.refused() {
+            Again::AtOnce
+        } else {
+            cause.again()
+        };
+        let Some(again_after) = self.pace.wait(again, rand::random()) else {
             return Err(cause);
         };
         self.again_at = Instant::now() + again_after;
+        self.address_index = (self.address_index + 1) % self.addresses.len();
         self.tell(Event::Disconnected { cause, again_after });
         Ok(())
     }
@@ -398,20 +462,11 @@ impl Client {
         let Some(topic) = event["topic"].as_str() else {
             return;
         };
-        let position = match event["type"].as_str() {
-            Some("message") => &event["position"],
-            // Positions of changes of members have nothing to do with those of messages.
-            Some("gap") if event["of"] == "presence" => return,
-            // Ids may start below the old ones after a failover: go back to what still stands.
-            Some("gap") if event["reason"] == "failover" => &event["from"],
-            Some("gap") => &event["to"],
-            Some("unsubscribed") => {
-                self.joined.remove(topic);
-                return;
-            }
-            _ => return,
-        };
-        let Some(position) = position.as_str() else {
+        if event["type"] == "unsubscribed" {
+            self.joined.remove(topic);
+            return;
+        }
+        let Some(position) = place_after(event) else {
             return;
         };
         if topic.starts_with('@') {
@@ -449,7 +504,7 @@ impl Client {
 
     fn timed_out(&self) -> ConnectionError {
         ConnectionError::TimedOut {
-            url: self.address.url().to_owned(),
+            url: self.addresses[self.address_index].url().to_owned(),
         }
     }
 }
@@ -465,6 +520,20 @@ async fn welcome(connection: &mut Connection) -> Result<Value, ConnectionError> 
             _ => {}
         }
     }
+}
+
+/// The place in its topic that an event leads to; `None` where it leads nowhere.
+pub(crate) fn place_after(event: &Value) -> Option<&str> {
+    let position = match event["type"].as_str()? {
+        "message" => &event["position"],
+        // Positions of changes of members have nothing to do with those of messages.
+        "gap" if event["of"] == "presence" => return None,
+        // Ids may start below the old ones after a failover: go back to what still stands.
+        "gap" if event["reason"] == "failover" => &event["from"],
+        "gap" => &event["to"],
+        _ => return None,
+    };
+    position.as_str()
 }
 
 /// Whether a topic that `welcome` refuses may be joined by a later `connect`.

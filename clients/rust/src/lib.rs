@@ -1,0 +1,59 @@
+//! A client of Fanfare that resumes by itself.
+//!
+//! ```no_run
+//! use fanfare_client::{Client, Item, Options, Publication, Token};
+//!
+//! # async fn fetch_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+//! # async fn follow() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(Options {
+//!     urls: vec!["wss://a.example.com".into(), "wss://b.example.com".into()],
+//!     token: Token::fetched(|| async { fetch_token().await }),
+//!     ..Options::default()
+//! })
+//! .await?;
+//! let order = serde_json::json!({"state": "paid"});
+//! let publication = Publication::to("orders:7", &order)?.idempotency_key("order-7-paid");
+//! client.publish(publication).await?;
+//!
+//! let mut orders = client.subscribe("orders:7").await?;
+//! while let Some(item) = orders.next().await {
+//!     match item {
+//!         Item::Message(message) => {
+//!             let order: serde_json::Value = message.data.read()?;
+//!             println!("{:?}: {order}", message.position);
+//!         }
+//!         Item::Gap(gap) => println!("missing, because of {}", gap.reason),
+//!         other => println!("{other:?}"),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! After any break the client connects again, to the next of its addresses, and every topic goes on
+//! behind the last message that came: each comes once and in order, and what is missing is told as
+//! a gap. It waits as long as the server asks (close codes, `drain`), or a back-off with full
+//! jitter. A token function is called again when the server says that the token has ended.
+//!
+//! [`Client`] is what programs use. Below it lie [`resuming::ResumingConnection`], the same without
+//! a task of its own, and [`http::Api`] for the HTTP API.
+
+pub mod address;
+pub mod client;
+pub mod connection;
+pub mod dial;
+mod driver;
+pub mod http;
+pub mod reconnect;
+pub mod resuming;
+pub mod subscription;
+pub mod token;
+
+pub use client::{Client, ClientError, Page, Publication, Published, Status};
+pub use dial::Tls;
+pub use fanfare_protocol::command::{History, Subscribe};
+pub use fanfare_protocol::event::{Message, Presence};
+pub use fanfare_protocol::ids::{Position, Priority};
+pub use resuming::Options;
+pub use subscription::{Ended, Gap, Item, Subscription};
+pub use token::Token;

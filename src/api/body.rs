@@ -25,8 +25,8 @@ use super::error::ApiError;
 use super::state::ApiState;
 use crate::http::error::HttpError;
 use crate::http::media::Form;
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::form::Encoding;
 
 /// How many bodies of the longest length may be held at the same time. With the default of
 /// 8 MiB that is 128 MiB; short bodies never meet it.
@@ -95,7 +95,7 @@ impl BodyBudget {
 #[derive(Debug)]
 pub struct Sent {
     /// Its form.
-    pub wire: Wire,
+    pub encoding: Encoding,
     /// Its bytes.
     pub bytes: Bytes,
     _budget: OwnedSemaphorePermit,
@@ -107,7 +107,7 @@ impl FromRequest<Arc<ApiState>> for Sent {
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
         // What is refused before its end leaves the rest of its body on the connection.
         let refused = |error: WireError| ApiError(HttpError::from(error).closing());
-        let wire = readable(request.headers()).map_err(refused)?;
+        let encoding = readable(request.headers()).map_err(refused)?;
         let bytes_max = state.config.api.body_bytes_max;
         // A body without a length may turn out to be of any length up to the limit.
         let length = match request.headers().get(header::CONTENT_LENGTH) {
@@ -141,7 +141,7 @@ impl FromRequest<Arc<ApiState>> for Sent {
             Ok(Ok(collected)) => collected.to_bytes(),
         };
         Ok(Self {
-            wire,
+            encoding,
             bytes,
             _budget: budget,
         })
@@ -149,7 +149,7 @@ impl FromRequest<Arc<ApiState>> for Sent {
 }
 
 /// The form of a body that can be read.
-fn readable(headers: &HeaderMap) -> Result<Wire, WireError> {
+fn readable(headers: &HeaderMap) -> Result<Encoding, WireError> {
     let unsupported = |text| WireError::new(ErrorCode::UnsupportedMediaType, text);
     let codings = headers.get_all(header::CONTENT_ENCODING).iter();
     let mut codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -163,7 +163,7 @@ fn readable(headers: &HeaderMap) -> Result<Wire, WireError> {
     let form = Form::sent(headers).ok_or_else(|| {
         unsupported("the content type must be application/json or application/msgpack")
     })?;
-    Ok(form.wire)
+    Ok(form.encoding)
 }
 
 fn too_large(bytes_max: usize) -> WireError {

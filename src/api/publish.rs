@@ -111,7 +111,7 @@ pub(super) async fn publish(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let targets = publication::read(&state, sent.wire, &sent.bytes)?;
+    let targets = publication::read(&state, sent.encoding, &sent.bytes)?;
     let answer = PublishAnswer::of(run(&state, targets).await);
     Ok(respond(wanted, answer.error.as_ref(), &answer))
 }
@@ -131,7 +131,7 @@ pub(super) async fn batch(
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let items_max = state.config.api.targets_max;
-    let bodies = publication::list(sent.wire, &sent.bytes)?;
+    let bodies = publication::list(sent.encoding, &sent.bytes)?;
     if bodies.is_empty() {
         return Err(WireError::bad_request("the batch is empty").into());
     }
@@ -142,7 +142,7 @@ pub(super) async fn batch(
     let mut items = Vec::with_capacity(bodies.len());
     let (mut targets, targets_max) = (Vec::new(), items_max * BATCH_TARGETS_FACTOR);
     for bytes in bodies {
-        let item = publication::read(&state, sent.wire, bytes).map(|mut more| {
+        let item = publication::read(&state, sent.encoding, bytes).map(|mut more| {
             let count = more.len();
             targets.append(&mut more);
             count

@@ -31,9 +31,8 @@ const MODULES: [&str; 18] = [
 ];
 
 /// Libraries that log.
-const LIBRARIES: [&str; 9] = [
+const LIBRARIES: [&str; 8] = [
     "axum",
-    "fanfare_protocol",
     "fred",
     "hyper",
     "hyper_util",

@@ -16,8 +16,8 @@ use super::handle::{Inbound, WorkerHandle};
 use super::hub::{Mode, SessionKey};
 use super::outbox::Bound;
 use super::{State, Worker, WorkerInterest};
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::event::{Event, Ok as Answer};
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::{Position, SessionId};
 
 /// See the module.
@@ -51,7 +51,9 @@ impl ByHand {
     pub(crate) fn session(&mut self, socket: &Rc<TcpStream>) -> SessionKey {
         self.sessions += 1;
         let id = SessionId(self.sessions);
-        let key = self.worker.add(id, Wire::Json, Rc::clone(socket));
+        let key = self
+            .worker
+            .add(id, WireForm::websocket(Encoding::Json), Rc::clone(socket));
         self.worker.state.borrow_mut().sessions[key].blocked = true;
         key
     }

@@ -23,14 +23,15 @@ use tokio::sync::oneshot;
 use crate::broker::interest::Interest;
 use crate::telemetry::metrics::WorkerMetrics;
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec::{self, Wire};
 use fanfare_protocol::event::Event;
+use fanfare_protocol::form::WireForm;
 use fanfare_protocol::ids::{SessionId, Topic};
 
 #[cfg(test)]
 pub(crate) mod by_hand;
 pub mod catchup;
 mod disconnects;
+mod encode;
 pub mod handle;
 pub mod hub;
 mod lead;
@@ -82,7 +83,7 @@ struct SessionSlot {
     id: SessionId,
     /// The sessions of this worker are numbered as they come.
     number: u64,
-    wire: Wire,
+    form: WireForm,
     stream: Rc<TcpStream>,
     outbox: Outbox,
     references: Vec<Reference>,
@@ -187,7 +188,7 @@ impl Worker {
     }
 
     /// Takes over the writing side of a session's socket.
-    pub fn add(&self, id: SessionId, wire: Wire, stream: Rc<TcpStream>) -> SessionKey {
+    pub fn add(&self, id: SessionId, form: WireForm, stream: Rc<TcpStream>) -> SessionKey {
         let state = &mut *self.state.borrow_mut();
         let notices = SessionSignals {
             drain: state.draining,
@@ -196,9 +197,9 @@ impl Worker {
         let key = state.sessions.insert(SessionSlot {
             id,
             number: self.metrics.counters.sessions_opened.get(),
-            wire,
+            form,
             stream,
-            outbox: Outbox::new(wire),
+            outbox: Outbox::new(form),
             references: Vec::new(),
             catching_up: false,
             next_pull: 0,
@@ -354,11 +355,11 @@ impl Worker {
 
     /// Queues an event as a reply: an answer, a notice to the session itself.
     pub fn reply(&self, key: SessionKey, event: &Event) {
-        let wire = match self.state.borrow().sessions.get(key) {
-            Some(entry) => entry.wire,
+        let form = match self.state.borrow().sessions.get(key) {
+            Some(entry) => entry.form,
             None => return,
         };
-        self.push(key, codec::encode(wire, event));
+        self.push(key, encode::frame(form, event));
     }
 
     /// Queues a complete frame among the replies. It leaves with the next [`Self::flush`].
@@ -383,7 +384,7 @@ impl Worker {
         let Some(entry) = state.sessions.get_mut(key) else {
             return;
         };
-        let frame = codec::encode(entry.wire, event);
+        let frame = encode::frame(entry.form, event);
         match state.hub.find(topic) {
             Some(topic) => entry.outbox.push_notice(topic, frame, &mut state.spares),
             None => entry.outbox.push_reply(frame, &mut state.spares),

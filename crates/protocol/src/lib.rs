@@ -10,6 +10,7 @@ pub mod command;
 pub mod data;
 pub mod error;
 pub mod event;
+pub mod form;
 pub mod frame;
 pub mod ids;
 pub mod info;

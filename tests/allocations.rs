@@ -88,7 +88,7 @@ impl Running {
                     tokio::join!(TcpStream::connect(address), listener.accept());
                 let (stream, _) = accepted.expect("a connection");
                 stream.writable().await.expect("open");
-                let key = worker.add(SessionId(n), *form, Rc::new(stream));
+                let key = worker.add(SessionId(n), *form, Rc::new(stream.into()));
                 let _live_soon = worker.join(key, &topic, true);
                 keys.push(key);
                 clients.push(client.expect("a connection"));

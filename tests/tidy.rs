@@ -36,6 +36,7 @@ const FOR_SHIPPED: &[Rule] = &[
     rules::fastwebsockets,
     rules::fred,
     rules::log_events,
+    rules::session_sockets,
     rules::logged_errors,
     layers::layering,
 ];

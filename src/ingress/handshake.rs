@@ -14,11 +14,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
-use tokio::net::TcpStream;
 
 use crate::http::error::{HttpError, SOON};
 use crate::session::state::{Identity, Refusal};
 use crate::session::{self as sessions, Accepted, echo as echoes};
+use crate::worker::stream::Stream;
 use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::form::{Encoding, WireForm};
 
@@ -65,7 +65,7 @@ impl Open {
     /// socket has, `early` what came behind the request.
     pub fn run(
         self,
-        stream: TcpStream,
+        stream: Stream,
         early: Bytes,
         connection: ConnectionPermit,
         state: &PublicState,

@@ -18,7 +18,6 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use rand::Rng as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::auth::verifier::Verifier;
@@ -27,6 +26,7 @@ use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
 use crate::worker::outbox::Bound;
+use crate::worker::stream::Stream;
 use crate::worker::{SessionSignals, Worker, wheel};
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::codec;
@@ -96,7 +96,7 @@ impl std::fmt::Debug for Services {
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Bytes that came behind the handshake.
     pub early: Bytes,
     /// The form that was agreed.
@@ -129,7 +129,7 @@ struct Session {
     form: WireForm,
     machine: Machine,
     socket: Socket,
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     busy: Option<Box<Busy>>,
     /// `@`, where it was not live in time for `welcome`.
     late: Option<Box<Late>>,

@@ -9,12 +9,12 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::handle::{Inbound, WorkerHandle};
 use super::hub::{Mode, SessionKey};
 use super::outbox::Bound;
+use super::stream::Stream;
 use super::{State, Worker, WorkerInterest};
 use fanfare_protocol::event::{Event, Ok as Answer};
 use fanfare_protocol::form::{Encoding, WireForm};
@@ -48,7 +48,7 @@ impl ByHand {
     }
 
     /// A session whose socket takes nothing by itself.
-    pub(crate) fn session(&mut self, socket: &Rc<TcpStream>) -> SessionKey {
+    pub(crate) fn session(&mut self, socket: &Rc<Stream>) -> SessionKey {
         self.sessions += 1;
         let id = SessionId(self.sessions);
         let key = self

@@ -8,16 +8,13 @@
 //! bound), the window. Does not: understand commands, know users or tokens, or wait for anything.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use rustix::net::SendFlags;
 use slotmap::SlotMap;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::broker::interest::Interest;
@@ -41,6 +38,7 @@ pub mod outgoing;
 mod overflow;
 mod rebalance_out;
 pub mod recent;
+pub mod stream;
 pub mod turn;
 pub mod wheel;
 
@@ -49,6 +47,7 @@ use hub::{Hub, Reference, SessionKey, TopicKey};
 use lead::Leads;
 use outbox::{Bound, LanePool, Outbox, Waiting};
 use recent::Recent;
+use stream::Stream;
 use wheel::Wheel;
 
 /// The workers' wishes to the dispatcher: worker index and topic.
@@ -84,7 +83,7 @@ struct SessionSlot {
     /// The sessions of this worker are numbered as they come.
     number: u64,
     form: WireForm,
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     outbox: Outbox,
     references: Vec<Reference>,
     /// At least one membership may be in [`hub::Mode::Pull`].
@@ -188,7 +187,7 @@ impl Worker {
     }
 
     /// Takes over the writing side of a session's socket.
-    pub fn add(&self, id: SessionId, form: WireForm, stream: Rc<TcpStream>) -> SessionKey {
+    pub fn add(&self, id: SessionId, form: WireForm, stream: Rc<Stream>) -> SessionKey {
         let state = &mut *self.state.borrow_mut();
         let notices = SessionSignals {
             drain: state.draining,
@@ -439,7 +438,7 @@ impl Worker {
         }
         let stream = &entry.stream;
         let written = entry.outbox.write(spares, |slices| match slices {
-            [one] => send(stream, one),
+            [one] => stream.send(one),
             several => stream.try_write_vectored(several),
         });
         match written {
@@ -466,14 +465,6 @@ impl Worker {
         let gauge = &self.metrics.counters.subscriptions;
         gauge.set(gauge.get().wrapping_add_signed(change));
     }
-}
-
-/// One frame, straight to the socket. Asking the runtime first whether there is room touches memory
-/// that is cold when there are many sockets: 8 % of a delivery's CPU (`benches/fanout`, `paced`).
-/// Where there is none, the runtime tries again and notes it, so that the session can wait for it.
-fn send(stream: &TcpStream, frame: &[u8]) -> io::Result<usize> {
-    let sent = rustix::net::send(stream, frame, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    sent.or_else(|_| stream.try_write(frame))
 }
 
 impl std::fmt::Debug for Worker {

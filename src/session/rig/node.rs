@@ -200,7 +200,7 @@ impl Node {
     pub(crate) async fn connect_task(&self, entrance: Entrance) -> (Client, JoinHandle<()>) {
         let (client, stream) = pair(entrance.narrow).await;
         let accepted = Accepted {
-            stream,
+            stream: stream.into(),
             early: Bytes::new(),
             form: WireForm::websocket(entrance.encoding),
             identity: Identity {

@@ -208,9 +208,11 @@ impl Rig {
         self.sessions += 1;
         let id = SessionId(self.sessions);
         Client {
-            key: self
-                .worker
-                .add(id, WireForm::websocket(Encoding::Json), Rc::new(stream)),
+            key: self.worker.add(
+                id,
+                WireForm::websocket(Encoding::Json),
+                Rc::new(stream.into()),
+            ),
             id,
             end: end.expect("a connection"),
         }

@@ -2,7 +2,7 @@
 //!
 //! In: headers and bytes of a request. Out: [`Sent`], the whole body with its form, and
 //! [`Wanted`], which makes responses. Bounds: one body at most `api.body_bytes_max` (413), all
-//! bodies together [`BODIES_AT_ONCE`] times that (429), and a body must arrive within
+//! bodies together as [`super::body_budget`] says (429), and a body must arrive within
 //! [`BODY_TIMEOUT`] (408).
 
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::ApiError;
 use super::state::ApiState;
@@ -28,16 +28,9 @@ use crate::http::media::Form;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::form::Encoding;
 
-/// How many bodies of the longest length may be held at the same time. With the default of
-/// 8 MiB that is 128 MiB; short bodies never meet it.
-pub const BODIES_AT_ONCE: usize = 16;
-
 /// Longest time for a body to arrive. A caller inside the data centre needs far less; one that
 /// stops in the middle must not hold its part of the budget.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes that one permit of the budget stands for, so that the count fits the semaphore.
-const PERMIT_BYTES: usize = 1_024;
 
 /// The form of the answer.
 #[derive(Debug, Clone, Copy)]
@@ -62,32 +55,6 @@ impl<S: Sync> FromRequestParts<S> for Wanted {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         Ok(Self(Form::wanted(&parts.headers)))
-    }
-}
-
-/// Bytes of bodies that may be held at the same time.
-#[derive(Debug)]
-pub struct BodyBudget(Arc<Semaphore>);
-
-impl BodyBudget {
-    /// Room for [`BODIES_AT_ONCE`] bodies of the longest length.
-    #[must_use]
-    pub fn new(body_bytes_max: usize) -> Self {
-        let permits = BODIES_AT_ONCE * body_bytes_max.div_ceil(PERMIT_BYTES);
-        Self(Arc::new(Semaphore::new(permits)))
-    }
-
-    /// Takes what a body of this length needs, without waiting.
-    fn take(&self, length: usize) -> Result<OwnedSemaphorePermit, WireError> {
-        let permits = u32::try_from(length.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(&self.0)
-            .try_acquire_many_owned(permits)
-            .map_err(|_full| {
-                WireError::new(
-                    ErrorCode::RateLimited,
-                    "too many large request bodies at the same time",
-                )
-            })
     }
 }
 

@@ -5,23 +5,65 @@
 //! Bounds: `api.targets_max` targets, `session.message_bytes_max` of `data`,
 //! `session.key_bytes_max` of each key; beyond them the publication is refused.
 
-use serde::Deserialize as _;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{IgnoredAny, IntoDeserializer as _};
+use serde::{Deserialize as _, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::publish::{Target, TargetResult};
 use super::query;
 use super::state::ApiState;
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
+use crate::http::error::as_body;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::event::ErrorBody;
 use fanfare_protocol::form::Encoding;
-use fanfare_protocol::ids::{App, NameError, Priority, SessionId, Topic, User};
+use fanfare_protocol::ids::{App, NameError, Position, Priority, SessionId, Topic, User};
 use fanfare_protocol::raw::{self, Raw};
+
+/// What goes to one target, or why it does not.
+pub(super) type Target = Result<PublishRequest, TargetResult>;
+
+/// What became of one target.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum TargetResult {
+    /// The broker has it.
+    Published {
+        /// Where it was published.
+        #[schema(value_type = String)]
+        topic: Topic,
+        /// Where it stands, also on topics without history.
+        position: Position,
+        /// It had been published before under the same `idempotency_key`.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
+    },
+    /// It was not published, or nobody knows.
+    Failed {
+        /// Where it should have been published.
+        topic: String,
+        /// Why it was not.
+        error: ErrorBody,
+    },
+}
+
+impl TargetResult {
+    /// What a target is answered with that was refused; `topic` as the caller named it.
+    pub(super) fn failed(topic: impl Into<String>, error: &WireError) -> Self {
+        Self::Failed {
+            topic: topic.into(),
+            error: as_body(error),
+        }
+    }
+
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self, Self::Published { .. })
+    }
+}
 
 /// What to publish and where. Exactly one of `topic`, `topics`, `user`, `users` and
 /// `everyone: true` says where.

@@ -17,6 +17,7 @@ pub mod info;
 mod json;
 mod msgpack;
 pub mod raw;
+pub mod rules;
 #[cfg(feature = "openapi")]
 mod schema;
 pub mod size;

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::data::{Data, DataError};
+use super::data::Data;
 use super::form::Encoding;
 use super::msgpack::{self, Reader, Value};
+use super::rules::DataError;
 
 /// Why a message could not be read as a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::tests::both;
 use super::*;
-use crate::data::{DEPTH_MAX, Data};
+use crate::data::Data;
 use crate::event::{GapReason, Message};
 use crate::ids::{App, Topic};
+use crate::rules::DEPTH_MAX;
 
 fn message(data: Data) -> Event {
     Event::Message(Message {

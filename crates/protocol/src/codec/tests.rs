@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::data::{DEPTH_MAX, Data};
+use crate::data::Data;
+use crate::rules::DEPTH_MAX;
 
 /// The command in both wire forms.
 pub(super) fn both(command: &Value) -> [(Encoding, Vec<u8>); 2] {

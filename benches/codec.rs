@@ -6,9 +6,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::codec;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::{Event, Message};
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::{App, Position, Priority, Topic};
 use serde_json::{Value, json};
 
@@ -23,21 +24,22 @@ fn main() {
         ("json", Data::from_json(&as_json).expect("a body")),
         ("msgpack", Data::from_msgpack(&as_msgpack).expect("a body")),
     ];
-    let wires = [("json", Wire::Json), ("msgpack", Wire::MsgPack)];
+    let encodings = [("json", Encoding::Json), ("msgpack", Encoding::MsgPack)];
     let mut group = criterion.benchmark_group("codec");
-    for (form, wire) in wires {
+    for (form, encoding) in encodings {
+        let as_sent = WireForm::websocket(encoding);
         for (came_as, data) in &bodies {
             let event = message(data.clone());
-            let bytes = codec::encode(wire, &event).len();
+            let bytes = codec::encode(as_sent, &event).expect("an event").len();
             group.throughput(Throughput::Bytes(bytes as u64));
             group.bench_function(format!("write {form}, body came as {came_as}"), |b| {
-                b.iter(|| codec::encode(wire, black_box(&event)));
+                b.iter(|| codec::encode(as_sent, black_box(&event)));
             });
         }
-        let command = command(wire, &body);
+        let command = command(encoding, &body);
         group.throughput(Throughput::Bytes(command.len() as u64));
         group.bench_function(format!("read publish, {form}"), |b| {
-            b.iter(|| codec::decode(wire, black_box(&command)));
+            b.iter(|| codec::decode(encoding, black_box(&command)));
         });
     }
     group.finish();
@@ -60,9 +62,9 @@ fn message(data: Data) -> Event {
     })
 }
 
-fn command(wire: Wire, body: &Value) -> Vec<u8> {
+fn command(encoding: Encoding, body: &Value) -> Vec<u8> {
     let command = json!({"type": "publish", "id": 7, "topic": "orders:7", "data": body});
-    let command = codec::payload(wire, &command).expect("a value");
-    assert!(codec::decode(wire, &command).is_ok());
+    let command = codec::payload(encoding, &command).expect("a value");
+    assert!(codec::decode(encoding, &command).is_ok());
     command
 }

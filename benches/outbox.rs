@@ -13,8 +13,8 @@ use fanfare::broker::{Body, Entry};
 use fanfare::worker::hub::TopicKey;
 use fanfare::worker::outbox::{LanePool, Outbox};
 use fanfare::worker::outgoing::Outgoing;
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::data::Data;
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::{App, Position, Priority, Topic};
 
 /// Messages that wait when the socket is written: alone, and under a backlog.
@@ -29,7 +29,7 @@ fn main() {
         group.throughput(Throughput::Elements(count));
         group.bench_function(format!("push {count}, write"), |b| {
             b.iter_batched_ref(
-                || Outbox::new(Wire::Json),
+                || Outbox::new(WireForm::websocket(Encoding::Json)),
                 |outbox| turn(outbox, &mut spares, &message, count),
                 BatchSize::SmallInput,
             );

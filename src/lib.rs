@@ -13,6 +13,7 @@ pub mod http;
 pub mod ingress;
 pub mod lifecycle;
 pub mod node;
+pub mod policy;
 pub mod presence;
 pub mod redis;
 #[cfg(test)]

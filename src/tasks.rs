@@ -9,6 +9,9 @@
 //! | [`spawn`], [`thread`] | ends the process | is in order |
 //! | [`spawn_alone`], [`spawn_local`] | ends the task: a connection, a session | is in order |
 //!
+//! Lines that a task logs name it by a span, where that is enabled: at `debug`, for the target
+//! `fanfare::tasks`. What runs on a worker has none, because a session would be larger by it.
+//!
 //! Nothing else in the crate spawns. [`plant`] lets tests of whole nodes make a part panic.
 
 use std::any::Any;
@@ -21,6 +24,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 /// A part has ended without which the process is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +83,8 @@ pub fn vital<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    tokio::spawn(guarded(name, future).map(move |ended| fail(name, ended)))
+    let named = in_its_span(name, future);
+    tokio::spawn(guarded(name, named).map(move |ended| fail(name, ended)))
 }
 
 /// The same on the current worker's local set.
@@ -100,7 +105,7 @@ where
             fail(name, ended);
         }
     };
-    tokio::spawn(guarded(name, future).map(report))
+    tokio::spawn(guarded(name, in_its_span(name, future)).map(report))
 }
 
 /// Starts a task of which nothing else depends: a panic ends it alone.
@@ -108,7 +113,8 @@ pub fn spawn_alone<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    tokio::spawn(guarded(name, future).map(move |ended| contained(name, ended)))
+    let named = in_its_span(name, future);
+    tokio::spawn(guarded(name, named).map(move |ended| contained(name, ended)))
 }
 
 /// The same on the current worker's local set.
@@ -207,6 +213,11 @@ fn contained(name: &'static str, ended: Result<(), String>) {
             "a task panicked; the others go on"
         );
     }
+}
+
+/// Entered at each poll, which is why it is there for those who look for something only.
+fn in_its_span<F: Future>(name: &'static str, future: F) -> impl Future<Output = F::Output> {
+    future.instrument(tracing::debug_span!("task", task = name))
 }
 
 /// By combinators: an async block that awaits what it was given holds it twice, and a task's

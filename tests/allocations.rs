@@ -13,7 +13,8 @@ use fanfare::auth::verifier::Verifier;
 use fanfare::broker::interest::WishNumber;
 use fanfare::broker::publication::Publication;
 use fanfare::broker::{Body, Entry};
-use fanfare::config::load::{Inputs, load};
+use fanfare::config::inputs::Inputs;
+use fanfare::config::load::load;
 use fanfare::config::{Secret, machine};
 use fanfare::lifecycle::Lifecycle;
 use fanfare::telemetry::metrics::WorkerMetrics;
@@ -21,8 +22,8 @@ use fanfare::worker::handle::{Inbound, WorkerHandle};
 use fanfare::worker::outbox::Bound;
 use fanfare::worker::outgoing::Outgoing;
 use fanfare::worker::{Worker, WorkerInterest};
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::data::Data;
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::{App, Position, Priority, SessionId, Topic};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,8 +60,8 @@ fn at(ms: u64) -> Position {
 }
 
 impl Running {
-    /// One session for each of `wires`.
-    fn new(wires: &[Wire], recent_bytes_max: usize) -> Self {
+    /// One session for each of `forms`.
+    fn new(forms: &[WireForm], recent_bytes_max: usize) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let local = LocalSet::new();
@@ -83,12 +84,12 @@ impl Running {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("bound");
             let mut keys = Vec::new();
-            for (n, wire) in (0..).zip(wires) {
+            for (n, form) in (0..).zip(forms) {
                 let (client, accepted) =
                     tokio::join!(TcpStream::connect(address), listener.accept());
                 let (stream, _) = accepted.expect("a connection");
                 stream.writable().await.expect("open");
-                let key = worker.add(SessionId(n), *wire, Rc::new(stream));
+                let key = worker.add(SessionId(n), *form, Rc::new(stream.into()));
                 let _live_soon = worker.join(key, &topic, true);
                 keys.push(key);
                 clients.push(client.expect("a connection"));
@@ -108,7 +109,7 @@ impl Running {
             handle,
             topic,
             published: 0,
-            sessions: wires.len() as u64,
+            sessions: forms.len() as u64,
             _clients: clients,
             _lifecycle: lifecycle,
         }
@@ -171,11 +172,9 @@ impl Running {
 }
 
 /// Each kind of session that a run has, the same number of each.
-const FORMS: [&[Wire]; 3] = [
-    &[Wire::Json],
-    &[Wire::MsgPack],
-    &[Wire::Json, Wire::MsgPack],
-];
+const JSON: WireForm = WireForm::websocket(Encoding::Json);
+const MSGPACK: WireForm = WireForm::websocket(Encoding::MsgPack);
+const FORMS: [&[WireForm]; 3] = [&[JSON], &[MSGPACK], &[JSON, MSGPACK]];
 
 #[test]
 fn a_delivery_to_one_more_session_asks_for_no_memory() {

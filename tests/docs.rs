@@ -10,8 +10,9 @@ use std::path::Path;
 
 use fanfare::telemetry::metrics::Metrics;
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::codec;
 use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::Topic;
 use serde_json::Value;
 
@@ -78,7 +79,7 @@ fn every_command_example_is_read_by_the_codec_and_every_command_has_one() {
     let page = read("docs/protocol.md");
     let mut shown = BTreeSet::new();
     for example in blocks(&page, "json command") {
-        let envelope = codec::decode(Wire::Json, example.as_bytes())
+        let envelope = codec::decode(Encoding::Json, example.as_bytes())
             .unwrap_or_else(|malformed| panic!("{example}: {malformed:?}"));
         assert!(envelope.id.is_some(), "{example}");
         let value: Value = serde_json::from_str(example).unwrap();

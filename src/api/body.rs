@@ -2,7 +2,7 @@
 //!
 //! In: headers and bytes of a request. Out: [`Sent`], the whole body with its form, and
 //! [`Wanted`], which makes responses. Bounds: one body at most `api.body_bytes_max` (413), all
-//! bodies together [`BODIES_AT_ONCE`] times that (429), and a body must arrive within
+//! bodies together as [`super::body_budget`] says (429), and a body must arrive within
 //! [`BODY_TIMEOUT`] (408).
 
 use std::convert::Infallible;
@@ -19,25 +19,18 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::ApiError;
 use super::state::ApiState;
 use crate::http::error::HttpError;
 use crate::http::media::Form;
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::error::{ErrorCode, WireError};
-
-/// How many bodies of the longest length may be held at the same time. With the default of
-/// 8 MiB that is 128 MiB; short bodies never meet it.
-pub const BODIES_AT_ONCE: usize = 16;
+use fanfare_protocol::form::Encoding;
 
 /// Longest time for a body to arrive. A caller inside the data centre needs far less; one that
 /// stops in the middle must not hold its part of the budget.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes that one permit of the budget stands for, so that the count fits the semaphore.
-const PERMIT_BYTES: usize = 1_024;
 
 /// The form of the answer.
 #[derive(Debug, Clone, Copy)]
@@ -65,37 +58,11 @@ impl<S: Sync> FromRequestParts<S> for Wanted {
     }
 }
 
-/// Bytes of bodies that may be held at the same time.
-#[derive(Debug)]
-pub struct BodyBudget(Arc<Semaphore>);
-
-impl BodyBudget {
-    /// Room for [`BODIES_AT_ONCE`] bodies of the longest length.
-    #[must_use]
-    pub fn new(body_bytes_max: usize) -> Self {
-        let permits = BODIES_AT_ONCE * body_bytes_max.div_ceil(PERMIT_BYTES);
-        Self(Arc::new(Semaphore::new(permits)))
-    }
-
-    /// Takes what a body of this length needs, without waiting.
-    fn take(&self, length: usize) -> Result<OwnedSemaphorePermit, WireError> {
-        let permits = u32::try_from(length.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(&self.0)
-            .try_acquire_many_owned(permits)
-            .map_err(|_full| {
-                WireError::new(
-                    ErrorCode::RateLimited,
-                    "too many large request bodies at the same time",
-                )
-            })
-    }
-}
-
 /// A whole request body. It holds its part of the budget until it is dropped.
 #[derive(Debug)]
 pub struct Sent {
     /// Its form.
-    pub wire: Wire,
+    pub encoding: Encoding,
     /// Its bytes.
     pub bytes: Bytes,
     _budget: OwnedSemaphorePermit,
@@ -107,7 +74,7 @@ impl FromRequest<Arc<ApiState>> for Sent {
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
         // What is refused before its end leaves the rest of its body on the connection.
         let refused = |error: WireError| ApiError(HttpError::from(error).closing());
-        let wire = readable(request.headers()).map_err(refused)?;
+        let encoding = readable(request.headers()).map_err(refused)?;
         let bytes_max = state.config.api.body_bytes_max;
         // A body without a length may turn out to be of any length up to the limit.
         let length = match request.headers().get(header::CONTENT_LENGTH) {
@@ -141,7 +108,7 @@ impl FromRequest<Arc<ApiState>> for Sent {
             Ok(Ok(collected)) => collected.to_bytes(),
         };
         Ok(Self {
-            wire,
+            encoding,
             bytes,
             _budget: budget,
         })
@@ -149,7 +116,7 @@ impl FromRequest<Arc<ApiState>> for Sent {
 }
 
 /// The form of a body that can be read.
-fn readable(headers: &HeaderMap) -> Result<Wire, WireError> {
+fn readable(headers: &HeaderMap) -> Result<Encoding, WireError> {
     let unsupported = |text| WireError::new(ErrorCode::UnsupportedMediaType, text);
     let codings = headers.get_all(header::CONTENT_ENCODING).iter();
     let mut codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -163,7 +130,7 @@ fn readable(headers: &HeaderMap) -> Result<Wire, WireError> {
     let form = Form::sent(headers).ok_or_else(|| {
         unsupported("the content type must be application/json or application/msgpack")
     })?;
-    Ok(form.wire)
+    Ok(form.encoding)
 }
 
 fn too_large(bytes_max: usize) -> WireError {

@@ -35,9 +35,11 @@ use fanfare_protocol::error::{ErrorCode, WireError};
 
 pub mod auth;
 pub mod body;
+pub mod body_budget;
 pub mod error;
 pub mod health;
 pub mod history;
+pub mod keys;
 mod names;
 pub mod nodes;
 pub mod openapi;

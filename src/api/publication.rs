@@ -5,23 +5,65 @@
 //! Bounds: `api.targets_max` targets, `session.message_bytes_max` of `data`,
 //! `session.key_bytes_max` of each key; beyond them the publication is refused.
 
-use serde::Deserialize as _;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{IgnoredAny, IntoDeserializer as _};
+use serde::{Deserialize as _, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::publish::{Target, TargetResult};
 use super::query;
 use super::state::ApiState;
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
-use fanfare_protocol::codec::Wire;
+use crate::http::error::as_body;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::error::{ErrorCode, WireError};
-use fanfare_protocol::ids::{App, NameError, Priority, SessionId, Topic, User};
+use fanfare_protocol::event::ErrorBody;
+use fanfare_protocol::form::Encoding;
+use fanfare_protocol::ids::{App, NameError, Position, Priority, SessionId, Topic, User};
 use fanfare_protocol::raw::{self, Raw};
+
+/// What goes to one target, or why it does not.
+pub(super) type Target = Result<PublishRequest, TargetResult>;
+
+/// What became of one target.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum TargetResult {
+    /// The broker has it.
+    Published {
+        /// Where it was published.
+        #[schema(value_type = String)]
+        topic: Topic,
+        /// Where it stands, also on topics without history.
+        position: Position,
+        /// It had been published before under the same `idempotency_key`.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
+    },
+    /// It was not published, or nobody knows.
+    Failed {
+        /// Where it should have been published.
+        topic: String,
+        /// Why it was not.
+        error: ErrorBody,
+    },
+}
+
+impl TargetResult {
+    /// What a target is answered with that was refused; `topic` as the caller named it.
+    pub(super) fn failed(topic: impl Into<String>, error: &WireError) -> Self {
+        Self::Failed {
+            topic: topic.into(),
+            error: as_body(error),
+        }
+    }
+
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self, Self::Published { .. })
+    }
+}
 
 /// What to publish and where. Exactly one of `topic`, `topics`, `user`, `users` and
 /// `everyone: true` says where.
@@ -91,10 +133,10 @@ struct BodyFields<'a>(Vec<(&'static str, Raw<'a>)>);
 impl<'a> BodyFields<'a> {
     /// Takes the map apart. A field that is not known, or there twice, refuses it: it would be
     /// passed over, and with it a promise that somebody asked for.
-    fn read(wire: Wire, bytes: &'a [u8]) -> Result<Self, WireError> {
+    fn read(encoding: Encoding, bytes: &'a [u8]) -> Result<Self, WireError> {
         let mut found: Vec<(&'static str, Raw<'a>)> = Vec::with_capacity(4);
         let mut fault = None;
-        raw::each_field(wire, bytes, |name, value| {
+        raw::each_field(encoding, bytes, |name, value| {
             match FIELDS.iter().find(|known| **known == name) {
                 None => {
                     fault.get_or_insert_with(|| query::unknown("field", name, &FIELDS[..12]));
@@ -176,8 +218,12 @@ impl<'a> BodyFields<'a> {
 ///
 /// # Errors
 /// What is wrong with the publication as a whole. A target that is no name is refused alone.
-pub(super) fn read(state: &ApiState, wire: Wire, bytes: &[u8]) -> Result<Vec<Target>, WireError> {
-    let mut body = BodyFields::read(wire, bytes)?.body()?;
+pub(super) fn read(
+    state: &ApiState,
+    encoding: Encoding,
+    bytes: &[u8],
+) -> Result<Vec<Target>, WireError> {
+    let mut body = BodyFields::read(encoding, bytes)?.body()?;
     let data = body.data.take();
     let data = data.ok_or_else(|| WireError::bad_request("the field `data` is missing"))?;
     let content = Content::new(state, &body, data)?;
@@ -192,9 +238,9 @@ pub(super) fn read(state: &ApiState, wire: Wire, bytes: &[u8]) -> Result<Vec<Tar
 ///
 /// # Errors
 /// `bad_request` when the bytes are not exactly one list.
-pub(super) fn list(wire: Wire, bytes: &[u8]) -> Result<Vec<&[u8]>, WireError> {
-    match wire {
-        Wire::Json => serde_json::from_slice::<Vec<&RawValue>>(bytes)
+pub(super) fn list(encoding: Encoding, bytes: &[u8]) -> Result<Vec<&[u8]>, WireError> {
+    match encoding {
+        Encoding::Json => serde_json::from_slice::<Vec<&RawValue>>(bytes)
             .map(|items| items.iter().map(|item| item.get().as_bytes()).collect())
             .map_err(|error| {
                 WireError::bad_request(format!(
@@ -203,7 +249,7 @@ pub(super) fn list(wire: Wire, bytes: &[u8]) -> Result<Vec<&[u8]>, WireError> {
                     error.column()
                 ))
             }),
-        Wire::MsgPack => msgpack_list(bytes)
+        Encoding::MsgPack => msgpack_list(bytes)
             .ok_or_else(|| WireError::bad_request("the body is not one MessagePack list")),
     }
 }
@@ -355,11 +401,11 @@ mod tests {
     #[test]
     fn a_list_is_split_into_the_bytes_of_its_items() {
         let json = br#" [ {"a":1} , 2,"x"] "#;
-        let items = list(Wire::Json, json).unwrap();
+        let items = list(Encoding::Json, json).unwrap();
         assert_eq!(items, [&br#"{"a":1}"#[..], b"2", br#""x""#]);
         // [{"a": 1}, bin of two bytes, ext, nil]
         let msgpack = b"\x94\x81\xa1a\x01\xc4\x02\xff\xfe\xd4\x05\x00\xc0";
-        let items = list(Wire::MsgPack, msgpack).unwrap();
+        let items = list(Encoding::MsgPack, msgpack).unwrap();
         let wanted = [
             &b"\x81\xa1a\x01"[..],
             b"\xc4\x02\xff\xfe",
@@ -372,12 +418,12 @@ mod tests {
     #[test]
     fn what_is_not_exactly_one_list_is_refused() {
         for json in ["{}", "[1", "[1] 2", ""] {
-            assert!(list(Wire::Json, json.as_bytes()).is_err(), "{json:?}");
+            assert!(list(Encoding::Json, json.as_bytes()).is_err(), "{json:?}");
         }
         let huge_count = b"\xdd\xff\xff\xff\xff\x01";
         let msgpack: [&[u8]; 5] = [b"\x80", b"\x91", b"\x91\x01\x02", b"", huge_count];
         for bytes in msgpack {
-            assert!(list(Wire::MsgPack, bytes).is_err(), "{bytes:x?}");
+            assert!(list(Encoding::MsgPack, bytes).is_err(), "{bytes:x?}");
         }
     }
 }

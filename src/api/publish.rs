@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::auth::Admitted;
 use super::body::{Sent, Wanted};
 use super::error::ApiError;
-use super::publication::{self, PublishBody};
+use super::publication::{self, PublishBody, Target, TargetResult};
 use super::query::{Fields, NoFields};
 use super::schema::{BodyRefused, Refused};
 use super::state::ApiState;
@@ -25,7 +25,7 @@ use crate::broker::PublishRequest;
 use crate::http::error::{HttpError, as_body};
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::ErrorBody;
-use fanfare_protocol::ids::{Position, Topic};
+use fanfare_protocol::ids::Topic;
 
 /// Publications of one request that wait for the broker at the same time. Enough to hide a round
 /// trip, few enough that one request does not fill the publish queue.
@@ -37,33 +37,6 @@ const BATCH_TARGETS_FACTOR: usize = 100;
 
 /// Where [`publish`] is called.
 pub(super) const PATH: &str = "/v1/publish";
-
-/// What goes to one target, or why it does not.
-pub(super) type Target = Result<PublishRequest, TargetResult>;
-
-/// What became of one target.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum TargetResult {
-    /// The broker has it.
-    Published {
-        /// Where it was published.
-        #[schema(value_type = String)]
-        topic: Topic,
-        /// Where it stands, also on topics without history.
-        position: Position,
-        /// It had been published before under the same `idempotency_key`.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        duplicate: bool,
-    },
-    /// It was not published, or nobody knows.
-    Failed {
-        /// Where it should have been published.
-        topic: String,
-        /// Why it was not.
-        error: ErrorBody,
-    },
-}
 
 /// What became of one publication.
 #[derive(Debug, Default, Serialize, ToSchema)]
@@ -111,7 +84,7 @@ pub(super) async fn publish(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let targets = publication::read(&state, sent.wire, &sent.bytes)?;
+    let targets = publication::read(&state, sent.encoding, &sent.bytes)?;
     let answer = PublishAnswer::of(run(&state, targets).await);
     Ok(respond(wanted, answer.error.as_ref(), &answer))
 }
@@ -131,7 +104,7 @@ pub(super) async fn batch(
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let items_max = state.config.api.targets_max;
-    let bodies = publication::list(sent.wire, &sent.bytes)?;
+    let bodies = publication::list(sent.encoding, &sent.bytes)?;
     if bodies.is_empty() {
         return Err(WireError::bad_request("the batch is empty").into());
     }
@@ -142,7 +115,7 @@ pub(super) async fn batch(
     let mut items = Vec::with_capacity(bodies.len());
     let (mut targets, targets_max) = (Vec::new(), items_max * BATCH_TARGETS_FACTOR);
     for bytes in bodies {
-        let item = publication::read(&state, sent.wire, bytes).map(|mut more| {
+        let item = publication::read(&state, sent.encoding, bytes).map(|mut more| {
             let count = more.len();
             targets.append(&mut more);
             count
@@ -271,20 +244,6 @@ async fn publish_chain<F: Future<Output = TargetResult>>(
     results
 }
 
-impl TargetResult {
-    /// What a target is answered with that was refused; `topic` as the caller named it.
-    pub(super) fn failed(topic: impl Into<String>, error: &WireError) -> Self {
-        Self::Failed {
-            topic: topic.into(),
-            error: as_body(error),
-        }
-    }
-
-    fn is_published(&self) -> bool {
-        matches!(self, Self::Published { .. })
-    }
-}
-
 impl PublishAnswer {
     fn of(results: Vec<TargetResult>) -> Self {
         let mut errors = results.iter().filter_map(|result| match result {
@@ -310,7 +269,7 @@ mod tests {
     use crate::broker::publication::Publication;
     use crate::config::Retention;
     use fanfare_protocol::data::Data;
-    use fanfare_protocol::ids::{App, Priority};
+    use fanfare_protocol::ids::{App, Position, Priority};
 
     fn request(n: u64) -> PublishRequest {
         PublishRequest {

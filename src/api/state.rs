@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::ApiKeys;
-use super::body::BodyBudget;
+use super::body_budget::BodyBudget;
+use super::keys::ApiKeys;
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
 use crate::http::bodies::Route;

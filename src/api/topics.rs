@@ -16,7 +16,9 @@ use super::names::{self, TopicName};
 use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, Refused};
 use super::state::{MembersPage, NodeSessions, TopicsPage};
+use crate::auth::rights::Operation;
 use crate::http::bodies::Route;
+use crate::policy::{self, Subject};
 use fanfare_protocol::error::WireError;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 
@@ -176,13 +178,11 @@ pub(super) async fn get_presence(
     Fields(params): Fields<PresenceParams>,
 ) -> Result<Response, ApiError> {
     let limit = names::within(params.limit, &state)?;
-    if !state.config.namespace(&topic).presence {
-        return Err(WireError::bad_request(format!(
-            "namespace `{}` keeps no presence",
-            topic.namespace()
-        ))
-        .into());
-    }
+    let namespace = state.config.namespace(&topic);
+    policy::may(Subject::Api, Operation::Presence, &topic, namespace).map_err(|_denied| {
+        let name = topic.namespace();
+        WireError::bad_request(format!("namespace `{name}` keeps no presence"))
+    })?;
     let page = state.directory.members(&topic, params.after, limit).await?;
     Ok(wanted.ok(&page))
 }

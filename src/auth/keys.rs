@@ -11,8 +11,7 @@
 use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 
-use super::mint::MintKey;
-use crate::config::TokenKey;
+use crate::config::{Secret, TokenKey};
 
 /// Shortest HMAC secret. RFC 7518, section 3.2, asks for at least the length of the hash; 256
 /// bits are beyond guessing for whoever holds a token, whichever the hash.
@@ -119,9 +118,12 @@ pub(super) fn verifying(key: &TokenKey) -> Result<(Algorithm, DecodingKey), KeyF
 }
 
 /// The key that signs, from a secret or a private key as PEM.
-pub(super) fn signing(key: &MintKey) -> Result<(Algorithm, EncodingKey), KeyFault> {
-    let algorithm = algorithm(&key.algorithm).ok_or(KeyFault::Algorithm)?;
-    let material = key.material.0.as_bytes();
+pub(super) fn signing(
+    algorithm_name: &str,
+    material: &Secret,
+) -> Result<(Algorithm, EncodingKey), KeyFault> {
+    let algorithm = algorithm(algorithm_name).ok_or(KeyFault::Algorithm)?;
+    let bytes = material.0.as_bytes();
     let unfit = |source| KeyFault::Unfit {
         algorithm,
         form: "PRIVATE KEY, PKCS #8",
@@ -129,12 +131,12 @@ pub(super) fn signing(key: &MintKey) -> Result<(Algorithm, EncodingKey), KeyFaul
     };
     let encoding = match algorithm.family() {
         AlgorithmFamily::Hmac => {
-            check_secret(&key.material.0)?;
-            EncodingKey::from_secret(material)
+            check_secret(&material.0)?;
+            EncodingKey::from_secret(bytes)
         }
-        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(material).map_err(unfit)?,
-        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(material).map_err(unfit)?,
-        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(material).map_err(unfit)?,
+        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(bytes).map_err(unfit)?,
+        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(bytes).map_err(unfit)?,
+        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(bytes).map_err(unfit)?,
     };
     Ok((algorithm, encoding))
 }

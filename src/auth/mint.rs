@@ -36,7 +36,7 @@ pub struct MintKey {
 /// # Errors
 /// [`MintError`] when the key does not fit its algorithm.
 pub fn mint(key: &MintKey, claims: &Map<String, Value>) -> Result<String, MintError> {
-    let (algorithm, encoding) = keys::signing(key)?;
+    let (algorithm, encoding) = keys::signing(&key.algorithm, &key.material)?;
     let mut header = Header::new(algorithm);
     header.kid.clone_from(&key.id);
     jsonwebtoken::encode(&header, claims, &encoding).map_err(MintError::Sign)

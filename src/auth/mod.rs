@@ -36,8 +36,8 @@ use rights::{KnownRights, Rights, RightsError};
 
 use crate::config;
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{App, Topic, TopicKind, User};
 use fanfare_protocol::info::Info;
 use fanfare_protocol::raw::{Fields, Raw};
@@ -242,7 +242,8 @@ impl Rules {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::NotJwt)?;
         let (header, payload) = signed.split_once('.').ok_or(TokenError::NotJwt)?;
         let header = decode_part(header)?;
-        let header = Fields::read(Wire::Json, &header, &HEADERS).map_err(|_| TokenError::NotJwt)?;
+        let header =
+            Fields::read(Encoding::Json, &header, &HEADERS).map_err(|_| TokenError::NotJwt)?;
         if let Some(name) = header.repeated().first() {
             return Err(TokenError::Twice(name));
         }
@@ -410,7 +411,7 @@ struct ClaimFields<'a>(Fields<'a>);
 impl<'a> ClaimFields<'a> {
     fn read(payload: &'a [u8]) -> Result<Self, TokenError> {
         let fields =
-            Fields::read(Wire::Json, payload, &CLAIMS).map_err(|_| TokenError::ClaimsNotMap)?;
+            Fields::read(Encoding::Json, payload, &CLAIMS).map_err(|_| TokenError::ClaimsNotMap)?;
         match fields.repeated().first() {
             Some(name) => Err(TokenError::Twice(name)),
             None => Ok(Self(fields)),

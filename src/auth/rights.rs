@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::config::Allow;
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{Topic, User};
 use fanfare_protocol::raw::{Fields, Raw};
 
@@ -66,7 +66,7 @@ impl Rights {
     /// # Errors
     /// [`RightsError`]. A claim that is only partly understood grants nothing.
     pub fn from_json(json: &str) -> Result<Self, RightsError> {
-        let fields = Fields::read(Wire::Json, json.as_bytes(), &OPERATIONS)
+        let fields = Fields::read(Encoding::Json, json.as_bytes(), &OPERATIONS)
             .map_err(|_| RightsError::Form)?;
         if !fields.repeated().is_empty() {
             return Err(RightsError::Form);

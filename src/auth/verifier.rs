@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::{Claims, KeyError, Rules, TokenError, decode_part};
 use crate::config;
 use crate::telemetry::metrics::{Counter, TokenCounters};
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::Encoding;
 use fanfare_protocol::raw::Fields;
 
 /// Checks tokens against the configured keys and rules, which can be replaced while it is used.
@@ -99,7 +99,7 @@ impl Verifier {
 /// A short text that an unverified part of a token names.
 fn told(part: &[u8], name: &'static str) -> Option<String> {
     const CHARS_MAX: usize = 64;
-    let fields = Fields::read(Wire::Json, part, &[name]).ok()?;
+    let fields = Fields::read(Encoding::Json, part, &[name]).ok()?;
     let text = fields.get(name)?.text()?;
     Some(text.chars().take(CHARS_MAX).collect())
 }

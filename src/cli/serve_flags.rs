@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::auth::keys::try_key;
-use crate::config::load::{Flag, Inputs};
+use crate::config::inputs::{Flag, Inputs};
 use crate::config::machine::Machine;
 
 /// What can be set on the command line; the rest is set in the file or the environment.

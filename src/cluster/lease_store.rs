@@ -14,8 +14,8 @@
 use std::time::Duration;
 
 use super::own_lease::OwnLease;
-use super::roster::{End, Roster, Saying, read_answer};
-use super::view::{NodeDetails, NodeInfo};
+use super::roster::{Beat, Roster, Saying, read_answer};
+use super::view::NodeDetails;
 use crate::redis::holders::holder_of;
 use crate::redis::keyspace::Keyspace;
 use crate::redis::{Keys, RedisError, Script};
@@ -45,29 +45,6 @@ impl LeaseError {
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_read_only())
     }
-}
-
-/// What a heartbeat brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Beat {
-    /// The name is this process's. If the incarnation is not the one before, everything written
-    /// under the old one is to be written again.
-    Held {
-        /// The incarnation.
-        incarnation: u64,
-        /// Redis time, in microseconds, raised above what was told before where the clock stepped
-        /// back.
-        time_us: u64,
-        /// All nodes with a lease, sorted by name, this one included.
-        nodes: Vec<NodeInfo>,
-        /// How nodes ended that have none any more, where that is known.
-        gone: Vec<(NodeId, End)>,
-    },
-    /// Another process took the name later.
-    Superseded {
-        /// Its incarnation.
-        newest: u64,
-    },
 }
 
 /// The leases as one process uses them.

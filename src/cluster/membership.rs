@@ -18,9 +18,10 @@ use tracing::{debug, error, info, warn};
 
 use super::comparison::Comparison;
 use super::entry::{Entry, Judgement};
-use super::lease_store::{Beat, LeaseError, LeaseStore};
+use super::lease_store::{LeaseError, LeaseStore};
 use super::membership_machine::{MembershipMachine, MembershipState};
 use super::others::Others;
+use super::roster::Beat;
 use super::texts::Texts;
 use super::trouble::Trouble;
 use super::view::{NodeDetails, NodeInfo, View};

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lease_store::Beat;
 use super::ring::Ring;
+use super::roster::Beat;
 use super::roster::End;
 use super::view::{NodeInfo, View};
 use fanfare_protocol::ids::{NodeId, Owner};

@@ -16,6 +16,7 @@
 pub mod comparison;
 pub mod control;
 mod due;
+mod duties;
 mod entry;
 pub mod keeping;
 pub mod lease_store;

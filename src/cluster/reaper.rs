@@ -20,16 +20,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info};
 
 use super::due::Lane;
+use super::duties::{self, Duty, Work};
 use super::occupancy_store::OccupancyError;
 use super::partition_leases::Held;
 use super::partition_store::PartitionError;
@@ -50,8 +46,6 @@ mod failures;
 mod lanes;
 mod look;
 
-/// How often the sweep goes on, and what could not be done has its turn again.
-const TICK: Duration = Duration::from_secs(1);
 /// Indexes on one master that are read at the same time.
 const INDEXES_IN_FLIGHT_MAX: usize = 8;
 /// Entries that one call takes out of an index.
@@ -107,9 +101,8 @@ pub struct ReaperTask {
     looks: BTreeMap<u32, Look>,
     /// Where to read on as soon as the server has room.
     ready: VecDeque<(u32, Place)>,
-    /// How many indexes on each server are being read.
-    reading: BTreeMap<Option<ServerId>, usize>,
-    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Of each server the readings of indexes are counted.
+    work: Work<Answer>,
     failures: Failures,
     /// Removed since it was logged last.
     topics: u64,
@@ -138,8 +131,7 @@ impl ReaperTask {
             lanes: Lanes::default(),
             looks: BTreeMap::new(),
             ready: VecDeque::new(),
-            reading: BTreeMap::new(),
-            answers: FuturesUnordered::new(),
+            work: Work::new(INDEXES_IN_FLIGHT_MAX),
             topics: 0,
             members: 0,
         }
@@ -152,32 +144,18 @@ impl ReaperTask {
     }
 
     /// Reaps until nobody holds partitions any more, or the membership has ended.
-    pub async fn run(mut self) {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            // All four waits are cancel-safe.
-            tokio::select! {
-                changed = self.held.changed() => match changed {
-                    Ok(()) => self.note(),
-                    Err(_) => break,
-                },
-                // Each view says how others ended since the one before.
-                changed = self.view.changed() => match changed {
-                    Ok(()) => self.note(),
-                    Err(_) => break,
-                },
-                _ = ticks.tick() => self.tick(),
-                Some(answer) = self.answers.next(), if !self.answers.is_empty() => self.take(answer),
-            }
-            self.begin();
-        }
+    pub async fn run(self) {
+        let (held, view) = (self.held.clone(), self.view.clone());
+        duties::run(self, held, view).await;
+    }
+}
+
+impl Duty<Answer> for ReaperTask {
+    fn work(&mut self) -> &mut Work<Answer> {
+        &mut self.work
     }
 
-    /// Takes what is held and who lives now.
-    fn note(&mut self) {
-        let held = self.held.borrow_and_update().partitions();
-        let view = Arc::clone(&self.view.borrow_and_update());
+    fn note(&mut self, held: BTreeSet<u32>, view: &View) {
         if self.failures.are_any() {
             // What is not held and has no other home is not cleaned by anybody.
             let mine = view.ring.partitions_of(&view.me.node).collect();
@@ -185,14 +163,13 @@ impl ReaperTask {
         }
         let lives = Lives {
             live: view.nodes.iter().map(|node| node.owner.clone()).collect(),
-            unsettled: self.calls.note_young(&view),
+            unsettled: self.calls.note_young(view),
             bare: view.bare.iter().cloned().collect(),
         };
         self.agenda.note(held, lives);
     }
 
     fn tick(&mut self) {
-        self.note();
         self.agenda.tick();
         let (topics_count, members_count) = (
             std::mem::take(&mut self.topics),
@@ -206,46 +183,20 @@ impl ReaperTask {
         }
     }
 
-    /// Begins to read and to clean, as much as each master has room for.
+    /// Reads and cleans, as much as each master has room for.
     fn begin(&mut self) {
         while let Some((partition, place)) = self.next_reading() {
             let server = self.calls.index_server(partition);
-            *self.reading.entry(server).or_default() += 1;
+            self.work.enter(server);
             self.read(partition, server, place);
         }
         while let Some((lane, remains)) = self.lanes.take() {
             let calls = Arc::clone(&self.calls);
-            let cleaning = async move {
+            self.work.push(async move {
                 let members = calls.clean(&remains).await;
                 Answer::Cleaned(lane, remains, members)
-            };
-            self.answers.push(cleaning.boxed());
+            });
         }
-    }
-
-    /// Where to read: first what was begun.
-    fn next_reading(&mut self) -> Option<(u32, Place)> {
-        let (calls, reading) = (&self.calls, &self.reading);
-        let may_begin = |partition| {
-            let count = reading.get(&calls.index_server(partition));
-            count.is_none_or(|count| *count < INDEXES_IN_FLIGHT_MAX)
-        };
-        let mut ready = self.ready.iter();
-        if let Some(at) = ready.position(|(partition, _)| may_begin(*partition)) {
-            return self.ready.remove(at);
-        }
-        let partition = self.agenda.take(may_begin)?;
-        self.looks.entry(partition).or_default().begin();
-        Some((partition, Place::start()))
-    }
-
-    fn read(&self, partition: u32, server: Option<ServerId>, place: Place) {
-        let calls = Arc::clone(&self.calls);
-        let reading = async move {
-            let part = calls.read(partition, &place.cursor).await;
-            Answer::Read(partition, server, place, part)
-        };
-        self.answers.push(reading.boxed());
     }
 
     fn take(&mut self, answer: Answer) {
@@ -268,6 +219,29 @@ impl ReaperTask {
         };
         self.unindex(partition);
         self.end(partition);
+    }
+}
+
+impl ReaperTask {
+    /// Where to read: first what was begun.
+    fn next_reading(&mut self) -> Option<(u32, Place)> {
+        let (calls, work) = (&self.calls, &self.work);
+        let may_begin = |partition| work.has_room(calls.index_server(partition));
+        let mut ready = self.ready.iter();
+        if let Some(at) = ready.position(|(partition, _)| may_begin(*partition)) {
+            return self.ready.remove(at);
+        }
+        let partition = self.agenda.take(may_begin)?;
+        self.looks.entry(partition).or_default().begin();
+        Some((partition, Place::start()))
+    }
+
+    fn read(&mut self, partition: u32, server: Option<ServerId>, place: Place) {
+        let calls = Arc::clone(&self.calls);
+        self.work.push(async move {
+            let part = calls.read(partition, &place.cursor).await;
+            Answer::Read(partition, server, place, part)
+        });
     }
 
     /// A lane has room for what it turned away of these.
@@ -303,7 +277,7 @@ impl ReaperTask {
         if let Next::Part(cursor) = next {
             self.read(partition, server, place.next(cursor));
         } else {
-            self.leave_server(server);
+            self.work.leave(server);
             if let Some(look) = self.looks.get_mut(&partition) {
                 look.ended();
             }
@@ -353,16 +327,6 @@ impl ReaperTask {
         });
     }
 
-    /// One reading less is on its way to a server.
-    fn leave_server(&mut self, server: Option<ServerId>) {
-        if let Some(count) = self.reading.get_mut(&server) {
-            *count -= 1;
-            if *count == 0 {
-                self.reading.remove(&server);
-            }
-        }
-    }
-
     fn was_cleaned(&mut self, remains: Remains, members: Result<u64, ReapError>) {
         let partition = remains.partition;
         match members {
@@ -401,11 +365,10 @@ impl ReaperTask {
         let count = look.removed.len().min(UNINDEXED_MAX);
         let entries: Vec<_> = look.removed.drain(..count).collect();
         let calls = Arc::clone(&self.calls);
-        let unindexing = async move {
+        self.work.push(async move {
             let answer = calls.unindex(partition, &entries).await;
             Answer::Unindexed(partition, entries, answer)
-        };
-        self.answers.push(unindexing.boxed());
+        });
     }
 
     fn was_unindexed(&mut self, partition: u32, entries: &[String], answer: Result<(), ReapError>) {

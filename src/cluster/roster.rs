@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use super::lease_store::Beat;
 use super::view::{NodeDetails, NodeInfo};
 use fanfare_protocol::ids::{NodeId, Owner};
 
@@ -26,6 +25,29 @@ pub enum Answer {
         /// Who lives.
         told: Told,
         /// How those ended that it tells to be gone; of all that are not named, nobody says how.
+        gone: Vec<(NodeId, End)>,
+    },
+    /// Another process took the name later.
+    Superseded {
+        /// Its incarnation.
+        newest: u64,
+    },
+}
+
+/// What a heartbeat brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beat {
+    /// The name is this process's. If the incarnation is not the one before, everything written
+    /// under the old one is to be written again.
+    Held {
+        /// The incarnation.
+        incarnation: u64,
+        /// Redis time, in microseconds, raised above what was told before where the clock stepped
+        /// back.
+        time_us: u64,
+        /// All nodes with a lease, sorted by name, this one included.
+        nodes: Vec<NodeInfo>,
+        /// How nodes ended that have none any more, where that is known.
         gone: Vec<(NodeId, End)>,
     },
     /// Another process took the name later.

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use crate::config::faults::{Faults, did_you_mean};
+use crate::config::inputs::refuse;
 use crate::config::keys;
-use crate::config::load::refuse;
 use crate::config::values::{Origin, Values};
 
 /// Names that choose the file and the presets.

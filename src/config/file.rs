@@ -6,27 +6,19 @@
 //! hold secrets.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::faults::{Faults, did_you_mean};
+use crate::config::file_text::{File, in_order};
+use crate::config::inputs::{Inputs, refuse};
 use crate::config::keys::{self, Key};
-use crate::config::load::{Inputs, refuse};
 use crate::config::presets;
 use crate::config::token_keys;
 use crate::config::values::{Origin, Values};
 use fanfare_protocol::ids::{App, Topic};
-
-/// A file while it is read.
-pub struct File<'a> {
-    /// Its path as it was given.
-    pub path: &'a Path,
-    /// Its content.
-    pub text: &'a str,
-}
 
 /// Reads a file over what stands in `values`. Returns the names of the variables that it takes
 /// secrets from; `None` where it could not be read.
@@ -88,30 +80,6 @@ fn text_of(path: &Path, faults: &mut Faults) -> Option<String> {
         "save the file as UTF-8",
     );
     None
-}
-
-impl File<'_> {
-    /// `FILE:LINE:COLUMN` of where a span begins; columns count characters.
-    #[must_use]
-    pub fn place(&self, span: Range<usize>) -> String {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let column = before[line_start..].chars().count() + 1;
-        format!("{}:{line}:{column}", self.path.display())
-    }
-}
-
-/// The entries of a table as they stand in the file; the parser sorts them by name.
-pub fn in_order<'t, 'i>(
-    table: &'t DeTable<'i>,
-) -> Vec<(
-    &'t Spanned<std::borrow::Cow<'i, str>>,
-    &'t Spanned<DeValue<'i>>,
-)> {
-    let mut entries: Vec<_> = table.iter().collect();
-    entries.sort_by_key(|(name, _)| name.span().start);
-    entries
 }
 
 fn section_of(

@@ -7,9 +7,11 @@
 //! that are listed are known here: a larger one is told when its masters are.
 
 use crate::config::machine;
-use crate::config::presets::FILES_RESERVED;
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::config::{Redis, Server};
+
+/// Fewest files that a node needs beside its sessions, as this file deals them out: Redis, the API's callers, connections that are no session yet.
+pub const FILES_RESERVED: u64 = 500;
 
 /// Files of a worker: its listener and what its runtime waits with.
 const OF_WORKER: u64 = 6;

@@ -7,51 +7,14 @@ use std::path::PathBuf;
 
 use crate::config::environment::{self, value_of};
 use crate::config::faults::{Faults, did_you_mean};
-use crate::config::forms::Unfit;
-use crate::config::keys::{self, Key};
-use crate::config::machine::Machine;
+use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
+use crate::config::keys;
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::values::{Origin, Values};
 use crate::config::{
     Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Log, Memory, Namespace,
     Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
 };
-
-/// Everything that a configuration is made of.
-#[derive(Debug, Clone)]
-pub struct Inputs {
-    /// `--config`. Before `FANFARE_CONFIG`.
-    pub file: Option<PathBuf>,
-    /// All variables of the process.
-    pub environment: Vec<(String, String)>,
-    /// The flags that set a key.
-    pub flags: Vec<Flag>,
-    /// `--env`. Before `FANFARE_ENV`.
-    pub env: Option<String>,
-    /// `--size`. Before `FANFARE_SIZE`.
-    pub size: Option<String>,
-    /// `--dev`.
-    pub dev: bool,
-    /// The machine that the node runs on.
-    pub machine: Machine,
-    /// Says why a token key cannot be used. The configuration knows where its material lies; what
-    /// it must be is known where tokens are verified.
-    pub try_key: TryKey,
-}
-
-/// See [`Inputs::try_key`].
-pub type TryKey = fn(&TokenKey) -> Result<(), String>;
-
-/// A flag that was given.
-#[derive(Debug, Clone)]
-pub struct Flag {
-    /// The flag, for example `--listen`.
-    pub name: &'static str,
-    /// The path of the key that it sets, for example `server.listen`.
-    pub path: &'static str,
-    /// What it was given.
-    pub value: String,
-}
 
 /// A configuration without faults.
 pub struct Loaded {
@@ -62,9 +25,6 @@ pub struct Loaded {
     /// What is allowed and still worth a line in the log.
     pub warnings: Vec<String>,
 }
-
-/// The longest part of a refused value that a fault repeats, in characters.
-const SHOWN_CHARS_MAX: usize = 60;
 
 /// Merges all sources and checks the outcome.
 ///
@@ -118,35 +78,6 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     } else {
         Err(faults)
     }
-}
-
-/// Notes that a source gave a value which is not of the key's kind.
-pub(super) fn refuse(
-    (key, path): (&Key, String),
-    unfit: Unfit,
-    shown: &str,
-    place: &str,
-    values: &mut Values,
-    faults: &mut Faults,
-) {
-    match unfit {
-        Unfit::Because(wrong) => {
-            let what = format!("{path} cannot be used: {}", wrong.what);
-            faults.push(place, what, wrong.remedy);
-        }
-        // An address with a login may have come to the wrong key.
-        Unfit::Form if key.kind.hide().is_some() || shown.contains('@') => {
-            let what = format!("{path} cannot be this value, which is hidden");
-            faults.push(place, what, format!("give {}", key.kind.wanted()));
-        }
-        Unfit::Form => {
-            let begin: String = shown.chars().take(SHOWN_CHARS_MAX).collect();
-            let more = if begin.len() < shown.len() { "…" } else { "" };
-            let what = format!("{path} cannot be {begin}{more}");
-            faults.push(place, what, format!("give {}", key.kind.wanted()));
-        }
-    }
-    values.refuse(path);
 }
 
 /// A preset that somebody asked for.
@@ -235,9 +166,6 @@ fn add_hmac_key(try_key: TryKey, values: &mut Values, faults: &mut Faults) {
         }
     }
 }
-
-/// What to do about a token key that cannot be used.
-pub(super) const UNUSABLE_REMEDY: &str = "give another one; docs/configuration.md names the forms";
 
 fn build(values: &Values) -> Config {
     let namespaces = values.namespaces().into_iter().map(|name| {

@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::faults::{Wrong, did_you_mean};
 
 /// The modules of this crate that log; a target is one of them, or something below.
-const MODULES: [&str; 18] = [
+const MODULES: [&str; 19] = [
     "api",
     "auth",
     "broker",
@@ -22,6 +22,7 @@ const MODULES: [&str; 18] = [
     "ingress",
     "lifecycle",
     "node",
+    "policy",
     "presence",
     "redis",
     "session",
@@ -31,9 +32,8 @@ const MODULES: [&str; 18] = [
 ];
 
 /// Libraries that log.
-const LIBRARIES: [&str; 9] = [
+const LIBRARIES: [&str; 8] = [
     "axum",
-    "fanfare_protocol",
     "fred",
     "hyper",
     "hyper_util",

@@ -5,16 +5,12 @@
 //! [`Values`]. Everything here can be replaced by file, environment and flag.
 
 use crate::config::Environment;
-use crate::config::file_shares;
+use crate::config::file_shares::{self, FILES_RESERVED};
 use crate::config::keys::{self, Initial, Key};
 use crate::config::machine::Machine;
 use crate::config::redis_url::RedisUrl;
 use crate::config::values::{Origin, Values};
 use fanfare_protocol::ids::NODE_BYTES_MAX;
-
-/// Fewest files that a node needs beside its sessions, as [`crate::config::file_shares`] deals them
-/// out: Redis, the API's callers, connections that are no session yet.
-pub const FILES_RESERVED: u64 = 500;
 
 /// Files that are left beside sessions where nobody says how many sessions there may be: a fortieth,
 /// from [`FILES_RESERVED`] to 2,500.

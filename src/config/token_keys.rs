@@ -12,9 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::environment::value_of;
 use crate::config::faults::{Faults, did_you_mean};
-use crate::config::file::{File, in_order};
+use crate::config::file_text::{File, in_order};
 use crate::config::forms::{EXAMPLE_SECRET, without_line_break};
-use crate::config::load::{Inputs, UNUSABLE_REMEDY};
+use crate::config::inputs::{Inputs, UNUSABLE_REMEDY};
 use crate::config::values::{Origin, Values};
 use crate::config::{Secret, TokenKey};
 

@@ -8,7 +8,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::Encoding;
 
 /// Content type of JSON.
 pub const JSON: &str = "application/json";
@@ -16,18 +16,18 @@ pub const JSON: &str = "application/json";
 pub const MSGPACK: &str = "application/msgpack";
 
 /// Every media type that is read and written. MessagePack has a registered name and an old one.
-const SPOKEN: &[(&str, Wire)] = &[
-    (JSON, Wire::Json),
-    (MSGPACK, Wire::MsgPack),
-    ("application/vnd.msgpack", Wire::MsgPack),
-    ("application/x-msgpack", Wire::MsgPack),
+const SPOKEN: &[(&str, Encoding)] = &[
+    (JSON, Encoding::Json),
+    (MSGPACK, Encoding::MsgPack),
+    ("application/vnd.msgpack", Encoding::MsgPack),
+    ("application/x-msgpack", Encoding::MsgPack),
 ];
 
 /// A form of bodies, by the name that the caller has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form {
     /// How values are written.
-    pub wire: Wire,
+    pub encoding: Encoding,
     /// The media type.
     pub name: &'static str,
 }
@@ -35,7 +35,7 @@ pub struct Form {
 impl Form {
     /// JSON.
     pub const JSON: Self = Self {
-        wire: Wire::Json,
+        encoding: Encoding::Json,
         name: JSON,
     };
 
@@ -46,7 +46,7 @@ impl Form {
         let spoken = SPOKEN
             .iter()
             .find(|(name, _)| essence.eq_ignore_ascii_case(name.as_bytes()));
-        spoken.map(|&(name, wire)| Self { wire, name })
+        spoken.map(|&(name, encoding)| Self { encoding, name })
     }
 
     /// The form of the request's body; `None` where it has none that is spoken.
@@ -79,11 +79,11 @@ impl Form {
     /// When the value has keys that are no text; no answer has.
     #[must_use]
     pub fn response(self, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
-        let bytes = match self.wire {
-            Wire::Json => {
+        let bytes = match self.encoding {
+            Encoding::Json => {
                 serde_json::to_vec(body).expect("answers have text keys and finite numbers")
             }
-            Wire::MsgPack => {
+            Encoding::MsgPack => {
                 rmp_serde::to_vec_named(body).expect("answers are maps, lists and scalars")
             }
         };
@@ -121,18 +121,18 @@ mod tests {
     #[test]
     fn a_body_is_read_under_each_name_of_its_form() {
         let rows = [
-            ("application/json", Some(Wire::Json)),
-            ("Application/JSON; charset=utf-8", Some(Wire::Json)),
-            ("application/msgpack", Some(Wire::MsgPack)),
-            ("application/x-msgpack", Some(Wire::MsgPack)),
-            ("application/vnd.msgpack", Some(Wire::MsgPack)),
+            ("application/json", Some(Encoding::Json)),
+            ("Application/JSON; charset=utf-8", Some(Encoding::Json)),
+            ("application/msgpack", Some(Encoding::MsgPack)),
+            ("application/x-msgpack", Some(Encoding::MsgPack)),
+            ("application/vnd.msgpack", Some(Encoding::MsgPack)),
             ("application/jsonx", None),
             ("text/plain", None),
             ("", None),
         ];
-        for (name, wire) in rows {
+        for (name, encoding) in rows {
             let form = Form::sent(&headers(&[(header::CONTENT_TYPE, name)]));
-            assert_eq!(form.map(|form| form.wire), wire, "{name}");
+            assert_eq!(form.map(|form| form.encoding), encoding, "{name}");
         }
         assert_eq!(Form::sent(&HeaderMap::new()), None);
     }

@@ -14,13 +14,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
-use tokio::net::TcpStream;
 
 use crate::http::error::{HttpError, SOON};
 use crate::session::state::{Identity, Refusal};
 use crate::session::{self as sessions, Accepted, echo as echoes};
-use fanfare_protocol::codec::Wire;
+use crate::worker::stream::Stream;
 use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::form::{Encoding, WireForm};
 
 use super::admission::NotNow;
 use super::credentials::{Credential, Query, Source, identify};
@@ -52,7 +52,7 @@ enum Purpose {
 
 /// What a request says of its session.
 struct Entrance {
-    wire: Wire,
+    form: WireForm,
     identity: Identity,
     refused: Option<Refusal>,
     waits: bool,
@@ -65,7 +65,7 @@ impl Open {
     /// socket has, `early` what came behind the request.
     pub fn run(
         self,
-        stream: TcpStream,
+        stream: Stream,
         early: Bytes,
         connection: ConnectionPermit,
         state: &PublicState,
@@ -76,7 +76,7 @@ impl Open {
                 let accepted = Accepted {
                     stream,
                     early,
-                    wire: entrance.wire,
+                    form: entrance.form,
                     identity: entrance.identity,
                     refused: entrance.refused,
                     waits: entrance.waits,
@@ -149,7 +149,7 @@ fn session<B>(state: &PublicState, request: &Request<B>) -> Upgraded {
     let credential = Credential::find(request.headers(), &query, cookie_name);
     let by_cookie = matches!(&credential, Ok(Some(found)) if found.source == Source::Cookie);
     let (place, mut response) = admit(state, request, by_cookie)?;
-    let (wire, protocol) =
+    let (encoding, protocol) =
         subprotocol(request.headers()).inspect_err(|_| counters.refused_request.add_owned(1))?;
     let (identity, refused) = credential
         .and_then(|credential| identify(state, credential, &query))
@@ -160,7 +160,7 @@ fn session<B>(state: &PublicState, request: &Request<B>) -> Upgraded {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     let purpose = Purpose::Session(Box::new(Entrance {
-        wire,
+        form: WireForm::websocket(encoding),
         identity,
         refused,
         waits: query.waits,
@@ -229,7 +229,7 @@ fn origin_allowed(allowed: &[String], headers: &HeaderMap, by_cookie: bool) -> b
 }
 
 /// The first offered form that is spoken. None offered: JSON, and none is echoed.
-fn subprotocol(headers: &HeaderMap) -> Result<(Wire, Option<&'static str>), HttpError> {
+fn subprotocol(headers: &HeaderMap) -> Result<(Encoding, Option<&'static str>), HttpError> {
     let mut offered = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -237,12 +237,12 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Wire, Option<&'static str>), Http
         .map(<[u8]>::trim_ascii)
         .peekable();
     if offered.peek().is_none() {
-        return Ok((Wire::Json, None));
+        return Ok((Encoding::Json, None));
     }
     offered
         .find_map(|name| match name {
-            b"fanfare.v1.json" => Some((Wire::Json, Some("fanfare.v1.json"))),
-            b"fanfare.v1.msgpack" => Some((Wire::MsgPack, Some("fanfare.v1.msgpack"))),
+            b"fanfare.v1.json" => Some((Encoding::Json, Some("fanfare.v1.json"))),
+            b"fanfare.v1.msgpack" => Some((Encoding::MsgPack, Some("fanfare.v1.msgpack"))),
             _ => None,
         })
         .ok_or_else(|| {
@@ -294,20 +294,24 @@ mod tests {
 
     #[test]
     fn a_subprotocol_is_found_beside_others_of_any_kind() {
-        let rows: &[(&[&[u8]], Option<Wire>)] = &[
-            (&[], Some(Wire::Json)),
-            (&[b"fanfare.v1.msgpack"], Some(Wire::MsgPack)),
-            (&[b"x\xff, fanfare.v1.json"], Some(Wire::Json)),
+        let rows: &[(&[&[u8]], Option<Encoding>)] = &[
+            (&[], Some(Encoding::Json)),
+            (&[b"fanfare.v1.msgpack"], Some(Encoding::MsgPack)),
+            (&[b"x\xff, fanfare.v1.json"], Some(Encoding::Json)),
             (
                 &[b"other", b"fanfare.v1.msgpack , fanfare.v1.json"],
-                Some(Wire::MsgPack),
+                Some(Encoding::MsgPack),
             ),
             (&[b"Fanfare.v1.json"], None),
             (&[b""], None),
         ];
-        for (values, wire) in rows {
+        for (values, encoding) in rows {
             let chosen = subprotocol(&headers(header::SEC_WEBSOCKET_PROTOCOL, values));
-            assert_eq!(chosen.ok().map(|(wire, _)| wire), *wire, "{values:?}");
+            assert_eq!(
+                chosen.ok().map(|(encoding, _)| encoding),
+                *encoding,
+                "{values:?}"
+            );
         }
     }
 }

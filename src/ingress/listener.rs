@@ -188,7 +188,7 @@ async fn serve(state: Rc<PublicState>, stream: TcpStream, place: ConnectionPermi
     if let Some(open) = opened.take() {
         // A slice, even an empty one, would keep the whole read buffer.
         let early = Bytes::copy_from_slice(&parts.read_buf);
-        tasks::spawn_local("session", open.run(stream, early, place, &state));
+        tasks::spawn_local("session", open.run(stream.into(), early, place, &state));
         return;
     }
     // The peer's fault: hyper has answered what could be answered.

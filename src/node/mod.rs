@@ -27,8 +27,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 use crate::api;
-use crate::api::auth::ApiKeys;
-use crate::api::body::BodyBudget;
+use crate::api::body_budget::BodyBudget;
+use crate::api::keys::ApiKeys;
 use crate::api::state::ApiState;
 use crate::auth::KeyError;
 use crate::auth::verifier::Verifier;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::api::auth::ApiKeys;
+use crate::api::keys::ApiKeys;
 use crate::auth::verifier::Verifier;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;

@@ -15,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use fanfare_protocol::ids::{SessionId, Topic};
 
-use super::memberships::Key;
+use super::Key;
 
 /// Leaves that are remembered.
 pub(super) const LEFT_MAX: usize = 16_384;

@@ -38,16 +38,14 @@ use rustc_hash::FxHashMap;
 
 use crate::broker::Place;
 use fanfare_protocol::event::Member;
-use fanfare_protocol::ids::{Owner, SessionId, Topic};
+use fanfare_protocol::ids::{Owner, Topic};
 
+use super::Key;
 use super::left::Left;
 
 /// How long a leave is remembered: several times what a failover of Redis was seen to lose, and
 /// longer than a command is late.
 pub(super) const LEFT_FOR: Duration = Duration::from_secs(60);
-/// One session in one topic.
-pub(super) type Key = (Topic, SessionId);
-
 /// What the broker is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Act {

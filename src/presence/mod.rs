@@ -36,8 +36,11 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use memberships::{Index, Key, Memberships};
+use memberships::{Index, Memberships};
 use queue::Keys;
+
+/// One session in one topic.
+type Key = (Topic, SessionId);
 
 /// Longest wait of a session for its membership: for its topic's place in the index, its turn in
 /// the lane, and the broker.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
-use super::memberships::Key;
+use super::Key;
 
 /// Calls of one lane that wait for the broker at the same time.
 pub(super) const CALLS_IN_FLIGHT_MAX: usize = 64;

@@ -17,7 +17,8 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::memberships::{Act, Key, Next, Order, Outcome, World};
+use super::Key;
+use super::memberships::{Act, Next, Order, Outcome, World};
 use super::queue::{CALLS_IN_FLIGHT_MAX, End, Keys, Lane};
 use super::{Answer, Presence};
 use crate::broker::{Broker, BrokerError, BrokerHealth, FeedNumber, Moves, Place};

@@ -10,14 +10,13 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::Shutdown;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::Scratch;
 use super::socket::{Incoming, Socket};
+use crate::worker::stream::Stream;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::frame;
 
@@ -48,7 +47,7 @@ pub fn is_answered(reason: CloseReason) -> bool {
 /// Closes a stream once `written` says that the close frame is. With a `reader` the client is to
 /// answer that frame before this direction is closed; see [`is_answered`].
 pub async fn close(
-    stream: &TcpStream,
+    stream: &Stream,
     scratch: &Scratch,
     reader: Option<&mut Socket>,
     written: impl Future<Output = io::Result<()>>,
@@ -67,7 +66,7 @@ pub async fn close(
         }
         answered.notified().await;
         // An error means that nobody is there any more, which the reading side sees.
-        let _ = socket2::SockRef::from(stream).shutdown(Shutdown::Write);
+        let _ = stream.shut_writing();
     };
     tokio::join!(writing, reading);
 }
@@ -84,7 +83,7 @@ async fn until_close_frame(reader: &mut Socket, scratch: &Scratch) {
 }
 
 /// Until the client closes its direction.
-async fn until_end(stream: &TcpStream, scratch: &Scratch) {
+async fn until_end(stream: &Stream, scratch: &Scratch) {
     loop {
         if poll_fn(|cx| stream.poll_read_ready(cx)).await.is_err() {
             return;
@@ -104,7 +103,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
     use super::*;
@@ -113,18 +112,18 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
     const LONG: usize = 32 * 1024 * 1024;
 
-    async fn pair() -> (TcpStream, Rc<TcpStream>) {
+    async fn pair() -> (TcpStream, Rc<Stream>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
-        (client.unwrap(), Rc::new(accepted.unwrap().0))
+        (client.unwrap(), Rc::new(accepted.unwrap().0.into()))
     }
 
     fn scratch() -> Scratch {
         Rc::new(RefCell::new(vec![0; 4_096]))
     }
 
-    async fn written(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    async fn written(stream: &Stream, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             stream.writable().await?;
             match stream.try_write(bytes) {

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::socket::{Incoming, ReadLimits, Socket};
 use super::{Scratch, close_handshake};
 use crate::config::Config;
+use crate::worker::stream::Stream;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::frame::{self, Opcode};
 
@@ -32,7 +32,7 @@ pub const FRAGMENTS_MAX: usize = MESSAGE_BYTES_MAX / 64;
 struct Echo {
     config: Arc<Config>,
     scratch: Scratch,
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     socket: Socket,
     /// What the client has not taken yet of the present answer.
     unsent: Bytes,
@@ -40,7 +40,7 @@ struct Echo {
 
 /// Echoes until the client closes, breaks a rule or falls silent. `early` is what came behind the
 /// handshake.
-pub async fn run(config: Arc<Config>, scratch: Scratch, stream: TcpStream, early: Bytes) {
+pub async fn run(config: Arc<Config>, scratch: Scratch, stream: Stream, early: Bytes) {
     let stream = Rc::new(stream);
     let limits = ReadLimits {
         message_bytes_max: MESSAGE_BYTES_MAX,
@@ -126,7 +126,7 @@ impl Echo {
 ///
 /// # Errors
 /// The stream's; `TimedOut` when the client takes nothing for so long.
-async fn write(stream: &TcpStream, bytes: &mut Bytes, patience: Duration) -> io::Result<()> {
+async fn write(stream: &Stream, bytes: &mut Bytes, patience: Duration) -> io::Result<()> {
     while bytes.has_remaining() {
         timeout(patience, stream.writable()).await??;
         match stream.try_write(bytes) {

@@ -18,7 +18,6 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use rand::Rng as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::auth::verifier::Verifier;
@@ -27,11 +26,13 @@ use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
 use crate::worker::outbox::Bound;
+use crate::worker::stream::Stream;
 use crate::worker::{SessionSignals, Worker, wheel};
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::codec;
 use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::event::{Error, Event};
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::frame;
 use fanfare_protocol::ids::{App, SessionId, Topic};
 
@@ -95,11 +96,11 @@ impl std::fmt::Debug for Services {
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Bytes that came behind the handshake.
     pub early: Bytes,
     /// The form that was agreed.
-    pub wire: Wire,
+    pub form: WireForm,
     /// Who is behind it, as far as the request said.
     pub identity: Identity,
     /// The request had a token or user that is no good: told on the open socket, then closed.
@@ -125,10 +126,10 @@ type Busy = FuturesUnordered<LocalBoxFuture<'static, Completion>>;
 /// See the module.
 struct Session {
     calls: BrokerCalls,
-    wire: Wire,
+    form: WireForm,
     machine: Machine,
     socket: Socket,
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     busy: Option<Box<Busy>>,
     /// `@`, where it was not live in time for `welcome`.
     late: Option<Box<Late>>,
@@ -170,7 +171,7 @@ pub fn run(
     let id = SessionId::random();
     let stream = Rc::new(accepted.stream);
     let config = Arc::clone(&services.config);
-    let key = worker.add(id, accepted.wire, Rc::clone(&stream));
+    let key = worker.add(id, accepted.form, Rc::clone(&stream));
     let mut machine = Machine::new(
         Arc::clone(&config),
         Arc::clone(&services.verifier),
@@ -191,7 +192,7 @@ pub fn run(
             key,
             session: id,
         },
-        wire: accepted.wire,
+        form: accepted.form,
         machine,
         socket: Socket::new(Rc::clone(&stream), accepted.early, limits),
         stream,
@@ -364,11 +365,11 @@ impl Session {
         self.machine.seen(now);
         let counters = &self.calls.worker.metrics().counters;
         match incoming {
-            Incoming::Text(bytes) if self.wire == Wire::Json => {
+            Incoming::Text(bytes) if self.form.encoding == Encoding::Json => {
                 counters.bytes_read.add_owned(bytes.len() as u64);
                 self.command(&bytes, now);
             }
-            Incoming::Binary(bytes) if self.wire == Wire::MsgPack => {
+            Incoming::Binary(bytes) if self.form.encoding == Encoding::MsgPack => {
                 counters.bytes_read.add_owned(bytes.len() as u64);
                 self.command(&bytes, now);
             }
@@ -384,7 +385,7 @@ impl Session {
         counters.commands.add_owned(1);
         // The own inbox and `@` may be named beside as many topics as a session may join.
         let topics_max = self.calls.services.config.session.topics_max + 2;
-        match codec::decode_within(self.wire, bytes, topics_max) {
+        match codec::decode_within(self.form.encoding, bytes, topics_max) {
             Err(malformed) => {
                 let unreadable = malformed.error.code == ErrorCode::BadRequest;
                 let end = unreadable.then(|| self.machine.malformed()).flatten();

@@ -1,14 +1,8 @@
-//! What a session may do: the namespace's rule, the token's `can`, tokens for single topics.
+//! What a session may do, as [`crate::policy`] says, with what it has joined and for how long.
 //!
 //! In: an operation on a topic. Out: nothing, or the error to tell. Pure, and a part of
-//! [`super::state`]; `auth::rights` has the rule itself. To belong to the own inbox and to `@` is no
-//! right: every session does, nobody joins or leaves them. The own inbox's history needs no `can`;
-//! only `inbox.history = "nobody"` forbids it.
-//!
-//! A token for one topic is a token for being subscribed to it. It stands in for a matching `can`
-//! where a subscriber needs one: to subscribe with it, to be a member and see members, and to read
-//! the topic's history, as long as the session stays and until it ends. It never lets anybody
-//! publish: who may write is said by the session's own token.
+//! [`super::state`]. To belong to the own inbox and to `@` is no right: every session does, nobody
+//! joins or leaves them.
 //!
 //! Catching up is reading history, as soon as it is more than a reconnect. Without that right a
 //! session is caught up for `session.resume_s` and no further: what is older counts as not
@@ -16,8 +10,8 @@
 
 use std::time::Duration;
 
-use crate::auth::rights::{Operation, permitted};
-use crate::config::Allow;
+use crate::auth::rights::Operation;
+use crate::policy::{self, Denied, Subject};
 use fanfare_protocol::command::Subscribe;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::{Position, Topic, TopicKind};
@@ -39,9 +33,9 @@ impl Machine {
         let is_own = self.inbox().as_ref() == Some(topic);
         match topic.kind() {
             TopicKind::Plain if !self.has_joined(topic) => {}
+            // Nobody may, whatever else there is to say.
             TopicKind::Inbox | TopicKind::Presence if !is_own => {
-                let text = "another user's inbox cannot be joined";
-                return Err(WireError::forbidden(text));
+                return self.may_stay(topic, presence, topic_token);
             }
             _ => return Err(already_subscribed(topic)),
         }
@@ -60,55 +54,26 @@ impl Machine {
         presence: bool,
         topic_token: bool,
     ) -> Result<(), WireError> {
-        let rule = self.config.namespace(topic).subscribe;
-        self.allowed(Operation::Subscribe, rule, topic, topic_token)?;
-        if presence {
-            self.may_be_member(topic, topic_token)?;
+        self.may(Operation::Subscribe, topic, topic_token)?;
+        match presence {
+            true => self.may(Operation::Presence, topic, topic_token),
+            false => Ok(()),
         }
-        Ok(())
-    }
-
-    fn may_be_member(&self, topic: &Topic, topic_token: bool) -> Result<(), WireError> {
-        let namespace = self.config.namespace(topic);
-        if !namespace.presence {
-            return Err(WireError::forbidden("this namespace keeps no presence"));
-        }
-        let rule = namespace.presence_allow;
-        self.allowed(Operation::Presence, rule, topic, topic_token)
     }
 
     /// Whether the session may see who is in the topic.
     pub(super) fn may_see_members(&self, topic: &Topic) -> Result<(), WireError> {
-        if topic.kind() != TopicKind::Plain {
-            let text = "inboxes and `@` have no members to show";
-            return Err(WireError::forbidden(text));
-        }
-        self.may_be_member(topic, self.has_joined_by_token(topic))
+        self.may(Operation::Presence, topic, self.has_joined_by_token(topic))
     }
 
     /// Whether the session may publish on the topic.
     pub(super) fn may_publish(&self, topic: &Topic) -> Result<(), WireError> {
-        if topic.kind() == TopicKind::Everyone {
-            return Err(WireError::forbidden("`@` is published by the API only"));
-        }
-        let rule = self.config.namespace(topic).publish;
-        self.allowed(Operation::Publish, rule, topic, false)
+        self.may(Operation::Publish, topic, false)
     }
 
     /// Whether the session may read what the topic retains.
     pub(super) fn may_read_history(&self, topic: &Topic) -> Result<(), WireError> {
-        let is_own = self.inbox().as_ref() == Some(topic);
-        if topic.kind() == TopicKind::Inbox && !is_own {
-            let text = "another user's inbox cannot be read";
-            return Err(WireError::forbidden(text));
-        }
-        let named = is_own || self.has_joined_by_token(topic);
-        self.may_read_retained(topic, named)
-    }
-
-    fn may_read_retained(&self, topic: &Topic, named: bool) -> Result<(), WireError> {
-        let rule = self.config.namespace(topic).history;
-        self.allowed(Operation::History, rule, topic, named)
+        self.may(Operation::History, topic, self.has_joined_by_token(topic))
     }
 
     /// How far back the session may be caught up, where a topic begins like that; `None`: as far as
@@ -125,7 +90,7 @@ impl Machine {
         if is_own || (since.is_none() && !rewinds) {
             return Ok(None);
         }
-        if self.may_read_retained(topic, topic_token).is_ok() {
+        if self.may(Operation::History, topic, topic_token).is_ok() {
             return Ok(None);
         }
         if rewinds || since == Some(Position::ZERO) {
@@ -140,10 +105,7 @@ impl Machine {
     #[must_use]
     pub fn is_limited(&self, topic: &Topic) -> bool {
         let is_own = self.inbox().as_ref() == Some(topic);
-        !is_own
-            && self
-                .may_read_retained(topic, self.has_joined_by_token(topic))
-                .is_err()
+        !is_own && self.may_read_history(topic).is_err()
     }
 
     /// The same for each topic whose limit may change: those that are joined, and `@`.
@@ -153,7 +115,7 @@ impl Machine {
         let topics = joined.chain([(Topic::everyone(self.app()), false)]);
         topics
             .map(|(topic, topic_token)| Limit {
-                is_limited: self.may_read_retained(&topic, topic_token).is_err(),
+                is_limited: self.may(Operation::History, &topic, topic_token).is_err(),
                 topic,
             })
             .collect()
@@ -199,21 +161,33 @@ impl Machine {
         joined.any(|j| j.topic == *topic && j.token.is_some())
     }
 
-    fn allowed(
+    fn may(
         &self,
         operation: Operation,
-        rule: Allow,
         topic: &Topic,
-        topic_token: bool,
+        has_topic_token: bool,
     ) -> Result<(), WireError> {
-        let user = self.identity.user.as_ref();
-        let can = self.identity.claims.as_ref().and_then(|c| c.can.as_deref());
-        if permitted(rule, operation, topic, user, can, topic_token) {
-            return Ok(());
+        let subject = Subject::Session {
+            user: self.identity.user.as_ref(),
+            can: self.identity.claims.as_ref().and_then(|c| c.can.as_deref()),
+            has_topic_token,
+        };
+        policy::may(subject, operation, topic, self.config.namespace(topic))
+            .map_err(|denied| WireError::forbidden(told(denied, operation)))
+    }
+}
+
+/// What a client is told that may not do something.
+fn told(denied: Denied, operation: Operation) -> &'static str {
+    match (denied, operation) {
+        (Denied::NoPresence, _) => "this namespace keeps no presence",
+        (Denied::NoMembers, _) => "inboxes and `@` have no members to show",
+        (Denied::ApiOnly, _) => "`@` is published by the API only",
+        (Denied::OfAnother, Operation::Subscribe) => "another user's inbox cannot be joined",
+        (Denied::OfAnother, _) => "another user's inbox cannot be read",
+        (Denied::NotPermitted, _) => {
+            "not allowed here: neither the namespace nor the token permits it"
         }
-        Err(WireError::forbidden(
-            "not allowed here: neither the namespace nor the token permits it",
-        ))
     }
 }
 

@@ -23,9 +23,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use fastwebsockets::{Frame, OpCode, Role, WebSocket, WebSocketError};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::worker::stream::Stream;
 use fanfare_protocol::close::CloseReason;
 
 mod framing;
@@ -71,7 +71,7 @@ type ReadResult = Result<Frame<'static>, WebSocketError>;
 
 /// The reading side of one session's socket.
 pub struct Socket {
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     limits: ReadLimits,
     /// Bytes that the handshake read too far.
     early: Bytes,
@@ -84,7 +84,7 @@ pub struct Socket {
 impl Socket {
     /// A reader over a stream whose handshake is done. `early` is what was read past it.
     #[must_use]
-    pub fn new(stream: Rc<TcpStream>, early: Bytes, limits: ReadLimits) -> Self {
+    pub fn new(stream: Rc<Stream>, early: Bytes, limits: ReadLimits) -> Self {
         Self {
             stream,
             limits,
@@ -151,7 +151,7 @@ impl Socket {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Ok(n) => {
                     if n < scratch.len() {
-                        mark_drained(&self.stream);
+                        self.stream.mark_drained();
                     }
                     return Poll::Ready(Ok(Bytes::copy_from_slice(&scratch[..n])));
                 }
@@ -263,14 +263,6 @@ fn is_pong(bytes: &[u8]) -> bool {
     payload.len() <= 125 && length == Some(payload.len())
 }
 
-/// A read shorter than its buffer has emptied the socket. Told so, tokio waits for the next bytes
-/// at once; otherwise every message would cost a second read that finds nothing.
-fn mark_drained(stream: &TcpStream) {
-    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-    // The answer is the error given here.
-    let _ = stream.try_io(Interest::READABLE, nothing);
-}
-
 async fn read(mut reader: WebSocket<Source>) -> (WebSocket<Source>, ReadResult) {
     let result = reader.read_frame().await;
     (reader, result)
@@ -306,7 +298,7 @@ fn reason(error: &WebSocketError) -> CloseReason {
 /// [`Framing`] sees too. It cannot write: the worker writes.
 struct Source {
     early: Bytes,
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     framing: Rc<RefCell<Framing>>,
 }
 

@@ -8,7 +8,8 @@
 //!
 //! Every line says what happened by the field `event`, a stable name of the form noun_past-verb
 //! (`node_started`, `session_closed`), and on which `node`; the message beside it is for people and
-//! may change. Levels: a peer's fault is `debug`, ours is `warn`, lost data or a needed human is
+//! may change. Where `fanfare::tasks` is filtered at `debug` or finer, it also names the `task` in
+//! which it was written. Levels: a peer's fault is `debug`, ours is `warn`, lost data or a needed human is
 //! `error`. Values are written in the words of the wire.
 
 use std::error::Error;
@@ -22,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::{self, Format, FormatEvent, FormatFields, Full, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, MakeWriter, SubscriberBuilder};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::lines::{FLUSH, IntoQueue, queue};
@@ -160,6 +161,7 @@ where
     let builder = SubscriberBuilder::default()
         .log_internal_errors(false)
         .event_format(JsonLines { node })
+        .fmt_fields(JsonSpanFields)
         .with_writer(writer)
         .with_env_filter(filter)
         .with_filter_reloading();
@@ -228,7 +230,7 @@ where
 {
     fn format_event(
         &self,
-        _context: &FmtContext<'_, S, N>,
+        context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
@@ -241,8 +243,27 @@ where
         for (name, value) in fields.first.iter().chain(&fields.rest) {
             write!(writer, ",{}:{value}", quoted(name))?;
         }
+        for span in context.event_scope().into_iter().flatten() {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+                writer.write_str(fields)?;
+            }
+        }
         let (node, target) = (quoted(&self.node), quoted(event.metadata().target()));
         writeln!(writer, ",\"node\":{node},\"target\":{target}}}")
+    }
+}
+
+/// The fields of a span as they are written into each JSON line inside it.
+struct JsonSpanFields;
+
+impl<'w> FormatFields<'w> for JsonSpanFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut json = JsonFields::default();
+        fields.record(&mut json);
+        for (name, value) in json.first.iter().chain(&json.rest) {
+            write!(writer, ",{}:{value}", quoted(name))?;
+        }
+        Ok(())
     }
 }
 
@@ -379,121 +400,4 @@ impl Visit for TextFields {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::{Arc, Mutex};
-
-    /// What a log wrote.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("no panic before").extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Lines {
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().expect("no panic before").clone()).expect("UTF-8")
-        }
-    }
-
-    fn log_something_hostile() {
-        let peer = "red \u{1b}[31m\u{9b}2J\r\n2026-01-01 ERROR forged";
-        tracing::debug!(event = "nothing_happened", "below the filter");
-        let reasons = list(&["a \"b\"", "c"]);
-        tracing::info!(event = "session_closed", reason = %peer, %reasons, peer, count = 7, "ended: {peer}");
-    }
-
-    #[test]
-    fn text_of_others_cannot_steer_the_terminal_or_forge_a_line() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let (log, _) = text(
-            move || writer.clone(),
-            EnvFilter::new("info"),
-            "node-0",
-            false,
-        );
-        tracing::subscriber::with_default(log, log_something_hostile);
-        let text = lines.text();
-        assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(
-            !text.trim_end_matches('\n').contains(char::is_control),
-            "{text}"
-        );
-        assert!(text.trim_end().ends_with(" node=node-0"), "{text}");
-        assert!(text.contains("event=\"session_closed\""), "{text}");
-        assert!(
-            text.contains(r"reason=red \u{1b}[31m\u{9b}2J\r\n2026"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_pipe_gets_one_json_object_a_line_with_the_event_at_its_top() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let (log, set) = json(move || writer.clone(), EnvFilter::new("info"), "node-0");
-        tracing::subscriber::with_default(log, || {
-            log_something_hostile();
-            set(EnvFilter::new("error")).unwrap();
-            log_something_hostile();
-        });
-        let text = lines.text();
-        assert_eq!(text.lines().count(), 1, "{text}");
-        let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(line["event"], "session_closed");
-        assert_eq!(line["node"], "node-0");
-        assert_eq!(line["reasons"], serde_json::json!(["a \"b\"", "c"]));
-        assert_eq!(line["count"], 7);
-        assert_eq!(line["level"], "INFO");
-        assert!(line["timestamp"].is_string());
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("the beat failed")]
-    struct Failed(#[source] std::io::Error);
-
-    #[test]
-    fn an_error_is_logged_with_its_causes() {
-        let log_an_error = || {
-            let error = Failed(std::io::Error::other("NOPERM no such key"));
-            let error: &(dyn Error + 'static) = &error;
-            tracing::warn!(event = "beat_failed", error, "a beat failed");
-        };
-        let lines = Lines::default();
-        let (one, other) = (lines.clone(), lines.clone());
-        let (log, _) = json(move || one.clone(), EnvFilter::new("info"), "node-0");
-        tracing::subscriber::with_default(log, log_an_error);
-        let (log, _) = text(
-            move || other.clone(),
-            EnvFilter::new("info"),
-            "node-0",
-            false,
-        );
-        tracing::subscriber::with_default(log, log_an_error);
-        let text = lines.text();
-        let all = "the beat failed: NOPERM no such key";
-        assert_eq!(
-            text.lines().filter(|line| line.contains(all)).count(),
-            2,
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_filter_that_is_none_is_told() {
-        let log = Log {
-            format: LogFormat::Auto,
-            level: "fanfare=loud".to_owned(),
-        };
-        assert!(matches!(start(&log, "node-0"), Err(LogError::Filter(_))));
-    }
-}
+mod tests;

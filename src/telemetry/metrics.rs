@@ -339,7 +339,7 @@ impl Metrics {
             let sum = per_worker.iter().map(|s| s[at].counter.get()).sum();
             named = line(&mut out, named, &per_worker[0][at], sum);
         }
-        let log = super::lines::queue().counters.samples();
+        let log = super::log_counters().samples();
         let control = self.control.samples();
         for sample in control.iter().chain(&log).chain(&self.tokens.samples()) {
             named = line(&mut out, named, sample, sample.counter.get());

@@ -8,3 +8,8 @@ pub mod episode;
 pub mod lines;
 pub mod logs;
 pub mod metrics;
+
+/// What is counted of this process' log.
+fn log_counters() -> &'static metrics::LogCounters {
+    &lines::queue().counters
+}

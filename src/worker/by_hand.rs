@@ -9,15 +9,15 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::handle::{Inbound, WorkerHandle};
 use super::hub::{Mode, SessionKey};
 use super::outbox::Bound;
+use super::stream::Stream;
 use super::{State, Worker, WorkerInterest};
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::event::{Event, Ok as Answer};
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::{Position, SessionId};
 
 /// See the module.
@@ -48,10 +48,12 @@ impl ByHand {
     }
 
     /// A session whose socket takes nothing by itself.
-    pub(crate) fn session(&mut self, socket: &Rc<TcpStream>) -> SessionKey {
+    pub(crate) fn session(&mut self, socket: &Rc<Stream>) -> SessionKey {
         self.sessions += 1;
         let id = SessionId(self.sessions);
-        let key = self.worker.add(id, Wire::Json, Rc::clone(socket));
+        let key = self
+            .worker
+            .add(id, WireForm::websocket(Encoding::Json), Rc::clone(socket));
         self.worker.state.borrow_mut().sessions[key].blocked = true;
         key
     }

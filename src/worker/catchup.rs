@@ -11,13 +11,13 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use crate::broker::SincePage;
-use fanfare_protocol::codec::{self, Wire};
 use fanfare_protocol::event::{Event, GapReason};
+use fanfare_protocol::form::WireForm;
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 use super::hub::{Mode, Reference, SessionKey};
 use super::outgoing::{self, Outgoing};
-use super::{State, Worker, recent};
+use super::{State, Worker, encode, recent};
 
 /// Most entries of one page.
 pub const PAGE_ENTRIES_MAX: usize = 100;
@@ -65,7 +65,7 @@ impl ReadPage {
 /// A session as the reader of one topic.
 pub(super) struct Reader {
     id: SessionId,
-    wire: Wire,
+    form: WireForm,
     pub(super) has_history: bool,
     pub(super) reference: Reference,
     pub(super) last: Position,
@@ -299,7 +299,7 @@ impl Worker {
     ) {
         let gap = outgoing::gap(topic, bounds, reason, None);
         if let Some(entry) = state.sessions.get_mut(key) {
-            let frame = codec::encode(reader.wire, &Event::Gap(gap));
+            let frame = encode::frame(reader.form, &Event::Gap(gap));
             let topic = reader.reference.topic;
             entry.outbox.push_notice(topic, frame, &mut state.spares);
             self.metrics.counters.gaps_told.add_owned(1);
@@ -316,7 +316,7 @@ impl State {
         let reference = *entry.references.iter().find(|r| r.topic == topic_key)?;
         Some(Reader {
             id: entry.id,
-            wire: entry.wire,
+            form: entry.form,
             has_history,
             reference,
             last,

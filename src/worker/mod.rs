@@ -8,29 +8,27 @@
 //! bound), the window. Does not: understand commands, know users or tokens, or wait for anything.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use rustix::net::SendFlags;
 use slotmap::SlotMap;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::broker::interest::Interest;
 use crate::telemetry::metrics::WorkerMetrics;
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec::{self, Wire};
 use fanfare_protocol::event::Event;
+use fanfare_protocol::form::WireForm;
 use fanfare_protocol::ids::{SessionId, Topic};
 
 #[cfg(test)]
 pub(crate) mod by_hand;
 pub mod catchup;
 mod disconnects;
+mod encode;
 pub mod handle;
 pub mod hub;
 mod lead;
@@ -40,6 +38,7 @@ pub mod outgoing;
 mod overflow;
 mod rebalance_out;
 pub mod recent;
+pub mod stream;
 pub mod turn;
 pub mod wheel;
 
@@ -48,6 +47,7 @@ use hub::{Hub, Reference, SessionKey, TopicKey};
 use lead::Leads;
 use outbox::{Bound, LanePool, Outbox, Waiting};
 use recent::Recent;
+use stream::Stream;
 use wheel::Wheel;
 
 /// The workers' wishes to the dispatcher: worker index and topic.
@@ -82,8 +82,8 @@ struct SessionSlot {
     id: SessionId,
     /// The sessions of this worker are numbered as they come.
     number: u64,
-    wire: Wire,
-    stream: Rc<TcpStream>,
+    form: WireForm,
+    stream: Rc<Stream>,
     outbox: Outbox,
     references: Vec<Reference>,
     /// At least one membership may be in [`hub::Mode::Pull`].
@@ -187,7 +187,7 @@ impl Worker {
     }
 
     /// Takes over the writing side of a session's socket.
-    pub fn add(&self, id: SessionId, wire: Wire, stream: Rc<TcpStream>) -> SessionKey {
+    pub fn add(&self, id: SessionId, form: WireForm, stream: Rc<Stream>) -> SessionKey {
         let state = &mut *self.state.borrow_mut();
         let notices = SessionSignals {
             drain: state.draining,
@@ -196,9 +196,9 @@ impl Worker {
         let key = state.sessions.insert(SessionSlot {
             id,
             number: self.metrics.counters.sessions_opened.get(),
-            wire,
+            form,
             stream,
-            outbox: Outbox::new(wire),
+            outbox: Outbox::new(form),
             references: Vec::new(),
             catching_up: false,
             next_pull: 0,
@@ -354,11 +354,11 @@ impl Worker {
 
     /// Queues an event as a reply: an answer, a notice to the session itself.
     pub fn reply(&self, key: SessionKey, event: &Event) {
-        let wire = match self.state.borrow().sessions.get(key) {
-            Some(entry) => entry.wire,
+        let form = match self.state.borrow().sessions.get(key) {
+            Some(entry) => entry.form,
             None => return,
         };
-        self.push(key, codec::encode(wire, event));
+        self.push(key, encode::frame(form, event));
     }
 
     /// Queues a complete frame among the replies. It leaves with the next [`Self::flush`].
@@ -383,7 +383,7 @@ impl Worker {
         let Some(entry) = state.sessions.get_mut(key) else {
             return;
         };
-        let frame = codec::encode(entry.wire, event);
+        let frame = encode::frame(entry.form, event);
         match state.hub.find(topic) {
             Some(topic) => entry.outbox.push_notice(topic, frame, &mut state.spares),
             None => entry.outbox.push_reply(frame, &mut state.spares),
@@ -438,7 +438,7 @@ impl Worker {
         }
         let stream = &entry.stream;
         let written = entry.outbox.write(spares, |slices| match slices {
-            [one] => send(stream, one),
+            [one] => stream.send(one),
             several => stream.try_write_vectored(several),
         });
         match written {
@@ -465,14 +465,6 @@ impl Worker {
         let gauge = &self.metrics.counters.subscriptions;
         gauge.set(gauge.get().wrapping_add_signed(change));
     }
-}
-
-/// One frame, straight to the socket. Asking the runtime first whether there is room touches memory
-/// that is cold when there are many sockets: 8 % of a delivery's CPU (`benches/fanout`, `paced`).
-/// Where there is none, the runtime tries again and notes it, so that the session can wait for it.
-fn send(stream: &TcpStream, frame: &[u8]) -> io::Result<usize> {
-    let sent = rustix::net::send(stream, frame, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    sent.or_else(|_| stream.try_write(frame))
 }
 
 impl std::fmt::Debug for Worker {

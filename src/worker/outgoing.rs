@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::encode;
 use crate::broker::{Body, Entry};
-use fanfare_protocol::codec::{self, Wire};
 use fanfare_protocol::event::{Event, Gap, GapOf, GapReason, Presence};
+use fanfare_protocol::form::{PerForm, WireForm};
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic, TopicKind};
 use fanfare_protocol::size::FrameSize;
 
@@ -29,7 +30,7 @@ pub struct Outgoing {
     /// Whether sessions are told the position.
     has_history: bool,
     size: FrameSize,
-    frames: [OnceLock<Bytes>; 2],
+    frames: PerForm<OnceLock<Bytes>>,
 }
 
 impl Outgoing {
@@ -43,7 +44,7 @@ impl Outgoing {
             prev: entry.prev,
             body: entry.body,
             has_history,
-            frames: [OnceLock::new(), OnceLock::new()],
+            frames: PerForm::default(),
         })
     }
 
@@ -83,7 +84,7 @@ impl Outgoing {
         }
     }
 
-    /// The most memory that it holds: the body as it came, and the frames of both forms.
+    /// The most memory that it holds: the body as it came, and the frames of all forms.
     #[must_use]
     pub fn bytes_count(&self) -> usize {
         size_of::<Self>() + self.body.bytes_count() + self.size.both
@@ -103,8 +104,8 @@ impl Outgoing {
 
     /// The complete frame in this form. Encodes on first use, then shares the bytes.
     #[must_use]
-    pub fn frame(&self, wire: Wire) -> &Bytes {
-        self.frames[wire as usize].get_or_init(|| codec::encode(wire, &self.event()))
+    pub fn frame(&self, form: WireForm) -> &Bytes {
+        self.frames[form].get_or_init(|| encode::frame(form, &self.event()))
     }
 
     /// What clients are told: a `message`, a `presence` change, or a `gap`.

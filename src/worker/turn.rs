@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::encode;
 use super::handle::Inbound;
 use super::hub::{Member, Mode, SessionKey, TopicKey};
 use super::lead::fail_over;
@@ -21,8 +22,8 @@ use crate::broker::interest::WishNumber;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::telemetry::metrics::{Counter, WorkerCounters};
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec::{self, Wire};
 use fanfare_protocol::event::{Event, Gap, GapReason};
+use fanfare_protocol::form::{PerForm, WireForm};
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 /// Messages taken from the queue at once.
@@ -316,7 +317,7 @@ impl Worker {
                 Mode::Pull { .. } => to.is_none(),
             };
             if let Some(entry) = sessions.get_mut(member.session).filter(|_| is_missed) {
-                let frame = frames.get(entry.wire);
+                let frame = frames.get(entry.form);
                 entry.outbox.push_notice(key, frame, spares);
                 self.metrics.counters.gaps_told.add_owned(1);
                 mark_dirty(&mut entry.dirty, dirty, member.session);
@@ -349,7 +350,7 @@ impl Worker {
             if let Some(entry) = sessions.get_mut(member.session)
                 && entry.id != by
             {
-                entry.outbox.push_acked(frames.get(entry.wire), spares);
+                entry.outbox.push_acked(frames.get(entry.form), spares);
                 mark_dirty(&mut entry.dirty, dirty, member.session);
             }
         }
@@ -448,20 +449,20 @@ fn mark_dirty(is_dirty: &mut bool, dirty: &mut Vec<SessionKey>, key: SessionKey)
 /// The frames of one event, encoded when a form is first asked for.
 struct FramesOf<'a> {
     event: &'a Event,
-    frames: [Option<bytes::Bytes>; 2],
+    frames: PerForm<Option<bytes::Bytes>>,
 }
 
 impl<'a> FramesOf<'a> {
     fn new(event: &'a Event) -> Self {
         Self {
             event,
-            frames: [None, None],
+            frames: PerForm::default(),
         }
     }
 
-    fn get(&mut self, wire: Wire) -> bytes::Bytes {
-        self.frames[wire as usize]
-            .get_or_insert_with(|| codec::encode(wire, self.event))
+    fn get(&mut self, form: WireForm) -> bytes::Bytes {
+        self.frames[form]
+            .get_or_insert_with(|| encode::frame(form, self.event))
             .clone()
     }
 }

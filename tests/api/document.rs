@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use fanfare::api::body::BODIES_AT_ONCE;
+use fanfare::api::body_budget::BODIES_AT_ONCE;
 use fanfare::api::openapi;
 use serde_json::{Value, json};
 

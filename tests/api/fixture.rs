@@ -12,8 +12,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
 
-use fanfare::api::auth::ApiKeys;
-use fanfare::api::body::BodyBudget;
+use fanfare::api::body_budget::BodyBudget;
+use fanfare::api::keys::ApiKeys;
 use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
     TopicsPage,

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use fanfare::api::body::BODIES_AT_ONCE;
+use fanfare::api::body_budget::BODIES_AT_ONCE;
 use serde_json::{Value, json};
 
 use crate::fixture::{BODY_BYTES_MAX, DATA_BYTES_MAX, KEY, Mood, Node, request};

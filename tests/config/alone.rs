@@ -1,6 +1,6 @@
 //! A node without Redis: meant, or forgotten.
 
-use fanfare::config::load::Inputs;
+use fanfare::config::inputs::Inputs;
 
 use crate::{fault_lines, variables};
 

@@ -1,6 +1,6 @@
 //! Every kind of fault, with its exact text and place.
 
-use fanfare::config::load::Inputs;
+use fanfare::config::inputs::Inputs;
 
 use crate::{fault_lines, faults_of_file, file, flag, inputs, keyless, variables};
 

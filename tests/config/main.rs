@@ -16,7 +16,8 @@ mod sources;
 use std::path::PathBuf;
 
 use fanfare::auth::keys::try_key;
-use fanfare::config::load::{Flag, Inputs, Loaded, load};
+use fanfare::config::inputs::{Flag, Inputs};
+use fanfare::config::load::{Loaded, load};
 use fanfare::config::machine::Machine;
 
 /// What each test begins with: nothing set but one token key, on a small machine.

@@ -1,8 +1,9 @@
 //! What is printed: the values in force, the commented file, the example; and never a secret.
 
 use fanfare::config::example::commented_file;
+use fanfare::config::inputs::Inputs;
 use fanfare::config::keys::{self, Initial};
-use fanfare::config::load::{Inputs, load};
+use fanfare::config::load::load;
 use fanfare::config::show;
 
 use crate::{file, flag, inputs, keyless, loaded, variables};

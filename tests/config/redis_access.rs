@@ -1,7 +1,7 @@
 //! How Redis is got into, and how many replicas are waited for: what goes together.
 
 use crate::{fault_lines, faults_of_file, file, inputs, keyless, loaded, variables};
-use fanfare::config::load::Inputs;
+use fanfare::config::inputs::Inputs;
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";

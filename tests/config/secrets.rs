@@ -1,6 +1,6 @@
 //! Secrets and keys: which are taken, what is told of the others, and that none is ever shown.
 
-use fanfare::config::load::Inputs;
+use fanfare::config::inputs::Inputs;
 
 use crate::{fault_lines, faults_of_file, file, keyless, variables};
 

@@ -2,8 +2,9 @@
 
 use fanfare::broker::{HistoryQuery, visible};
 use fanfare::config::Retention;
-use fanfare_protocol::codec::{self, Wire};
+use fanfare_protocol::codec;
 use fanfare_protocol::data::Data;
+use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{Position, Topic};
 
 use crate::rig::{HISTORY, NO_HISTORY, Rig, eventually, positions, request, topic, whole_history};
@@ -190,7 +191,7 @@ pub(crate) async fn a_page_for_readers_is_bounded_in_what_is_sent(rig: Rig) {
         };
         let page = visible::history(&rig.broker, query, 0).await;
         let page = page.expect("the broker is up");
-        let sent = codec::payload(Wire::Json, &page.messages).expect("messages");
+        let sent = codec::payload(Encoding::Json, &page.messages).expect("messages");
         assert!(sent.len() <= BYTES_MAX, "{}", sent.len());
         count += page.messages.len();
         since = page.messages.last().and_then(|m| m.position);

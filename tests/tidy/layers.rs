@@ -21,6 +21,7 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("seeds", &[]),
     // Who somebody is and what they may do; pure.
     ("auth", &["config", "protocol", "telemetry"]),
+    ("policy", &["auth", "config", "protocol", "telemetry"]),
     // The control side.
     ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
@@ -28,9 +29,9 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("worker", &["broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("dispatcher", &["worker", "cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
-    ("session", &["worker", "presence", "cluster", "broker", "auth", "redis", "tasks", "lifecycle",
+    ("session", &["worker", "presence", "cluster", "broker", "policy", "auth", "redis", "tasks", "lifecycle",
         "telemetry", "config"]),
-    ("api", &["http", "presence", "cluster", "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.

@@ -46,6 +46,10 @@ const FASTWEBSOCKETS: &[(&str, &str)] = &[(
     "closes the codec's known holes and pins each with a test",
 )];
 
+/// Where sessions live, and the one file there that may name what their sockets are.
+const SESSION_SOCKETS: &[&str] = &["src/worker/", "src/session/"];
+const SESSION_SOCKET_FILE: &str = "src/worker/stream.rs";
+
 /// Who may name the Redis client, and why. An entry that ends in `*` is a prefix.
 const FRED: &[(&str, &str)] = &[
     ("src/redis.rs", "sends commands"),
@@ -236,6 +240,19 @@ pub(crate) fn fastwebsockets(source: &Source) -> Vec<Breach> {
     )
 }
 
+/// What the socket of a session is, is known in one file.
+pub(crate) fn session_sockets(source: &Source) -> Vec<Breach> {
+    let is_near = SESSION_SOCKETS.iter().any(|at| source.path.starts_with(at));
+    if !is_near || source.path == SESSION_SOCKET_FILE {
+        return Vec::new();
+    }
+    named(
+        source,
+        "TcpStream",
+        "a session may have another socket than this: go through src/worker/stream.rs",
+    )
+}
+
 /// The Redis client is wrapped once.
 pub(crate) fn fred(source: &Source) -> Vec<Breach> {
     if !allowed(FRED, &source.path) {
@@ -344,4 +361,17 @@ fn in_lines(path: &str, text: &str, find: impl Fn(&str) -> Option<String>) -> Ve
             })
         })
         .collect()
+}
+
+#[test]
+fn a_second_file_that_knows_the_socket_of_a_session_is_found() {
+    let lines = |path, text| session_sockets(&Source::read(path, text).expect("Rust")).len();
+    let planted = "use tokio::net::TcpStream;\n";
+    for path in ["src/worker/turn.rs", "src/session/echo.rs"] {
+        assert_eq!(lines(path, planted), 1, "{path}");
+    }
+    assert_eq!(lines(SESSION_SOCKET_FILE, planted), 0);
+    assert_eq!(lines("src/ingress/listener.rs", planted), 0);
+    let near_miss = "//! No TcpStream.\nuse crate::worker::stream::Stream;\n";
+    assert_eq!(lines("src/session/echo.rs", near_miss), 0);
 }

@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::command::{Command, Connect, Envelope, History, Publish, Subscribe};
 use super::error::{ErrorCode, WireError};
-use super::event::{self, Event};
+use super::event::Event;
+use super::form::{Encoding, Framing, WireForm};
 use super::frame::{self, Opcode};
 use super::ids::{Position, Priority};
 use super::raw::{Fields, Raw};
@@ -25,15 +26,6 @@ pub const REWIND_MAX: u32 = 100;
 /// Bytes of an event beside its `data`, for the first allocation: names, position and time of a
 /// usual message. A longer event lets the buffer grow.
 const EVENT_BYTES_USUAL: usize = 192;
-
-/// Which form a session speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Wire {
-    /// Text messages, subprotocol `fanfare.v1.json`.
-    Json,
-    /// Binary messages, subprotocol `fanfare.v1.msgpack`.
-    MsgPack,
-}
 
 /// A command that could not be read, with its id where one could.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,8 +53,8 @@ pub enum EncodeError {
 /// # Errors
 /// [`Malformed`] when the message is no map, has no `type`, an unknown one, a field of the wrong
 /// type, or fields that contradict each other.
-pub fn decode(wire: Wire, message: &[u8]) -> Result<Envelope, Malformed> {
-    decode_within(wire, message, usize::MAX)
+pub fn decode(encoding: Encoding, message: &[u8]) -> Result<Envelope, Malformed> {
+    decode_within(encoding, message, usize::MAX)
 }
 
 /// [`decode`] for a session, whose `connect` may name so many topics. One that names more is
@@ -70,9 +62,13 @@ pub fn decode(wire: Wire, message: &[u8]) -> Result<Envelope, Malformed> {
 ///
 /// # Errors
 /// As [`decode`]; `limit_exceeded` for too many topics.
-pub fn decode_within(wire: Wire, message: &[u8], topics_max: usize) -> Result<Envelope, Malformed> {
+pub fn decode_within(
+    encoding: Encoding,
+    message: &[u8],
+    topics_max: usize,
+) -> Result<Envelope, Malformed> {
     let without_id = |error| Malformed { id: None, error };
-    let fields = Fields::read(wire, message, &NAMES)
+    let fields = Fields::read(encoding, message, &NAMES)
         .map(CommandFields)
         .map_err(|error| without_id(bad(error.to_string())))?;
     let id = fields
@@ -87,52 +83,43 @@ pub fn decode_within(wire: Wire, message: &[u8], topics_max: usize) -> Result<En
     }
 }
 
-/// Turns an event into one complete WebSocket frame.
-///
-/// An event that cannot be expressed (see [`EncodeError`]) becomes an `error` event with the code
-/// `internal`, so that the receiver learns of it.
-#[must_use]
-pub fn encode(wire: Wire, event: &Event) -> Bytes {
-    encode_checked(wire, event).unwrap_or_else(|fault| {
-        tracing::error!(event = "event_dropped", %fault, source = ?std::error::Error::source(&fault), "event not encoded");
-        let error = WireError::new(ErrorCode::Internal, "a message could not be encoded");
-        encode_checked(wire, &event::Error::answer(None, error))
-            .expect("an error event holds nothing but a code, text and numbers")
-    })
-}
-
-/// [`encode`] for callers that do something else with an event that cannot be expressed.
+/// Turns an event into what is sent for it: encoded, and framed.
 ///
 /// # Errors
 /// [`EncodeError`].
-pub fn encode_checked(wire: Wire, event: &Event) -> Result<Bytes, EncodeError> {
+pub fn encode(form: WireForm, event: &Event) -> Result<Bytes, EncodeError> {
     let body_bytes = match event {
         Event::Message(message) => message.data.bytes().len(),
         _ => 0,
     };
-    let mut buffer = frame::begin(EVENT_BYTES_USUAL + body_bytes);
-    write(wire, &mut buffer, event)?;
-    let opcode = match wire {
-        Wire::Json => Opcode::Text,
-        Wire::MsgPack => Opcode::Binary,
-    };
-    Ok(frame::finish(opcode, buffer))
+    let bytes_usual = EVENT_BYTES_USUAL + body_bytes;
+    match form.framing {
+        Framing::WebSocket => {
+            let mut buffer = frame::begin(bytes_usual);
+            write(form.encoding, &mut buffer, event)?;
+            Ok(frame::finish(Opcode::of(form.encoding), buffer))
+        }
+    }
 }
 
-/// A value in a wire form, without a frame: the body of an HTTP answer.
+/// A value in an encoding, without a frame: the body of an HTTP answer.
 ///
 /// # Errors
 /// [`EncodeError`].
-pub fn payload(wire: Wire, value: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
+pub fn payload(encoding: Encoding, value: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
     let mut buffer = Vec::new();
-    write(wire, &mut buffer, value)?;
+    write(encoding, &mut buffer, value)?;
     Ok(buffer)
 }
 
-fn write(wire: Wire, buffer: &mut Vec<u8>, value: &impl Serialize) -> Result<(), EncodeError> {
-    match wire {
-        Wire::Json => serde_json::to_writer(buffer, value).map_err(EncodeError::Json),
-        Wire::MsgPack => {
+fn write(
+    encoding: Encoding,
+    buffer: &mut Vec<u8>,
+    value: &impl Serialize,
+) -> Result<(), EncodeError> {
+    match encoding {
+        Encoding::Json => serde_json::to_writer(buffer, value).map_err(EncodeError::Json),
+        Encoding::MsgPack => {
             rmp_serde::encode::write_named(buffer, value).map_err(EncodeError::MsgPack)
         }
     }

@@ -3,7 +3,7 @@
 //! In: the codec and the API, after the checks that make every body expressible in both forms.
 //! Out: the broker stores the bytes as they are; serializing a [`Data`] gives the same form back
 //! (JSON byte for byte), or transcodes it as a stream (MessagePack `bin` becomes padded standard
-//! base64 in JSON). Bounded by the size of the message it came in and by [`DEPTH_MAX`]; what
+//! base64 in JSON). Bounded by the size of the message it came in and by [`DEPTH_MAX`](super::rules::DEPTH_MAX); what
 //! breaks a rule is refused with [`DataError`].
 
 use bytes::Bytes;
@@ -11,48 +11,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::error::WireError;
+use super::rules::DataError;
 use super::{json, msgpack};
-
-/// Deepest nesting of lists and maps in a body. Part of the wire contract.
-pub const DEPTH_MAX: usize = 64;
-
-/// Why bytes are no body. The text is meant for the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DataError {
-    /// Not one JSON value in UTF-8.
-    #[error("it is not one JSON value in UTF-8")]
-    NotJson,
-    /// Not one MessagePack value.
-    #[error("it is not one MessagePack value")]
-    NotMsgPack,
-    /// Nested deeper than [`DEPTH_MAX`].
-    #[error("it is nested deeper than {DEPTH_MAX} lists and maps")]
-    TooDeep,
-    /// An integer beyond 64 bits.
-    #[error("it has an integer beyond 64 bits")]
-    IntegerTooLarge,
-    /// NaN, infinity, or a number too large for a double.
-    #[error("it has a number that is not finite as a double")]
-    NotFinite,
-    /// Half of a surrogate pair, which no UTF-8 can carry.
-    #[error("it has a lone surrogate escape")]
-    Surrogate,
-    /// A map key that is not text.
-    #[error("it has a map key that is not text")]
-    KeyNotText,
-    /// A MessagePack extension type.
-    #[error("it has a MessagePack extension type")]
-    Extension,
-    /// Text that is not UTF-8.
-    #[error("it has text that is not UTF-8")]
-    Utf8,
-}
-
-impl From<DataError> for WireError {
-    fn from(error: DataError) -> Self {
-        Self::bad_request(format!("`data` cannot be taken: {error}"))
-    }
-}
 
 /// A checked body in the form in which it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +27,7 @@ impl Data {
     /// Checks one JSON value and takes its bytes, without the white space around it.
     ///
     /// # Errors
-    /// `bad_request` when it is not JSON, nests deeper than [`DEPTH_MAX`], has an integer beyond
+    /// `bad_request` when it is not JSON, nests deeper than [`DEPTH_MAX`](super::rules::DEPTH_MAX), has an integer beyond
     /// 64 bits, a number that is infinite as a double, or a lone surrogate.
     pub fn from_json(bytes: &[u8]) -> Result<Self, WireError> {
         let raw: &RawValue = serde_json::from_slice(bytes).map_err(|_| DataError::NotJson)?;

@@ -6,6 +6,8 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::form::Encoding;
+
 /// Longest header of a frame without a mask: opcode, length marker, 64-bit length.
 pub const HEADER_BYTES_MAX: usize = 10;
 
@@ -28,6 +30,15 @@ pub enum Opcode {
 }
 
 impl Opcode {
+    /// Of a message in this encoding.
+    #[must_use]
+    pub const fn of(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Json => Self::Text,
+            Encoding::MsgPack => Self::Binary,
+        }
+    }
+
     /// The first byte of the frame: FIN and the opcode.
     fn first_byte(self) -> u8 {
         0x80 | match self {

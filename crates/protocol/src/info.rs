@@ -8,8 +8,9 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::data::{Data, DataError};
+use super::data::Data;
 use super::raw::Raw;
+use super::rules::DataError;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,12 +11,14 @@ pub mod command;
 pub mod data;
 pub mod error;
 pub mod event;
+pub mod form;
 pub mod frame;
 pub mod ids;
 pub mod info;
 mod json;
 mod msgpack;
 pub mod raw;
+pub mod rules;
 #[cfg(feature = "openapi")]
 mod schema;
 pub mod size;

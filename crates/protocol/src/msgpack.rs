@@ -14,8 +14,8 @@ use rmp::Marker;
 use serde::ser::{Error as _, SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
-use super::data::{DEPTH_MAX, DataError};
-use super::size;
+use super::json;
+use super::rules::{DEPTH_MAX, DataError};
 
 /// One value, or the head of a container whose children follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -343,7 +343,7 @@ pub(super) fn json_bytes_max(bytes: &[u8]) -> usize {
             Value::Negative(number) => 1 + digits(number.unsigned_abs()),
             Value::Float32(_) => FLOAT32_BYTES,
             Value::Float64(_) => FLOAT64_BYTES,
-            Value::Text(text) => 2 + text.len() + size::escaped(text),
+            Value::Text(text) => 2 + text.len() + json::escaped(text),
             Value::Binary(bytes) => 2 + bytes.len().div_ceil(3) * 4,
             Value::Extension => 0,
             Value::List(values) => 2 + values.saturating_sub(1),

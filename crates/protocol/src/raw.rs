@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::codec::Wire;
-use super::data::{Data, DataError};
+use super::data::Data;
+use super::form::Encoding;
 use super::msgpack::{self, Reader, Value};
+use super::rules::DataError;
 
 /// Why a message could not be read as a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -99,8 +100,8 @@ impl<'a> Raw<'a> {
             }
             count += 1;
         };
-        let (wire, bytes) = self.bytes();
-        each_field(wire, bytes, take).ok()?;
+        let (encoding, bytes) = self.bytes();
+        each_field(encoding, bytes, take).ok()?;
         Some((pairs, count))
     }
 
@@ -125,10 +126,10 @@ impl<'a> Raw<'a> {
     }
 
     /// The form and the bytes as they stand in the message.
-    fn bytes(self) -> (Wire, &'a [u8]) {
+    fn bytes(self) -> (Encoding, &'a [u8]) {
         match self {
-            Self::Json(raw) => (Wire::Json, raw.get().as_bytes()),
-            Self::MsgPack(bytes, _) => (Wire::MsgPack, bytes),
+            Self::Json(raw) => (Encoding::Json, raw.get().as_bytes()),
+            Self::MsgPack(bytes, _) => (Encoding::MsgPack, bytes),
         }
     }
 
@@ -175,12 +176,16 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// [`RawError`] when the message is not exactly one map.
-    pub fn read(wire: Wire, message: &'a [u8], known: &[&'static str]) -> Result<Self, RawError> {
+    pub fn read(
+        encoding: Encoding,
+        message: &'a [u8],
+        known: &[&'static str],
+    ) -> Result<Self, RawError> {
         let mut fields = Self {
             found: Vec::with_capacity(known.len().min(8)),
             repeated: Vec::new(),
         };
-        each_field(wire, message, |name, value| {
+        each_field(encoding, message, |name, value| {
             let Some(name) = known.iter().find(|known| **known == name) else {
                 return;
             };
@@ -198,8 +203,8 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`RawError`] when the value is no map.
     pub fn of(value: Raw<'a>, known: &[&'static str]) -> Result<Self, RawError> {
-        let (wire, bytes) = value.bytes();
-        Self::read(wire, bytes, known)
+        let (encoding, bytes) = value.bytes();
+        Self::read(encoding, bytes, known)
     }
 
     /// The field of this name; the first, where it is there again.
@@ -222,13 +227,13 @@ impl<'a> Fields<'a> {
 /// # Errors
 /// [`RawError`] when the message is not exactly one map. Fields before the fault were taken.
 pub fn each_field<'a>(
-    wire: Wire,
+    encoding: Encoding,
     message: &'a [u8],
     take: impl FnMut(&str, Raw<'a>),
 ) -> Result<(), RawError> {
-    match wire {
-        Wire::Json => each_json_field(message, take),
-        Wire::MsgPack => each_msgpack_field(message, take),
+    match encoding {
+        Encoding::Json => each_json_field(message, take),
+        Encoding::MsgPack => each_msgpack_field(message, take),
     }
 }
 

@@ -109,24 +109,7 @@ impl BodySize {
 
 /// A text as JSON, quotes included: it is shorter in MessagePack, up to the longest name.
 pub(super) fn text(text: &str) -> usize {
-    2 + text.len() + escaped(text.as_bytes())
-}
-
-/// How many bytes escapes add to a text in JSON.
-pub(super) fn escaped(text: &[u8]) -> usize {
-    // So many bytes grow by less than a byte can count, which lets them be taken many at a time.
-    const AT_ONCE: usize = 32;
-    let some = text.chunks(AT_ONCE);
-    some.map(|some| usize::from(some.iter().fold(0_u8, |sum, byte| sum + grows(*byte))))
-        .sum()
-}
-
-/// `\n` and its like by one, other control characters, as `\u001f`, by five.
-fn grows(byte: u8) -> u8 {
-    let is_short = (byte == b'"') | (byte == b'\\') | (byte == 0x08) | (byte == b'\t');
-    let is_short = is_short | (byte == b'\n') | (byte == 0x0c) | (byte == b'\r');
-    let is_long = (byte < 0x20) & !is_short;
-    u8::from(is_short) + 5 * u8::from(is_long)
+    2 + text.len() + json::escaped(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::worker::catchup::ReadPage;
 use crate::worker::handle::Inbound;
 use crate::worker::hub::SessionKey;
 use crate::worker::outbox::Bound;
-use crate::worker::{Join, WorkerInterest};
+use crate::worker::{Join, WorkerInterest, stream};
 use fanfare_protocol::event::GapReason;
 use fanfare_protocol::ids::{Position, Topic};
 
@@ -61,7 +61,7 @@ struct Frame {
 }
 
 impl World {
-    fn new(seed: u64, socket: &Rc<TcpStream>, forgets: bool) -> Self {
+    fn new(seed: u64, socket: &Rc<stream::Stream>, forgets: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let bound = Bound {
             messages_max: 10_000,
@@ -213,13 +213,13 @@ impl World {
     }
 }
 
-async fn socket() -> Rc<TcpStream> {
+async fn socket() -> Rc<stream::Stream> {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a port");
     let address = listener.local_addr().expect("bound");
     let (socket, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     accepted.expect("a connection");
-    Rc::new(socket.expect("a connection"))
+    Rc::new(socket.expect("a connection").into())
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::seeds;
+use crate::worker::stream;
 pub(super) use client::frames;
 use weather::Met;
 use world::World;
@@ -36,13 +37,13 @@ enum Without {
 }
 
 /// A socket for all sessions: nothing is written to it, but each has one.
-async fn socket() -> Rc<TcpStream> {
+async fn socket() -> Rc<stream::Stream> {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a port");
     let address = listener.local_addr().expect("bound");
     let (socket, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     accepted.expect("a connection");
-    Rc::new(socket.expect("a connection"))
+    Rc::new(socket.expect("a connection").into())
 }
 
 #[tokio::test]

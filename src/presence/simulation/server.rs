@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Without;
-use crate::presence::memberships::Key;
+use crate::presence::Key;
 
 /// How much a failover loses at the most.
 pub(super) const LAG_MS: u64 = 3_000;

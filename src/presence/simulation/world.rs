@@ -14,8 +14,9 @@ use rand::{Rng as _, SeedableRng as _};
 use super::Without;
 use super::server::{Entry, Server};
 use crate::broker::{FeedNumber, Place};
+use crate::presence::Key;
 use crate::presence::memberships::{
-    Act, Index, Key, Memberships, Next, Order, Outcome, World as Circumstances,
+    Act, Index, Memberships, Next, Order, Outcome, World as Circumstances,
 };
 use fanfare_protocol::event::Member;
 use fanfare_protocol::ids::{App, Owner, SessionId, Topic};

@@ -4,8 +4,9 @@
 
 use super::{member, owner, topic};
 use crate::broker::{FeedNumber, Place};
+use crate::presence::Key;
 use crate::presence::left::LEFT_MAX;
-use crate::presence::memberships::{Act, Index, Key, LEFT_FOR, Memberships};
+use crate::presence::memberships::{Act, Index, LEFT_FOR, Memberships};
 use crate::presence::memberships::{Next, Order, Outcome, World};
 use fanfare_protocol::ids::{App, Owner, SessionId, Topic};
 use std::time::Duration;

@@ -15,22 +15,22 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::node::DEADLINE;
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::Encoding;
 
 /// See the module.
 pub(crate) struct Client {
     stream: WebSocketStream<TcpStream>,
-    wire: Wire,
+    encoding: Encoding,
     passed_over: VecDeque<Value>,
     last_id: u64,
     closed: Option<u16>,
 }
 
 impl Client {
-    pub(crate) async fn new(stream: TcpStream, wire: Wire) -> Self {
+    pub(crate) async fn new(stream: TcpStream, encoding: Encoding) -> Self {
         Self {
             stream: WebSocketStream::from_raw_socket(stream, Role::Client, None).await,
-            wire,
+            encoding,
             passed_over: VecDeque::new(),
             last_id: 0,
             closed: None,
@@ -46,9 +46,9 @@ impl Client {
     }
 
     pub(crate) async fn send_raw(&mut self, command: &Value) {
-        let message = match self.wire {
-            Wire::Json => Message::text(command.to_string()),
-            Wire::MsgPack => {
+        let message = match self.encoding {
+            Encoding::Json => Message::text(command.to_string()),
+            Encoding::MsgPack => {
                 let bytes = rmp_serde::to_vec_named(command).expect("a value");
                 Message::binary(Bytes::from(bytes))
             }

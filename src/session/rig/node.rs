@@ -35,8 +35,8 @@ use crate::worker::handle::WorkerHandle;
 use crate::worker::outbox::Bound;
 use crate::worker::{Worker, WorkerInterest};
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::data::Data;
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::{App, Position, Priority, Topic, User};
 
 /// Longest wait for anything, many times what a loaded machine takes.
@@ -58,7 +58,7 @@ pub(crate) struct Entrance {
     pub(crate) user: Option<&'static str>,
     pub(crate) waits: bool,
     pub(crate) app_pings: bool,
-    pub(crate) wire: Wire,
+    pub(crate) encoding: Encoding,
     /// Socket buffers as small as they get, so that a client that does not read is felt at once.
     pub(crate) narrow: bool,
     /// How many orders to disconnect there were at its handshake; `None`: as many as now.
@@ -79,7 +79,7 @@ pub(crate) fn nobody() -> Entrance {
         user: None,
         waits: false,
         app_pings: false,
-        wire: Wire::Json,
+        encoding: Encoding::Json,
         narrow: false,
         disconnects: None,
     }
@@ -200,9 +200,9 @@ impl Node {
     pub(crate) async fn connect_task(&self, entrance: Entrance) -> (Client, JoinHandle<()>) {
         let (client, stream) = pair(entrance.narrow).await;
         let accepted = Accepted {
-            stream,
+            stream: stream.into(),
             early: Bytes::new(),
-            wire: entrance.wire,
+            form: WireForm::websocket(entrance.encoding),
             identity: Identity {
                 user: entrance.user.map(|u| User::new(u).expect("a name")),
                 claims: None,
@@ -221,7 +221,7 @@ impl Node {
             Rc::clone(&self.scratch),
             accepted,
         ));
-        (Client::new(client, entrance.wire).await, task)
+        (Client::new(client, entrance.encoding).await, task)
     }
 
     /// A client that has its `welcome`.

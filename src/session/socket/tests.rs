@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 
 use proptest::prelude::*;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::session::SCRATCH_BYTES;
@@ -82,7 +82,7 @@ impl Pair {
         client.writable().await.unwrap();
         Self {
             client,
-            socket: Socket::new(Rc::new(accepted.unwrap().0), early, LIMITS),
+            socket: Socket::new(Rc::new(accepted.unwrap().0.into()), early, LIMITS),
             scratch: vec![0; SCRATCH_BYTES],
         }
     }
@@ -128,7 +128,7 @@ impl Pair {
     /// Whether the kernel holds bytes that were not taken yet.
     fn has_unread(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        let socket = socket2::SockRef::from(&*self.socket.stream);
+        let socket = self.socket.stream.raw();
         socket.peek(&mut byte).is_ok()
     }
 

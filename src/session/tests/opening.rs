@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::session::rig::node::{Entrance, Node, nobody, run, user};
 use crate::session::rig::{config, token};
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::Encoding;
 
 fn waiting(name: &'static str) -> Entrance {
     Entrance {
@@ -18,10 +18,10 @@ fn waiting(name: &'static str) -> Entrance {
 fn welcome_comes_unasked_to_a_known_user_and_a_connect_after_it_is_the_second() {
     run(async {
         let node = Node::start(config(|_| {}));
-        for wire in [Wire::Json, Wire::MsgPack] {
+        for encoding in [Encoding::Json, Encoding::MsgPack] {
             let mut ada = node
                 .connect(Entrance {
-                    wire,
+                    encoding,
                     ..user("ada")
                 })
                 .await;
@@ -229,15 +229,15 @@ fn a_message_of_the_other_kind_ends_with_1003_even_when_it_is_empty() {
     run(async {
         let node = Node::start(config(|_| {}));
         let cases = [
-            (Wire::Json, Message::binary(&b"{}"[..])),
-            (Wire::Json, Message::binary(&b""[..])),
-            (Wire::MsgPack, Message::text("{}")),
-            (Wire::MsgPack, Message::text("")),
+            (Encoding::Json, Message::binary(&b"{}"[..])),
+            (Encoding::Json, Message::binary(&b""[..])),
+            (Encoding::MsgPack, Message::text("{}")),
+            (Encoding::MsgPack, Message::text("")),
         ];
-        for (wire, message) in cases {
+        for (encoding, message) in cases {
             let mut ada = node
                 .welcomed(Entrance {
-                    wire,
+                    encoding,
                     ..user("ada")
                 })
                 .await;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, nobody, run, user};
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::Encoding;
 
 fn node() -> Node {
     Node::start(config(|c| c.auth.anonymous = true))
@@ -134,18 +134,23 @@ fn a_message_says_what_its_publication_said_in_either_form() {
     run(async {
         let node = node();
         let mut readers = Vec::new();
-        for wire in [Wire::Json, Wire::MsgPack] {
+        for encoding in [Encoding::Json, Encoding::MsgPack] {
             let mut reader = node
                 .welcomed(Entrance {
-                    wire,
+                    encoding,
                     ..user("bob")
                 })
                 .await;
             reader.subscribe("bare:t", json!({})).await;
             readers.push(reader);
         }
-        for wire in [Wire::Json, Wire::MsgPack] {
-            let mut anonymous = node.connect(Entrance { wire, ..nobody() }).await;
+        for encoding in [Encoding::Json, Encoding::MsgPack] {
+            let mut anonymous = node
+                .connect(Entrance {
+                    encoding,
+                    ..nobody()
+                })
+                .await;
             anonymous.ok(json!({"type": "connect"})).await;
             let data = json!({"list": [1, -2, 3.5, null, true], "text": "é€😀", "big": u64::MAX});
             let mut command = publish("bare:t", data.clone());

@@ -6,9 +6,9 @@ use crate::broker::publication::Publication;
 use crate::session::rig::client::Client;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::Member;
+use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{SessionId, Topic};
 use fanfare_protocol::info::Info;
 
@@ -77,10 +77,10 @@ fn a_page_of_history_is_bounded_in_the_bytes_that_are_sent() {
             node.publish_as("open:a", body, replaced).await;
         }
         let mut first_read = None;
-        for wire in [Wire::Json, Wire::MsgPack] {
+        for encoding in [Encoding::Json, Encoding::MsgPack] {
             for reverse in [false, true] {
                 let entrance = Entrance {
-                    wire,
+                    encoding,
                     ..user("ada")
                 };
                 let mut ada = node.welcomed(entrance).await;
@@ -92,7 +92,7 @@ fn a_page_of_history_is_bounded_in_the_bytes_that_are_sent() {
                 }
                 assert_eq!(*first_read.get_or_insert(positions.clone()), positions);
                 let longest = lengths.iter().max().expect("a page");
-                assert!(*longest <= PAGE_BYTES, "{longest} with {wire:?}");
+                assert!(*longest <= PAGE_BYTES, "{longest} with {encoding:?}");
             }
         }
     });

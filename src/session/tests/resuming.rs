@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::Encoding;
 
 /// What happens next to a reader that keeps its position.
 #[derive(Debug, Clone, Copy)]
@@ -43,12 +43,12 @@ struct Reader<'n> {
 }
 
 impl<'n> Reader<'n> {
-    async fn new(node: &'n Node, wire: Wire) -> Self {
+    async fn new(node: &'n Node, encoding: Encoding) -> Self {
         let mut reader = Self {
             node,
             client: node
                 .welcomed(Entrance {
-                    wire,
+                    encoding,
                     ..user("ada")
                 })
                 .await,
@@ -130,8 +130,8 @@ proptest! {
     ) {
         let (got, next, own) = run(async {
             let node = Node::start(config(|_| {}));
-            let wire = if message_pack { Wire::MsgPack } else { Wire::Json };
-            let mut reader = Reader::new(&node, wire).await;
+            let encoding = if message_pack { Encoding::MsgPack } else { Encoding::Json };
+            let mut reader = Reader::new(&node, encoding).await;
             let mut next = 0;
             let mut own = BTreeSet::new();
             for step in steps {
@@ -200,9 +200,9 @@ fn two_hundred_sessions_that_resume_from_one_position_cost_the_broker_a_handful_
         }
         let mut clients = Vec::new();
         for nth in 0..SESSIONS {
-            let wire = [Wire::Json, Wire::MsgPack][nth % 2];
+            let encoding = [Encoding::Json, Encoding::MsgPack][nth % 2];
             let entrance = Entrance {
-                wire,
+                encoding,
                 ..user("ada")
             };
             clients.push(node.welcomed(entrance).await);

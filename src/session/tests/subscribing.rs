@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::session::rig::client::Client;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::Position;
 
 fn node() -> Node {
@@ -52,10 +52,10 @@ fn a_live_subscription_says_where_it_begins_and_brings_what_follows() {
         let node = node();
         for topic in ["open:t", "bare:t"] {
             let newest = *publish_each(&node, topic, 1..=3).await.last().unwrap();
-            for wire in [Wire::Json, Wire::MsgPack] {
+            for encoding in [Encoding::Json, Encoding::MsgPack] {
                 let mut ada = node
                     .welcomed(Entrance {
-                        wire,
+                        encoding,
                         ..user("ada")
                     })
                     .await;

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 
+use crate::worker::encode;
 use crate::worker::hub::TopicKey;
 use crate::worker::outgoing::{self, Outgoing};
-use fanfare_protocol::codec::{self, Wire};
 use fanfare_protocol::event::{Event, Gap, GapReason};
+use fanfare_protocol::form::WireForm;
 use fanfare_protocol::ids::{Position, Priority};
 
 use super::{TakenBack, Waiting};
@@ -104,13 +105,13 @@ impl Item {
         Self::Dropped(Box::new(Dropped::new(topic, outgoing)))
     }
 
-    pub(super) fn frame(&self, wire: Wire) -> &Bytes {
+    pub(super) fn frame(&self, form: WireForm) -> &Bytes {
         match self {
             Self::Reply(frame) | Self::Acked(frame) | Self::Notice { frame, .. } => frame,
-            Self::Message { outgoing, .. } => outgoing.frame(wire),
+            Self::Message { outgoing, .. } => outgoing.frame(form),
             Self::Dropped(dropped) => dropped
                 .frame
-                .get_or_init(|| codec::encode(wire, &Event::Gap(dropped.gap.clone()))),
+                .get_or_init(|| encode::frame(form, &Event::Gap(dropped.gap.clone()))),
         }
     }
 
@@ -123,10 +124,10 @@ impl Item {
     }
 
     /// For bounds, the same whether the frame of a gap is made yet or not.
-    pub(super) fn bytes_count(&self, wire: Wire) -> usize {
+    pub(super) fn bytes_count(&self, form: WireForm) -> usize {
         match self {
             Self::Dropped(_) => size_of::<Dropped>(),
-            _ => self.frame(wire).len(),
+            _ => self.frame(form).len(),
         }
     }
 
@@ -191,23 +192,23 @@ impl Lanes {
     }
 
     /// What waits in the lanes of messages up to and including this one.
-    pub(super) fn waiting_up_to(&self, lane: usize, wire: Wire) -> Waiting {
+    pub(super) fn waiting_up_to(&self, lane: usize, form: WireForm) -> Waiting {
         if self.queues[lane + 1..LAST].iter().all(VecDeque::is_empty) {
             return self.messages;
         }
         let mut waiting = Waiting::default();
         for item in self.queues[FIRST..=lane].iter().flatten() {
-            waiting.add(item.bytes_count(wire));
+            waiting.add(item.bytes_count(form));
         }
         waiting
     }
 
     /// Of what waits in the lanes of messages, that which tells of others.
-    pub(super) fn notices(&self, wire: Wire) -> Waiting {
+    pub(super) fn notices(&self, form: WireForm) -> Waiting {
         let mut notices = Waiting::default();
         for item in self.queues[FIRST..LAST].iter().flatten() {
             if !matches!(item, Item::Message { .. }) {
-                notices.add(item.bytes_count(wire));
+                notices.add(item.bytes_count(form));
             }
         }
         notices
@@ -215,12 +216,12 @@ impl Lanes {
 
     /// Queues an item in its lane, or in that of its topic where that is higher; what waits of
     /// the topic in a lower lane moves up first.
-    pub(super) fn push(&mut self, item: Item, lane: usize, wire: Wire) {
-        let bytes = item.bytes_count(wire);
+    pub(super) fn push(&mut self, item: Item, lane: usize, form: WireForm) {
+        let bytes = item.bytes_count(form);
         let Some(topic) = item.topic() else {
             self.replies.add(bytes);
             if matches!(item, Item::Acked(_)) {
-                self.drop_acked(wire);
+                self.drop_acked(form);
             }
             self.queues[lane].push_back(item);
             return;
@@ -254,12 +255,12 @@ impl Lanes {
         }
     }
 
-    fn drop_acked(&mut self, wire: Wire) {
+    fn drop_acked(&mut self, form: WireForm) {
         let replies = &mut self.replies;
         self.queues[FRONT].retain(|item| {
             let is_older = matches!(item, Item::Acked(_));
             if is_older {
-                replies.remove(item.bytes_count(wire));
+                replies.remove(item.bytes_count(form));
             }
             !is_older
         });
@@ -274,44 +275,44 @@ impl Lanes {
     }
 
     /// The next item in the plan.
-    pub(super) fn planned(&self, plan: &mut Plan, wire: Wire) -> Option<&Item> {
-        let lane = self.next_lane(plan, wire)?;
+    pub(super) fn planned(&self, plan: &mut Plan, form: WireForm) -> Option<&Item> {
+        let lane = self.next_lane(plan, form)?;
         let item = &self.queues[lane][plan.taken[lane]];
         plan.taken[lane] += 1;
         Some(item)
     }
 
     /// Takes the item that a fresh plan begins with.
-    pub(super) fn pop(&mut self, wire: Wire) -> Option<(Item, usize)> {
+    pub(super) fn pop(&mut self, form: WireForm) -> Option<(Item, usize)> {
         let mut plan = self.plan();
-        let lane = self.next_lane(&mut plan, wire)?;
+        let lane = self.next_lane(&mut plan, form)?;
         self.credit = plan.credit;
         let item = self.queues[lane].pop_front()?;
-        self.uncount(&item, wire);
+        self.uncount(&item, form);
         Some((item, lane))
     }
 
-    fn next_lane(&self, plan: &mut Plan, wire: Wire) -> Option<usize> {
+    fn next_lane(&self, plan: &mut Plan, form: WireForm) -> Option<usize> {
         let has = |lane: usize, plan: &Plan| plan.taken[lane] < self.queues[lane].len();
         if has(FRONT, plan) {
             return Some(FRONT);
         }
         match (FIRST..LAST).find(|lane| has(*lane, plan)) {
-            Some(highest) => Some(self.share(highest, plan, wire)),
+            Some(highest) => Some(self.share(highest, plan, form)),
             None => has(LAST, plan).then_some(LAST),
         }
     }
 
     /// This lane, or one below it whose share has come.
-    fn share(&self, lane: usize, plan: &mut Plan, wire: Wire) -> usize {
-        let bytes = |lane: usize| self.queues[lane][plan.taken[lane]].frame(wire).len();
+    fn share(&self, lane: usize, plan: &mut Plan, form: WireForm) -> usize {
+        let bytes = |lane: usize| self.queues[lane][plan.taken[lane]].frame(form).len();
         let Some(lower) = (lane + 1..LAST).find(|l| plan.taken[*l] < self.queues[*l].len()) else {
             // Nothing is saved up for who does not wait.
             plan.credit[lane] = 0;
             return lane;
         };
         let mut below = *plan;
-        let chosen = self.share(lower, &mut below, wire);
+        let chosen = self.share(lower, &mut below, form);
         let cost = bytes(chosen);
         if plan.credit[lane] < cost {
             plan.credit[lane] += bytes(lane).div_ceil(BYTES_PER_LOWER_BYTE);
@@ -322,8 +323,8 @@ impl Lanes {
         chosen
     }
 
-    fn uncount(&mut self, item: &Item, wire: Wire) {
-        let bytes = item.bytes_count(wire);
+    fn uncount(&mut self, item: &Item, form: WireForm) {
+        let bytes = item.bytes_count(form);
         let Some(topic) = item.topic() else {
             self.replies.remove(bytes);
             return;
@@ -338,19 +339,24 @@ impl Lanes {
     }
 
     /// Removes everything of a topic that its session has left.
-    pub(super) fn forget(&mut self, topic: TopicKey, wire: Wire) {
+    pub(super) fn forget(&mut self, topic: TopicKey, form: WireForm) {
         if let Some(lane) = self.lane(topic) {
-            self.remove(lane, wire, |_, item| item.topic() == Some(topic));
+            self.remove(lane, form, |_, item| item.topic() == Some(topic));
         }
     }
 
     /// Removes what `is_gone` names, by place and item; returns how many.
-    fn remove(&mut self, lane: usize, wire: Wire, is_gone: impl Fn(usize, &Item) -> bool) -> usize {
+    fn remove(
+        &mut self,
+        lane: usize,
+        form: WireForm,
+        is_gone: impl Fn(usize, &Item) -> bool,
+    ) -> usize {
         let mut removed = 0;
         let items = std::mem::take(&mut self.queues[lane]);
         for (at, item) in items.into_iter().enumerate() {
             if is_gone(at, &item) {
-                self.uncount(&item, wire);
+                self.uncount(&item, form);
                 removed += 1;
             } else {
                 self.queues[lane].push_back(item);
@@ -361,7 +367,7 @@ impl Lanes {
 
     /// Of messages that a newer one of the same key may stand for, keeps the newest of each key.
     /// Returns how many went.
-    pub(super) fn conflate(&mut self, wire: Wire) -> usize {
+    pub(super) fn conflate(&mut self, form: WireForm) -> usize {
         let mut removed = 0;
         for lane in FIRST..LAST {
             let mut seen = FxHashSet::default();
@@ -374,7 +380,7 @@ impl Lanes {
                 }
             }
             if gone.contains(&true) {
-                removed += self.remove(lane, wire, |at, _| gone[at]);
+                removed += self.remove(lane, form, |at, _| gone[at]);
             }
         }
         removed
@@ -389,9 +395,9 @@ impl Lanes {
     }
 
     /// Removes one item.
-    pub(super) fn remove_at(&mut self, lane: usize, at: usize, wire: Wire) {
+    pub(super) fn remove_at(&mut self, lane: usize, at: usize, form: WireForm) {
         if let Some(item) = self.queues[lane].remove(at) {
-            self.uncount(&item, wire);
+            self.uncount(&item, form);
         }
     }
 }

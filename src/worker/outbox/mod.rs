@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::WireForm;
 use fanfare_protocol::ids::{Position, Priority};
 
 use super::hub::TopicKey;
@@ -115,7 +115,7 @@ pub struct TakenBack {
 /// The queue itself.
 #[derive(Debug)]
 pub struct Outbox {
-    wire: Wire,
+    form: WireForm,
     /// The only item that waits, or the one that is partly written, and its lane.
     head: Option<(Item, usize)>,
     /// Bytes of it that the socket has taken already.
@@ -126,9 +126,9 @@ pub struct Outbox {
 impl Outbox {
     /// An empty outbox of a session that speaks this form.
     #[must_use]
-    pub fn new(wire: Wire) -> Self {
+    pub fn new(form: WireForm) -> Self {
         Self {
-            wire,
+            form,
             head: None,
             head_written: 0,
             lanes: None,
@@ -175,8 +175,8 @@ impl Outbox {
             self.head = Some((item, lane));
             return;
         }
-        let wire = self.wire;
-        self.lanes(spares).push(item, lane, wire);
+        let form = self.form;
+        self.lanes(spares).push(item, lane, form);
     }
 
     /// The lanes, with everything that waits in them.
@@ -185,7 +185,7 @@ impl Outbox {
         if self.head_written == 0
             && let Some((waiting, its_lane)) = self.head.take()
         {
-            lanes.push(waiting, its_lane, self.wire);
+            lanes.push(waiting, its_lane, self.form);
         }
         lanes
     }
@@ -210,7 +210,7 @@ impl Outbox {
         if let Some((item, _)) = &self.head
             && item.topic().is_none()
         {
-            waiting.add(item.bytes_count(self.wire));
+            waiting.add(item.bytes_count(self.form));
         }
         waiting
     }
@@ -226,7 +226,7 @@ impl Outbox {
             && self.head_written == 0
             && item.topic().is_some()
         {
-            waiting.add(item.bytes_count(self.wire));
+            waiting.add(item.bytes_count(self.form));
         }
         waiting
     }
@@ -248,7 +248,7 @@ impl Outbox {
         }
         let mut waiting = self.messages();
         let is_first = waiting.messages == 0;
-        waiting.add(outgoing.frame(self.wire).len());
+        waiting.add(outgoing.frame(self.form).len());
         let may_conflate = || outgoing.conflation_key().is_some();
         is_first
             || !bound.exceeded(waiting)
@@ -266,7 +266,7 @@ impl Outbox {
         let lane = lanes::lane_of(urgency);
         match &self.lanes {
             Some(lanes) => {
-                let before = lanes.waiting_up_to(lane, self.wire);
+                let before = lanes.waiting_up_to(lane, self.form);
                 !half.exceeded(before) || lanes.is_lane_empty(lane)
             }
             None => !half.exceeded(self.messages()),
@@ -311,14 +311,14 @@ impl Outbox {
         write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let head = self.head.as_ref();
-        let head = head.map(|(item, _)| &item.frame(self.wire)[self.head_written..]);
+        let head = head.map(|(item, _)| &item.frame(self.form)[self.head_written..]);
         let Some(lanes) = &self.lanes else {
             return write(&[IoSlice::new(head.unwrap_or_default())]);
         };
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut plan = lanes.plan();
-        let items = std::iter::from_fn(|| lanes.planned(&mut plan, self.wire));
-        let frames = items.map(|item| &item.frame(self.wire)[..]);
+        let items = std::iter::from_fn(|| lanes.planned(&mut plan, self.form));
+        let frames = items.map(|item| &item.frame(self.form)[..]);
         let mut count = 0;
         for (slice, frame) in slices.iter_mut().zip(head.into_iter().chain(frames)) {
             *slice = IoSlice::new(frame);
@@ -333,7 +333,7 @@ impl Outbox {
         let mut left = n;
         loop {
             if let Some((item, _)) = &self.head {
-                let rest = item.frame(self.wire).len() - self.head_written;
+                let rest = item.frame(self.form).len() - self.head_written;
                 if left < rest {
                     self.head_written += left;
                     return;
@@ -346,7 +346,7 @@ impl Outbox {
             if left == 0 {
                 return;
             }
-            self.head = self.lanes.as_mut().and_then(|l| l.pop(self.wire));
+            self.head = self.lanes.as_mut().and_then(|l| l.pop(self.form));
         }
     }
 
@@ -366,10 +366,10 @@ impl Outbox {
         has_history: impl Fn(TopicKey) -> bool,
     ) -> Shed {
         let mut shed = Shed::default();
-        let wire = self.wire;
+        let form = self.form;
         let lanes = self.lanes(spares);
         let before = lanes.messages;
-        shed.conflated = lanes.conflate(wire);
+        shed.conflated = lanes.conflate(form);
         let freed = Waiting {
             messages: shed.conflated,
             bytes: before.bytes - lanes.messages.bytes,
@@ -378,9 +378,9 @@ impl Outbox {
         lanes.move_up(topic, own);
         let own = lanes.lane(topic).unwrap_or(own);
         let first = if has_history(topic) { own + 1 } else { own };
-        let bytes = outgoing.frame(wire).len();
+        let bytes = outgoing.frame(form).len();
         let older = lanes.older(topic, outgoing);
-        let older_bytes = older.map(|(lane, at)| lanes.queues[lane][at].bytes_count(wire));
+        let older_bytes = older.map(|(lane, at)| lanes.queues[lane][at].bytes_count(form));
         // What waits when the message is queued.
         let with = |mut waiting: Waiting| {
             if let Some(bytes) = older_bytes {
@@ -398,7 +398,7 @@ impl Outbox {
             freed.messages >= sixteenth.messages_max || freed.bytes >= sixteenth.bytes_max;
         for lane in (first..LAST).rev() {
             if is_full(lanes.messages) || !is_enough && target.exceeded(lanes.messages) {
-                let taken_back = lanes.take_back(lane, wire, &has_history);
+                let taken_back = lanes.take_back(lane, form, &has_history);
                 shed.taken_back.extend(taken_back);
             }
         }
@@ -409,7 +409,7 @@ impl Outbox {
         let may_drop = |t: TopicKey, message: &Outgoing| !has_history(t) && !is_older(t, message);
         for lane in (first..LAST).rev() {
             if is_full(lanes.messages) {
-                shed.dropped += lanes.drop_oldest(lane, wire, is_over, may_drop);
+                shed.dropped += lanes.drop_oldest(lane, form, is_over, may_drop);
             }
         }
         let waiting = with(lanes.messages);
@@ -419,7 +419,7 @@ impl Outbox {
         if shed.fits
             && let Some((lane, at)) = lanes.older(topic, outgoing)
         {
-            lanes.remove_at(lane, at, wire);
+            lanes.remove_at(lane, at, form);
             shed.conflated += 1;
         }
         self.lanes.take_if(|lanes| lanes.is_empty());
@@ -431,7 +431,7 @@ impl Outbox {
     pub fn is_past_help(&self, bound: Bound) -> bool {
         let lanes = self.lanes.as_ref();
         bound.exceeded(self.messages())
-            && lanes.is_some_and(|lanes| bound.exceeded(lanes.notices(self.wire)))
+            && lanes.is_some_and(|lanes| bound.exceeded(lanes.notices(self.form)))
     }
 
     /// Tells that a message was dropped, in the gap that its topic ends with, or a new one.
@@ -458,8 +458,8 @@ impl Outbox {
 
     /// Takes back the messages of a topic that can be read again, as far back as its last notice.
     pub fn take_back(&mut self, topic: TopicKey, spares: &mut LanePool) -> Option<TakenBack> {
-        let (lane, wire) = (self.lane(topic)?, self.wire);
-        let taken = self.lanes(spares).take_back_of(topic, lane, wire);
+        let (lane, form) = (self.lane(topic)?, self.form);
+        let taken = self.lanes(spares).take_back_of(topic, lane, form);
         self.lanes.take_if(|lanes| lanes.is_empty());
         taken
     }
@@ -470,7 +470,7 @@ impl Outbox {
         self.head
             .take_if(|(item, _)| is_untouched && item.topic() == Some(topic));
         if let Some(lanes) = &mut self.lanes {
-            lanes.forget(topic, self.wire);
+            lanes.forget(topic, self.form);
         }
         self.lanes.take_if(|lanes| lanes.is_empty());
     }

@@ -15,8 +15,9 @@ use slotmap::SlotMap;
 use super::*;
 use crate::broker::model::publication;
 use crate::broker::{Body, Entry};
-use fanfare_protocol::codec;
+use crate::worker::encode;
 use fanfare_protocol::event::{Event, Gap, GapReason, Ok as Answer};
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::{App, Topic};
 
 mod lanes_by_hand;
@@ -24,6 +25,7 @@ mod model;
 
 use model::Model;
 
+const JSON: WireForm = WireForm::websocket(Encoding::Json);
 /// Topics below this one have history.
 const WITH_HISTORY: usize = 3;
 const TOPICS: usize = 6;
@@ -77,11 +79,11 @@ fn reply(id: u64) -> Bytes {
         id: Some(id),
         ..Answer::default()
     };
-    codec::encode(Wire::Json, &Event::Ok(answer))
+    encode::frame(JSON, &Event::Ok(answer))
 }
 
 fn acked(id: u64) -> Bytes {
-    codec::encode(Wire::Json, &Event::Acked { position: at(id) })
+    encode::frame(JSON, &Event::Acked { position: at(id) })
 }
 
 fn notice(topic: &Topic, id: u64) -> Bytes {
@@ -93,7 +95,7 @@ fn notice(topic: &Topic, id: u64) -> Bytes {
         reason: GapReason::Failover,
         dropped: None,
     };
-    codec::encode(Wire::Json, &Event::Gap(gap))
+    encode::frame(JSON, &Event::Gap(gap))
 }
 
 /// The first whole frame of these bytes, and how long it is.
@@ -190,7 +192,7 @@ impl Subject {
         Self {
             model,
             lines,
-            outbox: Outbox::new(Wire::Json),
+            outbox: Outbox::new(JSON),
             spares: LanePool::default(),
             taken: Vec::new(),
             ids: 0,

@@ -25,8 +25,8 @@ use crate::worker::outbox::Bound;
 use crate::worker::outgoing::Outgoing;
 use crate::worker::{Join, Worker, WorkerInterest};
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::event::{Event, GapReason, Ok as Answer};
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::{App, Position, Priority, SessionId, Topic};
 
 pub(super) const BOUND: Bound = Bound {
@@ -208,7 +208,11 @@ impl Rig {
         self.sessions += 1;
         let id = SessionId(self.sessions);
         Client {
-            key: self.worker.add(id, Wire::Json, Rc::new(stream)),
+            key: self.worker.add(
+                id,
+                WireForm::websocket(Encoding::Json),
+                Rc::new(stream.into()),
+            ),
             id,
             end: end.expect("a connection"),
         }

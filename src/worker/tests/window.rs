@@ -10,9 +10,9 @@ use crate::broker::Entry;
 use crate::worker::catchup::ReadPage;
 use crate::worker::outbox::Bound;
 use crate::worker::recent::AGE;
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::GapReason;
+use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::ids::Position;
 
 const WIDE: usize = 1_000_000;
@@ -112,7 +112,8 @@ async fn the_window_counts_the_frames_of_both_forms() {
         let state = rig.worker.state.borrow();
         let recent: Vec<_> = state.hub.iter().flat_map(|t| t.recent.iter()).collect();
         let held = |wire| recent.iter().map(|o| o.frame(wire).len()).sum::<usize>();
-        let held = held(Wire::Json) + held(Wire::MsgPack);
+        let held = held(WireForm::websocket(Encoding::Json))
+            + held(WireForm::websocket(Encoding::MsgPack));
         let stored = 2_000 * recent.len();
         assert!(held + stored <= state.recent.bytes(), "{held} and {stored}");
         assert!(state.recent.bytes() <= bytes_max && !recent.is_empty());

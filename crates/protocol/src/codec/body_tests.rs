@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::tests::both;
 use super::*;
-use crate::data::{DEPTH_MAX, Data};
+use crate::data::Data;
 use crate::event::{GapReason, Message};
 use crate::ids::{App, Topic};
+use crate::rules::DEPTH_MAX;
 
 fn message(data: Data) -> Event {
     Event::Message(Message {
@@ -20,6 +21,10 @@ fn message(data: Data) -> Event {
         removed: false,
         time: 1_732_190_000_000,
     })
+}
+
+fn sent(encoding: Encoding, event: &Event) -> Bytes {
+    encode(WireForm::websocket(encoding), event).unwrap()
 }
 
 /// The payload behind a frame header with a length of 16 bits or less.
@@ -61,11 +66,11 @@ fn json_depth_is_counted_in_lists_and_maps() {
 fn an_event_is_one_frame_and_a_json_body_stands_in_it_untouched() {
     let body = br#"{"b" :[1.50, "\u00e4"]}"#;
     let event = message(Data::from_json(body).unwrap());
-    let frame = encode(Wire::Json, &event);
+    let frame = sent(Encoding::Json, &event);
     let expected = br#"{"type":"message","topic":"orders:7","data":{"b" :[1.50, "\u00e4"]},"position":"1732190000000-7","time":1732190000000}"#;
     assert_eq!(frame[..2], [0x81, u8::try_from(expected.len()).unwrap()]);
     assert_eq!(payload_of(&frame), expected);
-    let frame = encode(Wire::MsgPack, &event);
+    let frame = sent(Encoding::MsgPack, &event);
     assert_eq!(frame[0], 0x82);
     let back: Value = rmp_serde::from_slice(payload_of(&frame)).unwrap();
     assert_eq!(back, serde_json::from_slice::<Value>(expected).unwrap());
@@ -74,22 +79,22 @@ fn an_event_is_one_frame_and_a_json_body_stands_in_it_untouched() {
 #[test]
 fn bytes_become_base64_text_in_json_and_stay_bytes_in_messagepack() {
     let data = Data::from_msgpack(b"\x81\xa1b\xc4\x04\xfb\xff\x00\x01").unwrap();
-    let frame = encode(Wire::Json, &message(data.clone()));
+    let frame = sent(Encoding::Json, &message(data.clone()));
     let back: Value = serde_json::from_slice(payload_of(&frame)).unwrap();
     assert_eq!(back["data"], json!({"b": "+/8AAQ=="}));
-    let bytes = payload(Wire::MsgPack, &data).unwrap();
+    let bytes = payload(Encoding::MsgPack, &data).unwrap();
     assert_eq!(bytes, b"\x81\xa1b\xc4\x04\xfb\xff\x00\x01");
     // Text that came as JSON stays text, whatever it looks like.
     let text = Data::from_json(br#"{"b":"+/8AAQ=="}"#).unwrap();
     assert_eq!(
-        payload(Wire::MsgPack, &text).unwrap(),
+        payload(Encoding::MsgPack, &text).unwrap(),
         b"\x81\xa1b\xa8+/8AAQ=="
     );
 }
 
 #[test]
 fn an_event_without_a_body_has_the_same_map_in_both_forms() {
-    let event = Event::Gap(event::Gap {
+    let event = Event::Gap(crate::event::Gap {
         topic: Topic::new(&App::default_app(), "a").unwrap(),
         of: None,
         from: None,
@@ -98,31 +103,23 @@ fn an_event_without_a_body_has_the_same_map_in_both_forms() {
         dropped: None,
     });
     let expected = json!({"type": "gap", "topic": "a", "to": "1-2", "reason": "retention"});
-    let json: Value = serde_json::from_slice(payload_of(&encode(Wire::Json, &event))).unwrap();
-    let msgpack: Value = rmp_serde::from_slice(payload_of(&encode(Wire::MsgPack, &event))).unwrap();
+    let json: Value = serde_json::from_slice(payload_of(&sent(Encoding::Json, &event))).unwrap();
+    let msgpack: Value =
+        rmp_serde::from_slice(payload_of(&sent(Encoding::MsgPack, &event))).unwrap();
     assert_eq!((&json, &msgpack), (&expected, &expected));
-    let ping = encode(Wire::Json, &Event::Ping {});
+    let ping = sent(Encoding::Json, &Event::Ping {});
     assert_eq!(payload_of(&ping), br#"{"type":"ping"}"#);
 }
 
 #[test]
-fn a_body_that_was_damaged_where_it_was_stored_is_told_as_an_internal_error() {
-    for wire in [Wire::Json, Wire::MsgPack] {
+fn a_body_that_was_damaged_where_it_was_stored_is_not_expressed() {
+    for encoding in [Encoding::Json, Encoding::MsgPack] {
         for data in [
             Data::Json(Bytes::from_static(b"{\"a\":")),
             Data::MsgPack(Bytes::from_static(b"\x92\x01")),
         ] {
             let event = message(data);
-            assert!(encode_checked(wire, &event).is_err());
-            let frame = encode(wire, &event);
-            let told: Value = match wire {
-                Wire::Json => serde_json::from_slice(payload_of(&frame)).unwrap(),
-                Wire::MsgPack => rmp_serde::from_slice(payload_of(&frame)).unwrap(),
-            };
-            assert_eq!(
-                (&told["type"], &told["code"]),
-                (&json!("error"), &json!("internal"))
-            );
+            assert!(encode(WireForm::websocket(encoding), &event).is_err());
         }
     }
 }
@@ -153,22 +150,22 @@ proptest! {
     fn a_body_survives_every_way_between_the_forms(value in any_json()) {
         let text = serde_json::to_vec(&value).unwrap();
         let json = Data::from_json(&text).unwrap();
-        prop_assert_eq!(payload(Wire::Json, &json).unwrap(), text.clone());
-        let bytes = payload(Wire::MsgPack, &json).unwrap();
+        prop_assert_eq!(payload(Encoding::Json, &json).unwrap(), text.clone());
+        let bytes = payload(Encoding::MsgPack, &json).unwrap();
         let msgpack = Data::from_msgpack(&bytes).unwrap();
-        prop_assert_eq!(payload(Wire::MsgPack, &msgpack).unwrap(), bytes.clone());
-        let back: Value = serde_json::from_slice(&payload(Wire::Json, &msgpack).unwrap()).unwrap();
+        prop_assert_eq!(payload(Encoding::MsgPack, &msgpack).unwrap(), bytes.clone());
+        let back: Value = serde_json::from_slice(&payload(Encoding::Json, &msgpack).unwrap()).unwrap();
         prop_assert_eq!(back, value);
     }
 
     #[test]
     fn random_bytes_are_read_or_refused_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        for wire in [Wire::Json, Wire::MsgPack] {
-            let _ = decode(wire, &bytes);
+        for encoding in [Encoding::Json, Encoding::MsgPack] {
+            let _ = decode(encoding, &bytes);
         }
         let _ = Data::from_json(&bytes);
         if let Ok(data) = Data::from_msgpack(&bytes) {
-            prop_assert!(payload(Wire::Json, &data).is_ok());
+            prop_assert!(payload(Encoding::Json, &data).is_ok());
         }
     }
 
@@ -177,14 +174,14 @@ proptest! {
         value in any_json(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
         let command = json!({"type": "publish", "topic": "a", "data": value, "id": 7});
-        for (wire, mut bytes) in both(&command) {
-            prop_assert!(decode(wire, &bytes).is_ok());
+        for (encoding, mut bytes) in both(&command) {
+            prop_assert!(decode(encoding, &bytes).is_ok());
             let at = at.index(bytes.len());
-            prop_assert!(decode(wire, &bytes[..at]).is_err());
+            prop_assert!(decode(encoding, &bytes[..at]).is_err());
             bytes[at] = byte;
-            if let Ok(Envelope { command: Command::Publish(publish), .. }) = decode(wire, &bytes) {
-                prop_assert!(payload(Wire::Json, &publish.data).is_ok());
-                prop_assert!(payload(Wire::MsgPack, &publish.data).is_ok());
+            if let Ok(Envelope { command: Command::Publish(publish), .. }) = decode(encoding, &bytes) {
+                prop_assert!(payload(Encoding::Json, &publish.data).is_ok());
+                prop_assert!(payload(Encoding::MsgPack, &publish.data).is_ok());
             }
         }
     }

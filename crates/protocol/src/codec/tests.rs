@@ -3,19 +3,20 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::data::{DEPTH_MAX, Data};
+use crate::data::Data;
+use crate::rules::DEPTH_MAX;
 
 /// The command in both wire forms.
-pub(super) fn both(command: &Value) -> [(Wire, Vec<u8>); 2] {
+pub(super) fn both(command: &Value) -> [(Encoding, Vec<u8>); 2] {
     [
-        (Wire::Json, serde_json::to_vec(command).unwrap()),
-        (Wire::MsgPack, rmp_serde::to_vec_named(command).unwrap()),
+        (Encoding::Json, serde_json::to_vec(command).unwrap()),
+        (Encoding::MsgPack, rmp_serde::to_vec_named(command).unwrap()),
     ]
 }
 
 /// What both forms read, which must be the same (bodies apart).
 fn read(command: &Value) -> Envelope {
-    let [json, msgpack] = both(command).map(|(wire, bytes)| decode(wire, &bytes).unwrap());
+    let [json, msgpack] = both(command).map(|(encoding, bytes)| decode(encoding, &bytes).unwrap());
     if !matches!(json.command, Command::Publish(_)) {
         assert_eq!(json, msgpack);
     }
@@ -24,15 +25,15 @@ fn read(command: &Value) -> Envelope {
 
 /// Asserts code, id and a word of the sentence, in both forms.
 fn refused(command: Value, id: Option<u64>, code: ErrorCode, word: &str) {
-    for (wire, bytes) in both(&command) {
-        let fault = decode(wire, &bytes).expect_err(&command.to_string());
+    for (encoding, bytes) in both(&command) {
+        let fault = decode(encoding, &bytes).expect_err(&command.to_string());
         assert_eq!((fault.id, fault.error.code), (id, code), "{command}");
         assert!(fault.error.message.contains(word), "{command}: {fault:?}");
     }
 }
 
 fn bad_json(text: &str, id: Option<u64>) {
-    let fault = decode(Wire::Json, text.as_bytes()).expect_err(text);
+    let fault = decode(Encoding::Json, text.as_bytes()).expect_err(text);
     let code = ErrorCode::BadRequest;
     assert_eq!(
         (fault.id, fault.error.code),
@@ -123,7 +124,7 @@ fn every_other_command_is_read_with_all_its_fields() {
 #[test]
 fn a_publication_keeps_its_body_byte_for_byte() {
     let text = br#"{"id":18446744073709551615,"type":"publish","topic":"a","data": {"b" :[1.50, "\u00e4"]} ,"priority":"high","idempotency_key":"i","key":"k","conflate":false,"ttl_ms":9,"echo":true,"remove":false,"if_position":null}"#;
-    let envelope = decode(Wire::Json, text).unwrap();
+    let envelope = decode(Encoding::Json, text).unwrap();
     assert_eq!(envelope.id, Some(u64::MAX));
     let publish = Publish {
         topic: Some("a".into()),
@@ -140,7 +141,7 @@ fn a_publication_keeps_its_body_byte_for_byte() {
     // {"data": [1 as uint32, bin ff], "user": "u", "type": "publish"}
     let mut bytes = b"\x83\xa4data\x92\xce\0\0\0\x01\xc4\x01\xff".to_vec();
     bytes.extend(b"\xa4user\xa1u\xa4type\xa7publish");
-    let Command::Publish(publish) = decode(Wire::MsgPack, &bytes).unwrap().command else {
+    let Command::Publish(publish) = decode(Encoding::MsgPack, &bytes).unwrap().command else {
         panic!("not a publish");
     };
     let body = b"\x92\xce\0\0\0\x01\xc4\x01\xff";
@@ -258,7 +259,7 @@ fn unreadable_json_has_no_id_and_a_readable_map_with_a_bad_value_has_one() {
 #[test]
 fn broken_messagepack_has_no_id_and_a_readable_map_with_a_bad_value_has_one() {
     let refuse = |bytes: &[u8], id: Option<u64>| {
-        let fault = decode(Wire::MsgPack, bytes).expect_err(&format!("{bytes:x?}"));
+        let fault = decode(Encoding::MsgPack, bytes).expect_err(&format!("{bytes:x?}"));
         assert_eq!(
             (fault.id, fault.error.code),
             (id, ErrorCode::BadRequest),
@@ -297,9 +298,13 @@ fn broken_messagepack_has_no_id_and_a_readable_map_with_a_bad_value_has_one() {
     assert!(Data::from_msgpack(&deep(DEPTH_MAX)).is_ok());
     assert!(Data::from_msgpack(b"\xc0\xc0").is_err());
     // Signed markers with a value that is not negative are what several encoders write.
-    let envelope = decode(Wire::MsgPack, b"\x82\xa2id\xd2\0\0\0\x07\xa4type\xa4ping").unwrap();
+    let envelope = decode(
+        Encoding::MsgPack,
+        b"\x82\xa2id\xd2\0\0\0\x07\xa4type\xa4ping",
+    )
+    .unwrap();
     assert_eq!(envelope.id, Some(7));
     // A key that is not text is the name of no field, and so is passed over.
-    let envelope = decode(Wire::MsgPack, b"\x82\x01\xd4\x01\x00\xa4type\xa4ping").unwrap();
+    let envelope = decode(Encoding::MsgPack, b"\x82\x01\xd4\x01\x00\xa4type\xa4ping").unwrap();
     assert_eq!(envelope.command, Command::Ping);
 }

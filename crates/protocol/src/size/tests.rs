@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::codec::{self, Wire};
+use crate::codec;
 use crate::event::{Event, Message, Presence};
+use crate::form::{Encoding, WireForm};
 use crate::ids::{App, Position, Priority, SessionId};
 
 const HIGHEST: Position = Position {
@@ -20,7 +21,8 @@ fn topic(name: &str) -> Topic {
 
 /// What the codec writes of a body, in JSON and in MessagePack.
 fn written(data: &Data) -> [usize; 2] {
-    [Wire::Json, Wire::MsgPack].map(|wire| codec::payload(wire, data).unwrap().len())
+    [Encoding::Json, Encoding::MsgPack]
+        .map(|encoding| codec::payload(encoding, data).unwrap().len())
 }
 
 /// Asserts that a body's length is no less than what is written and little more.
@@ -214,7 +216,7 @@ proptest! {
         );
         check_frames(&Event::Message(message), size);
         let member = Member { user, session: SessionId(u128::MAX), info: Some(Info::from(&value)) };
-        let listed = [Wire::Json, Wire::MsgPack].map(|w| codec::payload(w, &member).unwrap().len());
+        let listed = [Encoding::Json, Encoding::MsgPack].map(|e| codec::payload(e, &member).unwrap().len());
         prop_assert!(listed.iter().all(|bytes| *bytes < member.longest()));
         let size = FrameSize::change(&topic("room"), &member);
         check_frames(&Event::Presence(Presence {
@@ -228,7 +230,11 @@ proptest! {
 }
 
 fn check_frames(event: &Event, size: FrameSize) {
-    let frames = [Wire::Json, Wire::MsgPack].map(|wire| codec::encode(wire, event).len());
+    let frames = [Encoding::Json, Encoding::MsgPack].map(|encoding| {
+        codec::encode(WireForm::websocket(encoding), event)
+            .unwrap()
+            .len()
+    });
     assert!(frames.iter().all(|bytes| *bytes <= size.longest));
     assert!(frames.iter().sum::<usize>() <= size.both, "{frames:?}");
 }

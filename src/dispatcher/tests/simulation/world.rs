@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::net::TcpStream;
 
 use super::super::{config, topic};
 use super::Without;
@@ -29,10 +28,10 @@ use crate::dispatcher::asks::{self, About, Answer, Asking, Said};
 use crate::dispatcher::sequencer::{Question, RECENT_MAX};
 use crate::seeds::Verdict;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::WorkerInterest;
 use crate::worker::by_hand::ByHand;
 use crate::worker::catchup::Pull;
 use crate::worker::outbox::Bound;
+use crate::worker::{WorkerInterest, stream};
 use fanfare_protocol::ids::{Position, Topic};
 
 pub(super) const TOPICS: usize = 2;
@@ -97,7 +96,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, socket: &Rc<TcpStream>, without: Option<Without>) -> Self {
+    pub(super) fn new(seed: u64, socket: &Rc<stream::Stream>, without: Option<Without>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let weather = Weather::new(&mut rng);
         let metrics = Arc::new(Metrics::new(0));

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::worker::hub::TopicKey;
 use crate::worker::outgoing::Outgoing;
-use fanfare_protocol::codec::Wire;
+use fanfare_protocol::form::WireForm;
 
 use super::{FIRST, Item, Lanes, PRIORITIES, TakenBack, Waiting};
 
@@ -17,7 +17,7 @@ impl Lanes {
     pub(in crate::worker::outbox) fn take_back(
         &mut self,
         lane: usize,
-        wire: Wire,
+        form: WireForm,
         has_history: impl Fn(TopicKey) -> bool,
     ) -> Vec<TakenBack> {
         let in_lane = self.places.iter().filter(|p| p.lane == lane);
@@ -27,7 +27,7 @@ impl Lanes {
             .collect();
         let topics = topics.into_iter();
         topics
-            .filter_map(|topic| self.take_back_of(topic, lane, wire))
+            .filter_map(|topic| self.take_back_of(topic, lane, form))
             .collect()
     }
 
@@ -36,7 +36,7 @@ impl Lanes {
         &mut self,
         topic: TopicKey,
         lane: usize,
-        wire: Wire,
+        form: WireForm,
     ) -> Option<TakenBack> {
         let queue = &self.queues[lane];
         let is_notice = |i: &Item| i.topic() == Some(topic) && !i.is_message_of(topic);
@@ -50,7 +50,7 @@ impl Lanes {
             at: outgoing.prev,
             urgency: PRIORITIES[lane - FIRST],
         };
-        self.remove(lane, wire, |at, i| at >= begins && i.is_message_of(topic));
+        self.remove(lane, form, |at, i| at >= begins && i.is_message_of(topic));
         Some(taken)
     }
 
@@ -59,7 +59,7 @@ impl Lanes {
     pub(in crate::worker::outbox) fn drop_oldest(
         &mut self,
         lane: usize,
-        wire: Wire,
+        form: WireForm,
         is_over: impl Fn(Waiting) -> bool,
         may_drop: impl Fn(TopicKey, &Outgoing) -> bool,
     ) -> u64 {
@@ -75,16 +75,16 @@ impl Lanes {
                     if may_drop(topic, &outgoing) && is_over(self.messages) =>
                 {
                     dropped += 1;
-                    let bytes = outgoing.frame(wire).len();
+                    let bytes = outgoing.frame(form).len();
                     if let Some(at) = gap_at
                         && let Item::Dropped(gap) = &mut kept[at]
                     {
                         gap.add(Some(outgoing.position), Some(1));
-                        self.uncount(&Item::Message { topic, outgoing }, wire);
+                        self.uncount(&Item::Message { topic, outgoing }, form);
                     } else {
                         let gap = Item::dropped(topic, &outgoing);
                         self.messages.remove(bytes);
-                        self.messages.add(gap.bytes_count(wire));
+                        self.messages.add(gap.bytes_count(form));
                         open.push((topic, kept.len()));
                         kept.push_back(gap);
                     }
@@ -93,7 +93,7 @@ impl Lanes {
                     if let Item::Dropped(gap) = &mut kept[at] {
                         gap.add(later.gap.to, later.gap.dropped);
                     }
-                    self.uncount(&Item::Dropped(later), wire);
+                    self.uncount(&Item::Dropped(later), form);
                 }
                 (item, _) => {
                     open.retain(|(t, _)| *t != topic);

@@ -27,7 +27,7 @@ fn sent(outbox: &mut Outbox, spares: &mut LanePool) -> Vec<String> {
 
 #[test]
 fn a_higher_priority_overtakes_other_topics_and_takes_its_own_topic_along() {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     let mut push = |n: usize, priority| {
         let message = lines[n].publish(priority, None, 10);
@@ -48,7 +48,7 @@ fn a_higher_priority_overtakes_other_topics_and_takes_its_own_topic_along() {
 
 #[test]
 fn what_moves_up_queues_behind_what_waits_there() {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     for (n, priority) in [
         (0, Priority::Low),
@@ -70,7 +70,7 @@ fn a_notice_alone_overtakes_nothing_that_is_urgent_and_what_follows_takes_it_alo
         (Priority::Low, low_follows),
         (Priority::Critical, critical_follows),
     ] {
-        let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+        let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
         let mut lines = lines();
         let told = notice(&lines[0].name, 7);
         outbox.push_notice(lines[0].key, told, &mut spares);
@@ -85,7 +85,7 @@ fn a_notice_alone_overtakes_nothing_that_is_urgent_and_what_follows_takes_it_alo
 /// Two became one, and one went with its topic: what nobody reads is not counted.
 #[test]
 fn gaps_are_counted_when_they_leave() {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     for n in [0, 1] {
         for is_dropped in [true, false, true] {
@@ -113,7 +113,7 @@ fn gaps_are_counted_when_they_leave() {
 
 #[test]
 fn a_frame_that_is_partly_written_is_finished_before_an_answer() {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     let low = lines[0].publish(Priority::Low, None, 100);
     outbox.push_message(lines[0].key, low, &mut spares);
@@ -137,7 +137,7 @@ fn a_frame_that_is_partly_written_is_finished_before_an_answer() {
 
 /// Bytes of each topic's frames that left while each of `lines` always had something waiting.
 fn shares(bytes: [usize; 3], chunk: usize) -> [f64; 3] {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     let priorities = [Priority::Critical, Priority::Normal, Priority::Low];
     let mut waiting = [0; 3];
@@ -148,7 +148,7 @@ fn shares(bytes: [usize; 3], chunk: usize) -> [f64; 3] {
             // More than a write takes.
             while waiting[n] < 2 * (chunk + bytes[n]) {
                 let message = lines[n].publish(priorities[n], None, bytes[n]);
-                waiting[n] += message.frame(Wire::Json).len();
+                waiting[n] += message.frame(JSON).len();
                 outbox.push_message(lines[n].key, message, &mut spares);
             }
         }
@@ -188,7 +188,7 @@ fn lower_lanes_get_an_eighth_of_the_bytes_while_higher_ones_always_have_more() {
 /// What a lane has saved up for one that then emptied is not spent later.
 #[test]
 fn a_lower_lane_saves_nothing_up_while_it_is_empty() {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     // A long message makes the higher lane save for it, and is then left.
     let long = lines[0].publish(Priority::Low, None, 5_000);
@@ -217,7 +217,7 @@ fn a_lower_lane_saves_nothing_up_while_it_is_empty() {
 
 #[test]
 fn a_newer_message_stands_for_one_of_its_own_topic_and_key_only_and_only_at_the_bound() {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     for (n, key) in [
         (3, Some(1)),
@@ -243,13 +243,13 @@ fn a_newer_message_stands_for_one_of_its_own_topic_and_key_only_and_only_at_the_
 #[test]
 fn a_full_outbox_of_keys_is_searched_once_for_many_deliveries() {
     for (keys, bytes, bytes_max) in [(1_023, 10, 1 << 20), (1_024, 10, 1 << 20), (900, 1_000, 0)] {
-        let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+        let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
         let mut lines = lines();
         let line = &mut lines[3];
         let mut waiting = Waiting::default();
         let longest = line.publish(Priority::Normal, Some(keys - 1), bytes);
         // Later frames are longer by some digits of their positions.
-        (0..keys).for_each(|_| waiting.add(longest.frame(Wire::Json).len() + 10));
+        (0..keys).for_each(|_| waiting.add(longest.frame(JSON).len() + 10));
         let bound = Bound {
             messages_max: 1_024,
             bytes_max: waiting.bytes.max(bytes_max),
@@ -274,7 +274,7 @@ fn a_full_outbox_of_keys_is_searched_once_for_many_deliveries() {
 /// An outbox whose bound is reached by what nobody may take away, and in which one message of a key
 /// waits; and what became of a newer one of so many bytes.
 fn beside_an_older_one(bytes: usize) -> (Shed, Vec<String>) {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     for _ in 1..BOUND.messages_max {
         let urgent = lines[4].publish(Priority::Critical, None, 100);
@@ -311,7 +311,7 @@ fn an_older_message_stays_where_the_newer_one_is_far_too_long() {
 
 #[test]
 fn an_outbox_that_was_busy_and_fell_quiet_holds_no_memory_of_its_own() {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     let mut fill = |outbox: &mut Outbox, spares: &mut LanePool, count: usize| {
         for n in (0..TOPICS).cycle().take(count) {
@@ -340,7 +340,7 @@ fn an_outbox_that_was_busy_and_fell_quiet_holds_no_memory_of_its_own() {
 
 #[test]
 fn an_outbox_of_which_everything_was_taken_back_is_empty_and_writes_nothing() {
-    let (mut outbox, mut spares) = (Outbox::new(Wire::Json), LanePool::default());
+    let (mut outbox, mut spares) = (Outbox::new(JSON), LanePool::default());
     let mut lines = lines();
     for _ in 0..BOUND.messages_max {
         let low = lines[0].publish(Priority::Low, None, 10);

@@ -9,11 +9,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::super::lanes::{self, Dropped, Item};
-use super::{BOUND, Bound, frame};
+use super::{BOUND, Bound, JSON, frame};
 use crate::worker::hub::TopicKey;
 use crate::worker::outbox::{LAST, Outbox, Shed, Waiting};
 use crate::worker::outgoing::Outgoing;
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::event::GapReason;
 use fanfare_protocol::ids::Position;
 
@@ -45,7 +44,7 @@ impl Unit {
             at: outgoing.position,
             prev: outgoing.prev,
             key: outgoing.conflation_key().map(str::to_owned),
-            bytes: outgoing.frame(Wire::Json).len(),
+            bytes: outgoing.frame(JSON).len(),
         }
     }
 
@@ -62,7 +61,7 @@ impl Unit {
             }
             Item::Dropped(dropped) => {
                 // Made now, it must be made again when more is dropped.
-                let _ = item.frame(Wire::Json);
+                let _ = item.frame(JSON);
                 assert_eq!(dropped.gap.reason, GapReason::Slow);
                 Self::Gap {
                     from: dropped.gap.from.expect("known"),
@@ -261,7 +260,7 @@ impl Model {
         prop_assert_eq!(dropped, shed.dropped);
         self.topics = after;
         let mut waiting = outbox.messages();
-        waiting.add(outgoing.frame(Wire::Json).len());
+        waiting.add(outgoing.frame(JSON).len());
         let is_full = waiting.messages > 1 && BOUND.exceeded(waiting);
         if shed.fits {
             let with_older = Bound {
@@ -368,7 +367,7 @@ impl Model {
         self.begun = Some(match item.topic() {
             None => {
                 let answer = self.next_answer()?;
-                let (event, _) = frame(item.frame(Wire::Json)).expect("whole");
+                let (event, _) = frame(item.frame(JSON)).expect("whole");
                 prop_assert_eq!(&answer, &answer_of(&event));
                 Begun::Answer(answer)
             }

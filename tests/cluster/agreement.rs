@@ -1,16 +1,15 @@
 //! What nodes must have in common: who differs does not run, and says where.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
 use crate::processes::{SOME_BEATS, owner_of, plan, sees};
-use crate::support::http;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::{RedisServer, free_address};
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::{RedisServer, free_address};
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::wait;
 
 fn named(server: &RedisServer, host: &str, name: &str) -> String {
     format!("redis://{host}:{}?name={name}", server.port())
@@ -36,7 +35,7 @@ async fn differs(plan: Plan) -> String {
 }
 
 fn adopt(first: &str, shards: &[String], more: &[&str]) -> Output {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_fanfare"));
+    let program = fanfare_testkit::program::fanfare();
     let mut command = Command::new(program);
     command
         .args(["redis", "adopt", "--dev", "--redis", first])

@@ -4,11 +4,11 @@
 use serde_json::json;
 
 use crate::processes::{SOME_BEATS, sees};
-use crate::support::http;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::wait;
 
 async fn start(redis: &RedisServer, database: &str) -> Node {
     Plan::clustered("same", &format!("{}{database}", redis.url()))

@@ -7,11 +7,11 @@ use crate::processes::{
     Members, REAPED_WITHIN, SOME_BEATS, Watcher, listed, nothing_left, owner_of, plan, sees,
 };
 use crate::rig::link;
-use crate::support::http;
-use crate::support::node::Node;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::Wire;
-use crate::support::wait;
+use fanfare_testkit::http;
+use fanfare_testkit::node::Node;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Wire;
+use fanfare_testkit::wait;
 
 /// Waits until the node of this name lives another life than that, and returns it.
 async fn next_life(name: &str, before: &str, by: &Node) -> String {

@@ -5,16 +5,16 @@ use fanfare::broker::publication::{self, PresenceChange, Publication};
 use fanfare::redis::RedisLink;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::Member;
-use fanfare_protocol::ids::{Priority, SessionId};
+use fanfare_protocol::ids::SessionId;
 use serde_json::{Value, json};
 
 use crate::processes::{SOME_BEATS, Watcher, listed, plan, sees};
 use crate::rig;
-use crate::support::http;
-use crate::support::node::Node;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, WIRES, Wire, data_of};
-use crate::support::wait;
+use fanfare_testkit::http;
+use fanfare_testkit::node::Node;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, WIRES, Wire, data_of};
+use fanfare_testkit::wait;
 
 const ROOM: &str = "room";
 
@@ -54,16 +54,10 @@ impl Newer {
     }
 
     async fn publish(&self, topic: &str, number: u64) {
+        let data = Data::Json(number.to_string().into_bytes().into());
         let publication = Publication {
-            data: Data::Json(number.to_string().into_bytes().into()),
             user: Some("newer".to_owned()),
-            priority: Priority::Normal,
-            key: None,
-            conflate: false,
-            removed: false,
-            time_ms: 1_732_190_000_000,
-            ttl_ms: None,
-            exclude: None,
+            ..Publication::new(data, 1_732_190_000_000)
         };
         let body = grown(&publication::encode_publication(&publication), 1);
         self.append(topic, &body).await;

@@ -7,11 +7,11 @@ use fanfare::redis::RedisLink;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::http;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::wait;
 
 /// The lease of these nodes: short, so that tests need not wait long, and longer than a busy
 /// machine holds up a node.

@@ -4,11 +4,11 @@
 use serde_json::{Value, json};
 
 use crate::processes::{PROCESS_LEASE, SOME_BEATS, owner_of, plan, plan_over, sees};
-use crate::support::http;
-use crate::support::node::Node;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_testkit::http;
+use fanfare_testkit::node::Node;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::wait;
 
 /// What `/health/detailed` says of a node's membership.
 async fn membership(node: &Node) -> Value {

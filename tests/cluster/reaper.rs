@@ -16,12 +16,14 @@ use crate::processes::{
     Members, REAPED_WITHIN, SOME_BEATS, Watcher, keys_of, listed, nothing_left, owner_of, plan,
     sees,
 };
-use crate::rig::{self, PARTITIONS, eventually, link, topic};
+use crate::rig::{self, PARTITIONS, link, topic};
 use crate::scripts::answering;
-use crate::support::http;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_testkit::http;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::turns;
+use fanfare_testkit::wait;
+use fanfare_testkit::wait::until_equal;
 
 #[tokio::test]
 async fn members_of_a_killed_node_leave_once_and_nothing_of_it_is_left() {
@@ -80,13 +82,13 @@ async fn members_of_a_killed_node_leave_once_and_nothing_of_it_is_left() {
     assert_eq!(reaped(&one).await + reaped(&two).await, 5 + 50);
 }
 
-async fn metric(node: &crate::support::node::Node, kind: &str) -> u64 {
+async fn metric(node: &fanfare_testkit::node::Node, kind: &str) -> u64 {
     let name = format!("fanfare_reaped_total{{kind=\"{kind}\"}}");
     node.metric(&name).await
 }
 
 /// Plain topics with sessions, and how many.
-async fn occupied(node: &crate::support::node::Node) -> Vec<(String, u64)> {
+async fn occupied(node: &fanfare_testkit::node::Node) -> Vec<(String, u64)> {
     let answer = http::get(node.api, "/v1/topics?limit=1000").await.json();
     let topics = answer["topics"].as_array().expect("a page of topics");
     let one = |topic: &Value| {
@@ -124,6 +126,7 @@ async fn much_that_was_left_is_removed_in_bounded_steps() {
 #[tokio::test]
 #[ignore = "long: scripts/test-long runs it"]
 async fn fifty_thousand_that_were_left_are_removed_in_bounded_steps() {
+    let _turn = turns::heavy().await;
     much_that_was_left(30_000, 20_000).await;
 }
 
@@ -359,7 +362,7 @@ async fn a_home_that_was_replaced_reads_and_removes_nothing() {
     let [old, new] = ["a~5", "b~6"].map(|owner| owner.parse().unwrap());
     let ended = Duration::ZERO;
     let lead = async |owner| rig::lead(&store, 3, owner, ended).await;
-    eventually(true, || async { lead(&old).await.is_ok() }).await;
+    until_equal(true, || async { lead(&old).await.is_ok() }).await;
     // A lease of no length ends within a millisecond.
     let token = async |owner| {
         wait::until("the lease to end", async || {

@@ -4,11 +4,11 @@ use fanfare::broker::BrokerError;
 use fanfare::config::Retention;
 use serde_json::json;
 
-use crate::rig::{DEADLINE, HISTORY, Peer, topic};
-use crate::support::node::Plan;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use crate::rig::{HISTORY, Peer, topic};
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::wait::{self, PATIENCE};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_cannot_be_asked_about_keeps_no_other_from_joining() {
@@ -31,7 +31,7 @@ async fn a_topic_that_cannot_be_asked_about_keeps_no_other_from_joining() {
     let answer = talk.answer(refused).await;
     assert_eq!(answer["code"], "unavailable", "{answer}");
     redis.command(&["DEL", bad]).expect("it runs");
-    wait::until_within(DEADLINE, "the topic to be joined", async || {
+    wait::until_within(PATIENCE, "the topic to be joined", async || {
         let id = talk.command(subscribe("bad")).await;
         (talk.answer(id).await["type"] == "ok").then_some(())
     })

@@ -10,11 +10,11 @@ use fanfare_protocol::event::GapReason;
 use serde_json::{Value, json};
 
 use crate::replicas::{master_and_replica, until_followed};
-use crate::rig::{DEADLINE, HISTORY, Peer, topic};
-use crate::support::node::Plan;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use crate::rig::{HISTORY, Peer, topic};
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::wait::{self, PATIENCE};
 
 const STREAM: &str = "ff:{default:room}:s";
 const LAST: &str = "ff:{default:room}:l";
@@ -90,7 +90,7 @@ async fn a_promoted_replica_with_a_clock_behind_gives_no_lost_id() {
     let lost = before.publish(&room, 2).await.expect("up").position;
     master.kill();
     replica.signal("CONT");
-    wait::until_within(DEADLINE, "the replica to be promoted", async || {
+    wait::until_within(PATIENCE, "the replica to be promoted", async || {
         (replica.command(&["REPLICAOF", "NO", "ONE"])? == "+OK").then_some(())
     })
     .await;

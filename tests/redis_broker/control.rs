@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
-use crate::support::node::Plan;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::{http, wait};
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::{http, wait};
 
 const RECORDED: &str = include_str!("../recorded/control_v1.jsonl");
 

@@ -4,14 +4,14 @@ use fanfare::broker::{BrokerError, FeedEvent};
 use fanfare_protocol::ids::Topic;
 use serde_json::json;
 
-use crate::rig::{DEADLINE, Peer, Reader, topic};
-use crate::support::http;
-use crate::support::load::{Listening, Load};
-use crate::support::node::Plan;
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use crate::rig::{Peer, Reader, topic};
 use crate::two_nodes;
+use fanfare_testkit::http;
+use fanfare_testkit::load::{Listening, Load};
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::wait::{self, PATIENCE};
 
 pub(crate) fn slot(cluster: &RedisCluster, topic: &Topic) -> usize {
     cluster.slot(&format!("ff:{{{}}}", topic.qualified()))
@@ -35,7 +35,7 @@ async fn go_on(load: &Load, listening: &[Listening]) {
 /// Publishes until it is accepted; whatever is refused was surely not done.
 async fn publish(peer: &Peer, topic: &Topic, n: u64) {
     wait::until_within(
-        DEADLINE,
+        PATIENCE,
         "a publication to be accepted",
         async || match peer.publish(topic, n).await {
             Ok(_) => Some(()),
@@ -216,7 +216,7 @@ async fn what_needs_an_index_on_a_lost_master_is_refused_at_once_and_nothing_loo
     assert_eq!(topics().await.status, 200);
 
     cluster.servers[away].kill();
-    let told = wait::until_within(DEADLINE, "the master to be missed", async || {
+    let told = wait::until_within(PATIENCE, "the master to be missed", async || {
         let answer = topics().await;
         // At first an answer may be lost.
         let is_known = answer.text().contains("nothing was done");
@@ -231,13 +231,13 @@ async fn what_needs_an_index_on_a_lost_master_is_refused_at_once_and_nothing_loo
     talk.ok(json!({"type": "subscribe", "topic": room.name()}))
         .await;
 
-    talk.be_patient(DEADLINE);
+    talk.be_patient(PATIENCE);
     cluster.servers[away].restart().await;
-    wait::until_within(DEADLINE, "all indexes", async || {
+    wait::until_within(PATIENCE, "all indexes", async || {
         (topics().await.status == 200).then_some(())
     })
     .await;
-    wait::until_within(DEADLINE, "a member", async || {
+    wait::until_within(PATIENCE, "a member", async || {
         let joined = talk.ask(join.clone()).await;
         (joined["type"] == "ok").then_some(())
     })

@@ -6,17 +6,17 @@
 use fanfare::config::RedisAccess;
 
 use crate::cluster::{slot, topic_at};
-use crate::rig::{DEADLINE, Peer, settings};
+use crate::rig::{Peer, settings};
 use crate::sentinels::hold_writes;
-use crate::support::certificates::{Authority, Encryption, NAME};
-use crate::support::load::{Listening, Load};
-use crate::support::node::{Node, Plan};
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::redis_sentinels::RedisSentinels;
-use crate::support::redis_server::{self, RedisServer};
-use crate::support::talk::Wire;
-use crate::support::wait;
 use crate::two_nodes_by;
+use fanfare_testkit::certificates::{Authority, Encryption, NAME};
+use fanfare_testkit::load::{Listening, Load};
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_sentinels::RedisSentinels;
+use fanfare_testkit::redis_server::{self, RedisServer};
+use fanfare_testkit::talk::Wire;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 /// The connections of two nodes to a master: of each, one for commands and one that hears.
 const AT_A_MASTER: usize = 4;
@@ -139,7 +139,7 @@ async fn a_new_master_without_the_user_is_named_and_keeps_nobody_from_the_others
     replica
         .ask(&["CLUSTER", "FAILOVER"])
         .expect("the server runs");
-    wait::until_within(DEADLINE, "the new master to be named", async || {
+    wait::until_within(PATIENCE, "the new master to be named", async || {
         let reason = peer.is_partly_up().await;
         let address = replica.offered().to_string();
         (reason.contains("WRONGPASS") && reason.contains(&address)).then_some(())

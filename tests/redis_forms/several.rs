@@ -6,13 +6,13 @@ use fanfare_protocol::ids::Topic;
 use serde_json::json;
 
 use crate::rig::{Peer, number, topic};
-use crate::support::http;
-use crate::support::node::Plan;
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
 use crate::two_nodes_by;
+use fanfare_testkit::http;
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, Wire};
+use fanfare_testkit::wait;
 
 fn topics() -> Vec<Topic> {
     (0..32).map(|n| topic(&format!("t{n}"))).collect()

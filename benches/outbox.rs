@@ -15,7 +15,7 @@ use fanfare::worker::outbox::{LanePool, Outbox};
 use fanfare::worker::outgoing::Outgoing;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::form::{Encoding, WireForm};
-use fanfare_protocol::ids::{App, Position, Priority, Topic};
+use fanfare_protocol::ids::{App, Position, Topic};
 
 /// Messages that wait when the socket is written: alone, and under a backlog.
 const WAITING: [u64; 3] = [1, 16, 256];
@@ -42,17 +42,10 @@ fn main() {
 fn message() -> Arc<Outgoing> {
     let topic = Topic::new(&App::default_app(), "orders:7").expect("a topic");
     let text = format!("\"{}\"", "x".repeat(198));
-    let publication = Publication {
-        data: Data::from_json(text.as_bytes()).expect("JSON"),
-        user: None,
-        priority: Priority::Normal,
-        key: None,
-        conflate: false,
-        removed: false,
-        time_ms: 1_732_190_000_000,
-        ttl_ms: None,
-        exclude: None,
-    };
+    let publication = Publication::new(
+        Data::from_json(text.as_bytes()).expect("JSON"),
+        1_732_190_000_000,
+    );
     let entry = Entry {
         position: Position {
             ms: 1_732_190_000_000,

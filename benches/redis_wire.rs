@@ -20,10 +20,7 @@ use fred::types::Value;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
-use support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
 
 /// Publications that wait for Redis at a time.
 const IN_FLIGHT: usize = 64;
@@ -69,15 +66,8 @@ fn median(mut figures: Vec<f64>) -> f64 {
 fn settings(url: String) -> config::Redis {
     config::Redis {
         url: Some(config::Secret(url)),
-        shards: Vec::new(),
-        access: config::RedisAccess::default(),
-        prefix: "ff".to_owned(),
         command_timeout: TIMEOUT,
-        probe_interval: Duration::from_secs(1),
-        probe_fresh: Duration::from_secs(5),
-        lease: Duration::from_secs(5),
-        partitions: 256,
-        replicas_min: 0,
+        ..config::load::defaults().redis
     }
 }
 

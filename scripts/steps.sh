@@ -56,7 +56,7 @@ install_debian_packages() {
         give_up "apt-get could not install: ${missing[*]} (are you root, or may you use sudo?)"
 }
 
-# The clients of tests/real_clients.rs; installed again when their versions change.
+# The clients of tests/node/real_clients.rs; installed again when their versions change.
 install_client_packages() {
     mkdir -p "$CLIENTS"
     if ! cmp -s tests/clients/package.json "$CLIENTS/package.json"; then

@@ -13,9 +13,8 @@ use fanfare::auth::verifier::Verifier;
 use fanfare::broker::interest::WishNumber;
 use fanfare::broker::publication::Publication;
 use fanfare::broker::{Body, Entry};
-use fanfare::config::inputs::Inputs;
-use fanfare::config::load::load;
-use fanfare::config::{Secret, machine};
+use fanfare::config::load::defaults;
+use fanfare::config::{Secret, TokenKey};
 use fanfare::lifecycle::Lifecycle;
 use fanfare::telemetry::metrics::WorkerMetrics;
 use fanfare::worker::handle::{Inbound, WorkerHandle};
@@ -24,7 +23,7 @@ use fanfare::worker::outgoing::Outgoing;
 use fanfare::worker::{Worker, WorkerInterest};
 use fanfare_protocol::data::Data;
 use fanfare_protocol::form::{Encoding, WireForm};
-use fanfare_protocol::ids::{App, Position, Priority, SessionId, Topic};
+use fanfare_protocol::ids::{App, Position, SessionId, Topic};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -119,15 +118,9 @@ impl Running {
     fn entries(&mut self, count: u64) -> Vec<Entry> {
         let data = format!("\"{}\"", "x".repeat(200));
         let publication = Arc::new(Publication {
-            data: Data::from_json(data.as_bytes()).expect("JSON"),
             user: Some("ada".to_owned()),
-            priority: Priority::Normal,
             key: Some("k".to_owned()),
-            conflate: false,
-            removed: false,
-            time_ms: 1,
-            ttl_ms: None,
-            exclude: None,
+            ..Publication::new(Data::from_json(data.as_bytes()).expect("JSON"), 1)
         });
         let numbers = self.published + 1..=self.published + count;
         self.published += count;
@@ -213,24 +206,12 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const IDENTITY_BYTES_MAX: i64 = 256;
 
 fn verifier() -> Verifier {
-    let inputs = Inputs {
-        file: None,
-        environment: vec![("FANFARE_AUTH__HMAC_SECRET".into(), SECRET.into())],
-        flags: Vec::new(),
-        env: None,
-        size: None,
-        dev: false,
-        machine: machine::Machine {
-            cores: 1,
-            host_name: "test".into(),
-            file_limit: 1_000,
-            memory_limit: None,
-            memory_total: None,
-        },
-        try_key: |_| Ok(()),
-    };
-    let loaded = load(&inputs).unwrap_or_else(|_| panic!("valid inputs"));
-    let config = loaded.config;
+    let mut config = defaults();
+    config.auth.keys = vec![TokenKey {
+        id: None,
+        algorithm: "HS256".into(),
+        material: Secret(SECRET.into()),
+    }];
     Verifier::new(&config.auth, config.session.info_bytes_max).expect("a key")
 }
 

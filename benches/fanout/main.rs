@@ -21,8 +21,6 @@ mod report;
 mod scenario;
 mod session;
 mod stage;
-#[path = "../../tests/support/mod.rs"]
-mod support;
 #[path = "../../src/auth/test_keys.rs"]
 #[allow(dead_code, reason = "not every key of the tests is needed")]
 mod test_keys;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::http::DEV_KEY;
+use fanfare_testkit::http::DEV_KEY;
 
 /// One connection.
 #[derive(Debug)]

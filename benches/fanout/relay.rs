@@ -27,7 +27,7 @@ use fanfare::broker::redis::scripts::Scripts;
 use fanfare::config::Retention;
 use fanfare::redis::Keys;
 use fanfare_protocol::data::Data;
-use fanfare_protocol::ids::{App, Priority, Topic};
+use fanfare_protocol::ids::{App, Topic};
 
 /// Keys begin with it: as long as the node's, and not heard by it.
 const PREFIX: &str = "fr";
@@ -309,17 +309,10 @@ fn begin_of_command(sha: &str, keys: &Keys, topic: &Topic) -> Vec<u8> {
 /// The arguments behind the keys.
 fn end_of_command(command: &mut Vec<u8>, data: &[u8]) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let publication = Publication {
-        data: Data::Json(Bytes::copy_from_slice(data)),
-        user: None,
-        priority: Priority::Normal,
-        key: None,
-        conflate: false,
-        removed: false,
-        time_ms: now.expect("after 1970").as_millis() as u64,
-        ttl_ms: None,
-        exclude: None,
-    };
+    let publication = Publication::new(
+        Data::Json(Bytes::copy_from_slice(data)),
+        now.expect("after 1970").as_millis() as u64,
+    );
     put(command, &publication::encode_publication(&publication));
     for number in [
         u64::from(rand::random::<u32>()),

@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use crate::crowd::{Crowd, Plan, Topics, Who};
 use crate::process;
-use crate::support::node::{self, Node};
-use crate::support::redis_server::RedisServer;
-use crate::support::tokens;
 use crate::test_keys;
+use fanfare_testkit::node::{self, Node};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::tokens;
 
 /// How many connect at once.
 const AT_ONCE: usize = 100;
@@ -118,7 +118,7 @@ fn configuration() -> String {
         "[api]\nkeys = [\"{}\"]\n[auth]\nhmac_secret = \"{}\"\n\
          [session]\nper_user_max = {PER_USER_MAX}\n\
          [admission]\nhandshakes_per_s = 0\n",
-        crate::support::http::DEV_KEY,
+        fanfare_testkit::http::DEV_KEY,
         tokens::SECRET,
     );
     for (algorithm, public) in [

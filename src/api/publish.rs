@@ -269,29 +269,15 @@ mod tests {
     use crate::broker::publication::Publication;
     use crate::config::Retention;
     use fanfare_protocol::data::Data;
-    use fanfare_protocol::ids::{App, Position, Priority};
+    use fanfare_protocol::ids::{App, Position};
 
     fn request(n: u64) -> PublishRequest {
-        PublishRequest {
-            topic: Topic::everyone(&App::default_app()),
-            publication: Publication {
-                data: Data::Json("1".into()),
-                user: None,
-                priority: Priority::Normal,
-                key: None,
-                conflate: false,
-                removed: false,
-                time_ms: n,
-                ttl_ms: None,
-                exclude: None,
-            },
-            retention: Retention {
-                entries_max: 0,
-                age_ms: 0,
-            },
-            replicas: crate::config::Replicas::default(),
-            idempotency: None,
-        }
+        let nothing = Retention {
+            entries_max: 0,
+            age_ms: 0,
+        };
+        let topic = Topic::everyone(&App::default_app());
+        PublishRequest::new(topic, Publication::new(Data::Json("1".into()), n), nothing)
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use super::{Body, Entry, OVERLAP_MS, SincePage};
 use crate::config::Retention;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::GapReason;
-use fanfare_protocol::ids::{Position, Priority};
+use fanfare_protocol::ids::Position;
 
 /// See the module.
 #[derive(Debug)]
@@ -157,17 +157,7 @@ impl Stream {
 
 /// A publication of which nothing but the body matters.
 pub(crate) fn publication(data: Bytes, time_ms: u64) -> Publication {
-    Publication {
-        data: Data::Json(data),
-        user: None,
-        priority: Priority::Normal,
-        key: None,
-        conflate: false,
-        removed: false,
-        time_ms,
-        ttl_ms: None,
-        exclude: None,
-    }
+    Publication::new(Data::Json(data), time_ms)
 }
 
 #[cfg(test)]
@@ -217,13 +207,8 @@ mod tests {
             };
             now_ms.store(model.now_ms, Ordering::Relaxed);
             if rng.random_bool(0.5) {
-                let request = PublishRequest {
-                    topic: topic.clone(),
-                    publication: publication(Bytes::from_static(b"1"), 0),
-                    retention,
-                    replicas: crate::config::Replicas::default(),
-                    idempotency: None,
-                };
+                let publication = publication(Bytes::from_static(b"1"), 0);
+                let request = PublishRequest::new(topic.clone(), publication, retention);
                 let published = engine.publish(request).now_or_never().unwrap().unwrap();
                 let entry = model.publish(rng.random(), Bytes::from_static(b"1"));
                 made.push((entry.position, published.position));

@@ -16,7 +16,8 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Body;
+use super::{Body, PublishRequest};
+use crate::config::{Replicas, Retention};
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::{Member, Message};
 use fanfare_protocol::ids::{Owner, Position, Priority, SessionId, Topic};
@@ -46,6 +47,22 @@ pub struct Publication {
 }
 
 impl Publication {
+    /// Nothing but a body, accepted at this time (unix milliseconds).
+    #[must_use]
+    pub fn new(data: Data, time_ms: u64) -> Self {
+        Self {
+            data,
+            user: None,
+            priority: Priority::Normal,
+            key: None,
+            conflate: false,
+            removed: false,
+            time_ms,
+            ttl_ms: None,
+            exclude: None,
+        }
+    }
+
     /// Whether it is past its own end and no longer shown to new readers.
     #[must_use]
     pub fn has_ended(&self, now_ms: u64) -> bool {
@@ -65,6 +82,20 @@ impl Publication {
             key: self.key.clone(),
             removed: self.removed,
             time: self.time_ms,
+        }
+    }
+}
+
+impl PublishRequest {
+    /// Waits for no replica, and is not remembered.
+    #[must_use]
+    pub fn new(topic: Topic, publication: Publication, retention: Retention) -> Self {
+        Self {
+            topic,
+            publication,
+            retention,
+            replicas: Replicas::default(),
+            idempotency: None,
         }
     }
 }

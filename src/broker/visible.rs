@@ -77,7 +77,7 @@ mod tests {
     use crate::config::Retention;
     use crate::telemetry::metrics::Metrics;
     use fanfare_protocol::data::Data;
-    use fanfare_protocol::ids::{App, Position, Priority, Topic};
+    use fanfare_protocol::ids::{App, Position, Topic};
     use fanfare_protocol::size::FrameSize;
 
     const RETENTION: Retention = Retention {
@@ -99,23 +99,10 @@ mod tests {
         for letter in letters.chars() {
             let body = format!("\"{letter}{}\"", "x".repeat(BODY_BYTES - 3));
             let publication = Publication {
-                data: Data::Json(Bytes::from(body)),
-                user: None,
-                priority: Priority::Normal,
-                key: None,
-                conflate: false,
-                removed: false,
-                time_ms: 0,
                 ttl_ms: Some(if letter == '-' { NOW_MS } else { NOW_MS + 1 }),
-                exclude: None,
+                ..Publication::new(Data::Json(Bytes::from(body)), 0)
             };
-            let request = PublishRequest {
-                topic: topic(),
-                publication,
-                retention: RETENTION,
-                replicas: crate::config::Replicas::default(),
-                idempotency: None,
-            };
+            let request = PublishRequest::new(topic(), publication, RETENTION);
             broker.publish(request).await.expect("it is in memory");
         }
         broker

@@ -73,7 +73,7 @@ struct Versioned {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct Encoding {
     v: u32,
     from: String,
     #[serde(flatten)]
@@ -115,7 +115,7 @@ pub fn encode(message: &ControlMessage) -> Bytes {
             node: node.to_string(),
         },
     };
-    let wire = Wire {
+    let wire = Encoding {
         v: VERSION,
         from: message.from.to_string(),
         request,
@@ -134,7 +134,7 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, ControlError> {
     if !(1..=VERSION).contains(&v) {
         return Err(ControlError::Version(v));
     }
-    let wire: Wire = serde_json::from_slice(bytes).map_err(ControlError::Unreadable)?;
+    let wire: Encoding = serde_json::from_slice(bytes).map_err(ControlError::Unreadable)?;
     let request = match wire.request {
         WireRequest::Disconnect {
             app,

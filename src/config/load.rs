@@ -9,6 +9,7 @@ use crate::config::environment::{self, value_of};
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
 use crate::config::keys;
+use crate::config::machine::Machine;
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::values::{Origin, Values};
 use crate::config::{
@@ -118,6 +119,22 @@ fn chosen<'a>(
             value,
         })
     })
+}
+
+/// The configuration of a node that was told nothing, on a small machine: for what runs a part of
+/// a node by itself, as tests and benches do.
+#[must_use]
+pub fn defaults() -> Config {
+    let machine = Machine {
+        cores: 1,
+        host_name: "alone".to_owned(),
+        file_limit: 20_000,
+        memory_limit: None,
+        memory_total: None,
+    };
+    let mut values = Values::new(false, default_environment(false));
+    presets::apply(&mut values, &machine, None, false);
+    build(&values)
 }
 
 /// Nobody who says nothing gets the looseness of development, except by `--dev`.

@@ -1,12 +1,13 @@
 //! The whole dispatcher over the in-process broker, with workers whose queues the test reads.
 //!
 //! In: wishes of workers, publications, and a feed that the test can cut or add to. Out: what the
-//! workers' queues carry, in order. Every wait has [`DEADLINE`] as its bound.
+//! workers' queues carry, in order. Every wait has [`PATIENCE`] as its bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use fanfare_testkit::wait::{self, PATIENCE};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,9 +16,7 @@ use super::*;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::publication::Publication;
 use crate::broker::{FEED_EVENTS_MAX, FeedNumber, PublishRequest};
-use crate::config::inputs::Inputs;
-use crate::config::load::load;
-use crate::config::machine::Machine;
+use crate::config::load::defaults;
 use crate::worker::handle::INBOUND_MAX;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::ids::{App, Position, Priority};
@@ -28,9 +27,6 @@ mod queueing;
 mod simulation;
 mod staying;
 
-/// Longest wait for anything, many times what a loaded machine takes.
-const DEADLINE: Duration = Duration::from_secs(60);
-
 /// A topic with history, as every other one here but those in `bare:`.
 const ROOM: &str = "room";
 
@@ -39,25 +35,7 @@ fn topic(name: &str) -> Topic {
 }
 
 fn config() -> Arc<Config> {
-    let inputs = Inputs {
-        file: None,
-        environment: Vec::new(),
-        flags: Vec::new(),
-        env: None,
-        size: None,
-        dev: true,
-        machine: Machine {
-            cores: 1,
-            host_name: "rig".into(),
-            file_limit: 20_000,
-            memory_limit: None,
-            memory_total: None,
-        },
-        try_key: |_| Ok(()),
-    };
-    let mut config = load(&inputs)
-        .unwrap_or_else(|_| panic!("valid inputs"))
-        .config;
+    let mut config = defaults();
     let mut open = config.namespaces["default"].clone();
     open.history_entries_max = 10_000;
     let mut bare = open.clone();
@@ -67,27 +45,12 @@ fn config() -> Arc<Config> {
 }
 
 fn publication() -> Publication {
-    Publication {
-        data: Data::Json(Bytes::from_static(b"1")),
-        user: None,
-        priority: Priority::Normal,
-        key: None,
-        conflate: false,
-        removed: false,
-        time_ms: 1,
-        ttl_ms: None,
-        exclude: None,
-    }
+    Publication::new(Data::Json(Bytes::from_static(b"1")), 1)
 }
 
 async fn publish(broker: &Broker, config: &Config, topic: &Topic) -> Position {
-    let request = PublishRequest {
-        topic: topic.clone(),
-        publication: publication(),
-        retention: config.namespace(topic).retention(),
-        replicas: crate::config::Replicas::default(),
-        idempotency: None,
-    };
+    let retention = config.namespace(topic).retention();
+    let request = PublishRequest::new(topic.clone(), publication(), retention);
     let published = broker.publish(request).await;
     published.expect("the broker is up").position
 }
@@ -192,7 +155,7 @@ impl Rig {
 
     /// What the worker is told next.
     async fn told(&mut self, worker: usize) -> Inbound {
-        let told = timeout(DEADLINE, self.workers[worker].recv()).await;
+        let told = timeout(PATIENCE, self.workers[worker].recv()).await;
         told.expect("told in time").expect("the dispatcher runs")
     }
 
@@ -244,11 +207,7 @@ impl Rig {
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Metrics) -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        while !holds(&self.metrics) {
-            assert!(Instant::now() < deadline, "not in time: {what}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        wait::until(what, async || holds(&self.metrics)).await;
     }
 }
 
@@ -439,7 +398,7 @@ async fn a_break_checks_every_topic_and_does_not_leave_that_to_the_sweep() {
             }
         }
     };
-    timeout(DEADLINE, all).await.expect("repaired by the break");
+    timeout(PATIENCE, all).await.expect("repaired by the break");
 }
 
 #[tokio::test]

@@ -9,8 +9,7 @@ use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::cluster::view::NodeDetails;
 use fanfare_protocol::ids::{App, Owner};
 use fanfare_protocol::info::Info;
-
-const DEADLINE: Duration = Duration::from_secs(20);
+use fanfare_testkit::wait::{self, PATIENCE};
 
 struct Rig {
     presence: Arc<Presence>,
@@ -85,12 +84,7 @@ impl Rig {
     }
 
     async fn until(&self, so: impl AsyncFn() -> bool) {
-        let waited = async {
-            while !so().await {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(DEADLINE, waited).await.expect("it comes to be so");
+        wait::until("it to be so", so).await;
     }
 
     /// What was told of members: how many joined and left.
@@ -200,7 +194,7 @@ async fn at_the_end_of_the_process_every_member_leaves() {
         rig.enter(session).await;
     }
     rig.leave(1);
-    timeout(DEADLINE, rig.presence.settle(2 * DEADLINE))
+    timeout(PATIENCE, rig.presence.settle(2 * PATIENCE))
         .await
         .expect("it ends as soon as all have left");
     assert_eq!(rig.page(None, 10).await.count, 0);

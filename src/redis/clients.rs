@@ -102,15 +102,7 @@ mod tests {
     fn settings() -> config::Redis {
         config::Redis {
             url: Some(config::Secret("redis://127.0.0.1:1".to_owned())),
-            shards: Vec::new(),
-            access: config::RedisAccess::default(),
-            prefix: "ff".to_owned(),
-            command_timeout: Duration::from_secs(2),
-            probe_interval: Duration::from_secs(1),
-            probe_fresh: Duration::from_secs(5),
-            lease: Duration::from_secs(5),
-            partitions: 256,
-            replicas_min: 0,
+            ..config::load::defaults().redis
         }
     }
 

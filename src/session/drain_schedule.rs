@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(departure.ends(), now + 18 * S);
     }
 
-    /// What `tests/rolling.rs` sees from outside, without the noise of a machine.
+    /// What `tests/cluster/rolling.rs` sees from outside, without the noise of a machine.
     #[test]
     fn no_second_tells_more_than_twice_as_many_as_the_plan_has() {
         let mut rng = StdRng::seed_from_u64(7);

@@ -8,7 +8,7 @@
 //! the stream stands between two frames.
 //!
 //! Known faults of fastwebsockets 0.10 that this file closes, each pinned by a test here or in
-//! `tests/rfc6455.rs`: `read_frame` is not cancel-safe (its future is kept until it is done);
+//! `tests/node/rfc6455.rs`: `read_frame` is not cancel-safe (its future is kept until it is done);
 //! its size limit is per frame and refuses an equal length (fragments are put together here);
 //! unmasked frames, pongs and closes over 125 bytes and lengths in too many bytes pass ([`framing`]
 //! sees the headers first); fragment order and UTF-8 across fragments are not checked; 8 KiB are

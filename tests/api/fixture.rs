@@ -4,7 +4,6 @@
 //! fills; everything else is what a node runs.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,14 +20,12 @@ use fanfare::api::state::{
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError, Page};
-use fanfare::config::{
-    Admission, Allow, Api, Auth, Cache, Config, Drain, Environment, Log, LogFormat, Namespace,
-    Rebalance, Redis, RedisAccess, Secret, Server, Session,
-};
+use fanfare::config::load::defaults;
+use fanfare::config::{Allow, Api, Config, Memory, Namespace, Secret, Server, Session};
 use fanfare::http::bodies::Route;
 use fanfare::lifecycle::Lifecycle;
 use fanfare::telemetry::metrics::Metrics;
-use fanfare_protocol::ids::{App, NodeId, Priority, SessionId, Topic, User};
+use fanfare_protocol::ids::{App, NodeId, SessionId, Topic, User};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
@@ -335,69 +332,36 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
     (state, directory)
 }
 
+/// Anybody may join, nobody do more.
 fn namespace(history_entries_max: u32) -> Namespace {
     Namespace {
         history_entries_max,
         history_age: Duration::from_secs(3_600),
         presence: history_entries_max > 0,
-        priority: Priority::Normal,
-        conflate: false,
         subscribe: Allow::Anyone,
         publish: Allow::Nobody,
         history: Allow::Nobody,
         presence_allow: Allow::Nobody,
-        replicas_min: 0,
-        replicas_timeout: Duration::from_secs(1),
+        ..defaults().everyone
     }
 }
 
 fn config() -> Config {
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let second = Duration::from_secs(1);
+    let defaults = defaults();
     Config {
-        cluster: fanfare::config::Cluster { alone: true },
-        memory: fanfare::config::Memory { bytes_max: 1 << 28 },
+        memory: Memory { bytes_max: 1 << 28 },
         server: Server {
-            listen: any,
-            workers: 1,
             node_id: NodeId::new("node-a").unwrap(),
-            advertise: None,
-            dev: false,
-            environment: Environment::Staging,
-            connections_max: 10,
-            handshake_timeout: second,
-            echo: false,
+            ..defaults.server
         },
         api: Api {
-            listen: any,
             keys: vec![Secret("other-key".into()), Secret(KEY.into())],
             body_bytes_max: BODY_BYTES_MAX,
-            targets_max: 1_000,
+            ..defaults.api
         },
-        redis: redis(),
-        auth: auth(),
-        session: session(),
-        admission: Admission {
-            handshakes_per_s: None,
-            handshakes_burst: 1,
-            memory_bytes_max: None,
-        },
-        rebalance: Rebalance {
-            enabled: false,
-            tolerance_percent: 1,
-            sessions_per_s: 1,
-            settle: second,
-        },
-        drain: Drain {
-            window: second,
-            sessions_per_s: None,
-            delay: second,
-            commands: second,
-        },
-        cache: Cache { memory_bytes: 1 },
-        log: Log {
-            format: LogFormat::Auto,
-            level: "info".into(),
+        session: Session {
+            message_bytes_max: DATA_BYTES_MAX,
+            ..defaults.session
         },
         namespaces: BTreeMap::from([
             ("default".into(), namespace(100)),
@@ -405,63 +369,6 @@ fn config() -> Config {
         ]),
         inbox: namespace(100),
         everyone: namespace(0),
-    }
-}
-
-fn redis() -> Redis {
-    let second = Duration::from_secs(1);
-    Redis {
-        url: None,
-        access: RedisAccess::default(),
-        replicas_min: 0,
-        shards: Vec::new(),
-        prefix: "ff".into(),
-        command_timeout: second,
-        probe_interval: second,
-        probe_fresh: second,
-        lease: second,
-        partitions: 256,
-    }
-}
-
-fn auth() -> Auth {
-    Auth {
-        keys: vec![],
-        issuer: None,
-        audience: None,
-        anonymous: false,
-        cookie: None,
-        origins: vec![],
-        timeout: Duration::from_secs(10),
-        leeway: Duration::from_secs(5),
-        token_bytes_max: 8_192,
-        expiring: Duration::from_secs(60),
-        expired_grace: Duration::from_secs(10),
-    }
-}
-
-fn session() -> Session {
-    let second = Duration::from_secs(1);
-    Session {
-        message_bytes_max: DATA_BYTES_MAX,
-        fragments_max: 256,
-        topics_max: 128,
-        per_user_max: 100,
-        key_bytes_max: 128,
-        info_bytes_max: 2_048,
-        ping: None,
-        pong: second,
-        idle: second,
-        outbox_messages_max: 1_024,
-        outbox_bytes_max: 1 << 20,
-        commands_in_flight_max: 64,
-        replies_max: 256,
-        replies_bytes_max: 65_536,
-        replies_timeout: second,
-        close_timeout: second,
-        idempotency: Duration::from_secs(300),
-        resume: Duration::from_secs(300),
-        page_max: 1_000,
-        page_bytes_max: 1 << 20,
+        ..defaults
     }
 }

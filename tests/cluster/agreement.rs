@@ -1,16 +1,16 @@
 //! What nodes must have in common: who differs does not run, and says where.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
 use crate::processes::{SOME_BEATS, owner_of, plan, sees};
-use crate::support::http;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::{RedisServer, free_address};
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::{RedisServer, free_address};
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait;
 
 fn named(server: &RedisServer, host: &str, name: &str) -> String {
     format!("redis://{host}:{}?name={name}", server.port())
@@ -36,7 +36,7 @@ async fn differs(plan: Plan) -> String {
 }
 
 fn adopt(first: &str, shards: &[String], more: &[&str]) -> Output {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_fanfare"));
+    let program = fanfare_testkit::program::fanfare();
     let mut command = Command::new(program);
     command
         .args(["redis", "adopt", "--dev", "--redis", first])
@@ -111,7 +111,7 @@ async fn a_node_that_differs_exits_64_and_names_the_difference() {
         "nothing was written there"
     );
     // Nobody was disturbed, and nothing is lost between the two.
-    let mut reader = Talk::connected(&b.connect_url("?user=r"), Wire::Json).await;
+    let mut reader = Talk::connected(&b.connect_url("?user=r"), Encoding::Json).await;
     for n in 0..20 {
         let topic = format!("t{n}");
         reader

@@ -5,9 +5,10 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::rig::{Node, PARTITIONS, eventually};
-use crate::support::redis_server::RedisServer;
-use crate::support::resp::read_frame;
+use crate::rig::{Node, PARTITIONS};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::resp::read_frame;
+use fanfare_testkit::wait::until_equal;
 
 /// A way to a server which then knows this flag of scripts by another name only.
 async fn without(flag: &'static str, to: u16) -> u16 {
@@ -45,7 +46,7 @@ async fn where_leases_cannot_be_asked_for_together_each_is_asked_for_alone() {
     let redis = RedisServer::start().await;
     let port = without("allow-cross-slot-keys", redis.port()).await;
     let a = Node::joined(port, "a").await;
-    eventually((0..PARTITIONS).collect(), || async {
+    until_equal((0..PARTITIONS).collect(), || async {
         a.partitions.now().partitions()
     })
     .await;

@@ -4,11 +4,12 @@
 use serde_json::json;
 
 use crate::processes::{SOME_BEATS, sees};
-use crate::support::http;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait;
 
 async fn start(redis: &RedisServer, database: &str) -> Node {
     Plan::clustered("same", &format!("{}{database}", redis.url()))
@@ -30,7 +31,7 @@ async fn clusters_on_two_databases_hear_nothing_of_each_other() {
     let mut talks = Vec::new();
     for name in names {
         let node = start(&redis, name).await;
-        let mut talk = Talk::connected(&node.connect_url("?user=alice"), Wire::Json).await;
+        let mut talk = Talk::connected(&node.connect_url("?user=alice"), Encoding::Json).await;
         talk.ok(json!({"type": "subscribe", "topic": "t", "presence": true}))
             .await;
         nodes.push(node);

@@ -12,9 +12,9 @@ use serde_json::json;
 use crate::processes::{REAPED_WITHIN, sees};
 use crate::rig::{PARTITIONS, topic};
 use crate::scripts::answering;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 /// A node whose owner this is has members nowhere else than in these topics.
 const GHOST: &str = "ghost~1";

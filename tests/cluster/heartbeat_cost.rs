@@ -9,7 +9,8 @@ use fanfare::redis::{Keys, RedisLink, Script};
 use serde_json::{Value, json};
 
 use crate::scripts::answering;
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::turns;
 
 /// Longer than any of these tests.
 const LEASE_MS: u64 = 600_000;
@@ -214,6 +215,7 @@ async fn answers_to_heartbeats_do_not_grow_with_the_nodes() {
 #[tokio::test]
 #[ignore = "measures"]
 async fn what_the_heartbeats_of_many_nodes_cost() {
+    let _turn = turns::heavy().await;
     let redis = RedisServer::start().await;
     println!("nodes, one restarted a second: release: CPU and bytes a second at the default lease");
     for nodes_count in [100, 300] {
@@ -233,6 +235,7 @@ async fn what_the_heartbeats_of_many_nodes_cost() {
 #[tokio::test]
 #[ignore = "measures"]
 async fn what_the_settings_of_many_nodes_cost() {
+    let _turn = turns::heavy().await;
     const NODES: usize = 300;
     let redis = RedisServer::start().await;
     println!("what nodes say: CPU and bytes of a round of {NODES} nodes");

@@ -7,11 +7,11 @@ use crate::processes::{
     Members, REAPED_WITHIN, SOME_BEATS, Watcher, listed, nothing_left, owner_of, plan, sees,
 };
 use crate::rig::link;
-use crate::support::http;
-use crate::support::node::Node;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::Wire;
-use crate::support::wait;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::node::Node;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 /// Waits until the node of this name lives another life than that, and returns it.
 async fn next_life(name: &str, before: &str, by: &Node) -> String {
@@ -41,7 +41,7 @@ async fn a_node_that_was_killed_and_restarted_under_its_name_is_another_life_of_
     let link = link(redis.port());
     let (one, mut two) = tokio::join!(plan(&redis, "one").start(), plan(&redis, "two").start());
     sees(&one, &["one", "two"]).await;
-    let mut watcher = Watcher::start(&one, Wire::Json, "room").await;
+    let mut watcher = Watcher::start(&one, Encoding::Json, "room").await;
     let lost = Members::enter(&two, "room", 3).await;
     watcher.meets(&lost).await;
     let before = owner_of("two", &one).await;
@@ -69,7 +69,7 @@ async fn a_paused_node_whose_name_was_taken_drains_and_exits_69() {
     let link = link(redis.port());
     let (one, mut older) = tokio::join!(plan(&redis, "one").start(), plan(&redis, "two").start());
     sees(&one, &["one", "two"]).await;
-    let mut watcher = Watcher::start(&one, Wire::MsgPack, "room").await;
+    let mut watcher = Watcher::start(&one, Encoding::MsgPack, "room").await;
     let mut sent = Members::enter(&older, "room", 3).await;
     watcher.meets(&sent).await;
     let before = owner_of("two", &one).await;
@@ -101,7 +101,7 @@ async fn a_node_that_was_paused_for_longer_than_its_lease_comes_back_as_another_
     let link = link(redis.port());
     let (one, two) = tokio::join!(plan(&redis, "one").start(), plan(&redis, "two").start());
     sees(&one, &["one", "two"]).await;
-    let mut watcher = Watcher::start(&one, Wire::Json, "room").await;
+    let mut watcher = Watcher::start(&one, Encoding::Json, "room").await;
     let mut paused = Members::enter(&two, "room", 3).await;
     watcher.meets(&paused).await;
     let before = owner_of("two", &one).await;
@@ -162,7 +162,7 @@ async fn members_stay_where_redis_was_away_for_longer_than_the_lease() {
     let mut redis = RedisServer::start().await;
     let (one, two) = tokio::join!(plan(&redis, "one").start(), plan(&redis, "two").start());
     sees(&one, &["one", "two"]).await;
-    let mut watcher = Watcher::start(&one, Wire::Json, "room").await;
+    let mut watcher = Watcher::start(&one, Encoding::Json, "room").await;
     // On both: whichever comes back later would be taken for dead by the other.
     let stayed = [
         Members::enter(&one, "room", 20).await,

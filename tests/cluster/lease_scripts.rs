@@ -18,7 +18,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::leases::{Heartbeat, Leases, Rule};
 use crate::scripts::{answering, told_the_time};
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
 
 const COMMANDS: usize = 3_000;
 const NAMES: [&str; 3] = ["a", "b", "c"];

@@ -30,11 +30,13 @@ mod processes;
 mod read_only;
 mod reaper;
 mod reaping_told;
+mod rebalance;
 mod rig;
+mod rolling;
 mod scripts;
 mod settings;
-#[path = "../support/mod.rs"]
-mod support;
+mod storm;
+mod three_nodes;
 /// The same of partitions, for [`scripts`].
 #[path = "../../src/cluster/simulation/tokens.rs"]
 mod tokens;

@@ -17,10 +17,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::processes::{Members, SOME_BEATS, listed, plan};
-use crate::rig::{DEADLINE, PARTITIONS, config, eventually, link, settings, topic};
-use crate::support::http;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
+use crate::rig::{PARTITIONS, config, link, settings, topic};
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait::{PATIENCE, until_equal};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
@@ -30,7 +32,7 @@ async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
     let (membership, task) = Membership::new(settings("a", PARTITIONS), Some(store));
     tokio::spawn(task.run());
     let mut view = membership.view();
-    let joined = timeout(DEADLINE, view.wait_for(|view| view.fresh)).await;
+    let joined = timeout(PATIENCE, view.wait_for(|view| view.fresh)).await;
     let me = joined.unwrap().unwrap().me.clone();
     let metrics = Arc::new(Metrics::new(1));
     let started = RedisBroker::start(&config(redis.port()), Arc::clone(&metrics));
@@ -55,7 +57,7 @@ async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
     };
 
     // The index is not written: nobody does it yet.
-    eventually(true, || async { members(&broker).await.is_ok() }).await;
+    until_equal(true, || async { members(&broker).await.is_ok() }).await;
     let refused = presence.enter(&room, member.clone()).await;
     assert!(
         matches!(refused, Err(BrokerError::Unavailable(_))),
@@ -67,7 +69,7 @@ async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
     let entry = format!("{} {me}", room.qualified());
     assert_eq!(indexed(&link).await, Some(vec![entry]));
     presence.leave(room.clone(), member.session);
-    eventually(Some(Vec::new()), || indexed(&link)).await;
+    until_equal(Some(Vec::new()), || indexed(&link)).await;
     assert_eq!(members(&broker).await.unwrap().entries, []);
 }
 
@@ -106,8 +108,8 @@ async fn what_redis_lost_while_it_was_away_for_less_than_a_lease_is_written_agai
     node.until_unready().await;
     redis.restart().await;
     node.until_ready().await;
-    eventually(members.sessions.clone(), || listed(&node, "room")).await;
-    eventually(Some(1), || async { Some(indexed(&link).await?.len()) }).await;
+    until_equal(members.sessions.clone(), || listed(&node, "room")).await;
+    until_equal(Some(1), || async { Some(indexed(&link).await?.len()) }).await;
     let count = http::get(node.api, "/v1/topics/room").await.json();
     assert_eq!(count["sessions"], 3);
 }
@@ -123,13 +125,13 @@ async fn a_feed_that_breaks_makes_nobody_be_written_again() {
     link.command("CLIENT", "KILL", &[b"TYPE".to_vec(), b"pubsub".to_vec()])
         .await
         .unwrap();
-    eventually(true, || async { node.metric(breaks).await > broken }).await;
+    until_equal(true, || async { node.metric(breaks).await > broken }).await;
     node.until_ready().await;
     // Whoever enters now comes behind what the break would have begun.
     let late = Members::enter(&node, "room", 1).await;
     assert_eq!(calls_of(&link).await - before, 1, "one entered");
     let all = members.sessions.union(&late.sessions).cloned().collect();
-    eventually(all, || listed(&node, "room")).await;
+    until_equal(all, || listed(&node, "room")).await;
 }
 
 /// How often somebody entered, for the first time or again: that script alone reads the counts of
@@ -174,8 +176,8 @@ async fn what_redis_lost_of_messages_and_of_members_is_told_once_each() {
     let link = link(redis.port());
     let node = plan(&redis, "one").start().await;
     let url = |user| node.connect_url(&format!("?user={user}"));
-    let (mut member, _) = Talk::welcomed(&url("ada"), Wire::Json).await;
-    let (mut reader, _) = Talk::welcomed(&url("bob"), Wire::Json).await;
+    let (mut member, _) = Talk::welcomed(&url("ada"), Encoding::Json).await;
+    let (mut reader, _) = Talk::welcomed(&url("bob"), Encoding::Json).await;
     member.be_patient(SOME_BEATS);
     let join = json!({"type": "subscribe", "topic": "room", "presence": true});
     member.ok(join).await;

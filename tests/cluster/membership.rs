@@ -2,17 +2,19 @@
 
 use std::sync::{Arc, mpsc};
 
-use fanfare::cluster::lease_store::{Beat, LeaseStore};
+use fanfare::cluster::lease_store::LeaseStore;
 use fanfare::cluster::membership_machine::MembershipState;
+use fanfare::cluster::roster::Beat;
 use fanfare::cluster::view::{NodeDetails, View};
 use fanfare::redis::Keys;
 use fanfare_protocol::ids::NodeId;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::rig::{DEADLINE, LEASE, Node, names, occupied_by, topic};
+use crate::rig::{LEASE, Node, names, occupied_by, topic};
 use crate::scripts::answering;
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::PATIENCE;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_see_each_other_with_the_same_homes_and_one_that_leaves_is_gone() {
@@ -56,7 +58,7 @@ async fn a_process_of_a_living_name_is_turned_away() {
         let end = other.stands(MembershipState::is_final).await;
         assert_eq!(end, MembershipState::NameTaken);
         // Its end takes nothing from the other.
-        timeout(DEADLINE, other.membership.leave(true))
+        timeout(PATIENCE, other.membership.leave(true))
             .await
             .unwrap();
     }
@@ -99,7 +101,7 @@ async fn a_paused_node_takes_a_new_incarnation_and_writes_its_occupancy_again() 
     a.sees("b's end", |view| !view.is_live(&before)).await;
     occupied_by(&a, "t", &[]).await;
     release.send(()).unwrap();
-    let renewed = timeout(DEADLINE, view.wait_for(|view| view.me != before)).await;
+    let renewed = timeout(PATIENCE, view.wait_for(|view| view.me != before)).await;
     let after = renewed.unwrap().unwrap().me.clone();
     assert!(after.incarnation > before.incarnation);
     occupied_by(&a, "t", &[(after, 2)]).await;
@@ -117,7 +119,7 @@ async fn a_node_joins_when_redis_appears_keeps_its_view_without_it_and_returns()
     a.occupancy.set(topic("t"), 1);
     redis.restart().await;
     let first = a.sees("Redis", |view| view.fresh).await;
-    timeout(DEADLINE, a.occupancy.settled()).await.unwrap();
+    timeout(PATIENCE, a.occupancy.settled()).await.unwrap();
 
     redis.kill_with_data();
     let kept = a.sees("nothing new", |view| !view.fresh).await;
@@ -132,7 +134,7 @@ async fn a_node_joins_when_redis_appears_keeps_its_view_without_it_and_returns()
         again.me.incarnation > first.me.incarnation,
         "the lease was lost"
     );
-    timeout(DEADLINE, a.occupancy.settled()).await.unwrap();
+    timeout(PATIENCE, a.occupancy.settled()).await.unwrap();
     let b = Node::joined(port, "b").await;
     occupied_by(&b, "t", &[]).await;
     occupied_by(&b, "u", &[(again.me.clone(), 5)]).await;

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use crate::processes::{SOME_BEATS, owner_of, plan, sees};
 use crate::rig::{PARTITIONS, settings};
 use crate::scripts::answering;
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_node_keeps_its_name_and_the_second_exits_69() {

@@ -5,16 +5,17 @@ use fanfare::broker::publication::{self, PresenceChange, Publication};
 use fanfare::redis::RedisLink;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::Member;
-use fanfare_protocol::ids::{Priority, SessionId};
+use fanfare_protocol::ids::SessionId;
 use serde_json::{Value, json};
 
 use crate::processes::{SOME_BEATS, Watcher, listed, plan, sees};
 use crate::rig;
-use crate::support::http;
-use crate::support::node::Node;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, WIRES, Wire, data_of};
-use crate::support::wait;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::node::Node;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::{Talk, data_of};
+use fanfare_testkit::wait;
 
 const ROOM: &str = "room";
 
@@ -54,16 +55,10 @@ impl Newer {
     }
 
     async fn publish(&self, topic: &str, number: u64) {
+        let data = Data::Json(number.to_string().into_bytes().into());
         let publication = Publication {
-            data: Data::Json(number.to_string().into_bytes().into()),
             user: Some("newer".to_owned()),
-            priority: Priority::Normal,
-            key: None,
-            conflate: false,
-            removed: false,
-            time_ms: 1_732_190_000_000,
-            ttl_ms: None,
-            exclude: None,
+            ..Publication::new(data, 1_732_190_000_000)
         };
         let body = grown(&publication::encode_publication(&publication), 1);
         self.append(topic, &body).await;
@@ -127,13 +122,13 @@ async fn newer_publications_are_read_and_a_newer_kind_is_told_as_a_gap() {
     let newer = Newer::beside(&redis).await;
     let mut talks = Vec::new();
     for node in &nodes {
-        for wire in WIRES {
+        for wire in Encoding::ALL {
             let mut talk = Talk::connected(&node.connect_url("?user=reader"), wire).await;
             talk.ok(json!({"type": "subscribe", "topic": ROOM})).await;
             talks.push(talk);
         }
     }
-    let mut publisher = Talk::connected(&nodes[0].connect_url("?user=p"), Wire::Json).await;
+    let mut publisher = Talk::connected(&nodes[0].connect_url("?user=p"), Encoding::Json).await;
     let first = publisher.publish(ROOM, json!(1)).await;
     newer.publish(ROOM, 2).await;
     let before = publisher.publish(ROOM, json!(3)).await;
@@ -159,7 +154,7 @@ async fn newer_publications_are_read_and_a_newer_kind_is_told_as_a_gap() {
         assert_eq!(read[3], gap);
     }
     // Whoever comes later is told the same, and history has what can be read.
-    let mut late = Talk::connected(&nodes[1].connect_url("?user=late"), Wire::Json).await;
+    let mut late = Talk::connected(&nodes[1].connect_url("?user=late"), Encoding::Json).await;
     let answer = late
         .ok(json!({"type": "subscribe", "topic": ROOM, "since": first}))
         .await;
@@ -202,7 +197,7 @@ async fn a_newer_node_and_its_members_are_understood() {
     let redis = RedisServer::start().await;
     let [a, b] = start(&redis).await;
     let newer = Newer::beside(&redis).await;
-    let mut watcher = Watcher::start(&a, Wire::Json, ROOM).await;
+    let mut watcher = Watcher::start(&a, Encoding::Json, ROOM).await;
 
     // Its lease, which nobody renews: long enough for the test.
     let details = json!({"state": "ready", "sessions": 7, "version": "99.0.0", "started_ms": 1,
@@ -276,7 +271,7 @@ async fn orders_of_a_newer_node_are_obeyed_and_unknown_ones_skipped() {
         })
         .await;
     }
-    let (mut zoe, _) = Talk::welcomed(&b.connect_url("?user=zoe"), Wire::Json).await;
+    let (mut zoe, _) = Talk::welcomed(&b.connect_url("?user=zoe"), Encoding::Json).await;
     let order = json!({"v": 1, "from": from, "kind": "disconnect", "app": "default",
         "user": "zoe", "code": 4002, "because": {"of": ["this"]}});
     tell("0123456789abcdef", order);

@@ -10,11 +10,11 @@ use fanfare::redis::{Keys, RedisLink};
 use fanfare_protocol::ids::Topic;
 
 use crate::rig::{
-    Node, PARTITIONS, config, eventually, link, link_by, names, occupied_by, settings, settled,
-    topic,
+    Node, PARTITIONS, config, link, link_by, names, occupied_by, settings, settled, topic,
 };
 use crate::scripts::answering;
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::until_equal;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_of_all_nodes_are_paged_in_a_stable_order_and_vanish_with_their_sessions() {
@@ -66,7 +66,7 @@ async fn topics_of_all_nodes_are_paged_in_a_stable_order_and_vanish_with_their_s
         "{ff:nodes}:t",
     ]
     .map(String::from);
-    eventually(Some(left.to_vec()), || async {
+    until_equal(Some(left.to_vec()), || async {
         let keys = link.command("KEYS", "*", &[]).await.ok()?;
         let mut keys: Vec<String> = keys.convert().unwrap();
         keys.retain(|key| !key.starts_with("ff:part:"));
@@ -97,7 +97,7 @@ async fn what_a_dead_node_left_is_not_shown() {
     // It stands there still: nobody here is a reaper.
     let names = Keys::new("ff");
     let counts = link(redis.port());
-    eventually(true, || async {
+    until_equal(true, || async {
         let counts = counts
             .command("HKEYS", &names.occupancy(&topic("of-b")), &[])
             .await;
@@ -144,7 +144,7 @@ async fn a_master_that_hangs_holds_up_its_own_topics_alone() {
         link_by(&config)
     };
     let (first, second) = (patient(&well), patient(&hanging));
-    eventually(true, || async {
+    until_equal(true, || async {
         let ask = async |link: &Arc<RedisLink>| link.command("EXISTS", "x", &[]).await.is_ok();
         ask(&first).await && ask(&second).await
     })
@@ -162,7 +162,7 @@ async fn a_master_that_hangs_holds_up_its_own_topics_alone() {
         occupancy.set(topic(&format!("far:{n}")), 1);
         occupancy.set(near.clone(), 1);
     }
-    eventually(0, || async {
+    until_equal(0, || async {
         let is_missing = |topic: &&Topic| !occupancy.is_indexed(topic, &a.me());
         near.iter().filter(is_missing).count()
     })

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use crate::processes::{PROCESS_LEASE, SOME_BEATS, owner_of, plan, sees};
-use crate::support::http;
-use crate::support::node::{Node, log_field};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, log_field};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 /// Waits until a node has so many lines of this event, and returns what they say in these fields.
 pub(crate) async fn told(

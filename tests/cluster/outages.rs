@@ -14,11 +14,13 @@ use tokio::time::timeout;
 
 use crate::processes::{SOME_BEATS, owner_of, plan_over, sees};
 use crate::rig::{self, topic};
-use crate::support::node::Node;
-use crate::support::redis_sentinels::{MASTER, RedisSentinels};
-use crate::support::redis_server::{self, RedisServer};
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::node::Node;
+use fanfare_testkit::redis_sentinels::{MASTER, RedisSentinels};
+use fanfare_testkit::redis_server::{self, RedisServer};
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::turns;
+use fanfare_testkit::wait;
 
 /// Topics of one session, of which it is a member.
 const TOPICS: usize = 120;
@@ -46,7 +48,7 @@ impl Crowd {
         let told = Arc::new(Told::default());
         let enter = (0..sessions).map(|number| async move {
             let url = node.connect_url(&format!("?user={name}-{number}"));
-            let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+            let (mut talk, _) = Talk::welcomed(&url, Encoding::Json).await;
             talk.be_patient(LONG);
             for topic in 0..TOPICS {
                 let topic = format!("room:{}-{topic}", number / SESSIONS_A_GROUP);
@@ -204,12 +206,14 @@ async fn nobody_who_stays_leaves_where_redis_stops_for_two_leases() {
 #[tokio::test]
 #[ignore = "long: scripts/test-long runs it"]
 async fn of_20_000_members_none_leaves_where_redis_stops_for_4_s() {
+    let _turn = turns::heavy().await;
     nobody_leaves_while_stopped(170, Duration::from_secs(4)).await;
 }
 
 #[tokio::test]
 #[ignore = "long: scripts/test-long runs it"]
 async fn of_20_000_members_none_leaves_where_redis_stops_for_40_s() {
+    let _turn = turns::heavy().await;
     nobody_leaves_while_stopped(170, Duration::from_secs(40)).await;
 }
 
@@ -217,6 +221,7 @@ async fn of_20_000_members_none_leaves_where_redis_stops_for_40_s() {
 #[tokio::test]
 #[ignore = "long: scripts/test-long runs it"]
 async fn of_20_000_members_none_leaves_where_a_master_is_killed() {
+    let _turn = turns::heavy().await;
     let redis = RedisSentinels::start().await;
     for sentinel in &redis.sentinels {
         for (name, value) in [

@@ -13,10 +13,11 @@ use fanfare_protocol::ids::Owner;
 use tokio::task::JoinHandle;
 
 use crate::processes::{SOME_BEATS, plan};
-use crate::rig::{self, Node, PARTITIONS, eventually, link};
-use crate::support::http;
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use crate::rig::{self, Node, PARTITIONS, link};
+use fanfare_testkit::http;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
+use fanfare_testkit::wait::until_equal;
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -90,7 +91,7 @@ async fn share(nodes: &[&Node]) {
             let home = view.ring.partitions_of(&view.me.node);
             home.filter(|_| seen == names).collect()
         };
-        eventually(true, || async {
+        until_equal(true, || async {
             let held = node.partitions.now().partitions();
             !held.is_empty() && held == homes(node)
         })
@@ -132,7 +133,7 @@ async fn a_node_that_was_cut_off_from_redis_holds_nothing_until_it_is_back() {
     share(&[&a]).await;
     let before = a.partitions.now().token(0).unwrap();
     redis.kill();
-    eventually(BTreeSet::new(), || async {
+    until_equal(BTreeSet::new(), || async {
         a.partitions.now().partitions()
     })
     .await;
@@ -158,7 +159,7 @@ async fn who_was_replaced_is_refused_and_the_next_token_is_above_every_other() {
                 LeaseAnswer::Other { .. } => None,
             })
     };
-    eventually(true, || async { lead(a.clone(), LONG).await.is_some() }).await;
+    until_equal(true, || async { lead(a.clone(), LONG).await.is_some() }).await;
     let first = lead(a.clone(), LONG).await.unwrap();
     assert_eq!(lead(a.clone(), LONG).await, Some(first), "it is extended");
     assert!(
@@ -209,7 +210,7 @@ async fn leases_are_extended_together_and_one_that_cannot_be_had_fails_alone() {
     redis.ask(&["RPUSH", &foreign, "another program"]).unwrap();
     let a = Node::joined(redis.port(), "a").await;
     let others: BTreeSet<_> = (0..PARTITIONS).filter(|p| *p != FOREIGN).collect();
-    eventually(others.clone(), || async { a.partitions.now().partitions() }).await;
+    until_equal(others.clone(), || async { a.partitions.now().partitions() }).await;
 
     let (before, mut extended) = (scripts_run(&redis), BTreeSet::new());
     wait::until_within(LONG, "some extensions", async || {

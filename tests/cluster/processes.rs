@@ -7,11 +7,12 @@ use fanfare::redis::RedisLink;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::http;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait;
 
 /// The lease of these nodes: short, so that tests need not wait long, and longer than a busy
 /// machine holds up a node.
@@ -68,7 +69,7 @@ impl Members {
         let (mut talks, mut sessions) = (Vec::new(), BTreeSet::new());
         for number in 0..count {
             let url = node.connect_url(&format!("?user=member-{number}"));
-            let (mut talk, welcome) = Talk::welcomed(&url, Wire::Json).await;
+            let (mut talk, welcome) = Talk::welcomed(&url, Encoding::Json).await;
             talk.ok(json!({"type": "subscribe", "topic": room, "presence": true}))
                 .await;
             talks.push(talk);
@@ -87,7 +88,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    pub(crate) async fn start(node: &Node, wire: Wire, room: &str) -> Self {
+    pub(crate) async fn start(node: &Node, wire: Encoding, room: &str) -> Self {
         let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=watcher"), wire).await;
         talk.be_patient(SOME_BEATS);
         talk.ok(json!({"type": "subscribe", "topic": room, "presence": true}))

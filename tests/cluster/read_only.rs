@@ -4,11 +4,12 @@
 use serde_json::{Value, json};
 
 use crate::processes::{PROCESS_LEASE, SOME_BEATS, owner_of, plan, plan_over, sees};
-use crate::support::http;
-use crate::support::node::Node;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::node::Node;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait;
 
 /// What `/health/detailed` says of a node's membership.
 async fn membership(node: &Node) -> Value {
@@ -34,7 +35,7 @@ async fn says(node: &Node, words: &[&str]) {
 }
 
 async fn reads(node: &Node) {
-    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json).await;
     talk.be_patient(SOME_BEATS);
     let page = talk.ok(json!({"type": "history", "topic": "t"})).await;
     let publications = page["publications"].as_array().map(Vec::len);

@@ -16,12 +16,15 @@ use crate::processes::{
     Members, REAPED_WITHIN, SOME_BEATS, Watcher, keys_of, listed, nothing_left, owner_of, plan,
     sees,
 };
-use crate::rig::{self, PARTITIONS, eventually, link, topic};
+use crate::rig::{self, PARTITIONS, link, topic};
 use crate::scripts::answering;
-use crate::support::http;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::turns;
+use fanfare_testkit::wait;
+use fanfare_testkit::wait::until_equal;
 
 #[tokio::test]
 async fn members_of_a_killed_node_leave_once_and_nothing_of_it_is_left() {
@@ -33,8 +36,8 @@ async fn members_of_a_killed_node_leave_once_and_nothing_of_it_is_left() {
         sees(node, &["one", "two", "three"]).await;
     }
     let mut watchers = [
-        Watcher::start(&one, Wire::Json, "room").await,
-        Watcher::start(&two, Wire::MsgPack, "room").await,
+        Watcher::start(&one, Encoding::Json, "room").await,
+        Watcher::start(&two, Encoding::MsgPack, "room").await,
     ];
     let mut lost = Members::enter(&three, "room", 5).await;
     for (number, talk) in lost.talks.iter_mut().enumerate() {
@@ -80,13 +83,13 @@ async fn members_of_a_killed_node_leave_once_and_nothing_of_it_is_left() {
     assert_eq!(reaped(&one).await + reaped(&two).await, 5 + 50);
 }
 
-async fn metric(node: &crate::support::node::Node, kind: &str) -> u64 {
+async fn metric(node: &fanfare_testkit::node::Node, kind: &str) -> u64 {
     let name = format!("fanfare_reaped_total{{kind=\"{kind}\"}}");
     node.metric(&name).await
 }
 
 /// Plain topics with sessions, and how many.
-async fn occupied(node: &crate::support::node::Node) -> Vec<(String, u64)> {
+async fn occupied(node: &fanfare_testkit::node::Node) -> Vec<(String, u64)> {
     let answer = http::get(node.api, "/v1/topics?limit=1000").await.json();
     let topics = answer["topics"].as_array().expect("a page of topics");
     let one = |topic: &Value| {
@@ -109,7 +112,7 @@ async fn the_last_node_of_a_cluster_leaves_its_rest_to_the_next_that_comes() {
     let owner = owner_of("one", &one).await;
     one.kill();
     let two = plan(&redis, "two").start().await;
-    let mut watcher = Watcher::start(&two, Wire::Json, "room").await;
+    let mut watcher = Watcher::start(&two, Encoding::Json, "room").await;
     nothing_left(&link, &owner).await;
     let last = Members::enter(&two, "room", 1).await;
     let (_, left) = watcher.up_to(&last).await;
@@ -124,6 +127,7 @@ async fn much_that_was_left_is_removed_in_bounded_steps() {
 #[tokio::test]
 #[ignore = "long: scripts/test-long runs it"]
 async fn fifty_thousand_that_were_left_are_removed_in_bounded_steps() {
+    let _turn = turns::heavy().await;
     much_that_was_left(30_000, 20_000).await;
 }
 
@@ -136,7 +140,7 @@ async fn much_that_was_left(members: u64, topics: u64) {
         leave_behind(&link, "ghost~1", &format!("room:{number}"), 1).await;
     }
     let node = plan(&redis, "one").start().await;
-    let mut beside = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json)
+    let mut beside = Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json)
         .await
         .0;
     beside
@@ -288,7 +292,7 @@ async fn members_of_the_dead_leave_also_where_memory_is_used_up() {
     let start = |name: &'static str| plan(&redis, name).start();
     let (one, mut two) = tokio::join!(start("one"), start("two"));
     sees(&one, &["one", "two"]).await;
-    let mut watcher = Watcher::start(&one, Wire::Json, "room").await;
+    let mut watcher = Watcher::start(&one, Encoding::Json, "room").await;
     let lost = Members::enter(&two, "room", 3).await;
     watcher.meets(&lost).await;
     redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
@@ -359,7 +363,7 @@ async fn a_home_that_was_replaced_reads_and_removes_nothing() {
     let [old, new] = ["a~5", "b~6"].map(|owner| owner.parse().unwrap());
     let ended = Duration::ZERO;
     let lead = async |owner| rig::lead(&store, 3, owner, ended).await;
-    eventually(true, || async { lead(&old).await.is_ok() }).await;
+    until_equal(true, || async { lead(&old).await.is_ok() }).await;
     // A lease of no length ends within a millisecond.
     let token = async |owner| {
         wait::until("the lease to end", async || {

@@ -6,11 +6,11 @@ use crate::processes::{Members, SOME_BEATS, nothing_left, owner_of, plan, sees};
 use crate::reaper::leave_behind;
 use crate::rig::{PARTITIONS, link, topic};
 use crate::scripts::answering;
-use crate::support::http;
-use crate::support::node::{Node, log_field};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
 use fanfare::redis::Keys;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, log_field};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 const FAILING: &str = "fanfare_reaping_failing";
 
@@ -25,7 +25,7 @@ async fn component(node: &Node, name: &str) -> (bool, String) {
 }
 
 async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    wait::until_within(SOME_BEATS, what, async || so().await.then_some(())).await;
+    wait::until_within(SOME_BEATS, what, so).await;
 }
 
 fn told(line: &Value, field: &str) -> String {

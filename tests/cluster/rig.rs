@@ -15,26 +15,20 @@ use fanfare::config;
 use fanfare::redis::{Keys, RedisLink};
 use fanfare::telemetry::metrics::Metrics;
 use fanfare_protocol::ids::{App, NodeId, Owner, Topic};
+use fanfare_testkit::wait::{PATIENCE, until_equal};
 use fred::interfaces::ClientLike;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 pub(crate) const PARTITIONS: u32 = 256;
 
 pub(crate) fn config(port: u16) -> config::Redis {
     config::Redis {
         url: Some(config::Secret(format!("redis://127.0.0.1:{port}"))),
-        shards: Vec::new(),
-        access: config::RedisAccess::default(),
-        prefix: "ff".into(),
-        command_timeout: Duration::from_secs(2),
-        probe_interval: Duration::from_secs(1),
-        probe_fresh: Duration::from_secs(5),
         lease: LEASE,
         partitions: PARTITIONS,
-        replicas_min: 0,
+        ..config::load::defaults().redis
     }
 }
 
@@ -119,7 +113,7 @@ impl Node {
 
     pub(crate) async fn sees(&self, what: &str, test: impl FnMut(&View) -> bool) -> Arc<View> {
         let (mut view, mut test) = (self.membership.view(), test);
-        let seen = timeout(DEADLINE, view.wait_for(|view| test(view))).await;
+        let seen = timeout(PATIENCE, view.wait_for(|view| test(view))).await;
         Arc::clone(&seen.unwrap_or_else(|_| panic!("never saw {what}")).unwrap())
     }
 
@@ -128,7 +122,7 @@ impl Node {
         test: impl FnMut(&MembershipState) -> bool,
     ) -> MembershipState {
         let mut standing = self.membership.standing();
-        let reached = timeout(DEADLINE, standing.wait_for(test)).await;
+        let reached = timeout(PATIENCE, standing.wait_for(test)).await;
         reached.expect("the standing is reached").unwrap().clone()
     }
 
@@ -142,7 +136,7 @@ impl Node {
             self.partitions.release().await;
             self.membership.leave(true).await;
         };
-        timeout(DEADLINE, leave).await.expect("it leaves");
+        timeout(PATIENCE, leave).await.expect("it leaves");
     }
 
     /// Ends as a killed process does: nothing is given back.
@@ -162,36 +156,16 @@ pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(&App::default_app(), name).unwrap()
 }
 
-/// Asks again until the answer is the expected one.
-pub(crate) async fn eventually<T: PartialEq + std::fmt::Debug, F: Future<Output = T>>(
-    expected: T,
-    mut ask: impl FnMut() -> F,
-) {
-    let mut last = None;
-    let asked = async {
-        loop {
-            let answer = ask().await;
-            if answer == expected {
-                return;
-            }
-            last = Some(answer);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let reached = timeout(DEADLINE, asked).await.is_ok();
-    assert!(reached, "expected {expected:?}, last answer {last:?}");
-}
-
 /// Waits until all that these nodes know stands in Redis.
 pub(crate) async fn settled(nodes: &[&Node]) {
     for node in nodes {
-        timeout(DEADLINE, node.occupancy.settled()).await.unwrap();
+        timeout(PATIENCE, node.occupancy.settled()).await.unwrap();
     }
 }
 
 /// Waits until a node sees a topic occupied like that.
 pub(crate) async fn occupied_by(node: &Node, name: &str, expected: &[(Owner, u64)]) {
-    eventually(expected.to_vec(), || async {
+    until_equal(expected.to_vec(), || async {
         node.occupancy.topic(&topic(name)).await.unwrap()
     })
     .await;

@@ -13,9 +13,10 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::rig::{eventually, link};
-use crate::support::redis_server::RedisServer;
+use crate::rig::link;
 use crate::tokens::{Rule, Tokens};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::until_equal;
 
 const COMMANDS: usize = 2_000;
 const PARTITIONS: u32 = 2;
@@ -65,7 +66,7 @@ pub(crate) fn told_the_time(script: &str, from: usize) -> Script {
 /// A connection that is there.
 pub(crate) async fn answering(redis: &RedisServer) -> Arc<RedisLink> {
     let link = link(redis.port());
-    eventually(true, || async {
+    until_equal(true, || async {
         link.command("GET", "x", &[]).await.is_ok()
     })
     .await;

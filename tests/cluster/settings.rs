@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::others::{told, until_metric};
 use crate::processes::{PROCESS_LEASE, plan, sees};
-use crate::support::http;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::RedisServer;
 
 const DIFFERING: &str = "fanfare_cluster_nodes_differing";
 

@@ -1,19 +1,16 @@
 //! What the feed brings: wanted topics only, in the order of ids, and never a silent loss.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::broker::{Entry, FEED_EVENTS_MAX, FeedEvent, Page};
 use fanfare_protocol::ids::{Position, Topic};
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use crate::rig::{
-    DEADLINE, HISTORY, Rig, WHOLE, assert_linked, message, positions, request, topic,
-};
+use crate::rig::{HISTORY, Rig, WHOLE, assert_linked, message, positions, request, topic};
 use crate::rig::{NO_HISTORY, publication};
+use fanfare_testkit::wait;
 
 pub(crate) async fn what_is_published_after_the_confirmation_arrives(mut rig: Rig) {
     let topic = topic("chat:heard");
@@ -58,17 +55,16 @@ pub(crate) async fn a_topic_that_is_wanted_no_more_falls_silent(mut rig: Rig) {
     rig.hear(&dropped).await;
     rig.broker.interest().unwant(dropped.clone());
     // Nothing confirms the end, so publish until the pair arrives without its first half.
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    wait::until("the topic to fall silent", async || {
         rig.publish(&dropped, NO_HISTORY, "1").await;
         rig.publish(&kept, NO_HISTORY, "2").await;
-        if rig.delivery().await.0 == kept {
-            return;
+        let is_silent = rig.delivery().await.0 == kept;
+        if !is_silent {
+            assert_eq!(rig.delivery().await.0, kept);
         }
-        assert_eq!(rig.delivery().await.0, kept);
-        assert!(Instant::now() < deadline, "the topic is still heard");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        is_silent
+    })
+    .await;
 }
 
 pub(crate) async fn concurrent_publications_arrive_in_the_order_of_their_ids(mut rig: Rig) {
@@ -141,17 +137,17 @@ pub(crate) async fn a_feed_that_nobody_reads_breaks_and_then_goes_on(mut rig: Ri
     // While the stream was read nobody read the feed. Where the machine is loaded its rest comes
     // only now, and may have filled the feed again: then there is word of another loss, and no silence.
     let mut reached = missed.last().map_or(reached, |entry| entry.position);
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    wait::until("the feed to go on", async || {
         let marker = rig.publish(&topic, keep, "2").await;
-        if is_delivered(&mut rig, &topic, reached, marker).await {
-            return;
+        let is_delivered = is_delivered(&mut rig, &topic, reached, marker).await;
+        if !is_delivered {
+            let missed = catch_up(&rig, &topic, reached, keep).await;
+            assert_linked(reached, &missed);
+            reached = missed.last().map_or(reached, |entry| entry.position);
         }
-        assert!(Instant::now() < deadline, "the feed does not go on");
-        let missed = catch_up(&rig, &topic, reached, keep).await;
-        assert_linked(reached, &missed);
-        reached = missed.last().map_or(reached, |entry| entry.position);
-    }
+        is_delivered
+    })
+    .await;
 }
 
 /// Whether the feed brings everything above `reached` up to `marker`, or word of a loss comes first.

@@ -7,7 +7,8 @@ use fanfare_protocol::data::Data;
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{Position, Topic};
 
-use crate::rig::{HISTORY, NO_HISTORY, Rig, eventually, positions, request, topic, whole_history};
+use crate::rig::{HISTORY, NO_HISTORY, Rig, positions, request, topic, whole_history};
+use fanfare_testkit::wait;
 
 pub(crate) async fn an_unknown_topic_has_an_empty_history(rig: Rig) {
     let page = rig
@@ -60,7 +61,7 @@ pub(crate) async fn entries_over_age_are_gone(rig: Rig) {
     let published = rig.publish_count(&topic, brief, 3).await;
     let rig = &rig;
     let topic = &topic;
-    eventually("the entries are over age", || async move {
+    wait::until("the entries are over age", || async move {
         rig.retained(topic, brief).await.is_empty().then_some(())
     })
     .await;

@@ -3,7 +3,8 @@
 use fanfare::broker::PublishRequest;
 use fanfare_protocol::ids::Topic;
 
-use crate::rig::{HISTORY, NO_HISTORY, Rig, eventually, message, positions, request, topic};
+use crate::rig::{HISTORY, NO_HISTORY, Rig, message, positions, request, topic};
+use fanfare_testkit::wait;
 
 const LONG_MS: u64 = 300_000;
 
@@ -59,7 +60,7 @@ pub(crate) async fn a_key_is_forgotten_after_its_time(rig: Rig) {
     let topic = topic("chat:short");
     let first = rig.submit(keyed(&topic, "1", "anna:k", 100)).await;
     let rig = &rig;
-    let later = eventually("the key is forgotten", || {
+    let later = wait::until("the key is forgotten", || {
         let request = keyed(&topic, "1", "anna:k", 100);
         async move {
             let published = rig.submit(request).await;

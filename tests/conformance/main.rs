@@ -14,8 +14,6 @@ mod presence;
 mod recovery;
 mod rig;
 mod stepped_clock;
-#[path = "../support/mod.rs"]
-mod support;
 
 /// Makes a test of every case for the engine that `$start` starts.
 macro_rules! cases {

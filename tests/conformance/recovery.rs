@@ -5,7 +5,8 @@ use fanfare::config::Retention;
 use fanfare_protocol::event::GapReason;
 use fanfare_protocol::ids::Position;
 
-use crate::rig::{HISTORY, NO_HISTORY, Rig, WHOLE, assert_linked, eventually, positions, topic};
+use crate::rig::{HISTORY, NO_HISTORY, Rig, WHOLE, assert_linked, positions, topic};
+use fanfare_testkit::wait;
 
 const THREE: Retention = Retention {
     entries_max: 3,
@@ -162,7 +163,7 @@ pub(crate) async fn nothing_within_age_is_gone_by_retention(rig: Rig) {
     };
     let at = rig.publish_count(&topic, brief, 3).await;
     let (rig, topic) = (&rig, &topic);
-    let page = eventually("the entries are over age", || async move {
+    let page = wait::until("the entries are over age", || async move {
         let page = rig.since(topic, Position::ZERO, brief).await;
         page.entries.is_empty().then_some(page)
     })

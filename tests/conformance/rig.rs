@@ -1,12 +1,11 @@
 //! A running broker under test, and the few words in which the cases speak to it.
 //!
 //! In: an engine. Out: calls with everything but the point of a case filled in. Every wait has
-//! [`DEADLINE`] as its bound and fails the case there.
+//! [`PATIENCE`] as its bound and fails the case there.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::broker::memory::{MemoryBroker, clock::Clock};
@@ -19,16 +18,14 @@ use fanfare::broker::{
 use fanfare::config::{self, Retention};
 use fanfare::telemetry::metrics::Metrics;
 use fanfare_protocol::data::Data;
-use fanfare_protocol::ids::{App, Position, Priority, Topic};
+use fanfare_protocol::ids::{App, Position, Topic};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::redis_server::RedisServer;
-
-/// Longest wait for anything, many times what a loaded machine takes.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 /// Keeps more than any case publishes on a topic, unless it says otherwise.
 pub(crate) const HISTORY: Retention = Retention {
@@ -106,23 +103,18 @@ pub(crate) async fn start_cluster() -> Rig {
 async fn start_over(url: String, prefix: String, engine: impl Any + Send) -> Rig {
     let config = config::Redis {
         url: Some(config::Secret(url)),
-        shards: Vec::new(),
-        access: config::RedisAccess::default(),
         prefix,
         // No case is about a lost answer.
-        command_timeout: DEADLINE,
-        probe_interval: Duration::from_secs(1),
-        probe_fresh: Duration::from_secs(5),
-        lease: 2 * DEADLINE,
-        partitions: 256,
-        replicas_min: 0,
+        command_timeout: PATIENCE,
+        lease: 2 * PATIENCE,
+        ..config::load::defaults().redis
     };
     let metrics = Arc::new(Metrics::new(0));
     let (broker, feed) =
         RedisBroker::start(&config, Arc::clone(&metrics)).expect("a URL that can be used");
     let mut health = broker.health();
     let up = health.wait_for(|health| *health == BrokerHealth::Up);
-    timeout(DEADLINE, up)
+    timeout(PATIENCE, up)
         .await
         .expect("up in time")
         .expect("the broker runs");
@@ -179,18 +171,13 @@ impl Rig {
     /// Publishes as asked. What was surely not done is tried again: on a machine that is very busy
     /// the link is now and then built anew.
     pub(crate) async fn submit(&self, request: PublishRequest) -> Published {
-        let published = async {
-            loop {
-                match self.broker.publish(request.clone()).await {
-                    Err(BrokerError::Unavailable(_)) => {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                    result => return result.expect("its outcome is known"),
-                }
+        wait::until("the broker to take it", async || {
+            match self.broker.publish(request.clone()).await {
+                Err(BrokerError::Unavailable(why)) => Err(why),
+                result => Ok(result.expect("its outcome is known")),
             }
-        };
-        let published = timeout(DEADLINE, published).await;
-        published.expect("the broker is up")
+        })
+        .await
     }
 
     /// What came after `since`, as one page.
@@ -241,7 +228,7 @@ impl Rig {
 
     /// The next event of the feed.
     pub(crate) async fn next(&mut self) -> FeedEvent {
-        let event = timeout(DEADLINE, self.feed.recv()).await;
+        let event = timeout(PATIENCE, self.feed.recv()).await;
         event
             .expect("an event arrives in time")
             .expect("the feed stays open")
@@ -263,28 +250,13 @@ pub(crate) fn topic(name: &str) -> Topic {
 
 /// A publication with nothing but a body.
 pub(crate) fn publication(json: &str) -> Publication {
-    Publication {
-        data: Data::Json(Bytes::copy_from_slice(json.as_bytes())),
-        user: None,
-        priority: Priority::Normal,
-        key: None,
-        conflate: false,
-        removed: false,
-        time_ms: 1_700_000_000_000,
-        ttl_ms: None,
-        exclude: None,
-    }
+    let data = Data::Json(Bytes::copy_from_slice(json.as_bytes()));
+    Publication::new(data, 1_700_000_000_000)
 }
 
 /// A request to publish a JSON value.
 pub(crate) fn request(topic: &Topic, keep: Retention, json: &str) -> PublishRequest {
-    PublishRequest {
-        topic: topic.clone(),
-        publication: publication(json),
-        retention: keep,
-        replicas: config::Replicas::default(),
-        idempotency: None,
-    }
+    PublishRequest::new(topic.clone(), publication(json), keep)
 }
 
 /// A question for all that is retained, oldest first.
@@ -320,20 +292,5 @@ pub(crate) fn assert_linked(start: Position, entries: &[Entry]) {
         assert_eq!(entry.prev, before, "the link of {}", entry.position);
         assert!(entry.position > before);
         before = entry.position;
-    }
-}
-
-/// Asks again and again until the answer is there.
-pub(crate) async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

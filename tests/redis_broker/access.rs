@@ -7,10 +7,10 @@ use fanfare::broker::{BrokerHealth, FeedEvent};
 use fanfare::config::RedisAccess;
 use fanfare::telemetry::metrics::Metrics;
 
-use crate::rig::{DEADLINE, Peer, settings, topic};
-use crate::support::certificates::{Authority, Files, NAME, self_made};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use crate::rig::{Peer, settings, topic};
+use fanfare_testkit::certificates::{Authority, Files, NAME, self_made};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 /// Lets a server speak TLS with a certificate of this authority on a port of its own.
 pub(crate) fn open_tls(
@@ -120,7 +120,7 @@ async fn changed_certificates_count_for_the_next_connection() {
         let before = reconnects();
         let cut = server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         assert!(cut.is_some_and(|count| count.starts_with(':')));
-        wait::until_within(DEADLINE, "new connections", async || {
+        wait::until_within(PATIENCE, "new connections", async || {
             (reconnects() > before).then_some(())
         })
         .await;
@@ -457,7 +457,7 @@ async fn a_topic_whose_channel_is_forbidden_holds_up_no_other() {
     peer.hear(&topic("one.allowed")).await;
     let metrics = Arc::clone(&peer.metrics);
     let word = || metrics.control.refusing_noperm.get();
-    wait::until_within(DEADLINE, "the word", async || (word() == 1).then_some(())).await;
+    wait::until_within(PATIENCE, "the word", async || (word() == 1).then_some(())).await;
     let health = peer.broker.health().borrow().clone();
     let forbids = |reason: &str| reason.contains("forbidden: NOPERM (");
     assert!(
@@ -481,6 +481,6 @@ async fn a_topic_whose_channel_is_forbidden_holds_up_no_other() {
             break;
         }
     }
-    wait::until_within(DEADLINE, "no word", async || (word() == 0).then_some(())).await;
+    wait::until_within(PATIENCE, "no word", async || (word() == 0).then_some(())).await;
     peer.is_up().await;
 }

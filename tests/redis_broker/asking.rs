@@ -4,11 +4,12 @@ use fanfare::broker::BrokerError;
 use fanfare::config::Retention;
 use serde_json::json;
 
-use crate::rig::{DEADLINE, HISTORY, Peer, topic};
-use crate::support::node::Plan;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use crate::rig::{HISTORY, Peer, topic};
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_cannot_be_asked_about_keeps_no_other_from_joining() {
@@ -17,7 +18,7 @@ async fn a_topic_that_cannot_be_asked_about_keeps_no_other_from_joining() {
     let pushed = redis.command(&["LPUSH", bad, "another program's"]);
     assert_eq!(pushed.as_deref(), Some(":1"));
     let node = Plan::clustered("a", &redis.url()).start().await;
-    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=anna"), Wire::Json).await;
+    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=anna"), Encoding::Json).await;
     let subscribe = |name: &str| json!({"type": "subscribe", "topic": name});
     let refused = talk.command(subscribe("bad")).await;
     let mut good = Vec::new();
@@ -31,7 +32,7 @@ async fn a_topic_that_cannot_be_asked_about_keeps_no_other_from_joining() {
     let answer = talk.answer(refused).await;
     assert_eq!(answer["code"], "unavailable", "{answer}");
     redis.command(&["DEL", bad]).expect("it runs");
-    wait::until_within(DEADLINE, "the topic to be joined", async || {
+    wait::until_within(PATIENCE, "the topic to be joined", async || {
         let id = talk.command(subscribe("bad")).await;
         (talk.answer(id).await["type"] == "ok").then_some(())
     })

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::rig::DEADLINE;
-use crate::support::node::{Node, Plan};
-use crate::support::raw::{Handshake, Raw};
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::{http, wait};
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::raw::{Handshake, Raw};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait::PATIENCE;
+use fanfare_testkit::{http, wait};
 
 /// Commands wait so long for a Redis that hangs, unless they are refused at once.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ async fn publish(node: &Node, data: u64) -> hyper::StatusCode {
 
 /// What a node does while its Redis is away.
 async fn refuses_at_once(node: &Node, ada: &mut Talk) {
-    wait::until_within(DEADLINE, "the circuit to open", async || {
+    wait::until_within(PATIENCE, "the circuit to open", async || {
         let is_open = node
             .metric("fanfare_redis_circuits{state=\"closed\"}")
             .await
@@ -74,7 +75,7 @@ async fn refuses_at_once(node: &Node, ada: &mut Talk) {
 /// Publishes on one node until that works, then waits until a session on another has heard it.
 async fn comes_back(publisher: &Node, ada: &mut Talk, number: u64, what: &str) {
     let back = Instant::now();
-    wait::until_within(DEADLINE, "a publication to be accepted", async || {
+    wait::until_within(PATIENCE, "a publication to be accepted", async || {
         (publish(publisher, number).await == 200).then_some(())
     })
     .await;
@@ -101,8 +102,8 @@ async fn while_redis_is_away_everything_is_refused_at_once_and_then_comes_back()
     let mut redis = RedisServer::start().await;
     let url = redis.url();
     let (one, two) = tokio::join!(node("one", &url), node("two", &url));
-    let (mut ada, _) = Talk::welcomed(&one.connect_url("?user=ada"), Wire::Json).await;
-    ada.be_patient(DEADLINE);
+    let (mut ada, _) = Talk::welcomed(&one.connect_url("?user=ada"), Encoding::Json).await;
+    ada.be_patient(PATIENCE);
     ada.ok(json!({"type": "subscribe", "topic": "t"})).await;
     assert_eq!(circuit(&one).await["healthy"], true);
     for round in 1..=2 {
@@ -137,7 +138,7 @@ async fn while_redis_is_away_everything_is_refused_at_once_and_then_comes_back()
 async fn a_node_needs_no_more_rights_than_the_documents_give() {
     let redis = RedisServer::start().await;
     let mut node = node("one", &redis.url_of_user()).await;
-    let (mut ada, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    let (mut ada, _) = Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json).await;
     ada.ok(json!({"type": "subscribe", "topic": "t", "presence": true}))
         .await;
     assert_eq!(publish(&node, 1).await, 200);

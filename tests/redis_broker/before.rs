@@ -14,8 +14,8 @@ use fanfare_protocol::ids::{Position, SessionId, Topic, TopicKind};
 use fred::interfaces::ClientLike;
 use fred::types::Value;
 
-use crate::rig::{DEADLINE, settings};
-use crate::support::wait;
+use crate::rig::settings;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 const TELLS: &str = "local spread = 'PUBLISH'\n";
 const RENEWS: &str = "local function renew(key, ms) redis.call('PEXPIRE', key, ms) end\n";
@@ -82,7 +82,7 @@ impl Before {
         link.renew().expect("a URL").connect();
         // No supervisor watches this link.
         link.circuit().close();
-        wait::until_within(DEADLINE, "the link", async || {
+        wait::until_within(PATIENCE, "the link", async || {
             link.command("GET", "nothing", &[]).await.ok()
         })
         .await;

@@ -10,11 +10,12 @@ use fanfare_protocol::event::GapReason;
 use serde_json::{Value, json};
 
 use crate::replicas::{master_and_replica, until_followed};
-use crate::rig::{DEADLINE, HISTORY, Peer, topic};
-use crate::support::node::Plan;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use crate::rig::{HISTORY, Peer, topic};
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 const STREAM: &str = "ff:{default:room}:s";
 const LAST: &str = "ff:{default:room}:l";
@@ -34,8 +35,8 @@ async fn a_lost_id_is_not_given_again_by_a_clock_that_is_behind() {
     publish_ahead(&redis);
     let node = Plan::clustered("a", &redis.url()).start().await;
     let url = |user: &str| node.connect_url(&format!("?user={user}"));
-    let (mut publisher, _) = Talk::welcomed(&url("publisher"), Wire::Json).await;
-    let (mut stayed, _) = Talk::welcomed(&url("stayed"), Wire::Json).await;
+    let (mut publisher, _) = Talk::welcomed(&url("publisher"), Encoding::Json).await;
+    let (mut stayed, _) = Talk::welcomed(&url("stayed"), Encoding::Json).await;
     let subscribe = json!({"type": "subscribe", "topic": "room"});
     stayed.ok(subscribe.clone()).await;
 
@@ -64,7 +65,7 @@ async fn a_lost_id_is_not_given_again_by_a_clock_that_is_behind() {
     }
     assert_eq!(seen, ["kept", "lost", "failover", "new", "newest"]);
 
-    let (mut back, _) = Talk::welcomed(&url("back"), Wire::Json).await;
+    let (mut back, _) = Talk::welcomed(&url("back"), Encoding::Json).await;
     let mut resume = subscribe;
     resume["since"] = Value::from(lost);
     let ok = back.ok(resume).await;
@@ -90,7 +91,7 @@ async fn a_promoted_replica_with_a_clock_behind_gives_no_lost_id() {
     let lost = before.publish(&room, 2).await.expect("up").position;
     master.kill();
     replica.signal("CONT");
-    wait::until_within(DEADLINE, "the replica to be promoted", async || {
+    wait::until_within(PATIENCE, "the replica to be promoted", async || {
         (replica.command(&["REPLICAOF", "NO", "ONE"])? == "+OK").then_some(())
     })
     .await;

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
-use crate::support::node::Plan;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::{http, wait};
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::{http, wait};
 
 const RECORDED: &str = include_str!("../recorded/control_v1.jsonl");
 
@@ -24,7 +25,7 @@ fn send(redis: &RedisServer, message: &str) {
 async fn a_node_obeys_the_recorded_messages_and_skips_what_later_releases_may_send() {
     let redis = RedisServer::start().await;
     let mut node = Plan::clustered("node-2", &redis.url()).start().await;
-    let (mut ada, _) = Talk::welcomed(&node.connect_url("?user=auth0|x"), Wire::Json).await;
+    let (mut ada, _) = Talk::welcomed(&node.connect_url("?user=auth0|x"), Encoding::Json).await;
     let ignored = "fanfare_control_ignored_total";
     let strange = [
         r#"{"v":2,"from":"node-9~1","kind":"disconnect","who":["auth0|x"]}"#,

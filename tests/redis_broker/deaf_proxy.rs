@@ -10,7 +10,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::resp::read_frame;
+use fanfare_testkit::resp::read_frame;
 
 /// See the module.
 pub(crate) struct DeafProxy {

@@ -10,9 +10,9 @@ use futures_util::stream::FuturesOrdered;
 use tokio::task::JoinHandle;
 
 use crate::deaf_proxy::DeafProxy;
-use crate::rig::{DEADLINE, HISTORY, Peer, Reader, request, topic};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use crate::rig::{HISTORY, Peer, Reader, request, topic};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 /// Publishes 1, 2, … one after the other until `enough` were accepted after `go_on` was told.
 /// Returns what was accepted, and whether any answer was "unknown".
@@ -266,7 +266,7 @@ async fn a_deaf_feed_is_found_by_its_probe_and_built_anew() {
     listener.hear(&room).await;
     proxy.deafen();
     publisher.publish(&room, 1).await.expect("up");
-    wait::until_within(DEADLINE, "a message to vanish", async || {
+    wait::until_within(PATIENCE, "a message to vanish", async || {
         proxy.has_swallowed().then_some(())
     })
     .await;
@@ -368,7 +368,7 @@ async fn a_refused_subscription_is_seen_and_made_good_when_it_is_allowed() {
         BrokerHealth::Partly(reason) => reason.contains("forbids the channel of room: NOPERM"),
         _ => false,
     };
-    let told = tokio::time::timeout(DEADLINE, health.wait_for(is_told)).await;
+    let told = tokio::time::timeout(PATIENCE, health.wait_for(is_told)).await;
     told.expect("in time").expect("the broker runs");
     acl("&ff:{default:*");
     let confirmed = FeedEvent::Subscribed(vec![(room.clone(), wish)]);

@@ -7,9 +7,9 @@ use fanfare::broker::{Body, Entry, FEED_EVENTS_MAX, FeedEvent};
 use fanfare_protocol::ids::Position;
 use futures_util::StreamExt;
 
-use crate::rig::{DEADLINE, Peer, Reader, number, topic};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use crate::rig::{Peer, Reader, number, topic};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_publishes_arrives_on_another_with_the_same_position() {
@@ -56,7 +56,7 @@ async fn a_stalled_dispatcher_slows_nobody_and_is_told_one_break() {
     let metrics = Arc::clone(&listener.metrics);
     let dropped = &metrics.control.feed_dropped;
     let expected = COUNT - FEED_EVENTS_MAX as u64;
-    wait::until_within(DEADLINE, "all to be heard or dropped", async || {
+    wait::until_within(PATIENCE, "all to be heard or dropped", async || {
         (dropped.get() >= expected).then_some(())
     })
     .await;
@@ -144,7 +144,7 @@ async fn many_topics_stand_again_after_a_cut_and_left_ones_do_not() {
         }
     }
     peer.broker.interest().unwant(topics[0].clone());
-    wait::until_within(DEADLINE, "the topic to leave", async || {
+    wait::until_within(PATIENCE, "the topic to leave", async || {
         let line = server.command(&["PUBSUB", "CHANNELS", "ff:{default:t0}"])?;
         (line == "*0").then_some(())
     })

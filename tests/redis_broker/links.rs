@@ -7,10 +7,10 @@ use std::time::Duration;
 use fanfare::broker::BrokerHealth;
 use fanfare::config;
 
-use crate::rig::{DEADLINE, HISTORY, Peer, settings, topic};
-use crate::support::node::{Plan, log_field};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use crate::rig::{HISTORY, Peer, settings, topic};
+use fanfare_testkit::node::{Plan, log_field};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 /// Calls that are made at once, each of which keeps so many questions in flight.
 const CALLS_COUNT: usize = 40;
@@ -53,11 +53,11 @@ async fn a_short_break_of_the_bulk_link_leaves_the_broker_up() {
     let server = RedisServer::start().await;
     let peer = Peer::up(server.url()).await;
     let turns = || peer.metrics.control.circuits_closed_total.get();
-    wait::until_within(DEADLINE, "all links", async || (turns() == 3).then_some(())).await;
+    wait::until_within(PATIENCE, "all links", async || (turns() == 3).then_some(())).await;
     let mut health = peer.broker.health();
     assert_eq!(*health.borrow_and_update(), BrokerHealth::Up);
     // Its probe is a ROLE, so that is the last command of its connection.
-    let bulk = wait::until_within(DEADLINE, "the bulk link to be probed", async || {
+    let bulk = wait::until_within(PATIENCE, "the bulk link to be probed", async || {
         let clients = server.ask(&["CLIENT", "LIST"])?;
         let line = clients[0]
             .lines()
@@ -68,10 +68,7 @@ async fn a_short_break_of_the_bulk_link_leaves_the_broker_up() {
     .await;
     let killed = server.command(&["CLIENT", "KILL", "ID", &bulk]);
     assert_eq!(killed.as_deref(), Some(":1"));
-    wait::until_within(DEADLINE, "the link to be back", async || {
-        (turns() == 4).then_some(())
-    })
-    .await;
+    wait::until("the link to be back", async || (turns() == 4).then_some(())).await;
     let is_changed = health.has_changed().expect("the broker runs");
     assert!(!is_changed, "{:?}", health.borrow());
 }
@@ -80,8 +77,8 @@ async fn a_short_break_of_the_bulk_link_leaves_the_broker_up() {
 async fn a_stall_within_the_settings_is_told_to_nobody() {
     let server = RedisServer::start().await;
     let peer = Peer::start_with(&config::Redis {
-        command_timeout: 2 * DEADLINE,
-        probe_fresh: 4 * DEADLINE,
+        command_timeout: 2 * PATIENCE,
+        probe_fresh: 4 * PATIENCE,
         ..settings(server.url(), config::RedisAccess::default())
     });
     peer.is_up().await;
@@ -104,7 +101,7 @@ async fn the_policy_of_full_memory_is_read_by_every_connection() {
         let set = server.command(&["CONFIG", "SET", "maxmemory-policy", policy]);
         assert_eq!(set.as_deref(), Some("+OK"));
         server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-        wait::until_within(DEADLINE, policy, async || {
+        wait::until_within(PATIENCE, policy, async || {
             (peer.broker.maxmemory_policy()? == policy).then_some(())
         })
         .await;

@@ -10,7 +10,7 @@ use fanfare::config::Retention;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 use crate::rig::{Peer, request, topic};
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
 
 const HOUR_MS: u64 = 3_600_000;
 const AHEAD_MS: u64 = 6 * HOUR_MS;

@@ -23,8 +23,6 @@ mod replicas;
 #[allow(dead_code, reason = "each test binary uses another part")]
 mod rig;
 mod script_cost;
-#[path = "../support/mod.rs"]
-mod support;
 mod wire;
 mod wire_access;
 mod wire_hostile;

@@ -6,11 +6,11 @@ use fanfare::config;
 use fanfare::redis::nowhere::{Kind, Nowhere};
 use serde_json::json;
 
-use crate::rig::{DEADLINE, Peer, settings, topic};
-use crate::support::http;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::{RedisServer, free_address};
-use crate::support::wait;
+use crate::rig::{Peer, settings, topic};
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::{RedisServer, free_address};
+use fanfare_testkit::wait::{self, PATIENCE};
 
 fn done(server: &RedisServer, words: &[&str]) {
     assert_eq!(server.command(words).as_deref(), Some("+OK"), "{words:?}");
@@ -19,17 +19,15 @@ fn done(server: &RedisServer, words: &[&str]) {
 /// Waits until publishing is refused for want of a place, for a reason of which this is true.
 async fn is_nowhere(peer: &Peer, what: &str, is_it: impl Fn(&Nowhere) -> bool) -> String {
     let room = topic("room");
-    wait::until_within(DEADLINE, what, async || {
-        match peer.publish(&room, 1).await {
-            Err(error @ BrokerError::Unavailable(_)) => {
-                let BrokerError::Unavailable(Unavailable::Nowhere(nowhere)) = &error else {
-                    panic!("expected no place, got {error:?}");
-                };
-                let told = error.told().message.to_string();
-                is_it(nowhere).then_some(told)
-            }
-            other => panic!("expected a refusal, got {other:?}"),
+    wait::until(what, async || match peer.publish(&room, 1).await {
+        Err(error @ BrokerError::Unavailable(_)) => {
+            let BrokerError::Unavailable(Unavailable::Nowhere(nowhere)) = &error else {
+                panic!("expected no place, got {error:?}");
+            };
+            let told = error.told().message.to_string();
+            is_it(nowhere).then_some(told)
         }
+        other => panic!("expected a refusal, got {other:?}"),
     })
     .await
 }
@@ -138,7 +136,7 @@ async fn a_slot_that_nobody_serves_is_told_as_that() {
         .unwrap();
     done(&server, &["CLUSTER", "DELSLOTS", &slot[0]]);
     let room = topic("room");
-    let told = wait::until_within(DEADLINE, "the slot to be missed", async || {
+    let told = wait::until_within(PATIENCE, "the slot to be missed", async || {
         match peer.publish(&room, 1).await {
             Err(error @ BrokerError::Unavailable(Unavailable::Nowhere(_))) => Some(error.told()),
             // Until the layout is known; Redis has a word for it.
@@ -175,7 +173,7 @@ async fn a_first_start_that_waits_for_another_deployment_names_it_and_its_word()
         BrokerHealth::Up | BrokerHealth::ReadOnly(_) => false,
     };
     let mut health = peer.broker.health();
-    let waited = tokio::time::timeout(DEADLINE, health.wait_for(names_it)).await;
+    let waited = tokio::time::timeout(PATIENCE, health.wait_for(names_it)).await;
     assert!(waited.is_ok(), "{:?}", peer.broker.health().borrow());
 }
 
@@ -196,7 +194,7 @@ async fn a_node_tells_callers_and_its_log_that_a_deployment_is_not_compared() {
     done(&west, &["ACL", "SETUSER", "default", "-get"]);
     let node = plan("two").start().await;
     let names: Vec<_> = (0..32).map(|n| format!("t{n}")).collect();
-    let told = wait::until_within(DEADLINE, "a topic of the other", async || {
+    let told = wait::until_within(PATIENCE, "a topic of the other", async || {
         for name in &names {
             if let Some(told) = refused(&node, name).await {
                 return Some(told);
@@ -212,7 +210,7 @@ async fn a_node_tells_callers_and_its_log_that_a_deployment_is_not_compared() {
     let line = lines[0].to_string();
     assert!(line.contains("west") && line.contains("NOPERM"), "{line}");
     done(&west, &["ACL", "SETUSER", "default", "+get"]);
-    wait::until_within(DEADLINE, "all topics", async || {
+    wait::until_within(PATIENCE, "all topics", async || {
         for name in &names {
             if refused(&node, name).await.is_some() {
                 return None;
@@ -221,7 +219,7 @@ async fn a_node_tells_callers_and_its_log_that_a_deployment_is_not_compared() {
         Some(())
     })
     .await;
-    wait::until_within(DEADLINE, "that to be told", async || {
+    wait::until_within(PATIENCE, "that to be told", async || {
         (node.log_lines("deployment_compared").len() == 2).then_some(())
     })
     .await;

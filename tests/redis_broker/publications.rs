@@ -6,9 +6,9 @@ use fanfare::broker::{BrokerError, Published};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
-use crate::rig::{DEADLINE, HISTORY, Peer, request, topic};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use crate::rig::{HISTORY, Peer, request, topic};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 /// Ends the connections for publications; how many there were.
 fn cut(server: &RedisServer) -> usize {
@@ -100,10 +100,7 @@ async fn a_master_that_takes_no_publications_is_down_and_its_other_links_stand()
     last.await.expect("the bulk link stands");
     user(">secret");
     peer.is_up().await;
-    wait::until_within(DEADLINE, "all links", async || {
-        (away() == [0, 0, 0]).then_some(())
-    })
-    .await;
+    wait::until("all links", async || (away() == [0, 0, 0]).then_some(())).await;
     peer.publish(&room, 2).await.expect("up");
     assert_eq!(control.refusing_wrongpass.get(), 0);
 }

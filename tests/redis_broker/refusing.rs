@@ -7,11 +7,13 @@ use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::rig::{DEADLINE, HISTORY, Peer, settings, topic};
-use crate::support::node::{Node, Plan};
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::{http, resp, wait};
+use crate::rig::{HISTORY, Peer, settings, topic};
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait::PATIENCE;
+use fanfare_testkit::{http, resp, wait};
 
 fn set(server: &RedisServer, name: &str, value: &str) {
     let answer = server.command(&["CONFIG", "SET", name, value]);
@@ -31,7 +33,7 @@ async fn is_read_only(peer: &Peer, word: &str) {
         BrokerHealth::ReadOnly(reason) => reason.contains(word),
         _ => false,
     };
-    let waited = tokio::time::timeout(DEADLINE, health.wait_for(is_it)).await;
+    let waited = tokio::time::timeout(PATIENCE, health.wait_for(is_it)).await;
     assert!(waited.is_ok(), "{:?}", peer.broker.health().borrow());
     assert_eq!(gauge(peer, word), 1);
 }
@@ -130,7 +132,7 @@ async fn a_master_that_is_busy_is_away_in_its_word() {
     let looping = tokio::task::spawn_blocking(move || {
         let address = ([127, 0, 0, 1], port).into();
         let words = ["EVAL", "while true do end", "0"];
-        std::panic::catch_unwind(|| crate::support::redis_server::ask(address, &words))
+        std::panic::catch_unwind(|| fanfare_testkit::redis_server::ask(address, &words))
     });
     peer.is_down_for("BUSY").await;
     assert_eq!(gauge(&peer, "BUSY"), 1);
@@ -217,11 +219,9 @@ async fn a_feed_that_is_refused_is_told_in_the_word_to_who_would_join() {
     assert_eq!(take.as_deref(), Some("+OK"));
     server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     peer.is_down_for("the user lacks a right").await;
-    let told = wait::until_within(DEADLINE, "the word", async || {
-        match peer.broker.check(&room) {
-            Err(BrokerError::Refused(refusal)) => Some(refusal.word),
-            _ => None,
-        }
+    let told = wait::until("the word", async || match peer.broker.check(&room) {
+        Err(BrokerError::Refused(refusal)) => Some(refusal.word),
+        _ => None,
     });
     assert_eq!(told.await, "NOPERM");
     assert_eq!(gauge(&peer, "NOPERM"), 1);
@@ -300,7 +300,7 @@ async fn a_node_without_its_bulk_link_is_not_ready_and_says_why() {
     let node = Plan::clustered("one", &server.url()).start().await;
     let mut beside = Beside::connect(&server).await;
     // Its probe is a ROLE, so that is the last command of its connection.
-    let (clients, bulk) = wait::until_within(DEADLINE, "the bulk link", async || {
+    let (clients, bulk) = wait::until_within(PATIENCE, "the bulk link", async || {
         let mut beside = Beside::connect(&server).await;
         let clients = beside.ask("CLIENT LIST").await;
         let is_it = |line: &&str| line.contains(" cmd=role ");
@@ -315,7 +315,7 @@ async fn a_node_without_its_bulk_link_is_not_ready_and_says_why() {
     assert!(beside.ask(&lower).await.contains("OK"));
     let killed = beside.ask(&format!("CLIENT KILL ID {bulk}")).await;
     assert!(killed.contains(":1"), "{killed}");
-    let reasons = wait::until_within(DEADLINE, "the node to tell", async || {
+    let reasons = wait::until_within(PATIENCE, "the node to tell", async || {
         let ready = http::get(node.api, "/health/ready").await;
         (ready.status == 503).then(|| ready.text())
     })
@@ -359,7 +359,7 @@ async fn no_member_joins(bob: &mut Talk, word: &str) {
 async fn a_member_is_told_at_once_that_the_index_is_refused() {
     let server = RedisServer::start().await;
     let node = Plan::clustered("one", &server.url()).start().await;
-    let (mut bob, _) = Talk::welcomed(&node.connect_url("?user=bob"), Wire::Json).await;
+    let (mut bob, _) = Talk::welcomed(&node.connect_url("?user=bob"), Encoding::Json).await;
     let take = server.command(&["ACL", "SETUSER", "default", "-zadd"]);
     assert_eq!(take.as_deref(), Some("+OK"));
     no_member_joins(&mut bob, "NOPERM").await;
@@ -387,8 +387,8 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
         .env("FANFARE_REDIS__LEASE_MS", "2000")
         .env("FANFARE_REDIS__COMMAND_TIMEOUT_MS", "700");
     let node = plan.start().await;
-    let (mut ada, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
-    ada.be_patient(DEADLINE);
+    let (mut ada, _) = Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json).await;
+    ada.be_patient(PATIENCE);
     ada.ok(serde_json::json!({"type": "subscribe", "topic": "t"}))
         .await;
     let publish = serde_json::json!({"topic": "t", "data": 1});
@@ -400,7 +400,7 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
 
     set(&server, "min-replicas-to-write", "1");
     let told =
-        wait::until_within(DEADLINE, "the node to tell", async || partial(&node).await).await;
+        wait::until_within(PATIENCE, "the node to tell", async || partial(&node).await).await;
     assert!(
         told.contains("NOREPLICAS") && told.contains("bring them back"),
         "{told}"
@@ -422,8 +422,8 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
     let before = beats().await["incarnation"].clone();
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     assert!(partial(&node).await.is_some());
-    let (mut bob, _) = Talk::welcomed(&node.connect_url("?user=bob"), Wire::Json).await;
-    bob.be_patient(DEADLINE);
+    let (mut bob, _) = Talk::welcomed(&node.connect_url("?user=bob"), Encoding::Json).await;
+    bob.be_patient(PATIENCE);
     bob.ok(serde_json::json!({"type": "subscribe", "topic": "t"}))
         .await;
     let history = bob
@@ -439,7 +439,7 @@ async fn a_node_tells_publishers_and_operators_why_nothing_is_written() {
     assert_eq!(node.until_told("redis_writes_refused").await.len(), 1);
 
     set(&server, "min-replicas-to-write", "0");
-    wait::until_within(DEADLINE, "the node to be whole", async || {
+    wait::until_within(PATIENCE, "the node to be whole", async || {
         partial(&node).await.is_none().then_some(())
     })
     .await;

@@ -21,7 +21,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::before::Before;
 use crate::rig::{Peer, request, topic};
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
 
 const START_MS: u64 = 1_732_190_000_000;
 const HOUR_MS: u64 = 3_600_000;

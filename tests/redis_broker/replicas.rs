@@ -12,11 +12,13 @@ use serde_json::json;
 
 use crate::failures::{misses_count, without_scripts};
 use crate::refusing::partial;
-use crate::rig::{DEADLINE, Peer, REPLICAS_PATIENCE, number, request, topic, wanting};
-use crate::support::node::Plan;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::{http, wait};
+use crate::rig::{Peer, REPLICAS_PATIENCE, number, request, topic, wanting};
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait::PATIENCE;
+use fanfare_testkit::{http, wait};
 
 /// A master and a replica that has all it has.
 pub(crate) async fn master_and_replica() -> (RedisServer, RedisServer) {
@@ -41,7 +43,7 @@ pub(crate) async fn until_followed(master: &RedisServer, replica: &RedisServer) 
     let mark = format!("mark-{}", MARKS.fetch_add(1, Ordering::Relaxed));
     let set = master.command(&["SET", &mark, "1"]);
     assert_eq!(set.as_deref(), Some("+OK"));
-    wait::until_within(DEADLINE, "the replica to follow", async || {
+    wait::until_within(PATIENCE, "the replica to follow", async || {
         (replica.command(&["EXISTS", &mark])? == ":1").then_some(())
     })
     .await;
@@ -96,7 +98,7 @@ async fn lost_by_failover(min: u32) -> (usize, usize) {
     accepted.extend(more);
     master.kill();
     replica.signal("CONT");
-    wait::until_within(DEADLINE, "the replica to be promoted", async || {
+    wait::until_within(PATIENCE, "the replica to be promoted", async || {
         (replica.command(&["REPLICAOF", "NO", "ONE"])? == "+OK").then_some(())
     })
     .await;
@@ -146,7 +148,7 @@ async fn what_only_others_than_the_promoted_replica_confirm_is_not_answered_ok()
     assert_eq!((accepted.len(), unknown), (0, 100));
     assert_eq!(peer.metrics.control.publish_unconfirmed.get(), 100);
     // A replica that does not become the master holds up nobody for ever.
-    wait::until_within(DEADLINE, "the replica to be forgotten", async || {
+    wait::until_within(PATIENCE, "the replica to be forgotten", async || {
         let (accepted, _) = publish(&peer, 200..201, 1).await;
         (accepted.len() == 1).then_some(())
     })
@@ -167,7 +169,7 @@ async fn a_replica_that_leaves_while_nothing_is_published_is_noticed_then() {
         role.split(',').next()?.parse::<u64>().ok()
     };
     let before = asked().expect("it was asked before");
-    wait::until_within(DEADLINE, "the master to be asked twice", async || {
+    wait::until_within(PATIENCE, "the master to be asked twice", async || {
         (asked()? >= before + 2).then_some(())
     })
     .await;
@@ -188,15 +190,12 @@ async fn replicas_confirm_nothing_in_a_connections_first_seconds() {
             other => Ok(other.map(|published| published.position)),
         }
     };
-    wait::until_within(DEADLINE, "the link", async || {
+    wait::until_within(PATIENCE, "the link", async || {
         let why = confirmed().await.expect_err("it is new");
         (why == Unavailable::NotYetPromised).then_some(())
     })
     .await;
-    wait::until_within(DEADLINE, "a confirmation", async || {
-        confirmed().await.ok()?.ok()
-    })
-    .await;
+    wait::until("a confirmation", async || confirmed().await.ok()?.ok()).await;
     // What was refused was not published.
     assert_eq!(peer.retained(&topic("room")).await.len(), 1);
 }
@@ -233,13 +232,13 @@ async fn everybody_is_told_that_too_few_replicas_follow() {
         (answer.status.as_u16(), message)
     };
     let told = format!("{WHY}; nothing was done");
-    wait::until_within(DEADLINE, "a connection that is no longer new", async || {
+    wait::until_within(PATIENCE, "a connection that is no longer new", async || {
         let (status, message) = publish().await;
         assert_eq!(status, 503, "{message:?}");
         (message? == told).then_some(())
     })
     .await;
-    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Wire::Json).await;
+    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json).await;
     let command = json!({"type": "publish", "user": "bob", "data": 1});
     let refused = talk.refused(command, "unavailable").await;
     assert_eq!(refused["message"], told);
@@ -255,7 +254,7 @@ async fn everybody_is_told_that_too_few_replicas_follow() {
     let set = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
     assert_eq!(master.command(&set).as_deref(), Some("+OK"));
     follow(&master, &replica).await;
-    wait::until_within(DEADLINE, "a confirmation", async || {
+    wait::until_within(PATIENCE, "a confirmation", async || {
         (publish().await.0 == 200).then_some(())
     })
     .await;
@@ -328,7 +327,7 @@ async fn cut_connections_are_never_taken_for_a_confirmation() {
             publishing.broker.publish(request).await
         });
         let sent = format!(":{}", n + 1);
-        wait::until_within(DEADLINE, "it to be sent", async || {
+        wait::until_within(PATIENCE, "it to be sent", async || {
             let length = master.command(&["XLEN", "ff:{default:room}:s"])?;
             (length == sent).then_some(())
         })

@@ -1,7 +1,7 @@
 //! Brokers over one Redis, as nodes hold them, and a reader that repairs as a node does.
 //!
 //! In: where Redis is. Out: calls with everything but the point of a case filled in. Every
-//! wait has [`DEADLINE`] as its bound and fails the case there.
+//! wait has [`PATIENCE`] as its bound and fails the case there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,10 @@ use fanfare::broker::{
 use fanfare::config::{self, Retention};
 use fanfare::telemetry::metrics::Metrics;
 use fanfare_protocol::data::Data;
-use fanfare_protocol::ids::{App, Position, Priority, Topic};
+use fanfare_protocol::ids::{App, Position, Topic};
 use tokio::time::timeout;
 
-use crate::support::wait;
-
-/// Longest wait for anything, many times what a loaded machine takes.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+use fanfare_testkit::wait::{self, PATIENCE};
 
 /// Keeps more than any case publishes on a topic.
 pub(crate) const HISTORY: Retention = Retention {
@@ -34,15 +31,10 @@ pub(crate) const HISTORY: Retention = Retention {
 pub(crate) fn settings(url: String, access: config::RedisAccess) -> config::Redis {
     config::Redis {
         url: Some(config::Secret(url)),
-        shards: Vec::new(),
         access,
-        prefix: "ff".to_owned(),
-        command_timeout: Duration::from_secs(2),
         probe_interval: Duration::from_millis(200),
         probe_fresh: Duration::from_secs(2),
-        lease: Duration::from_secs(5),
-        partitions: 256,
-        replicas_min: 0,
+        ..config::load::defaults().redis
     }
 }
 
@@ -96,14 +88,14 @@ impl Peer {
             replicas_min: 1,
             // A probe is replicated too: a WAIT behind it would speak of all that was written
             // before.
-            probe_interval: DEADLINE,
-            probe_fresh: 2 * DEADLINE,
+            probe_interval: PATIENCE,
+            probe_fresh: 2 * PATIENCE,
             ..settings(url, config::RedisAccess::default())
         });
         peer.is_up().await;
         let closed = || peer.metrics.control.circuits_closed.get();
         let is_ready = || closed() == 4 * masters_count;
-        wait::until_within(DEADLINE, "all links", async || is_ready().then_some(())).await;
+        wait::until_within(PATIENCE, "all links", async || is_ready().then_some(())).await;
         peer.is_settled(16 * masters_count).await;
         peer
     }
@@ -114,7 +106,7 @@ impl Peer {
     pub(crate) async fn is_settled(&self, topics_count: u64) {
         for n in 0..topics_count {
             let topic = topic(&format!("old-enough-{n}"));
-            wait::until_within(DEADLINE, "an older connection", async || {
+            wait::until_within(PATIENCE, "an older connection", async || {
                 match self.broker.publish(wanting(&topic, 0, 99)).await {
                     Err(BrokerError::Unavailable(Unavailable::TooFewFollow { .. })) => Some(()),
                     Err(BrokerError::Unavailable(_) | BrokerError::Unknown(_)) => None,
@@ -169,7 +161,7 @@ impl Peer {
 
     async fn health(&self, what: &str, is_it: impl Fn(&BrokerHealth) -> bool) -> BrokerHealth {
         let mut health = self.broker.health();
-        let waited = timeout(DEADLINE, health.wait_for(is_it)).await;
+        let waited = timeout(PATIENCE, health.wait_for(is_it)).await;
         let Ok(found) = waited else {
             panic!(
                 "not in time: {what}; now {:?}",
@@ -191,7 +183,7 @@ impl Peer {
 
     /// The next event of the feed.
     pub(crate) async fn next(&mut self) -> FeedEvent {
-        let event = timeout(DEADLINE, self.feed.recv()).await;
+        let event = timeout(PATIENCE, self.feed.recv()).await;
         event
             .expect("an event arrives in time")
             .expect("the feed stays open")
@@ -199,7 +191,7 @@ impl Peer {
 
     /// Waits until a publication is refused at once, because its master is known to be away.
     pub(crate) async fn is_refused(&self, topic: &Topic, n: u64) {
-        wait::until_within(DEADLINE, "a refusal", async || {
+        wait::until_within(PATIENCE, "a refusal", async || {
             match self.publish(topic, n).await {
                 Err(BrokerError::Unavailable(_) | BrokerError::Refused(_)) => Some(()),
                 // It was sent before the connection was seen to be lost.
@@ -276,7 +268,7 @@ impl Reader {
         };
         loop {
             // What has just been moved to another master may not be answered yet.
-            let page = wait::until_within(DEADLINE, "what is missing", async || {
+            let page = wait::until_within(PATIENCE, "what is missing", async || {
                 let page = peer.broker.since(&self.topic, self.last, HISTORY, PAGE);
                 page.await.ok()
             })
@@ -313,23 +305,9 @@ pub(crate) fn topic(name: &str) -> Topic {
 
 /// A request to publish a number.
 pub(crate) fn request(topic: &Topic, n: u64) -> PublishRequest {
-    PublishRequest {
-        topic: topic.clone(),
-        publication: Publication {
-            data: Data::Json(Bytes::from(n.to_string())),
-            user: None,
-            priority: Priority::Normal,
-            key: None,
-            conflate: false,
-            removed: false,
-            time_ms: 1_700_000_000_000,
-            ttl_ms: None,
-            exclude: None,
-        },
-        retention: HISTORY,
-        replicas: config::Replicas::default(),
-        idempotency: None,
-    }
+    let data = Data::Json(Bytes::from(n.to_string()));
+    let publication = Publication::new(data, 1_700_000_000_000);
+    PublishRequest::new(topic.clone(), publication, HISTORY)
 }
 
 /// The same, answered when so many replicas have it.

@@ -22,7 +22,7 @@ use fred::types::Value;
 
 use crate::before;
 use crate::rig::{request, topic};
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
 
 const TOPICS: usize = 1_000;
 const AT_ONCE: usize = 64;

@@ -10,8 +10,9 @@ use fred::types::Value;
 use tokio::time::timeout;
 
 use crate::cutting_proxy;
-use crate::rig::{DEADLINE, settings};
-use crate::support::redis_server::RedisServer;
+use crate::rig::settings;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 /// Longer than any server here takes that is not stopped.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,7 +41,7 @@ fn send(connection: &mut Connection<u64>, token: u64, words: &[&[u8]]) {
 async fn answers(connection: &mut Connection<u64>, count: usize) -> Vec<Answered> {
     let (mut answered, mut events) = (Vec::new(), Vec::new());
     while answered.len() < count {
-        let turned = timeout(DEADLINE, connection.turn(&mut events)).await;
+        let turned = timeout(wait::PATIENCE, connection.turn(&mut events)).await;
         turned.expect("in time").expect("the connection stands");
         answered.extend(events.drain(..).filter_map(|event| match event {
             Event::Answered(token, answer) => Some((token, answer)),
@@ -122,7 +123,7 @@ async fn what_is_pushed_between_answers_is_taken_for_none() {
     }
     let (mut next, mut pushed_count, mut events) = (0, 0, Vec::new());
     while next <= 1_000 || pushed_count == 0 {
-        let turned = timeout(DEADLINE, connection.turn(&mut events)).await;
+        let turned = timeout(wait::PATIENCE, connection.turn(&mut events)).await;
         turned.expect("in time").expect("the connection stands");
         for event in events.drain(..) {
             match event {
@@ -179,7 +180,7 @@ async fn of_a_server_that_is_killed_all_that_was_written_is_unknown() {
     // The next turn tries to write them, and sees the end.
     (100..110).for_each(|n| send(&mut connection, n, &[b"INCR", b"key"]));
     server.kill();
-    let ended = timeout(DEADLINE, connection.turn(&mut events)).await;
+    let ended = timeout(wait::PATIENCE, connection.turn(&mut events)).await;
     let error = ended.expect("in time").expect_err("it is gone");
     let told: Vec<_> = connection.into_unanswered(error).collect();
     assert_eq!(told.len(), 110);

@@ -6,10 +6,10 @@ use fanfare::redis::wire::Connection;
 
 use crate::access::{open_tls, trusting};
 use crate::rig::settings;
-use crate::support::certificates::{Authority, Files};
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
 use crate::wire::{PATIENCE, ask};
+use fanfare_testkit::certificates::{Authority, Files};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 async fn opened(url: &str, access: RedisAccess) -> Result<Connection<u64>, String> {
     let target = Target::new(&settings(url.to_owned(), access)).expect("a good URL");

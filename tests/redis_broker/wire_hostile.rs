@@ -9,8 +9,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::rig::{DEADLINE, settings};
+use crate::rig::settings;
 use crate::wire::PATIENCE;
+use fanfare_testkit::wait;
 
 /// Answers whoever connects with `first`, and then with `again` until that is taken no more. The
 /// number of bytes that were taken.
@@ -60,7 +61,7 @@ async fn end(said: &[u8], again: &[u8], is_first: bool) -> (String, usize) {
             if let Err((_, error)) = sent {
                 break error.into_reported();
             }
-            match timeout(DEADLINE, connection.turn(&mut events))
+            match timeout(wait::PATIENCE, connection.turn(&mut events))
                 .await
                 .expect("an end")
             {

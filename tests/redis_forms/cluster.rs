@@ -4,14 +4,15 @@ use fanfare::broker::{BrokerError, FeedEvent};
 use fanfare_protocol::ids::Topic;
 use serde_json::json;
 
-use crate::rig::{DEADLINE, Peer, Reader, topic};
-use crate::support::http;
-use crate::support::load::{Listening, Load};
-use crate::support::node::Plan;
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
+use crate::rig::{Peer, Reader, topic};
 use crate::two_nodes;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::load::{Listening, Load};
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 pub(crate) fn slot(cluster: &RedisCluster, topic: &Topic) -> usize {
     cluster.slot(&format!("ff:{{{}}}", topic.qualified()))
@@ -35,7 +36,7 @@ async fn go_on(load: &Load, listening: &[Listening]) {
 /// Publishes until it is accepted; whatever is refused was surely not done.
 async fn publish(peer: &Peer, topic: &Topic, n: u64) {
     wait::until_within(
-        DEADLINE,
+        PATIENCE,
         "a publication to be accepted",
         async || match peer.publish(topic, n).await {
             Ok(_) => Some(()),
@@ -55,8 +56,8 @@ async fn slots_that_move_and_masters_that_change_are_followed_and_nothing_is_los
     let home = cluster.owner(slot).expect("all slots are dealt");
     let load = Load::start(&one, "t").await;
     let listening = [
-        Listening::start(&one, "ada", Wire::Json, "t").await,
-        Listening::start(&two, "bob", Wire::MsgPack, "t").await,
+        Listening::start(&one, "ada", Encoding::Json, "t").await,
+        Listening::start(&two, "bob", Encoding::MsgPack, "t").await,
     ];
     let first = load.answered();
     load.goes_on(20).await;
@@ -183,7 +184,7 @@ async fn a_node_that_misses_one_master_is_ready_for_all_that_the_others_have() {
     assert!(node.is_ready().await);
     // Joined together: what one master does not answer keeps nobody from the others.
     let url = node.connect_url(&format!("?user={user}"));
-    let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+    let (mut talk, _) = Talk::welcomed(&url, Encoding::Json).await;
     talk.send(&json!({"type": "subscribe", "topic": stalled.name(), "id": 7}))
         .await;
     talk.ok(json!({"type": "subscribe", "topic": healthy.name()}))
@@ -211,12 +212,12 @@ async fn what_needs_an_index_on_a_lost_master_is_refused_at_once_and_nothing_loo
     let user = users.find(is_well).expect("some inbox is elsewhere");
     let node = Plan::clustered("one", &cluster.url()).start().await;
     let url = node.connect_url(&format!("?user={user}"));
-    let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+    let (mut talk, _) = Talk::welcomed(&url, Encoding::Json).await;
     let topics = async || http::get(node.api, "/v1/topics?limit=1000").await;
     assert_eq!(topics().await.status, 200);
 
     cluster.servers[away].kill();
-    let told = wait::until_within(DEADLINE, "the master to be missed", async || {
+    let told = wait::until_within(PATIENCE, "the master to be missed", async || {
         let answer = topics().await;
         // At first an answer may be lost.
         let is_known = answer.text().contains("nothing was done");
@@ -231,13 +232,13 @@ async fn what_needs_an_index_on_a_lost_master_is_refused_at_once_and_nothing_loo
     talk.ok(json!({"type": "subscribe", "topic": room.name()}))
         .await;
 
-    talk.be_patient(DEADLINE);
+    talk.be_patient(PATIENCE);
     cluster.servers[away].restart().await;
-    wait::until_within(DEADLINE, "all indexes", async || {
+    wait::until_within(PATIENCE, "all indexes", async || {
         (topics().await.status == 200).then_some(())
     })
     .await;
-    wait::until_within(DEADLINE, "a member", async || {
+    wait::until_within(PATIENCE, "a member", async || {
         let joined = talk.ask(join.clone()).await;
         (joined["type"] == "ok").then_some(())
     })

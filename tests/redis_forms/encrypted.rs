@@ -6,17 +6,17 @@
 use fanfare::config::RedisAccess;
 
 use crate::cluster::{slot, topic_at};
-use crate::rig::{DEADLINE, Peer, settings};
+use crate::rig::{Peer, settings};
 use crate::sentinels::hold_writes;
-use crate::support::certificates::{Authority, Encryption, NAME};
-use crate::support::load::{Listening, Load};
-use crate::support::node::{Node, Plan};
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::redis_sentinels::RedisSentinels;
-use crate::support::redis_server::{self, RedisServer};
-use crate::support::talk::Wire;
-use crate::support::wait;
 use crate::two_nodes_by;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::certificates::{Authority, Encryption, NAME};
+use fanfare_testkit::load::{Listening, Load};
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_sentinels::RedisSentinels;
+use fanfare_testkit::redis_server::{self, RedisServer};
+use fanfare_testkit::wait::{self, PATIENCE};
 
 /// The connections of two nodes to a master: of each, one for commands and one that hears.
 const AT_A_MASTER: usize = 4;
@@ -45,7 +45,7 @@ struct Flow {
 }
 
 impl Flow {
-    async fn start([one, two]: &[Node; 2], wire: Wire, topic: &str) -> Self {
+    async fn start([one, two]: &[Node; 2], wire: Encoding, topic: &str) -> Self {
         let load = Load::start(one, topic).await;
         let listening = Listening::start(two, &format!("ear-of-{topic}"), wire, topic).await;
         let first = load.answered();
@@ -93,7 +93,10 @@ async fn a_cluster_is_used_by_tls_and_its_own_user_while_slots_and_masters_move(
     let nodes = two_nodes_by(|name| plan(name, &url, &encryption)).await;
     let topics = [0, 1, 2].map(|at| topic_at(&cluster, at));
     let mut flows = Vec::new();
-    for (topic, wire) in topics.iter().zip([Wire::Json, Wire::MsgPack, Wire::Json]) {
+    for (topic, wire) in topics
+        .iter()
+        .zip([Encoding::Json, Encoding::MsgPack, Encoding::Json])
+    {
         flows.push(Flow::start(&nodes, wire, topic.name()).await);
     }
 
@@ -139,7 +142,7 @@ async fn a_new_master_without_the_user_is_named_and_keeps_nobody_from_the_others
     replica
         .ask(&["CLUSTER", "FAILOVER"])
         .expect("the server runs");
-    wait::until_within(DEADLINE, "the new master to be named", async || {
+    wait::until_within(PATIENCE, "the new master to be named", async || {
         let reason = peer.is_partly_up().await;
         let address = replica.offered().to_string();
         (reason.contains("WRONGPASS") && reason.contains(&address)).then_some(())
@@ -164,7 +167,7 @@ async fn sentinels_and_masters_are_used_by_tls_and_users_of_their_own_through_a_
             .env("FANFARE_REDIS__PASSWORD_FILE", &password_file)
     })
     .await;
-    let flow = Flow::start(&nodes, Wire::MsgPack, "t").await;
+    let flow = Flow::start(&nodes, Encoding::MsgPack, "t").await;
     let master = sentinels.master().expect("the sentinels run");
     is_used_by_tls_alone(&sentinels.servers[master], AT_A_MASTER);
 

@@ -6,11 +6,10 @@ use std::collections::BTreeSet;
 use fanfare::redis::Keys;
 
 use crate::probes::number;
-use crate::rig::DEADLINE;
-use crate::support::node::{Node, Plan};
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 const PARTITIONS: u32 = 256;
 
@@ -30,7 +29,7 @@ fn lease(cluster: &RedisCluster, server: usize, partition: u32) -> Option<String
 async fn are_extended(cluster: &RedisCluster, partitions: &[(usize, u32)]) {
     for (server, partition) in partitions {
         let mut seen = BTreeSet::new();
-        wait::until_within(DEADLINE, "some extensions", async || {
+        wait::until_within(PATIENCE, "some extensions", async || {
             seen.insert(lease(cluster, *server, *partition)?);
             (seen.len() > 3).then_some(())
         })
@@ -39,7 +38,7 @@ async fn are_extended(cluster: &RedisCluster, partitions: &[(usize, u32)]) {
 }
 
 async fn holds(node: &Node, count: u64) {
-    wait::until_within(DEADLINE, "the partitions to be held", async || {
+    wait::until_within(PATIENCE, "the partitions to be held", async || {
         (node.metric("fanfare_partitions").await == count).then_some(())
     })
     .await;

@@ -1,6 +1,6 @@
 //! Every form in which users run Redis: behind sentinels, as a cluster, as several deployments.
 //!
-//! In: real servers on free ports (`tests/support/redis_sentinels.rs`, `tests/support/redis_cluster.rs`).
+//! In: real servers on free ports (`crates/testkit/src/redis_sentinels.rs`, `crates/testkit/src/redis_cluster.rs`).
 //! Out: what is promised of a form beyond the suite that all engines share (`tests/conformance`):
 //! masters are followed wherever they go, and what one of them does is no matter of the others.
 
@@ -14,11 +14,9 @@ mod replicas;
 mod rig;
 mod sentinels;
 mod several;
-#[path = "../support/mod.rs"]
-mod support;
 
-use support::node::{Node, Plan};
-use support::{http, wait};
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::{http, wait};
 
 /// Two nodes that see each other.
 async fn two_nodes(url: &str) -> [Node; 2] {

@@ -4,10 +4,10 @@
 use fanfare::broker::BrokerHealth;
 use fanfare::config;
 
-use crate::rig::{DEADLINE, Peer, settings};
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::redis_server::RedisServer;
-use crate::support::wait;
+use crate::rig::{Peer, settings};
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 /// A number that stands behind this name in an answer of many lines; 0 where there is none.
 pub(crate) fn number(answer: &[String], name: &str) -> u64 {
@@ -30,7 +30,7 @@ fn published(server: &RedisServer) -> u64 {
 
 async fn is_probed(server: &RedisServer, times: u64) {
     let before = published(server);
-    wait::until_within(DEADLINE, "probes", async || {
+    wait::until_within(PATIENCE, "probes", async || {
         (published(server) >= before + times).then_some(())
     })
     .await;
@@ -65,7 +65,7 @@ async fn a_probe_whose_slot_goes_away_finds_another_and_nothing_is_told() {
     let cluster = RedisCluster::masters_only().await;
     let peer = Peer::start_with(&config::Redis {
         // Only what Redis answers can make it down.
-        probe_fresh: 2 * DEADLINE,
+        probe_fresh: 2 * PATIENCE,
         ..settings(cluster.url(), config::RedisAccess::default())
     });
     peer.is_up().await;
@@ -75,10 +75,7 @@ async fn a_probe_whose_slot_goes_away_finds_another_and_nothing_is_told() {
     let first = channel(&cluster.servers[home]).expect("it is heard");
     let slot = cluster.slot(&first);
     cluster.move_slot(slot, home, away);
-    let second = wait::until_within(DEADLINE, "another channel", async || {
-        channel(&cluster.servers[home])
-    })
-    .await;
+    let second = wait::until("another channel", async || channel(&cluster.servers[home])).await;
     assert_ne!(cluster.slot(&second), slot);
     is_probed(&cluster.servers[home], 5).await;
 
@@ -86,10 +83,7 @@ async fn a_probe_whose_slot_goes_away_finds_another_and_nothing_is_told() {
     let slot = cluster.slot(&second);
     cluster.move_slot(slot, home, away);
     cluster.move_slot(slot, away, home);
-    wait::until_within(DEADLINE, "the channel", async || {
-        channel(&cluster.servers[home])
-    })
-    .await;
+    wait::until("the channel", async || channel(&cluster.servers[home])).await;
     is_probed(&cluster.servers[home], 5).await;
     let is_changed = health.has_changed().expect("the broker runs");
     assert!(!is_changed, "{:?}", health.borrow());

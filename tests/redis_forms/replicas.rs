@@ -4,10 +4,10 @@ use fanfare::broker::BrokerError;
 use fanfare_protocol::ids::Topic;
 
 use crate::cluster::topic_at;
-use crate::rig::{DEADLINE, Peer, REPLICAS_PATIENCE, topic, wanting};
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::redis_sentinels::RedisSentinels;
-use crate::support::wait;
+use crate::rig::{Peer, REPLICAS_PATIENCE, topic, wanting};
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_sentinels::RedisSentinels;
+use fanfare_testkit::wait::{self, PATIENCE};
 
 async fn is_confirmed(peer: &Peer, topic: &Topic) {
     let answer = peer.broker.publish(wanting(topic, 1, 1)).await;
@@ -22,7 +22,7 @@ async fn is_unconfirmed(peer: &Peer, topic: &Topic) {
 
 /// Waits until a replica that goes on has caught up.
 async fn is_confirmed_again(peer: &Peer, topic: &Topic) {
-    wait::until_within(DEADLINE, "the replica to confirm", async || {
+    wait::until_within(PATIENCE, "the replica to confirm", async || {
         peer.broker.publish(wanting(topic, 3, 1)).await.ok()
     })
     .await;

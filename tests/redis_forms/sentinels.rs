@@ -3,13 +3,15 @@
 use serde_json::{Value, json};
 
 use crate::rig::Peer;
-use crate::support::load::{Listening, Load};
-use crate::support::node::Node;
-use crate::support::redis_sentinels::{RedisSentinels, Sentinel};
-use crate::support::redis_server::{self, RedisServer};
-use crate::support::talk::{Talk, Wire};
-use crate::support::{http, wait};
 use crate::two_nodes;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::load::{Listening, Load};
+use fanfare_testkit::node::Node;
+use fanfare_testkit::redis_sentinels::{RedisSentinels, Sentinel};
+use fanfare_testkit::redis_server::{self, RedisServer};
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait::PATIENCE;
+use fanfare_testkit::{http, wait};
 
 /// Whatever a master answered stands at its replica before the master goes: sentinels promise no
 /// more than Redis does, and this test is about the nodes.
@@ -27,8 +29,8 @@ async fn a_new_master_is_followed_whether_it_was_asked_for_or_the_old_one_died()
     let [one, two] = two_nodes(&sentinels.url()).await;
     let load = Load::start(&one, "t").await;
     let listening = [
-        Listening::start(&one, "ada", Wire::Json, "t").await,
-        Listening::start(&two, "bob", Wire::MsgPack, "t").await,
+        Listening::start(&one, "ada", Encoding::Json, "t").await,
+        Listening::start(&two, "bob", Encoding::MsgPack, "t").await,
     ];
     let first = load.answered();
     load.goes_on(20).await;
@@ -86,7 +88,7 @@ async fn a_misspelt_sentinel_is_told_while_the_others_work() {
     let scheme = "redis-sentinel://";
     let first = format!("{scheme}nowhere.invalid:26379,");
     let peer = Peer::up(sentinels.url().replace(scheme, &first)).await;
-    let warnings = wait::until_within(crate::rig::DEADLINE, "a warning", async || {
+    let warnings = wait::until_within(PATIENCE, "a warning", async || {
         Some(peer.broker.warnings()).filter(|warnings| !warnings.is_empty())
     })
     .await;
@@ -111,8 +113,8 @@ async fn publish(node: &Node, data: u64) -> Option<Value> {
 async fn what_redis_lost_in_a_failover_is_told_to_the_session_that_had_it() {
     let mut sentinels = RedisSentinels::start().await;
     let [one, two] = two_nodes(&sentinels.url()).await;
-    let (mut ada, _) = Talk::welcomed(&two.connect_url("?user=ada"), Wire::Json).await;
-    ada.be_patient(crate::rig::DEADLINE);
+    let (mut ada, _) = Talk::welcomed(&two.connect_url("?user=ada"), Encoding::Json).await;
+    ada.be_patient(PATIENCE);
     ada.ok(json!({"type": "subscribe", "topic": "t"})).await;
     let kept = publish(&one, 0).await.expect("up");
     let master = sentinels.master().expect("the sentinels run");

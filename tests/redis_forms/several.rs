@@ -6,13 +6,14 @@ use fanfare_protocol::ids::Topic;
 use serde_json::json;
 
 use crate::rig::{Peer, number, topic};
-use crate::support::http;
-use crate::support::node::Plan;
-use crate::support::redis_cluster::RedisCluster;
-use crate::support::redis_server::RedisServer;
-use crate::support::talk::{Talk, Wire};
-use crate::support::wait;
 use crate::two_nodes_by;
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::http;
+use fanfare_testkit::node::Plan;
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait;
 
 fn topics() -> Vec<Topic> {
     (0..32).map(|n| topic(&format!("t{n}"))).collect()
@@ -89,7 +90,7 @@ async fn leaves_are_told_while_another_deployment_hangs() {
     let (mut guests, mut rooms) = (Vec::new(), Vec::new());
     for guest in 0..2 {
         let url = node.connect_url("?user=ada");
-        let (mut talk, _) = Talk::welcomed(&url, Wire::Json).await;
+        let (mut talk, _) = Talk::welcomed(&url, Encoding::Json).await;
         for room in 0..120 {
             let room = topic(&format!("room-{guest}-{room}"));
             talk.ok(json!({"type": "subscribe", "topic": room.name(), "presence": true}))
@@ -165,7 +166,7 @@ async fn nodes_share_sessions_members_and_messages_over_deployments_of_different
             .env("FANFARE_REDIS__SHARDS", &shards)
     };
     let [one, two] = two_nodes_by(plan).await;
-    let (mut ada, _) = Talk::welcomed(&two.connect_url("?user=ada"), Wire::Json).await;
+    let (mut ada, _) = Talk::welcomed(&two.connect_url("?user=ada"), Encoding::Json).await;
     for topic in topics() {
         let name = topic.name();
         ada.ok(json!({"type": "subscribe", "topic": name})).await;
@@ -228,7 +229,7 @@ async fn a_deployment_that_is_away_keeps_nobody_out_whose_topics_are_elsewhere()
     let mut sessions = Vec::new();
     for positions in [json!({"@": "0-0"}), json!({}), json!({})] {
         let url = node.connect_url("?user=ada&wait=1");
-        let mut talk = Talk::connected(&url, Wire::Json).await;
+        let mut talk = Talk::connected(&url, Encoding::Json).await;
         let topics = json!([{"topic": near}, {"topic": far}]);
         let begun = std::time::Instant::now();
         let connect = json!({"type": "connect", "topics": topics, "positions": positions});
@@ -243,7 +244,7 @@ async fn a_deployment_that_is_away_keeps_nobody_out_whose_topics_are_elsewhere()
         sessions.push(talk);
     }
     // Whose own inbox is away is told to come back later, and not let to wait.
-    let mut bob = Talk::connected(&node.connect_url("?user=bob&wait=1"), Wire::Json).await;
+    let mut bob = Talk::connected(&node.connect_url("?user=bob&wait=1"), Encoding::Json).await;
     let refused = bob.refused(json!({"type": "connect"}), "unavailable").await;
     assert!(
         refused["retry_after_ms"].as_u64() >= Some(1_000),

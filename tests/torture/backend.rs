@@ -18,7 +18,7 @@ use super::history::{Event, Id, Outcome, TopicIndex};
 use super::run::{DATA_BYTES, Run};
 use super::speech::data;
 use super::stage::Stage;
-use super::support::http;
+use fanfare_testkit::http;
 
 /// Longest wait for one answer; a node gives up on Redis after two seconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(4);

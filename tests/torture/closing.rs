@@ -19,7 +19,7 @@ use super::history::{Event, Id, TopicIndex};
 use super::run::Run;
 use super::speech::{identity, position};
 use super::stage::Stage;
-use super::support::http;
+use fanfare_testkit::http;
 
 /// For each step. A member that a dead node left may be shown for the length of its lease.
 const PATIENCE: Duration = Duration::from_secs(10);

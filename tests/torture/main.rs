@@ -27,8 +27,6 @@ mod speaker;
 mod speech;
 mod stage;
 mod stream;
-#[path = "../support/mod.rs"]
-mod support;
 mod swallow;
 mod throng;
 
@@ -182,8 +180,11 @@ fn history(options: &Options, form: Form, targets: &Targets) -> History {
     let settings = &mut history.settings;
     settings.insert("seed", options.seed.to_string());
     settings.insert("redis", form.word().to_owned());
-    settings.insert("redis_version", version(&support::redis_server::program()));
-    settings.insert("version", version(env!("CARGO_BIN_EXE_fanfare")));
+    settings.insert(
+        "redis_version",
+        version(fanfare_testkit::redis_server::program()),
+    );
+    settings.insert("version", version(fanfare_testkit::program::fanfare()));
     settings.insert(
         "arguments",
         std::env::args().skip(1).collect::<Vec<_>>().join(" "),
@@ -191,7 +192,7 @@ fn history(options: &Options, form: Form, targets: &Targets) -> History {
     history
 }
 
-fn version(program: &str) -> String {
+fn version(program: impl AsRef<std::ffi::OsStr>) -> String {
     let output = Command::new(program).arg("--version").output();
     output.map_or_else(
         |error| error.to_string(),

@@ -18,8 +18,8 @@ use super::history::Id;
 use super::run::{DATA_BYTES, Run};
 use super::speech::data;
 use super::stage::Stage;
-use super::support::http;
-use super::support::node::{Node, Plan};
+use fanfare_testkit::http;
+use fanfare_testkit::node::{Node, Plan};
 
 /// Between two publications.
 const EVERY: Duration = Duration::from_millis(100);

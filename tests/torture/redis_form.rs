@@ -12,10 +12,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tokio::time::{Instant, sleep};
 
-use super::support::redis_cluster::RedisCluster;
-use super::support::redis_sentinels::{MASTER, Sentinel};
-use super::support::redis_server::RedisServer;
-use super::support::wait;
+use fanfare_testkit::redis_cluster::RedisCluster;
+use fanfare_testkit::redis_sentinels::{MASTER, Sentinel};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::wait;
 
 /// Longest wait for a failover or for a server to be a replica again.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(60);

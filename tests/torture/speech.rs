@@ -1,7 +1,9 @@
 //! `fanfare.v1` as a client of the run speaks it, in either wire form.
 //!
 //! In: commands as JSON values, payloads. Out: frames, events as JSON values, and what a message
-//! says about itself. Independent of the server's codec.
+//! says about itself. Independent of the server's codec. Not the testkit's `Talk`, which fails its test
+//! at the first surprise and reads each event by itself: here a broken session is an event of the run,
+//! thousands share one buffer, and some have narrow sockets and read nothing by order.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -13,8 +13,8 @@ use tokio::sync::Mutex;
 use super::figure::Nodes;
 use super::link::Link;
 use super::redis_form::{Form, Redis};
-use super::support::node::{Node, Plan};
 use super::swallow::Swallow;
+use fanfare_testkit::node::{Node, Plan};
 
 /// The namespace of the run's topics.
 pub(crate) const NAMESPACE: &str = "torture";
@@ -153,7 +153,7 @@ impl Stage {
     /// Waits until every node is ready.
     ///
     /// # Panics
-    /// When one is not, within the patience of `support::node`.
+    /// When one is not, within the patience of `fanfare_testkit::node`.
     pub(crate) async fn are_ready(&self) {
         for seat in &self.seats {
             if let Some(node) = &*seat.node.lock().await {

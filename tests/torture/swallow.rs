@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::support::resp::read_frame;
+use fanfare_testkit::resp::read_frame;
 
 /// With `mends`, one of so many publications is swallowed.
 const ONE_OF: u64 = 50;

@@ -13,9 +13,9 @@ use crate::process;
 use crate::report::{Bar, Report, WORSE_MAX};
 use crate::scenario::Effort;
 use crate::stage::{Engine, Stage, tokens_of_many};
-use crate::support::tokens::seconds_from_now;
-use crate::support::wait;
 use crate::test_keys;
+use fanfare_testkit::tokens::seconds_from_now;
+use fanfare_testkit::wait;
 
 /// Connects of one measurement.
 const CONNECTS_COUNT: u64 = 3_000;

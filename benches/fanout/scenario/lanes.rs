@@ -15,8 +15,8 @@ use crate::publisher::{Publisher, data};
 use crate::report::{Bar, Report};
 use crate::scenario::Effort;
 use crate::session::{Line, Session};
-use crate::support::tokens;
 use fanfare::cli::bench::frames;
+use fanfare_testkit::tokens;
 
 /// Topics; a priority overtakes other topics, never its own.
 const LOW: Flow = Flow {

@@ -19,7 +19,7 @@ use crate::report::{Bar, Report, WORSE_MAX};
 use crate::scenario::Effort;
 use crate::scenario::inbox::users_of_calls;
 use crate::stage::{Engine, Stage};
-use crate::support::redis_server::RedisServer;
+use fanfare_testkit::redis_server::RedisServer;
 
 /// Until a node has started in full, or Redis has put its tables in order.
 const SETTLE: Duration = Duration::from_secs(5);

@@ -15,8 +15,8 @@ use crate::scenario::Effort;
 use crate::scenario::fan::tail_bar;
 use crate::session::{Line, READ_BYTES, Session};
 use crate::stage::{Stage, tokens_of_many};
-use crate::support::tokens;
 use fanfare::cli::bench::frames;
+use fanfare_testkit::tokens;
 
 /// A topic whose history is longer than all that is published here.
 const TOPIC: &str = "long:slow";

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fanfare_protocol::client::{Heard, decode_event};
-use fanfare_protocol::codec::Wire;
 use fanfare_protocol::command::{Command, Subscribe};
 use fanfare_protocol::event::Event as Said;
+use fanfare_protocol::form::Encoding;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -441,7 +441,7 @@ fn item(event: &Value, text: Option<&str>, topic: &Topic) -> Option<Item> {
     if kind != "message" && kind != "presence" {
         return None;
     }
-    match decode_event(Wire::Json, text?.as_bytes()) {
+    match decode_event(Encoding::Json, text?.as_bytes()) {
         Ok(Heard::Event(Said::Message(message))) => Some(Item::Message(message)),
         Ok(Heard::Event(Said::Presence(presence))) => Some(Item::Presence(presence)),
         _ => {

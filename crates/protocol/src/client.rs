@@ -9,11 +9,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use serde_json::value::RawValue;
 
-use super::codec::{self, EncodeError, Wire};
+use super::codec::{self, EncodeError};
 use super::command::{Envelope, Subscribe};
 use super::data::Data;
 use super::error::{ErrorCode, WireError};
 use super::event::Event;
+use super::form::Encoding;
 use super::ids::{App, Position, Topic};
 use super::raw::{Fields, Raw, RawError};
 
@@ -62,8 +63,8 @@ pub enum DecodeError {
 ///
 /// # Errors
 /// [`EncodeError`].
-pub fn encode_command(wire: Wire, envelope: &Envelope) -> Result<Vec<u8>, EncodeError> {
-    codec::payload(wire, envelope)
+pub fn encode_command(encoding: Encoding, envelope: &Envelope) -> Result<Vec<u8>, EncodeError> {
+    codec::payload(encoding, envelope)
 }
 
 /// Reads one event.
@@ -71,19 +72,19 @@ pub fn encode_command(wire: Wire, envelope: &Envelope) -> Result<Vec<u8>, Encode
 /// # Errors
 /// [`DecodeError`] when the message is no map, has no `type`, or a field that an event of this
 /// type does not have in this way.
-pub fn decode_event(wire: Wire, message: &[u8]) -> Result<Heard, DecodeError> {
-    let fields = Fields::read(wire, message, &["type"]).map_err(DecodeError::NoMap)?;
+pub fn decode_event(encoding: Encoding, message: &[u8]) -> Result<Heard, DecodeError> {
+    let fields = Fields::read(encoding, message, &["type"]).map_err(DecodeError::NoMap)?;
     let kind = fields.get("type").and_then(Raw::text);
     let kind = &*kind.ok_or(DecodeError::NoType)?;
     Ok(Heard::Event(match kind {
-        "welcome" => Event::Welcome(read(wire, kind, message)?),
-        "ok" => Event::Ok(read(wire, kind, message)?),
-        "error" => Event::Error(read(wire, kind, message)?),
-        "message" => Event::Message(read(wire, kind, message)?),
-        "presence" => Event::Presence(read(wire, kind, message)?),
-        "gap" => Event::Gap(read(wire, kind, message)?),
+        "welcome" => Event::Welcome(read(encoding, kind, message)?),
+        "ok" => Event::Ok(read(encoding, kind, message)?),
+        "error" => Event::Error(read(encoding, kind, message)?),
+        "message" => Event::Message(read(encoding, kind, message)?),
+        "presence" => Event::Presence(read(encoding, kind, message)?),
+        "gap" => Event::Gap(read(encoding, kind, message)?),
         "acked" | "unsubscribed" | "expiring" | "drain" | "ping" => {
-            read::<Short>(wire, kind, message)?.into()
+            read::<Short>(encoding, kind, message)?.into()
         }
         _ => {
             let kind = kind.to_owned();
@@ -92,17 +93,23 @@ pub fn decode_event(wire: Wire, message: &[u8]) -> Result<Heard, DecodeError> {
     }))
 }
 
-fn read<T: DeserializeOwned>(wire: Wire, kind: &str, message: &[u8]) -> Result<T, DecodeError> {
+fn read<T: DeserializeOwned>(
+    encoding: Encoding,
+    kind: &str,
+    message: &[u8],
+) -> Result<T, DecodeError> {
     let kind = || kind.to_owned();
-    match wire {
-        Wire::Json => serde_json::from_slice(message).map_err(|source| DecodeError::Json {
+    match encoding {
+        Encoding::Json => serde_json::from_slice(message).map_err(|source| DecodeError::Json {
             kind: kind(),
             source,
         }),
-        Wire::MsgPack => rmp_serde::from_slice(message).map_err(|source| DecodeError::MsgPack {
-            kind: kind(),
-            source,
-        }),
+        Encoding::MsgPack => {
+            rmp_serde::from_slice(message).map_err(|source| DecodeError::MsgPack {
+                kind: kind(),
+                source,
+            })
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::broker::OVERLAP_MS;
 use crate::broker::publication::Publication;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::{GapReason, Member};
-use fanfare_protocol::ids::{App, NodeId, Owner, Priority};
+use fanfare_protocol::ids::{App, NodeId, Owner};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -16,25 +16,14 @@ fn topic(name: &str) -> Topic {
 }
 
 fn request(name: &str, entries_max: u32, key: Option<&str>) -> PublishRequest {
+    let publication = Publication::new(Data::Json(Bytes::from_static(b"1")), 0);
+    let retention = Retention {
+        entries_max,
+        age_ms: HOUR_MS,
+    };
     PublishRequest {
-        topic: topic(name),
-        publication: Publication {
-            data: Data::Json(Bytes::from_static(b"1")),
-            user: None,
-            priority: Priority::Normal,
-            key: None,
-            conflate: false,
-            removed: false,
-            time_ms: 0,
-            ttl_ms: None,
-            exclude: None,
-        },
-        retention: Retention {
-            entries_max,
-            age_ms: HOUR_MS,
-        },
-        replicas: crate::config::Replicas::default(),
         idempotency: key.map(|key| (key.to_owned(), 3 * HOUR_MS)),
+        ..PublishRequest::new(topic(name), publication, retention)
     }
 }
 

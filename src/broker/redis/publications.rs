@@ -54,7 +54,7 @@ const RECONNECT_PACE: Duration = Duration::from_millis(500);
 /// Time-outs in a row after which the connection is given up.
 const TIMEOUTS_MAX: u32 = 2;
 
-type Wire = Connection<Sent<Question>>;
+type Encoding = Connection<Sent<Question>>;
 
 /// What is known while the questions of one check are out.
 #[derive(Debug, Default)]
@@ -174,7 +174,7 @@ impl PublicationsLink {
     }
 
     /// Publishes and checks over this connection until it ends.
-    async fn serve(&mut self, mut connection: Wire, stop: &mut watch::Receiver<bool>) -> End {
+    async fn serve(&mut self, mut connection: Encoding, stop: &mut watch::Receiver<bool>) -> End {
         self.connected();
         let end = self.turns(&mut connection, stop).await;
         let error = match &end {
@@ -186,7 +186,7 @@ impl PublicationsLink {
         end
     }
 
-    async fn turns(&mut self, connection: &mut Wire, stop: &mut watch::Receiver<bool>) -> End {
+    async fn turns(&mut self, connection: &mut Encoding, stop: &mut watch::Receiver<bool>) -> End {
         let shared = Arc::clone(&self.shared);
         let mut events = Vec::new();
         let mut timer = pin!(tokio::time::sleep_until(self.next_check.into()));
@@ -223,7 +223,7 @@ impl PublicationsLink {
         }
     }
 
-    fn take(&mut self, connection: &mut Wire, event: Event<Sent<Question>>) {
+    fn take(&mut self, connection: &mut Encoding, event: Event<Sent<Question>>) {
         match event {
             Event::Answered(Sent::Publication(job), result) => {
                 let sign = self.ordered.land(job, result);
@@ -252,7 +252,7 @@ impl PublicationsLink {
     }
 
     /// Asks whether it is of use, and of one that is new also what it is and what it needs.
-    fn ask(&mut self, connection: &mut Wire) {
+    fn ask(&mut self, connection: &mut Encoding) {
         if self.shared.publications.phase() == Phase::Open {
             self.shared.publications.half_open();
         }
@@ -278,7 +278,7 @@ impl PublicationsLink {
     }
 
     /// Sends one of them.
-    fn put(&mut self, connection: &mut Wire, question: Question) {
+    fn put(&mut self, connection: &mut Encoding, question: Question) {
         let shared = &self.shared;
         let sent = connection.send(Sent::Check(question), question.count(), |arguments| {
             question.write(arguments, shared);
@@ -296,7 +296,7 @@ impl PublicationsLink {
 
     fn answered(
         &mut self,
-        connection: &mut Wire,
+        connection: &mut Encoding,
         question: Question,
         answer: Result<Value, RedisError>,
     ) {

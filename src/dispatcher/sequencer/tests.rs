@@ -11,7 +11,6 @@ use super::*;
 use crate::broker::Body;
 use crate::broker::publication::Publication;
 use fanfare_protocol::data::Data;
-use fanfare_protocol::ids::Priority;
 
 const KEEP: Retention = Retention {
     entries_max: 100,
@@ -28,17 +27,7 @@ fn p(number: u64) -> Position {
 }
 
 fn entry_of(number: u64, prev: u64, bytes_count: usize) -> Entry {
-    let publication = Publication {
-        data: Data::Json(Bytes::from(vec![b'1'; bytes_count])),
-        user: None,
-        priority: Priority::Normal,
-        key: None,
-        conflate: false,
-        removed: false,
-        time_ms: number,
-        ttl_ms: None,
-        exclude: None,
-    };
+    let publication = Publication::new(Data::Json(Bytes::from(vec![b'1'; bytes_count])), number);
     Entry {
         position: p(number),
         prev: p(prev),

@@ -11,13 +11,10 @@ use serde_json::{Map, Value, json};
 use super::state::{Machine, Now};
 use crate::auth::mint::{MintKey, mint};
 use crate::auth::verifier::Verifier;
-use crate::config::inputs::Inputs;
-use crate::config::load::load;
-use crate::config::machine::Machine as Computer;
-use crate::config::{Allow, Config, Namespace, Secret};
+use crate::config::load::defaults;
+use crate::config::{Allow, Config, Namespace, Secret, TokenKey};
 use fanfare_protocol::ids::App;
 
-pub(crate) mod client;
 pub(crate) mod node;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -29,24 +26,12 @@ pub(crate) const START_S: u64 = 1_800_000_000;
 /// `open` (anyone may do everything), `bare` (the same without history and presence), and
 /// `users`, `token`, `nobody` (what their names say). Inboxes are written by whose token says so.
 pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
-    let inputs = Inputs {
-        file: None,
-        environment: vec![("FANFARE_AUTH__HMAC_SECRET".into(), SECRET.into())],
-        flags: Vec::new(),
-        env: None,
-        size: None,
-        dev: false,
-        machine: Computer {
-            cores: 1,
-            host_name: "rig".into(),
-            file_limit: 20_000,
-            memory_limit: None,
-            memory_total: None,
-        },
-        try_key: |_| Ok(()),
-    };
-    let loaded = load(&inputs);
-    let mut config = loaded.unwrap_or_else(|_| panic!("valid inputs")).config;
+    let mut config = defaults();
+    config.auth.keys = vec![TokenKey {
+        id: None,
+        algorithm: "HS256".into(),
+        material: Secret(SECRET.into()),
+    }];
     let open = namespace(&config, Allow::Anyone);
     let bare = Namespace {
         history_entries_max: 0,

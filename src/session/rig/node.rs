@@ -7,14 +7,15 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::wait;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-use super::client::Client;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::publication::Publication;
 use crate::broker::{Broker, PublishRequest};
@@ -37,10 +38,7 @@ use crate::worker::{Worker, WorkerInterest};
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::form::{Encoding, WireForm};
-use fanfare_protocol::ids::{App, Position, Priority, Topic, User};
-
-/// Longest wait for anything, many times what a loaded machine takes.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+use fanfare_protocol::ids::{App, Position, Topic, User};
 
 /// Runs a test on a thread of its own, with everything that it started.
 pub(crate) fn run<F: Future>(test: F) -> F::Output {
@@ -192,12 +190,12 @@ impl Node {
     }
 
     /// A client whose session runs here.
-    pub(crate) async fn connect(&self, entrance: Entrance) -> Client {
+    pub(crate) async fn connect(&self, entrance: Entrance) -> Talk {
         self.connect_task(entrance).await.0
     }
 
     /// The same, with the session's task.
-    pub(crate) async fn connect_task(&self, entrance: Entrance) -> (Client, JoinHandle<()>) {
+    pub(crate) async fn connect_task(&self, entrance: Entrance) -> (Talk, JoinHandle<()>) {
         let (client, stream) = pair(entrance.narrow).await;
         let accepted = Accepted {
             stream: stream.into(),
@@ -221,13 +219,13 @@ impl Node {
             Rc::clone(&self.scratch),
             accepted,
         ));
-        (Client::new(client, entrance.encoding).await, task)
+        (Talk::over(client, entrance.encoding).await, task)
     }
 
     /// A client that has its `welcome`.
-    pub(crate) async fn welcomed(&self, entrance: Entrance) -> Client {
+    pub(crate) async fn welcomed(&self, entrance: Entrance) -> Talk {
         let mut client = self.connect(entrance).await;
-        client.event("welcome").await;
+        client.event_of("welcome").await;
         client
     }
 
@@ -243,38 +241,17 @@ impl Node {
         change: impl FnOnce(&mut Publication),
     ) -> Position {
         let topic = Topic::new(&self.services.app, topic).expect("a topic");
-        let mut publication = Publication {
-            data: Data::from_json(json.as_bytes()).expect("JSON"),
-            user: None,
-            priority: Priority::Normal,
-            key: None,
-            conflate: false,
-            removed: false,
-            time_ms: 0,
-            ttl_ms: None,
-            exclude: None,
-        };
+        let mut publication = Publication::new(Data::from_json(json.as_bytes()).expect("JSON"), 0);
         change(&mut publication);
-        let request = PublishRequest {
-            retention: self.services.config.namespace(&topic).retention(),
-            replicas: crate::config::Replicas::default(),
-            idempotency: None,
-            publication,
-            topic,
-        };
+        let retention = self.services.config.namespace(&topic).retention();
+        let request = PublishRequest::new(topic, publication, retention);
         let published = self.services.broker.publish(request).await;
         published.expect("the broker is here").position
     }
 
     /// Until something that the node counts is so.
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&WorkerCounters) -> bool) {
-        let waited = async {
-            while !is_so(self.counters()) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let done = tokio::time::timeout(DEADLINE, waited).await;
-        assert!(done.is_ok(), "not in time: {what}");
+        wait::until(what, async || is_so(self.counters())).await;
     }
 }
 

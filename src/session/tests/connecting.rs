@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::session::rig::client::Client;
 use crate::session::rig::node::{Entrance, Node, run, user};
 use crate::session::rig::{config, token};
+use fanfare_testkit::talk::Talk;
 
 fn waiting(name: &'static str) -> Entrance {
     Entrance {
@@ -18,9 +18,9 @@ fn connect(topics: Value, positions: Value) -> Value {
 }
 
 /// Who is the next to leave; whether the own coming is told before that is chance.
-async fn who_left(client: &mut Client) -> Value {
+async fn who_left(client: &mut Talk) -> Value {
     loop {
-        let left = client.event("presence").await["left"][0]["user"].clone();
+        let left = client.event_of("presence").await["left"][0]["user"].clone();
         if !left.is_null() {
             return left;
         }
@@ -73,7 +73,7 @@ fn connect_joins_topics_with_all_that_subscribe_can_ask_for() {
         let mut data = ada.data(2).await;
         data.sort_by_key(Value::as_u64);
         assert_eq!(data, [2, 4]);
-        assert_eq!(bob.event("presence").await["joined"][0]["user"], "ada");
+        assert_eq!(bob.event_of("presence").await["joined"][0]["user"], "ada");
         // Members see changes, and what was refused is not joined.
         bob.ok(json!({"type": "unsubscribe", "topic": "open:b"}))
             .await;
@@ -90,15 +90,13 @@ fn a_connect_with_too_many_topics_is_refused_as_a_whole() {
         let names = |count| (0..count).map(|n| format!("open:{n}"));
         let listed: Vec<_> = names(4).map(|topic| json!({"topic": topic})).collect();
         let resumed = json!({"@ada": "0-0", "@": "0-0"});
-        assert_eq!(
-            ada.refused(connect(json!(listed), resumed.clone())).await,
-            "limit_exceeded"
-        );
+        let asked = connect(json!(listed), resumed.clone());
+        ada.refused(asked, "limit_exceeded").await;
         let many: serde_json::Map<_, _> = names(2_000).map(|n| (n, json!("0-0"))).collect();
         for _ in 0..12 {
             // However often, that is no unreadable command.
             let asked = connect(json!([]), json!(many));
-            assert_eq!(ada.refused(asked).await, "limit_exceeded");
+            ada.refused(asked, "limit_exceeded").await;
         }
         let welcome = ada.ok(connect(json!(listed[..3]), resumed)).await;
         let topics = welcome["topics"].as_object().unwrap();
@@ -135,7 +133,7 @@ fn a_topic_named_twice_is_refused_whichever_way() {
             let mut asked = json!({"type": "connect"});
             let more = bad.as_object().unwrap().clone();
             asked.as_object_mut().unwrap().extend(more);
-            assert_eq!(ada.refused(asked).await, "bad_request", "{bad}");
+            ada.refused(asked, "bad_request").await;
         }
         ada.ok(connect(json!([one]), json!({}))).await;
     });
@@ -154,17 +152,17 @@ fn presence_is_added_to_a_topic_that_is_joined_already() {
         let ok = ada.ok(with_presence.clone()).await;
         assert_eq!(ok["count"], 2);
         assert_eq!(ok.get("position"), None, "the messages go on as they were");
-        assert_eq!(bob.event("presence").await["joined"][0]["user"], "ada");
+        assert_eq!(bob.event_of("presence").await["joined"][0]["user"], "ada");
         // Once is enough, and messages do not begin anew.
-        assert_eq!(ada.refused(with_presence).await, "already_subscribed");
+        ada.refused(with_presence, "already_subscribed").await;
         for begin in [json!({"since": "0-0"}), json!({"rewind": 0})] {
             let mut again = json!({"type": "subscribe", "topic": "open:a", "presence": true});
             let begin = begin.as_object().unwrap().clone();
             again.as_object_mut().unwrap().extend(begin);
-            assert_eq!(ada.refused(again).await, "already_subscribed");
+            ada.refused(again, "already_subscribed").await;
         }
         node.publish("open:a", "2").await;
-        assert_eq!(ada.event("message").await["data"], 2);
+        assert_eq!(ada.event_of("message").await["data"], 2);
         bob.ok(json!({"type": "unsubscribe", "topic": "open:a"}))
             .await;
         assert_eq!(who_left(&mut ada).await, "bob");
@@ -173,7 +171,7 @@ fn presence_is_added_to_a_topic_that_is_joined_already() {
         let ok = carol.subscribe("bare:a", json!({})).await;
         assert_eq!(ok["recovered"], true);
         let refused = json!({"type": "subscribe", "topic": "bare:a", "presence": true});
-        assert_eq!(carol.refused(refused).await, "forbidden");
+        carol.refused(refused, "forbidden").await;
         node.publish("bare:a", "3").await;
         assert_eq!(carol.data(1).await, [3], "it is joined as before");
     });

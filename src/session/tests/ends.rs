@@ -54,7 +54,7 @@ fn ten_unreadable_commands_in_a_row_are_answered_and_end_with_4003() {
             ada.send_message(Message::text(text)).await;
         }
         for _ in 0..10 {
-            assert_eq!(ada.event("error").await["code"], "bad_request");
+            assert_eq!(ada.event_of("error").await["code"], "bad_request");
         }
         assert_eq!(ada.close_code().await, Some(4_003));
     });
@@ -67,7 +67,7 @@ fn a_user_has_so_many_sessions_and_one_more_ends_with_4006() {
         let first = node.welcomed(user("ada")).await;
         let _second = node.welcomed(user("ada")).await;
         let mut third = node.connect(user("ada")).await;
-        assert_eq!(third.event("error").await["code"], "limit_exceeded");
+        assert_eq!(third.event_of("error").await["code"], "limit_exceeded");
         assert_eq!(third.close_code().await, Some(4_006));
         node.welcomed(user("bob")).await;
         drop(first);
@@ -85,7 +85,7 @@ fn a_token_is_announced_before_its_end_and_ends_the_session_behind_it() {
         let expires = now_s() + 30;
         let soon = token("ada", json!({"exp": expires}));
         ada.ok(json!({"type": "connect", "token": soon})).await;
-        assert_eq!(ada.event("expiring").await["expires"], expires);
+        assert_eq!(ada.event_of("expiring").await["expires"], expires);
         let later = token("ada", json!({"exp": expires + 3_600}));
         let ok = ada.ok(json!({"type": "refresh", "token": later})).await;
         assert_eq!(ok["expires"], expires + 3_600);
@@ -112,7 +112,7 @@ fn silence_ends_with_4200_and_any_frame_is_a_sign_of_life() {
             })
             .await;
         for _ in 0..6 {
-            assert_eq!(app.event("ping").await, json!({"type": "ping"}));
+            assert_eq!(app.event_of("ping").await, json!({"type": "ping"}));
             assert_eq!(quiet.all().await, [] as [Value; 0]);
             app.send_message(Message::Pong(Default::default())).await;
         }
@@ -134,7 +134,7 @@ fn where_pings_are_off_silence_ends_with_4201() {
             c.session.idle = SHORT;
         });
         let mut ada = node.connect(user("ada")).await;
-        assert_eq!(ada.event("welcome").await["ping_ms"], 0);
+        assert_eq!(ada.event_of("welcome").await["ping_ms"], 0);
         assert_eq!(ada.close_code().await, Some(4_201));
     });
 }
@@ -161,7 +161,7 @@ fn a_user_is_disconnected_on_order_one_session_or_all() {
     run(async {
         let node = node(|_| {});
         let mut first = node.connect(user("ada")).await;
-        let id = first.event("welcome").await["session"].clone();
+        let id = first.event_of("welcome").await["session"].clone();
         let mut second = node.welcomed(user("ada")).await;
         let mut bob = node.welcomed(user("bob")).await;
         let order = async |session| {
@@ -207,7 +207,7 @@ fn a_user_is_disconnected_on_order_one_session_or_all() {
             if ends {
                 assert_eq!(late.close_code().await, Some(4_002));
             } else {
-                let id = late.send(json!({"type": "ping"})).await;
+                let id = late.command(json!({"type": "ping"})).await;
                 late.answer(id).await;
             }
         }
@@ -232,12 +232,12 @@ fn a_leaving_node_tells_every_session_once_answers_until_the_end_and_closes_with
         );
         node.leave(Lifecycle::Draining);
         let each = sessions.into_iter().map(async |mut client| {
-            let drain = client.event("drain").await;
+            let drain = client.event_of("drain").await;
             assert!(
                 drain["reconnect_after_ms"].as_u64() < Some(4_000),
                 "{drain}"
             );
-            let id = client.send(json!({"type": "ping"})).await;
+            let id = client.command(json!({"type": "ping"})).await;
             client.answer(id).await;
             assert_eq!(client.next().await, None, "and nothing else");
             assert_eq!(client.close_code().await, Some(4_100));
@@ -256,7 +256,7 @@ fn a_closing_node_answers_what_is_at_the_broker_and_closes_at_once() {
         let mut ids = Vec::new();
         for n in 0..20 {
             let publish = json!({"type": "publish", "topic": "open:t", "data": n});
-            ids.push(ada.send(publish).await);
+            ids.push(ada.command(publish).await);
         }
         node.until("all are read", |c| c.commands.get() >= 21).await;
         node.leave(Lifecycle::Closing);
@@ -279,7 +279,7 @@ fn nothing_of_a_session_is_left_behind_its_end() {
             ada.ok(join).await;
             ada.subscribe("open:u", json!({"since": "0-0"})).await;
             // Some go in the middle of a command.
-            ada.send(json!({"type": "subscribe", "topic": "open:v", "presence": true}))
+            ada.command(json!({"type": "subscribe", "topic": "open:v", "presence": true}))
                 .await;
         }
         node.until("they are gone", |c| c.sessions.get() == 1).await;
@@ -300,12 +300,12 @@ fn a_session_whose_task_breaks_off_leaves_nothing_behind() {
         let mut bob = node.welcomed(user("bob")).await;
         bob.subscribe("open:t", json!({"presence": true})).await;
         let (mut ada, task) = node.connect_task(user("ada")).await;
-        ada.event("welcome").await;
+        ada.event_of("welcome").await;
         ada.subscribe("open:t", json!({"presence": true})).await;
         task.abort();
         assert_eq!(ada.close_code().await, Some(4_104));
         let left = loop {
-            let change = bob.event("presence").await;
+            let change = bob.event_of("presence").await;
             if change["left"] != json!([]) {
                 break change["left"].clone();
             }

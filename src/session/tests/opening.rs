@@ -25,7 +25,7 @@ fn welcome_comes_unasked_to_a_known_user_and_a_connect_after_it_is_the_second() 
                     ..user("ada")
                 })
                 .await;
-            let welcome = ada.event("welcome").await;
+            let welcome = ada.event_of("welcome").await;
             assert_eq!(welcome["user"], "ada");
             assert_eq!(welcome["node"], "rig");
             assert_eq!(welcome["home"], json!({"node": "rig"}));
@@ -35,7 +35,7 @@ fn welcome_comes_unasked_to_a_known_user_and_a_connect_after_it_is_the_second() 
             for absent in ["id", "expires", "topics"] {
                 assert_eq!(welcome.get(absent), None, "{absent}");
             }
-            assert_eq!(ada.refused(json!({"type": "connect"})).await, "bad_request");
+            ada.refused(json!({"type": "connect"}), "bad_request").await;
         }
     });
 }
@@ -45,7 +45,7 @@ fn with_wait_welcome_answers_connect_and_carries_its_id() {
     run(async {
         let node = Node::start(config(|_| {}));
         let mut ada = node.connect(waiting("ada")).await;
-        assert_eq!(ada.refused(json!({"type": "ping"})).await, "unauthorized");
+        ada.refused(json!({"type": "ping"}), "unauthorized").await;
         let welcome = ada.ok(json!({"type": "connect", "device": "phone"})).await;
         assert_eq!(welcome["type"], "welcome");
         assert_eq!(ada.all().await, [] as [Value; 0], "no `ok` beside it");
@@ -130,7 +130,7 @@ fn connect_resumes_every_position_and_says_what_became_of_each() {
         // Four are joined; what was refused is not.
         ada.subscribe("open:f", json!({})).await;
         let one_more = json!({"type": "subscribe", "topic": "open:g"});
-        assert_eq!(ada.refused(one_more).await, "limit_exceeded");
+        ada.refused(one_more, "limit_exceeded").await;
     });
 }
 
@@ -246,7 +246,7 @@ fn a_message_of_the_other_kind_ends_with_1003_even_when_it_is_empty() {
         }
         let mut ada = node.welcomed(user("ada")).await;
         ada.send_message(Message::text("")).await;
-        let error = ada.event("error").await;
+        let error = ada.event_of("error").await;
         assert_eq!(
             (&error["code"], error.get("id")),
             (&json!("bad_request"), None)

@@ -31,11 +31,11 @@ fn a_publisher_is_left_out_live_and_in_its_own_catch_up_unless_it_wants_the_echo
         let quiet = ada.ok(publish("open:t", json!("quiet"))).await;
         let echoed = with(publish("open:t", json!("echoed")), "echo", json!(true));
         let echoed = ada.ok(echoed).await;
-        let message = ada.event("message").await;
+        let message = ada.event_of("message").await;
         assert_eq!(message["data"], "echoed");
         assert_eq!(message["position"], echoed["position"]);
         assert_eq!(message["user"], "ada");
-        let first = other_device.event("message").await;
+        let first = other_device.event_of("message").await;
         assert_eq!(
             (&first["data"], &first["position"]),
             (&json!("quiet"), &quiet["position"])
@@ -63,7 +63,7 @@ fn publishes_of_one_session_keep_their_order_without_waiting_for_answers() {
             let mut ada = node.welcomed(user("ada")).await;
             let mut ids = Vec::new();
             for n in 0..200 {
-                ids.push(ada.send(publish(topic, json!(n))).await);
+                ids.push(ada.command(publish(topic, json!(n))).await);
             }
             let mut positions = Vec::new();
             for id in ids {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::{Allow, Config};
-use crate::session::rig::client::Client;
 use crate::session::rig::node::{Entrance, Node, nobody, run};
 use crate::session::rig::{config, token};
 use crate::session::state::Now;
 use fanfare_protocol::ids::Position;
+use fanfare_testkit::talk::Talk;
 
 /// A node whose namespace `open` may be joined by anyone and read back by nobody without a token.
 fn node(change: impl FnOnce(&mut Config)) -> Node {
@@ -22,18 +22,18 @@ fn node(change: impl FnOnce(&mut Config)) -> Node {
 }
 
 /// A session whose token allows so much.
-async fn session(node: &Node, can: Value) -> Client {
+async fn session(node: &Node, can: Value) -> Talk {
     session_by(node, nobody(), can).await
 }
 
-async fn session_by(node: &Node, entrance: Entrance, can: Value) -> Client {
+async fn session_by(node: &Node, entrance: Entrance, can: Value) -> Talk {
     let mut client = node.connect(entrance).await;
     let token = token("eve", json!({"exp": 4_000_000_000_u64, "can": can}));
     client.ok(json!({"type": "connect", "token": token})).await;
     client
 }
 
-async fn without_history(node: &Node) -> Client {
+async fn without_history(node: &Node) -> Talk {
     session(node, json!({"subscribe": ["**"]})).await
 }
 
@@ -80,7 +80,7 @@ fn a_reconnect_needs_no_right_to_read_history() {
             let mut command = json!({"type": "subscribe", "topic": "open:t"});
             let asked = asked.as_object().unwrap().clone();
             command.as_object_mut().unwrap().extend(asked);
-            assert_eq!(eve.refused(command).await, "forbidden");
+            eve.refused(command, "forbidden").await;
         }
         let ok = eve.subscribe("open:t", json!({"since": seen})).await;
         assert_eq!(resumed(&ok), (&json!(true), None));
@@ -127,7 +127,7 @@ fn a_token_for_a_topic_ends_when_it_ends_unless_it_is_renewed() {
         let with = |exp| json!({"token": of(exp)});
         let ok = eve.subscribe("token:t", with(now_s + 30)).await;
         assert_eq!(ok["expires"], now_s + 30);
-        let told = eve.event("expiring").await;
+        let told = eve.event_of("expiring").await;
         assert_eq!(
             (&told["topic"], &told["expires"]),
             (&json!("token:t"), &json!(now_s + 30))
@@ -140,7 +140,7 @@ fn a_token_for_a_topic_ends_when_it_ends_unless_it_is_renewed() {
         assert_eq!(eve.data(1).await, [1], "a refresh leaves it alone");
         // Still within the tolerance of clocks when it is brought, at its end soon after.
         eve.subscribe("token:t", with(now_s - 2)).await;
-        let ended = eve.event("unsubscribed").await;
+        let ended = eve.event_of("unsubscribed").await;
         assert_eq!(
             (&ended["topic"], &ended["code"]),
             (&json!("token:t"), &json!("token_expired"))
@@ -148,13 +148,13 @@ fn a_token_for_a_topic_ends_when_it_ends_unless_it_is_renewed() {
         node.publish("token:t", "2").await;
         assert_eq!(eve.all().await, [] as [Value; 0]);
         let history = json!({"type": "history", "topic": "token:t"});
-        assert_eq!(eve.refused(history).await, "forbidden");
+        eve.refused(history, "forbidden").await;
         eve.subscribe("token:t", with(now_s + 3_600)).await;
     });
 }
 
 /// Reads old messages up to the gap that tells of the others.
-async fn old_until_gap(client: &mut Client) {
+async fn old_until_gap(client: &mut Talk) {
     let mut old = 0;
     loop {
         let event = client.next().await.expect("an open session");
@@ -175,7 +175,7 @@ async fn old_until_gap(client: &mut Client) {
 }
 
 /// A node with a long history that is older than a reconnect, and a slow reader that has begun it.
-async fn slow_reader(can: Value, more: Value) -> (Node, Client) {
+async fn slow_reader(can: Value, more: Value) -> (Node, Talk) {
     let reach = Duration::from_secs(1);
     let node = node(|c| {
         c.session.resume = reach;
@@ -213,7 +213,7 @@ fn a_refresh_without_the_right_history_cuts_a_catch_up() {
         let (node, mut eve) = slow_reader(can, json!({})).await;
         let less = json!({"exp": 4_000_000_000_u64, "can": {"subscribe": ["**"]}});
         let refresh = json!({"type": "refresh", "token": token("eve", less)});
-        eve.send_raw(&refresh).await;
+        eve.send(&refresh).await;
         node.until("it is told", |c| c.gaps_told.get() > 0).await;
         node.publish("open:t", "[4000]").await;
         old_until_gap(&mut eve).await;
@@ -232,7 +232,7 @@ fn the_end_of_a_token_that_gave_history_cuts_a_catch_up() {
         let over = Now::read().unix_ms / 1_000 - 2;
         let of_topic = token("eve", json!({"topic": "open:t", "exp": over}));
         let renew = json!({"type": "subscribe", "topic": "open:t", "token": of_topic});
-        eve.send_raw(&renew).await;
+        eve.send(&renew).await;
         node.until("it is told", |c| c.gaps_told.get() > 0).await;
         node.publish("open:t", "[4000]").await;
         old_until_gap(&mut eve).await;

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::broker::publication::Publication;
-use crate::session::rig::client::Client;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
 use fanfare_protocol::data::Data;
@@ -11,6 +10,7 @@ use fanfare_protocol::event::Member;
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{SessionId, Topic};
 use fanfare_protocol::info::Info;
+use fanfare_testkit::talk::Talk;
 
 #[test]
 fn a_page_of_history_is_never_empty_while_there_is_more() {
@@ -41,7 +41,7 @@ fn a_page_of_history_is_never_empty_while_there_is_more() {
 }
 
 /// All of a topic, page by page; of each page how long it is as JSON, and whether it is the last.
-async fn read_all(client: &mut Client, reverse: bool) -> (Vec<Value>, Vec<usize>) {
+async fn read_all(client: &mut Talk, reverse: bool) -> (Vec<Value>, Vec<usize>) {
     let mut ask = json!({"type": "history", "topic": "open:a", "limit": 100, "reverse": reverse});
     let (mut all, mut lengths) = (Vec::new(), Vec::new());
     loop {

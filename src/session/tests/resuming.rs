@@ -37,7 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// A reader over several sockets.
 struct Reader<'n> {
     node: &'n Node,
-    client: crate::session::rig::client::Client,
+    client: fanfare_testkit::talk::Talk,
     position: Value,
     got: Vec<u64>,
 }
@@ -210,12 +210,12 @@ fn two_hundred_sessions_that_resume_from_one_position_cost_the_broker_a_handful_
         let before = node.counters().shared_read_misses.get();
         let command = json!({"type": "subscribe", "topic": "open:t", "since": left});
         for client in &mut clients {
-            client.send(command.clone()).await;
+            client.command(command.clone()).await;
         }
         for client in &mut clients {
-            assert_eq!(client.event("ok").await["recovered"], true);
+            assert_eq!(client.event_of("ok").await["recovered"], true);
             for number in 1..=MISSED {
-                assert_eq!(client.event("message").await["data"], number);
+                assert_eq!(client.event_of("message").await["data"], number);
             }
         }
         let counters = node.counters();

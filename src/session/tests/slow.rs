@@ -106,7 +106,7 @@ fn subscribing_again_and_again_without_reading_does_not_fill_the_outbox() {
         let unsubscribe = json!({"type": "unsubscribe", "topic": "open:t"});
         for _ in 0..100 {
             for command in [&subscribe, &unsubscribe] {
-                let sent = ada.send_raw(command);
+                let sent = ada.send(command);
                 let sent = tokio::time::timeout(Duration::from_secs(5), sent).await;
                 assert!(
                     sent.is_ok(),
@@ -248,7 +248,7 @@ fn who_asks_and_does_not_read_for_too_long_ends_with_4103() {
         let mut ada = node.welcomed(narrow("ada")).await;
         // It reads when it has asked everything, which it can because the node, at the end, reads on.
         for _ in 0..5_000 {
-            ada.send(json!({"type": "ping"})).await;
+            ada.command(json!({"type": "ping"})).await;
         }
         assert_eq!(ada.close_code().await, Some(4_103));
         assert!(node.counters().commands.get() < 5_000);
@@ -272,7 +272,7 @@ fn long_pages_are_brought_one_at_a_time() {
         let before = node.counters().commands.get();
         for _ in 0..50 {
             client
-                .send(json!({"type": "history", "topic": "open:t"}))
+                .command(json!({"type": "history", "topic": "open:t"}))
                 .await;
         }
         // A page has half a megabyte, which is over the bound of replies by itself.

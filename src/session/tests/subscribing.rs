@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::session::rig::client::Client;
 use crate::session::rig::config;
 use crate::session::rig::node::{Entrance, Node, run, user};
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::Position;
+use fanfare_testkit::talk::Talk;
 
 fn node() -> Node {
     Node::start(config(|_| {}))
@@ -40,7 +40,7 @@ fn result(mut ok: Value) -> Value {
     ok
 }
 
-async fn ask(node: &Node, topic: &str, more: Value) -> (Value, Client) {
+async fn ask(node: &Node, topic: &str, more: Value) -> (Value, Talk) {
     let mut client = node.welcomed(user("ada")).await;
     let ok = client.subscribe(topic, more).await;
     (result(ok), client)
@@ -254,7 +254,7 @@ fn after_the_ok_of_unsubscribe_nothing_more_of_the_topic_comes() {
             ada.subscribe("open:t", json!({"since": "0-0"})).await;
             node.publish("open:t", "1").await;
             let id = ada
-                .send(json!({"type": "unsubscribe", "topic": "open:t"}))
+                .command(json!({"type": "unsubscribe", "topic": "open:t"}))
                 .await;
             node.publish("open:t", "2").await;
             ada.answer(id).await;
@@ -265,7 +265,7 @@ fn after_the_ok_of_unsubscribe_nothing_more_of_the_topic_comes() {
             assert_eq!(ada.all().await, [] as [Value; 0], "{round}");
         }
         let again = json!({"type": "unsubscribe", "topic": "open:t"});
-        assert_eq!(ada.refused(again).await, "not_subscribed");
+        ada.refused(again, "not_subscribed").await;
     });
 }
 
@@ -283,11 +283,11 @@ fn a_topic_that_is_left_and_joined_again_before_any_answer_begins_where_the_last
             let subscribe =
                 |since: Position| json!({"type": "subscribe", "topic": topic, "since": since});
             // Bob waits for the topic too, so that it becomes live whatever ada does.
-            bob.send(subscribe(positions[299])).await;
-            let first = ada.send(subscribe(Position::ZERO)).await;
+            bob.command(subscribe(positions[299])).await;
+            let first = ada.command(subscribe(Position::ZERO)).await;
             let unsubscribe = json!({"type": "unsubscribe", "topic": topic});
-            let left = ada.send(unsubscribe).await;
-            let second = ada.send(subscribe(positions[297])).await;
+            let left = ada.command(unsubscribe).await;
+            let second = ada.command(subscribe(positions[297])).await;
             let mut has_left = false;
             let ok = loop {
                 let event = ada.next().await.expect("an open session");
@@ -324,7 +324,7 @@ fn a_refresh_that_takes_a_right_ends_its_subscription_with_unsubscribed() {
             ada.subscribe(topic, json!({})).await;
         }
         let less = token(json!({"subscribe": ["open:kept"]}));
-        let id = ada.send(json!({"type": "refresh", "token": less})).await;
+        let id = ada.command(json!({"type": "refresh", "token": less})).await;
         let unsubscribed = ada.next().await.unwrap();
         assert_eq!(unsubscribed["type"], "unsubscribed");
         assert_eq!(
@@ -336,7 +336,7 @@ fn a_refresh_that_takes_a_right_ends_its_subscription_with_unsubscribed() {
         node.publish("open:kept", "2").await;
         assert_eq!(ada.data(1).await, [2]);
         let rejoin = json!({"type": "subscribe", "topic": "open:lost"});
-        assert_eq!(ada.refused(rejoin).await, "forbidden");
+        ada.refused(rejoin, "forbidden").await;
     });
 }
 

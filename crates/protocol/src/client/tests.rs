@@ -6,22 +6,20 @@ use super::*;
 use crate::codec::{decode, payload};
 use crate::command::{Command, Connect, History, Publish};
 
-const BOTH: [Wire; 2] = [Wire::Json, Wire::MsgPack];
-
 fn at(text: &str) -> Position {
     text.parse().expect("a position")
 }
 
 /// `data` in the form of the wire, so that nothing is transcoded.
-fn body(wire: Wire) -> Data {
+fn body(encoding: Encoding) -> Data {
     let value = json!({"text": "grüß", "list": [1, -2, 2.5, true, null], "big": u64::MAX});
-    match wire {
-        Wire::Json => Data::of(&value).expect("a body"),
-        Wire::MsgPack => Data::from_msgpack(&rmp_serde::to_vec_named(&value).unwrap()).unwrap(),
+    match encoding {
+        Encoding::Json => Data::of(&value).expect("a body"),
+        Encoding::MsgPack => Data::from_msgpack(&rmp_serde::to_vec_named(&value).unwrap()).unwrap(),
     }
 }
 
-fn commands(wire: Wire) -> Vec<Command> {
+fn commands(encoding: Encoding) -> Vec<Command> {
     let full = Subscribe {
         token: Some("t".to_owned()),
         presence: true,
@@ -35,7 +33,7 @@ fn commands(wire: Wire) -> Vec<Command> {
     let publish = Publish {
         topic: Some("t".to_owned()),
         user: None,
-        data: body(wire),
+        data: body(encoding),
         priority: Some(crate::ids::Priority::High),
         idempotency_key: Some("i".to_owned()),
         key: Some("k".to_owned()),
@@ -89,13 +87,13 @@ fn commands(wire: Wire) -> Vec<Command> {
 
 #[test]
 fn the_server_reads_every_command_as_it_was_meant() {
-    for wire in BOTH {
-        for command in commands(wire) {
+    for encoding in Encoding::ALL {
+        for command in commands(encoding) {
             for id in [None, Some(u64::MAX)] {
                 let command = command.clone();
                 let envelope = Envelope { id, command };
-                let bytes = encode_command(wire, &envelope).expect("encoded");
-                assert_eq!(decode(wire, &bytes).expect("a command"), envelope);
+                let bytes = encode_command(encoding, &envelope).expect("encoded");
+                assert_eq!(decode(encoding, &bytes).expect("a command"), envelope);
             }
         }
     }
@@ -136,46 +134,46 @@ fn events() -> Vec<Value> {
     ]
 }
 
-fn bytes_of(wire: Wire, value: &Value) -> Vec<u8> {
-    payload(wire, value).expect("bytes")
+fn bytes_of(encoding: Encoding, value: &Value) -> Vec<u8> {
+    payload(encoding, value).expect("bytes")
 }
 
-fn value_of(wire: Wire, bytes: &[u8]) -> Value {
-    match wire {
-        Wire::Json => serde_json::from_slice(bytes).expect("JSON"),
-        Wire::MsgPack => rmp_serde::from_slice(bytes).expect("MessagePack"),
+fn value_of(encoding: Encoding, bytes: &[u8]) -> Value {
+    match encoding {
+        Encoding::Json => serde_json::from_slice(bytes).expect("JSON"),
+        Encoding::MsgPack => rmp_serde::from_slice(bytes).expect("MessagePack"),
     }
 }
 
 #[test]
 fn every_event_comes_back_with_all_its_fields() {
-    for wire in BOTH {
+    for encoding in Encoding::ALL {
         for mut event in events() {
             let wanted = event.clone();
             event["a_newer_field"] = json!({"type": [1]});
-            let heard = decode_event(wire, &bytes_of(wire, &event));
+            let heard = decode_event(encoding, &bytes_of(encoding, &event));
             let Ok(Heard::Event(heard)) = heard else {
-                panic!("{wire:?} {event}: {heard:?}");
+                panic!("{encoding:?} {event}: {heard:?}");
             };
-            let back = payload(wire, &heard).expect("encoded");
-            assert_eq!(value_of(wire, &back), wanted);
+            let back = payload(encoding, &heard).expect("encoded");
+            assert_eq!(value_of(encoding, &back), wanted);
         }
     }
 }
 
 #[test]
 fn an_event_of_a_newer_server_is_given_as_such_and_no_error() {
-    for wire in BOTH {
-        let event = bytes_of(wire, &json!({"type": "sung", "topic": 7}));
-        let heard = decode_event(wire, &event).expect("tolerated");
+    for encoding in Encoding::ALL {
+        let event = bytes_of(encoding, &json!({"type": "sung", "topic": 7}));
+        let heard = decode_event(encoding, &event).expect("tolerated");
         assert!(matches!(heard, Heard::Unknown { kind } if kind == "sung"));
     }
 }
 
 #[test]
 fn what_is_no_event_says_why() {
-    for wire in BOTH {
-        let error = |value: Value| decode_event(wire, &bytes_of(wire, &value)).err();
+    for encoding in Encoding::ALL {
+        let error = |value: Value| decode_event(encoding, &bytes_of(encoding, &value)).err();
         assert!(matches!(error(json!([1])), Some(DecodeError::NoMap(_))));
         assert!(matches!(
             error(json!({"type": 1})),
@@ -189,13 +187,13 @@ fn what_is_no_event_says_why() {
 #[test]
 fn data_is_kept_as_it_came_and_read_as_what_is_wanted() {
     let text = br#"{"type":"message","topic":"t","data":{ "a" : 1e2 },"time":1}"#;
-    let Ok(Heard::Event(Event::Message(message))) = decode_event(Wire::Json, text) else {
+    let Ok(Heard::Event(Event::Message(message))) = decode_event(Encoding::Json, text) else {
         panic!("no message");
     };
     assert_eq!(&message.data.bytes()[..], br#"{ "a" : 1e2 }"#);
-    for wire in BOTH {
-        let value: Value = body(wire).read().expect("a value");
+    for encoding in Encoding::ALL {
+        let value: Value = body(encoding).read().expect("a value");
         assert_eq!(value["big"], u64::MAX);
-        assert!(body(wire).read::<u8>().is_err());
+        assert!(body(encoding).read::<u8>().is_err());
     }
 }

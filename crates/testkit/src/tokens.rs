@@ -1,0 +1,55 @@
+//! Tokens, right and wrong, and a configuration that knows the key they are signed with.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+/// The secret that [`config_file`] configures for HS256.
+pub const SECRET: &str = "a-secret-of-the-tests-that-is-long-enough";
+
+/// Unix seconds, so many from now.
+pub fn seconds_from_now(seconds: i64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(now.expect("after 1970").as_secs()).expect("before the year 292e9") + seconds
+}
+
+/// A good token for a user.
+pub fn token(user: &str) -> String {
+    signed(&json!({"sub": user, "exp": seconds_from_now(600)}))
+}
+
+/// These claims, signed as configured.
+pub fn signed(claims: &Value) -> String {
+    signed_with(claims, Algorithm::HS256, SECRET)
+}
+
+/// These claims, signed otherwise.
+pub fn signed_with(claims: &Value, algorithm: Algorithm, secret: &str) -> String {
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::new(algorithm), claims, &key).expect("claims can be signed")
+}
+
+/// These claims under any header, with any signature.
+pub fn put_together(header: &Value, claims: &Value, signature: &str) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.{signature}", part(header), part(claims))
+}
+
+/// Writes a configuration for a node outside development into a directory: the development key
+/// for the API, one secret for tokens, and topics that every user may join and publish to.
+pub fn config_file(directory: &tempfile::TempDir) -> PathBuf {
+    let path = directory.path().join("fanfare.toml");
+    let text = format!(
+        "[api]\nkeys = [\"{api_key}\"]\n\n\
+         [auth]\nhmac_secret = \"{SECRET}\"\n\n\
+         [namespaces.default]\nsubscribe = \"authenticated\"\npublish = \"authenticated\"\n\
+         history = \"authenticated\"\n",
+        api_key = crate::http::DEV_KEY,
+    );
+    std::fs::write(&path, text).expect("the directory can be written");
+    path
+}

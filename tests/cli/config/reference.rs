@@ -1,0 +1,96 @@
+//! `docs/configuration.md` is made from the table of keys; this holds the two together.
+//!
+//! `FANFARE_WRITE_DOCS=1 cargo test --test cli config::reference` writes the page anew.
+
+use std::fmt::Write;
+
+use fanfare::config::example::default_in_words;
+use fanfare::config::keys::{self, Key};
+use fanfare::config::presets::{SIZE_PATHS, SIZES};
+use fanfare::config::token_keys::{FIELDS, WITH_PUBLIC_KEY, WITH_SECRET};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+
+#[test]
+fn the_page_says_what_the_table_says() {
+    let made = page();
+    if std::env::var_os("FANFARE_WRITE_DOCS").is_some() {
+        std::fs::write(PAGE, &made).unwrap();
+    }
+    let written = std::fs::read_to_string(PAGE).unwrap();
+    for (made, written) in made.lines().zip(written.lines()) {
+        assert_eq!(
+            written, made,
+            "write the page anew as the head of this file says"
+        );
+    }
+    assert_eq!(
+        written.len(),
+        made.len(),
+        "write the page anew as the head of this file says"
+    );
+}
+
+fn page() -> String {
+    let mut out = include_str!("introduction.md").to_owned();
+    write_sizes(&mut out);
+    for section in keys::sections() {
+        write!(out, "\n## `[{section}]`\n\n").unwrap();
+        let rows: Vec<_> = keys::all()
+            .iter()
+            .filter(|key| key.section == section)
+            .copied()
+            .collect();
+        write_rows(&mut out, &rows, true);
+        if section == "auth" {
+            write_token_keys(&mut out);
+        }
+    }
+    out.push_str("\n## `[namespaces.NAME]`\n\n");
+    out.push_str(include_str!("namespaces.md"));
+    out.push('\n');
+    write_rows(&mut out, keys::namespace_options(), false);
+    out
+}
+
+fn write_sizes(out: &mut String) {
+    let names: Vec<_> = SIZES.iter().map(|size| size.name).collect();
+    writeln!(out, "\n| key | {} |", names.join(" | ")).unwrap();
+    writeln!(out, "|---|{}", "---|".repeat(names.len())).unwrap();
+    for (row, path) in SIZE_PATHS.iter().enumerate() {
+        let values: Vec<_> = SIZES.iter().map(|size| size.values[row]).collect();
+        writeln!(out, "| `{path}` | {} |", values.join(" | ")).unwrap();
+    }
+}
+
+fn write_rows(out: &mut String, rows: &[Key], with_names: bool) {
+    let head = if with_names { " environment |" } else { "" };
+    let line = if with_names { "---|" } else { "" };
+    writeln!(out, "| key | what | values | default |{head}").unwrap();
+    writeln!(out, "|---|---|---|---|{line}").unwrap();
+    for key in rows {
+        let (name, doc, wanted) = (key.name, key.doc, key.kind.wanted());
+        let default = default_in_words(key);
+        write!(out, "| `{name}` | {doc} | {wanted} | {default} |").unwrap();
+        if with_names {
+            write!(out, " `{}` |", key.environment()).unwrap();
+        }
+        out.push('\n');
+    }
+}
+
+fn write_token_keys(out: &mut String) {
+    let (with_secret, with_public_key) = (WITH_SECRET.join(", "), WITH_PUBLIC_KEY.join(", "));
+    write!(
+        out,
+        "\n### `[[auth.keys]]`\n\n\
+         One table for each key that tokens may be signed with; in the file only. The algorithms \
+         {with_secret} take one of the `secret` fields, {with_public_key} one of the `public_key` \
+         fields. Paths are taken from the directory of the configuration file.\n\n\
+         | field | what |\n|---|---|\n"
+    )
+    .unwrap();
+    for (name, doc) in FIELDS {
+        writeln!(out, "| `{name}` | {doc} |").unwrap();
+    }
+}

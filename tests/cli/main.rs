@@ -1,0 +1,10 @@
+//! The command line as a user meets it: every command, the configuration, and `fanfare bench`.
+//!
+//! In: the binary, the environment and files of a test's own. Out: a module per subject.
+
+mod bench;
+mod commands;
+mod config;
+mod sessions;
+mod token;
+mod tools;

@@ -1,0 +1,22 @@
+//! One node as it is shipped, started as a process: what it answers, refuses, bears and leaves.
+//!
+//! In: a node of `fanfare_testkit` per test, and clients, good and bad. Out: a module per subject.
+
+mod admission;
+mod bad_input;
+mod bad_positions;
+mod bad_tokens;
+mod closing;
+mod door;
+mod echo;
+mod handshake;
+mod logs;
+mod member_pages;
+mod operators;
+mod panics;
+mod real_clients;
+mod refusals;
+mod requirements;
+mod rfc6455;
+mod slow_redis;
+mod stopping;

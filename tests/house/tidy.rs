@@ -132,10 +132,10 @@ fn what_lies_below_a_module_for_tests_is_a_test_file() {
 
 /// Where the modules live that a file declares for tests only.
 fn test_module_files(source: &Source) -> Vec<String> {
-    let directory = match source.module().join("/").as_str() {
-        "" => "src".to_owned(),
-        module => format!("src/{module}"),
-    };
+    let path = source.path.as_str();
+    let root = ["/mod.rs", "/lib.rs", ".rs"];
+    let directory = root.iter().find_map(|end| path.strip_suffix(end));
+    let directory = directory.unwrap_or(path);
     let files = |name: &String| {
         [
             format!("{directory}/{name}.rs"),

@@ -33,6 +33,7 @@ mod reaping_told;
 mod rebalance;
 mod rig;
 mod rolling;
+mod rust_client;
 mod scripts;
 mod settings;
 mod storm;

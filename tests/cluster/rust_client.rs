@@ -1,8 +1,6 @@
 //! The Rust client against real nodes: through a node's death, a token's end, and a reader that
 //! does not read.
 
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -10,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fanfare_client::subscription::ITEMS_MAX;
 use fanfare_client::{Client, History, Item, Options, Publication, Subscription, Token};
+use fanfare_testkit::load::Load;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::redis_server::RedisServer;
+use fanfare_testkit::{http, tokens, wait};
 use serde_json::{Value, json};
-use support::load::Load;
-use support::node::{Node, Plan};
-use support::redis_server::RedisServer;
-use support::{http, tokens, wait};
 
 /// A client of a node that was started with `--dev`.
 async fn client(node: &Node) -> Client {

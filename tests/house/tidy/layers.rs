@@ -13,15 +13,15 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("fixed_hash", &[]),
     ("config", &[]),
     ("telemetry", &["config"]),
-    ("lifecycle", &["config", "protocol", "telemetry"]),
-    ("tasks", &["config", "protocol", "telemetry"]),
-    ("redis", &["config", "protocol", "telemetry"]),
-    ("http", &["config", "protocol", "telemetry"]),
+    ("lifecycle", &["config", "telemetry"]),
+    ("tasks", &["config", "telemetry"]),
+    ("redis", &["config", "telemetry"]),
+    ("http", &["config", "telemetry"]),
     // The seeds of simulations, in builds for tests.
     ("seeds", &[]),
     // Who somebody is and what they may do; pure.
-    ("auth", &["config", "protocol", "telemetry"]),
-    ("policy", &["auth", "config", "protocol", "telemetry"]),
+    ("auth", &["config", "telemetry"]),
+    ("policy", &["auth", "config", "telemetry"]),
     // The control side.
     ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),

@@ -41,7 +41,6 @@ pub mod history;
 mod names;
 pub mod nodes;
 pub mod openapi;
-pub mod process;
 pub mod publication;
 pub mod publish;
 mod query;

@@ -8,3 +8,4 @@ pub mod episode;
 pub mod lines;
 pub mod logs;
 pub mod metrics;
+pub mod process;

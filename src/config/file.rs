@@ -28,7 +28,7 @@ pub struct File<'a> {
     pub text: &'a str,
 }
 
-/// Reads a file over what stands in `values`. Returns the names of the variables that it takes
+/// Reads a file over what is in `values`. Returns the names of the variables that it takes
 /// secrets from; `None` where it could not be read.
 pub fn read(
     path: &Path,
@@ -102,7 +102,7 @@ impl File<'_> {
     }
 }
 
-/// The entries of a table as they stand in the file; the parser sorts them by name.
+/// The entries of a table as they are in the file; the parser sorts them by name.
 pub fn in_order<'t, 'i>(
     table: &'t DeTable<'i>,
 ) -> Vec<(

@@ -36,7 +36,7 @@ mod member_keys;
 pub mod nowhere;
 mod outcome;
 pub mod refusal;
-mod script;
+pub mod script;
 pub mod wire;
 
 use circuit::{Away, Circuit};
@@ -103,11 +103,11 @@ pub enum RedisError {
     Failed(Error),
 }
 
-/// Names of keys and channels. Everything of one topic stands under the tag `{app:topic}`, so
+/// Names of keys and channels. Everything of one topic is under the tag `{app:topic}`, so
 /// that no command and no script crosses slots.
 ///
 /// Channels know no databases: one that is published in a database is heard from all of them. So
-/// the number of any but the first stands in their names, between colons, which no prefix holds:
+/// the number of any but the first is in their names, between colons, which no prefix holds:
 /// no prefix and database have the channel of others.
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -357,7 +357,7 @@ impl RedisLink {
                 break;
             }
             let again = self.ask("EVALSHA", values.clone());
-            // One behind the other, so that hardly anybody can take it away in between.
+            // One after the other, so that hardly anybody can take it away in between.
             let (loaded, again) = join(self.submit_load(script), again).await;
             answer = match (loaded, again) {
                 (Err(error), Err(RedisError::NoScript(_))) => return Err(error),

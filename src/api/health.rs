@@ -14,10 +14,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::Wanted;
-use super::process;
 use super::state::{ApiState, Component};
 use crate::http::bodies::{LiveAnswer, ReadyAnswer};
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::process;
 
 /// The node in one line.
 #[derive(Debug, Serialize, ToSchema)]

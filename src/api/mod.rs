@@ -43,7 +43,6 @@ pub mod keys;
 mod names;
 pub mod nodes;
 pub mod openapi;
-pub mod process;
 pub mod publication;
 pub mod publish;
 mod query;

@@ -1,4 +1,4 @@
-//! What is wished for, as a level: the latest wish per key, not a list of edges.
+//! Desired subscriptions: one current value per key. Only the latest wish counts.
 //!
 //! Used twice on the way from a session to the broker: the workers tell the dispatcher which
 //! topics have local sessions, and the dispatcher tells the broker's feed which topics this node

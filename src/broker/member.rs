@@ -1,7 +1,7 @@
 //! Members of a topic as the broker keeps them.
 //!
 //! In: what `presence` has entered. Out: entries, counts and pages, the same from both engines.
-//! Values only; how much the stream of changes keeps stands here too.
+//! Values only; how much the stream of changes keeps is here too.
 
 use crate::config::Retention;
 use fanfare_protocol::event::Member;
@@ -20,7 +20,7 @@ pub struct MemberEntry {
     pub member: Member,
     /// Which life of which node it belongs to.
     pub owner: Owner,
-    /// By which entering of its session it stands there. They are numbered upwards by the process
+    /// By which entering of its session it is there. They are numbered upwards by the process
     /// that has the session; a late command of an older one changes nothing.
     pub generation: u64,
     /// When it came, unix milliseconds of the broker's clock.

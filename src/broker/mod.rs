@@ -3,7 +3,7 @@
 //! In: publications and questions from sessions and the API. Out: a [`Feed`] of everything that
 //! was published on topics with local interest, in broker order per topic. Owner of all that is
 //! retained (streams, last ids, cursors, members). Both engines answer the same conformance
-//! suite (`tests/conformance/`). What a position is, and how a lost link is judged, stands in
+//! suite (`tests/conformance/`). What a position is, and how a lost link is judged, is in
 //! `docs/architecture.md`.
 
 use std::sync::Arc;

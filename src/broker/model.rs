@@ -136,7 +136,7 @@ impl Stream {
     }
 
     /// Loses the newest `count` ids, and goes on with a clock that shows `now_ms`, which may be
-    /// behind what is left. New ids may then lie below lost ones.
+    /// after what is left. New ids may then lie below lost ones.
     pub(crate) fn lose_newest(&mut self, count: usize, now_ms: u64) {
         self.ids.truncate(self.ids.len().saturating_sub(count));
         let last = self.ids.last().copied().unwrap_or_default();

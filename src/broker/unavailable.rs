@@ -65,6 +65,9 @@ pub enum Unavailable {
     /// So many members of a dead node stand before the page that it cannot be filled.
     #[error("members of a dead node are being removed")]
     MembersReaped,
+    /// Redis answers, but too slowly for a page of topics.
+    #[error("where topics are joined could not be read in time")]
+    OccupancyLate,
     /// The broker did not confirm it in time.
     #[error("the subscription was not confirmed in time")]
     SubscriptionUnconfirmed,
@@ -162,6 +165,7 @@ pub(crate) fn all() -> Vec<BrokerError> {
         Unavailable::NoLease,
         Unavailable::MembersUnwritten,
         Unavailable::MembersReaped,
+        Unavailable::OccupancyLate,
         Unavailable::SubscriptionUnconfirmed,
         Unavailable::Left,
     ];
@@ -219,7 +223,7 @@ mod tests {
         assert_eq!(texts.len(), all().len());
     }
 
-    /// A text as the page has it: the numbers of the case stand in brackets, and of what Redis says
+    /// A text as the page has it: the numbers of the case are in brackets, and of what Redis says
     /// in a word the page has one row.
     fn row(message: &str) -> String {
         let message = message.replace("(0 of 1)", "(N of M)");

@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    /// The letters of a page, a `+` behind them when there may be more, and its last position.
+    /// The letters of a page, a `+` after them when there may be more, and its last position.
     async fn page(broker: &Broker, query: HistoryQuery) -> (String, Option<Position>) {
         let page = history(broker, query, NOW_MS).await.expect("in memory");
         let letter = |message: &Message| match &message.data {

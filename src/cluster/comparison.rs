@@ -1,7 +1,7 @@
 //! How the settings of the other nodes compare with those of this one: pure.
 //!
 //! In: a view, and the texts of what its nodes keep and promise (`texts`). Out: counts, which
-//! settings differ, and where, in words. Owns nothing. Bounds: [`TOLD_MAX`] differences are told, each
+//! settings differ, and where, in words. Owns nothing. Bounds: [`TOLD_MAX`] differences are reported, each
 //! with up to [`NAMED_MAX`] nodes; of nodes that have the same, one is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use super::texts::Texts;
 use super::view::{NodeDetails, View};
 use fanfare_protocol::ids::NodeId;
 
-/// Most differences that are told.
+/// Most differences that are reported.
 const TOLD_MAX: usize = 8;
 /// Most nodes that are named for each.
 const NAMED_MAX: usize = 3;
@@ -131,7 +131,7 @@ fn in_words(found: &BTreeMap<Difference<'_>, Vec<&NodeId>>) -> String {
     told.join("; ") + &more_than(TOLD_MAX, found.len(), "more settings")
 }
 
-/// How many were not told.
+/// How many were not reported.
 fn more_than(told_max: usize, count: usize, of: &str) -> String {
     match count.saturating_sub(told_max) {
         0 => String::new(),

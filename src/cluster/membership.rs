@@ -133,7 +133,7 @@ impl Membership {
         Arc::clone(&self.view.borrow())
     }
 
-    /// How this node stands, now and whenever it changes.
+    /// The state of this node, now and whenever it changes.
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<MembershipState> {
         self.standing.clone()
@@ -153,7 +153,7 @@ impl Membership {
     }
 
     /// Gives the lease back and returns when the task has ended, whether Redis answered or not.
-    /// `is_bare`: nothing stands under this node's name any more, so that nobody need look for it.
+    /// `is_bare`: nothing is under this node's name any more, so that nobody need look for it.
     pub async fn leave(&self, is_bare: bool) {
         self.is_bare.store(is_bare, Ordering::Relaxed);
         self.leave.send_replace(true);
@@ -176,7 +176,7 @@ enum Leases {
     },
 }
 
-/// The task behind a [`Membership`].
+/// The task of a [`Membership`].
 #[derive(Debug)]
 pub struct MembershipTask {
     settings: Settings,
@@ -250,7 +250,7 @@ impl MembershipTask {
         is_first.then(|| self.settings.lease / (4 * BEATS_PER_LEASE))
     }
 
-    /// One exchange with Redis. Where that takes no writes, it is read how this node stands.
+    /// One exchange with Redis. Where that takes no writes, this node's state is read.
     async fn ask(&mut self) -> Result<Turn, LeaseError> {
         match self.exchange().await {
             Err(error) if error.is_read_only() => {

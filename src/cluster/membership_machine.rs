@@ -22,7 +22,7 @@ use super::roster::End;
 use super::view::{NodeInfo, View};
 use fanfare_protocol::ids::{NodeId, Owner};
 
-/// How this node stands in the cluster.
+/// The state of this node in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MembershipState {
     /// Redis has not answered yet. The node has no incarnation and is not ready.

@@ -24,6 +24,7 @@ pub mod membership;
 pub mod membership_machine;
 pub mod occupancy;
 mod occupancy_buffer;
+mod occupancy_pages;
 pub mod occupancy_store;
 mod others;
 pub mod own_lease;

@@ -2,17 +2,15 @@
 //!
 //! In: counts of local sessions, as a level per topic, and the topics in which this node may have
 //! members. Out: pages of live topics and the nodes of one topic or user, for the API; and that a
-//! topic stands in the index, before anything of this node is written that others would have to
+//! topic is in the index, before anything of this node is written that others would have to
 //! remove. The first session of a topic and the leave of
 //! its last are written to Redis at once, other counts once a second; a page is therefore up to a
 //! second and a round trip behind on other nodes' counts, and exact on this node's. Owner of the
 //! local level: one lock, held for map operations only. Bounds: one entry per topic with local
 //! sessions; one batch of [`CHANGES_PER_BATCH_MAX`] changes in flight for each lane, so that a master
 //! that hangs holds up its own topics alone. While Redis is away the
-//! changes collapse into the latest level and are tried again once a second. A page reads the
-//! indexes in parts, from where it begins, and looks at so many entries as [`looks_max`] says.
-//! What a dead node
-//! left is left out of answers; `reaper` removes it. Without a store (the in-process broker) the
+//! changes collapse into the latest level and are tried again once a second. Which topics a page has
+//! is read by `occupancy_pages`. What a dead node left is left out of answers; `reaper` removes it. Without a store (the in-process broker) the
 //! same answers come from the local level alone.
 
 use std::collections::BTreeSet;
@@ -21,15 +19,16 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::{info, warn};
 
 use super::due::{Lane, LaneOf};
 pub use super::occupancy_buffer::Failure;
 use super::occupancy_buffer::{Change, OccupancyBuffer};
-use super::occupancy_store::{Begin, OccupancyError, OccupancyStore, WriteFailures};
+use super::occupancy_pages;
+use super::occupancy_store::{OccupancyError, OccupancyStore, WriteFailures};
 use super::view::View;
 use crate::redis::Keys;
 use crate::redis::keyspace::Keyspace;
@@ -39,15 +38,10 @@ use fanfare_protocol::ids::{Owner, Topic, TopicKind};
 const CHANGES_PER_BATCH_MAX: usize = 256;
 /// How often counts that only changed are written, and failed writes tried again.
 const TICK: Duration = Duration::from_secs(1);
-/// Partitions whose index is read at the same time for a page.
-const PARTITIONS_IN_FLIGHT_MAX: usize = 8;
-/// Entries that a page may look at for each topic that it may have: nodes that have joined it, or
-/// have died with it.
-const LOOKS_PER_TOPIC: usize = 16;
-/// Entries that any page may look at.
-const LOOKS_MIN: usize = 4_096;
 /// Topics whose counts are read at the same time for a page.
 const TOPICS_IN_FLIGHT_MAX: usize = 64;
+/// A topic that is not counted within so long is left out of a page.
+const COUNTS_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// One topic that has sessions somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +59,7 @@ pub struct Occupied {
 pub struct OccupiedPage {
     /// In a stable order: by partition, then by name. May be fewer than asked for, because what
     /// emptied while it was read is left out, and what cannot be counted at the moment; and because
-    /// no more was looked at than a page may cost.
+    /// no more was read, and for no longer, than a page may cost.
     pub topics: Vec<Occupied>,
     /// After which topic to go on; `None`: this was the last page.
     pub next: Option<Topic>,
@@ -152,7 +146,7 @@ impl Occupancy {
         self.change(|levels| levels.set(topic, sessions));
     }
 
-    /// A member of the topic may stand in Redis from now on: the topic stays in the index until
+    /// A member of the topic may be in Redis from now on: the topic stays in the index until
     /// [`Self::let_go`] was called as often.
     pub fn pin(&self, topic: Topic) {
         self.change(|levels| levels.pin(topic));
@@ -163,7 +157,7 @@ impl Occupancy {
         self.change(|levels| levels.unpin(topic));
     }
 
-    /// Whether a topic that is held stands in the index under this name, so that whatever is
+    /// Whether a topic that is held is in the index under this name, so that whatever is
     /// written next is found when its owner dies. Without Redis nothing has to.
     #[must_use]
     pub fn is_indexed(&self, topic: &Topic, owner: &Owner) -> bool {
@@ -200,7 +194,7 @@ impl Occupancy {
         }
     }
 
-    /// Waits until everything stands in Redis as it is, or nothing is written any more because
+    /// Waits until everything is in Redis as it should be, or nothing is written any more because
     /// the membership ended; at once without Redis. For the end of a node, before its lease is
     /// given back and after all sessions are gone, under the caller's deadline. Cancel-safe.
     pub async fn settled(&self) {
@@ -213,7 +207,7 @@ impl Occupancy {
         }
     }
 
-    /// Whether nothing of this node stands in Redis, or may come there: no session, and no member,
+    /// Whether nothing of this node is in Redis, or may come there: no session, and no member,
     /// of which an index would tell.
     #[must_use]
     pub fn is_bare(&self) -> bool {
@@ -249,7 +243,10 @@ impl Occupancy {
         limit: usize,
     ) -> Result<OccupiedPage, OccupancyError> {
         let (candidates, next) = match &self.store {
-            Some(store) => self.candidates(store, after, limit).await?,
+            Some(store) => {
+                let view = Arc::clone(&self.view.borrow());
+                occupancy_pages::candidates(store, &view, after, limit).await?
+            }
             None => {
                 let levels = self.shared.levels();
                 let mut topics = levels.after(after).map(|(topic, _)| topic.clone());
@@ -259,8 +256,12 @@ impl Occupancy {
                 (candidates, next)
             }
         };
+        let end_at = Instant::now() + COUNTS_TIME_MAX;
         let mut counted = stream::iter(candidates)
-            .map(|topic| async move { (self.topic(&topic).await, topic) })
+            .map(|topic| async move {
+                let counts = timeout_at(end_at, self.topic(&topic)).await;
+                (counts.unwrap_or(Err(OccupancyError::Late)), topic)
+            })
             .buffered(TOPICS_IN_FLIGHT_MAX);
         let (mut topics, mut failed, mut is_any_known) = (Vec::new(), None, false);
         while let Some((counts, topic)) = counted.next().await {
@@ -282,64 +283,6 @@ impl Occupancy {
             _ => Ok(OccupiedPage { topics, next }),
         }
     }
-
-    /// The first topics after `after` that a live node has in an index, in the order of pages, and
-    /// after which one to go on.
-    async fn candidates(
-        &self,
-        store: &OccupancyStore,
-        after: Option<&Topic>,
-        limit: usize,
-    ) -> Result<(Vec<Topic>, Option<Topic>), OccupancyError> {
-        let view = Arc::clone(&self.view.borrow());
-        let partitions_count = view.ring.partitions_count();
-        let first = after.map_or(0, |topic| topic.partition(partitions_count));
-        // One more topic tells that there is another page.
-        let entries_max = limit.saturating_add(1);
-        let mut parts = stream::iter(first..partitions_count)
-            .map(async |partition| {
-                // Only the first partition is begun in the middle.
-                let after = after.filter(|_| partition == first).cloned();
-                let begin = after.map_or(Begin::Start, Begin::Topic);
-                let part = store.indexed(partition, &begin, entries_max).await;
-                part.map(|part| (partition, part))
-            })
-            .buffered(PARTITIONS_IN_FLIGHT_MAX);
-        let mut found: Vec<Topic> = Vec::new();
-        // The topic whose entries are being passed: a page ends between two topics, because the
-        // next one begins behind all entries of the last.
-        let mut passing: Option<Topic> = None;
-        let mut looks_left = looks_max(limit);
-        while let Some((partition, mut part)) = parts.try_next().await? {
-            loop {
-                for (owner, topic) in part.entries {
-                    if passing.as_ref() != Some(&topic) {
-                        if looks_left == 0 {
-                            return Ok((found, passing));
-                        }
-                        passing = Some(topic.clone());
-                    }
-                    if found.last() == Some(&topic) || !view.may_live(&owner) {
-                        // Of a topic that many have, or of the dead: it costs as much as others.
-                        looks_left = looks_left.saturating_sub(1);
-                    } else if found.len() < limit {
-                        found.push(topic);
-                    } else {
-                        let next = found.last().cloned();
-                        return Ok((found, next));
-                    }
-                }
-                let Some(begin) = part.next else { break };
-                part = store.indexed(partition, &begin, entries_max).await?;
-            }
-        }
-        Ok((found, None))
-    }
-}
-
-/// How many entries a page of so many topics may pass over.
-fn looks_max(limit: usize) -> usize {
-    limit.saturating_mul(LOOKS_PER_TOPIC).max(LOOKS_MIN)
 }
 
 /// A batch that was written, under whose name, and what of it was not.

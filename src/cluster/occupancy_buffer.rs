@@ -3,7 +3,7 @@
 //! In: counts of sessions, and who may have members in Redis. Out: batches of changes for the
 //! store, each of one lane ([`Due`]), and pages for a node alone. Pure: no clock, no Redis; the owner calls [`OccupancyBuffer::tick`]
 //! once a second. What must be written is always derived from the latest count and from what is
-//! known to stand in Redis, so any number of changes between two writes is one write. A topic
+//! known to be in Redis, so any number of changes between two writes is one write. A topic
 //! stays in the index while it has sessions or members of this node, so that whoever cleans up
 //! after it finds both. Bound: one count and one mark per topic with local sessions or with
 //! something of this node left in Redis.
@@ -15,12 +15,12 @@ use super::due::{Due, Lane, LaneOf};
 use crate::redis::RedisError;
 use fanfare_protocol::ids::{Owner, Topic};
 
-/// What is known to stand in Redis for a topic. Nothing known means nothing there.
+/// What is known to be in Redis for a topic. Nothing known means nothing there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     /// Index and count.
     Count(u64),
-    /// Being taken away, or a write failed or its answer was lost: anything may stand there.
+    /// Being taken away, or a write failed or its answer was lost: anything may be there.
     Unknown,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Change {
 pub(super) enum ChangeKind {
     /// Index, then count; a count of 0 is none.
     Appear(u64),
-    /// Count only, the index stands; a count of 0 is none.
+    /// Count only, the index is there; a count of 0 is none.
     Count(u64),
     /// Take the count away, then the index.
     Vanish,
@@ -55,7 +55,7 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, Default)]
 struct Local {
     sessions: u64,
-    /// Members that may stand in Redis.
+    /// Members that may be in Redis.
     members: u64,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct OccupancyBuffer {
     writes: bool,
     /// In the order of pages: by partition, then by topic.
     wanted: BTreeMap<(u32, Topic), Local>,
-    /// Under whose name.
+    /// The owner (node and incarnation) under which `written` is in Redis.
     written_as: Option<Owner>,
     written: HashMap<Topic, Written>,
     /// Why the last write failed.
@@ -107,7 +107,7 @@ impl OccupancyBuffer {
         self.change_local(topic, |local| local.sessions = sessions);
     }
 
-    /// A member of the topic may stand in Redis from now on.
+    /// A member of the topic may be in Redis from now on.
     pub(super) fn pin(&mut self, topic: Topic) {
         if let Some(failure) = self.failures.get_mut(&topic) {
             failure.is_new = false;
@@ -136,7 +136,7 @@ impl OccupancyBuffer {
         }
     }
 
-    /// Whether the topic stands in the index under this name, and stays there while it is held.
+    /// Whether the topic is in the index under this name, and stays there while it is held.
     /// Nothing has to, where nothing is written.
     pub(super) fn is_indexed(&self, topic: &Topic, owner: &Owner) -> bool {
         let stands = || matches!(self.written.get(topic), Some(Written::Count(_)));
@@ -173,7 +173,7 @@ impl OccupancyBuffer {
         changes
     }
 
-    /// A change stands in Redis.
+    /// A change is in Redis.
     pub(super) fn wrote(&mut self, change: Change) {
         self.failures.remove(&change.topic);
         self.taken.remove(&change.topic);
@@ -188,7 +188,7 @@ impl OccupancyBuffer {
         self.sort_in(change.topic);
     }
 
-    /// A change may or may not stand in Redis, in part or whole. It is due again at the next
+    /// A change may or may not be in Redis, in part or whole. It is due again at the next
     /// tick, by the count of then.
     pub(super) fn failed(&mut self, topic: Topic, why: Option<RedisError>) {
         if let Some(why) = why {
@@ -208,12 +208,12 @@ impl OccupancyBuffer {
         }
     }
 
-    /// Whether what stands in Redis stands there under this name.
+    /// Whether what is in Redis is there under this name.
     pub(super) fn is_written_as(&self, owner: &Owner) -> bool {
         self.written_as.as_ref() == Some(owner)
     }
 
-    /// The node has a new incarnation: nothing stands in Redis under it. What stands under the
+    /// The node has a new incarnation: nothing is in Redis under it. What is under the
     /// old one is removed by the homes. What is taken has no result any more.
     pub(super) fn start_over(&mut self, owner: Owner) {
         self.written_as = Some(owner);
@@ -252,12 +252,12 @@ impl OccupancyBuffer {
         self.taken.clear();
     }
 
-    /// Whether everything stands in Redis as it is, or is not written at all.
+    /// Whether everything is in Redis as it should be, or is not written at all.
     pub(super) fn is_settled(&self) -> bool {
         self.urgent.is_empty() && self.later.is_empty() && self.taken.is_empty()
     }
 
-    /// Whether nothing stands in Redis, and nothing should.
+    /// Whether nothing is in Redis, and nothing should.
     pub(super) fn is_bare(&self) -> bool {
         self.is_settled() && self.wanted.is_empty() && self.written.is_empty()
     }

@@ -17,6 +17,7 @@ use futures_util::{StreamExt, stream};
 use super::due::Lane;
 use super::occupancy_buffer::{Change, ChangeKind};
 use crate::redis::keyspace::Keyspace;
+use crate::redis::script::text;
 use crate::redis::{Keys, RedisError};
 use fanfare_protocol::ids::{Owner, Topic};
 
@@ -34,9 +35,12 @@ pub enum OccupancyError {
     /// Redis is away or refused.
     #[error("Redis did not say where topics are occupied")]
     Redis(#[source] RedisError),
-    /// Not what stands in these keys: another program uses them.
+    /// Not what is in these keys: another program uses them.
     #[error("unexpected answer to a question for occupancy")]
     Unexpected,
+    /// Redis answers too slowly for a page.
+    #[error("occupancy could not be read in time")]
+    Late,
 }
 
 /// See the module.
@@ -59,7 +63,7 @@ impl OccupancyStore {
     /// Writes a batch. Running it again is safe.
     ///
     /// # Errors
-    /// [`WriteFailures`]: the changes that may stand in Redis, in part or not at all.
+    /// [`WriteFailures`]: the changes that may be in Redis, in part or not at all.
     pub(super) async fn write(
         &self,
         owner: &Owner,
@@ -123,8 +127,8 @@ impl OccupancyStore {
 
     /// Takes a dead owner's count away. Its index stays until the caller has all that is left.
     pub(super) async fn forget(&self, topic: &Topic, owner: &Owner) -> Result<(), OccupancyError> {
-        let (key, owner) = (self.keys.occupancy(topic), owner.to_string().into_bytes());
-        let answer = self.keyspace.command("HDEL", &key, &[owner]).await;
+        let key = self.keys.occupancy(topic);
+        let answer = self.keyspace.command("HDEL", &key, &[text(owner)]).await;
         answer.map_err(OccupancyError::Redis)?;
         Ok(())
     }
@@ -206,9 +210,9 @@ impl OccupancyStore {
 pub(super) enum Begin {
     /// With the first entry.
     Start,
-    /// Behind all of this topic.
+    /// After all of this topic.
     Topic(Topic),
-    /// Behind this entry.
+    /// After this entry.
     Entry(String),
 }
 
@@ -237,7 +241,7 @@ struct Call {
     answer: BoxFuture<'static, Result<Value, RedisError>>,
 }
 
-/// What of a batch may not stand in Redis.
+/// What of a batch may not be in Redis.
 #[derive(Debug, Default)]
 pub(super) struct WriteFailures {
     /// The topics, and why.

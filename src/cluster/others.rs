@@ -1,4 +1,4 @@
-//! What is told of the other nodes: who came and who has gone, and whose settings differ.
+//! What is logged of the other nodes: who came and who has gone, and whose settings differ.
 //!
 //! In: each view beside the one before, and how nodes ended, where that is known. Out: lines of the
 //! log, gauges, and how settings compare. Owner: the membership task. Bounds: [`LINES_MAX`] lines a
@@ -23,9 +23,9 @@ use fanfare_protocol::ids::{NodeId, Owner};
 /// Most nodes that are named in one change.
 const LINES_MAX: usize = 20;
 
-/// The same set of settings is not told again before this is over.
+/// The same set of settings is not logged again before this is over.
 const QUIET: Duration = Duration::from_secs(60);
-/// Most sets that are told within it.
+/// Most sets that are logged within it.
 const SETS_MAX: usize = 8;
 
 /// See the module.
@@ -150,7 +150,7 @@ impl Others {
     }
 }
 
-/// Which sets of settings were told. The empty one is that nothing differs.
+/// Which sets of settings were logged. The empty one is that nothing differs.
 #[derive(Debug, Default)]
 struct Telling {
     last: BTreeSet<String>,
@@ -158,7 +158,7 @@ struct Telling {
 }
 
 impl Telling {
-    /// Whether a line is due where these settings differ; then it counts as told.
+    /// Whether a line is due where these settings differ; then it counts as logged.
     fn is_due(&mut self, settings: &BTreeSet<String>, now: Instant) -> bool {
         self.lately.retain(|(_, told_at)| now < *told_at + QUIET);
         let was_told = self.lately.iter().any(|(told, _)| told == settings);

@@ -1,12 +1,12 @@
 //! How long a node's own lease lasts while Redis takes no writes: pure.
 //!
-//! In: what stands in Redis about the lease, read in one step. Out: for how long nobody can be told
+//! In: what is in Redis about the lease, read in one step. Out: for how long nobody can be told
 //! that it has ended. It follows from `scripts/heartbeat.lua`, which says what the next heartbeat
 //! that is answered will make of all leases. Owns nothing.
 
 use std::time::Duration;
 
-/// A node's own lease as it stands in Redis, in milliseconds by the clock of Redis.
+/// A node's own lease as it is in Redis, in milliseconds by the clock of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnLease {
     /// When it was read.

@@ -1,4 +1,4 @@
-//! For which partitions this node may act, decided: pure, with time as a value.
+//! Decides which leases of partitions this node holds. Pure, with time as a value.
 //!
 //! In: the view with the partitions whose home it names this node, and what Redis answered, with
 //! the instants at which it was asked. Out: what to ask next ([`Round`]) and when, and [`Held`], the
@@ -90,7 +90,7 @@ pub(super) struct Round {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct PartitionLeases {
-    /// Under whose name the leases are held.
+    /// The owner (node and incarnation) under which the leases are held.
     pub(super) me: Owner,
     lease: Duration,
     held: Held,
@@ -167,7 +167,7 @@ impl PartitionLeases {
         }
     }
 
-    /// When the next round begins, if no view is told before: a lease of another ends that should be
+    /// When the next round begins, if no view comes before: a lease of another ends that should be
     /// this node's, or what is held is to be extended.
     pub(super) fn next_at(&self) -> Option<Instant> {
         earlier(self.retry_at, self.extend_at)

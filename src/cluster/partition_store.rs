@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::lease_store::apart;
 use crate::redis::keyspace::Keyspace;
+use crate::redis::script::text;
 use crate::redis::{Keys, RedisError, Script};
 use fanfare_protocol::ids::Owner;
 
@@ -70,7 +71,7 @@ pub struct IndexPart {
     pub next: Option<String>,
 }
 
-/// The script of leases, behind this first line.
+/// The script of leases, after this first line.
 macro_rules! leading {
     ($head:literal) => {
         Script::new(concat!($head, include_str!("scripts/lead.lua")))
@@ -252,10 +253,6 @@ fn read_bid(answer: &str) -> Result<LeaseAnswer, PartitionError> {
         _ => None,
     };
     bid.ok_or(PartitionError::Unexpected)
-}
-
-fn text(value: impl std::fmt::Display) -> Vec<u8> {
-    value.to_string().into_bytes()
 }
 
 #[cfg(test)]

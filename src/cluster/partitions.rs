@@ -1,7 +1,7 @@
 //! Partitions: for which of them this node may act, and the token that proves it.
 //!
-//! In: the view, told with every heartbeat, whose ring names this node the home of some
-//! partitions. Out: [`Held`], a level that anybody may watch, told after every round and when
+//! In: the view, sent with every heartbeat, whose ring names this node the home of some
+//! partitions. Out: [`Held`], a level that anybody may watch, sent after every round and when
 //! something is lost. Owner: the [`PartitionsTask`], on the control runtime; what is asked for, and
 //! what an answer means, is decided in `partition_leases`. A round gives back what the ring has given to
 //! others, and at the same time takes what is missing: at once where nobody has it, otherwise when it
@@ -103,7 +103,7 @@ impl Partitions {
     }
 }
 
-/// The task behind [`Partitions`].
+/// The task of [`Partitions`].
 #[derive(Debug)]
 pub struct PartitionsTask {
     view: watch::Receiver<Arc<View>>,

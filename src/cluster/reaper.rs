@@ -8,9 +8,9 @@
 //! midway leaves enough for the next to find. The index is read and written under the partition's
 //! token; what lies in other slots is compared with the dead owner itself, so that two reapers
 //! never remove or tell the same twice. A node that has taken a new incarnation says when all its
-//! members stand under it; what stands under its earlier ones waits for that ([`calls`]), so that
+//! members are under it; what is under its earlier ones waits for that ([`calls`]), so that
 //! who stayed neither leaves nor joins. What a node left that is gone is removed at once. A topic or
-//! a partition that cannot be cleaned holds up no other; that there are any is told, with the reason,
+//! a partition that cannot be cleaned holds up no other; that there are any is reported, with the reason,
 //! and when there are none any more ([`failures`]). Nor does a master that hangs: indexes are read by
 //! each master's own number, and what is found in them waits by the masters that must take part
 //! ([`lanes`]).

@@ -14,13 +14,13 @@ use fanfare_protocol::ids::Owner;
 pub struct Settled(Arc<AtomicU64>);
 
 impl Settled {
-    /// Every member that this node has stands under `me`, in all masters of Redis. To be told also
+    /// Every member that this node has is under `me`, in all masters of Redis. To be told also
     /// by a node without members.
     pub fn tell(&self, me: &Owner) {
         self.0.store(me.incarnation, Ordering::Relaxed);
     }
 
-    /// The last incarnation that was told.
+    /// The last incarnation that was reported.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -110,7 +110,7 @@ pub(super) fn digest(text: &str) -> String {
         .collect()
 }
 
-/// The task behind [`Texts`].
+/// The task of [`Texts`].
 #[derive(Debug)]
 pub struct TextsTask {
     texts: Texts,

@@ -1,4 +1,4 @@
-//! Why heartbeats bring nothing: told in the log, and to whoever asks how the node stands.
+//! Why heartbeats bring nothing: for the log, and for whoever asks how the node does.
 //!
 //! In: what became of each heartbeat. Out: two lines of the log for each time without an answer, a
 //! level with the last reason, counts, and for how long it has lasted. Owner: the membership task.

@@ -24,7 +24,7 @@ pub struct NodeDetails {
     /// Its public address, where it advertises one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Where it stands in its life, for example `ready` or `draining`.
+    /// The state of its life, for example `ready` or `draining`.
     pub state: String,
     /// Open sessions.
     pub sessions: u64,

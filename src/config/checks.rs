@@ -1,7 +1,7 @@
 //! What must hold between keys, and what production refuses.
 //!
 //! In: values that each are of their kind. Out: faults at the place of the value that was set,
-//! and warnings. A relation whose key was refused already is left out, because what stands there
+//! and warnings. A relation whose key was refused already is left out, because what is there
 //! is only the layer below.
 
 use std::net::SocketAddr;

@@ -33,7 +33,7 @@ pub fn value_of<'a>(environment: &'a [(String, String)], name: &str) -> Option<&
         .filter(|value| !value.is_empty())
 }
 
-/// Reads the environment over what stands in `values`. Names that `[[auth.keys]]` takes its
+/// Reads the environment over what is in `values`. Names that `[[auth.keys]]` takes its
 /// secrets from are `used` and no fault; `None` where the file could not be read, so that a name
 /// which is unknown may be one of them.
 pub fn read(

@@ -1,12 +1,12 @@
 //! The commented file that `config init` prints: every key with its meaning, range and default.
 //!
 //! In: the table of keys. Out: a file that loads and changes nothing, because each value is a
-//! comment: a value that stands in the file would hide the presets of `--size` and `--env`.
+//! comment: a value in the file would hide the presets of `--size` and `--env`.
 
 use std::fmt::Write;
 
 use crate::config::keys::{self, Initial, Key};
-use crate::config::presets::{SIZE_PATHS, SIZES};
+use crate::config::presets::MEDIUM;
 use crate::config::token_keys::FIELDS;
 use crate::config::value::{Kind, Value};
 
@@ -54,8 +54,9 @@ pub fn shown_default(key: &Key) -> String {
     let text = match key.default {
         Initial::Is(text) | Initial::Unset(text) | Initial::Found(_, text) => text,
         Initial::BySize => {
-            let column = SIZE_PATHS.iter().position(|path| *path == key.path());
-            column.map_or("", |column| SIZES[1].values[column])
+            let mut settings = MEDIUM.settings().into_iter();
+            let setting = settings.find(|(path, _)| *path == key.path());
+            setting.map_or("", |(_, text)| text)
         }
     };
     match key.kind.read_text(text) {

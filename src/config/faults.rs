@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where it stands, and what to do about it.
+//! What is wrong with a configuration, where it is, and what to do about it.
 //!
 //! In: whatever a source or a check refuses. Out: one line each, all of them at once, so that
 //! nobody mends a file by starting the node ten times. No fault carries the value of a secret.

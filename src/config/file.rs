@@ -20,7 +20,7 @@ use crate::config::token_keys;
 use crate::config::values::{Origin, Values};
 use fanfare_protocol::ids::{App, Topic};
 
-/// Reads a file over what stands in `values`. Returns the names of the variables that it takes
+/// Reads a file over what is in `values`. Returns the names of the variables that it takes
 /// secrets from; `None` where it could not be read.
 pub fn read(
     path: &Path,

@@ -4,7 +4,7 @@
 //! connections each listener may have. Sessions have `server.connections_max`; of what is left,
 //! Redis, the workers' own files and the log come first, then the API with two parts in three, then
 //! connections to the public listener that are no session yet. Of a Redis Cluster only the hosts
-//! that are listed are known here: a larger one is told when its masters are.
+//! that are listed are known here: a larger one is reported when its masters are known.
 
 use crate::config::machine;
 use crate::config::redis_url::{RedisForm, RedisUrl};

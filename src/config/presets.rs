@@ -19,28 +19,57 @@ pub fn files_reserved(file_limit: u64) -> u64 {
     (file_limit / 40).clamp(FILES_RESERVED, 2_500)
 }
 
-/// The sizes: name, most connections, cache memory in bytes.
+/// The key that a size sets, or without one the file limit.
+const CONNECTIONS_MAX: &str = "server.connections_max";
+/// The key that a size sets, or without one [`MEDIUM`] and the memory.
+const CACHE_MEMORY: &str = "cache.memory_bytes";
+
+/// The sizes.
 pub const SIZES: [Size; 4] = [
-    size("small", ["100", "134217728"]),
-    size("medium", ["1000", "536870912"]),
-    size("large", ["5000", "1073741824"]),
-    size("enterprise", ["10000", "2147483648"]),
+    Size {
+        name: "small",
+        connections_max: "100",
+        cache_memory_bytes: "134217728",
+    },
+    MEDIUM,
+    Size {
+        name: "large",
+        connections_max: "5000",
+        cache_memory_bytes: "1073741824",
+    },
+    Size {
+        name: "enterprise",
+        connections_max: "10000",
+        cache_memory_bytes: "2147483648",
+    },
 ];
 
-/// The keys that a size sets, in the order of [`Size::values`]. The first is the one that follows
-/// the file limit without a size.
-pub const SIZE_PATHS: [&str; 2] = ["server.connections_max", "cache.memory_bytes"];
+/// The size by which a node goes where none is given.
+pub const MEDIUM: Size = Size {
+    name: "medium",
+    connections_max: "1000",
+    cache_memory_bytes: "536870912",
+};
 
 /// One size.
 pub struct Size {
     /// As `--size` names it.
     pub name: &'static str,
-    /// What it sets, in the order of [`SIZE_PATHS`].
-    pub values: [&'static str; 2],
+    /// Most connections.
+    pub connections_max: &'static str,
+    /// Memory of the cache, in bytes.
+    pub cache_memory_bytes: &'static str,
 }
 
-const fn size(name: &'static str, values: [&'static str; 2]) -> Size {
-    Size { name, values }
+impl Size {
+    /// What it sets: the paths of keys and their texts.
+    #[must_use]
+    pub fn settings(&self) -> [(&'static str, &'static str); 2] {
+        [
+            (CONNECTIONS_MAX, self.connections_max),
+            (CACHE_MEMORY, self.cache_memory_bytes),
+        ]
+    }
 }
 
 /// The environments by name.
@@ -129,10 +158,11 @@ fn apply_settled(values: &mut Values) {
 /// Takes from the connections that the machine gives what a Redis of many masters needs, which is
 /// known when every source has spoken.
 pub fn leave_files_to(redis: &[RedisUrl], values: &mut Values, machine: &Machine) {
-    let path = "server.connections_max";
     let most = connections(machine, file_shares::reserved(redis));
-    if *values.origin(path) == Origin::Machine && most < values.number(path) {
-        apply_pairs(values, &[(path, &most.to_string())], &Origin::Machine);
+    let is_found = *values.origin(CONNECTIONS_MAX) == Origin::Machine;
+    if is_found && most < values.number(CONNECTIONS_MAX) {
+        let most = most.to_string();
+        apply_pairs(values, &[(CONNECTIONS_MAX, &most)], &Origin::Machine);
     }
 }
 
@@ -147,7 +177,7 @@ fn apply_machine(values: &mut Values, machine: &Machine) {
     let found = [
         ("server.workers", machine.cores.clamp(1, 1_024).to_string()),
         ("server.node_id", node_name(&machine.host_name)),
-        ("server.connections_max", connections.to_string()),
+        (CONNECTIONS_MAX, connections.to_string()),
         (
             "admission.memory_bytes_max",
             memory_max(machine).to_string(),
@@ -180,20 +210,18 @@ fn broker_memory(machine: &Machine) -> u64 {
 /// Without a size, connections stay as the machine says and the rest is as `medium`, but not more
 /// than a quarter of the memory.
 fn apply_size(values: &mut Values, size: Option<&Size>, machine: &Machine) {
-    let medium = &SIZES[1];
-    let pairs = |size: &Size| -> Vec<_> { SIZE_PATHS.into_iter().zip(size.values).collect() };
     match size {
         Some(size) => {
             let origin = Origin::Preset(format!("--size {}", size.name));
-            apply_pairs(values, &pairs(size), &origin);
+            apply_pairs(values, &size.settings(), &origin);
         }
         None => {
-            apply_pairs(values, &pairs(medium)[1..], &Origin::Default);
-            let path = "cache.memory_bytes";
+            let medium = [(CACHE_MEMORY, MEDIUM.cache_memory_bytes)];
+            apply_pairs(values, &medium, &Origin::Default);
             let most = machine.memory_max().map_or(u64::MAX, |bytes| bytes / 4);
-            if most < values.number(path) {
+            if most < values.number(CACHE_MEMORY) {
                 let most = most.max(1 << 20).to_string();
-                apply_pairs(values, &[(path, &most)], &Origin::Machine);
+                apply_pairs(values, &[(CACHE_MEMORY, &most)], &Origin::Machine);
             }
         }
     }

@@ -13,7 +13,7 @@
 //!
 //! A database is a number up to 65535; whether the server has it shows when it is asked.
 //!
-//! `valkey` may stand for `redis`, and an `s` behind either (`rediss`) means TLS. After `?`,
+//! `valkey` may stand for `redis`, and an `s` after either (`rediss`) means TLS. After `?`,
 //! separated by `&`: `master` (Sentinel: which master), `sentinel=USER:PASSWORD` (Sentinel: the
 //! login at the sentinels, if they have one), `db` (a socket's database), and `name` (what the
 //! deployment is called where there are several; without it, its hosts with their ports). In user and
@@ -210,7 +210,7 @@ struct Options {
 impl Options {
     fn parse(query: &str, is_sentinel: bool, is_unix: bool) -> Result<Self, Wrong> {
         let pairs = || query.split('&').filter(|pair| !pair.is_empty());
-        // The @ behind a login comes first, so here the ? was a part of it.
+        // The @ after a login comes first, so here the ? was a part of it.
         if pairs().any(|pair| pair.contains('@') && !pair.starts_with("sentinel=")) {
             return Err(raw("?", "%3F"));
         }

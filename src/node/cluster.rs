@@ -29,7 +29,7 @@ use crate::telemetry::metrics::Metrics;
 /// See the module.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Who lives, and how this node stands.
+    /// Who lives, and this node's state.
     pub membership: Membership,
     /// For which partitions this node may act.
     pub partitions: Partitions,
@@ -129,7 +129,7 @@ fn details(
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let started_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let started_ms = super::millis(since);
     move || {
         let held = partitions.now().partitions();
         NodeDetails {

@@ -1,7 +1,6 @@
 //! What the API asks of the node: who lives, where a topic is joined, whether all is well.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -9,6 +8,7 @@ use tokio::time::Instant;
 use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, TopicsPage,
 };
+use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, Page};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::cluster::membership::Membership;
@@ -22,6 +22,7 @@ use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::ids::{NodeId, SessionId, Topic, User};
 
+use super::millis;
 use super::readiness::{self, Readiness};
 
 /// See the module.
@@ -36,7 +37,7 @@ pub struct NodeDirectory {
     pub reaping: watch::Receiver<Option<String>>,
     /// Where topics are joined.
     pub occupancy: Arc<Occupancy>,
-    /// Where it stands in its life.
+    /// The state of its life.
     pub lifecycle: LifecycleReceiver,
     /// Why it is not ready.
     pub readiness: Readiness,
@@ -71,7 +72,10 @@ impl Directory for NodeDirectory {
             Component {
                 name: "workers",
                 healthy: owed == 0,
-                detail: format!("{} workers, {owed} topics owed", self.metrics.workers.len()),
+                detail: format!(
+                    "workers: {}; topics that wait for room in their queues: {owed}",
+                    self.metrics.workers.len()
+                ),
             },
         ];
         if let Broker::Redis(_) = &*self.services.broker {
@@ -93,7 +97,7 @@ impl Directory for NodeDirectory {
 
     fn nodes(&self) -> Vec<NodeStatus> {
         let (view, now) = (self.membership.now(), Instant::now());
-        let age_ms = in_ms(view.age_at(now));
+        let age_ms = millis(view.age_at(now));
         let fresh = view.is_recent_at(now, self.services.config.redis.lease);
         let status = |node: &crate::cluster::view::NodeInfo| NodeStatus {
             node: node.owner.node.as_str().to_owned(),
@@ -114,7 +118,7 @@ impl Directory for NodeDirectory {
     }
 
     fn view_age_ms(&self) -> u64 {
-        in_ms(self.membership.now().age_at(Instant::now()))
+        millis(self.membership.now().age_at(Instant::now()))
     }
 
     fn home(&self, topic: &Topic) -> Route {
@@ -208,13 +212,10 @@ impl NodeDirectory {
     }
 }
 
-fn in_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn broker_error(error: OccupancyError) -> BrokerError {
     match error {
         OccupancyError::Redis(error) => error.into(),
         OccupancyError::Unexpected => BrokerError::Unexpected(error.to_string()),
+        OccupancyError::Late => Unavailable::OccupancyLate.into(),
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! In: a signal, the order to drain, or the loss of its place in the cluster. Out: sessions told and
 //! closed at the pace of `[drain]`, workers ended, members, occupancy and leases given back. How
-//! far it is stands in `fanfare_drain_sessions` and `fanfare_drained_sessions`, and in what the node
-//! says of itself. Bounds: each step has its own deadline, behind which the next begins.
+//! far it is, is in `fanfare_drain_sessions` and `fanfare_drained_sessions`, and in what the node
+//! says of itself. Bounds: each step has its own deadline, after which the next begins.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};

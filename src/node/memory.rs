@@ -8,9 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::process;
 use crate::ingress::admission::Admission;
 use crate::tasks;
+use crate::telemetry::process;
 
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -135,7 +135,7 @@ fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Ve
     if lifecycle != Lifecycle::Ready {
         reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
     }
-    // What the cluster's own keys need is told by the membership.
+    // What the cluster's own keys need is reported by the membership.
     reasons.extend(lease_holder_away(broker));
     let broker = Some(self::broker(broker)).filter(|_| !serves_in_part(broker));
     for component in broker.into_iter().chain([self::membership(membership)]) {
@@ -261,7 +261,7 @@ pub fn reaping(failing: Option<&str>) -> Component {
     }
 }
 
-/// How the node stands in the cluster.
+/// The state of the node in the cluster.
 #[must_use]
 pub fn membership(membership: &Membership) -> Component {
     let standing = membership.standing().borrow().clone();

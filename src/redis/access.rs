@@ -25,7 +25,7 @@ use crate::config;
 /// User and password, as fred asks for them.
 type Credentials = (Option<String>, Option<String>);
 
-/// What stands in an error of TLS, and the sentence that is told instead.
+/// What is in an error of TLS, and the sentence that is reported instead.
 const TLS: [(&str, &str); 17] = [
     (
         "CaUsedAsEndEntity",
@@ -102,7 +102,7 @@ const TLS: [(&str, &str); 17] = [
     ),
 ];
 
-/// What may be behind an error of the connection.
+/// What may be the cause of an error of the connection.
 const HINTS: [(&str, &str); 2] = [
     (
         "Connection reset by peer",
@@ -212,7 +212,7 @@ impl Target {
     }
 }
 
-/// What stands in the configuration: user and password in their own words, and TLS apart.
+/// What is in the configuration: user and password in their own words, and TLS apart.
 fn read(redis: &config::Redis) -> Result<(Config, Option<ClientConfig>), RedisError> {
     let url = &redis.url.as_ref().ok_or(RedisError::NoUrl)?.0;
     let (scheme, address) = url.split_once("://").ok_or(RedisError::Scheme)?;

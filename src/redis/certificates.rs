@@ -69,7 +69,7 @@ struct Certificates {
 }
 
 impl Certificates {
-    /// What stands in the files now, or stood there before they became useless.
+    /// What is in the files now, or was there before they became useless.
     fn now(&self) -> Arc<Material> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let found = stamps(&self.access);

@@ -18,7 +18,7 @@ use super::RedisError;
 use super::refusal::Refusal;
 use crate::telemetry::metrics::{Counter, Metrics};
 
-/// Where a circuit stands.
+/// The state of a circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Commands are sent.
@@ -100,7 +100,7 @@ impl Circuit {
         self.turn(Phase::Closed, None);
     }
 
-    /// There is a connection to be probed. Why it was open stays told.
+    /// There is a connection to be probed. Why it was open stays known.
     pub fn half_open(&self) {
         self.turn(Phase::HalfOpen, None);
     }
@@ -110,7 +110,7 @@ impl Circuit {
         self.turn(Phase::Open, Some(away(reason, refusal)));
     }
 
-    /// It still cannot be used, for the reason told before.
+    /// It still cannot be used, for the reason reported before.
     pub fn reopen(&self) {
         self.turn(Phase::Open, None);
     }

@@ -21,7 +21,7 @@ use crate::config;
 pub const COMMANDS_MAX: usize = 20_000;
 /// Events of a client's connection that wait for their reader.
 const EVENTS_MAX: usize = 64;
-/// Longest wait for a connection to stand, and for fred's own commands on it.
+/// Longest wait for a connection to open, and for fred's own commands on it.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sent bytes may stay unacknowledged before the kernel closes the connection. It ends
 /// a busy connection to a vanished host, which the detection of unresponsive ones never does.
@@ -90,7 +90,7 @@ pub fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
 pub(super) fn server_of(client: &Client) -> String {
     let hosts = client.client_config().server.hosts();
     let server = hosts.first().map_or_else(String::new, ToString::to_string);
-    // A socket is told as its path and a port that it has not.
+    // A socket is given as its path and a port that it has not.
     server.trim_end_matches(":0").to_owned()
 }
 

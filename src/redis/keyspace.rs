@@ -84,7 +84,7 @@ impl Keyspace {
         (self.way)(first)?.eval(script, keys, args).await
     }
 
-    /// As [`Self::eval`], on the server that has `key`, for a script that is told its keys as
+    /// As [`Self::eval`], on the server that has `key`, for a script that gets its keys as
     /// arguments: they may lie in several slots of that server.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub(super) fn answered(text: &str) -> Error {
     Error::new(kind, text.to_owned())
 }
 
-/// No answer came in time. It is told in fred's words, by which `access` knows it.
+/// No answer came in time. It is reported in fred's words, by which `access` knows it.
 #[must_use]
 pub(super) fn timed_out() -> Error {
     Error::new(ErrorKind::Timeout, "Request timed out.")

@@ -118,7 +118,7 @@ impl Refusal {
     /// The refusal that this answer is.
     #[must_use]
     pub fn of(details: &str) -> Option<&'static Self> {
-        // A word stands in front; without one the server begins with ERR.
+        // A word comes first; without one the server begins with ERR.
         let is_it = |row: &&Refusal| match details.starts_with("ERR ") || row.word != row.text {
             true => row.word != row.text && details.contains(row.text),
             false => details.split([' ', ':']).next() == Some(row.text),

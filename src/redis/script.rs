@@ -1,4 +1,4 @@
-//! A script and its name.
+//! A script, its name and its arguments.
 //!
 //! In: the source. Out: the name by which Redis knows it once it was loaded, and how to load it.
 //! Pure. Bounds: none of its own.
@@ -6,6 +6,12 @@
 use std::borrow::Cow;
 
 use fred::types::Value;
+
+/// An argument of a script or a command: the text of a value.
+#[must_use]
+pub fn text(value: impl std::fmt::Display) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
 
 /// A Lua script and the name by which Redis knows it.
 #[derive(Debug, Clone)]

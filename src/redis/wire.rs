@@ -4,7 +4,7 @@
 //! token with its answer, in the order of the commands, and what Redis pushes. Commands that
 //! subscribe are answered by pushes, one for each channel, or by one error. The owner is one task,
 //! which sends what it has and then waits in [`Connection::turn`]; that writes all that waits with one
-//! write and reads all that has come with one read. There is no task, no lock and no queue behind it.
+//! write and reads all that has come with one read. It has no task, no lock and no queue.
 //!
 //! Every command has a deadline, and one timer is set for the oldest. At its deadline a command is
 //! answered as unknown and the connection goes on: the answer that may come yet is let fall, so that
@@ -101,7 +101,7 @@ pub struct Connection<T, S = Socket> {
     timeout: Duration,
     timer: Pin<Box<Sleep>>,
     is_timer_set: bool,
-    /// Why it has ended, to be told when all is told that came before.
+    /// Why it has ended, to be reported after all that came before.
     ended: Option<Error>,
 }
 
@@ -137,7 +137,7 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
         }
     }
 
-    /// Puts a command of so many arguments, its name among them, behind all that were sent before.
+    /// Puts a command of so many arguments, its name among them, after all that were sent before.
     /// The next turn writes it.
     ///
     /// # Errors
@@ -393,7 +393,7 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
     }
 }
 
-/// One read behind what is in the buffer.
+/// One read, after what is in the buffer.
 fn read(
     stream: &mut (impl AsyncRead + Unpin),
     context: &mut Context<'_>,

@@ -18,7 +18,7 @@ pub struct Episode {
 }
 
 impl Episode {
-    /// Counts one more, and says whether it is the first. Whoever is told so tells of it, and
+    /// Counts one more, and says whether it is the first. Whoever gets `true` reports it, and
     /// awaits [`Self::ended`].
     #[must_use]
     pub fn begins(&self) -> bool {

@@ -3,9 +3,9 @@
 //! In: whole lines from any thread ([`LineQueue::push`], which never waits for the reader of the
 //! log). Out: stderr, line by line, by one thread ([`LineQueue::write_to`]). Owner: the process,
 //! once ([`queue`]). Bounds: [`LINES_MAX`] lines and [`BYTES_MAX`] bytes; a line that finds no room
-//! is dropped and counted, and how many were is told by a line as soon as half the queue is free.
+//! is dropped and counted, and how many were is logged as soon as half the queue is free.
 //! Where stderr does not block and is full, the thread waits, and the line is written whole. A write
-//! that fails is counted, its line is gone, how many were is told by a line as soon as one can be
+//! that fails is counted, its line is gone, how many were is logged as soon as a line can be
 //! written, and nothing ends by it. At its end the process waits a moment for the lines that are left
 //! ([`LineQueue::flush`]).
 
@@ -43,9 +43,9 @@ struct Waiting {
     bytes: usize,
     /// One line is taken out and not written yet.
     is_writing: bool,
-    /// Dropped since that was last told.
+    /// Dropped since that was last logged.
     dropped: u64,
-    /// Not written since that was last told.
+    /// Not written since that was last logged.
     failed: u64,
     /// The last line that was written has no end.
     is_torn: bool,

@@ -8,6 +8,7 @@ pub mod episode;
 pub mod lines;
 pub mod logs;
 pub mod metrics;
+pub mod process;
 
 /// What is counted of this process' log.
 fn log_counters() -> &'static metrics::LogCounters {

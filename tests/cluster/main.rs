@@ -23,6 +23,7 @@ mod membership;
 mod names;
 mod next_release;
 mod occupancy;
+mod occupancy_pages;
 mod others;
 mod outages;
 mod partitions;

@@ -409,7 +409,7 @@ fn every_log_event_is_what_happened_to_something() {
 /// The page of metrics as the code has it.
 fn metrics_page() -> String {
     let mut text = Metrics::new(1).render();
-    fanfare::api::process::render(&mut text);
+    fanfare::telemetry::process::render(&mut text);
     let mut page = "# Metrics\n\nWhat `GET /metrics` tells, as Prometheus text 0.0.4. This page is made \
                     from the code; `tests/house/docs.rs` holds the two together. Labels have fixed words, \
                     never a topic or a user.\n\n| metric | kind | labels | says |\n|---|---|---|---|\n"

@@ -2,111 +2,88 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, as the client sees it. Codes that say `retry` may succeed when repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
-    /// The command or request cannot be understood or contradicts itself.
-    BadRequest,
-    /// No such command.
-    UnknownCommand,
-    /// Not (or not rightly) authenticated.
-    Unauthorized,
-    /// Authenticated, but not allowed.
-    Forbidden,
-    /// The token is past its end.
-    TokenExpired,
-    /// The topic's name is not one.
-    InvalidTopic,
-    /// The session has not joined that topic.
-    NotSubscribed,
-    /// The session has joined that topic already.
-    AlreadySubscribed,
-    /// Over a limit of size.
-    TooLarge,
-    /// Over a limit of number.
-    LimitExceeded,
-    /// The entry does not stand where `if_position` says.
-    Conflict,
-    /// Too fast; wait and repeat.
-    RateLimited,
-    /// The broker is away or its answer was lost; repeat with the same idempotency key.
-    Unavailable,
-    /// Our fault.
-    Internal,
-    /// No such thing (HTTP only).
-    NotFound,
-    /// The path is known, but not with this method (HTTP only).
-    MethodNotAllowed,
-    /// The body's content type is not spoken (HTTP only).
-    UnsupportedMediaType,
-    /// The request, or the rest of it, did not arrive in time (HTTP only).
-    RequestTimeout,
-    /// The path opens a WebSocket and the request asks for none (HTTP only).
-    UpgradeRequired,
+/// Makes the codes and all that is known of them out of one list.
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $code:ident: $name:literal, $status:literal, $retry:literal;)+) => {
+        /// What went wrong, as the client sees it. Codes that say `retry` may succeed when repeated.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[serde(rename_all = "snake_case")]
+        pub enum ErrorCode {
+            $($(#[$doc])* $code,)+
+        }
+
+        impl ErrorCode {
+            #[cfg(test)]
+            const ALL: [Self; [$($name),+].len()] = [$(Self::$code),+];
+
+            /// The code as it is written on the wire and in logs.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$code => $name,)+
+                }
+            }
+
+            /// The HTTP status that goes with the code.
+            #[must_use]
+            pub fn status(self) -> u16 {
+                match self {
+                    $(Self::$code => $status,)+
+                }
+            }
+
+            /// Whether repeating the same command may succeed.
+            #[must_use]
+            pub fn retry(self) -> bool {
+                match self {
+                    $(Self::$code => $retry,)+
+                }
+            }
+        }
+    };
 }
 
-impl ErrorCode {
-    /// Whether repeating the same command may succeed.
-    #[must_use]
-    pub fn retry(self) -> bool {
-        matches!(
-            self,
-            Self::RateLimited | Self::Unavailable | Self::Internal | Self::RequestTimeout
-        )
-    }
-
-    /// The code as it is written on the wire and in logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::UnknownCommand => "unknown_command",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::TokenExpired => "token_expired",
-            Self::InvalidTopic => "invalid_topic",
-            Self::NotSubscribed => "not_subscribed",
-            Self::AlreadySubscribed => "already_subscribed",
-            Self::TooLarge => "too_large",
-            Self::LimitExceeded => "limit_exceeded",
-            Self::Conflict => "conflict",
-            Self::RateLimited => "rate_limited",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::RequestTimeout => "request_timeout",
-            Self::UpgradeRequired => "upgrade_required",
-        }
-    }
-
-    /// The HTTP status that goes with the code.
-    #[must_use]
-    pub fn status(self) -> u16 {
-        match self {
-            Self::BadRequest
-            | Self::UnknownCommand
-            | Self::InvalidTopic
-            | Self::NotSubscribed
-            | Self::AlreadySubscribed
-            | Self::LimitExceeded => 400,
-            Self::Unauthorized | Self::TokenExpired => 401,
-            Self::Forbidden => 403,
-            Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::RequestTimeout => 408,
-            Self::Conflict => 409,
-            Self::TooLarge => 413,
-            Self::UnsupportedMediaType => 415,
-            Self::UpgradeRequired => 426,
-            Self::RateLimited => 429,
-            Self::Unavailable => 503,
-            Self::Internal => 500,
-        }
-    }
+// Of each code: its name, the status in HTTP, whether to retry.
+error_codes! {
+    /// The command or request cannot be understood or contradicts itself.
+    BadRequest: "bad_request", 400, false;
+    /// No such command.
+    UnknownCommand: "unknown_command", 400, false;
+    /// Not (or not rightly) authenticated.
+    Unauthorized: "unauthorized", 401, false;
+    /// Authenticated, but not allowed.
+    Forbidden: "forbidden", 403, false;
+    /// The token is past its end.
+    TokenExpired: "token_expired", 401, false;
+    /// The topic's name is not one.
+    InvalidTopic: "invalid_topic", 400, false;
+    /// The session has not joined that topic.
+    NotSubscribed: "not_subscribed", 400, false;
+    /// The session has joined that topic already.
+    AlreadySubscribed: "already_subscribed", 400, false;
+    /// Over a limit of size.
+    TooLarge: "too_large", 413, false;
+    /// Over a limit of number.
+    LimitExceeded: "limit_exceeded", 400, false;
+    /// The entry does not stand where `if_position` says.
+    Conflict: "conflict", 409, false;
+    /// Too fast; wait and repeat.
+    RateLimited: "rate_limited", 429, true;
+    /// The broker is away or its answer was lost; repeat with the same idempotency key.
+    Unavailable: "unavailable", 503, true;
+    /// Our fault.
+    Internal: "internal", 500, true;
+    /// No such thing (HTTP only).
+    NotFound: "not_found", 404, false;
+    /// The path is known, but not with this method (HTTP only).
+    MethodNotAllowed: "method_not_allowed", 405, false;
+    /// The body's content type is not spoken (HTTP only).
+    UnsupportedMediaType: "unsupported_media_type", 415, false;
+    /// The request, or the rest of it, did not arrive in time (HTTP only).
+    RequestTimeout: "request_timeout", 408, true;
+    /// The path opens a WebSocket and the request asks for none (HTTP only).
+    UpgradeRequired: "upgrade_required", 426, false;
 }
 
 /// An error that a client or API caller is told: a code and a sentence that says what to do.
@@ -154,5 +131,18 @@ impl WireError {
 impl From<super::ids::NameError> for WireError {
     fn from(error: super::ids::NameError) -> Self {
         Self::new(ErrorCode::InvalidTopic, format!("invalid topic: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_named_as_it_is_written() {
+        for code in ErrorCode::ALL {
+            let written = serde_json::to_value(code).expect("a word");
+            assert_eq!(written, code.name());
+        }
     }
 }

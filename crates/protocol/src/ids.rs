@@ -229,6 +229,13 @@ impl Topic {
     }
 }
 
+impl std::borrow::Borrow<str> for Topic {
+    /// `app:topic`, by which a map of topics is asked.
+    fn borrow(&self) -> &str {
+        self.qualified()
+    }
+}
+
 /// Where a publication stands in its topic: the id of a Redis Stream entry,
 /// `MILLISECONDS-SEQUENCE`. Opaque to clients, ordered the same on every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

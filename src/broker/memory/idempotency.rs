@@ -116,7 +116,7 @@ mod tests {
         }
         assert!(keys.forget_oldest());
         assert_eq!((keys.get("k0", 5), keys.get("k1", 5)), (None, Some(at(1))));
-        // One that ended and was published anew stands behind the others.
+        // One that ended and was published anew comes after the others.
         keys.remember("k1".to_owned(), Remembered::new(at(12), 12, 10));
         keys.sweep(13);
         assert_eq!(

@@ -290,7 +290,7 @@ impl MemoryBroker {
         self.health.subscribe()
     }
 
-    /// Takes the wishes as they stand. From a confirmation on, every publication comes behind it.
+    /// Takes the wishes as they stand. From a confirmation on, every publication comes after it.
     fn apply(&self, wishes: FxHashMap<Topic, Option<WishNumber>>) {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();

@@ -32,7 +32,7 @@ pub(super) enum Forgotten {
     Key,
 }
 
-/// Where a topic stands in the order.
+/// The place of a topic in the order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
     number: u64,

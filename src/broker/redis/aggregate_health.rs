@@ -1,7 +1,7 @@
-//! How all of Redis does: the health of every master, told as one.
+//! The health of all masters of Redis as one.
 //!
-//! In: each master about itself, and each deployment of which no master is known yet, or that is not
-//! compared yet with what the cluster agreed on, or some of whose slots nobody has. Out: a watch that readiness, the handshake and
+//! In: reports of each master, and of each deployment of which no master is known yet, that is not
+//! compared yet with what the cluster agreed on, or that has slots without a master. Out: a watch that readiness, the handshake and
 //! tests read: up, down, in part, or read only, with the reasons of those that are not up. Owner of
 //! the reports, under a lock that is held for one comparison. Bound: one
 //! entry per master and deployment.
@@ -81,7 +81,7 @@ impl AggregateHealth {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut parts);
         let Some(now) = sum(&parts) else { return };
-        // Told under the lock, so that the last change is also the last one told.
+        // Sent under the lock, so that the last change is also the last one sent.
         self.told.send_if_modified(|told| {
             let is_changed = *told != now;
             *told = now;

@@ -55,7 +55,7 @@ type Found = Result<Option<String>, RedisError>;
 pub struct Agreement {
     /// The deployments.
     pub masters: Arc<Masters>,
-    /// Where it is told which deployment waits to be compared.
+    /// Where it is reported which deployment waits to be compared.
     pub overall: Arc<AggregateHealth>,
     /// This node's fingerprints, one a deployment.
     pub prints: Vec<Fingerprint>,
@@ -126,7 +126,7 @@ impl Agreement {
         }
         let key = self.masters.keys().fingerprint();
         let reason = format!("{key} in Redis {} cannot be {what}: {error}", self.name(at));
-        // A connection that has just gone is told by its supervisor.
+        // A connection that has just gone is reported by its supervisor.
         let is_lasting = !matches!(error, NotDone(_)) || error.refusal().is_some();
         if is_news && is_lasting {
             tracing::warn!(
@@ -221,7 +221,7 @@ impl Agreement {
     async fn get(&self, at: usize, key: &str) -> Found {
         let link = self.masters.reach(at, key)?;
         let answer = link.command("GET", key, &[]).await?;
-        // Another program's key is told as one that cannot be read.
+        // Another program's key is reported as one that cannot be read.
         Ok(answer.convert().unwrap_or_else(|_| Some(String::new())))
     }
 

@@ -1,6 +1,6 @@
 //! Whether replicas have what a batch published, and whether the next master will be one of them.
 //!
-//! In: what Redis answers behind a batch: how many replicas confirmed, which ones follow this
+//! In: what Redis answers after a batch: how many replicas confirmed, which ones follow this
 //! master now, and on which connection that was said. Out: a count, or why there is none. Owner:
 //! the publisher of the replicated link. Bound: one entry for each replica that was seen lately. Pure.
 //!
@@ -27,7 +27,7 @@ pub const PROMOTION_MAX: Duration = Duration::from_secs(5);
 /// The name of a connection that was looked at.
 pub const BATCH_NAME: &str = "fanfare-replicated";
 
-/// What came behind a batch, in this order.
+/// What came after a batch, in this order.
 #[derive(Debug)]
 pub struct Answers {
     /// Of WAIT.

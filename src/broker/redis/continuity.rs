@@ -41,7 +41,7 @@ impl Continuity {
         self.number.load(Ordering::Acquire)
     }
 
-    /// A new connection stands, to a server that says this of itself (`INFO server` and
+    /// A new connection is open, to a server that says this of itself (`INFO server` and
     /// `INFO replication`). One that does not say who it is may be any. Called before commands are
     /// let through.
     pub fn connected(&self, info: Option<&str>) {

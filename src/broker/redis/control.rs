@@ -2,9 +2,9 @@
 //!
 //! In: messages of this node on their way out, and what the feeds of the first deployment hear: in
 //! a Redis Cluster every master repeats a classic message to all, so that each feed hears it, and
-//! one that is away matters nothing. Out: each message once. Owner of the newest ids, shared by
-//! the feeds under a lock that is held for one look. Bound: [`IDS_MAX`] ids; what comes again
-//! after so many others is taken for new, which a request to act now survives.
+//! an unreachable master does not matter. Out: each message once. Owner of the newest ids, shared by
+//! the feeds under a lock that is held for one comparison. Bound: [`IDS_MAX`] ids; a message that
+//! comes again after so many others is processed again, which does no harm: requests are idempotent.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

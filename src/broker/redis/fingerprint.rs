@@ -121,7 +121,7 @@ impl Fingerprint {
         for mine in &self.deployments {
             let is_it = |mark: &&Mark| are_single || mark.name == mine.name;
             if let Some(theirs) = theirs.deployments.iter().find(is_it) {
-                // The names in what is told may differ, where there is one only.
+                // The names in what is reported may differ, where there is one only.
                 if theirs.is_cluster != mine.is_cluster {
                     found.compare("the form of a deployment", &theirs.form(), &mine.form());
                 }

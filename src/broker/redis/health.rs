@@ -1,4 +1,4 @@
-//! Whether a master can be used: its lines, told as one.
+//! Whether a master can be used: the health of its lines as one.
 //!
 //! In: the supervisors of the links and the feed, each about its own connection. Out: a watch that
 //! readiness, sessions and tests read. Without the urgent link, the one for publications, the feed or
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::broker::BrokerHealth;
 
-/// Which line to a master a report is about, in the order in which reasons are told.
+/// Which line to a master a report is about, in the order in which reasons are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
     /// The link for what nobody may hold up.
@@ -121,7 +121,7 @@ impl Health {
             (None, None, Some(reason)) => BrokerHealth::Partly(reason.clone()),
             (None, None, None) => BrokerHealth::Up,
         };
-        // Told under the lock, so that the last change is also the last one told.
+        // Sent under the lock, so that the last change is also the last one sent.
         self.told.send_if_modified(|told| {
             log(told, &now);
             let is_changed = *told != now;

@@ -3,9 +3,10 @@
 //! In: the inbox of a user, acknowledgements. Out: answers of the scripts `inbox.lua` and `ack.lua`.
 //! Owns nothing: the cursor lives in Redis beside the last id. Bound: [`PENDING_MAX`].
 
-use super::{RedisBroker, reply, text};
+use super::{RedisBroker, reply};
 use crate::broker::{Acked, BrokerError, InboxSummary};
 use crate::config::Retention;
+use crate::redis::script::text;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 /// Most pending messages that `welcome` tells.
@@ -27,7 +28,9 @@ impl RedisBroker {
             self.keys().cursor(inbox),
         ];
         let args = [text(retention.age_ms), text(PENDING_MAX)];
-        let answer = self.ask(|scripts| &scripts.inbox, &keys, &args).await?;
+        let answer = self
+            .ask(inbox, |scripts| &scripts.inbox, &keys, &args)
+            .await?;
         let [cursor, last, pending] = reply::parts(answer)?;
         Ok(InboxSummary {
             cursor: reply::optional_position(&cursor)?,
@@ -54,7 +57,7 @@ impl RedisBroker {
             self.keys().cursor(inbox),
         ];
         let args = [text(position), text(session), text(retention.renewal_ms())];
-        let master = self.masters.find(&keys[0])?.master;
+        let master = self.masters.find_topic(inbox)?.master;
         let (link, script) = (&master.shared.urgent.link, &master.shared.scripts.ack);
         let answer = link.eval(script, &keys, &args).await;
         let answer = master.heeding(answer.map_err(BrokerError::from))?;

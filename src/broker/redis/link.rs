@@ -9,7 +9,7 @@
 //! | publications | publications, and the probes that the feed hears | they are written and answered on the thread of the feed, over a connection of our own (`publications.rs`) |
 //! | urgent | acknowledgements, heartbeats, leases, control | nothing that waits there is long, whatever has to be caught up |
 //! | bulk | last positions, pages of streams and members, members that come and go, occupancy, what reapers do | a herd of questions holds up other questions alone |
-//! | replicated | publications of namespaces with `replicas_min` | a WAIT holds up what comes behind it on the same connection, and that is more of the same |
+//! | replicated | publications of namespaces with `replicas_min` | a WAIT holds up what comes after it on the same connection, and that is more of the same |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

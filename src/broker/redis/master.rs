@@ -68,7 +68,7 @@ pub struct MasterSpec {
     pub slots: Option<Vec<RangeInclusive<u16>>>,
     /// The cluster's control messages may come this way.
     pub hears_control: bool,
-    /// To be told when an answer says that keys are somewhere else.
+    /// To be notified when an answer says that keys are somewhere else.
     pub misplaced: Arc<Notify>,
 }
 
@@ -176,7 +176,7 @@ impl Master {
         }
     }
 
-    /// What became of a call. A refusal out of the middle of a script is counted and told.
+    /// What became of a call. A refusal out of the middle of a script is counted and logged.
     ///
     /// # Errors
     /// That of the answer.

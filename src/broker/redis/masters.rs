@@ -5,7 +5,7 @@
 //! master behind sentinels have all slots, a cluster deals them, and a ring of shards chooses among
 //! several deployments, of which the first has the cluster's own keys. Owner of the masters: one per
 //! master, begun when a topology names it and ended when none does. Bounds: the masters of the
-//! deployments. Locks are held for one look or one replacement.
+//! deployments. Locks are held to read or replace one value.
 //!
 //! [`topology_watcher`]: super::topology_watcher
 
@@ -30,7 +30,7 @@ use fanfare_protocol::ids::Topic;
 /// Where a key is at the moment.
 #[derive(Debug, Clone)]
 pub struct Placed {
-    /// The master of its master.
+    /// The master that has it.
     pub master: Arc<Master>,
     /// Since which epoch; with another one, subscriptions there are void.
     pub epoch: u64,
@@ -81,7 +81,7 @@ pub struct Masters {
     numbers: AtomicU32,
     /// For so many masters files are set apart.
     masters_planned: usize,
-    /// The most masters that were told to be more than that.
+    /// The largest number of masters that was reported as too many.
     masters_told: AtomicUsize,
     /// Some keys are somewhere else now.
     pub moved: Notify,
@@ -370,17 +370,7 @@ impl Masters {
                 owned.set(&seen.slots);
             }
         }
-        let addresses: Vec<_> = topology
-            .masters
-            .iter()
-            .map(|m| m.address.as_str())
-            .collect();
-        tracing::info!(
-            event = "redis_masters_changed",
-            deployment = deployment.url.name,
-            masters = ?addresses,
-            "the masters of Redis, or their slots, are these now"
-        );
+        tell_masters(&deployment.url.name, &topology);
         let kept =
             |master: &Arc<Master>| before.masters.iter().any(|old| old.number == master.number);
         let is_lossy = !masters.iter().all(kept);
@@ -408,6 +398,16 @@ impl Masters {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tell_masters(deployment: &str, topology: &Topology) {
+    let addresses: Vec<_> = topology.masters.iter().map(|m| &m.address).collect();
+    tracing::info!(
+        event = "redis_masters_changed",
+        deployment,
+        masters = ?addresses,
+        "the masters of Redis, or their slots, are these now"
+    );
 }
 
 /// Ends those of the masters that are not kept, each in its own time.

@@ -2,7 +2,7 @@
 //!
 //! In: calls from any thread of the node. Out: answers of the scripts, and the [`Feed`]. This file
 //! is the engine's face: it names keys and arguments, finds the master that has them, and reads
-//! answers. What runs behind it: [`masters`] knows every master and [`topology_watcher`] keeps up with them;
+//! answers. It runs: [`masters`] knows every master and [`topology_watcher`] keeps up with them;
 //! [`master`] is one master, where [`supervisor`] keeps each of its links for commands ([`link`]), and
 //! [`publications`] are sent and [`feed`] hears on one thread; [`subscription_router`] brings wishes to the
 //! feed that can fulfil them. Bounds: those of a master, once per master; every call ends within some
@@ -24,6 +24,7 @@ use super::{
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::config::{self, RENEWAL_MORE_MS, Retention, Secret};
 use crate::redis::keyspace::Keyspace;
+use crate::redis::script::text;
 use crate::redis::{Keys, RedisError, Script};
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
@@ -281,7 +282,10 @@ impl RedisBroker {
             text(page.bytes_max),
             text(super::OVERLAP_MS),
         ];
-        let raw = reply::since(self.ask(|scripts| &scripts.since, &keys, &args).await?)?;
+        let raw = reply::since(
+            self.ask(topic, |scripts| &scripts.since, &keys, &args)
+                .await?,
+        )?;
         Ok(SincePage {
             gap: raw.gap,
             start: raw.start,
@@ -320,7 +324,9 @@ impl RedisBroker {
             }
         }
         let keys = [keys.stream(topic), keys.last(topic), keys.cursor(topic)];
-        let answer = self.ask(|scripts| &scripts.last, &keys, &[life]).await?;
+        let answer = self
+            .ask(topic, |scripts| &scripts.last, &keys, &[life])
+            .await?;
         reply::optional_position(&answer)
     }
 
@@ -361,7 +367,9 @@ impl RedisBroker {
             flag(query.reverse),
         ];
         let keys = [self.keys().stream(&query.topic)];
-        let answer = self.ask(|scripts| &scripts.history, &keys, &args).await?;
+        let answer = self
+            .ask(&query.topic, |scripts| &scripts.history, &keys, &args)
+            .await?;
         let [more, entries] = reply::parts(answer)?;
         Ok(HistoryPage {
             entries: self.read(&query.topic, reply::entries(entries)?),
@@ -396,15 +404,16 @@ impl RedisBroker {
         self.overall.watch()
     }
 
-    /// Runs a script where the keys are, of which the first decides. By the bulk link: what comes
-    /// this way is a question, or may be one of very many.
+    /// Runs a script over keys of the topic. By the bulk link: what comes this way is a question,
+    /// or may be one of very many.
     async fn eval(
         &self,
+        topic: &Topic,
         script: fn(&Scripts) -> &Script,
         keys: &[String],
         args: &[Vec<u8>],
     ) -> Result<Value, BrokerError> {
-        let master = self.masters.find(&keys[0])?.master;
+        let master = self.masters.find_topic(topic)?.master;
         let script = script(&master.shared.scripts);
         let answer = master.shared.bulk.link.eval(script, keys, args).await;
         master.heeding(answer.map_err(BrokerError::from))
@@ -413,11 +422,12 @@ impl RedisBroker {
     /// Runs a script that reads, also where the master takes no writes.
     async fn ask(
         &self,
+        topic: &Topic,
         reading: fn(&Scripts) -> &Reading,
         keys: &[String],
         args: &[Vec<u8>],
     ) -> Result<Value, BrokerError> {
-        let master = self.masters.find(&keys[0])?.master;
+        let master = self.masters.find_topic(topic)?.master;
         let (link, reading) = (&master.shared.bulk.link, reading(&master.shared.scripts));
         let mut answer = link.eval(&reading.usual, keys, args).await;
         if answer.as_ref().is_err_and(RedisError::is_read_only) {
@@ -442,10 +452,6 @@ fn urls(config: &config::Redis) -> Result<Vec<RedisUrl>, RedisError> {
     let all = std::iter::once(first).chain(&config.shards);
     all.map(|Secret(url)| RedisUrl::parse(url).map_err(|_| RedisError::Scheme))
         .collect()
-}
-
-fn text(value: impl std::fmt::Display) -> Vec<u8> {
-    value.to_string().into_bytes()
 }
 
 fn flag(value: bool) -> Vec<u8> {

@@ -8,9 +8,10 @@
 
 use fred::types::Value;
 
-use super::{RedisBroker, reply, text};
+use super::{RedisBroker, reply};
 use crate::broker::member::{Entered, MemberCounts, MemberEntry, MemberPage, PRESENCE_RETENTION};
 use crate::broker::{BrokerError, Page, publication};
+use crate::redis::script::text;
 use fanfare_protocol::event::Member;
 use fanfare_protocol::ids::{Owner, SessionId, Topic};
 
@@ -38,8 +39,11 @@ impl RedisBroker {
             publication::encode_presence_head(true, owner),
         ];
         args.extend(appending());
-        let keys = self.presence_keys(&topic.presence());
-        let answer = self.eval(|scripts| &scripts.enter, &keys, &args).await?;
+        let changes = topic.presence();
+        let keys = self.presence_keys(&changes);
+        let answer = self
+            .eval(&changes, |scripts| &scripts.enter, &keys, &args)
+            .await?;
         let [position, owners] = reply::parts(answer)?;
         Ok(Entered {
             counts: counts(owners)?,
@@ -65,8 +69,10 @@ impl RedisBroker {
             publication::encode_presence_head(false, owner),
         ];
         args.extend(appending());
-        let keys = self.presence_keys(&topic.presence());
-        self.eval(|scripts| &scripts.leave, &keys, &args).await?;
+        let changes = topic.presence();
+        let keys = self.presence_keys(&changes);
+        self.eval(&changes, |scripts| &scripts.leave, &keys, &args)
+            .await?;
         Ok(())
     }
 
@@ -75,7 +81,8 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn reap(&self, topic: &Topic, owner: &Owner) -> Result<u64, BrokerError> {
-        let keys = self.presence_keys(&topic.presence());
+        let changes = topic.presence();
+        let keys = self.presence_keys(&changes);
         let (mut cursor, mut removed_count) = (text(0), 0);
         loop {
             let mut args = vec![
@@ -85,7 +92,9 @@ impl RedisBroker {
                 publication::encode_presence_head(false, owner),
             ];
             args.extend(appending());
-            let answer = self.eval(|scripts| &scripts.reap, &keys, &args).await?;
+            let answer = self
+                .eval(&changes, |scripts| &scripts.reap, &keys, &args)
+                .await?;
             let [next, removed] = reply::parts(answer)?;
             removed_count += reply::number(&removed)?;
             cursor = reply::bytes(next)?.to_vec();
@@ -119,7 +128,9 @@ impl RedisBroker {
             text(u64::from(page.entries_max) + 1),
             text(page.bytes_max),
         ];
-        let answer = self.ask(|scripts| &scripts.members, &keys, &args).await?;
+        let answer = self
+            .ask(&changes, |scripts| &scripts.members, &keys, &args)
+            .await?;
         let [position, owners, sessions, entries] = reply::parts(answer)?;
         let (mut sessions, mut entries) = (reply::list(sessions)?, reply::list(entries)?);
         entries.truncate(page.entries_max as usize);

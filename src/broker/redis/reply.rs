@@ -11,7 +11,7 @@ use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::event::GapReason;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 
-/// One entry as it stands in the stream, its body not yet read.
+/// One entry as it is in the stream, its body not yet read.
 #[derive(Debug)]
 pub struct RawEntry {
     /// Where it stands.
@@ -165,7 +165,7 @@ pub fn event(topic: &Topic, payload: &[u8], metrics: &Metrics) -> Option<FeedEve
     let (first, second, rest) = (parts.next()?, parts.next()?, parts.next()?);
     let topic = topic.clone();
     if first == b"a" {
-        // A newer release may say more behind it.
+        // A newer release may say more after it.
         let session = rest.split(|byte| *byte == b' ').next()?;
         let session: SessionId = std::str::from_utf8(session).ok()?.parse().ok()?;
         return Some(FeedEvent::Acked {

@@ -2,7 +2,7 @@
 //!
 //! In: the Lua files of `broker/scripts`. Out: one [`Script`] each, glued from its `#!` line, those
 //! parts that it uses of what scripts share, and itself: every run makes each function anew, so that
-//! one which is not used costs all the same. Every script declares all its keys, which stand under
+//! one which is not used costs all the same. Every script declares all its keys, which are under
 //! one tag. All of them begin with `#!lua`, so that a demoted master, and one that takes no writes,
 //! refuses them before the first write. Those that read, and those that take away or move a little,
 //! still run where memory is full. Those that read are there twice: a script with `no-writes` runs
@@ -75,7 +75,7 @@ macro_rules! reading {
 #[derive(Debug)]
 pub struct Scripts {
     /// A publication. In a variant of this link's own, and loaded by its publisher alone: where
-    /// Redis lost it, all that was sent behind the first that failed must have failed as well.
+    /// Redis lost it, all that was sent after the first that failed must have failed as well.
     pub publish: Script,
     /// The same, of the link for publications that wait for replicas.
     pub publish_replicated: Script,

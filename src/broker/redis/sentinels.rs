@@ -9,7 +9,7 @@
 //! Sentinel raises the epoch of a master with each failover. So one on the wrong side of a
 //! partition, which still names the old master, is outvoted by any single one that knows better.
 //!
-//! One that does not answer for [`SILENT_FOR`] while another does is told, in the log and to
+//! One that does not answer for [`SILENT_FOR`] while another does is reported, in the log and to
 //! [`Sentinels::silent`]: it may be misspelt, and would be missed only when the others go.
 
 use std::time::Duration;
@@ -151,7 +151,7 @@ impl Sentinels {
         }
     }
 
-    /// Those that were told not to answer, for people.
+    /// Those that were reported not to answer, for people.
     pub(super) fn silent(&self, hosts: &[String]) -> Vec<String> {
         let told = self.silences.iter().zip(hosts);
         told.filter(|(silence, _)| silence.is_told)

@@ -66,7 +66,7 @@ impl RedisBroker {
         }
     }
 
-    /// The links to Redis: which server and what for, where its circuit stands, and why it is not
+    /// The links to Redis: which server and what for, the state of its circuit, and why it is not
     /// closed.
     #[must_use]
     pub fn circuits(&self) -> Vec<(String, Phase, Option<Arc<str>>)> {

@@ -5,7 +5,7 @@
 //! owner of where each wished topic is heard. Bound: one entry per wished topic.
 //!
 //! A topic that moved is wished for at its new master under the number of its wish, so that it is
-//! confirmed again when it stands there. Whoever hears that of a topic that was live compares its
+//! confirmed again when it is there. Whoever hears that of a topic that was live compares its
 //! last id, as after a break: what was published between is found.
 
 use std::sync::Arc;

@@ -59,7 +59,6 @@ enum State {
 
 #[derive(Debug)]
 struct Subscription {
-    topic: Topic,
     is_wanted: bool,
     state: State,
     /// The newest wish.
@@ -71,8 +70,7 @@ struct Subscription {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    /// By `app:topic`.
-    topics: FxHashMap<Box<str>, Subscription>,
+    topics: FxHashMap<Topic, Subscription>,
     queue: VecDeque<Topic>,
     leaving: VecDeque<(Instant, Topic)>,
     /// Forbidden ones, and when each is tried again.
@@ -119,9 +117,8 @@ impl Subscriptions {
             (None, Some(number)) => {
                 self.queue.push_back(topic.clone());
                 self.topics.insert(
-                    topic.qualified().into(),
+                    topic,
                     Subscription {
-                        topic,
                         is_wanted: true,
                         state: State::Queued,
                         wish: number,
@@ -137,8 +134,8 @@ impl Subscriptions {
     /// The topic of this name, if it is wanted.
     #[must_use]
     pub fn wanted(&self, qualified: &str) -> Option<&Topic> {
-        let known = self.topics.get(qualified)?;
-        known.is_wanted.then_some(&known.topic)
+        let (topic, known) = self.topics.get_key_value(qualified)?;
+        known.is_wanted.then_some(topic)
     }
 
     /// A new connection: everything wanted is queued again, nothing stands.
@@ -148,9 +145,9 @@ impl Subscriptions {
         self.queue.clear();
         self.forbidden.clear();
         self.halved = None;
-        for known in self.topics.values_mut() {
+        for (topic, known) in &mut self.topics {
             known.state = State::Queued;
-            self.queue.push_back(known.topic.clone());
+            self.queue.push_back(topic.clone());
         }
         self.before_break = self.queue.len();
         self.is_first_due = true;

@@ -16,7 +16,7 @@
 //! The probe of the urgent link is a script that does nothing, and that is refused where those are that
 //! write. Where only writes are refused the circuit is closed all the same: what can be
 //! read is read, and every write gets Redis' own word. The other links are asked for their ROLE,
-//! which writes nothing and is told to nobody.
+//! which writes nothing and is reported to nobody.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,7 +116,7 @@ pub async fn supervise(
         // Dropping a client does not end its task; aborting it closes the socket.
         connection.task.abort();
         if matches!(end, End::Stop) {
-            // Nobody is to be told of it as of trouble.
+            // It is not reported as trouble.
             supervisor.refuses(None);
             if supervisor.away.is_some() {
                 gauge(&supervisor.shared.metrics.control).sub(1);
@@ -291,7 +291,7 @@ impl Supervisor {
             .set(purpose.line(), refusal, &shared.metrics.control);
     }
 
-    /// The link takes commands. Of the urgent one more has to be looked at before that is told.
+    /// The link takes commands. Of the urgent one more has to be checked before that is reported.
     fn works(&mut self) {
         if self.away.take().is_none() {
             return;
@@ -303,7 +303,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells that a link is away, where it is so for too long. Of the urgent one it was told at once.
+    /// Reports that a link is away, where it is so for too long. Of the urgent one it was reported at once.
     fn tell_away(&self) {
         let purpose = self.command.purpose;
         if let Some((since, reason)) = &self.away
@@ -346,7 +346,7 @@ impl Supervisor {
         self.unprepared("connected anew");
     }
 
-    /// Nothing is sent until the scripts are loaded; why it was lost, if known, stays told.
+    /// Nothing is sent until the scripts are loaded; why it was lost, if known, stays reported.
     fn unprepared(&mut self, reason: &str) {
         self.is_prepared = false;
         match self.command.link.circuit().phase() {

@@ -10,7 +10,7 @@
 //! (`sentinels.rs`), and another node of a cluster whenever a master does not answer. An answer with
 //! an older epoch than was seen before is believed only when it is given as often as there are hosts
 //! (all was made anew), and by most of the sentinels. A connection that failed is not waited for: why
-//! it failed is told, and the next host is asked.
+//! it failed is reported, and the next host is asked.
 
 use std::sync::Arc;
 use std::time::Duration;

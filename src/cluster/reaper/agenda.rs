@@ -34,7 +34,7 @@ pub(super) enum Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Lives {
     pub(super) live: BTreeSet<Owner>,
-    /// Of those the ones that may have to write again what stands under their earlier lives.
+    /// Of those the ones that may have to write again what is under their earlier lives.
     pub(super) unsettled: BTreeSet<Owner>,
     /// Lives that ended in order since the last time, with nothing left behind.
     pub(super) bare: BTreeSet<Owner>,

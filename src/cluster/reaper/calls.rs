@@ -1,7 +1,7 @@
 //! What is asked of Redis to clean up after the dead.
 //!
 //! In: a partition, or what was found in its index. Out: parts of the index, what is removed. Owner
-//! of what is known of lives that have just begun: what stands under the earlier lives of their
+//! of what is known of lives that have just begun: what is under the earlier lives of their
 //! nodes waits until they have written their members again, at most [`SETTLE_MAX`]. Bound: one entry
 //! a live node.
 
@@ -48,7 +48,7 @@ pub(super) struct Calls {
     occupancy: OccupancyStore,
     held: watch::Receiver<Held>,
     view: watch::Receiver<Arc<View>>,
-    /// Lives that have not said yet that all their members stand under them, and since when they
+    /// Lives that have not said yet that all their members are under them, and since when they
     /// are known here. At most one a live node.
     young: Mutex<BTreeMap<Owner, Instant>>,
 }
@@ -167,7 +167,7 @@ impl Calls {
         young.map(|node| node.owner.clone()).collect()
     }
 
-    /// Whether all members of a node stand under its present life, as far as one can wait for it.
+    /// Whether all members of a node are under its present life, as far as one can wait for it.
     fn has_settled(&self, node: &NodeInfo, now: Instant) -> bool {
         if node.details.settled == node.owner.incarnation {
             return true;

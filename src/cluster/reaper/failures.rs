@@ -1,4 +1,4 @@
-//! What cannot be read or removed, told to the operator.
+//! Reports to the operator what cannot be read or removed.
 //!
 //! In: each failure, each look without one, and of which partitions this node is the home. Out: a
 //! line for each new kind of reason, one when there is none any more, the gauge, and a level for
@@ -99,7 +99,7 @@ impl Failure<'_> {
     }
 }
 
-/// What is told once: the step, and the reason in a word.
+/// What is logged once: the step, and the reason in a word.
 type Kind = (Step, &'static str);
 
 /// See the module.
@@ -194,7 +194,8 @@ fn word(error: &ReapError) -> &'static str {
         ReapError::Members(BrokerError::Refused(refusal) | BrokerError::Broken(refusal)) => {
             refusal.word
         }
-        ReapError::Members(
+        ReapError::Occupancy(OccupancyError::Late)
+        | ReapError::Members(
             BrokerError::Unavailable(_) | BrokerError::Unconfirmed(_) | BrokerError::Unknown(_),
         ) => AWAY,
         ReapError::Partition(PartitionError::Unexpected | PartitionError::Refused)

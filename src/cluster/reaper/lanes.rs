@@ -24,7 +24,7 @@ const PART_MAX: usize = 256;
 pub(super) struct Remains {
     /// In whose index it was found.
     pub(super) partition: u32,
-    /// As it stands there.
+    /// As it is there.
     pub(super) entry: String,
     pub(super) owner: Owner,
     pub(super) topic: Topic,

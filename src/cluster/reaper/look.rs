@@ -55,7 +55,7 @@ pub(super) struct Look {
     kept: BTreeMap<Lane, Place>,
     /// What was found, until it is out of the index or could not be removed.
     pub(super) found: BTreeSet<String>,
-    /// What of it is removed and still stands in the index.
+    /// What of it is removed and still is in the index.
     pub(super) removed: Vec<String>,
     pub(super) is_unindexing: bool,
     /// Something was left for these to write it again first.

@@ -28,71 +28,74 @@
 -- they read as before: they skip BEAT, TOLD, LASTING and SINCE, and details still change with every heartbeat, by a number
 -- that is no change: who looks at a name, of either release, sees by it that its holder lives.
 local t = redis.call('TIME')
+local leases, incarnations, details, last_beat, changes = unpack(KEYS)
+local name, process, before, lease, says, forgotten_after, random, beat, taken_in = unpack(ARGV)
 local now_us = t[1] * 1000000 + t[2]
-local now, lease = math.floor(now_us / 1000), tonumber(ARGV[4])
-local incarnation, holder, beat, told_before =
-  string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%d+) (%x+) ?(%d*) ?(%d*)')
-local mine = holder == ARGV[2]
-local newest, before = tonumber(incarnation or '0'), tonumber(ARGV[3])
+local now = math.floor(now_us / 1000)
+lease, before = tonumber(lease), tonumber(before)
+local incarnation, holder, beat_before, told_before =
+  string.match(redis.call('HGET', incarnations, name) or '', '^(%d+) (%x+) ?(%d*) ?(%d*)')
+local mine = holder == process
+local newest = tonumber(incarnation or '0')
 if not mine and before > 0 and newest > before then return {'superseded', incarnation} end
 -- While no heartbeat was answered, nobody was told of an end, and nobody could extend a lease. So where Redis was away, or
 -- its clock stepped, leases move on with the clock; and last long enough for all to come back, not only for the first.
-local last, told, lasting, since = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+) (%d+) ?(%d*) ?(%d*)')
-local is_recorded = tonumber(lasting or '') == redis.call('ZCOUNT', KEYS[1], '(0', '+inf')
+local last, told, lasting, since = string.match(redis.call('GET', last_beat) or '', '^(%d+) (%d+) ?(%d*) ?(%d*)')
+local is_recorded = tonumber(lasting or '') == redis.call('ZCOUNT', leases, '(0', '+inf')
 local gap = now - (last or now)
 if gap < 0 or gap > lease / 2 then
   local least = math.abs(gap) > lease / 2 and now + lease or 0
-  local leases = redis.call('ZRANGEBYSCORE', KEYS[1], '(0', '+inf', 'WITHSCORES')
-  for i = 1, #leases, 2 do
-    redis.call('ZADD', KEYS[1], string.format('%.0f', math.max(leases[i + 1] + gap, least)), leases[i])
+  local ends = redis.call('ZRANGEBYSCORE', leases, '(0', '+inf', 'WITHSCORES')
+  for i = 1, #ends, 2 do
+    redis.call('ZADD', leases, string.format('%.0f', math.max(ends[i + 1] + gap, least)), ends[i])
   end
 end
 -- The time that is told only rises, so that whoever has no lease and was born before it is surely dead. Where the clock is
 -- behind, a failover may have lost the last incarnation: the same is not given again.
 local time = math.max(now_us, (told or 0) + 1)
-local lease_end = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0')
+local lease_end = tonumber(redis.call('ZSCORE', leases, name) or '0')
 local is_new = not mine or lease_end <= now or newest < before
 if is_new then
   local highest = math.max(told or 0, newest, before)
-  time = now_us > highest and now_us or highest + 1 + ARGV[7]
+  time = now_us > highest and now_us or highest + 1 + random
   incarnation = string.format('%.0f', time)
 end
-local said = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '', '^{"beats":%d+,(.*)$')
-local says = string.sub(ARGV[5], 2)
+local said = string.match(redis.call('HGET', details, name) or '', '^{"beats":%d+,(.*)$')
+says = string.sub(says, 2)
 since = is_recorded and tonumber(since) or time
 -- Nobody is told anything that lies before SINCE.
-if not is_recorded then redis.call('DEL', KEYS[5]) end
+if not is_recorded then redis.call('DEL', changes) end
 time = string.format('%.0f', time)
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + lease), ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], incarnation .. ' ' .. ARGV[2] .. ' ' .. ARGV[8] .. ' ' .. time)
-redis.call('HSET', KEYS[3], ARGV[1], '{"beats":' .. ARGV[8] .. ',' .. says)
-if is_new or said ~= says then redis.call('ZADD', KEYS[5], time, ARGV[1]) end
+redis.call('ZADD', leases, string.format('%.0f', now + lease), name)
+redis.call('HSET', incarnations, name, incarnation .. ' ' .. process .. ' ' .. beat .. ' ' .. time)
+redis.call('HSET', details, name, '{"beats":' .. beat .. ',' .. says)
+if is_new or said ~= says then redis.call('ZADD', changes, time, name) end
 -- A lease that somebody was told has ended is over, also when the clock steps back: its owner may have been cleaned up.
-local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '(0', string.format('%.0f', now), 'WITHSCORES')
+local ended = redis.call('ZRANGEBYSCORE', leases, '(0', string.format('%.0f', now), 'WITHSCORES')
 for i = 1, #ended, 2 do
-  redis.call('ZADD', KEYS[1], string.format('%.0f', -ended[i + 1]), ended[i])
-  redis.call('ZADD', KEYS[5], time, ended[i])
+  redis.call('ZADD', leases, string.format('%.0f', -ended[i + 1]), ended[i])
+  redis.call('ZADD', changes, time, ended[i])
 end
 -- Whose end is forgotten, of that no change can be told.
-local gone = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', ARGV[6] - now), '0', 'LIMIT', 0, 100)
+local gone = redis.call('ZRANGEBYSCORE', leases, string.format('%.0f', forgotten_after - now), '0', 'LIMIT', 0, 100)
 if #gone > 0 then
-  for _, name in ipairs(gone) do since = math.max(since, redis.call('ZSCORE', KEYS[5], name) or 0) end
-  for _, key in ipairs({KEYS[1], KEYS[5]}) do redis.call('ZREM', key, unpack(gone)) end
-  for _, key in ipairs({KEYS[2], KEYS[3]}) do redis.call('HDEL', key, unpack(gone)) end
+  for _, node in ipairs(gone) do since = math.max(since, redis.call('ZSCORE', changes, node) or 0) end
+  for _, key in ipairs({leases, changes}) do redis.call('ZREM', key, unpack(gone)) end
+  for _, key in ipairs({incarnations, details}) do redis.call('HDEL', key, unpack(gone)) end
 end
-lasting = redis.call('ZCOUNT', KEYS[1], '(0', '+inf')
-redis.call('SET', KEYS[4], string.format('%.0f %s %d %.0f', now, time, lasting, since))
+lasting = redis.call('ZCOUNT', leases, '(0', '+inf')
+redis.call('SET', last_beat, string.format('%.0f %s %d %.0f', now, time, lasting, since))
 -- No lease that is positive now has ended.
-local knows = mine and beat == ARGV[9] and tonumber(told_before or '') and tonumber(told_before) >= since
-local names = knows and redis.call('ZRANGEBYSCORE', KEYS[5], '(' .. told_before, '+inf')
-  or redis.call('ZRANGEBYSCORE', KEYS[1], '(0', '+inf')
+local knows = mine and beat_before == taken_in and tonumber(told_before or '') and tonumber(told_before) >= since
+local names = knows and redis.call('ZRANGEBYSCORE', changes, '(' .. told_before, '+inf')
+  or redis.call('ZRANGEBYSCORE', leases, '(0', '+inf')
 local answer = {'held', incarnation, time, knows and 'changed' or 'all'}
-for _, name in ipairs(names) do
-  local lives = tonumber(redis.call('ZSCORE', KEYS[1], name) or '0') > 0
-  answer[#answer + 1] = name
-  local details = redis.call('HGET', KEYS[3], name)
-  answer[#answer + 1] = lives and string.match(redis.call('HGET', KEYS[2], name) or '', '^%d*') or ''
+for _, node in ipairs(names) do
+  local lives = tonumber(redis.call('ZSCORE', leases, node) or '0') > 0
+  answer[#answer + 1] = node
+  local its_details = redis.call('HGET', details, node)
+  answer[#answer + 1] = lives and string.match(redis.call('HGET', incarnations, node) or '', '^%d*') or ''
   -- Who gives its lease back and leaves nothing behind takes its details away.
-  answer[#answer + 1] = lives and (details or '') or details and 'ended' or 'left'
+  answer[#answer + 1] = lives and (its_details or '') or its_details and 'ended' or 'left'
 end
 return answer

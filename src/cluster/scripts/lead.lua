@@ -7,11 +7,12 @@
 -- nothing to wait for: its token is refused. Where the clock is behind, a failover may have lost the last token: the same
 -- is not given again.
 local t = redis.call('TIME')
+local me, lease, random = unpack(ARGV, 1, 3)
 local now_us = t[1] * 1000000 + t[2]
 local now = math.floor(now_us / 1000)
 -- The end is rounded up and compared with a time that is rounded down, so that it never comes before the holder's own.
-local new_end = math.ceil(now_us / 1000) + ARGV[2]
-local me, lasting = ARGV[1], ' ' .. string.format('%.0f', new_end)
+local new_end = math.ceil(now_us / 1000) + lease
+local lasting = ' ' .. string.format('%.0f', new_end)
 local node, life = string.match(me, '^(.*)~(%d+)$')
 local function lead(key)
   local owner, token, ends = string.match(redis.call('GET', key) or '', '^(%S+) (%d+) (%d+)')
@@ -27,7 +28,7 @@ local function lead(key)
       return 'other ' .. string.format('%.0f', ends - now)
     end
     local last = tonumber(token or '0')
-    token = string.format('%.0f', now_us > last and now_us or last + 1 + ARGV[3])
+    token = string.format('%.0f', now_us > last and now_us or last + 1 + random)
   end
   redis.call('SET', key, me .. ' ' .. token .. lasting)
   return 'held ' .. token

@@ -50,7 +50,7 @@ impl Rule {
     ];
 }
 
-/// The lease of a partition, as it stands in Redis.
+/// The lease of a partition, as it is in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lease {
     /// `None`: it was given back.

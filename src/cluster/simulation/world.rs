@@ -36,7 +36,7 @@ pub(super) const PATIENCE_MS: u64 = 2_000;
 
 pub(super) const STEP_MS: u64 = 200;
 const STORM_MS: u64 = 24_000;
-/// What was late when it began, behind which the first heartbeat comes, a lease of nodes, one of
+/// What was late when it began, after which the first heartbeat comes, a lease of nodes, one of
 /// partitions, and a few heartbeats, however far the clock has stepped.
 const CALM_MS: u64 = LATE_MAX_MS + 2 * 5_000 + 5 * BEAT_MS;
 /// A change takes a heartbeat of every node and two rounds of calls, and does not wait for the end

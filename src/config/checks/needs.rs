@@ -18,7 +18,7 @@ struct Row {
     why: &'static str,
 }
 
-/// The first row of a key that is not met is told.
+/// The first row of a key that is not met is reported.
 const TABLE: [Row; 13] = [
     Row {
         keys: &[

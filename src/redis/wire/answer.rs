@@ -1,7 +1,7 @@
 //! Answers and pushes, out of the bytes that have come.
 //!
 //! In: bytes as they are read from a connection, into one buffer. Out: [`Message`]s, in fred's values,
-//! as the rest of the crate reads them; texts are slices of the buffer, not copies. A map is told as a
+//! as the rest of the crate reads them; texts are slices of the buffer, not copies. A map is given as a
 //! list of its keys and values. The decoder is that of `redis-protocol`, which gets one whole answer a
 //! time. Owner of the buffer. Bounds: those of `extent`, and what one read brings beyond; whoever keeps
 //! a text keeps the bytes that were read with it, so what is to stay long is copied.
@@ -49,7 +49,7 @@ impl Incoming {
     /// The next message that is there as a whole.
     ///
     /// # Errors
-    /// What has come is no answer, or one beyond the bounds. Nothing behind it can be read.
+    /// What has come is no answer, or one beyond the bounds. Nothing after it can be read.
     pub(super) fn next(&mut self) -> Result<Option<Message>, Error> {
         let found = self.extent.find(&self.bytes);
         let Some(length) = found.map_err(|fault| broken(fault.to_string()))? else {

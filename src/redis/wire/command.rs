@@ -1,4 +1,4 @@
-//! Commands in the form in which Redis reads them, one behind the other in one buffer.
+//! Commands in the form in which Redis reads them, one after the other in one buffer.
 //!
 //! In: the arguments of a command, as bytes, in parts, or prepared. Out: their bytes at the end of a
 //! buffer, copied there once; nothing is allocated for an argument. Owns nothing. Bounds: none of its

@@ -2,7 +2,7 @@
 //!
 //! In: a [`Target`]. Out: one stream that is connected and has every option set. Owner of the socket.
 //! Bounds: `CONNECT_TIMEOUT` for the name, all its addresses and the handshake of TLS together. Errors
-//! are told in the form of fred, so that `access` explains both in the same words.
+//! are reported in the form of fred, so that `access` explains both in the same words.
 
 use std::io::{Error as IoError, Result as IoResult};
 use std::pin::Pin;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use fanfare::config::example::default_in_words;
 use fanfare::config::keys::{self, Key};
-use fanfare::config::presets::{SIZE_PATHS, SIZES};
+use fanfare::config::presets::{MEDIUM, SIZES};
 use fanfare::config::token_keys::{FIELDS, WITH_PUBLIC_KEY, WITH_SECRET};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
@@ -57,8 +57,8 @@ fn write_sizes(out: &mut String) {
     let names: Vec<_> = SIZES.iter().map(|size| size.name).collect();
     writeln!(out, "\n| key | {} |", names.join(" | ")).unwrap();
     writeln!(out, "|---|{}", "---|".repeat(names.len())).unwrap();
-    for (row, path) in SIZE_PATHS.iter().enumerate() {
-        let values: Vec<_> = SIZES.iter().map(|size| size.values[row]).collect();
+    for (row, (path, _)) in MEDIUM.settings().iter().enumerate() {
+        let values: Vec<_> = SIZES.iter().map(|size| size.settings()[row].1).collect();
         writeln!(out, "| `{path}` | {} |", values.join(" | ")).unwrap();
     }
 }

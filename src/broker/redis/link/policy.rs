@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The one that loses nothing.
 pub const SAFE: &str = "noeviction";
 /// Redis takes up so many bytes for the first entry of each stream (0: as many as by default, 4,096).
-/// Where it is no more than this, nothing is told of it.
+/// Where it is no more than this, it is not reported.
 const STREAM_NODE_BYTES: u64 = 1_024;
 
 /// See the module.
@@ -30,7 +30,7 @@ pub struct Policy(Mutex<State>);
 struct State {
     known: Option<String>,
     looked_at: Option<Instant>,
-    /// It was told that streams take up much.
+    /// It was reported that streams take up much.
     is_told: bool,
 }
 
@@ -113,7 +113,7 @@ impl Policy {
     }
 }
 
-/// One of the settings that CONFIG GET told.
+/// One of the settings that CONFIG GET gave.
 fn setting(answer: &Value, name: &str) -> Option<String> {
     match answer {
         Value::Map(map) => {

@@ -10,8 +10,8 @@
 //! sessions; one batch of [`CHANGES_PER_BATCH_MAX`] changes in flight for each lane, so that a master
 //! that hangs holds up its own topics alone. While Redis is away the
 //! changes collapse into the latest level and are tried again once a second. Which topics a page has
-//! is read by `occupancy_pages`. What a dead node left is left out of answers; `reaper` removes it. Without a store (the in-process broker) the
-//! same answers come from the local level alone.
+//! is read by `occupancy_pages`. What a dead node left is left out of answers; `reaper` removes it.
+//! Without a store (the in-process broker) the same answers come from the local level alone.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,4 +1,4 @@
-//! Reports to the operator which requests for leases of partitions nobody answers. Pure, time as a value.
+//! Reports which requests for leases of partitions nobody answers. Pure, time as a value.
 //!
 //! In: for which partitions this node is the home, for which of them it bids, which bids were
 //! answered, and why others were not. Out: a line when some partition had no answer for a whole lease,

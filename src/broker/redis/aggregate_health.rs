@@ -1,8 +1,8 @@
 //! The health of all masters of Redis as one.
 //!
 //! In: reports of each master, and of each deployment of which no master is known yet, that is not
-//! compared yet with what the cluster agreed on, or that has slots without a master. Out: a watch that readiness, the handshake and
-//! tests read: up, down, in part, or read only, with the reasons of those that are not up. Owner of
+//! compared yet with what the cluster agreed on, or that has slots without a master. Out: a watch
+//! that readiness, the handshake and tests read: up, down, in part, or read only, with the reasons of those that are not up. Owner of
 //! the reports, under a lock that is held for one comparison. Bound: one
 //! entry per master and deployment.
 

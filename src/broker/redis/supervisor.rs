@@ -303,7 +303,8 @@ impl Supervisor {
         }
     }
 
-    /// Reports that a link is away, where it is so for too long. Of the urgent one it was reported at once.
+    /// Reports that a link is away, where it is so for too long. Of the urgent one it was reported at
+    /// once.
     fn tell_away(&self) {
         let purpose = self.command.purpose;
         if let Some((since, reason)) = &self.away

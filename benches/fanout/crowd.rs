@@ -1,5 +1,9 @@
 //! A crowd of sessions in one thread: each one task that reads and counts.
 //!
+//! Not the crowd and tally of `fanfare bench`, which find the time of a publication in its message:
+//! here it stays in the load, so that `data` is an object as all figures before were taken with, and
+//! each session can have a series of its own.
+//!
 //! In: an address, tokens, topics. Out: a [`Crowd`], whose [`Counts`] know how many messages came,
 //! how long each took, and whether one was missing, doubled, out of order or at the wrong session.
 //! Publications are numbered in series: within one they arrive in the order in which they left.
@@ -15,8 +19,9 @@ use std::time::Instant;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::session::{Line, READ_BYTES, Session};
-use fanfare::cli::bench::frames;
+use fanfare_bench::socket::{self, Scratch, Socket};
+
+use crate::session::{self, READ_BYTES};
 
 /// Most publishers at once. On a common topic each has a series of its own, because publications of
 /// several arrive in whatever order the broker took them.
@@ -238,14 +243,16 @@ impl Plan {
             Topics::Own(_) => tokens.len(),
         };
         let counts = Rc::new(Counts::of(series_count));
+        let scratch = socket::scratch(READ_BYTES);
         for (number, token) in tokens.into_iter().enumerate() {
             let counts = Rc::clone(&counts);
             let (gate, opened) = (Rc::clone(&gate), Rc::clone(&opened));
+            let scratch = Rc::clone(&scratch);
             sessions.spawn_local(async move {
                 let place = gate.acquire().await.expect("the gate is never closed");
-                let session = match &token {
-                    None => Session::raw(self.to, Line::Wide).await,
-                    Some(token) => self.topics.open(self.to, token, number).await,
+                let socket = match &token {
+                    None => session::raw(self.to, scratch).await,
+                    Some(token) => self.topics.open(self.to, token, number, scratch).await,
                 };
                 let seen = match self.topics {
                     Topics::Common(_) => Seen::of(0..series_count),
@@ -254,7 +261,7 @@ impl Plan {
                 drop(place);
                 opened.notify_one();
                 drop((gate, opened, token));
-                listen(session, counts, seen).await;
+                listen(socket, counts, seen).await;
             });
         }
         while Rc::strong_count(&opened) > 1 {
@@ -269,28 +276,26 @@ impl Plan {
 
 impl Topics {
     /// Opens the session of this number.
-    async fn open(self, to: SocketAddr, token: &str, number: usize) -> Session {
+    async fn open(self, to: SocketAddr, token: &str, number: usize, scratch: Scratch) -> Socket {
         match self {
-            Self::Common(topics) => Session::open(to, Line::Wide, token, topics).await,
+            Self::Common(topics) => session::open(to, None, token, topics, scratch).await,
             Self::Own(name) => {
                 let topic = format!("{name}{number}");
-                Session::open(to, Line::Wide, token, &[&topic]).await
+                session::open(to, None, token, &[&topic], scratch).await
             }
         }
     }
 }
 
 /// Reads and counts, to the end of the stream.
-async fn listen(mut session: Session, counts: Rc<Counts>, mut seen: Seen) {
+async fn listen(mut socket: Socket, counts: Rc<Counts>, mut seen: Seen) {
     loop {
         let mut now = None;
-        let more = session.frames(READ_BYTES, |opcode, payload| {
-            if opcode == frames::TEXT {
-                let now = *now.get_or_insert_with(Instant::now);
-                counts.message(payload, now, &mut seen);
-            }
+        let read = socket.read(|payload| {
+            let now = *now.get_or_insert_with(Instant::now);
+            counts.message(payload, now, &mut seen);
         });
-        if !more.await {
+        if read.await.is_err() {
             break;
         }
     }

@@ -12,7 +12,6 @@
 
 mod bare;
 mod crowd;
-mod frames;
 mod measure;
 mod process;
 mod publisher;

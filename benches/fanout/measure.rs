@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use fanfare_bench::frames;
 use futures_util::future::join_all;
 
 use crate::bare::{Bare, Orders};
 use crate::crowd::{Crowd, PUBLISHERS_MAX, Plan, Topics};
 use crate::publisher::{Publisher, data};
 use crate::stage::Stage;
-use crate::{frames, process, relay};
+use crate::{process, relay};
 
 /// The topic of all fan-outs.
 pub(crate) const TOPIC: &str = "fan";
@@ -304,7 +305,10 @@ impl Sender {
         let data = data(crowd.counts.next(series), bytes);
         match &mut self.way {
             Way::Http(publisher) => publisher.publish(&topic, &data).await,
-            Way::Bare(orders) => orders.send(&frames::text_of_server(data.as_bytes())).await,
+            Way::Bare(orders) => {
+                let frame = frames::unmasked(frames::TEXT, data.as_bytes());
+                orders.send(&frame).await;
+            }
         }
     }
 }

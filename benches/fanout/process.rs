@@ -3,10 +3,12 @@
 //! In: `/proc` (Linux) and `taskset`. Out: numbers, and a line about the machine. Where `taskset`
 //! is missing nothing is pinned, and the bench says so.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fanfare::cli::bench::process::usage;
+use fanfare::config::machine::memory_total;
+use fanfare_bench::process::usage;
 
 /// The core of what is measured.
 pub(crate) const MEASURED_CORE: &str = "0";
@@ -33,13 +35,6 @@ pub(crate) fn resident_bytes(pid: u32) -> u64 {
     usage(pid).expect("the process lives").resident_bytes
 }
 
-/// A field of `/proc` that is told in kB.
-fn kib_of(path: &str, field: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
-}
-
 /// The machine in a line: processor, cores, memory, kernel, and how busy it was just now.
 pub(crate) fn machine() -> String {
     let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -49,7 +44,7 @@ pub(crate) fn machine() -> String {
         (name.trim() == "model name").then(|| value.trim().to_owned())
     });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = kib_of("/proc/meminfo", "MemTotal:").unwrap_or_default() / (1_024 * 1_024);
+    let memory = memory_total(Path::new("/")).unwrap_or_default() >> 30;
     let kernel = text("/proc/sys/kernel/osrelease");
     let load = text("/proc/loadavg");
     let load: Vec<_> = load.split_whitespace().take(3).collect();

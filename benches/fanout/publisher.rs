@@ -1,7 +1,9 @@
 //! A backend that publishes: one kept connection to the HTTP API, one call at a time.
 //!
 //! In: the body of a call. Out: nothing but its end; an answer that is not an unclouded success
-//! ends the bench, because what follows would measure something else.
+//! ends the bench, because what follows would measure something else. Not the publisher of `fanfare
+//! bench`, whose idempotency keys cost the node and Redis, and whose HTTP costs the load's core, which
+//! is also that of Redis.
 
 use std::net::SocketAddr;
 

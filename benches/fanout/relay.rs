@@ -20,12 +20,12 @@ use rustix::event::epoll;
 
 use crate::bare::Bare;
 use crate::crowd::PUBLISHERS_MAX;
-use crate::frames;
 use fanfare::broker::Body;
 use fanfare::broker::publication::{self, Publication};
 use fanfare::broker::redis::scripts::Scripts;
 use fanfare::config::Retention;
 use fanfare::redis::Keys;
+use fanfare_bench::frames;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::ids::{App, Topic};
 
@@ -190,7 +190,7 @@ impl Relay {
                 text(position),
                 publication.time_ms
             );
-            let frame = frames::text_of_server(message.as_bytes());
+            let frame = frames::unmasked(frames::TEXT, message.as_bytes());
             target.socket.write_all(&frame)?;
             feed.taken += length;
         }

@@ -1,4 +1,5 @@
-//! Figures of several runs, each beside its bar, as a table for people or as JSON.
+//! Figures of several runs, each beside its bar, as a table for people or as JSON. A report of
+//! `fanfare bench` is of one run and judges nothing.
 //!
 //! In: one value a run, with or without a bar. Out: the median of the runs, what lay lowest and
 //! highest, and `met` or `missed`. A bar may itself be measured (1.3 times what the floor did);

@@ -128,11 +128,7 @@ impl From<ConnectionError> for Failure {
             ConnectionError::Address { .. } | ConnectionError::Trust(_) => Exit::Usage,
             ConnectionError::Rejected { status, .. } => Exit::by_status(*status),
             ConnectionError::Refused { code, .. } => Exit::by_error_code(code),
-            ConnectionError::Closed { code, .. } => match code {
-                4000 | 4001 | 4004 => Exit::Denied,
-                4002..=4099 => Exit::Refused,
-                _ => Exit::Unreachable,
-            },
+            ConnectionError::Closed { code, .. } => Exit::by_close_code(*code),
             _ => Exit::Unreachable,
         };
         let failure = Self::new(exit, &error);

@@ -52,6 +52,16 @@ impl Exit {
         serde_json::from_value::<ErrorCode>(code.into())
             .map_or(Self::Refused, |code| Self::by_status(code.status()))
     }
+
+    /// The code that goes with a session that was closed with this code of the contract.
+    #[must_use]
+    pub fn by_close_code(code: u16) -> Self {
+        match code {
+            4000 | 4001 | 4004 => Self::Denied,
+            4002..=4099 => Self::Refused,
+            _ => Self::Unreachable,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

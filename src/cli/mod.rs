@@ -6,6 +6,7 @@
 //! node run on a current-thread runtime that ends with them.
 
 pub mod access;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod completions;
 pub mod config;
@@ -74,6 +75,7 @@ enum Command {
     /// Look after what nodes agree on in Redis
     Redis(Box<redis::RedisArgs>),
     /// Put load on a node, or on one of its peers, and report what it did
+    #[cfg(feature = "bench")]
     Bench(Box<bench::BenchArgs>),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
@@ -94,6 +96,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Redis(args) => block_on(redis::run(*args)),
+        #[cfg(feature = "bench")]
         Command::Bench(args) => block_on(bench::run(*args)),
         Command::Completions(args) => Ok(completions::run(&args)),
     };

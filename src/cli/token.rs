@@ -155,7 +155,9 @@ pub fn run(args: &TokenArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn failure(error: &TokenError) -> Failure {
+/// A key or token that cannot be had, as a failure of the command that needs it.
+#[must_use]
+pub fn failure(error: &TokenError) -> Failure {
     let failure = Failure::new(Exit::Usage, error);
     match error {
         TokenError::Mint(MintError::Key(KeyFault::ShortSecret)) => failure.hint(

@@ -1,12 +1,13 @@
 //! `fanfare bench` as a user runs it: the real binary against a real node, with small numbers.
 //!
 //! What is checked is the report: its fields, and that nothing was missing, doubled or out of
-//! order. That the checker sees such things is held beside it (`src/cli/bench/tally.rs`), and here
+//! order. That the checker sees such things is held beside it (`crates/bench/src/tally.rs`), and here
 //! against a played server that does them. No figure is asserted. The peers' protocols are played
 //! by a small server (`tests/cli/bench/peer.rs`).
 
 mod peer;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::process::{Command, Output};
 
@@ -324,9 +325,9 @@ async fn what_cannot_be_run_is_refused_with_what_to_do() {
         ),
         (&["fanout", "--url", "http://x"], 64, "ws://HOST:PORT"),
         (
-            &["inbox", "--token", "x"],
+            &["connect", "--token", "x", "--secret", "y"],
             64,
-            "needs a user for each session",
+            "cannot be used with",
         ),
         (
             &["connect", "--url", "ws://127.0.0.1:1"],
@@ -344,14 +345,55 @@ async fn what_cannot_be_run_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn every_scenario_shows_examples_that_name_it() {
+async fn a_scenario_offers_no_flag_that_it_would_refuse() {
+    // Other servers have neither positions nor inboxes; where each session is a user of its own,
+    // nobody is to say who they are.
+    let of_peers = ["--protocol", "--app-id", "--app-key", "--app-secret"];
+    let of_users = ["--users", "--token"];
+    for (scenarios, has_peers, has_users) in [
+        (
+            &["connect", "idle", "fanout", "latency", "soak"][..],
+            true,
+            true,
+        ),
+        (&["slow", "storm"], false, true),
+        (&["inbox", "mixed"], false, false),
+    ] {
+        for scenario in scenarios {
+            let help = bench(&[scenario, "--help"]).await;
+            let text = String::from_utf8_lossy(&help.stdout);
+            let offers = |flag: &str| text.split_whitespace().any(|word| word == flag);
+            for (flags, offered) in [(&of_peers[..], has_peers), (&of_users, has_users)] {
+                for flag in flags {
+                    assert_eq!(offers(flag), offered, "{scenario} {flag}: {text}");
+                }
+            }
+            for flag in [
+                "--json",
+                "--format",
+                "--api-url",
+                "--secret-env",
+                "--pid",
+                "--url",
+            ] {
+                assert!(offers(flag), "{scenario} {flag}: {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_scenario_says_what_it_is_and_shows_examples_that_name_it() {
     let scenarios = [
         "connect", "idle", "fanout", "latency", "inbox", "mixed", "slow", "storm", "soak",
     ];
+    let mut abouts = BTreeSet::new();
     for scenario in scenarios {
         let help = bench(&[scenario, "--help"]).await;
         let text = String::from_utf8_lossy(&help.stdout);
         let example = format!("Examples:\n  fanfare bench {scenario}");
         assert!(text.contains(&example), "{text}");
+        let about = text.lines().next().unwrap_or_default();
+        assert!(abouts.insert(about.to_owned()), "as another one: {about}");
     }
 }

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanfare::cli::bench::socket::{Scratch, SocketError};
+use fanfare_bench::socket::{Scratch, SocketError};
 use fanfare_protocol::ids::Position;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

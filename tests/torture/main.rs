@@ -35,7 +35,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use fanfare::cli::bench::socket;
+use fanfare_bench::socket;
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 
@@ -106,7 +106,7 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
     let stage = Rc::new(Stage::start(redis, plans).await);
     let targets = targets(options.clients);
     let run = Rc::new(Run::new(history(options, form, &targets), options.sabotage));
-    let scratch = socket::scratch();
+    let scratch = socket::scratch(socket::READ_BYTES);
     let crowd: Vec<_> = (0..options.clients)
         .map(|number| Rc::new(Client::new(number, &run, &stage, &scratch)))
         .collect();

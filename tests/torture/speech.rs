@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanfare::cli::bench::frames;
-use fanfare::cli::bench::mark::Mark;
-use fanfare::cli::bench::socket::{Dial, Scratch, Socket, SocketError};
-use fanfare::cli::bench::wire::Upgrade;
+use fanfare_bench::frames;
+use fanfare_bench::mark::Mark;
+use fanfare_bench::socket::{Dial, NARROW_BUFFER_BYTES, Scratch, Socket, SocketError};
+use fanfare_bench::wire::Upgrade;
 use fanfare_protocol::ids::Position;
 use serde_json::Value;
 
@@ -81,7 +81,7 @@ impl Speech {
         let dial = Dial {
             address: to,
             host: to.to_string(),
-            is_narrow,
+            narrow_bytes: is_narrow.then_some(NARROW_BUFFER_BYTES),
         };
         let upgrade = Upgrade {
             path: format!("/v1/connect?user={user}&wait=1"),

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanfare::cli::bench::socket::{Scratch, SocketError};
+use fanfare_bench::socket::{Scratch, SocketError};
 use fanfare_client::http::percent_encode;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};

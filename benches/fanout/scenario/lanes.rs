@@ -5,7 +5,6 @@
 //! the critical ones should pass it. Then critical messages alone are more than the line takes:
 //! the share kept for lower lanes must still let low ones through.
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
@@ -14,9 +13,9 @@ use crate::crowd::{Counts, PUBLISHERS_MAX, Seen, Waits};
 use crate::publisher::{Publisher, data};
 use crate::report::{Bar, Report};
 use crate::scenario::Effort;
-use crate::session::{Line, Session};
-use fanfare::cli::bench::frames;
+use crate::session::{self, NARROW_BUFFER_BYTES};
 use fanfare_testkit::tokens;
+use fanfare_bench::socket;
 
 /// Topics; a priority overtakes other topics, never its own.
 const LOW: Flow = Flow {
@@ -86,10 +85,11 @@ async fn backlog(effort: &Effort, per_s: [u32; 2], lasts: Duration) -> [Waits; 2
     let stage = effort.stage(effort.engine()).await;
     let token = tokens::token("lanes");
     let topics = [LOW.topic, CRITICAL.topic];
-    let mut session = Session::open(stage.node.public, Line::Narrow, &token, &topics).await;
+    let narrow = Some(NARROW_BUFFER_BYTES);
+    let scratch = socket::scratch(READ_BYTES);
+    let mut socket = session::open(stage.node.public, narrow, &token, &topics, scratch).await;
     // Each flow counts apart, so that its waits stay apart.
     let counts = [Counts::of(PUBLISHERS_MAX), Counts::of(PUBLISHERS_MAX)];
-    let ended = Cell::new(false);
     let read = async {
         let mut seen = [Seen::of(0..PUBLISHERS_MAX), Seen::of(0..PUBLISHERS_MAX)];
         let mut ticks = tokio::time::interval(READ_EVERY);
@@ -97,16 +97,13 @@ async fn backlog(effort: &Effort, per_s: [u32; 2], lasts: Duration) -> [Waits; 2
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let more = session.frames(READ_BYTES, |opcode, payload| {
+            let read = socket.read(|payload| {
                 let text = String::from_utf8_lossy(payload);
                 let at = usize::from(text.contains(CRITICAL.topic));
-                match opcode {
-                    frames::TEXT => counts[at].message(payload, Instant::now(), &mut seen[at]),
-                    _ => eprintln!("  the session was told {opcode}: {text}"),
-                }
+                counts[at].message(payload, Instant::now(), &mut seen[at]);
             });
-            if !more.await {
-                ended.set(true);
+            if let Err(error) = read.await {
+                eprintln!("  the session ended: {error}");
                 return;
             }
         }
@@ -136,8 +133,5 @@ async fn backlog(effort: &Effort, per_s: [u32; 2], lasts: Duration) -> [Waits; 2
     let _ = tokio::time::timeout(lasts, &mut all).await;
     counts.iter().for_each(|counts| drop(counts.take_waits()));
     let _ = tokio::time::timeout(lasts, &mut all).await;
-    if ended.get() {
-        eprintln!("  the node ended the session");
-    }
     counts.each_ref().map(Counts::take_waits)
 }

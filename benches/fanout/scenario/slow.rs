@@ -13,10 +13,10 @@ use crate::process;
 use crate::report::{Bar, Report};
 use crate::scenario::Effort;
 use crate::scenario::fan::tail_bar;
-use crate::session::{Line, READ_BYTES, Session};
+use crate::session::{self, NARROW_BUFFER_BYTES, READ_BYTES};
 use crate::stage::{Stage, tokens_of_many};
-use fanfare::cli::bench::frames;
 use fanfare_testkit::tokens;
+use fanfare_bench::socket;
 
 /// A topic whose history is longer than all that is published here.
 const TOPIC: &str = "long:slow";
@@ -97,7 +97,9 @@ struct Stalled {
 
 async fn one_stalls(stage: &Stage, side: &mut Side) -> Stalled {
     let token = tokens::token("stalled");
-    let mut session = Session::open(stage.node.public, Line::Narrow, &token, TOPICS).await;
+    let narrow = Some(NARROW_BUFFER_BYTES);
+    let scratch = socket::scratch(READ_BYTES);
+    let mut socket = session::open(stage.node.public, narrow, &token, TOPICS, scratch).await;
     let before_it = side.crowd.counts.sent();
     let (others, grown_mib) = all_read(stage, side).await;
     // It has its own account of the same numbers; what the crowd had before is no loss to it.
@@ -111,21 +113,18 @@ async fn one_stalls(stage: &Stage, side: &mut Side) -> Stalled {
     let from = Instant::now();
     let mut took = Duration::ZERO;
     while own.messages.get() < PUBLICATIONS_COUNT {
-        let read = session.frames(READ_BYTES, |opcode, payload| {
-            let text = String::from_utf8_lossy(payload);
-            if opcode == frames::TEXT && text.contains(r#""type":"gap""#) {
+        let read = socket.read(|payload| {
+            if String::from_utf8_lossy(payload).contains(r#""type":"gap""#) {
                 told += 1;
-            } else if opcode == frames::TEXT {
-                own.message(payload, Instant::now(), &mut seen);
             } else {
-                told += 1;
-                eprintln!("  the stalled one was told {opcode}: {text}");
+                own.message(payload, Instant::now(), &mut seen);
             }
         });
         match tokio::time::timeout(PATIENCE, read).await {
-            Ok(true) => took = from.elapsed(),
-            Ok(false) => {
+            Ok(Ok(())) => took = from.elapsed(),
+            Ok(Err(error)) => {
                 told += 1;
+                eprintln!("  the stalled one was ended: {error}");
                 break;
             }
             Err(_) => break,

@@ -167,7 +167,7 @@ mod tests {
 
     use futures_util::FutureExt as _;
     use rand::rngs::StdRng;
-    use rand::{Rng as _, SeedableRng as _};
+    use rand::{RngExt as _, SeedableRng as _};
 
     use super::*;
     use crate::broker::memory::MemoryBroker;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use rand::Rng as _;
+use rand::RngExt as _;
 
 /// The rest after so many failures before this one: doubled for each, at most `most`.
 #[must_use]

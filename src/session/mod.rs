@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::sync::watch;
 
 use crate::auth::verifier::Verifier;

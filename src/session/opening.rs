@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, join, join_all};
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use crate::broker::InboxSummary;
 use crate::worker::Join;

@@ -14,7 +14,7 @@ use fanfare::redis::{Keys, RedisLink, Script};
 use fanfare_protocol::ids::NodeId;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::leases::{Heartbeat, Leases, Rule};
 use crate::scripts::{answering, told_the_time};

@@ -11,7 +11,7 @@ use fanfare::redis::{Keys, RedisLink, Script};
 use fanfare_protocol::ids::Owner;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::rig::link;
 use crate::tokens::{Rule, Tokens};

@@ -17,7 +17,7 @@ use fanfare_protocol::event::GapReason;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::before::Before;
 use crate::rig::{Peer, request, topic};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -117,7 +117,7 @@ impl Backend {
                     2 => this
                         .targets
                         .topics
-                        .choose_multiple(&mut random, 2)
+                        .sample(&mut random, 2)
                         .copied()
                         .collect(),
                     _ => this

@@ -13,7 +13,7 @@ use std::time::Duration;
 use fanfare_bench::socket::{Scratch, SocketError};
 use fanfare_protocol::ids::Position;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep, sleep_until};

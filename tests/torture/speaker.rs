@@ -12,7 +12,7 @@ use std::time::Duration;
 use fanfare_bench::socket::{Scratch, SocketError};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -57,10 +57,11 @@ type Waiting = BTreeMap<u32, Open>;
 impl Speaker {
     /// Publishes until the run is over and everything has ended.
     pub(crate) async fn publish(self, seed: u64) {
-        let mut random = StdRng::seed_from_u64(seed ^ u64::from(self.publisher));
+        let seed = seed ^ u64::from(self.publisher);
+        let mut random = StdRng::seed_from_u64(seed);
         let (made, mut fresh) = mpsc::unbounded_channel();
         let this = Rc::new(self);
-        tokio::task::spawn_local(Rc::clone(&this).make(random.clone(), made));
+        tokio::task::spawn_local(Rc::clone(&this).make(seed, made));
         let mut waiting = Waiting::new();
         let nodes = this.stage.nodes_count();
         let mut node = this.publisher as usize % nodes;
@@ -83,7 +84,8 @@ impl Speaker {
     }
 
     /// Makes publications by the clock.
-    async fn make(self: Rc<Self>, mut random: StdRng, made: mpsc::UnboundedSender<(u32, Open)>) {
+    async fn make(self: Rc<Self>, seed: u64, made: mpsc::UnboundedSender<(u32, Open)>) {
+        let mut random = StdRng::seed_from_u64(seed);
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         for number in 1_u32.. {

@@ -14,8 +14,8 @@ use crate::publisher::{Publisher, data};
 use crate::report::{Bar, Report};
 use crate::scenario::Effort;
 use crate::session::{self, NARROW_BUFFER_BYTES};
-use fanfare_testkit::tokens;
 use fanfare_bench::socket;
+use fanfare_testkit::tokens;
 
 /// Topics; a priority overtakes other topics, never its own.
 const LOW: Flow = Flow {

@@ -15,8 +15,8 @@ use crate::scenario::Effort;
 use crate::scenario::fan::tail_bar;
 use crate::session::{self, NARROW_BUFFER_BYTES, READ_BYTES};
 use crate::stage::{Stage, tokens_of_many};
-use fanfare_testkit::tokens;
 use fanfare_bench::socket;
+use fanfare_testkit::tokens;
 
 /// A topic whose history is longer than all that is published here.
 const TOPIC: &str = "long:slow";

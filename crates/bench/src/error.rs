@@ -82,7 +82,7 @@ impl BenchError {
                 of_connection(error)
             }
             Self::Command(CommandError::Refused { code, .. }) => Class::Code(code.clone()),
-            Self::Command(CommandError::Lost) => Class::Unreachable,
+            Self::Command(CommandError::Lost { .. }) => Class::Unreachable,
         }
     }
 

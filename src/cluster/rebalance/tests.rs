@@ -2,7 +2,7 @@
 //! node goes below the mean, and then all is quiet.
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::cluster::view::{NodeDetails, NodeInfo};

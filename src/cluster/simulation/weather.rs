@@ -8,7 +8,7 @@
 //! up to a minute to either side: in forgetful ones with a failover only. Bound: one long outage a
 //! run.
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 
 use super::met::Met;

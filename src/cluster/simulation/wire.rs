@@ -7,7 +7,7 @@
 //! for a partition keep no order in any run: other tasks send them. Bound: what the processes send
 //! in a few seconds.
 
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use super::duties::Ask;
 use super::leases::Heartbeat;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 
 use super::Without;
@@ -134,7 +134,7 @@ impl World {
             rng,
         };
         let count = world.rng.random_range(1..=3);
-        let names: Vec<_> = NAMES.choose_multiple(&mut world.rng, count).collect();
+        let names: Vec<_> = NAMES.sample(&mut world.rng, count).collect();
         for name in names {
             world.launch(name);
         }

@@ -16,7 +16,7 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::oneshot::Receiver;
 

@@ -25,10 +25,6 @@ const ONE_CONCEPT: &[(&[&str], &str)] = &[
         "a master and its connections"),
     (&["cli::exit", "cli::output"],
         "what the command line says at its end"),
-    (&["cli::address", "cli::connection"],
-        "where a connection goes, and what is wrong with it"),
-    (&["cli::bench::error", "cli::bench::publisher", "cli::bench::target", "cli::bench::meter", "cli::bench::report"],
-        "a load, its figures and its faults"),
 ];
 
 /// A file as a node of the graph.

@@ -3,7 +3,7 @@
 //! In: a seed's first draws. Out: chances and bounds. In one run of five or more everything is fair:
 //! nothing is lost, doubled, reordered or cut off, and there is room everywhere.
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::client::Told;

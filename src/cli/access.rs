@@ -6,8 +6,8 @@
 
 use std::path::PathBuf;
 
-use fanfare_client::connection::ConnectionError;
 use fanfare_client::dial::{DialError, Tls};
+use fanfare_client::error::ConnectionError;
 use fanfare_client::http::{ApiError, ApiOptions, without_secrets};
 use fanfare_client::resuming::CommandError;
 

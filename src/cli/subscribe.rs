@@ -9,7 +9,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
-use fanfare_client::connection::ConnectionError;
+use fanfare_client::error::ConnectionError;
 use fanfare_client::resuming::{Event, Options, ResumingConnection};
 use serde_json::{Map, Value, json};
 

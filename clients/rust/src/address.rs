@@ -6,12 +6,9 @@
 use hyper::Uri;
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 
-use crate::connection::ConnectionError;
-use crate::dial::{Place, Tls};
+use crate::dial::{Place, SUBPROTOCOL, Tls};
+use crate::error::ConnectionError;
 use crate::http::{percent_encode, without_secrets};
-
-/// The subprotocol that this client speaks.
-pub const SUBPROTOCOL: &str = "fanfare.v1.json";
 
 /// Where to connect and as whom.
 #[derive(Debug, Clone)]

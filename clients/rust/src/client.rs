@@ -17,8 +17,8 @@ use fanfare_protocol::ids::{Position, Priority};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::connection::ConnectionError;
 use crate::driver::{Driver, Request};
+use crate::error::ConnectionError;
 use crate::resuming::{CommandError, Options, ResumingConnection};
 use crate::subscription::{Ended, Subscription};
 

@@ -20,6 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+/// The subprotocol that this client speaks.
+pub const SUBPROTOCOL: &str = "fanfare.v1.json";
+
 /// Whom to trust where an address asks for TLS.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {

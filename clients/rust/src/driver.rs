@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::client::{ClientError, Status};
-use crate::connection::ConnectionError;
+use crate::error::ConnectionError;
 use crate::resuming::{CommandError, Event, ResumingConnection, place_after};
 use crate::subscription::{Ended, Gap, ITEMS_MAX, Item, ROOM_TO_RESUME, Shared};
 

@@ -43,6 +43,7 @@ pub mod client;
 pub mod connection;
 pub mod dial;
 mod driver;
+pub mod error;
 pub mod http;
 pub mod reconnect;
 pub mod resuming;

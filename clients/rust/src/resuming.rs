@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::address::Address;
-use crate::connection::{Connection, ConnectionError, Frame};
+use crate::connection::{Connection, Frame};
+use crate::error::ConnectionError;
 use crate::reconnect::{Again, Pace};
 use crate::token::Credential;
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
 
 use crate::client::Client;
-use crate::connection::ConnectionError;
+use crate::error::ConnectionError;
 
 /// Most items that wait for the reader of a subscription.
 pub const ITEMS_MAX: usize = 1_000;

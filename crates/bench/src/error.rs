@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use fanfare_client::connection::ConnectionError;
+use fanfare_client::error::ConnectionError;
 use fanfare_client::resuming::CommandError;
 
 use super::class::Class;

@@ -14,8 +14,8 @@ macro_rules! error_codes {
         }
 
         impl ErrorCode {
-            #[cfg(test)]
-            const ALL: [Self; [$($name),+].len()] = [$(Self::$code),+];
+            /// Every code.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$code),+];
 
             /// The code as it is written on the wire and in logs.
             #[must_use]

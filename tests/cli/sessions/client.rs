@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use fanfare_client::connection::ConnectionError;
+use fanfare_client::error::ConnectionError;
 use fanfare_client::resuming::{CommandError, Event, Options, ResumingConnection};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;

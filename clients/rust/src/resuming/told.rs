@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::connection::ConnectionError;
 use crate::dial::Tls;
+use crate::error::ConnectionError;
 use crate::token::Token;
 
 /// Where to connect, as whom, and from where to resume.

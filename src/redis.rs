@@ -35,6 +35,7 @@ pub mod keyspace;
 mod member_keys;
 pub mod nowhere;
 mod outcome;
+pub mod publication_keys;
 pub mod refusal;
 pub mod script;
 pub mod wire;
@@ -46,8 +47,7 @@ pub use script::Script;
 /// So often a script is loaded for one call, should somebody take it away each time.
 const LOADS_MAX: usize = 16;
 
-/// Why a command failed, by what the caller can conclude from it. Each has what was reported in its
-/// text, and so no source beside it.
+/// Why a command failed, by what the caller can conclude. Its text holds the cause, so no source does.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RedisError {
     /// There is no URL in the configuration.

@@ -28,6 +28,11 @@ impl Losses {
             .get_or_insert_with(|| (topic.clone(), from, to, reason));
     }
 
+    /// Whether there are any that no line speaks of.
+    pub(super) fn are_untold(&self) -> bool {
+        self.first.is_some()
+    }
+
     /// Tells what came since the last line, if that is long enough ago. Returns how many gaps the
     /// line speaks of.
     pub(super) fn tell(&mut self, now: Instant) -> u64 {

@@ -15,6 +15,7 @@
 //! the number of the wish that began it. Confirmations, questions and answers carry it, and what
 //! belongs to an earlier stay is dropped: it may be older than what this one missed.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,8 +48,10 @@ use losses::Losses;
 use sequencer::{Sequencer, Step};
 use worker_queues::WorkerQueues;
 
-/// How often timers are looked at.
+/// How often timers are looked at while anything waits for one.
 const TICK: Duration = Duration::from_millis(50);
+/// How often else, and the step of the sweep.
+const IDLE_TICK: Duration = Duration::from_secs(1);
 /// In how long the sweep compares every topic's last id with the broker's.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Feed events taken at once.
@@ -126,8 +129,7 @@ impl Dispatcher {
     /// Runs until the feed ends.
     pub async fn run(mut self, mut feed: Feed) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick = pin!(tokio::time::sleep(TICK));
         let interest = Arc::clone(&self.interest);
         loop {
             tokio::select! {
@@ -147,14 +149,25 @@ impl Dispatcher {
                     }
                 }
                 Some(answer) = self.asking.next() => self.answers(answer),
-                _ = tick.tick() => {
+                () = &mut tick => {
                     self.now = Instant::now();
                     self.tick();
+                    tick.as_mut().reset((self.now + IDLE_TICK).into());
                 }
             }
             self.workers.settle();
             self.ask();
+            let soon = (self.now + TICK).into();
+            if tick.deadline() > soon && self.waits() {
+                tick.as_mut().reset(soon);
+            }
         }
+    }
+
+    /// Whether anything waits that only the next tick brings on: a turn in a lane, the end of a rest,
+    /// room in a worker's queue, a line of the log.
+    fn waits(&self) -> bool {
+        self.asks.waiting() > 0 || self.workers.owe() || self.losses.are_untold()
     }
 
     /// Takes an answer and those that came with it.
@@ -389,8 +402,7 @@ impl Dispatcher {
     /// broker goes on remembering the last ids. A topic whose master is away waits for the break or
     /// the confirmation by which it comes back.
     fn sweep(&mut self) {
-        const STEP: Duration = Duration::from_secs(1);
-        if self.now.saturating_duration_since(self.swept_at) < STEP {
+        if self.now.saturating_duration_since(self.swept_at) < IDLE_TICK {
             return;
         }
         self.swept_at = self.now;

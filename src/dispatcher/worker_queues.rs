@@ -87,6 +87,13 @@ impl WorkerQueues {
         }
     }
 
+    /// Whether anything is owed to any of them.
+    #[must_use]
+    pub fn owe(&self) -> bool {
+        let mut all = self.all.iter();
+        all.any(|one| !(one.order.is_empty() && one.orders.is_empty()))
+    }
+
     /// Answers a join.
     pub fn send_joined(
         &mut self,

@@ -6,9 +6,10 @@
 //! deliveries a turn, [`WRITES_MAX`] sockets before other tasks of the thread run. Deliveries of
 //! one topic keep their order because the queue does.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -26,6 +27,9 @@ use fanfare_protocol::event::{Event, Gap, GapReason};
 use fanfare_protocol::form::{PerForm, WireForm};
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
+/// How often a worker without sessions looks at the time. The wheel is late by so much for the first
+/// that comes.
+const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Messages taken from the queue at once.
 const BATCH_MAX: usize = 256;
 /// Deliveries pushed to outboxes before they are written: what is merged into one write at the
@@ -42,8 +46,7 @@ impl Worker {
         mut lifecycle: LifecycleReceiver,
     ) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let mut tick = tokio::time::interval(wheel::TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick = pin!(tokio::time::sleep(wheel::TICK));
         loop {
             tokio::select! {
                 count = inbound.recv_many(&mut batch, BATCH_MAX) => {
@@ -52,7 +55,15 @@ impl Worker {
                     }
                     self.take_turns(&mut batch).await;
                 }
-                _ = tick.tick() => self.tick(Instant::now()),
+                () = &mut tick => {
+                    let now = Instant::now();
+                    self.tick(now);
+                    let next = match self.sessions_count() {
+                        0 => IDLE_TICK,
+                        _ => wheel::TICK,
+                    };
+                    tick.as_mut().reset((now + next).into());
+                }
                 _ = lifecycle.changed() => self.lifecycle_changed(*lifecycle.borrow_and_update()),
             }
             if *lifecycle.borrow() >= Lifecycle::Closing && self.sessions_count() == 0 {

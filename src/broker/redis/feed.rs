@@ -44,7 +44,7 @@ const NAME: &str = "fanfare-feed";
 /// this.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// How often an idle feed asks for a sign of life.
-const HEARTBEAT: Duration = Duration::from_millis(300);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How soon a refused or unanswered subscription is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How soon topics whose slot is elsewhere are tried again, if they are still wanted here by then.

@@ -32,9 +32,10 @@ use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, PublishRequest, Published};
 use crate::config::Replicas;
 use crate::redis::circuit::Circuit;
+use crate::redis::publication_keys::{KeyParts, PublicationKeys};
 use crate::redis::wire::command::Prepared;
 use crate::redis::{Keys, RedisError, Script};
-use fanfare_protocol::ids::{Topic, TopicKind};
+use fanfare_protocol::ids::Topic;
 
 pub mod ordered;
 pub mod replicated;
@@ -67,7 +68,7 @@ pub struct Job<C> {
 #[derive(Debug)]
 pub struct Call<'a> {
     sha: &'a str,
-    keys: &'a [String],
+    keys: &'a [KeyParts<'a>],
     body: Vec<u8>,
     numbers: &'a [u64],
 }
@@ -80,12 +81,13 @@ pub trait Form: Sized {
 
 impl Form for Prepared {
     fn of(call: Call<'_>) -> Self {
-        let keys_bytes: usize = call.keys.iter().map(|key| key.len() + 16).sum();
+        let keys = call.keys.iter().flatten();
+        let keys_bytes: usize = keys.map(|part| part.len()).sum();
         Self::with(256 + keys_bytes + call.body.len(), |command| {
             command.bytes(b"EVALSHA").bytes(call.sha.as_bytes());
             command.number(call.keys.len() as u64);
             for key in call.keys {
-                command.bytes(key.as_bytes());
+                command.joined(&key.map(str::as_bytes));
             }
             command.bytes(&call.body);
             for number in call.numbers {
@@ -98,7 +100,7 @@ impl Form for Prepared {
 impl Form for Vec<Value> {
     fn of(call: Call<'_>) -> Self {
         let mut values: Self = vec![call.sha.into(), call.keys.len().to_string().into()];
-        values.extend(call.keys.iter().map(|key| Value::from(key.as_str())));
+        values.extend(call.keys.iter().map(|key| Value::from(key.concat())));
         values.push(Value::Bytes(call.body.into()));
         values.extend(call.numbers.iter().map(|number| number.to_string().into()));
         values
@@ -118,9 +120,7 @@ pub fn arguments<C: Form>(
         .idempotency
         .as_ref()
         .filter(|(_, life_ms)| *life_ms > 0);
-    let mut used = vec![keys.channel(topic), keys.stream(topic), keys.last(topic)];
-    used.extend((topic.kind() == TopicKind::Inbox).then(|| keys.cursor(topic)));
-    used.extend(key.map(|(key, _)| keys.idempotency(topic, key)));
+    let used = PublicationKeys::new(keys, topic, key.map(|(key, _)| &**key));
     let retention = request.retention;
     let numbers = [
         rand::random::<u32>().into(),
@@ -131,7 +131,7 @@ pub fn arguments<C: Form>(
     ];
     C::of(Call {
         sha: script.sha(),
-        keys: &used,
+        keys: used.as_slice(),
         body,
         numbers: &numbers[..4 + usize::from(key.is_some())],
     })

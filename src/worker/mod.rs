@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use slotmap::SlotMap;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::broker::interest::Interest;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -145,6 +145,8 @@ pub struct Worker {
     bound: Bound,
     interest: Arc<WorkerInterest>,
     metrics: Arc<WorkerMetrics>,
+    /// Tells the turns that there is a session, where there was none.
+    inhabited: Notify,
     state: RefCell<State>,
 }
 
@@ -164,6 +166,7 @@ impl Worker {
             bound,
             interest,
             metrics,
+            inhabited: Notify::new(),
             state: RefCell::new(State {
                 sessions: SlotMap::default(),
                 hub: Hub::default(),
@@ -215,6 +218,9 @@ impl Worker {
             .counters
             .sessions
             .set(state.sessions.len() as u64);
+        if state.sessions.len() == 1 {
+            self.inhabited.notify_one();
+        }
         key
     }
 

@@ -27,8 +27,7 @@ use fanfare_protocol::event::{Event, Gap, GapReason};
 use fanfare_protocol::form::{PerForm, WireForm};
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
-/// How often a worker without sessions looks at the time. The wheel is late by so much for the first
-/// that comes.
+/// How often a worker without sessions looks at the time.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Messages taken from the queue at once.
 const BATCH_MAX: usize = 256;
@@ -63,6 +62,9 @@ impl Worker {
                         _ => wheel::TICK,
                     };
                     tick.as_mut().reset((now + next).into());
+                }
+                () = self.inhabited.notified() => {
+                    tick.as_mut().reset((Instant::now() + wheel::TICK).into());
                 }
                 _ = lifecycle.changed() => self.lifecycle_changed(*lifecycle.borrow_and_update()),
             }

@@ -145,6 +145,10 @@ async fn a_line_of_a_task_names_the_task_in_both_forms_where_spans_are_enabled()
         drop(guard);
         let text = lines.text();
         let text = text.lines().nth(1).expect("a second line");
-        assert_eq!(text.contains("task=membership"), is_named, "{text}");
+        assert_eq!(
+            text.contains("task{task=\"membership\"}"),
+            is_named,
+            "{text}"
+        );
     }
 }

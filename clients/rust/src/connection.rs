@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use fanfare_protocol::close::CloseReason;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -18,7 +17,7 @@ use tokio_tungstenite::tungstenite::error::Error as SocketError;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 use crate::address::Address;
-use crate::dial::Stream;
+use crate::dial::{DialError, Stream};
 use crate::error::ConnectionError;
 use crate::reconnect::Again;
 
@@ -248,20 +247,5 @@ mod tests {
         let says = json!({"type": "message", "topic": "t", "data": null, "position": "1-1"});
         assert_eq!(frame.says, says);
         assert!(Frame::read("{\"type\":").is_err());
-    }
-
-    #[test]
-    fn a_refused_handshake_says_whether_to_come_back() {
-        let rejected = |status, retry_after| ConnectionError::Rejected {
-            url: String::new(),
-            status,
-            message: String::new(),
-            retry_after,
-        };
-        assert_eq!(rejected(401, None).again(), Again::Never);
-        assert_eq!(rejected(500, None).again(), Again::BackOff);
-        let five = Duration::from_secs(5);
-        assert_eq!(rejected(503, Some(five)).again(), Again::After(five));
-        assert_eq!(rejected(503, None).again(), Again::After(RETRY_AFTER));
     }
 }

@@ -148,3 +148,23 @@ fn reason(text: &str) -> String {
         format!(" ({})", text.trim())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_handshake_says_whether_to_come_back() {
+        let rejected = |status, retry_after| ConnectionError::Rejected {
+            url: String::new(),
+            status,
+            message: String::new(),
+            retry_after,
+        };
+        assert_eq!(rejected(401, None).again(), Again::Never);
+        assert_eq!(rejected(500, None).again(), Again::BackOff);
+        let five = Duration::from_secs(5);
+        assert_eq!(rejected(503, Some(five)).again(), Again::After(five));
+        assert_eq!(rejected(503, None).again(), Again::After(RETRY_AFTER));
+    }
+}

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use fred::types::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracing::Instrument as _;
 use tokio::task::JoinHandle;
 
 use super::StartError;
@@ -261,9 +262,10 @@ fn spawn_feed(
     });
     drop(entered);
     let (ending, ended) = oneshot::channel();
+    let span = tracing::debug_span!("feed", server = task.shared.server());
     let run = move || {
         runtime.block_on(async {
-            tasks::planted("feed", task.run(stopped)).await;
+            tasks::planted("feed", task.run(stopped).instrument(span)).await;
             // A panic of the publisher is an end too.
             let _ = publishing_ended.await;
         });

@@ -24,7 +24,7 @@ const LAYOUT: u32 = 2;
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    topology: u32,
+    layout: u32,
     control: u32,
     prefix: String,
     partitions: u32,
@@ -72,7 +72,7 @@ impl Fingerprint {
         let mut deployments: Vec<_> = urls.iter().map(|url| Mark::of(url)).collect();
         deployments.sort_by(|a, b| a.name.cmp(&b.name));
         Self {
-            topology: LAYOUT,
+            layout: LAYOUT,
             control: control::PROTOCOL,
             prefix: prefix.to_owned(),
             partitions,
@@ -97,13 +97,13 @@ impl Fingerprint {
     pub fn differences(&self, stored: &str) -> Vec<Difference> {
         let Ok(theirs) = serde_json::from_str::<Self>(stored) else {
             return vec![Difference {
-                what: "key topology",
+                what: "key layout",
                 theirs: format!("one that this release cannot read: {stored:?}"),
                 mine: LAYOUT.to_string(),
             }];
         };
         let mut found = Differences(Vec::new());
-        found.compare("key topology", &theirs.topology, &self.topology);
+        found.compare("key layout", &theirs.layout, &self.layout);
         found.compare("control protocol", &theirs.control, &self.control);
         found.compare("redis.prefix", &theirs.prefix, &self.prefix);
         found.compare("redis.partitions", &theirs.partitions, &self.partitions);
@@ -284,9 +284,9 @@ mod tests {
         ] {
             assert_eq!(told(&mine, &stored)[0], what);
         }
-        let other = mine.text().replace("\"topology\":2", "\"topology\":3");
-        assert_eq!(mine.differences(&other)[0].what, "key topology");
-        assert_eq!(mine.differences("256")[0].what, "key topology");
+        let other = mine.text().replace("\"layout\":2", "\"layout\":3");
+        assert_eq!(mine.differences(&other)[0].what, "key layout");
+        assert_eq!(mine.differences("256")[0].what, "key layout");
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use fred::types::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tracing::Instrument as _;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use super::StartError;
 use super::aggregate_health::{AggregateHealth, Part};

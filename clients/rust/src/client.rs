@@ -11,60 +11,22 @@ use std::time::Duration;
 
 use fanfare_protocol::command::{Command, History, Publish, Subscribe};
 use fanfare_protocol::data::Data;
-use fanfare_protocol::error::WireError;
 use fanfare_protocol::event::{Message, Ok as Answer};
 use fanfare_protocol::ids::{Position, Priority};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::client_error::ClientError;
 use crate::driver::{Driver, Request};
 use crate::error::ConnectionError;
 use crate::resuming::{CommandError, Options, ResumingConnection};
+use crate::status::Status;
 use crate::subscription::{Ended, Subscription};
 
 /// Most calls that wait for the client's task.
 const REQUESTS_MAX: usize = 64;
 /// How often a publication is sent whose answer is lost again and again.
 const PUBLISH_TRIES_MAX: u32 = 5;
-
-/// Whether the client is connected.
-#[derive(Debug, Clone)]
-pub enum Status {
-    /// It is.
-    Connected {
-        /// The name of the node.
-        node: String,
-    },
-    /// It is not, and tries again by itself.
-    Away {
-        /// Why.
-        cause: String,
-        /// When the next try begins.
-        again_after: Duration,
-    },
-    /// It is not, and does not come back.
-    Ended(Ended),
-}
-
-/// Why a call has no result.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The server refused, or its answer was lost.
-    #[error(transparent)]
-    Command(#[from] CommandError),
-    /// The data cannot be published.
-    #[error("the data cannot be published: {0}")]
-    Data(WireError),
-    /// The answer is none of the contract.
-    #[error("the server's answer cannot be read; is it a newer one than this client knows?")]
-    Answer(#[source] serde_json::Error),
-    /// The session has no user, and so no inbox.
-    #[error("an anonymous session has no inbox; connect with a token")]
-    NoInbox,
-    /// There is no client any more.
-    #[error(transparent)]
-    Ended(#[from] Ended),
-}
 
 /// What to publish. Made by [`Publication::to`], refined by the other methods.
 #[derive(Debug, Clone)]
@@ -210,7 +172,7 @@ impl Client {
             shared: joined.shared,
             wake: Arc::clone(&self.wake),
             is_over: false,
-            _client: self.clone(),
+            _client: Box::new(self.clone()),
         })
     }
 

@@ -17,9 +17,10 @@ use fanfare_protocol::form::Encoding;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::client::{ClientError, Status};
+use crate::client_error::ClientError;
 use crate::error::ConnectionError;
 use crate::resuming::{CommandError, Event, ResumingConnection, place_after};
+use crate::status::Status;
 use crate::subscription::{Ended, Gap, ITEMS_MAX, Item, ROOM_TO_RESUME, Shared};
 
 /// What a client asks of its task.

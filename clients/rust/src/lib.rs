@@ -40,6 +40,7 @@
 
 pub mod address;
 pub mod client;
+pub mod client_error;
 pub mod connection;
 pub mod dial;
 mod driver;
@@ -47,14 +48,17 @@ pub mod error;
 pub mod http;
 pub mod reconnect;
 pub mod resuming;
+pub mod status;
 pub mod subscription;
 pub mod token;
 
-pub use client::{Client, ClientError, Page, Publication, Published, Status};
+pub use client::{Client, Page, Publication, Published};
+pub use client_error::ClientError;
 pub use dial::Tls;
 pub use fanfare_protocol::command::{History, Subscribe};
 pub use fanfare_protocol::event::{Message, Presence};
 pub use fanfare_protocol::ids::{Position, Priority};
 pub use resuming::Options;
+pub use status::Status;
 pub use subscription::{Ended, Gap, Item, Subscription};
 pub use token::Token;

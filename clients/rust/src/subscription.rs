@@ -4,6 +4,7 @@
 //! dropping it leaves the topic. Bounds: [`ITEMS_MAX`] items wait; beyond, the topic is left and
 //! joined again where it was as soon as half of them are taken ([`Item::Overflowed`]).
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +13,6 @@ use fanfare_protocol::ids::Position;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
 
-use crate::client::Client;
 use crate::error::ConnectionError;
 
 /// Most items that wait for the reader of a subscription.
@@ -92,7 +92,7 @@ pub struct Subscription {
     pub(crate) wake: Arc<Notify>,
     pub(crate) is_over: bool,
     /// As long as there is a subscription, there is a client.
-    pub(crate) _client: Client,
+    pub(crate) _client: Box<dyn Any + Send + Sync>,
 }
 
 impl Subscription {

@@ -23,8 +23,6 @@ const ONE_CONCEPT: &[(&[&str], &str)] = &[
     (&["broker::redis::master", "broker::redis::feed", "broker::redis::link", "broker::redis::publications",
         "broker::redis::publisher", "broker::redis::supervisor"],
         "a master and its connections"),
-    (&["client", "driver", "subscription"],
-        "a client of the Rust crate, its task, and the subscriptions that keep it alive"),
     (&["cli::exit", "cli::output"],
         "what the command line says at its end"),
 ];

@@ -67,9 +67,9 @@ use readiness::{Entrance, Readiness};
 use reload::{Reload, Replaced};
 use worker_thread::WorkerSetup;
 
-/// From so many cores on the control side (dispatcher, API, membership) has two threads. Below that
-/// a second one has no core of its own, and to wake it costs more than it brings
-/// (docs/performance.md).
+/// From so many cores on the control side (dispatcher, API, membership) has two threads also over
+/// Redis. Below that a second one has no core of its own there, and to wake it costs more than it
+/// brings. The broker inside the process is dearer with one (docs/performance.md).
 const CORES_FOR_TWO_CONTROL_THREADS: usize = 4;
 /// How long presence, occupancy and the leases may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
@@ -141,7 +141,7 @@ pub fn run(
     let api = bind_api(config.api.listen)?;
     let verifier = Verifier::new(&config.auth, config.session.info_bytes_max)?;
     let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(control_threads())
+        .worker_threads(control_threads(&config))
         .thread_name("control")
         .enable_all()
         .build()
@@ -154,13 +154,10 @@ pub fn run(
     result
 }
 
-fn control_threads() -> usize {
+fn control_threads(config: &Config) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < CORES_FOR_TWO_CONTROL_THREADS {
-        1
-    } else {
-        2
-    }
+    let is_one = config.redis.url.is_some() && cores < CORES_FOR_TWO_CONTROL_THREADS;
+    if is_one { 1 } else { 2 }
 }
 
 /// With `--dev` a part can be made to panic, for tests of whole nodes: `PLANTED_PANIC=PART@MS`.

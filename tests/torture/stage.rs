@@ -7,14 +7,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use super::figure::Nodes;
 use super::link::Link;
 use super::redis_form::{Form, Redis};
 use super::swallow::Swallow;
-use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::http;
+use fanfare_testkit::node::{self, Node, Plan};
 
 /// The namespace of the run's topics.
 pub(crate) const NAMESPACE: &str = "torture";
@@ -32,6 +35,25 @@ pub(crate) struct Seat {
     pub(crate) door: Link,
     /// Between the node and Redis.
     pub(crate) redis_link: Option<Link>,
+}
+
+/// Until a node that is being started is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Seat {
+    /// Samples of its node, `None` while it has none. The seat is free meanwhile: what holds the
+    /// node may have to come back to it before the node can answer.
+    async fn metrics<const COUNT: usize>(&self, names: [&str; COUNT]) -> Option<[u64; COUNT]> {
+        loop {
+            self.node.lock().await.as_ref()?;
+            if let Some(answer) = http::try_get(self.api.get(), "/metrics").await {
+                let text = answer.text();
+                let found = |name| node::sample(&text, name).unwrap_or_default();
+                return Some(names.map(found));
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
 }
 
 /// See the module.
@@ -197,10 +219,7 @@ impl Stage {
         let mut all = Vec::new();
         for seat in &self.seats {
             let name = "fanfare_sessions_closed_total{reason=\"ping_timeout\"}";
-            all.push(match &*seat.node.lock().await {
-                Some(node) => node.metric(name).await,
-                None => 0,
-            });
+            all.push(seat.metrics([name]).await.map_or(0, |[ends]| ends));
         }
         all
     }
@@ -209,12 +228,10 @@ impl Stage {
     pub(crate) async fn questions(&self) -> Vec<Questions> {
         let mut all = Vec::new();
         for seat in &self.seats {
-            let mut questions = Questions::default();
-            if let Some(node) = &*seat.node.lock().await {
-                questions.topics = node.metric("fanfare_topics").await;
-                questions.asked = node.metric("fanfare_questions_total").await;
-            }
-            all.push(questions);
+            let names = ["fanfare_topics", "fanfare_questions_total"];
+            let found = seat.metrics(names).await;
+            let [topics, asked] = found.unwrap_or_default();
+            all.push(Questions { topics, asked });
         }
         all
     }
@@ -226,9 +243,12 @@ impl Stage {
             if let Some(node) = &*seat.node.lock().await {
                 let resident = node.resident_bytes();
                 figures.resident_bytes_max = figures.resident_bytes_max.max(resident);
-                figures.repairs += node.metric("fanfare_repairs_total").await;
-                figures.taken_back += node.metric("fanfare_push_to_pull_total").await;
             }
+            let names = ["fanfare_repairs_total", "fanfare_push_to_pull_total"];
+            let found = seat.metrics(names).await;
+            let [repairs, taken_back] = found.unwrap_or_default();
+            figures.repairs += repairs;
+            figures.taken_back += taken_back;
         }
         figures
     }

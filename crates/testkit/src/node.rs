@@ -316,7 +316,8 @@ impl Node {
     }
 }
 
-fn sample(metrics: &str, name: &str) -> Option<u64> {
+/// A sample in the text of `/metrics`; the name with its labels, as it stands there.
+pub fn sample(metrics: &str, name: &str) -> Option<u64> {
     let value = metrics
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;

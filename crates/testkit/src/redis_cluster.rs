@@ -1,7 +1,7 @@
 //! A real Redis Cluster on free ports: masters, a replica each or none, slots in even parts.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::certificates::Encryption;
 use crate::redis_server::{self, RedisServer};
@@ -9,6 +9,8 @@ use crate::wait;
 
 /// Longest wait for the nodes to agree, some times what a loaded machine takes.
 const AGREE_MAX: Duration = Duration::from_secs(60);
+/// Also the longest handshake of two nodes: both forget one that takes longer.
+const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 const MASTERS_COUNT: usize = 3;
 const SLOTS_COUNT: usize = 16_384;
 
@@ -37,7 +39,9 @@ impl RedisCluster {
     }
 
     async fn of(count: usize, encryption: Option<&Encryption>) -> Self {
+        let node_timeout = NODE_TIMEOUT.as_millis().to_string();
         let mut servers = Vec::new();
+        let mut buses = Vec::new();
         for _ in 0..count {
             let bus = redis_server::free_address().port().to_string();
             let mut options = vec![
@@ -46,7 +50,7 @@ impl RedisCluster {
                 "--cluster-port",
                 &bus,
                 "--cluster-node-timeout",
-                "2000",
+                &node_timeout,
                 "--cluster-replica-validity-factor",
                 "0",
                 "--cluster-require-full-coverage",
@@ -59,16 +63,13 @@ impl RedisCluster {
             }
             let mut server = RedisServer::encrypted(&options, encryption);
             server.restart().await;
-            let port = server.offered().port().to_string();
-            if let Some(first) = servers.first() {
-                let first: &RedisServer = first;
-                first
-                    .ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
-                    .expect("the server runs");
-            }
             servers.push(server);
+            buses.push(bus);
         }
         let cluster = Self { servers };
+        for (at, bus) in buses.iter().enumerate().skip(1) {
+            cluster.meet(at, bus).await;
+        }
         for (at, master) in cluster.servers[..MASTERS_COUNT].iter().enumerate() {
             let begin = (SLOTS_COUNT * at / MASTERS_COUNT).to_string();
             let end = (SLOTS_COUNT * (at + 1) / MASTERS_COUNT - 1).to_string();
@@ -92,6 +93,24 @@ impl RedisCluster {
         }
         cluster.agree(count - MASTERS_COUNT).await;
         cluster
+    }
+
+    /// Makes a server known to the first one, which tells the others. On a machine so loaded that
+    /// the handshake is forgotten it is begun again, which Redis itself never does.
+    async fn meet(&self, at: usize, bus: &str) {
+        let (first, server) = (&self.servers[0], &self.servers[at]);
+        let port = server.offered().port().to_string();
+        let mut begun: Option<Instant> = None;
+        wait::until_within(AGREE_MAX, "two nodes to know each other", async || {
+            if begun.is_none_or(|begun| begun.elapsed() > 2 * NODE_TIMEOUT) {
+                first.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus])?;
+                begun = Some(Instant::now());
+            }
+            let nodes = first.ask(&["CLUSTER", "NODES"])?.join("");
+            let known = nodes.lines().find(|line| line.starts_with(&id(server)))?;
+            (!known.contains("handshake")).then_some(())
+        })
+        .await;
     }
 
     /// Waits until every node knows every other, all slots and so many replicas, and takes writes.

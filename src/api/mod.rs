@@ -33,6 +33,7 @@ use crate::http::error::HttpError;
 use crate::http::media::Form;
 use fanfare_protocol::error::{ErrorCode, WireError};
 
+mod at_most;
 pub mod auth;
 pub mod body;
 pub mod body_budget;

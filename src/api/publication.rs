@@ -6,11 +6,12 @@
 //! `session.key_bytes_max` of each key; beyond them the publication is refused.
 
 use serde::de::value::{Error as ValueError, StrDeserializer};
-use serde::de::{IgnoredAny, IntoDeserializer as _};
+use serde::de::{DeserializeSeed as _, IgnoredAny, IntoDeserializer as _};
 use serde::{Deserialize as _, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::at_most::{AtMost, Counted};
 use super::query;
 use super::state::ApiState;
 use crate::broker::PublishRequest;
@@ -175,15 +176,25 @@ impl<'a> BodyFields<'a> {
         self.get(name, "true or false", Raw::boolean)
     }
 
-    fn texts(&self, name: &str) -> Result<Option<Vec<String>>, WireError> {
+    fn targets(&self, name: &str, max: usize) -> Result<Option<Vec<String>>, WireError> {
         let read = |value: Raw<'a>| match value {
-            Raw::Json(raw) => serde_json::from_str(raw.get()).ok(),
-            Raw::MsgPack(bytes, _) => rmp_serde::from_slice(bytes).ok(),
+            Raw::Json(raw) => {
+                let mut json = serde_json::Deserializer::from_str(raw.get());
+                AtMost::new(max).deserialize(&mut json).ok()
+            }
+            Raw::MsgPack(bytes, _) => {
+                let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
+                AtMost::new(max).deserialize(&mut msgpack).ok()
+            }
         };
-        self.get(name, "a list of texts", read)
+        let found = self.get(name, "a list of texts", read)?.transpose();
+        found.map_err(|count| {
+            let text = format!("{count} targets are more than {max}");
+            WireError::new(ErrorCode::LimitExceeded, text)
+        })
     }
 
-    fn body(self) -> Result<PublishBody, WireError> {
+    fn body(self, targets_max: usize) -> Result<PublishBody, WireError> {
         if self.flag("remove")? == Some(true) || self.get("if_position", "", Some)?.is_some() {
             return Err(WireError::bad_request(
                 "`remove` and `if_position` belong to state topics, which this node does not have",
@@ -199,9 +210,9 @@ impl<'a> BodyFields<'a> {
         let priorities = "one of `critical`, `high`, `normal` and `low`";
         Ok(PublishBody {
             topic: self.text("topic")?,
-            topics: self.texts("topics")?,
+            topics: self.targets("topics", targets_max)?,
             user: self.text("user")?,
-            users: self.texts("users")?,
+            users: self.targets("users", targets_max)?,
             everyone: self.flag("everyone")?,
             data: data.map(|(_, value)| value.data()).transpose()?,
             priority: self.get("priority", priorities, priority)?,
@@ -223,48 +234,65 @@ pub(super) fn read(
     encoding: Encoding,
     bytes: &[u8],
 ) -> Result<Vec<Target>, WireError> {
-    let mut body = BodyFields::read(encoding, bytes)?.body()?;
+    let fields = BodyFields::read(encoding, bytes)?;
+    let mut body = fields.body(state.config.api.targets_max)?;
     let data = body.data.take();
     let data = data.ok_or_else(|| WireError::bad_request("the field `data` is missing"))?;
     let content = Content::new(state, &body, data)?;
-    let names = body.names(state.config.api.targets_max)?;
+    let names = body.names()?;
     let topics = names.into_iter().map(|name| name.topic(&state.app));
     Ok(topics
         .map(|topic| Ok(content.request(state, topic?)))
         .collect())
 }
 
-/// Splits a list of bodies into the bytes of each.
+/// Splits a list of bodies into the bytes of each; of more than `max` it says how many they are.
 ///
 /// # Errors
 /// `bad_request` when the bytes are not exactly one list.
-pub(super) fn list(encoding: Encoding, bytes: &[u8]) -> Result<Vec<&[u8]>, WireError> {
+pub(super) fn list(
+    encoding: Encoding,
+    bytes: &[u8],
+    max: usize,
+) -> Result<Counted<&[u8]>, WireError> {
     match encoding {
-        Encoding::Json => serde_json::from_slice::<Vec<&RawValue>>(bytes)
-            .map(|items| items.iter().map(|item| item.get().as_bytes()).collect())
-            .map_err(|error| {
-                WireError::bad_request(format!(
-                    "the body is not one JSON list (line {}, column {})",
-                    error.line(),
-                    error.column()
-                ))
-            }),
-        Encoding::MsgPack => msgpack_list(bytes)
+        Encoding::Json => json_list(bytes, max).map_err(|error| {
+            WireError::bad_request(format!(
+                "the body is not one JSON list (line {}, column {})",
+                error.line(),
+                error.column()
+            ))
+        }),
+        Encoding::MsgPack => msgpack_list(bytes, max)
             .ok_or_else(|| WireError::bad_request("the body is not one MessagePack list")),
     }
 }
 
-fn msgpack_list(bytes: &[u8]) -> Option<Vec<&[u8]>> {
+fn json_list(bytes: &[u8], max: usize) -> serde_json::Result<Counted<&[u8]>> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let items = AtMost::<&RawValue>::new(max).deserialize(&mut json)?;
+    json.end()?;
+    Ok(items.map(|items| items.iter().map(|item| item.get().as_bytes()).collect()))
+}
+
+fn msgpack_list(bytes: &[u8], max: usize) -> Option<Counted<&[u8]>> {
     let mut rest = bytes;
     let count = rmp::decode::read_array_len(&mut rest).ok()?;
     // The announced length is not believed: the vector grows by what is there.
     let mut items = Vec::new();
-    for _ in 0..count {
+    for at in 0..count as usize {
         let item = rest;
         IgnoredAny::deserialize(&mut rmp_serde::Deserializer::new(&mut rest)).ok()?;
-        items.push(&item[..item.len() - rest.len()]);
+        if at < max {
+            items.push(&item[..item.len() - rest.len()]);
+        }
     }
-    rest.is_empty().then_some(items)
+    let all = if count as usize > max {
+        Err(count as usize)
+    } else {
+        Ok(items)
+    };
+    rest.is_empty().then_some(all)
 }
 
 /// A target as the body names it.
@@ -294,7 +322,7 @@ pub(super) fn invalid_user(error: NameError) -> WireError {
 
 impl PublishBody {
     /// The names that the body targets, in its order.
-    fn names(self, targets_max: usize) -> Result<Vec<Name>, WireError> {
+    fn names(self) -> Result<Vec<Name>, WireError> {
         let everyone = self.everyone == Some(true);
         let many = |names: Vec<String>, as_name: fn(String) -> Name| {
             names.into_iter().map(as_name).collect()
@@ -314,10 +342,6 @@ impl PublishBody {
         };
         if names.is_empty() {
             return Err(WireError::bad_request("the list of targets is empty"));
-        }
-        if names.len() > targets_max {
-            let text = format!("{} targets are more than {targets_max}", names.len());
-            return Err(WireError::new(ErrorCode::LimitExceeded, text));
         }
         Ok(names)
     }
@@ -401,11 +425,11 @@ mod tests {
     #[test]
     fn a_list_is_split_into_the_bytes_of_its_items() {
         let json = br#" [ {"a":1} , 2,"x"] "#;
-        let items = list(Encoding::Json, json).unwrap();
+        let items = list(Encoding::Json, json, 4).unwrap().unwrap();
         assert_eq!(items, [&br#"{"a":1}"#[..], b"2", br#""x""#]);
         // [{"a": 1}, bin of two bytes, ext, nil]
         let msgpack = b"\x94\x81\xa1a\x01\xc4\x02\xff\xfe\xd4\x05\x00\xc0";
-        let items = list(Encoding::MsgPack, msgpack).unwrap();
+        let items = list(Encoding::MsgPack, msgpack, 4).unwrap().unwrap();
         let wanted = [
             &b"\x81\xa1a\x01"[..],
             b"\xc4\x02\xff\xfe",
@@ -418,12 +442,12 @@ mod tests {
     #[test]
     fn what_is_not_exactly_one_list_is_refused() {
         for json in ["{}", "[1", "[1] 2", ""] {
-            assert!(list(Encoding::Json, json.as_bytes()).is_err(), "{json:?}");
+            assert!(list(Encoding::Json, json.as_bytes(), 4).is_err(), "{json:?}");
         }
         let huge_count = b"\xdd\xff\xff\xff\xff\x01";
         let msgpack: [&[u8]; 5] = [b"\x80", b"\x91", b"\x91\x01\x02", b"", huge_count];
         for bytes in msgpack {
-            assert!(list(Encoding::MsgPack, bytes).is_err(), "{bytes:x?}");
+            assert!(list(Encoding::MsgPack, bytes, 4).is_err(), "{bytes:x?}");
         }
     }
 }

@@ -104,12 +104,10 @@ pub(super) async fn batch(
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let items_max = state.config.api.targets_max;
-    let bodies = publication::list(sent.encoding, &sent.bytes)?;
+    let bodies = publication::list(sent.encoding, &sent.bytes, items_max)?
+        .map_err(|count| too_many("items", count, items_max))?;
     if bodies.is_empty() {
         return Err(WireError::bad_request("the batch is empty").into());
-    }
-    if bodies.len() > items_max {
-        return Err(too_many("items", bodies.len(), items_max));
     }
     // Of each item the number of its targets, or why it has none.
     let mut items = Vec::with_capacity(bodies.len());

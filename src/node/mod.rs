@@ -67,10 +67,10 @@ use readiness::{Entrance, Readiness};
 use reload::{Reload, Replaced};
 use worker_thread::WorkerSetup;
 
-/// From so many cores on the control side (dispatcher, API, membership) has two threads also over
-/// Redis. Below that a second one has no core of its own there, and to wake it costs more than it
-/// brings. The broker inside the process is dearer with one (docs/performance.md).
-const CORES_FOR_TWO_CONTROL_THREADS: usize = 4;
+/// Two, so that a long call of the API does not hold up the dispatcher. With one alone, one client's
+/// bodies of 8 MB held up all deliveries for 100 ms, and with 8 publishers over Redis a publication
+/// cost the same (docs/performance.md).
+const CONTROL_THREADS: usize = 2;
 /// How long presence, occupancy and the leases may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
@@ -141,7 +141,7 @@ pub fn run(
     let api = bind_api(config.api.listen)?;
     let verifier = Verifier::new(&config.auth, config.session.info_bytes_max)?;
     let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(control_threads(&config))
+        .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
@@ -152,12 +152,6 @@ pub fn run(
     });
     control.shutdown_timeout(GIVE_BACK);
     result
-}
-
-fn control_threads(config: &Config) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let is_one = config.redis.url.is_some() && cores < CORES_FOR_TWO_CONTROL_THREADS;
-    if is_one { 1 } else { 2 }
 }
 
 /// With `--dev` a part can be made to panic, for tests of whole nodes: `PLANTED_PANIC=PART@MS`.

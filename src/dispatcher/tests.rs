@@ -350,6 +350,33 @@ async fn a_worker_with_a_full_queue_is_told_the_newest_while_another_gets_everyt
 }
 
 #[tokio::test]
+async fn what_is_owed_is_not_left_to_the_tick_of_an_idle_dispatcher() {
+    let mut rig = Rig::start(1);
+    let count: u64 = 16;
+    let rooms: Vec<_> = (0..count).map(|n| topic(&format!("room{n}"))).collect();
+    for room in &rooms {
+        rig.join(0, room).await;
+    }
+    rig.publish_count(&rooms[0], INBOUND_MAX).await;
+    for room in &rooms {
+        rig.publish(room).await;
+    }
+    rig.until("all are owed", |m| m.control.owed.get() == count)
+        .await;
+    let all_paid = async {
+        for left in (0..count).rev() {
+            // Room for one, and nothing but time that tells the dispatcher.
+            rig.told(0).await;
+            rig.until("one is paid", |m| m.control.owed.get() == left)
+                .await;
+        }
+    };
+    // Sixteen short ticks, or as many long ones.
+    let paid = timeout(10 * IDLE_TICK, all_paid).await;
+    paid.expect("each was paid at a short tick");
+}
+
+#[tokio::test]
 async fn what_a_broken_feed_lost_is_delivered_after_the_break_and_nothing_twice() {
     let mut rig = Rig::start(2);
     let (room, quiet) = (topic(ROOM), topic("quiet"));

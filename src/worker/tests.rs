@@ -17,9 +17,10 @@ mod slow;
 mod switch;
 mod window;
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
@@ -29,6 +30,7 @@ use rig::{Rig, Source, short};
 
 use super::handle::{Inbound, WorkerHandle};
 use super::outbox::Bound;
+use super::wheel;
 use crate::lifecycle::Lifecycle;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::event::GapReason;
@@ -225,6 +227,30 @@ async fn a_turn_writes_once_to_each_socket_however_much_it_brought() {
         }
         assert_eq!(rig.counters().frames_written.get(), 60);
         assert_eq!(rig.counters().writes.get(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_timers_of_the_first_session_do_not_wait_for_the_tick_of_an_idle_worker() {
+    let all = LocalSet::new();
+    all.run_until(async {
+        let mut rig = Rig::new().await;
+        let (_handle, inbound) = WorkerHandle::new(Arc::clone(&rig.worker.metrics));
+        let lifecycle = watch::Sender::new(Lifecycle::Ready);
+        spawn_local(Rc::clone(&rig.worker).run(inbound, lifecycle.subscribe()));
+        // Its first tick, after which it waits for the idle one.
+        tokio::time::sleep(wheel::TICK + Duration::from_millis(20)).await;
+        let client = rig.client().await;
+        rig.worker.schedule(client.key, Instant::now());
+        let due = poll_fn(|cx| rig.worker.poll_notices(client.key, cx));
+        // Timers of one thread come in their order, however slow the machine is.
+        let too_late = tokio::time::sleep(3 * wheel::TICK);
+        tokio::select! {
+            biased;
+            signals = due => assert!(signals.due),
+            () = too_late => panic!("the timer waited for the idle tick"),
+        }
     })
     .await;
 }

@@ -170,6 +170,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; `already_subscribed` where this client has a subscription of that topic.
+    ///
+    /// # Cancel safety
+    /// Safe: a topic that was joined for nobody is left again.
     pub async fn subscribe(
         &self,
         topic: impl Into<Subscribe>,
@@ -177,10 +180,14 @@ impl Client {
         self.join(Some(topic.into())).await
     }
 
-    /// The messages to this client's user, from the acknowledged position on.
+    /// The messages to this client's user: the first time from the acknowledged position on (or from
+    /// that in [`Options::positions`]), later behind the last one that was read.
     ///
     /// # Errors
     /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// Safe: nothing counts as read.
     pub async fn inbox(&self) -> Result<Subscription, ClientError> {
         self.join(None).await
     }

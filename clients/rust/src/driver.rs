@@ -15,7 +15,7 @@ use std::time::Duration;
 use fanfare_protocol::command::{Command, Subscribe};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::client_error::ClientError;
 use crate::frame::Frame;
@@ -115,6 +115,7 @@ impl Driver {
     /// Works until the end.
     pub(crate) async fn run(mut self) {
         let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (ended, done) = loop {
             self.send_what_waits();
             tokio::select! {

@@ -171,6 +171,7 @@ impl From<CommandError> for Failure {
         match error {
             CommandError::Ended(error) => error.into(),
             CommandError::Lost { .. } => Self::new(Exit::Unreachable, &error),
+            CommandError::TooBig { .. } => Self::new(Exit::Refused, &error),
             CommandError::Refused { ref code, .. } => Self::new(Exit::by_error_code(code), &error),
         }
     }

@@ -150,7 +150,8 @@ async fn join(args: &SubscribeArgs) -> Result<(ResumingConnection, String), Fail
     if args.target.everyone {
         let since = args.since.iter().cloned();
         options.positions = since.map(|since| ("@".to_owned(), since)).collect();
-        let client = ResumingConnection::connect(options).await?;
+        let mut client = ResumingConnection::connect(options).await?;
+        client.attend("@");
         return Ok((client, "@".to_owned()));
     }
     if let Some(topic) = &args.target.topic {

@@ -178,6 +178,40 @@ async fn a_reader_that_does_not_read_is_left_and_gets_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_slow_reader_of_a_topic_without_history_is_told_that_something_is_lost() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("fanfare.toml");
+    let text = "[namespaces.live]\nhistory_entries_max = 0\nsubscribe = \"anyone\"\n";
+    std::fs::write(&path, text).expect("the directory can be written");
+    let plan = Plan::dev().flag(&format!("--config={}", path.display()));
+    let node = plan.start().await;
+    let client = client(&node).await;
+    let mut live = client.subscribe("live:1").await.expect("joined");
+    let publish = async |numbers: std::ops::Range<usize>| {
+        let item = |n: usize| json!({"topic": "live:1", "data": n});
+        let items: Vec<_> = numbers.map(item).collect();
+        let answer = http::post(node.api, "/v1/batch", &json!(items)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    for turn in 0..2 {
+        publish(turn * ITEMS_MAX..(turn + 1) * ITEMS_MAX).await;
+    }
+    until_joined_by(&node, "live:1", 0).await;
+    for number in 0..ITEMS_MAX {
+        assert_eq!(data(&mut live).await, number);
+    }
+    let told = next(&mut live).await;
+    assert!(matches!(told, Item::Overflowed { times: 1 }), "{told:?}");
+    let Item::Gap(gap) = next(&mut live).await else {
+        panic!("no gap");
+    };
+    assert_eq!((gap.of, &*gap.reason), (None, "lost"));
+    until_joined_by(&node, "live:1", 1).await;
+    publish(5_000..5_001).await;
+    assert_eq!(data(&mut live).await, 5_000);
+}
+
+#[tokio::test]
 async fn what_is_published_once_is_kept_once_and_a_dropped_subscription_leaves() {
     let node = Plan::dev().start().await;
     let client = client(&node).await;

@@ -3,30 +3,29 @@
 //! In: calls from any task. Out: requests to the client's own task ([`crate::driver`]), which owns
 //! the connection. Copies of a [`Client`] are the same client; it ends when the last copy and the
 //! last subscription are dropped, when it is closed, or when the server sends it away. Bounds:
-//! [`REQUESTS_MAX`] calls wait for the task; further ones wait for room. Calls are done one after
-//! the other, and wait for the connection where it is gone, for as long as it takes.
+//! 256 calls or 8 MiB wait for the server; further ones wait for room. Calls are sent in their order
+//! and do not wait for each other's answers; where the connection is gone they wait for it, for as
+//! long as it takes. A call that is dropped before it was sent is not sent.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_protocol::command::{Command, History, Publish, Subscribe};
 use fanfare_protocol::data::Data;
-use fanfare_protocol::event::{Message, Ok as Answer};
-use fanfare_protocol::ids::{Position, Priority};
+use fanfare_protocol::event::{Member, Message, Ok as Answer};
+use fanfare_protocol::ids::{Position, Priority, SessionId};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::client_error::ClientError;
-use crate::driver::{Driver, Request};
+use crate::driver::{Driver, Ends, Request};
 use crate::error::ConnectionError;
-use crate::resuming::{CommandError, Options, ResumingConnection};
+use crate::resuming::{Options, ResumingConnection};
 use crate::status::Status;
 use crate::subscription::{Ended, Subscription};
 
-/// Most calls that wait for the client's task.
+/// Most calls on their way to the client's task.
 const REQUESTS_MAX: usize = 64;
-/// How often a publication is sent whose answer is lost again and again.
-const PUBLISH_TRIES_MAX: u32 = 5;
 
 /// What to publish. Made by [`Publication::to`], refined by the other methods.
 #[derive(Debug, Clone)]
@@ -51,8 +50,9 @@ impl Publication {
         }))
     }
 
-    /// Publishing twice with the same key publishes once, for five minutes. With it a publication
-    /// of a user whose answer is lost is repeated by the client itself.
+    /// Publishing twice with the same key publishes once, for as long as the nodes remember it (5
+    /// minutes by default). With it a publication of a user whose answer is lost is repeated by the
+    /// client itself, within [`Options::repeat_within`] of the first time.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.0.idempotency_key = Some(key.into());
@@ -106,10 +106,25 @@ pub struct Page {
     pub has_more: bool,
 }
 
+/// A page of a topic's members.
+#[derive(Debug, Clone)]
+pub struct Members {
+    /// By session.
+    pub members: Vec<Member>,
+    /// How many there are in all.
+    pub count: u64,
+    /// To which change the page belongs: [`Presence`](crate::Presence) items above it are its
+    /// changes.
+    pub position: Option<Position>,
+    /// There is another page behind the last session.
+    pub has_more: bool,
+}
+
 /// A client. See the module and [the crate](crate).
 #[derive(Debug, Clone)]
 pub struct Client {
     requests: mpsc::Sender<Request>,
+    closing: mpsc::Sender<oneshot::Sender<()>>,
     status: watch::Receiver<Status>,
     wake: Arc<Notify>,
 }
@@ -120,14 +135,25 @@ impl Client {
     ///
     /// # Errors
     /// [`ConnectionError`] of the last address, or of the first that does not want this client.
-    pub async fn connect(options: Options) -> Result<Self, ConnectionError> {
+    pub async fn connect(mut options: Options) -> Result<Self, ConnectionError> {
+        let repeat_within = options.repeat_within;
+        let all = std::mem::take(&mut options.positions);
+        let (by_itself, positions) = all.into_iter().partition(|(name, _)| name.starts_with('@'));
+        options.positions = by_itself;
         let connection = ResumingConnection::connect(options).await?;
         let (requests, taken) = mpsc::channel(REQUESTS_MAX);
+        let (closing, close) = mpsc::channel(1);
         let wake = Arc::new(Notify::new());
-        let (driver, status) = Driver::new(connection, taken, Arc::clone(&wake));
+        let ends = Ends {
+            requests: taken,
+            closing: close,
+            wake: Arc::clone(&wake),
+        };
+        let (driver, status) = Driver::new(connection, ends, positions, repeat_within);
         tokio::spawn(driver.run());
         Ok(Self {
             requests,
+            closing,
             status,
             wake,
         })
@@ -139,11 +165,14 @@ impl Client {
         self.status.clone()
     }
 
-    /// Joins a topic: `"orders:7"`, where it is now; or a [`Subscribe`], from a position and with
+    /// Joins a topic: `"orders:7"`, where it is now, or where [`Options::positions`] says; or a [`Subscribe`], from a position and with
     /// other options. `"@"` is what is published to everyone.
     ///
     /// # Errors
     /// [`ClientError`]; `already_subscribed` where this client has a subscription of that topic.
+    ///
+    /// # Cancel safety
+    /// Safe: a topic that was joined for nobody is left again.
     pub async fn subscribe(
         &self,
         topic: impl Into<Subscribe>,
@@ -151,10 +180,14 @@ impl Client {
         self.join(Some(topic.into())).await
     }
 
-    /// The messages to this client's user, from the acknowledged position on.
+    /// The messages to this client's user: the first time from the acknowledged position on (or from
+    /// that in [`Options::positions`]), later behind the last one that was read.
     ///
     /// # Errors
     /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// Safe: nothing counts as read.
     pub async fn inbox(&self) -> Result<Subscription, ClientError> {
         self.join(None).await
     }
@@ -179,27 +212,18 @@ impl Client {
     /// Publishes, and waits until the broker has it.
     ///
     /// # Errors
-    /// [`ClientError`]. With [`CommandError::Lost`] it is unknown whether it was published; with an
-    /// idempotency key it may be repeated.
+    /// [`ClientError`]. With [`CommandError::Lost`](crate::resuming::CommandError::Lost) it is
+    /// unknown whether it was published; with an idempotency key it may be repeated, as long as the
+    /// nodes remember the key.
+    ///
+    /// # Cancel safety
+    /// Not safe: dropped after it was sent, it is unknown whether it was published.
     pub async fn publish(&self, publication: Publication) -> Result<Published, ClientError> {
-        let mut tries_count = 0;
-        loop {
-            tries_count += 1;
-            let command = Command::Publish(publication.0.clone());
-            let has_key = publication.0.idempotency_key.is_some();
-            match self.ask(command).await {
-                Ok(answer) => {
-                    return Ok(Published {
-                        position: answer.position,
-                        is_duplicate: answer.duplicate,
-                    });
-                }
-                // For an anonymous session a key holds no longer than the session.
-                Err(ClientError::Command(CommandError::Lost { has_user: true }))
-                    if has_key && tries_count < PUBLISH_TRIES_MAX => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let answer = self.ask(Command::Publish(publication.0)).await?;
+        Ok(Published {
+            position: answer.position,
+            is_duplicate: answer.duplicate,
+        })
     }
 
     /// Reads what a topic retains.
@@ -214,6 +238,31 @@ impl Client {
         })
     }
 
+    /// A page of a topic's members; after a session, which is the last one of the page before. To be
+    /// asked for when a subscription with `presence` begins, and again after each gap of
+    /// `presence`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn members(
+        &self,
+        topic: &str,
+        after: Option<SessionId>,
+    ) -> Result<Members, ClientError> {
+        let command = Command::Presence {
+            topic: topic.to_owned(),
+            after: after.map(|session| session.to_string()),
+            limit: None,
+        };
+        let answer = self.ask(command).await?;
+        Ok(Members {
+            members: answer.members.unwrap_or_default(),
+            count: answer.count.unwrap_or(0),
+            position: answer.position,
+            has_more: answer.more.unwrap_or(false),
+        })
+    }
+
     /// Acknowledges the inbox up to a position; gives up to where it is acknowledged now.
     ///
     /// # Errors
@@ -223,10 +272,11 @@ impl Client {
         Ok(answer.position.unwrap_or(position))
     }
 
-    /// Ends the session in order; subscriptions are told.
+    /// Ends the session in order, within about a second; subscriptions are told, and calls that
+    /// still wait end with [`Ended::Closed`].
     pub async fn close(self) {
         let (done, is_done) = oneshot::channel();
-        if self.requests.send(Request::Close { done }).await.is_ok() {
+        if self.closing.send(done).await.is_ok() {
             // Dropped without an answer: it has ended meanwhile.
             let _ = is_done.await;
         }

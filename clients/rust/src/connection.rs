@@ -1,16 +1,17 @@
 //! One WebSocket of a client: the dial, JSON frames out and in, and why it ended.
 //!
-//! In: an address, a token, commands as JSON. Out: the server's events as JSON, and at the end one
-//! [`ConnectionError`]. Independent of the server's codec, so that one cannot hide a fault of the
-//! other. Owner: [`crate::resuming::ResumingConnection`]. Bounds: [`DIAL_TIMEOUT`] for the connection, silence
-//! of more than two pings, one frame of at most 16 MiB; at each the connection ends with its
-//! error.
+//! In: an address, a token, commands as text. Out: the server's [`Frame`]s, and at the end one
+//! [`ConnectionError`]. Owner: [`crate::resuming::ResumingConnection`]. What is sent leaves while
+//! something is read, so that neither side waits for the other. Bounds: [`DIAL_TIMEOUT`] for the
+//! connection, silence of more than two pings, and a length of frames; at each the connection ends
+//! with its error. What waits to leave is bounded by whoever sends.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::Error as SocketError;
@@ -19,40 +20,17 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 use crate::address::Address;
 use crate::dial::{DialError, Stream};
 use crate::error::ConnectionError;
-use crate::reconnect::Again;
+use crate::frame::{Frame, Head};
+use crate::reconnect::{ASKED_MAX, Again, asked};
 
 /// Longest wait for the TCP connection and the handshake together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// What of it all addresses of a name have for TCP.
+const TCP_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest wait for the farewell of a connection that this side ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a late ping may take on top of two intervals before the connection counts as dead.
 const SILENCE_GRACE: Duration = Duration::from_secs(10);
-/// Largest frame that is taken: pages of the server are bounded to 1 MiB of bodies.
-const FRAME_BYTES_MAX: usize = 16 << 20;
-
-/// A frame of the server.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    /// What it says. A field that no [`Value`] can hold (`1e400`, half of a surrogate pair) is null.
-    pub says: Value,
-    /// The same as it came.
-    pub text: String,
-}
-
-impl Frame {
-    /// Reads a frame. What it carries of other people may be more than this program can hold, and
-    /// is then only carried.
-    fn read(text: &str) -> Result<Self, serde_json::Error> {
-        let says = serde_json::from_str(text).or_else(|_| {
-            let fields: std::collections::BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
-            let known = |value: &RawValue| serde_json::from_str(value.get()).unwrap_or_default();
-            let fields = fields.into_iter().map(|(name, value)| (name, known(value)));
-            Ok::<_, serde_json::Error>(Value::Object(fields.collect::<Map<_, _>>()))
-        })?;
-        let text = text.to_owned();
-        Ok(Self { says, text })
-    }
-}
 
 /// An open connection.
 #[derive(Debug)]
@@ -62,15 +40,27 @@ pub struct Connection {
     heard: Instant,
     silence_max: Option<Duration>,
     drain_at: Option<Instant>,
+    /// What waits to leave.
+    outgoing: VecDeque<Message>,
+    /// Something was handed to the socket that may not have left.
+    is_unflushed: bool,
+    /// Nothing can be sent any more; why is still to be read.
+    is_deaf: bool,
+    /// How often this side pings, where the server does not; and when next.
+    own_pings: Option<(Duration, Instant)>,
 }
 
 impl Connection {
-    /// Dials and shakes hands.
+    /// Dials and shakes hands. Frames of more than `frame_bytes_max` bytes end the connection.
     ///
     /// # Errors
     /// [`ConnectionError`].
-    pub async fn open(address: &Address, token: Option<&str>) -> Result<Self, ConnectionError> {
-        match timeout(DIAL_TIMEOUT, Self::dial(address, token)).await {
+    pub async fn open(
+        address: &Address,
+        token: Option<&str>,
+        frame_bytes_max: usize,
+    ) -> Result<Self, ConnectionError> {
+        match timeout(DIAL_TIMEOUT, Self::dial(address, token, frame_bytes_max)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(ConnectionError::TimedOut {
                 url: address.url().to_owned(),
@@ -78,15 +68,19 @@ impl Connection {
         }
     }
 
-    async fn dial(address: &Address, token: Option<&str>) -> Result<Self, ConnectionError> {
-        let stream = address.place().dial().await;
+    async fn dial(
+        address: &Address,
+        token: Option<&str>,
+        frame_bytes_max: usize,
+    ) -> Result<Self, ConnectionError> {
+        let stream = address.place().dial(TCP_TIMEOUT).await;
         let stream = stream.map_err(|source| ConnectionError::Unreachable {
             url: address.url().to_owned(),
             source,
         })?;
         let config = WebSocketConfig::default()
-            .max_frame_size(Some(FRAME_BYTES_MAX))
-            .max_message_size(Some(FRAME_BYTES_MAX));
+            .max_frame_size(Some(frame_bytes_max))
+            .max_message_size(Some(frame_bytes_max));
         let request = address.request(token);
         let shaken =
             tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
@@ -98,6 +92,10 @@ impl Connection {
             heard: now,
             silence_max: None,
             drain_at: None,
+            outgoing: VecDeque::new(),
+            is_unflushed: false,
+            is_deaf: false,
+            own_pings: None,
         })
     }
 
@@ -107,21 +105,18 @@ impl Connection {
         self.opened.elapsed()
     }
 
-    /// From now on, silence of more than two such intervals is a break; zero turns that off.
-    pub fn expect_pings(&mut self, interval: Duration) {
-        self.silence_max = (!interval.is_zero()).then(|| interval * 2 + SILENCE_GRACE);
+    /// From now on the server pings so often, and silence of more than two such intervals is a
+    /// break. Where it is zero, the server does not, and this side pings each `own`.
+    pub fn expect_pings(&mut self, interval: Duration, own: Duration) {
+        let is_silent = interval.is_zero();
+        self.own_pings = is_silent.then(|| (own, Instant::now() + own));
+        let interval = if is_silent { own } else { interval };
+        self.silence_max = Some(interval * 2 + SILENCE_GRACE);
     }
 
-    /// Sends one frame.
-    ///
-    /// # Errors
-    /// [`ConnectionError::Broken`].
-    pub async fn send(&mut self, frame: &Value) -> Result<(), ConnectionError> {
-        let frame = Message::text(frame.to_string());
-        self.socket
-            .send(frame)
-            .await
-            .map_err(ConnectionError::Broken)
+    /// Has one frame leave as soon as [`Self::read`] runs and the socket takes it.
+    pub fn send(&mut self, text: String) {
+        self.outgoing.push_back(Message::text(text));
     }
 
     /// The next frame of the server. Pings are answered here and not told.
@@ -133,12 +128,17 @@ impl Connection {
     /// Safe: a frame is either returned or still to come.
     pub async fn read(&mut self) -> Result<Frame, ConnectionError> {
         loop {
-            let message = match self.deadline() {
-                Some(deadline) => timeout_at(deadline, self.socket.next()).await,
-                None => Ok(self.socket.next().await),
+            let deadline = self.deadline();
+            let message = poll_fn(|context| self.poll(context));
+            let message = match deadline {
+                Some(deadline) => timeout_at(deadline, message).await,
+                None => Ok(message.await),
             };
             let Ok(message) = message else {
-                return Err(self.overdue().await);
+                if let Some(cause) = self.overdue().await {
+                    return Err(cause);
+                }
+                continue;
             };
             let message = message
                 .unwrap_or(Err(SocketError::ConnectionClosed))
@@ -147,7 +147,7 @@ impl Connection {
             match message {
                 Message::Text(text) => {
                     let frame = Frame::read(&text).map_err(ConnectionError::Unreadable)?;
-                    if !self.is_for_connection(&frame.says).await? {
+                    if !self.is_for_connection(&frame.head) {
                         return Ok(frame);
                     }
                 }
@@ -174,6 +174,31 @@ impl Connection {
         }
     }
 
+    /// Writes what the socket takes, and reads. A socket that takes nothing more is still read: the
+    /// server's reason may stand there.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message, SocketError>>> {
+        while !self.is_deaf && !self.outgoing.is_empty() {
+            let sent = match self.socket.poll_ready_unpin(context) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => match self.outgoing.pop_front() {
+                    Some(message) => self.socket.start_send_unpin(message),
+                    None => Ok(()),
+                },
+                Poll::Ready(Err(error)) => Err(error),
+            };
+            self.is_unflushed = true;
+            self.is_deaf = sent.is_err();
+        }
+        if self.is_unflushed && !self.is_deaf {
+            match self.socket.poll_flush_unpin(context) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.is_unflushed = false,
+                Poll::Ready(Err(_)) => self.is_deaf = true,
+            }
+        }
+        self.socket.poll_next_unpin(context)
+    }
+
     /// Says good-bye, briefly.
     pub async fn close(mut self) {
         // An end that cannot be told is one that the server sees anyway.
@@ -182,33 +207,45 @@ impl Connection {
 
     /// Takes what concerns the connection itself: answers `ping` (and keeps it from the caller),
     /// remembers `drain` (which the caller is told too).
-    async fn is_for_connection(&mut self, frame: &Value) -> Result<bool, ConnectionError> {
-        match frame["type"].as_str() {
-            Some("ping") => {
-                self.send(&json!({"type": "ping"})).await?;
-                Ok(true)
+    fn is_for_connection(&mut self, head: &Head) -> bool {
+        match &*head.kind {
+            "ping" => {
+                self.send(r#"{"type":"ping"}"#.to_owned());
+                true
             }
-            Some("drain") => {
-                let wait_ms = frame["reconnect_after_ms"].as_u64().unwrap_or(0);
-                self.drain_at = Some(Instant::now() + Duration::from_millis(wait_ms));
-                Ok(false)
+            "drain" => {
+                let wait = asked(head.reconnect_after_ms.unwrap_or(0));
+                self.drain_at = Some(Instant::now() + wait);
+                false
             }
-            _ => Ok(false),
+            _ => false,
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let silent_at = self.silence_max.map(|silence| self.heard + silence);
-        [silent_at, self.drain_at].into_iter().flatten().min()
+        let ping_at = self.own_pings.map(|(_, at)| at);
+        let all = [silent_at, ping_at, self.drain_at];
+        all.into_iter().flatten().min()
     }
 
-    /// The deadline has passed: which one it was.
-    async fn overdue(&mut self) -> ConnectionError {
-        if self.drain_at.is_some_and(|at| at <= Instant::now()) {
+    /// The deadline has passed: which one it was; `None` where it was time for a ping.
+    async fn overdue(&mut self) -> Option<ConnectionError> {
+        let now = Instant::now();
+        if self.drain_at.is_some_and(|at| at <= now) {
             let _ = timeout(CLOSE_TIMEOUT, self.socket.close(None)).await;
-            return ConnectionError::Drained;
+            return Some(ConnectionError::Drained);
         }
-        ConnectionError::Silent(self.heard.elapsed())
+        if let Some((interval, at)) = &mut self.own_pings
+            && *at <= now
+        {
+            *at = now + *interval;
+            self.outgoing.push_back(Message::Ping(Default::default()));
+        }
+        let silence = self.heard.elapsed();
+        self.silence_max
+            .is_some_and(|silence_max| silence >= silence_max)
+            .then_some(ConnectionError::Silent(silence))
     }
 }
 
@@ -223,7 +260,7 @@ fn refused(url: &str, error: SocketError) -> ConnectionError {
                 .headers()
                 .get("retry-after")
                 .and_then(|value| value.to_str().ok()?.parse().ok())
-                .map(Duration::from_secs),
+                .map(|seconds| Duration::from_secs(seconds).min(ASKED_MAX)),
             message: String::from_utf8_lossy(response.body().as_deref().unwrap_or_default())
                 .into_owned(),
         },
@@ -232,20 +269,5 @@ fn refused(url: &str, error: SocketError) -> ConnectionError {
             source: DialError::Tcp(source),
         },
         source => ConnectionError::Handshake { url, source },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_frame_that_carries_more_than_a_value_holds_is_a_frame() {
-        let text = r#"{"type":"message","topic":"t","data":[1e400,"\ud800"],"position":"1-1"}"#;
-        let frame = Frame::read(text).expect("a frame");
-        assert_eq!(frame.text, text);
-        let says = json!({"type": "message", "topic": "t", "data": null, "position": "1-1"});
-        assert_eq!(frame.says, says);
-        assert!(Frame::read("{\"type\":").is_err());
     }
 }

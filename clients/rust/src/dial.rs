@@ -2,11 +2,14 @@
 //!
 //! In: host, port, and whom to trust ([`Tls`]). Out: a stream of bytes, or a [`DialError`] in
 //! sentences. Certificates are those of the system, or of one file alone. Owner: the caller. Bounds:
-//! none of its own; the caller gives it as long as it likes.
+//! the time for TCP that the caller gives, of which each address of a name has its share; none for
+//! the name and TLS, whose bound is the caller's.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -18,6 +21,7 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 /// The subprotocol that this client speaks.
@@ -115,13 +119,16 @@ impl Place {
         })
     }
 
-    /// Connects.
+    /// Connects. All addresses of the name together have `within` for TCP: each gets an equal share
+    /// of what is left, so that one which does not answer leaves time for the next.
     ///
     /// # Errors
-    /// [`DialError`].
-    pub async fn dial(&self) -> Result<Stream, DialError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
-        let stream = stream.map_err(DialError::Tcp)?;
+    /// [`DialError`] of the last address.
+    ///
+    /// # Cancel safety
+    /// Safe: what was begun is dropped.
+    pub async fn dial(&self, within: Duration) -> Result<Stream, DialError> {
+        let stream = self.tcp(within).await.map_err(DialError::Tcp)?;
         stream.set_nodelay(true).map_err(DialError::Tcp)?;
         let Some((connector, name)) = &self.tls else {
             return Ok(Box::new(stream));
@@ -129,6 +136,13 @@ impl Place {
         let shaken = connector.connect(name.clone(), stream).await;
         let stream = shaken.map_err(|error| self.explain(&error))?;
         Ok(Box::new(stream))
+    }
+
+    async fn tcp(&self, within: Duration) -> io::Result<TcpStream> {
+        let end = Instant::now() + within;
+        let addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        first_to_answer(&addresses, end).await
     }
 
     /// What went wrong with TLS, and what to do.
@@ -156,6 +170,20 @@ impl Place {
             other => format!("TLS with {host} failed: {other}"),
         })
     }
+}
+
+async fn first_to_answer(addresses: &[SocketAddr], end: Instant) -> io::Result<TcpStream> {
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (at, address) in addresses.iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        let others = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        error = match timeout(left / others, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => io::ErrorKind::TimedOut.into(),
+        };
+    }
+    Err(error)
 }
 
 fn certificate(host: &str, why: &CertificateError) -> String {
@@ -258,5 +286,32 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        // A listener whose queue is full answers no further connection.
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        socket.bind(any).expect("a free port");
+        let full = socket.local_addr().expect("an address");
+        let _listener = socket.listen(1).expect("it listens");
+        let fill = (0..4).map(|_| tokio::spawn(TcpStream::connect(full)));
+        let _filling: Vec<_> = fill.collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let good = tokio::net::TcpListener::bind(any).await;
+        let good = good.expect("a free port");
+        let address = good.local_addr().expect("an address");
+        let end = Instant::now() + Duration::from_secs(4);
+        let stream = first_to_answer(&[full, address], end).await;
+        let stream = stream.expect("the second answers");
+        assert_eq!(stream.peer_addr().expect("an address"), address);
+        assert!(first_to_answer(&[], end).await.is_err());
+        assert!(first_to_answer(&[full], Instant::now()).await.is_err());
     }
 }

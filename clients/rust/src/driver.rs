@@ -1,27 +1,39 @@
-//! The task behind a client: it alone reads and writes the connection, and deals what comes to the
-//! subscriptions.
+//! The task behind a client: it alone has the connection, and deals what comes to the subscriptions.
 //!
-//! In: [`Request`]s of the client's copies; events of a [`ResumingConnection`]. Out: answers, and
-//! items in the queues of subscriptions. A queue that is full holds up nobody: its topic is left,
-//! or for what cannot be left (`@…`) passed over, and later resumed behind the last item that found
-//! room. Owner: nobody; it ends with the last [`Request`] sender, and tells why in [`Status`].
+//! In: [`Request`]s of the client's copies; what happens to a [`ResumingConnection`]. Out: answers,
+//! and items in the queues of subscriptions. Commands are sent at once and their answers found by
+//! id, so that none of them holds up what comes; what happens is dealt in its order, so that a
+//! subscription gets nothing of the stay before it. A queue that is full holds up nobody: its topic
+//! is left, or for what cannot be left (`@…`) passed over, and later resumed behind the last item
+//! that found room. Owner: nobody; it ends with the last copy, and tells why in [`Status`]. Bounds:
+//! those of [`Calls`] and of each queue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use fanfare_protocol::client::{Heard, decode_event};
 use fanfare_protocol::command::{Command, Subscribe};
-use fanfare_protocol::event::Event as Said;
-use fanfare_protocol::form::Encoding;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::client_error::ClientError;
-use crate::error::ConnectionError;
-use crate::resuming::{CommandError, Event, ResumingConnection, place_after};
+use crate::frame::Frame;
+use crate::resuming::{CommandError, Happening, Memory, ResumingConnection, options_of};
 use crate::status::Status;
-use crate::subscription::{Ended, Gap, ITEMS_MAX, Item, ROOM_TO_RESUME, Shared};
+use crate::subscription::{Ended, Item, Queued, Shared};
+
+mod calls;
+mod inbox;
+mod joining;
+mod topic;
+
+use calls::{Asker, Call, Calls};
+use inbox::Inbox;
+use topic::{Queueing, Stay, Topic};
+
+/// How often calls that wait for the connection are looked over.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// What a client asks of its task.
 pub(crate) enum Request {
@@ -35,106 +47,96 @@ pub(crate) enum Request {
         what: Option<Subscribe>,
         answer: oneshot::Sender<Result<Joined, ClientError>>,
     },
-    /// The end.
-    Close { done: oneshot::Sender<()> },
 }
 
 /// The reader's side of a subscription.
 pub(crate) struct Joined {
     pub(crate) topic: String,
-    pub(crate) queue: mpsc::Receiver<Item>,
+    pub(crate) queue: mpsc::Receiver<Queued>,
     pub(crate) shared: Arc<Shared>,
 }
 
-/// The task's side of it.
-struct Topic {
-    /// As it was joined.
-    options: Subscribe,
-    queue: mpsc::Sender<Item>,
-    shared: Arc<Shared>,
-    /// Behind the last item that found room.
-    position: Option<String>,
-    overflows: u64,
-}
-
-impl Topic {
-    fn is_held(&self) -> bool {
-        self.shared.is_held.load(Ordering::SeqCst)
-    }
-
-    fn hold(&self, is_held: bool) {
-        self.shared.is_held.store(is_held, Ordering::SeqCst);
-    }
+/// The ends of a client that its task holds.
+pub(crate) struct Ends {
+    pub(crate) requests: mpsc::Receiver<Request>,
+    /// Ends with the last copy of the client.
+    pub(crate) closing: mpsc::Receiver<oneshot::Sender<()>>,
+    pub(crate) wake: Arc<Notify>,
 }
 
 /// See the module.
 pub(crate) struct Driver {
     connection: ResumingConnection,
-    requests: mpsc::Receiver<Request>,
-    wake: Arc<Notify>,
+    ends: Ends,
     status: watch::Sender<Status>,
+    repeat_within: Duration,
+    /// Where topics begin that are subscribed to without another beginning.
+    positions: BTreeMap<String, String>,
     topics: BTreeMap<String, Topic>,
+    joining: BTreeMap<String, (Joined, oneshot::Sender<Result<Joined, ClientError>>)>,
+    /// Topics whose `unsubscribe` is on its way, and who wants to join them after it.
+    leaving: BTreeMap<String, Vec<Call>>,
+    calls: Calls,
+    /// Calls whose answers were lost in the break that is being told.
+    repeats: Vec<Call>,
     inbox: Option<Inbox>,
-}
-
-/// The own inbox, which begins with the session and not with its subscription.
-struct Inbox {
-    topic: String,
-    /// Where its next subscription is to begin.
-    position: String,
-    /// Messages came that nobody took.
-    is_missed: bool,
+    /// When a topic that waits is to be looked at, whatever happens before.
+    look_at: Option<Instant>,
 }
 
 impl Driver {
     /// Takes over a connection that is open.
     pub(crate) fn new(
         connection: ResumingConnection,
-        requests: mpsc::Receiver<Request>,
-        wake: Arc<Notify>,
+        ends: Ends,
+        positions: BTreeMap<String, String>,
+        repeat_within: Duration,
     ) -> (Self, watch::Receiver<Status>) {
         let (status, told) = watch::channel(connected(connection.welcome()));
         let inbox = connection.welcome()["inbox"]["topic"].as_str();
-        let inbox = inbox.map(|topic| Inbox {
-            topic: topic.to_owned(),
-            position: connection.position(topic).unwrap_or("0-0").to_owned(),
-            is_missed: false,
-        });
+        let inbox = inbox.map(|topic| Inbox::new(topic, connection.position(topic)));
         let driver = Self {
             connection,
-            requests,
-            wake,
+            ends,
             status,
+            repeat_within,
+            positions,
             topics: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            calls: Calls::default(),
+            repeats: Vec::new(),
             inbox,
+            look_at: None,
         };
         (driver, told)
     }
 
     /// Works until the end.
     pub(crate) async fn run(mut self) {
-        let ended = loop {
-            let worked = tokio::select! {
-                request = self.requests.recv() => match request {
-                    Some(Request::Command { command, answer }) => self.command(command, answer).await,
-                    Some(Request::Join { what, answer }) => self.answer_join(what, answer).await,
-                    Some(Request::Close { done }) => break (Ended::Closed, Some(done)),
-                    None => break (Ended::Closed, None),
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (ended, done) = loop {
+            self.send_what_waits();
+            tokio::select! {
+                happening = self.connection.happening() => match happening {
+                    Ok(happening) => self.deal(happening),
+                    Err(cause) => break (Ended::SentAway(Arc::new(cause)), None),
                 },
-                () = self.wake.notified() => self.look_over().await,
-                event = self.connection.next_event() => match event {
-                    Ok(event) => {
-                        let text = self.connection.last_text().map(str::to_owned);
-                        self.deliver(event, text).await
-                    }
-                    Err(cause) => Err(cause),
-                },
-            };
-            if let Err(cause) = worked {
-                break (Ended::SentAway(Arc::new(cause)), None);
+                Some(request) = self.ends.requests.recv(), if self.calls.has_room() => {
+                    self.take(request);
+                }
+                done = self.ends.closing.recv() => break (Ended::Closed, done),
+                () = self.ends.wake.notified() => self.look_over(),
+                () = at(self.look_at) => {
+                    self.look_at = None;
+                    self.look_over();
+                }
+                _ = sweep.tick(), if !self.connection.is_open() => {
+                    self.calls.sweep(self.repeat_within);
+                }
             }
         };
-        let (ended, done) = ended;
         for topic in self.topics.into_values() {
             // Nobody else sets it while the topic is in the map.
             let _ = topic.shared.ended.set(ended.clone());
@@ -145,160 +147,129 @@ impl Driver {
         let _ = done.map(|done| done.send(()));
     }
 
-    /// Sends a command. The outer error is the client's end.
-    async fn ask(
-        &mut self,
-        command: &Command,
-    ) -> Result<Result<Value, CommandError>, ConnectionError> {
-        let command = serde_json::to_value(command)
-            .expect("a command is a map of text, numbers and checked data");
-        match self.connection.command(command).await {
-            Err(CommandError::Ended(cause)) => Err(cause),
-            result => Ok(result),
-        }
-    }
-
-    async fn command(
-        &mut self,
-        command: Command,
-        answer: oneshot::Sender<Result<String, ClientError>>,
-    ) -> Result<(), ConnectionError> {
-        let result = self.ask(&command).await?;
-        // Whoever asked may have gone.
-        let _ = answer.send(result.map(|ok| ok.to_string()).map_err(Into::into));
-        Ok(())
-    }
-
-    async fn answer_join(
-        &mut self,
-        what: Option<Subscribe>,
-        answer: oneshot::Sender<Result<Joined, ClientError>>,
-    ) -> Result<(), ConnectionError> {
-        // A subscription of the same topic may just have been dropped.
-        self.look_over().await?;
-        let joined = self.join(what).await?;
-        // One that nobody takes is dropped with its queue, and left at the next look.
-        if let Err(_gone) = answer.send(joined) {
-            self.wake.notify_one();
-        }
-        Ok(())
-    }
-
-    async fn join(
-        &mut self,
-        what: Option<Subscribe>,
-    ) -> Result<Result<Joined, ClientError>, ConnectionError> {
-        let inbox = self.inbox.as_ref().map(|inbox| inbox.topic.as_str());
-        let options = match (what, inbox) {
-            (Some(what), _) => what,
-            (None, Some(inbox)) => Subscribe::from(inbox),
-            (None, None) => return Ok(Err(ClientError::NoInbox)),
-        };
-        if self.topics.contains_key(&options.topic) {
-            return Ok(Err(already_subscribed().into()));
-        }
-        let (queue, taken) = mpsc::channel(ITEMS_MAX);
-        let joined = Joined {
-            topic: options.topic.clone(),
-            queue: taken,
-            shared: Arc::default(),
-        };
-        let mut topic = Topic {
-            queue,
-            shared: Arc::clone(&joined.shared),
-            position: options.since.map(|since| since.to_string()),
-            overflows: 0,
-            options,
-        };
-        if topic.options.topic == "@" || self.is_inbox(&topic.options.topic) {
-            self.attach(&mut topic)?;
-        } else if let Err(refused) = self.subscribe(&mut topic).await? {
-            return Ok(Err(refused.into()));
-        }
-        self.topics.insert(joined.topic.clone(), topic);
-        Ok(Ok(joined))
-    }
-
-    fn is_inbox(&self, topic: &str) -> bool {
-        self.inbox
-            .as_ref()
-            .is_some_and(|inbox| inbox.topic == topic)
-    }
-
-    /// Takes a topic that the session has by itself.
-    fn attach(&mut self, topic: &mut Topic) -> Result<(), ConnectionError> {
-        let name = &topic.options.topic;
-        let inbox = self.inbox.as_mut().filter(|inbox| inbox.topic == *name);
-        let missed = inbox
-            .and_then(|inbox| std::mem::take(&mut inbox.is_missed).then(|| inbox.position.clone()));
-        if let Some(position) = topic.position.clone().or(missed) {
-            self.connection.go_back(name, &position)?;
-            topic.position = Some(position);
-        } else {
-            topic.position = self.connection.position(name).map(str::to_owned);
-        }
-        Ok(())
-    }
-
-    /// Joins a topic at its position, as often as the connection breaks meanwhile. What is missing
-    /// is the first item.
-    async fn subscribe(
-        &mut self,
-        topic: &mut Topic,
-    ) -> Result<Result<(), CommandError>, ConnectionError> {
-        let mut options = topic.options.clone();
-        if let Some(position) = &topic.position {
-            options.since = position.parse().ok();
-            options.rewind = None;
-        }
-        let command = Command::Subscribe(options);
-        let answer = loop {
-            match self.ask(&command).await? {
-                Err(CommandError::Lost { .. }) => {}
-                Err(refused) => return Ok(Err(refused)),
-                Ok(answer) => break answer,
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Command { command, answer } => {
+                self.calls.push(Call::new(command, Asker::Caller(answer)));
             }
-        };
-        let position = answer["position"].as_str().map(str::to_owned);
-        if answer["recovered"] == false {
-            let parsed = |position: &Option<String>| position.as_ref()?.parse().ok();
-            let gap = Gap {
-                of: None,
-                from: parsed(&topic.position),
-                to: parsed(&position),
-                reason: answer["gap_reason"]
-                    .as_str()
-                    .unwrap_or("retention")
-                    .to_owned(),
-                dropped: None,
-            };
-            // There is room: the queue is new, or half empty. Without a reader nobody is to know.
-            let _ = topic.queue.try_send(Item::Gap(gap));
+            Request::Join { what, answer } => {
+                // A subscription of the same topic may just have been dropped.
+                self.look_over();
+                if let Err((error, answer)) = self.begin_join(what, answer) {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Err(error));
+                }
+            }
         }
-        topic.position = position;
-        Ok(Ok(()))
+    }
+
+    fn send_what_waits(&mut self) {
+        while self.connection.is_open() {
+            let Some(call) = self.calls.pop() else {
+                return;
+            };
+            let user = self.connection.welcome()["user"].as_str();
+            if call.is_given_up() {
+                continue;
+            }
+            if call.is_of(user) {
+                self.send(call);
+            } else if let Asker::Caller(answer) = call.asker {
+                calls::tell(answer, Err(calls::too_late()));
+            }
+        }
+    }
+
+    fn send(&mut self, call: Call) {
+        let id = self.connection.next_id();
+        let text = call.text(id).and_then(|text| {
+            self.connection.fits(&text)?;
+            Ok(text)
+        });
+        let text = match text {
+            Ok(text) => text,
+            Err(error) => return self.not_sent(call, error),
+        };
+        let memory = match &call.asker {
+            Asker::Join(options) => Memory::Join(options.topic.clone(), options_of(options)),
+            Asker::Leave(topic) => Memory::Leave(topic.clone()),
+            Asker::Caller(_) | Asker::Page(_) => Memory::Nothing,
+        };
+        self.connection.send(id, text, memory);
+        let user = self.connection.welcome()["user"].as_str();
+        self.calls.sent(id, call, user);
+    }
+
+    fn not_sent(&mut self, call: Call, error: ClientError) {
+        match call.asker {
+            Asker::Caller(answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(Err(error));
+            }
+            Asker::Join(options) => self.not_joined(&options.topic, error),
+            Asker::Leave(topic) => self.left(&topic),
+            Asker::Page(topic) => self.page_refused(&topic, None),
+        }
+    }
+
+    fn deal(&mut self, happening: Happening) {
+        match happening {
+            Happening::Said(frame) => self.said(frame),
+            Happening::Made(event) => self.made(&event),
+            Happening::Resumed(topic) => self.resumed(&topic),
+            Happening::Answered { id, result } => self.answered(id, result),
+            Happening::Away { cause, again_after } => {
+                self.calls.repeat(std::mem::take(&mut self.repeats));
+                let cause = cause.to_string();
+                self.status
+                    .send_replace(Status::Away { cause, again_after });
+            }
+            Happening::Back { welcome } => {
+                self.status.send_replace(connected(&welcome));
+                self.look_over();
+            }
+        }
+    }
+
+    fn answered(&mut self, id: u64, result: Result<Frame, CommandError>) {
+        let Some(call) = self.calls.answered(id) else {
+            return;
+        };
+        if let Err(error) = &result
+            && call.is_to_be_repeated(error)
+        {
+            return self.repeats.push(call);
+        }
+        match (call.asker, result) {
+            (Asker::Caller(answer), result) => calls::tell(answer, result),
+            (Asker::Join(options), Ok(frame)) => self.joined(&options.topic, &frame),
+            (Asker::Join(options), Err(error)) => self.not_joined(&options.topic, error.into()),
+            // Where it was not left in order, the next session does not ask for it.
+            (Asker::Leave(topic), _) => self.left(&topic),
+            (Asker::Page(topic), Ok(frame)) => self.page(&topic, &frame),
+            (Asker::Page(topic), Err(error)) => self.page_refused(&topic, Some(&error)),
+        }
     }
 
     /// Leaves what was dropped, and resumes what has room again.
-    async fn look_over(&mut self) -> Result<(), ConnectionError> {
-        let dropped = self.names(|topic| topic.queue.is_closed());
-        for name in dropped {
+    fn look_over(&mut self) {
+        let is_dropped = |topic: &Topic| topic.queue.is_closed() && topic.stay != Stay::Joining;
+        for name in self.names(is_dropped) {
             let Some(topic) = self.topics.remove(&name) else {
                 continue;
             };
-            if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.topic == name) {
-                inbox.is_missed = topic.is_held();
-                inbox.position = topic.position.unwrap_or_else(|| inbox.position.clone());
-            }
-            if !topic.shared.is_held.load(Ordering::SeqCst) {
-                self.leave(&name).await?;
+            if self.is_by_itself(&name) {
+                self.detach(&name, &topic);
+            } else if !matches!(topic.stay, Stay::Held { .. }) {
+                self.leave(&name);
             }
         }
-        let ready = |topic: &Topic| topic.is_held() && topic.queue.capacity() >= ROOM_TO_RESUME;
-        for name in self.names(ready) {
-            self.resume(&name).await?;
+        // Otherwise they are looked at when the connection is back.
+        if self.connection.is_open() {
+            for name in self.names(Topic::is_ready) {
+                self.resume(&name);
+            }
         }
-        Ok(())
     }
 
     fn names(&self, is_meant: impl Fn(&Topic) -> bool) -> Vec<String> {
@@ -307,153 +278,134 @@ impl Driver {
         meant.map(|(name, _)| name.clone()).collect()
     }
 
-    async fn leave(&mut self, name: &str) -> Result<(), ConnectionError> {
-        if name.starts_with('@') {
-            return Ok(());
+    /// Leaves a topic; returns whether there is an answer to wait for.
+    fn leave(&mut self, name: &str) -> bool {
+        self.connection.forget(name);
+        if !self.connection.is_open() {
+            return false;
         }
+        self.leaving.entry(name.to_owned()).or_default();
         let topic = name.to_owned();
-        let left = self.ask(&Command::Unsubscribe { topic }).await?;
-        if left.is_err() {
-            // The next session does not ask for it.
-            self.connection.forget(name);
+        let command = Command::Unsubscribe { topic };
+        self.send(Call::new(command, Asker::Leave(name.to_owned())));
+        true
+    }
+
+    fn left(&mut self, name: &str) {
+        for call in self.leaving.remove(name).unwrap_or_default() {
+            self.calls.push(call);
         }
-        Ok(())
+        if let Some(topic) = self.topics.get_mut(name)
+            && topic.stay == (Stay::Held { is_left: false })
+        {
+            topic.enter(Stay::Held { is_left: true });
+            self.ends.wake.notify_one();
+        }
+    }
+
+    fn hold(&mut self, name: &str) {
+        let is_left = self.is_by_itself(name) || !self.leave(name);
+        if let Some(topic) = self.topics.get_mut(name) {
+            topic.enter(Stay::Held { is_left });
+        }
+        // The reader may have taken all before it could see that it must wake this task.
+        self.ends.wake.notify_one();
     }
 
     /// Goes on with a topic that was held.
-    async fn resume(&mut self, name: &str) -> Result<(), ConnectionError> {
-        // What came before it was left is passed over while it is held, and comes again.
-        while let Some((event, text)) = self.connection.take_waiting() {
-            self.deliver(event, text).await?;
-        }
-        let Some(mut topic) = self.topics.remove(name) else {
-            return Ok(());
+    fn resume(&mut self, name: &str) {
+        let Some(topic) = self.topics.get_mut(name) else {
+            return;
         };
         topic.overflows += 1;
         let times = topic.overflows;
         // There is room, or no reader.
-        let _ = topic.queue.try_send(Item::Overflowed { times });
+        topic.queue(Item::Overflowed { times }, 0);
         if name.starts_with('@') {
-            if let Some(position) = &topic.position {
-                self.connection.go_back(name, position)?;
-            }
-        } else if let Err(refused) = self.subscribe(&mut topic).await? {
-            let _ = topic.shared.ended.set(unsubscribed(&refused));
-            return Ok(());
+            return self.read_on(name);
         }
-        topic.hold(false);
-        self.topics.insert(name.to_owned(), topic);
-        Ok(())
+        topic.enter(Stay::Rejoining);
+        let position = topic.position.clone();
+        self.connection
+            .rejoin(&topic.options, position, topic.is_unplaced);
     }
 
-    /// Deals an event.
-    async fn deliver(&mut self, event: Event, text: Option<String>) -> Result<(), ConnectionError> {
-        let event = match event {
-            Event::Server(event) => event,
-            Event::Disconnected { cause, again_after } => {
-                let cause = cause.to_string();
-                self.status
-                    .send_replace(Status::Away { cause, again_after });
-                return Ok(());
+    /// A topic goes on, after a break or a hold; what was missed has been told.
+    fn resumed(&mut self, name: &str) {
+        if self.is_by_itself(name) {
+            return;
+        }
+        let position = self.connection.position(name);
+        if let Some(topic) = self.topics.get_mut(name)
+            && matches!(topic.stay, Stay::Live | Stay::Rejoining)
+        {
+            topic.go_on(position);
+        }
+    }
+
+    fn said(&mut self, frame: Frame) {
+        let name = frame.head.topic.clone().unwrap_or_default();
+        if frame.head.kind == "unsubscribed" {
+            return self.made(&frame.says());
+        }
+        let Some(topic) = self.topics.get_mut(&name) else {
+            let inbox = self.inbox.as_mut().filter(|inbox| inbox.topic == name);
+            if let Some(inbox) = inbox
+                && frame.head.kind == "message"
+            {
+                inbox.passed_over += 1;
             }
-            Event::Reconnected { welcome } => {
-                self.status.send_replace(connected(&welcome));
-                return Ok(());
-            }
+            return;
         };
+        match topic.stay {
+            Stay::Live => {
+                if topic.deal(&frame) == Queueing::Full {
+                    topic.pass_over(&frame);
+                    self.hold(&name);
+                }
+            }
+            Stay::Reading => topic.keep(frame),
+            Stay::Held { .. } | Stay::Rejoining => topic.pass_over(&frame),
+            // Of a stay before.
+            Stay::Joining => {}
+        }
+    }
+
+    /// Takes an event that the client itself has made, or that ends a subscription.
+    fn made(&mut self, event: &Value) {
         let name = event["topic"].as_str().unwrap_or_default();
         let Some(topic) = self.topics.get_mut(name) else {
-            if event["type"] == "message"
-                && let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.topic == name)
-            {
-                inbox.is_missed = true;
-            }
-            return Ok(());
+            return;
         };
         if event["type"] == "unsubscribed" {
+            if matches!(topic.stay, Stay::Joining | Stay::Held { .. }) {
+                return;
+            }
             let field = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
             let (code, message) = (field("code"), field("message"));
+            // Nobody else sets it while the topic is in the map.
             let _ = topic
                 .shared
                 .ended
                 .set(Ended::Unsubscribed { code, message });
             self.topics.remove(name);
-            return Ok(());
-        }
-        if topic.is_held() {
-            return Ok(());
-        }
-        let Some(item) = item(&event, text.as_deref(), topic) else {
-            return Ok(());
-        };
-        match topic.queue.try_send(item) {
-            Ok(()) => {
-                if let Some(position) = place_after(&event) {
-                    topic.position = Some(position.to_owned());
-                }
-                Ok(())
-            }
-            // Its reader has gone, and has said so.
-            Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => self.hold(name).await,
+        } else if let Some(gap) = topic::gap_of(event)
+            && matches!(topic.stay, Stay::Live | Stay::Rejoining)
+            && topic.tell_gap(gap) == Queueing::Full
+        {
+            self.hold(name);
         }
     }
+}
 
-    async fn hold(&mut self, name: &str) -> Result<(), ConnectionError> {
-        if let Some(topic) = self.topics.get(name) {
-            topic.hold(true);
-        }
-        self.leave(name).await?;
-        // The reader may have taken all before it could see that it must wake this task.
-        self.wake.notify_one();
-        Ok(())
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
 fn connected(welcome: &Value) -> Status {
     let node = welcome["node"].as_str().unwrap_or_default().to_owned();
     Status::Connected { node }
-}
-
-fn already_subscribed() -> CommandError {
-    CommandError::Refused {
-        code: "already_subscribed".to_owned(),
-        message: "this client has a subscription of the topic; drop that one first".to_owned(),
-        retry: false,
-        retry_after: None,
-    }
-}
-
-fn unsubscribed(refused: &CommandError) -> Ended {
-    let (code, message) = match refused {
-        CommandError::Refused { code, message, .. } => (code.clone(), message.clone()),
-        other => ("internal".to_owned(), other.to_string()),
-    };
-    Ended::Unsubscribed { code, message }
-}
-
-/// An event as an item; `None` where it is not for subscriptions. A message that cannot be read is
-/// a gap.
-fn item(event: &Value, text: Option<&str>, topic: &Topic) -> Option<Item> {
-    let kind = event["type"].as_str()?;
-    if kind == "gap" {
-        return serde_json::from_value(event.clone()).ok().map(Item::Gap);
-    }
-    if kind != "message" && kind != "presence" {
-        return None;
-    }
-    match decode_event(Encoding::Json, text?.as_bytes()) {
-        Ok(Heard::Event(Said::Message(message))) => Some(Item::Message(message)),
-        Ok(Heard::Event(Said::Presence(presence))) => Some(Item::Presence(presence)),
-        _ => {
-            let position = |value: Option<&str>| value?.parse().ok();
-            Some(Item::Gap(Gap {
-                of: (kind == "presence").then(|| kind.to_owned()),
-                from: position(topic.position.as_deref()),
-                to: position(event["position"].as_str()),
-                reason: "unreadable".to_owned(),
-                dropped: Some(1),
-            }))
-        }
-    }
 }

@@ -6,7 +6,7 @@ use fanfare_protocol::close::CloseReason;
 use tokio_tungstenite::tungstenite::error::Error as SocketError;
 
 use crate::dial::{DialError, SUBPROTOCOL, TrustError};
-use crate::reconnect::Again;
+use crate::reconnect::{ASKED_MAX, Again};
 use crate::token::TokenError;
 
 /// Least wait after a refused handshake that names none.
@@ -114,8 +114,10 @@ impl ConnectionError {
                 status: 429 | 503,
                 retry_after,
                 ..
-            } => Again::After(retry_after.unwrap_or(RETRY_AFTER)),
-            Self::Rejected { status, .. } if *status < 500 => Again::Never,
+            } => Again::After(retry_after.unwrap_or(RETRY_AFTER).min(ASKED_MAX)),
+            // The token is no good, see `is_of_token`. Any other status may be that of something
+            // between the client and a node, and passes.
+            Self::Rejected { status: 401, .. } => Again::Never,
             Self::Drained | Self::Backlog => Again::AtOnce,
             Self::Rejected { .. }
             | Self::Unreachable { .. }
@@ -125,6 +127,14 @@ impl ConnectionError {
             | Self::Silent(_)
             | Self::Broken(_)
             | Self::Unreadable(_) => Again::BackOff,
+        }
+    }
+
+    /// The code with which the server closed the connection.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        match self {
+            Self::Closed { code, .. } => Some(*code),
+            _ => None,
         }
     }
 
@@ -162,9 +172,16 @@ mod tests {
             retry_after,
         };
         assert_eq!(rejected(401, None).again(), Again::Never);
-        assert_eq!(rejected(500, None).again(), Again::BackOff);
+        for passing in [400, 403, 404, 408, 500] {
+            assert_eq!(rejected(passing, None).again(), Again::BackOff);
+        }
         let five = Duration::from_secs(5);
         assert_eq!(rejected(503, Some(five)).again(), Again::After(five));
         assert_eq!(rejected(503, None).again(), Again::After(RETRY_AFTER));
+        let for_ever = Duration::from_secs(u64::MAX);
+        assert_eq!(
+            rejected(503, Some(for_ever)).again(),
+            Again::After(ASKED_MAX)
+        );
     }
 }

@@ -209,7 +209,7 @@ impl Api {
                 },
             }
         }
-        let dialled = tokio::time::timeout(CONNECT_TIMEOUT, self.place.dial()).await;
+        let dialled = tokio::time::timeout(CONNECT_TIMEOUT, self.place.dial(CONNECT_TIMEOUT)).await;
         let stream = match dialled {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => {

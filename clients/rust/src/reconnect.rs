@@ -2,7 +2,7 @@
 //!
 //! Pure. In: what ended the connection, as an [`Again`], and a random number. Out: how long to
 //! wait, or that nobody should come back. The bound of every wait that the client chooses itself
-//! is [`BACK_OFF_MAX`]; what the server asks for is kept.
+//! is [`BACK_OFF_MAX`]; what the server asks for is kept, up to [`ASKED_MAX`].
 
 use std::time::Duration;
 
@@ -12,6 +12,14 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(15);
 /// Least wait after a close code of the class 4100 to 4199.
 const CALM: Duration = Duration::from_secs(1);
+
+/// Longest wait that a server may ask for. What is longer counts as this.
+pub(crate) const ASKED_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// A wait that a server asks for, in milliseconds.
+pub(crate) fn asked(wait_ms: u64) -> Duration {
+    Duration::from_millis(wait_ms).min(ASKED_MAX)
+}
 
 /// What a client should do after a break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +40,8 @@ impl Again {
     #[must_use]
     pub fn by_close_code(code: u16, drain: Option<Duration>) -> Self {
         match code {
+            // A network that was slow, and sessions that the server still counts: both pass.
+            4004 | 4006 => Self::BackOff,
             4000..=4099 => Self::Never,
             4100..=4199 => Self::After(drain.unwrap_or(CALM)),
             4200..=4299 => Self::AtOnce,
@@ -85,7 +95,7 @@ mod tests {
         );
         assert_eq!(Again::by_close_code(4103, None), Again::After(CALM));
         assert_eq!(Again::by_close_code(4200, None), Again::AtOnce);
-        for other in [1000, 1001, 1006, 1011, 4300] {
+        for other in [1000, 1001, 1006, 1009, 1011, 4004, 4006, 4300] {
             assert_eq!(Again::by_close_code(other, None), Again::BackOff);
         }
     }

@@ -4,56 +4,77 @@
 //! Owner: whoever calls; there is no task behind it, so nothing arrives (and no ping is answered)
 //! while neither [`ResumingConnection::command`] nor [`ResumingConnection::next_event`] runs. It keeps, per topic,
 //! the position after which the next message is expected, and after a break joins every topic
-//! again from there; what the server then says was lost is told as a `gap` event.
-//! Bounds: [`BACKLOG_MAX`] events wait while an answer is awaited; then the connection is ended,
+//! again from there; what the server then says was lost is told as a `gap` event. A topic that
+//! cannot be joined at the moment is asked for again and again, beside the others.
+//! Bounds: 10,000 events or 16 MiB wait while an answer is awaited; then the connection is ended,
 //! the waiting events are handed out first, and the rest is resumed. [`ANSWER_TIMEOUT`] per command.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fanfare_protocol::command::Subscribe;
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::address::Address;
-use crate::connection::{Connection, Frame};
+use crate::connection::Connection;
 use crate::error::ConnectionError;
+use crate::frame::Frame;
 use crate::reconnect::{Again, Pace};
 use crate::token::Credential;
 
+mod happening;
+mod joined;
+mod opening;
+mod session;
 mod told;
 
+pub(crate) use happening::Happening;
 pub use told::{CommandError, Event, Options};
 
-/// Most events that wait for the caller while a command waits for its answer.
-const BACKLOG_MAX: usize = 10_000;
+use happening::Waiting;
+use joined::{Joined, Outcome, Stage};
+use opening::{Opening, Tried};
+
 /// Longest wait for an answer. A node answers within its command timeout of 2 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that lasted so long starts the back-off anew.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// How long until a token function that failed is asked again, while the session still has a token.
+const RENEW_AGAIN: Duration = Duration::from_secs(5);
+/// How often this side pings where the server does not. Halved where that was too seldom.
+const OWN_PING: Duration = Duration::from_secs(25);
+/// The most often that it does.
+const OWN_PING_MIN: Duration = Duration::from_millis(500);
+/// What stands in `connect` around its topics.
+const HELLO_BYTES: usize = 256;
 
-/// A joined topic.
-#[derive(Debug, Default)]
-struct Joined {
-    /// What its `subscribe` said of it beside where it begins.
-    options: Map<String, Value>,
-    /// The place after which the next message is expected.
-    position: Option<String>,
+/// What a command that succeeded joins or leaves.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    Nothing,
+    Join(String, Map<String, Value>),
+    Leave(String),
 }
 
-impl Joined {
-    /// Its entry in `connect.topics`; none for an inbox or `@` that begins where the server says.
-    fn entry(&self, topic: &str) -> Option<Value> {
-        if topic.starts_with('@') && self.position.is_none() {
-            return None;
-        }
-        let mut entry = self.options.clone();
-        entry.insert("topic".to_owned(), topic.into());
-        if let Some(position) = &self.position {
-            entry.remove("rewind");
-            entry.insert("since".to_owned(), position.as_str().into());
-        }
-        Some(Value::Object(entry))
-    }
+/// Whose a command is.
+#[derive(Debug)]
+enum Asker {
+    /// That of [`ResumingConnection::command`].
+    Caller(Memory),
+    /// The task of a client.
+    Client(Memory),
+    /// A topic that is resumed.
+    Resume(String),
+    /// A newer token.
+    Refresh,
+}
+
+/// A command that waits for its answer.
+#[derive(Debug)]
+struct Pending {
+    asker: Asker,
+    deadline: Instant,
 }
 
 /// Sessions one after the other, each of which resumes what the one before had.
@@ -63,11 +84,22 @@ pub struct ResumingConnection {
     /// The one in use.
     address_index: usize,
     credential: Credential,
+    /// The token of the last try was fetched for it.
+    is_token_fresh: bool,
+    renew_at: Option<Instant>,
+    message_bytes_max: usize,
+    frame_bytes_max: usize,
+    /// How much of `connect` topics may be. Halved where a node takes less.
+    hello_bytes_max: usize,
+    own_ping: Duration,
     connection: Option<Connection>,
+    opening: Option<Opening>,
     welcome: Value,
     joined: BTreeMap<String, Joined>,
-    /// Each event of the server with its text.
-    backlog: VecDeque<(Event, Option<String>)>,
+    pending: BTreeMap<u64, Pending>,
+    /// The answer that [`Self::command`] waits for.
+    answer: Option<Result<Frame, CommandError>>,
+    waiting: Waiting,
     last_text: Option<String>,
     last_id: u64,
     pace: Pace,
@@ -87,25 +119,32 @@ impl ResumingConnection {
         if addresses.is_empty() {
             return Err(ConnectionError::NoAddress);
         }
+        let now = Instant::now();
         let joined = options.positions.into_iter().map(|(topic, position)| {
-            let joined = Joined {
-                options: Map::new(),
-                position: Some(position),
-            };
+            let joined = Joined::new(Map::new(), Some(position), Stage::Due(now));
             (topic, joined)
         });
         let mut client = Self {
             addresses,
             address_index: 0,
             credential: Credential::new(options.token),
+            is_token_fresh: false,
+            renew_at: None,
+            message_bytes_max: options.message_bytes_max,
+            frame_bytes_max: options.frame_bytes_max,
+            hello_bytes_max: options.message_bytes_max.saturating_sub(HELLO_BYTES),
+            own_ping: OWN_PING,
             connection: None,
+            opening: None,
             welcome: Value::Null,
             joined: joined.collect(),
-            backlog: VecDeque::new(),
+            pending: BTreeMap::new(),
+            answer: None,
+            waiting: Waiting::default(),
             last_text: None,
             last_id: 0,
             pace: Pace::default(),
-            again_at: Instant::now(),
+            again_at: now,
         };
         client.open_any().await?;
         Ok(client)
@@ -142,31 +181,22 @@ impl ResumingConnection {
         while self.connection.is_none() {
             self.reopen().await.map_err(CommandError::Ended)?;
         }
-        self.last_id += 1;
-        let id = self.last_id;
+        let id = self.next_id();
         command["id"] = id.into();
-        let answer = match timeout(ANSWER_TIMEOUT, self.exchange(id, &command)).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(self.timed_out()),
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(cause) => {
-                self.break_off(cause).map_err(CommandError::Ended)?;
-                let has_user = self.welcome["user"].is_string();
-                return Err(CommandError::Lost { has_user });
+        let text = command.to_string();
+        self.fits(&text)?;
+        self.answer = None;
+        self.ask(id, text, Asker::Caller(memory(command)));
+        loop {
+            if let Some(answer) = self.answer.take() {
+                return answer.map(|frame| frame.says());
             }
-        };
-        if answer["type"] == "error" {
-            return Err(CommandError::Refused {
-                code: text(&answer["code"]),
-                message: text(&answer["message"]),
-                retry: answer["retry"] == true,
-                retry_after: answer["retry_after_ms"].as_u64().map(Duration::from_millis),
-            });
+            self.step().await.map_err(CommandError::Ended)?;
+            if self.waiting.is_full() && self.answer.is_none() {
+                let broken = self.break_off(ConnectionError::Backlog);
+                broken.map_err(CommandError::Ended)?;
+            }
         }
-        self.remember(command, &answer);
-        Ok(answer)
     }
 
     /// The next event, whenever it comes. Reconnects as long as the server wants it.
@@ -175,45 +205,30 @@ impl ResumingConnection {
     /// [`ConnectionError`] when the client should not come back; it is then finished.
     ///
     /// # Cancel safety
-    /// Safe: no event is lost, a try to reconnect is begun again.
+    /// Safe: no event is lost, a try to reconnect goes on at the next call.
     pub async fn next_event(&mut self) -> Result<Event, ConnectionError> {
         loop {
-            if let Some((event, text)) = self.backlog.pop_front() {
-                self.last_text = text;
-                return Ok(event);
-            }
-            match &mut self.connection {
-                None => self.reopen().await?,
-                Some(connection) => match connection.read().await {
-                    // An answer that nobody waits for any more is let go.
-                    Ok(frame) => drop(self.sort(frame)),
-                    Err(cause) => self.break_off(cause)?,
-                },
-            }
+            let (event, text) = match self.happening().await? {
+                Happening::Said(frame) => (Event::Server(frame.says()), Some(frame.text)),
+                Happening::Made(event) => (Event::Server(event), None),
+                Happening::Away { cause, again_after } => {
+                    (Event::Disconnected { cause, again_after }, None)
+                }
+                Happening::Back { welcome } => (Event::Reconnected { welcome }, None),
+                Happening::Resumed(_) | Happening::Answered { .. } => continue,
+            };
+            self.last_text = text;
+            return Ok(event);
         }
     }
 
-    /// The next event, with its text, if one has come already. Reads nothing.
-    pub(crate) fn take_waiting(&mut self) -> Option<(Event, Option<String>)> {
-        self.backlog.pop_front()
-    }
-
-    /// Does not ask for a topic any more that could not be left in order.
-    pub(crate) fn forget(&mut self, topic: &str) {
-        self.joined.remove(topic);
-    }
-
-    /// Connects anew, so that a topic that cannot be left begins after this position. All others
-    /// go on where they are.
-    ///
-    /// # Errors
-    /// None as long as there is an address; the type is that of every break.
-    pub(crate) fn go_back(&mut self, topic: &str, position: &str) -> Result<(), ConnectionError> {
-        let joined = self.joined.entry(topic.to_owned()).or_default();
-        joined.position = Some(position.to_owned());
-        match self.connection {
-            Some(_) => self.break_off(ConnectionError::Backlog),
-            None => Ok(()),
+    /// What happens next. Errors and cancel safety as of [`Self::next_event`].
+    pub(crate) async fn happening(&mut self) -> Result<Happening, ConnectionError> {
+        loop {
+            if let Some(happening) = self.waiting.pop() {
+                return Ok(happening);
+            }
+            self.step().await?;
         }
     }
 
@@ -224,26 +239,61 @@ impl ResumingConnection {
         }
     }
 
-    /// Sends a command and reads until its answer; events meanwhile wait in the backlog.
-    async fn exchange(&mut self, id: u64, command: &Value) -> Result<Value, ConnectionError> {
-        let mut is_sent = false;
-        loop {
-            let Some(connection) = &mut self.connection else {
-                return Err(ConnectionError::Backlog);
-            };
-            if !is_sent {
-                connection.send(command).await?;
-                is_sent = true;
-            }
-            let frame = connection.read().await?;
-            if let Some(answer) = self.sort(frame)
-                && answer["id"] == id
-            {
-                return Ok(answer);
-            }
-            if self.backlog.len() >= BACKLOG_MAX {
-                return Err(ConnectionError::Backlog);
-            }
+    /// Whether a command can be sent now.
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// The id of the next command.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Whether a command is short enough to be sent.
+    pub(crate) fn fits(&self, text: &str) -> Result<(), CommandError> {
+        let (bytes, limit) = (text.len(), self.message_bytes_max);
+        if bytes > limit {
+            return Err(CommandError::TooBig { bytes, limit });
+        }
+        Ok(())
+    }
+
+    /// Sends a command whose answer is to happen. Only while it is open.
+    pub(crate) fn send(&mut self, id: u64, text: String, memory: Memory) {
+        self.ask(id, text, Asker::Client(memory));
+    }
+
+    /// Follows a topic that every session has by itself, so that what is lost of it is told.
+    pub fn attend(&mut self, topic: &str) {
+        let here = || Joined::new(Map::new(), None, Stage::Here);
+        self.joined.entry(topic.to_owned()).or_insert_with(here);
+    }
+
+    /// Does not ask for a topic any more.
+    pub(crate) fn forget(&mut self, topic: &str) {
+        self.joined.remove(topic);
+    }
+
+    /// Joins a topic again after a position, by itself and as often as it takes, and tells what is
+    /// missing. `is_unplaced`: so does everything that has no position.
+    pub(crate) fn rejoin(
+        &mut self,
+        options: &Subscribe,
+        position: Option<String>,
+        is_unplaced: bool,
+    ) {
+        let due = Stage::Due(Instant::now());
+        let mut joined = Joined::new(options_of(options), position, due);
+        joined.is_unplaced = is_unplaced;
+        self.joined.insert(options.topic.clone(), joined);
+    }
+
+    fn ask(&mut self, id: u64, text: String, asker: Asker) {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        self.pending.insert(id, Pending { asker, deadline });
+        if let Some(connection) = &mut self.connection {
+            connection.send(text);
         }
     }
 
@@ -259,241 +309,128 @@ impl ResumingConnection {
         }
     }
 
-    /// Waits for its time and tries to connect once.
-    async fn reopen(&mut self) -> Result<(), ConnectionError> {
-        sleep_until(self.again_at).await;
-        match self.open().await {
-            Ok(()) => {
-                let welcome = self.welcome.clone();
-                self.tell(Event::Reconnected { welcome });
+    /// One thing at a time: connects, or reads a frame, or does what is due.
+    async fn step(&mut self) -> Result<(), ConnectionError> {
+        if self.connection.is_none() {
+            return self.reopen().await;
+        }
+        self.resume_what_is_due();
+        let due = self.next_due();
+        let Some(connection) = &mut self.connection else {
+            return Ok(());
+        };
+        let read = tokio::select! {
+            read = connection.read() => read,
+            token = self.credential.renewed() => {
+                match token {
+                    Ok(token) => self.refresh(&token),
+                    Err(_) => self.renew_at = Some(Instant::now() + RENEW_AGAIN),
+                }
+                return Ok(());
+            }
+            () = sleep_until(due) => return self.what_is_due(),
+        };
+        match read {
+            Ok(frame) => {
+                self.sort(frame);
                 Ok(())
             }
             Err(cause) => self.break_off(cause),
         }
     }
 
-    /// Connects, says `connect` with every topic, and takes the `welcome`. The connection is kept
-    /// only when none of them has to be asked for again.
-    async fn open(&mut self) -> Result<(), ConnectionError> {
-        let token = self
-            .credential
-            .get()
-            .await
-            .map_err(ConnectionError::Token)?;
-        let address = &self.addresses[self.address_index];
-        let mut connection = Connection::open(address, token.as_deref()).await?;
-        let topics = self.joined.iter();
-        let topics: Vec<Value> = topics
-            .filter_map(|(topic, joined)| joined.entry(topic))
-            .collect();
-        self.last_id += 1;
-        let mut hello = json!({"type": "connect", "id": self.last_id});
-        if !topics.is_empty() {
-            hello["topics"] = json!(topics);
+    fn next_due(&self) -> Instant {
+        let resumes = self
+            .joined
+            .values()
+            .filter_map(|joined| match joined.stage {
+                Stage::Due(at) => Some(at),
+                _ => None,
+            });
+        let deadlines = self.pending.values().map(|pending| pending.deadline);
+        let all = resumes.chain(deadlines).chain(self.renew_at).min();
+        all.unwrap_or_else(|| Instant::now() + ANSWER_TIMEOUT)
+    }
+
+    fn what_is_due(&mut self) -> Result<(), ConnectionError> {
+        let now = Instant::now();
+        if self.renew_at.is_some_and(|at| at <= now) {
+            self.renew_at = None;
+            self.credential.renew();
         }
-        connection.send(&hello).await?;
-        let welcome = match timeout(ANSWER_TIMEOUT, welcome(&mut connection)).await {
-            Ok(welcome) => welcome?,
-            Err(_elapsed) => return Err(self.timed_out()),
-        };
-        let ping_ms = welcome["ping_ms"].as_u64().unwrap_or(0);
-        connection.expect_pings(Duration::from_millis(ping_ms));
-        let topics = welcome["topics"].as_object().into_iter().flatten();
-        for (topic, resumed) in topics {
-            if topic != "@" && is_for_later(&resumed["error"]) {
-                return Err(refusal(&resumed["error"], true));
-            }
+        if self.pending.values().any(|pending| pending.deadline <= now) {
+            let url = self.addresses[self.address_index].url().to_owned();
+            return self.break_off(ConnectionError::TimedOut { url });
         }
-        self.credential.accepted();
-        self.take_welcome(welcome);
-        self.connection = Some(connection);
         Ok(())
     }
 
-    /// Takes what `welcome` says about inbox and topics.
-    fn take_welcome(&mut self, welcome: Value) {
-        if let Some(inbox) = welcome["inbox"]["topic"].as_str() {
-            let joined = self.joined.entry(inbox.to_owned()).or_default();
-            let cursor = || text(&welcome["inbox"]["position"]);
-            joined.position.get_or_insert_with(cursor);
-        }
-        if let Some(topics) = welcome["topics"].as_object() {
-            for (topic, resumed) in topics {
-                self.resumed(topic, resumed);
+    fn resume_what_is_due(&mut self) {
+        let now = Instant::now();
+        let is_due = |joined: &Joined| matches!(joined.stage, Stage::Due(at) if at <= now);
+        let due = self.joined.iter().filter(|(_, joined)| is_due(joined));
+        let due: Vec<String> = due.map(|(topic, _)| topic.clone()).collect();
+        for topic in due {
+            let id = self.next_id();
+            let Some(joined) = self.joined.get_mut(&topic) else {
+                continue;
+            };
+            // What cannot be joined is there by itself.
+            joined.stage = Stage::Here;
+            if topic.starts_with('@') {
+                continue;
+            }
+            joined.stage = Stage::Asked(id);
+            if let Some(mut command) = joined.entry(&topic) {
+                command["type"] = "subscribe".into();
+                command["id"] = id.into();
+                self.ask(id, command.to_string(), Asker::Resume(topic));
             }
         }
-        self.welcome = welcome;
     }
 
-    /// Takes the answer to a resume.
-    fn resumed(&mut self, topic: &str, answer: &Value) {
-        let error = &answer["error"];
-        if topic == "@" && is_for_later(error) {
-            // It is joined as soon as it can be, and a gap says what was missed.
-            return;
-        }
-        if error.is_object() {
-            self.joined.remove(topic);
-            self.tell(Event::Server(json!({
-                "type": "unsubscribed", "topic": topic,
-                "code": error["code"], "message": error["message"],
-            })));
-            return;
-        }
-        let Some(joined) = self.joined.get_mut(topic) else {
-            return;
-        };
-        let since = joined.position.take();
-        joined.position = answer["position"].as_str().map(str::to_owned);
-        // The server tells a loss on inbox and `@` itself.
-        if answer["recovered"] == false && !topic.starts_with('@') {
-            let reason = answer["gap_reason"].as_str().unwrap_or("retention");
-            let mut gap = json!({"type": "gap", "topic": topic, "reason": reason});
-            // After a failover the old position has no place in the topic's order any more.
-            if reason != "failover" {
-                gap["from"] = json!(since);
-                gap["to"] = json!(joined.position);
-            }
-            self.tell(Event::Server(gap));
-        }
-    }
-
-    /// Drops the connection and plans the next; an error when there is none.
-    fn break_off(&mut self, cause: ConnectionError) -> Result<(), ConnectionError> {
-        if let Some(connection) = self.connection.take()
-            && connection.age() >= SETTLED_AFTER
-        {
-            self.pace.settled();
-        }
-        let again = if cause.is_of_token() && self.credential.refused() {
-            Again::AtOnce
-        } else {
-            cause.again()
-        };
-        let Some(again_after) = self.pace.wait(again, rand::random()) else {
-            return Err(cause);
-        };
-        self.again_at = Instant::now() + again_after;
-        self.address_index = (self.address_index + 1) % self.addresses.len();
-        self.tell(Event::Disconnected { cause, again_after });
-        Ok(())
-    }
-
-    /// Sorts a frame: an answer is given back, an event is followed and put in the backlog.
-    fn sort(&mut self, frame: Frame) -> Option<Value> {
-        let Frame { says, text } = frame;
-        if says["id"].is_u64() {
-            return Some(says);
-        }
-        self.follow(&says);
-        self.backlog.push_back((Event::Server(says), Some(text)));
-        None
-    }
-
-    /// Has an event of the client's own wait for the caller.
-    fn tell(&mut self, event: Event) {
-        self.backlog.push_back((event, None));
-    }
-
-    /// Follows what an event says about positions and joined topics.
-    fn follow(&mut self, event: &Value) {
-        let Some(topic) = event["topic"].as_str() else {
-            return;
-        };
-        if event["type"] == "unsubscribed" {
-            self.joined.remove(topic);
-            return;
-        }
-        let Some(position) = place_after(event) else {
-            return;
-        };
-        if topic.starts_with('@') {
-            self.joined.entry(topic.to_owned()).or_default();
-        }
-        if let Some(joined) = self.joined.get_mut(topic) {
-            joined.position = Some(position.to_owned());
-        }
-    }
-
-    /// Remembers what a command that succeeded has joined or left.
-    fn remember(&mut self, command: Value, answer: &Value) {
-        let Value::Object(mut command) = command else {
-            return;
-        };
-        let field = |name: &str| command.get(name).map(text).unwrap_or_default();
-        let (kind, topic) = (field("type"), field("topic"));
-        match kind.as_str() {
-            "subscribe" => {
-                for field in ["type", "id", "topic", "since"] {
-                    command.remove(field);
-                }
-                let joined = Joined {
-                    options: command,
-                    position: answer["position"].as_str().map(str::to_owned),
-                };
-                self.joined.insert(topic, joined);
-            }
-            "unsubscribe" => {
-                self.joined.remove(&topic);
-            }
-            _ => {}
-        }
-    }
-
-    fn timed_out(&self) -> ConnectionError {
-        ConnectionError::TimedOut {
-            url: self.addresses[self.address_index].url().to_owned(),
-        }
+    fn refresh(&mut self, token: &str) {
+        let id = self.next_id();
+        let command = json!({"type": "refresh", "id": id, "token": token});
+        self.ask(id, command.to_string(), Asker::Refresh);
     }
 }
 
-/// Reads up to the answer to `connect`. Before it a session belongs to no topic, so that nothing
-/// which comes earlier (a `drain`, which the connection has noticed) is for the caller.
-async fn welcome(connection: &mut Connection) -> Result<Value, ConnectionError> {
-    loop {
-        let frame = connection.read().await?.says;
-        match frame["type"].as_str() {
-            Some("welcome") => return Ok(frame),
-            Some("error") => return Err(refusal(&frame, frame["retry"] == true)),
-            _ => {}
-        }
-    }
-}
-
-/// The place in its topic that an event leads to; `None` where it leads nowhere.
-pub(crate) fn place_after(event: &Value) -> Option<&str> {
-    let position = match event["type"].as_str()? {
-        "message" => &event["position"],
-        // Positions of changes of members have nothing to do with those of messages.
-        "gap" if event["of"] == "presence" => return None,
-        // Ids may start below the old ones after a failover: go back to what still stands.
-        "gap" if event["reason"] == "failover" => &event["from"],
-        "gap" => &event["to"],
-        _ => return None,
+/// What a command joins or leaves where it succeeds.
+fn memory(command: Value) -> Memory {
+    let Value::Object(mut command) = command else {
+        return Memory::Nothing;
     };
-    position.as_str()
-}
-
-/// Whether a topic that `welcome` refuses may be joined by a later `connect`.
-fn is_for_later(error: &Value) -> bool {
-    let code = error["code"].as_str();
-    code.is_some_and(|code| ["unavailable", "internal", "rate_limited"].contains(&code))
-}
-
-/// The error that an `error` means for the connection.
-fn refusal(frame: &Value, retry: bool) -> ConnectionError {
-    let again = match (retry, frame["retry_after_ms"].as_u64()) {
-        (true, Some(wait_ms)) => Again::After(Duration::from_millis(wait_ms)),
-        (true, None) => Again::BackOff,
-        (false, _) => Again::Never,
+    let text = |name: &str| {
+        command
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     };
-    ConnectionError::Refused {
-        code: text(&frame["code"]),
-        message: text(&frame["message"]),
-        again,
+    let (kind, topic) = (text("type"), text("topic").to_owned());
+    match kind {
+        "subscribe" => {
+            for field in ["type", "id", "topic", "since"] {
+                command.remove(field);
+            }
+            Memory::Join(topic, command)
+        }
+        "unsubscribe" => Memory::Leave(topic),
+        _ => Memory::Nothing,
     }
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
+/// What a `subscribe` says of a topic beside where it begins.
+pub(crate) fn options_of(options: &Subscribe) -> Map<String, Value> {
+    let mut map = Map::new();
+    if let Some(rewind) = options.rewind {
+        map.insert("rewind".to_owned(), rewind.into());
+    }
+    if let Some(token) = &options.token {
+        map.insert("token".to_owned(), token.as_str().into());
+    }
+    if options.presence {
+        map.insert("presence".to_owned(), true.into());
+    }
+    map
 }

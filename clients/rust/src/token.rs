@@ -1,13 +1,20 @@
 //! Where a client's token comes from: one that stays, or a function that fetches another.
 //!
 //! In: [`Token`] by the user of the crate. Out: [`Credential`], which keeps the token that was
-//! fetched last until the server refuses it. Bounds: one call of the function per try to connect.
+//! fetched last until the server refuses it. Bounds: one call of the function at a time, at most
+//! [`FETCH_TIMEOUT`] long: per try to connect, and where the server says that a token ends soon.
 
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// Longest that the token function may take. Then it counts as failed.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Fetching = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send>>;
 
@@ -22,7 +29,9 @@ pub enum Token {
     None,
     /// The same for every session. When it ends, the client does.
     Fixed(String),
-    /// Fetched before the first session, and again when the server says that it has ended.
+    /// Fetched before the first session, again when the server says that it ends soon (the session
+    /// then goes on with the new one), and when it has ended. A call that takes more than 30 s
+    /// counts as failed; it is made again after a back-off.
     Fetched(Arc<dyn Fn() -> Fetching + Send + Sync>),
 }
 
@@ -61,9 +70,53 @@ impl fmt::Debug for Token {
 #[derive(Debug)]
 pub(crate) struct Credential {
     token: Token,
+    /// The one that was fetched last and not refused yet.
     fetched: Option<String>,
-    /// No session was opened with it yet.
-    is_untried: bool,
+    renewing: Option<Renewing>,
+}
+
+/// A token function at work.
+struct Renewing(Fetching);
+
+impl fmt::Debug for Renewing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewing")
+    }
+}
+
+/// What a session is opened with.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    token: Token,
+    fetched: Option<String>,
+}
+
+/// A token to connect with.
+pub(crate) struct Presented {
+    pub(crate) token: Option<String>,
+    /// It was fetched for this very try.
+    pub(crate) is_fresh: bool,
+}
+
+impl Source {
+    /// The token: the one that is there, else a new one.
+    pub(crate) async fn get(self) -> Result<Presented, TokenError> {
+        let (token, is_fresh) = match (&self.token, self.fetched) {
+            (Token::None, _) => (None, false),
+            (Token::Fixed(token), _) => (Some(token.clone()), false),
+            (Token::Fetched(_), Some(fetched)) => (Some(fetched), false),
+            (Token::Fetched(fetch), None) => (Some(in_time(fetch()).await?), true),
+        };
+        Ok(Presented { token, is_fresh })
+    }
+}
+
+/// Waits for a token function, but not for ever.
+async fn in_time(fetching: Fetching) -> Result<String, TokenError> {
+    match timeout(FETCH_TIMEOUT, fetching).await {
+        Ok(fetched) => fetched,
+        Err(_elapsed) => Err(format!("it took more than {} s", FETCH_TIMEOUT.as_secs()).into()),
+    }
 }
 
 impl Credential {
@@ -71,33 +124,57 @@ impl Credential {
         Self {
             token,
             fetched: None,
-            is_untried: false,
+            renewing: None,
         }
     }
 
-    /// The token to connect with.
-    pub(crate) async fn get(&mut self) -> Result<Option<String>, TokenError> {
-        match &self.token {
-            Token::None => Ok(None),
-            Token::Fixed(token) => Ok(Some(token.clone())),
-            Token::Fetched(fetch) => {
-                if self.fetched.is_none() {
-                    self.fetched = Some(fetch().await?);
-                    self.is_untried = true;
-                }
-                Ok(self.fetched.clone())
-            }
+    /// What the next session is opened with.
+    pub(crate) fn source(&self) -> Source {
+        Source {
+            token: self.token.clone(),
+            fetched: self.fetched.clone(),
         }
     }
 
-    /// A session was opened with it.
-    pub(crate) fn accepted(&mut self) {
-        self.is_untried = false;
+    /// A try to connect had this token.
+    pub(crate) fn presented(&mut self, presented: &Presented) {
+        if presented.is_fresh {
+            self.fetched = presented.token.clone();
+        }
     }
 
-    /// The server refuses it. Returns whether another may be better: not where there is no
-    /// function, nor where the one refused was fetched for this very try.
-    pub(crate) fn refused(&mut self) -> bool {
-        self.fetched.take().is_some() && !self.is_untried
+    /// The server refuses it. Returns whether another may be better: where there is a function, and
+    /// the one refused was not fetched for this very try.
+    pub(crate) fn refused(&mut self, is_fresh: bool) -> bool {
+        self.fetched = None;
+        matches!(self.token, Token::Fetched(_)) && !is_fresh
+    }
+
+    /// Asks the token function for another, where there is one and it is not asked already.
+    pub(crate) fn renew(&mut self) {
+        if let (Token::Fetched(fetch), None) = (&self.token, &self.renewing) {
+            self.renewing = Some(Renewing(Box::pin(in_time(fetch()))));
+        }
+    }
+
+    /// Gives up what [`Self::renew`] began: the session that needed it has ended.
+    pub(crate) fn stop_renewing(&mut self) {
+        self.renewing = None;
+    }
+
+    /// The token that [`Self::renew`] asked for; comes never where nothing was asked.
+    ///
+    /// # Cancel safety
+    /// Safe: the function goes on at the next call.
+    pub(crate) async fn renewed(&mut self) -> Result<String, TokenError> {
+        let Some(renewing) = &mut self.renewing else {
+            return std::future::pending().await;
+        };
+        let renewed = (&mut renewing.0).await;
+        self.renewing = None;
+        if let Ok(token) = &renewed {
+            self.fetched = Some(token.clone());
+        }
+        renewed
     }
 }

@@ -83,6 +83,7 @@ impl BenchError {
             }
             Self::Command(CommandError::Refused { code, .. }) => Class::Code(code.clone()),
             Self::Command(CommandError::Lost { .. }) => Class::Unreachable,
+            Self::Command(CommandError::TooBig { .. }) => Class::Usage,
         }
     }
 

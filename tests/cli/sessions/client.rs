@@ -266,14 +266,25 @@ async fn a_resume_that_may_be_tried_again_is_tried_again() {
     let serve = async {
         let kept = json!([{"topic": "t", "since": "1-0", "presence": true, "token": "x"}]);
         let later = json!({"error": {"code": "unavailable", "message": "later"}});
-        let (_session, topics) = server.resumed(json!({"t": later})).await;
+        let (mut session, topics) = server.resumed(json!({"t": later})).await;
         assert_eq!(topics, kept, "with all that it was joined with");
+        let again = session.hear().await;
+        for field in ["topic", "since", "presence", "token"] {
+            assert_eq!(again[field], kept[0][field], "on the same connection");
+        }
         let joined = json!({"recovered": true, "position": "1-0"});
-        let (mut session, topics) = server.resumed(json!({"t": joined})).await;
-        assert_eq!(topics, kept);
+        session.answer(&again, "ok", joined).await;
         session.message("t", "2-0").await;
         session
     };
-    let (event, _session) = tokio::join!(next_server_event(&mut client), serve);
+    let listen = async {
+        let gap = next_server_event(&mut client).await;
+        (gap, next_server_event(&mut client).await)
+    };
+    let ((gap, event), _session) = tokio::join!(listen, serve);
+    assert_eq!(
+        (&gap["of"], &gap["reason"]),
+        (&json!("presence"), &json!("lost"))
+    );
     assert_eq!(event, message("t", "2-0"));
 }

@@ -145,31 +145,6 @@ async fn a_reader_that_is_slow_is_told_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn an_inbox_that_nobody_took_yet_is_read_from_its_cursor() {
-    let server = Server::start().await;
-    let inbox = json!({"topic": "@ada", "position": "1-0", "pending": 1});
-    let welcome = json!({"node": "n", "user": "ada", "inbox": inbox});
-    let (client, mut session) = connected(&server, welcome.clone()).await;
-    let mut marker = subscribed(&client, &mut session, "marker").await;
-    say(&mut session, "@ada", 0).await;
-    say(&mut session, "marker", 0).await;
-    assert_eq!(number(&mut marker).await, 0);
-    let serve = async {
-        let (mut session, connect) = server.welcome(welcome).await;
-        let topics = &connect["topics"];
-        assert_eq!(topics[0], json!({"topic": "@ada", "since": "1-0"}));
-        assert_eq!(topics[1], json!({"topic": "marker", "since": "2-0"}));
-        say(&mut session, "@ada", 0).await;
-        session
-    };
-    let (inbox, mut session) = tokio::join!(client.inbox(), serve);
-    let mut inbox = inbox.expect("an inbox");
-    assert_eq!(number(&mut inbox).await, 0);
-    say(&mut session, "@ada", 1).await;
-    assert_eq!(number(&mut inbox).await, 1);
-}
-
-#[tokio::test]
 async fn a_token_function_is_called_again_when_the_token_has_ended() {
     let server = Server::start().await;
     let calls = Arc::new(AtomicUsize::new(0));

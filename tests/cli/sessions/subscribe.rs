@@ -130,12 +130,15 @@ async fn after_a_break_it_resumes_where_it_was_and_tells_what_is_gone() {
 
     let ended = running.end().await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let members = json!({"type": "gap", "topic": "news", "of": "presence", "reason": "lost"});
     let expected = [
         json!({"type": "subscribed", "topic": "news", "recovered": true, "position": "3-0", "count": 1}),
         message("news", "4-0"),
         message("news", "5-0"),
+        members.clone(),
         message("news", "6-0"),
         json!({"type": "gap", "topic": "news", "from": "6-0", "to": "8-0", "reason": "retention"}),
+        members,
         message("news", "9-0"),
     ];
     assert_eq!(ended.events(), expected);

@@ -10,7 +10,7 @@ use crate::error::ConnectionError;
 use crate::token::Token;
 
 /// Where to connect, as whom, and from where to resume.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// `ws://HOST:PORT` or `wss://HOST`, with or without `/v1/connect`. After a failure the next
     /// one is tried, and after the last the first.
@@ -21,8 +21,35 @@ pub struct Options {
     pub token: Token,
     /// Sent as `?user=`, for nodes in development mode.
     pub user: Option<String>,
-    /// Topics that `connect` joins, and where inbox and `@` begin: after these positions.
+    /// Where topics were left: after these positions inbox and `@` begin. Other topics are joined
+    /// there by `connect`; those of a [`Client`](crate::Client) when they are subscribed to without
+    /// another beginning. Default: none.
     pub positions: BTreeMap<String, String>,
+    /// Longest command in bytes, as the nodes have it in `session.message_bytes_max`. A longer one
+    /// is not sent, because a node closes the connection at it. Default: 65,536.
+    pub message_bytes_max: usize,
+    /// Longest frame of a server in bytes; at a longer one the connection ends. Default:
+    /// 117,440,512, more than any configuration of a node allows for.
+    pub frame_bytes_max: usize,
+    /// How long after it was first sent a publication with an idempotency key is repeated by a
+    /// [`Client`](crate::Client) itself. It must be less than the nodes' `session.idempotency_s`,
+    /// after which they have forgotten the key. Default: 60 s.
+    pub repeat_within: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            tls: Tls::default(),
+            token: Token::default(),
+            user: None,
+            positions: BTreeMap::new(),
+            message_bytes_max: 64 << 10,
+            frame_bytes_max: 112 << 20,
+            repeat_within: Duration::from_secs(60),
+        }
+    }
 }
 
 /// What [`ResumingConnection::next_event`] gives.
@@ -60,17 +87,42 @@ pub enum CommandError {
         /// After how long to repeat, where the server says it.
         retry_after: Option<Duration>,
     },
+    /// It is longer than the server takes, and was not sent.
+    #[error("the command has {bytes} bytes, and the server takes {limit} at most; it was not sent")]
+    TooBig {
+        /// Its length.
+        bytes: usize,
+        /// [`Options::message_bytes_max`].
+        limit: usize,
+    },
     /// The connection broke before the answer: it is unknown whether the command was done. The
     /// next call connects again.
     #[error(
-        "the connection broke before the answer: it is unknown whether the command was done; \
-         repeat it, a publication with an idempotency key"
+        "the connection broke before the answer ({cause}): it is unknown whether the command was \
+         done; repeat it, a publication with an idempotency key"
     )]
     Lost {
         /// The session had a user, so that an idempotency key holds for the next one too.
         has_user: bool,
+        /// The close code, if the server closed the connection. 1009 says that this command, or
+        /// another one at the same time, was too long.
+        close_code: Option<u16>,
+        /// Why the connection broke.
+        cause: String,
     },
     /// The connection ended and the client does not come back.
     #[error(transparent)]
     Ended(ConnectionError),
+}
+
+impl CommandError {
+    /// Whether the server closed the connection because of what it was sent, so that to repeat it
+    /// would be to be closed again.
+    pub(crate) fn is_of_what_was_sent(&self) -> bool {
+        let code = match self {
+            Self::Lost { close_code, .. } => *close_code,
+            _ => None,
+        };
+        matches!(code, Some(1002 | 1003 | 1007 | 1009 | 4003))
+    }
 }

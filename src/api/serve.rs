@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Api;
 use super::state::ApiState;
+use crate::config;
 use crate::http::connection::{Answering, Rest, end, tell_timeout};
 use crate::tasks::spawn_alone;
 use crate::telemetry::episode::Episode;
@@ -34,7 +35,8 @@ use crate::telemetry::episode::Episode;
 /// one who closes, and no request meets a closing connection.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// How long requests in flight may take after the shutdown began.
+/// How long requests in flight may take after the shutdown began, or longer where commands to Redis
+/// may take longer.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time that the rest of a refused request is still taken.
@@ -56,6 +58,7 @@ pub async fn serve(
         timeout: REST_TIMEOUT,
         bytes_max: 2 * state.config.api.body_bytes_max,
     };
+    let patience = shutdown_patience(&state.config.redis);
     let api = Api::new(state);
     let permits = Arc::new(Semaphore::new(connections_max));
     let failures = Arc::new(Episode::default());
@@ -72,7 +75,7 @@ pub async fn serve(
                 let api = api.clone();
                 let stopped = stop.subscribe();
                 spawn_alone("api_connection", async move {
-                    connection(stream, &api, rest, stopped).await;
+                    connection(stream, &api, (rest, patience), stopped).await;
                     drop(permit);
                 });
             }
@@ -90,6 +93,11 @@ pub async fn serve(
         .acquire_many(all)
         .await
         .expect("nobody closes this semaphore");
+}
+
+/// Who asks for something of Redis gets its answer.
+fn shutdown_patience(redis: &config::Redis) -> Duration {
+    SHUTDOWN_TIMEOUT.max(redis.commands_end())
 }
 
 fn tell_failure(failures: &Arc<Episode>, error: &std::io::Error) {
@@ -121,8 +129,14 @@ async fn accept(
     Ok((stream, permit))
 }
 
-/// Serves one connection; once `stopped` changes, until the request in flight is answered.
-async fn connection(stream: TcpStream, api: &Api, rest: Rest, mut stopped: watch::Receiver<()>) {
+/// Serves one connection; once `stopped` changes, until the request in flight is answered, for which
+/// it may take so long.
+async fn connection(
+    stream: TcpStream,
+    api: &Api,
+    (rest, patience): (Rest, Duration),
+    mut stopped: watch::Receiver<()>,
+) {
     // Answers are small and written whole; waiting to fill a segment would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(
@@ -144,7 +158,7 @@ async fn connection(stream: TcpStream, api: &Api, rest: Rest, mut stopped: watch
         _ = stopped.changed() => {
             Pin::new(&mut connection).graceful_shutdown();
             let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
-            match tokio::time::timeout(SHUTDOWN_TIMEOUT, last).await {
+            match tokio::time::timeout(patience, last).await {
                 Ok(ended) => ended,
                 Err(_elapsed) => {
                     tracing::warn!(
@@ -189,4 +203,22 @@ fn ask_for_body(request: &mut Request<Incoming>) {
         matches!(asked, Poll::Pending | Poll::Ready(None)),
         "nothing is read before it is asked for"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_not_cut_off_while_its_command_to_redis_has_time() {
+        for ms in [10, 2_000, 60_000] {
+            let redis = config::Redis {
+                command_timeout: Duration::from_millis(ms),
+                ..config::load::defaults().redis
+            };
+            let patience = shutdown_patience(&redis);
+            assert!(patience >= SHUTDOWN_TIMEOUT);
+            assert!(patience > redis.command_timeout, "{ms}");
+        }
+    }
 }

@@ -78,6 +78,9 @@ pub(super) struct OccupancyBuffer {
     later: HashSet<Topic>,
     /// Taken and without a result yet.
     taken: HashSet<Topic>,
+    /// Those of them that were taken before Redis lost what stood there. What their answers say was
+    /// done may be lost with it.
+    doubted: HashSet<Topic>,
 }
 
 impl OccupancyBuffer {
@@ -92,6 +95,7 @@ impl OccupancyBuffer {
             urgent: Due::default(),
             later: HashSet::new(),
             taken: HashSet::new(),
+            doubted: HashSet::new(),
         }
     }
 
@@ -173,10 +177,17 @@ impl OccupancyBuffer {
         changes
     }
 
-    /// A change is in Redis.
+    /// A change is in Redis, or was there before Redis lost what it had.
     pub(super) fn wrote(&mut self, change: Change) {
         self.failures.remove(&change.topic);
         self.taken.remove(&change.topic);
+        if self.doubted.remove(&change.topic) {
+            // What is there now is not known, and was due since the loss.
+            self.written.insert(change.topic.clone(), Written::Unknown);
+            self.later.remove(&change.topic);
+            self.urgent.insert(change.topic);
+            return;
+        }
         match change.kind {
             ChangeKind::Appear(n) | ChangeKind::Count(n) => {
                 self.written.insert(change.topic.clone(), Written::Count(n));
@@ -196,6 +207,7 @@ impl OccupancyBuffer {
             self.failures.insert(topic.clone(), Failure { why, is_new });
         }
         self.taken.remove(&topic);
+        self.doubted.remove(&topic);
         self.written.insert(topic.clone(), Written::Unknown);
         self.urgent.remove(&topic);
         self.later.insert(topic);
@@ -221,6 +233,7 @@ impl OccupancyBuffer {
         self.failures.clear();
         self.later.clear();
         self.taken.clear();
+        self.doubted.clear();
         self.urgent.clear();
         for (_, topic) in self.wanted.keys() {
             self.urgent.insert(topic.clone());
@@ -240,6 +253,7 @@ impl OccupancyBuffer {
             self.urgent.insert(topic);
         }
         self.later.clear();
+        self.doubted.clone_from(&self.taken);
     }
 
     /// Nothing is written from now on; counts are still taken.
@@ -250,6 +264,7 @@ impl OccupancyBuffer {
         self.urgent.clear();
         self.later.clear();
         self.taken.clear();
+        self.doubted.clear();
     }
 
     /// Whether everything is in Redis as it should be, or is not written at all.

@@ -3,7 +3,8 @@
 //! In: after which topic, and how many. Out: topics in the order of pages (by partition, then by
 //! name) and after which one to go on. Partitions are read in rounds: the first one alone, then as
 //! many at once as will fill the page by what those before held. So a page reads little more than
-//! it shows, whether topics are few or many. Bounds of a page: the entries that it passes over
+//! it shows, whether topics are few or many. Of a topic that was found no further entry is read, so
+//! that one of many nodes costs a page no more than one of few. Bounds of a page: the entries that it passes over
 //! ([`looks_max`]), the partitions that are read at once ([`ROUND_MAX`]), and [`INDEXES_TIME_MAX`].
 //! At one of them the page ends between two topics, because the next one begins after all entries
 //! of the last.
@@ -14,7 +15,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
-use super::occupancy_store::{Begin, OccupancyError, OccupancyStore};
+use super::occupancy_store::{Begin, OccupancyError, OccupancyStore, read_entry};
 use super::view::View;
 use fanfare_protocol::ids::{Owner, Topic};
 
@@ -24,6 +25,9 @@ const ROUND_MAX: u32 = 32;
 const ROUND_GROWTH: u32 = 4;
 /// After so long a page ends with what it has.
 const INDEXES_TIME_MAX: Duration = Duration::from_secs(5);
+/// The least that is read at once. What stands before a topic that a page wants (of the dead, or of
+/// many nodes) is then passed in few round trips.
+const ENTRIES_MIN: usize = 64;
 /// Entries that a page may pass over for each topic that it may have: nodes that have joined it, or
 /// have died with it.
 const LOOKS_PER_TOPIC: usize = 16;
@@ -68,6 +72,7 @@ pub(super) async fn candidates(
                     return Ok(page.ended());
                 }
                 let Some(begin) = part.next else { break };
+                let begin = page.behind_what_is_found(begin);
                 let entries_max = page.entries_wanted();
                 part = store.indexed(partition, &begin, entries_max).await?;
             }
@@ -127,7 +132,20 @@ impl PageBuilder {
 
     /// How many entries to read: one more topic tells that there is another page.
     fn entries_wanted(&self) -> usize {
-        self.missing().saturating_add(1)
+        self.missing().saturating_add(1).max(ENTRIES_MIN)
+    }
+
+    /// Where to go on instead of after this entry: of a topic that was found nothing more is to be
+    /// known.
+    fn behind_what_is_found(&self, begin: Begin) -> Begin {
+        let topic = match &begin {
+            Begin::Entry(entry) => read_entry(entry).map(|(_, topic)| topic),
+            Begin::Start | Begin::Topic(_) => None,
+        };
+        match topic.filter(|topic| self.found.last() == Some(topic)) {
+            Some(found) => Begin::Topic(found),
+            None => begin,
+        }
     }
 
     /// Takes entries in their order. `Break`: the page has ended before the last of them.
@@ -220,6 +238,28 @@ mod tests {
         assert_eq!(page, (vec![], Some(topic("a"))));
         let nothing = PageBuilder::new(10).ended_early();
         assert!(matches!(nothing, Err(OccupancyError::Late)));
+    }
+
+    #[test]
+    fn a_page_goes_on_behind_all_owners_of_a_topic_that_was_found_and_of_no_other() {
+        let mut page = PageBuilder::new(2);
+        let after = |entry: &str| Begin::Entry(format!("default:{entry}"));
+        let goes_on =
+            |page: &PageBuilder, entry: &str| match page.behind_what_is_found(after(entry)) {
+                Begin::Topic(topic) => format!("behind {}", topic.name()),
+                Begin::Entry(entry) => entry,
+                Begin::Start => "anew".to_owned(),
+            };
+        let first = entries(&[("a", "live~1"), ("a", "live~2")]);
+        assert!(page.add(first, is_live, false).is_continue());
+        assert_eq!(goes_on(&page, "a live~2"), "behind a");
+        // Nobody of `b` lives so far.
+        let dead = entries(&[("b", "dead~1")]);
+        assert!(page.add(dead, is_live, false).is_continue());
+        assert_eq!(goes_on(&page, "b dead~1"), "default:b dead~1");
+        // What cannot be read stands behind `a`, and is not read a second time.
+        assert_eq!(goes_on(&page, "b"), "default:b");
+        assert!(page.entries_wanted() >= ENTRIES_MIN);
     }
 
     #[test]

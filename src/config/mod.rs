@@ -382,6 +382,18 @@ pub struct Namespace {
     pub replicas_timeout: Duration,
 }
 
+/// What a command's answer may be late by, for those who wait for it.
+const ANSWER_LATE: Duration = Duration::from_secs(1);
+
+impl Redis {
+    /// By then a command that is asked for now has ended, whatever becomes of it: one that is on its
+    /// way is waited for before it, and each has its time.
+    #[must_use]
+    pub fn commands_end(&self) -> Duration {
+        self.command_timeout * 2 + ANSWER_LATE
+    }
+}
+
 impl Namespace {
     /// What the broker keeps for topics of this namespace.
     #[must_use]

@@ -15,6 +15,7 @@ mod shedding;
 mod simulation;
 mod slow;
 mod switch;
+mod ticking;
 mod window;
 
 use std::future::poll_fn;

@@ -64,7 +64,11 @@ impl Worker {
                     tick.as_mut().reset((now + next).into());
                 }
                 () = self.inhabited.notified() => {
-                    tick.as_mut().reset((Instant::now() + wheel::TICK).into());
+                    // Only brought forward: short sessions, one at a time, would push it away for ever.
+                    let soon = (Instant::now() + wheel::TICK).into();
+                    if soon < tick.deadline() {
+                        tick.as_mut().reset(soon);
+                    }
                 }
                 _ = lifecycle.changed() => self.lifecycle_changed(*lifecycle.borrow_and_update()),
             }

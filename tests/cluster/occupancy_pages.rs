@@ -127,6 +127,35 @@ async fn a_listing_has_each_of_ten_thousand_topics_once_and_reads_little_else() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_ends_at_a_topic_of_many_nodes_costs_no_more_than_at_one_of_few() {
+    let redis = RedisServer::start().await;
+    let (a, b) = two(&redis).await;
+    let all = joined(&redis, &b.me(), 1_000).await;
+    let (many, after) = (LIMIT - 1, LIMIT);
+    let page_parts = async || {
+        let before = Done::by(&redis);
+        let page = a.occupancy.topics(None, LIMIT).await.unwrap();
+        let topics: Vec<_> = page.topics.into_iter().map(|one| one.topic).collect();
+        assert_eq!(topics, all[..after]);
+        assert_eq!(page.next.as_ref(), Some(&all[many]));
+        Done::by(&redis).since(before).parts
+    };
+    let of_few = page_parts().await;
+    // Younger than the view, so that they are shown as living: 500 more nodes.
+    let topic = &all[many];
+    let key = format!("ff:ti:{{{}}}", topic.partition(PARTITIONS));
+    let mut args = Vec::new();
+    for n in 0..500 {
+        let entry = format!("{} x{n}~9000000000000000", topic.qualified());
+        args.extend([b"0".to_vec(), entry.into_bytes()]);
+    }
+    let link = answering(&redis).await;
+    link.command("ZADD", &key, &args).await.unwrap();
+    let of_many = page_parts().await;
+    assert!(of_many <= of_few + 1, "{of_many} parts, {of_few} before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement: see docs/performance.md"]
 async fn cost_of_a_page() {
     for count in [1_000, 10_000, 100_000] {

@@ -36,9 +36,6 @@ use crate::redis::wire::command::Prepared;
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
 
-/// Longest wait for each part at the end. Every command has ended by then.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What all masters of a node share.
 #[derive(Debug, Clone)]
 pub struct MasterContext {
@@ -97,6 +94,8 @@ struct Running {
     publishers: Vec<JoinHandle<()>>,
     supervisors: Vec<JoinHandle<()>>,
     feed_ended: oneshot::Receiver<()>,
+    /// Longest wait for each of these at the end. Every command has ended by then.
+    patience: Duration,
 }
 
 impl Master {
@@ -154,6 +153,7 @@ impl Master {
             publishers,
             supervisors,
             feed_ended,
+            patience: settings.commands_end(),
         };
         Ok(Arc::new(Self {
             number: place.number,
@@ -207,13 +207,13 @@ impl Master {
         let Some(running) = running else { return };
         running.stop_publisher.send_replace(true);
         for publisher in running.publishers {
-            end("publisher", publisher).await;
+            end("publisher", running.patience, publisher).await;
         }
         running.stop.send_replace(true);
         for supervisor in running.supervisors {
-            end("supervisor", supervisor).await;
+            end("supervisor", running.patience, supervisor).await;
         }
-        end("feed", running.feed_ended).await;
+        end("feed", running.patience, running.feed_ended).await;
     }
 
     /// Whether commands and feed work, if only to read.
@@ -278,9 +278,10 @@ fn spawn_feed(
 /// Waits for a part to end, and says when it panicked or hangs.
 async fn end<T, E: std::error::Error + 'static>(
     part: &str,
+    patience: Duration,
     ended: impl Future<Output = Result<T, E>>,
 ) {
-    match tokio::time::timeout(STOP_TIMEOUT, ended).await {
+    match tokio::time::timeout(patience, ended).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {
             tracing::error!(
@@ -295,5 +296,47 @@ async fn end<T, E: std::error::Error + 'static>(
             part,
             "a part of the broker does not end"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_part_is_taken_for_stuck_while_a_command_has_time() {
+        for ms in [10, 2_000, 60_000] {
+            let (feed, _events) = mpsc::channel(1);
+            let context = MasterContext {
+                settings: config::Redis {
+                    command_timeout: Duration::from_millis(ms),
+                    ..config::load::defaults().redis
+                },
+                metrics: Arc::new(Metrics::new(0)),
+                feed,
+                heard: Arc::default(),
+                overall: Arc::default(),
+                moves: Arc::default(),
+            };
+            let place = MasterSpec {
+                number: FeedNumber::default(),
+                url: "redis://127.0.0.1:1".to_owned(),
+                database: 0,
+                slots: None,
+                hears_control: false,
+                misplaced: Arc::default(),
+            };
+            let master = Master::start(&context, place).expect("a thread");
+            let patience = master
+                .running
+                .lock()
+                .expect("whole")
+                .as_ref()
+                .expect("it runs")
+                .patience;
+            // One command is on its way, and another waits behind it.
+            assert!(patience > context.settings.command_timeout * 2, "{ms}");
+            master.stop().await;
+        }
     }
 }

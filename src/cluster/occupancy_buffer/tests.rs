@@ -144,6 +144,37 @@ fn what_redis_may_have_lost_is_written_again_and_what_should_be_gone_taken_away(
 }
 
 #[test]
+fn an_answer_from_before_redis_lost_what_it_had_stands_for_nothing() {
+    let me = owner("n~1");
+    let mut levels = levels(&[("a", 1), ("b", 2)]);
+    levels.start_over(me.clone());
+    write_all(&mut levels);
+    levels.set(topic("a"), 0);
+    levels.set(topic("b"), 3);
+    levels.set(topic("c"), 4);
+    levels.tick();
+    let taken = levels.take(&Lane::default(), 100);
+    assert_eq!(taken.len(), 3);
+    // The answers are on their way.
+    levels.write_again();
+    for change in taken {
+        levels.wrote(change);
+    }
+    assert!(!levels.is_settled() && !levels.is_bare());
+    assert!(!levels.is_indexed(&topic("b"), &me));
+    assert!(!levels.is_indexed(&topic("c"), &me));
+    let mut again = levels.take(&Lane::default(), 100);
+    again.sort_by(|one, other| one.topic.name().cmp(other.topic.name()));
+    let (appear, vanish) = (ChangeKind::Appear, ChangeKind::Vanish);
+    assert_eq!(kinds(&again), [vanish, appear(3), appear(4)]);
+    for change in again {
+        levels.wrote(change);
+    }
+    assert!(levels.is_settled() && levels.is_indexed(&topic("b"), &me));
+    assert_eq!(write_all(&mut levels), []);
+}
+
+#[test]
 fn a_topic_stays_in_the_index_until_its_last_member_is_gone() {
     let mut levels = OccupancyBuffer::new(256, true);
     let me = owner("n~1");

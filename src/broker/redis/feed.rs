@@ -339,7 +339,11 @@ impl Hearing {
                     .filter(|error| error.is_timeout() && is_silent)
                     .map(RedisError::into_reported);
             }
-            Event::Answered(Sent::Leaving, _) => {}
+            Event::Answered(Sent::Leaving, answer) => {
+                if answer.is_err_and(|error| error.is_misplaced()) {
+                    self.task.shared.urgent.link.misplaced().notify_one();
+                }
+            }
             Event::Answered(Sent::Channel(hearer), answer) => {
                 self.channels_answered(hearer, answer.map(drop));
             }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::{Hearing, REFUSED_RETRY, RETRY};
 use crate::broker::redis::health::Line;
-use crate::broker::redis::subscriptions::Chunk;
+use crate::broker::redis::subscriptions::{CHUNK_TOPICS_MAX, Chunk};
 use crate::redis::refusal::Refusal;
 use crate::redis::wire::Connection;
 use crate::redis::{RedisError, access};
@@ -92,17 +92,16 @@ impl Hearing {
     /// Behind everything sent before, ahead of any later SUBSCRIBE of the same topics.
     pub(super) fn leave(&self, connection: &mut Connection<Sent>, topics: &[Topic]) {
         // Where there is no room the channels stay, and what comes by them is passed over.
-        let channels = self.channels(topics);
+        let mut channels = self.channels(topics);
         let Some(owned) = &self.task.shared.owned else {
             let _ =
                 connection.send_channels(Sent::Leaving, "UNSUBSCRIBE", b"unsubscribe", &channels);
             return;
         };
         // A master drops the subscriptions of a slot that leaves it, and refuses to hear of them.
-        for channel in channels.into_iter().filter(|channel| owned.has(channel)) {
-            let channel = [channel];
-            let _ =
-                connection.send_channels(Sent::Leaving, "SUNSUBSCRIBE", b"sunsubscribe", &channel);
+        channels.retain(|channel| owned.has(channel));
+        for channels in channels.chunks(CHUNK_TOPICS_MAX) {
+            let _ = connection.leave_sharded(Sent::Leaving, channels);
         }
     }
 

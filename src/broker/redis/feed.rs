@@ -356,15 +356,16 @@ impl Hearing {
         let Ok([kind, channel, payload]) = <[Value; 3]>::try_from(parts) else {
             return;
         };
-        match kind.as_bytes() {
-            Some(b"message" | b"smessage") => {}
-            // The slot has left this master.
-            Some(b"sunsubscribe") => return self.task.shared.urgent.link.misplaced().notify_one(),
-            _ => return,
+        let kind = kind.as_bytes();
+        if !matches!(kind, Some(b"message" | b"smessage" | b"sunsubscribe")) {
+            return;
         }
         let channel = channel
             .as_bytes()
             .and_then(|name| str::from_utf8(name).ok());
+        if kind == Some(b"sunsubscribe") {
+            return self.slot_left(channel);
+        }
         let (Some(channel), Some(payload)) = (channel, payload.as_bytes()) else {
             return self.unreadable();
         };
@@ -392,6 +393,19 @@ impl Hearing {
             && let Some(message) = heard.as_ref().and_then(|heard| heard.first(payload))
         {
             self.task.sender.push(FeedEvent::Control(message));
+        }
+    }
+
+    /// Redis hears for nobody any more what comes by this channel. Its slot has left this master, and
+    /// may be back before anybody has looked: it is subscribed again, here, until the layout says that it
+    /// is elsewhere.
+    fn slot_left(&mut self, channel: Option<&str>) {
+        self.task.shared.urgent.link.misplaced().notify_one();
+        let Some(channel) = channel else { return };
+        if *channel == *self.probe {
+            self.is_probe_due = true;
+        } else if let Some(name) = self.task.shared.keys.qualified_of(channel) {
+            self.subscriptions.ended(name);
         }
     }
 

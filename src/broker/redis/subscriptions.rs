@@ -12,9 +12,10 @@
 //!  unwanted for a second: unknown again
 //! ```
 //!
-//! On a master of a cluster (`is_sharded`) a subscription ends in silence when its slot leaves. So
-//! there a wish for what stands is no more than a wish to subscribe again, and a topic whose slot
-//! is elsewhere is refused by itself: it is queued anew, and its confirmation is awaited.
+//! On a master of a cluster (`is_sharded`) a subscription ends when its slot leaves. So there a wish
+//! for what stands is no more than a wish to subscribe again. A topic whose subscription ended, or
+//! whose slot is elsewhere, is queued anew, and its confirmation is awaited: what was published
+//! meanwhile is looked for upon it.
 //!
 //! A topic whose channel is forbidden is set aside, and tried alone every [`FORBIDDEN_RETRY`] when
 //! nothing else waits.
@@ -271,6 +272,23 @@ impl Subscriptions {
                 known.awaited = known.is_wanted.then_some(known.wish);
                 self.queue.push_back(topic.clone());
             }
+        }
+    }
+
+    /// The subscription of the topic of this name ended, though nobody left it. One that is with Redis
+    /// may be confirmed by a word from before.
+    pub fn ended(&mut self, qualified: &str) {
+        let Some((topic, _)) = self.topics.get_key_value(qualified) else {
+            return;
+        };
+        let topic = topic.clone();
+        if let Some(known) = self.topics.get_mut(qualified)
+            && known.is_wanted
+            && matches!(known.state, State::Sent | State::Standing)
+        {
+            known.state = State::Queued;
+            known.awaited = Some(known.wish);
+            self.queue.push_back(topic);
         }
     }
 

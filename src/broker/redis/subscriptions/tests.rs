@@ -136,6 +136,32 @@ fn a_topic_that_was_refused_is_tried_again_and_confirmed_then_and_holds_up_no_ot
 }
 
 #[test]
+fn a_topic_whose_subscription_ended_is_subscribed_again_and_confirmed() {
+    let now = Instant::now();
+    let mut subscriptions = Subscriptions::new(true);
+    subscriptions.reset();
+    for n in 0..2 {
+        subscriptions.wish(topic(n), wish(n as u64), now);
+    }
+    let chunk = subscriptions.next_chunk(now).unwrap();
+    // One that is told to have ended while others of its chunk are not told yet does not stand by it.
+    subscriptions.ended("default:t0");
+    assert_eq!(subscriptions.confirm(&chunk), [(topic(1), WishNumber(1))]);
+    subscriptions.ended("default:t1");
+    subscriptions.ended("default:t1");
+    let again = subscriptions.next_chunk(now).unwrap();
+    assert_eq!(again.topics, [topic(0), topic(1)]);
+    let confirmed = subscriptions.confirm(&again);
+    let both = [(topic(0), WishNumber(0)), (topic(1), WishNumber(1))];
+    assert_eq!(confirmed, both);
+    // Of one that is on its way out, or unknown, nothing follows.
+    subscriptions.wish(topic(0), None, now);
+    subscriptions.ended("default:t0");
+    subscriptions.ended("default:t9");
+    assert_eq!(subscriptions.next_chunk(now), None);
+}
+
+#[test]
 fn a_topic_that_left_while_its_chunk_was_on_its_way_is_not_confirmed_by_it() {
     let (mut subscriptions, now) = standing(0);
     subscriptions.wish(topic(0), wish(1), now);

@@ -87,6 +87,8 @@ struct Hearing {
     is_standing: bool,
     /// The chunk that is with Redis.
     underway: Option<Underway>,
+    /// The topic that is told to be forbidden, and in which word.
+    forbidden: Option<(Topic, &'static Refusal)>,
     next_chunk: Instant,
     /// How many bytes had come when the open question was asked; `None`: there is none.
     asked: Option<u64>,
@@ -140,6 +142,7 @@ impl Hearing {
             connections: 0,
             is_standing: false,
             underway: None,
+            forbidden: None,
             next_chunk: Instant::now(),
             asked: None,
             next_question: Instant::now(),
@@ -265,6 +268,10 @@ impl Hearing {
         let leaving = self.subscriptions.due(now);
         if !leaving.is_empty() {
             self.leave(connection, &leaving);
+            // The chunk that is with Redis is judged when it is answered.
+            if self.underway.is_none() {
+                self.judge_forbidden();
+            }
         }
         if self.underway.is_none()
             && self.next_chunk <= now
@@ -308,7 +315,7 @@ impl Hearing {
 
     fn lost(&mut self, why: &str, refusal: Option<&'static Refusal>) {
         self.is_standing = false;
-        self.underway = None;
+        (self.underway, self.forbidden) = (None, None);
         self.subscriptions.reset();
         let server = self.task.shared.server();
         let reason = format!("the feed of Redis at {server} has no connection: {why}");

@@ -166,10 +166,8 @@ impl Hearing {
             self.task.sender.break_off();
         }
         let stood = std::mem::replace(&mut self.is_standing, self.subscriptions.stands());
-        if !self.subscriptions.has_forbidden() {
-            self.task.shared.health.up(Line::Channels);
-            self.refuses(None);
-        }
+        self.judge_forbidden();
+        self.refuses(self.forbidden.as_ref().map(|(_, refusal)| *refusal));
         if self.is_standing && (!stood || chunk.topics.is_empty()) {
             self.task.shared.probes.now.notify_one();
         }
@@ -202,16 +200,40 @@ impl Hearing {
 
     /// The user of this node may not hear these.
     fn forbidden(&mut self, topics: &[Topic], refusal: &'static Refusal) {
-        let shared = &self.task.shared;
-        if let Some(topic) = topics.first()
-            && shared.health.reason(Line::Channels).is_none()
-        {
-            let (server, word, advice) = (shared.server(), refusal.word, refusal.advice);
-            let reason =
-                format!("Redis at {server} forbids the channel of {topic}: {word} ({advice})");
-            shared.health.down(Line::Channels, reason);
-        }
         self.subscriptions.forbid(topics, Instant::now());
+        if self.forbidden.is_none()
+            && let Some(topic) = topics.first()
+        {
+            self.tell_forbidden(topic.clone(), refusal);
+        }
+    }
+
+    /// A channel is told to be forbidden while somebody wants to hear it: it is heard now, or its topic
+    /// has left.
+    pub(super) fn judge_forbidden(&mut self) {
+        let Some((told, refusal)) = self.forbidden.take() else {
+            return;
+        };
+        match self.subscriptions.forbidden(Some(&told)) {
+            Some(topic) if *topic == told => self.forbidden = Some((told, refusal)),
+            Some(topic) => self.tell_forbidden(topic.clone(), refusal),
+            None => {
+                let health = &self.task.shared.health;
+                health.up(Line::Channels);
+                // Where the feed itself is refused, that is told by it.
+                if health.reason(Line::Feed).is_none() {
+                    self.refuses(None);
+                }
+            }
+        }
+    }
+
+    fn tell_forbidden(&mut self, topic: Topic, refusal: &'static Refusal) {
+        let shared = &self.task.shared;
+        let (server, word, advice) = (shared.server(), refusal.word, refusal.advice);
+        let reason = format!("Redis at {server} forbids the channel of {topic}: {word} ({advice})");
+        shared.health.down(Line::Channels, reason);
+        self.forbidden = Some((topic, refusal));
         self.refuses(Some(refusal));
     }
 }

@@ -222,5 +222,27 @@ fn one_that_is_forbidden_holds_up_no_other_and_is_tried_again_alone() {
         let confirmed = subscriptions.confirm(&chunk);
         assert_eq!(confirmed, [(topic(n), WishNumber(1))]);
     }
-    assert!(!subscriptions.has_forbidden());
+    assert_eq!(subscriptions.forbidden(None), None);
+}
+
+#[test]
+fn one_that_is_forbidden_is_so_until_it_is_heard_or_nobody_wants_it() {
+    let (mut subscriptions, _, now) = stands_but(3, &[0, 1]);
+    let [first, second] = [topic(0), topic(1)];
+    assert_eq!(subscriptions.forbidden(Some(&second)), Some(&second));
+    subscriptions.wish(second.clone(), None, now);
+    assert_eq!(subscriptions.due(now + LINGER).len(), 1);
+    assert_eq!(subscriptions.forbidden(Some(&second)), Some(&first));
+    // While it is tried again it is not known to be heard.
+    let retry = now + FORBIDDEN_RETRY;
+    let chunk = subscriptions.next_chunk(retry).unwrap();
+    assert_eq!(subscriptions.forbidden(None), Some(&first));
+    subscriptions.forbid(&chunk.topics, retry);
+    subscriptions.confirm(&chunk);
+    assert_eq!(subscriptions.forbidden(None), Some(&first));
+    // One that nobody wants is not tried again.
+    subscriptions.wish(first.clone(), None, retry);
+    assert_eq!(subscriptions.due(retry + LINGER), [first]);
+    assert_eq!(subscriptions.forbidden(None), None);
+    assert_eq!(subscriptions.next_chunk(retry + FORBIDDEN_RETRY), None);
 }

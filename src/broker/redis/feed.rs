@@ -25,6 +25,7 @@ use super::link::{Shared, stopped};
 use super::owned_slots::Owned;
 use super::reply;
 use super::subscriptions::{Chunk, Subscriptions};
+use super::waits::Waits;
 use crate::broker::FeedEvent;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::{Interest, WishNumber};
@@ -45,8 +46,6 @@ const NAME: &str = "fanfare-feed";
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// How often an idle feed asks for a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How soon a refused or unanswered subscription is tried again.
-const RETRY: Duration = Duration::from_millis(500);
 /// How soon topics whose slot is elsewhere are tried again, if they are still wanted here by then.
 const REFUSED_RETRY: Duration = Duration::from_millis(100);
 
@@ -90,6 +89,8 @@ struct Hearing {
     /// The topic that is told to be forbidden, and in which word.
     forbidden: Option<(Topic, &'static Refusal)>,
     next_chunk: Instant,
+    /// Before the next connection, and before a refused or unanswered subscription is tried again.
+    waits: Waits,
     /// How many bytes had come when the open question was asked; `None`: there is none.
     asked: Option<u64>,
     next_question: Instant,
@@ -106,21 +107,15 @@ impl FeedTask {
                 Ok(mut connection) => hearing.hear(&mut connection, &mut stop).await,
                 Err(error) => End::Lost(error),
             };
-            if hearing.is_standing {
-                dialer.worked();
-            }
-            let wait = match end {
+            match end {
                 End::Stop => break,
-                End::Deaf => {
-                    hearing.lost("it was given up", None);
-                    RETRY
-                }
+                End::Deaf => hearing.lost("it was given up", None),
                 End::Lost(error) => {
                     hearing.lost(&access::explain(&error), Refusal::of(error.details()));
-                    dialer.failed(&error)
+                    dialer.failed(&error);
                 }
-            };
-            let rest = tokio::time::sleep(wait);
+            }
+            let rest = tokio::time::sleep(hearing.waits.next());
             if hearing.meanwhile(rest, &mut stop).await.is_none() {
                 break;
             }
@@ -144,6 +139,7 @@ impl Hearing {
             underway: None,
             forbidden: None,
             next_chunk: Instant::now(),
+            waits: Waits::default(),
             asked: None,
             next_question: Instant::now(),
             task,

@@ -10,7 +10,7 @@
 
 use std::time::Instant;
 
-use super::{Hearing, REFUSED_RETRY, RETRY};
+use super::{Hearing, REFUSED_RETRY};
 use crate::broker::redis::health::Line;
 use crate::broker::redis::subscriptions::{CHUNK_TOPICS_MAX, Chunk};
 use crate::redis::refusal::Refusal;
@@ -166,6 +166,9 @@ impl Hearing {
             self.task.sender.break_off();
         }
         let stood = std::mem::replace(&mut self.is_standing, self.subscriptions.stands());
+        if self.is_standing {
+            self.waits.over();
+        }
         self.judge_forbidden();
         self.refuses(self.forbidden.as_ref().map(|(_, refusal)| *refusal));
         if self.is_standing && (!stood || chunk.topics.is_empty()) {
@@ -195,7 +198,7 @@ impl Hearing {
         self.is_standing = false;
         self.is_probe_due = true;
         self.subscriptions.put_back(chunk);
-        self.next_chunk = Instant::now() + RETRY;
+        self.next_chunk = Instant::now() + self.waits.next();
     }
 
     /// The user of this node may not hear these.

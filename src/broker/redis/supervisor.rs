@@ -11,7 +11,8 @@
 //!    ▲                                        │                                              │ every
 //!    └── connection lost ─────────────────────┴── no answer to the probe, or no master ──────┘ interval
 //!  two time-outs in a row, or a server that is no master: reconnect; if that hangs, if the
-//!  client's task ended, or if TLS failed (its files are read anew): a new client.
+//!  client's task ended, if TLS failed (its files are read anew), or if the first address of a name
+//!  says nothing: a new client.
 //! ```
 //!
 //! The probe of the urgent link is a script that does nothing, and that is refused where those are that
@@ -19,11 +20,12 @@
 //! read is read, and every write gets Redis' own word. The other links are asked for their ROLE,
 //! which writes nothing and is reported to nobody.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fred::clients::Client;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::Server;
 use fred::types::{ConnectHandle, Value};
@@ -36,7 +38,7 @@ use super::waits::Waits;
 use crate::config;
 use crate::redis::circuit::Phase;
 use crate::redis::refusal::Refusal;
-use crate::redis::{RedisError, RedisLink, access};
+use crate::redis::{RedisError, RedisLink, access, detour};
 
 /// How soon it is looked again whether there is a connection, while there is none.
 const LOOK: Duration = Duration::from_millis(100);
@@ -81,6 +83,8 @@ pub async fn supervise(
         is_prepared: false,
         is_useless: false,
         losses_in_a_row: 0,
+        around: None,
+        is_around: false,
         waits: Waits::default(),
         works_since: None,
         away: Some((Instant::now(), "Redis is not reached yet".to_owned())),
@@ -89,7 +93,7 @@ pub async fn supervise(
     let gauge = supervisor.command.purpose.gauge();
     gauge(&supervisor.shared.metrics.control).add(1);
     loop {
-        let client = match supervisor.command.link.renew() {
+        let client = match supervisor.renew() {
             Ok(client) => client,
             Err(error) => {
                 // A file of the configuration was good at the start and is not now.
@@ -137,6 +141,9 @@ struct Supervisor {
     is_useless: bool,
     /// How often in a row a script was not there though it was loaded.
     losses_in_a_row: u32,
+    /// Where the next client is to connect, and whether this one was led around: see `redis::detour`.
+    around: Option<SocketAddr>,
+    is_around: bool,
     /// Before the next client, and the next check after one that failed.
     waits: Waits,
     /// Since when probes of the urgent link are answered.
@@ -148,6 +155,20 @@ struct Supervisor {
 }
 
 impl Supervisor {
+    fn renew(&mut self) -> Result<Client, RedisError> {
+        let around = self.around.take();
+        self.is_around = around.is_some();
+        self.command.link.renew_around(around)
+    }
+
+    /// Whether the client is to be given up, now that its connection ended so.
+    async fn is_dead_by(&mut self, error: &Error) -> bool {
+        if *error.kind() == ErrorKind::Timeout && !self.is_around {
+            self.around = detour::find(&self.settings).await;
+        }
+        self.around.is_some() || self.is_around || access::is_tls(error)
+    }
+
     /// Waits before a new client. Whether it is stopped by then.
     async fn is_stopped_first(&mut self, stop: &watch::Receiver<bool>) -> bool {
         let mut stop = stop.clone();
@@ -168,7 +189,7 @@ impl Supervisor {
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
                         self.lost(&error);
-                        if access::is_tls(&error) {
+                        if self.is_dead_by(&error).await {
                             return End::Dead;
                         }
                     }
@@ -461,7 +482,7 @@ pub(super) fn is_elsewhere(error: &RedisError) -> bool {
 
 /// What the server would have answered, had it been asked otherwise.
 fn answered(details: &'static str) -> Error {
-    Error::new(fred::error::ErrorKind::Unknown, details)
+    Error::new(ErrorKind::Unknown, details)
 }
 
 /// Whether a command was not even tried, for want of a connection.

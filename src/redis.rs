@@ -30,6 +30,7 @@ pub mod access;
 mod certificates;
 pub mod circuit;
 pub mod clients;
+pub mod detour;
 pub mod holders;
 pub mod keyspace;
 mod member_keys;
@@ -428,9 +429,7 @@ impl RedisLink {
     /// # Errors
     /// As [`Self::new`].
     pub fn renew(&self) -> Result<Client, RedisError> {
-        let client = clients::command_client(&self.config)?;
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client.clone();
-        Ok(client)
+        self.renew_around(None)
     }
 
     /// Told when keys may be somewhere else.

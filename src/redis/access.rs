@@ -212,6 +212,19 @@ impl Target {
     }
 }
 
+/// The host that the configuration names, and its port; `None` for a socket of this machine.
+pub(super) fn host(redis: &config::Redis) -> Option<(String, u16)> {
+    let (scheme, address) = redis.url.as_ref()?.0.split_once("://")?;
+    if scheme == "unix" {
+        return None;
+    }
+    let url = format!("redis://{address}");
+    match Config::from_url_centralized(&url).ok()?.server {
+        ServerConfig::Centralized { server } => Some((server.host.to_string(), server.port)),
+        _ => None,
+    }
+}
+
 /// What is in the configuration: user and password in their own words, and TLS apart.
 fn read(redis: &config::Redis) -> Result<(Config, Option<ClientConfig>), RedisError> {
     let url = &redis.url.as_ref().ok_or(RedisError::NoUrl)?.0;

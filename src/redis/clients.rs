@@ -4,14 +4,15 @@
 //! Owns nothing. Bound: [`COMMANDS_MAX`] commands wait in a client, beyond that they are refused as not
 //! done.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::types::RespVersion;
 use fred::types::config::{
-    Blocking, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TcpConfig,
-    UnresponsiveConfig,
+    Blocking, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig,
+    TcpConfig, UnresponsiveConfig,
 };
 
 use super::{RedisError, access};
@@ -40,12 +41,24 @@ const RECONNECT_MAX_MS: std::ops::RangeInclusive<u32> = 1_000..=2_000;
 /// # Errors
 /// [`RedisError`] for a URL that cannot be used and a file that cannot be read.
 pub fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
-    let server = Config {
+    client_around(config, None)
+}
+
+/// The same, which connects to this address of the server's name, if there is one.
+///
+/// # Errors
+/// As there.
+pub fn client_around(
+    config: &config::Redis,
+    around: Option<SocketAddr>,
+) -> Result<Client, RedisError> {
+    let mut server = Config {
         fail_fast: false,
         blocking: Blocking::Block,
         version: RespVersion::RESP3,
         ..access::server(config)?
     };
+    lead(&mut server.server, around);
     let performance = PerformanceConfig {
         default_command_timeout: config.command_timeout,
         max_feed_count: 200,
@@ -86,6 +99,19 @@ pub fn command_client(config: &config::Redis) -> Result<Client, RedisError> {
     ))
 }
 
+/// The same server at this address. Its certificate is that of its name.
+fn lead(server: &mut ServerConfig, around: Option<SocketAddr>) {
+    if let (ServerConfig::Centralized { server }, Some(address)) = (server, around) {
+        let name = server.tls_server_name.clone();
+        let name = name.unwrap_or_else(|| server.host.clone());
+        let host = match address {
+            SocketAddr::V4(address) => address.ip().to_string(),
+            SocketAddr::V6(address) => format!("[{}]", address.ip()),
+        };
+        *server = Server::new_with_tls(host, address.port(), Some(name.to_string()));
+    }
+}
+
 /// `host:port` of the server, or the path of its socket, for people.
 pub(super) fn server_of(client: &Client) -> String {
     let hosts = client.client_config().server.hosts();
@@ -117,5 +143,25 @@ mod tests {
         let longest: std::collections::BTreeSet<_> = (0..20).map(|_| longest()).collect();
         assert!(longest.iter().all(|ms| (1_000..=2_000).contains(ms)));
         assert!(longest.len() > 1, "all come at the same times");
+    }
+
+    #[test]
+    fn a_server_that_is_led_around_keeps_the_name_of_its_certificate() {
+        let led = |name: Option<&str>, around: Option<&str>| {
+            let around = around.map(|address| address.parse().expect("an address"));
+            let name = name.map(str::to_owned);
+            let server = Server::new_with_tls("redis.test", 1, name);
+            let mut config = ServerConfig::Centralized { server };
+            lead(&mut config, around);
+            let server = config.hosts().pop().expect("one");
+            let name = server.tls_server_name.as_ref().map(ToString::to_string);
+            (server.to_string(), name)
+        };
+        let of = |server: &str, name: &str| (server.to_owned(), Some(name.to_owned()));
+        let (plain, other) = (Some("127.0.0.2:7"), Some("other.test"));
+        assert_eq!(led(other, None), of("redis.test:1", "other.test"));
+        assert_eq!(led(None, plain), of("127.0.0.2:7", "redis.test"));
+        assert_eq!(led(other, plain), of("127.0.0.2:7", "other.test"));
+        assert_eq!(led(None, Some("[::1]:7")), of("[::1]:7", "redis.test"));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! In: commands, each with a token of the caller (who waits for it, mostly). Out: [`Event`]s: each
 //! token with its answer, in the order of the commands, and what Redis pushes. Commands that
-//! subscribe are answered by pushes, one for each channel, or by one error. The owner is one task,
-//! which sends what it has and then waits in [`Connection::turn`]; that writes all that waits with one
+//! subscribe are answered by pushes, one for each channel, or by one error. In a cluster Redis also says
+//! unasked, in the words of an answer, that a channel is heard no more, so those that leave sharded
+//! channels are sent with one behind them whose answer is like no other. The owner is one task, which sends what it has and then waits in [`Connection::turn`]; that writes all that waits with one
 //! write and reads all that has come with one read. It has no task, no lock and no queue.
 //!
 //! Every command has a deadline, and one timer is set for the oldest. At its deadline a command is
@@ -35,6 +36,7 @@ use super::outcome::{closed, timed_out};
 use super::{RedisError, clients};
 
 mod answer;
+mod awaits;
 pub mod command;
 pub mod extent;
 mod greeting;
@@ -43,6 +45,7 @@ pub mod socket;
 mod tests;
 
 use answer::{Incoming, Message};
+use awaits::{Awaits, Leaving, Told};
 use command::Arguments;
 use socket::Socket;
 
@@ -60,14 +63,6 @@ pub enum Event<T> {
     Answered(T, Result<Value, RedisError>),
     /// Redis said something that answers no command.
     Pushed(Vec<Value>),
-}
-
-/// What answers a command.
-#[derive(Debug, Clone, Copy)]
-enum Awaits {
-    Answer,
-    /// So many pushes that begin with this word.
-    Pushes(&'static [u8], usize),
 }
 
 /// A command that has no answer yet.
@@ -163,13 +158,43 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
         word: &'static [u8],
         channels: &[String],
     ) -> Result<(), (T, RedisError)> {
-        let awaits = Awaits::Pushes(word, channels.len());
+        let awaits = Awaits::Pushes(word, channels.iter().cloned().collect());
         self.put(token, awaits, 1 + channels.len(), |arguments| {
             arguments.bytes(name.as_bytes());
             for channel in channels {
                 arguments.bytes(channel.as_bytes());
             }
         })
+    }
+
+    /// Leaves these sharded channels, with a command for each because their slots differ. The answer
+    /// is for all of them, and is the first error where there was one.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn leave_sharded(&mut self, token: T, channels: &[String]) -> Result<(), (T, RedisError)> {
+        let [first, others @ ..] = channels else {
+            return Err((token, unsendable()));
+        };
+        let last = others.last().unwrap_or(first).clone();
+        let awaits = Awaits::Leaving(Leaving::new(channels, &last));
+        let leave = |name: &'static str, channel: &String| {
+            let channel = channel.clone();
+            move |arguments: &mut Arguments<'_>| {
+                arguments.bytes(name.as_bytes()).bytes(channel.as_bytes());
+            }
+        };
+        // Its bytes are those of the first command: behind them something may be said.
+        self.put(token, awaits, 2, leave("SUNSUBSCRIBE", first))?;
+        let mut append = |name, channel| {
+            let is_whole = command::append(&mut self.outgoing, 2, leave(name, channel));
+            debug_assert!(is_whole, "it has another number of arguments than it says");
+        };
+        for channel in others {
+            append("SUNSUBSCRIBE", channel);
+        }
+        append("UNSUBSCRIBE", &last);
+        Ok(())
     }
 
     fn put(
@@ -188,9 +213,7 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
             return Err((token, refused(ErrorKind::Backpressure, why)));
         }
         if !command::append(&mut self.outgoing, arguments_count, fill) {
-            let why = "a command has another number of arguments than it says";
-            let error = Error::new(ErrorKind::InvalidArgument, why);
-            return Err((token, RedisError::Failed(error)));
+            return Err((token, unsendable()));
         }
         self.flights.push_back(Flight {
             token: Some(token),
@@ -326,21 +349,23 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
     fn take(&mut self, message: Message, events: &mut Vec<Event<T>>) -> Result<(), Error> {
         let oldest = self.flights.front_mut();
         let mut oldest = oldest.filter(|flight| flight.ends_at <= self.written);
-        let answer = match (message, oldest.as_mut().map(|flight| &mut flight.awaits)) {
-            (Message::Push(values), Some(Awaits::Pushes(word, count)))
-                if values.first().and_then(Value::as_bytes) == Some(*word) =>
-            {
-                *count -= 1;
-                if *count > 0 {
+        let awaits = oldest.as_mut().map(|flight| &mut flight.awaits);
+        let answer = match (message, awaits) {
+            (Message::Push(values), awaits) => match awaits.map(|awaits| awaits.told(&values)) {
+                Some(Told::All(answer)) => answer,
+                Some(Told::Part) => return Ok(()),
+                Some(Told::Other) | None => {
+                    events.push(Event::Pushed(values));
                     return Ok(());
                 }
-                Ok(Value::Null)
+            },
+            (Message::Answer(Err(error)), Some(Awaits::Leaving(leaving))) => {
+                match leaving.refused(error) {
+                    Some(error) => Err(error),
+                    None => return Ok(()),
+                }
             }
-            (Message::Push(values), _) => {
-                events.push(Event::Pushed(values));
-                return Ok(());
-            }
-            (Message::Answer(Ok(_)), Some(Awaits::Pushes(..))) => {
+            (Message::Answer(Ok(_)), Some(Awaits::Pushes(..) | Awaits::Leaving(_))) => {
                 let why = "Redis answers what it tells by pushes";
                 return Err(Error::new(ErrorKind::Protocol, why));
             }
@@ -391,6 +416,11 @@ impl<T, S: AsyncRead + AsyncWrite + Unpin> Connection<T, S> {
             }
         }
     }
+}
+
+fn unsendable() -> RedisError {
+    let why = "a command has another number of arguments than it says";
+    RedisError::Failed(Error::new(ErrorKind::InvalidArgument, why))
 }
 
 /// One read, after what is in the buffer.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare::broker::{Acked, BrokerError, BrokerHealth, FeedEvent, Published};
+use fanfare::redis::refusal::REFUSALS;
 use fanfare_protocol::ids::{Position, SessionId};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -376,6 +377,35 @@ async fn a_refused_subscription_is_seen_and_made_good_when_it_is_allowed() {
     listener.is_up().await;
     publisher.publish(&room, 1).await.expect("up");
     assert!(matches!(listener.next().await, FeedEvent::Delivery { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forbidden_channel_is_told_only_while_somebody_wants_it() {
+    let server = RedisServer::start().await;
+    for rule in ["on", ">secret", "~*", "+@all", "&ff:probe:*", "&ff:ctl"] {
+        let answer = server.command(&["ACL", "SETUSER", "listener", rule]);
+        assert_eq!(answer.as_deref(), Some("+OK"));
+    }
+    let url = server.url().replace("redis://", "redis://listener:secret@");
+    let listener = Peer::up(url).await;
+    let interest = listener.broker.interest();
+    let [room, hall] = ["room", "hall"].map(topic);
+    interest.want(room.clone());
+    let is_told = async |name: &str| {
+        let told = format!("forbids the channel of {name}: NOPERM");
+        listener
+            .is_partly_up_where(|reason| reason.contains(&told))
+            .await;
+    };
+    is_told("room").await;
+    interest.want(hall.clone());
+    interest.unwant(room);
+    is_told("hall").await;
+    interest.unwant(hall);
+    listener.is_up().await;
+    let refused = REFUSALS.iter().find(|row| row.word == "NOPERM");
+    let gauge = refused.expect("a word of the table").gauge;
+    wait::until_equal(0, async || gauge(&listener.metrics.control).get()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

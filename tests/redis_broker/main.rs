@@ -18,6 +18,7 @@ mod lives;
 mod nowhere;
 mod publications;
 mod refusing;
+mod refusing_pace;
 mod releases;
 mod replicas;
 #[allow(dead_code, reason = "each test binary uses another part")]

@@ -4,6 +4,7 @@
 //! Out: what is promised of a form beyond the suite that all engines share (`tests/conformance`):
 //! masters are followed wherever they go, and what one of them does is no matter of the others.
 
+mod blinks;
 mod cluster;
 mod encrypted;
 mod leases;

@@ -37,7 +37,7 @@ async fn is_probed(server: &RedisServer, times: u64) {
 }
 
 /// The channel on which a server's feed hears probes.
-fn channel(server: &RedisServer) -> Option<String> {
+pub(crate) fn channel(server: &RedisServer) -> Option<String> {
     let channels = server.ask(&["PUBSUB", "SHARDCHANNELS", "ff:probe:*"]);
     let mut channels = channels.expect("it runs");
     assert!(channels.len() < 2, "{channels:?}");

@@ -1,9 +1,8 @@
 //! Connections of our own to one master, one after the other.
 //!
 //! In: where it is, by the configuration, and how each connection ended. Out: a connection that takes
-//! commands, and how long to wait before the next attempt. Owner of what was read of files for TLS,
-//! which are read anew where TLS failed. Bounds: waits grow from [`RECONNECT_MIN`], twice as long each
-//! time, up to one to two seconds.
+//! commands. Owner of what was read of files for TLS, which are read anew where TLS failed. Bounds: one
+//! attempt at a time; how long to wait for the next says `waits.rs`.
 
 use std::time::Duration;
 
@@ -12,11 +11,6 @@ use fred::error::Error;
 use crate::config;
 use crate::redis::access::{self, Target};
 use crate::redis::wire::Connection;
-
-/// First wait before a new attempt to connect; each is twice the one before.
-const RECONNECT_MIN: Duration = Duration::from_millis(50);
-/// The longest, drawn for each wait, so that not all nodes come at the same times.
-const RECONNECT_MAX_MS: std::ops::RangeInclusive<u64> = 1_000..=2_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,8 +21,6 @@ pub(super) struct Dialer {
     /// What each command gets on them.
     timeout: Duration,
     target: Option<Target>,
-    /// Since one worked.
-    attempts: u32,
 }
 
 impl Dialer {
@@ -40,7 +32,6 @@ impl Dialer {
             name,
             timeout,
             target: None,
-            attempts: 0,
         }
     }
 
@@ -60,19 +51,10 @@ impl Dialer {
         Connection::open(target, self.name, self.timeout).await
     }
 
-    /// The last one was of use.
-    pub(super) fn worked(&mut self) {
-        self.attempts = 0;
-    }
-
-    /// How long to wait now that it ended so, or did not come to be.
-    pub(super) fn failed(&mut self, error: &Error) -> Duration {
+    /// It ended so, or did not come to be.
+    pub(super) fn failed(&mut self, error: &Error) {
         if access::is_tls(error) {
             self.target = None;
         }
-        let longest = Duration::from_millis(rand::random_range(RECONNECT_MAX_MS));
-        let wait = RECONNECT_MIN.saturating_mul(1 << self.attempts.min(10));
-        self.attempts += 1;
-        wait.min(longest)
     }
 }

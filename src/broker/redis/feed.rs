@@ -25,6 +25,7 @@ use super::link::{Shared, stopped};
 use super::owned_slots::Owned;
 use super::reply;
 use super::subscriptions::{Chunk, Subscriptions};
+use super::waits::Waits;
 use crate::broker::FeedEvent;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::{Interest, WishNumber};
@@ -45,8 +46,6 @@ const NAME: &str = "fanfare-feed";
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// How often an idle feed asks for a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How soon a refused or unanswered subscription is tried again.
-const RETRY: Duration = Duration::from_millis(500);
 /// How soon topics whose slot is elsewhere are tried again, if they are still wanted here by then.
 const REFUSED_RETRY: Duration = Duration::from_millis(100);
 
@@ -87,7 +86,11 @@ struct Hearing {
     is_standing: bool,
     /// The chunk that is with Redis.
     underway: Option<Underway>,
+    /// The topic that is told to be forbidden, and in which word.
+    forbidden: Option<(Topic, &'static Refusal)>,
     next_chunk: Instant,
+    /// Before the next connection, and before a refused or unanswered subscription is tried again.
+    waits: Waits,
     /// How many bytes had come when the open question was asked; `None`: there is none.
     asked: Option<u64>,
     next_question: Instant,
@@ -104,21 +107,15 @@ impl FeedTask {
                 Ok(mut connection) => hearing.hear(&mut connection, &mut stop).await,
                 Err(error) => End::Lost(error),
             };
-            if hearing.is_standing {
-                dialer.worked();
-            }
-            let wait = match end {
+            match end {
                 End::Stop => break,
-                End::Deaf => {
-                    hearing.lost("it was given up", None);
-                    RETRY
-                }
+                End::Deaf => hearing.lost("it was given up", None),
                 End::Lost(error) => {
                     hearing.lost(&access::explain(&error), Refusal::of(error.details()));
-                    dialer.failed(&error)
+                    dialer.failed(&error);
                 }
-            };
-            let rest = tokio::time::sleep(wait);
+            }
+            let rest = tokio::time::sleep(hearing.waits.next());
             if hearing.meanwhile(rest, &mut stop).await.is_none() {
                 break;
             }
@@ -140,7 +137,9 @@ impl Hearing {
             connections: 0,
             is_standing: false,
             underway: None,
+            forbidden: None,
             next_chunk: Instant::now(),
+            waits: Waits::default(),
             asked: None,
             next_question: Instant::now(),
             task,
@@ -265,6 +264,10 @@ impl Hearing {
         let leaving = self.subscriptions.due(now);
         if !leaving.is_empty() {
             self.leave(connection, &leaving);
+            // The chunk that is with Redis is judged when it is answered.
+            if self.underway.is_none() {
+                self.judge_forbidden();
+            }
         }
         if self.underway.is_none()
             && self.next_chunk <= now
@@ -308,7 +311,7 @@ impl Hearing {
 
     fn lost(&mut self, why: &str, refusal: Option<&'static Refusal>) {
         self.is_standing = false;
-        self.underway = None;
+        (self.underway, self.forbidden) = (None, None);
         self.subscriptions.reset();
         let server = self.task.shared.server();
         let reason = format!("the feed of Redis at {server} has no connection: {why}");
@@ -339,7 +342,11 @@ impl Hearing {
                     .filter(|error| error.is_timeout() && is_silent)
                     .map(RedisError::into_reported);
             }
-            Event::Answered(Sent::Leaving, _) => {}
+            Event::Answered(Sent::Leaving, answer) => {
+                if answer.is_err_and(|error| error.is_misplaced()) {
+                    self.task.shared.urgent.link.misplaced().notify_one();
+                }
+            }
             Event::Answered(Sent::Channel(hearer), answer) => {
                 self.channels_answered(hearer, answer.map(drop));
             }
@@ -352,15 +359,16 @@ impl Hearing {
         let Ok([kind, channel, payload]) = <[Value; 3]>::try_from(parts) else {
             return;
         };
-        match kind.as_bytes() {
-            Some(b"message" | b"smessage") => {}
-            // The slot has left this master.
-            Some(b"sunsubscribe") => return self.task.shared.urgent.link.misplaced().notify_one(),
-            _ => return,
+        let kind = kind.as_bytes();
+        if !matches!(kind, Some(b"message" | b"smessage" | b"sunsubscribe")) {
+            return;
         }
         let channel = channel
             .as_bytes()
             .and_then(|name| str::from_utf8(name).ok());
+        if kind == Some(b"sunsubscribe") {
+            return self.slot_left(channel);
+        }
         let (Some(channel), Some(payload)) = (channel, payload.as_bytes()) else {
             return self.unreadable();
         };
@@ -388,6 +396,19 @@ impl Hearing {
             && let Some(message) = heard.as_ref().and_then(|heard| heard.first(payload))
         {
             self.task.sender.push(FeedEvent::Control(message));
+        }
+    }
+
+    /// Redis hears for nobody any more what comes by this channel. Its slot has left this master, and
+    /// may be back before anybody has looked: it is subscribed again, here, until the layout says that it
+    /// is elsewhere.
+    fn slot_left(&mut self, channel: Option<&str>) {
+        self.task.shared.urgent.link.misplaced().notify_one();
+        let Some(channel) = channel else { return };
+        if *channel == *self.probe {
+            self.is_probe_due = true;
+        } else if let Some(name) = self.task.shared.keys.qualified_of(channel) {
+            self.subscriptions.ended(name);
         }
     }
 

@@ -16,7 +16,7 @@ use super::topology::LayoutError;
 use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::config::{self, Secret};
 use crate::redis::refusal::Refusal;
-use crate::redis::{RedisError, access, clients};
+use crate::redis::{RedisError, access, clients, detour};
 
 /// Longest wait for a connection and an answer.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,8 +62,8 @@ impl Drop for Guide {
 }
 
 impl Guide {
-    /// Begins to connect.
-    pub(super) fn connect(
+    /// Begins to connect. Cancel safety: safe.
+    pub(super) async fn connect(
         url: &RedisUrl,
         host: String,
         settings: &config::Redis,
@@ -77,7 +77,8 @@ impl Guide {
             settings.access.user = None;
             settings.access.password_file = None;
         }
-        let client = clients::command_client(&settings)?;
+        let around = detour::find(&settings).await;
+        let client = clients::client_around(&settings, around)?;
         Ok(Self {
             host,
             errors: client.error_rx(),

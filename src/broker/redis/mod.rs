@@ -60,6 +60,7 @@ pub mod subscriptions;
 pub mod supervisor;
 pub mod topology;
 pub mod topology_watcher;
+mod waits;
 
 use aggregate_health::{AggregateHealth, Part};
 use agreement::{Agreement, Disagreement};

@@ -4,16 +4,19 @@
 //! are written and their answers read, the circuit that they pass, its line of
 //! [`Health`](super::health::Health), probes that the feed must hear, and the order to build the feed
 //! anew when it does not. One task on the thread of the master's feed; owner of the connection and
-//! the circuit. Bounds: one check at a time, each within a command timeout; attempts to connect wait
-//! twice as long each time, up to one to two seconds.
+//! the circuit. Bounds: one check at a time, each step of it within a command timeout; attempts to
+//! connect, and checks that failed, wait as `waits.rs` says.
 //!
 //! ```text
-//!  open ── connected ──▶ half-open ── it is a master, scripts loaded, probe answered ──▶ closed
+//!  open ── connected ──▶ half-open ── it is a master, probe answered, scripts loaded ──▶ closed
 //!    ▲                      │                                                              │ every
 //!    └── connection lost ───┴──────── no answer to the probe, or no master ────────────────┘ interval
 //!  two time-outs in a row, or a server that is no master: connected anew; its files are read anew
 //!  where TLS failed.
 //! ```
+//!
+//! A server that is new is asked step by step, because one that refuses is asked again and again: what it
+//! is, then by a small script whether it answers probes, and only then it is given the large one.
 //!
 //! The probe is a script that the feed hears, and that is refused where publications are. Where only
 //! writes are refused the circuit is closed all the same: every publication gets Redis' own word, of
@@ -31,6 +34,7 @@ use super::dialer::Dialer;
 use super::health::Line;
 use super::link::{Purpose, Shared, stopped};
 use super::supervisor::{is_elsewhere, is_master_by, is_whole_by};
+use super::waits::Waits;
 use crate::broker::redis::publisher::ordered::{Ordered, Sent, Sign};
 use crate::config;
 use crate::redis::RedisError;
@@ -45,12 +49,10 @@ use question::Question;
 
 /// What Redis calls the connection in CLIENT LIST.
 const NAME: &str = "fanfare-publications";
-/// How soon a connection that does not answer is asked again.
-const RETRY: Duration = Duration::from_millis(100);
-/// How soon one is whose scripts were taken away.
+/// How soon a connection is asked again whose scripts were taken away.
 const SETTLE: Duration = Duration::from_millis(5);
-/// Least time before a server that stands and is of no use is connected to anew.
-const RECONNECT_PACE: Duration = Duration::from_millis(500);
+/// So often in a row; then that is a failure.
+pub(super) const LOSSES_MAX: u32 = 3;
 /// Time-outs in a row after which the connection is given up.
 const TIMEOUTS_MAX: u32 = 2;
 
@@ -60,6 +62,8 @@ type Encoding = Connection<Sent<Question>>;
 #[derive(Debug, Default)]
 struct Check {
     open_count: usize,
+    /// How far one is that asks a connection that is new.
+    step: u8,
     failed: Option<RedisError>,
     /// The probe's slot has gone: the gate is passed, and the feed could hear nothing.
     is_elsewhere: bool,
@@ -92,6 +96,10 @@ pub struct PublicationsLink {
     /// The last check found a connection that is of no use.
     is_useless: bool,
     timeouts_in_a_row: u32,
+    /// How often in a row the script of probes was not there though it was loaded.
+    losses_in_a_row: u32,
+    /// Before the next connection, and the next check after one that failed.
+    waits: Waits,
     /// Since when Redis takes probes that the feed does not hear.
     unheard_since: Option<Instant>,
     connections: u64,
@@ -113,6 +121,8 @@ impl PublicationsLink {
             is_probe_loaded: false,
             is_useless: false,
             timeouts_in_a_row: 0,
+            losses_in_a_row: 0,
+            waits: Waits::default(),
             unheard_since: None,
             connections: 0,
             is_away: true,
@@ -131,15 +141,14 @@ impl PublicationsLink {
                 Ok(connection) => self.serve(connection, &mut stop).await,
                 Err(error) => End::Lost(error),
             };
-            if !std::mem::replace(&mut self.is_fresh, true) {
-                dialer.worked();
-            }
             let wait = match end {
                 End::Over => break,
-                End::Useless => RECONNECT_PACE,
+                // The check that found it so has begun to wait.
+                End::Useless => self.next_check.saturating_duration_since(Instant::now()),
                 End::Lost(error) => {
                     self.lost(&error);
-                    dialer.failed(&error)
+                    dialer.failed(&error);
+                    self.waits.next()
                 }
             };
             let rest = tokio::time::sleep(wait);
@@ -257,16 +266,14 @@ impl PublicationsLink {
             self.shared.publications.half_open();
         }
         self.check = Some(Check::default());
-        if self.is_fresh {
-            self.put(connection, Question::Role);
-            // No publication was let through to this connection yet.
-            let is_sent = self.ordered.load(connection, Sent::Check(Question::Load));
-            self.count(
-                is_sent
-                    .then_some(())
-                    .ok_or_else(|| RedisError::NotDone(closed())),
-            );
+        match self.is_fresh {
+            true => self.put(connection, Question::Role),
+            false => self.ask_probe(connection),
         }
+        self.conclude(connection);
+    }
+
+    fn ask_probe(&mut self, connection: &mut Encoding) {
         if !self.is_probe_loaded {
             self.put(connection, Question::Load);
         }
@@ -274,7 +281,26 @@ impl PublicationsLink {
         if self.shared.owned.is_some() {
             self.put(connection, Question::Whole);
         }
-        self.conclude();
+    }
+
+    /// What a connection that is new is asked next, now that all before it was answered well. `false`:
+    /// there is no more.
+    fn ask_more(&mut self, connection: &mut Encoding) -> bool {
+        let Some(check) = self.check.as_mut().filter(|_| self.is_fresh) else {
+            return false;
+        };
+        check.step += 1;
+        match check.step {
+            1 => self.ask_probe(connection),
+            2 => {
+                // No publication was let through to this connection yet.
+                let is_sent = self.ordered.load(connection, Sent::Check(Question::Load));
+                let sent = is_sent.then_some(());
+                self.count(sent.ok_or_else(|| RedisError::NotDone(closed())));
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// Sends one of them.
@@ -325,11 +351,21 @@ impl PublicationsLink {
         if let Err(error) = judged {
             check.fail(error);
         }
-        self.conclude();
+        self.conclude(connection);
     }
 
     /// When all is answered: what follows from it, and when to ask again.
-    fn conclude(&mut self) {
+    fn conclude(&mut self, connection: &mut Encoding) {
+        let goes_on = |check: &Check| check.open_count == 0 && check.failed.is_none();
+        if self.check.as_ref().is_some_and(goes_on)
+            && self.ask_more(connection)
+            && self
+                .check
+                .as_ref()
+                .is_some_and(|check| check.open_count > 0)
+        {
+            return;
+        }
         let Some(check) = self.check.take_if(|check| check.open_count == 0) else {
             return;
         };
@@ -337,7 +373,8 @@ impl PublicationsLink {
         match check.failed {
             None => {
                 (self.is_fresh, self.is_probe_loaded) = (false, true);
-                self.timeouts_in_a_row = 0;
+                (self.timeouts_in_a_row, self.losses_in_a_row) = (0, 0);
+                self.waits.over();
                 if !check.is_elsewhere {
                     self.unheard_since.get_or_insert(now);
                 }
@@ -345,12 +382,14 @@ impl PublicationsLink {
                 self.judge_feed();
                 self.next_check = now + self.settings.probe_interval;
             }
-            Some(RedisError::NoScript(_)) => {
+            Some(RedisError::NoScript(_)) if self.losses_in_a_row < LOSSES_MAX => {
                 // It answers; somebody took the scripts away.
+                self.losses_in_a_row += 1;
                 self.is_probe_loaded = false;
                 self.next_check = now + SETTLE;
             }
             Some(error) => {
+                self.is_probe_loaded &= !matches!(error, RedisError::NoScript(_));
                 if error.is_misplaced() {
                     self.shared.urgent.link.misplaced().notify_one();
                 }
@@ -362,7 +401,7 @@ impl PublicationsLink {
                     || matches!(error, RedisError::NotMaster(_));
                 self.unheard_since = None;
                 self.down(&error.to_string(), error.refusal());
-                self.next_check = now + RETRY;
+                self.next_check = now + self.waits.next();
             }
         }
     }

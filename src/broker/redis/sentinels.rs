@@ -183,7 +183,7 @@ async fn question(
     settings: &config::Redis,
 ) -> Result<Topology, AskError> {
     if guide.is_none() {
-        *guide = Some(Guide::connect(url, host.to_owned(), settings)?);
+        *guide = Some(Guide::connect(url, host.to_owned(), settings).await?);
     }
     let guide = guide.as_mut().expect("made just before");
     let details = guide.ask("SENTINEL", &["MASTER", master]).await;

@@ -12,9 +12,10 @@
 //!  unwanted for a second: unknown again
 //! ```
 //!
-//! On a master of a cluster (`is_sharded`) a subscription ends in silence when its slot leaves. So
-//! there a wish for what stands is no more than a wish to subscribe again, and a topic whose slot
-//! is elsewhere is refused by itself: it is queued anew, and its confirmation is awaited.
+//! On a master of a cluster (`is_sharded`) a subscription ends when its slot leaves. So there a wish
+//! for what stands is no more than a wish to subscribe again. A topic whose subscription ended, or
+//! whose slot is elsewhere, is queued anew, and its confirmation is awaited: what was published
+//! meanwhile is looked for upon it.
 //!
 //! A topic whose channel is forbidden is set aside, and tried alone every [`FORBIDDEN_RETRY`] when
 //! nothing else waits.
@@ -22,7 +23,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::broker::interest::WishNumber;
 use fanfare_protocol::ids::Topic;
@@ -73,8 +74,10 @@ pub struct Subscriptions {
     topics: FxHashMap<Topic, Subscription>,
     queue: VecDeque<Topic>,
     leaving: VecDeque<(Instant, Topic)>,
-    /// Forbidden ones, and when each is tried again.
-    forbidden: VecDeque<(Instant, Topic)>,
+    /// When each that may not be heard is tried again; some of them may be gone by then.
+    retries: VecDeque<(Instant, Topic)>,
+    /// Those that may not be heard, also while one is tried again.
+    forbidden: FxHashSet<Topic>,
     /// The next chunk has at most this many topics; `None`: as many as there may be.
     halved: Option<usize>,
     /// How many at the head of the queue stood before the break.
@@ -143,6 +146,7 @@ impl Subscriptions {
         self.topics.retain(|_, known| known.is_wanted);
         self.leaving.clear();
         self.queue.clear();
+        self.retries.clear();
         self.forbidden.clear();
         self.halved = None;
         for (topic, known) in &mut self.topics {
@@ -196,9 +200,9 @@ impl Subscriptions {
 
     /// A forbidden topic that is to be tried again, alone.
     fn next_forbidden(&mut self, now: Instant) -> Option<Chunk> {
-        while let Some((due, _)) = self.forbidden.front()
+        while let Some((due, _)) = self.retries.front()
             && *due <= now
-            && let Some((_, topic)) = self.forbidden.pop_front()
+            && let Some((_, topic)) = self.retries.pop_front()
         {
             if let Some(known) = self.topics.get_mut(topic.qualified())
                 && known.state == State::Forbidden
@@ -231,15 +235,17 @@ impl Subscriptions {
                 known.state = State::Forbidden;
                 known.awaited = known.is_wanted.then_some(known.wish);
                 let due = now + FORBIDDEN_RETRY;
-                self.forbidden.push_back((due, topic.clone()));
+                self.retries.push_back((due, topic.clone()));
+                self.forbidden.insert(topic.clone());
             }
         }
     }
 
-    /// Whether some may not be heard.
+    /// One that may not be heard, this one if it is so.
     #[must_use]
-    pub fn has_forbidden(&self) -> bool {
-        !self.forbidden.is_empty()
+    pub fn forbidden(&self, first: Option<&Topic>) -> Option<&Topic> {
+        let same = first.and_then(|topic| self.forbidden.get(topic));
+        same.or_else(|| self.forbidden.iter().next())
     }
 
     /// The chunk stands. Returns the topics whose confirmation is awaited, and of which wish.
@@ -252,6 +258,7 @@ impl Subscriptions {
                 && known.state == State::Sent
             {
                 known.state = State::Standing;
+                self.forbidden.remove(topic);
                 if let Some(number) = known.awaited.take() {
                     awaited.push((topic.clone(), number));
                 }
@@ -270,7 +277,26 @@ impl Subscriptions {
                 known.state = State::Queued;
                 known.awaited = known.is_wanted.then_some(known.wish);
                 self.queue.push_back(topic.clone());
+                // What this master allows is no matter any more.
+                self.forbidden.remove(topic);
             }
+        }
+    }
+
+    /// The subscription of the topic of this name ended, though nobody left it. One that is with Redis
+    /// may be confirmed by a word from before.
+    pub fn ended(&mut self, qualified: &str) {
+        let Some((topic, _)) = self.topics.get_key_value(qualified) else {
+            return;
+        };
+        let topic = topic.clone();
+        if let Some(known) = self.topics.get_mut(qualified)
+            && known.is_wanted
+            && matches!(known.state, State::Sent | State::Standing)
+        {
+            known.state = State::Queued;
+            known.awaited = Some(known.wish);
+            self.queue.push_back(topic);
         }
     }
 
@@ -305,7 +331,7 @@ impl Subscriptions {
     /// When a forbidden topic is to be tried again.
     #[must_use]
     pub fn next_retry(&self) -> Option<Instant> {
-        self.forbidden.front().map(|(due, _)| *due)
+        self.retries.front().map(|(due, _)| *due)
     }
 
     /// Forgets and returns the topics to unsubscribe: nobody wanted them since their time began.
@@ -318,6 +344,7 @@ impl Subscriptions {
             let is_unwanted = |known: &Subscription| !known.is_wanted;
             if self.topics.get(topic.qualified()).is_some_and(is_unwanted) {
                 self.topics.remove(topic.qualified());
+                self.forbidden.remove(&topic);
                 out.push(topic);
             }
         }

@@ -3,14 +3,16 @@
 //! In: events of the link's connection, a clock. Out: a connection with all scripts loaded, and the
 //! link's circuit and line of [`Health`](super::health::Health); of the urgent link also whether the
 //! master takes writes. One task a link on the control runtime; owner of the link's client and circuit. Bounds: one check at a time, each within a few
-//! command timeouts; attempts to connect wait as `redis::clients` says.
+//! command timeouts; attempts to connect wait as `redis::clients` says, checks that failed and new
+//! clients as `waits.rs` does.
 //!
 //! ```text
-//!  open ── connected, or a rest is over ──▶ half-open ── scripts loaded, probe answered ──▶ closed
+//!  open ── connected, or a rest is over ──▶ half-open ── a master, scripts loaded, probe answered ──▶ closed
 //!    ▲                                        │                                              │ every
 //!    └── connection lost ─────────────────────┴── no answer to the probe, or no master ──────┘ interval
 //!  two time-outs in a row, or a server that is no master: reconnect; if that hangs, if the
-//!  client's task ended, or if TLS failed (its files are read anew): a new client.
+//!  client's task ended, if TLS failed (its files are read anew), or if the first address of a name
+//!  says nothing: a new client.
 //! ```
 //!
 //! The probe of the urgent link is a script that does nothing, and that is refused where those are that
@@ -18,11 +20,12 @@
 //! read is read, and every write gets Redis' own word. The other links are asked for their ROLE,
 //! which writes nothing and is reported to nobody.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fred::clients::Client;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::Server;
 use fred::types::{ConnectHandle, Value};
@@ -30,19 +33,15 @@ use tokio::sync::{broadcast, watch};
 
 use super::health::Line;
 use super::link::{CommandLink, Purpose, Shared, stopped};
+use super::publications::LOSSES_MAX;
+use super::waits::Waits;
 use crate::config;
 use crate::redis::circuit::Phase;
 use crate::redis::refusal::Refusal;
-use crate::redis::{RedisError, RedisLink, access};
+use crate::redis::{RedisError, RedisLink, access, detour};
 
-/// How soon a connection that does not answer is asked again.
-const RETRY: Duration = Duration::from_millis(100);
-/// Least time between two clients. A new one is made where certificates do not fit, too, and reads
-/// them anew.
-const RENEW_PACE: Duration = Duration::from_millis(250);
-/// Least time between two forced reconnections: a server that is no master refuses every
-/// publication, and the name may lead to another one only after a while.
-const RECONNECT_PACE: Duration = Duration::from_millis(500);
+/// How soon it is looked again whether there is a connection, while there is none.
+const LOOK: Duration = Duration::from_millis(100);
 /// fred tells of a connection shortly before it takes commands.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Time-outs in a row after which the connection is given up.
@@ -83,7 +82,10 @@ pub async fn supervise(
         connections: 0,
         is_prepared: false,
         is_useless: false,
-        next_reconnect: Instant::now(),
+        losses_in_a_row: 0,
+        around: None,
+        is_around: false,
+        waits: Waits::default(),
         works_since: None,
         away: Some((Instant::now(), "Redis is not reached yet".to_owned())),
         refusal: None,
@@ -91,16 +93,12 @@ pub async fn supervise(
     let gauge = supervisor.command.purpose.gauge();
     gauge(&supervisor.shared.metrics.control).add(1);
     loop {
-        let client = match supervisor.command.link.renew() {
+        let client = match supervisor.renew() {
             Ok(client) => client,
             Err(error) => {
                 // A file of the configuration was good at the start and is not now.
                 supervisor.down(&error.to_string(), None);
-                let mut stop = stop.clone();
-                if tokio::time::timeout(RENEW_PACE, stopped(&mut stop))
-                    .await
-                    .is_ok()
-                {
+                if supervisor.is_stopped_first(&stop).await {
                     return;
                 }
                 continue;
@@ -126,7 +124,8 @@ pub async fn supervise(
             return;
         }
         supervisor.unprepared("the connection was given up");
-        tokio::time::sleep(RENEW_PACE).await;
+        // A new client is made where certificates do not fit, too, and reads them anew.
+        supervisor.is_stopped_first(&stop).await;
     }
 }
 
@@ -140,7 +139,13 @@ struct Supervisor {
     is_prepared: bool,
     /// The last check found a connection that is of no use.
     is_useless: bool,
-    next_reconnect: Instant,
+    /// How often in a row a script was not there though it was loaded.
+    losses_in_a_row: u32,
+    /// Where the next client is to connect, and whether this one was led around: see `redis::detour`.
+    around: Option<SocketAddr>,
+    is_around: bool,
+    /// Before the next client, and the next check after one that failed.
+    waits: Waits,
     /// Since when probes of the urgent link are answered.
     works_since: Option<Instant>,
     /// Since when the link is away, and why.
@@ -150,6 +155,28 @@ struct Supervisor {
 }
 
 impl Supervisor {
+    fn renew(&mut self) -> Result<Client, RedisError> {
+        let around = self.around.take();
+        self.is_around = around.is_some();
+        self.command.link.renew_around(around)
+    }
+
+    /// Whether the client is to be given up, now that its connection ended so.
+    async fn is_dead_by(&mut self, error: &Error) -> bool {
+        if *error.kind() == ErrorKind::Timeout && !self.is_around {
+            self.around = detour::find(&self.settings).await;
+        }
+        self.around.is_some() || self.is_around || access::is_tls(error)
+    }
+
+    /// Waits before a new client. Whether it is stopped by then.
+    async fn is_stopped_first(&mut self, stop: &watch::Receiver<bool>) -> bool {
+        let mut stop = stop.clone();
+        let wait = self.waits.next();
+        let stopped = tokio::time::timeout(wait, stopped(&mut stop));
+        stopped.await.is_ok()
+    }
+
     async fn watch(&mut self, connection: &mut Connection, mut stop: watch::Receiver<bool>) -> End {
         let mut wait = Duration::ZERO;
         loop {
@@ -162,11 +189,11 @@ impl Supervisor {
                 error = connection.errors.recv() => {
                     if let Ok((error, _)) = error {
                         self.lost(&error);
-                        if access::is_tls(&error) {
+                        if self.is_dead_by(&error).await {
                             return End::Dead;
                         }
                     }
-                    wait = RETRY;
+                    wait = LOOK;
                 }
                 _ = connection.connected.recv() => {
                     self.connected_anew();
@@ -178,8 +205,12 @@ impl Supervisor {
             }
             if std::mem::take(&mut self.is_useless) {
                 self.unprepared("connecting anew");
-                tokio::time::sleep_until(self.next_reconnect.into()).await;
-                self.next_reconnect = Instant::now() + RECONNECT_PACE;
+                // A server that is no master refuses every publication, and the name may lead to
+                // another one only after a while.
+                tokio::select! {
+                    () = stopped(&mut stop) => return End::Stop,
+                    () = tokio::time::sleep(wait) => {}
+                }
                 if !reconnect(&connection.client).await {
                     return End::Dead;
                 }
@@ -202,7 +233,8 @@ impl Supervisor {
                 SETTLE
             }
             Ok(()) => {
-                self.timeouts_in_a_row = 0;
+                (self.timeouts_in_a_row, self.losses_in_a_row) = (0, 0);
+                self.waits.over();
                 if is_new && self.command.purpose == Purpose::Bulk {
                     self.read_identity().await;
                 }
@@ -215,12 +247,14 @@ impl Supervisor {
                 policy.look(link, is_new).await;
                 self.tell_up()
             }
-            Err(RedisError::NoScript(_)) => {
+            Err(RedisError::NoScript(_)) if self.losses_in_a_row < LOSSES_MAX => {
                 // It answers; somebody took the scripts away, so all of them are loaded again.
+                self.losses_in_a_row += 1;
                 self.is_prepared = false;
                 SETTLE
             }
             Err(error) => {
+                self.is_prepared &= !matches!(error, RedisError::NoScript(_));
                 if error.is_timeout() {
                     self.timeouts_in_a_row += 1;
                 } else {
@@ -239,14 +273,23 @@ impl Supervisor {
                 }
                 self.is_useless |= matches!(error, RedisError::NotMaster(_));
                 self.tell_away();
-                RETRY
+                match is_unconnected(&error) {
+                    true => LOOK,
+                    false => self.waits.next(),
+                }
             }
         }
     }
 
     async fn ask(&mut self) -> Result<(), RedisError> {
         let command = Arc::clone(&self.command);
+        // One that refuses to be a master is given nothing.
         if !self.is_prepared {
+            is_master(&command.link).await?;
+            // Nor is one that takes every script away, until it has kept one.
+            if self.losses_in_a_row >= LOSSES_MAX {
+                self.probe(&command.link).await?;
+            }
             for script in self.shared.scripts.all() {
                 command.link.submit_load(script).await?;
             }
@@ -257,7 +300,9 @@ impl Supervisor {
                 self.refuses(refusal);
             }
             Purpose::Bulk | Purpose::Replicated | Purpose::Publications => {
-                is_master(&command.link).await?;
+                if self.is_prepared {
+                    is_master(&command.link).await?;
+                }
                 self.refuses(None);
             }
         }
@@ -437,7 +482,7 @@ pub(super) fn is_elsewhere(error: &RedisError) -> bool {
 
 /// What the server would have answered, had it been asked otherwise.
 fn answered(details: &'static str) -> Error {
-    Error::new(fred::error::ErrorKind::Unknown, details)
+    Error::new(ErrorKind::Unknown, details)
 }
 
 /// Whether a command was not even tried, for want of a connection.

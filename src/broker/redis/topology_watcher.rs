@@ -246,7 +246,8 @@ impl TopologyWatcher {
             let host = hosts[self.tried % hosts.len()].clone();
             self.tried += 1;
             let url = self.deployment().url();
-            self.guide = Some(Guide::connect(url, host, &self.context.settings)?);
+            let connecting = Guide::connect(url, host, &self.context.settings);
+            self.guide = Some(connecting.await?);
         }
         let guide = self.guide.as_mut().expect("made just before");
         let slots = guide.ask("CLUSTER", &["SLOTS"]).await?;

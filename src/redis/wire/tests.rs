@@ -13,6 +13,8 @@ use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use super::extent::{ANSWER_BYTES_MAX, DEPTH_MAX, ELEMENTS_MAX, Fault, LINE_BYTES_MAX};
 use super::*;
 
+mod channels;
+
 /// A frame and what it is read as, the text of an error in its place.
 type Expected = (BytesFrame, Result<Value, String>);
 
@@ -347,54 +349,6 @@ async fn answers_belong_to_commands_in_their_order_whatever_is_pushed_between() 
     ];
     assert_eq!(told, expected);
     assert_eq!(connection.unanswered_count(), 0);
-}
-
-fn subscribe(connection: &mut Connection<u32, DuplexStream>, token: u32, channels: &[&str]) {
-    let channels: Vec<_> = channels.iter().map(|name| (*name).to_owned()).collect();
-    let sent = connection.send_channels(token, "SUBSCRIBE", b"subscribe", &channels);
-    sent.expect("there is room");
-}
-
-/// What Redis says of a channel.
-fn push(word: &str, last: &str) -> String {
-    format!(">3\r\n${}\r\n{word}\r\n$1\r\na\r\n{last}\r\n", word.len())
-}
-
-#[tokio::test]
-async fn channels_stand_when_each_is_told_or_none_does_when_one_is_refused() {
-    let (mut connection, mut far) = pair(1 << 16);
-    subscribe(&mut connection, 1, &["a", "b"]);
-    subscribe(&mut connection, 2, &["c", "d"]);
-    ask(&mut connection, 3);
-    let [subscribed, message, left] = [
-        ("subscribe", ":1"),
-        ("message", "+x"),
-        ("sunsubscribe", ":0"),
-    ]
-    .map(|(word, last)| push(word, last));
-    // The first needs one more; what is no confirmation of it is told as it comes.
-    far.write_all(format!("{subscribed}{message}{left}").as_bytes())
-        .await
-        .unwrap();
-    assert_eq!(
-        turn(&mut connection).await.unwrap(),
-        ["pushed 3", "pushed 3"]
-    );
-    let rest = format!("{subscribed}-NOPERM no\r\n+c\r\n{subscribed}");
-    far.write_all(rest.as_bytes()).await.unwrap();
-    let told = turn(&mut connection).await.unwrap();
-    assert_eq!(told.len(), 4, "{told:?}");
-    assert_eq!(told[0], "1 null");
-    assert!(
-        told[1].starts_with("2 ") && told[1].contains("NOPERM"),
-        "{told:?}"
-    );
-    // One that nobody waits for is told too.
-    assert_eq!(told[2..], ["3 c", "pushed 3"]);
-    subscribe(&mut connection, 4, &["a"]);
-    far.write_all(b"+OK\r\n").await.unwrap();
-    let why = turn(&mut connection).await.unwrap_err();
-    assert_eq!(why, "Redis answers what it tells by pushes");
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@
 
 use std::time::Instant;
 
-use super::{Hearing, REFUSED_RETRY, RETRY};
+use super::{Hearing, REFUSED_RETRY};
 use crate::broker::redis::health::Line;
-use crate::broker::redis::subscriptions::Chunk;
+use crate::broker::redis::subscriptions::{CHUNK_TOPICS_MAX, Chunk};
 use crate::redis::refusal::Refusal;
 use crate::redis::wire::Connection;
 use crate::redis::{RedisError, access};
@@ -92,17 +92,16 @@ impl Hearing {
     /// Behind everything sent before, ahead of any later SUBSCRIBE of the same topics.
     pub(super) fn leave(&self, connection: &mut Connection<Sent>, topics: &[Topic]) {
         // Where there is no room the channels stay, and what comes by them is passed over.
-        let channels = self.channels(topics);
+        let mut channels = self.channels(topics);
         let Some(owned) = &self.task.shared.owned else {
             let _ =
                 connection.send_channels(Sent::Leaving, "UNSUBSCRIBE", b"unsubscribe", &channels);
             return;
         };
         // A master drops the subscriptions of a slot that leaves it, and refuses to hear of them.
-        for channel in channels.into_iter().filter(|channel| owned.has(channel)) {
-            let channel = [channel];
-            let _ =
-                connection.send_channels(Sent::Leaving, "SUNSUBSCRIBE", b"sunsubscribe", &channel);
+        channels.retain(|channel| owned.has(channel));
+        for channels in channels.chunks(CHUNK_TOPICS_MAX) {
+            let _ = connection.leave_sharded(Sent::Leaving, channels);
         }
     }
 
@@ -167,10 +166,11 @@ impl Hearing {
             self.task.sender.break_off();
         }
         let stood = std::mem::replace(&mut self.is_standing, self.subscriptions.stands());
-        if !self.subscriptions.has_forbidden() {
-            self.task.shared.health.up(Line::Channels);
-            self.refuses(None);
+        if self.is_standing {
+            self.waits.over();
         }
+        self.judge_forbidden();
+        self.refuses(self.forbidden.as_ref().map(|(_, refusal)| *refusal));
         if self.is_standing && (!stood || chunk.topics.is_empty()) {
             self.task.shared.probes.now.notify_one();
         }
@@ -198,21 +198,45 @@ impl Hearing {
         self.is_standing = false;
         self.is_probe_due = true;
         self.subscriptions.put_back(chunk);
-        self.next_chunk = Instant::now() + RETRY;
+        self.next_chunk = Instant::now() + self.waits.next();
     }
 
     /// The user of this node may not hear these.
     fn forbidden(&mut self, topics: &[Topic], refusal: &'static Refusal) {
-        let shared = &self.task.shared;
-        if let Some(topic) = topics.first()
-            && shared.health.reason(Line::Channels).is_none()
-        {
-            let (server, word, advice) = (shared.server(), refusal.word, refusal.advice);
-            let reason =
-                format!("Redis at {server} forbids the channel of {topic}: {word} ({advice})");
-            shared.health.down(Line::Channels, reason);
-        }
         self.subscriptions.forbid(topics, Instant::now());
+        if self.forbidden.is_none()
+            && let Some(topic) = topics.first()
+        {
+            self.tell_forbidden(topic.clone(), refusal);
+        }
+    }
+
+    /// A channel is told to be forbidden while somebody wants to hear it: it is heard now, or its topic
+    /// has left.
+    pub(super) fn judge_forbidden(&mut self) {
+        let Some((told, refusal)) = self.forbidden.take() else {
+            return;
+        };
+        match self.subscriptions.forbidden(Some(&told)) {
+            Some(topic) if *topic == told => self.forbidden = Some((told, refusal)),
+            Some(topic) => self.tell_forbidden(topic.clone(), refusal),
+            None => {
+                let health = &self.task.shared.health;
+                health.up(Line::Channels);
+                // Where the feed itself is refused, that is told by it.
+                if health.reason(Line::Feed).is_none() {
+                    self.refuses(None);
+                }
+            }
+        }
+    }
+
+    fn tell_forbidden(&mut self, topic: Topic, refusal: &'static Refusal) {
+        let shared = &self.task.shared;
+        let (server, word, advice) = (shared.server(), refusal.word, refusal.advice);
+        let reason = format!("Redis at {server} forbids the channel of {topic}: {word} ({advice})");
+        shared.health.down(Line::Channels, reason);
+        self.forbidden = Some((topic, refusal));
         self.refuses(Some(refusal));
     }
 }

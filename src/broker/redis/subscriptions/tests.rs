@@ -136,6 +136,32 @@ fn a_topic_that_was_refused_is_tried_again_and_confirmed_then_and_holds_up_no_ot
 }
 
 #[test]
+fn a_topic_whose_subscription_ended_is_subscribed_again_and_confirmed() {
+    let now = Instant::now();
+    let mut subscriptions = Subscriptions::new(true);
+    subscriptions.reset();
+    for n in 0..2 {
+        subscriptions.wish(topic(n), wish(n as u64), now);
+    }
+    let chunk = subscriptions.next_chunk(now).unwrap();
+    // One that is told to have ended while others of its chunk are not told yet does not stand by it.
+    subscriptions.ended("default:t0");
+    assert_eq!(subscriptions.confirm(&chunk), [(topic(1), WishNumber(1))]);
+    subscriptions.ended("default:t1");
+    subscriptions.ended("default:t1");
+    let again = subscriptions.next_chunk(now).unwrap();
+    assert_eq!(again.topics, [topic(0), topic(1)]);
+    let confirmed = subscriptions.confirm(&again);
+    let both = [(topic(0), WishNumber(0)), (topic(1), WishNumber(1))];
+    assert_eq!(confirmed, both);
+    // Of one that is on its way out, or unknown, nothing follows.
+    subscriptions.wish(topic(0), None, now);
+    subscriptions.ended("default:t0");
+    subscriptions.ended("default:t9");
+    assert_eq!(subscriptions.next_chunk(now), None);
+}
+
+#[test]
 fn a_topic_that_left_while_its_chunk_was_on_its_way_is_not_confirmed_by_it() {
     let (mut subscriptions, now) = standing(0);
     subscriptions.wish(topic(0), wish(1), now);
@@ -196,5 +222,27 @@ fn one_that_is_forbidden_holds_up_no_other_and_is_tried_again_alone() {
         let confirmed = subscriptions.confirm(&chunk);
         assert_eq!(confirmed, [(topic(n), WishNumber(1))]);
     }
-    assert!(!subscriptions.has_forbidden());
+    assert_eq!(subscriptions.forbidden(None), None);
+}
+
+#[test]
+fn one_that_is_forbidden_is_so_until_it_is_heard_or_nobody_wants_it() {
+    let (mut subscriptions, _, now) = stands_but(3, &[0, 1]);
+    let [first, second] = [topic(0), topic(1)];
+    assert_eq!(subscriptions.forbidden(Some(&second)), Some(&second));
+    subscriptions.wish(second.clone(), None, now);
+    assert_eq!(subscriptions.due(now + LINGER).len(), 1);
+    assert_eq!(subscriptions.forbidden(Some(&second)), Some(&first));
+    // While it is tried again it is not known to be heard.
+    let retry = now + FORBIDDEN_RETRY;
+    let chunk = subscriptions.next_chunk(retry).unwrap();
+    assert_eq!(subscriptions.forbidden(None), Some(&first));
+    subscriptions.forbid(&chunk.topics, retry);
+    subscriptions.confirm(&chunk);
+    assert_eq!(subscriptions.forbidden(None), Some(&first));
+    // One that nobody wants is not tried again.
+    subscriptions.wish(first.clone(), None, retry);
+    assert_eq!(subscriptions.due(retry + LINGER), [first]);
+    assert_eq!(subscriptions.forbidden(None), None);
+    assert_eq!(subscriptions.next_chunk(retry + FORBIDDEN_RETRY), None);
 }

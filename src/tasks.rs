@@ -12,6 +12,9 @@
 //! Lines that a task logs name it by a span, where that is enabled: at `debug`, for the target
 //! `fanfare::tasks`. What runs on a worker has none, because a session would be larger by it.
 //!
+//! What takes long because a request is long is done by [`heavy`], so that nobody else of the
+//! runtime waits for it.
+//!
 //! Nothing else in the crate spawns. [`plant`] lets tests of whole nodes make a part panic.
 
 use std::any::Any;
@@ -22,7 +25,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
-use tokio::sync::watch;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
@@ -40,6 +44,16 @@ pub struct Failure {
 /// What ends because another part has panicked may be told before the panic itself: for so long a
 /// panic takes the place of an end.
 const CAUSE_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Work on so many bytes is heavy: a few tenths of a millisecond, which is what it costs to let
+/// another thread go on with everything else.
+pub const HEAVY_FROM: usize = 64 * 1_024;
+
+/// Room for heavy work: half of the cores, so that it never has all of them.
+static HEAVY: LazyLock<Semaphore> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Semaphore::new(cores.div_ceil(2))
+});
 
 /// The first failure of this process.
 static FAILED: LazyLock<watch::Sender<Option<Failure>>> = LazyLock::new(watch::Sender::default);
@@ -156,6 +170,21 @@ where
     })
 }
 
+/// Does work that grows with so many bytes. Where they are many ([`HEAVY_FROM`]) another thread goes
+/// on meanwhile with all else of this runtime, at most half as many works as there are cores are done
+/// at once, and the others wait for their turn. A runtime of one thread only has nobody to go on with
+/// it. Cancel-safe: what was not begun is not done.
+pub async fn heavy<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes < HEAVY_FROM {
+        return work();
+    }
+    let _turn = HEAVY.acquire().await.expect("nobody closes this semaphore");
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// Waits for threads to end.
 pub async fn joined(threads: Vec<std::thread::JoinHandle<()>>) {
     let all = tokio::task::spawn_blocking(move || {
@@ -249,5 +278,28 @@ mod tests {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         spawn("survivor", async move { sender.send(7).unwrap() });
         assert_eq!(receiver.await, Ok(7));
+    }
+
+    /// Ends when a task of the same runtime, begun before, has run.
+    async fn wait_for_another_task(bytes: usize) -> bool {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        tokio::spawn(async move { sender.send(()).unwrap() });
+        let patience = Duration::from_secs(if bytes < HEAVY_FROM { 0 } else { 60 });
+        heavy(bytes, move || receiver.recv_timeout(patience).is_ok()).await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn other_tasks_of_the_runtime_go_on_during_heavy_work() {
+        let waiting = tokio::spawn(wait_for_another_task(HEAVY_FROM));
+        assert!(waiting.await.unwrap());
+        let waiting = tokio::spawn(wait_for_another_task(HEAVY_FROM - 1));
+        assert!(!waiting.await.unwrap(), "it is not worth another thread");
+    }
+
+    #[tokio::test]
+    async fn heavy_work_is_done_in_place_where_there_is_one_thread() {
+        let here = std::thread::current().id();
+        let there = heavy(HEAVY_FROM, || std::thread::current().id()).await;
+        assert_eq!(here, there);
     }
 }

@@ -15,7 +15,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
@@ -25,6 +25,7 @@ use super::error::ApiError;
 use super::state::ApiState;
 use crate::http::error::HttpError;
 use crate::http::media::Form;
+use crate::tasks;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::form::Encoding;
 
@@ -105,7 +106,11 @@ impl FromRequest<Arc<ApiState>> for Sent {
                     "the body could not be read",
                 )));
             }
-            Ok(Ok(collected)) => collected.to_bytes(),
+            Ok(Ok(collected)) => {
+                let mut parts = collected.aggregate();
+                let length = parts.remaining();
+                tasks::heavy(length, || parts.copy_to_bytes(length)).await
+            }
         };
         Ok(Self {
             encoding,

@@ -14,6 +14,9 @@ use fanfare_protocol::error::WireError;
 use fanfare_protocol::event::Message;
 use fanfare_protocol::ids::{Position, Topic};
 
+/// About what a message takes in an answer beside its data.
+const MESSAGE_BYTES: usize = 128;
+
 /// Which page.
 #[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -58,6 +61,14 @@ pub struct HistoryAnswer {
     pub publications: Vec<Message>,
     /// There is another page.
     pub more: bool,
+}
+
+impl HistoryAnswer {
+    /// About how long it is as a body.
+    pub(super) fn bytes(&self) -> usize {
+        let bytes = |message: &Message| message.data.bytes().len() + MESSAGE_BYTES;
+        self.publications.iter().map(bytes).sum()
+    }
 }
 
 impl HistoryParams {

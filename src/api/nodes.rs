@@ -18,8 +18,12 @@ use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, NotFound, Refused};
 use super::state::NodeStatus;
 use crate::http::bodies::Route;
+use crate::tasks;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::{Topic, User};
+
+/// About what a node takes in an answer.
+const NODE_BYTES: usize = 512;
 
 /// The cluster.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,10 +75,12 @@ pub(super) async fn list_nodes(
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
 ) -> Response {
-    wanted.ok(&NodesAnswer {
+    let answer = NodesAnswer {
         nodes: state.directory.nodes(),
         partitions: state.config.redis.partitions,
-    })
+    };
+    let bytes = answer.nodes.len() * NODE_BYTES;
+    tasks::heavy(bytes, || wanted.ok(&answer)).await
 }
 
 /// The home of a user or topic.

@@ -4,7 +4,8 @@
 //! the request. Targets are independent: those of one topic are published one after the other in
 //! the request's order, those of different topics at the same time. Bounds: at most
 //! [`TOPICS_AT_ONCE`] publications of one request wait for the broker; a batch has at most
-//! `api.targets_max` items and [`BATCH_TARGETS_FACTOR`] times as many targets.
+//! `api.targets_max` items and [`BATCH_TARGETS_FACTOR`] times as many targets. Long bodies are read,
+//! and long answers written, by [`tasks::heavy`].
 
 use std::collections::HashMap;
 
@@ -23,6 +24,7 @@ use super::schema::{BodyRefused, Refused};
 use super::state::ApiState;
 use crate::broker::PublishRequest;
 use crate::http::error::{HttpError, as_body};
+use crate::tasks;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::ErrorBody;
 use fanfare_protocol::ids::Topic;
@@ -34,6 +36,9 @@ const TOPICS_AT_ONCE: usize = 128;
 /// How many times `api.targets_max` targets the items of a batch may have together. A body of
 /// 8 MiB could name two million, whose results nobody should have to hold.
 const BATCH_TARGETS_FACTOR: usize = 100;
+
+/// About what a target's result takes in an answer.
+const RESULT_BYTES: usize = 128;
 
 /// Where [`publish`] is called.
 pub(super) const PATH: &str = "/v1/publish";
@@ -84,9 +89,14 @@ pub(super) async fn publish(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let targets = publication::read(&state, sent.encoding, &sent.bytes)?;
-    let answer = PublishAnswer::of(run(&state, targets).await);
-    Ok(respond(wanted, answer.error.as_ref(), &answer))
+    let read = || publication::read(&state, sent.encoding, &sent.bytes);
+    let targets = tasks::heavy(sent.bytes.len(), read).await?;
+    let results = run(&state, targets).await;
+    let answered = tasks::heavy(results.len() * RESULT_BYTES, || {
+        let answer = PublishAnswer::of(results);
+        respond(wanted, answer.error.as_ref(), &answer)
+    });
+    Ok(answered.await)
 }
 
 /// Publish many messages.
@@ -103,17 +113,31 @@ pub(super) async fn batch(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
+    let read = || read_batch(&state, &sent);
+    let (items, targets) = tasks::heavy(sent.bytes.len(), read).await?;
+    let results = run(&state, targets).await;
+    let answered = tasks::heavy((items.len() + results.len()) * RESULT_BYTES, || {
+        let answer = BatchAnswer::of(items, results);
+        respond(wanted, answer.error.as_ref(), &answer)
+    });
+    Ok(answered.await)
+}
+
+/// Of each item of a batch the number of its targets, or why it has none.
+type Items = Vec<Result<usize, WireError>>;
+
+/// Reads the items of a batch, and all their targets one after the other.
+fn read_batch(state: &ApiState, sent: &Sent) -> Result<(Items, Vec<Target>), ApiError> {
     let items_max = state.config.api.targets_max;
     let bodies = publication::list(sent.encoding, &sent.bytes, items_max)?
         .map_err(|count| too_many("items", count, items_max))?;
     if bodies.is_empty() {
         return Err(WireError::bad_request("the batch is empty").into());
     }
-    // Of each item the number of its targets, or why it has none.
     let mut items = Vec::with_capacity(bodies.len());
     let (mut targets, targets_max) = (Vec::new(), items_max * BATCH_TARGETS_FACTOR);
     for bytes in bodies {
-        let item = publication::read(&state, sent.encoding, bytes).map(|mut more| {
+        let item = publication::read(state, sent.encoding, bytes).map(|mut more| {
             let count = more.len();
             targets.append(&mut more);
             count
@@ -123,26 +147,7 @@ pub(super) async fn batch(
         }
         items.push(item);
     }
-    let mut results = run(&state, targets).await.into_iter();
-    let answers = items.into_iter().map(|item| match item {
-        Ok(count) => PublishAnswer::of(results.by_ref().take(count).collect()),
-        Err(error) => PublishAnswer {
-            error: Some(as_body(&error)),
-            ..PublishAnswer::default()
-        },
-    });
-    let results: Vec<_> = answers.collect();
-    let failed = results.iter().filter(|r| r.error.is_some()).count();
-    let error = match failed == results.len() {
-        true => results[0].error.clone(),
-        false => None,
-    };
-    let answer = BatchAnswer {
-        failed: (failed > 0).then_some(failed),
-        error,
-        results,
-    };
-    Ok(respond(wanted, answer.error.as_ref(), &answer))
+    Ok((items, targets))
 }
 
 fn too_many(what: &str, count: usize, max: usize) -> ApiError {
@@ -195,7 +200,24 @@ async fn publish_one(state: &ApiState, request: PublishRequest) -> TargetResult 
 
 /// Publishes to each topic in the order of the request, to [`TOPICS_AT_ONCE`] at the same time.
 async fn publish_many(state: &ApiState, targets: Vec<Target>) -> Vec<TargetResult> {
-    let mut results: Vec<Option<TargetResult>> = Vec::with_capacity(targets.len());
+    let bytes = targets.len() * RESULT_BYTES;
+    let (mut results, chains) = tasks::heavy(bytes, || by_topic(targets)).await;
+    let mut running = stream::iter(chains.into_values())
+        .map(|chain| publish_chain(chain, |request| publish_one(state, request)))
+        .buffer_unordered(TOPICS_AT_ONCE);
+    while let Some(done) = running.next().await {
+        for (at, result) in done {
+            results[at] = Some(result);
+        }
+    }
+    let expected = "every target without a refusal is in one chain";
+    let all = || results.into_iter().map(|result| result.expect(expected));
+    tasks::heavy(bytes, || all().collect()).await
+}
+
+/// The targets that are refused in their places, and the others sorted by their topics.
+fn by_topic(targets: Vec<Target>) -> (Vec<Option<TargetResult>>, HashMap<Topic, Chain>) {
+    let mut results = Vec::with_capacity(targets.len());
     let mut chains: HashMap<Topic, Chain> = HashMap::new();
     for (at, target) in targets.into_iter().enumerate() {
         results.push(match target {
@@ -207,18 +229,7 @@ async fn publish_many(state: &ApiState, targets: Vec<Target>) -> Vec<TargetResul
             Err(refused) => Some(refused),
         });
     }
-    let mut running = stream::iter(chains.into_values())
-        .map(|chain| publish_chain(chain, |request| publish_one(state, request)))
-        .buffer_unordered(TOPICS_AT_ONCE);
-    while let Some(done) = running.next().await {
-        for (at, result) in done {
-            results[at] = Some(result);
-        }
-    }
-    let results = results.into_iter();
-    results
-        .map(|result| result.expect("every target without a refusal is in one chain"))
-        .collect()
+    (results, chains)
 }
 
 /// Publishes in order and stops at the first failure: were the rest published, repeating what
@@ -230,6 +241,8 @@ async fn publish_chain<F: Future<Output = TargetResult>>(
     let mut results = Vec::with_capacity(chain.len());
     let mut failed = false;
     for (at, request) in chain {
+        // A broker that answers at once would keep the thread for the whole request.
+        tokio::task::coop::consume_budget().await;
         let result = if failed {
             let text = "not tried, because an earlier publication to the same topic failed";
             TargetResult::failed(request.topic.name(), &WireError::unavailable(text))
@@ -240,6 +253,30 @@ async fn publish_chain<F: Future<Output = TargetResult>>(
         results.push((at, result));
     }
     results
+}
+
+impl BatchAnswer {
+    fn of(items: Items, results: Vec<TargetResult>) -> Self {
+        let mut results = results.into_iter();
+        let answers = items.into_iter().map(|item| match item {
+            Ok(count) => PublishAnswer::of(results.by_ref().take(count).collect()),
+            Err(error) => PublishAnswer {
+                error: Some(as_body(&error)),
+                ..PublishAnswer::default()
+            },
+        });
+        let results: Vec<_> = answers.collect();
+        let failed = results.iter().filter(|r| r.error.is_some()).count();
+        let error = match failed == results.len() {
+            true => results[0].error.clone(),
+            false => None,
+        };
+        Self {
+            failed: (failed > 0).then_some(failed),
+            error,
+            results,
+        }
+    }
 }
 
 impl PublishAnswer {

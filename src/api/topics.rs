@@ -19,8 +19,12 @@ use super::state::{MembersPage, NodeSessions, TopicsPage};
 use crate::auth::rights::Operation;
 use crate::http::bodies::Route;
 use crate::policy::{self, Subject};
+use crate::tasks;
 use fanfare_protocol::error::WireError;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
+
+/// About what a topic, or a member without its `info`, takes in an answer.
+const ENTRY_BYTES: usize = 128;
 
 /// Which page of topics.
 #[derive(Debug, Default, IntoParams)]
@@ -117,7 +121,8 @@ pub(super) async fn list_topics(
         .transpose()
         .map_err(WireError::from)?;
     let page = state.directory.topics(after.as_ref(), limit).await?;
-    Ok(wanted.ok(&page))
+    let bytes = page.topics.len() * ENTRY_BYTES;
+    Ok(tasks::heavy(bytes, || wanted.ok(&page)).await)
 }
 
 /// One topic: who has joined it, where its home is, how much it keeps.
@@ -162,7 +167,8 @@ pub(super) async fn get_history(
     Fields(params): Fields<HistoryParams>,
 ) -> Result<Response, ApiError> {
     let query = params.query(&state, topic)?;
-    Ok(wanted.ok(&history::read(&state, query).await?))
+    let page = history::read(&state, query).await?;
+    Ok(tasks::heavy(page.bytes(), || wanted.ok(&page)).await)
 }
 
 /// The topic's members, a page at a time.
@@ -184,5 +190,11 @@ pub(super) async fn get_presence(
         WireError::bad_request(format!("namespace `{name}` keeps no presence"))
     })?;
     let page = state.directory.members(&topic, params.after, limit).await?;
-    Ok(wanted.ok(&page))
+    let infos = page
+        .members
+        .iter()
+        .filter_map(|member| member.info.as_ref());
+    let bytes =
+        infos.map(|info| info.bytes_count()).sum::<usize>() + page.members.len() * ENTRY_BYTES;
+    Ok(tasks::heavy(bytes, || wanted.ok(&page)).await)
 }

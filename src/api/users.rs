@@ -16,6 +16,7 @@ use super::query::{Fields, NoFields};
 use super::schema::{BadRequest, Refused};
 use super::state::NodeSessions;
 use crate::http::bodies::Route;
+use crate::tasks;
 use fanfare_protocol::ids::{Position, Topic};
 
 /// One user.
@@ -92,13 +93,15 @@ pub(super) async fn get_inbox(
     let query = params.query(&state, inbox.clone())?;
     let summary = state.broker.inbox(&inbox, query.retention).await?;
     let page = history::read(&state, query).await?;
-    Ok(wanted.ok(&InboxAnswer {
+    let answer = InboxAnswer {
         topic: inbox,
         position: summary.cursor.unwrap_or_default(),
         last: summary.last,
         pending: summary.pending,
         page,
-    }))
+    };
+    let bytes = answer.page.bytes();
+    Ok(tasks::heavy(bytes, || wanted.ok(&answer)).await)
 }
 
 /// End the user's sessions, on every node.

@@ -7,6 +7,7 @@ mod document;
 mod fixture;
 mod guide;
 mod health;
+mod heavy;
 mod publish;
 mod reads;
 mod refusals;

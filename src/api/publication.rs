@@ -442,7 +442,10 @@ mod tests {
     #[test]
     fn what_is_not_exactly_one_list_is_refused() {
         for json in ["{}", "[1", "[1] 2", ""] {
-            assert!(list(Encoding::Json, json.as_bytes(), 4).is_err(), "{json:?}");
+            assert!(
+                list(Encoding::Json, json.as_bytes(), 4).is_err(),
+                "{json:?}"
+            );
         }
         let huge_count = b"\xdd\xff\xff\xff\xff\x01";
         let msgpack: [&[u8]; 5] = [b"\x80", b"\x91", b"\x91\x01\x02", b"", huge_count];

@@ -45,6 +45,12 @@ impl LeaseError {
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_read_only())
     }
+
+    /// Whether Redis surely did nothing, mostly because there is no link to it.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_not_done())
+    }
 }
 
 /// The leases as one process uses them.

@@ -243,11 +243,12 @@ impl MembershipTask {
         None
     }
 
-    /// When a heartbeat that brought nothing is sent again, if it is the first. Whoever looks at this
+    /// When a heartbeat that brought nothing is sent again, if it is the first, or if there is no link:
+    /// a lease must not end while the link is back and its heartbeat not due. Whoever looks at this
     /// node's name asks as often whether Redis takes writes (`entry`): a shorter moment in which it
     /// takes none escapes him, and must not take away the sign of life that he waits for.
-    fn soon(&self, is_first: bool) -> Option<Duration> {
-        is_first.then(|| self.settings.lease / (4 * BEATS_PER_LEASE))
+    fn soon(&self, is_wanted: bool) -> Option<Duration> {
+        is_wanted.then(|| self.settings.lease / (4 * BEATS_PER_LEASE))
     }
 
     /// One exchange with Redis. Where that takes no writes, this node's state is read.
@@ -340,7 +341,7 @@ impl MembershipTask {
             && self.started.elapsed() < self.settings.lease;
         let is_first = self.trouble.missed(error, !is_starting);
         self.course.unanswered(Instant::now());
-        self.soon(is_first)
+        self.soon(is_first || error.is_unsent())
     }
 
     /// Redis is there and takes no writes, so that nobody's lease can be extended. Who lives stays as

@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod http;
 pub mod load;
 pub mod node;
+pub mod played;
 pub mod process;
 pub mod program;
 pub mod raw;

@@ -8,7 +8,7 @@ use fanfare_client::resuming::{CommandError, Event, Options, ResumingConnection}
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::played_server::{Server, Session, message, soon};
+use fanfare_testkit::played::{Server, Session, message, soon};
 
 /// A client and the server's side of its first connection.
 async fn connected(

@@ -10,7 +10,7 @@ use fanfare_client::{
 };
 use serde_json::{Value, json};
 
-use super::played_server::{Server, Session, soon};
+use fanfare_testkit::played::{Server, Session, soon};
 
 /// A client and the server's side of its first connection.
 async fn connected(server: &Server, welcome: Value) -> (Client, Session) {

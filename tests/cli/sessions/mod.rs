@@ -3,5 +3,4 @@
 
 mod client;
 mod handles;
-mod played_server;
 mod subscribe;

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::played_server::{Server, message};
+use fanfare_testkit::played::{Server, message};
 use fanfare_testkit::wait;
 
 /// The running binary; killed when a test gives up on it.

@@ -7,7 +7,8 @@ use fanfare_client::{ClientError, History, Options, Publication, Status, Subscri
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::played::{Server, joined, number, soon, subscribed};
+use super::played::{client, number, options, subscribed};
+use fanfare_testkit::played::{Server, joined, soon};
 
 /// Not in the order of names, not the shortest, one name twice: JSON all the same.
 const STRANGE: &str = r#"{"z":1e2,"a":1.10,"b":{"y":0,"x":-0.0},"d":1,"d":2}"#;
@@ -22,7 +23,7 @@ fn lost(error: &ClientError) -> Option<u16> {
 #[tokio::test]
 async fn commands_wait_neither_for_each_other_nor_do_messages_wait_for_them() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut topic = subscribed(&client, &mut session, "t").await;
     let publish = |n: usize| {
         let client = client.clone();
@@ -56,7 +57,7 @@ async fn commands_wait_neither_for_each_other_nor_do_messages_wait_for_them() {
 #[tokio::test]
 async fn a_command_that_is_too_long_is_told_and_the_connection_stays() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut topic = subscribed(&client, &mut session, "t").await;
     let long = "x".repeat(70_000);
     let publication = Publication::to("t", &long)
@@ -86,7 +87,7 @@ async fn a_command_that_is_too_long_is_told_and_the_connection_stays() {
 async fn what_was_on_its_way_when_the_server_closed_because_of_it_is_not_repeated() {
     let server = Server::start().await;
     let welcome = json!({"node": "n", "user": "ada"});
-    let (client, mut session) = server.client(server.options(), welcome.clone()).await;
+    let (client, mut session) = client(&server, options(&server), welcome.clone()).await;
     let publication = Publication::to("t", &1).expect("data").idempotency_key("k");
     let serve = async {
         session.hear_of("publish", "t").await;
@@ -108,10 +109,10 @@ async fn a_key_is_not_repeated_when_the_node_may_have_forgotten_it() {
     let server = Server::start().await;
     let options = Options {
         repeat_within: Duration::from_millis(300),
-        ..server.options()
+        ..options(&server)
     };
     let welcome = json!({"node": "n", "user": "ada"});
-    let (client, mut session) = server.client(options, welcome.clone()).await;
+    let (client, mut session) = client(&server, options, welcome.clone()).await;
     let publication = Publication::to("t", &1).expect("data").idempotency_key("k");
     let serve = async {
         session.hear_of("publish", "t").await;
@@ -133,7 +134,7 @@ async fn a_key_is_not_repeated_when_the_node_may_have_forgotten_it() {
 #[tokio::test]
 async fn a_client_closes_at_once_although_a_call_waits() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     session.close(4200).await;
     drop(server);
     let mut status = client.status();
@@ -155,7 +156,7 @@ async fn a_client_closes_at_once_although_a_call_waits() {
 #[tokio::test]
 async fn data_is_published_and_read_byte_for_byte() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let raw: &RawValue = serde_json::from_str(STRANGE).expect("JSON");
     let publication = Publication::to("t", &raw).expect("data");
     let serve = async {
@@ -188,7 +189,7 @@ async fn data_is_published_and_read_byte_for_byte() {
 #[tokio::test]
 async fn a_newer_token_for_a_topic_leaves_its_position_as_it_is() {
     let server = Server::start().await;
-    let options = server.options();
+    let options = options(&server);
     let (client, (mut session, _)) = tokio::join!(
         soon(ResumingConnection::connect(options)),
         server.welcome(json!({"node": "n"}))
@@ -206,9 +207,9 @@ async fn a_newer_token_for_a_topic_leaves_its_position_as_it_is() {
     }
     session.close(4200).await;
     let serve = async {
-        let (_session, connect) = server.resumed(json!({"t": joined("7-0")})).await;
+        let (_session, topics) = server.resumed(json!({"t": joined("7-0")})).await;
         assert_eq!(
-            connect["topics"],
+            topics,
             json!([{"topic": "t", "since": "7-0", "token": "b"}])
         );
     };
@@ -222,7 +223,7 @@ async fn a_newer_token_for_a_topic_leaves_its_position_as_it_is() {
 #[tokio::test]
 async fn what_waits_for_an_answer_is_bounded_in_bytes() {
     let server = Server::start().await;
-    let options = server.options();
+    let options = options(&server);
     let (client, (mut session, _)) = tokio::join!(
         soon(ResumingConnection::connect(options)),
         server.welcome(json!({"node": "n"}))

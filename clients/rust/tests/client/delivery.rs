@@ -4,12 +4,13 @@ use fanfare_client::subscription::{ITEMS_BYTES_MAX, ITEMS_MAX};
 use fanfare_client::{Item, Options, Subscribe};
 use serde_json::json;
 
-use super::played::{Server, gap, joined, next, number, soon, subscribed, unavailable};
+use super::played::{client, gap, next, number, options, subscribed};
+use fanfare_testkit::played::{Server, joined, soon, unavailable};
 
 #[tokio::test]
 async fn nothing_of_the_stay_before_comes_to_a_new_subscription() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     drop(subscribed(&client, &mut session, "t").await);
     let serve = async {
         let leave = session.hear_of("unsubscribe", "t").await;
@@ -27,7 +28,7 @@ async fn nothing_of_the_stay_before_comes_to_a_new_subscription() {
 #[tokio::test]
 async fn a_topic_without_history_tells_what_a_break_may_have_cost() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut topic = subscribed(&client, &mut session, "live").await;
     let mut everyone = client.subscribe("@").await.expect("joined");
     session.unplaced("live", 0).await;
@@ -48,7 +49,7 @@ async fn a_topic_without_history_tells_what_a_break_may_have_cost() {
 #[tokio::test]
 async fn a_slow_reader_of_what_has_no_history_is_told_what_it_lost() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut topic = subscribed(&client, &mut session, "live").await;
     let mut everyone = client.subscribe("@").await.expect("joined");
     for number in 0..ITEMS_MAX + 5 {
@@ -79,7 +80,7 @@ async fn a_slow_reader_of_what_has_no_history_is_told_what_it_lost() {
 #[tokio::test]
 async fn members_that_changed_meanwhile_are_told_as_a_gap() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut room = Subscribe::from("room");
     room.presence = true;
     let mut room = subscribed(&client, &mut session, room).await;
@@ -96,7 +97,7 @@ async fn members_that_changed_meanwhile_are_told_as_a_gap() {
 #[tokio::test]
 async fn one_topic_that_cannot_be_joined_costs_the_others_nothing() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut good = subscribed(&client, &mut session, "good").await;
     let mut bad = subscribed(&client, &mut session, "bad").await;
     session.close(4200).await;
@@ -118,7 +119,7 @@ async fn one_topic_that_cannot_be_joined_costs_the_others_nothing() {
 #[tokio::test]
 async fn a_topic_that_cannot_be_joined_again_after_an_overflow_is_asked_for_again() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut slow = subscribed(&client, &mut session, "slow").await;
     for number in 0..=ITEMS_MAX {
         session.number("slow", number).await;
@@ -147,7 +148,7 @@ async fn a_topic_that_cannot_be_joined_again_after_an_overflow_is_asked_for_agai
 async fn what_waits_for_a_reader_is_bounded_in_bytes() {
     const BYTES: usize = 1 << 20;
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let _big = subscribed(&client, &mut session, "big").await;
     let data = "x".repeat(BYTES);
     for number in 0..ITEMS_BYTES_MAX / BYTES + 1 {
@@ -164,9 +165,9 @@ async fn a_client_begins_where_its_positions_say() {
     let server = Server::start().await;
     let options = Options {
         positions: [("news".to_owned(), "7-0".to_owned())].into(),
-        ..server.options()
+        ..options(&server)
     };
-    let (client, mut session) = server.client(options, json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options, json!({"node": "n"})).await;
     let serve = async {
         let join = session.hear_of("subscribe", "news").await;
         assert_eq!(join["since"], "7-0");

@@ -3,7 +3,8 @@
 use fanfare_client::Subscription;
 use serde_json::{Value, json};
 
-use super::played::{Server, Session, gap, number, soon, subscribed};
+use super::played::{client, gap, number, options, subscribed};
+use fanfare_testkit::played::{Server, Session, soon};
 
 fn welcome() -> Value {
     let inbox = json!({"topic": "@ada", "position": "1-0", "pending": 2});
@@ -27,7 +28,7 @@ async fn inbox_of(client: &fanfare_client::Client) -> Subscription {
 #[tokio::test]
 async fn an_inbox_is_read_up_to_what_comes_live_and_the_connection_stays() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), welcome()).await;
+    let (client, mut session) = client(&server, options(&server), welcome()).await;
     session.number("@ada", 0).await;
     session.number("@ada", 1).await;
     // An answer behind them says that they have come.
@@ -52,7 +53,7 @@ async fn an_inbox_is_read_up_to_what_comes_live_and_the_connection_stays() {
 #[tokio::test]
 async fn an_inbox_taken_again_begins_behind_what_was_read() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), welcome()).await;
+    let (client, mut session) = client(&server, options(&server), welcome()).await;
     let mut inbox = inbox_of(&client).await;
     for number in 0..4 {
         session.number("@ada", number).await;
@@ -72,7 +73,7 @@ async fn an_inbox_taken_again_begins_behind_what_was_read() {
 #[tokio::test]
 async fn what_came_and_is_not_kept_any_more_is_told() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), welcome()).await;
+    let (client, mut session) = client(&server, options(&server), welcome()).await;
     for number in 0..3 {
         session.number("@ada", number).await;
     }

@@ -8,12 +8,13 @@ use fanfare_client::{Options, Status, Subscribe, Tls};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::played::{Server, joined, number, soon, subscribed};
+use super::played::{client, number, options, subscribed};
+use fanfare_testkit::played::{Server, joined, soon};
 
 #[tokio::test]
 async fn what_passes_does_not_end_the_client() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut topic = subscribed(&client, &mut session, "t").await;
     let kept = || json!({"t": joined("1-0")});
     session.close(4004).await;
@@ -29,7 +30,7 @@ async fn what_passes_does_not_end_the_client() {
 #[tokio::test]
 async fn a_wait_beyond_an_hour_counts_as_an_hour() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     session.close(4200).await;
     server
         .refuse("503 Service Unavailable\r\nRetry-After: 18446744073709551615")
@@ -58,9 +59,9 @@ async fn topics_that_do_not_fit_in_connect_are_asked_for_one_by_one() {
     let server = Server::start().await;
     let options = Options {
         message_bytes_max: 2_000,
-        ..server.options()
+        ..options(&server)
     };
-    let (client, mut session) = server.client(options, json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options, json!({"node": "n"})).await;
     let mut topics = Vec::new();
     for number in 0..5 {
         let mut topic = Subscribe::from(&*format!("t:{number}"));
@@ -94,7 +95,7 @@ async fn topics_that_do_not_fit_in_connect_are_asked_for_one_by_one() {
 #[tokio::test]
 async fn where_the_server_does_not_ping_the_client_does() {
     let server = Server::start().await;
-    let options = server.options();
+    let options = options(&server);
     let address = Address::new(&options.urls[0], None, &Tls::default()).expect("an address");
     let opening = Connection::open(&address, None, 1 << 20);
     let (connection, mut session) = tokio::join!(soon(opening), server.accept());

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use fanfare_client::{Options, Subscribe, Token};
 use serde_json::json;
 
-use super::played::{Server, joined, number, subscribed};
+use super::played::{client, number, options, subscribed};
+use fanfare_testkit::played::{Server, joined};
 
 /// A token function that gives `t1`, `t2` and so on.
 fn counted(options: Options) -> Options {
@@ -21,8 +22,8 @@ fn counted(options: Options) -> Options {
 #[tokio::test]
 async fn a_token_that_ends_soon_is_refreshed_and_the_session_goes_on() {
     let server = Server::start().await;
-    let options = counted(server.options());
-    let (client, mut session) = server.client(options, json!({"node": "n"})).await;
+    let options = counted(options(&server));
+    let (client, mut session) = client(&server, options, json!({"node": "n"})).await;
     let mut topic = subscribed(&client, &mut session, "t").await;
     session.say(json!({"type": "expiring", "expires": 9})).await;
     let refresh = session.hear().await;
@@ -42,8 +43,8 @@ async fn a_token_that_ends_soon_is_refreshed_and_the_session_goes_on() {
 #[tokio::test]
 async fn a_token_that_aged_while_nobody_answered_is_followed_by_another() {
     let server = Server::start().await;
-    let options = counted(server.options());
-    let (client, mut session) = server.client(options, json!({"node": "n"})).await;
+    let options = counted(options(&server));
+    let (client, mut session) = client(&server, options, json!({"node": "n"})).await;
     let mut topic = subscribed(&client, &mut session, "t").await;
     session.close(4001).await;
     server
@@ -59,14 +60,14 @@ async fn a_token_that_aged_while_nobody_answered_is_followed_by_another() {
 #[tokio::test]
 async fn a_token_for_a_topic_that_has_ended_is_left_out() {
     let server = Server::start().await;
-    let (client, mut session) = server.client(server.options(), json!({"node": "n"})).await;
+    let (client, mut session) = client(&server, options(&server), json!({"node": "n"})).await;
     let mut topic = Subscribe::from("t");
     topic.token = Some("ended".to_owned());
     let mut topic = subscribed(&client, &mut session, topic).await;
     session.close(4200).await;
     let ended = json!({"error": {"code": "token_expired", "message": "the token has ended"}});
-    let (mut session, connect) = server.resumed(json!({"t": ended})).await;
-    assert_eq!(connect["topics"][0]["token"], "ended");
+    let (mut session, topics) = server.resumed(json!({"t": ended})).await;
+    assert_eq!(topics[0]["token"], "ended");
     let join = session.hear_of("subscribe", "t").await;
     assert_eq!(
         (&join["token"], &join["since"]),

@@ -80,7 +80,7 @@ fn cpu_ns() -> f64 {
 
 /// The keys of one of a thousand topics, and all else that the script is given.
 fn arguments(number: usize) -> [Vec<u8>; 8] {
-    let topic = format!("ff:{{default:topic-{}}}", number % 1_000);
+    let topic = format!("ff:{{160}}{{default:topic-{}}}", number % 1_000);
     let key = |suffix: &str| format!("{topic}{suffix}").into_bytes();
     [
         key(""),

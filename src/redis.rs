@@ -24,7 +24,6 @@ use tokio::sync::Notify;
 
 use crate::config;
 use crate::telemetry::metrics::Metrics;
-use fanfare_protocol::ids::{SessionId, Topic};
 
 pub mod access;
 mod certificates;
@@ -32,8 +31,8 @@ pub mod circuit;
 pub mod clients;
 pub mod detour;
 pub mod holders;
+mod keys;
 pub mod keyspace;
-mod member_keys;
 pub mod nowhere;
 mod outcome;
 pub mod publication_keys;
@@ -42,6 +41,7 @@ pub mod script;
 pub mod wire;
 
 use circuit::{Away, Circuit};
+pub use keys::Keys;
 use nowhere::Nowhere;
 pub use script::Script;
 
@@ -102,180 +102,6 @@ pub enum RedisError {
     /// The command or script failed: a bug, or a key that another program wrote.
     #[error("failed: {}", access::explain(.0))]
     Failed(Error),
-}
-
-/// Names of keys and channels. Everything of one topic is under the tag `{app:topic}`, so
-/// that no command and no script crosses slots.
-///
-/// Channels know no databases: one that is published in a database is heard from all of them. So
-/// the number of any but the first is in their names, between colons, which no prefix holds:
-/// no prefix and database have the channel of others.
-#[derive(Debug, Clone)]
-pub struct Keys {
-    prefix: String,
-    /// What every channel begins with: the prefix, and the database if it is not the first.
-    channels: String,
-}
-
-impl Keys {
-    /// Keys that begin with this prefix.
-    #[must_use]
-    pub fn new(prefix: &str) -> Self {
-        Self::of_database(prefix, 0)
-    }
-
-    /// The same with the channels of this database.
-    #[must_use]
-    pub fn of_database(prefix: &str, database: u16) -> Self {
-        Self {
-            prefix: prefix.to_owned(),
-            channels: match database {
-                0 => prefix.to_owned(),
-                number => format!("{prefix}:{number}"),
-            },
-        }
-    }
-
-    /// The topic's channel. It has the slot of the topic's keys, and scripts declare it as one.
-    #[must_use]
-    pub fn channel(&self, topic: &Topic) -> String {
-        format!("{}:{{{}}}", self.channels, topic.qualified())
-    }
-
-    /// The `app:topic` that a channel carries; `None` for other channels.
-    #[must_use]
-    pub fn qualified_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
-        channel
-            .strip_prefix(self.channels.as_str())?
-            .strip_prefix(":{")?
-            .strip_suffix('}')
-    }
-
-    /// The `app:topic` to which a key or a channel of any database belongs; `None` for the
-    /// cluster's own keys.
-    #[must_use]
-    pub fn topic_of<'a>(&self, key: &'a str) -> Option<&'a str> {
-        let rest = key.strip_prefix(self.prefix.as_str())?.strip_prefix(':')?;
-        let (database, tagged) = rest.split_once('{')?;
-        let number = database.strip_suffix(':').unwrap_or(database);
-        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        Some(tagged.split_once('}')?.0)
-    }
-
-    /// The topic's stream.
-    #[must_use]
-    pub fn stream(&self, topic: &Topic) -> String {
-        self.of(topic, "s")
-    }
-
-    /// The topic's last id.
-    #[must_use]
-    pub fn last(&self, topic: &Topic) -> String {
-        self.of(topic, "l")
-    }
-
-    /// The position that an idempotency key was given.
-    #[must_use]
-    pub fn idempotency(&self, topic: &Topic, key: &str) -> String {
-        format!("{}:k:{key}", self.base(topic))
-    }
-
-    /// The cursor (of an inbox).
-    #[must_use]
-    pub fn cursor(&self, topic: &Topic) -> String {
-        self.of(topic, "c")
-    }
-
-    /// Occupancy: incarnation to local sessions.
-    #[must_use]
-    pub fn occupancy(&self, topic: &Topic) -> String {
-        self.of(topic, "o")
-    }
-
-    /// The lease of a partition.
-    #[must_use]
-    pub fn partition(&self, partition: u32) -> String {
-        format!("{}:part:{{{partition}}}", self.prefix)
-    }
-
-    /// The topics of a partition in which nodes have members or occupancy.
-    #[must_use]
-    pub fn topics_index(&self, partition: u32) -> String {
-        format!("{}:ti:{{{partition}}}", self.prefix)
-    }
-
-    /// Leases of nodes, a sorted set by their end. One script uses it with those that follow,
-    /// so they share a tag.
-    #[must_use]
-    pub fn nodes(&self) -> String {
-        format!("{{{}:nodes}}", self.prefix)
-    }
-
-    /// The newest incarnation by node name.
-    #[must_use]
-    pub fn node_incarnations(&self) -> String {
-        format!("{{{}:nodes}}:i", self.prefix)
-    }
-
-    /// What nodes tell of themselves: JSON by node name.
-    #[must_use]
-    pub fn node_details(&self) -> String {
-        format!("{{{}:nodes}}:d", self.prefix)
-    }
-
-    /// Names whose node was to be told that another process had them: names of nodes.
-    #[must_use]
-    pub fn node_contests(&self) -> String {
-        format!("{{{}:nodes}}:k", self.prefix)
-    }
-
-    /// When the last heartbeat of all was answered.
-    #[must_use]
-    pub fn node_heartbeat(&self) -> String {
-        format!("{{{}:nodes}}:t", self.prefix)
-    }
-
-    /// The names of nodes by the time at which they changed last, a sorted set.
-    #[must_use]
-    pub fn node_changes(&self) -> String {
-        format!("{{{}:nodes}}:c", self.prefix)
-    }
-
-    /// The cluster's control channel.
-    #[must_use]
-    pub fn control(&self) -> String {
-        format!("{}:ctl", self.channels)
-    }
-
-    /// What all nodes must have in common. It has the tag of the nodes' keys, so that a node which
-    /// starts needs no master but theirs.
-    #[must_use]
-    pub fn fingerprint(&self) -> String {
-        format!("{{{}:nodes}}:fp", self.prefix)
-    }
-
-    /// Where earlier releases have it alone.
-    #[must_use]
-    pub fn fingerprint_before(&self) -> String {
-        format!("{}:fp", self.prefix)
-    }
-
-    /// The channel on which one process hears its probes; in a cluster one of this tag's slot.
-    #[must_use]
-    pub fn probe(&self, process: SessionId, tag: Option<u32>) -> String {
-        let tag = tag.map_or_else(String::new, |tag| format!("{{{tag}}}:"));
-        format!("{}:probe:{tag}{process}", self.channels)
-    }
-
-    fn base(&self, topic: &Topic) -> String {
-        format!("{}:{{{}}}", self.prefix, topic.qualified())
-    }
-
-    fn of(&self, topic: &Topic, suffix: &str) -> String {
-        format!("{}:{suffix}", self.base(topic))
-    }
 }
 
 /// The connection for commands. Its client is replaced by the supervisor when it is dead;
@@ -460,40 +286,4 @@ impl RedisLink {
 
 fn bytes(arg: &[u8]) -> Value {
     Value::Bytes(Bytes::copy_from_slice(arg))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fanfare_protocol::ids::App;
-
-    #[test]
-    fn channels_of_other_databases_have_names_of_their_own() {
-        let topic = Topic::new(&App::default_app(), "t").unwrap();
-        let [zero, one, eleven] = [0, 1, 11].map(|n| Keys::of_database("ff", n));
-        assert_eq!(zero.channel(&topic), "ff:{default:t}");
-        assert_eq!(zero.control(), "ff:ctl");
-        assert_eq!(one.channel(&topic), "ff:1:{default:t}");
-        assert_eq!(eleven.control(), "ff:11:ctl");
-        let process = SessionId(1);
-        assert_eq!(one.probe(process, None), format!("ff:1:probe:{process}"));
-        for (keys, channel) in [(&zero, "ff:{default:t}"), (&one, "ff:1:{default:t}")] {
-            assert_eq!(keys.qualified_of(channel), Some("default:t"));
-            assert_eq!(keys.topic_of(channel), Some("default:t"));
-        }
-        assert_eq!(one.qualified_of("ff:{default:t}"), None);
-        assert_eq!(one.qualified_of("ff:11:{default:t}"), None);
-        assert_eq!(zero.qualified_of("ff:1:{default:t}"), None);
-        // Databases separate keys by themselves.
-        assert_eq!(one.stream(&topic), zero.stream(&topic));
-        assert_eq!(one.topic_of(&one.stream(&topic)), Some("default:t"));
-        for own in [
-            one.nodes(),
-            one.partition(1),
-            one.topics_index(1),
-            one.control(),
-        ] {
-            assert_eq!(one.topic_of(&own), None, "{own}");
-        }
-    }
 }

@@ -64,7 +64,7 @@ pub(crate) fn run(sockets_count: usize, name: &str, redis: SocketAddr) -> std::i
         Ok::<_, std::io::Error>(socket)
     };
     let (mut targets, mut by_name) = (Vec::new(), HashMap::new());
-    let keys = Keys::new(PREFIX);
+    let keys = Keys::new(PREFIX, 256);
     for number in 0..sockets_count {
         let topic = Topic::new(&App::default_app(), &format!("{name}{number}"));
         let topic = topic.expect("a topic's name");

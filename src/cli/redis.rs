@@ -46,8 +46,8 @@ Examples:
 
 Where topics are follows from redis.url, redis.shards and redis.partitions, so all nodes must have
 the same; a node that differs exits 64. To change them: stop all nodes, run this with the new
-configuration, start them with it. Topics that another deployment has then begin anew there,
-without their history.
+configuration, start them with it. Topics that have another partition or deployment then begin anew
+there, without their history.
 
 Exit codes: 0 done, 1 nodes are running, 64 configuration, 69 Redis cannot be used.";
 
@@ -84,6 +84,8 @@ fn failure(error: AdoptError) -> Failure {
             .hint("stop them first; then every node is started anew"),
         AdoptError::Elsewhere { .. } => Failure::new(Exit::Refused, &error)
             .hint("make sure that all are stopped, and repeat it with --all-stopped"),
+        AdoptError::Layout { .. } => Failure::new(Exit::Usage, &error)
+            .hint("give the nodes of this release another redis.prefix"),
         AdoptError::Start(_) => Failure::new(Exit::Usage, &error),
         AdoptError::Away(_) | AdoptError::Redis(_) => Failure::new(Exit::Unreachable, &error),
     }

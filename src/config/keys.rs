@@ -137,7 +137,7 @@ section!(REDIS, "redis" => Redis {
     url: "url", Text(forms::REDIS_URL), Unset("redis://127.0.0.1:6379"),
         "The Redis or Valkey that joins the nodes: one server, the sentinels of a master, or some nodes of a Redis Cluster. Without it the node runs alone. Flag --redis.";
     shards: "shards", List(forms::REDIS_URL), Is(""),
-        "Further deployments, each independent of the others, over which topics are spread together with redis.url. The cluster's own keys stay in redis.url. Every node must have the same ones in the same order, each with ?name=NAME, redis.url too: where a topic is follows from the names. A node that differs from the others exits 64; fanfare redis adopt changes what they agreed on.";
+        "Further deployments, each independent of the others, over which partitions are spread together with redis.url, with all their topics. The cluster's own keys stay in redis.url. Every node must have the same ones in the same order, each with ?name=NAME, redis.url too: where a partition is follows from the names. A node that differs from the others exits 64; fanfare redis adopt changes what they agreed on.";
     prefix: "prefix", Text(forms::PREFIX), Is("ff"),
         "First part of every key in Redis.";
     command_timeout: "command_timeout_ms", ms(10, 60_000), Is("2000"),
@@ -149,7 +149,7 @@ section!(REDIS, "redis" => Redis {
     lease: "lease_ms", ms(1_000, 60_000), Is("5000"),
         "How long a node that does not report counts as alive. It reports five times as often. At least 2.5 times redis.command_timeout_ms. All nodes should have the same: see docs/redis.md.";
     partitions: "partitions", count(1, 16_384), Is("256"),
-        "Into how many parts users and topics are dealt to nodes. Stored in Redis at first start; a node with another number exits 64, see fanfare redis adopt. At most 4 for each millisecond of redis.lease_ms, in which they are held.";
+        "Into how many parts users and topics are dealt, to nodes and to the masters of Redis. 256 are enough for 8 masters, 1024 for 16. Stored in Redis at first start and not changed after it, because topics would begin anew; a node with another number exits 64, see docs/redis.md. At most 4 for each millisecond of redis.lease_ms, in which they are held.";
 } and { access: RedisAccess::from_redis, replicas_min: Values::replicas_min });
 
 section!(REDIS_ACCESS, "redis" => RedisAccess {

@@ -153,7 +153,7 @@ impl std::fmt::Display for Secret {
 pub struct Redis {
     /// Where Redis is, as [`redis_url`] says. `None`: the in-process broker.
     pub url: Option<Secret>,
-    /// Further deployments of their own, over which topics are spread together with the first.
+    /// Further deployments of their own, over which partitions are spread together with the first.
     pub shards: Vec<Secret>,
     /// How a connection gets in.
     pub access: RedisAccess,

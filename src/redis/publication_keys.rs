@@ -1,8 +1,8 @@
 //! The keys of a publication's script, in their parts: what stands there is written one behind the
 //! other, where the command is, and no key is made for it alone.
 //!
-//! In: a topic, and its idempotency key. Out: what [`Keys`] names, in the order of `publish.lua`. Pure.
-//! Bounds: [`KEYS_MAX`].
+//! In: a topic, its partition, and its idempotency key. Out: what [`Keys`] names, in the order of
+//! `publish.lua`. Pure. Bounds: [`KEYS_MAX`].
 
 use super::Keys;
 use fanfare_protocol::ids::{Topic, TopicKind};
@@ -11,7 +11,7 @@ use fanfare_protocol::ids::{Topic, TopicKind};
 pub const KEYS_MAX: usize = 5;
 
 /// One key.
-pub type KeyParts<'a> = [&'a str; 5];
+pub type KeyParts<'a> = [&'a str; 4];
 
 /// See the module.
 #[derive(Debug)]
@@ -21,11 +21,17 @@ pub struct PublicationKeys<'a> {
 }
 
 impl<'a> PublicationKeys<'a> {
-    /// Those of a publication on this topic.
+    /// Those of a publication on this topic, which is of this partition.
     #[must_use]
-    pub fn new(keys: &'a Keys, topic: &'a Topic, idempotency: Option<&'a str>) -> Self {
-        let of = |name, rest| [&*keys.prefix, ":{", topic.qualified(), name, rest];
-        let channel = [&*keys.channels, ":{", topic.qualified(), "}", ""];
+    pub fn new(
+        keys: &'a Keys,
+        topic: &'a Topic,
+        partition: u32,
+        idempotency: Option<&'a str>,
+    ) -> Self {
+        let begin = keys.begin(partition);
+        let of = |end, rest| [begin, topic.qualified(), end, rest];
+        let channel = [keys.channel_begin(partition), topic.qualified(), "}", ""];
         let mut all = [channel, of("}:s", ""), of("}:l", ""), channel, channel];
         let mut count = 3;
         let cursor = (topic.kind() == TopicKind::Inbox).then(|| of("}:c", ""));
@@ -51,10 +57,11 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_key_are_the_key() {
-        let keys = Keys::of_database("ff", 2);
+        let keys = Keys::of_database("ff", 256, 2);
         for name in ["t", "@ada"] {
             let topic = Topic::new(&App::default_app(), name).unwrap();
-            let parts = PublicationKeys::new(&keys, &topic, Some("once"));
+            let partition = keys.partition_of(&topic);
+            let parts = PublicationKeys::new(&keys, &topic, partition, Some("once"));
             let named: Vec<_> = parts.as_slice().iter().map(|key| key.concat()).collect();
             let mut expected = vec![keys.channel(&topic), keys.stream(&topic), keys.last(&topic)];
             if name == "@ada" {

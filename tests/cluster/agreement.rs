@@ -227,6 +227,52 @@ async fn what_earlier_releases_agreed_on_is_compared_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_key_layouts_are_never_used_under_one_prefix() {
+    let redis = RedisServer::start().await;
+    let get = |key: &str| redis.ask(&["GET", key]).expect("the server runs").concat();
+    let mut node = plan(&redis, "a").start().await;
+    // Wherever a node of the release before looks, it finds a layout that it has not.
+    let print = get("ff:fp");
+    assert!(print.contains("\"layout\":3"), "{print}");
+    assert_eq!(get("{ff:nodes}:fp"), print);
+    assert_eq!(node.terminate().await.code(), Some(0));
+
+    // What such a node left. Its own names of keys begin otherwise, but for leases and indexes.
+    let before = print.replace("\"layout\":3", "\"layout\":2");
+    let difference = "key layout: the cluster has 2, this node has 3";
+    let left = [
+        ["SET", "ff:{default:room}:l", "1-1"],
+        ["SET", "ff:part:{160}", "gone~1 5 5"],
+        ["SADD", "ff:ti:{160}", "default:room gone~1"],
+    ];
+    for at in ["ff:fp", "{ff:nodes}:fp"] {
+        redis.command(&["FLUSHALL"]);
+        redis.command(&["SET", at, &before]);
+        for words in &left {
+            redis.command(words);
+        }
+        let log = differs(plan(&redis, "b")).await;
+        assert!(log.contains(difference), "{log}");
+        let refused = adopt(&redis.url(), &[], &["--all-stopped"]);
+        assert_eq!(refused.status.code(), Some(64), "{}", said(&refused));
+        let why = said(&refused);
+        assert!(
+            why.contains(difference) && why.contains("redis.prefix"),
+            "{why}"
+        );
+        // Nothing was added, and nothing is away.
+        assert_eq!(redis.command(&["DBSIZE"]).as_deref(), Some(":4"), "{log}");
+        assert_eq!(get("ff:part:{160}"), "gone~1 5 5");
+        assert_eq!(get(at), before);
+    }
+    // Beside it, under another prefix.
+    let other = plan(&redis, "c").env("FANFARE_REDIS__PREFIX", "fg");
+    drop(other.start().await);
+    assert_eq!(get("ff:part:{160}"), "gone~1 5 5");
+    assert_eq!(get("ff:{default:room}:l"), "1-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_adopted_under_nodes_whose_leases_seem_over() {
     const LASTING: &str = "
         local t = redis.call('TIME')

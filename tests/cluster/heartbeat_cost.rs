@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fanfare::redis::{Keys, RedisLink, Script};
 use serde_json::{Value, json};
 
+use crate::rig::PARTITIONS;
 use crate::scripts::answering;
 use fanfare_testkit::redis_server::RedisServer;
 use fanfare_testkit::turns;
@@ -53,7 +54,7 @@ struct Cost {
 impl<'a> Fleet<'a> {
     async fn over(redis: &'a RedisServer, release: Release, nodes_count: usize) -> Self {
         assert_eq!(redis.command(&["FLUSHALL"]).as_deref(), Some("+OK"));
-        let keys = Keys::new("ff");
+        let keys = Keys::new("ff", PARTITIONS);
         let (heartbeat, leave) = match release {
             Release::Before => (
                 include_str!("before/heartbeat.lua"),

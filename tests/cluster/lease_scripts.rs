@@ -17,6 +17,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::leases::{Heartbeat, Leases, Rule};
+use crate::rig::PARTITIONS;
 use crate::scripts::{answering, told_the_time};
 use fanfare_testkit::redis_server::RedisServer;
 
@@ -67,7 +68,7 @@ struct Scripts {
 
 impl Scripts {
     async fn over(redis: &RedisServer) -> Self {
-        let keys = Keys::new("ff");
+        let keys = Keys::new("ff", PARTITIONS);
         Self {
             link: answering(redis).await,
             keys: [

@@ -27,7 +27,7 @@ use fanfare_testkit::wait::{PATIENCE, until_equal};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
     let redis = RedisServer::start().await;
-    let (link, keys) = (link(redis.port()), Keys::new("ff"));
+    let (link, keys) = (link(redis.port()), Keys::new("ff", PARTITIONS));
     let store = LeaseStore::new(Arc::clone(&link), &keys);
     let (membership, task) = Membership::new(settings("a", PARTITIONS), Some(store));
     tokio::spawn(task.run());
@@ -75,7 +75,7 @@ async fn a_member_is_written_only_while_its_topic_stands_in_the_index() {
 
 /// Everything in the index of the room's partition; `None` when Redis does not answer.
 async fn indexed(link: &RedisLink) -> Option<Vec<String>> {
-    let index = Keys::new("ff").topics_index(topic("room").partition(PARTITIONS));
+    let index = Keys::new("ff", PARTITIONS).topics_index(topic("room").partition(PARTITIONS));
     let entries = link
         .command("ZRANGE", &index, &[b"0".to_vec(), b"-1".to_vec()])
         .await
@@ -90,7 +90,7 @@ async fn what_redis_lost_while_it_was_away_for_less_than_a_lease_is_written_agai
     let node = plan(&redis, "one").env("FANFARE_REDIS__LEASE_MS", "20000");
     let node = node.start().await;
     let members = Members::enter(&node, "room", 3).await;
-    let (room, keys) = (topic("room"), Keys::new("ff"));
+    let (room, keys) = (topic("room"), Keys::new("ff", PARTITIONS));
     let index = keys.topics_index(room.partition(PARTITIONS));
     // As after a failover to a replica that was behind: the lease is there, these are not.
     let changes = room.presence();

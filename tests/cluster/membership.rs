@@ -11,7 +11,7 @@ use fanfare_protocol::ids::NodeId;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::rig::{LEASE, Node, names, occupied_by, topic};
+use crate::rig::{LEASE, Node, PARTITIONS, names, occupied_by, topic};
 use crate::scripts::answering;
 use fanfare_testkit::redis_server::RedisServer;
 use fanfare_testkit::wait::PATIENCE;
@@ -143,7 +143,7 @@ async fn a_node_joins_when_redis_appears_keeps_its_view_without_it_and_returns()
 #[tokio::test]
 async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
     let redis = RedisServer::start().await;
-    let (link, keys) = (answering(&redis).await, Keys::new("ff"));
+    let (link, keys) = (answering(&redis).await, Keys::new("ff", PARTITIONS));
     let mut store = LeaseStore::new(Arc::clone(&link), &keys);
     // The first answer was lost: the process still believes that it never had the name.
     let first = held(&mut store, None).await;
@@ -176,7 +176,7 @@ async fn the_next_heartbeat_finds_what_one_whose_answer_was_lost_has_done() {
 #[tokio::test]
 async fn a_process_that_redis_forgot_takes_its_name_again_from_the_one_before_it() {
     let redis = RedisServer::start().await;
-    let store = async || LeaseStore::new(answering(&redis).await, &Keys::new("ff"));
+    let store = async || LeaseStore::new(answering(&redis).await, &Keys::new("ff", PARTITIONS));
     let (mut old, mut new) = (store().await, store().await);
     let first = held(&mut old, None).await;
     let lost = redis.ask(&["HGET", "{ff:nodes}:i", "a"]).unwrap();

@@ -95,7 +95,7 @@ fn member(link: &Arc<RedisLink>) -> Membership {
         lease: LEASE,
         ..settings("a", PARTITIONS)
     };
-    let store = LeaseStore::new(Arc::clone(link), &Keys::new("ff"));
+    let store = LeaseStore::new(Arc::clone(link), &Keys::new("ff", PARTITIONS));
     let (membership, task) = Membership::new(settings, Some(store));
     tokio::spawn(task.run());
     membership

@@ -2,7 +2,7 @@
 //! things that nodes write for each other, and a body of a kind that is not known here.
 
 use fanfare::broker::publication::{self, PresenceChange, Publication};
-use fanfare::redis::RedisLink;
+use fanfare::redis::{Keys, RedisLink};
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::Member;
 use fanfare_protocol::ids::SessionId;
@@ -27,6 +27,10 @@ struct Newer {
     link: std::sync::Arc<RedisLink>,
 }
 
+fn keys() -> Keys {
+    Keys::new("ff", rig::PARTITIONS)
+}
+
 impl Newer {
     async fn beside(redis: &RedisServer) -> Self {
         let link = rig::link(redis.port());
@@ -48,7 +52,7 @@ impl Newer {
             redis.call('SET', base .. ':l', id, 'KEEPTTL')
             redis.call('PUBLISH', base, id .. ' ' .. last .. ' ' .. body)
             return id";
-        let base = format!("ff:{{default:{topic}}}");
+        let base = keys().channel(&rig::topic(topic));
         let args = [b"0".to_vec(), base.into_bytes(), body.to_vec()];
         let id = self.link.command("EVAL", APPEND, &args).await;
         id.expect("Redis answers").convert().expect("a position")
@@ -68,12 +72,13 @@ impl Newer {
     async fn lists(&self, session: &str, owner: &str, member: &[u8]) {
         let session = session.as_bytes();
         let entry = [owner.as_bytes(), b" 1 1732190000000 ", member].concat();
-        let members = "ff:{default:%room}";
-        self.set("HSET", &format!("{members}:h"), &[session, &entry])
+        let (keys, members) = (keys(), rig::topic("room").presence());
+        self.set("HSET", &keys.hash(&members), &[session, &entry])
             .await;
-        self.set("ZADD", &format!("{members}:n"), &[b"0", session])
+        self.set("ZADD", &keys.member_names(&members), &[b"0", session])
             .await;
-        self.set("HSET", &format!("{members}:o"), &[owner.as_bytes(), b"1"])
+        let counted: [&[u8]; 2] = [owner.as_bytes(), b"1"];
+        self.set("HSET", &keys.member_counts(&members), &counted)
             .await;
     }
 

@@ -12,9 +12,9 @@ use fanfare_testkit::redis_server::RedisServer;
 const LIMIT: usize = 100;
 
 /// Counts and index of topics that another node has, as its occupancy would write them.
-const JOIN: &str = "for i = 2, #ARGV do \
+const JOIN: &str = "for i = 3, #ARGV do \
     redis.call('ZADD', KEYS[1], 0, ARGV[i] .. ' ' .. ARGV[1]) \
-    redis.call('HSET', 'ff:{' .. ARGV[i] .. '}:o', ARGV[1], 1) end";
+    redis.call('HSET', ARGV[2] .. '{' .. ARGV[i] .. '}:o', ARGV[1], 1) end";
 
 /// So many topics in all partitions, joined on `owner`, in the order of pages.
 async fn joined(redis: &RedisServer, owner: &Owner, count: usize) -> Vec<Topic> {
@@ -29,7 +29,8 @@ async fn joined(redis: &RedisServer, owner: &Owner, count: usize) -> Vec<Topic> 
         topics.sort();
         for part in topics.chunks(1_000) {
             let key = format!("ff:ti:{{{partition}}}").into_bytes();
-            let mut args = vec![b"1".to_vec(), key, owner.to_string().into_bytes()];
+            let begin = format!("ff:{{{partition}}}").into_bytes();
+            let mut args = vec![b"1".to_vec(), key, owner.to_string().into_bytes(), begin];
             args.extend(part.iter().map(|t| t.qualified().as_bytes().to_vec()));
             link.command("EVAL", JOIN, &args).await.unwrap();
         }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::processes::{SOME_BEATS, owner_of, plan_over, sees};
-use crate::rig::{self, topic};
+use crate::rig::{self, PARTITIONS, topic};
 use fanfare_protocol::form::Encoding;
 use fanfare_testkit::node::Node;
 use fanfare_testkit::redis_sentinels::{MASTER, RedisSentinels};
@@ -114,7 +114,7 @@ fn members_of_the_first_group(master: SocketAddr) -> Option<usize> {
         local sum = 0
         for _, key in ipairs(KEYS) do sum = sum + redis.call('HLEN', key) end
         return sum";
-    let keys = Keys::new("ff");
+    let keys = Keys::new("ff", PARTITIONS);
     let hash = |number| keys.hash(&topic(&format!("room:0-{number}")).presence());
     let hashes: Vec<_> = (0..TOPICS).map(hash).collect();
     let count = TOPICS.to_string();

@@ -146,7 +146,7 @@ async fn a_node_that_was_cut_off_from_redis_holds_nothing_until_it_is_back() {
 #[tokio::test]
 async fn who_was_replaced_is_refused_and_the_next_token_is_above_every_other() {
     let redis = RedisServer::start().await;
-    let (link, keys) = (link(redis.port()), Keys::new("ff"));
+    let (link, keys) = (link(redis.port()), Keys::new("ff", PARTITIONS));
     let store = PartitionStore::new(Arc::clone(&link), keys.clone());
     let [a, b] = ["a~5", "b~6"].map(|owner| owner.parse::<Owner>().unwrap());
     let store = &store;
@@ -206,7 +206,7 @@ fn scripts_run(redis: &RedisServer) -> u64 {
 async fn leases_are_extended_together_and_one_that_cannot_be_had_fails_alone() {
     const FOREIGN: u32 = 7;
     let redis = RedisServer::start().await;
-    let foreign = Keys::new("ff").partition(FOREIGN);
+    let foreign = Keys::new("ff", PARTITIONS).partition(FOREIGN);
     redis.ask(&["RPUSH", &foreign, "another program"]).unwrap();
     let a = Node::joined(redis.port(), "a").await;
     let others: BTreeSet<_> = (0..PARTITIONS).filter(|p| *p != FOREIGN).collect();

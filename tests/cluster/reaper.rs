@@ -221,7 +221,7 @@ pub(crate) async fn leave_behind(link: &RedisLink, owner: &str, name: &str, memb
         redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
         redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
         redis.call('ZADD', KEYS[3], 0, ARGV[4] .. ' ' .. ARGV[1])";
-    let (keys, room) = (Keys::new("ff"), topic(name));
+    let (keys, room) = (Keys::new("ff", PARTITIONS), topic(name));
     let member = Member {
         user: None,
         session: SessionId(1),
@@ -254,12 +254,12 @@ async fn a_topic_that_cannot_be_cleaned_holds_up_no_other() {
     for name in &names {
         leave_behind(&link, "ghost~1", name, 1).await;
     }
-    let bad = Keys::new("ff").hash(&topic(&names[0]).presence());
+    let bad = Keys::new("ff", PARTITIONS).hash(&topic(&names[0]).presence());
     for words in [&["DEL", &bad][..], &["SET", &bad, "no hash"]] {
         redis.ask(words).unwrap();
     }
     let node = plan(&redis, "one").start().await;
-    let index = Keys::new("ff").topics_index(7);
+    let index = Keys::new("ff", PARTITIONS).topics_index(7);
     // What the node has counted may lack a call whose answer was lost.
     let left = || Some(redis.ask(&["ZRANGE", &index, "0", "-1"])?.len());
     wait::until_within(SOME_BEATS, "all others to be cleaned", async || {
@@ -344,7 +344,7 @@ async fn what_an_earlier_life_left_waits_for_the_next_to_have_written_it() {
         (metric(&node, "member").await >= 3).then_some(())
     })
     .await;
-    let members = Keys::new("ff").hash(&topic(&written).presence());
+    let members = Keys::new("ff", PARTITIONS).hash(&topic(&written).presence());
     assert_eq!(redis.ask(&["HLEN", &members]).unwrap(), ["5"]);
     assert_eq!(metric(&node, "member").await, 3);
     details(2);
@@ -358,7 +358,7 @@ async fn what_an_earlier_life_left_waits_for_the_next_to_have_written_it() {
 async fn a_home_that_was_replaced_reads_and_removes_nothing() {
     let redis = RedisServer::start().await;
     let link = link(redis.port());
-    let keys = Keys::new("ff");
+    let keys = Keys::new("ff", PARTITIONS);
     let store = PartitionStore::new(std::sync::Arc::clone(&link), keys.clone());
     let [old, new] = ["a~5", "b~6"].map(|owner| owner.parse().unwrap());
     let ended = Duration::ZERO;

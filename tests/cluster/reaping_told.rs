@@ -78,7 +78,7 @@ async fn each_new_reason_is_told_with_what_it_is_about() {
     let redis = RedisServer::start().await;
     let link = answering(&redis).await;
     leave_behind(&link, "ghost~1", "room:1", 1).await;
-    let keys = Keys::new("ff");
+    let keys = Keys::new("ff", PARTITIONS);
     let bad = keys.hash(&topic("room:1").presence());
     for words in [&["DEL", &bad][..], &["SET", &bad, "no hash"]] {
         redis.ask(words).unwrap();
@@ -168,7 +168,7 @@ async fn a_node_that_cannot_take_back_a_member_does_not_say_that_it_left_nothing
         sees(&one, &["one", "two"]).await;
         let _members = Members::enter(&two, "room", 1).await;
         let owner = owner_of("two", &one).await;
-        let members = Keys::new("ff").hash(&topic("room").presence());
+        let members = Keys::new("ff", PARTITIONS).hash(&topic("room").presence());
         if is_bad {
             for words in [&["DEL", &members][..], &["SET", &members, "no hash"]] {
                 redis.ask(words).unwrap();

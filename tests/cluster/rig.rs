@@ -82,7 +82,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn start(port: u16, name: &str) -> Self {
         let link = link(port);
-        let keys = Keys::new("ff");
+        let keys = Keys::new("ff", PARTITIONS);
         let store = LeaseStore::new(Arc::clone(&link), &keys);
         let settings = settings(name, PARTITIONS);
         let (membership, task) = Membership::new(settings, Some(store));

@@ -89,7 +89,7 @@ impl Scripts {
             let script = include_str!("../../src/cluster/scripts/lead.lua");
             told_the_time(&format!("#!lua flags={flags}\n{script}"), 4)
         };
-        let (link, keys) = (answering(redis).await, Keys::new("ff"));
+        let (link, keys) = (answering(redis).await, Keys::new("ff", PARTITIONS));
         let foreign = keys.partition(FOREIGN);
         let pushed = link.command("RPUSH", &foreign, &[b"x".to_vec()]).await;
         pushed.expect("it is there");

@@ -54,7 +54,7 @@ fn fill(redis: &RedisServer, name: &str, count: u64, owner: &str) {
           redis.call('ZADD', KEYS[2], 0, session)
         end
         redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])";
-    let (keys, changes) = (Keys::new("ff"), topic(name).presence());
+    let (keys, changes) = (Keys::new("ff", 256), topic(name).presence());
     // The server's words are text.
     let bytes = encode_member(&member(0));
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

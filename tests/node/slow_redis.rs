@@ -153,18 +153,22 @@ async fn an_outage_costs_no_more_in_its_tenth_minute() {
     }
 }
 
+const PARTITIONS: u32 = 256;
+
+fn partition(name: &str) -> u32 {
+    let topic = Topic::new(&App::default_app(), name).expect("a name");
+    topic.partition(PARTITIONS)
+}
+
 /// Two deployments, of which the second has `@`; topics that the first has with their members.
 fn spread() -> ([String; 2], Vec<String>) {
     let first = "first".to_owned();
     let names = (0..1_000)
         .map(|n| [first.clone(), format!("second{n}")])
-        .find(|names| Shards::new(names).of("default:@") == 1)
+        .find(|names| Shards::new(names, PARTITIONS).of(partition("@")) == 1)
         .expect("one of a thousand fits");
-    let shards = Shards::new(&names);
-    let at_first = |name: &String| {
-        let topic = Topic::new(&App::default_app(), name).expect("a name");
-        [&topic, &topic.presence()].map(|topic| shards.of(topic.qualified())) == [0, 0]
-    };
+    let shards = Shards::new(&names, PARTITIONS);
+    let at_first = |name: &String| shards.of(partition(name)) == 0;
     let topics = (0..64).map(|n| format!("room{n}")).filter(at_first);
     let topics = topics.collect();
     (names, topics)
@@ -177,7 +181,7 @@ async fn sessions_open_and_leaves_are_told_while_everyone_is_away() {
     const ROUNDS: usize = 60;
     let (first, second) = (RedisServer::start().await, RedisServer::start().await);
     let (names, topics) = spread();
-    let shards = Shards::new(&names);
+    let shards = Shards::new(&names, PARTITIONS);
     let url = format!("{}?name={}", first.url(), names[0]);
     let shard = format!("{}?name={}", second.url(), names[1]);
     let plan = Plan::clustered("one", &url).env("FANFARE_REDIS__SHARDS", &shard);
@@ -185,7 +189,7 @@ async fn sessions_open_and_leaves_are_told_while_everyone_is_away() {
     // Whose inbox is at the first; an inbox that is away is told as such.
     let user = (0..64)
         .map(|n| format!("u{n}"))
-        .find(|user| shards.of(&format!("default:@{user}")) == 0)
+        .find(|user| shards.of(partition(&format!("@{user}"))) == 0)
         .expect("one of 64");
     let (mut watcher, _) =
         Talk::welcomed(&node.connect_url(&format!("?user={user}")), Encoding::Json).await;

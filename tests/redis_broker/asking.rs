@@ -2,6 +2,7 @@
 
 use fanfare::broker::BrokerError;
 use fanfare::config::Retention;
+use fanfare::redis::Keys;
 use serde_json::json;
 
 use crate::rig::{HISTORY, Peer, topic};
@@ -14,7 +15,7 @@ use fanfare_testkit::wait::{self, PATIENCE};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_cannot_be_asked_about_keeps_no_other_from_joining() {
     let redis = RedisServer::start().await;
-    let bad = "ff:{default:bad}:l";
+    let bad = "ff:{231}{default:bad}:l";
     let pushed = redis.command(&["LPUSH", bad, "another program's"]);
     assert_eq!(pushed.as_deref(), Some(":1"));
     let node = Plan::clustered("a", &redis.url()).start().await;
@@ -69,7 +70,7 @@ async fn a_last_id_is_read_and_renewed_by_one_plain_command() {
         let after = (calls("getex"), calls("evalsha"));
         assert_eq!(after.0 - before.0, u64::from(is_plain), "{topic}");
         if is_plain {
-            let key = format!("ff:{{{}}}:l", topic.qualified());
+            let key = Keys::new("ff", 256).last(topic);
             let left = redis.ask(&["PTTL", &key]).expect("it runs").concat();
             let left: u64 = left.parse().expect("a number");
             let renewal_ms = short.renewal_ms();
@@ -79,18 +80,18 @@ async fn a_last_id_is_read_and_renewed_by_one_plain_command() {
     // Where the last id is gone the newest entry stands for it.
     let newest = peer.retained(&room).await[0].0;
     redis
-        .command(&["DEL", "ff:{default:room}:l"])
+        .command(&["DEL", "ff:{160}{default:room}:l"])
         .expect("it runs");
     assert_eq!(
         peer.broker.last(&room, HISTORY, true).await,
         Ok(Some(newest))
     );
     redis
-        .command(&["DEL", "ff:{default:room}:s"])
+        .command(&["DEL", "ff:{160}{default:room}:s"])
         .expect("it runs");
     assert_eq!(peer.broker.last(&room, HISTORY, true).await, Ok(None));
     redis
-        .command(&["LPUSH", "ff:{default:room}:l", "x"])
+        .command(&["LPUSH", "ff:{160}{default:room}:l", "x"])
         .expect("it runs");
     for was_there in [true, false] {
         let last = peer.broker.last(&room, HISTORY, was_there).await;

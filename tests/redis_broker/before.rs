@@ -88,7 +88,7 @@ impl Before {
         .await;
         Self {
             link: Arc::new(link),
-            keys: Keys::new("ff"),
+            keys: Keys::new("ff", 256),
             publish: publish_script(PUBLISH),
             since: reading(include_str!("before/since.lua")),
             last: reading(include_str!("before/last.lua")),

@@ -17,8 +17,8 @@ use fanfare_testkit::redis_server::RedisServer;
 use fanfare_testkit::talk::Talk;
 use fanfare_testkit::wait::{self, PATIENCE};
 
-const STREAM: &str = "ff:{default:room}:s";
-const LAST: &str = "ff:{default:room}:l";
+const STREAM: &str = "ff:{160}{default:room}:s";
+const LAST: &str = "ff:{160}{default:room}:l";
 
 /// Leaves the last id of a master whose clock is a minute ahead of every other one.
 fn publish_ahead(server: &RedisServer) {

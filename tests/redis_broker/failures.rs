@@ -371,7 +371,7 @@ async fn a_refused_subscription_is_seen_and_made_good_when_it_is_allowed() {
     };
     let told = tokio::time::timeout(PATIENCE, health.wait_for(is_told)).await;
     told.expect("in time").expect("the broker runs");
-    acl("&ff:{default:*");
+    acl("&ff:{*}{default:*");
     let confirmed = FeedEvent::Subscribed(vec![(room.clone(), wish)]);
     assert_eq!(listener.next().await, confirmed);
     listener.is_up().await;

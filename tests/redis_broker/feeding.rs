@@ -94,7 +94,7 @@ async fn a_body_of_a_newer_release_keeps_its_place() {
         seq: 7,
     };
     let (id, prev) = (newer.to_string(), first.to_string());
-    let key = |suffix: &str| format!("ff:{{default:room}}{suffix}");
+    let key = |suffix: &str| format!("ff:{{160}}{{default:room}}{suffix}");
     let body = "\u{7e}what is this";
     let commands: [&[&str]; 3] = [
         &["XADD", &key(":s"), &id, "p", &prev, "d", body],
@@ -145,7 +145,7 @@ async fn many_topics_stand_again_after_a_cut_and_left_ones_do_not() {
     }
     peer.broker.interest().unwant(topics[0].clone());
     wait::until_within(PATIENCE, "the topic to leave", async || {
-        let line = server.command(&["PUBSUB", "CHANNELS", "ff:{default:t0}"])?;
+        let line = server.command(&["PUBSUB", "CHANNELS", "ff:{23}{default:t0}"])?;
         (line == "*0").then_some(())
     })
     .await;

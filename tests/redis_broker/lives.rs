@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fanfare::broker::{Acked, HistoryQuery};
 use fanfare::config::Retention;
+use fanfare::redis::Keys;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 
 use crate::rig::{Peer, request, topic};
@@ -25,7 +26,7 @@ fn now_ms() -> u64 {
 }
 
 fn key(topic: &Topic, of: &str) -> String {
-    format!("ff:{{{}}}:{of}", topic.qualified())
+    Keys::new("ff", 256).channel(topic) + ":" + of
 }
 
 fn left_ms(redis: &RedisServer, key: &str) -> u64 {

@@ -132,7 +132,7 @@ async fn a_slot_that_nobody_serves_is_told_as_that() {
     let peer = Peer::start_with(&settings(url, config::RedisAccess::default()));
     peer.is_up().await;
     let slot = server
-        .ask(&["CLUSTER", "KEYSLOT", "ff:{default:room}:s"])
+        .ask(&["CLUSTER", "KEYSLOT", "ff:{160}{default:room}:s"])
         .unwrap();
     done(&server, &["CLUSTER", "DELSLOTS", &slot[0]]);
     let room = topic("room");

@@ -240,7 +240,12 @@ async fn a_script_that_is_broken_off_is_told_as_unknown_in_the_word_and_counted(
     let mut words = vec![
         "ACL", "SETUSER", "ff", "on", ">pw", "~ff:*", "~{ff:*", "+@all",
     ];
-    words.extend(["resetchannels", "&ff:probe*", "&ff:ctl", "&ff:{default:@*"]);
+    words.extend([
+        "resetchannels",
+        "&ff:probe*",
+        "&ff:ctl",
+        "&ff:{*}{default:@*",
+    ]);
     assert_eq!(server.command(&words).as_deref(), Some("+OK"));
     let peer = Peer::up(server.url().replace("redis://", "redis://ff:pw@")).await;
     let room = topic("room");

@@ -328,7 +328,7 @@ async fn cut_connections_are_never_taken_for_a_confirmation() {
         });
         let sent = format!(":{}", n + 1);
         wait::until_within(PATIENCE, "it to be sent", async || {
-            let length = master.command(&["XLEN", "ff:{default:room}:s"])?;
+            let length = master.command(&["XLEN", "ff:{160}{default:room}:s"])?;
             (length == sent).then_some(())
         })
         .await;

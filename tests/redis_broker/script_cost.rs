@@ -76,7 +76,7 @@ impl Release {
         let script = before::publish_script(parts.each_ref().map(String::as_str));
         let command = |n| {
             let request = kind.request(n);
-            let (keys, args) = before::arguments(&Keys::new("ff"), &request, rand::random());
+            let (keys, args) = before::arguments(&Keys::new("ff", 256), &request, rand::random());
             let mut words = vec![b"EVALSHA".to_vec(), script.sha().into()];
             words.push(keys.len().to_string().into());
             words.extend(keys.map(String::into_bytes));
@@ -88,11 +88,12 @@ impl Release {
     }
 
     fn now(kind: Kind) -> (Script, Self) {
-        let script = Scripts::new(false).publish;
+        let (script, keys) = (Scripts::new(false).publish, Keys::new("ff", 256));
         let command = |n| {
             let request = kind.request(n);
             let body = encode_publication(&request.publication);
-            let args: Vec<Value> = publisher::arguments(&script, &Keys::new("ff"), &request, body);
+            let partition = keys.partition_of(&request.topic);
+            let args: Vec<Value> = publisher::arguments(&script, &keys, &request, partition, body);
             let mut words = vec![b"EVALSHA".to_vec()];
             words.extend(args.iter().map(bytes));
             command(&words)
@@ -212,7 +213,7 @@ async fn measure(kind: Kind, is_heard: bool) -> [Release; 2] {
     let mut redis = RedisServer::with(&["--appendonly", "no"]);
     redis.restart().await;
     let mut connection = Connection::new(&redis);
-    let keys = Keys::new("ff");
+    let keys = Keys::new("ff", 256);
     let topics: Vec<_> = (0..TOPICS).map(|n| kind.request(n).topic).collect();
     if is_heard {
         let channels: Vec<_> = topics.iter().map(|topic| keys.channel(topic)).collect();

@@ -11,17 +11,17 @@ use fanfare_testkit::redis_cluster::RedisCluster;
 use fanfare_testkit::redis_server::RedisServer;
 use fanfare_testkit::wait::{self, PATIENCE};
 
-const PARTITIONS: u32 = 256;
+pub(crate) const PARTITIONS: u32 = 256;
 
 /// Which server has a partition.
 fn owner(cluster: &RedisCluster, partition: u32) -> usize {
-    let slot = cluster.slot(&Keys::new("ff").partition(partition));
+    let slot = cluster.slot(&Keys::new("ff", PARTITIONS).partition(partition));
     cluster.owner(slot).expect("all slots are dealt")
 }
 
 /// `OWNER TOKEN END` of a partition, by this server.
 fn lease(cluster: &RedisCluster, server: usize, partition: u32) -> Option<String> {
-    let key = Keys::new("ff").partition(partition);
+    let key = Keys::new("ff", PARTITIONS).partition(partition);
     cluster.servers[server].ask(&["GET", &key])?.pop()
 }
 
@@ -70,7 +70,7 @@ async fn leases_of_all_slots_of_a_master_are_extended_together_while_one_slot_mo
     holds(&node, PARTITIONS.into()).await;
     let from = owner(&cluster, 0);
     let to = (from + 1) % 3;
-    let slot = cluster.slot(&Keys::new("ff").partition(0));
+    let slot = cluster.slot(&Keys::new("ff", PARTITIONS).partition(0));
     let at = |server| {
         let mut others = 1..PARTITIONS;
         others

@@ -120,7 +120,7 @@ async fn what_redis_lost_in_a_failover_is_told_to_the_session_that_had_it() {
     let master = sentinels.master().expect("the sentinels run");
     let replica = &sentinels.servers[1 - master];
     wait::until("the replica to have it", async || {
-        (replica.command(&["XLEN", "ff:{default:t}:s"])? == ":1").then_some(())
+        (replica.command(&["XLEN", "ff:{45}{default:t}:s"])? == ":1").then_some(())
     })
     .await;
 

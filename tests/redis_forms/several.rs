@@ -1,10 +1,14 @@
-//! Several deployments: topics are spread over them, and each does for itself.
+//! Several deployments: partitions are spread over them, and each does for itself.
+
+use std::collections::BTreeSet;
 
 use fanfare::broker::redis::shards::Shards;
 use fanfare::broker::{BrokerError, FeedEvent};
+use fanfare::redis::Keys;
 use fanfare_protocol::ids::Topic;
 use serde_json::json;
 
+use crate::leases::PARTITIONS;
 use crate::rig::{Peer, number, topic};
 use crate::two_nodes_by;
 use fanfare_protocol::form::Encoding;
@@ -20,8 +24,17 @@ fn topics() -> Vec<Topic> {
 }
 
 fn has_stream(server: &RedisServer, topic: &Topic) -> bool {
-    let key = format!("ff:{{{}}}:s", topic.qualified());
+    let key = Keys::new("ff", PARTITIONS).stream(topic);
     server.command(&["EXISTS", &key]).as_deref() == Some(":1")
+}
+
+/// The partitions of which this server has any key: leases, indexes, and all that topics have.
+fn partitions_of(server: &RedisServer) -> BTreeSet<u32> {
+    let keys = Keys::new("ff", PARTITIONS);
+    let all = server.ask(&["KEYS", "*"]).expect("the server runs");
+    all.iter()
+        .filter_map(|key| keys.partition_of_key(key))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,6 +121,10 @@ async fn leaves_are_told_while_another_deployment_hangs() {
         }
         guests.push(talk);
     }
+    let [of_first, of_second] = [&first, &second].map(partitions_of);
+    let all: BTreeSet<_> = of_first.union(&of_second).copied().collect();
+    assert_eq!(all, (0..PARTITIONS).collect(), "each has its lease");
+    assert!(of_first.is_disjoint(&of_second), "no partition is at two");
     let (hanging, well): (Vec<_>, Vec<_>) = rooms
         .iter()
         .partition(|room| has_stream(&second, &room.presence()));
@@ -204,8 +221,9 @@ fn names() -> [String; 2] {
     let first = "first".to_owned();
     let candidates = (0..1_000).map(|n| [first.clone(), format!("second{n}")]);
     let fits = |names: &[String; 2]| {
-        let shards = Shards::new(names);
-        ["default:@ada", "default:@", "default:@bob"].map(|topic| shards.of(topic)) == [0, 1, 1]
+        let shards = Shards::new(names, PARTITIONS);
+        let of = |name| shards.of(topic(name).partition(PARTITIONS));
+        ["@ada", "@", "@bob"].map(of) == [0, 1, 1]
     };
     candidates
         .into_iter()
@@ -217,10 +235,10 @@ fn names() -> [String; 2] {
 async fn a_deployment_that_is_away_keeps_nobody_out_whose_topics_are_elsewhere() {
     let (first, mut second) = (RedisServer::start().await, RedisServer::start().await);
     let names = names();
-    let shards = &Shards::new(&names);
+    let shards = &Shards::new(&names, PARTITIONS);
     let there = |at| {
         let all = (0..64).map(|n| format!("t{n}"));
-        let mut of = all.filter(move |t| shards.of(&format!("default:{t}")) == at);
+        let mut of = all.filter(move |t| shards.of(topic(t).partition(PARTITIONS)) == at);
         of.next().expect("one of 64")
     };
     let (near, far) = (there(0), there(1));

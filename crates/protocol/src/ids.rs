@@ -213,11 +213,17 @@ impl Topic {
     #[must_use]
     pub fn partition(&self, partitions_count: u32) -> u32 {
         let (app, name) = self.parts();
-        let mut hash = crc32fast::Hasher::new();
-        hash.update(app.as_bytes());
-        hash.update(b":");
-        hash.update(name.strip_prefix('%').unwrap_or(name).as_bytes());
-        hash.finalize() % partitions_count.max(1)
+        let hash = match name.strip_prefix('%') {
+            None => crc32fast::hash(self.0.as_bytes()),
+            Some(name) => {
+                let mut hash = crc32fast::Hasher::new();
+                hash.update(app.as_bytes());
+                hash.update(b":");
+                hash.update(name.as_bytes());
+                hash.finalize()
+            }
+        };
+        hash % partitions_count.max(1)
     }
 
     fn parts(&self) -> (&str, &str) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::agreement::Agreement;
-use super::fingerprint::Fingerprint;
+use super::fingerprint::{Difference, Fingerprint};
 use super::{RedisBroker, StartError};
 use crate::broker::BrokerHealth;
 use crate::config;
@@ -53,6 +53,16 @@ pub enum AdoptError {
     /// These nodes live.
     #[error("nodes of this cluster are running: {}", .0.join(", "))]
     Living(Vec<String>),
+    /// What lies there was written by another release.
+    #[error(
+        "what lies under the prefix {prefix} is of a release with another key layout, which is not changed and not read ({difference})"
+    )]
+    Layout {
+        /// The configured prefix.
+        prefix: String,
+        /// In words.
+        difference: Difference,
+    },
     /// The leases of the cluster lie where this configuration does not lead.
     #[error(
         "the leases of this cluster lie in Redis {name} at {hosts}, which the configuration does not list, so it cannot be seen whether nodes live"
@@ -96,6 +106,12 @@ async fn with(
     }
     let found = agreement.read().await;
     let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let prints = agreement.prints.iter().zip(&found);
+    let mut layouts = prints.filter_map(|(print, stored)| print.other_layout(stored.as_ref()?));
+    if let Some(difference) = layouts.next() {
+        let prefix = config.prefix.clone();
+        return Err(AdoptError::Layout { prefix, difference });
+    }
     if !are_all_stopped {
         sees_the_leases(found.iter().flatten())?;
     }

@@ -19,7 +19,10 @@ use crate::config::redis_url::{RedisForm, RedisUrl};
 
 /// The form of all keys and channels in Redis. Raised by a release that keeps something otherwise:
 /// its nodes cannot run beside older ones.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
+
+/// What it is called where it differs.
+const KEY_LAYOUT: &str = "key layout";
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,13 +100,13 @@ impl Fingerprint {
     pub fn differences(&self, stored: &str) -> Vec<Difference> {
         let Ok(theirs) = serde_json::from_str::<Self>(stored) else {
             return vec![Difference {
-                what: "key layout",
+                what: KEY_LAYOUT,
                 theirs: format!("one that this release cannot read: {stored:?}"),
                 mine: LAYOUT.to_string(),
             }];
         };
         let mut found = Differences(Vec::new());
-        found.compare("key layout", &theirs.layout, &self.layout);
+        found.compare(KEY_LAYOUT, &theirs.layout, &self.layout);
         found.compare("control protocol", &theirs.control, &self.control);
         found.compare("redis.prefix", &theirs.prefix, &self.prefix);
         found.compare("redis.partitions", &theirs.partitions, &self.partitions);
@@ -135,6 +138,16 @@ impl Fingerprint {
             }
         }
         found.0
+    }
+
+    /// That `stored` is of a release with another layout of keys, which has its own keys under the
+    /// prefix.
+    #[must_use]
+    pub fn other_layout(&self, stored: &str) -> Option<Difference> {
+        let theirs: Self = serde_json::from_str(stored).ok()?;
+        let mut found = Differences(Vec::new());
+        found.compare(KEY_LAYOUT, &theirs.layout, &self.layout);
+        found.0.pop()
     }
 
     /// Where `other`, which lies in another deployment and does not differ, knows other hosts for
@@ -284,9 +297,33 @@ mod tests {
         ] {
             assert_eq!(told(&mine, &stored)[0], what);
         }
-        let other = mine.text().replace("\"layout\":2", "\"layout\":3");
-        assert_eq!(mine.differences(&other)[0].what, "key layout");
         assert_eq!(mine.differences("256")[0].what, "key layout");
+        assert_eq!(mine.other_layout("256"), None);
+    }
+
+    /// As the release before wrote it, whose nodes read it with these fields.
+    const LAYOUT_2: &str = r#"{"layout":2,"control":1,"prefix":"ff","partitions":256,"first":"east","deployments":[{"name":"east","is_cluster":false,"database":0,"hosts":["h1:6379"]}],"here":"east"}"#;
+
+    #[test]
+    fn releases_of_two_layouts_tell_each_other_so() {
+        let mine = print(256, &[EAST], 0);
+        let expected = "key layout: the cluster has 2, this node has 3";
+        let told: Vec<_> = mine.differences(LAYOUT_2);
+        assert_eq!(told[0].to_string(), expected);
+        let other = mine.other_layout(LAYOUT_2).expect("it has another one");
+        assert_eq!(other.to_string(), expected);
+        assert_eq!(mine.other_layout(&mine.text()), None);
+        // The release before reads this one's, and finds no field missing or of another kind.
+        let fields = |text: &str| {
+            let read: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            let kind = |value: &serde_json::Value| std::mem::discriminant(value);
+            let fields = read.as_object().expect("an object").clone();
+            let first = fields["deployments"][0].as_object().expect("one").clone();
+            let both = fields.into_iter().chain(first);
+            both.map(|(name, value)| (name, kind(&value)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(fields(&mine.text()), fields(LAYOUT_2));
     }
 
     #[test]

@@ -232,7 +232,7 @@ impl Shared {
             },
             publications: Circuit::new(Arc::clone(metrics)),
             replicas_min: settings.replicas_min,
-            keys: Keys::of_database(&settings.prefix, place.database),
+            keys: Keys::of_database(&settings.prefix, settings.partitions, place.database),
             scripts: Scripts::new(place.slots.is_some()),
             health: Health::new(),
             refusals: Refusals::new(Arc::clone(metrics)),

@@ -165,14 +165,19 @@ impl Master {
         }))
     }
 
-    /// Sends a publication by the link that it needs, and waits for the answer.
+    /// Sends a publication on a topic of this partition by the link that it needs, and waits for the
+    /// answer.
     ///
     /// # Errors
     /// [`BrokerError`]. Cancel safety: a publication that is queued is sent all the same.
-    pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
+    pub async fn publish(
+        &self,
+        request: PublishRequest,
+        partition: u32,
+    ) -> Result<Published, BrokerError> {
         match (&self.replicated, request.replicas.min) {
-            (_, 0) => self.publisher.publish(request).await,
-            (Some(replicated), _) => replicated.publish(request).await,
+            (_, 0) => self.publisher.publish(request, partition).await,
+            (Some(replicated), _) => replicated.publish(request, partition).await,
             (None, _) => Err(Unavailable::NotReplicated.into()),
         }
     }

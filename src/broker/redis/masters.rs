@@ -3,13 +3,14 @@
 //! In: the deployments of the configuration, and topologies by whoever follows them ([`topology_watcher`]).
 //! Out: for each key the [`Master`] that has it now. All forms are the same here: one server and the
 //! master behind sentinels have all slots, a cluster deals them, and a ring of shards chooses among
-//! several deployments, of which the first has the cluster's own keys. Owner of the masters: one per
+//! several deployments, of which the first has the cluster's own keys. A partition is a slot: with
+//! its number, deployment and slot are looked up, and no name is hashed. Owner of the masters: one per
 //! master, begun when a topology names it and ended when none does. Bounds: the masters of the
-//! deployments. Locks are held to read or replace one value.
+//! deployments, and one place per partition. Locks are held to read or replace one value.
 //!
 //! [`topology_watcher`]: super::topology_watcher
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -18,7 +19,7 @@ use super::StartError;
 use super::aggregate_health::Part;
 use super::master::{Master, MasterContext, MasterSpec};
 use super::shards::Shards;
-use super::topology::{SLOTS_COUNT, Topology, slot_of};
+use super::topology::{SLOTS_COUNT, Topology, slot_of, slot_of_partition};
 use crate::broker::{BrokerHealth, FeedNumber};
 use crate::config::file_shares;
 use crate::config::redis_url::{RedisForm, RedisUrl};
@@ -26,6 +27,8 @@ use crate::redis::nowhere::{Kind, Nowhere};
 use crate::redis::{Keys, RedisError, RedisLink};
 use crate::tasks;
 use fanfare_protocol::ids::Topic;
+
+mod advice;
 
 /// Where a key is at the moment.
 #[derive(Debug, Clone)]
@@ -63,9 +66,31 @@ struct MasterSet {
     masters: Vec<Arc<Master>>,
     /// By slot, the index of its master in both.
     owners: Vec<Option<usize>>,
+    /// The same by partition.
+    owners_of_partitions: Vec<Option<usize>>,
 }
 
 impl MasterSet {
+    /// These masters, and who of them has the partitions, whose slots these are.
+    fn new(topology: Topology, masters: Vec<Arc<Master>>, slots: &[usize]) -> Self {
+        let owners = owners(&topology);
+        Self {
+            owners_of_partitions: slots.iter().map(|slot| owners[*slot]).collect(),
+            owners,
+            topology,
+            masters,
+        }
+    }
+
+    fn of_slot(&self, slot: usize) -> Option<usize> {
+        self.owners.get(slot).copied().flatten()
+    }
+
+    fn of_partition(&self, partition: u32) -> Option<usize> {
+        let owner = self.owners_of_partitions.get(partition as usize);
+        owner.copied().flatten()
+    }
+
     /// How many slots have none, of a topology that has any.
     fn unserved_count(&self) -> usize {
         self.owners.iter().filter(|owner| owner.is_none()).count()
@@ -77,12 +102,13 @@ impl MasterSet {
 pub struct Masters {
     keys: Keys,
     shards: Shards,
+    /// The slot of each partition.
+    slots: Vec<usize>,
     deployments: Vec<Deployment>,
     numbers: AtomicU32,
     /// For so many masters files are set apart.
     masters_planned: usize,
-    /// The largest number of masters that was reported as too many.
-    masters_told: AtomicUsize,
+    advice_told: advice::Told,
     /// Some keys are somewhere else now.
     pub moved: Notify,
 }
@@ -145,11 +171,11 @@ impl Deployment {
 impl Masters {
     /// Deployments of which no master is known yet.
     #[must_use]
-    pub fn new(prefix: &str, urls: Vec<RedisUrl>) -> Self {
+    pub fn new(prefix: &str, partitions_count: u32, urls: Vec<RedisUrl>) -> Self {
         let masters_planned = file_shares::masters_planned(&urls);
         let names: Vec<_> = urls.iter().map(|url| url.name.clone()).collect();
         let deployment = |url: RedisUrl| Deployment {
-            keys: Keys::of_database(prefix, url.database),
+            keys: Keys::of_database(prefix, partitions_count, url.database),
             set: RwLock::default(),
             agrees: AtomicBool::new(false),
             unusable: Mutex::new(Nowhere::new(Kind::Uncompared, &url.name)),
@@ -159,12 +185,13 @@ impl Masters {
             misplaced: Arc::default(),
         };
         Self {
-            keys: Keys::new(prefix),
-            shards: Shards::new(&names),
+            keys: Keys::new(prefix, partitions_count),
+            shards: Shards::new(&names, partitions_count),
+            slots: (0..partitions_count).map(slot_of_partition).collect(),
             deployments: urls.into_iter().map(deployment).collect(),
             numbers: AtomicU32::new(0),
             masters_planned,
-            masters_told: AtomicUsize::new(0),
+            advice_told: advice::Told::default(),
             moved: Notify::new(),
         }
     }
@@ -193,32 +220,38 @@ impl Masters {
     /// # Errors
     /// [`RedisError::Nowhere`] while no master has it.
     pub fn find(&self, key: &str) -> Result<Placed, RedisError> {
-        match self.keys.topic_of(key) {
-            Some(qualified) => self.place(self.shards.of(qualified), qualified),
-            None => self.place(0, key),
+        match self.keys.partition_of_key(key) {
+            Some(partition) => self.find_partition(partition),
+            None => {
+                self.usable(0)?;
+                self.place(0, |set| set.of_slot(slot_of(key)))
+            }
         }
     }
 
     /// The channel of a topic, in the database of its deployment.
     #[must_use]
     pub fn channel(&self, topic: &Topic) -> String {
-        let at = self.shards.of(topic.qualified());
+        let at = self.shards.of(self.keys.partition_of(topic));
         self.deployments[at].keys.channel(topic)
     }
 
-    /// Where everything of a topic is. Its qualified name is the tag of its keys, so that it has
-    /// their slot, and no key needs to be written down to be found.
+    /// Where everything of a topic is.
     ///
     /// # Errors
     /// [`RedisError::Nowhere`] while no master has it.
     pub fn find_topic(&self, topic: &Topic) -> Result<Placed, RedisError> {
-        let qualified = topic.qualified();
-        self.place(self.shards.of(qualified), qualified)
+        self.find_partition(self.keys.partition_of(topic))
     }
 
-    fn place(&self, at: usize, key: &str) -> Result<Placed, RedisError> {
+    /// Where everything of a partition is: its number is the tag of its keys.
+    ///
+    /// # Errors
+    /// [`RedisError::Nowhere`] while no master has it.
+    pub fn find_partition(&self, partition: u32) -> Result<Placed, RedisError> {
+        let at = self.shards.of(partition);
         self.usable(at)?;
-        self.place_anyway(at, key)
+        self.place(at, |set| set.of_partition(partition))
     }
 
     /// # Errors
@@ -238,7 +271,7 @@ impl Masters {
     /// # Errors
     /// [`RedisError::Nowhere`] while no master has it.
     pub fn reach(&self, at: usize, key: &str) -> Result<Arc<RedisLink>, RedisError> {
-        let placed = self.place_anyway(at, key)?;
+        let placed = self.place(at, |set| set.of_slot(slot_of(key)))?;
         Ok(Arc::clone(&placed.master.shared.urgent.link))
     }
 
@@ -274,49 +307,23 @@ impl Masters {
         self.moved.notify_one();
     }
 
-    fn place_anyway(&self, at: usize, key: &str) -> Result<Placed, RedisError> {
+    /// The master of a deployment that `owner` points at, whether it may be used yet or not.
+    fn place(
+        &self,
+        at: usize,
+        owner: impl FnOnce(&MasterSet) -> Option<usize>,
+    ) -> Result<Placed, RedisError> {
         let deployment = &self.deployments[at];
         let set = deployment.set();
-        // One server has every slot: nothing to compute.
-        let owner = match set.masters.len() {
-            1 if deployment.url.form != RedisForm::Cluster => Some(0),
-            _ => set.owners.get(slot_of(key)).copied().flatten(),
-        };
         let nowhere = || match set.masters.is_empty() {
             true => deployment.masterless(),
             false => RedisError::Nowhere(Nowhere::new(Kind::Unserved, &deployment.url.name)),
         };
-        let owner = owner.ok_or_else(nowhere)?;
+        let owner = owner(&set).ok_or_else(nowhere)?;
         Ok(Placed {
             master: Arc::clone(&set.masters[owner]),
             epoch: set.topology.masters[owner].epoch,
         })
-    }
-
-    /// What to do where there are more masters than files are set apart for.
-    #[must_use]
-    pub fn too_many_masters(&self) -> Option<String> {
-        let (count, planned) = (self.masters().len(), self.masters_planned);
-        (count > planned).then(|| {
-            format!(
-                "Redis has {count} masters, and files are set apart for {planned}: list as many \
-                 hosts of the cluster in redis.url, and the file limit is checked for them"
-            )
-        })
-    }
-
-    /// Tells it once, and again where there are more yet.
-    fn judge_files(&self) {
-        let count = self.masters().len();
-        if let Some(reason) = self.too_many_masters()
-            && self.masters_told.fetch_max(count, Ordering::Relaxed) < count
-        {
-            tracing::warn!(
-                event = "redis_files_missed",
-                reason,
-                "Redis has more masters than files are set apart for"
-            );
-        }
     }
 
     /// Takes a deployment's masters: begins masters for new ones, keeps those that stay, ends the
@@ -374,11 +381,7 @@ impl Masters {
         let kept =
             |master: &Arc<Master>| before.masters.iter().any(|old| old.number == master.number);
         let is_lossy = !masters.iter().all(kept);
-        let set = Arc::new(MasterSet {
-            owners: owners(&topology),
-            topology,
-            masters,
-        });
+        let set = Arc::new(MasterSet::new(topology, masters, &self.slots));
         *deployment
             .set
             .write()
@@ -387,7 +390,7 @@ impl Masters {
         if is_sharded {
             tell_unserved(&deployment.url.name, at, [&before, &set], context);
         }
-        self.judge_files();
+        self.advise();
         // A master that was not there before may be a replica that took over.
         context.moves.send_modify(|moves| moves.add(is_lossy));
         self.moved.notify_one();

@@ -46,6 +46,8 @@ pub mod link;
 pub mod master;
 pub mod masters;
 pub mod owned_slots;
+#[cfg(test)]
+mod placement_tests;
 mod presence;
 pub mod publications;
 pub mod publisher;
@@ -136,7 +138,7 @@ impl RedisBroker {
             overall: Arc::default(),
             moves: Arc::default(),
         };
-        let masters = Masters::new(&config.prefix, urls(config)?);
+        let masters = Masters::new(&config.prefix, config.partitions, urls(config)?);
         let broker = Self {
             masters: Arc::new(masters),
             interest: Arc::default(),
@@ -251,9 +253,10 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
-        match self.masters.find_topic(&request.topic) {
+        let partition = self.keys().partition_of(&request.topic);
+        match self.masters.find_partition(partition) {
             Ok(at) => {
-                let answer = at.master.publish(request).await;
+                let answer = at.master.publish(request, partition).await;
                 at.master.heeding(answer)
             }
             Err(error) => {

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_channel_is_where_its_slot_is() {
         let owned = Owned::new(&[]);
-        let channel = "ff:{default:room}";
+        let channel = "ff:{160}{default:room}";
         let slot = u16::try_from(slot_of(channel)).unwrap();
         assert!(!owned.has(channel));
         owned.set(&[0..=slot]);

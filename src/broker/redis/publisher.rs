@@ -107,12 +107,13 @@ impl Form for Vec<Value> {
     }
 }
 
-/// The arguments of EVALSHA for one publication with this body.
+/// The arguments of EVALSHA for one publication with this body, on a topic of this partition.
 #[must_use]
 pub fn arguments<C: Form>(
     script: &Script,
     keys: &Keys,
     request: &PublishRequest,
+    partition: u32,
     body: Vec<u8>,
 ) -> C {
     let topic = &request.topic;
@@ -120,7 +121,7 @@ pub fn arguments<C: Form>(
         .idempotency
         .as_ref()
         .filter(|(_, life_ms)| *life_ms > 0);
-    let used = PublicationKeys::new(keys, topic, key.map(|(key, _)| &**key));
+    let used = PublicationKeys::new(keys, topic, partition, key.map(|(key, _)| &**key));
     let retention = request.retention;
     let numbers = [
         rand::random::<u32>().into(),
@@ -189,11 +190,11 @@ pub fn channel<C: Form>(
 }
 
 impl<C: Form> Publisher<C> {
-    /// Queues a publication at its first poll and waits for the answer.
+    /// Queues a publication on a topic of this partition at its first poll and waits for the answer.
     ///
     /// # Errors
     /// [`BrokerError`]. Cancel safety: a publication that is queued is sent all the same.
-    pub async fn publish(&self, request: PublishRequest) -> Answer {
+    pub async fn publish(&self, request: PublishRequest, partition: u32) -> Answer {
         let control = &self.shared.metrics.control;
         if let Err(refused) = self.circuit().pass() {
             control.publish_errors.add(1);
@@ -203,7 +204,7 @@ impl<C: Form> Publisher<C> {
         let bytes = body.len();
         let (answer, answered) = oneshot::channel();
         let job = Job {
-            command: arguments(&self.script, &self.shared.keys, &request, body),
+            command: arguments(&self.script, &self.shared.keys, &request, partition, body),
             topic: request.topic,
             bytes,
             replicas: request.replicas,

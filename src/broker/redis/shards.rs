@@ -1,9 +1,11 @@
-//! The ring of deployments: which of several independent Redis deployments has a topic.
+//! The ring of deployments: which of several independent Redis deployments has a partition, with
+//! all its keys.
 //!
-//! In: the deployments' names, in the order in which they are listed. Out: the place in that list
-//! for each topic. Pure and immutable; every node that lists the same names, in whatever order,
-//! sends a topic to the same deployment, so neither an address nor the order moves a topic.
-//! Bounds: [`POINTS_COUNT`] points per deployment.
+//! In: the deployments' names, in the order in which they are listed, and how many partitions there
+//! are. Out: the place in that list for each partition. Pure and immutable; every node that lists the
+//! same names, in whatever order, sends a partition to the same deployment, so neither an address nor
+//! the order moves any. Bounds: [`POINTS_COUNT`] points per deployment while partitions are dealt; one
+//! number per partition afterwards.
 
 use std::hash::{Hash, Hasher};
 
@@ -17,34 +19,46 @@ const POINTS_COUNT: usize = 160;
 /// See the module.
 #[derive(Debug)]
 pub struct Shards {
-    ring: StaticHashRing<'static, Name, usize, FixedHash>,
-    /// With one there is nothing to choose, and nothing is hashed.
-    is_one: bool,
+    /// By partition.
+    places: Vec<usize>,
 }
 
 impl Shards {
-    /// The ring of these deployments. No name may be there twice, which the configuration checks.
+    /// Deals partitions in their order, each to the first deployment after it on the ring that has
+    /// fewer than a quarter more than its share. No name may be there twice, which the configuration
+    /// checks.
     #[must_use]
-    pub fn new(names: &[String]) -> Self {
+    pub fn new(names: &[String], partitions_count: u32) -> Self {
+        let count = partitions_count as usize;
+        if names.len() < 2 {
+            return Self {
+                places: vec![0; count],
+            };
+        }
         let points = names.iter().enumerate().map(|(at, name)| Node {
             key: Name(name.clone()),
             value: at,
             quantity: POINTS_COUNT,
         });
+        let ring = StaticHashRing::new(FixedHash, points);
+        let room = (5 * count).div_ceil(4 * names.len());
+        let mut taken = vec![0; names.len()];
+        let place = |partition| {
+            let mut candidates = ring.calc_candidates(&Placed(partition));
+            let at = candidates.find(|candidate| taken[candidate.value] < room);
+            let at = at.map_or(0, |candidate| candidate.value);
+            taken[at] += 1;
+            at
+        };
         Self {
-            ring: StaticHashRing::new(FixedHash, points),
-            is_one: names.len() < 2,
+            places: (0..partitions_count).map(place).collect(),
         }
     }
 
-    /// The place of the deployment that has the topic `app:topic`.
+    /// The place of the deployment that has this partition.
     #[must_use]
-    pub fn of(&self, qualified: &str) -> usize {
-        if self.is_one {
-            return 0;
-        }
-        let mut candidates = self.ring.calc_candidates(&Placed(qualified));
-        candidates.next().map_or(0, |candidate| candidate.value)
+    pub fn of(&self, partition: u32) -> usize {
+        self.places.get(partition as usize).copied().unwrap_or(0)
     }
 }
 
@@ -60,13 +74,13 @@ impl Hash for Name {
     }
 }
 
-/// A topic as the ring hashes it: `topic:` and its qualified name.
-struct Placed<'a>(&'a str);
+/// A partition as the ring hashes it: `partition:` and its number in decimal.
+struct Placed(u32);
 
-impl Hash for Placed<'_> {
+impl Hash for Placed {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(b"topic:");
-        state.write(self.0.as_bytes());
+        state.write(b"partition:");
+        state.write(self.0.to_string().as_bytes());
     }
 }
 
@@ -74,53 +88,61 @@ impl Hash for Placed<'_> {
 mod tests {
     use super::*;
 
+    const PARTITIONS: u32 = 256;
+
     fn shards(names: &[&str]) -> (Vec<String>, Shards) {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-        let shards = Shards::new(&names);
+        let shards = Shards::new(&names, PARTITIONS);
         (names, shards)
     }
 
-    fn topics() -> impl Iterator<Item = String> {
-        (0..10_000).map(|n| format!("default:t{n}"))
-    }
-
     #[test]
-    fn one_deployment_has_every_topic() {
+    fn one_deployment_has_every_partition() {
         let (_, shards) = shards(&["a"]);
-        assert!(topics().all(|topic| shards.of(&topic) == 0));
+        assert!((0..PARTITIONS).all(|partition| shards.of(partition) == 0));
     }
 
     #[test]
-    fn topics_are_spread_and_the_order_of_the_list_moves_none() {
+    fn partitions_are_spread_and_the_order_of_the_list_moves_none() {
         let (names, listed) = shards(&["a:6379", "b:6379", "c:6379"]);
         let (turned_names, turned) = shards(&["c:6379", "a:6379", "b:6379"]);
-        let mut counts = [0_usize; 3];
-        for topic in topics() {
-            let at = listed.of(&topic);
-            counts[at] += 1;
-            assert_eq!(names[at], turned_names[turned.of(&topic)]);
+        for partition in 0..PARTITIONS {
+            let at = listed.of(partition);
+            assert_eq!(names[at], turned_names[turned.of(partition)]);
         }
-        assert!(counts.iter().all(|count| *count > 2_500), "{counts:?}");
+        for count in 2..=12_usize {
+            let names: Vec<_> = (0..count).map(|n| format!("redis-{n}:6379")).collect();
+            for partitions in [PARTITIONS, 1_024] {
+                let shards = Shards::new(&names, partitions);
+                let mut counts = vec![0; count];
+                (0..partitions).for_each(|partition| counts[shards.of(partition)] += 1);
+                let most = (5 * partitions as usize).div_ceil(4 * count);
+                assert!(counts.iter().all(|of| *of <= most), "{most}: {counts:?}");
+                assert!(counts.iter().all(|of| 2 * of > most), "{most}: {counts:?}");
+            }
+        }
     }
 
     #[test]
-    fn a_new_deployment_only_takes_topics() {
-        let (_, before) = shards(&["a", "b"]);
-        let (_, after) = shards(&["a", "b", "c"]);
-        let moved: Vec<_> = topics()
-            .filter(|topic| before.of(topic) != after.of(topic))
-            .collect();
-        assert!(moved.iter().all(|topic| after.of(topic) == 2));
-        assert!((2_000..5_000).contains(&moved.len()), "{}", moved.len());
+    fn a_new_deployment_takes_its_share_and_little_else_moves() {
+        for count in 1..8_usize {
+            let mut names: Vec<_> = (0..count).map(|n| format!("redis-{n}:6379")).collect();
+            let before = Shards::new(&names, PARTITIONS);
+            names.push("new:6379".to_owned());
+            let after = Shards::new(&names, PARTITIONS);
+            let moved = (0..PARTITIONS).filter(|p| before.of(*p) != after.of(*p));
+            let moved = moved.count();
+            let share = PARTITIONS as usize / (count + 1);
+            assert!(moved > share / 2 && moved < 2 * share, "{moved}, {share}");
+        }
     }
 
     #[test]
     fn places_are_the_same_in_every_release() {
         let (_, shards) = shards(&["east", "west"]);
-        let places: String = topics()
-            .take(32)
-            .map(|topic| char::from(b'0' + u8::from(shards.of(&topic) == 1)))
+        let places: String = (0..32)
+            .map(|partition| char::from(b'0' + u8::from(shards.of(partition) == 1)))
             .collect();
-        assert_eq!(places, "10000011101111011101101101010001");
+        assert_eq!(places, "00010000001100110010010011010000");
     }
 }

@@ -37,7 +37,9 @@ impl RedisBroker {
         let deployments = self.masters.deployments().iter();
         let silent = deployments.flat_map(|deployment| deployment.silent());
         let crowded = self.masters.too_many_masters();
-        evicts.into_iter().chain(crowded).chain(silent).collect()
+        let uneven = self.masters.too_few_partitions();
+        let of_masters = crowded.into_iter().chain(uneven);
+        evicts.into_iter().chain(of_masters).chain(silent).collect()
     }
 
     /// Why what this node asks of the master that holds the leases of nodes is refused though its

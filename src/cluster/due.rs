@@ -1,11 +1,10 @@
-//! Topics for which something is to be written now, sorted by the servers that must take it.
+//! Topics for which something is to be written now, sorted by the server that must take it.
 //!
-//! In: topics, by [`super::occupancy_buffer`]. Out: those of one lane at a time. A lane is a pair of servers:
-//! the one with the index of the topic's partition, and the one with the topic. So a server that
-//! does not answer holds up what it has a part in, and nothing else. Pure, but for the question which
-//! servers these are. A topic whose server has changed since it came stays in the lane of before: it
-//! may wait longer, and is written all the same. Bound: one entry a topic, one lane for each pair of
-//! servers for which something is due.
+//! In: topics, by [`super::occupancy_buffer`]. Out: those of one lane at a time. A lane is a server: it
+//! has the topic and the index of its partition. So a server that does not answer holds up what it
+//! has, and nothing else. Pure, but for the question which server it is. A topic whose server has
+//! changed since it came stays in the lane of before: it may wait longer, and is written all the
+//! same. Bound: one entry a topic, one lane for each server for which something is due.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -14,8 +13,8 @@ use std::sync::Arc;
 use crate::redis::keyspace::ServerId;
 use fanfare_protocol::ids::Topic;
 
-/// The servers with a topic's index and with the topic itself; `None` while none has it.
-pub(super) type Lane = [Option<ServerId>; 2];
+/// The server with a topic and its partition's index; `None` while none has it.
+pub(super) type Lane = Option<ServerId>;
 
 /// Knows the lane of a topic.
 #[derive(Clone)]

@@ -99,7 +99,7 @@ impl OccupancyBuffer {
         }
     }
 
-    /// The same, with a lane for each pair of servers that must take what is written.
+    /// The same, with a lane for each server that must take what is written.
     #[must_use]
     pub(super) fn in_lanes(self, lane_of: LaneOf) -> Self {
         let urgent = Due::by(lane_of);

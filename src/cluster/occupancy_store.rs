@@ -1,11 +1,11 @@
 //! Occupancy in Redis: per topic a hash of counts, per partition an index of who has which topic.
 //!
 //! In: batches of changes and questions from `occupancy`, and what `reaper` found. Out: what stands
-//! in Redis. Nothing is kept here. Keys: `ff:{app:topic}:o` (owner → local sessions) and
+//! in Redis. Nothing is kept here. Keys: `ff:{N}{app:topic}:o` (owner → local sessions) and
 //! `ff:ti:{N}` (sorted set of `app:topic OWNER`, all of score 0: in the order of topics, because no
-//! name holds a byte below the space). The two live in different slots, so no script can hold
-//! both: the index is written before the first count and removed after the last, and a count
-//! without its index cannot be. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once a batch,
+//! name holds a byte below the space). They share a slot, and are written by plain commands all the
+//! same: the index before the first count, in one command for many topics, and removed after the
+//! last, so that a count without its index cannot be. Bounds: [`CALLS_IN_FLIGHT_MAX`] calls at once a batch,
 //! [`ENTRIES_PER_CALL_MAX`] entries in each; an index is read in parts of [`ENTRIES_PER_PART_MAX`].
 
 use std::collections::{BTreeMap, HashMap};
@@ -92,13 +92,10 @@ impl OccupancyStore {
         }
     }
 
-    /// In which lane a topic is written: by the servers that have its index and its count.
+    /// In which lane a topic is written: by the server that has its index and its count.
     pub(super) fn lane_of(&self, topic: &Topic) -> Lane {
-        let index = self
-            .keys
-            .topics_index(topic.partition(self.partitions_count));
-        let count = self.keys.occupancy(topic);
-        [index, count].map(|key| self.keyspace.server_of(&key))
+        let partition = topic.partition(self.partitions_count);
+        self.keyspace.server_of(&self.keys.topics_index(partition))
     }
 
     /// A part of a partition's index, in the order of topics.

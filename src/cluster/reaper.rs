@@ -6,14 +6,13 @@
 //! all when somebody died, those that were taken, a sixtieth of the others each second, and again
 //! what could not be done. How far a partition is looked through is known to its [`look`]. Order: members, count, index, so that a reaper that dies
 //! midway leaves enough for the next to find. The index is read and written under the partition's
-//! token; what lies in other slots is compared with the dead owner itself, so that two reapers
+//! token; members and counts are compared with the dead owner itself, so that two reapers
 //! never remove or tell the same twice. A node that has taken a new incarnation says when all its
 //! members are under it; what is under its earlier ones waits for that ([`calls`]), so that
 //! who stayed neither leaves nor joins. What a node left that is gone is removed at once. A topic or
 //! a partition that cannot be cleaned holds up no other; that there are any is reported, with the reason,
 //! and when there are none any more ([`failures`]). Nor does a master that hangs: indexes are read by
-//! each master's own number, and what is found in them waits by the masters that must take part
-//! ([`lanes`]).
+//! each master's own number, and what is found in them waits by its master ([`lanes`]).
 //! Bounds: parts of some hundred entries, [`INDEXES_IN_FLIGHT_MAX`] indexes of each master at once,
 //! the lanes, and one call to an index that takes out what was removed a partition.
 
@@ -264,9 +263,8 @@ impl ReaperTask {
         place: Place,
         part: Result<Part, ReapError>,
     ) {
-        let own = [server; 2];
         let next = match part {
-            Ok(part) => self.found(partition, &place, part, own),
+            Ok(part) => self.found(partition, &place, part, server),
             Err(error) => {
                 self.unread(partition, &error);
                 Next::End

@@ -95,7 +95,7 @@ async fn what_a_dead_node_left_is_not_shown() {
         .map(|occupied| occupied.topic);
     assert_eq!(topics.collect::<Vec<_>>(), [topic("both")]);
     // It stands there still: nobody here is a reaper.
-    let names = Keys::new("ff");
+    let names = Keys::new("ff", PARTITIONS);
     let counts = link(redis.port());
     until_equal(true, || async {
         let counts = counts
@@ -134,6 +134,8 @@ fn topics_of(partitions: std::ops::Range<u32>, count: usize) -> Vec<Topic> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_hangs_holds_up_its_own_topics_alone() {
+    /// From here on.
+    const HANGING: u32 = 128;
     let (well, hanging) = (RedisServer::start().await, RedisServer::start().await);
     let a = Node::joined(well.port(), "a").await;
     // Nobody gives up while the test runs.
@@ -149,17 +151,20 @@ async fn a_master_that_hangs_holds_up_its_own_topics_alone() {
         ask(&first).await && ask(&second).await
     })
     .await;
-    let keyspace = Keyspace::new(move |key| match key.contains("far:") {
-        true => Ok(Arc::clone(&second)),
-        false => Ok(Arc::clone(&first)),
+    let keys = Keys::new("ff", PARTITIONS);
+    let names = keys.clone();
+    let keyspace = Keyspace::new(move |key| match names.partition_of_key(key) {
+        Some(HANGING..) => Ok(Arc::clone(&second)),
+        _ => Ok(Arc::clone(&first)),
     });
     let view = a.membership.view();
-    let (occupancy, writer) = Occupancy::clustered(view, keyspace, Keys::new("ff"));
+    let (occupancy, writer) = Occupancy::clustered(view, keyspace, keys);
     tokio::spawn(writer.run());
     hanging.signal("STOP");
-    let near: Vec<_> = (0..1_000).map(|n| topic(&format!("near:{n}"))).collect();
-    for (n, near) in near.iter().enumerate() {
-        occupancy.set(topic(&format!("far:{n}")), 1);
+    let near = topics_of(0..HANGING, 1_000);
+    let far = topics_of(HANGING..PARTITIONS, 1_000);
+    for (near, far) in near.iter().zip(&far) {
+        occupancy.set(far.clone(), 1);
         occupancy.set(near.clone(), 1);
     }
     until_equal(0, || async {
@@ -167,10 +172,10 @@ async fn a_master_that_hangs_holds_up_its_own_topics_alone() {
         near.iter().filter(is_missing).count()
     })
     .await;
-    assert!(!occupancy.is_indexed(&topic("far:0"), &a.me()));
+    assert!(!occupancy.is_indexed(&far[0], &a.me()));
     hanging.signal("CONT");
     occupancy.settled().await;
-    assert!(occupancy.is_indexed(&topic("far:0"), &a.me()));
+    assert!(occupancy.is_indexed(&far[0], &a.me()));
 }
 
 /// Bytes that a server has sent.

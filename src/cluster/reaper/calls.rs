@@ -88,15 +88,7 @@ impl Calls {
 
     /// Where the members of a topic are, and its occupancy.
     pub(super) fn lane_of(&self, topic: &Topic) -> Lane {
-        let members = self.keys.hash(&topic.presence());
-        let occupancy = self.keys.occupancy(topic);
-        match topic.kind() {
-            TopicKind::Plain => [members, occupancy].map(|key| self.keyspace.server_of(&key)),
-            // They have no members.
-            TopicKind::Inbox | TopicKind::Everyone | TopicKind::Presence => {
-                [self.keyspace.server_of(&occupancy); 2]
-            }
-        }
+        self.keyspace.server_of(&self.keys.occupancy(topic))
     }
 
     /// One part of an index.

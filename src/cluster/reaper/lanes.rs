@@ -1,9 +1,8 @@
-//! What dead nodes left in topics and is to be removed, sorted by the servers that must take part.
+//! What dead nodes left in topics and is to be removed, sorted by the server that has it.
 //!
 //! In: what was found in indexes. Out: the next topic to clean, of a lane that has room. A lane is a
-//! pair of servers, as for occupancy (`cluster::due`): the one with the members of a topic, and the one
-//! with its occupancy. So a server that hangs, or is slow, holds up what it has a part in, and
-//! nothing else. Pure. Bounds: [`WAITING_MAX`] topics wait in a lane, [`IN_FLIGHT_MAX`] are cleaned
+//! server, as for occupancy (`cluster::due`): it has the members of a topic and its occupancy.
+//! So a server that hangs, or is slow, holds up what it has, and nothing else. Pure. Bounds: [`WAITING_MAX`] topics wait in a lane, [`IN_FLIGHT_MAX`] are cleaned
 //! at once. At the bound a partition is turned away; it is named when there is room for a part of its
 //! index, and no more partitions at once than there is room for.
 
@@ -125,7 +124,7 @@ mod tests {
     use crate::redis::keyspace::ServerId;
 
     fn lane(number: usize) -> Lane {
-        [Some(ServerId::numbered(number)), None]
+        Some(ServerId::numbered(number))
     }
 
     fn remains(partition: u32, number: usize) -> Remains {

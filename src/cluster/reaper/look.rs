@@ -126,7 +126,7 @@ mod tests {
     use crate::redis::keyspace::ServerId;
 
     fn lane(server: usize) -> Lane {
-        [Some(ServerId::numbered(server)); 2]
+        Some(ServerId::numbered(server))
     }
 
     fn at(cursor: &str, of: Option<Lane>) -> Place {

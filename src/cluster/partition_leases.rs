@@ -167,6 +167,11 @@ impl PartitionLeases {
         }
     }
 
+    /// How many leases are held, whether they last or not.
+    pub(super) fn held_count(&self) -> usize {
+        self.held.count()
+    }
+
     /// When the next round begins, if no view comes before: a lease of another ends that should be
     /// this node's, or what is held is to be extended.
     pub(super) fn next_at(&self) -> Option<Instant> {

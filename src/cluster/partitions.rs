@@ -131,13 +131,16 @@ impl PartitionsTask {
             }
             self.round().await;
         }
+        let before = self.held.borrow().clone();
         let all = self.leases.end();
         self.tell();
+        self.log(&before);
         give_back(&self.store, all, self.patience()).await;
     }
 
     async fn round(&mut self) {
         let view = Arc::clone(&self.view.borrow_and_update());
+        let before = self.held.borrow().clone();
         let mine: BTreeSet<_> = view.ring.partitions_of(&view.me.node).collect();
         let now = Instant::now();
         let round = self.leases.begin(&view, mine.clone(), now);
@@ -150,6 +153,7 @@ impl PartitionsTask {
         let given = give_back(&store, round.given, patience);
         tokio::join!(given, self.bid(round.wanted));
         self.tell();
+        self.log(&before);
     }
 
     /// Takes what is missing, and extends what is held where that is due.
@@ -171,7 +175,7 @@ impl PartitionsTask {
         let mut failed = None;
         while let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await {
             let (asked_at, partitions, bids) = answer;
-            let mut is_less = false;
+            let (mut is_less, before_count) = (false, self.leases.held_count());
             for (partition, bid) in partitions.into_iter().zip(bids) {
                 match bid {
                     Ok(bid) => {
@@ -187,8 +191,9 @@ impl PartitionsTask {
                     }
                 }
             }
-            if is_less {
-                // Nobody goes on acting by what is lost, however long the round takes.
+            if is_less || self.leases.held_count() > before_count {
+                // Nobody goes on acting by what is lost, and what is taken has its home at once, however
+                // long the round takes: a master that hangs holds up its own partitions only.
                 self.tell();
             }
         }
@@ -208,13 +213,18 @@ impl PartitionsTask {
         self.lease * 2 / 5
     }
 
-    /// Shows what is held to the watchers, and the operator what changed.
+    /// Shows what is held to the watchers.
     fn tell(&mut self) {
         let held = self.leases.held(Instant::now());
+        self.metrics.control.partitions.set(held.count() as u64);
+        self.held.send_replace(held);
+    }
+
+    /// Shows the operator what changed since then.
+    fn log(&self, before: &Held) {
+        let held = self.held.borrow();
         let held_count = held.count();
-        self.metrics.control.partitions.set(held_count as u64);
-        let before = self.held.send_replace(held.clone());
-        let taken_count = held.count_beyond(&before);
+        let taken_count = held.count_beyond(before);
         let lost_count = before.count_beyond(&held);
         if taken_count + lost_count > 0 {
             info!(

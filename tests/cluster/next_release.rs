@@ -5,7 +5,7 @@ use fanfare::broker::publication::{self, PresenceChange, Publication};
 use fanfare::redis::{Keys, RedisLink};
 use fanfare_protocol::data::Data;
 use fanfare_protocol::event::Member;
-use fanfare_protocol::ids::SessionId;
+use fanfare_protocol::ids::{SessionId, Topic};
 use serde_json::{Value, json};
 
 use crate::processes::{SOME_BEATS, Watcher, listed, plan, sees};
@@ -42,7 +42,7 @@ impl Newer {
     }
 
     /// Appends a body to a topic and tells it, with one field more than this release writes.
-    async fn append(&self, topic: &str, body: &[u8]) -> String {
+    async fn append(&self, topic: &Topic, body: &[u8]) -> String {
         const APPEND: &str = "
             local base, body = ARGV[1], ARGV[2]
             local last = redis.call('GET', base .. ':l') or '0-0'
@@ -52,7 +52,7 @@ impl Newer {
             redis.call('SET', base .. ':l', id, 'KEEPTTL')
             redis.call('PUBLISH', base, id .. ' ' .. last .. ' ' .. body)
             return id";
-        let base = keys().channel(&rig::topic(topic));
+        let base = keys().channel(topic);
         let args = [b"0".to_vec(), base.into_bytes(), body.to_vec()];
         let id = self.link.command("EVAL", APPEND, &args).await;
         id.expect("Redis answers").convert().expect("a position")
@@ -65,7 +65,7 @@ impl Newer {
             ..Publication::new(data, 1_732_190_000_000)
         };
         let body = grown(&publication::encode_publication(&publication), 1);
-        self.append(topic, &body).await;
+        self.append(&rig::topic(topic), &body).await;
     }
 
     /// Makes a session a member of the room.
@@ -137,7 +137,9 @@ async fn newer_publications_are_read_and_a_newer_kind_is_told_as_a_gap() {
     let first = publisher.publish(ROOM, json!(1)).await;
     newer.publish(ROOM, 2).await;
     let before = publisher.publish(ROOM, json!(3)).await;
-    let unknown = newer.append(ROOM, b"\x41\x91what is this").await;
+    let unknown = newer
+        .append(&rig::topic(ROOM), b"\x41\x91what is this")
+        .await;
     publisher.publish(ROOM, json!(4)).await;
     newer.publish(ROOM, 5).await;
 
@@ -249,7 +251,9 @@ async fn a_newer_node_and_its_members_are_understood() {
     let mut body = publication::encode_presence_head(true, &change.owner);
     body.extend_from_slice(&bytes);
     body.push(2);
-    newer.append("%room", &grown(&body, 1)).await;
+    newer
+        .append(&rig::topic(ROOM).presence(), &grown(&body, 1))
+        .await;
     watcher
         .until(SOME_BEATS, "its member", |seen| {
             seen.joined.contains(&session)

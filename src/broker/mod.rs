@@ -25,6 +25,7 @@ pub mod memory;
 pub(crate) mod model;
 pub mod pressure;
 pub mod publication;
+pub mod queue;
 pub mod redis;
 mod size;
 pub mod unavailable;

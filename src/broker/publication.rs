@@ -163,7 +163,7 @@ struct PublicationV1<'a> {
 type MemberV1<'a, I> = (Option<&'a str>, Raw<'a>, Option<I>);
 
 /// Bytes that stay bytes; serde would write a slice as a list of numbers.
-struct Raw<'a>(&'a [u8]);
+pub(super) struct Raw<'a>(pub(super) &'a [u8]);
 
 impl Serialize for Raw<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -178,7 +178,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
 }
 
 /// A list that may go on after what this release knows, which is skipped.
-struct Growing<T>(T);
+pub(super) struct Growing<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Growing<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

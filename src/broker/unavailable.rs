@@ -31,6 +31,9 @@ pub enum Unavailable {
     /// A queue to Redis is at its bound.
     #[error("too many publications of this node wait for Redis")]
     QueueFull,
+    /// An earlier entry of the same target was not taken.
+    #[error("not tried, because an earlier entry for the same target failed")]
+    NotTried,
     /// So do the other commands.
     #[error("too many commands of this node wait for Redis")]
     CommandsFull,
@@ -121,7 +124,7 @@ impl BrokerError {
             }
             Self::Unavailable(_) | Self::Refused(_) => WireError::unavailable(self.to_string()),
             Self::Unconfirmed(_) => WireError::unavailable(
-                "it is published, but fewer replicas confirmed it than replicas_min asks for: \
+                "it is written, but fewer replicas confirmed it than replicas_min asks for: \
                  the outcome is unknown; repeat it with the same idempotency_key",
             ),
             Self::Unknown(_) => WireError::unavailable(
@@ -157,6 +160,7 @@ pub(crate) fn all() -> Vec<BrokerError> {
         Unavailable::Overtaken,
         Unavailable::QueueFull,
         Unavailable::CommandsFull,
+        Unavailable::NotTried,
         Unavailable::Stopping,
         Unavailable::TooFewFollow { count: 0, min: 1 },
         Unavailable::NotYetPromised,

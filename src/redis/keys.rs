@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use fanfare_protocol::ids::{SessionId, Topic};
+use fanfare_protocol::ids::{Priority, SessionId, Topic};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -88,18 +88,24 @@ impl Keys {
     /// The topic's channel. It has the slot of the topic's keys, and scripts declare it as one.
     #[must_use]
     pub fn channel(&self, topic: &Topic) -> String {
+        if topic.bell_of().is_some() {
+            return [&self.channels, ":", topic.qualified()].concat();
+        }
         let begin = self.channel_begin(self.partition_of(topic));
         [begin, topic.qualified(), "}"].concat()
     }
 
-    /// The `app:topic` that a channel carries; `None` for other channels.
+    /// The `app:topic` that a channel carries, or the bell; `None` for other channels.
     #[must_use]
     pub fn qualified_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
-        let tagged = channel
+        let named = channel
             .strip_prefix(self.channels.as_str())?
-            .strip_prefix(":{")?;
-        let (_, named) = tagged.split_once('}')?;
-        named.strip_prefix('{')?.strip_suffix('}')
+            .strip_prefix(':')?;
+        let (_, of) = named.strip_prefix('{')?.split_once('}')?;
+        if of == ":bell" {
+            return Some(named);
+        }
+        of.strip_prefix('{')?.strip_suffix('}')
     }
 
     /// The topic's stream.
@@ -160,6 +166,46 @@ impl Keys {
     #[must_use]
     pub fn topics_index(&self, partition: u32) -> String {
         format!("{}:ti:{{{partition}}}", self.prefix)
+    }
+
+    /// The queue of a partition: the stream of those of this priority.
+    #[must_use]
+    pub fn queue(&self, partition: u32, priority: Priority) -> String {
+        let priority = match priority {
+            Priority::Critical => "critical",
+            Priority::High => "high",
+            Priority::Normal => "normal",
+            Priority::Low => "low",
+        };
+        self.of_queue(partition, priority)
+    }
+
+    /// Entries of a queue that are not due yet, a sorted set by that time.
+    #[must_use]
+    pub fn queue_later(&self, partition: u32) -> String {
+        self.of_queue(partition, "later")
+    }
+
+    /// Dead letters of a queue, a stream.
+    #[must_use]
+    pub fn queue_dead(&self, partition: u32) -> String {
+        self.of_queue(partition, "dead")
+    }
+
+    /// Which homes had which entry at the head of a stream without moving it, a hash by priority.
+    #[must_use]
+    pub fn queue_heads(&self, partition: u32) -> String {
+        self.of_queue(partition, "heads")
+    }
+
+    /// The entry that an idempotency key was given, by the digest of that key.
+    #[must_use]
+    pub fn queue_once(&self, partition: u32, digest: &str) -> String {
+        self.of_queue(partition, "k:") + digest
+    }
+
+    fn of_queue(&self, partition: u32, end: &str) -> String {
+        format!("{}:q:{{{partition}}}:{end}", self.prefix)
     }
 
     /// Leases of nodes, a sorted set by their end. One script uses it with those that follow,
@@ -284,6 +330,20 @@ mod tests {
     }
 
     #[test]
+    fn bells_have_channels_of_their_own_in_the_slot_of_their_partition() {
+        for (database, channel) in [(0, "ff:{45}:bell"), (3, "ff:3:{45}:bell")] {
+            let keys = Keys::of_database("ff", 256, database);
+            let bell = Topic::bell(45);
+            assert_eq!(keys.channel(&bell), channel);
+            assert_eq!(keys.qualified_of(channel), Some(bell.qualified()));
+            assert_eq!(keys.partition_of(&bell), 45);
+            assert_eq!(keys.partition_of_key(channel), Some(45));
+        }
+        assert_eq!(topic("bell").bell_of(), None);
+        assert!(Topic::from_qualified(Topic::bell(45).qualified()).is_none());
+    }
+
+    #[test]
     fn a_key_tells_its_partition_and_those_of_the_cluster_have_none() {
         let keys = Keys::of_database("ff", 256, 1);
         let topic = topic("t");
@@ -293,6 +353,9 @@ mod tests {
             (keys.idempotency(&topic, "u3:ada:{7}"), 45),
             (keys.partition(7), 7),
             (keys.topics_index(255), 255),
+            (keys.queue(9, Priority::Critical), 9),
+            (keys.queue_later(9), 9),
+            (keys.queue_once(9, "digest"), 9),
         ] {
             assert_eq!(keys.partition_of_key(&key), Some(partition), "{key}");
         }

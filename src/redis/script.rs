@@ -43,6 +43,16 @@ impl Script {
         vec![Value::from_static_str("LOAD"), self.source.as_ref().into()]
     }
 
+    /// The arguments of EVALSHA that run it.
+    #[must_use]
+    pub fn call_args(&self, keys: &[String], args: Vec<Vec<u8>>) -> Vec<Value> {
+        let mut values = Vec::with_capacity(2 + keys.len() + args.len());
+        values.extend([self.sha().into(), keys.len().to_string().into()]);
+        values.extend(keys.iter().map(|key| Value::from(key.as_str())));
+        values.extend(args.into_iter().map(|arg| Value::Bytes(arg.into())));
+        values
+    }
+
     /// The source.
     #[must_use]
     pub fn source(&self) -> &str {

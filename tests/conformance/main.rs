@@ -11,6 +11,10 @@ mod idempotency;
 mod inbox;
 mod positions;
 mod presence;
+mod queue;
+mod queue_dead;
+mod queue_rig;
+mod queue_turns;
 mod recovery;
 mod rig;
 mod stepped_clock;
@@ -61,6 +65,26 @@ macro_rules! cases {
             presence::members_of_one_topic_are_not_those_of_another,
             presence::the_changes_are_a_topic_like_any_other,
             presence::what_a_dead_owner_left_is_removed_and_told_once_whoever_does_it,
+            queue::a_bell_rings_when_something_new_waits,
+            queue::a_key_of_the_queue_is_forgotten_after_its_time,
+            queue::a_move_that_is_repeated_finds_nothing_and_doubles_nothing,
+            queue::a_partition_into_which_nothing_was_put_is_empty,
+            queue::a_repeated_key_of_a_target_answers_the_first_entry,
+            queue::depths_say_what_waits_and_since_when,
+            queue::entries_of_a_target_are_moved_in_their_order,
+            queue::what_is_enqueued_is_fetched_as_it_was_until_it_is_moved,
+            queue::what_is_moved_is_heard_between_direct_publications,
+            queue::what_is_to_come_later_comes_in_the_order_of_its_time,
+            queue::what_was_due_before_it_was_enqueued_is_fetched_at_once,
+            queue_dead::dead_letters_are_read_in_pages_and_dropped_by_their_ids,
+            queue_dead::each_entry_of_a_batch_has_its_own_end,
+            queue_dead::the_oldest_dead_letters_make_room_and_are_counted,
+            queue_turns::a_fetch_of_many_partitions_is_bounded_and_brings_all_in_the_end,
+            queue_turns::an_entry_larger_than_a_fetch_is_fetched_alone,
+            queue_turns::critical_comes_first_and_leaves_the_lower_ones_their_share,
+            queue_turns::each_priority_brings_its_first_entry_however_long,
+            queue_turns::many_entries_of_many_targets_are_answered_in_their_order,
+            queue_turns::streams_take_turns,
             recovery::a_caught_up_reader_has_missed_nothing,
             recovery::a_hole_inside_the_range_is_a_failover,
             recovery::a_link_to_the_oldest_entry_is_enough,

@@ -328,6 +328,12 @@ async fn a_redis_that_hangs_is_down_and_what_it_did_later_is_there_once() {
     let lost = peer.publish(&room, 2).await;
     assert!(matches!(lost, Err(BrokerError::Unknown(_))), "{lost:?}");
     peer.is_down_for("cannot be used").await;
+    // Some other link may have been the first to say so.
+    let away = &peer.metrics.control.away_publications;
+    wait::until("publications to be refused", async || {
+        (away.get() == 1).then_some(())
+    })
+    .await;
     let refused = peer.publish(&room, 3).await;
     assert!(
         matches!(refused, Err(BrokerError::Unavailable(_))),

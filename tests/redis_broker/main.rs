@@ -17,6 +17,12 @@ mod links;
 mod lives;
 mod nowhere;
 mod publications;
+mod queue;
+mod queue_bells;
+mod queue_cost;
+mod queue_faults;
+#[allow(dead_code, reason = "each test binary uses another part")]
+mod queue_rig;
 mod refusing;
 mod refusing_pace;
 mod releases;

@@ -200,7 +200,7 @@ impl Connection {
 }
 
 /// Processor time that Redis has used, in microseconds.
-fn used_us(redis: &RedisServer) -> f64 {
+pub(crate) fn used_us(redis: &RedisServer) -> f64 {
     let info = redis.ask(&["INFO", "cpu"]).expect("Redis answers").join("");
     let field = |name: &str| -> f64 {
         let line = info.lines().find_map(|line| line.strip_prefix(name));

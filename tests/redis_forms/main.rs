@@ -9,6 +9,10 @@ mod cluster;
 mod encrypted;
 mod leases;
 mod probes;
+mod queue;
+#[path = "../redis_broker/queue_rig.rs"]
+#[allow(dead_code, reason = "each test binary uses another part")]
+mod queue_rig;
 mod replicas;
 #[path = "../redis_broker/rig.rs"]
 #[allow(dead_code, reason = "each test binary uses another part")]

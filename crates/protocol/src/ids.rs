@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use crate::priority::Priority;
+
 /// Longest topic name, in bytes. Part of the wire contract.
 pub const TOPIC_BYTES_MAX: usize = 200;
 /// Longest user name, in bytes: one less than a topic, because the inbox is `@USER`.
@@ -147,6 +149,23 @@ impl Topic {
         Some(Self(format!("{app}:{name}").into()))
     }
 
+    /// What nodes hear when something new waits in the queue of a partition: no topic of any app, so
+    /// that nobody can name it.
+    #[must_use]
+    pub fn bell(partition: u32) -> Self {
+        Self(format!("{{{partition}}}:bell").into())
+    }
+
+    /// The partition whose bell this is; `None` for topics of apps.
+    #[must_use]
+    pub fn bell_of(&self) -> Option<u32> {
+        self.0
+            .strip_prefix('{')?
+            .strip_suffix("}:bell")?
+            .parse()
+            .ok()
+    }
+
     /// Reads back what [`Self::qualified`] gave, for keys and messages made by another node.
     /// Returns `None` where no node would have written that text.
     #[must_use]
@@ -212,6 +231,9 @@ impl Topic {
     /// lives where its topic lives.
     #[must_use]
     pub fn partition(&self, partitions_count: u32) -> u32 {
+        if let Some(partition) = self.bell_of() {
+            return partition;
+        }
         let (app, name) = self.parts();
         let hash = match name.strip_prefix('%') {
             None => crc32fast::hash(self.0.as_bytes()),
@@ -346,32 +368,6 @@ impl<'de> Deserialize<'de> for SessionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// How urgent a publication is. The order is the order of urgency.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
-)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    /// May wait longest.
-    Low,
-    /// The default.
-    #[default]
-    Normal,
-    /// Before normal.
-    High,
-    /// Before everything.
-    Critical,
-}
-
-impl Priority {
-    /// Whether this is the default, which the wire leaves out.
-    #[must_use]
-    pub fn is_normal(&self) -> bool {
-        *self == Self::Normal
     }
 }
 

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod info;
 mod json;
 mod msgpack;
+mod priority;
 pub mod raw;
 pub mod rules;
 #[cfg(feature = "openapi")]

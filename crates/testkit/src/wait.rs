@@ -102,3 +102,12 @@ pub async fn until_equal<T: Debug + PartialEq>(expected: T, mut ask: impl AsyncF
     })
     .await;
 }
+
+/// Now, in unix milliseconds.
+///
+/// # Panics
+/// Where the clock stands before 1970.
+pub fn unix_ms() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("a clock");
+    u64::try_from(since.as_millis()).expect("a time of this age")
+}

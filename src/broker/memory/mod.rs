@@ -1,4 +1,4 @@
-//! The in-process broker: the same positions, history, recovery and presence, in one process.
+//! The in-process broker: the same positions, history, recovery, presence and queue, in one process.
 //!
 //! In: publications, questions and wishes of this one node. Out: answers, and the [`Feed`] of the
 //! topics that the node wants to hear. Owner of every topic's state, under one lock that is held
@@ -6,8 +6,8 @@
 //! that the feed's order is the order of ids. Bounds: each topic by its retention, the feed by
 //! `FEED_EVENTS_MAX` (at the bound: dropped, counted, told by [`FeedSender`]), everything
 //! together by `memory.bytes_max` (at the bound: the oldest is forgotten, see [`room`], and where
-//! that does not help, topics that are not known yet are refused). Topics and
-//! keys that ended are swept by [`MemoryBroker::run`]. Nothing outlives the process.
+//! that does not help, topics that are not known yet are refused, and entries of the [`queue`]). Topics
+//! and keys that ended are swept by [`MemoryBroker::run`]. Nothing outlives the process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::feed_sender::FeedSender;
 use super::interest::{Interest, WishNumber};
+use super::queue::bells::Bells;
 use super::unavailable::Unavailable;
 use super::{
     Acked, Body, BrokerError, BrokerHealth, Feed, FeedEvent, HistoryPage, HistoryQuery,
@@ -32,11 +33,13 @@ use fanfare_protocol::ids::{Position, SessionId, Topic};
 pub mod clock;
 mod idempotency;
 mod presence;
+mod queue;
 mod room;
 mod state;
 mod topic;
 
 use clock::Clock;
+use queue::queues::Queues;
 use room::Room;
 use state::State;
 use topic::TopicState;
@@ -47,6 +50,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// Topics swept under one hold of the lock, so that a sweep of many delays no publication.
 const SWEEP_TOPICS_MAX: usize = 256;
+
+/// Partitions of the queue, unless [`MemoryBroker::with_partitions`] says otherwise.
+const PARTITIONS_COUNT: u32 = 256;
 
 /// See the module.
 #[derive(Debug)]
@@ -60,6 +66,9 @@ pub struct MemoryBroker {
     /// Where there is room for it.
     waiting_room: mpsc::Sender<FeedEvent>,
     health: watch::Sender<BrokerHealth>,
+    /// Partitions of the queue, and which of them were rung for.
+    partitions_count: u32,
+    bells: Arc<Bells>,
     metrics: Arc<Metrics>,
 }
 
@@ -85,15 +94,27 @@ impl MemoryBroker {
             waiting_room,
             state: Mutex::new(Box::new(State {
                 topics: HashMap::new(),
+                queues: Queues::default(),
                 sender,
                 room: Room::new(bytes_max),
                 has_refused: false,
                 metrics: Arc::clone(&metrics),
             })),
             health: watch::Sender::new(BrokerHealth::Up),
+            partitions_count: PARTITIONS_COUNT,
+            bells: Arc::default(),
             metrics,
         };
         (broker, feed)
+    }
+
+    /// The same with so many partitions of the queue; before anything is put into it.
+    #[must_use]
+    pub fn with_partitions(self, partitions_count: u32) -> Self {
+        Self {
+            partitions_count,
+            ..self
+        }
     }
 
     /// The broker's one task, which never ends: takes wishes and confirms them, tells what the
@@ -317,6 +338,7 @@ impl MemoryBroker {
             self.sweep_some(some, now_ms);
             tokio::task::yield_now().await;
         }
+        self.sweep_queues(now_ms).await;
         let is_full = {
             let mut state = self.lock();
             std::mem::take(&mut state.has_refused) || state.room.is_short()
@@ -336,12 +358,12 @@ impl MemoryBroker {
             if is_changed && is_full {
                 tracing::warn!(
                     event = "embedded_memory_exhausted",
-                    "topics in use fill memory.bytes_max: publications to others are refused"
+                    "topics in use, or what waits in the queue, fill memory.bytes_max: what is new is refused"
                 );
             } else if is_changed {
                 tracing::info!(
                     event = "embedded_memory_recovered",
-                    "there is memory for more topics again"
+                    "there is memory for more topics and entries again"
                 );
             }
             *told = now;

@@ -1,6 +1,6 @@
 //! How much the in-process broker keeps, and what it forgets first when that is too much.
 //!
-//! In: each topic whose state changed, with its weight before and after. Out: the topic that is to
+//! In: each topic whose state changed, and the queues, with their weight before and after. Out: the topic that is to
 //! forget next. Owner of the order in which topics were last changed, and of the sum of weights.
 //! Weights are estimates of memory ([`TOPIC_BYTES`] and others). Bounds: one entry a topic.
 //!
@@ -68,9 +68,14 @@ impl Room {
         self.bytes = (self.bytes + after).saturating_sub(before);
     }
 
-    /// What all topics weigh.
+    /// What all topics and queues weigh.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What they may weigh.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Whether that is too much.

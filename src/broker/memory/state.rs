@@ -1,4 +1,4 @@
-//! All topics of the in-process broker, and that they fit.
+//! All topics and queues of the in-process broker, and that they fit.
 //!
 //! In: changes of one topic at a time, under the broker's lock. Out: the answer of the change, after
 //! what is too much was forgotten. Owned by the broker. Bound: `memory.bytes_max`, see
@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use super::queue::queues::Queues;
 use super::room::{Forgotten, Room};
 use super::topic::TopicState;
 use crate::broker::feed_sender::FeedSender;
@@ -17,9 +18,10 @@ use fanfare_protocol::ids::Topic;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) topics: HashMap<Topic, TopicState>,
+    pub(super) queues: Queues,
     pub(super) sender: FeedSender,
     pub(super) room: Room,
-    /// A publication was refused for want of room since the last sweep.
+    /// A publication or an entry was refused for want of room since the last sweep.
     pub(super) has_refused: bool,
     pub(super) metrics: Arc<Metrics>,
 }

@@ -1,7 +1,8 @@
 //! The feed: hears Redis' channels and passes on what the node wants to hear.
 //!
-//! In: messages `ID PREV BODY` and `a POSITION SESSION` on topics' channels, control messages, own
-//! probes, wishes from [`Interest`]. Out: [`FeedEvent`]s by the [`FeedSender`], health of its connection.
+//! In: messages `ID PREV BODY` and `a POSITION SESSION` on topics' channels, rings on those of bells,
+//! control messages, own probes, wishes from [`Interest`]. Out: [`FeedEvent`]s by the [`FeedSender`],
+//! rings to the node's bells, health of its connection.
 //! Owner: a thread with a runtime of its own, which it shares with the link for publications. Bounds:
 //! what one read brings, and the dispatcher's queue (see [`FeedSender`]); one chunk of channels is with
 //! Redis at a time, and one question whether it is there.
@@ -238,7 +239,8 @@ impl Hearing {
                 None => self.task.sender.forget(&topic),
             }
         }
-        self.task.sender.confirm(standing);
+        self.ring(standing.iter().map(|(topic, _)| topic));
+        self.confirm(standing);
     }
 
     /// When something is due by time.
@@ -377,11 +379,15 @@ impl Hearing {
             probes,
             heard,
             metrics,
+            bells,
             ..
         } = &*self.task.shared;
         if let Some(name) = keys.qualified_of(channel) {
             // A topic that nobody wants any more is on its way out.
             if let Some(topic) = self.subscriptions.wanted(name) {
+                if let Some(partition) = topic.bell_of() {
+                    return bells.ring(partition);
+                }
                 match reply::event(topic, payload, metrics) {
                     Some(event) => self.task.sender.push(event),
                     None => self.unreadable(),

@@ -24,14 +24,17 @@ use super::master::{MasterContext, MasterSpec};
 use super::owned_slots::Owned;
 use super::refusals::Refusals;
 use super::scripts::Scripts;
+use crate::broker::queue::bells::Bells;
 use crate::config;
 use crate::redis::circuit::Circuit;
 use crate::redis::{Keys, RedisError, RedisLink};
 use crate::telemetry::metrics::{ControlCounters, Counter, Metrics};
 use fanfare_protocol::ids::SessionId;
 
+pub mod fullness;
 pub mod policy;
 
+use fullness::Fullness;
 use policy::Policy;
 
 /// What a link is for: see the module.
@@ -205,10 +208,14 @@ pub struct Shared {
     pub continuity: Continuity,
     /// What Redis does when its memory is full.
     pub maxmemory_policy: Policy,
+    /// How full it is.
+    pub fullness: Fullness,
     /// The slots that are here, on a master of a cluster.
     pub owned: Option<Owned>,
     /// The cluster's control messages, where they may come this way.
     pub heard: Option<Arc<Heard>>,
+    /// Partitions in whose queue something new waits.
+    pub bells: Arc<Bells>,
 }
 
 impl Shared {
@@ -240,9 +247,11 @@ impl Shared {
             metrics: Arc::clone(metrics),
             process: SessionId::random(),
             maxmemory_policy: Policy::default(),
+            fullness: Fullness::default(),
             continuity: Continuity::new(Arc::clone(&context.moves)),
             owned: place.slots.as_deref().map(Owned::new),
             heard: place.hears_control.then(|| Arc::clone(&context.heard)),
+            bells: Arc::clone(&context.bells),
         })
     }
 

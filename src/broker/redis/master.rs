@@ -24,6 +24,7 @@ use super::publications::PublicationsLink;
 use super::supervisor::supervise;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::Interest;
+use crate::broker::queue::bells::Bells;
 use crate::broker::redis::publisher::ordered::Ordered;
 use crate::broker::redis::publisher::replicated::Replicated;
 use crate::broker::redis::publisher::{self, Publisher};
@@ -31,7 +32,7 @@ use crate::broker::unavailable::Unavailable;
 use crate::broker::{
     BrokerError, BrokerHealth, FeedEvent, FeedNumber, Moves, PublishRequest, Published,
 };
-use crate::config;
+use crate::config::{self, Replicas};
 use crate::redis::wire::command::Prepared;
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct MasterContext {
     pub heard: Arc<Heard>,
     /// Where each tells how it does.
     pub overall: Arc<AggregateHealth>,
+    /// Partitions in whose queue something new waits.
+    pub bells: Arc<Bells>,
     /// Told whenever topics may have another place.
     pub moves: Arc<watch::Sender<Moves>>,
 }
@@ -178,6 +181,25 @@ impl Master {
         match (&self.replicated, request.replicas.min) {
             (_, 0) => self.publisher.publish(request, partition).await,
             (Some(replicated), _) => replicated.publish(request, partition).await,
+            (None, _) => Err(Unavailable::NotReplicated.into()),
+        }
+    }
+
+    /// Runs the script that enqueues, by the link that this needs: answered when so many replicas have
+    /// what it did.
+    ///
+    /// # Errors
+    /// [`BrokerError`]. Cancel safety: what was sent may be done all the same.
+    pub async fn enqueue(
+        &self,
+        keys: &[String],
+        args: Vec<Vec<u8>>,
+        replicas: Replicas,
+    ) -> Result<Value, BrokerError> {
+        let script = &self.shared.scripts.queue_enqueue;
+        match (&self.replicated, replicas.min) {
+            (_, 0) => Ok(self.shared.bulk.link.eval(script, keys, &args).await?),
+            (Some(replicated), _) => replicated.call(script, keys, args, replicas).await,
             (None, _) => Err(Unavailable::NotReplicated.into()),
         }
     }
@@ -321,6 +343,7 @@ mod tests {
                 feed,
                 heard: Arc::default(),
                 overall: Arc::default(),
+                bells: Arc::default(),
                 moves: Arc::default(),
             };
             let place = MasterSpec {

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::interest::Interest;
 use super::memory::clock::Clock;
+use super::queue::bells::Bells;
 use super::{
     BrokerError, BrokerHealth, Entry, FEED_EVENTS_MAX, Feed, FeedNumber, HistoryPage, HistoryQuery,
     Moves, Page, PublishRequest, Published, SincePage,
@@ -51,6 +52,7 @@ mod placement_tests;
 mod presence;
 pub mod publications;
 pub mod publisher;
+mod queue;
 mod refusals;
 pub mod reply;
 pub mod scripts;
@@ -91,6 +93,8 @@ pub struct RedisBroker {
     masters: Arc<Masters>,
     interest: Arc<Interest>,
     overall: Arc<AggregateHealth>,
+    bells: Arc<Bells>,
+    queue_seen: queue::Seen,
     moves: watch::Receiver<Moves>,
     metrics: Arc<Metrics>,
     disagreement: watch::Sender<Option<Arc<Disagreement>>>,
@@ -136,6 +140,7 @@ impl RedisBroker {
             feed: sender,
             heard: Arc::default(),
             overall: Arc::default(),
+            bells: Arc::default(),
             moves: Arc::default(),
         };
         let masters = Masters::new(&config.prefix, config.partitions, urls(config)?);
@@ -143,6 +148,8 @@ impl RedisBroker {
             masters: Arc::new(masters),
             interest: Arc::default(),
             overall: Arc::clone(&context.overall),
+            bells: Arc::clone(&context.bells),
+            queue_seen: queue::Seen::default(),
             moves: context.moves.subscribe(),
             metrics,
             disagreement: watch::Sender::new(None),

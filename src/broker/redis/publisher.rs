@@ -49,19 +49,20 @@ pub const IN_FLIGHT_MAX: usize = 256;
 /// So often a publication is sent before it is refused, where Redis does not know the script.
 pub const SENDS_MAX: u32 = 16;
 
-/// What a caller is told.
+/// What a publisher is told.
 pub type Answer = Result<Published, BrokerError>;
 
-/// One publication on its way.
+/// One publication on its way, or entries of the queue.
 #[derive(Debug)]
 pub struct Job<C> {
-    topic: Topic,
+    /// What it must not be overtaken on; `None`: nothing.
+    topic: Option<Topic>,
     /// The arguments of EVALSHA.
     command: C,
     bytes: usize,
     replicas: Replicas,
     sends_count: u32,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<Result<Value, BrokerError>>,
 }
 
 /// What EVALSHA is given, as `scripts/publish.lua` lists it.
@@ -202,44 +203,55 @@ impl<C: Form> Publisher<C> {
         }
         let body = publication::encode_publication(&request.publication);
         let bytes = body.len();
-        let (answer, answered) = oneshot::channel();
-        let job = Job {
-            command: arguments(&self.script, &self.shared.keys, &request, partition, body),
-            topic: request.topic,
-            bytes,
-            replicas: request.replicas,
-            sends_count: 0,
-            answer,
-        };
-        let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let refusal = if before > QUEUE_BYTES_MAX {
-            Some((&control.publish_refused, Unavailable::QueueFull))
-        } else {
-            match self.queue.try_send(job) {
-                Ok(()) => None,
-                Err(TrySendError::Full(_)) => {
-                    Some((&control.publish_refused, Unavailable::QueueFull))
-                }
-                Err(TrySendError::Closed(_)) => {
-                    Some((&control.publish_errors, Unavailable::Stopping))
-                }
-            }
-        };
-        if let Some((counter, reason)) = refusal {
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            counter.add(1);
-            return Err(reason.into());
-        }
-        let stopped = || BrokerError::Unknown("the broker was stopped".to_owned());
-        let answer = answered.await.unwrap_or_else(|_| Err(stopped()));
+        let command = arguments(&self.script, &self.shared.keys, &request, partition, body);
+        let answer = self
+            .submit(Some(request.topic), command, bytes, request.replicas)
+            .await
+            .and_then(read);
         match &answer {
             Ok(Published {
                 duplicate: true, ..
             }) => control.publish_duplicates.add(1),
             Ok(_) => control.published.add(1),
+            Err(BrokerError::Unavailable(Unavailable::QueueFull)) => control.publish_refused.add(1),
             Err(_) => control.publish_errors.add(1),
         }
         answer
+    }
+
+    /// Queues a command at its first poll and waits for what Redis says.
+    async fn submit(
+        &self,
+        topic: Option<Topic>,
+        command: C,
+        bytes: usize,
+        replicas: Replicas,
+    ) -> Result<Value, BrokerError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            topic,
+            command,
+            bytes,
+            replicas,
+            sends_count: 0,
+            answer,
+        };
+        let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let refusal = if before > QUEUE_BYTES_MAX {
+            Some(Unavailable::QueueFull)
+        } else {
+            match self.queue.try_send(job) {
+                Ok(()) => None,
+                Err(TrySendError::Full(_)) => Some(Unavailable::QueueFull),
+                Err(TrySendError::Closed(_)) => Some(Unavailable::Stopping),
+            }
+        };
+        if let Some(reason) = refusal {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(reason.into());
+        }
+        let stopped = || BrokerError::Unknown("the broker was stopped".to_owned());
+        answered.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     fn circuit(&self) -> &Circuit {
@@ -247,6 +259,26 @@ impl<C: Form> Publisher<C> {
             Some(command) => command.link.circuit(),
             None => &self.shared.publications,
         }
+    }
+}
+
+impl Publisher<Vec<Value>> {
+    /// Runs another script in the same way: it is answered when so many replicas have what it did.
+    /// Redis is given it together with the script of publications, where it does not know it.
+    ///
+    /// # Errors
+    /// [`BrokerError`]. Cancel safety: what is queued is sent all the same.
+    pub async fn call(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: Vec<Vec<u8>>,
+        replicas: Replicas,
+    ) -> Result<Value, BrokerError> {
+        self.circuit().pass()?;
+        let bytes = args.iter().map(Vec::len).sum();
+        let command = script.call_args(keys, args);
+        self.submit(None, command, bytes, replicas).await
     }
 }
 
@@ -260,18 +292,18 @@ impl<C> Publications<C> {
     }
 
     /// Refuses what this one has overtaken, if it was done: it would now come behind it.
-    fn overtake(&mut self, topic: &Topic, result: &Result<Value, RedisError>) {
+    fn overtake(&mut self, topic: Option<&Topic>, result: &Result<Value, RedisError>) {
         if self.again.is_empty() || result.as_ref().is_err_and(RedisError::is_not_done) {
             return;
         }
-        let is_overtaken = |other: &mut Job<C>| other.topic == *topic;
+        let is_overtaken = |other: &mut Job<C>| topic.is_some() && other.topic.as_ref() == topic;
         let overtaken: Vec<_> = self.again.extract_if(.., is_overtaken).collect();
         for job in overtaken {
             self.answer(job, Err(Unavailable::Overtaken.into()));
         }
     }
 
-    fn answer(&self, job: Job<C>, answer: Answer) {
+    fn answer(&self, job: Job<C>, answer: Result<Value, BrokerError>) {
         self.waiting_bytes.fetch_sub(job.bytes, Ordering::Relaxed);
         // A caller that went away needs no answer.
         let _ = job.answer.send(answer);
@@ -279,8 +311,7 @@ impl<C> Publications<C> {
 }
 
 /// What Redis' answer to the script says.
-fn read(result: Result<Value, RedisError>) -> Answer {
-    let answer = result?;
+fn read(answer: Value) -> Answer {
     if !matches!(answer, Value::Array(_)) {
         return Ok(Published {
             position: reply::position(&answer)?,

@@ -97,6 +97,14 @@ pub struct Scripts {
     pub reap: Script,
     /// A page of members.
     pub members: Reading,
+    /// Puts entries into the queue.
+    pub queue_enqueue: Script,
+    /// Reads the heads of the queue's streams.
+    pub queue_fetch: Script,
+    /// Moves entries out of the queue.
+    pub queue_move: Script,
+    /// What waits in a partition.
+    pub queue_depths: Reading,
     /// A probe of the feed.
     pub probe: Script,
     /// A probe of the gate that every script passes which writes; it does nothing.
@@ -155,6 +163,17 @@ impl Scripts {
             leave: members!(is_sharded, " flags=allow-oom", "remove.lua", "leave.lua"),
             reap: members!(is_sharded, " flags=allow-oom", "remove.lua", "reap.lua"),
             members: reading!("newest.lua", "members.lua"),
+            queue_enqueue: telling!(is_sharded, "", "queue_name.lua", "queue_enqueue.lua"),
+            queue_fetch: glued!(
+                ["#!lua flags=allow-oom\n"],
+                "clock.lua",
+                "queue_name.lua",
+                "queue_part.lua",
+                "queue_held.lua",
+                "queue_fetch.lua"
+            ),
+            queue_move: queue_move(is_sharded),
+            queue_depths: reading!("queue_part.lua", "queue_depths.lua"),
             probe: telling!(is_sharded, "", "probe.lua"),
             gate: Script::new("#!lua\nreturn 1\n"),
         }
@@ -170,14 +189,31 @@ impl Scripts {
             &self.history,
             &self.inbox,
             &self.members,
+            &self.queue_depths,
         ];
         let mut all: Vec<_> = readings
             .iter()
             .flat_map(|reading| [&reading.usual, &reading.frozen])
             .collect();
         all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.gate]);
+        all.extend([&self.queue_enqueue, &self.queue_fetch, &self.queue_move]);
         all
     }
+}
+
+/// It publishes as the script of publications does.
+fn queue_move(is_sharded: bool) -> Script {
+    telling!(
+        is_sharded,
+        " flags=allow-oom",
+        "clock.lua",
+        "queue_held.lua",
+        "queue_append.lua",
+        "append.lua",
+        "published.lua",
+        "change_end.lua",
+        "queue_move.lua"
+    )
 }
 
 #[cfg(test)]

@@ -27,6 +27,14 @@ impl RedisBroker {
         known.max_by_key(|policy| policy != SAFE)
     }
 
+    /// Percent of `maxmemory` in use, of the fullest master; `None` where none tells a bound.
+    #[must_use]
+    pub fn memory_percent(&self) -> Option<u8> {
+        let masters = self.masters.masters();
+        let known = masters.iter().filter_map(|m| m.shared.fullness.percent());
+        known.max()
+    }
+
     /// What an operator should mend though everything works.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {

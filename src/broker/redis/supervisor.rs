@@ -243,8 +243,9 @@ impl Supervisor {
                 if self.command.purpose != Purpose::Urgent {
                     return self.settings.probe_interval;
                 }
-                let (policy, link) = (&self.shared.maxmemory_policy, &self.command.link);
-                policy.look(link, is_new).await;
+                let (shared, link) = (&self.shared, &self.command.link);
+                shared.maxmemory_policy.look(link, is_new).await;
+                shared.fullness.look(link, is_new).await;
                 self.tell_up()
             }
             Err(RedisError::NoScript(_)) if self.losses_in_a_row < LOSSES_MAX => {

@@ -11,6 +11,7 @@
 use std::time::Instant;
 
 use super::{Hearing, REFUSED_RETRY};
+use crate::broker::interest::WishNumber;
 use crate::broker::redis::health::Line;
 use crate::broker::redis::subscriptions::{CHUNK_TOPICS_MAX, Chunk};
 use crate::redis::refusal::Refusal;
@@ -159,9 +160,8 @@ impl Hearing {
 
     fn chunk_stands(&mut self, chunk: &Chunk) {
         let awaited = self.subscriptions.confirm(chunk);
-        if !awaited.is_empty() {
-            self.task.sender.confirm(awaited);
-        }
+        self.ring(&chunk.topics);
+        self.confirm(awaited);
         if chunk.is_last && self.connections > 1 {
             self.task.sender.break_off();
         }
@@ -173,6 +173,21 @@ impl Hearing {
         self.refuses(self.forbidden.as_ref().map(|(_, refusal)| *refusal));
         if self.is_standing && (!stood || chunk.topics.is_empty()) {
             self.task.shared.probes.now.notify_one();
+        }
+    }
+
+    /// The bells among these are heard from now on, and one may have rung before.
+    pub(super) fn ring<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) {
+        for bell in topics.into_iter().filter_map(Topic::bell_of) {
+            self.task.shared.bells.ring(bell);
+        }
+    }
+
+    /// Tells those who wait for it that these are heard; for bells nobody does.
+    pub(super) fn confirm(&mut self, mut awaited: Vec<(Topic, WishNumber)>) {
+        awaited.retain(|(topic, _)| topic.bell_of().is_none());
+        if !awaited.is_empty() {
+            self.task.sender.confirm(awaited);
         }
     }
 

@@ -9,7 +9,8 @@
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 
-use super::{IN_FLIGHT_MAX, Job, Publications, read};
+use super::{IN_FLIGHT_MAX, Job, Publications};
+use crate::broker::BrokerError;
 use crate::redis::RedisError;
 use crate::redis::wire::Connection;
 use crate::redis::wire::command::Prepared;
@@ -147,8 +148,8 @@ impl Ordered {
             Err(error) if error.is_misplaced() => Sign::Misplaced,
             _ => Sign::None,
         };
-        publications.overtake(&job.topic, &result);
-        publications.answer(job, read(result));
+        publications.overtake(job.topic.as_ref(), &result);
+        publications.answer(job, result.map_err(BrokerError::from));
         sign
     }
 

@@ -1,6 +1,7 @@
 //! Publications that wait for replicas: batch by batch over a link of fred.
 //!
-//! In: publications of namespaces with `replicas_min`, from the queue of [`publisher`]. Out: a batch of
+//! In: publications of namespaces with `replicas_min`, and entries of the queue for them, from the queue
+//! of [`publisher`]. Out: a batch of
 //! scripts, one WAIT, and the answers when it has counted enough replicas. WAIT
 //! speaks of its own connection alone, and a client may connect anew between two commands: so
 //! the connection is given a name when it is looked at first, and each batch ends by asking for it.
@@ -16,10 +17,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fred::types::Value;
-use futures_util::future::{OptionFuture, join_all};
+use futures_util::future::{OptionFuture, join, join_all};
 use tokio::sync::watch;
 
-use super::{IN_FLIGHT_MAX, Job, Publications, read};
+use super::{IN_FLIGHT_MAX, Job, Publications};
 use crate::broker::BrokerError;
 use crate::broker::redis::confirmation::{Answers, BATCH_NAME, Followers, Look, enough};
 use crate::broker::redis::health::Line;
@@ -183,7 +184,7 @@ impl Replicated {
         &self,
         jobs: Vec<Sent>,
     ) -> (
-        OptionFuture<impl Future<Output = Result<Value, RedisError>> + use<>>,
+        OptionFuture<impl Future<Output: Send> + use<>>,
         Vec<impl Future<Output = Flight> + Send + use<>>,
     ) {
         let mut load = None;
@@ -193,10 +194,13 @@ impl Replicated {
                 count = jobs.len(),
                 "Redis does not know the script, what was not done is sent again behind it"
             );
-            load = Some(
-                self.begin("SCRIPT", self.publications.script.load_args())
-                    .await,
-            );
+            // Which of them was missed is no matter.
+            let scripts = &self.publications.shared.scripts;
+            let queue = self
+                .begin("SCRIPT", scripts.queue_enqueue.load_args())
+                .await;
+            let own = self.begin("SCRIPT", self.publications.script.load_args());
+            load = Some(join(queue, own.await));
         }
         let mut flights = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -231,13 +235,15 @@ impl Replicated {
             }
             _ => {}
         }
-        self.publications.overtake(&job.topic, &result);
-        let mut outcome = read(result);
+        self.publications.overtake(job.topic.as_ref(), &result);
+        let mut outcome = result.map_err(BrokerError::from);
         if outcome.is_ok()
             && let Err(why) = enough(job.replicas, confirmed)
         {
             let control = &self.publications.shared.metrics.control;
-            control.publish_unconfirmed.add(1);
+            control
+                .publish_unconfirmed
+                .add(u64::from(job.topic.is_some()));
             outcome = Err(BrokerError::Unconfirmed(why));
         }
         self.publications.answer(job, outcome);

@@ -1,0 +1,126 @@
+//! The queues of all partitions of the in-process broker, and what they weigh together.
+//!
+//! In: entries and changes of one partition at a time, under the broker's lock. Out: the answers of the
+//! change. Owner of the order of acceptance of what is to come later. Bounds: as many partitions as
+//! there are; their memory is counted here and bounded by whoever puts something in ([`super`]).
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::heads::heads;
+use super::once::Once;
+use super::partition::{PartitionQueue, queued_bytes};
+use crate::broker::queue::{Depths, FetchedEntry, HeldPartition};
+use fanfare_protocol::ids::{Priority, Topic};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(in crate::broker::memory) struct Queues {
+    partitions: HashMap<u32, PartitionQueue>,
+    /// What [`Self::partitions`] weigh.
+    partitions_bytes: usize,
+    once: Once,
+    /// When the last of those that are to come later was accepted, in microseconds; always rising.
+    accepted_us: u64,
+}
+
+/// An entry on its way into its queue.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) topic: Topic,
+    pub(super) partition: u32,
+    pub(super) priority: Priority,
+    pub(super) blob: Bytes,
+    pub(super) not_before_ms: Option<u64>,
+    pub(super) idempotency: Option<(String, u64)>,
+}
+
+impl Offer {
+    /// About how much memory it will take up.
+    pub(super) fn bytes(&self) -> usize {
+        let key = self.idempotency.as_ref().map_or(0, |_| Once::KEY_BYTES);
+        queued_bytes(&self.blob) + key
+    }
+}
+
+impl Queues {
+    /// About how much memory they take up.
+    pub(in crate::broker::memory) fn bytes(&self) -> usize {
+        self.partitions_bytes + self.once.bytes()
+    }
+
+    /// The entry that its idempotency key was given before.
+    pub(super) fn duplicate_of(&self, offer: &Offer, now_ms: u64) -> Option<&str> {
+        let (digest, _) = offer.idempotency.as_ref()?;
+        self.once.get(digest, now_ms)
+    }
+
+    /// Puts an entry into its queue. Returns its name, and whether its partition's bell rings.
+    pub(super) fn put(&mut self, offer: Offer, now_ms: u64) -> (String, bool) {
+        self.partitions.entry(offer.partition).or_default();
+        let Offer { priority, blob, .. } = offer;
+        let (entry, rings) = match offer.not_before_ms {
+            None => {
+                let put = |queue: &mut PartitionQueue| queue.put(priority, blob, now_ms);
+                let (id, rings) = self.change(offer.partition, put);
+                (id.to_string(), rings)
+            }
+            Some(due_ms) => {
+                let accepted_us = now_ms.saturating_mul(1_000).max(self.accepted_us + 1);
+                self.accepted_us = accepted_us;
+                let due_at = (due_ms, accepted_us);
+                let put = |queue: &mut PartitionQueue| queue.put_later(due_at, priority, blob);
+                let rings = self.change(offer.partition, put);
+                let random: u64 = rand::random();
+                (format!("{accepted_us:016}-{random:016x}"), rings)
+            }
+        };
+        if let Some((digest, life_ms)) = offer.idempotency {
+            self.once.remember(digest, entry.clone(), now_ms, life_ms);
+        }
+        (entry, rings)
+    }
+
+    /// Changes or asks the queue of a partition; one into which nothing was ever put is empty.
+    pub(super) fn change<T: Default>(
+        &mut self,
+        partition: u32,
+        change: impl FnOnce(&mut PartitionQueue) -> T,
+    ) -> T {
+        let Some(queue) = self.partitions.get_mut(&partition) else {
+            return T::default();
+        };
+        let before = queue.bytes();
+        let answer = change(queue);
+        self.partitions_bytes = self.partitions_bytes - before + queue.bytes();
+        answer
+    }
+
+    /// What waits in a partition.
+    pub(super) fn depths(&mut self, partition: u32, now_ms: u64) -> Depths {
+        self.change(partition, |queue| queue.depths(now_ms))
+    }
+
+    /// The heads of the streams of these partitions.
+    pub(super) fn heads(&self, held: &[HeldPartition], from: u64) -> Vec<FetchedEntry> {
+        let known = held.iter().filter_map(|held| {
+            let queue = self.partitions.get(&held.partition)?;
+            Some((held.partition, queue))
+        });
+        heads(&known.collect::<Vec<_>>(), from)
+    }
+
+    /// Frees idempotency keys that have ended, so many at most; returns whether there may be more.
+    pub(super) fn sweep_keys(&mut self, now_ms: u64, count_max: usize) -> bool {
+        self.once.sweep(now_ms, count_max)
+    }
+
+    /// Frees what else is over its life.
+    pub(super) fn sweep(&mut self, now_ms: u64) {
+        let partitions: Vec<u32> = self.partitions.keys().copied().collect();
+        for partition in partitions {
+            self.change(partition, |queue| queue.sweep(now_ms));
+        }
+    }
+}

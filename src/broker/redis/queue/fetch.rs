@@ -1,0 +1,149 @@
+//! Reads the heads of the streams of some partitions.
+//!
+//! In: partitions of one master that this node holds. Out: how each stands, and entries in the order in
+//! which they are to be moved; by one script. Owns nothing. Bounds: those that the script is given,
+//! [`FIELDS_READ_MAX`] and [`ENTRY_BYTES_MAX`]. Beside [`FETCH_BYTES_MAX`] each priority that has any
+//! entries brings one, however long.
+
+use bytes::Bytes;
+use fred::types::Value;
+
+use super::super::{RedisBroker, reply};
+use super::{keys_of, keys_of_all, states};
+use crate::broker::BrokerError;
+use crate::broker::queue::{
+    Content, DEAD_LIFE_MS, DUE_MAX, FETCH_BYTES_MAX, FETCH_MAX, FETCH_OF_STREAM_MAX, FETCH_SHARE,
+    Fetched, FetchedEntry, HeldPartition, PRIORITIES, PartitionState,
+};
+use crate::redis::script::text;
+
+/// Most fields of an entry that are read: twice as many as it may have, so that those a little over are
+/// told by their names.
+const FIELDS_READ_MAX: usize = 64;
+/// Most bytes of an entry that are read.
+const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+impl RedisBroker {
+    /// As [`crate::broker::Broker::fetch`].
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn fetch(&self, held: &[HeldPartition], from: u64) -> Result<Fetched, BrokerError> {
+        // Before it is asked: an answer from after a loss is then moved nowhere.
+        let place = self.place_of_partitions(held)?;
+        let turn = from % u64::try_from(held.len()).unwrap_or(1).max(1);
+        let mut args = vec![
+            text(turn),
+            text(FETCH_MAX),
+            text(FETCH_OF_STREAM_MAX),
+            text(FETCH_SHARE),
+            text(FETCH_BYTES_MAX),
+            text(DUE_MAX),
+            text(DEAD_LIFE_MS),
+            text(FIELDS_READ_MAX),
+            text(ENTRY_BYTES_MAX),
+        ];
+        args.extend(held.iter().map(|held| text(held.token)));
+        let call = (keys_of_all(self.keys(), held), args);
+        let answer = self
+            .run_at(place, held, |scripts| &scripts.queue_fetch, call)
+            .await?;
+        let [now, partitions, entries] = reply::parts(answer)?;
+        let partitions = of_each(states(partitions)?, held)?;
+        self.queue_seen.fetched(held, &partitions);
+        let entries = reply::list(entries)?.into_iter();
+        Ok(Fetched {
+            place,
+            now_ms: reply::number(&now)?,
+            partitions,
+            entries: entries
+                .map(|value| entry(held, value))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// As [`crate::broker::Broker::is_bare`]. Two commands that Redis runs by itself: a script that
+    /// looks at 32 empty partitions takes Redis six times as long.
+    pub async fn is_bare(&self, held: &[HeldPartition]) -> bool {
+        let master = self.place_of_partitions(held);
+        let Ok(master) = master.and_then(|place| self.at(place, held)) else {
+            return false;
+        };
+        let keys = self.keys();
+        let (mut streams, mut later) = (Vec::new(), Vec::new());
+        for held in held {
+            let [_, critical, high, normal, low, to_come, dead, _] = keys_of(keys, held.partition);
+            streams.extend([critical, high, normal, low, dead]);
+            later.push(Value::from(to_come));
+        }
+        let count = streams.len();
+        let words = ["COUNT", "1", "STREAMS"].map(Value::from);
+        let mut read: Vec<_> = words
+            .into_iter()
+            .chain(streams.into_iter().map(Value::from))
+            .collect();
+        read.extend(std::iter::repeat_n(Value::from("0"), count));
+        let link = &master.shared.bulk.link;
+        let (read, exist) = tokio::join!(link.submit("XREAD", read), link.submit("EXISTS", later));
+        // A key of a foreign type, a user who may not: the fetch will say it.
+        matches!((read, exist), (Ok(Value::Null), Ok(Value::Integer(0))))
+    }
+}
+
+/// One for each partition, or no answer at all.
+pub(super) fn of_each(
+    states: Vec<PartitionState>,
+    held: &[HeldPartition],
+) -> Result<Vec<PartitionState>, BrokerError> {
+    match states.len() == held.len() {
+        true => Ok(states),
+        false => Err(BrokerError::Unexpected("states of partitions".to_owned())),
+    }
+}
+
+fn entry(held: &[HeldPartition], value: Value) -> Result<FetchedEntry, BrokerError> {
+    let mut parts = reply::list(value)?;
+    let bytes = match parts.len() {
+        6 => parts.pop(),
+        _ => None,
+    };
+    let [at, rank, id, starts, fields] = reply::parts(Value::Array(parts))?;
+    let place = |value: &Value| -> Result<usize, BrokerError> {
+        usize::try_from(reply::number(value)?).map_err(|_| reply::unexpected("place", value))
+    };
+    let partition = held.get(place(&at)?);
+    let priority = PRIORITIES.get(place(&rank)?);
+    Ok(FetchedEntry {
+        partition: partition
+            .ok_or_else(|| reply::unexpected("partition", &at))?
+            .partition,
+        priority: *priority.ok_or_else(|| reply::unexpected("priority", &rank))?,
+        id: reply::position(&id)?,
+        content: match bytes {
+            Some(bytes) => Content::Oversized {
+                fields: place(&fields)?,
+                bytes: place(&bytes)?,
+            },
+            None => content(fields)?,
+        },
+        starts: u32::try_from(reply::number(&starts)?).unwrap_or(u32::MAX),
+    })
+}
+
+/// A blob stands alone, or with the name that it had when it was to come later.
+fn content(fields: Value) -> Result<Content, BrokerError> {
+    let fields = reply::list(fields)?.into_iter().map(reply::bytes);
+    let fields = fields.collect::<Result<Vec<Bytes>, _>>()?;
+    Ok(match &fields[..] {
+        [e, blob] if &e[..] == b"e" => Content::Blob(blob.clone()),
+        [e, blob, a, _] if &e[..] == b"e" && &a[..] == b"a" => Content::Blob(blob.clone()),
+        fields => {
+            let pairs = fields.chunks_exact(2);
+            Content::Fields(
+                pairs
+                    .map(|pair| (pair[0].clone(), pair[1].clone()))
+                    .collect(),
+            )
+        }
+    })
+}

@@ -15,6 +15,7 @@ pub mod lifecycle;
 pub mod node;
 pub mod policy;
 pub mod presence;
+pub mod queue;
 pub mod redis;
 #[cfg(test)]
 mod seeds;

@@ -31,6 +31,7 @@ pub mod own_lease;
 pub mod partition_leases;
 pub mod partition_store;
 pub mod partitions;
+pub mod queue_told;
 pub mod reaper;
 pub mod rebalance;
 pub mod ring;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::queue_told::QueueTold;
 use super::ring::Ring;
 use fanfare_protocol::event::Home;
 use fanfare_protocol::ids::{NodeId, Owner, Topic};
@@ -51,6 +52,8 @@ pub struct NodeDetails {
     /// not say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub keeps_digest: String,
+    /// What waits in the queues of the partitions that it holds.
+    pub queue: QueueTold,
 }
 
 /// One node with a lease.
@@ -87,6 +90,13 @@ pub struct View {
 }
 
 impl View {
+    /// What all nodes say of the queue together.
+    #[must_use]
+    pub fn queue(&self) -> QueueTold {
+        let told = self.nodes.iter().map(|node| node.details.queue);
+        told.fold(QueueTold::default(), |all, one| all.and(&one))
+    }
+
     /// The view of a node that has no cluster: it is the home of everything.
     #[must_use]
     pub fn alone(me: Owner, details: NodeDetails, partitions_count: u32) -> Self {

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use crate::config::keys::{self, Initial, Key};
 use crate::config::presets::MEDIUM;
 use crate::config::token_keys::FIELDS;
-use crate::config::value::{Kind, Value};
+use crate::config::value::{Kind, Unit, Value};
 
 const HEAD: &str = "\
 # The configuration of Fanfare. Every value here is a comment that shows its default: take the #
@@ -74,10 +74,15 @@ pub fn default_in_words(key: &Key) -> String {
         Initial::Is(_) => shown_default(key),
         Initial::Unset(_) => "not set".to_owned(),
         Initial::Found(words, _) => words.to_owned(),
-        Initial::BySize => format!(
-            "by --size; without it {}, but not more than a quarter of the memory",
-            shown_default(key)
-        ),
+        Initial::BySize => {
+            let bound = match key.kind {
+                Kind::Number {
+                    unit: Unit::Bytes, ..
+                } => ", but not more than a quarter of the memory",
+                _ => "",
+            };
+            format!("by --size; without it {}{bound}", shown_default(key))
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use toml::de::DeValue;
 
 use crate::config::forms::{self, Unfit};
+use crate::config::queue::Queue;
 use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
 use crate::config::values::Values;
 use crate::config::{
@@ -315,6 +316,15 @@ section!(REBALANCE, "rebalance" => Rebalance {
         "For how long no node may have come, gone or begun to leave before sessions are sent away.";
 });
 
+section!(QUEUE, "queue" => Queue {
+    capacity: "capacity", count(1, 100_000_000), BySize,
+        "Entries of the durable queue, due and delayed, in the whole cluster. From 70, 80, 90, 100 % of it on those of priority low, normal, high, critical get 429. The same on every node.";
+    workers: "workers", count(1, 1_024), BySize,
+        "Most calls to Redis at once with which this node works off the queue. It uses as many as what waits asks for.";
+    idempotency: "idempotency_s", s(1, 2_592_000), Is("86400"),
+        "How long the idempotency_key of an entry is remembered. Each takes up about 128 bytes in Redis.";
+});
+
 section!(CACHE, "cache" => Cache {
     memory_bytes: "memory_bytes", bytes(1 << 20, 1 << 40), BySize,
         "Memory of the window of recent publications, from which resumes are served first.";
@@ -418,7 +428,7 @@ pub fn all() -> &'static [Key] {
     ALL.get_or_init(|| {
         let mut all = [SERVER, API, REDIS, REDIS_ACCESS, &[HMAC_SECRET], AUTH].concat();
         all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
-        all.extend([CACHE, LOG].concat());
+        all.extend([QUEUE, CACHE, LOG].concat());
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all
     })

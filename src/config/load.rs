@@ -11,6 +11,7 @@ use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
 use crate::config::keys;
 use crate::config::machine::Machine;
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
+use crate::config::queue::Queue;
 use crate::config::values::{Origin, Values};
 use crate::config::{
     Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Log, Memory, Namespace,
@@ -200,6 +201,7 @@ fn build(values: &Values) -> Config {
         admission: Admission::from_values(values, "admission"),
         drain: Drain::from_values(values, "drain"),
         rebalance: Rebalance::from_values(values, "rebalance"),
+        queue: Queue::from_values(values, "queue"),
         cache: Cache::from_values(values, "cache"),
         log: Log::from_values(values, "log"),
         namespaces: namespaces.collect(),

@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::faults::{Wrong, did_you_mean};
 
 /// The modules of this crate that log; a target is one of them, or something below.
-const MODULES: [&str; 19] = [
+const MODULES: [&str; 20] = [
     "api",
     "auth",
     "broker",
@@ -24,6 +24,7 @@ const MODULES: [&str; 19] = [
     "node",
     "policy",
     "presence",
+    "queue",
     "redis",
     "session",
     "tasks",

@@ -19,6 +19,7 @@ pub mod log_filter;
 pub mod machine;
 pub mod origin;
 pub mod presets;
+pub mod queue;
 mod redis_login;
 pub mod redis_url;
 pub mod show;
@@ -55,6 +56,8 @@ pub struct Config {
     pub drain: Drain,
     /// How sessions are evened out over the nodes.
     pub rebalance: Rebalance,
+    /// The durable queue.
+    pub queue: queue::Queue,
     /// The size of the window of recent publications.
     pub cache: Cache,
     /// Log output.

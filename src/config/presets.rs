@@ -23,6 +23,10 @@ pub fn files_reserved(file_limit: u64) -> u64 {
 const CONNECTIONS_MAX: &str = "server.connections_max";
 /// The key that a size sets, or without one [`MEDIUM`] and the memory.
 const CACHE_MEMORY: &str = "cache.memory_bytes";
+/// The keys that a size sets, or without one [`MEDIUM`].
+const QUEUE_CAPACITY: &str = "queue.capacity";
+/// See [`QUEUE_CAPACITY`].
+const QUEUE_WORKERS: &str = "queue.workers";
 
 /// The sizes.
 pub const SIZES: [Size; 4] = [
@@ -30,17 +34,23 @@ pub const SIZES: [Size; 4] = [
         name: "small",
         connections_max: "100",
         cache_memory_bytes: "134217728",
+        queue_capacity: "1000",
+        queue_workers: "5",
     },
     MEDIUM,
     Size {
         name: "large",
         connections_max: "5000",
         cache_memory_bytes: "1073741824",
+        queue_capacity: "100000",
+        queue_workers: "50",
     },
     Size {
         name: "enterprise",
         connections_max: "10000",
         cache_memory_bytes: "2147483648",
+        queue_capacity: "500000",
+        queue_workers: "100",
     },
 ];
 
@@ -49,6 +59,8 @@ pub const MEDIUM: Size = Size {
     name: "medium",
     connections_max: "1000",
     cache_memory_bytes: "536870912",
+    queue_capacity: "50000",
+    queue_workers: "20",
 };
 
 /// One size.
@@ -59,15 +71,21 @@ pub struct Size {
     pub connections_max: &'static str,
     /// Memory of the cache, in bytes.
     pub cache_memory_bytes: &'static str,
+    /// Entries that the durable queue takes.
+    pub queue_capacity: &'static str,
+    /// Calls with which a node works it off.
+    pub queue_workers: &'static str,
 }
 
 impl Size {
     /// What it sets: the paths of keys and their texts.
     #[must_use]
-    pub fn settings(&self) -> [(&'static str, &'static str); 2] {
+    pub fn settings(&self) -> [(&'static str, &'static str); 4] {
         [
             (CONNECTIONS_MAX, self.connections_max),
             (CACHE_MEMORY, self.cache_memory_bytes),
+            (QUEUE_CAPACITY, self.queue_capacity),
+            (QUEUE_WORKERS, self.queue_workers),
         ]
     }
 }
@@ -207,8 +225,8 @@ fn broker_memory(machine: &Machine) -> u64 {
     (machine.memory_max().unwrap_or(UNKNOWN) / 4).max(1 << 20)
 }
 
-/// Without a size, connections stay as the machine says and the rest is as `medium`, but not more
-/// than a quarter of the memory.
+/// Without a size, connections stay as the machine says and the rest is as `medium`, the cache not
+/// more than a quarter of the memory.
 fn apply_size(values: &mut Values, size: Option<&Size>, machine: &Machine) {
     match size {
         Some(size) => {
@@ -216,8 +234,8 @@ fn apply_size(values: &mut Values, size: Option<&Size>, machine: &Machine) {
             apply_pairs(values, &size.settings(), &origin);
         }
         None => {
-            let medium = [(CACHE_MEMORY, MEDIUM.cache_memory_bytes)];
-            apply_pairs(values, &medium, &Origin::Default);
+            let [_connections, rest @ ..] = MEDIUM.settings();
+            apply_pairs(values, &rest, &Origin::Default);
             let most = machine.memory_max().map_or(u64::MAX, |bytes| bytes / 4);
             if most < values.number(CACHE_MEMORY) {
                 let most = most.max(1 << 20).to_string();

@@ -23,6 +23,8 @@ use crate::cluster::texts::Texts;
 use crate::cluster::view::NodeDetails;
 use crate::config::Config;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver, LifecycleSender};
+use crate::queue::consumer::Queue;
+use crate::queue::figures::SharedFigures;
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -39,6 +41,8 @@ pub struct Cluster {
     pub settled: Settled,
     /// Which topics have sessions where.
     pub occupancy: Arc<Occupancy>,
+    /// What waits in the queues of these partitions, and who moves it.
+    pub queue: Queue,
 }
 
 /// Starts the tasks.
@@ -51,8 +55,14 @@ pub fn start(
 ) -> Cluster {
     let settled = Settled::default();
     let texts = Texts::new(&keeping::said(config));
+    let queue = Queue::default();
     let settings = |partitions: &Partitions| {
-        let kept = (partitions.clone(), settled.clone(), texts.clone());
+        let kept = Kept {
+            partitions: partitions.clone(),
+            settled: settled.clone(),
+            texts: texts.clone(),
+            queue: queue.figures.clone(),
+        };
         let details = details(config, metrics, lifecycle.subscribe(), kept);
         settings(config, metrics, details, texts.clone())
     };
@@ -61,12 +71,14 @@ pub fn start(
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", task.run());
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
+        consume(&queue, broker, config, metrics, &partitions);
         return Cluster {
             membership,
             partitions,
             reaping: watch::channel(None).1,
             settled,
             occupancy,
+            queue,
         };
     };
     let partitions = Partitions::default();
@@ -92,13 +104,36 @@ pub fn start(
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", task.run());
+    consume(&queue, broker, config, metrics, &partitions);
     Cluster {
         membership,
         partitions,
         reaping,
         settled,
         occupancy: Arc::new(occupancy),
+        queue,
     }
+}
+
+/// Starts the consumer of the queues of these partitions.
+fn consume(
+    queue: &Queue,
+    broker: &Arc<Broker>,
+    config: &Arc<Config>,
+    metrics: &Arc<Metrics>,
+    partitions: &Partitions,
+) {
+    let (broker, config) = (Arc::clone(broker), Arc::clone(config));
+    let consumer = queue.consumer(broker, config, Arc::clone(metrics), partitions.held());
+    tasks::vital("queue", consumer.run());
+}
+
+/// What the details of a node come from, beside its configuration and metrics.
+struct Kept {
+    partitions: Partitions,
+    settled: Settled,
+    texts: Texts,
+    queue: SharedFigures,
 }
 
 fn settings(
@@ -122,7 +157,7 @@ fn details(
     config: &Arc<Config>,
     metrics: &Arc<Metrics>,
     lifecycle: LifecycleReceiver,
-    (partitions, settled, texts): (Partitions, Settled, Texts),
+    kept: Kept,
 ) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
     let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
     let sessions_max = u64::try_from(config.server.connections_max).unwrap_or(u64::MAX);
@@ -130,6 +165,12 @@ fn details(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let started_ms = super::millis(since);
+    let Kept {
+        partitions,
+        settled,
+        texts,
+        queue,
+    } = kept;
     move || {
         let held = partitions.now().partitions();
         NodeDetails {
@@ -146,6 +187,7 @@ fn details(
             partition_ranges: ranges(&held),
             keeps: String::new(),
             keeps_digest: texts.digest().to_owned(),
+            queue: queue.get(),
         }
     }
 }

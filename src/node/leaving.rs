@@ -84,6 +84,8 @@ impl Parts {
         let cluster = &self.cluster;
         let _ = tokio::time::timeout(GIVE_BACK, cluster.occupancy.settled()).await;
         let is_bare = have_left && cluster.occupancy.is_bare();
+        // What is on its way is moved under the leases of now.
+        let _ = tokio::time::timeout(GIVE_BACK, cluster.queue.stop()).await;
         let _ = tokio::time::timeout(GIVE_BACK, cluster.partitions.release()).await;
         let _ = tokio::time::timeout(GIVE_BACK, cluster.membership.leave(is_bare)).await;
     }

@@ -428,6 +428,7 @@ fn start_broker(
     metrics.control.broker_embedded.set(1);
     let bytes_max = usize::try_from(config.memory.bytes_max).unwrap_or(usize::MAX);
     let (memory, feed) = MemoryBroker::bounded(Clock::System, bytes_max, Arc::clone(metrics));
+    let memory = memory.with_partitions(config.redis.partitions);
     let broker = Arc::new(Broker::Memory(memory));
     let runs = Arc::clone(&broker);
     tasks::vital("memory_broker", async move {

@@ -6,47 +6,16 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
+pub use super::counter::Counter;
+use super::queue_metrics::QueueMetrics;
 use fanfare_protocol::close::CloseReason;
 
 /// Messages that wait for a worker from which on publishers are held to its pace: so many are
 /// merged into one write, and with 1,000 sessions on the topic they are some milliseconds of work.
 pub const BEHIND_FROM: u64 = 16;
-
-/// A number that only grows, or (as a gauge) is set by its one owner.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds, from the one thread that owns this counter. Not for shared counters.
-    pub fn add_owned(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    /// Adds, from any thread.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    /// Takes off, from any thread; a gauge only. Returns what it was before.
-    pub fn sub(&self, n: u64) -> u64 {
-        self.0.fetch_sub(n, Relaxed)
-    }
-
-    /// Sets a gauge.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Relaxed);
-    }
-
-    /// The value now.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// One metric of an instrument struct, for rendering.
 pub(crate) struct Sample<'a> {
@@ -304,6 +273,8 @@ pub struct Metrics {
     pub control: ControlCounters,
     /// Refused tokens, counted by the verifier.
     pub tokens: Arc<TokenCounters>,
+    /// The durable queue's.
+    pub queue: QueueMetrics,
 }
 
 impl Metrics {
@@ -314,6 +285,7 @@ impl Metrics {
             workers: (0..workers_count).map(|_| Arc::default()).collect(),
             control: ControlCounters::default(),
             tokens: Arc::default(),
+            queue: QueueMetrics::default(),
         }
     }
 
@@ -358,6 +330,7 @@ impl Metrics {
                 "fanfare_sessions_closed_total{{reason=\"{label}\"}} {sum}"
             );
         }
+        self.queue.render(&mut out);
         out
     }
 }

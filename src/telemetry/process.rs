@@ -15,6 +15,12 @@ pub fn resident_bytes() -> Option<u64> {
     resident_of(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
+/// User and system processor time since the start, in seconds.
+#[must_use]
+pub fn cpu_seconds_now() -> Option<f64> {
+    cpu_seconds(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
 /// Appends the standard process metrics.
 pub fn render(out: &mut String) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();

@@ -26,6 +26,7 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("presence", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("queue", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("worker", &["broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("dispatcher", &["worker", "cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
@@ -35,9 +36,9 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
-    ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "presence", "cluster",
+    ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
         "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "presence", "cluster",
+    ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
         "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),
 ];

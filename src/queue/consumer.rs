@@ -1,0 +1,267 @@
+//! The consumer: runs passes over the queues of the partitions that this node holds.
+//!
+//! In: leases of partitions, bells, time. Out: passes, as many at once as there is work for, and the
+//! figures of what waits, each second. Owner: the one task [`Consumer::run`], on the control runtime.
+//! Bounds: `queue.workers` passes at once, of which a master of Redis has an even share, so that one
+//! that hangs holds up its own queues only; a pass that is not back after [`PATIENCE`] is given up and
+//! counted. At the end no further pass begins, and those on their way end before leases are given back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::figures::{Figures, SharedFigures};
+use super::pass::{Context, Looked, Outcome};
+use super::pressure::Pressure;
+use super::rota::{Pass, Rota, Seen};
+use crate::broker::queue::calls::CallOf;
+use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
+use crate::broker::{Broker, BrokerHealth, FeedNumber};
+use crate::cluster::partition_leases::Held;
+use crate::config::Config;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::process;
+
+/// How long a pass may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How often figures are told.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The handle of the consumer. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    /// What waits in the partitions that this node holds.
+    pub figures: SharedFigures,
+    stop: Arc<watch::Sender<bool>>,
+}
+
+impl Queue {
+    /// Begins no further pass and returns when those on their way have ended.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        self.stop.closed().await;
+    }
+
+    /// The task that consumes. The caller runs it.
+    #[must_use]
+    pub fn consumer(
+        &self,
+        broker: Arc<Broker>,
+        config: Arc<Config>,
+        metrics: Arc<Metrics>,
+        held: watch::Receiver<Held>,
+    ) -> Consumer {
+        metrics.queue.capacity.set(config.queue.capacity);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        #[expect(clippy::cast_precision_loss)]
+        let pressure = Pressure::new(cores as f64);
+        Consumer {
+            workers_max: config.queue.workers,
+            context: Arc::new(Context {
+                broker,
+                config,
+                metrics,
+            }),
+            held,
+            rota: Rota::default(),
+            running: FuturesUnordered::new(),
+            counts: BTreeMap::new(),
+            figures: Figures::default(),
+            shared: self.figures.clone(),
+            pressure,
+            stop: self.stop.subscribe(),
+        }
+    }
+}
+
+/// What came of a pass; `None`: it was given up.
+type Ended = (CallOf, Vec<HeldPartition>, Option<Outcome>);
+
+/// See the module.
+pub struct Consumer {
+    context: Arc<Context>,
+    workers_max: usize,
+    held: watch::Receiver<Held>,
+    rota: Rota,
+    running: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// How many passes each master has.
+    counts: BTreeMap<FeedNumber, usize>,
+    figures: Figures,
+    shared: SharedFigures,
+    pressure: Pressure,
+    stop: watch::Receiver<bool>,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    /// Consumes until it is stopped, or nobody leads partitions any more.
+    pub async fn run(mut self) {
+        let bells = Arc::clone(self.context.broker.bells());
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut stop, mut held) = (self.stop.clone(), self.held.clone());
+        self.note();
+        loop {
+            let begun = self.begin();
+            // All these waits are cancel-safe.
+            tokio::select! {
+                ended = next(&mut self.running) => self.ended(ended),
+                rung = bells.heard() => {
+                    let now = Instant::now();
+                    rung.into_iter().for_each(|partition| self.rota.ring(partition, now));
+                }
+                () = at(self.rota.next_at(begun)) => {}
+                changed = held.changed() => match changed {
+                    Ok(()) => {
+                        held.mark_unchanged();
+                        self.note();
+                    }
+                    Err(_) => break,
+                },
+                _ = ticks.tick() => self.tick(),
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        while let Some(ended) = self.running.next().await {
+            self.ended(ended);
+        }
+    }
+
+    /// Takes what is held now.
+    fn note(&mut self) {
+        let held = self.held.borrow_and_update().clone();
+        let tokens = held.partitions().into_iter();
+        let tokens: BTreeMap<_, _> = tokens.filter_map(|p| Some((p, held.token(p)?))).collect();
+        let (taken, lost) = self.rota.note(&tokens, Instant::now());
+        for partition in taken {
+            self.context.broker.hear_bell(partition, true);
+        }
+        for partition in lost {
+            self.context.broker.hear_bell(partition, false);
+            self.figures.forget(partition);
+        }
+    }
+
+    /// Begins passes while there is work, and room for it. Returns as of when there was.
+    fn begin(&mut self) -> Instant {
+        let now = Instant::now();
+        while self.running.len() < self.workers_max {
+            let each_max = self.each_max(now);
+            let (broker, counts) = (&self.context.broker, &self.counts);
+            let may_begin = |call: &CallOf| counts.get(&call.feed).is_none_or(|n| *n < each_max);
+            let call_of = |partition| broker.queue_call_of(partition);
+            let Some(pass) = self.rota.take(now, call_of, may_begin) else {
+                break;
+            };
+            self.push(pass);
+        }
+        now
+    }
+
+    /// How many passes a master may have: one, and one more for each call's worth of partitions or
+    /// entries that wait; at most its share.
+    fn each_max(&self, now: Instant) -> usize {
+        let masters_count = self.counts.len().max(1);
+        let entries = usize::try_from(self.figures.due_count()).unwrap_or(usize::MAX);
+        let wanted = 1 + self.rota.due_count(now) / PARTITIONS_PER_CALL + entries / FETCH_MAX;
+        wanted.min((self.workers_max / masters_count).max(1))
+    }
+
+    fn push(&mut self, pass: Pass) {
+        let Pass {
+            call,
+            held,
+            turn,
+            is_glance,
+        } = pass;
+        *self.counts.entry(call.feed).or_default() += 1;
+        let context = Arc::clone(&self.context);
+        let run = async move {
+            let outcome = timeout(PATIENCE, context.run(held.clone(), turn, is_glance)).await;
+            (call, held, outcome.ok())
+        };
+        self.running.push(run.boxed());
+        let workers = &self.context.metrics.queue.workers;
+        workers.set(self.running.len() as u64);
+    }
+
+    fn ended(&mut self, (call, held, outcome): Ended) {
+        let now = Instant::now();
+        self.context
+            .metrics
+            .queue
+            .workers
+            .set(self.running.len() as u64);
+        if let Some(count) = self.counts.get_mut(&call.feed) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&call.feed);
+            }
+        }
+        let Some(Outcome { looked, now_ms }) = outcome else {
+            self.context.metrics.queue.given_up.add(1);
+            for held in held {
+                self.rota.ended(held, Seen::Failed, now, rand::random());
+            }
+            return;
+        };
+        if let Some(now_ms) = now_ms {
+            self.figures.tick(now_ms, now);
+        }
+        for Looked { held, seen, depths } in looked {
+            self.rota.ended(held, seen, now, rand::random());
+            let is_bare = depths == Some(Depths::default());
+            self.rota.found(held.partition, is_bare);
+            if let Some(depths) = depths
+                && self.rota.holds(held.partition)
+            {
+                self.figures.set(held.partition, depths);
+            }
+        }
+    }
+
+    /// Tells the figures.
+    fn tick(&mut self) {
+        // Leases end by themselves, too.
+        self.note();
+        if let Some(seconds) = process::cpu_seconds_now() {
+            self.pressure.sample(seconds);
+        }
+        let is_whole = *self.context.broker.health().borrow() == BrokerHealth::Up;
+        let part = if is_whole { self.pressure.part() } else { 0.0 };
+        let told = self.figures.told(part, Instant::now());
+        self.context.metrics.queue.tell(&told.due, &told.oldest_ms);
+        let metrics = &self.context.metrics.queue;
+        metrics.delayed.set(told.later);
+        metrics.dead.set(told.dead);
+        metrics.pressure.set(told.pressure);
+        self.shared.set(told);
+    }
+}
+
+/// What the next pass brings; waits for ever where none runs. Cancel-safe.
+async fn next(running: &mut FuturesUnordered<BoxFuture<'static, Ended>>) -> Ended {
+    match running.next().await {
+        Some(ended) => ended,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for an instant, or for ever. Cancel-safe.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

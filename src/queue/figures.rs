@@ -1,0 +1,140 @@
+//! What waits in the partitions that this node holds, as its passes saw it last.
+//!
+//! In: depths by partition, and what is lost. Out: their sums, for heartbeats, metrics and the API.
+//! Owner: the consumer; whoever asks sees the sums of its last second. Bound: one entry a partition.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::broker::queue::Depths;
+use crate::cluster::queue_told::QueueTold;
+
+/// Redis' clock as it was told, unix milliseconds, and when.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    now_ms: u64,
+    at: Instant,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Figures {
+    partitions: BTreeMap<u32, Depths>,
+    clock: Option<Told>,
+}
+
+impl Figures {
+    /// Redis' clock says so now.
+    pub fn tick(&mut self, now_ms: u64, at: Instant) {
+        self.clock = Some(Told { now_ms, at });
+    }
+
+    /// A partition stands so.
+    pub fn set(&mut self, partition: u32, depths: Depths) {
+        self.partitions.insert(partition, depths);
+    }
+
+    /// Another node counts it from now on.
+    pub fn forget(&mut self, partition: u32) {
+        self.partitions.remove(&partition);
+    }
+
+    /// How many entries are due here.
+    #[must_use]
+    pub fn due_count(&self) -> u64 {
+        let due = self.partitions.values().flat_map(|depths| depths.due);
+        due.sum()
+    }
+
+    /// The sums at this instant. Of the depth this part (0 to 1) is pressure.
+    #[must_use]
+    pub fn told(&self, pressure: f64, at: Instant) -> QueueTold {
+        let mut told = QueueTold::default();
+        let now_ms = self.clock.map(|clock| {
+            let since = at.saturating_duration_since(clock.at).as_millis();
+            clock.now_ms + u64::try_from(since).unwrap_or(u64::MAX)
+        });
+        for depths in self.partitions.values() {
+            let age = |oldest_ms: Option<u64>| match (oldest_ms, now_ms) {
+                // What waits has an age: 0 stands for nothing.
+                (Some(oldest_ms), Some(now_ms)) => now_ms.saturating_sub(oldest_ms).max(1),
+                _ => 0,
+            };
+            told = told.and(&QueueTold {
+                due: depths.due,
+                oldest_ms: depths.oldest_ms.map(age),
+                later: depths.later,
+                dead: depths.dead,
+                pressure: 0,
+            });
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
+        let pressure = (told.depth() as f64 * pressure.clamp(0.0, 1.0)).round() as u64;
+        QueueTold { pressure, ..told }
+    }
+}
+
+/// The sums as the consumer told them last. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct SharedFigures(Arc<Mutex<QueueTold>>);
+
+impl SharedFigures {
+    /// What the consumer has found.
+    pub(super) fn set(&self, told: QueueTold) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+
+    /// The sums.
+    #[must_use]
+    pub fn get(&self) -> QueueTold {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn partitions_add_up_with_the_age_of_the_oldest_and_pressure_is_a_part_of_the_depth() {
+        let (mut figures, at) = (Figures::default(), Instant::now());
+        figures.tick(10_000, at);
+        figures.set(
+            1,
+            Depths {
+                due: [1, 0, 2, 0],
+                later: 3,
+                dead: 4,
+                next_due_ms: None,
+                oldest_ms: [Some(9_000), None, Some(10_001), None],
+            },
+        );
+        figures.set(
+            2,
+            Depths {
+                due: [0, 0, 0, 5],
+                oldest_ms: [None, None, None, Some(8_000)],
+                ..Depths::default()
+            },
+        );
+        let told = figures.told(0.25, at + Duration::from_millis(500));
+        assert_eq!(told.due, [1, 0, 2, 5]);
+        assert_eq!(told.oldest_ms, [1_500, 0, 499, 2_500]);
+        assert_eq!((told.later, told.dead, told.pressure), (3, 4, 2));
+        assert_eq!(figures.due_count(), 8);
+        figures.forget(2);
+        assert_eq!(
+            figures.told(2.0, at).pressure,
+            3,
+            "never more than the depth"
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! What becomes of an entry: it is published, or put aside with a reason.
+//!
+//! In: an entry at the head of its stream, Redis' clock, the configuration. Out: a [`Verdict`]. Pure.
+//! A panic on the way is a verdict too (`crashed`): whatever a backend wrote, no entry stands before
+//! the others for ever.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+
+use crate::broker::queue::entry::{self, FIELDS_MAX, KEPT_BYTES_MAX, QueuedMessage};
+use crate::broker::queue::{Content, FetchedEntry, Judged, STARTS_MAX, Verdict, Why};
+use crate::config::Config;
+use fanfare_protocol::ids::TopicKind;
+
+/// Why an entry is put aside.
+struct Refusal {
+    why: Why,
+    error: String,
+}
+
+fn refused(why: Why, error: impl Into<String>) -> Refusal {
+    let error = error.into();
+    Refusal { why, error }
+}
+
+/// Judges an entry at this time of Redis' clock, unix milliseconds.
+#[must_use]
+pub fn judge(entry: FetchedEntry, now_ms: u64, config: &Config) -> Judged {
+    let looked = catch_unwind(AssertUnwindSafe(|| look(&entry, now_ms, config)));
+    let verdict = match looked {
+        Ok(Ok(message)) => publish(message, config),
+        Ok(Err(Refusal { why, error })) => bury(&entry.content, why, error),
+        Err(_) => bury(
+            &entry.content,
+            Why::Crashed,
+            "reading it panicked".to_owned(),
+        ),
+    };
+    Judged {
+        partition: entry.partition,
+        priority: entry.priority,
+        id: entry.id,
+        verdict,
+    }
+}
+
+fn look(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Result<QueuedMessage, Refusal> {
+    if entry.starts > STARTS_MAX {
+        let text = format!("{STARTS_MAX} nodes in a row ended while they had it in hand");
+        return Err(refused(Why::Crashed, text));
+    }
+    let message = read(entry, config)?;
+    let topic = &message.topic;
+    if topic.kind() == TopicKind::Presence {
+        return Err(refused(Why::BadEntry, "its target is no topic of clients"));
+    }
+    let home = topic.partition(config.redis.partitions);
+    if home != entry.partition {
+        let text = format!(
+            "{} is of partition {home}, and it stands in the queue of {}",
+            topic.name(),
+            entry.partition
+        );
+        return Err(refused(Why::WrongPartition, text));
+    }
+    let limits = &config.session;
+    let bytes = message.publication.data.bytes().len();
+    if bytes > limits.message_bytes_max {
+        let text = format!(
+            "`data` has {bytes} bytes, more than {}",
+            limits.message_bytes_max
+        );
+        return Err(refused(Why::TooLarge, text));
+    }
+    let key_bytes = message.publication.key.as_ref().map_or(0, String::len);
+    if key_bytes > limits.key_bytes_max {
+        let text = format!("`key` is longer than {} bytes", limits.key_bytes_max);
+        return Err(refused(Why::TooLarge, text));
+    }
+    if message.publication.priority != entry.priority {
+        let text = "it stands in the stream of another priority than its own";
+        return Err(refused(Why::BadEntry, text));
+    }
+    match message.expires_ms {
+        Some(expires_ms) if expires_ms <= now_ms => {
+            let text = format!("it was to be published before {expires_ms}, and it is {now_ms}");
+            Err(refused(Why::Expired, text))
+        }
+        _ => Ok(message),
+    }
+}
+
+fn read(entry: &FetchedEntry, config: &Config) -> Result<QueuedMessage, Refusal> {
+    match &entry.content {
+        Content::Blob(bytes) => {
+            entry::decode(bytes).map_err(|error| refused(Why::BadEntry, error.to_string()))
+        }
+        Content::Fields(fields) if fields.len() > FIELDS_MAX => {
+            let text = format!("{} fields are more than {FIELDS_MAX}", fields.len());
+            Err(refused(Why::TooLarge, text))
+        }
+        Content::Fields(fields) => {
+            let conflates = |topic: &_| config.namespace(topic).conflate;
+            let read = entry::of_fields(fields, entry.id, entry.priority, conflates);
+            read.map_err(|error| refused(Why::BadEntry, error))
+        }
+        Content::Oversized { fields, bytes } => {
+            let text = format!("{fields} fields of {bytes} bytes are more than are read");
+            Err(refused(Why::TooLarge, text))
+        }
+    }
+}
+
+fn publish(message: QueuedMessage, config: &Config) -> Verdict {
+    Verdict::Publish {
+        retention: config.namespace(&message.topic).retention(),
+        message: Box::new(message),
+    }
+}
+
+fn bury(content: &Content, why: Why, error: String) -> Verdict {
+    let kept = match content {
+        Content::Blob(bytes) if bytes.len() <= KEPT_BYTES_MAX * 64 => bytes.clone(),
+        Content::Blob(_) | Content::Oversized { .. } => Bytes::from(entry::encode_fields(&[])),
+        Content::Fields(fields) => Bytes::from(entry::encode_fields(fields)),
+    };
+    Verdict::Bury { why, error, kept }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::publication::Publication;
+    use crate::config::load;
+    use fanfare_protocol::data::Data;
+    use fanfare_protocol::ids::{App, Position, Priority, Topic};
+
+    const NOW_MS: u64 = 5_000;
+
+    fn topic() -> Topic {
+        Topic::new(&App::default_app(), "orders:7").unwrap()
+    }
+
+    fn message() -> QueuedMessage {
+        QueuedMessage {
+            topic: topic(),
+            publication: Publication::new(Data::Json("1".into()), 1_000),
+            expires_ms: None,
+            traceparent: None,
+        }
+    }
+
+    fn of(content: Content) -> FetchedEntry {
+        FetchedEntry {
+            partition: topic().partition(load::defaults().redis.partitions),
+            priority: Priority::Normal,
+            id: Position { ms: 1_000, seq: 0 },
+            content,
+            starts: 1,
+        }
+    }
+
+    fn blob(message: &QueuedMessage) -> FetchedEntry {
+        of(Content::Blob(entry::encode(message).into()))
+    }
+
+    fn fields(pairs: &[(&str, &str)]) -> FetchedEntry {
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let fields = pairs.iter().map(|(n, v)| (bytes(n), bytes(v)));
+        of(Content::Fields(fields.collect()))
+    }
+
+    /// Why it is put aside; `None`: it is published.
+    fn why(entry: FetchedEntry) -> Option<(Why, String)> {
+        match judge(entry, NOW_MS, &load::defaults()).verdict {
+            Verdict::Publish { .. } => None,
+            Verdict::Bury { why, error, .. } => Some((why, error)),
+        }
+    }
+
+    #[test]
+    fn what_is_whole_is_published_as_its_namespace_keeps_it() {
+        assert_eq!(why(blob(&message())), None);
+        assert_eq!(why(fields(&[("topic", "orders:7"), ("data", "1")])), None);
+        let last = QueuedMessage {
+            expires_ms: Some(NOW_MS + 1),
+            ..message()
+        };
+        assert_eq!(why(blob(&last)), None);
+    }
+
+    #[test]
+    fn what_is_not_is_put_aside_with_its_reason() {
+        let expired = QueuedMessage {
+            expires_ms: Some(NOW_MS),
+            ..message()
+        };
+        let large = QueuedMessage {
+            publication: Publication::new(Data::Json("1".repeat(70_000).into()), 1),
+            ..message()
+        };
+        let urgent = |priority| FetchedEntry {
+            priority,
+            ..blob(&message())
+        };
+        let elsewhere = FetchedEntry {
+            partition: 0,
+            ..blob(&message())
+        };
+        let again = FetchedEntry {
+            starts: STARTS_MAX + 1,
+            ..blob(&message())
+        };
+        let many: Vec<_> = (0..=FIELDS_MAX).map(|_| ("x", "1")).collect();
+        let oversized = Content::Oversized {
+            fields: 10_000,
+            bytes: 90_000,
+        };
+        for (entry, expected) in [
+            (blob(&expired), Why::Expired),
+            (blob(&large), Why::TooLarge),
+            (urgent(Priority::Low), Why::BadEntry),
+            (elsewhere, Why::WrongPartition),
+            (again, Why::Crashed),
+            (of(Content::Blob("\x01x".into())), Why::BadEntry),
+            (of(Content::Blob("".into())), Why::BadEntry),
+            (fields(&[("topic", "orders:7")]), Why::BadEntry),
+            (fields(&many), Why::TooLarge),
+            (of(oversized), Why::TooLarge),
+        ] {
+            let (why, error) = why(entry).expect("put aside");
+            assert_eq!(why, expected, "{error}");
+            assert!(!error.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_entry_that_three_homes_have_had_in_hand_has_one_try_left() {
+        let entry = FetchedEntry {
+            starts: STARTS_MAX,
+            ..blob(&message())
+        };
+        assert_eq!(why(entry), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! Which part of the depth more nodes would work off.
+//!
+//! In: processor time of the process, each second. Out: a number from 0 to 1: how busy it was over
+//! [`WINDOW`] seconds, where half of its cores or more is 1. A queue that is deep because Redis is slow
+//! leaves the node idle, and no further node would help. Pure. Bound: one number a second of the
+//! window.
+
+use std::collections::VecDeque;
+
+/// Seconds over which the load is taken.
+pub const WINDOW: usize = 10;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pressure {
+    cores: f64,
+    /// Processor seconds, one for each second, the oldest first.
+    samples: VecDeque<f64>,
+}
+
+impl Pressure {
+    /// On a machine of so many cores.
+    #[must_use]
+    pub fn new(cores: f64) -> Self {
+        Self {
+            cores: cores.max(0.1),
+            samples: VecDeque::with_capacity(WINDOW + 1),
+        }
+    }
+
+    /// A second has passed; the process has used so many processor seconds since its start.
+    pub fn sample(&mut self, cpu_seconds: f64) {
+        self.samples.push_back(cpu_seconds);
+        while self.samples.len() > WINDOW + 1 {
+            self.samples.pop_front();
+        }
+    }
+
+    /// The part, 0 while no second is known.
+    #[must_use]
+    pub fn part(&self) -> f64 {
+        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
+            return 0.0;
+        };
+        let seconds = self.samples.len() - 1;
+        if seconds == 0 {
+            return 0.0;
+        }
+        #[expect(clippy::cast_precision_loss)]
+        let busy = (last - first) / seconds as f64;
+        (busy / (self.cores / 2.0)).clamp(0.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_cores_is_all_and_the_window_moves_on() {
+        let mut pressure = Pressure::new(4.0);
+        assert!(pressure.part() < f64::EPSILON);
+        for second in 0..=20 {
+            pressure.sample(f64::from(second));
+        }
+        assert!((pressure.part() - 0.5).abs() < 1e-9, "one of four cores");
+        for second in 0..=20 {
+            pressure.sample(20.0 + 3.0 * f64::from(second));
+        }
+        assert!((pressure.part() - 1.0).abs() < 1e-9);
+        for _ in 0..=WINDOW {
+            pressure.sample(80.0);
+        }
+        assert!(pressure.part() < f64::EPSILON, "{}", pressure.part());
+    }
+}

@@ -1,0 +1,331 @@
+//! Which partitions are looked at, and when: pure, with time as a value.
+//!
+//! In: the partitions that are held, rings, what a pass saw. Out: the next pass. Each partition is in
+//! one pass at most, so that the next move of a stream goes out after the answer of the last. Owner:
+//! the consumer. Bound: one slot a partition; a pass has at most [`PARTITIONS_PER_CALL`] partitions.
+//!
+//! A partition is looked at when its bell rings, when something that is to come later is due, at once
+//! where more is left, and otherwise once in [`POLL`]; once in [`POLL_OFTEN`] where entries came
+//! without a bell within [`UNRUNG_FOR`], as those do that a backend writes itself. Polls of one server
+//! go together. What failed is looked at after a wait that grows from [`RETRY_MIN`] to [`RETRY_MAX`],
+//! for ever.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::broker::queue::calls::CallOf;
+use crate::broker::queue::{HeldPartition, PARTITIONS_PER_CALL};
+
+/// How often a partition is looked at that nobody rang for.
+pub const POLL: Duration = Duration::from_secs(1);
+/// The same where entries came without a bell.
+pub const POLL_OFTEN: Duration = Duration::from_millis(100);
+/// How long that lasts after the last such entry.
+pub const UNRUNG_FOR: Duration = Duration::from_secs(60);
+/// First wait after a failure; each is twice the one before, plus up to as much again.
+pub const RETRY_MIN: Duration = Duration::from_millis(50);
+/// Longest wait after a failure.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Why a partition is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// It was rung for, was taken, or has more.
+    Work,
+    /// Something becomes due.
+    Later,
+    /// It is time again.
+    Poll,
+}
+
+#[derive(Debug)]
+struct Slot {
+    token: u64,
+    due: Instant,
+    cause: Cause,
+    /// In a pass now.
+    is_busy: bool,
+    /// Rung for while it was.
+    is_rung: bool,
+    /// In a row.
+    failures_count: u32,
+    /// When entries came last without a bell.
+    unrung: Option<Instant>,
+    /// There was nothing at all, when it was looked at last.
+    is_bare: bool,
+}
+
+/// A call that is to be made.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// What its partitions have in common.
+    pub call: CallOf,
+    /// Which.
+    pub held: Vec<HeldPartition>,
+    /// Its number.
+    pub turn: u64,
+    /// Nobody rang, and there was nothing at all in any of them: most likely there still is not.
+    pub is_glance: bool,
+}
+
+/// What a pass saw of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It was looked at.
+    Looked {
+        /// Something was there.
+        has_come: bool,
+        /// Something is left.
+        is_more: bool,
+        /// So long until the next of those that are to come later.
+        next_due: Option<Duration>,
+    },
+    /// It could not be looked at, or not all was moved.
+    Failed,
+    /// Another node has it.
+    Refused,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Rota {
+    slots: BTreeMap<u32, Slot>,
+    turn: u64,
+}
+
+impl Rota {
+    /// These partitions are held now, by these tokens. Returns those that are so from now on, and
+    /// those that are so no more.
+    pub fn note(&mut self, held: &BTreeMap<u32, u64>, now: Instant) -> (Vec<u32>, Vec<u32>) {
+        let mut taken = Vec::new();
+        for (partition, token) in held {
+            match self.slots.get_mut(partition) {
+                Some(slot) if slot.token == *token => {}
+                Some(slot) => {
+                    slot.token = *token;
+                    slot.ring(now);
+                }
+                None => {
+                    taken.push(*partition);
+                    self.slots.insert(*partition, Slot::new(*token, now));
+                }
+            }
+        }
+        let known = self.slots.keys().copied();
+        let lost: Vec<_> = known
+            .filter(|partition| !held.contains_key(partition))
+            .collect();
+        self.slots
+            .retain(|partition, _| held.contains_key(partition));
+        (taken, lost)
+    }
+
+    /// Something new waits in a partition.
+    pub fn ring(&mut self, partition: u32, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(&partition) {
+            slot.ring(now);
+        }
+    }
+
+    /// How many partitions are to be looked at now.
+    #[must_use]
+    pub fn due_count(&self, now: Instant) -> usize {
+        self.slots.values().filter(|slot| slot.is_due(now)).count()
+    }
+
+    /// The next pass, among calls that `may_begin`; [`Self::ended`] follows for each of its
+    /// partitions. Those of no master wait for the next poll.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        call_of: impl Fn(u32) -> Option<CallOf>,
+        may_begin: impl Fn(&CallOf) -> bool,
+    ) -> Option<Pass> {
+        let mut due: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.is_due(now))
+            .collect();
+        due.sort_by_key(|(_, slot)| slot.due);
+        let due: Vec<_> = due.into_iter().map(|(p, slot)| (*p, slot.cause)).collect();
+        let mut found = None;
+        for (partition, cause) in due {
+            match call_of(partition) {
+                Some(call) if may_begin(&call) => {
+                    found = Some((call, cause));
+                    break;
+                }
+                Some(_) => {}
+                None => self.wait(partition, now),
+            }
+        }
+        let (call, cause) = found?;
+        self.turn += 1;
+        let held = self.fill(&call, cause, now, call_of);
+        let was_bare = |held: &HeldPartition| {
+            let slot = self.slots.get(&held.partition);
+            slot.is_some_and(|slot| slot.is_bare && slot.cause == Cause::Poll)
+        };
+        Some(Pass {
+            call,
+            is_glance: held.iter().all(was_bare),
+            held,
+            turn: self.turn,
+        })
+    }
+
+    /// Takes the partitions of a call. A poll takes along those whose poll would come soon.
+    fn fill(
+        &mut self,
+        call: &CallOf,
+        cause: Cause,
+        now: Instant,
+        call_of: impl Fn(u32) -> Option<CallOf>,
+    ) -> Vec<HeldPartition> {
+        let soon = match cause {
+            Cause::Poll => now + POLL / 2,
+            Cause::Work | Cause::Later => now,
+        };
+        let mut candidates: Vec<_> = self
+            .slots
+            .iter_mut()
+            .filter(|(partition, slot)| {
+                let is_wanted =
+                    slot.is_due(now) || (slot.cause == Cause::Poll && slot.is_due(soon));
+                is_wanted && call_of(**partition).as_ref() == Some(call)
+            })
+            .collect();
+        candidates.sort_by_key(|(_, slot)| (slot.cause, slot.due));
+        if let Some((_, first)) = candidates.first()
+            && first.cause == Cause::Poll
+        {
+            // One that has something would have all of them fetched.
+            let is_bare = first.is_bare;
+            candidates.retain(|(_, slot)| slot.is_bare == is_bare);
+        }
+        candidates.truncate(PARTITIONS_PER_CALL);
+        let begun = candidates.into_iter().map(|(partition, slot)| {
+            slot.is_busy = true;
+            let (partition, token) = (*partition, slot.token);
+            HeldPartition { partition, token }
+        });
+        begun.collect()
+    }
+
+    /// No master has it at the moment.
+    fn wait(&mut self, partition: u32, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(&partition) {
+            slot.look_at(now + POLL, Cause::Poll);
+        }
+    }
+
+    /// A pass has ended. `held` as it was taken; `jitter` from 0 to 1.
+    pub fn ended(&mut self, held: HeldPartition, seen: Seen, now: Instant, jitter: f64) {
+        let Some(slot) = self.slots.get_mut(&held.partition) else {
+            return;
+        };
+        if !slot.is_busy {
+            return; // Lost and taken again meanwhile.
+        }
+        slot.is_busy = false;
+        let cause = slot.cause;
+        match seen {
+            Seen::Looked {
+                has_come,
+                is_more,
+                next_due,
+            } => {
+                slot.failures_count = 0;
+                if has_come && cause == Cause::Poll && !slot.is_rung {
+                    slot.unrung = Some(now);
+                }
+                slot.looked(is_more, next_due, now);
+            }
+            Seen::Failed => {
+                let doubled = RETRY_MIN * 2_u32.pow(slot.failures_count.min(10));
+                slot.failures_count = slot.failures_count.saturating_add(1);
+                let wait = doubled.mul_f64(1.0 + jitter.clamp(0.0, 1.0)).min(RETRY_MAX);
+                slot.look_at(now + wait, Cause::Work);
+                slot.is_rung = false;
+            }
+            Seen::Refused if slot.token == held.token => {
+                // It is held no more, which will be told; or it is told otherwise next time.
+                slot.look_at(now + POLL, Cause::Poll);
+                slot.is_rung = false;
+            }
+            Seen::Refused => slot.look_at(now, Cause::Work),
+        }
+    }
+
+    /// Whether there was nothing at all in a partition that was looked at.
+    pub fn found(&mut self, partition: u32, is_bare: bool) {
+        if let Some(slot) = self.slots.get_mut(&partition) {
+            slot.is_bare = is_bare;
+        }
+    }
+
+    /// When something is to be looked at next. What is due now and was not taken waits for a pass to
+    /// end, not for a time.
+    #[must_use]
+    pub fn next_at(&self, now: Instant) -> Option<Instant> {
+        let idle = self.slots.values().filter(|slot| !slot.is_busy);
+        idle.map(|slot| slot.due).filter(|due| *due > now).min()
+    }
+
+    /// Whether this partition is held.
+    #[must_use]
+    pub fn holds(&self, partition: u32) -> bool {
+        self.slots.contains_key(&partition)
+    }
+}
+
+impl Slot {
+    fn new(token: u64, now: Instant) -> Self {
+        Self {
+            token,
+            due: now,
+            cause: Cause::Work,
+            is_busy: false,
+            is_rung: false,
+            failures_count: 0,
+            unrung: None,
+            is_bare: false,
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        !self.is_busy && self.due <= now
+    }
+
+    fn look_at(&mut self, due: Instant, cause: Cause) {
+        (self.due, self.cause) = (due, cause);
+    }
+
+    /// What failed is tried within a [`POLL`] and not at once: bells also ring when Redis is back.
+    fn ring(&mut self, now: Instant) {
+        if self.is_busy {
+            self.is_rung = true;
+        } else if self.failures_count == 0 {
+            self.look_at(now, Cause::Work);
+        } else {
+            self.due = self.due.min(now + POLL);
+        }
+    }
+
+    fn looked(&mut self, is_more: bool, next_due: Option<Duration>, now: Instant) {
+        if is_more || std::mem::take(&mut self.is_rung) {
+            return self.look_at(now, Cause::Work);
+        }
+        let is_unrung = self.unrung.is_some_and(|at| now < at + UNRUNG_FOR);
+        let poll = if is_unrung { POLL_OFTEN } else { POLL };
+        match next_due {
+            Some(next) if next < poll => self.look_at(now + next, Cause::Later),
+            _ => self.look_at(now + poll, Cause::Poll),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

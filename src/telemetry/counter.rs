@@ -1,0 +1,38 @@
+//! One number of an instrument.
+//!
+//! In: a stage adds, or sets. Out: the value, for whoever renders it. A plain load and store where one
+//! thread owns it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number that only grows, or (as a gauge) is set by its one owner.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds, from the one thread that owns this counter. Not for shared counters.
+    pub fn add_owned(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Adds, from any thread.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Takes off, from any thread; a gauge only. Returns what it was before.
+    pub fn sub(&self, n: u64) -> u64 {
+        self.0.fetch_sub(n, Relaxed)
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}

@@ -3,7 +3,7 @@
 //! In: requests of backends and probes. Out: publications to the broker, questions to the broker
 //! and to the node ([`state::Directory`]). Owns no state but the budget of request bodies.
 //! Bounds: connections ([`serve`]), a body's length and all bodies together ([`body`]), targets
-//! and items ([`publish`]). Every route is registered together with its documentation, so the
+//! and items ([`publish`], [`queue`]). Every route is registered together with its documentation, so the
 //! router and the OpenAPI document cannot differ ([`openapi`]).
 //!
 //! A request passes, from the outside in: [`Api::answer`] (checks it, counts it, catches a panic, and
@@ -37,6 +37,7 @@ mod at_most;
 pub mod auth;
 pub mod body;
 pub mod body_budget;
+mod body_fields;
 pub mod error;
 pub mod health;
 pub mod history;
@@ -47,6 +48,7 @@ pub mod openapi;
 pub mod publication;
 pub mod publish;
 mod query;
+pub mod queue;
 mod schema;
 pub mod serve;
 pub mod state;
@@ -62,6 +64,9 @@ fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
         // These need a key: their handlers begin with `Admitted`.
         .routes(routes!(publish::publish))
         .routes(routes!(publish::batch))
+        .routes(routes!(queue::add::enqueue, queue::depth::get_queue))
+        .routes(routes!(queue::dead::list_dead, queue::redrive::drop_dead))
+        .routes(routes!(queue::redrive::redrive_dead))
         .routes(routes!(topics::list_topics))
         .routes(routes!(topics::get_topic))
         .routes(routes!(topics::get_history))

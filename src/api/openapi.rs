@@ -82,7 +82,7 @@ pub(super) async fn openapi() -> Response {
 fn speak_msgpack(document: &mut OpenApi) {
     let paths = document.paths.paths.iter_mut();
     let items = paths.filter(|(path, _)| path.starts_with("/v1/"));
-    let operations = items.flat_map(|(_, item)| [&mut item.get, &mut item.post]);
+    let operations = items.flat_map(|(_, item)| [&mut item.get, &mut item.post, &mut item.delete]);
     for operation in operations.flatten() {
         if let Some(RefOr::T(body)) = &mut operation.request_body
             && let Some(content) = body.content.get(JSON).cloned()

@@ -12,18 +12,19 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::at_most::{AtMost, Counted};
-use super::query;
+use super::body_fields::{BodyFields, Known};
 use super::state::ApiState;
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
+use crate::config::Namespace;
 use crate::http::error::as_body;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::ErrorBody;
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{App, NameError, Position, Priority, SessionId, Topic, User};
-use fanfare_protocol::raw::{self, Raw};
+use fanfare_protocol::raw::Raw;
 
 /// What goes to one target, or why it does not.
 pub(super) type Target = Result<PublishRequest, TargetResult>;
@@ -110,97 +111,39 @@ pub struct PublishBody {
     exclude_session: Option<SessionId>,
 }
 
-/// Every field of a publication, those of state topics too, of which there are none.
-const FIELDS: &[&str] = &[
-    "topic",
-    "topics",
-    "user",
-    "users",
-    "everyone",
-    "data",
-    "priority",
-    "idempotency_key",
-    "key",
-    "conflate",
-    "ttl_ms",
-    "exclude_session",
-    "remove",
-    "if_position",
-];
+/// Every field of a publication. Of state topics, to which the others belong, there are none.
+const FIELDS: Known = Known {
+    shown: &[
+        "topic",
+        "topics",
+        "user",
+        "users",
+        "everyone",
+        "data",
+        "priority",
+        "idempotency_key",
+        "key",
+        "conflate",
+        "ttl_ms",
+        "exclude_session",
+    ],
+    hidden: STATE_FIELDS,
+};
 
-/// The fields of one body, as they stand in it.
-struct BodyFields<'a>(Vec<(&'static str, Raw<'a>)>);
+/// The fields of state topics.
+pub(super) const STATE_FIELDS: &[&str] = &["remove", "if_position"];
 
-impl<'a> BodyFields<'a> {
-    /// Takes the map apart. A field that is not known, or there twice, refuses it: it would be
-    /// passed over, and with it a promise that somebody asked for.
-    fn read(encoding: Encoding, bytes: &'a [u8]) -> Result<Self, WireError> {
-        let mut found: Vec<(&'static str, Raw<'a>)> = Vec::with_capacity(4);
-        let mut fault = None;
-        raw::each_field(encoding, bytes, |name, value| {
-            match FIELDS.iter().find(|known| **known == name) {
-                None => {
-                    fault.get_or_insert_with(|| query::unknown("field", name, &FIELDS[..12]));
-                }
-                Some(name) if found.iter().any(|(before, _)| before == name) => {
-                    let text = format!("the field `{name}` is there twice");
-                    fault.get_or_insert_with(|| WireError::bad_request(text));
-                }
-                Some(name) => found.push((name, value)),
-            }
-        })
-        .map_err(|error| WireError::bad_request(error.to_string()))?;
-        fault.map_or(Ok(Self(found)), Err)
-    }
-
-    /// The field as `read` understands it; `None` where it is absent or null.
-    fn get<T>(
-        &self,
-        name: &str,
-        kind: &str,
-        read: impl Fn(Raw<'a>) -> Option<T>,
-    ) -> Result<Option<T>, WireError> {
-        let found = self.0.iter().find(|(known, _)| *known == name);
-        let Some((_, value)) = found.filter(|(_, value)| !value.is_null()) else {
-            return Ok(None);
-        };
-        let wrong = || WireError::bad_request(format!("the field `{name}` must be {kind}"));
-        read(*value).ok_or_else(wrong).map(Some)
-    }
-
-    fn text(&self, name: &str) -> Result<Option<String>, WireError> {
-        self.get(name, "text", |value| Some(value.text()?.into_owned()))
-    }
-
-    fn flag(&self, name: &str) -> Result<Option<bool>, WireError> {
-        self.get(name, "true or false", Raw::boolean)
-    }
-
-    fn targets(&self, name: &str, max: usize) -> Result<Option<Vec<String>>, WireError> {
-        let read = |value: Raw<'a>| match value {
-            Raw::Json(raw) => {
-                let mut json = serde_json::Deserializer::from_str(raw.get());
-                AtMost::new(max).deserialize(&mut json).ok()
-            }
-            Raw::MsgPack(bytes, _) => {
-                let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
-                AtMost::new(max).deserialize(&mut msgpack).ok()
-            }
-        };
-        let found = self.get(name, "a list of texts", read)?.transpose();
-        found.map_err(|count| {
-            let text = format!("{count} targets are more than {max}");
-            WireError::new(ErrorCode::LimitExceeded, text)
-        })
-    }
-
-    fn body(self, targets_max: usize) -> Result<PublishBody, WireError> {
-        if self.flag("remove")? == Some(true) || self.get("if_position", "", Some)?.is_some() {
+impl PublishBody {
+    /// What the fields say.
+    ///
+    /// # Errors
+    /// A field that is not of its kind, and those of state topics.
+    pub(super) fn of(fields: &BodyFields<'_>, targets_max: usize) -> Result<Self, WireError> {
+        if fields.flag("remove")? == Some(true) || fields.get("if_position", "", Some)?.is_some() {
             return Err(WireError::bad_request(
                 "`remove` and `if_position` belong to state topics, which this node does not have",
             ));
         }
-        let data = self.0.iter().find(|(name, _)| *name == "data");
         let session = |value: Raw<'_>| value.text()?.parse().ok();
         let priority = |value: Raw<'_>| {
             let text = value.text()?;
@@ -208,19 +151,19 @@ impl<'a> BodyFields<'a> {
             Priority::deserialize(name).ok()
         };
         let priorities = "one of `critical`, `high`, `normal` and `low`";
-        Ok(PublishBody {
-            topic: self.text("topic")?,
-            topics: self.targets("topics", targets_max)?,
-            user: self.text("user")?,
-            users: self.targets("users", targets_max)?,
-            everyone: self.flag("everyone")?,
-            data: data.map(|(_, value)| value.data()).transpose()?,
-            priority: self.get("priority", priorities, priority)?,
-            idempotency_key: self.text("idempotency_key")?,
-            key: self.text("key")?,
-            conflate: self.flag("conflate")?,
-            ttl_ms: self.get("ttl_ms", "an unsigned integer", Raw::unsigned)?,
-            exclude_session: self.get("exclude_session", "32 hexadecimal digits", session)?,
+        Ok(Self {
+            topic: fields.text("topic")?,
+            topics: fields.texts("topics", "targets", targets_max)?,
+            user: fields.text("user")?,
+            users: fields.texts("users", "targets", targets_max)?,
+            everyone: fields.flag("everyone")?,
+            data: fields.raw("data").map(Raw::data).transpose()?,
+            priority: fields.get("priority", priorities, priority)?,
+            idempotency_key: fields.text("idempotency_key")?,
+            key: fields.text("key")?,
+            conflate: fields.flag("conflate")?,
+            ttl_ms: fields.unsigned("ttl_ms")?,
+            exclude_session: fields.get("exclude_session", "32 hexadecimal digits", session)?,
         })
     }
 }
@@ -234,16 +177,42 @@ pub(super) fn read(
     encoding: Encoding,
     bytes: &[u8],
 ) -> Result<Vec<Target>, WireError> {
-    let fields = BodyFields::read(encoding, bytes)?;
-    let mut body = fields.body(state.config.api.targets_max)?;
+    let fields = BodyFields::read(encoding, bytes, FIELDS)?;
+    let (content, names) = described(state, &fields)?;
+    let kept = state.config.session.idempotency;
+    let kept_ms = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
+    let key = content.idempotency_key.as_deref();
+    let idempotency = key.map(|key| (Publisher::Api(&state.app).remembered(key), kept_ms));
+    let request = |topic: Topic| {
+        let namespace = state.config.namespace(&topic);
+        PublishRequest {
+            publication: content.publication(namespace),
+            retention: namespace.retention(),
+            replicas: namespace.replicas(),
+            idempotency: idempotency.clone(),
+            topic,
+        }
+    };
+    let topics = names.into_iter().map(|name| name.topic(&state.app));
+    let failed = |(name, error): (String, WireError)| TargetResult::failed(name, &error);
+    Ok(topics
+        .map(|topic| topic.map(request).map_err(failed))
+        .collect())
+}
+
+/// What the fields of a publication say: its content, and the names of its targets.
+///
+/// # Errors
+/// What is wrong with the publication as a whole.
+pub(super) fn described(
+    state: &ApiState,
+    fields: &BodyFields<'_>,
+) -> Result<(Content, Vec<Name>), WireError> {
+    let mut body = PublishBody::of(fields, state.config.api.targets_max)?;
     let data = body.data.take();
     let data = data.ok_or_else(|| WireError::bad_request("the field `data` is missing"))?;
     let content = Content::new(state, &body, data)?;
-    let names = body.names()?;
-    let topics = names.into_iter().map(|name| name.topic(&state.app));
-    Ok(topics
-        .map(|topic| Ok(content.request(state, topic?)))
-        .collect())
+    Ok((content, body.names()?))
 }
 
 /// Splits a list of bodies into the bytes of each; of more than `max` it says how many they are.
@@ -296,20 +265,21 @@ fn msgpack_list(bytes: &[u8], max: usize) -> Option<Counted<&[u8]>> {
 }
 
 /// A target as the body names it.
-enum Name {
+pub(super) enum Name {
     Topic(String),
     User(String),
 }
 
 impl Name {
-    fn topic(&self, app: &App) -> Result<Topic, TargetResult> {
+    /// The topic of this name, or what is wrong with it and the name as the caller wrote it.
+    pub(super) fn topic(&self, app: &App) -> Result<Topic, (String, WireError)> {
         match self {
             Self::Topic(name) => {
-                Topic::new(app, name).map_err(|error| TargetResult::failed(name, &error.into()))
+                Topic::new(app, name).map_err(|error| (name.clone(), error.into()))
             }
             Self::User(name) => User::new(name)
                 .map(|user| Topic::inbox(app, &user))
-                .map_err(|error| TargetResult::failed(format!("@{name}"), &invalid_user(error))),
+                .map_err(|error| (format!("@{name}"), invalid_user(error))),
         }
     }
 }
@@ -348,10 +318,11 @@ impl PublishBody {
 }
 
 /// What is the same for every target.
-struct Content {
+pub(super) struct Content {
     data: Data,
     priority: Option<Priority>,
-    idempotency: Option<(String, u64)>,
+    /// As the caller gave it.
+    pub(super) idempotency_key: Option<String>,
     key: Option<String>,
     conflate: Option<bool>,
     ttl_ms: Option<u64>,
@@ -371,12 +342,10 @@ impl Content {
         check_key("key", body.key.as_deref(), limits.key_bytes_max)?;
         let idempotency_key = body.idempotency_key.as_deref();
         check_key("idempotency_key", idempotency_key, limits.key_bytes_max)?;
-        let kept_ms = u64::try_from(limits.idempotency.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
             data,
             priority: body.priority,
-            idempotency: idempotency_key
-                .map(|key| (Publisher::Api(&state.app).remembered(key), kept_ms)),
+            idempotency_key: body.idempotency_key.clone(),
             key: body.key.clone(),
             conflate: body.conflate,
             ttl_ms: body.ttl_ms,
@@ -385,24 +354,18 @@ impl Content {
         })
     }
 
-    fn request(&self, state: &ApiState, topic: Topic) -> PublishRequest {
-        let namespace = state.config.namespace(&topic);
-        PublishRequest {
-            publication: Publication {
-                data: self.data.clone(),
-                user: None,
-                priority: self.priority.unwrap_or(namespace.priority),
-                key: self.key.clone(),
-                conflate: self.conflate.unwrap_or(namespace.conflate),
-                removed: false,
-                time_ms: self.time_ms,
-                ttl_ms: self.ttl_ms,
-                exclude: self.exclude,
-            },
-            retention: namespace.retention(),
-            replicas: namespace.replicas(),
-            idempotency: self.idempotency.clone(),
-            topic,
+    /// The same as a target of this namespace gets it.
+    pub(super) fn publication(&self, namespace: &Namespace) -> Publication {
+        Publication {
+            data: self.data.clone(),
+            user: None,
+            priority: self.priority.unwrap_or(namespace.priority),
+            key: self.key.clone(),
+            conflate: self.conflate.unwrap_or(namespace.conflate),
+            removed: false,
+            time_ms: self.time_ms,
+            ttl_ms: self.ttl_ms,
+            exclude: self.exclude,
         }
     }
 }

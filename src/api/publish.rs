@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -35,10 +36,10 @@ const TOPICS_AT_ONCE: usize = 128;
 
 /// How many times `api.targets_max` targets the items of a batch may have together. A body of
 /// 8 MiB could name two million, whose results nobody should have to hold.
-const BATCH_TARGETS_FACTOR: usize = 100;
+pub(super) const BATCH_TARGETS_FACTOR: usize = 100;
 
 /// About what a target's result takes in an answer.
-const RESULT_BYTES: usize = 128;
+pub(super) const RESULT_BYTES: usize = 128;
 
 /// Where [`publish`] is called.
 pub(super) const PATH: &str = "/v1/publish";
@@ -94,7 +95,7 @@ pub(super) async fn publish(
     let results = run(&state, targets).await;
     let answered = tasks::heavy(results.len() * RESULT_BYTES, || {
         let answer = PublishAnswer::of(results);
-        respond(wanted, answer.error.as_ref(), &answer)
+        respond(wanted, StatusCode::OK, answer.error.as_ref(), &answer)
     });
     Ok(answered.await)
 }
@@ -118,7 +119,7 @@ pub(super) async fn batch(
     let results = run(&state, targets).await;
     let answered = tasks::heavy((items.len() + results.len()) * RESULT_BYTES, || {
         let answer = BatchAnswer::of(items, results);
-        respond(wanted, answer.error.as_ref(), &answer)
+        respond(wanted, StatusCode::OK, answer.error.as_ref(), &answer)
     });
     Ok(answered.await)
 }
@@ -150,7 +151,8 @@ fn read_batch(state: &ApiState, sent: &Sent) -> Result<(Items, Vec<Target>), Api
     Ok((items, targets))
 }
 
-fn too_many(what: &str, count: usize, max: usize) -> ApiError {
+/// What a caller is told who named more than a request may have.
+pub(super) fn too_many(what: &str, count: usize, max: usize) -> ApiError {
     WireError::new(
         ErrorCode::LimitExceeded,
         format!("{count} {what} are more than {max}"),
@@ -158,10 +160,15 @@ fn too_many(what: &str, count: usize, max: usize) -> ApiError {
     .into()
 }
 
-/// 200, or the status of the error that stands for all.
-fn respond(wanted: Wanted, error: Option<&ErrorBody>, answer: &impl Serialize) -> Response {
+/// The status of what was done, or that of the error that stands for all.
+pub(super) fn respond(
+    wanted: Wanted,
+    done: StatusCode,
+    error: Option<&ErrorBody>,
+    answer: &impl Serialize,
+) -> Response {
     let Some(error) = error else {
-        return wanted.ok(answer);
+        return wanted.with(done, answer);
     };
     let error = HttpError::new(error.code, error.message.clone());
     let mut response = wanted.with(error.status(), answer);

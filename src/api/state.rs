@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::body_budget::BodyBudget;
 use super::keys::ApiKeys;
 use crate::broker::{Broker, BrokerError};
+use crate::cluster::queue_told::QueueTold;
 use crate::config::Config;
 use crate::http::bodies::Route;
 use crate::lifecycle::Lifecycle;
@@ -68,6 +69,9 @@ pub trait Directory: Send + Sync {
     /// The members of the cluster, sorted by name.
     fn nodes(&self) -> Vec<NodeStatus>;
 
+    /// How the durable queue of the cluster stands.
+    fn queue(&self) -> QueueStatus;
+
     /// How long ago an answer told who they are, in milliseconds.
     fn view_age_ms(&self) -> u64;
 
@@ -93,6 +97,16 @@ pub trait Directory: Send + Sync {
 
     /// Tells a node to leave.
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()>;
+}
+
+/// How the durable queue of the cluster stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// What all nodes said with their last heartbeats, together.
+    pub told: QueueTold,
+    /// How much of its `maxmemory` the fullest master of Redis uses; `None` where there is none, or
+    /// none is known.
+    pub redis_memory_percent: Option<u8>,
 }
 
 /// One part of the node.

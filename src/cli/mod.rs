@@ -12,9 +12,11 @@ pub mod completions;
 pub mod config;
 pub mod exit;
 pub mod lines;
+pub mod messages;
 pub mod nodes;
 pub mod output;
 pub mod publish;
+pub mod queue;
 pub mod redis;
 pub mod serve;
 pub mod serve_flags;
@@ -66,6 +68,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Publish a message, or every line of standard input, through the HTTP API
     Publish(publish::PublishArgs),
+    /// Hand messages to the durable queue, and look after it
+    Queue(Box<queue::QueueArgs>),
     /// Print the messages of a topic, of an inbox, or those for everyone
     Subscribe(subscribe::SubscribeArgs),
     /// Make a signed token for development
@@ -92,6 +96,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => return serve::run(*args),
         Command::Config(args) => return config::run(args),
         Command::Publish(args) => block_on(publish::run(args)),
+        Command::Queue(args) => block_on(queue::run(*args)),
         Command::Subscribe(args) => block_on(subscribe::run(args)),
         Command::Token(args) => token::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),

@@ -227,7 +227,10 @@ fn algorithms() -> impl TypedValueParser<Value = &'static str> {
 }
 
 /// Reads `30s`, `15m`, `1h`, `7d`, or seconds without a unit.
-fn parse_ttl(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_ttl(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_seconds = match &text[digits.len()..] {
         "" | "s" => 1,

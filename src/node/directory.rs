@@ -6,7 +6,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::api::state::{
-    Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, TopicsPage,
+    Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, QueueStatus,
+    TopicsPage,
 };
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, Page};
@@ -115,6 +116,16 @@ impl Directory for NodeDirectory {
             fresh,
         };
         view.nodes.iter().map(status).collect()
+    }
+
+    fn queue(&self) -> QueueStatus {
+        QueueStatus {
+            told: self.membership.now().queue(),
+            redis_memory_percent: match &*self.services.broker {
+                Broker::Redis(redis) => redis.memory_percent(),
+                Broker::Memory(_) => None,
+            },
+        }
     }
 
     fn view_age_ms(&self) -> u64 {

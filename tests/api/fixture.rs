@@ -15,7 +15,7 @@ use fanfare::api::body_budget::BodyBudget;
 use fanfare::api::keys::ApiKeys;
 use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
-    TopicsPage,
+    QueueStatus, TopicsPage,
 };
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
@@ -55,6 +55,7 @@ pub(crate) struct Listed {
     pub(crate) occupancy: Mutex<BTreeMap<Topic, Vec<NodeSessions>>>,
     pub(crate) disconnected: Mutex<Vec<String>>,
     pub(crate) drained: Mutex<Vec<String>>,
+    pub(crate) queue: Mutex<QueueStatus>,
     broker: Arc<Broker>,
 }
 
@@ -123,6 +124,10 @@ impl Directory for Listed {
             age_ms: 40,
             fresh: true,
         }]
+    }
+
+    fn queue(&self) -> QueueStatus {
+        *self.queue.lock().unwrap()
     }
 
     fn view_age_ms(&self) -> u64 {
@@ -315,6 +320,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         occupancy: Mutex::default(),
         disconnected: Mutex::default(),
         drained: Mutex::default(),
+        queue: Mutex::default(),
         broker: Arc::clone(&broker),
     });
     let config = Arc::new(config());

@@ -15,7 +15,8 @@ use crate::fixture::{KEY, state};
 const GUIDE: &str = include_str!("../../docs/api.md");
 
 /// What differs from run to run; of these only the type is compared.
-const VARYING: [&str; 12] = [
+const VARYING: [&str; 13] = [
+    "entry",
     "position",
     "last",
     "time",

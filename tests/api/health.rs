@@ -86,14 +86,16 @@ fn series(text: &str) -> BTreeMap<String, f64> {
             let kind = lines.next().unwrap().strip_prefix("# TYPE ").unwrap();
             let (typed, kind) = kind.split_once(' ').unwrap();
             assert_eq!(typed, name);
-            assert!(matches!(kind, "counter" | "gauge"), "{kind}");
+            assert!(matches!(kind, "counter" | "gauge" | "histogram"), "{kind}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
             family = name.to_owned();
             continue;
         }
         let (name, value) = line.rsplit_once(' ').unwrap();
         let (bare, labels) = name.split_once('{').unwrap_or((name, "a=\"\"}"));
-        assert_eq!(bare, family, "{line}");
+        let of = ["_bucket", "_sum", "_count"];
+        let of_histogram = of.iter().find_map(|end| bare.strip_suffix(end));
+        assert!(bare == family || of_histogram == Some(&*family), "{line}");
         let label = labels
             .strip_suffix("\"}")
             .and_then(|l| l.split_once("=\""))

@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allocations;
+mod dead_letters;
 mod document;
 mod fixture;
 mod guide;
 mod health;
 mod heavy;
 mod publish;
+mod queue;
 mod reads;
 mod refusals;

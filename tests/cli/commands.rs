@@ -16,10 +16,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-const SUBCOMMANDS: [&str; 8] = [
+const SUBCOMMANDS: [&str; 9] = [
     "serve",
     "config",
     "publish",
+    "queue",
     "subscribe",
     "token",
     "nodes",
@@ -37,7 +38,7 @@ fn fanfare(arguments: &[&str]) -> Command {
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     fanfare(arguments).output().expect("the binary starts")
 }
 
@@ -49,29 +50,29 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
-fn json_lines(output: &Output) -> Vec<Value> {
+pub(crate) fn json_lines(output: &Output) -> Vec<Value> {
     let parse = |line| serde_json::from_str(line).expect("a JSON line");
     stdout(output).lines().map(parse).collect()
 }
 
 /// What the played API was asked.
 #[derive(Debug, Clone, PartialEq)]
-struct Asked {
-    line: String,
+pub(crate) struct Asked {
+    pub(crate) line: String,
     authorization: String,
     content_type: String,
-    body: Value,
+    pub(crate) body: Value,
 }
 
 /// An HTTP API that gives prepared answers in order.
-struct PlayedApi {
+pub(crate) struct PlayedApi {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl PlayedApi {
-    fn start(answers: impl Into<VecDeque<(u16, Value)>>) -> Self {
+    pub(crate) fn start(answers: impl Into<VecDeque<(u16, Value)>>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -101,16 +102,16 @@ impl PlayedApi {
         }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().expect("no panic before").clone()
     }
 
     /// The only request.
-    fn asked_once(&self) -> Asked {
+    pub(crate) fn asked_once(&self) -> Asked {
         let asked = self.asked();
         assert_eq!(asked.len(), 1, "{asked:?}");
         asked[0].clone()

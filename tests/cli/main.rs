@@ -5,6 +5,7 @@
 mod bench;
 mod commands;
 mod config;
+mod queue;
 mod sessions;
 mod token;
 mod tools;

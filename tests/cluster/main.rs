@@ -28,6 +28,8 @@ mod others;
 mod outages;
 mod partitions;
 mod processes;
+mod queue;
+mod queue_xadd;
 mod read_only;
 mod reaper;
 mod reaping_told;

@@ -14,6 +14,7 @@ mod logs;
 mod member_pages;
 mod operators;
 mod panics;
+mod queue_bad_input;
 mod real_clients;
 mod refusals;
 mod requirements;

@@ -166,6 +166,14 @@ impl Api {
         self.call(Method::POST, path, body.into()).await
     }
 
+    /// Takes something away. A call whose answer was lost is not repeated: it may have been done.
+    ///
+    /// # Errors
+    /// [`ApiError`], `Refused` for every status but 2xx.
+    pub async fn delete(&mut self, path: &str) -> Result<Value, ApiError> {
+        self.call(Method::DELETE, path, Bytes::new()).await
+    }
+
     async fn call(&mut self, method: Method, path: &str, body: Bytes) -> Result<Value, ApiError> {
         let url = format!("{}{path}", self.base);
         let uri = format!("{}{path}", self.prefix);

@@ -1,0 +1,332 @@
+//! One entry of the queue as a caller describes it: read, checked, and turned into requests.
+//!
+//! In: the bytes of one body, or of a list of them, in either form. Out: one request or refusal per
+//! target, in the order of the bodies. Bounds: those of a publication and of a batch, how full the
+//! queue may be ([`Bound`]), and [`LATER_MAX_MS`].
+
+use utoipa::ToSchema;
+
+use super::answers::{EntryResult, Items};
+use super::bound::Bound;
+use crate::api::body::Sent;
+use crate::api::body_fields::{BodyFields, Known};
+use crate::api::error::ApiError;
+use crate::api::publication::{self, STATE_FIELDS};
+use crate::api::publish::{BATCH_TARGETS_FACTOR, too_many};
+use crate::api::state::ApiState;
+use crate::api::unix_ms;
+use crate::broker::idempotency::Publisher;
+use crate::broker::queue::entry::{QueuedMessage, TRACEPARENT_BYTES_MAX};
+use crate::broker::queue::once;
+use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS};
+use fanfare_protocol::error::{ErrorCode, WireError};
+use fanfare_protocol::form::Encoding;
+use fanfare_protocol::ids::{Priority, SessionId, Topic};
+
+/// So far the clocks of this node and of Redis may differ. What is due that long ago is due by either.
+const CLOCKS_DIFFER_MS: u64 = 60_000;
+
+/// Every field of an entry.
+const FIELDS: Known = Known {
+    shown: &[
+        "topic",
+        "topics",
+        "user",
+        "users",
+        "everyone",
+        "data",
+        "priority",
+        "idempotency_key",
+        "key",
+        "conflate",
+        "ttl_ms",
+        "exclude_session",
+        "not_before",
+        "expires_at",
+        "traceparent",
+    ],
+    hidden: STATE_FIELDS,
+};
+
+/// What to publish, where and when. Exactly one of `topic`, `topics`, `user`, `users` and
+/// `everyone: true` says where. This is how it is documented; it is read field by field.
+#[derive(Debug, Default, ToSchema)]
+#[schema(example = json!({"topic": "orders:7", "data": {"state": "paid"}, "idempotency_key": "order-7-paid", "not_before": 1_732_190_000_000_u64}))]
+pub struct QueueBody {
+    /// One topic.
+    #[schema(nullable = false)]
+    pub topic: Option<String>,
+    /// Several topics, at most 1,000 by default: an entry for each.
+    #[schema(nullable = false)]
+    pub topics: Option<Vec<String>>,
+    /// The inbox of one user.
+    #[schema(nullable = false)]
+    pub user: Option<String>,
+    /// The inboxes of several users, at most 1,000 by default: an entry for each.
+    #[schema(nullable = false)]
+    pub users: Option<Vec<String>>,
+    /// Every session.
+    #[schema(nullable = false)]
+    pub everyone: Option<bool>,
+    /// The message, any value; at most 64 KiB by default.
+    #[schema(value_type = Value)]
+    pub data: (),
+    /// How urgent: which entries are moved first. Absent: the namespace's default.
+    #[schema(nullable = false)]
+    pub priority: Option<Priority>,
+    /// A repeat with this key, to the same topic within a day by default, is not enqueued again and
+    /// answers with the first entry. 1 to 128 bytes.
+    #[schema(nullable = false)]
+    pub idempotency_key: Option<String>,
+    /// What the message is about. 1 to 128 bytes.
+    #[schema(nullable = false)]
+    pub key: Option<String>,
+    /// A newer message of the same key may stand for this one. Absent: as the namespace says.
+    #[schema(nullable = false)]
+    pub conflate: Option<bool>,
+    /// After so many milliseconds the message is not shown to new readers.
+    #[schema(nullable = false)]
+    pub ttl_ms: Option<u64>,
+    /// A session that does not get it.
+    #[schema(nullable = false)]
+    pub exclude_session: Option<SessionId>,
+    /// Not published before this time, unix milliseconds; at most 30 days ahead. Absent: at once.
+    #[schema(nullable = false)]
+    pub not_before: Option<u64>,
+    /// Published before this time, unix milliseconds, or not at all: then it becomes a dead letter.
+    #[schema(nullable = false)]
+    pub expires_at: Option<u64>,
+    /// The trace that the message belongs to, as the header of that name.
+    #[schema(nullable = false)]
+    pub traceparent: Option<String>,
+}
+
+/// One body, or a list of at most 1,000 by default.
+#[derive(Debug, ToSchema)]
+#[schema(as = QueueBodies)]
+pub enum QueueBodies {
+    /// One.
+    #[schema(title = "QueueBody")]
+    One(Box<QueueBody>),
+    /// A list.
+    #[schema(title = "QueueBodyList")]
+    Many(Vec<QueueBody>),
+}
+
+/// What goes into the queue for one target, or why it does not.
+pub(super) type Target = Result<EnqueueRequest, EntryResult>;
+
+/// What a request asks for.
+pub(super) struct Asked {
+    /// Of each body of a list how many targets it has; `None`: it was no list.
+    pub(super) items: Option<Items>,
+    /// The targets of all bodies, one after the other.
+    pub(super) targets: Vec<Target>,
+}
+
+/// Reads and checks one body or a list of them.
+///
+/// # Errors
+/// What is wrong with the one body, or with the list as a whole.
+pub(super) fn read(state: &ApiState, sent: &Sent, mut bound: Bound) -> Result<Asked, ApiError> {
+    let now_ms = unix_ms();
+    let mut of_body = |bytes: &[u8]| entries(state, sent.encoding, bytes, &mut bound, now_ms);
+    if !is_list(sent.encoding, &sent.bytes) {
+        return Ok(Asked {
+            targets: of_body(&sent.bytes)?,
+            items: None,
+        });
+    }
+    let items_max = state.config.api.targets_max;
+    let bodies = publication::list(sent.encoding, &sent.bytes, items_max)?
+        .map_err(|count| too_many("items", count, items_max))?;
+    if bodies.is_empty() {
+        return Err(WireError::bad_request("the list is empty").into());
+    }
+    let mut items = Vec::with_capacity(bodies.len());
+    let (mut targets, targets_max) = (Vec::new(), items_max * BATCH_TARGETS_FACTOR);
+    for bytes in bodies {
+        let item = of_body(bytes).map(|mut more| {
+            let count = more.len();
+            targets.append(&mut more);
+            count
+        });
+        if targets.len() > targets_max {
+            return Err(too_many("targets", targets.len(), targets_max));
+        }
+        items.push(item);
+    }
+    Ok(Asked {
+        items: Some(items),
+        targets,
+    })
+}
+
+/// Whether the bytes begin a list.
+fn is_list(encoding: Encoding, bytes: &[u8]) -> bool {
+    match encoding {
+        Encoding::Json => bytes.trim_ascii_start().first() == Some(&b'['),
+        // The short form of a list, and the two long ones.
+        Encoding::MsgPack => matches!(bytes.first(), Some(0x90..=0x9f | 0xdc | 0xdd)),
+    }
+}
+
+/// What goes to each target of one body.
+fn entries(
+    state: &ApiState,
+    encoding: Encoding,
+    bytes: &[u8],
+    bound: &mut Bound,
+    now_ms: u64,
+) -> Result<Vec<Target>, WireError> {
+    let fields = BodyFields::read(encoding, bytes, FIELDS)?;
+    let (content, names) = publication::described(state, &fields)?;
+    let times = Times {
+        not_before_ms: fields.unsigned("not_before")?,
+        expires_ms: fields.unsigned("expires_at")?,
+    };
+    let times = times.checked(now_ms)?;
+    let traceparent = fields.text("traceparent")?;
+    check_traceparent(traceparent.as_deref())?;
+    let kept = state.config.queue.idempotency;
+    let kept_ms = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
+    let publisher = Publisher::Api(&state.app).remembered("");
+    let once = |topic: &Topic| {
+        let key = content.idempotency_key.as_deref()?;
+        Some((once::digest(&publisher, key, topic), kept_ms))
+    };
+    let targets = names.into_iter().map(|name| {
+        let topic = name.topic(&state.app);
+        let topic = topic.map_err(|(name, error)| EntryResult::failed(name, &error))?;
+        let namespace = state.config.namespace(&topic);
+        let mut publication = content.publication(namespace);
+        // Its `ttl_ms` begins when it may be published.
+        publication.time_ms = publication.time_ms.max(times.not_before_ms.unwrap_or(0));
+        let taken = bound.take(publication.priority);
+        taken.map_err(|error| EntryResult::failed(topic.name(), &error))?;
+        Ok(EnqueueRequest {
+            not_before_ms: times.not_before_ms,
+            replicas: namespace.replicas(),
+            idempotency: once(&topic),
+            message: QueuedMessage {
+                topic,
+                publication,
+                expires_ms: times.expires_ms,
+                traceparent: traceparent.clone(),
+            },
+        })
+    });
+    Ok(targets.collect())
+}
+
+/// When an entry may be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    not_before_ms: Option<u64>,
+    expires_ms: Option<u64>,
+}
+
+impl Times {
+    /// The same without a beginning that is surely over.
+    fn checked(self, now_ms: u64) -> Result<Self, WireError> {
+        let begins_ms = self.not_before_ms.unwrap_or(0);
+        if begins_ms > now_ms.saturating_add(LATER_MAX_MS) {
+            let text = "`not_before` is more than 30 days ahead";
+            return Err(WireError::new(ErrorCode::LimitExceeded, text));
+        }
+        match self.expires_ms {
+            Some(ends_ms) if ends_ms <= now_ms => {
+                return Err(WireError::bad_request("`expires_at` is in the past"));
+            }
+            Some(ends_ms) if ends_ms <= begins_ms => {
+                let text = "`expires_at` must be after `not_before`";
+                return Err(WireError::bad_request(text));
+            }
+            _ => {}
+        }
+        let over_ms = now_ms.saturating_sub(CLOCKS_DIFFER_MS);
+        Ok(Self {
+            not_before_ms: self.not_before_ms.filter(|begin| *begin > over_ms),
+            ..self
+        })
+    }
+}
+
+fn check_traceparent(text: Option<&str>) -> Result<(), WireError> {
+    match text {
+        Some(text) if text.len() > TRACEPARENT_BYTES_MAX => Err(WireError::new(
+            ErrorCode::TooLarge,
+            format!("`traceparent` is longer than {TRACEPARENT_BYTES_MAX} bytes"),
+        )),
+        Some(text) if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            let text = "`traceparent` must be as in the header of that name";
+            Err(WireError::bad_request(text))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_732_190_000_000;
+
+    fn checked(not_before_ms: Option<u64>, expires_ms: Option<u64>) -> Result<Times, String> {
+        let times = Times {
+            not_before_ms,
+            expires_ms,
+        };
+        times.checked(NOW_MS).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn times_that_can_never_be_kept_are_refused() {
+        let far = Some(NOW_MS + LATER_MAX_MS);
+        let rows = [
+            (far.map(|ms| ms + 1), None, "30 days"),
+            (Some(u64::MAX), None, "30 days"),
+            (None, Some(0), "past"),
+            (None, Some(NOW_MS), "past"),
+            (Some(NOW_MS + 5), Some(NOW_MS + 5), "after `not_before`"),
+            (Some(NOW_MS + 5), Some(NOW_MS + 4), "after `not_before`"),
+        ];
+        for (begin, end, why) in rows {
+            let told = checked(begin, end).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+        for (begin, end) in [
+            (far, None),
+            (far, far.map(|ms| ms + 1)),
+            (None, Some(NOW_MS + 1)),
+            (None, Some(u64::MAX)),
+        ] {
+            let times = checked(begin, end).unwrap();
+            assert_eq!((times.not_before_ms, times.expires_ms), (begin, end));
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_left_out_only_where_it_is_over_by_every_clock() {
+        let left = |ms| checked(Some(ms), None).unwrap().not_before_ms;
+        assert_eq!(left(0), None);
+        assert_eq!(left(NOW_MS - CLOCKS_DIFFER_MS), None);
+        assert_eq!(left(NOW_MS - 500), Some(NOW_MS - 500));
+    }
+
+    #[test]
+    fn one_body_and_a_list_are_told_apart_by_their_first_byte() {
+        for list in ["[]", " \n[{}]", "["] {
+            assert!(is_list(Encoding::Json, list.as_bytes()), "{list:?}");
+        }
+        for other in ["{}", "", " {", "1"] {
+            assert!(!is_list(Encoding::Json, other.as_bytes()), "{other:?}");
+        }
+        for first in [0x90, 0x9f, 0xdc, 0xdd] {
+            assert!(is_list(Encoding::MsgPack, &[first]), "{first:x}");
+        }
+        for first in [0x80, 0x8f, 0xde, 0xc0, 0xa0] {
+            assert!(!is_list(Encoding::MsgPack, &[first]), "{first:x}");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! Messages on their way to the HTTP API, to be published at once or by the queue: one, or one a line
+//! of standard input.
+//!
+//! In: flags and, with `-`, lines ([`super::lines`]). Out: a position or an entry per message on
+//! stdout, refusals and bad lines on stderr, each with its number. JSON goes out byte for byte as it
+//! was given. Order: lines are sent in the order read; what was read while one batch was on its way
+//! makes the next, so at most one batch is under way. A line that cannot be sent, or is refused, holds
+//! up no other.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use fanfare_client::http::{Api, ApiError};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::access::{ApiArgs, TlsArgs};
+use super::exit::{Exit, Failure};
+use super::lines::{self, InputError};
+use super::output::{self, Format};
+use fanfare_protocol::ids::Priority;
+
+/// Most messages of one batch: what the contract allows.
+const BATCH_ITEMS_MAX: usize = 1_000;
+/// A batch takes no further message from here on. With a longest line on top it stays under the
+/// 8 MiB that the API takes by default.
+const BATCH_BYTES_MAX: usize = 2 << 20;
+
+/// A message, where it goes, and which node takes it.
+#[derive(Debug, Args)]
+pub struct MessageArgs {
+    /// The topic
+    // Without this a negative number as the message is taken for a flag.
+    #[arg(group = "target", allow_negative_numbers = true)]
+    topic: Option<String>,
+    /// The message: JSON, or else text; - reads one message a line
+    #[arg(allow_negative_numbers = true)]
+    data: String,
+    /// The message must be JSON
+    #[arg(long, conflicts_with = "text")]
+    json: bool,
+    /// The message is text, whatever it looks like
+    #[arg(long)]
+    text: bool,
+    /// For the inbox of this user
+    #[arg(long, group = "target", value_name = "NAME")]
+    user: Option<String>,
+    /// For every session
+    #[arg(long, group = "target")]
+    everyone: bool,
+    /// What may overtake what
+    #[arg(long, value_name = "critical|high|normal|low", value_parser = parse_priority)]
+    priority: Option<Priority>,
+    /// What the message is about
+    #[arg(long)]
+    key: Option<String>,
+    /// Sending it twice with the same key publishes it once
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// The message is worth nothing after so many milliseconds
+    #[arg(long)]
+    ttl_ms: Option<u64>,
+    /// How to print what became of it
+    #[arg(long, value_enum, default_value = "auto")]
+    format: Format,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// What is different between the calls that take messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// Where one message goes.
+    pub one: &'static str,
+    /// Where a list of them goes.
+    pub many: &'static str,
+    /// What the answer calls the place of a message.
+    pub place: &'static str,
+    /// What became of it, in a word.
+    pub done: &'static str,
+    /// How it is called, for who names no target.
+    pub example: &'static str,
+}
+
+/// When the queue publishes a message.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    /// Not before this time, unix milliseconds.
+    pub not_before: Option<u64>,
+    /// Not before so long after it was read.
+    pub delay: Option<Duration>,
+    /// Before this time, unix milliseconds.
+    pub expires_at: Option<u64>,
+}
+
+impl Times {
+    fn not_before(&self) -> Option<u64> {
+        let delay_ms = self.delay?.as_millis();
+        let now_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()?
+            .as_millis();
+        u64::try_from(now_ms.saturating_add(delay_ms)).ok()
+    }
+}
+
+/// Why there is nothing to publish.
+#[derive(Debug, thiserror::Error)]
+enum MessageError {
+    #[error("give a TOPIC, --user or --everyone")]
+    NoTarget,
+    #[error("the message is no JSON")]
+    NotJson(#[source] serde_json::Error),
+    #[error("the node answered {answered} of {asked} messages")]
+    AnswersMissing { asked: usize, answered: usize },
+}
+
+/// Sends what the arguments say and prints what became of it.
+///
+/// # Errors
+/// [`Failure`] when the call was refused or the node cannot be reached. With `-`, refused lines
+/// are told and the rest goes on.
+pub async fn send(args: &MessageArgs, call: Call, times: Times) -> Result<Exit, Failure> {
+    if args.topic.is_none() && args.user.is_none() && !args.everyone {
+        return Err(Failure::new(Exit::Usage, &MessageError::NoTarget)
+            .hint(format!("for example: {}", call.example)));
+    }
+    let mut api = Api::new(&args.api.options(), &args.tls.of(&args.api.api_url))?;
+    let mut sender = Sender {
+        args,
+        call,
+        times,
+        is_read: true,
+        is_warned: false,
+        exit: Exit::Done,
+    };
+    if args.data == "-" {
+        sender.lines(&mut api).await?;
+        return Ok(sender.exit);
+    }
+    let key = args.idempotency_key.clone();
+    let body = sender.body(&args.data, key, None);
+    let body = body.map_err(|error| Failure::new(Exit::Data, &error))?;
+    let answer = api.post(call.one, body).await?;
+    sender.told(&answer, None);
+    Ok(sender.exit)
+}
+
+/// One run of the command.
+struct Sender<'a> {
+    args: &'a MessageArgs,
+    call: Call,
+    times: Times,
+    /// Whether anybody reads what is printed. Whoever reads only the first, as `head` does, stops
+    /// no message.
+    is_read: bool,
+    /// Whether it was told that something which looks like JSON is none.
+    is_warned: bool,
+    /// The code of the first line that failed.
+    exit: Exit,
+}
+
+impl Sender<'_> {
+    async fn lines(&mut self, api: &mut Api) -> Result<(), Failure> {
+        let mut lines = lines::of_stdin().map_err(Failure::runtime)?;
+        let mut ended = None;
+        while let Some(first) = lines.recv().await {
+            let (mut items, mut numbers, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let mut next = Some(first);
+            while let Some(line) = next.take() {
+                match line {
+                    Ok(line) => {
+                        if let Some(item) = self.item(line.number, &line.text) {
+                            bytes += item.len();
+                            items.push(item);
+                            numbers.push(line.number);
+                        }
+                    }
+                    Err(error @ InputError::Read(_)) => ended = Some(error),
+                    Err(error) => self.bad(&error),
+                }
+                if items.len() < BATCH_ITEMS_MAX && bytes < BATCH_BYTES_MAX {
+                    next = lines.try_recv().ok();
+                }
+            }
+            if !items.is_empty() {
+                self.batch(api, &items, &numbers).await?;
+            }
+        }
+        ended.map_or(Ok(()), |error| Err(Failure::new(Exit::Io, &error)))
+    }
+
+    /// The body of one line; `None` where it was told that it cannot be published.
+    fn item(&mut self, number: u64, text: &str) -> Option<String> {
+        let key = self.args.idempotency_key.as_ref();
+        let key = key.map(|key| format!("{key}-{number}"));
+        match self.body(text, key, Some(number)) {
+            Ok(body) => Some(body),
+            Err(error) => {
+                let failure = Failure::new(Exit::Data, &error);
+                output::note(&format!("fanfare: line {number}: {}", failure.text()));
+                self.failed(Exit::Data);
+                None
+            }
+        }
+    }
+
+    async fn batch(
+        &mut self,
+        api: &mut Api,
+        items: &[String],
+        numbers: &[u64],
+    ) -> Result<(), Failure> {
+        let answer = api
+            .post(self.call.many, format!("[{}]", items.join(",")))
+            .await;
+        let answer = answer.map_err(|error| lost_batch(error, numbers, self.call.done))?;
+        let results = answer["results"].as_array().map_or(&[][..], Vec::as_slice);
+        for (number, result) in numbers.iter().zip(results) {
+            self.told(result, Some(*number));
+        }
+        if results.len() != numbers.len() {
+            let error = MessageError::AnswersMissing {
+                asked: numbers.len(),
+                answered: results.len(),
+            };
+            return Err(Failure::new(Exit::Unreachable, &error));
+        }
+        Ok(())
+    }
+
+    fn bad(&mut self, error: &InputError) {
+        output::note(&format!("fanfare: {error}"));
+        self.failed(Exit::Data);
+    }
+
+    fn failed(&mut self, exit: Exit) {
+        if self.exit == Exit::Done {
+            self.exit = exit;
+        }
+    }
+
+    /// The body of one message.
+    fn body(
+        &mut self,
+        text: &str,
+        idempotency_key: Option<String>,
+        line: Option<u64>,
+    ) -> Result<String, MessageError> {
+        let args = self.args;
+        let publication = Publication {
+            topic: args.topic.as_deref(),
+            user: args.user.as_deref(),
+            everyone: args.everyone.then_some(true),
+            data: self.data(text, line)?,
+            priority: args.priority,
+            key: args.key.as_deref(),
+            idempotency_key,
+            ttl_ms: args.ttl_ms,
+            not_before: self.times.not_before.or_else(|| self.times.not_before()),
+            expires_at: self.times.expires_at,
+        };
+        Ok(serde_json::to_string(&publication).expect("text, numbers and JSON"))
+    }
+
+    /// The message as JSON: byte for byte where it is JSON, a string where it is text.
+    fn data(&mut self, text: &str, line: Option<u64>) -> Result<Box<RawValue>, MessageError> {
+        if !self.args.text {
+            let error = match serde_json::from_str::<Box<RawValue>>(text) {
+                Ok(json) => return Ok(json),
+                Err(error) => error,
+            };
+            if self.args.json {
+                return Err(MessageError::NotJson(error));
+            }
+            if text.trim_start().starts_with(['{', '[']) && !self.is_warned {
+                self.is_warned = true;
+                output::note(&format!(
+                    "fanfare: {}this is no JSON ({error}) and is {} as text; --json refuses \
+                     it, --text says nothing",
+                    place(line),
+                    self.call.done
+                ));
+            }
+        }
+        let string = serde_json::value::to_raw_value(text);
+        Ok(string.expect("text is a string of JSON"))
+    }
+}
+
+/// What both calls take; the times are the queue's alone.
+#[derive(Serialize)]
+struct Publication<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    everyone: Option<bool>,
+    data: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<Priority>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
+}
+
+/// Says what is known of the lines of a batch without an answer, and that nothing follows.
+fn lost_batch(error: ApiError, numbers: &[u64], done: &str) -> Failure {
+    let was_sent = !matches!(
+        error,
+        ApiError::Refused { .. } | ApiError::Unreachable { .. }
+    );
+    if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
+        output::note(&if was_sent {
+            format!(
+                "fanfare: lines {first} to {last} may or may not have been {done}, and what \
+                 follows was not"
+            )
+        } else {
+            format!("fanfare: line {first} and what follows was not {done}")
+        });
+    }
+    error.into()
+}
+
+fn place(line: Option<u64>) -> String {
+    line.map_or_else(String::new, |number| format!("line {number}: "))
+}
+
+impl Sender<'_> {
+    /// Prints what became of one publication.
+    fn told(&mut self, answer: &Value, line: Option<u64>) {
+        // One target, so one result; an item of a batch that could not be read has only an error.
+        let result = answer["results"].get(0).unwrap_or(answer);
+        let text = if self.args.format.is_json() {
+            Some(result.to_string())
+        } else {
+            result[self.call.place].as_str().map(|position| {
+                let target = target(self.args);
+                let duplicate = match result["duplicate"] == true {
+                    true => format!(" ({} before)", self.call.done),
+                    false => String::new(),
+                };
+                let (target, position) = (output::printable(&target), output::printable(position));
+                format!("{target} {position}{duplicate}")
+            })
+        };
+        if let Some(text) = text.filter(|_| self.is_read) {
+            self.is_read = output::line_is_read(&text);
+        }
+        let error = &result["error"];
+        if error.is_null() {
+            return;
+        }
+        let text = |key: &str| output::printable(error[key].as_str().unwrap_or("?")).into_owned();
+        let (code, message) = (text("code"), text("message"));
+        output::note(&format!("fanfare: {}{code}: {message}", place(line)));
+        self.failed(Exit::by_error_code(&code));
+    }
+}
+
+fn target(args: &MessageArgs) -> String {
+    match (&args.topic, &args.user) {
+        (Some(topic), _) => topic.clone(),
+        (None, Some(user)) => format!("@{user}"),
+        (None, None) => "@".to_owned(),
+    }
+}
+
+fn parse_priority(text: &str) -> Result<Priority, String> {
+    serde_json::from_value(text.into())
+        .map_err(|_| "a priority is critical, high, normal or low".to_owned())
+}

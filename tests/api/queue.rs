@@ -1,0 +1,166 @@
+//! The durable queue over the API: what is taken, and what is told of it.
+//!
+//! In: entries of the tests, over the in-process broker. Out: answers. Bad input of a whole node is in
+//! `tests/node/queue_bad_input.rs`, dead letters in `tests/api/dead_letters.rs`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fanfare::api::state::QueueStatus;
+use fanfare::cluster::queue_told::QueueTold;
+use serde_json::json;
+
+use crate::fixture::Node;
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
+}
+
+#[tokio::test]
+async fn each_target_is_an_entry_and_a_repeat_with_the_same_key_is_the_same_entry() {
+    let node = Node::start();
+    let body = json!({"topics": ["a", "b", "a b"], "data": 1, "idempotency_key": "k"});
+    let first = node.post("/v1/queue", &body).await;
+    assert_eq!(first.status, 202);
+    let first = first.value();
+    assert_eq!(
+        (&first["durable"], &first["failed"]),
+        (&json!(false), &json!(1))
+    );
+    let results = first["results"].as_array().unwrap();
+    assert_eq!(results.len(), 3);
+    assert_eq!(results[2]["error"]["code"], "invalid_topic");
+    let again = node.post("/v1/queue", &body).await.value();
+    for at in [0, 1] {
+        assert!(results[at].get("duplicate").is_none());
+        assert_eq!(again["results"][at]["duplicate"], true);
+        assert_eq!(again["results"][at]["entry"], results[at]["entry"]);
+        assert!(results[at]["entry"].as_str().unwrap().contains('-'));
+    }
+    // A publication's key is another one.
+    let body = json!({"topic": "a", "data": 1, "idempotency_key": "k"});
+    let published = node.post("/v1/publish", &body).await.value();
+    assert!(published["results"][0].get("duplicate").is_none());
+}
+
+#[tokio::test]
+async fn a_list_has_one_answer_for_each_body_and_nothing_is_published_yet() {
+    let node = Node::start();
+    let list = json!([
+        {"topic": "a", "data": 1},
+        {"topic": "a b", "data": 2},
+        {"topic": "a"},
+        {"everyone": true, "data": 4, "not_before": unix_ms() + 60_000, "traceparent": "00-1-2-01"},
+    ]);
+    for _ in ["json", "msgpack"] {
+        let answer = node.post("/v1/queue", &list).await;
+        assert_eq!(answer.status, 202);
+        let answer = answer.value();
+        assert_eq!(answer["durable"], false);
+        assert_eq!(answer["failed"], 2);
+        let codes = [1, 2].map(|at| answer["results"][at]["error"]["code"].clone());
+        assert_eq!(codes, ["invalid_topic", "bad_request"]);
+        assert!(answer["results"][0]["results"][0]["entry"].is_string());
+        assert!(answer["results"][0].get("durable").is_none());
+        assert_eq!(answer["results"][3]["results"][0]["topic"], "@");
+    }
+    let msgpack = rmp_serde::to_vec_named(&list).unwrap();
+    let answer = node.post_msgpack("/v1/queue", msgpack).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.value()["results"].as_array().unwrap().len(), 4);
+    let history = node.get("/v1/topics/a/history").await.value();
+    assert_eq!(history["publications"], json!([]));
+    let depth = node.get("/v1/queue?partitions=true").await.value();
+    let sum = |name: &str| -> u64 {
+        let partitions = depth["partitions"].as_array().unwrap().iter();
+        partitions.map(|one| one[name].as_u64().unwrap()).sum()
+    };
+    assert_eq!((sum("depth"), sum("delayed"), sum("dead")), (3, 3, 0));
+    assert_eq!(depth["partitions"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_depth_is_what_all_nodes_said() {
+    let node = Node::start();
+    *node.directory.queue.lock().unwrap() = QueueStatus {
+        told: QueueTold {
+            due: [1, 2, 3, 4],
+            oldest_ms: [5, 600, 0, 7],
+            later: 8,
+            dead: 9,
+            pressure: 6,
+        },
+        redis_memory_percent: None,
+    };
+    let wanted = json!({
+        "depth": 10, "due": {"critical": 1, "high": 2, "normal": 3, "low": 4}, "delayed": 8,
+        "dead": 9, "oldest_ms": 600, "capacity": 50_000, "pressure": 6, "durable": false
+    });
+    assert_eq!(node.get("/v1/queue").await.value(), wanted);
+    let partitions = node.get("/v1/queue?partitions=true").await.value();
+    assert_eq!(partitions["partitions"], json!([]));
+}
+
+#[tokio::test]
+async fn each_priority_is_refused_in_its_own_time_and_the_bound_is_told() {
+    let node = Node::start();
+    let tell = |due, later, redis_memory_percent| {
+        let told = QueueTold {
+            due: [0, 0, due, 0],
+            later,
+            ..QueueTold::default()
+        };
+        *node.directory.queue.lock().unwrap() = QueueStatus {
+            told,
+            redis_memory_percent,
+        };
+    };
+    let body = |priority: &str| json!({"topic": "t", "data": 1, "priority": priority});
+    let rows = [
+        (34_999, 0, None, 0),
+        (35_000, 0, None, 1),
+        (20_000, 20_000, None, 2),
+        (45_000, 0, None, 3),
+        (0, 50_000, None, 4),
+        (0, 0, Some(79), 0),
+        (0, 0, Some(80), 1),
+        (0, 0, Some(85), 2),
+        (0, 0, Some(90), 3),
+        (0, 0, Some(95), 4),
+    ];
+    for (due, later, memory, refused_count) in rows {
+        let priorities = ["low", "normal", "high", "critical"]
+            .into_iter()
+            .enumerate();
+        for (at, priority) in priorities {
+            tell(due, later, memory);
+            let answer = node.post("/v1/queue", &body(priority)).await;
+            if at >= refused_count {
+                assert_eq!(
+                    answer.status, 202,
+                    "{priority} of {due}, {later}, {memory:?}"
+                );
+                continue;
+            }
+            assert_eq!(answer.error(), (429, "rate_limited".into()));
+            let message = answer.value()["error"]["message"].to_string();
+            let bound = match memory {
+                Some(_) => "maxmemory",
+                None => "queue.capacity",
+            };
+            assert!(message.contains(bound), "{message}");
+        }
+    }
+    // Each target by its own priority, and what a request takes itself counts.
+    tell(34_999, 0, None);
+    let list = json!([body("low"), body("low"), body("normal")]);
+    let answer = node.post("/v1/queue", &list).await;
+    assert_eq!(answer.status, 202);
+    let answer = answer.value();
+    assert_eq!(answer["failed"], 1);
+    assert_eq!(answer["results"][1]["error"]["code"], "rate_limited");
+    // A list of which nothing is taken has the status of the first.
+    tell(50_000, 0, None);
+    let answer = node.post("/v1/queue", &json!([body("low"), {}])).await;
+    assert_eq!(answer.error(), (429, "rate_limited".into()));
+}

@@ -7,6 +7,10 @@
 mod checker;
 #[path = "../torture/history.rs"]
 mod history;
+#[path = "torture_queue.rs"]
+mod queue;
+#[path = "../torture/queue_checker.rs"]
+mod queue_checker;
 #[path = "../torture/recovery.rs"]
 mod recovery;
 #[path = "../torture/stream.rs"]
@@ -73,10 +77,8 @@ impl Pen {
     }
 
     fn begun(&mut self, number: u32, topic: TopicIndex) -> &mut Self {
-        self.push(Event::Begun {
-            id: id(number),
-            topic,
-        })
+        let id = id(number);
+        self.push(Event::Begun { id, topic })
     }
 
     fn ended(&mut self, number: u32, topic: TopicIndex, outcome: Outcome) -> &mut Self {
@@ -171,10 +173,8 @@ impl Pen {
 }
 
 fn id(number: u32) -> Id {
-    Id {
-        publisher: 7,
-        number,
-    }
+    let publisher = 7;
+    Id { publisher, number }
 }
 
 fn at(ms: u64) -> Position {

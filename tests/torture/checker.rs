@@ -39,13 +39,25 @@ pub(crate) enum Wrong {
     FalseLeave,
     /// Nothing new within the deadline after everything was healed.
     Deaf,
+    /// Accepted by the durable queue, and its target has it not.
+    QueueLost,
+    /// An entry of the queue that was published twice.
+    QueueDoubled,
+    /// Entries of one target and priority out of the order in which they were accepted.
+    QueueReordered,
+    /// Published by the queue, and nobody had handed it over, or it was surely refused.
+    QueuePhantom,
+    /// A dead letter, where every entry is well.
+    QueueDead,
+    /// What the queue still has, or says to have, when it has had time.
+    QueueLeft,
     /// Something else that must not be.
     Broken,
 }
 
 impl Wrong {
     /// All, in the order of the figure.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Lost,
         Self::Doubled,
         Self::Reordered,
@@ -58,6 +70,12 @@ impl Wrong {
         Self::MissingMember,
         Self::FalseLeave,
         Self::Deaf,
+        Self::QueueLost,
+        Self::QueueDoubled,
+        Self::QueueReordered,
+        Self::QueuePhantom,
+        Self::QueueDead,
+        Self::QueueLeft,
         Self::Broken,
     ];
 
@@ -76,6 +94,12 @@ impl Wrong {
             Self::MissingMember => "missing-members",
             Self::FalseLeave => "false-leaves",
             Self::Deaf => "deaf",
+            Self::QueueLost => "queue-lost",
+            Self::QueueDoubled => "queue-doubled",
+            Self::QueueReordered => "queue-reordered",
+            Self::QueuePhantom => "queue-phantom",
+            Self::QueueDead => "queue-dead",
+            Self::QueueLeft => "queue-left",
             Self::Broken => "broken",
         }
     }
@@ -118,6 +142,8 @@ pub(crate) struct Verdict {
     /// Joins from a position, and those of them that recovered everything.
     pub(crate) resumes: u64,
     pub(crate) recovered: u64,
+    /// What the durable queue took and moved.
+    pub(crate) queue: super::queue_checker::Moves,
 }
 
 /// How many of each kind are put into words.
@@ -231,6 +257,7 @@ pub(crate) fn check(history: &History, allowed: Allowed) -> Verdict {
     for entry in &history.entries {
         remainder(history, &entry.event, &mut verdict);
     }
+    super::queue_checker::check(history, allowed, &mut verdict);
     super::recovery::find_deaf(history, &published, allowed.deaf_for, |what| {
         verdict.wrong(Wrong::Deaf, || what);
     });
@@ -451,6 +478,8 @@ fn remainder(history: &History, event: &Event, verdict: &mut Verdict) {
         Event::FalseLeave { session, topic } => verdict.wrong(Wrong::FalseLeave, || {
             format!("{session} was told as left in {topic} and is there")
         }),
+        Event::QueueDead { what } => verdict.wrong(Wrong::QueueDead, || what.clone()),
+        Event::QueueLeft { what } => verdict.wrong(Wrong::QueueLeft, || what.clone()),
         Event::Broken { what } => verdict.wrong(Wrong::Broken, || what.clone()),
         _ => {}
     }

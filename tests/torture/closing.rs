@@ -35,7 +35,7 @@ pub(crate) async fn close(
 ) {
     run.is_over.set(true);
     run.say("quiet: no new publications");
-    if !within(async || run.open_publications.get() == 0).await {
+    if !within(PATIENCE, async || run.open_publications.get() == 0).await {
         let open = run.open_publications.get();
         run.broken(format!("{open} publications have no end"));
     }
@@ -44,7 +44,11 @@ pub(crate) async fn close(
     }
     // The drop takes effect before the first look at who is there.
     sleep(LOOK_EVERY).await;
-    if !within(async || crowd.iter().all(|client| client.member().is_some())).await {
+    if !within(PATIENCE, async || {
+        crowd.iter().all(|client| client.member().is_some())
+    })
+    .await
+    {
         let out = crowd.iter().filter(|client| client.member().is_none());
         let out: Vec<_> = out.map(|client| client.number).collect();
         run.broken(format!("clients {out:?} could not come back"));
@@ -55,7 +59,7 @@ pub(crate) async fn close(
         let mut slots = slots.iter();
         slots.all(|slot| heads[slot.topic as usize].is_none_or(|head| slot.last >= head))
     };
-    if !within(async || crowd.iter().all(is_at_head)).await {
+    if !within(PATIENCE, async || crowd.iter().all(is_at_head)).await {
         run.say("some clients did not come to the head");
     }
     let looks = topics
@@ -67,14 +71,14 @@ pub(crate) async fn close(
     }
 }
 
-/// Looks until it is so, or [`PATIENCE`] is over.
-async fn within(mut look: impl AsyncFnMut() -> bool) -> bool {
+/// Looks until it is so, or so much time is over.
+pub(crate) async fn within(patience: Duration, mut look: impl AsyncFnMut() -> bool) -> bool {
     let looking = async {
         while !look().await {
             sleep(LOOK_EVERY).await;
         }
     };
-    timeout(PATIENCE, looking).await.is_ok()
+    timeout(patience, looking).await.is_ok()
 }
 
 /// Reads every topic through every node; the newest position of each.
@@ -139,9 +143,9 @@ async fn topic_of(
 }
 
 /// One answer of a node's API: that with status 200, or the last one that came in time.
-async fn page(stage: &Stage, node: usize, path: &str) -> Value {
+pub(crate) async fn page(stage: &Stage, node: usize, path: &str) -> Value {
     let mut answer = Value::Null;
-    within(async || {
+    within(PATIENCE, async || {
         let Some(got) = http::try_get(stage.api(node), path).await else {
             return false;
         };
@@ -185,7 +189,7 @@ pub(crate) async fn compare(
     sessions_there: impl Fn() -> BTreeSet<String>,
 ) -> (Vec<String>, Vec<String>) {
     let (mut shown, mut there) = (BTreeSet::new(), BTreeSet::new());
-    within(async || {
+    within(PATIENCE, async || {
         let page = page(stage, node, path).await;
         let list = page["members"].as_array().cloned().unwrap_or_default();
         let sessions = list.iter().filter_map(|member| member["session"].as_str());

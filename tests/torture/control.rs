@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::history::{Event, Window};
 use super::options::Control;
+use super::queue_control;
 use super::run::Run;
 use super::stage::Stage;
 use super::swallow::Swallow;
@@ -21,7 +22,7 @@ pub(crate) fn swallow(control: Option<Control>) -> Option<Swallow> {
     match control? {
         Control::RepairOff => Some(Swallow::mending()),
         Control::ProbeOff => Some(Swallow::deaf()),
-        Control::LossyFailover => None,
+        Control::LossyFailover | Control::QueueNoClaim | Control::QueueTwoCalls => None,
     }
 }
 
@@ -40,7 +41,11 @@ pub(crate) async fn run(
             run.say("control: the first node misses publications");
             swallow.set(true);
         }
-        None => lossy_failover(run, stage).await,
+        None if control == Control::LossyFailover => lossy_failover(run, stage).await,
+        None => {
+            run.say("control: somebody else moves entries of the queue");
+            queue_control::run(control, run, stage, lasts / 2).await;
+        }
     }
     if control != Control::RepairOff {
         let healed = run.now();
@@ -51,7 +56,7 @@ pub(crate) async fn run(
             measured_from: healed,
         }));
     }
-    sleep(lasts * 3 / 4).await;
+    sleep((begun + lasts * 3 / 4).saturating_sub(run.now())).await;
     if let Some(swallow) = swallow {
         swallow.set(false);
     }

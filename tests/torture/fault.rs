@@ -1,4 +1,4 @@
-//! The kinds of fault, and how each is done and undone.
+//! How each kind of fault is done and undone.
 //!
 //! In: the stage, the crowd, a place, a length of time. Out: the same stage, healed. A fault
 //! returns when its cause is gone; what the service makes of that is measured from then on.
@@ -11,7 +11,10 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::sleep;
 
 use super::client::Client;
+use super::kind::{Kind, Target};
 use super::link::Mode;
+use super::queue;
+use super::queue_raw::RawWriter;
 use super::redis_form::Form;
 use super::run::{DATA_BYTES, Run};
 use super::stage::Stage;
@@ -50,164 +53,11 @@ const PARTS: [&str; 6] = [
 const PANICS_AFTER_MS: u32 = 2_500;
 const PANICS_WITHIN: Duration = Duration::from_millis(3_000);
 const EXIT_CODE: i32 = 70;
+/// So many entries of the queue does a home get at once, and within this time it is killed.
+const BURST_COUNT: u32 = 400;
+const BURST_FOR: Duration = Duration::from_millis(80);
 /// In the name of the log of a node that was to panic, whose errors are no finding.
 pub(crate) const PLANTED: &str = "-planted";
-
-/// What a fault is done to. Two at once are never done to the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    Node,
-    Redis,
-    Clients,
-}
-
-/// A kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    NodeKill,
-    NodeDrain,
-    NodePause,
-    NodeFreeze,
-    RedisKill,
-    RedisPause,
-    KillFeeds,
-    KillCommands,
-    RedisLinkCut,
-    RedisLinkDelay,
-    RedisLinkStall,
-    ClientLinkCut,
-    ClientLinkDelay,
-    ClientLinkStall,
-    SlowClients,
-    DropClients,
-    Failover,
-    SlotsMove,
-    RedisOutage,
-    RedisUnreachable,
-    RedisReadOnly,
-    RedisFull,
-    RedisSlow,
-    ThinClients,
-    NodePanic,
-}
-
-impl Kind {
-    /// All kinds.
-    pub(crate) const ALL: [Self; 25] = [
-        Self::NodeKill,
-        Self::NodeDrain,
-        Self::NodePause,
-        Self::NodeFreeze,
-        Self::RedisKill,
-        Self::RedisPause,
-        Self::KillFeeds,
-        Self::KillCommands,
-        Self::RedisLinkCut,
-        Self::RedisLinkDelay,
-        Self::RedisLinkStall,
-        Self::ClientLinkCut,
-        Self::ClientLinkDelay,
-        Self::ClientLinkStall,
-        Self::SlowClients,
-        Self::DropClients,
-        Self::Failover,
-        Self::SlotsMove,
-        Self::RedisOutage,
-        Self::RedisUnreachable,
-        Self::RedisReadOnly,
-        Self::RedisFull,
-        Self::RedisSlow,
-        Self::ThinClients,
-        Self::NodePanic,
-    ];
-
-    /// The word in the figure and on the command line.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::NodeKill => "node-kill",
-            Self::NodeDrain => "node-drain",
-            Self::NodePause => "node-pause",
-            Self::NodeFreeze => "node-pause-past-lease",
-            Self::RedisKill => "redis-kill",
-            Self::RedisPause => "redis-pause",
-            Self::KillFeeds => "client-kill-pubsub",
-            Self::KillCommands => "client-kill-normal",
-            Self::RedisLinkCut => "redis-link-cut",
-            Self::RedisLinkDelay => "redis-link-delay",
-            Self::RedisLinkStall => "redis-link-stall",
-            Self::ClientLinkCut => "client-link-cut",
-            Self::ClientLinkDelay => "client-link-delay",
-            Self::ClientLinkStall => "client-link-stall",
-            Self::SlowClients => "slow-clients",
-            Self::DropClients => "drop-clients",
-            Self::Failover => "failover",
-            Self::SlotsMove => "slots-move",
-            Self::RedisOutage => "redis-outage",
-            Self::RedisUnreachable => "redis-unreachable",
-            Self::RedisReadOnly => "redis-read-only",
-            Self::RedisFull => "redis-full",
-            Self::RedisSlow => "redis-slow",
-            Self::ThinClients => "thin-clients",
-            Self::NodePanic => "node-panic",
-        }
-    }
-
-    /// Whether it can be done to this form of Redis.
-    pub(crate) fn fits(self, form: Form) -> bool {
-        match self {
-            Self::RedisLinkCut
-            | Self::RedisLinkDelay
-            | Self::RedisLinkStall
-            | Self::RedisUnreachable => form == Form::Single,
-            // Servers that do not answer for so long are replaced where there are others.
-            Self::RedisOutage | Self::RedisSlow => !form.has_replicas(),
-            Self::Failover => form.has_replicas(),
-            Self::SlotsMove => form == Form::Cluster,
-            _ => true,
-        }
-    }
-
-    /// Whether it lasts longer than a lease, so that a short run has no time for it.
-    pub(crate) fn is_long(self) -> bool {
-        matches!(
-            self,
-            Self::RedisOutage
-                | Self::RedisUnreachable
-                | Self::RedisReadOnly
-                | Self::RedisFull
-                | Self::RedisSlow
-                | Self::ThinClients
-        )
-    }
-
-    pub(crate) fn target(self) -> Target {
-        match self {
-            Self::NodeKill
-            | Self::NodeDrain
-            | Self::NodePause
-            | Self::NodeFreeze
-            | Self::NodePanic => Target::Node,
-            Self::SlowClients
-            | Self::DropClients
-            | Self::ClientLinkCut
-            | Self::ClientLinkDelay
-            | Self::ClientLinkStall
-            | Self::ThinClients => Target::Clients,
-            _ => Target::Redis,
-        }
-    }
-
-    /// Whether the service must come back by itself, and is measured from the fault's begin.
-    pub(crate) fn heals_itself(self, form: Form) -> bool {
-        match self {
-            Self::NodeKill | Self::NodeDrain | Self::NodeFreeze | Self::NodePanic => true,
-            Self::KillFeeds | Self::KillCommands => true,
-            Self::ClientLinkCut | Self::DropClients | Self::Failover | Self::SlotsMove => true,
-            Self::RedisKill => form.has_replicas(),
-            _ => false,
-        }
-    }
-}
 
 /// Where and how long.
 #[derive(Debug, Clone, Copy)]
@@ -227,11 +77,12 @@ impl Blow {
     /// Does it, waits, and undoes it. Returns when it was done.
     pub(crate) fn strike<'a>(
         self,
-        run: &'a Run,
+        run: &'a Rc<Run>,
         stage: &'a Stage,
         crowd: &'a [Rc<Client>],
     ) -> LocalBoxFuture<'a, Duration> {
         match self.kind.target() {
+            Target::Node if self.kind == Kind::HomeKill => self.kill_home(run, stage).boxed_local(),
             Target::Node => self.node(run, stage).boxed_local(),
             Target::Redis => self.redis(run, stage).boxed_local(),
             Target::Clients => self.clients(run, stage, crowd).boxed_local(),
@@ -258,6 +109,16 @@ impl Blow {
         sleep(stopped_for).await;
         signal("CONT").await;
         done
+    }
+
+    /// Kills the home of a target of the queue while it has its hands full.
+    async fn kill_home(mut self, run: &Rc<Run>, stage: &Stage) -> Duration {
+        let target = (self.chosen % usize::from(queue::TARGETS_COUNT)) as u16;
+        self.node = queue::home(stage, target).await.unwrap_or(self.node);
+        let writer = RawWriter::new(run, &stage.redis_doors);
+        tokio::task::spawn_local(writer.burst(target, BURST_COUNT));
+        sleep(BURST_FOR.mul_f64(self.chosen as f64 / 1_000.0)).await;
+        self.end_node(run, stage).await
     }
 
     async fn end_node(self, run: &Run, stage: &Stage) -> Duration {

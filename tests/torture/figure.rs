@@ -4,6 +4,7 @@
 
 use super::checker::{Verdict, Wrong, publications};
 use super::history::{History, TopicIndex};
+use super::queue_checker::Moves;
 use super::recovery::{publishing, recoveries};
 
 /// What the nodes themselves counted, since each was last started.
@@ -15,6 +16,24 @@ pub(crate) struct Nodes {
     pub(crate) repairs: u64,
     /// Topics of slow sessions that were moved back to history.
     pub(crate) taken_back: u64,
+}
+
+/// What the durable queue did, where there was any.
+fn queue(moves: &Moves) -> Option<String> {
+    let rate = moves.accepted as f64 / moves.lasted.as_secs_f64().max(1.0);
+    let waits = &moves.waits_ms;
+    let quantile = |part: f64| {
+        let at = (waits.len() as f64 * part) as usize;
+        waits.get(at.min(waits.len().saturating_sub(1))).copied()
+    };
+    let [half, most, longest] = [0.5, 0.99, 1.0].map(|part| quantile(part).unwrap_or_default());
+    (moves.lasted.as_nanos() > 0).then(|| {
+        format!(
+            "  queue: accepted {} ({rate:.0}/s) unknown {} failed {} published {} redis-lost {} | \
+             waited p50 {half} ms p99 {most} ms max {longest} ms",
+            moves.accepted, moves.unknown, moves.failed, moves.published, moves.redis_lost,
+        )
+    })
 }
 
 /// The figure of a run, a line each, and how many of a hundred publications outside of windows were
@@ -38,6 +57,9 @@ pub(crate) fn lines(
             recovery.quantile(1.0).as_secs_f64(),
             recovery.publishing.as_secs_f64(),
         ));
+    }
+    if let Some(line) = queue(&verdict.queue) {
+        lines.push(line);
     }
     let rate = verdict.accepted as f64 / publishing.lasted.as_secs_f64().max(1.0);
     let faults: u64 = recoveries.values().map(|recovery| recovery.windows).sum();

@@ -6,7 +6,9 @@
 //! Bound: a run's length times its rate; 64 bytes an entry.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
+use std::str::FromStr;
 use std::time::Duration;
 
 use fanfare_protocol::ids::Position;
@@ -23,6 +25,62 @@ impl Serialize for Id {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{}.{}", self.publisher, self.number))
     }
+}
+
+/// An entry of the durable queue: who hands it over, to which of the queue's targets, in which lane,
+/// and its running number among those. Within a lane of a priority their order is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct EntryName {
+    pub(crate) writer: u16,
+    pub(crate) target: u16,
+    /// 0 to 3: the priority, the most urgent first; 4 more: of that priority and delayed.
+    pub(crate) lane: u8,
+    pub(crate) number: u32,
+}
+
+impl fmt::Display for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            writer,
+            target,
+            lane,
+            number,
+        } = self;
+        write!(f, "{writer}.{target}.{lane}.{number}")
+    }
+}
+
+impl FromStr for EntryName {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split('.');
+        let mut next = || parts.next().unwrap_or_default();
+        Ok(Self {
+            writer: next().parse()?,
+            target: next().parse()?,
+            lane: next().parse()?,
+            number: next().parse()?,
+        })
+    }
+}
+
+impl Serialize for EntryName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What became of handing an entry over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Taken {
+    /// The queue has it, since this time of Redis' clock where the answer says it.
+    Ok(Option<u64>),
+    /// Surely not done.
+    Fail,
+    /// Nobody knows.
+    Unknown,
 }
 
 /// A topic, by its place in [`History::topics`].
@@ -104,6 +162,24 @@ pub(crate) enum Event {
         topic: TopicIndex,
         entries: Vec<(Position, Id)>,
     },
+    /// A writer hands an entry to the queue for the first time.
+    EntryBegun {
+        entry: EntryName,
+        /// By an `XADD` of its own, which no replica confirms.
+        is_raw: bool,
+    },
+    /// A writer tries no more.
+    EntryEnded { entry: EntryName, taken: Taken },
+    /// A node's history of a target of the queue at the end.
+    Moved {
+        node: String,
+        target: u16,
+        entries: Vec<(Position, EntryName)>,
+    },
+    /// What the queue still has at the end.
+    QueueLeft { what: String },
+    /// A dead letter at the end.
+    QueueDead { what: String },
     /// A session was told as left while it was there.
     FalseLeave { session: String, topic: String },
     /// Anything else that must not be.

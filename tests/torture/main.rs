@@ -16,10 +16,18 @@ mod control;
 mod fault;
 mod figure;
 mod history;
+mod kind;
 mod link;
 mod neighbour;
 mod nemesis;
 mod options;
+mod queue;
+mod queue_backend;
+mod queue_checker;
+mod queue_closing;
+mod queue_control;
+mod queue_raw;
+mod queue_redis;
 mod recovery;
 mod redis_form;
 mod run;
@@ -115,6 +123,9 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
     }
     let throng = Throng::gather(options.members, &run, &stage, &scratch).await;
     publish(options, &run, &stage, &scratch, &targets);
+    if options.has_queue() {
+        queue::write(options, &run, &stage);
+    }
     let neighbour = (form == Form::Single && options.control.is_none()).then(|| {
         let living = neighbour::live(Rc::clone(&run), Rc::clone(&stage), options.clients);
         tokio::task::spawn_local(living)
@@ -136,6 +147,9 @@ async fn torture(options: &Options, form: Form, lasts: Duration) -> bool {
         run.broken(format!("the nemesis could not go on: {panicked}"));
     }
     closing::close(&run, &stage, &crowd, &targets.topics).await;
+    if options.has_queue() {
+        queue_closing::close(&run, &stage).await;
+    }
     throng.dismiss(&run, &stage).await;
     if let Some(neighbour) = neighbour {
         match neighbour.await {

@@ -2,9 +2,9 @@
 //! heard here.
 //!
 //! In: a node on database 1 with the first node's name. Out: publications to the run's own topics,
-//! inboxes and everyone, from a publisher that the history does not know, so that each that comes
-//! through is a phantom; and orders to end the run's users, so that each that comes through ends a
-//! session with 4002, which clients record. Ends with the run.
+//! inboxes and everyone, and entries for the targets of its queue, from a publisher that the history
+//! does not know, so that each that comes through is a phantom; and orders to end the run's users, so
+//! that each that comes through ends a session with 4002, which clients record. Ends with the run.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::client::user;
-use super::history::Id;
+use super::history::{EntryName, Id};
+use super::queue;
 use super::run::{DATA_BYTES, Run};
 use super::speech::data;
 use super::stage::Stage;
@@ -54,6 +55,13 @@ pub(crate) async fn live(run: Rc<Run>, stage: Rc<Stage>, clients_count: u32) -> 
             let path = format!("/v1/users/{name}/disconnect");
             // Redis may be away; what is lost is one attempt to disturb.
             let _ = http::try_post(node.api, &path, &json!({})).await;
+            let entry = EntryName {
+                writer: PUBLISHER as u16,
+                target: turn as u16 % queue::TARGETS_COUNT,
+                lane: 0,
+                number: turn,
+            };
+            let _ = http::try_post(node.api, "/v1/queue", &queue::body(entry, 0)).await;
         }
         sleep(EVERY).await;
     }

@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep};
 
 use super::client::Client;
 use super::closing;
-use super::fault::{Blow, Kind};
+use super::fault::Blow;
 use super::history::{Event, TopicIndex, Window};
+use super::kind::Kind;
 use super::redis_form::Form;
 use super::run::Run;
 use super::stage::Stage;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 
 use super::checker::Wrong;
-use super::fault::Kind;
+use super::kind::Kind;
 use super::redis_form::Form;
 use super::run::Sabotage;
 
@@ -50,6 +50,10 @@ pub(crate) struct Options {
     /// Publications a second, one half by WebSocket, one by HTTP (some of those to two targets)
     #[arg(long, default_value_t = 200)]
     pub(crate) rate: u32,
+    /// Entries a second for the durable queue, three of four by HTTP in lists, the others by XADD;
+    /// 0: none
+    #[arg(long, default_value_t = 60)]
+    pub(crate) queue_rate: u32,
     /// Decides the order of faults, their places and lengths
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -106,6 +110,10 @@ pub(crate) enum Control {
     RepairOff,
     /// One node's feed goes deaf and its probes are answered, as if it did not probe
     ProbeOff,
+    /// Somebody publishes entries of the queue and leaves them in it, as a move without a claim
+    QueueNoClaim,
+    /// Somebody takes entries out of the queue and dies before they are published
+    QueueTwoCalls,
 }
 
 impl Control {
@@ -115,6 +123,8 @@ impl Control {
             Self::LossyFailover => &[],
             Self::RepairOff => &[Wrong::SilentGap, Wrong::Lost],
             Self::ProbeOff => &[Wrong::Deaf],
+            Self::QueueNoClaim => &[Wrong::QueueDoubled],
+            Self::QueueTwoCalls => &[Wrong::QueueLost],
         }
     }
 }
@@ -139,6 +149,14 @@ impl Options {
             (_, Some(_)) => vec![Form::Single],
             (forms, _) => forms.to_vec(),
         }
+    }
+
+    /// Whether anything is handed to the queue: not where another control is at work, which leads
+    /// nodes to another Redis than writers of their own.
+    pub(crate) fn has_queue(&self) -> bool {
+        let is_of_queue =
+            |control| matches!(control, Control::QueueNoClaim | Control::QueueTwoCalls);
+        self.queue_rate > 0 && self.control.is_none_or(is_of_queue)
     }
 
     /// The kinds of fault to choose from.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tokio::time::{Instant, sleep};
 
+use super::queue_redis::Doors;
 use fanfare_testkit::redis_cluster::RedisCluster;
 use fanfare_testkit::redis_sentinels::{MASTER, Sentinel};
 use fanfare_testkit::redis_server::RedisServer;
@@ -134,6 +135,18 @@ impl Redis {
             .map(|(at, server)| format!("{}?name=further-{at}", server.url()))
             .collect();
         (self.form == Form::Shards).then(|| urls.join(","))
+    }
+
+    /// Where its servers are.
+    pub(crate) fn doors(&self) -> Doors {
+        let further = (0..self.servers.len().saturating_sub(1)).map(|at| format!("further-{at}"));
+        let sentinels = self.sentinels.iter();
+        Doors {
+            form: self.form,
+            ports: self.servers.iter().map(RedisServer::port).collect(),
+            sentinels: sentinels.map(|one| one.address.port()).collect(),
+            names: std::iter::once("first".to_owned()).chain(further).collect(),
+        }
     }
 
     /// The port of a server.

@@ -11,7 +11,7 @@ use fanfare_protocol::ids::Position;
 use rustc_hash::FxHashMap;
 
 use super::checker::Wrong;
-use super::history::{ClientIndex, Event, History, Id, TopicIndex};
+use super::history::{ClientIndex, EntryName, Event, History, Id, Taken, TopicIndex};
 use super::throng::Living;
 
 /// What the harness does to its own receive path, so that a run must be found faulty.
@@ -55,6 +55,9 @@ pub(crate) struct Run {
     topics: FxHashMap<String, TopicIndex>,
     /// Publications that have not ended.
     pub(crate) open_publications: Cell<u64>,
+    /// Entries of the queue that have not ended, and how many writers it has had.
+    pub(crate) queue_open: Cell<usize>,
+    pub(crate) queue_writers: Cell<u16>,
     /// The members that are there.
     pub(crate) living: Living,
     /// No new publications.
@@ -77,6 +80,8 @@ impl Run {
             history: RefCell::new(history),
             topics,
             open_publications: Cell::new(0),
+            queue_open: Cell::new(0),
+            queue_writers: Cell::new(0),
             living: Living::default(),
             is_over: Cell::new(false),
             data_bytes: Cell::new(DATA_BYTES),
@@ -100,6 +105,20 @@ impl Run {
     pub(crate) fn broken(&self, what: String) {
         self.say(&what);
         self.push(Event::Broken { what });
+    }
+
+    /// A writer hands entries to the queue.
+    pub(crate) fn queue_begun(&self, entries: impl Iterator<Item = EntryName>, is_raw: bool) {
+        for entry in entries {
+            self.queue_open.set(self.queue_open.get() + 1);
+            self.push(Event::EntryBegun { entry, is_raw });
+        }
+    }
+
+    /// What became of one of them.
+    pub(crate) fn queue_ended(&self, entry: EntryName, taken: Taken) {
+        self.queue_open.set(self.queue_open.get() - 1);
+        self.push(Event::EntryEnded { entry, taken });
     }
 
     /// Tells people what is going on.

@@ -14,6 +14,8 @@ use tokio::time::sleep;
 
 use super::figure::Nodes;
 use super::link::Link;
+use super::queue::NAMESPACE as QUEUE_NAMESPACE;
+use super::queue_redis::Doors;
 use super::redis_form::{Form, Redis};
 use super::swallow::Swallow;
 use fanfare_testkit::http;
@@ -59,6 +61,9 @@ impl Seat {
 /// See the module.
 pub(crate) struct Stage {
     pub(crate) redis: Mutex<Redis>,
+    pub(crate) form: Form,
+    /// Where Redis is for those who are no nodes, whatever is being done to it.
+    pub(crate) redis_doors: Doors,
     pub(crate) seats: Vec<Seat>,
     url: String,
     shards: Option<String>,
@@ -110,6 +115,8 @@ impl Stage {
             });
         }
         let stage = Self {
+            form: redis.form,
+            redis_doors: redis.doors(),
             url: redis.url(),
             shards: redis.shards(),
             redis: Mutex::new(redis),
@@ -274,6 +281,7 @@ fn configuration(replicas_min: u32) -> String {
          [namespaces.{NAMESPACE}]\n{retained}presence = true\n\
          subscribe = \"anyone\"\npublish = \"anyone\"\nhistory = \"anyone\"\n\
          presence_allow = \"anyone\"\n\
+         [namespaces.{QUEUE_NAMESPACE}]\n{retained}\
          [namespaces.{MEMBERS_NAMESPACE}]\nhistory_entries_max = 0\npresence = true\n\
          subscribe = \"anyone\"\npresence_allow = \"anyone\"\n"
     )

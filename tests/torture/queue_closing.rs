@@ -1,0 +1,117 @@
+//! The quiet end of the durable queue: everything is moved, and nothing is dead.
+//!
+//! In: a stage on which nobody writes any more. Out: what each node has of each target, what is left
+//! in the queue and among the dead letters, into the history. Bound: [`MOVED_WITHIN`].
+
+use std::time::Duration;
+
+use fanfare_client::http::percent_encode;
+use fanfare_protocol::ids::Position;
+use serde_json::Value;
+
+use super::closing::{page, within};
+use super::history::{EntryName, Event};
+use super::queue;
+use super::queue_backend::TRIES_AFTER_END;
+use super::run::Run;
+use super::speech::position;
+use super::stage::Stage;
+
+/// Longest wait until every writer has ended.
+const ENDED_WITHIN: Duration = TRIES_AFTER_END.saturating_add(Duration::from_secs(8));
+/// Longest wait until the queue is empty.
+const MOVED_WITHIN: Duration = Duration::from_secs(30);
+/// Longest wait until nodes say so.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(crate) async fn close(run: &Run, stage: &Stage) {
+    if !within(ENDED_WITHIN, async || run.queue_open.get() == 0).await {
+        let open = run.queue_open.get();
+        run.broken(format!("{open} entries of the queue have no end"));
+    }
+    let path = "/v1/queue?partitions=true";
+    let mut left = Value::Null;
+    let is_empty = async || {
+        let told = page(stage, 0, path).await;
+        let partitions = told["partitions"].as_array();
+        let holds = |one: &&Value| one["depth"] != 0 || one["delayed"] != 0;
+        let some = partitions.map(|all| all.iter().filter(holds).count());
+        left = told;
+        some == Some(0)
+    };
+    if !within(MOVED_WITHIN, is_empty).await {
+        let what = format!("after {MOVED_WITHIN:?} the queue has {left}");
+        run.push(Event::QueueLeft { what });
+    }
+    for node in 0..stage.nodes_count() {
+        let mut told = Value::Null;
+        let is_told = async || {
+            told = page(stage, node, "/v1/queue").await;
+            told["depth"] == 0 && told["delayed"] == 0
+        };
+        if !within(TOLD_WITHIN, is_told).await {
+            let what = format!("{} says {told}", stage.seats[node].name);
+            run.push(Event::QueueLeft { what });
+        }
+    }
+    let dead = page(stage, 0, "/v1/queue/dead?limit=1000").await;
+    match dead["letters"].as_array() {
+        Some(letters) => {
+            for letter in letters {
+                let what = letter.to_string();
+                run.push(Event::QueueDead { what });
+            }
+        }
+        None => run.broken(format!("there are no dead letters: {dead}")),
+    }
+    let nodes = (0..stage.nodes_count()).map(|node| retained(run, stage, node));
+    futures_util::future::join_all(nodes).await;
+}
+
+/// Reads every target through one node.
+async fn retained(run: &Run, stage: &Stage, node: usize) {
+    for target in 0..queue::TARGETS_COUNT {
+        if let Some(entries) = entries(run, stage, node, target).await {
+            let node = stage.seats[node].name.clone();
+            run.push(Event::Moved {
+                node,
+                target,
+                entries,
+            });
+        }
+    }
+}
+
+/// Reads a target through a node, page by page. `None` when the node does not give it.
+async fn entries(
+    run: &Run,
+    stage: &Stage,
+    node: usize,
+    target: u16,
+) -> Option<Vec<(Position, EntryName)>> {
+    let name = percent_encode(&queue::topic(target));
+    let mut entries: Vec<(Position, EntryName)> = Vec::new();
+    loop {
+        let since = entries.last().map_or(Position::ZERO, |(at, _)| *at);
+        let path = format!("/v1/topics/{name}/history?limit=1000&since={since}");
+        let page = page(stage, node, &path).await;
+        let Some(messages) = page["publications"].as_array() else {
+            let seat = &stage.seats[node].name;
+            run.broken(format!("{seat} has no history of {name}: {page}"));
+            return None;
+        };
+        for message in messages {
+            match (
+                position(message, "position"),
+                queue::entry(&message["data"]),
+            ) {
+                (Some(position), Some(entry)) => entries.push((position, entry)),
+                _ => run.broken(format!("a history has {message}")),
+            }
+        }
+        if page["more"] != true {
+            return Some(entries);
+        }
+    }
+}

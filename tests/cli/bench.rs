@@ -170,6 +170,43 @@ async fn inbox_reaches_every_user_in_calls_of_many() {
 }
 
 #[tokio::test]
+async fn queue_reaches_every_inbox_both_ways_and_tells_who_waited() {
+    let node = Plan::dev().start().await;
+    let paces: [&[&str]; 3] = [
+        &["--via", "both", "--turns", "2", "--seconds", "0.3"],
+        &["--rate", "500", "--seconds", "0.5"],
+        &["--backlog", "300"],
+    ];
+    for pace in paces {
+        let sizes = ["queue", "--sessions", "20", "--list", "5-30"];
+        let report = clean(&node, &[&sizes[..], pace].concat()).await;
+        assert_all_came(&report);
+        assert_latencies(
+            &report,
+            &["queue_wait_critical", "queue_wait_low", "queue_answer"],
+        );
+        let figures = &report["figures"];
+        assert!(figures["queue_entries_per_s"].as_f64() > Some(0.0));
+        assert!(figures["queue_server_cpu_us_per_entry"].is_number());
+        assert!(figures["queue_stood_low_us"].is_number());
+        let is_both = pace[0] == "--via";
+        assert_eq!(figures["batch_entries_per_s"].is_number(), is_both);
+        assert_eq!(report["latency_us"]["batch_wait_low"].is_object(), is_both);
+        if pace[0] == "--backlog" {
+            // What comes before is a warm-up.
+            assert!(
+                report["messages"]["expected"].as_u64() > Some(300),
+                "{report:#}"
+            );
+            let waited = &report["latency_us"];
+            let kinds = ["critical", "high", "normal", "low"];
+            let counts = kinds.map(|kind| waited[format!("queue_wait_{kind}")]["count"].as_u64());
+            assert_eq!(counts.iter().flatten().sum::<u64>(), 300, "{report:#}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn mixed_times_subscribe_publish_ack_and_delivery() {
     let node = Plan::dev().start().await;
     let sizes = [
@@ -357,7 +394,7 @@ async fn a_scenario_offers_no_flag_that_it_would_refuse() {
             true,
         ),
         (&["slow", "storm"], false, true),
-        (&["inbox", "mixed"], false, false),
+        (&["inbox", "mixed", "queue"], false, false),
     ] {
         for scenario in scenarios {
             let help = bench(&[scenario, "--help"]).await;
@@ -385,7 +422,7 @@ async fn a_scenario_offers_no_flag_that_it_would_refuse() {
 #[tokio::test]
 async fn every_scenario_says_what_it_is_and_shows_examples_that_name_it() {
     let scenarios = [
-        "connect", "idle", "fanout", "latency", "inbox", "mixed", "slow", "storm", "soak",
+        "connect", "idle", "fanout", "latency", "inbox", "queue", "mixed", "slow", "storm", "soak",
     ];
     let mut abouts = BTreeSet::new();
     for scenario in scenarios {

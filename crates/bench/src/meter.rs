@@ -23,6 +23,18 @@ const CPU_SHARE_MAX: f64 = 0.9;
 /// A loop that is so late every hundredth time adds that to the latencies it reports.
 const LAG_P99_MAX: Duration = Duration::from_millis(25);
 
+/// What the processes are called that keep what servers share.
+const REDIS_NAMES: [&str; 2] = ["redis", "valkey"];
+
+/// Processor time, of those kinds of processes that are watched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cpu {
+    /// Of all servers.
+    pub server: Option<Duration>,
+    /// Of Redis, by its name.
+    pub redis: Option<Duration>,
+}
+
 /// Watches processes and its own event loop.
 #[derive(Debug)]
 pub struct Meter {
@@ -93,6 +105,24 @@ impl Meter {
             usages: self.usages()?,
             own: own(),
         })
+    }
+
+    /// What servers have used so far.
+    ///
+    /// # Errors
+    /// [`BenchError::Process`] where a process is gone.
+    pub fn cpu(&self) -> Result<Cpu, BenchError> {
+        let mut cpu = Cpu::default();
+        for (watched, usage) in self.watched.iter().zip(self.usages()?) {
+            let is_redis = REDIS_NAMES.iter().any(|name| watched.name.contains(name));
+            let part = if is_redis {
+                &mut cpu.redis
+            } else {
+                &mut cpu.server
+            };
+            *part = Some(part.unwrap_or_default() + usage.cpu());
+        }
+        Ok(cpu)
     }
 
     fn usages(&self) -> Result<Vec<Usage>, BenchError> {

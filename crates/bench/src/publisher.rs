@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt as _, Full};
-use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::{self, JoinHandle};
@@ -22,7 +22,7 @@ use super::latency;
 use super::mark::Mark;
 use super::tally::Tally;
 use super::target::Target;
-use super::wire::{Destination, Wire};
+use super::wire::{Call, Destination, Wire};
 
 /// Most tries of one publication.
 const TRIES_MAX: usize = 50;
@@ -200,6 +200,19 @@ impl Publisher {
         key: &str,
     ) -> Result<(), PublishError> {
         let call = self.wire.publish(to, data, key);
+        let body = self.post(call).await?;
+        let refusal = self.wire.refusal(&body);
+        // What is answered with 2xx and refused all the same is refused for good.
+        refusal.map_or(Ok(()), |text| {
+            Err(self.refused(StatusCode::OK.as_u16(), text))
+        })
+    }
+
+    /// Makes one call, once, and returns the body of an answer that is not a refusal.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn post(&mut self, call: Call) -> Result<Bytes, PublishError> {
         let mut request = Request::post(&call.path)
             .header(HOST, &self.api)
             .header(CONTENT_TYPE, "application/json");
@@ -225,18 +238,21 @@ impl Publisher {
             });
         };
         let (status, body) = answer?;
-        let refusal = if status.is_success() {
-            self.wire.refusal(&body)
-        } else {
-            Some(String::from_utf8_lossy(&body).trim().to_owned())
-        };
-        refusal.map_or(Ok(()), |text| {
-            Err(PublishError::Refused {
-                api: self.api.clone(),
-                status: status.as_u16(),
-                text,
-            })
-        })
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text = String::from_utf8_lossy(&body).trim().to_owned();
+        Err(self.refused(status.as_u16(), text))
+    }
+
+    /// The error of an answer that refuses.
+    #[must_use]
+    pub fn refused(&self, status: u16, text: String) -> PublishError {
+        PublishError::Refused {
+            api: self.api.clone(),
+            status,
+            text,
+        }
     }
 }
 

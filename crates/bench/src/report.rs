@@ -3,6 +3,8 @@
 //! In: figures of a scenario. Out: blocks of text, or an object, for whoever prints them. Names of
 //! figures carry their unit and stay the same; `docs/bench.md` says what each means.
 
+use std::borrow::Cow;
+
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +15,7 @@ use super::tally::Counts;
 /// One number of a report.
 #[derive(Debug)]
 struct Figure {
-    name: &'static str,
+    name: Cow<'static, str>,
     value: Value,
 }
 
@@ -76,8 +78,8 @@ impl Report {
     }
 
     /// A number, under a name with its unit.
-    pub fn figure(&mut self, name: &'static str, value: impl Into<Value>) {
-        let value = value.into();
+    pub fn figure(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
+        let (name, value) = (name.into(), value.into());
         self.figures.push(Figure { name, value });
     }
 
@@ -136,7 +138,7 @@ impl Report {
     pub fn json(&self) -> Value {
         let figures = self.figures.iter();
         let figures: Map<_, _> = figures
-            .map(|figure| (figure.name.to_owned(), figure.value.clone()))
+            .map(|figure| (figure.name.to_string(), figure.value.clone()))
             .collect();
         let latencies = self.latencies.iter();
         let latencies: Map<_, _> = latencies

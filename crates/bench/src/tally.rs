@@ -7,11 +7,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
+use super::lanes::Lanes;
 use super::latency::{histogram, micros};
 use super::mark::Mark;
 
@@ -89,6 +91,7 @@ pub struct Tally {
     per_second: RefCell<Vec<u64>>,
     awaited: Cell<u64>,
     reached: Notify,
+    lanes: Option<Rc<Lanes>>,
 }
 
 impl Tally {
@@ -109,6 +112,16 @@ impl Tally {
             per_second: RefCell::new(Vec::new()),
             awaited: Cell::new(u64::MAX),
             reached: Notify::new(),
+            lanes: None,
+        }
+    }
+
+    /// The same, where each publisher is a lane whose waits are told apart.
+    #[must_use]
+    pub fn with_lanes(begin: Instant, lanes: Rc<Lanes>) -> Self {
+        Self {
+            lanes: Some(lanes),
+            ..Self::new(begin)
         }
     }
 
@@ -130,6 +143,9 @@ impl Tally {
         let since_begin = now.duration_since(self.begin);
         let latency_us = micros(since_begin).saturating_sub(mark.sent_us);
         self.latency.borrow_mut().saturating_record(latency_us);
+        if let Some(lanes) = &self.lanes {
+            lanes.message(mark, micros(since_begin));
+        }
         let second = usize::try_from(since_begin.as_secs()).unwrap_or(usize::MAX);
         let mut per_second = self.per_second.borrow_mut();
         if second >= per_second.len() {

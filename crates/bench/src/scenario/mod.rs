@@ -8,6 +8,7 @@ pub mod fanout;
 pub mod idle;
 pub mod inbox;
 pub mod mixed;
+pub mod queue;
 pub mod slow;
 pub mod soak;
 pub mod storm;
@@ -30,6 +31,8 @@ pub enum Scenario {
     Latency(fanout::LatencyArgs),
     /// Many users, messages to their inboxes
     Inbox(inbox::InboxArgs),
+    /// Lists for the durable queue: how fast, at what cost, and who waits for how long
+    Queue(queue::QueueArgs),
     /// Subscribe, publish, acknowledge and receive at once, each timed
     Mixed(mixed::MixedArgs),
     /// One reader stalls: what the others notice, and what it gets afterwards
@@ -50,6 +53,7 @@ impl Scenario {
             Self::Fanout(args) => args.shared.flags(),
             Self::Latency(args) => args.shared.flags(),
             Self::Inbox(args) => args.shared.flags(),
+            Self::Queue(args) => args.shared.flags(),
             Self::Mixed(args) => args.shared.flags(),
             Self::Slow(args) => args.shared.flags(),
             Self::Storm(args) => args.shared.flags(),
@@ -66,6 +70,7 @@ impl Scenario {
             Self::Fanout(args) => args.sessions,
             Self::Latency(args) => args.sessions,
             Self::Inbox(args) => args.sessions,
+            Self::Queue(args) => args.sessions,
             Self::Mixed(args) => args.sessions + 2 * args.actors,
             Self::Slow(args) => args.sessions + 1,
             Self::Storm(args) => args.sessions,
@@ -84,6 +89,7 @@ impl Scenario {
             Self::Fanout(args) => fanout::run("fanout", &args.shape(), bench).await,
             Self::Latency(args) => fanout::run("latency", &args.shape(), bench).await,
             Self::Inbox(args) => inbox::run(args, bench).await,
+            Self::Queue(args) => queue::run(args, bench).await,
             Self::Mixed(args) => mixed::run(args, bench).await,
             Self::Slow(args) => slow::run(args, bench).await,
             Self::Storm(args) => storm::run(args, bench).await,

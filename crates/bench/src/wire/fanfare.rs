@@ -5,7 +5,7 @@
 use fanfare_client::http::percent_encode;
 use serde_json::{Value, json};
 
-use super::{Call, Destination, Heard, Identity, Upgrade, Wire, words};
+use super::{Call, Destination, Heard, Identity, Item, Refusal, Upgrade, Wire, words};
 use crate::frames;
 
 /// How maps are written.
@@ -107,6 +107,48 @@ impl Wire for Fanfare {
         }
     }
 
+    fn list(&self, path: &str, items: &[Item<'_>]) -> Option<Call> {
+        let mut body = String::from("[");
+        for (index, item) in items.iter().enumerate() {
+            let Item {
+                user,
+                priority,
+                data,
+            } = item;
+            let comma = if index > 0 { "," } else { "" };
+            // Names of users are the caller's own; the other two have nothing to escape.
+            let user = Value::from(*user);
+            body.push_str(&format!(
+                r#"{comma}{{"user":{user},"priority":"{priority}","data":"{data}"}}"#
+            ));
+        }
+        body.push(']');
+        Some(Call {
+            path: path.to_owned(),
+            header: Some(("authorization", format!("Bearer {}", self.api_key))),
+            body,
+        })
+    }
+
+    fn refused_of(&self, answer: &[u8]) -> Vec<Refusal> {
+        const WORD: &[u8] = b"\"failed\"";
+        // Most answers refuse nothing, and then have no such word.
+        if !answer.windows(WORD.len()).any(|part| part == WORD) {
+            return Vec::new();
+        }
+        let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+        let results = answer["results"].as_array().into_iter().flatten();
+        let refused = results
+            .enumerate()
+            .filter(|(_, one)| one["error"].is_object());
+        let refused = refused.map(|(index, one)| Refusal {
+            index,
+            may_be_repeated: one["error"]["code"] == "rate_limited",
+            text: words(one["error"].to_string().as_bytes()),
+        });
+        refused.collect()
+    }
+
     fn refusal(&self, answer: &[u8]) -> Option<String> {
         let answer: Value = serde_json::from_slice(answer).ok()?;
         let failed = answer["failed"].as_u64().unwrap_or(0) > 0;
@@ -152,6 +194,36 @@ mod tests {
             let bytes = rmp_serde::to_vec_named(&event).expect("a map");
             assert_eq!(wire(Encoding::Msgpack).hear(&bytes), heard);
         }
+    }
+
+    #[test]
+    fn what_was_refused_of_a_list_is_known_by_its_place() {
+        let wire = wire(Encoding::Json);
+        let taken = br#"{"results":[{"results":[{"topic":"@a","entry":"1-1"}]}]}"#;
+        assert_eq!(wire.refused_of(taken), []);
+        let answer = json!({"failed": 2, "results": [
+            {"results": [{"topic": "@a", "entry": "1-1"}]},
+            {"failed": 1, "results": [], "error": {"code": "rate_limited"}},
+            {"failed": 1, "results": [], "error": {"code": "bad_request"}},
+        ]});
+        let refused = wire.refused_of(answer.to_string().as_bytes());
+        let told = refused.iter().map(|one| (one.index, one.may_be_repeated));
+        assert_eq!(told.collect::<Vec<_>>(), [(1, true), (2, false)]);
+    }
+
+    #[test]
+    fn a_list_is_json() {
+        let item = Item {
+            user: "a\"b",
+            priority: "low",
+            data: "!~0.1.2~".to_owned(),
+        };
+        let call = wire(Encoding::Json).list("/v1/queue", &[item.clone(), item]);
+        let body: Value = serde_json::from_str(&call.expect("a call").body).expect("JSON");
+        assert_eq!(
+            body[1],
+            json!({"user": "a\"b", "priority": "low", "data": "!~0.1.2~"})
+        );
     }
 
     #[test]

@@ -58,6 +58,28 @@ pub enum Destination<'a> {
     Users(&'a [String]),
 }
 
+/// One message of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// Whose inbox.
+    pub user: &'a str,
+    /// How urgent, in the words of the API.
+    pub priority: &'static str,
+    /// What; no character of it is escaped in JSON.
+    pub data: String,
+}
+
+/// What became of a message of a list that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place in the list.
+    pub index: usize,
+    /// Whether it may be taken later.
+    pub may_be_repeated: bool,
+    /// What the server said.
+    pub text: String,
+}
+
 /// A call of a server's HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -90,6 +112,16 @@ pub trait Wire {
 
     /// The call that publishes. `key` stays the same when a call is repeated.
     fn publish(&self, to: Destination<'_>, data: &str, key: &str) -> Call;
+
+    /// The call that hands over a list of messages; `None` where there is none.
+    fn list(&self, _path: &str, _items: &[Item<'_>]) -> Option<Call> {
+        None
+    }
+
+    /// What of a list was refused, where the call as a whole was not.
+    fn refused_of(&self, _answer: &[u8]) -> Vec<Refusal> {
+        Vec::new()
+    }
 
     /// What a call that was answered with 2xx was refused with all the same.
     fn refusal(&self, _answer: &[u8]) -> Option<String> {

@@ -30,6 +30,9 @@ use crate::telemetry::process;
 
 /// How long a pass may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Calls that wait for each pass that is under way: as they take some milliseconds each, the last has
+/// begun after some tens of them.
+const CALLS_PER_PASS: usize = 8;
 /// How often figures are told.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -72,6 +75,7 @@ impl Queue {
             rota: Rota::default(),
             running: FuturesUnordered::new(),
             counts: BTreeMap::new(),
+            partitions_per_call: PARTITIONS_PER_CALL,
             figures: Figures::default(),
             shared: self.figures.clone(),
             pressure,
@@ -92,6 +96,8 @@ pub struct Consumer {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// How many passes each master has.
     counts: BTreeMap<FeedNumber, usize>,
+    /// How many partitions the last call could have.
+    partitions_per_call: usize,
     figures: Figures,
     shared: SharedFigures,
     pressure: Pressure,
@@ -169,12 +175,13 @@ impl Consumer {
         now
     }
 
-    /// How many passes a master may have: one, and one more for each call's worth of partitions or
-    /// entries that wait; at most its share.
+    /// How many passes a master may have: one, and one more for each [`CALLS_PER_PASS`] that wait, by
+    /// their partitions or entries; at most its share. Fewer at once bring more entries each.
     fn each_max(&self, now: Instant) -> usize {
         let masters_count = self.counts.len().max(1);
         let entries = usize::try_from(self.figures.due_count()).unwrap_or(usize::MAX);
-        let wanted = 1 + self.rota.due_count(now) / PARTITIONS_PER_CALL + entries / FETCH_MAX;
+        let calls = self.rota.due_count(now) / self.partitions_per_call + entries / FETCH_MAX;
+        let wanted = 1 + calls / CALLS_PER_PASS;
         wanted.min((self.workers_max / masters_count).max(1))
     }
 
@@ -186,6 +193,10 @@ impl Consumer {
             is_glance,
         } = pass;
         *self.counts.entry(call.feed).or_default() += 1;
+        self.partitions_per_call = match call.alone {
+            Some(_) => 1,
+            None => PARTITIONS_PER_CALL,
+        };
         let context = Arc::clone(&self.context);
         let run = async move {
             let outcome = timeout(PATIENCE, context.run(held.clone(), turn, is_glance)).await;

@@ -8,10 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-use crate::broker::queue::entry::{self, FIELDS_MAX, KEPT_BYTES_MAX, QueuedMessage};
+use crate::broker::queue::entry::{self, FIELDS_MAX, KEPT_BYTES_MAX, Parts, QueuedMessage};
 use crate::broker::queue::{Content, FetchedEntry, Judged, STARTS_MAX, Verdict, Why};
 use crate::config::Config;
 use fanfare_protocol::ids::TopicKind;
+
+/// A message, and the same as bytes.
+type Readable = (QueuedMessage, Parts);
 
 /// Why an entry is put aside.
 struct Refusal {
@@ -29,7 +32,7 @@ fn refused(why: Why, error: impl Into<String>) -> Refusal {
 pub fn judge(entry: FetchedEntry, now_ms: u64, config: &Config) -> Judged {
     let looked = catch_unwind(AssertUnwindSafe(|| look(&entry, now_ms, config)));
     let verdict = match looked {
-        Ok(Ok(message)) => publish(message, config),
+        Ok(Ok(readable)) => publish(readable, config),
         Ok(Err(Refusal { why, error })) => bury(&entry.content, why, error),
         Err(_) => bury(
             &entry.content,
@@ -45,12 +48,12 @@ pub fn judge(entry: FetchedEntry, now_ms: u64, config: &Config) -> Judged {
     }
 }
 
-fn look(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Result<QueuedMessage, Refusal> {
+fn look(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Result<Readable, Refusal> {
     if entry.starts > STARTS_MAX {
         let text = format!("{STARTS_MAX} nodes in a row ended while they had it in hand");
         return Err(refused(Why::Crashed, text));
     }
-    let message = read(entry, config)?;
+    let (message, parts) = read(entry, config)?;
     let topic = &message.topic;
     if topic.kind() == TopicKind::Presence {
         return Err(refused(Why::BadEntry, "its target is no topic of clients"));
@@ -87,14 +90,14 @@ fn look(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Result<QueuedMess
             let text = format!("it was to be published before {expires_ms}, and it is {now_ms}");
             Err(refused(Why::Expired, text))
         }
-        _ => Ok(message),
+        _ => Ok((message, parts)),
     }
 }
 
-fn read(entry: &FetchedEntry, config: &Config) -> Result<QueuedMessage, Refusal> {
+fn read(entry: &FetchedEntry, config: &Config) -> Result<Readable, Refusal> {
     match &entry.content {
         Content::Blob(bytes) => {
-            entry::decode(bytes).map_err(|error| refused(Why::BadEntry, error.to_string()))
+            entry::decode_parts(bytes).map_err(|error| refused(Why::BadEntry, error.to_string()))
         }
         Content::Fields(fields) if fields.len() > FIELDS_MAX => {
             let text = format!("{} fields are more than {FIELDS_MAX}", fields.len());
@@ -103,7 +106,9 @@ fn read(entry: &FetchedEntry, config: &Config) -> Result<QueuedMessage, Refusal>
         Content::Fields(fields) => {
             let conflates = |topic: &_| config.namespace(topic).conflate;
             let read = entry::of_fields(fields, entry.id, entry.priority, conflates);
-            read.map_err(|error| refused(Why::BadEntry, error))
+            let message = read.map_err(|error| refused(Why::BadEntry, error))?;
+            let parts = entry::encode_parts(&message);
+            Ok((message, parts))
         }
         Content::Oversized { fields, bytes } => {
             let text = format!("{fields} fields of {bytes} bytes are more than are read");
@@ -112,10 +117,11 @@ fn read(entry: &FetchedEntry, config: &Config) -> Result<QueuedMessage, Refusal>
     }
 }
 
-fn publish(message: QueuedMessage, config: &Config) -> Verdict {
+fn publish((message, parts): Readable, config: &Config) -> Verdict {
     Verdict::Publish {
         retention: config.namespace(&message.topic).retention(),
         message: Box::new(message),
+        parts,
     }
 }
 

@@ -205,7 +205,7 @@ impl Partition {
             (Some(PartitionState::Refused), _) => Seen::Refused,
             (_, Some(depths)) => Seen::Looked {
                 has_come: self.fetched_count > 0,
-                is_more: depths.due.iter().sum::<u64>() > 0,
+                left: depths.due.iter().sum(),
                 next_due: depths
                     .next_due_ms
                     .map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms))),
@@ -251,7 +251,7 @@ fn bare(held: &[HeldPartition]) -> Outcome {
         held: *held,
         seen: Seen::Looked {
             has_come: false,
-            is_more: false,
+            left: 0,
             next_due: None,
         },
         depths: Some(Depths::default()),

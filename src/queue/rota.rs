@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::broker::queue::calls::CallOf;
-use crate::broker::queue::{HeldPartition, PARTITIONS_PER_CALL};
+use crate::broker::queue::{FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
 
 /// How often a partition is looked at that nobody rang for.
 pub const POLL: Duration = Duration::from_secs(1);
@@ -55,6 +55,8 @@ struct Slot {
     unrung: Option<Instant>,
     /// There was nothing at all, when it was looked at last.
     is_bare: bool,
+    /// So many due entries were left then.
+    left: u64,
 }
 
 /// A call that is to be made.
@@ -77,8 +79,8 @@ pub enum Seen {
     Looked {
         /// Something was there.
         has_come: bool,
-        /// Something is left.
-        is_more: bool,
+        /// So many due entries are left.
+        left: u64,
         /// So long until the next of those that are to come later.
         next_due: Option<Duration>,
     },
@@ -176,7 +178,9 @@ impl Rota {
         })
     }
 
-    /// Takes the partitions of a call. A poll takes along those whose poll would come soon.
+    /// Takes the partitions of a call, no more than fill a fetch by what is known of them: looking
+    /// into one costs as much as several of its entries. A poll takes along those whose poll would
+    /// come soon.
     fn fill(
         &mut self,
         call: &CallOf,
@@ -205,8 +209,14 @@ impl Rota {
             let is_bare = first.is_bare;
             candidates.retain(|(_, slot)| slot.is_bare == is_bare);
         }
-        candidates.truncate(PARTITIONS_PER_CALL);
-        let begun = candidates.into_iter().map(|(partition, slot)| {
+        let mut room = FETCH_MAX as u64;
+        let fits = |(_, slot): &(&u32, &mut Slot)| {
+            let is_in = room > 0;
+            room = room.saturating_sub(slot.left.max(1));
+            is_in
+        };
+        let candidates = candidates.into_iter().take(PARTITIONS_PER_CALL);
+        let begun = candidates.take_while(fits).map(|(partition, slot)| {
             slot.is_busy = true;
             let (partition, token) = (*partition, slot.token);
             HeldPartition { partition, token }
@@ -234,14 +244,14 @@ impl Rota {
         match seen {
             Seen::Looked {
                 has_come,
-                is_more,
+                left,
                 next_due,
             } => {
                 slot.failures_count = 0;
                 if has_come && cause == Cause::Poll && !slot.is_rung {
                     slot.unrung = Some(now);
                 }
-                slot.looked(is_more, next_due, now);
+                slot.looked(left, next_due, now);
             }
             Seen::Failed => {
                 let doubled = RETRY_MIN * 2_u32.pow(slot.failures_count.min(10));
@@ -292,6 +302,7 @@ impl Slot {
             failures_count: 0,
             unrung: None,
             is_bare: false,
+            left: 0,
         }
     }
 
@@ -314,8 +325,9 @@ impl Slot {
         }
     }
 
-    fn looked(&mut self, is_more: bool, next_due: Option<Duration>, now: Instant) {
-        if is_more || std::mem::take(&mut self.is_rung) {
+    fn looked(&mut self, left: u64, next_due: Option<Duration>, now: Instant) {
+        self.left = left;
+        if left > 0 || std::mem::take(&mut self.is_rung) {
             return self.look_at(now, Cause::Work);
         }
         let is_unrung = self.unrung.is_some_and(|at| now < at + UNRUNG_FOR);

@@ -53,6 +53,16 @@ impl Script {
         values
     }
 
+    /// The same of keys and arguments that are values already.
+    #[must_use]
+    pub fn call_values(&self, keys: Vec<Value>, args: Vec<Value>) -> Vec<Value> {
+        let mut values = Vec::with_capacity(2 + keys.len() + args.len());
+        values.extend([self.sha().into(), keys.len().to_string().into()]);
+        values.extend(keys);
+        values.extend(args);
+        values
+    }
+
     /// The source.
     #[must_use]
     pub fn source(&self) -> &str {

@@ -86,8 +86,10 @@ pub(crate) fn bytes_of(entry: &FetchedEntry) -> usize {
 
 /// An entry that is to be published as it is.
 pub(crate) fn publish(entry: &FetchedEntry) -> Judged {
+    let message = message_of(entry);
     let verdict = Verdict::Publish {
-        message: Box::new(message_of(entry)),
+        parts: entry::encode_parts(&message),
+        message: Box::new(message),
         retention: HISTORY,
     };
     judged(entry, verdict)

@@ -130,6 +130,16 @@ async fn a_foreign_key_under_a_queue_is_told_of_its_partition_and_others_go_on()
     assert_eq!(answers[6], Err(Unavailable::NotTried.into()));
     let fetched = peer.broker.fetch(&held, 0).await.expect("up");
     let failed: Vec<_> = fetched.partitions.iter().map(is_failed).collect();
+    // What earlier homes had in hand was read by this one before.
+    assert_eq!(
+        failed,
+        [true, true, true, false, true, false],
+        "{fetched:?}"
+    );
+    assert_eq!(fetched.entries.len(), 2);
+    let next = Peer::up(server.url()).await;
+    let fetched = next.broker.fetch(&held, 0).await.expect("up");
+    let failed: Vec<_> = fetched.partitions.iter().map(is_failed).collect();
     assert_eq!(failed, [true, true, true, true, true, false], "{fetched:?}");
     assert_eq!(fetched.entries.len(), 1);
     assert_eq!(peer.retained_numbers(&topics[5]).await, [1]);

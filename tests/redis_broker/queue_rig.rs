@@ -102,6 +102,7 @@ pub(crate) fn judge(fetched: &FetchedEntry) -> Judged {
     };
     let verdict = match read {
         Ok(message) => Verdict::Publish {
+            parts: entry::encode_parts(&message),
             message: Box::new(message),
             retention: HISTORY,
         },

@@ -260,7 +260,9 @@ impl State {
         }
         let (why, error, kept) = match verdict {
             Verdict::Bury { why, error, kept } => (why, error, kept),
-            Verdict::Publish { message, retention } => {
+            Verdict::Publish {
+                message, retention, ..
+            } => {
                 let QueuedMessage {
                     topic, publication, ..
                 } = *message;

@@ -41,11 +41,11 @@ pub struct QueuedMessage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
     /// Before it.
-    pub head: Vec<u8>,
+    pub head: Bytes,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// Behind it.
-    pub tail: Vec<u8>,
+    pub tail: Bytes,
 }
 
 /// A message as its bytes: its version, then a MessagePack list of target, body, end and trace.
@@ -67,14 +67,27 @@ pub fn encode_parts(message: &QueuedMessage) -> Parts {
     let mut tail = Vec::new();
     pack(&mut tail, &message.expires_ms);
     pack(&mut tail, &message.traceparent);
-    Parts { head, body, tail }
+    Parts {
+        head: head.into(),
+        body: body.into(),
+        tail: tail.into(),
+    }
 }
 
 /// Reads what [`encode`] made, in this release or an older one.
 ///
 /// # Errors
 /// [`Unreadable`].
-pub fn decode(bytes: &[u8]) -> Result<QueuedMessage, Unreadable> {
+pub fn decode(bytes: &Bytes) -> Result<QueuedMessage, Unreadable> {
+    Ok(decode_parts(bytes)?.0)
+}
+
+/// The same, with its bytes in parts: what is published of it is what was written, also where a newer
+/// release knows more of it.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn decode_parts(bytes: &Bytes) -> Result<(QueuedMessage, Parts), Unreadable> {
     type Known<'a> = (&'a str, Raw<'a>, Option<u64>, Option<&'a str>);
     let (version, rest) = bytes.split_first().ok_or(Unreadable::Empty)?;
     if *version != MESSAGE_V1 {
@@ -86,12 +99,20 @@ pub fn decode(bytes: &[u8]) -> Result<QueuedMessage, Unreadable> {
     let Body::Publication(publication) = decode_body(body.0)? else {
         return Err(Unreadable::Field("body"));
     };
-    Ok(QueuedMessage {
+    let body = bytes.slice_ref(body.0);
+    let at = body.as_ptr() as usize - bytes.as_ptr() as usize;
+    let parts = Parts {
+        head: bytes.slice(..at),
+        tail: bytes.slice(at + body.len()..),
+        body,
+    };
+    let message = QueuedMessage {
         topic,
         publication: std::sync::Arc::unwrap_or_clone(publication),
         expires_ms,
         traceparent: traceparent.map(str::to_owned),
-    })
+    };
+    Ok((message, parts))
 }
 
 /// The fields of an entry that cannot be read, as a dead letter keeps them: as many as fit into
@@ -258,28 +279,29 @@ mod tests {
         };
         for message in [message(), bare] {
             let mut bytes = encode(&message);
-            assert_eq!(decode(&bytes).unwrap(), message);
+            let (read, parts) = decode_parts(&bytes.clone().into()).unwrap();
+            assert_eq!((read, parts), (message.clone(), encode_parts(&message)));
             bytes[1] += 1;
             bytes.extend_from_slice(b"\x93\x01\x92\xc3\xc0\x81\xa1k\x90");
-            assert_eq!(decode(&bytes).unwrap(), message);
+            assert_eq!(decode(&bytes.into()).unwrap(), message);
         }
     }
 
     #[test]
     fn what_no_node_would_have_written_is_unreadable() {
-        let bytes = encode(&message());
-        assert!(matches!(decode(b""), Err(Unreadable::Empty)));
+        let bytes = Bytes::from(encode(&message()));
+        assert!(matches!(decode(&Bytes::new()), Err(Unreadable::Empty)));
         assert!(matches!(
-            decode(&[0x41, 0x90]),
+            decode(&Bytes::from_static(&[0x41, 0x90])),
             Err(Unreadable::Version(0x41))
         ));
         for end in 1..bytes.len() {
-            assert!(decode(&bytes[..end]).is_err(), "{end}");
+            assert!(decode(&bytes.slice(..end)).is_err(), "{end}");
         }
         let mut nowhere = vec![MESSAGE_V1, 0x94];
         pack(&mut nowhere, &"no-app");
         nowhere.extend_from_slice(&bytes[nowhere.len()..]);
-        assert!(decode(&nowhere).is_err());
+        assert!(decode(&nowhere.into()).is_err());
     }
 
     #[test]

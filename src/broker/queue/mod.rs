@@ -18,7 +18,7 @@ pub mod calls;
 pub mod entry;
 pub mod once;
 
-use entry::QueuedMessage;
+use entry::{Parts, QueuedMessage};
 
 /// Entries that one call enqueues.
 pub const ENQUEUE_MAX: usize = 100;
@@ -197,6 +197,8 @@ pub enum Verdict {
     Publish {
         /// What and where.
         message: Box<QueuedMessage>,
+        /// The same as bytes.
+        parts: Parts,
         /// How much the topic keeps.
         retention: Retention,
     },

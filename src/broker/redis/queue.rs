@@ -19,7 +19,9 @@ use super::scripts::Scripts;
 use super::{RedisBroker, reply};
 use crate::broker::queue::bells::Bells;
 use crate::broker::queue::calls::CallOf;
-use crate::broker::queue::{Depths, HeldPartition, PRIORITIES, PartitionState};
+use crate::broker::queue::{
+    Depths, Fetched, FetchedEntry, HeldPartition, PRIORITIES, PartitionState,
+};
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, Place};
 use crate::redis::{Keys, RedisError, Script};
@@ -33,33 +35,65 @@ mod moving;
 /// So often a script is loaded for one call, should somebody take it away each time.
 const LOADS_MAX: usize = 16;
 
+/// What was seen last of a partition.
+#[derive(Debug, Default)]
+struct SeenPartition {
+    /// Its keys, as they are told.
+    keys: Option<Box<[Value; 8]>>,
+    token: u64,
+    depths: Depths,
+    /// No entry that a home before may have had in hand stands at the head of a stream any more.
+    is_settled: bool,
+}
+
 /// What was seen last of each partition.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Mutex<FxHashMap<u32, Depths>>);
+pub(super) struct Seen(Mutex<FxHashMap<u32, SeenPartition>>);
 
 impl Seen {
+    /// Whether the heads of this partition may be those of homes before.
+    fn is_first(&self, held: &HeldPartition) -> bool {
+        let seen = self.lock();
+        let found = seen.get(&held.partition);
+        !found.is_some_and(|seen| seen.token == held.token && seen.is_settled)
+    }
+
     /// A fetch saw this.
-    fn fetched(&self, held: &[HeldPartition], states: &[PartitionState]) {
+    fn fetched(&self, held: &[HeldPartition], fetched: &Fetched) {
         let mut seen = self.lock();
-        for (held, state) in held.iter().zip(states) {
-            match state {
-                PartitionState::Held(depths) => seen.insert(held.partition, *depths),
-                PartitionState::Refused | PartitionState::Failed(_) => seen.remove(&held.partition),
+        for (held, state) in held.iter().zip(&fetched.partitions) {
+            let PartitionState::Held(depths) = *state else {
+                seen.remove(&held.partition);
+                continue;
             };
+            let one = seen.entry(held.partition).or_default();
+            let was_settled = one.is_settled && one.token == held.token;
+            (one.token, one.depths) = (held.token, depths);
+            one.is_settled = was_settled || is_settled(held.partition, &depths, &fetched.entries);
         }
     }
 
     /// A move left this; what it did not look at is as the last fetch saw it.
     fn moved(&self, partition: u32, change: impl FnOnce(&mut Depths)) -> Depths {
         let mut seen = self.lock();
-        let depths = seen.entry(partition).or_default();
+        let depths = &mut seen.entry(partition).or_default().depths;
         change(depths);
         *depths
     }
 
-    fn lock(&self) -> MutexGuard<'_, FxHashMap<u32, Depths>> {
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<u32, SeenPartition>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the head of each stream that has one was seen, and is this home's first.
+fn is_settled(partition: u32, depths: &Depths, entries: &[FetchedEntry]) -> bool {
+    let begun = |rank: usize| {
+        let mut heads = entries.iter().filter(|entry| entry.starts > 0);
+        let head = heads.find(|e| e.partition == partition && e.priority == PRIORITIES[rank]);
+        head.is_some_and(|head| head.starts == 1)
+    };
+    (0..PRIORITIES.len()).all(|rank| depths.due[rank] == 0 || begun(rank))
 }
 
 impl RedisBroker {
@@ -86,10 +120,24 @@ impl RedisBroker {
         let answer = self
             .ask(&of, |scripts| &scripts.queue_depths, &keys, &[])
             .await?;
-        match state(answer)? {
+        match state(answer, depths)? {
             PartitionState::Held(depths) => Ok(depths),
             other => Err(BrokerError::Unexpected(format!("{other:?}"))),
         }
+    }
+
+    /// The keys of partitions, one after the other. Of one that is held they are made once.
+    fn keys_of_held(&self, held: &[HeldPartition]) -> Vec<Value> {
+        let mut seen = self.queue_seen.lock();
+        let mut keys = Vec::with_capacity(8 * held.len());
+        for held in held {
+            let one = seen.entry(held.partition).or_default();
+            let made = one.keys.get_or_insert_with(|| {
+                Box::new(keys_of(self.keys(), held.partition).map(Value::from))
+            });
+            keys.extend_from_slice(&made[..]);
+        }
+        keys
     }
 
     /// The master that has the first of these partitions, and where that is.
@@ -118,9 +166,9 @@ impl RedisBroker {
         place: Place,
         held: &[HeldPartition],
         script: fn(&Scripts) -> &Script,
-        (keys, args): (Vec<String>, Vec<Vec<u8>>),
+        (keys, args): (Vec<Value>, Vec<Value>),
     ) -> Result<Value, BrokerError> {
-        let values = script(&self.at(place, held)?.shared.scripts).call_args(&keys, args);
+        let values = script(&self.at(place, held)?.shared.scripts).call_values(keys, args);
         for _ in 0..LOADS_MAX {
             let master = self.at(place, held)?;
             let link = &master.shared.bulk.link;
@@ -164,57 +212,50 @@ fn keys_of(keys: &Keys, partition: u32) -> [String; 8] {
     ]
 }
 
-/// The same of several, one after the other.
-fn keys_of_all(keys: &Keys, held: &[HeldPartition]) -> Vec<String> {
-    let each = held.iter().map(|held| keys_of(keys, held.partition));
-    each.flatten().collect()
+/// An argument: the text of a value.
+fn arg(value: impl std::fmt::Display) -> Value {
+    value.to_string().into()
 }
 
-/// How a partition stands, as the scripts tell it.
-fn state(value: Value) -> Result<PartitionState, BrokerError> {
+/// How a partition stands, as the scripts tell it: what it has in one text, read by `held`, or why it
+/// was left alone.
+fn state(
+    value: Value,
+    held: impl FnOnce(&str) -> Option<Depths>,
+) -> Result<PartitionState, BrokerError> {
+    if let Some(text) = value.as_bytes() {
+        let depths = str::from_utf8(text).ok().and_then(held);
+        let depths = depths.ok_or_else(|| reply::unexpected("state", &value))?;
+        return Ok(PartitionState::Held(depths));
+    }
     let parts = reply::list(value)?;
     match (parts.first().and_then(Value::as_bytes), &parts[..]) {
         (Some(b"refused"), _) => Ok(PartitionState::Refused),
         (Some(b"failed"), [_, why]) => Ok(PartitionState::Failed(words(why))),
-        (
-            Some(b"held"),
-            [
-                _,
-                critical,
-                high,
-                normal,
-                low,
-                later,
-                dead,
-                next_due,
-                oldest @ ..,
-            ],
-        ) if oldest.len() == PRIORITIES.len() => {
-            let mut depths = Depths {
-                later: reply::number(later)?,
-                dead: reply::number(dead)?,
-                next_due_ms: optional(next_due).map(reply::number).transpose()?,
-                ..Depths::default()
-            };
-            for (rank, length) in [critical, high, normal, low].into_iter().enumerate() {
-                depths.due[rank] = reply::number(length)?;
-                let id = optional(&oldest[rank]).map(reply::position).transpose()?;
-                depths.oldest_ms[rank] = id.map(|id| id.ms);
-            }
-            Ok(PartitionState::Held(depths))
-        }
         _ => Err(reply::unexpected("state", &Value::Array(parts))),
     }
 }
 
-/// How several stand.
-fn states(value: Value) -> Result<Vec<PartitionState>, BrokerError> {
-    reply::list(value)?.into_iter().map(state).collect()
-}
-
-/// A part of an answer; none where it is an empty text.
-fn optional(value: &Value) -> Option<&Value> {
-    (value.as_bytes() != Some(b"")).then_some(value)
+/// As `queue_part.lua` writes them.
+fn depths(text: &str) -> Option<Depths> {
+    let mut words = text.strip_prefix("held ")?.split(' ');
+    let mut depths = Depths::default();
+    for due in &mut depths.due {
+        *due = words.next()?.parse().ok()?;
+    }
+    depths.later = words.next()?.parse().ok()?;
+    depths.dead = words.next()?.parse().ok()?;
+    depths.next_due_ms = match words.next()? {
+        "-" => None,
+        due => Some(due.parse().ok()?),
+    };
+    for oldest_ms in &mut depths.oldest_ms {
+        *oldest_ms = match words.next()? {
+            "-" => None,
+            id => Some(id.split_once('-')?.0.parse().ok()?),
+        };
+    }
+    words.next().is_none().then_some(depths)
 }
 
 /// What Redis said, for people.

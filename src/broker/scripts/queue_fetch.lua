@@ -2,7 +2,8 @@
 -- KEYS of each partition eight
 -- ARGV 1 where the turn of partitions begins 2 most entries 3 most of a stream 4 the share of each lower
 --      priority 5 most bytes 6 most that become due, of each partition 7 life of a dead letter ms
---      8 most fields of an entry 9 most bytes of an entry, then the token of each partition
+--      8 most fields of an entry 9 most bytes of an entry, then of each partition two: its token, and 1
+--      as long as its heads may be of homes before
 -- Returns {now, {how each partition stands}, {{partition, rank, id, starts, fields}, …}}, partitions and
 -- ranks counted from 0: as above, or
 -- {'refused'}, or {'failed', why}. Of an entry that is too large {…, how many fields, how many bytes}.
@@ -30,26 +31,34 @@ local function let_come(base, part)
     part.later = part.later - 1
   end
 end
+-- How many homes have had the entry in hand that is at the head of each stream. Each home writes down
+-- once what it found there, '-' for nothing: what stands there when the next begins came in its time,
+-- or was there before it.
+local function count_starts(base, part)
+  local heads, key = redis.call('HMGET', KEYS[base + 8], '0', '1', '2', '3'), KEYS[base + 8]
+  for rank = 1, 4 do
+    local head = part[rank] > 0 and redis.call('XRANGE', KEYS[base + 1 + rank], '-', '+', 'COUNT', 1)[1]
+    local id = head and head[1] or '-'
+    local known, token, before = string.match(heads[rank] or '', '^(%S+) (%d+) (%d+)$')
+    local is = known and 2 or 1
+    if known == id then is = before + 1 end
+    if token == part.token then
+      is = known == id and tonumber(before) or 1
+    else
+      if id == '-' then is = 0 end
+      redis.call('HSET', key, rank - 1, id .. ' ' .. part.token .. ' ' .. string.format('%.0f', is))
+    end
+    part.starts[rank] = is
+  end
+end
 local function begin(base, part)
   if part.later > 0 then let_come(base, part) end
   if part.dead > 0 then
     local oldest = string.format('%.0f-0', math.max(now - dead_life, 0))
     part.dead = part.dead - redis.call('XTRIM', KEYS[base + 7], 'MINID', oldest)
   end
-  part.oldest, part.changed = {}, {}
-  if part[1] + part[2] + part[3] + part[4] > 0 then
-    part.heads = redis.call('HMGET', KEYS[base + 8], '0', '1', '2', '3')
-  end
-end
--- How many homes have had this entry at the head of its stream.
-local function starts(part, rank, id)
-  local known, token, before = string.match(part.heads[rank] or '', '^(%S+) (%d+) (%d+)$')
-  if known == id and token == part.token then return tonumber(before) end
-  local is = known == id and before + 1 or 1
-  local changed = part.changed
-  changed[#changed + 1] = rank - 1
-  changed[#changed + 1] = id .. ' ' .. part.token .. ' ' .. string.format('%.0f', is)
-  return is
+  part.oldest, part.starts = {}, {}
+  if part.is_first then count_starts(base, part) end
 end
 local function read(base, part, rank, quota)
   local stream, start, got = KEYS[base + 1 + rank], '-', 0
@@ -65,7 +74,7 @@ local function read(base, part, rank, quota)
       if first then part.oldest[rank] = id end
       if not quota.is_new and size + (is_large and 0 or bytes) > quota.bytes then return end
       quota.is_new = false
-      local n = first and starts(part, rank, id) or 0
+      local n = first and (part.starts[rank] or 1) or 0
       if is_large then entries[#entries + 1] = {part.at, rank - 1, id, n, #fields / 2, bytes}
       else
         entries[#entries + 1] = {part.at, rank - 1, id, n, fields}
@@ -78,13 +87,22 @@ local function read(base, part, rank, quota)
   end
 end
 local parts, states, waiting = {}, {}, {0, 0, 0, 0}
+local leases, others = {}, {}
+for base = 0, 8 * (count - 1), 8 do
+  leases[#leases + 1] = KEYS[base + 1]
+  others[#others + 1] = KEYS[base + 6]
+  others[#others + 1] = KEYS[base + 7]
+end
+leases = redis.call('MGET', unpack(leases)) -- Nothing where it is of another type: that is read alone.
+local is_short = redis.call('EXISTS', unpack(others)) == 0
+local function look(base) return lengths(base, is_short) end
 for i = 1, count do
-  local base = 8 * (i - 1)
-  local part, why = looked(base, ARGV[9 + i], lengths)
+  local base, token = 8 * (i - 1), ARGV[8 + 2 * i]
+  local part, why = looked(base, token, look, leases[i])
   if part then
+    part.at, part.token, part.is_first = i - 1, token, ARGV[9 + 2 * i] == '1'
     local done, said = pcall(begin, base, part)
     if done then
-      part.at, part.token = i - 1, ARGV[9 + i]
       for rank = 1, 4 do waiting[rank] = waiting[rank] + part[rank] end
     else
       part, why = nil, words(said)
@@ -106,7 +124,6 @@ end
 for i = 1, count do
   local base, part = 8 * (i - 1), parts[i]
   if part then
-    if #part.changed > 0 then redis.call('HSET', KEYS[base + 8], unpack(part.changed)) end
     states[i] = told(base, part, part.oldest)
   end
 end

@@ -1,10 +1,10 @@
 -- What an error says.
 local function words(err) return type(err) == 'table' and err.err or tostring(err) end
 -- What `look` finds in a partition whose lease has this token and an owner; nil of another. With what
--- Redis said where it failed.
-local function looked(base, token, look)
+-- Redis said where it failed. `lease` where it was read already.
+local function looked(base, token, look, lease)
   local function if_held()
-    local owner, its = string.match(redis.call('GET', KEYS[base + 1]) or '', '^(%S+) (%d+) ')
+    local owner, its = string.match(lease or redis.call('GET', KEYS[base + 1]) or '', '^(%S+) (%d+) ')
     if its == token and owner ~= '-' then return look(base) end
   end
   local done, part = pcall(if_held)

@@ -9,9 +9,13 @@ const A: CallOf = CallOf {
 };
 
 fn looked(has_come: bool, is_more: bool) -> Seen {
+    left(has_come, u64::from(is_more))
+}
+
+fn left(has_come: bool, left: u64) -> Seen {
     Seen::Looked {
         has_come,
-        is_more,
+        left,
         next_due: None,
     }
 }
@@ -79,6 +83,21 @@ fn a_partition_is_in_one_pass_at_a_time_and_a_ring_meanwhile_is_not_forgotten() 
 }
 
 #[test]
+fn a_pass_has_no_more_partitions_than_fill_a_fetch_and_the_others_follow() {
+    let now = Instant::now();
+    let mut rota = Rota::default();
+    rota.note(&held(0..8), now);
+    let pass = all(&mut rota, now).unwrap();
+    assert_eq!(pass.held.len(), 8, "nothing is known of them");
+    end(&mut rota, &pass, left(true, FETCH_MAX as u64 / 2 - 1), now);
+    let passes: Vec<_> = std::iter::from_fn(|| all(&mut rota, now)).collect();
+    let sizes: Vec<_> = passes.iter().map(|pass| pass.held.len()).collect();
+    assert_eq!(sizes, [3, 3, 2]);
+    let all: std::collections::BTreeSet<_> = passes.iter().flat_map(partitions).collect();
+    assert_eq!(all.len(), 8);
+}
+
+#[test]
 fn more_is_looked_at_at_once_and_what_is_due_then() {
     let now = Instant::now();
     let mut rota = rested(0..1, now);
@@ -89,7 +108,7 @@ fn more_is_looked_at_at_once_and_what_is_due_then() {
     let soon = Duration::from_millis(40);
     let later = Seen::Looked {
         has_come: false,
-        is_more: false,
+        left: 0,
         next_due: Some(soon),
     };
     end(&mut rota, &pass, later, now);

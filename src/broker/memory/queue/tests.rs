@@ -143,9 +143,10 @@ fn later(topic: &Topic, due_ms: u64) -> EnqueueRequest {
 }
 
 fn publish(blob: &Bytes) -> Verdict {
-    let message = entry::decode(blob).expect("what was enqueued");
+    let (message, parts) = entry::decode_parts(blob).expect("what was enqueued");
     Verdict::Publish {
         message: Box::new(message),
+        parts,
         retention: KEEP,
     }
 }

@@ -9,13 +9,12 @@ use bytes::Bytes;
 use fred::types::Value;
 
 use super::super::{RedisBroker, reply};
-use super::{keys_of, keys_of_all, states};
+use super::{arg, depths, state};
 use crate::broker::BrokerError;
 use crate::broker::queue::{
     Content, DEAD_LIFE_MS, DUE_MAX, FETCH_BYTES_MAX, FETCH_MAX, FETCH_OF_STREAM_MAX, FETCH_SHARE,
     Fetched, FetchedEntry, HeldPartition, PRIORITIES, PartitionState,
 };
-use crate::redis::script::text;
 
 /// Most fields of an entry that are read: twice as many as it may have, so that those a little over are
 /// told by their names.
@@ -33,33 +32,38 @@ impl RedisBroker {
         let place = self.place_of_partitions(held)?;
         let turn = from % u64::try_from(held.len()).unwrap_or(1).max(1);
         let mut args = vec![
-            text(turn),
-            text(FETCH_MAX),
-            text(FETCH_OF_STREAM_MAX),
-            text(FETCH_SHARE),
-            text(FETCH_BYTES_MAX),
-            text(DUE_MAX),
-            text(DEAD_LIFE_MS),
-            text(FIELDS_READ_MAX),
-            text(ENTRY_BYTES_MAX),
+            arg(turn),
+            arg(FETCH_MAX),
+            arg(FETCH_OF_STREAM_MAX),
+            arg(FETCH_SHARE),
+            arg(FETCH_BYTES_MAX),
+            arg(DUE_MAX),
+            arg(DEAD_LIFE_MS),
+            arg(FIELDS_READ_MAX),
+            arg(ENTRY_BYTES_MAX),
         ];
-        args.extend(held.iter().map(|held| text(held.token)));
-        let call = (keys_of_all(self.keys(), held), args);
+        for held in held {
+            let is_first = self.queue_seen.is_first(held);
+            args.extend([arg(held.token), arg(u8::from(is_first))]);
+        }
+        let call = (self.keys_of_held(held), args);
         let answer = self
             .run_at(place, held, |scripts| &scripts.queue_fetch, call)
             .await?;
         let [now, partitions, entries] = reply::parts(answer)?;
-        let partitions = of_each(states(partitions)?, held)?;
-        self.queue_seen.fetched(held, &partitions);
+        let states = reply::list(partitions)?.into_iter();
+        let states = states.map(|value| state(value, depths));
         let entries = reply::list(entries)?.into_iter();
-        Ok(Fetched {
+        let fetched = Fetched {
             place,
             now_ms: reply::number(&now)?,
-            partitions,
+            partitions: of_each(states.collect::<Result<_, _>>()?, held)?,
             entries: entries
                 .map(|value| entry(held, value))
                 .collect::<Result<_, _>>()?,
-        })
+        };
+        self.queue_seen.fetched(held, &fetched);
+        Ok(fetched)
     }
 
     /// As [`crate::broker::Broker::is_bare`]. Two commands that Redis runs by itself: a script that
@@ -69,20 +73,19 @@ impl RedisBroker {
         let Ok(master) = master.and_then(|place| self.at(place, held)) else {
             return false;
         };
-        let keys = self.keys();
-        let (mut streams, mut later) = (Vec::new(), Vec::new());
-        for held in held {
-            let [_, critical, high, normal, low, to_come, dead, _] = keys_of(keys, held.partition);
-            streams.extend([critical, high, normal, low, dead]);
-            later.push(Value::from(to_come));
+        let keys = self.keys_of_held(held);
+        let mut read = ["COUNT", "1", "STREAMS"]
+            .map(Value::from_static_str)
+            .to_vec();
+        let mut later = Vec::with_capacity(held.len());
+        for keys in keys.chunks_exact(8) {
+            // Its streams and its dead letters.
+            read.extend_from_slice(&keys[1..5]);
+            read.push(keys[6].clone());
+            later.push(keys[5].clone());
         }
-        let count = streams.len();
-        let words = ["COUNT", "1", "STREAMS"].map(Value::from);
-        let mut read: Vec<_> = words
-            .into_iter()
-            .chain(streams.into_iter().map(Value::from))
-            .collect();
-        read.extend(std::iter::repeat_n(Value::from("0"), count));
+        let zero = Value::from_static_str("0");
+        read.extend(std::iter::repeat_n(zero, 5 * held.len()));
         let link = &master.shared.bulk.link;
         let (read, exist) = tokio::join!(link.submit("XREAD", read), link.submit("EXISTS", later));
         // A key of a foreign type, a user who may not: the fetch will say it.

@@ -8,9 +8,9 @@ use fred::types::Value;
 
 use super::super::{RedisBroker, reply};
 use super::fetch::of_each;
-use super::{keys_of_all, optional, state};
+use super::{arg, state};
 use crate::broker::BrokerError;
-use crate::broker::queue::entry::{self, Parts};
+use crate::broker::queue::entry::Parts;
 use crate::broker::queue::{
     DEAD_LIFE_MS, DEAD_MAX, End, Judged, MoveBatch, Moved, PRIORITIES, PartitionState, Verdict,
     rank,
@@ -35,11 +35,10 @@ impl RedisBroker {
         let master = self.at(place, &held)?;
         // Those of its database, which channels have in their names.
         let keys = &master.shared.keys;
-        let mut call = (keys_of_all(keys, &held), Vec::new());
-        let numbers = [held.len(), DEAD_MAX].map(text);
-        call.1.extend(numbers);
-        call.1.push(text(DEAD_LIFE_MS));
-        call.1.extend(held.iter().map(|held| text(held.token)));
+        let mut call = (self.keys_of_held(&held), Vec::new());
+        call.1.extend([held.len(), DEAD_MAX].map(arg));
+        call.1.push(arg(DEAD_LIFE_MS));
+        call.1.extend(held.iter().map(|held| arg(held.token)));
         let count = entries.len();
         for judged in entries {
             let at = held.iter().position(|h| h.partition == judged.partition);
@@ -66,67 +65,67 @@ impl RedisBroker {
         })
     }
 
-    /// How a partition stands after the move: of the streams that entries were of it is told, of the
-    /// others it is known.
+    /// How a partition stands after the move: of the streams that entries were of it is told how long
+    /// they are; what else there is, and how old, is as the last fetch saw it.
     fn left(&self, partition: u32, value: Value) -> Result<PartitionState, BrokerError> {
-        let parts = reply::list(value)?;
-        let (Some(b"held"), [_, dead, streams @ ..]) =
-            (parts.first().and_then(Value::as_bytes), &parts[..])
-        else {
-            return state(Value::Array(parts));
-        };
-        let dead = optional(dead).map(reply::number).transpose()?;
-        let mut told = Vec::with_capacity(streams.len() / 3);
-        for stream in streams.chunks_exact(3) {
-            let rank = usize::try_from(reply::number(&stream[0])?).ok();
-            let rank = rank.filter(|rank| *rank < PRIORITIES.len());
-            let rank = rank.ok_or_else(|| reply::unexpected("rank", &stream[0]))?;
-            let oldest = optional(&stream[2]).map(reply::position).transpose()?;
-            told.push((rank, reply::number(&stream[1])?, oldest));
-        }
-        let depths = self.queue_seen.moved(partition, |depths| {
-            depths.dead = dead.unwrap_or(depths.dead);
-            for (rank, length, oldest) in told {
-                depths.due[rank] = length;
-                depths.oldest_ms[rank] = oldest.map(|id| id.ms);
+        state(value, |text| {
+            let mut words = text.strip_prefix("held ")?.split(' ');
+            let dead = match words.next()? {
+                "-" => None,
+                dead => Some(dead.parse().ok()?),
+            };
+            let mut lengths = Vec::new();
+            while let Some(rank) = words.next() {
+                let rank: usize = rank.parse().ok()?;
+                let length = words.next()?.parse().ok()?;
+                lengths.push((rank, length));
             }
-        });
-        Ok(PartitionState::Held(depths))
+            if lengths.iter().any(|(rank, _)| *rank >= PRIORITIES.len()) {
+                return None;
+            }
+            Some(self.queue_seen.moved(partition, |depths| {
+                depths.dead = dead.unwrap_or(depths.dead);
+                for (rank, length) in lengths {
+                    depths.due[rank] = length;
+                    depths.oldest_ms[rank] = depths.oldest_ms[rank].filter(|_| length > 0);
+                }
+            }))
+        })
     }
 }
 
-/// An entry, as the script is told of it.
-fn add((keys, args): &mut (Vec<String>, Vec<Vec<u8>>), names: &Keys, at: usize, judged: Judged) {
+/// An entry, as the script is told of it: in one text what becomes of it, and its body.
+fn add((keys, args): &mut (Vec<Value>, Vec<Value>), names: &Keys, at: usize, judged: Judged) {
     let Judged {
         partition,
         priority,
         id,
         verdict,
     } = judged;
-    let mut begin = |what: &str, is_inbox: bool| {
-        args.push(what.into());
-        args.extend([text(at + 1), text(rank(priority)), text(id)]);
-        args.push(text(u8::from(is_inbox)));
-    };
+    let (at, rank) = (at + 1, rank(priority));
     match verdict {
-        Verdict::Publish { message, retention } => {
+        Verdict::Publish {
+            message,
+            parts: Parts { head, body, tail },
+            retention,
+        } => {
             let topic = &message.topic;
-            begin("publish", topic.kind() == TopicKind::Inbox);
             let used = PublicationKeys::new(names, topic, partition, None);
-            keys.extend(used.as_slice().iter().map(|key| key.concat()));
-            let Parts { head, body, tail } = entry::encode_parts(&message);
-            args.push(body);
-            args.extend([
-                text(rand::random::<u32>()),
-                text(retention.entries_max),
-                text(retention.age_ms),
-                text(retention.last_life_ms()),
-            ]);
-            args.extend([head, tail]);
+            keys.extend(used.as_slice().iter().map(|key| Value::from(key.concat())));
+            let inbox = u8::from(topic.kind() == TopicKind::Inbox);
+            let (random, life) = (rand::random::<u32>(), retention.last_life_ms());
+            let (entries, age, head_len) = (retention.entries_max, retention.age_ms, head.len());
+            let mut how = text(format_args!(
+                "publish {at} {rank} {id} {inbox} {random} {entries} {age} {life} {head_len} "
+            ));
+            how.extend_from_slice(&head);
+            how.extend_from_slice(&tail);
+            args.extend([Value::Bytes(how.into()), Value::Bytes(body)]);
         }
         Verdict::Bury { why, error, kept } => {
-            begin("bury", false);
-            args.extend([text(why.as_str()), text(error), kept.to_vec()]);
+            let why = why.as_str();
+            let how = arg(format_args!("bury {at} {rank} {id} {why} {error}"));
+            args.extend([how, Value::Bytes(kept)]);
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! In: `partitions`, which takes, extends and gives back leases; `reaper`, which reads an index and
 //! takes entries out of it. Out: what Redis decided, by its own clock. Nothing is kept here.
-//! Keys: `ff:part:{N}` (`OWNER TOKEN END`, never expires) and `ff:ti:{N}` (the index that
-//! `occupancy_store` writes), which share a tag. Each script that acts for a partition compares
+//! Keys: `ff:part:{N}` (`OWNER TOKEN END`, never expires), `ff:ti:{N}` (the index that
+//! `occupancy_store` writes) and `ff:q:{N}:heads` (of the queue), which share a tag. Each script that acts for a partition compares
 //! the token first, so that a home that was paused and has been replaced does nothing. Leases alone
 //! are asked for together, those of one master in one call, whichever slots they lie in: each is
 //! judged by itself there. Bounds: one call looks at about [`ENTRIES_PER_CALL`] entries of an index,
@@ -165,7 +165,10 @@ impl PartitionStore {
     /// # Errors
     /// [`PartitionError`].
     pub async fn release(&self, partition: u32, token: u64) -> Result<(), PartitionError> {
-        let keys = [self.keys.partition(partition)];
+        let keys = [
+            self.keys.partition(partition),
+            self.keys.queue_heads(partition),
+        ];
         self.act(&self.release, &keys, &[text(token)]).await?;
         Ok(())
     }

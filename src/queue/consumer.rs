@@ -6,7 +6,7 @@
 //! that hangs holds up its own queues only; a pass that is not back after [`PATIENCE`] is given up and
 //! counted. At the end no further pass begins, and those on their way end before leases are given back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::faults::Faults;
 use super::figures::{Figures, SharedFigures};
 use super::pass::{Context, Looked, Outcome};
 use super::pressure::Pressure;
@@ -33,6 +34,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Calls that wait for each pass that is under way: as they take some milliseconds each, the last has
 /// begun after some tens of them.
 const CALLS_PER_PASS: usize = 8;
+/// Partitions in which what waits is counted at once, beside passes.
+const COUNTED_AT_ONCE: usize = 16;
 /// How often figures are told.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -75,8 +78,12 @@ impl Queue {
             rota: Rota::default(),
             running: FuturesUnordered::new(),
             counts: BTreeMap::new(),
+            masters_count: 1,
             partitions_per_call: PARTITIONS_PER_CALL,
+            counting: FuturesUnordered::new(),
+            uncounted: Vec::new(),
             figures: Figures::default(),
+            faults: Faults::default(),
             shared: self.figures.clone(),
             pressure,
             stop: self.stop.subscribe(),
@@ -87,6 +94,9 @@ impl Queue {
 /// What came of a pass; `None`: it was given up.
 type Ended = (CallOf, Vec<HeldPartition>, Option<Outcome>);
 
+/// A partition, and what waits there; `None`: there was no answer.
+type Counted = (u32, Option<Depths>);
+
 /// See the module.
 pub struct Consumer {
     context: Arc<Context>,
@@ -96,9 +106,16 @@ pub struct Consumer {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// How many passes each master has.
     counts: BTreeMap<FeedNumber, usize>,
+    /// How many masters have partitions that are held: one that is slow has its share, and no more.
+    masters_count: usize,
     /// How many partitions the last call could have.
     partitions_per_call: usize,
+    /// Partitions in which what waits is being counted.
+    counting: FuturesUnordered<BoxFuture<'static, Counted>>,
+    /// Those that come next; at most all that are held.
+    uncounted: Vec<u32>,
     figures: Figures,
+    faults: Faults,
     shared: SharedFigures,
     pressure: Pressure,
     stop: watch::Receiver<bool>,
@@ -123,6 +140,12 @@ impl Consumer {
             // All these waits are cancel-safe.
             tokio::select! {
                 ended = next(&mut self.running) => self.ended(ended),
+                (partition, depths) = next(&mut self.counting) => {
+                    if let Some(depths) = depths {
+                        self.found(partition, depths, Instant::now());
+                    }
+                    self.count();
+                }
                 rung = bells.heard() => {
                     let now = Instant::now();
                     rung.into_iter().for_each(|partition| self.rota.ring(partition, now));
@@ -157,6 +180,10 @@ impl Consumer {
             self.context.broker.hear_bell(partition, false);
             self.figures.forget(partition);
         }
+        let calls = self.rota.held();
+        let calls = calls.filter_map(|partition| self.context.broker.queue_call_of(partition));
+        let masters: BTreeSet<_> = calls.map(|call| call.feed).collect();
+        self.masters_count = masters.len();
     }
 
     /// Begins passes while there is work, and room for it. Returns as of when there was.
@@ -178,7 +205,7 @@ impl Consumer {
     /// How many passes a master may have: one, and one more for each [`CALLS_PER_PASS`] that wait, by
     /// their partitions or entries; at most its share. Fewer at once bring more entries each.
     fn each_max(&self, now: Instant) -> usize {
-        let masters_count = self.counts.len().max(1);
+        let masters_count = self.masters_count.max(1);
         let entries = usize::try_from(self.figures.due_count()).unwrap_or(usize::MAX);
         let calls = self.rota.due_count(now) / self.partitions_per_call + entries / FETCH_MAX;
         let wanted = 1 + calls / CALLS_PER_PASS;
@@ -189,7 +216,7 @@ impl Consumer {
         let Pass {
             call,
             held,
-            turn,
+            from,
             is_glance,
         } = pass;
         *self.counts.entry(call.feed).or_default() += 1;
@@ -199,7 +226,7 @@ impl Consumer {
         };
         let context = Arc::clone(&self.context);
         let run = async move {
-            let outcome = timeout(PATIENCE, context.run(held.clone(), turn, is_glance)).await;
+            let outcome = timeout(PATIENCE, context.run(held.clone(), from, is_glance)).await;
             (call, held, outcome.ok())
         };
         self.running.push(run.boxed());
@@ -220,25 +247,71 @@ impl Consumer {
                 self.counts.remove(&call.feed);
             }
         }
-        let Some(Outcome { looked, now_ms }) = outcome else {
+        let Some(outcome) = outcome else {
             self.context.metrics.queue.given_up.add(1);
             for held in held {
                 self.rota.ended(held, Seen::Failed, now, rand::random());
             }
             return;
         };
-        if let Some(now_ms) = now_ms {
+        if let Some(now_ms) = outcome.now_ms {
             self.figures.tick(now_ms, now);
         }
-        for Looked { held, seen, depths } in looked {
+        for looked in outcome.looked {
+            let Looked {
+                held,
+                seen,
+                depths,
+                fault,
+            } = looked;
             self.rota.ended(held, seen, now, rand::random());
-            let is_bare = depths == Some(Depths::default());
-            self.rota.found(held.partition, is_bare);
-            if let Some(depths) = depths
-                && self.rota.holds(held.partition)
-            {
-                self.figures.set(held.partition, depths);
+            match depths {
+                Some(depths) => self.found(held.partition, depths, now),
+                None if outcome.is_glance && self.rota.holds(held.partition) => {
+                    self.figures.set_bare(held.partition, now);
+                }
+                None => {}
             }
+            if let Some(fault) = fault {
+                let count = self.rota.failing_count();
+                self.faults.note(held.partition, &fault, count, now);
+            }
+        }
+    }
+
+    /// So much waits in a partition.
+    fn found(&mut self, partition: u32, depths: Depths, now: Instant) {
+        let left = depths.due.iter().sum();
+        self.rota.found(partition, left, left + depths.later == 0);
+        if self.rota.holds(partition) {
+            self.figures.set(partition, depths, now);
+        }
+    }
+
+    /// Finds partitions that no pass has come to for a while, to count what waits there: passes have
+    /// more to do than they can, and how much that is decides how many nodes there are.
+    fn find_uncounted(&mut self, now: Instant) {
+        if let Some(then) = now.checked_sub(TICK)
+            && self.uncounted.is_empty()
+        {
+            let held = self.rota.held();
+            let old = held.filter(|partition| self.figures.is_older(*partition, then));
+            self.uncounted = old.collect();
+        }
+        self.count();
+    }
+
+    /// Counts some of those.
+    fn count(&mut self) {
+        while self.counting.len() < COUNTED_AT_ONCE
+            && let Some(partition) = self.uncounted.pop()
+        {
+            let broker = Arc::clone(&self.context.broker);
+            let count = async move {
+                let counted = timeout(TICK, broker.queue_depths(partition)).await;
+                (partition, counted.ok().and_then(Result::ok))
+            };
+            self.counting.push(count.boxed());
         }
     }
 
@@ -246,6 +319,7 @@ impl Consumer {
     fn tick(&mut self) {
         // Leases end by themselves, too.
         self.note();
+        self.find_uncounted(Instant::now());
         if let Some(seconds) = process::cpu_seconds_now() {
             self.pressure.sample(seconds);
         }
@@ -261,10 +335,10 @@ impl Consumer {
     }
 }
 
-/// What the next pass brings; waits for ever where none runs. Cancel-safe.
-async fn next(running: &mut FuturesUnordered<BoxFuture<'static, Ended>>) -> Ended {
+/// What the next of them brings; waits for ever where none runs. Cancel-safe.
+async fn next<T>(running: &mut FuturesUnordered<BoxFuture<'static, T>>) -> T {
     match running.next().await {
-        Some(ended) => ended,
+        Some(brought) => brought,
         None => std::future::pending().await,
     }
 }

@@ -21,7 +21,7 @@ struct Told {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Figures {
-    partitions: BTreeMap<u32, Depths>,
+    partitions: BTreeMap<u32, (Depths, Instant)>,
     clock: Option<Told>,
 }
 
@@ -32,8 +32,26 @@ impl Figures {
     }
 
     /// A partition stands so.
-    pub fn set(&mut self, partition: u32, depths: Depths) {
-        self.partitions.insert(partition, depths);
+    pub fn set(&mut self, partition: u32, depths: Depths, at: Instant) {
+        self.partitions.insert(partition, (depths, at));
+    }
+
+    /// Nothing waits in a partition. Of its dead letters nothing new is known.
+    pub fn set_bare(&mut self, partition: u32, at: Instant) {
+        let before = self.partitions.get(&partition);
+        let dead = before.map_or(0, |(depths, _)| depths.dead);
+        let depths = Depths {
+            dead,
+            ..Depths::default()
+        };
+        self.set(partition, depths, at);
+    }
+
+    /// Whether a partition was last seen before this.
+    #[must_use]
+    pub fn is_older(&self, partition: u32, than: Instant) -> bool {
+        let seen = self.partitions.get(&partition);
+        seen.is_none_or(|(_, at)| *at < than)
     }
 
     /// Another node counts it from now on.
@@ -44,7 +62,7 @@ impl Figures {
     /// How many entries are due here.
     #[must_use]
     pub fn due_count(&self) -> u64 {
-        let due = self.partitions.values().flat_map(|depths| depths.due);
+        let due = self.partitions.values().flat_map(|(depths, _)| depths.due);
         due.sum()
     }
 
@@ -56,7 +74,7 @@ impl Figures {
             let since = at.saturating_duration_since(clock.at).as_millis();
             clock.now_ms + u64::try_from(since).unwrap_or(u64::MAX)
         });
-        for depths in self.partitions.values() {
+        for (depths, _) in self.partitions.values() {
             let age = |oldest_ms: Option<u64>| match (oldest_ms, now_ms) {
                 // What waits has an age: 0 stands for nothing.
                 (Some(oldest_ms), Some(now_ms)) => now_ms.saturating_sub(oldest_ms).max(1),
@@ -116,6 +134,7 @@ mod tests {
                 next_due_ms: None,
                 oldest_ms: [Some(9_000), None, Some(10_001), None],
             },
+            at,
         );
         figures.set(
             2,
@@ -124,17 +143,23 @@ mod tests {
                 oldest_ms: [None, None, None, Some(8_000)],
                 ..Depths::default()
             },
+            at,
         );
         let told = figures.told(0.25, at + Duration::from_millis(500));
         assert_eq!(told.due, [1, 0, 2, 5]);
         assert_eq!(told.oldest_ms, [1_500, 0, 499, 2_500]);
         assert_eq!((told.later, told.dead, told.pressure), (3, 4, 2));
         assert_eq!(figures.due_count(), 8);
+        assert!(!figures.is_older(1, at) && figures.is_older(1, at + Duration::from_secs(1)));
+        assert!(figures.is_older(3, at));
         figures.forget(2);
         assert_eq!(
             figures.told(2.0, at).pressure,
             3,
             "never more than the depth"
         );
+        figures.set_bare(1, at);
+        let told = figures.told(1.0, at);
+        assert_eq!((told.depth(), told.later, told.dead), (0, 0, 4));
     }
 }

@@ -14,8 +14,10 @@ use crate::broker::queue::{
 };
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
+use crate::telemetry::logs::causes;
 use crate::telemetry::metrics::Metrics;
 
+use super::faults::Fault;
 use super::judge;
 use super::rota::Seen;
 
@@ -34,6 +36,8 @@ pub(super) struct Looked {
     pub(super) seen: Seen,
     /// What waits there; `None` where it was not seen.
     pub(super) depths: Option<Depths>,
+    /// What kept it from being read or moved, for people.
+    pub(super) fault: Option<Fault>,
 }
 
 /// What a pass has brought.
@@ -43,6 +47,8 @@ pub(super) struct Outcome {
     pub(super) looked: Vec<Looked>,
     /// Redis' clock when it was fetched, unix milliseconds.
     pub(super) now_ms: Option<u64>,
+    /// Nothing waits in any of them; of dead letters nothing was asked.
+    pub(super) is_glance: bool,
 }
 
 /// One partition while its pass runs.
@@ -51,7 +57,7 @@ struct Partition {
     state: Option<PartitionState>,
     /// So many of its entries were fetched.
     fetched_count: u64,
-    is_failed: bool,
+    fault: Option<Fault>,
 }
 
 impl Context {
@@ -60,29 +66,29 @@ impl Context {
     pub(super) async fn run(
         &self,
         held: Vec<HeldPartition>,
-        turn: u64,
+        from: u64,
         is_glance: bool,
     ) -> Outcome {
         if is_glance && self.broker.is_bare(&held).await {
             return bare(&held);
         }
-        let fetched = match self.broker.fetch(&held, turn).await {
+        let fetched = match self.broker.fetch(&held, from).await {
             Ok(fetched) if fetched.partitions.len() == held.len() => fetched,
-            Ok(_) => return failed(&held, None),
-            Err(error) => return failed(&held, Some(&error)),
+            Ok(_) => return failed(&held, &Fault::told("not all partitions were answered")),
+            Err(error) => return failed(&held, &fault(&error)),
         };
         let now_ms = fetched.now_ms;
         let mut partitions = partitions(&held, &fetched);
         if let Err(error) = self.move_all(fetched, &mut partitions).await {
-            log_failed(&held, &error);
-            for partition in &mut partitions {
-                partition.is_failed |= partition.fetched_count > 0;
+            for partition in partitions.iter_mut().filter(|one| one.fetched_count > 0) {
+                partition.fault.get_or_insert_with(|| fault(&error));
             }
         }
         let looked = partitions.into_iter().map(|one| one.looked(now_ms));
         Outcome {
             looked: looked.collect(),
             now_ms: Some(now_ms),
+            is_glance: false,
         }
     }
 
@@ -104,7 +110,7 @@ impl Context {
                 let found = partitions
                     .iter()
                     .find(|one| one.held.partition == partition);
-                found.is_some_and(|one| !one.is_refused())
+                found.is_some_and(Partition::is_well)
             };
             let judged: Vec<_> = some
                 .filter(|entry| is_held(entry.partition))
@@ -139,6 +145,9 @@ impl Context {
         self.count(&fates, &moved, now_ms);
         for (held, state) in held.iter().zip(moved.partitions) {
             if let Some(one) = partitions.iter_mut().find(|one| one.held == *held) {
+                if let PartitionState::Failed(why) = &state {
+                    one.fault.get_or_insert_with(|| Fault::told(why));
+                }
                 one.state = Some(state);
             }
         }
@@ -191,8 +200,9 @@ impl Fate {
 }
 
 impl Partition {
-    fn is_refused(&self) -> bool {
-        self.state == Some(PartitionState::Refused)
+    /// Whether more of it may be moved: behind one that was not, none is.
+    fn is_well(&self) -> bool {
+        matches!(self.state, Some(PartitionState::Held(_)))
     }
 
     fn looked(self, now_ms: u64) -> Looked {
@@ -201,7 +211,7 @@ impl Partition {
             _ => None,
         };
         let seen = match (&self.state, depths) {
-            _ if self.is_failed => Seen::Failed,
+            _ if self.fault.is_some() => Seen::Failed,
             (Some(PartitionState::Refused), _) => Seen::Refused,
             (_, Some(depths)) => Seen::Looked {
                 has_come: self.fetched_count > 0,
@@ -216,6 +226,7 @@ impl Partition {
             held: self.held,
             seen,
             depths,
+            fault: self.fault,
         }
     }
 }
@@ -227,25 +238,21 @@ fn partitions(held: &[HeldPartition], fetched: &Fetched) -> Vec<Partition> {
             let entry: &crate::broker::queue::FetchedEntry = entry;
             entry.partition == held.partition
         };
-        if let PartitionState::Failed(why) = state {
-            tracing::warn!(
-                event = "queue_reading_failed",
-                partition = held.partition,
-                reason = why,
-                "the queue of a partition cannot be read; it is tried again"
-            );
-        }
+        let fault = match state {
+            PartitionState::Failed(why) => Some(Fault::told(why)),
+            PartitionState::Held(_) | PartitionState::Refused => None,
+        };
         Partition {
             held: *held,
             state: Some(state.clone()),
             fetched_count: fetched.entries.iter().filter(of_it).count() as u64,
-            is_failed: false,
+            fault,
         }
     });
     partitions.collect()
 }
 
-/// There is nothing in any of them.
+/// Nothing waits in any of them.
 fn bare(held: &[HeldPartition]) -> Outcome {
     let looked = held.iter().map(|held| Looked {
         held: *held,
@@ -254,35 +261,34 @@ fn bare(held: &[HeldPartition]) -> Outcome {
             left: 0,
             next_due: None,
         },
-        depths: Some(Depths::default()),
+        depths: None,
+        fault: None,
     });
     Outcome {
         looked: looked.collect(),
         now_ms: None,
+        is_glance: true,
     }
 }
 
 /// Nothing is known of any of them.
-fn failed(held: &[HeldPartition], error: Option<&BrokerError>) -> Outcome {
-    if let Some(error) = error {
-        log_failed(held, error);
-    }
+fn failed(held: &[HeldPartition], fault: &Fault) -> Outcome {
     let looked = held.iter().map(|held| Looked {
         held: *held,
         seen: Seen::Failed,
         depths: None,
+        fault: Some(fault.clone()),
     });
     Outcome {
         looked: looked.collect(),
         now_ms: None,
+        is_glance: false,
     }
 }
 
-fn log_failed(held: &[HeldPartition], error: &BrokerError) {
-    tracing::debug!(
-        event = "queue_pass_failed",
-        partitions = held.len(),
-        error = error as &(dyn std::error::Error + 'static),
-        "a pass over queues failed, it begins again"
-    );
+fn fault(error: &BrokerError) -> Fault {
+    Fault {
+        reason: causes(error),
+        is_outage: matches!(error, BrokerError::Unavailable(_) | BrokerError::Unknown(_)),
+    }
 }

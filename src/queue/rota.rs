@@ -4,6 +4,10 @@
 //! one pass at most, so that the next move of a stream goes out after the answer of the last. Owner:
 //! the consumer. Bound: one slot a partition; a pass has at most [`PARTITIONS_PER_CALL`] partitions.
 //!
+//! Who has waited longest is looked at first, whatever for; of those of one pass, who was not its first
+//! for the longest time is so now: its streams of each priority come first there. What failed goes
+//! alone.
+//!
 //! A partition is looked at when its bell rings, when something that is to come later is due, at once
 //! where more is left, and otherwise once in [`POLL`]; once in [`POLL_OFTEN`] where entries came
 //! without a bell within [`UNRUNG_FOR`], as those do that a backend writes itself. Polls of one server
@@ -24,6 +28,9 @@ pub const POLL: Duration = Duration::from_secs(1);
 pub const POLL_OFTEN: Duration = Duration::from_millis(100);
 /// How long that lasts after the last such entry.
 pub const UNRUNG_FOR: Duration = Duration::from_secs(60);
+/// So long after it was fetched last a partition in which nothing waits is fetched again, for what
+/// grows old there.
+pub const WHOLE: Duration = Duration::from_secs(60);
 /// First wait after a failure; each is twice the one before, plus up to as much again.
 pub const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest wait after a failure.
@@ -53,8 +60,12 @@ struct Slot {
     failures_count: u32,
     /// When entries came last without a bell.
     unrung: Option<Instant>,
-    /// There was nothing at all, when it was looked at last.
+    /// Nothing waited, now or later, when it was looked at last.
     is_bare: bool,
+    /// When it was last more than glanced at.
+    fetched: Option<Instant>,
+    /// The last pass of which it was the first.
+    led: u64,
     /// So many due entries were left then.
     left: u64,
 }
@@ -66,9 +77,9 @@ pub struct Pass {
     pub call: CallOf,
     /// Which.
     pub held: Vec<HeldPartition>,
-    /// Its number.
-    pub turn: u64,
-    /// Nobody rang, and there was nothing at all in any of them: most likely there still is not.
+    /// The place among them from which on their entries come.
+    pub from: u64,
+    /// Nobody rang, and nothing waited in any of them: most likely nothing does.
     pub is_glance: bool,
 }
 
@@ -165,17 +176,7 @@ impl Rota {
         }
         let (call, cause) = found?;
         self.turn += 1;
-        let held = self.fill(&call, cause, now, call_of);
-        let was_bare = |held: &HeldPartition| {
-            let slot = self.slots.get(&held.partition);
-            slot.is_some_and(|slot| slot.is_bare && slot.cause == Cause::Poll)
-        };
-        Some(Pass {
-            call,
-            is_glance: held.iter().all(was_bare),
-            held,
-            turn: self.turn,
-        })
+        Some(self.fill(call, cause, now, call_of))
     }
 
     /// Takes the partitions of a call, no more than fill a fetch by what is known of them: looking
@@ -183,11 +184,11 @@ impl Rota {
     /// come soon.
     fn fill(
         &mut self,
-        call: &CallOf,
+        call: CallOf,
         cause: Cause,
         now: Instant,
         call_of: impl Fn(u32) -> Option<CallOf>,
-    ) -> Vec<HeldPartition> {
+    ) -> Pass {
         let soon = match cause {
             Cause::Poll => now + POLL / 2,
             Cause::Work | Cause::Later => now,
@@ -198,30 +199,47 @@ impl Rota {
             .filter(|(partition, slot)| {
                 let is_wanted =
                     slot.is_due(now) || (slot.cause == Cause::Poll && slot.is_due(soon));
-                is_wanted && call_of(**partition).as_ref() == Some(call)
+                is_wanted && call_of(**partition) == Some(call)
             })
             .collect();
-        candidates.sort_by_key(|(_, slot)| (slot.cause, slot.due));
-        if let Some((_, first)) = candidates.first()
-            && first.cause == Cause::Poll
-        {
-            // One that has something would have all of them fetched.
-            let is_bare = first.is_bare;
-            candidates.retain(|(_, slot)| slot.is_bare == is_bare);
-        }
+        candidates.sort_by_key(|(_, slot)| slot.due);
+        let first = candidates.first();
+        let is_glance = first.is_some_and(|(_, slot)| slot.is_glance(now));
+        let is_alone = first.is_some_and(|(_, slot)| slot.failures_count > 0);
         let mut room = FETCH_MAX as u64;
         let fits = |(_, slot): &(&u32, &mut Slot)| {
             let is_in = room > 0;
             room = room.saturating_sub(slot.left.max(1));
             is_in
         };
-        let candidates = candidates.into_iter().take(PARTITIONS_PER_CALL);
-        let begun = candidates.take_while(fits).map(|(partition, slot)| {
+        let same = |(_, slot): &(&u32, &mut Slot)| {
+            // One that has something would have all of them fetched, and one that fails might take the
+            // others with it.
+            slot.is_glance(now) == is_glance && (is_alone || slot.failures_count == 0)
+        };
+        let count_max = if is_alone { 1 } else { PARTITIONS_PER_CALL };
+        let chosen = candidates.into_iter().filter(same).take(count_max);
+        let mut chosen: Vec<_> = chosen.take_while(fits).collect();
+        let leader = chosen.iter_mut().enumerate();
+        let leader = leader.min_by_key(|(_, (_, slot))| slot.led);
+        let from = leader.map_or(0, |(at, (_, slot))| {
+            slot.led = self.turn;
+            at
+        });
+        let begun = chosen.into_iter().map(|(partition, slot)| {
             slot.is_busy = true;
+            if !is_glance {
+                slot.fetched = Some(now);
+            }
             let (partition, token) = (*partition, slot.token);
             HeldPartition { partition, token }
         });
-        begun.collect()
+        Pass {
+            call,
+            held: begun.collect(),
+            from: from as u64,
+            is_glance,
+        }
     }
 
     /// No master has it at the moment.
@@ -269,11 +287,23 @@ impl Rota {
         }
     }
 
-    /// Whether there was nothing at all in a partition that was looked at.
-    pub fn found(&mut self, partition: u32, is_bare: bool) {
+    /// So many due entries wait in a partition, and whether nothing does, now or later.
+    pub fn found(&mut self, partition: u32, left: u64, is_bare: bool) {
         if let Some(slot) = self.slots.get_mut(&partition) {
-            slot.is_bare = is_bare;
+            (slot.left, slot.is_bare) = (left, is_bare);
         }
+    }
+
+    /// Partitions that are held.
+    pub fn held(&self) -> impl Iterator<Item = u32> {
+        self.slots.keys().copied()
+    }
+
+    /// How many partitions failed when they were looked at last, and again after that.
+    #[must_use]
+    pub fn failing_count(&self) -> usize {
+        let failing = self.slots.values().filter(|slot| slot.failures_count > 1);
+        failing.count()
     }
 
     /// When something is to be looked at next. What is due now and was not taken waits for a pass to
@@ -302,12 +332,20 @@ impl Slot {
             failures_count: 0,
             unrung: None,
             is_bare: false,
+            fetched: None,
+            led: 0,
             left: 0,
         }
     }
 
     fn is_due(&self, now: Instant) -> bool {
         !self.is_busy && self.due <= now
+    }
+
+    /// Whether it is enough to see that nothing waits there.
+    fn is_glance(&self, now: Instant) -> bool {
+        let is_old = self.fetched.is_none_or(|fetched| fetched + WHOLE <= now);
+        self.is_bare && self.cause == Cause::Poll && !is_old
     }
 
     fn look_at(&mut self, due: Instant, cause: Cause) {

@@ -48,8 +48,7 @@ impl Broker {
     }
 
     /// Lets what is due become so, and reads the heads of the streams of these partitions, which share
-    /// a call. Nothing is taken out. `from` is where the turn of streams begins: the number of this
-    /// call.
+    /// a call. Nothing is taken out. `from` is where the turn of streams begins: a place among them.
     ///
     /// # Errors
     /// [`BrokerError`]: nothing is known of any of them.
@@ -57,8 +56,8 @@ impl Broker {
         engine!(self, broker => broker.fetch(held, from).await)
     }
 
-    /// Whether none of these partitions, which share a call, surely has anything: entries, due or to
-    /// come, or dead letters. Cheaper than a fetch, and says nothing of leases.
+    /// Whether surely no entries, due or to come, are in any of these partitions, which share a call.
+    /// Cheaper than a fetch, and says nothing of leases.
     pub async fn is_bare(&self, held: &[HeldPartition]) -> bool {
         match self {
             Self::Memory(_) => false, // There a fetch is as cheap.

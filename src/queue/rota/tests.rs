@@ -201,7 +201,7 @@ fn what_is_due_and_finds_no_room_waits_for_a_pass_to_end_and_not_for_a_time() {
 fn a_glance_has_only_those_that_had_nothing_and_for_which_nobody_rang() {
     let now = Instant::now();
     let mut rota = rested(0..4, now);
-    (0..3).for_each(|partition| rota.found(partition, true));
+    (0..3).for_each(|partition| rota.found(partition, 0, true));
     rota.ring(2, now);
     let pass = all(&mut rota, now).unwrap();
     assert_eq!((partitions(&pass), pass.is_glance), (vec![2], false));
@@ -211,6 +211,82 @@ fn a_glance_has_only_those_that_had_nothing_and_for_which_nobody_rang() {
         seen.collect::<Vec<_>>(),
         [(vec![0, 1], true), (vec![3], false)]
     );
+}
+
+#[test]
+fn each_partition_is_the_first_of_a_pass_in_its_turn() {
+    // Those of one pass stay together: a place by the number of the pass would come back to the same.
+    let mut now = Instant::now();
+    let mut rota = Rota::default();
+    rota.note(&held(0..256), now);
+    let mut led = BTreeMap::<u32, usize>::new();
+    for _ in 0..256 {
+        let pass = all(&mut rota, now).unwrap();
+        let at = usize::try_from(pass.from).unwrap();
+        *led.entry(pass.held[at].partition).or_default() += 1;
+        now += Duration::from_millis(4);
+        end(&mut rota, &pass, looked(true, true), now);
+    }
+    assert_eq!(led.len(), 256);
+    assert!(led.values().all(|count| *count == 1), "{led:?}");
+}
+
+#[test]
+fn a_poll_and_what_is_due_later_wait_in_line_with_the_work_of_others() {
+    let mut now = Instant::now();
+    let mut rota = rested(0..300, now);
+    rota.found(0, 0, true);
+    (1..300).for_each(|partition| rota.ring(partition, now));
+    let mut seen = None;
+    for number in 0..2_000_u32 {
+        let Some(pass) = all(&mut rota, now) else {
+            panic!("there is always work");
+        };
+        if partitions(&pass).contains(&0) {
+            seen = Some(number);
+            break;
+        }
+        now += Duration::from_millis(4);
+        end(&mut rota, &pass, looked(true, true), now);
+    }
+    let round = 300 / u32::try_from(PARTITIONS_PER_CALL).unwrap() + 1;
+    let polled = u32::try_from(POLL.as_millis()).unwrap() / 4;
+    assert!(seen.is_some_and(|seen| seen <= polled + round), "{seen:?}");
+}
+
+#[test]
+fn what_failed_goes_alone() {
+    let now = Instant::now();
+    let mut rota = rested(0..3, now);
+    (0..3).for_each(|partition| rota.ring(partition, now));
+    let pass = all(&mut rota, now).unwrap();
+    assert_eq!(pass.held.len(), 3);
+    for held in &pass.held {
+        let seen = match held.partition {
+            1 => Seen::Failed,
+            _ => looked(true, true),
+        };
+        rota.ended(*held, seen, now, 0.0);
+    }
+    let passes: Vec<_> = std::iter::from_fn(|| all(&mut rota, now + RETRY_MIN)).collect();
+    let passes: Vec<_> = passes.iter().map(partitions).collect();
+    assert_eq!(passes, [vec![0, 2], vec![1]]);
+}
+
+#[test]
+fn what_has_nothing_is_fetched_whole_once_a_minute() {
+    let mut now = Instant::now();
+    let mut rota = rested(0..1, now);
+    rota.found(0, 0, true);
+    let mut whole = 0;
+    for _ in 0..180 {
+        now += POLL;
+        let pass = all(&mut rota, now).unwrap();
+        whole += usize::from(!pass.is_glance);
+        end(&mut rota, &pass, looked(false, false), now);
+        rota.found(0, 0, true);
+    }
+    assert_eq!(whole, 3);
 }
 
 #[test]

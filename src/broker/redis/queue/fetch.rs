@@ -79,13 +79,11 @@ impl RedisBroker {
             .to_vec();
         let mut later = Vec::with_capacity(held.len());
         for keys in keys.chunks_exact(8) {
-            // Its streams and its dead letters.
             read.extend_from_slice(&keys[1..5]);
-            read.push(keys[6].clone());
             later.push(keys[5].clone());
         }
         let zero = Value::from_static_str("0");
-        read.extend(std::iter::repeat_n(zero, 5 * held.len()));
+        read.extend(std::iter::repeat_n(zero, 4 * held.len()));
         let link = &master.shared.bulk.link;
         let (read, exist) = tokio::join!(link.submit("XREAD", read), link.submit("EXISTS", later));
         // A key of a foreign type, a user who may not: the fetch will say it.

@@ -10,6 +10,7 @@ use fanfare::cluster::partition_store::{LeaseAnswer, PartitionError, PartitionSt
 use fanfare::cluster::partitions::Partitions;
 use fanfare::redis::Keys;
 use fanfare_protocol::ids::Owner;
+use fred::types::Value;
 use tokio::task::JoinHandle;
 
 use crate::processes::{SOME_BEATS, plan};
@@ -166,13 +167,21 @@ async fn who_was_replaced_is_refused_and_the_next_token_is_above_every_other() {
         matches!(rig::lead(store, 7, &b, LONG).await, Ok(LeaseAnswer::Other { left }) if left > LONG / 2)
     );
     // Given back: the next takes it at once, and the one before can undo nothing.
+    let heads = keys.queue_heads(7);
+    let in_hand = [b"2".to_vec(), b"1-0 5 1".to_vec()];
+    let is_counted =
+        || async { link.command("EXISTS", &heads, &[]).await.unwrap() == Value::from(1) };
+    link.command("HSET", &heads, &in_hand).await.unwrap();
     store.release(7, first).await.unwrap();
+    assert!(!is_counted().await, "it did not end with it in hand");
+    link.command("HSET", &heads, &in_hand).await.unwrap();
     let second = lead(b.clone(), Duration::ZERO).await.unwrap();
     assert!(second > first);
     assert!(matches!(
         store.release(7, first).await,
         Err(PartitionError::Refused)
     ));
+    assert!(is_counted().await, "that of another life");
     // Ended, and nobody took it: it goes on. Ended, and somebody did.
     assert_eq!(lead(b.clone(), Duration::ZERO).await, Some(second));
     let third = wait::until("the lease of no length to end", async || {

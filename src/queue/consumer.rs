@@ -36,6 +36,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const CALLS_PER_PASS: usize = 8;
 /// Partitions in which what waits is counted at once, beside passes.
 const COUNTED_AT_ONCE: usize = 16;
+/// What waits in a partition is counted where no pass has looked for so long: more than a poll.
+const UNCOUNTED_AFTER: Duration = Duration::from_secs(2);
 /// How often figures are told.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -63,7 +65,6 @@ impl Queue {
         metrics: Arc<Metrics>,
         held: watch::Receiver<Held>,
     ) -> Consumer {
-        metrics.queue.capacity.set(config.queue.capacity);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         #[expect(clippy::cast_precision_loss)]
         let pressure = Pressure::new(cores as f64);
@@ -191,6 +192,9 @@ impl Consumer {
         let now = Instant::now();
         while self.running.len() < self.workers_max {
             let each_max = self.each_max(now);
+            if self.running.len() >= each_max * self.masters_count.max(1) {
+                break; // No master has room: no need to ask for each partition whose it is.
+            }
             let (broker, counts) = (&self.context.broker, &self.counts);
             let may_begin = |call: &CallOf| counts.get(&call.feed).is_none_or(|n| *n < each_max);
             let call_of = |partition| broker.queue_call_of(partition);
@@ -291,7 +295,7 @@ impl Consumer {
     /// Finds partitions that no pass has come to for a while, to count what waits there: passes have
     /// more to do than they can, and how much that is decides how many nodes there are.
     fn find_uncounted(&mut self, now: Instant) {
-        if let Some(then) = now.checked_sub(TICK)
+        if let Some(then) = now.checked_sub(UNCOUNTED_AFTER)
             && self.uncounted.is_empty()
         {
             let held = self.rota.held();
@@ -315,6 +319,13 @@ impl Consumer {
         }
     }
 
+    /// This node's part of `queue.capacity`, by the partitions that it holds: what nodes tell adds up.
+    fn capacity(&self) -> u64 {
+        let config = &self.context.config;
+        let held = self.rota.held().count() as u64;
+        config.queue.capacity * held / u64::from(config.redis.partitions).max(1)
+    }
+
     /// Tells the figures.
     fn tick(&mut self) {
         // Leases end by themselves, too.
@@ -328,6 +339,7 @@ impl Consumer {
         let told = self.figures.told(part, Instant::now());
         self.context.metrics.queue.tell(&told.due, &told.oldest_ms);
         let metrics = &self.context.metrics.queue;
+        metrics.capacity.set(self.capacity());
         metrics.delayed.set(told.later);
         metrics.dead.set(told.dead);
         metrics.pressure.set(told.pressure);

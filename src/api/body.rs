@@ -77,16 +77,15 @@ impl FromRequest<Arc<ApiState>> for Sent {
         let refused = |error: WireError| ApiError(HttpError::from(error).closing());
         let encoding = readable(request.headers()).map_err(refused)?;
         let bytes_max = state.config.api.body_bytes_max;
-        // A body without a length may turn out to be of any length up to the limit.
-        let length = match request.headers().get(header::CONTENT_LENGTH) {
+        let announced = match request.headers().get(header::CONTENT_LENGTH) {
             Some(value) => value.to_str().ok().and_then(|text| text.parse().ok()),
             None => None,
         };
-        let length = length.unwrap_or(bytes_max);
-        if length > bytes_max {
+        if announced.is_some_and(|length: usize| length > bytes_max) {
             return Err(refused(too_large(bytes_max)));
         }
-        let budget = state.bodies.take(length).map_err(refused)?;
+        let budget = state.bodies.take(announced, bytes_max);
+        let budget = budget.map_err(refused)?;
         let mut collected = pin!(Limited::new(request.into_body(), bytes_max).collect());
         // Most bodies have come with their head, and need no timer.
         let collected = match collected.as_mut().now_or_never() {

@@ -1,4 +1,8 @@
 //! How many bytes of request bodies may be held at the same time.
+//!
+//! In: the length that a body announces. Out: its part of the budget, or a refusal. Short bodies have a
+//! budget of their own, so that long ones which come slowly keep nobody else out. Bounds:
+//! [`BODIES_AT_ONCE`] of the longest, [`SHORT_BODIES_AT_ONCE`] of [`SHORT_BYTES`].
 
 use std::sync::Arc;
 
@@ -7,28 +11,52 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use fanfare_protocol::error::{ErrorCode, WireError};
 
 /// How many bodies of the longest length may be held at the same time. With the default of
-/// 8 MiB that is 128 MiB; short bodies never meet it.
+/// 8 MiB that is 128 MiB.
 pub const BODIES_AT_ONCE: usize = 16;
+
+/// A body that announces no more than this is a short one.
+pub const SHORT_BYTES: usize = 64 * 1_024;
+
+/// How many short bodies of that length may be held beside the others: as many as there are connections
+/// of the API at most, so that each finds room. That is 64 MiB.
+pub const SHORT_BODIES_AT_ONCE: usize = 1_024;
 
 /// Bytes that one permit of the budget stands for, so that the count fits the semaphore.
 const PERMIT_BYTES: usize = 1_024;
 
 /// Bytes of bodies that may be held at the same time.
 #[derive(Debug)]
-pub struct BodyBudget(Arc<Semaphore>);
+pub struct BodyBudget {
+    any: Arc<Semaphore>,
+    short: Arc<Semaphore>,
+}
 
 impl BodyBudget {
-    /// Room for [`BODIES_AT_ONCE`] bodies of the longest length.
+    /// Room for [`BODIES_AT_ONCE`] bodies of the longest length, and for short ones.
     #[must_use]
     pub fn new(body_bytes_max: usize) -> Self {
-        let permits = BODIES_AT_ONCE * body_bytes_max.div_ceil(PERMIT_BYTES);
-        Self(Arc::new(Semaphore::new(permits)))
+        let room = |count: usize, bytes: usize| {
+            Arc::new(Semaphore::new(count * bytes.div_ceil(PERMIT_BYTES)))
+        };
+        Self {
+            any: room(BODIES_AT_ONCE, body_bytes_max),
+            short: room(SHORT_BODIES_AT_ONCE, SHORT_BYTES),
+        }
     }
 
-    /// Takes what a body of this length needs, without waiting.
-    pub(super) fn take(&self, length: usize) -> Result<OwnedSemaphorePermit, WireError> {
+    /// Takes what a body of this length needs, without waiting. One that announces none may turn out to
+    /// be of any length, up to the longest.
+    pub(super) fn take(
+        &self,
+        announced: Option<usize>,
+        body_bytes_max: usize,
+    ) -> Result<OwnedSemaphorePermit, WireError> {
+        let (room, length) = match announced {
+            Some(length) if length <= SHORT_BYTES => (&self.short, length),
+            length => (&self.any, length.unwrap_or(body_bytes_max)),
+        };
         let permits = u32::try_from(length.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(&self.0)
+        Arc::clone(room)
             .try_acquire_many_owned(permits)
             .map_err(|_full| {
                 WireError::new(

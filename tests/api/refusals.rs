@@ -355,6 +355,16 @@ async fn bodies_beyond_the_budget_are_told_to_come_later_and_small_ones_pass() {
         let error = node.post_text(path, endless()).await.error();
         assert_eq!(error, (429, "rate_limited".into()));
     }
+    // One that announces a short length has room beside them.
+    let mut short = request(
+        Method::POST,
+        "/v1/publish",
+        Body::from(r#"{"topic":"t","data":1}"#),
+    );
+    short
+        .headers_mut()
+        .insert("content-length", "22".parse().unwrap());
+    assert_eq!(node.send(short).await.status, 200);
     held.pop();
     let body = json!({"topic": "t", "data": 1});
     assert_eq!(node.post("/v1/publish", &body).await.status, 200);

@@ -215,6 +215,24 @@ pub(super) fn described(
     Ok((content, body.names()?))
 }
 
+/// The names of a body's targets as far as they can be read, whatever else is wrong with it.
+pub(super) fn named(state: &ApiState, fields: &BodyFields<'_>) -> Vec<Name> {
+    let max = state.config.api.targets_max;
+    let mut names = Vec::new();
+    for (one, many, as_name) in [
+        ("topic", "topics", Name::Topic as fn(String) -> Name),
+        ("user", "users", Name::User),
+    ] {
+        let all = fields.texts(many, "targets", max).ok().flatten();
+        let one = fields.text(one).ok().flatten();
+        names.extend(all.into_iter().flatten().chain(one).map(as_name));
+    }
+    if fields.flag("everyone") == Ok(Some(true)) {
+        names.push(Name::Topic("@".to_owned()));
+    }
+    names
+}
+
 /// Splits a list of bodies into the bytes of each; of more than `max` it says how many they are.
 ///
 /// # Errors

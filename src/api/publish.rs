@@ -95,7 +95,7 @@ pub(super) async fn publish(
     let results = run(&state, targets).await;
     let answered = tasks::heavy(results.len() * RESULT_BYTES, || {
         let answer = PublishAnswer::of(results);
-        respond(wanted, StatusCode::OK, answer.error.as_ref(), &answer)
+        respond(wanted, StatusCode::OK, http(answer.error.as_ref()), &answer)
     });
     Ok(answered.await)
 }
@@ -119,7 +119,7 @@ pub(super) async fn batch(
     let results = run(&state, targets).await;
     let answered = tasks::heavy((items.len() + results.len()) * RESULT_BYTES, || {
         let answer = BatchAnswer::of(items, results);
-        respond(wanted, StatusCode::OK, answer.error.as_ref(), &answer)
+        respond(wanted, StatusCode::OK, http(answer.error.as_ref()), &answer)
     });
     Ok(answered.await)
 }
@@ -160,17 +160,20 @@ pub(super) fn too_many(what: &str, count: usize, max: usize) -> ApiError {
     .into()
 }
 
+fn http(error: Option<&ErrorBody>) -> Option<HttpError> {
+    error.map(|error| HttpError::new(error.code, error.message.clone()))
+}
+
 /// The status of what was done, or that of the error that stands for all.
 pub(super) fn respond(
     wanted: Wanted,
     done: StatusCode,
-    error: Option<&ErrorBody>,
+    error: Option<HttpError>,
     answer: &impl Serialize,
 ) -> Response {
     let Some(error) = error else {
         return wanted.with(done, answer);
     };
-    let error = HttpError::new(error.code, error.message.clone());
     let mut response = wanted.with(error.status(), answer);
     error.add_headers(response.headers_mut());
     response

@@ -3,7 +3,8 @@
 //! In: the node hands over one [`ApiState`] at start. Out: handlers read it. What only the node
 //! can answer (who lives, where a topic is joined, whether it is ready) stands behind
 //! [`Directory`], so that the API runs over a real cluster, a node alone, or a test's list.
-//! Owner of nothing but the budget of bodies in [`ApiState::bodies`].
+//! Owner of nothing but the budget of bodies in [`ApiState::bodies`] and the count in
+//! [`ApiState::queue_taken`].
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::body_budget::BodyBudget;
 use super::keys::ApiKeys;
+use super::queue::taken::Taken;
 use crate::broker::{Broker, BrokerError};
 use crate::cluster::queue_told::QueueTold;
 use crate::config::Config;
@@ -39,6 +41,8 @@ pub struct ApiState {
     pub directory: Arc<dyn Directory>,
     /// How many bytes of request bodies may be held at the same time.
     pub bodies: BodyBudget,
+    /// What was put into the durable queue and no figure knows yet.
+    pub queue_taken: Taken,
     /// When the node started.
     pub started: Instant,
     /// The commit that this binary was built from.

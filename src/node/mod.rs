@@ -29,6 +29,7 @@ use tokio::sync::{Notify, watch};
 use crate::api;
 use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
+use crate::api::queue::taken::Taken;
 use crate::api::state::ApiState;
 use crate::auth::KeyError;
 use crate::auth::verifier::Verifier;
@@ -348,6 +349,7 @@ impl Parts {
             app: self.services.app.clone(),
             directory: Arc::new(directory),
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
+            queue_taken: Taken::default(),
             started: self.started,
             commit: self.commit,
         };

@@ -20,10 +20,12 @@ const REASONS: [&str; 6] = [
     "failed",
     "crashed",
 ];
+/// Why entries were refused before the broker was asked.
+const REFUSALS: [&str; 3] = ["capacity", "memory", "invalid"];
 /// The shortest of a histogram's bounds, in microseconds; each is twice the one before.
 const SHORTEST_US: u64 = 250;
-/// How many bounds there are: the longest is 8.192 s.
-const BOUNDS: usize = 16;
+/// How many bounds there are: the longest is 262.144 s, since a backlog may be older than minutes.
+const BOUNDS: usize = 21;
 
 /// Durations by their length. The cells may be written by any thread.
 #[derive(Debug, Default)]
@@ -67,9 +69,30 @@ fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
 
+/// Why an entry was refused before the broker was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryRefusal {
+    /// `queue.capacity`.
+    Capacity,
+    /// Redis' memory.
+    Memory,
+    /// What it says.
+    Invalid,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct QueueMetrics {
+    /// Entries that the API put into the queue.
+    pub enqueued: Counter,
+    /// Entries that had been enqueued before under the same key.
+    pub repeated: Counter,
+    /// Entries that were refused before the broker was asked, by reason.
+    refused: [Counter; REFUSALS.len()],
+    /// Dead letters that became entries again.
+    pub redriven: Counter,
+    /// Dead letters that the API dropped.
+    pub dropped: Counter,
     /// Entries that were published.
     pub published: Counter,
     /// Entries that a move did not find, because another had taken them.
@@ -97,6 +120,11 @@ pub struct QueueMetrics {
 }
 
 impl QueueMetrics {
+    /// So many entries were refused for this reason.
+    pub fn count_refused(&self, why: EntryRefusal, count: u64) {
+        self.refused[why as usize].add(count);
+    }
+
     /// An entry was put aside for this reason.
     pub fn count_dead(&self, reason: &str) {
         if let Some(place) = REASONS.iter().position(|known| *known == reason) {
@@ -142,11 +170,17 @@ impl QueueMetrics {
         for (reason, cell) in REASONS.iter().zip(&self.buried) {
             let _ = writeln!(out, "{name}{{reason=\"{reason}\"}} {}", cell.get());
         }
+        let name = "fanfare_queue_refused_total";
+        let help = "Entries that the API refused before the queue was asked; a body that cannot be read counts once.";
+        head(out, name, "counter", help);
+        for (reason, cell) in REFUSALS.iter().zip(&self.refused) {
+            let _ = writeln!(out, "{name}{{reason=\"{reason}\"}} {}", cell.get());
+        }
         let help = "From the acceptance of an entry, or from when it was due, to its publication.";
         self.wait.render(out, "fanfare_queue_wait_seconds", help);
     }
 
-    fn plain(&self) -> [(&'static str, &'static str, &'static str, &Counter); 9] {
+    fn plain(&self) -> [(&'static str, &'static str, &'static str, &Counter); 13] {
         [
             (
                 "fanfare_queue_delayed",
@@ -177,6 +211,30 @@ impl QueueMetrics {
                 "gauge",
                 "Passes over queues on their way.",
                 &self.workers,
+            ),
+            (
+                "fanfare_queue_enqueued_total",
+                "counter",
+                "Entries that the API put into the queue.",
+                &self.enqueued,
+            ),
+            (
+                "fanfare_queue_repeated_total",
+                "counter",
+                "Entries that had been enqueued before under the same idempotency key.",
+                &self.repeated,
+            ),
+            (
+                "fanfare_queue_redriven_total",
+                "counter",
+                "Dead letters that became entries again.",
+                &self.redriven,
+            ),
+            (
+                "fanfare_queue_dropped_total",
+                "counter",
+                "Dead letters that the API dropped.",
+                &self.dropped,
             ),
             (
                 "fanfare_queue_published_total",
@@ -217,7 +275,7 @@ mod tests {
     #[test]
     fn durations_are_counted_in_every_bucket_from_theirs_on() {
         let histogram = Histogram::default();
-        for ms in [0, 1, 9_000] {
+        for ms in [0, 1, 9_000, 200_000, 1_000_000] {
             histogram.count(Duration::from_millis(ms));
         }
         let mut out = String::new();
@@ -228,9 +286,12 @@ mod tests {
             "h_bucket{le=\"0.0005\"} 1",
             "h_bucket{le=\"0.001\"} 2",
             "h_bucket{le=\"8.192\"} 2",
-            "h_bucket{le=\"+Inf\"} 3",
-            "h_sum 9.001",
-            "h_count 3",
+            "h_bucket{le=\"16.384\"} 3",
+            "h_bucket{le=\"131.072\"} 3",
+            "h_bucket{le=\"262.144\"} 4",
+            "h_bucket{le=\"+Inf\"} 5",
+            "h_sum 1209.001",
+            "h_count 5",
         ] {
             assert!(out.lines().any(|other| other == line), "{line}: {out}");
         }
@@ -241,6 +302,7 @@ mod tests {
         let metrics = QueueMetrics::default();
         metrics.tell(&[1, 0, 0, 7], &[1_500, 0, 0, 0]);
         metrics.count_dead("expired");
+        metrics.count_refused(EntryRefusal::Memory, 3);
         let mut out = String::new();
         metrics.render(&mut out);
         for line in [
@@ -248,6 +310,8 @@ mod tests {
             "fanfare_queue_oldest_seconds{priority=\"critical\"} 1.5",
             "fanfare_queue_buried_total{reason=\"expired\"} 1",
             "fanfare_queue_buried_total{reason=\"failed\"} 0",
+            "fanfare_queue_refused_total{reason=\"capacity\"} 0",
+            "fanfare_queue_refused_total{reason=\"memory\"} 3",
         ] {
             assert!(out.lines().any(|other| other == line), "{line}: {out}");
         }

@@ -102,7 +102,11 @@ async fn a_dead_letter_says_what_it_is_and_comes_in_pages() {
     assert_eq!(letter["data"], json!({"state": "paid"}));
     assert!(unix_ms() - letter["accepted"].as_u64().unwrap() < 60_000);
     assert!(letter.get("fields").is_none());
-    assert_eq!(expired["more"], false);
+    assert_eq!(
+        (&expired["more"], &expired["durable"]),
+        (&json!(false), &json!(false))
+    );
+    assert!(expired.get("next").is_none() && expired.get("failed").is_none());
 
     let all = ids(&node.get("/v1/queue/dead?limit=1000").await.value());
     assert_eq!(all.len(), 81);
@@ -114,10 +118,11 @@ async fn a_dead_letter_says_what_it_is_and_comes_in_pages() {
             .await
             .value();
         read.extend(ids(&page));
-        after = format!("&after={}", read.last().unwrap());
         if page["more"] != true {
             break;
         }
+        assert_eq!(page["next"].as_str(), read.last().map(String::as_str));
+        after = format!("&after={}", page["next"].as_str().unwrap());
         assert_eq!(read.len() % 7, 0);
     }
     assert_eq!(read, all);
@@ -171,7 +176,7 @@ async fn a_redriven_letter_is_an_entry_again_and_once_only() {
         .await;
     assert_eq!(
         all.value(),
-        json!({"redriven": 2, "failed": [], "more": false})
+        json!({"redriven": 2, "failed": [], "more": false, "durable": false})
     );
     let left = node.get("/v1/queue/dead").await.value();
     assert_eq!(left["letters"][0]["why"], "crashed");
@@ -247,41 +252,106 @@ async fn letters_are_dropped_by_id_by_cause_and_all() {
     let answer = delete(&node, "all=true").await.value();
     assert_eq!(
         answer,
-        json!({"dropped": 3 - count, "failed": [], "more": false})
+        json!({"dropped": 3 - count, "failed": [], "more": false, "durable": false})
     );
     assert_eq!(ids(&node.get("/v1/queue/dead").await.value()).len(), 0);
 }
 
-#[tokio::test]
-async fn a_call_takes_a_thousand_letters_and_says_where_the_others_are() {
-    let node = Node::start();
+/// Buries 1,200 entries, several in each partition.
+async fn many_buried(node: &Node) {
     for part in 0..6 {
         let topics: Vec<_> = (0..200).map(|n| format!("t{part}-{n}")).collect();
         let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-        buried(&node, &topics, Why::Failed).await;
+        buried(node, &topics, Why::Failed).await;
     }
-    let first = node
-        .post("/v1/queue/dead/redrive", &json!({"all": true}))
-        .await;
-    let first = first.value();
-    assert_eq!(
-        (&first["redriven"], &first["more"]),
-        (&json!(1_000), &json!(true))
-    );
-    let next = json!({"all": true, "after": first["next"]});
-    let second = node.post("/v1/queue/dead/redrive", &next).await.value();
-    assert_eq!(
-        second,
-        json!({"redriven": 200, "failed": [], "more": false})
-    );
-    assert_eq!(bury(&node, Why::Failed).await, 1_200);
+}
+
+#[tokio::test]
+async fn a_call_takes_up_to_a_thousand_letters_and_none_that_died_again_meanwhile() {
+    let node = Node::start();
+    many_buried(&node).await;
+    let mut counts = Vec::new();
+    let mut asked = json!({"all": true});
+    loop {
+        let answer = node.post("/v1/queue/dead/redrive", &asked).await.value();
+        assert_eq!(answer["failed"], json!([]));
+        let count = answer["redriven"].as_u64().unwrap();
+        counts.push(count);
+        // Each dies again before the next call.
+        assert_eq!(bury(&node, Why::Failed).await as u64, count);
+        if answer["more"] == false {
+            assert!(answer.get("next").is_none());
+            break;
+        }
+        asked["after"] = answer["next"].clone();
+        assert!(counts.len() < 10, "it has no end: {counts:?}");
+    }
+    assert_eq!(counts.iter().sum::<u64>(), 1_200, "{counts:?}");
+    assert_eq!(counts.len(), 2);
+    assert!(counts[0] > 1_000 - 50 && counts[0] <= 1_000, "{counts:?}");
+
     let first = delete(&node, "why=failed").await.value();
-    assert_eq!(
-        (&first["dropped"], &first["more"]),
-        (&json!(1_000), &json!(true))
-    );
+    let dropped = first["dropped"].as_u64().unwrap();
+    assert!(first["more"] == true && dropped <= 1_000, "{first}");
     let next = format!("why=failed&after={}", first["next"].as_str().unwrap());
-    assert_eq!(delete(&node, &next).await.value()["dropped"], 200);
+    assert_eq!(
+        delete(&node, &next).await.value()["dropped"],
+        1_200 - dropped
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_letter_is_counted_by_one_call() {
+    let node = std::sync::Arc::new(Node::start());
+    many_buried(&node).await;
+    let call = |is_drop: bool| {
+        let node = std::sync::Arc::clone(&node);
+        tokio::spawn(async move {
+            let answer = match is_drop {
+                true => delete(&node, "all=true").await.value(),
+                false => {
+                    let all = json!({"all": true});
+                    node.post("/v1/queue/dead/redrive", &all).await.value()
+                }
+            };
+            let count = |name: &str| answer[name].as_u64().unwrap_or(0);
+            count("dropped") + count("redriven")
+        })
+    };
+    let mut count = 0;
+    let calls = [
+        call(false),
+        call(true),
+        call(false),
+        call(true),
+        call(false),
+    ];
+    for call in calls {
+        count += call.await.unwrap();
+    }
+    let left = ids(&node.get("/v1/queue/dead?limit=1000").await.value());
+    assert_eq!(count, 1_200 - left.len() as u64);
+}
+
+#[tokio::test]
+async fn what_is_done_with_letters_is_counted() {
+    let node = Node::start();
+    buried(&node, &["a"], Why::Failed).await;
+    let metrics = &node.metrics;
+    let all = json!({"all": true});
+    let answer = node.post("/v1/queue/dead/redrive", &all).await.value();
+    assert_eq!(
+        (&answer["redriven"], &answer["durable"]),
+        (&json!(1), &json!(false))
+    );
+    let mut told = String::new();
+    metrics.queue.render(&mut told);
+    assert!(told.contains("fanfare_queue_redriven_total 1\n"), "{told}");
+    assert_eq!(bury(&node, Why::Failed).await, 1);
+    assert_eq!(delete(&node, "why=failed").await.value()["dropped"], 1);
+    told.clear();
+    metrics.queue.render(&mut told);
+    assert!(told.contains("fanfare_queue_dropped_total 1\n"), "{told}");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use fanfare::api::body_budget::BodyBudget;
 use fanfare::api::keys::ApiKeys;
+use fanfare::api::queue::taken::Taken;
 use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
     QueueStatus, TopicsPage,
@@ -332,6 +333,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         app: App::default_app(),
         directory: Arc::clone(&directory) as Arc<dyn Directory>,
         bodies: BodyBudget::new(BODY_BYTES_MAX),
+        queue_taken: Taken::default(),
         started: Instant::now(),
         commit: "0123abc",
     };

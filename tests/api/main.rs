@@ -11,5 +11,6 @@ mod health;
 mod heavy;
 mod publish;
 mod queue;
+mod queue_document;
 mod reads;
 mod refusals;

@@ -159,8 +159,115 @@ async fn each_priority_is_refused_in_its_own_time_and_the_bound_is_told() {
     let answer = answer.value();
     assert_eq!(answer["failed"], 1);
     assert_eq!(answer["results"][1]["error"]["code"], "rate_limited");
-    // A list of which nothing is taken has the status of the first.
-    tell(50_000, 0, None);
-    let answer = node.post("/v1/queue", &json!([body("low"), {}])).await;
+    let wait_ms = &answer["results"][1]["results"][0]["error"]["retry_after_ms"];
+    assert!(
+        (1_000..=2_000).contains(&wait_ms.as_u64().unwrap()),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_request_of_which_nothing_is_taken_has_the_error_that_lasts_longest() {
+    let node = Node::start();
+    node.directory.queue.lock().unwrap().told.later = 50_000;
+    let good = json!({"topic": "t", "data": 1});
+    let bad = json!({"topic": "a b", "data": 1});
+    for list in [
+        json!([good, bad]),
+        json!([bad, good]),
+        json!([good, {}, good]),
+    ] {
+        let answer = node.post("/v1/queue", &list).await;
+        assert_eq!(answer.error().0, 400, "{list}");
+    }
+    let answer = node
+        .post("/v1/queue", &json!({"topics": ["t", "a b"], "data": 1}))
+        .await;
+    assert_eq!(answer.error(), (400, "invalid_topic".into()));
+    let answer = node.post("/v1/queue", &good).await;
     assert_eq!(answer.error(), (429, "rate_limited".into()));
+    // It is far above the bound.
+    let wait: u64 = answer.headers["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((2..=5).contains(&wait), "{wait}");
+    let wait_ms = answer.value()["error"]["retry_after_ms"].as_u64().unwrap();
+    assert_eq!(wait_ms.div_ceil(1_000), wait);
+}
+
+#[tokio::test]
+async fn what_this_node_took_counts_before_any_figure_tells_it() {
+    let node = Node::start();
+    node.directory.queue.lock().unwrap().told.later = 49_000;
+    let topics: Vec<_> = (0..700).map(|n| format!("t{n}")).collect();
+    let body = |key: &str| json!({"topics": topics, "data": 1, "priority": "critical", "idempotency_key": key});
+    let failed = async |key: &str| {
+        let answer = node.post("/v1/queue", &body(key)).await.value();
+        answer["failed"].as_u64().unwrap_or(0)
+    };
+    assert_eq!(failed("a").await, 0);
+    // Repeats are no new entries, and take no room once they are known.
+    let repeats =
+        json!([{"topic": "t1", "data": 1, "priority": "critical", "idempotency_key": "a"}]);
+    for _ in 0..400 {
+        assert_eq!(node.post("/v1/queue", &repeats).await.status, 202);
+    }
+    assert_eq!(failed("b").await, 400);
+    assert_eq!(failed("c").await, 700);
+}
+
+#[tokio::test]
+async fn behind_a_refused_entry_none_of_its_target_is_tried() {
+    let node = Node::start();
+    let long = "x".repeat(20_000);
+    let of = |topic: &str, data: &str| json!({"topic": topic, "data": data});
+    let list = json!([
+        of("t", "1"),
+        of("t", &long),
+        of("t", "3"),
+        of("other", "4"),
+        {"topics": ["t", "u"], "data": 5},
+        {"user": "ada", "data": 6, "priority": "urgent"},
+        {"user": "ada", "data": 7},
+    ]);
+    let answer = node.post("/v1/queue", &list).await;
+    assert_eq!(answer.status, 202);
+    let answer = answer.value();
+    let of = |item: usize, at: usize| answer["results"][item]["results"][at].clone();
+    assert_eq!(answer["results"][1]["error"]["code"], "too_large");
+    assert_eq!(answer["results"][5]["error"]["code"], "bad_request");
+    for (item, at) in [(2, 0), (4, 0), (6, 0)] {
+        let error = of(item, at)["error"].clone();
+        assert_eq!(
+            (&error["code"], &error["not_tried"]),
+            (&json!("unavailable"), &json!(true)),
+            "{item}"
+        );
+    }
+    for (item, at) in [(0, 0), (3, 0), (4, 1)] {
+        assert!(of(item, at)["entry"].is_string(), "{item}");
+    }
+    // The same where there is no room: a later one is not taken though there is room again.
+    node.directory.queue.lock().unwrap().told.later = 39_999;
+    let full = json!([of_priority("low"), of_priority("low"), of_priority("high")]);
+    let answer = node.post("/v1/queue", &full).await.value();
+    let codes = [0, 1, 2].map(|at| {
+        let result = &answer["results"][at]["results"][0];
+        (
+            result["error"]["code"].clone(),
+            result["error"]["not_tried"] == true,
+        )
+    });
+    let wanted = [
+        (json!("rate_limited"), false),
+        (json!("unavailable"), true),
+        (json!(null), false),
+    ];
+    assert_eq!(codes, wanted, "{answer}");
+}
+
+fn of_priority(priority: &str) -> serde_json::Value {
+    json!({"topic": "row", "data": 1, "priority": priority})
 }

@@ -15,6 +15,7 @@ mod member_pages;
 mod operators;
 mod panics;
 mod queue_bad_input;
+mod queue_foreign_keys;
 mod real_clients;
 mod refusals;
 mod requirements;

@@ -8,9 +8,9 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::answers::{EnqueueAnswers, EntryResult};
+use super::answers::{self, EnqueueAnswers, EntryError, EntryResult};
 use super::body::{self, QueueBodies, Target};
-use super::bound::Bound;
+use super::bound::{Bound, is_spared};
 use crate::api::auth::Admitted;
 use crate::api::body::{Sent, Wanted};
 use crate::api::error::ApiError;
@@ -18,16 +18,18 @@ use crate::api::publish::{RESULT_BYTES, respond};
 use crate::api::query::{Fields, NoFields};
 use crate::api::schema::{BodyRefused, Refused};
 use crate::api::state::ApiState;
-use crate::broker::Broker;
-use crate::broker::queue::EnqueueRequest;
+use crate::broker::BrokerError;
+use crate::broker::queue::{EnqueueRequest, Enqueued};
 use crate::tasks;
+use crate::telemetry::queue_metrics::EntryRefusal;
 use fanfare_protocol::ids::Topic;
 
 /// Have messages published once and in order, whatever dies meanwhile.
 ///
 /// One body, or a list of at most 1,000 by default; one entry per target. 202 says that the queue has
-/// at least one, and `failed` how many it has not. When it has none, the status is that of the first
-/// error. With `durable: false` in the answer this node runs without Redis, and the queue ends with it.
+/// at least one, and `failed` how many it has not. When it has none, the status is that of the error that
+/// lasts longest: what is wrong with a body above 429, and that above 503. With `durable: false` in the
+/// answer this node runs without Redis, and the queue ends with it.
 #[utoipa::path(
     post, path = "/v1/queue", tag = "queue", operation_id = "enqueue",
     request_body = QueueBodies,
@@ -39,30 +41,36 @@ pub(in crate::api) async fn enqueue(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let bound = Bound::now(&state);
-    let read = || body::read(&state, &sent, bound);
-    let asked = tasks::heavy(sent.bytes.len(), read).await?;
-    let results = run(&state, asked.targets).await;
-    let durable = matches!(&*state.broker, Broker::Memory(_)).then_some(false);
+    let mut bound = Bound::now(&state);
+    let read = || body::read(&state, &sent, &mut bound);
+    let asked = tasks::heavy(sent.bytes.len(), read).await;
+    let asked = asked.inspect_err(|_refused| {
+        bound.give_all_back();
+        state.metrics.queue.count_refused(EntryRefusal::Invalid, 1);
+    })?;
+    let results = run(&state, asked.targets, &mut bound).await;
+    let durable = answers::durable(&state);
     let items_count = asked.items.as_ref().map_or(0, Vec::len);
     let answered = tasks::heavy((items_count + results.len()) * RESULT_BYTES, || {
         let answer = match asked.items {
             None => EnqueueAnswers::one(results, durable),
             Some(items) => EnqueueAnswers::many(items, results, durable),
         };
-        respond(wanted, StatusCode::ACCEPTED, answer.error(), &answer)
+        let error = answer.error().map(EntryError::http);
+        respond(wanted, StatusCode::ACCEPTED, error, &answer)
     });
     Ok(answered.await)
 }
 
 /// The results of all targets, of which those that were refused have theirs.
-async fn run(state: &ApiState, targets: Vec<Target>) -> Vec<EntryResult> {
+async fn run(state: &ApiState, targets: Vec<Target>, bound: &mut Bound<'_>) -> Vec<EntryResult> {
     let bytes = targets.len() * RESULT_BYTES;
     let (refused, topics, requests) = tasks::heavy(bytes, || parted(targets)).await;
     let answers = match requests.is_empty() {
         true => Vec::new(),
         false => state.broker.enqueue(requests).await,
     };
+    settle(state, bound, &answers);
     let join = || {
         let mut taken = topics.into_iter().zip(answers);
         let expected = "the broker has an answer for each request";
@@ -75,13 +83,30 @@ async fn run(state: &ApiState, targets: Vec<Target>) -> Vec<EntryResult> {
                         entry: enqueued.entry,
                         duplicate: enqueued.duplicate,
                     },
-                    Err(error) => EntryResult::failed(topic.name(), &error.told()),
+                    Err(error) => EntryResult::of_broker(&topic, &error),
                 }
             })
         });
         results.collect()
     };
     tasks::heavy(bytes, join).await
+}
+
+/// Counts what became of the entries, and gives back room that they do not take.
+fn settle(state: &ApiState, bound: &mut Bound<'_>, answers: &[Result<Enqueued, BrokerError>]) {
+    let count_of = |is_so: fn(&Enqueued) -> bool| {
+        let enqueued = answers.iter().flatten();
+        enqueued.filter(|enqueued| is_so(enqueued)).count() as u64
+    };
+    let metrics = &state.metrics.queue;
+    metrics
+        .enqueued
+        .add(count_of(|enqueued| !enqueued.duplicate));
+    metrics
+        .repeated
+        .add(count_of(|enqueued| enqueued.duplicate));
+    let spared = answers.iter().filter(|answer| is_spared(answer)).count();
+    bound.give_back(spared as u64);
 }
 
 /// The refusals in their places, and for the others where to and what.

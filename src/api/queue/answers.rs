@@ -5,10 +5,77 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::error::as_body;
-use fanfare_protocol::error::WireError;
+use crate::api::state::ApiState;
+use crate::broker::unavailable::Unavailable;
+use crate::broker::{Broker, BrokerError};
+use crate::http::error::{HttpError, as_body};
+use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::ErrorBody;
 use fanfare_protocol::ids::Topic;
+
+/// What answers say of a queue that ends with this process; nothing of one that does not.
+pub(super) fn durable(state: &ApiState) -> Option<bool> {
+    matches!(&*state.broker, Broker::Memory(_)).then_some(false)
+}
+
+/// Why an entry, or all of them, were not taken.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct EntryError {
+    /// Code and sentence.
+    #[serde(flatten)]
+    pub error: ErrorBody,
+    /// Repeat it after so many milliseconds; there where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub retry_after_ms: Option<u64>,
+    /// Nothing was done with it, because an earlier entry for the same target failed. Absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_tried: bool,
+}
+
+impl EntryError {
+    fn of(error: &WireError) -> Self {
+        Self {
+            error: as_body(error),
+            retry_after_ms: error.retry_after_ms,
+            not_tried: false,
+        }
+    }
+
+    /// The same as HTTP tells it.
+    pub(super) fn http(&self) -> HttpError {
+        let mut error = HttpError::new(self.error.code, self.error.message.clone());
+        error.error.retry_after_ms = self.retry_after_ms;
+        error
+    }
+
+    /// How long it stays: what will never pass above what passes when there is room, and that above
+    /// what passes when the broker is back.
+    fn lasts(&self) -> u8 {
+        match self.error.code {
+            ErrorCode::Unavailable => 0,
+            ErrorCode::RateLimited => 1,
+            _ => 2,
+        }
+    }
+}
+
+/// How many failed, and the error that stands for all where all of so many did: of those that last
+/// longest the first.
+fn summed<'a>(
+    errors: impl Iterator<Item = &'a EntryError>,
+    all_count: usize,
+) -> (Option<usize>, Option<EntryError>) {
+    let (mut count, mut told): (usize, Option<&EntryError>) = (0, None);
+    for error in errors {
+        count += 1;
+        if told.is_none_or(|told| error.lasts() > told.lasts()) {
+            told = Some(error);
+        }
+    }
+    let told = told.filter(|_| count == all_count).cloned();
+    ((count > 0).then_some(count), told)
+}
 
 /// What became of one target.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,7 +97,7 @@ pub enum EntryResult {
         /// Where it should have been published.
         topic: String,
         /// Why it will not.
-        error: ErrorBody,
+        error: EntryError,
     },
 }
 
@@ -39,7 +106,19 @@ impl EntryResult {
     pub(super) fn failed(topic: impl Into<String>, error: &WireError) -> Self {
         Self::Failed {
             topic: topic.into(),
-            error: as_body(error),
+            error: EntryError::of(error),
+        }
+    }
+
+    /// What a target is answered with that the broker did not take.
+    pub(super) fn of_broker(topic: &Topic, error: &BrokerError) -> Self {
+        let not_tried = matches!(error, BrokerError::Unavailable(Unavailable::NotTried));
+        Self::Failed {
+            topic: topic.name().into(),
+            error: EntryError {
+                not_tried,
+                ..EntryError::of(&error.told())
+            },
         }
     }
 }
@@ -57,10 +136,10 @@ pub struct EnqueueAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub failed: Option<usize>,
-    /// Why nothing was taken (the first target's reason); absent when anything was.
+    /// Why nothing was taken (of the reasons that last longest the first); absent when anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub error: Option<ErrorBody>,
+    pub error: Option<EntryError>,
 }
 
 /// What became of a list.
@@ -76,10 +155,10 @@ pub struct EnqueueListAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub failed: Option<usize>,
-    /// Why nothing was taken (the first body's reason); absent when anything was.
+    /// Why nothing was taken (of the reasons that last longest the first); absent when anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub error: Option<ErrorBody>,
+    pub error: Option<EntryError>,
 }
 
 /// The answer to one body, or to a list.
@@ -110,24 +189,23 @@ impl EnqueueAnswers {
         let answers = items.into_iter().map(|item| match item {
             Ok(count) => EnqueueAnswer::of(results.by_ref().take(count).collect()),
             Err(error) => EnqueueAnswer {
-                error: Some(as_body(&error)),
+                error: Some(EntryError::of(&error)),
                 ..EnqueueAnswer::default()
             },
         });
         let results: Vec<_> = answers.collect();
-        let mut errors = results.iter().filter_map(|answer| answer.error.as_ref());
-        let first = errors.next().cloned();
-        let failed = first.iter().count() + errors.count();
+        let errors = results.iter().filter_map(|answer| answer.error.as_ref());
+        let (failed, error) = summed(errors, results.len());
         Self::Many(EnqueueListAnswer {
             durable,
-            failed: (failed > 0).then_some(failed),
-            error: first.filter(|_| failed == results.len()),
+            failed,
+            error,
             results,
         })
     }
 
     /// Why nothing was taken.
-    pub(super) fn error(&self) -> Option<&ErrorBody> {
+    pub(super) fn error(&self) -> Option<&EntryError> {
         match self {
             Self::One(answer) => answer.error.as_ref(),
             Self::Many(answer) => answer.error.as_ref(),
@@ -137,16 +215,15 @@ impl EnqueueAnswers {
 
 impl EnqueueAnswer {
     fn of(results: Vec<EntryResult>) -> Self {
-        let mut errors = results.iter().filter_map(|result| match result {
+        let errors = results.iter().filter_map(|result| match result {
             EntryResult::Failed { error, .. } => Some(error),
             EntryResult::Enqueued { .. } => None,
         });
-        let first = errors.next().cloned();
-        let failed = first.iter().count() + errors.count();
+        let (failed, error) = summed(errors, results.len());
         Self {
             durable: None,
-            failed: (failed > 0).then_some(failed),
-            error: first.filter(|_| failed == results.len()),
+            failed,
+            error,
             results,
         }
     }

@@ -4,7 +4,11 @@
 //! target, in the order of the bodies. Bounds: those of a publication and of a batch, how full the
 //! queue may be ([`Bound`]), and [`LATER_MAX_MS`].
 
-use utoipa::ToSchema;
+use std::collections::HashSet;
+
+use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::answers::{EntryResult, Items};
 use super::bound::Bound;
@@ -15,16 +19,23 @@ use crate::api::publication::{self, STATE_FIELDS};
 use crate::api::publish::{BATCH_TARGETS_FACTOR, too_many};
 use crate::api::state::ApiState;
 use crate::api::unix_ms;
+use crate::broker::BrokerError;
 use crate::broker::idempotency::Publisher;
 use crate::broker::queue::entry::{QueuedMessage, TRACEPARENT_BYTES_MAX};
 use crate::broker::queue::once;
-use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS};
+use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS, PRIORITIES};
+use crate::broker::unavailable::Unavailable;
+use crate::telemetry::queue_metrics::EntryRefusal;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{Priority, SessionId, Topic};
 
 /// So far the clocks of this node and of Redis may differ. What is due that long ago is due by either.
 const CLOCKS_DIFFER_MS: u64 = 60_000;
+
+/// Most bytes of `data` that the entries of one request carry together, since each target has its own:
+/// a body of a megabyte could else fill Redis.
+pub const ENTRIES_BYTES_MAX: usize = 64 << 20;
 
 /// Every field of an entry.
 const FIELDS: Known = Known {
@@ -101,16 +112,31 @@ pub struct QueueBody {
     pub traceparent: Option<String>,
 }
 
-/// One body, or a list of at most 1,000 by default.
-#[derive(Debug, ToSchema)]
-#[schema(as = QueueBodies)]
+/// One body, or a list of at most 1,000 by default: either itself, without a name around it.
+#[derive(Debug)]
 pub enum QueueBodies {
     /// One.
-    #[schema(title = "QueueBody")]
     One(Box<QueueBody>),
     /// A list.
-    #[schema(title = "QueueBodyList")]
     Many(Vec<QueueBody>),
+}
+
+impl PartialSchema for QueueBodies {
+    fn schema() -> RefOr<Schema> {
+        let body = || Ref::from_schema_name(QueueBody::name());
+        let schema = OneOfBuilder::new()
+            .item(body())
+            .item(ArrayBuilder::new().items(body()))
+            .description(Some("One body, or a list of at most 1,000 by default."));
+        schema.into()
+    }
+}
+
+impl ToSchema for QueueBodies {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((QueueBody::name().into_owned(), QueueBody::schema()));
+        QueueBody::schemas(schemas);
+    }
 }
 
 /// What goes into the queue for one target, or why it does not.
@@ -128,12 +154,22 @@ pub(super) struct Asked {
 ///
 /// # Errors
 /// What is wrong with the one body, or with the list as a whole.
-pub(super) fn read(state: &ApiState, sent: &Sent, mut bound: Bound) -> Result<Asked, ApiError> {
-    let now_ms = unix_ms();
-    let mut of_body = |bytes: &[u8]| entries(state, sent.encoding, bytes, &mut bound, now_ms);
+pub(super) fn read(
+    state: &ApiState,
+    sent: &Sent,
+    bound: &mut Bound<'_>,
+) -> Result<Asked, ApiError> {
+    let mut reading = Reading {
+        state,
+        encoding: sent.encoding,
+        bound,
+        now_ms: unix_ms(),
+        size: Size::default(),
+        stopped: HashSet::new(),
+    };
     if !is_list(sent.encoding, &sent.bytes) {
         return Ok(Asked {
-            targets: of_body(&sent.bytes)?,
+            targets: reading.body(&sent.bytes)?,
             items: None,
         });
     }
@@ -146,13 +182,17 @@ pub(super) fn read(state: &ApiState, sent: &Sent, mut bound: Bound) -> Result<As
     let mut items = Vec::with_capacity(bodies.len());
     let (mut targets, targets_max) = (Vec::new(), items_max * BATCH_TARGETS_FACTOR);
     for bytes in bodies {
-        let item = of_body(bytes).map(|mut more| {
+        let item = reading.body(bytes).map(|mut more| {
             let count = more.len();
             targets.append(&mut more);
             count
         });
+        reading.size.check()?;
         if targets.len() > targets_max {
             return Err(too_many("targets", targets.len(), targets_max));
+        }
+        if item.is_err() {
+            state.metrics.queue.count_refused(EntryRefusal::Invalid, 1);
         }
         items.push(item);
     }
@@ -160,6 +200,32 @@ pub(super) fn read(state: &ApiState, sent: &Sent, mut bound: Bound) -> Result<As
         items: Some(items),
         targets,
     })
+}
+
+/// What all entries of a request carry together.
+#[derive(Debug, Default)]
+struct Size {
+    bytes: usize,
+}
+
+impl Size {
+    fn add(&mut self, targets: &[Target]) -> Result<(), WireError> {
+        let of = |request: &EnqueueRequest| request.message.publication.data.bytes().len();
+        self.bytes += targets.iter().flatten().map(of).sum::<usize>();
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        if self.bytes <= ENTRIES_BYTES_MAX {
+            return Ok(());
+        }
+        let text = format!(
+            "the entries of one request carry more than {} MiB of `data` together, which counts for \
+             each target: send them in several requests",
+            ENTRIES_BYTES_MAX >> 20
+        );
+        Err(WireError::new(ErrorCode::TooLarge, text))
+    }
 }
 
 /// Whether the bytes begin a list.
@@ -171,52 +237,93 @@ fn is_list(encoding: Encoding, bytes: &[u8]) -> bool {
     }
 }
 
-/// What goes to each target of one body.
-fn entries(
-    state: &ApiState,
-    encoding: Encoding,
-    bytes: &[u8],
-    bound: &mut Bound,
-    now_ms: u64,
-) -> Result<Vec<Target>, WireError> {
-    let fields = BodyFields::read(encoding, bytes, FIELDS)?;
-    let (content, names) = publication::described(state, &fields)?;
-    let times = Times {
-        not_before_ms: fields.unsigned("not_before")?,
-        expires_ms: fields.unsigned("expires_at")?,
-    };
-    let times = times.checked(now_ms)?;
-    let traceparent = fields.text("traceparent")?;
-    check_traceparent(traceparent.as_deref())?;
+/// How long an idempotency key is remembered, in milliseconds.
+pub(super) fn once_ms(state: &ApiState) -> u64 {
     let kept = state.config.queue.idempotency;
-    let kept_ms = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
-    let publisher = Publisher::Api(&state.app).remembered("");
-    let once = |topic: &Topic| {
-        let key = content.idempotency_key.as_deref()?;
-        Some((once::digest(&publisher, key, topic), kept_ms))
-    };
-    let targets = names.into_iter().map(|name| {
-        let topic = name.topic(&state.app);
-        let topic = topic.map_err(|(name, error)| EntryResult::failed(name, &error))?;
-        let namespace = state.config.namespace(&topic);
-        let mut publication = content.publication(namespace);
-        // Its `ttl_ms` begins when it may be published.
-        publication.time_ms = publication.time_ms.max(times.not_before_ms.unwrap_or(0));
-        let taken = bound.take(publication.priority);
-        taken.map_err(|error| EntryResult::failed(topic.name(), &error))?;
-        Ok(EnqueueRequest {
-            not_before_ms: times.not_before_ms,
-            replicas: namespace.replicas(),
-            idempotency: once(&topic),
-            message: QueuedMessage {
-                topic,
-                publication,
-                expires_ms: times.expires_ms,
-                traceparent: traceparent.clone(),
-            },
+    u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The bodies of one request, one after the other.
+struct Reading<'a, 'b> {
+    state: &'a ApiState,
+    encoding: Encoding,
+    bound: &'a mut Bound<'b>,
+    now_ms: u64,
+    size: Size,
+    /// Where an entry was refused: later ones are not tried, so that repeating it keeps the order.
+    stopped: HashSet<(Topic, Priority)>,
+}
+
+impl Reading<'_, '_> {
+    /// What goes to each target of one body.
+    fn body(&mut self, bytes: &[u8]) -> Result<Vec<Target>, WireError> {
+        let fields = BodyFields::read(self.encoding, bytes, FIELDS)?;
+        let targets = self.entries(&fields);
+        match &targets {
+            Ok(targets) => self.size.add(targets)?,
+            Err(_) => {
+                let names = publication::named(self.state, &fields).into_iter();
+                let topics = names.filter_map(|name| name.topic(&self.state.app).ok());
+                let stopped = topics.flat_map(|topic| PRIORITIES.map(|one| (topic.clone(), one)));
+                self.stopped.extend(stopped);
+            }
+        }
+        targets
+    }
+
+    fn entries(&mut self, fields: &BodyFields<'_>) -> Result<Vec<Target>, WireError> {
+        let state = self.state;
+        let (content, names) = publication::described(state, fields)?;
+        let times = Times {
+            not_before_ms: fields.unsigned("not_before")?,
+            expires_ms: fields.unsigned("expires_at")?,
+        };
+        let times = times.checked(self.now_ms)?;
+        let traceparent = fields.text("traceparent")?;
+        check_traceparent(traceparent.as_deref())?;
+        let kept_ms = once_ms(state);
+        let publisher = Publisher::Api(&state.app).remembered("");
+        let once = |topic: &Topic| {
+            let key = content.idempotency_key.as_deref()?;
+            Some((once::digest(&publisher, key, topic), kept_ms))
+        };
+        let targets = names.into_iter().map(|name| {
+            let topic = name.topic(&state.app).map_err(|(name, error)| {
+                state.metrics.queue.count_refused(EntryRefusal::Invalid, 1);
+                EntryResult::failed(name, &error)
+            })?;
+            let namespace = state.config.namespace(&topic);
+            let mut publication = content.publication(namespace);
+            // Its `ttl_ms` begins when it may be published.
+            publication.time_ms = publication.time_ms.max(times.not_before_ms.unwrap_or(0));
+            self.take(&topic, publication.priority)?;
+            Ok(EnqueueRequest {
+                not_before_ms: times.not_before_ms,
+                replicas: namespace.replicas(),
+                idempotency: once(&topic),
+                message: QueuedMessage {
+                    topic,
+                    publication,
+                    expires_ms: times.expires_ms,
+                    traceparent: traceparent.clone(),
+                },
+            })
+        });
+        Ok(targets.collect())
+    }
+
+    /// Takes room for an entry, unless an earlier one of its target and priority was refused.
+    fn take(&mut self, topic: &Topic, priority: Priority) -> Result<(), EntryResult> {
+        let row = (topic.clone(), priority);
+        if self.stopped.contains(&row) {
+            let error = BrokerError::Unavailable(Unavailable::NotTried);
+            return Err(EntryResult::of_broker(topic, &error));
+        }
+        self.bound.take(priority).map_err(|error| {
+            self.stopped.insert(row);
+            EntryResult::failed(topic.name(), &error)
         })
-    });
-    Ok(targets.collect())
+    }
 }
 
 /// When an entry may be published.

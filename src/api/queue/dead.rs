@@ -1,14 +1,18 @@
 //! `GET /v1/queue/dead`: what could not be published, a page at a time.
 //!
-//! In: a place and a length. Out: letters with what is readable of them. Bounds: `session.page_max`
-//! letters and `session.page_bytes_max` bytes a page, one letter at least.
+//! In: a place and a length. Out: letters with what is readable of them, and the partitions that cannot
+//! be read. Bounds: `session.page_max` letters and `session.page_bytes_max` bytes a page, one letter at
+//! least, and what a [`Walk`] looks at.
 
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::letters::{LetterId, Walk};
+use super::answers;
+use super::faults::PartitionFault;
+use super::letters::LetterId;
 use super::selection::{PLACE, WHY};
+use super::walk::Walk;
 use crate::api::auth::Admitted;
 use crate::api::body::Wanted;
 use crate::api::error::ApiError;
@@ -28,7 +32,7 @@ const LETTER_BYTES: usize = 256;
 #[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct DeadParams {
-    /// The `id` of the last letter of the page before.
+    /// `next` of the page before.
     #[param(nullable = false, value_type = Option<String>)]
     after: Option<LetterId>,
     /// Letters in the page; 100 by default, at most 1,000 by default.
@@ -54,11 +58,23 @@ impl QueryFields for DeadParams {
 /// A page of dead letters.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeadPage {
-    /// In the order of partitions, of one partition the oldest first; the last one's `id` continues
-    /// them as `after`.
+    /// In the order of partitions, of one partition the oldest first. May be fewer than asked for, and
+    /// none though there is more: a call looks at 10,000 letters at most.
     pub letters: Vec<Letter>,
     /// There is another page.
     pub more: bool,
+    /// Continues the pages as `after`; there with `more`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub next: Option<String>,
+    /// Partitions that could not be read, and why; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub failed: Option<Vec<PartitionFault>>,
+    /// `false`: this node runs without Redis, and what it has ends with it. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub durable: Option<bool>,
 }
 
 /// A dead letter.
@@ -133,22 +149,35 @@ pub(in crate::api) async fn list_dead(
 ) -> Result<Response, ApiError> {
     let limit = names::within(params.limit, &state)? as usize;
     let bytes_max = state.config.session.page_bytes_max;
-    let mut walk = Walk::after(&state, params.after);
+    let mut walk = Walk::after(&*state, params.after);
     let (mut letters, mut bytes, mut more) = (Vec::new(), 0, false);
-    while let Some(letter) = walk.next().await? {
-        if params.why.is_some_and(|why| why != letter.why) {
-            continue;
+    let mut last = params.after;
+    while let Some(letter) = walk.next().await {
+        let is_wanted = params.why.is_none_or(|why| why == letter.why);
+        let letter_bytes = letter.kept.len() + LETTER_BYTES;
+        let is_full = bytes + letter_bytes > bytes_max && !letters.is_empty();
+        more = letters.len() == limit || (is_wanted && is_full);
+        if more {
+            break;
         }
-        bytes += letter.kept.len() + LETTER_BYTES;
-        if letters.len() == limit || (bytes > bytes_max && !letters.is_empty()) {
+        last = Some(LetterId::of(&letter));
+        if is_wanted {
+            bytes += letter_bytes;
+            letters.push(letter);
+        } else if walk.is_long() {
             more = true;
             break;
         }
-        letters.push(letter);
     }
+    let faults = std::mem::take(&mut walk.faults);
     let answered = tasks::heavy(bytes, || {
-        let letters = letters.into_iter().map(Letter::of).collect();
-        wanted.ok(&DeadPage { letters, more })
+        wanted.ok(&DeadPage {
+            letters: letters.into_iter().map(Letter::of).collect(),
+            more,
+            next: last.filter(|_| more).map(|last| last.to_string()),
+            failed: (!faults.is_empty()).then_some(faults),
+            durable: answers::durable(&state),
+        })
     });
     Ok(answered.await)
 }

@@ -4,10 +4,11 @@
 //! each partition. Out: numbers. Bounds: [`PARTITIONS_AT_ONCE`] partitions are asked for at once.
 
 use axum::response::Response;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::faults::PartitionFault;
 use crate::api::auth::Admitted;
 use crate::api::body::Wanted;
 use crate::api::error::ApiError;
@@ -15,8 +16,8 @@ use crate::api::query::{Fields, Pairs, QueryFields};
 use crate::api::schema::{BadRequest, Refused};
 use crate::api::state::ApiState;
 use crate::api::unix_ms;
+use crate::broker::Broker;
 use crate::broker::queue::Depths;
-use crate::broker::{Broker, BrokerError};
 use fanfare_protocol::error::WireError;
 
 /// Partitions that are asked for at the same time: enough to hide a round trip.
@@ -89,6 +90,10 @@ pub struct QueueAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub partitions: Option<Vec<PartitionDepth>>,
+    /// Partitions of which the broker says nothing, and why; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub failed: Option<Vec<PartitionFault>>,
 }
 
 /// What is in one partition.
@@ -137,9 +142,12 @@ pub(in crate::api) async fn get_queue(
     wanted: Wanted,
     Fields(params): Fields<DepthParams>,
 ) -> Result<Response, ApiError> {
-    let partitions = match params.partitions {
-        Some(true) => Some(partitions(&state).await?),
-        _ => None,
+    let (partitions, failed) = match params.partitions {
+        Some(true) => {
+            let (partitions, failed) = partitions(&state).await;
+            (Some(partitions), failed)
+        }
+        _ => (None, Vec::new()),
     };
     let told = state.directory.queue().told;
     Ok(wanted.ok(&QueueAnswer {
@@ -152,18 +160,23 @@ pub(in crate::api) async fn get_queue(
         pressure: told.pressure,
         durable: matches!(&*state.broker, Broker::Redis(_)),
         partitions,
+        failed: (!failed.is_empty()).then_some(failed),
     }))
 }
 
-async fn partitions(state: &ApiState) -> Result<Vec<PartitionDepth>, BrokerError> {
+/// What is in each partition that has anything, and those of which nothing is known.
+async fn partitions(state: &ApiState) -> (Vec<PartitionDepth>, Vec<PartitionFault>) {
     let all = stream::iter(0..state.config.redis.partitions);
-    let depths = all.map(async |partition| {
-        let depths = state.broker.queue_depths(partition).await?;
-        Ok(PartitionDepth::of(partition, &depths, unix_ms()))
-    });
-    let depths = depths.buffered(PARTITIONS_AT_ONCE);
-    depths
-        .try_filter_map(async |one| Ok(one))
-        .try_collect()
-        .await
+    let depths = all.map(async |partition| (partition, state.broker.queue_depths(partition).await));
+    let depths: Vec<_> = depths.buffered(PARTITIONS_AT_ONCE).collect().await;
+    let (mut partitions, mut failed) = (Vec::new(), Vec::new());
+    for (partition, depths) in depths {
+        match depths {
+            Ok(depths) => {
+                partitions.extend(PartitionDepth::of(partition, &depths, unix_ms()));
+            }
+            Err(error) => failed.push(PartitionFault::of(partition, &error)),
+        }
+    }
+    (partitions, failed)
 }

@@ -1,15 +1,10 @@
-//! Dead letters: their ids, one of them, and a walk over all.
+//! Dead letters: their ids, and one of them.
 //!
-//! In: ids and cursors of callers. Out: letters as the broker keeps them, in the order of partitions,
-//! of one partition the oldest first. Owner: each request of its walk. Bounds: [`CHUNK`] letters of
-//! each of [`PARTITIONS_AT_ONCE`] partitions are held at once, and [`LETTERS_MAX`] letters are what one
-//! call is about.
+//! In: ids and cursors of callers. Out: letters as the broker keeps them. Owns nothing. Bound:
+//! [`LETTERS_MAX`] letters are what one call is about.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
-
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::api::state::ApiState;
 use crate::broker::BrokerError;
@@ -18,10 +13,6 @@ use fanfare_protocol::ids::Position;
 
 /// Most letters that one call redrives or drops.
 pub const LETTERS_MAX: usize = 1_000;
-/// Letters that are asked for at once: each may have as much as the longest message.
-const CHUNK: usize = 16;
-/// Partitions that are looked into at once, since most have none.
-const PARTITIONS_AT_ONCE: u32 = 16;
 
 /// Names a letter, and a place in the order of all: `PARTITION:MS-SEQ`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +22,12 @@ pub(super) struct LetterId {
 }
 
 impl LetterId {
+    /// The place before all letters of a partition.
+    pub(super) fn before_all_of(partition: u32) -> Self {
+        let id = Position { ms: 0, seq: 0 };
+        Self { partition, id }
+    }
+
     /// Of this letter.
     pub(super) fn of(letter: &DeadLetter) -> Self {
         Self {
@@ -102,72 +99,6 @@ fn before(position: Position) -> Option<Position> {
             seq: u64::MAX,
         }),
         Position { ms, seq } => Some(Position { ms, seq: seq - 1 }),
-    }
-}
-
-/// A walk over all letters, from a place on.
-pub(super) struct Walk<'a> {
-    state: &'a ApiState,
-    /// The partition that is looked into next.
-    partition: u32,
-    /// What is after this one there.
-    after: Option<Position>,
-    found: VecDeque<DeadLetter>,
-}
-
-impl<'a> Walk<'a> {
-    /// Begins after this place.
-    pub(super) fn after(state: &'a ApiState, place: Option<LetterId>) -> Self {
-        Self {
-            state,
-            partition: place.map_or(0, |place| place.partition),
-            after: place.map(|place| place.id),
-            found: VecDeque::new(),
-        }
-    }
-
-    /// The next letter; `None` behind the last.
-    ///
-    /// # Errors
-    /// [`BrokerError`]: a partition cannot be read, and the walk does not pass it over.
-    pub(super) async fn next(&mut self) -> Result<Option<DeadLetter>, BrokerError> {
-        loop {
-            if let Some(letter) = self.found.pop_front() {
-                return Ok(Some(letter));
-            }
-            let partitions_count = self.state.config.redis.partitions;
-            if self.partition >= partitions_count {
-                return Ok(None);
-            }
-            self.look(partitions_count).await?;
-        }
-    }
-
-    /// Looks into the next partitions. Of one that has more than a chunk the rest comes before those
-    /// behind it, which are then asked again.
-    async fn look(&mut self, partitions_count: u32) -> Result<(), BrokerError> {
-        let end = self
-            .partition
-            .saturating_add(PARTITIONS_AT_ONCE)
-            .min(partitions_count);
-        let (first, after, broker) = (self.partition, self.after, &self.state.broker);
-        let asked = stream::iter(first..end).map(async |partition| {
-            let after = after.filter(|_| partition == first);
-            let letters = broker.dead_letters(partition, after, CHUNK).await?;
-            Ok::<_, BrokerError>((partition, letters))
-        });
-        let mut asked = std::pin::pin!(asked.buffered(PARTITIONS_AT_ONCE as usize));
-        while let Some((partition, letters)) = asked.try_next().await? {
-            let last = letters.last().map(|letter| letter.id);
-            let is_full = letters.len() >= CHUNK;
-            self.found.extend(letters);
-            if is_full {
-                (self.partition, self.after) = (partition, last);
-                return Ok(());
-            }
-        }
-        (self.partition, self.after) = (end, None);
-        Ok(())
     }
 }
 

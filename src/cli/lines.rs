@@ -31,10 +31,10 @@ pub enum InputError {
     #[error("cannot read standard input")]
     Read(#[source] io::Error),
     /// Too long.
-    #[error("line {0} is longer than {LINE_BYTES_MAX} bytes and was not published")]
+    #[error("line {0} is longer than {LINE_BYTES_MAX} bytes and was not sent")]
     TooLong(u64),
     /// No text.
-    #[error("line {0} is not UTF-8 and was not published")]
+    #[error("line {0} is not UTF-8 and was not sent")]
     NotText(u64),
 }
 
@@ -132,11 +132,11 @@ mod tests {
             assert_eq!(told[1].is_ok(), fits, "{length}");
             assert_eq!(told[2], Ok("next".to_owned()));
             if !fits {
-                let what = "line 2 is longer than 4194304 bytes and was not published";
+                let what = "line 2 is longer than 4194304 bytes and was not sent";
                 assert_eq!(told[1], Err(what.to_owned()));
             }
         }
-        let what = "line 2 is not UTF-8 and was not published";
+        let what = "line 2 is not UTF-8 and was not sent";
         let told = all(b"one\n\xff\xfe\nthree");
         assert_eq!(told[1], Err(what.to_owned()));
         assert_eq!(told[2], Ok("three".to_owned()));

@@ -5,9 +5,10 @@
 //! stdout, refusals and bad lines on stderr, each with its number. JSON goes out byte for byte as it
 //! was given. Order: lines are sent in the order read; what was read while one batch was on its way
 //! makes the next, so at most one batch is under way. A line that cannot be sent, or is refused, holds
-//! up no other.
+//! up no other; one for which the queue has no room is sent again before any later one.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use fanfare_client::http::{Api, ApiError};
@@ -26,6 +27,12 @@ const BATCH_ITEMS_MAX: usize = 1_000;
 /// A batch takes no further message from here on. With a longest line on top it stays under the
 /// 8 MiB that the API takes by default.
 const BATCH_BYTES_MAX: usize = 2 << 20;
+
+/// After so long lines are sent again where the node does not say.
+const SOON_MS: u64 = 1_000;
+/// What people are told of a queue that ends with its node.
+pub const FLEETING: &str =
+    "fanfare: this node runs without Redis: its queue ends with it (durable: false)";
 
 /// A message, where it goes, and which node takes it.
 #[derive(Debug, Args)]
@@ -85,7 +92,7 @@ pub struct Call {
     pub example: &'static str,
 }
 
-/// When the queue publishes a message.
+/// When the queue publishes a message, and how long a line waits for room in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Times {
     /// Not before this time, unix milliseconds.
@@ -94,6 +101,8 @@ pub struct Times {
     pub delay: Option<Duration>,
     /// Before this time, unix milliseconds.
     pub expires_at: Option<u64>,
+    /// So long lines for which there is no room are sent again while none is taken; `None`: once.
+    pub patience: Option<Duration>,
 }
 
 impl Times {
@@ -114,6 +123,8 @@ enum MessageError {
     NoTarget,
     #[error("the message is no JSON")]
     NotJson(#[source] serde_json::Error),
+    #[error("no line found room for {0} s")]
+    NoRoom(u64),
     #[error("the node answered {answered} of {asked} messages")]
     AnswersMissing { asked: usize, answered: usize },
 }
@@ -135,6 +146,8 @@ pub async fn send(args: &MessageArgs, call: Call, times: Times) -> Result<Exit, 
         times,
         is_read: true,
         is_warned: false,
+        is_fleeting: false,
+        done: 0,
         exit: Exit::Done,
     };
     if args.data == "-" {
@@ -145,6 +158,7 @@ pub async fn send(args: &MessageArgs, call: Call, times: Times) -> Result<Exit, 
     let body = sender.body(&args.data, key, None);
     let body = body.map_err(|error| Failure::new(Exit::Data, &error))?;
     let answer = api.post(call.one, body).await?;
+    sender.warn_of_fleeting(&answer);
     sender.told(&answer, None);
     Ok(sender.exit)
 }
@@ -159,8 +173,18 @@ struct Sender<'a> {
     is_read: bool,
     /// Whether it was told that something which looks like JSON is none.
     is_warned: bool,
+    /// Whether it was told that what the node has ends with it.
+    is_fleeting: bool,
+    /// Lines that the node took.
+    done: u64,
     /// The code of the first line that failed.
     exit: Exit,
+}
+
+/// A line on its way.
+struct Item {
+    number: u64,
+    body: String,
 }
 
 impl Sender<'_> {
@@ -168,15 +192,15 @@ impl Sender<'_> {
         let mut lines = lines::of_stdin().map_err(Failure::runtime)?;
         let mut ended = None;
         while let Some(first) = lines.recv().await {
-            let (mut items, mut numbers, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let (mut items, mut bytes) = (Vec::new(), 0);
             let mut next = Some(first);
             while let Some(line) = next.take() {
                 match line {
                     Ok(line) => {
-                        if let Some(item) = self.item(line.number, &line.text) {
-                            bytes += item.len();
-                            items.push(item);
-                            numbers.push(line.number);
+                        if let Some(body) = self.item(line.number, &line.text) {
+                            bytes += body.len();
+                            let number = line.number;
+                            items.push(Item { number, body });
                         }
                     }
                     Err(error @ InputError::Read(_)) => ended = Some(error),
@@ -187,7 +211,7 @@ impl Sender<'_> {
                 }
             }
             if !items.is_empty() {
-                self.batch(api, &items, &numbers).await?;
+                self.batches(api, items).await?;
             }
         }
         ended.map_or(Ok(()), |error| Err(Failure::new(Exit::Io, &error)))
@@ -208,28 +232,94 @@ impl Sender<'_> {
         }
     }
 
+    /// Sends lines, and those for which there was no room again, before any later one, so that the
+    /// order stays.
+    async fn batches(&mut self, api: &mut Api, mut items: Vec<Item>) -> Result<(), Failure> {
+        let mut taken_at = Instant::now();
+        loop {
+            let done = self.done;
+            let (again, wait) = self.batch(api, items).await?;
+            items = again;
+            let Some(first) = items.first() else {
+                return Ok(());
+            };
+            if self.done > done {
+                taken_at = Instant::now();
+            }
+            let patience = self.times.patience.unwrap_or_default();
+            if !wait.is_zero() && taken_at.elapsed() + wait > patience {
+                output::note(&format!(
+                    "fanfare: {} lines were {}; line {} and what follows was not",
+                    self.done, self.call.done, first.number
+                ));
+                let seconds = patience.as_secs();
+                return Err(Failure::new(
+                    Exit::Unreachable,
+                    &MessageError::NoRoom(seconds),
+                ));
+            }
+            if !wait.is_zero() && std::io::stderr().is_terminal() {
+                let (done, seconds) = (self.done, wait.as_secs_f64());
+                let what = self.call.done;
+                output::note(&format!("{what}: {done}, no room, again in {seconds:.0} s"));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Sends lines once. Returns those to be sent again, and after how long.
     async fn batch(
         &mut self,
         api: &mut Api,
-        items: &[String],
-        numbers: &[u64],
-    ) -> Result<(), Failure> {
+        items: Vec<Item>,
+    ) -> Result<(Vec<Item>, Duration), Failure> {
+        let bodies: Vec<_> = items.iter().map(|item| item.body.as_str()).collect();
         let answer = api
-            .post(self.call.many, format!("[{}]", items.join(",")))
+            .post(self.call.many, format!("[{}]", bodies.join(",")))
             .await;
-        let answer = answer.map_err(|error| lost_batch(error, numbers, self.call.done))?;
+        let answer = match answer {
+            Err(ApiError::Refused { code, .. })
+                if code == "rate_limited" && self.times.patience.is_some() =>
+            {
+                return Ok((items, jittered(SOON_MS)));
+            }
+            answer => answer.map_err(|error| lost_batch(error, &items, self.call.done))?,
+        };
+        self.warn_of_fleeting(&answer);
         let results = answer["results"].as_array().map_or(&[][..], Vec::as_slice);
-        for (number, result) in numbers.iter().zip(results) {
-            self.told(result, Some(*number));
-        }
-        if results.len() != numbers.len() {
+        if results.len() != items.len() {
             let error = MessageError::AnswersMissing {
-                asked: numbers.len(),
+                asked: items.len(),
                 answered: results.len(),
             };
             return Err(Failure::new(Exit::Unreachable, &error));
         }
-        Ok(())
+        let (mut again, mut wait, mut is_lost) = (Vec::new(), Duration::ZERO, false);
+        for (item, result) in items.into_iter().zip(results) {
+            let error = &only_result(result)["error"];
+            let is_untried = error["not_tried"] == true;
+            let has_no_room = error["code"] == "rate_limited";
+            if self.times.patience.is_some() && !is_lost && (is_untried || has_no_room) {
+                if has_no_room {
+                    let ms = error["retry_after_ms"].as_u64().unwrap_or(SOON_MS);
+                    wait = wait.max(jittered(ms));
+                }
+                again.push(item);
+                continue;
+            }
+            // What follows one of which nothing is known is not tried again.
+            is_lost |= error["code"] == "unavailable";
+            self.told(result, Some(item.number));
+        }
+        Ok((again, wait))
+    }
+
+    /// Says once that the node keeps nothing beyond its own end.
+    fn warn_of_fleeting(&mut self, answer: &Value) {
+        if answer["durable"] == false && !self.is_fleeting {
+            self.is_fleeting = true;
+            output::note(FLEETING);
+        }
     }
 
     fn bad(&mut self, error: &InputError) {
@@ -316,12 +406,13 @@ struct Publication<'a> {
 }
 
 /// Says what is known of the lines of a batch without an answer, and that nothing follows.
-fn lost_batch(error: ApiError, numbers: &[u64], done: &str) -> Failure {
+fn lost_batch(error: ApiError, items: &[Item], done: &str) -> Failure {
     let was_sent = !matches!(
         error,
         ApiError::Refused { .. } | ApiError::Unreachable { .. }
     );
-    if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
+    let ends = (items.first(), items.last());
+    if let (Some(Item { number: first, .. }), Some(Item { number: last, .. })) = ends {
         output::note(&if was_sent {
             format!(
                 "fanfare: lines {first} to {last} may or may not have been {done}, and what \
@@ -341,8 +432,7 @@ fn place(line: Option<u64>) -> String {
 impl Sender<'_> {
     /// Prints what became of one publication.
     fn told(&mut self, answer: &Value, line: Option<u64>) {
-        // One target, so one result; an item of a batch that could not be read has only an error.
-        let result = answer["results"].get(0).unwrap_or(answer);
+        let result = only_result(answer);
         let text = if self.args.format.is_json() {
             Some(result.to_string())
         } else {
@@ -361,6 +451,7 @@ impl Sender<'_> {
         }
         let error = &result["error"];
         if error.is_null() {
+            self.done += 1;
             return;
         }
         let text = |key: &str| output::printable(error[key].as_str().unwrap_or("?")).into_owned();
@@ -368,6 +459,16 @@ impl Sender<'_> {
         output::note(&format!("fanfare: {}{code}: {message}", place(line)));
         self.failed(Exit::by_error_code(&code));
     }
+}
+
+/// One target, so one result; an item of a batch that could not be read has only an error.
+fn only_result(answer: &Value) -> &Value {
+    answer["results"].get(0).unwrap_or(answer)
+}
+
+/// So many milliseconds and up to a quarter more.
+fn jittered(ms: u64) -> Duration {
+    Duration::from_millis(ms + rand::random_range(0..=ms / 4))
 }
 
 fn target(args: &MessageArgs) -> String {

@@ -42,10 +42,10 @@ enum QueueCommand {
     #[command(after_help = DEAD_EXAMPLES)]
     Dead(DeadArgs),
     /// Make entries of dead letters again
-    #[command(after_help = REDRIVE_EXAMPLES)]
+    #[command(after_help = REDRIVE_EXAMPLES, override_usage = REDRIVE_USAGE)]
     Redrive(LettersArgs),
     /// Drop dead letters for good
-    #[command(after_help = DROP_EXAMPLES)]
+    #[command(after_help = DROP_EXAMPLES, override_usage = DROP_USAGE)]
     Drop(LettersArgs),
 }
 
@@ -61,12 +61,14 @@ const ADD_EXAMPLES: &str = "\
 Examples:
   fanfare queue add orders:7 '{\"state\":\"paid\"}' --priority high
   fanfare queue add --user alice 'your trial ends' --delay 7d --idempotency-key alice-trial
-  fanfare queue add news 'doors open' --not-before 1732190000000 --expires-at 1732193600000
+  fanfare queue add news 'doors open' --expires-at 4102444800000
   tail -f events.jsonl | fanfare queue add events -
 
 The message is JSON where it can be read as such, else text, as with fanfare publish. Prints the name
 of each entry. With -, --idempotency-key K becomes K-1, K-2, ... by line, --delay counts from when a
-line was read, and a line that is refused is told by its number while the others go on.";
+line was read, and a line that is refused is told by its number while the others go on. Lines for
+which the queue has no room are sent again, in their order and before later ones, until none was taken
+for --wait.";
 
 const DEPTH_EXAMPLES: &str = "\
 Examples:
@@ -79,6 +81,10 @@ Examples:
   fanfare queue dead
   fanfare queue dead --why expired --limit 20
   fanfare queue dead --format json | jq -r .topic";
+
+// With variables of the environment set, those would be told as if the call needed them.
+const REDRIVE_USAGE: &str = "fanfare queue redrive <--id <ID>|--why <WHY>|--all> [OPTIONS]";
+const DROP_USAGE: &str = "fanfare queue drop <--id <ID>|--why <WHY>|--all> [OPTIONS]";
 
 const REDRIVE_EXAMPLES: &str = "\
 Examples:
@@ -110,6 +116,9 @@ struct AddArgs {
     /// Published before this time, unix milliseconds, or not at all
     #[arg(long, value_name = "MS")]
     expires_at: Option<u64>,
+    /// With -: how long lines wait for room in the queue while none is taken: 30s, 15m, 0s
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl, default_value = "60s")]
+    wait: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +161,7 @@ pub async fn run(args: QueueArgs) -> Result<Exit, Failure> {
                 not_before: args.not_before,
                 delay: args.delay,
                 expires_at: args.expires_at,
+                patience: Some(args.wait).filter(|wait| !wait.is_zero()),
             };
             messages::send(&args.message, ADD, times).await
         }
@@ -170,7 +180,7 @@ async fn depth(args: &DepthArgs) -> Result<Exit, Failure> {
     let answer = args.call.api()?.get(path).await?;
     if args.call.format.is_json() {
         output::line(&answer.to_string());
-        return Ok(Exit::Done);
+        return Ok(call::told_partitions(&answer));
     }
     let rows = [
         ("due", output::body(&answer["depth"])),
@@ -196,7 +206,7 @@ async fn depth(args: &DepthArgs) -> Result<Exit, Failure> {
             output::line(&line);
         }
     }
-    Ok(Exit::Done)
+    Ok(call::told_partitions(&answer))
 }
 
 const PARTITION_HEAD: [&str; 9] = [
@@ -247,6 +257,7 @@ async fn dead(args: &DeadArgs) -> Result<Exit, Failure> {
     let is_json = args.call.format.is_json();
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut after: Option<String> = None;
+    let mut exit = Exit::Done;
     while left > 0 {
         let mut path = format!("/v1/queue/dead?limit={}", left.min(PAGE_MAX));
         if let Some(why) = &args.why {
@@ -256,6 +267,13 @@ async fn dead(args: &DeadArgs) -> Result<Exit, Failure> {
             path.push_str(&format!("&after={}", percent_encode(after)));
         }
         let page = api.get(&path).await?;
+        let told = call::told_partitions(&page);
+        if exit == Exit::Done {
+            exit = told;
+        }
+        if page["durable"] == false && after.is_none() {
+            output::note(messages::FLEETING);
+        }
         let letters = page["letters"].as_array().map_or(&[][..], Vec::as_slice);
         if is_json {
             letters
@@ -267,15 +285,15 @@ async fn dead(args: &DeadArgs) -> Result<Exit, Failure> {
             lines.iter().for_each(|line| output::line(line));
         }
         left = left.saturating_sub(letters.len() as u64);
-        after = letters
-            .last()
-            .and_then(|last| last["id"].as_str())
-            .map(str::to_owned);
+        // A node of an older release has no `next`.
+        let last = letters.last().map(|last| &last["id"]);
+        let next = page["next"].as_str().or_else(|| last?.as_str());
+        after = next.map(str::to_owned);
         if page["more"] != true || after.is_none() {
             break;
         }
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 fn letter_row(letter: &Value) -> Vec<String> {

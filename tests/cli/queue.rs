@@ -229,8 +229,10 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_control_characters() {
     let pages = [
         (
             200,
-            json!({"letters": [letter("1:1-0"), letter("1:2-0")], "more": true}),
+            json!({"letters": [letter("1:1-0"), letter("1:2-0")], "more": true, "next": "1:7-0"}),
         ),
+        // A page without a letter, behind which there are others.
+        (200, json!({"letters": [], "more": true, "next": "1:9-0"})),
         (200, json!({"letters": [letter("2:1-0")], "more": false})),
     ];
     let api = PlayedApi::start(pages.clone());
@@ -241,7 +243,8 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_control_characters() {
     );
     let lines: Vec<_> = api.asked().into_iter().map(|asked| asked.line).collect();
     let first = "GET /v1/queue/dead?limit=1000";
-    assert_eq!(lines, [first.to_owned(), format!("{first}&after=1%3A2-0")]);
+    let after = |place: &str| format!("{first}&after=1%3A{place}-0");
+    assert_eq!(lines, [first.to_owned(), after("7"), after("9")]);
     let api = PlayedApi::start(pages);
     let output = run(&[
         "queue",
@@ -259,5 +262,102 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_control_characters() {
     assert!(
         shown.contains("1:2-0") && !shown.contains('\u{1b}'),
         "{shown}"
+    );
+}
+
+#[test]
+fn partitions_that_cannot_be_read_are_told_and_the_others_are_gone_on_with() {
+    let fault = json!({"partition": 200, "error": {"code": "unavailable", "message": "away"}});
+    let some = json!({"redriven": 3, "failed": [fault], "more": true, "next": "7:0-0"});
+    let last = json!({"redriven": 2, "failed": [], "more": false, "durable": false});
+    let api = PlayedApi::start([(200, some), (200, last)]);
+    let output = run(&[
+        "queue",
+        "redrive",
+        "--all",
+        "--format",
+        "text",
+        "--api-url",
+        &api.url(),
+    ]);
+    assert_eq!(output.status.code(), Some(69));
+    assert_eq!(text(&output.stdout), "redriven: 5\n");
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("partition 200: unavailable: away") && told.contains("without Redis"),
+        "{told}"
+    );
+    let page = json!({"letters": [], "more": false, "failed": [fault]});
+    let depth = json!({"depth": 0, "partitions": [], "failed": [fault]});
+    let api = PlayedApi::start([(200, page), (200, depth)]);
+    for command in [&["queue", "dead"][..], &["queue", "depth", "--partitions"]] {
+        let output = run(&[command, &["--api-url", &api.url()]].concat());
+        assert_eq!(output.status.code(), Some(69), "{command:?}");
+        assert!(text(&output.stderr).contains("partition 200: unavailable: away"));
+    }
+}
+
+#[tokio::test]
+async fn lines_wait_for_room_in_the_queue_and_keep_their_order() {
+    let small = || Plan::dev().env("FANFARE_QUEUE__CAPACITY", "10");
+    let node = small().start().await;
+    let lines =
+        "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n14\n15\n16\n17\n18\n19\n20\n21\n22\n23\n24\n";
+    let add = ["queue", "add", "row", "-", "--priority", "critical"];
+    let delayed = [&add[..], &["--delay", "1s", "--format", "text"]].concat();
+    let output = fanfare(&node, &delayed, lines).await;
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("durable: false"), "{told}");
+    assert_eq!(text(&output.stdout).lines().count(), 24, "{told}");
+    let published = async || {
+        let history = http::get(node.api, "/v1/topics/row/history").await.json();
+        let all = history["publications"].as_array().expect("a list");
+        let all = all
+            .iter()
+            .map(|one| one["data"].as_u64().expect("a number"));
+        let all: Vec<_> = all.collect();
+        (all.len() == 24).then_some(all)
+    };
+    let published = fanfare_testkit::wait::until("all to be published", published).await;
+    assert_eq!(published, (1..=24).collect::<Vec<_>>());
+
+    let node = small().start().await;
+    let patient = [&add[..], &["--delay", "1h", "--wait", "2s"]].concat();
+    let output = fanfare(&node, &patient, lines).await;
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{told}");
+    assert!(
+        told.contains("10 lines were enqueued; line 11 and what follows was not"),
+        "{told}"
+    );
+    assert_eq!(counts(&node).await, [0, 10, 0]);
+}
+
+#[tokio::test]
+async fn a_line_that_is_refused_holds_up_no_later_one() {
+    let node = Plan::dev().start().await;
+    let add = ["queue", "add", "row", "-", "--delay", "1h", "--key"];
+    let output = fanfare(&node, &[&add[..], &["k"]].concat(), "1\n2\n3\n").await;
+    assert_eq!(output.status.code(), Some(0));
+    let long = Box::leak(format!("1\n{}\n3\n\n4\n", "x".repeat(70_000)).into_boxed_str());
+    let output = fanfare(&node, &[&add[..], &["k"]].concat(), long).await;
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("line 2: too_large"), "{told}");
+    assert_eq!(counts(&node).await, [0, 6, 0]);
+}
+
+#[test]
+fn what_is_needed_is_told_whatever_the_environment_has() {
+    let output = Command::new(fanfare_testkit::program::fanfare())
+        .args(["queue", "drop"])
+        .env("FANFARE_API_URL", "http://127.0.0.1:1")
+        .output()
+        .expect("the binary starts");
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("Usage: fanfare queue drop <--id") && !told.contains("--api-url"),
+        "{told}"
     );
 }

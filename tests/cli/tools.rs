@@ -176,8 +176,8 @@ async fn a_bad_line_is_named_and_the_others_are_published() {
     let output = fanfare(&node, &["publish", "t", "-", "--format", "text"], &input).await;
     let says = text(&output.stderr);
     let named = [
-        "fanfare: line 3 is not UTF-8 and was not published\n",
-        "fanfare: line 6 is longer than 4194304 bytes and was not published\n",
+        "fanfare: line 3 is not UTF-8 and was not sent\n",
+        "fanfare: line 6 is longer than 4194304 bytes and was not sent\n",
         "fanfare: line 7: too_large: ",
     ];
     for what in named {

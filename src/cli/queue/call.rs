@@ -1,13 +1,15 @@
-//! What every command of `fanfare queue` but `add` takes: which node, and how to print.
+//! What every command of `fanfare queue` but `add` takes: which node, and how to print; and how faults
+//! are told.
 //!
-//! In: flags. Out: a connection to be made. Pure.
+//! In: flags and answers. Out: a connection to be made, lines on stderr.
 
 use clap::Args;
 use fanfare_client::http::Api;
+use serde_json::Value;
 
 use crate::cli::access::{ApiArgs, TlsArgs};
-use crate::cli::exit::Failure;
-use crate::cli::output::Format;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::{self, Format};
 
 /// Why an entry is dead, as answers have it.
 pub(super) const WHY: [&str; 6] = [
@@ -40,6 +42,30 @@ impl CallArgs {
         let tls = self.tls.of(&self.api.api_url);
         Ok(Api::new(&self.api.options(), &tls)?)
     }
+}
+
+/// Tells which partitions an answer says nothing of. Returns the code of the first.
+pub(super) fn told_partitions(answer: &Value) -> Exit {
+    let failed = answer["failed"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut exit = Exit::Done;
+    for fault in failed {
+        let code = told_fault(
+            &format!("partition {}", fault["partition"]),
+            &fault["error"],
+        );
+        if exit == Exit::Done {
+            exit = code;
+        }
+    }
+    exit
+}
+
+/// Tells what is wrong with one thing. Returns the code that goes with it.
+pub(super) fn told_fault(of: &str, error: &Value) -> Exit {
+    let text = |key: &str| output::printable(error[key].as_str().unwrap_or("?")).into_owned();
+    let (code, message) = (text("code"), text("message"));
+    output::note(&format!("fanfare: {of}: {code}: {message}"));
+    Exit::by_error_code(&code)
 }
 
 #[cfg(test)]

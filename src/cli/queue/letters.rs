@@ -9,8 +9,9 @@ use clap::Args;
 use fanfare_client::http::{Api, percent_encode};
 use serde_json::{Value, json};
 
-use super::call::{CallArgs, WHY};
+use super::call::{CallArgs, WHY, told_fault};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::messages::FLEETING;
 use crate::cli::output;
 
 /// Most letters of one call that redrives: what the contract allows.
@@ -67,6 +68,8 @@ pub(super) struct Letters<'a> {
     api: Api,
     done: u64,
     failed: u64,
+    /// Whether it was told that what the node has ends with it.
+    is_fleeting: bool,
     /// The code of the first letter that failed.
     exit: Exit,
 }
@@ -83,6 +86,7 @@ impl<'a> Letters<'a> {
             api: args.call.api()?,
             done: 0,
             failed: 0,
+            is_fleeting: false,
             exit: Exit::Done,
         })
     }
@@ -161,21 +165,21 @@ impl<'a> Letters<'a> {
         if self.args.call.format.is_json() {
             output::line(&answer.to_string());
         }
+        if answer["durable"] == false && !self.is_fleeting {
+            self.is_fleeting = true;
+            output::note(FLEETING);
+        }
         let mut is_possible = true;
         let failed = answer["failed"].as_array().map_or(&[][..], Vec::as_slice);
-        for letter in failed {
-            let error = &letter["error"];
-            let text =
-                |value: &Value| output::printable(value.as_str().unwrap_or("?")).into_owned();
-            let (id, code, message) = (
-                text(&letter["id"]),
-                text(&error["code"]),
-                text(&error["message"]),
-            );
-            output::note(&format!("fanfare: {id}: {code}: {message}"));
+        for undone in failed {
+            let of = match undone["id"].as_str() {
+                Some(id) => output::printable(id).into_owned(),
+                None => format!("partition {}", undone["partition"]),
+            };
+            let exit = told_fault(&of, &undone["error"]);
             self.failed += 1;
-            let exit = Exit::by_error_code(&code);
-            is_possible &= exit != Exit::Unreachable;
+            // Where the queue is full the others would be refused too.
+            is_possible &= undone["error"]["code"] != "rate_limited";
             if self.exit == Exit::Done {
                 self.exit = exit;
             }

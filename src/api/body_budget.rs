@@ -21,6 +21,9 @@ pub const SHORT_BYTES: usize = 64 * 1_024;
 /// of the API at most, so that each finds room. That is 64 MiB.
 pub const SHORT_BODIES_AT_ONCE: usize = 1_024;
 
+/// When a caller should come again whose body found no room, in milliseconds.
+const AGAIN_MS: std::ops::RangeInclusive<u64> = 1_000..=5_000;
+
 /// Bytes that one permit of the budget stands for, so that the count fits the semaphore.
 const PERMIT_BYTES: usize = 1_024;
 
@@ -56,13 +59,13 @@ impl BodyBudget {
             length => (&self.any, length.unwrap_or(body_bytes_max)),
         };
         let permits = u32::try_from(length.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(room)
-            .try_acquire_many_owned(permits)
-            .map_err(|_full| {
-                WireError::new(
-                    ErrorCode::RateLimited,
-                    "too many large request bodies at the same time",
-                )
-            })
+        let taken = Arc::clone(room).try_acquire_many_owned(permits);
+        taken.map_err(|_full| {
+            let text = "too many large request bodies at the same time";
+            let mut error = WireError::new(ErrorCode::RateLimited, text);
+            // Not all at the same time again.
+            error.retry_after_ms = Some(rand::random_range(AGAIN_MS));
+            error
+        })
     }
 }

@@ -161,7 +161,11 @@ impl QueueMetrics {
         of_priorities(out, name, help, &self.oldest_ms, |ms| {
             seconds(ms.saturating_mul(1_000))
         });
-        for (name, kind, help, cell) in self.plain() {
+        let counters = self.counters().into_iter();
+        let counters = counters.map(|(name, help, cell)| (name, "counter", help, cell));
+        let gauges = self.gauges().into_iter();
+        let gauges = gauges.map(|(name, help, cell)| (name, "gauge", help, cell));
+        for (name, kind, help, cell) in gauges.chain(counters) {
             head(out, name, kind, help);
             let _ = writeln!(out, "{name} {}", cell.get());
         }
@@ -180,83 +184,75 @@ impl QueueMetrics {
         self.wait.render(out, "fanfare_queue_wait_seconds", help);
     }
 
-    fn plain(&self) -> [(&'static str, &'static str, &'static str, &Counter); 13] {
+    fn gauges(&self) -> [(&'static str, &'static str, &Counter); 5] {
         [
             (
                 "fanfare_queue_delayed",
-                "gauge",
                 "Entries that are to come later, in the partitions that this node holds.",
                 &self.delayed,
             ),
             (
                 "fanfare_queue_dead",
-                "gauge",
                 "Dead letters in the partitions that this node holds.",
                 &self.dead,
             ),
             (
                 "fanfare_queue_capacity",
-                "gauge",
                 "queue.capacity: so many entries may wait in the whole cluster.",
                 &self.capacity,
             ),
             (
                 "fanfare_queue_pressure",
-                "gauge",
                 "The part of the depth that more nodes would work off; 0 while Redis is away.",
                 &self.pressure,
             ),
             (
                 "fanfare_queue_workers",
-                "gauge",
                 "Passes over queues on their way.",
                 &self.workers,
             ),
+        ]
+    }
+
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 8] {
+        [
             (
                 "fanfare_queue_enqueued_total",
-                "counter",
                 "Entries that the API put into the queue.",
                 &self.enqueued,
             ),
             (
                 "fanfare_queue_repeated_total",
-                "counter",
                 "Entries that had been enqueued before under the same idempotency key.",
                 &self.repeated,
             ),
             (
                 "fanfare_queue_redriven_total",
-                "counter",
                 "Dead letters that became entries again.",
                 &self.redriven,
             ),
             (
                 "fanfare_queue_dropped_total",
-                "counter",
                 "Dead letters that the API dropped.",
                 &self.dropped,
             ),
             (
                 "fanfare_queue_published_total",
-                "counter",
                 "Entries that were published.",
                 &self.published,
             ),
             (
                 "fanfare_queue_gone_total",
-                "counter",
                 "Entries that a move did not find: a call whose answer was lost had moved them, or another node.",
                 &self.gone,
             ),
             (
                 "fanfare_queue_given_up_total",
-                "counter",
                 "Passes that were not back after 30 seconds.",
                 &self.given_up,
             ),
             (
                 "fanfare_queue_dead_dropped_total",
-                "counter",
                 "Dead letters that made room for newer ones.",
                 &self.dead_dropped,
             ),

@@ -352,8 +352,18 @@ async fn bodies_beyond_the_budget_are_told_to_come_later_and_small_ones_pass() {
         assert!(futures_util::poll!(waiting).is_pending());
     }
     for path in ["/v1/publish", "/v1/batch"] {
-        let error = node.post_text(path, endless()).await.error();
-        assert_eq!(error, (429, "rate_limited".into()));
+        let mut waits = std::collections::BTreeSet::new();
+        for _ in 0..64 {
+            let answer = node.post_text(path, endless()).await;
+            assert_eq!(answer.error(), (429, "rate_limited".into()));
+            let wait = answer.headers["retry-after"].to_str().unwrap();
+            waits.insert(wait.parse::<u32>().unwrap());
+        }
+        // Not all come again at the same time.
+        assert!(
+            waits.len() > 1 && waits.iter().all(|wait| (1..=5).contains(wait)),
+            "{waits:?}"
+        );
     }
     // One that announces a short length has room beside them.
     let mut short = request(

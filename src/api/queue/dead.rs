@@ -61,7 +61,7 @@ pub struct DeadPage {
     /// In the order of partitions, of one partition the oldest first. May be fewer than asked for, and
     /// none though there is more: a call looks at 10,000 letters at most.
     pub letters: Vec<Letter>,
-    /// There is another page.
+    /// There may be another page.
     pub more: bool,
     /// Continues the pages as `after`; there with `more`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -340,6 +340,7 @@ impl Consumer {
         self.context.metrics.queue.tell(&told.due, &told.oldest_ms);
         let metrics = &self.context.metrics.queue;
         metrics.capacity.set(self.capacity());
+        metrics.blocked.set(self.rota.failing_count() as u64);
         metrics.delayed.set(told.later);
         metrics.dead.set(told.dead);
         metrics.pressure.set(told.pressure);

@@ -109,8 +109,10 @@ pub struct QueueMetrics {
     pub dead: Counter,
     /// The part of the depth that more nodes would work off.
     pub pressure: Counter,
-    /// `queue.capacity`.
+    /// This node's part of `queue.capacity`.
     pub capacity: Counter,
+    /// Partitions whose queues cannot be worked off, for what Redis says.
+    pub blocked: Counter,
     /// Entries put aside, by reason.
     buried: [Counter; REASONS.len()],
     depth: [Counter; 4],
@@ -184,8 +186,13 @@ impl QueueMetrics {
         self.wait.render(out, "fanfare_queue_wait_seconds", help);
     }
 
-    fn gauges(&self) -> [(&'static str, &'static str, &Counter); 5] {
+    fn gauges(&self) -> [(&'static str, &'static str, &Counter); 6] {
         [
+            (
+                "fanfare_queue_blocked_partitions",
+                "Partitions of this node whose queues stand still, because Redis is away or refuses; what waits there is told as it was seen last.",
+                &self.blocked,
+            ),
             (
                 "fanfare_queue_delayed",
                 "Entries that are to come later, in the partitions that this node holds.",
@@ -198,7 +205,7 @@ impl QueueMetrics {
             ),
             (
                 "fanfare_queue_capacity",
-                "queue.capacity: so many entries may wait in the whole cluster.",
+                "This node's part of queue.capacity, by the partitions that it holds: of all nodes together, so many entries may wait in the cluster.",
                 &self.capacity,
             ),
             (

@@ -207,4 +207,17 @@ async fn what_waits_is_told_by_heartbeats_and_metrics_while_nobody_can_move_it()
         delayed += node.metric("fanfare_queue_delayed").await;
     }
     assert_eq!(delayed, 40, "each is counted by one node");
+    wait::until_within(
+        SOME_BEATS,
+        "the capacity of both nodes to add up",
+        async || {
+            let mut capacity = 0;
+            for node in &nodes {
+                capacity += node.metric("fanfare_queue_capacity").await;
+            }
+            // Each part is rounded down.
+            (49_998..=50_000).contains(&capacity).then_some(())
+        },
+    )
+    .await;
 }

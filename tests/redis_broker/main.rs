@@ -21,6 +21,8 @@ mod queue;
 mod queue_bells;
 mod queue_cost;
 mod queue_faults;
+mod queue_hostile;
+mod queue_large;
 #[allow(dead_code, reason = "each test binary uses another part")]
 mod queue_rig;
 mod refusing;

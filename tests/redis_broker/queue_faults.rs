@@ -21,7 +21,7 @@ use fanfare_testkit::redis_server::RedisServer;
 use fanfare_testkit::wait::{self, PATIENCE};
 
 /// Two more topics of the same partition.
-fn neighbours(of: &Topic) -> [Topic; 2] {
+pub(crate) fn neighbours(of: &Topic) -> [Topic; 2] {
     let topics = (0..).map(|n| topic(&format!("next-{n}")));
     let mut found = topics.filter(|topic| partition_of(topic) == partition_of(of));
     [found.next(), found.next()].map(|topic| topic.expect("some name"))
@@ -111,37 +111,43 @@ async fn a_foreign_key_under_a_queue_is_told_of_its_partition_and_others_go_on()
         .move_entries(batch(&fetched, &held))
         .await
         .expect("up");
-    let is_failed = |state: &PartitionState| matches!(state, PartitionState::Failed(why) if why.contains("WRONGTYPE"));
-    let failed: Vec<_> = moved.partitions.iter().map(is_failed).collect();
+    let failed = |states: &[PartitionState]| {
+        let is_failed = |(state, key): (&PartitionState, &String)| match state {
+            PartitionState::Failed(why) => {
+                assert!(why.contains("WRONGTYPE") && why.contains(key), "{why}");
+                true
+            }
+            _ => false,
+        };
+        let keys = foreign.iter().chain([&foreign[0]]);
+        states.iter().zip(keys).map(is_failed).collect::<Vec<_>>()
+    };
     assert_eq!(
-        failed,
-        [true, false, false, false, true, false],
-        "{moved:?}"
+        failed(&moved.partitions),
+        [true, false, false, false, true, false]
     );
     // What is behind one that was not taken is not tried.
     let low = request(&topics[0], 3, Priority::Low);
     let requests = [each(2).collect(), vec![low]].concat();
     let answers = peer.broker.enqueue(requests).await;
     assert!(
-        matches!(answers[0], Err(BrokerError::Unexpected(_))),
+        matches!(&answers[0], Err(BrokerError::Unexpected(why)) if why.contains(&foreign[0])),
         "{answers:?}"
     );
     assert!(answers[1..6].iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(answers[6], Err(Unavailable::NotTried.into()));
-    let fetched = peer.broker.fetch(&held, 0).await.expect("up");
-    let failed: Vec<_> = fetched.partitions.iter().map(is_failed).collect();
-    // What earlier homes had in hand was read by this one before.
-    assert_eq!(
-        failed,
-        [true, true, true, false, true, false],
-        "{fetched:?}"
-    );
-    assert_eq!(fetched.entries.len(), 2);
-    let next = Peer::up(server.url()).await;
-    let fetched = next.broker.fetch(&held, 0).await.expect("up");
-    let failed: Vec<_> = fetched.partitions.iter().map(is_failed).collect();
-    assert_eq!(failed, [true, true, true, true, true, false], "{fetched:?}");
-    assert_eq!(fetched.entries.len(), 1);
+    // What does not need such a key goes on, also at a home that has to look for those before it.
+    for peer in [&peer, &Peer::up(server.url()).await] {
+        let fetched = peer.broker.fetch(&held, 0).await.expect("up");
+        assert_eq!(
+            failed(&fetched.partitions),
+            [false, false, false, false, true, false]
+        );
+        assert_eq!(depths(&fetched.partitions[0]).due, [0; 4]);
+        assert_eq!(fetched.entries.len(), 4);
+    }
+    let standing = peer.broker.queue_depths(partitions[1]).await.expect("up");
+    assert_eq!((standing.due, standing.later), ([0, 0, 1, 0], 0));
     assert_eq!(peer.retained_numbers(&topics[5]).await, [1]);
 }
 
@@ -212,21 +218,29 @@ async fn what_a_backend_wrote_itself_is_read_as_it_is() {
     add(&["topic", "room"]);
     let many: Vec<_> = (0..20_000).map(|n| n.to_string()).collect();
     add(&many.iter().map(String::as_str).collect::<Vec<_>>());
-    let long = "x".repeat(5 * 1024 * 1024);
+    let long = "x".repeat(18 * 1024 * 1024);
     add(&["e", &long]);
     add(&["e", "not a message"]);
     add(&["topic", "room", "data", "2"]);
-    let (fetched, moved) = peer.turn(&held, 0).await.expect("up");
-    let contents: Vec<_> = fetched.entries.iter().map(|e| &e.content).collect();
-    assert!(matches!(contents[0], Content::Fields(fields) if fields.len() == 2));
+    let (mut contents, mut ends, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    for from in 0..3 {
+        let (fetched, moved) = peer.turn(&held, from).await.expect("up");
+        counts.push(fetched.entries.len());
+        contents.extend(fetched.entries.into_iter().map(|e| e.content));
+        ends.extend(moved.ends);
+        assert_eq!(
+            due(&moved.partitions[0], Priority::High),
+            6 - ends.len() as u64
+        );
+    }
+    assert_eq!(counts, [3, 1, 2], "one that is too large ends a fetch");
+    assert!(matches!(&contents[0], Content::Fields(fields) if fields.len() == 2));
     let fields_bytes = many.iter().map(String::len).sum();
     let oversized = |fields, bytes| Content::Oversized { fields, bytes };
-    assert_eq!(*contents[2], oversized(10_000, fields_bytes));
-    assert_eq!(*contents[3], oversized(1, 1 + long.len()));
-    assert!(matches!(contents[4], Content::Blob(blob) if &blob[..] == b"not a message"));
-    let buried = moved.ends.iter().filter(|end| **end == End::Buried).count();
-    assert_eq!((moved.ends.len(), buried), (6, 4));
-    assert_eq!(due(&moved.partitions[0], Priority::High), 0);
+    assert_eq!(contents[2], oversized(10_000, fields_bytes));
+    assert_eq!(contents[3], oversized(1, 1 + long.len()));
+    assert!(matches!(&contents[4], Content::Blob(blob) if &blob[..] == b"not a message"));
+    assert_eq!(ends.iter().filter(|end| **end == End::Buried).count(), 4);
     assert_eq!(peer.retained_numbers(&room).await, [1, 2]);
     // Neither is what somebody else has put among those that are to come later.
     let later = keys().queue_later(held[0].partition);

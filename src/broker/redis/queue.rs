@@ -9,6 +9,7 @@
 //! [`enqueue`] puts entries in, [`fetch`] reads the heads of streams, [`moving`] takes entries out, and
 //! [`dead`] is about those that could not be published.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fred::types::Value;
@@ -44,11 +45,20 @@ struct SeenPartition {
     depths: Depths,
     /// No entry that a home before may have had in hand stands at the head of a stream any more.
     is_settled: bool,
+    /// Why a move stopped there: until the next fetch nothing is moved, or what is behind an entry that
+    /// stands still would come before it.
+    stopped: Option<String>,
+    /// What was told last of one of its keys.
+    told: Option<String>,
 }
 
 /// What was seen last of each partition.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Mutex<FxHashMap<u32, SeenPartition>>);
+pub(super) struct Seen {
+    partitions: Mutex<FxHashMap<u32, SeenPartition>>,
+    /// The last fetch failed.
+    is_careful: AtomicBool,
+}
 
 impl Seen {
     /// Whether the heads of this partition may be those of homes before.
@@ -59,18 +69,52 @@ impl Seen {
     }
 
     /// A fetch saw this.
-    fn fetched(&self, held: &[HeldPartition], fetched: &Fetched) {
+    fn fetched(&self, held: &[HeldPartition], fetched: &mut Fetched, ills: Vec<Option<String>>) {
         let mut seen = self.lock();
-        for (held, state) in held.iter().zip(&fetched.partitions) {
-            let PartitionState::Held(depths) = *state else {
+        for ((held, state), ill) in held.iter().zip(&mut fetched.partitions).zip(ills) {
+            let PartitionState::Held(depths) = state else {
                 seen.remove(&held.partition);
                 continue;
             };
             let one = seen.entry(held.partition).or_default();
-            let was_settled = one.is_settled && one.token == held.token;
-            (one.token, one.depths) = (held.token, depths);
-            one.is_settled = was_settled || is_settled(held.partition, &depths, &fetched.entries);
+            let is_of_before = one.token == held.token;
+            for rank in 0..PRIORITIES.len() {
+                // Not looked at, for the bytes of others.
+                let of_before = one.depths.oldest_ms[rank].filter(|_| is_of_before);
+                if depths.due[rank] > 0 && depths.oldest_ms[rank].is_none() {
+                    depths.oldest_ms[rank] = of_before;
+                }
+            }
+            let was_settled = one.is_settled && is_of_before;
+            // What stopped a move is told again when it is another reason, or it went on meanwhile.
+            if ill.is_some() || one.stopped.is_none() {
+                one.tell(held.partition, ill);
+            }
+            (one.token, one.depths, one.stopped) = (held.token, *depths, None);
+            one.is_settled = was_settled || is_settled(held.partition, depths, &fetched.entries);
         }
+    }
+
+    /// Whether the next fetch reads entries one by one: the last may have failed for their length.
+    fn is_careful(&self) -> bool {
+        self.is_careful.load(Ordering::Relaxed)
+    }
+
+    fn be_careful(&self, is_careful: bool) {
+        self.is_careful.store(is_careful, Ordering::Relaxed);
+    }
+
+    /// Why a move stopped in this partition since the last fetch.
+    fn stopped(&self, partition: u32) -> Option<String> {
+        self.lock().get(&partition)?.stopped.clone()
+    }
+
+    /// A move stopped there.
+    fn stop(&self, partition: u32, why: &str) {
+        let mut seen = self.lock();
+        let one = seen.entry(partition).or_default();
+        one.stopped = Some(why.to_owned());
+        one.tell(partition, Some(why.to_owned()));
     }
 
     /// A move left this; what it did not look at is as the last fetch saw it.
@@ -82,7 +126,24 @@ impl Seen {
     }
 
     fn lock(&self) -> MutexGuard<'_, FxHashMap<u32, SeenPartition>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SeenPartition {
+    /// Tells what is ill of one of its keys, once.
+    fn tell(&mut self, partition: u32, ill: Option<String>) {
+        if let Some(reason) = ill.as_ref().filter(|_| ill != self.told) {
+            tracing::warn!(
+                event = "queue_reading_failed",
+                partition,
+                reason,
+                "a key of a partition's queue cannot be used; what needs it waits"
+            );
+        }
+        self.told = ill;
     }
 }
 
@@ -120,7 +181,7 @@ impl RedisBroker {
         let answer = self
             .ask(&of, |scripts| &scripts.queue_depths, &keys, &[])
             .await?;
-        match state(answer, depths)? {
+        match state(answer, depths)?.0 {
             PartitionState::Held(depths) => Ok(depths),
             other => Err(BrokerError::Unexpected(format!("{other:?}"))),
         }
@@ -218,22 +279,29 @@ fn arg(value: impl std::fmt::Display) -> Value {
 }
 
 /// How a partition stands, as the scripts tell it: what it has in one text, read by `held`, or why it
-/// was left alone.
+/// was left alone. With what is ill of one of its keys, where others could be read.
 fn state(
     value: Value,
     held: impl FnOnce(&str) -> Option<Depths>,
-) -> Result<PartitionState, BrokerError> {
-    if let Some(text) = value.as_bytes() {
-        let depths = str::from_utf8(text).ok().and_then(held);
-        let depths = depths.ok_or_else(|| reply::unexpected("state", &value))?;
-        return Ok(PartitionState::Held(depths));
-    }
-    let parts = reply::list(value)?;
-    match (parts.first().and_then(Value::as_bytes), &parts[..]) {
-        (Some(b"refused"), _) => Ok(PartitionState::Refused),
-        (Some(b"failed"), [_, why]) => Ok(PartitionState::Failed(words(why))),
-        _ => Err(reply::unexpected("state", &Value::Array(parts))),
-    }
+) -> Result<(PartitionState, Option<String>), BrokerError> {
+    let text = match &value {
+        Value::Array(parts) => parts.first().and_then(Value::as_bytes),
+        value => value.as_bytes(),
+    };
+    let second = match &value {
+        Value::Array(parts) => parts.get(1).map(words),
+        _ => None,
+    };
+    let state = match (text, second) {
+        (Some(b"refused"), None) => return Ok((PartitionState::Refused, None)),
+        (Some(b"failed"), Some(why)) => return Ok((PartitionState::Failed(why), None)),
+        (text, ill) => {
+            let text = text.and_then(|text| str::from_utf8(text).ok());
+            text.and_then(held).map(|depths| (depths, ill))
+        }
+    };
+    let (depths, ill) = state.ok_or_else(|| reply::unexpected("state", &value))?;
+    Ok((PartitionState::Held(depths), ill))
 }
 
 /// As `queue_part.lua` writes them.

@@ -103,6 +103,8 @@ pub struct Scripts {
     pub queue_fetch: Script,
     /// Moves entries out of the queue.
     pub queue_move: Script,
+    /// Which topics the user may not write.
+    pub queue_may: Script,
     /// What waits in a partition.
     pub queue_depths: Reading,
     /// A probe of the feed.
@@ -163,17 +165,35 @@ impl Scripts {
             leave: members!(is_sharded, " flags=allow-oom", "remove.lua", "leave.lua"),
             reap: members!(is_sharded, " flags=allow-oom", "remove.lua", "reap.lua"),
             members: reading!("newest.lua", "members.lua"),
-            queue_enqueue: telling!(is_sharded, "", "queue_name.lua", "queue_enqueue.lua"),
+            queue_enqueue: telling!(
+                is_sharded,
+                "",
+                "words.lua",
+                "queue_name.lua",
+                "queue_add.lua",
+                "queue_come.lua",
+                "queue_enqueue.lua"
+            ),
             queue_fetch: glued!(
                 ["#!lua flags=allow-oom\n"],
                 "clock.lua",
+                "words.lua",
                 "queue_name.lua",
+                "queue_add.lua",
+                "queue_come.lua",
                 "queue_part.lua",
                 "queue_held.lua",
                 "queue_fetch.lua"
             ),
             queue_move: queue_move(is_sharded),
-            queue_depths: reading!("queue_part.lua", "queue_depths.lua"),
+            queue_may: telling!(
+                is_sharded,
+                " flags=allow-oom",
+                "words.lua",
+                "queue_refused.lua",
+                "queue_may.lua"
+            ),
+            queue_depths: reading!("words.lua", "queue_part.lua", "queue_depths.lua"),
             probe: telling!(is_sharded, "", "probe.lua"),
             gate: Script::new("#!lua\nreturn 1\n"),
         }
@@ -196,7 +216,8 @@ impl Scripts {
             .flat_map(|reading| [&reading.usual, &reading.frozen])
             .collect();
         all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.gate]);
-        all.extend([&self.queue_enqueue, &self.queue_fetch, &self.queue_move]);
+        all.extend([&self.queue_enqueue, &self.queue_fetch]);
+        all.extend([&self.queue_move, &self.queue_may]);
         all
     }
 }
@@ -207,6 +228,9 @@ fn queue_move(is_sharded: bool) -> Script {
         is_sharded,
         " flags=allow-oom",
         "clock.lua",
+        "words.lua",
+        "queue_refused.lua",
+        "queue_add.lua",
         "queue_held.lua",
         "queue_append.lua",
         "append.lua",

@@ -2,66 +2,105 @@
 -- those that name it or one behind it are not tried.
 -- KEYS of each partition six: 1 bell 2 3 4 5 its streams, the most urgent first 6 ...:later; then
 --      ...:k:DIGEST of each entry that has one, in their order
--- ARGV 1 how many partitions, then of each entry two: how it goes, and its blob. How it goes: the place
---      of its stream among KEYS, and where there is more to say behind a space each: whether it has
---      ...:k:DIGEST (1 or 0), life of that in ms, due ms (0: now), the entry that must have come before it
---      (0: none), eight random bytes
+-- ARGV 1 how many partitions 2 seven random bytes, then of each entry two: how it goes, and its blob. How
+--      it goes: the place of its stream among KEYS, and where there is more to say behind a space each:
+--      whether it has ...:k:DIGEST (1 or 0), life of that in ms, due ms (0: now), the entry that must
+--      have come before it (0: none)
 -- Returns for each its name, {'duplicate', name}, {'failed', why} or {'untried'}
-local partitions = tonumber(ARGV[1])
+local partitions, random = tonumber(ARGV[1]), ARGV[2]
 local clock_ms, clock_us
-local filled, rings, later, failed = {}, {}, {}, {}
+local filled, rings, failed = {}, {}, {}
+local behind, stuck = {}, {}
+local doing -- The key that is at work.
 local key_at = partitions * 6
+local laters = {}
+for base = 0, 6 * (partitions - 1), 6 do laters[#laters + 1] = KEYS[base + 6] end
+local is_waited = redis.call('EXISTS', unpack(laters)) > 0
 -- Which partition's keys begin behind this place.
 local function base_of(at) return at - 1 - (at - 1) % 6 end
-local function wait(at, due, random, blob)
-  local base = base_of(at)
+local function look_at_clock()
+  if clock_ms then return end
+  local t = redis.call('TIME')
+  clock_ms = t[1] * 1000 + math.floor(t[2] / 1000)
+  clock_us = string.format('%010d%06d', t[1], t[2])
+end
+-- By the number of the entry in its call those keep their order that are of one time.
+local function wait(at, due, n, blob)
+  local base, tail = base_of(at), string.char(n) .. random
   local zset = KEYS[base + 6]
-  local member = clock_us .. random .. at - base - 2 .. blob
+  local member = clock_us .. tail .. at - base - 2 .. blob
+  doing = zset
   redis.call('ZADD', zset, due, member)
-  if redis.call('ZRANGE', zset, 0, 0)[1] == member then rings[base] = true end
-  return name(clock_us, random)
+  if redis.call('ZRANK', zset, member) == 0 then rings[base] = true end
+  return name(clock_us, tail)
+end
+-- Whether entries of the partition are due that have not come, so that one of now goes behind them: first
+-- they may come.
+local function is_behind(at)
+  if not is_waited then return false end
+  local base = base_of(at)
+  if behind[base] == nil then
+    look_at_clock()
+    behind[base] = false
+    local done, came, is_more, _, no = pcall(let_come, base, clock_ms, 100, 1048576)
+    if done then behind[base], stuck[base], rings[base] = is_more, no, rings[base] or came > 0 or nil end
+  end
+  doing = KEYS[at]
+  local why = not behind[base] and stuck[base] and stuck[base][at - base - 2]
+  if why then error(why, 0) end
+  return behind[base]
 end
 local function append(at, blob)
   local stream = KEYS[at]
+  doing = stream
   if not filled[at] then
     if redis.call('XLEN', stream) == 0 then rings[base_of(at)] = true end
     filled[at] = true
   end
   return redis.call('XADD', stream, '*', 'e', blob)
 end
-local function enqueue(at, key, life, due, random, blob)
+local function put(at, n, blob)
+  if is_behind(at) then return wait(at, clock_ms, n, blob) end
+  return append(at, blob)
+end
+local function enqueue(at, n, blob, key, life, due)
+  doing = key or KEYS[at]
   local known = key and redis.call('GET', key)
   if known then
     -- Changes nothing, but is a write: a WAIT behind it then speaks of the first entry too.
     redis.call('PEXPIRE', key, redis.call('PTTL', key))
     return {'duplicate', known}
   end
-  if due > 0 and not clock_ms then
-    local t = redis.call('TIME')
-    clock_ms = t[1] * 1000 + math.floor(t[2] / 1000)
-    clock_us = string.format('%010d%06d', t[1], t[2])
-  end
+  if due > 0 then look_at_clock() end
   local id
-  -- One whose time has come goes behind those of its time that still wait.
-  local waits = due > 0 and (due > clock_ms or redis.call('ZCOUNT', KEYS[base_of(at) + 6], '-inf', due) > 0)
-  if waits then id = wait(at, due, random, blob) else id = append(at, blob) end
+  if due > 0 and due > clock_ms then id = wait(at, due, n, blob) else id = put(at, n, blob) end
   if key then redis.call('SET', key, id, 'PX', life) end
   return id
 end
+-- Once more where it failed for its stream's last id alone, of which nothing else was changed.
+local function done_or_mended(at, f, ...)
+  local done, said = pcall(f, ...)
+  if done then return true, said end
+  look_at_clock()
+  local _, is_mended = pcall(mended, said, KEYS[at], clock_ms, 0)
+  if is_mended == true then return pcall(f, ...) end
+  return false, words(said) .. ' (' .. doing .. ')'
+end
 local answer = {}
-for i = 2, #ARGV, 2 do
-  local n, how, blob = i / 2, ARGV[i], ARGV[i + 1]
+for i = 3, #ARGV, 2 do
+  local n, how, blob = (i - 1) / 2, ARGV[i], ARGV[i + 1]
   local at = tonumber(how)
   local done, said
-  if at then done, said = pcall(append, at, blob)
+  if at then done, said = done_or_mended(at, put, at, n, blob)
   else
-    local place, has_key, life, due, before, random = string.match(how, '^(%d+) (%d) (%d+) (%d+) (%d+) (.*)$')
+    local place, has_key, life, due, before = string.match(how, '^(%d+) (%d) (%d+) (%d+) (%d+)$')
     local key
+    at = tonumber(place)
     if has_key == '1' then key_at = key_at + 1; key = KEYS[key_at] end
     if failed[tonumber(before)] then done, said = true, {'untried'}
-    else done, said = pcall(enqueue, tonumber(place), key, life, tonumber(due), random, blob) end
+    else done, said = done_or_mended(at, enqueue, at, n, blob, key, life, tonumber(due)) end
   end
-  if not done then said = {'failed', type(said) == 'table' and said.err or tostring(said)} end
+  if not done then said = {'failed', words(said)} end
   failed[n] = type(said) == 'table' and said[1] ~= 'duplicate'
   answer[n] = said
 end

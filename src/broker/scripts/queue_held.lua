@@ -1,5 +1,3 @@
--- What an error says.
-local function words(err) return type(err) == 'table' and err.err or tostring(err) end
 -- What `look` finds in a partition whose lease has this token and an owner; nil of another. With what
 -- Redis said where it failed. `lease` where it was read already.
 local function looked(base, token, look, lease)
@@ -9,5 +7,5 @@ local function looked(base, token, look, lease)
   end
   local done, part = pcall(if_held)
   if done then return part end
-  return nil, words(part)
+  return nil, words(part) .. ' (' .. KEYS[base + 1] .. ')'
 end

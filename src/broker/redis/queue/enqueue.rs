@@ -186,11 +186,9 @@ impl<'a> Call<'a> {
         } else {
             let life_ms = once.map_or(0, |(_, life_ms)| *life_ms);
             let (has_key, before) = (u8::from(once.is_some()), before.unwrap_or(0));
-            let mut how = text(format_args!(
-                "{place} {has_key} {life_ms} {due_ms} {before} "
-            ));
-            how.extend(self.random());
-            how
+            text(format_args!(
+                "{place} {has_key} {life_ms} {due_ms} {before}"
+            ))
         };
         if let Some((digest, _)) = once {
             let key = self.names.queue_once(*partition, digest);
@@ -199,13 +197,6 @@ impl<'a> Call<'a> {
         let blob = entry::encode(message);
         self.bytes += blob.len();
         self.args.extend([how, blob]);
-    }
-
-    /// Eight bytes, by the first of which entries of one call keep their order.
-    fn random(&self) -> [u8; 8] {
-        let mut bytes: [u8; 8] = rand::random();
-        bytes[0] = u8::try_from(self.count).unwrap_or(u8::MAX);
-        bytes
     }
 
     /// How many keys stand before those of a partition.
@@ -223,7 +214,9 @@ impl<'a> Call<'a> {
     }
 
     fn finish(self) -> (Vec<String>, Vec<Vec<u8>>) {
-        let mut args = vec![text(self.keys.len() / PARTITION_KEYS)];
+        // With the number of the entry they name one that is to come later.
+        let random: [u8; 7] = rand::random();
+        let mut args = vec![text(self.keys.len() / PARTITION_KEYS), random.to_vec()];
         args.extend(self.args);
         let mut keys = self.keys;
         keys.extend(self.once_keys);

@@ -2,7 +2,7 @@
 //!
 //! In: partitions of one master that this node holds. Out: how each stands, and entries in the order in
 //! which they are to be moved; by one script. Owns nothing. Bounds: those that the script is given,
-//! [`FIELDS_READ_MAX`] and [`ENTRY_BYTES_MAX`]. Beside [`FETCH_BYTES_MAX`] each priority that has any
+//! [`FIELDS_READ_MAX`], [`ENTRY_BYTES_MAX`] and [`STEP_MAX`]; after a fetch that failed, one entry a step. Beside [`FETCH_BYTES_MAX`] each priority that has any
 //! entries brings one, however long.
 
 use bytes::Bytes;
@@ -19,8 +19,11 @@ use crate::broker::queue::{
 /// Most fields of an entry that are read: twice as many as it may have, so that those a little over are
 /// told by their names.
 const FIELDS_READ_MAX: usize = 64;
-/// Most bytes of an entry that are read.
-const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of an entry that are read: more than any that a node takes, whatever its
+/// `session.message_bytes_max` is or was (at most 16 MiB), with what stands around the data.
+const ENTRY_BYTES_MAX: usize = 17 * 1024 * 1024;
+/// Most entries of one step of a fetch. How long they are is known when they have been read.
+const STEP_MAX: usize = 8;
 
 impl RedisBroker {
     /// As [`crate::broker::Broker::fetch`].
@@ -41,6 +44,11 @@ impl RedisBroker {
             arg(DEAD_LIFE_MS),
             arg(FIELDS_READ_MAX),
             arg(ENTRY_BYTES_MAX),
+            arg(if self.queue_seen.is_careful() {
+                1
+            } else {
+                STEP_MAX
+            }),
         ];
         for held in held {
             let is_first = self.queue_seen.is_first(held);
@@ -49,20 +57,28 @@ impl RedisBroker {
         let call = (self.keys_of_held(held), args);
         let answer = self
             .run_at(place, held, |scripts| &scripts.queue_fetch, call)
-            .await?;
-        let [now, partitions, entries] = reply::parts(answer)?;
+            .await;
+        // It may have taken too long.
+        self.queue_seen.be_careful(answer.is_err());
+        let [now, partitions, entries, dropped] = reply::parts(answer?)?;
         let states = reply::list(partitions)?.into_iter();
         let states = states.map(|value| state(value, depths));
+        let states: Vec<_> = states.collect::<Result<_, _>>()?;
+        let (states, ills): (Vec<_>, Vec<_>) = states.into_iter().unzip();
         let entries = reply::list(entries)?.into_iter();
-        let fetched = Fetched {
+        let mut fetched = Fetched {
             place,
             now_ms: reply::number(&now)?,
-            partitions: of_each(states.collect::<Result<_, _>>()?, held)?,
+            partitions: of_each(states, held)?,
             entries: entries
                 .map(|value| entry(held, value))
                 .collect::<Result<_, _>>()?,
         };
-        self.queue_seen.fetched(held, &fetched);
+        self.metrics
+            .queue
+            .dead_dropped
+            .add(reply::number(&dropped)?);
+        self.queue_seen.fetched(held, &mut fetched, ills);
         Ok(fetched)
     }
 

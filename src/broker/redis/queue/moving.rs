@@ -2,24 +2,85 @@
 //!
 //! In: a batch as it was fetched, each entry with its verdict. Out: what became of each, and how the
 //! partitions stand; by one script, on the master and in the continuity that they were fetched from, or
-//! not at all. Owns nothing. Bounds: those of the batch.
+//! not at all. Where a move stopped, nothing of the partition is moved before it is fetched again. Owns
+//! nothing. Bounds: those of the batch.
 
 use fred::types::Value;
 
 use super::super::{RedisBroker, reply};
 use super::fetch::of_each;
-use super::{arg, state};
-use crate::broker::BrokerError;
+use super::{arg, state, words};
 use crate::broker::queue::entry::Parts;
 use crate::broker::queue::{
-    DEAD_LIFE_MS, DEAD_MAX, End, Judged, MoveBatch, Moved, PRIORITIES, PartitionState, Verdict,
-    rank,
+    DEAD_LIFE_MS, DEAD_MAX, End, HeldPartition, Judged, MoveBatch, Moved, PRIORITIES,
+    PartitionState, Verdict, Why, rank,
 };
 use crate::broker::unavailable::Unavailable;
+use crate::broker::{BrokerError, Place};
 use crate::redis::Keys;
 use crate::redis::publication_keys::PublicationKeys;
 use crate::redis::script::text;
 use fanfare_protocol::ids::TopicKind;
+
+/// How an entry goes to the script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// As it was judged.
+    Judged,
+    /// To be buried, because its topic is forbidden.
+    Forbidden,
+    /// Not at all: a move has stopped in its partition.
+    Waits,
+}
+
+/// Entries, each with the place of its partition.
+struct Moving {
+    entries: Vec<(usize, Judged, Fate)>,
+}
+
+impl Moving {
+    fn new(
+        held: &[HeldPartition],
+        stops: &[Option<String>],
+        entries: Vec<Judged>,
+    ) -> Result<Self, BrokerError> {
+        let each = entries.into_iter().map(|judged| {
+            let at = held.iter().position(|h| h.partition == judged.partition);
+            let at = at.ok_or(Unavailable::Elsewhere)?;
+            let fate = match stops[at] {
+                Some(_) => Fate::Waits,
+                None => Fate::Judged,
+            };
+            Ok((at, judged, fate))
+        });
+        Ok(Self {
+            entries: each.collect::<Result<_, BrokerError>>()?,
+        })
+    }
+
+    /// What became of each, by what the script said of those that it was told of.
+    fn ends(&self, said: Vec<Value>) -> Result<Vec<End>, BrokerError> {
+        let told = self
+            .entries
+            .iter()
+            .filter(|(_, _, fate)| *fate != Fate::Waits);
+        if said.len() != told.count() {
+            return Err(BrokerError::Unexpected("ends of entries".to_owned()));
+        }
+        let mut said = said.into_iter();
+        let each = self.entries.iter().map(|(_, _, fate)| {
+            let end = match fate {
+                Fate::Waits => return Ok(End::Refused),
+                _ => end(&said.next().unwrap_or(Value::Null))?,
+            };
+            Ok(match (fate, end) {
+                (Fate::Forbidden, End::Buried) => End::Failed,
+                (_, end) => end,
+            })
+        });
+        each.collect()
+    }
+}
 
 impl RedisBroker {
     /// As [`crate::broker::Broker::move_entries`].
@@ -32,32 +93,32 @@ impl RedisBroker {
             held,
             entries,
         } = batch;
-        let master = self.at(place, &held)?;
-        // Those of its database, which channels have in their names.
-        let keys = &master.shared.keys;
-        let mut call = (self.keys_of_held(&held), Vec::new());
-        call.1.extend([held.len(), DEAD_MAX].map(arg));
-        call.1.push(arg(DEAD_LIFE_MS));
-        call.1.extend(held.iter().map(|held| arg(held.token)));
-        let count = entries.len();
-        for judged in entries {
-            let at = held.iter().position(|h| h.partition == judged.partition);
-            let at = at.ok_or(Unavailable::Elsewhere)?;
-            add(&mut call, keys, at, judged);
-        }
+        let stops: Vec<_> = held
+            .iter()
+            .map(|held| self.queue_seen.stopped(held.partition))
+            .collect();
+        let mut moving = Moving::new(&held, &stops, entries)?;
+        let call = self.move_call(place, &held, &moving)?;
         let answer = self
             .run_at(place, &held, |scripts| &scripts.queue_move, call)
-            .await?;
+            .await;
+        let answer = match answer {
+            Err(BrokerError::Refused(refusal))
+                if refusal.word == "NOPERM" && self.forbid(place, &held, &mut moving).await? =>
+            {
+                let call = self.move_call(place, &held, &moving)?;
+                self.run_at(place, &held, |scripts| &scripts.queue_move, call)
+                    .await?
+            }
+            answer => answer?,
+        };
         let [dropped, partitions, ends] = reply::parts(answer)?;
-        let ends: Vec<_> = reply::list(ends)?
-            .iter()
-            .map(end)
-            .collect::<Result<_, _>>()?;
-        if ends.len() != count {
-            return Err(BrokerError::Unexpected("ends of entries".to_owned()));
-        }
-        let states = reply::list(partitions)?.into_iter().zip(&held);
-        let states = states.map(|(value, held)| self.left(held.partition, value));
+        let ends = moving.ends(reply::list(ends)?)?;
+        let states = reply::list(partitions)?.into_iter().zip(&held).zip(stops);
+        let states = states.map(|((value, held), stop)| match stop {
+            Some(why) => Ok(PartitionState::Failed(why)),
+            None => self.left(held.partition, value),
+        });
         Ok(Moved {
             ends,
             partitions: of_each(states.collect::<Result<_, _>>()?, &held)?,
@@ -65,10 +126,72 @@ impl RedisBroker {
         })
     }
 
+    /// Keys and arguments of the script.
+    fn move_call(
+        &self,
+        place: Place,
+        held: &[HeldPartition],
+        moving: &Moving,
+    ) -> Result<(Vec<Value>, Vec<Value>), BrokerError> {
+        let master = self.at(place, held)?;
+        let mut call = (self.keys_of_held(held), Vec::new());
+        call.1.extend([held.len(), DEAD_MAX].map(arg));
+        call.1.push(arg(DEAD_LIFE_MS));
+        call.1.extend(held.iter().map(|held| arg(held.token)));
+        for (at, judged, fate) in &moving.entries {
+            if *fate != Fate::Waits {
+                // The keys of its database, which channels have in their names.
+                add(&mut call, &master.shared.keys, *at, judged);
+            }
+        }
+        Ok(call)
+    }
+
+    /// After a move that was refused as a whole, of which nothing was done: what is of topics that this
+    /// user may not write is to be buried. Returns whether there is any.
+    async fn forbid(
+        &self,
+        place: Place,
+        held: &[HeldPartition],
+        moving: &mut Moving,
+    ) -> Result<bool, BrokerError> {
+        let master = self.at(place, held)?;
+        let mut args = Vec::new();
+        for (_, judged, _) in &moving.entries {
+            if let Verdict::Publish { message, .. } = &judged.verdict {
+                let names = &master.shared.keys;
+                let used = PublicationKeys::new(names, &message.topic, judged.partition, None);
+                let used = used.as_slice().iter().map(|key| Value::from(key.concat()));
+                args.extend(used.chain([arg("")]).take(4));
+            }
+        }
+        let call = (Vec::new(), args);
+        let answer = self
+            .run_at(place, held, |scripts| &scripts.queue_may, call)
+            .await?;
+        let mut said = reply::list(answer)?.into_iter();
+        let mut is_any = false;
+        for (_, judged, fate) in &mut moving.entries {
+            let Verdict::Publish { parts, .. } = &judged.verdict else {
+                continue;
+            };
+            let error = said.next().map(|said| words(&said)).unwrap_or_default();
+            if !error.is_empty() && *fate != Fate::Waits {
+                let Parts { head, body, tail } = parts;
+                let kept = [&head[..], &body[..], &tail[..]].concat().into();
+                let why = Why::Failed;
+                judged.verdict = Verdict::Bury { why, error, kept };
+                *fate = Fate::Forbidden;
+                is_any = true;
+            }
+        }
+        Ok(is_any)
+    }
+
     /// How a partition stands after the move: of the streams that entries were of it is told how long
     /// they are; what else there is, and how old, is as the last fetch saw it.
     fn left(&self, partition: u32, value: Value) -> Result<PartitionState, BrokerError> {
-        state(value, |text| {
+        let (state, _) = state(value, |text| {
             let mut words = text.strip_prefix("held ")?.split(' ');
             let dead = match words.next()? {
                 "-" => None,
@@ -90,19 +213,23 @@ impl RedisBroker {
                     depths.oldest_ms[rank] = depths.oldest_ms[rank].filter(|_| length > 0);
                 }
             }))
-        })
+        })?;
+        if let PartitionState::Failed(why) = &state {
+            self.queue_seen.stop(partition, why);
+        }
+        Ok(state)
     }
 }
 
 /// An entry, as the script is told of it: in one text what becomes of it, and its body.
-fn add((keys, args): &mut (Vec<Value>, Vec<Value>), names: &Keys, at: usize, judged: Judged) {
+fn add((keys, args): &mut (Vec<Value>, Vec<Value>), names: &Keys, at: usize, judged: &Judged) {
     let Judged {
         partition,
         priority,
         id,
         verdict,
     } = judged;
-    let (at, rank) = (at + 1, rank(priority));
+    let (at, partition, rank) = (at + 1, *partition, rank(*priority));
     match verdict {
         Verdict::Publish {
             message,
@@ -118,14 +245,14 @@ fn add((keys, args): &mut (Vec<Value>, Vec<Value>), names: &Keys, at: usize, jud
             let mut how = text(format_args!(
                 "publish {at} {rank} {id} {inbox} {random} {entries} {age} {life} {head_len} "
             ));
-            how.extend_from_slice(&head);
-            how.extend_from_slice(&tail);
-            args.extend([Value::Bytes(how.into()), Value::Bytes(body)]);
+            how.extend_from_slice(head);
+            how.extend_from_slice(tail);
+            args.extend([Value::Bytes(how.into()), Value::Bytes(body.clone())]);
         }
         Verdict::Bury { why, error, kept } => {
             let why = why.as_str();
             let how = arg(format_args!("bury {at} {rank} {id} {why} {error}"));
-            args.extend([how, Value::Bytes(kept)]);
+            args.extend([how, Value::Bytes(kept.clone())]);
         }
     }
 }

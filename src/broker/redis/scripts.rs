@@ -165,34 +165,10 @@ impl Scripts {
             leave: members!(is_sharded, " flags=allow-oom", "remove.lua", "leave.lua"),
             reap: members!(is_sharded, " flags=allow-oom", "remove.lua", "reap.lua"),
             members: reading!("newest.lua", "members.lua"),
-            queue_enqueue: telling!(
-                is_sharded,
-                "",
-                "words.lua",
-                "queue_name.lua",
-                "queue_add.lua",
-                "queue_come.lua",
-                "queue_enqueue.lua"
-            ),
-            queue_fetch: glued!(
-                ["#!lua flags=allow-oom\n"],
-                "clock.lua",
-                "words.lua",
-                "queue_name.lua",
-                "queue_add.lua",
-                "queue_come.lua",
-                "queue_part.lua",
-                "queue_held.lua",
-                "queue_fetch.lua"
-            ),
+            queue_enqueue: queue_enqueue(is_sharded),
+            queue_fetch: queue_fetch(),
             queue_move: queue_move(is_sharded),
-            queue_may: telling!(
-                is_sharded,
-                " flags=allow-oom",
-                "words.lua",
-                "queue_refused.lua",
-                "queue_may.lua"
-            ),
+            queue_may: queue_may(is_sharded),
             queue_depths: reading!("words.lua", "queue_part.lua", "queue_depths.lua"),
             probe: telling!(is_sharded, "", "probe.lua"),
             gate: Script::new("#!lua\nreturn 1\n"),
@@ -220,6 +196,42 @@ impl Scripts {
         all.extend([&self.queue_move, &self.queue_may]);
         all
     }
+}
+
+fn queue_enqueue(is_sharded: bool) -> Script {
+    telling!(
+        is_sharded,
+        "",
+        "words.lua",
+        "queue_name.lua",
+        "queue_add.lua",
+        "queue_come.lua",
+        "queue_enqueue.lua"
+    )
+}
+
+fn queue_fetch() -> Script {
+    glued!(
+        ["#!lua flags=allow-oom\n"],
+        "clock.lua",
+        "words.lua",
+        "queue_name.lua",
+        "queue_add.lua",
+        "queue_come.lua",
+        "queue_part.lua",
+        "queue_held.lua",
+        "queue_fetch.lua"
+    )
+}
+
+fn queue_may(is_sharded: bool) -> Script {
+    telling!(
+        is_sharded,
+        " flags=allow-oom",
+        "words.lua",
+        "queue_refused.lua",
+        "queue_may.lua"
+    )
 }
 
 /// It publishes as the script of publications does.

@@ -1,6 +1,7 @@
 //! Pages of history as readers see them: without the publications that are past their own end.
 //!
-//! In: what a session or the API asks. Out: messages, and whether there are more. What has ended
+//! In: what a session or the API asks. Out: messages, and whether there are more. What has ended, and
+//! what nobody can read (a body whose data breaks the rules of data, which another program wrote),
 //! takes no place in a page: reading goes on until the page is full or nothing more is retained,
 //! because a reader goes on from the last message that it was shown. Bounds: the query's `limit`
 //! and `bytes_max`, here of messages in the longer of their two wire forms; reads are as many as the
@@ -42,7 +43,7 @@ pub async fn history(
             let Body::Publication(publication) = &entry.body else {
                 continue;
             };
-            if publication.has_ended(now_ms) {
+            if publication.has_ended(now_ms) || publication.data.check().is_err() {
                 continue;
             }
             let bytes = entry.body.frame_size(&left.topic).longest;
@@ -91,13 +92,16 @@ mod tests {
         Topic::new(&App::default_app(), "t").expect("a valid name")
     }
 
-    /// A broker with one publication for each letter: `-` has ended, the others have not. Each
-    /// has [`BODY_BYTES`] and begins with its letter.
+    /// A broker with one publication for each letter: `-` has ended, the others have not, and `!` is
+    /// half of a surrogate pair. Each other has [`BODY_BYTES`] and begins with its letter.
     async fn retaining(letters: &str) -> Broker {
         let (memory, _feed) = MemoryBroker::new(Clock::System, Arc::new(Metrics::new(0)));
         let broker = Broker::Memory(memory);
         for letter in letters.chars() {
-            let body = format!("\"{letter}{}\"", "x".repeat(BODY_BYTES - 3));
+            let body = match letter {
+                '!' => "\"\\ud800\"".to_owned(),
+                letter => format!("\"{letter}{}\"", "x".repeat(BODY_BYTES - 3)),
+            };
             let publication = Publication {
                 ttl_ms: Some(if letter == '-' { NOW_MS } else { NOW_MS + 1 }),
                 ..Publication::new(Data::Json(Bytes::from(body)), 0)
@@ -146,6 +150,15 @@ mod tests {
             assert_eq!(page(&broker, query(limit, true)).await.0, backward);
         }
         assert_eq!(page(&retaining(&ended).await, query(1, false)).await.0, "");
+    }
+
+    #[tokio::test]
+    async fn what_a_form_cannot_express_takes_no_place_in_a_page_in_either_direction() {
+        let broker = retaining("!a!!b!").await;
+        for (limit, forward, backward) in [(1, "a+", "b+"), (2, "ab", "ba"), (3, "ab", "ba")] {
+            assert_eq!(page(&broker, query(limit, false)).await.0, forward);
+            assert_eq!(page(&broker, query(limit, true)).await.0, backward);
+        }
     }
 
     #[tokio::test]

@@ -3,11 +3,16 @@
 //! In: the headers `Content-Type` and `Accept`. Out: a [`Form`], and bodies written in it. Nothing is
 //! kept here.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use fanfare_protocol::codec;
+use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::event::ErrorBody;
 use fanfare_protocol::form::Encoding;
 
 /// Content type of JSON.
@@ -73,18 +78,15 @@ impl Form {
             .unwrap_or(Self::JSON)
     }
 
-    /// A response with a body in this form.
-    ///
-    /// # Panics
-    /// When the value has keys that are no text; no answer has.
+    /// A response with a body in this form. One that the form cannot express (a bug, or a body that
+    /// was damaged where it was stored) becomes a 500.
     #[must_use]
     pub fn response(self, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
-        let bytes = match self.encoding {
-            Encoding::Json => {
-                serde_json::to_vec(body).expect("answers have text keys and finite numbers")
-            }
-            Encoding::MsgPack => {
-                rmp_serde::to_vec_named(body).expect("answers are maps, lists and scalars")
+        let (status, bytes) = match codec::payload(self.encoding, body) {
+            Ok(bytes) => (status, bytes),
+            Err(fault) => {
+                tracing::error!(event = "event_dropped", %fault, source = ?std::error::Error::source(&fault), "answer not encoded");
+                (StatusCode::INTERNAL_SERVER_ERROR, self.unexpressed())
             }
         };
         let mut response = Response::new(Bytes::from(bytes));
@@ -92,6 +94,16 @@ impl Form {
         let name = HeaderValue::from_static(self.name);
         response.headers_mut().insert(header::CONTENT_TYPE, name);
         response
+    }
+
+    /// What is told instead of a body that cannot be expressed.
+    fn unexpressed(self) -> Vec<u8> {
+        let error = ErrorBody {
+            code: ErrorCode::Internal,
+            message: "the answer could not be encoded".to_owned(),
+        };
+        let told = BTreeMap::from([("error", error)]);
+        codec::payload(self.encoding, &told).expect("it holds nothing but a code and text")
     }
 }
 
@@ -157,6 +169,20 @@ mod tests {
         assert_eq!(form.name, "application/x-msgpack");
         let form = Form::wanted(&headers(&[sent, (header::ACCEPT, JSON)]));
         assert_eq!(form.name, JSON);
+    }
+
+    #[test]
+    fn an_answer_that_its_form_cannot_express_is_a_500_and_no_panic() {
+        let damaged = fanfare_protocol::data::Data::Json(Bytes::from_static(b"\"\\ud800\""));
+        let form = Form {
+            encoding: Encoding::MsgPack,
+            name: MSGPACK,
+        };
+        let response = form.response(StatusCode::OK, &[damaged]);
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], MSGPACK);
+        let told: serde_json::Value = rmp_serde::from_slice(response.body()).unwrap();
+        assert_eq!(told["error"]["code"], "internal");
     }
 
     #[test]

@@ -8,14 +8,24 @@ use fanfare_protocol::event::{self, Event};
 use fanfare_protocol::form::WireForm;
 
 /// The complete frame of an event. One that cannot be expressed (a bug, or a body that was damaged
-/// where it was stored) becomes an `error` with the code `internal`, so that the receiver learns of
-/// it.
+/// where it was stored) becomes an `error` with the code `internal`, with the id of the command that
+/// it would have answered, so that the receiver learns of it.
 pub(crate) fn frame(form: WireForm, event: &Event) -> Bytes {
+    frame_or(form, event, || {
+        let id = match event {
+            Event::Ok(ok) => ok.id,
+            _ => None,
+        };
+        let error = WireError::new(ErrorCode::Internal, "a message could not be encoded");
+        event::Error::answer(id, error)
+    })
+}
+
+/// The same with something else to tell instead, which holds nothing but names and numbers.
+pub(crate) fn frame_or(form: WireForm, event: &Event, instead: impl FnOnce() -> Event) -> Bytes {
     codec::encode(form, event).unwrap_or_else(|fault| {
         tracing::error!(event = "event_dropped", %fault, source = ?std::error::Error::source(&fault), "event not encoded");
-        let error = WireError::new(ErrorCode::Internal, "a message could not be encoded");
-        codec::encode(form, &event::Error::answer(None, error))
-            .expect("an error event holds nothing but a code, text and numbers")
+        codec::encode(form, &instead()).expect("it holds nothing but a code, names and numbers")
     })
 }
 
@@ -30,7 +40,7 @@ mod tests {
     use crate::broker::model::publication;
 
     #[test]
-    fn a_body_that_was_damaged_where_it_was_stored_is_told_as_an_internal_error() {
+    fn an_answer_with_a_body_that_was_damaged_is_told_as_an_internal_error_of_its_command() {
         let topic = Topic::new(&App::default_app(), "a").unwrap();
         for data in [
             Data::Json(Bytes::from_static(b"{\"a\":")),
@@ -40,7 +50,11 @@ mod tests {
                 data,
                 ..publication(Bytes::new(), 0).message(&topic, None)
             };
-            let event = Event::Message(damaged);
+            let event = Event::Ok(fanfare_protocol::event::Ok {
+                id: Some(7),
+                publications: Some(vec![damaged]),
+                ..Default::default()
+            });
             // Two bytes of header stand before so short a payload.
             let json = frame(WireForm::websocket(Encoding::Json), &event);
             let msgpack = frame(WireForm::websocket(Encoding::MsgPack), &event);
@@ -48,8 +62,8 @@ mod tests {
             let msgpack: Value = rmp_serde::from_slice(&msgpack[2..]).unwrap();
             for told in [json, msgpack] {
                 assert_eq!(
-                    (&told["type"], &told["code"]),
-                    (&json!("error"), &json!("internal"))
+                    (&told["type"], &told["code"], &told["id"]),
+                    (&json!("error"), &json!("internal"), &json!(7))
                 );
             }
         }

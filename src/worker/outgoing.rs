@@ -102,10 +102,11 @@ impl Outgoing {
         self.body == Body::Unreadable
     }
 
-    /// The complete frame in this form. Encodes on first use, then shares the bytes.
+    /// The complete frame in this form. Encodes on first use, then shares the bytes. What the form
+    /// cannot express is told as what cannot be read is.
     #[must_use]
     pub fn frame(&self, form: WireForm) -> &Bytes {
-        self.frames[form].get_or_init(|| encode::frame(form, &self.event()))
+        self.frames[form].get_or_init(|| encode::frame_or(form, &self.event(), || self.lost()))
     }
 
     /// What clients are told: a `message`, a `presence` change, or a `gap`.
@@ -131,11 +132,14 @@ impl Outgoing {
                 side.push(change.member.clone());
                 Event::Presence(event)
             }
-            Body::Unreadable => {
-                let bounds = (self.prev, Some(self.position));
-                Event::Gap(gap(&self.topic, bounds, GapReason::Lost, Some(1)))
-            }
+            Body::Unreadable => self.lost(),
         }
+    }
+
+    /// The gap that stands for it.
+    fn lost(&self) -> Event {
+        let bounds = (self.prev, Some(self.position));
+        Event::Gap(gap(&self.topic, bounds, GapReason::Lost, Some(1)))
     }
 }
 
@@ -161,4 +165,36 @@ pub fn gap(
 /// The topic as clients know it: changes of members belong to the topic whose members they are.
 fn shown(topic: &Topic) -> Topic {
     topic.presence_of().unwrap_or_else(|| topic.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_protocol::data::Data;
+    use fanfare_protocol::form::Encoding;
+    use fanfare_protocol::ids::App;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::broker::publication::Publication;
+
+    #[test]
+    fn what_a_form_cannot_express_is_told_as_a_gap_of_one() {
+        let topic = Topic::new(&App::default_app(), "a").unwrap();
+        let at = |ms| Position { ms, seq: 0 };
+        let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+        for data in ["\"\\ud800\"", "1e999", &deep] {
+            let data = Data::Json(data.to_owned().into());
+            let entry = Entry {
+                position: at(9),
+                prev: at(4),
+                body: Body::Publication(Arc::new(Publication::new(data, 1))),
+            };
+            let outgoing = Outgoing::new(topic.clone(), entry, true);
+            let frame = outgoing.frame(WireForm::websocket(Encoding::MsgPack));
+            // Two bytes of header stand before so short a payload.
+            let told: Value = rmp_serde::from_slice(&frame[2..]).unwrap();
+            let gap = json!({"type": "gap", "topic": "a", "from": "4-0", "to": "9-0", "reason": "lost", "dropped": 1});
+            assert_eq!(told, gap);
+        }
+    }
 }

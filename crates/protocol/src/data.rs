@@ -30,8 +30,7 @@ impl Data {
     /// `bad_request` when it is not JSON, nests deeper than [`DEPTH_MAX`](super::rules::DEPTH_MAX), has an integer beyond
     /// 64 bits, a number that is infinite as a double, or a lone surrogate.
     pub fn from_json(bytes: &[u8]) -> Result<Self, WireError> {
-        let raw: &RawValue = serde_json::from_slice(bytes).map_err(|_| DataError::NotJson)?;
-        Ok(Self::from_raw_json(raw)?)
+        Ok(Self::from_raw_json(raw_json(bytes)?)?)
     }
 
     /// Checks a JSON value whose syntax a parser has already accepted.
@@ -49,14 +48,20 @@ impl Data {
     /// `bad_request` when it is not MessagePack or JSON could not express it: a map key that is
     /// not a string, an extension type, NaN or infinity, invalid UTF-8, too deep.
     pub fn from_msgpack(bytes: &[u8]) -> Result<Self, WireError> {
-        let measured = msgpack::measure(bytes)?;
-        if let Some(fault) = measured.fault {
-            return Err(fault.into());
-        }
-        if measured.bytes != bytes.len() {
-            return Err(DataError::NotMsgPack.into());
-        }
+        check_msgpack(bytes)?;
         Ok(Self::MsgPack(Bytes::copy_from_slice(bytes)))
+    }
+
+    /// Checks it again, where it comes from a place into which others write too. What passes can be
+    /// said in both forms.
+    ///
+    /// # Errors
+    /// [`DataError`] for the first rule that is broken.
+    pub fn check(&self) -> Result<(), DataError> {
+        match self {
+            Self::Json(bytes) => json::check(raw_json(bytes)?.get()),
+            Self::MsgPack(bytes) => check_msgpack(bytes),
+        }
     }
 
     /// The bytes as they came.
@@ -65,6 +70,19 @@ impl Data {
         match self {
             Self::Json(bytes) | Self::MsgPack(bytes) => bytes,
         }
+    }
+}
+
+fn raw_json(bytes: &[u8]) -> Result<&RawValue, DataError> {
+    serde_json::from_slice(bytes).map_err(|_| DataError::NotJson)
+}
+
+fn check_msgpack(bytes: &[u8]) -> Result<(), DataError> {
+    let measured = msgpack::measure(bytes)?;
+    match measured.fault {
+        Some(fault) => Err(fault),
+        None if measured.bytes != bytes.len() => Err(DataError::NotMsgPack),
+        None => Ok(()),
     }
 }
 

@@ -77,13 +77,18 @@ pub fn encode_parts(message: &QueuedMessage) -> Parts {
 /// Reads what [`encode`] made, in this release or an older one.
 ///
 /// # Errors
-/// [`Unreadable`].
+/// [`Unreadable`], also where its data breaks the rules of [`Data`].
 pub fn decode(bytes: &Bytes) -> Result<QueuedMessage, Unreadable> {
-    Ok(decode_parts(bytes)?.0)
+    let (message, _) = decode_parts(bytes)?;
+    let checked = message.publication.data.check();
+    checked.map_err(|_| Unreadable::Field("data"))?;
+    Ok(message)
 }
 
 /// The same, with its bytes in parts: what is published of it is what was written, also where a newer
-/// release knows more of it.
+/// release knows more of it. Its data is not looked through again: nodes checked it before they wrote
+/// it, this is done for each entry that is moved, and what breaks the rules all the same is told to
+/// sessions as a gap and left out of pages.
 ///
 /// # Errors
 /// [`Unreadable`].
@@ -168,15 +173,20 @@ pub fn of_fields(
         _ => return Err("exactly one of `topic` and `user` is needed".to_owned()),
     };
     let data = fields.text("data")?.ok_or("the field `data` is missing")?;
-    serde_json::from_str::<serde::de::IgnoredAny>(data)
-        .map_err(|error| format!("`data` is no JSON: {error}"))?;
+    let data = Data::from_json(data.as_bytes()).map_err(|error| error.message.into_owned())?;
     let conflate = match fields.text("conflate")? {
         None => conflates(&topic),
         Some("true" | "1") => true,
         Some("false" | "0") => false,
         Some(_) => return Err("`conflate` must be true or false".to_owned()),
     };
-    let mut publication = Publication::new(Data::Json(data.to_owned().into()), id.ms);
+    let traceparent = fields.text("traceparent")?;
+    if !traceparent.is_none_or(is_traceparent) {
+        return Err(format!(
+            "`traceparent` must be as in the header of that name, and at most {TRACEPARENT_BYTES_MAX} bytes"
+        ));
+    }
+    let mut publication = Publication::new(data, id.ms);
     publication.priority = priority;
     publication.key = fields.text("key")?.map(str::to_owned);
     publication.conflate = conflate;
@@ -185,8 +195,15 @@ pub fn of_fields(
         topic,
         publication,
         expires_ms: fields.number("expires_at")?,
-        traceparent: fields.text("traceparent")?.map(str::to_owned),
+        traceparent: traceparent.map(str::to_owned),
     })
+}
+
+/// Whether a text has the form of the header `traceparent`: graphic ASCII, not too long.
+#[must_use]
+pub fn is_traceparent(text: &str) -> bool {
+    let is_form = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_form && text.len() <= TRACEPARENT_BYTES_MAX
 }
 
 /// Fields by their names, each of which is known and there once.
@@ -324,7 +341,14 @@ mod tests {
                 "exactly one of `topic` and `user`",
             ),
             (&[("topic", "t")], "`data` is missing"),
-            (&[("topic", "t"), ("data", "{")], "`data` is no JSON"),
+            (
+                &[("topic", "t"), ("data", "{")],
+                "`data` cannot be taken: it is not one JSON value",
+            ),
+            (
+                &[("topic", "t"), ("data", "1"), ("traceparent", "a b")],
+                "`traceparent` must be as in the header",
+            ),
             (&[("topic", "t t"), ("data", "1")], "`topic`: "),
             (&[("user", "{"), ("data", "1")], "`user`: "),
             (&[("app", "A"), ("topic", "t"), ("data", "1")], "`app`: "),
@@ -347,6 +371,41 @@ mod tests {
         ] {
             let error = read(pairs).unwrap_err();
             assert!(error.contains(why), "{pairs:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn data_of_a_backend_keeps_the_rules_of_data_by_the_api() {
+        let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+        for data in [
+            "\"\\ud800\"",
+            "1e999",
+            "123456789012345678901234567890",
+            &deep,
+            "1 2",
+        ] {
+            let told = Data::from_json(data.as_bytes()).unwrap_err().message;
+            let error = read(&[("topic", "t"), ("data", data)]).unwrap_err();
+            assert_eq!(error, told);
+            assert!(error.starts_with("`data` cannot be taken: "), "{error}");
+            // A blob with such data is none that a node wrote.
+            let mut poisoned = message();
+            poisoned.publication.data = Data::Json(data.to_owned().into());
+            let bytes = encode(&poisoned).into();
+            assert!(matches!(decode(&bytes), Err(Unreadable::Field("data"))));
+        }
+        let spaced = read(&[("topic", "t"), ("data", " {\"a\":1}\n")]).unwrap();
+        assert_eq!(spaced.publication.data, message().publication.data);
+    }
+
+    #[test]
+    fn a_trace_is_bounded_and_has_the_form_of_its_header() {
+        let longest = "0".repeat(TRACEPARENT_BYTES_MAX);
+        let longer = format!("{longest}0");
+        let read = |text| read(&[("topic", "t"), ("data", "1"), ("traceparent", text)]);
+        assert_eq!(read(&longest).unwrap().traceparent, Some(longest.clone()));
+        for wrong in [&longer, "00-aa bb", "00-\u{e4}", "00-\n"] {
+            assert!(read(wrong).unwrap_err().starts_with("`traceparent` must"));
         }
     }
 

@@ -2,11 +2,9 @@
 //!
 //! In: an entry at the head of its stream, Redis' clock, the configuration. Out: a [`Verdict`]. Pure.
 //! A panic on the way is a verdict too (`crashed`): whatever a backend wrote, no entry stands before
-//! the others for ever.
+//! the others for ever. What could be read is kept as a message; of the rest [`KEPT_BYTES_MAX`] bytes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use bytes::Bytes;
 
 use crate::broker::queue::entry::{self, FIELDS_MAX, KEPT_BYTES_MAX, Parts, QueuedMessage};
 use crate::broker::queue::{Content, FetchedEntry, Judged, STARTS_MAX, Verdict, Why};
@@ -30,16 +28,11 @@ fn refused(why: Why, error: impl Into<String>) -> Refusal {
 /// Judges an entry at this time of Redis' clock, unix milliseconds.
 #[must_use]
 pub fn judge(entry: FetchedEntry, now_ms: u64, config: &Config) -> Judged {
-    let looked = catch_unwind(AssertUnwindSafe(|| look(&entry, now_ms, config)));
-    let verdict = match looked {
-        Ok(Ok(readable)) => publish(readable, config),
-        Ok(Err(Refusal { why, error })) => bury(&entry.content, why, error),
-        Err(_) => bury(
-            &entry.content,
-            Why::Crashed,
-            "reading it panicked".to_owned(),
-        ),
-    };
+    let judged = catch_unwind(AssertUnwindSafe(|| decide(&entry, now_ms, config)));
+    let verdict = judged.unwrap_or_else(|_| {
+        let refusal = refused(Why::Crashed, "reading it panicked");
+        bury_unread(&entry.content, refusal)
+    });
     Judged {
         partition: entry.partition,
         priority: entry.priority,
@@ -48,12 +41,38 @@ pub fn judge(entry: FetchedEntry, now_ms: u64, config: &Config) -> Judged {
     }
 }
 
-fn look(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Result<Readable, Refusal> {
-    if entry.starts > STARTS_MAX {
+fn decide(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Verdict {
+    let crashed = || {
         let text = format!("{STARTS_MAX} nodes in a row ended while they had it in hand");
-        return Err(refused(Why::Crashed, text));
+        refused(Why::Crashed, text)
+    };
+    // One more home reads it, only to keep it as a message; should that be what ends homes, the next
+    // one keeps it unread.
+    if entry.starts > STARTS_MAX + 1 {
+        return bury_unread(&entry.content, crashed());
     }
-    let (message, parts) = read(entry, config)?;
+    let readable = match read(entry, config) {
+        Ok(readable) => readable,
+        Err(_) if entry.starts > STARTS_MAX => return bury_unread(&entry.content, crashed()),
+        Err(refusal) => return bury_unread(&entry.content, refusal),
+    };
+    let checked = match entry.starts > STARTS_MAX {
+        true => Err(crashed()),
+        false => check(entry, &readable.0, now_ms, config),
+    };
+    match checked {
+        Ok(()) => publish(readable, config),
+        Err(refusal) => bury(&entry.content, &readable.0, refusal),
+    }
+}
+
+/// Whether a message may be published from where it stands.
+fn check(
+    entry: &FetchedEntry,
+    message: &QueuedMessage,
+    now_ms: u64,
+    config: &Config,
+) -> Result<(), Refusal> {
     let topic = &message.topic;
     if topic.kind() == TopicKind::Presence {
         return Err(refused(Why::BadEntry, "its target is no topic of clients"));
@@ -90,7 +109,7 @@ fn look(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Result<Readable, 
             let text = format!("it was to be published before {expires_ms}, and it is {now_ms}");
             Err(refused(Why::Expired, text))
         }
-        _ => Ok((message, parts)),
+        _ => Ok(()),
     }
 }
 
@@ -125,12 +144,35 @@ fn publish((message, parts): Readable, config: &Config) -> Verdict {
     }
 }
 
-fn bury(content: &Content, why: Why, error: String) -> Verdict {
+/// What was read is kept as a message, however long, so that it can be redriven.
+fn bury(content: &Content, message: &QueuedMessage, refusal: Refusal) -> Verdict {
     let kept = match content {
-        Content::Blob(bytes) if bytes.len() <= KEPT_BYTES_MAX * 64 => bytes.clone(),
-        Content::Blob(_) | Content::Oversized { .. } => Bytes::from(entry::encode_fields(&[])),
-        Content::Fields(fields) => Bytes::from(entry::encode_fields(fields)),
+        // As it is, also where a newer release knows more of it.
+        Content::Blob(bytes) => bytes.clone(),
+        Content::Fields(_) | Content::Oversized { .. } => entry::encode(message).into(),
     };
+    let Refusal { why, error } = refusal;
+    Verdict::Bury { why, error, kept }
+}
+
+/// Of what was not read [`KEPT_BYTES_MAX`] bytes are kept, and the error says where that is not all.
+fn bury_unread(content: &Content, Refusal { why, mut error }: Refusal) -> Verdict {
+    let (kept, is_whole) = match content {
+        Content::Blob(bytes) => {
+            let kept = bytes.slice(..bytes.len().min(KEPT_BYTES_MAX));
+            (kept, bytes.len() <= KEPT_BYTES_MAX)
+        }
+        Content::Fields(fields) => {
+            let kept = entry::encode_fields(fields);
+            (kept.into(), entry::are_kept_whole(fields))
+        }
+        Content::Oversized { .. } => (entry::encode_fields(&[]).into(), true),
+    };
+    if !is_whole {
+        error.push_str(&format!(
+            "; what is kept of it is cut to {KEPT_BYTES_MAX} bytes"
+        ));
+    }
     Verdict::Bury { why, error, kept }
 }
 
@@ -139,6 +181,7 @@ mod tests {
     use super::*;
     use crate::broker::publication::Publication;
     use crate::config::load;
+    use bytes::Bytes;
     use fanfare_protocol::data::Data;
     use fanfare_protocol::ids::{App, Position, Priority, Topic};
 
@@ -248,5 +291,88 @@ mod tests {
             ..blob(&message())
         };
         assert_eq!(why(entry), None);
+    }
+
+    /// Why it is put aside, in which words, and what is kept of it.
+    fn buried(entry: FetchedEntry) -> (Why, String, Bytes) {
+        match judge(entry, NOW_MS, &load::defaults()).verdict {
+            Verdict::Bury { why, error, kept } => (why, error, kept),
+            Verdict::Publish { .. } => panic!("expected a dead letter"),
+        }
+    }
+
+    #[test]
+    fn what_came_by_xadd_and_could_be_read_is_kept_as_a_message() {
+        let long = format!("\"{}\"", "x".repeat(70_000));
+        let late = [
+            ("topic", "orders:7"),
+            ("data", "{\"a\":1}"),
+            ("expires_at", "4999"),
+        ];
+        let (pairs, large) = (&late[..2], [("topic", "orders:7"), ("data", &*long)]);
+        let elsewhere = FetchedEntry {
+            partition: 0,
+            ..fields(pairs)
+        };
+        let again = FetchedEntry {
+            starts: STARTS_MAX + 1,
+            ..fields(pairs)
+        };
+        for (entry, expected) in [
+            (fields(&late), Why::Expired),
+            (elsewhere, Why::WrongPartition),
+            (again, Why::Crashed),
+            (fields(&large), Why::TooLarge),
+        ] {
+            let data = match expected {
+                Why::TooLarge => long.clone(),
+                _ => "{\"a\":1}".to_owned(),
+            };
+            let (why, error, kept) = buried(entry);
+            assert_eq!(why, expected, "{error}");
+            let kept = entry::decode(&kept).expect("a message");
+            assert_eq!(kept.topic, topic());
+            assert_eq!(kept.publication.data, Data::Json(data.into()));
+            assert!(!error.contains("cut"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_kept_whole_and_what_cannot_be_read_is_cut_and_says_so() {
+        let megabytes = "1".repeat(5_000_000);
+        let large = QueuedMessage {
+            publication: Publication::new(Data::Json(megabytes.clone().into()), 1),
+            ..message()
+        };
+        let (why, error, kept) = buried(blob(&large));
+        assert_eq!((why, kept), (Why::TooLarge, entry::encode(&large).into()));
+        assert!(!error.contains("cut"), "{error}");
+
+        let junk = format!("\u{1}{megabytes}");
+        let (why, error, kept) = buried(of(Content::Blob(junk.clone().into())));
+        assert_eq!(
+            (why, &kept[..]),
+            (Why::BadEntry, &junk.as_bytes()[..KEPT_BYTES_MAX])
+        );
+        assert!(error.contains("cut to 65536 bytes"), "{error}");
+
+        let (why, error, kept) = buried(fields(&[("data", &*megabytes), ("tpic", "t")]));
+        assert_eq!(why, Why::BadEntry);
+        assert!(error.contains("cut to 65536 bytes"), "{error}");
+        let kept = entry::decode_fields(&kept).expect("fields");
+        assert_eq!((&*kept[0].0, &*kept[1].1), ("data", "t"));
+        assert!(kept[0].1.len() > KEPT_BYTES_MAX - 100);
+
+        // One more home reads what has ended three of them, and the next does not.
+        for (starts, is_message) in [(STARTS_MAX + 1, true), (STARTS_MAX + 2, false)] {
+            let entry = FetchedEntry {
+                starts,
+                ..fields(&[("topic", "orders:7"), ("data", "1")])
+            };
+            let (why, _, kept) = buried(entry);
+            assert_eq!(why, Why::Crashed);
+            assert_eq!(entry::decode(&kept).is_ok(), is_message);
+            assert_eq!(entry::decode_fields(&kept).is_some(), !is_message);
+        }
     }
 }

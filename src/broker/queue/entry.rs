@@ -3,7 +3,7 @@
 //! In: a [`QueuedMessage`]. Out: its bytes and back; and the same of fields that a backend wrote itself.
 //! The first byte says kind and version, as in a topic: what a release adds stands at the end of the
 //! list, where older ones skip it. Pure. Bounds: [`FIELDS_MAX`] fields of an `XADD`; of what cannot be
-//! read [`KEPT_BYTES_MAX`] bytes are kept.
+//! read [`KEPT_BYTES_MAX`] bytes are kept, the longest names and values cut so that the others fit.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -19,6 +19,8 @@ const MESSAGE_V1: u8 = 0x01;
 const FIELDS_V1: u8 = 0x02;
 /// Most fields of an entry that a backend wrote.
 pub const FIELDS_MAX: usize = 32;
+/// Most fields of an entry that a dead letter keeps.
+const FIELDS_KEPT_MAX: usize = 2 * FIELDS_MAX;
 /// So many bytes of an entry that cannot be read are kept as a dead letter.
 pub const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// Longest `traceparent`, in bytes; the W3C form has 55.
@@ -120,22 +122,48 @@ pub fn decode_parts(bytes: &Bytes) -> Result<(QueuedMessage, Parts), Unreadable>
     Ok((message, parts))
 }
 
-/// The fields of an entry that cannot be read, as a dead letter keeps them: as many as fit into
+/// The fields of an entry that cannot be read, as a dead letter keeps them: within
 /// [`KEPT_BYTES_MAX`].
 #[must_use]
 pub fn encode_fields(fields: &[(Bytes, Bytes)]) -> Vec<u8> {
-    let mut bytes_left = KEPT_BYTES_MAX;
-    let fits = |(name, value): &&(Bytes, Bytes)| {
-        let bytes = name.len() + value.len() + 10;
-        let is_in = bytes <= bytes_left;
-        bytes_left = bytes_left.saturating_sub(bytes);
-        is_in
-    };
-    let kept: Vec<_> = fields.iter().take_while(fits).collect();
+    let fields = &fields[..fields.len().min(FIELDS_KEPT_MAX)];
+    let most = longest_kept(fields);
+    let cut = |part: &'_ Bytes| part.slice(..part.len().min(most));
+    let kept: Vec<_> = fields.iter().map(|(n, v)| (cut(n), cut(v))).collect();
     let kept: Vec<_> = kept.iter().map(|(n, v)| (Raw(n), Raw(v))).collect();
     let mut out = vec![FIELDS_V1];
     pack(&mut out, &kept);
     out
+}
+
+/// Whether [`encode_fields`] keeps all of these.
+#[must_use]
+pub fn are_kept_whole(fields: &[(Bytes, Bytes)]) -> bool {
+    let most = longest_kept(fields);
+    let fits = |(name, value): &(Bytes, Bytes)| name.len() <= most && value.len() <= most;
+    fields.len() <= FIELDS_KEPT_MAX && fields.iter().all(fits)
+}
+
+/// To how many bytes names and values are cut, so that all of them fit.
+fn longest_kept(fields: &[(Bytes, Bytes)]) -> usize {
+    // Its length stands before each, and that of the list before all.
+    const AROUND: usize = 6;
+    let mut lengths: Vec<usize> = fields
+        .iter()
+        .take(FIELDS_KEPT_MAX)
+        .flat_map(|(name, value)| [name.len(), value.len()])
+        .collect();
+    lengths.sort_unstable();
+    let (mut left, mut count) = (KEPT_BYTES_MAX - AROUND, lengths.len());
+    for length in lengths {
+        let share = (left / count).saturating_sub(AROUND);
+        if length > share {
+            return share;
+        }
+        left -= length + AROUND;
+        count -= 1;
+    }
+    KEPT_BYTES_MAX
 }
 
 /// Reads what [`encode_fields`] made; `None` for anything else.
@@ -415,10 +443,36 @@ mod tests {
         let wanted = [("a", "1"), ("b", "\u{fffd}")];
         let wanted = wanted.map(|(n, v)| (n.to_owned(), v.to_owned()));
         assert_eq!(decode_fields(&encode_fields(&pairs)).unwrap(), wanted);
-        let long = "x".repeat(KEPT_BYTES_MAX / 2);
-        let kept = encode_fields(&fields(&[("a", &long), ("b", &long), ("c", "1")]));
-        assert!(kept.len() <= KEPT_BYTES_MAX);
-        assert_eq!(decode_fields(&kept).unwrap().len(), 1);
+        assert!(are_kept_whole(&pairs));
         assert_eq!(decode_fields(&encode(&message())), None);
+    }
+
+    #[test]
+    fn the_longest_of_what_cannot_be_read_is_cut_and_nothing_is_left_out() {
+        let [half, most, over] = [2, 1, 0].map(|n| match n {
+            0 => "x".repeat(200_000),
+            n => "x".repeat(KEPT_BYTES_MAX / n),
+        });
+        for (pairs, is_whole) in [
+            (vec![("data", &*half), ("topic", "t")], true),
+            (vec![("topic", "t"), ("data", &most), ("key", "k")], false),
+            (vec![("data", &half), ("topic", "t"), ("b", &half)], false),
+            (vec![(&*over, &*over), ("topic", "t")], false),
+            (vec![("x", &*over); FIELDS_KEPT_MAX], false),
+        ] {
+            let whole = fields(&pairs);
+            let kept = encode_fields(&whole);
+            assert!(kept.len() <= KEPT_BYTES_MAX, "{}", kept.len());
+            assert!(is_whole || kept.len() > KEPT_BYTES_MAX - 2_000);
+            assert_eq!(are_kept_whole(&whole), is_whole);
+            let read = decode_fields(&kept).unwrap();
+            assert_eq!(read.len(), pairs.len());
+            for ((name, value), (kept_name, kept_value)) in pairs.iter().zip(read) {
+                assert!(name.starts_with(&kept_name) && value.starts_with(&kept_value));
+                assert_eq!(kept_value.len() < 10, value.len() < 10);
+            }
+        }
+        let many = vec![("x", "1"); FIELDS_KEPT_MAX + 1];
+        assert!(!are_kept_whole(&fields(&many)));
     }
 }

@@ -72,6 +72,7 @@ macro_rules! cases {
             queue::a_repeated_key_of_a_target_answers_the_first_entry,
             queue::depths_say_what_waits_and_since_when,
             queue::entries_of_a_target_are_moved_in_their_order,
+            queue::times_that_are_over_keep_the_order_of_acceptance,
             queue::what_is_enqueued_is_fetched_as_it_was_until_it_is_moved,
             queue::what_is_moved_is_heard_between_direct_publications,
             queue::what_is_to_come_later_comes_in_the_order_of_its_time,
@@ -111,6 +112,11 @@ macro_rules! cases {
 
 mod memory {
     cases!(crate::rig::start_memory);
+    cases! { crate::rig::start_memory =>
+        queue::a_key_of_the_queue_lives_from_the_time_of_its_entry_on,
+        queue::what_is_to_come_at_once_follows_what_became_due_before_it,
+        queue_dead::a_letter_has_the_name_that_its_entry_was_given,
+    }
 }
 
 mod redis {

@@ -7,6 +7,7 @@ use fanfare_protocol::ids::{Position, Priority};
 
 use crate::queue_rig::{
     bury, depths_of, json_of, message_of, only, partition, publish, queued, queued_count,
+    topics_apart,
 };
 use crate::rig::{HISTORY, Rig, assert_linked, message, positions, topic};
 use fanfare_testkit::wait::{self, PATIENCE};
@@ -213,6 +214,35 @@ pub(crate) async fn a_key_of_the_queue_is_forgotten_after_its_time(rig: Rig) {
     assert_eq!(rig.depths(partition(&topic)).await.due, [0, 0, 2, 0]);
 }
 
+pub(crate) async fn a_key_of_the_queue_lives_from_the_time_of_its_entry_on(rig: Rig) {
+    let topic = topic("queue:patient");
+    let held = rig.hold(&[partition(&topic)]).await;
+    let due_ms = only(rig.fetch(&held, 0).await).now_ms + 1_000;
+    let enqueue = async || {
+        let mut request = queued(&topic, Priority::Normal, "1");
+        request.idempotency = Some(("digest".to_owned(), 100));
+        request.not_before_ms = Some(due_ms);
+        rig.enqueue_one(request).await
+    };
+    let first = enqueue().await;
+    wait::until("it to be due", async || {
+        let again = enqueue().await;
+        let fetched = only(rig.fetch(&held, 0).await);
+        assert!(
+            again.duplicate || fetched.now_ms >= due_ms,
+            "forgotten early"
+        );
+        (!fetched.entries.is_empty()).then_some(())
+    })
+    .await;
+    let later = wait::until("the key is forgotten", async || {
+        let enqueued = enqueue().await;
+        (!enqueued.duplicate).then_some(enqueued)
+    })
+    .await;
+    assert_ne!(later.entry, first.entry);
+}
+
 pub(crate) async fn what_is_to_come_later_comes_in_the_order_of_its_time(rig: Rig) {
     const BEFORE_MS: u64 = 300;
     let topic = topic("queue:later");
@@ -266,6 +296,51 @@ pub(crate) async fn what_was_due_before_it_was_enqueued_is_fetched_at_once(rig: 
     let fetched = only(rig.fetch(&held, 0).await);
     assert_eq!(fetched.entries.len(), 1);
     assert_eq!(rig.publish_all(&held, &fetched).await.len(), 1);
+}
+
+pub(crate) async fn times_that_are_over_keep_the_order_of_acceptance(rig: Rig) {
+    let topic = topic("queue:over");
+    let held = rig.hold(&[partition(&topic)]).await;
+    let now_ms = only(rig.fetch(&held, 0).await).now_ms;
+    let mut requests = queued_count(&topic, Priority::Normal, 5);
+    for (request, before) in
+        requests
+            .iter_mut()
+            .zip([Some(500), None, Some(100), None, Some(59_000)])
+    {
+        request.not_before_ms = before.map(|before_ms| now_ms - before_ms);
+    }
+    rig.enqueue(requests).await;
+    rig.enqueue_one(queued(&topic, Priority::Normal, "6")).await;
+    let fetched = only(rig.fetch(&held, 0).await);
+    let order: Vec<_> = fetched.entries.iter().map(json_of).collect();
+    assert_eq!(order, ["1", "2", "3", "4", "5", "6"]);
+}
+
+pub(crate) async fn what_is_to_come_at_once_follows_what_became_due_before_it(rig: Rig) {
+    let topics = topics_apart(2);
+    let [topic, other] = &topics[..] else {
+        panic!("expected two, got {topics:?}");
+    };
+    let held = rig.hold(&[partition(topic)]).await;
+    let clock = rig.hold(&[partition(other)]).await;
+    let due_ms = only(rig.fetch(&clock, 0).await).now_ms + 300;
+    let mut requests = queued_count(topic, Priority::Normal, 2);
+    requests[0].not_before_ms = Some(due_ms);
+    requests[1].not_before_ms = Some(due_ms + 1);
+    rig.enqueue(requests).await;
+    // Nobody looks into their partition meanwhile.
+    wait::until("their time to be over", async || {
+        (!rig_is_before(&rig, &clock, due_ms + 10).await).then_some(())
+    })
+    .await;
+    let mut over = queued(topic, Priority::Normal, "4");
+    over.not_before_ms = Some(due_ms - 100);
+    rig.enqueue(vec![queued(topic, Priority::Normal, "3"), over])
+        .await;
+    let fetched = only(rig.fetch(&held, 0).await);
+    let order: Vec<_> = fetched.entries.iter().map(json_of).collect();
+    assert_eq!(order, ["1", "2", "3", "4"]);
 }
 
 pub(crate) async fn depths_say_what_waits_and_since_when(rig: Rig) {

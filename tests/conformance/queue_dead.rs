@@ -5,6 +5,7 @@ use fanfare_protocol::ids::{Position, Priority};
 
 use crate::queue_rig::{bury, depths_of, message_of, only, partition, publish, queued_count};
 use crate::rig::{HISTORY, Rig, positions, topic};
+use fanfare_testkit::wait;
 
 async fn letters(rig: &Rig, of: u32, after: Option<Position>, limit: usize) -> Vec<DeadLetter> {
     let letters = rig.broker.dead_letters(of, after, limit).await;
@@ -53,6 +54,23 @@ pub(crate) async fn each_entry_of_a_batch_has_its_own_end(rig: Rig) {
     );
     let kept = fanfare::broker::queue::entry::decode(&letter.kept);
     assert_eq!(kept.expect("what was enqueued"), message_of(buried));
+}
+
+pub(crate) async fn a_letter_has_the_name_that_its_entry_was_given(rig: Rig) {
+    let topic = topic("queue:named");
+    let held = rig.hold(&[partition(&topic)]).await;
+    let mut requests = queued_count(&topic, Priority::Normal, 1);
+    requests[0].not_before_ms = Some(only(rig.fetch(&held, 0).await).now_ms + 100);
+    let enqueued = rig.enqueue(requests).await.remove(0);
+    let fetched = wait::until("it to be due", async || {
+        let fetched = only(rig.fetch(&held, 0).await);
+        (!fetched.entries.is_empty()).then_some(fetched)
+    })
+    .await;
+    let entries = vec![bury(&fetched.entries[0], Why::Expired, "late")];
+    rig.move_all(fetched.place, &held, entries).await;
+    let letter = letters(&rig, held[0].partition, None, 1).await.remove(0);
+    assert_eq!(letter.entry, enqueued.entry);
 }
 
 pub(crate) async fn dead_letters_are_read_in_pages_and_dropped_by_their_ids(rig: Rig) {

@@ -16,8 +16,8 @@ use crate::broker::queue::bells::Bells;
 use crate::broker::queue::calls::CallOf;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::{
-    DeadLetter, Depths, End, EnqueueRequest, Enqueued, Fetched, HeldPartition, Judged, MoveBatch,
-    Moved, PartitionState, Verdict, entry, partition_of,
+    DUE_MAX, DeadLetter, Depths, End, EnqueueRequest, Enqueued, Fetched, HeldPartition, Judged,
+    MoveBatch, Moved, PartitionState, Verdict, entry, partition_of,
 };
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, FeedNumber, Place, PublishRequest};
@@ -103,7 +103,7 @@ impl MemoryBroker {
         let mut state = self.lock();
         let partitions = state.queues(|queues| {
             for of in held {
-                queues.change(of.partition, |queue| queue.let_due(now_ms));
+                queues.change(of.partition, |queue| queue.let_due(now_ms, DUE_MAX));
             }
             states(queues, held, now_ms)
         });
@@ -255,9 +255,9 @@ impl State {
             let claim = |queue: &mut partition::PartitionQueue| queue.claim(priority, id);
             queues.change(partition, claim)
         });
-        if !claimed {
+        let Some(name) = claimed else {
             return End::Gone;
-        }
+        };
         let (why, error, kept) = match verdict {
             Verdict::Bury { why, error, kept } => (why, error, kept),
             Verdict::Publish {
@@ -277,7 +277,7 @@ impl State {
             partition,
             id: Position::ZERO,
             priority,
-            entry: id.to_string(),
+            entry: name,
             why,
             error,
             kept,

@@ -6,10 +6,11 @@
 //! of all of them together ([`super::queues`]).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use bytes::Bytes;
 
-use crate::broker::queue::{DEAD_LIFE_MS, DEAD_MAX, DUE_MAX, DeadLetter, Depths, PRIORITIES, rank};
+use crate::broker::queue::{DEAD_LIFE_MS, DEAD_MAX, DeadLetter, Depths, PRIORITIES, rank};
 use fanfare_protocol::ids::{Position, Priority};
 
 /// An entry beside its blob, wherever it waits.
@@ -37,7 +38,7 @@ pub(super) struct PartitionQueue {
 
 /// When an entry is due, and when it was accepted: unix milliseconds and a number of its own, which
 /// is about the time in microseconds.
-pub(super) type DueAt = (u64, u64);
+type DueAt = (u64, u64);
 
 /// Due entries of one priority, and the last id, below which none is given.
 #[derive(Debug, Default)]
@@ -51,12 +52,28 @@ struct Stream {
 pub(super) struct Waiting {
     pub(super) id: Position,
     pub(super) blob: Bytes,
+    /// The name that it was given where it was to come later; otherwise its id is its name.
+    name: Option<LaterName>,
 }
 
 #[derive(Debug)]
 struct Later {
     priority: Priority,
     blob: Bytes,
+    name: LaterName,
+}
+
+/// The name of an entry that is to come later: when it was accepted, and a random number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LaterName {
+    pub(super) accepted_us: u64,
+    pub(super) random: u64,
+}
+
+impl fmt::Display for LaterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016}-{:016x}", self.accepted_us, self.random)
+    }
 }
 
 /// The id that `XADD` would give.
@@ -81,46 +98,75 @@ impl PartitionQueue {
         &self.streams[rank(priority)].entries
     }
 
-    /// Puts an entry behind those of its stream; returns its id, and whether the stream was empty.
+    /// Puts an entry that may be published now behind those of its stream, and behind all that became
+    /// due before it; returns its id, and whether its partition has something new to look for.
     pub(super) fn put(&mut self, priority: Priority, blob: Bytes, now_ms: u64) -> (Position, bool) {
+        let have_come = self.let_due(now_ms, usize::MAX);
+        let (id, was_empty) = self.append(priority, blob, None, now_ms);
+        (id, was_empty || have_come)
+    }
+
+    fn append(
+        &mut self,
+        priority: Priority,
+        blob: Bytes,
+        name: Option<LaterName>,
+        now_ms: u64,
+    ) -> (Position, bool) {
         self.bytes += queued_bytes(&blob);
         let stream = &mut self.streams[rank(priority)];
         let was_empty = stream.entries.is_empty();
         let id = id_after(stream.last, now_ms);
         stream.last = id;
-        stream.entries.push_back(Waiting { id, blob });
+        stream.entries.push_back(Waiting { id, blob, name });
         (id, was_empty)
     }
 
     /// Puts an entry among those that are to come later; returns whether it is the first of them.
-    pub(super) fn put_later(&mut self, due_at: DueAt, priority: Priority, blob: Bytes) -> bool {
+    pub(super) fn put_later(
+        &mut self,
+        due_ms: u64,
+        name: LaterName,
+        priority: Priority,
+        blob: Bytes,
+    ) -> bool {
         self.bytes += queued_bytes(&blob);
-        self.later.insert(due_at, Later { priority, blob });
+        let due_at: DueAt = (due_ms, name.accepted_us);
+        let later = Later {
+            priority,
+            blob,
+            name,
+        };
+        self.later.insert(due_at, later);
         self.later.keys().next() == Some(&due_at)
     }
 
-    /// Moves what is due into its stream, [`DUE_MAX`] at most.
-    pub(super) fn let_due(&mut self, now_ms: u64) {
-        for _ in 0..DUE_MAX {
+    /// Moves what is due into its stream, so many at most; returns whether there was any.
+    pub(super) fn let_due(&mut self, now_ms: u64, count_max: usize) -> bool {
+        for nth in 0..count_max {
             let first = self.later.first_entry();
             let Some(due) = first.filter(|first| first.key().0 <= now_ms) else {
-                return;
+                return nth > 0;
             };
-            let Later { priority, blob } = due.remove();
+            let Later {
+                priority,
+                blob,
+                name,
+            } = due.remove();
             self.bytes -= queued_bytes(&blob);
-            self.put(priority, blob, now_ms);
+            self.append(priority, blob, Some(name), now_ms);
         }
+        count_max > 0
     }
 
-    /// Takes an entry out of its stream; `false`: it is not there.
-    pub(super) fn claim(&mut self, priority: Priority, id: Position) -> bool {
+    /// Takes an entry out of its stream; returns its name, or nothing where it is not there.
+    pub(super) fn claim(&mut self, priority: Priority, id: Position) -> Option<String> {
         let entries = &mut self.streams[rank(priority)].entries;
         let found = entries.binary_search_by_key(&id, |waiting| waiting.id);
-        let Some(claimed) = found.ok().and_then(|at| entries.remove(at)) else {
-            return false;
-        };
+        let claimed = entries.remove(found.ok()?)?;
         self.bytes -= queued_bytes(&claimed.blob);
-        true
+        let name = claimed.name.map(|name| name.to_string());
+        Some(name.unwrap_or_else(|| id.to_string()))
     }
 
     /// Keeps a dead letter, which is given its id; returns how many others made room for it.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::heads::heads;
 use super::once::Once;
-use super::partition::{PartitionQueue, queued_bytes};
+use super::partition::{LaterName, PartitionQueue, queued_bytes};
 use crate::broker::queue::{Depths, FetchedEntry, HeldPartition};
 use fanfare_protocol::ids::{Priority, Topic};
 
@@ -60,7 +60,8 @@ impl Queues {
     pub(super) fn put(&mut self, offer: Offer, now_ms: u64) -> (String, bool) {
         self.partitions.entry(offer.partition).or_default();
         let Offer { priority, blob, .. } = offer;
-        let (entry, rings) = match offer.not_before_ms {
+        let later_ms = offer.not_before_ms.filter(|due_ms| *due_ms > now_ms);
+        let (entry, rings) = match later_ms {
             None => {
                 let put = |queue: &mut PartitionQueue| queue.put(priority, blob, now_ms);
                 let (id, rings) = self.change(offer.partition, put);
@@ -69,14 +70,20 @@ impl Queues {
             Some(due_ms) => {
                 let accepted_us = now_ms.saturating_mul(1_000).max(self.accepted_us + 1);
                 self.accepted_us = accepted_us;
-                let due_at = (due_ms, accepted_us);
-                let put = |queue: &mut PartitionQueue| queue.put_later(due_at, priority, blob);
+                let name = LaterName {
+                    accepted_us,
+                    random: rand::random(),
+                };
+                let put =
+                    |queue: &mut PartitionQueue| queue.put_later(due_ms, name, priority, blob);
                 let rings = self.change(offer.partition, put);
-                let random: u64 = rand::random();
-                (format!("{accepted_us:016}-{random:016x}"), rings)
+                (name.to_string(), rings)
             }
         };
         if let Some((digest, life_ms)) = offer.idempotency {
+            // It outlives the wait: whoever repeats it must not find it gone before its entry came.
+            let wait_ms = later_ms.map_or(0, |due_ms| due_ms - now_ms);
+            let life_ms = life_ms.saturating_add(wait_ms);
             self.once.remember(digest, entry.clone(), now_ms, life_ms);
         }
         (entry, rings)

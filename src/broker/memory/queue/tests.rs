@@ -342,20 +342,79 @@ async fn a_fetch_lets_so_many_become_due_and_tells_of_the_rest() {
     let rig = Rig::unbounded();
     let one = topic("one");
     for _ in 0..=DUE_MAX {
-        let enqueued = rig.enqueue(later(&one, BEGIN_MS)).await;
+        let enqueued = rig.enqueue(later(&one, BEGIN_MS + 1)).await;
         enqueued.expect("there is room");
     }
+    rig.now_ms.fetch_add(1, Ordering::Relaxed);
     let fetched = rig.fetch(&one).await;
     let PartitionState::Held(depths) = fetched.partitions[0] else {
         panic!("a node alone holds all");
     };
     assert_eq!((depths.due[2], depths.later), (DUE_MAX as u64, 1));
-    assert_eq!(depths.next_due_ms, Some(BEGIN_MS));
+    assert_eq!(depths.next_due_ms, Some(BEGIN_MS + 1));
     // The next one brings the last of them behind the others.
     for left in [1, 0] {
         rig.move_head(&one, publish).await;
         let depths = rig.depths(&one).await;
         assert_eq!((depths.due[2], depths.later), (left, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_published_now_follows_all_that_became_due_before_it() {
+    let rig = Rig::unbounded();
+    let one = topic("one");
+    let sized = |body_bytes, not_before_ms| EnqueueRequest {
+        not_before_ms,
+        ..request(&one, body_bytes)
+    };
+    let count = 2 * DUE_MAX;
+    for n in 0..count {
+        let enqueued = rig.enqueue(sized(n, Some(BEGIN_MS + 5))).await;
+        enqueued.expect("there is room");
+    }
+    rig.now_ms.fetch_add(10, Ordering::Relaxed);
+    for (n, not_before_ms) in [(0, None), (1, Some(BEGIN_MS)), (2, Some(BEGIN_MS + 10))] {
+        let enqueued = rig.enqueue(sized(count + n, not_before_ms)).await;
+        enqueued.expect("there is room");
+    }
+    let depths = rig.depths(&one).await;
+    assert_eq!((depths.due[2], depths.later), (count as u64 + 3, 0));
+    let mut lengths = Vec::new();
+    while rig.depths(&one).await.due[2] > 0 {
+        let entries = rig.fetch(&one).await.entries;
+        lengths.extend(entries.iter().map(|entry| match &entry.content {
+            Content::Blob(blob) => entry::decode(blob).expect("what was enqueued"),
+            other => panic!("expected a blob, got {other:?}"),
+        }));
+        rig.move_head(&one, publish).await;
+    }
+    let lengths = lengths.iter().map(|m| m.publication.data.bytes().len() - 2);
+    assert!(lengths.eq(0..count + 3));
+}
+
+#[tokio::test]
+async fn a_key_outlives_the_wait_of_its_entry() {
+    let rig = Rig::unbounded();
+    let one = topic("one");
+    let due_ms = BEGIN_MS + 7 * 24 * HOUR_MS;
+    let delayed = || EnqueueRequest {
+        not_before_ms: Some(due_ms),
+        ..keyed(&one, "digest")
+    };
+    let first = rig.enqueue(delayed()).await.expect("there is room");
+    for (now_ms, is_known) in [
+        (due_ms, true),
+        (due_ms + HOUR_MS, true),
+        (due_ms + HOUR_MS + 1, false),
+    ] {
+        rig.now_ms.store(now_ms, Ordering::Relaxed);
+        rig.broker.sweep().await;
+        let again = rig.enqueue(delayed()).await.expect("there is room");
+        assert_eq!(
+            (again.entry == first.entry, again.duplicate),
+            (is_known, is_known)
+        );
     }
 }
 

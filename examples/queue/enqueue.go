@@ -12,11 +12,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 const app, prefix, partitions = "default", "ff", 256 // of the app, redis.prefix, redis.partitions
+
+var priorities = []string{"critical", "high", "normal", "low"}
 
 // partition is that of a topic, or of a user's inbox as `@USER`.
 func partition(name string) uint32 {
@@ -25,6 +28,9 @@ func partition(name string) uint32 {
 
 // enqueue gives the entry's id once Redis has it. `data` is JSON text.
 func enqueue(redis *bufio.ReadWriter, priority, name, data string, more ...string) (string, error) {
+	if !slices.Contains(priorities, priority) { // Nobody looks into a stream of another name.
+		return "", fmt.Errorf("the priority must be one of %s, not %q", strings.Join(priorities, ", "), priority)
+	}
 	n := partition(name)
 	kind, target := "topic", name
 	if strings.HasPrefix(name, "@") && name != "@" {

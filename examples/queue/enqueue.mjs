@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { crc32 } from "node:zlib"; // from Node.js 20.15 and 22.2 on
 
 const [APP, PREFIX, PARTITIONS] = ["default", "ff", 256]; // of the app, redis.prefix, redis.partitions
+const PRIORITIES = ["critical", "high", "normal", "low"];
 
 /** The partition of a topic, or of a user's inbox as `@USER`. */
 export function partition(name) {
@@ -14,6 +15,9 @@ export function partition(name) {
 
 /** `data` is JSON text. Returns the entry's id once Redis has it. */
 export async function enqueue(redis, priority, name, data, more = {}) {
+  if (!PRIORITIES.includes(priority)) { // Nobody looks into a stream of another name.
+    throw new RangeError(`the priority must be one of ${PRIORITIES.join(", ")}, not ${priority}`);
+  }
   const n = partition(name);
   const isUser = name.startsWith("@") && name !== "@";
   const target = isUser ? ["user", name.slice(1)] : ["topic", name];
@@ -30,6 +34,11 @@ if (first === "--partition") {
 } else if (first) {
   const { Redis } = createRequire(import.meta.url)("ioredis");
   const redis = new Redis(first);
-  console.log(await enqueue(redis, ...rest));
+  try {
+    console.log(await enqueue(redis, ...rest));
+  } catch (error) {
+    console.error(error.message);
+    process.exitCode = 1;
+  }
   redis.disconnect();
 }

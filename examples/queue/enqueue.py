@@ -8,6 +8,7 @@ import sys
 import zlib
 
 APP, PREFIX, PARTITIONS = "default", "ff", 256  # of the app, redis.prefix, redis.partitions
+PRIORITIES = ("critical", "high", "normal", "low")
 
 
 def partition(name):
@@ -17,6 +18,8 @@ def partition(name):
 
 def enqueue(redis, priority, name, data, **more):
     """`data` is JSON text. Returns the entry's id once Redis has it."""
+    if priority not in PRIORITIES:  # Nobody looks into a stream of another name.
+        raise ValueError(f"the priority must be one of {', '.join(PRIORITIES)}, not {priority!r}")
     n = partition(name)
     target = {"user": name[1:]} if name[:1] == "@" and name != "@" else {"topic": name}
     entry = redis.xadd(f"{PREFIX}:q:{{{n}}}:{priority}", {**target, "data": data, **more})
@@ -33,4 +36,7 @@ if __name__ == "__main__":
         import redis
 
         url, priority, name, data = sys.argv[1:]
-        print(enqueue(redis.Redis.from_url(url, decode_responses=True), priority, name, data))
+        try:
+            print(enqueue(redis.Redis.from_url(url, decode_responses=True), priority, name, data))
+        except ValueError as error:
+            sys.exit(str(error))

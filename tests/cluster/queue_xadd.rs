@@ -5,7 +5,7 @@
 //! write, and the messages that sessions get of them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use bytes::Bytes;
 use fanfare::broker::queue::entry::of_fields;
@@ -80,13 +80,24 @@ fn examples(directory: &Path) -> Vec<Example> {
 }
 
 impl Example {
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = Command::new(&self.program[0])
+    fn end(&self, arguments: &[&str]) -> Output {
+        Command::new(&self.program[0])
             .args(&self.program[1..])
             .args(arguments)
             .env("NODE_PATH", installed("node_modules"))
             .output()
-            .expect("the example starts");
+            .expect("the example starts")
+    }
+
+    fn address(&self, redis: &RedisServer) -> String {
+        match self.is_bare {
+            true => redis.address().to_string(),
+            false => redis.url(),
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.end(arguments);
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {told}", self.file);
         String::from_utf8(output.stdout).expect("UTF-8")
@@ -94,11 +105,7 @@ impl Example {
 
     /// Enqueues, and gives the id that it printed.
     fn enqueue(&self, redis: &RedisServer, priority: &str, name: &str, data: &str) -> String {
-        let address = match self.is_bare {
-            true => redis.address().to_string(),
-            false => redis.url(),
-        };
-        let printed = self.run(&[&address, priority, name, data]);
+        let printed = self.run(&[&self.address(redis), priority, name, data]);
         printed.trim().to_owned()
     }
 }
@@ -158,6 +165,23 @@ async fn what_the_examples_write_is_read_as_an_entry_of_its_target() {
                 br#"{"a": 1.10}"#,
                 "{what}"
             );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_priority_is_an_error_of_the_examples_and_writes_nothing() {
+    let redis = RedisServer::start().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    for example in examples(directory.path()) {
+        for priority in ["hihg", "High", ""] {
+            let output = example.end(&[&example.address(&redis), priority, "orders:7", "1"]);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{}: {told}", example.file);
+            let words = "the priority must be one of critical, high, normal, low";
+            assert!(told.starts_with(words), "{}: {told}", example.file);
+            let keys = redis.command(&["DBSIZE"]);
+            assert_eq!(keys.as_deref(), Some(":0"), "{}", example.file);
         }
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! In: the configuration, and the texts of others (`texts`). Out: a text, and where two of them
 //! differ. A node whose namespace has no history deletes what others keep, one without `replicas_min`
-//! answers `ok` too early for those that have it, and one with a longer lease does not see an outage
-//! that others need to be seen; none is a fault while settings are rolled out.
+//! answers `ok` too early for those that have it, one with a longer lease does not see an outage that
+//! others need to be seen, and one with shorter messages buries what others took into the queue; none is
+//! a fault while settings are rolled out.
 //! Owns nothing. Bounds: [`LISTED_MAX`] namespaces one by one, one digest over the others.
 //!
 //! The text is `NAME:VALUE,VALUE,…` for each namespace that differs from `default`, separated by
@@ -30,11 +31,13 @@ const OF_NAMESPACE: [&str; 6] = [
     "conflate",
     "priority",
 ];
-const OF_SESSION: [&str; 1] = ["idempotency_s"];
+const OF_SESSION: [&str; 2] = ["idempotency_s", "message_bytes_max"];
 const OF_REDIS: [&str; 1] = ["lease_ms"];
+const OF_QUEUE: [&str; 2] = ["capacity", "idempotency_s"];
 
 const SESSION: &str = "@session";
 const REDIS: &str = "@redis";
+const QUEUE: &str = "@queue";
 const INBOX: &str = "@inbox";
 const EVERYONE: &str = "@everyone";
 /// How many namespaces are not listed, and the digest over them.
@@ -45,17 +48,42 @@ const DEFAULT: &str = "default";
 #[must_use]
 pub fn said(config: &Config) -> String {
     let own = [(INBOX, &config.inbox), (EVERYONE, &config.everyone)];
-    let durations = [config.session.idempotency, config.redis.lease];
-    text(durations, own, &config.namespaces)
+    let Config {
+        session,
+        redis,
+        queue,
+        ..
+    } = config;
+    let head = Head {
+        idempotency: session.idempotency,
+        message_bytes_max: session.message_bytes_max,
+        lease: redis.lease,
+        queue_capacity: queue.capacity,
+        queue_idempotency: queue.idempotency,
+    };
+    text(&head, own, &config.namespaces)
+}
+
+/// The values that are of no namespace.
+struct Head {
+    idempotency: Duration,
+    message_bytes_max: usize,
+    lease: Duration,
+    queue_capacity: u64,
+    queue_idempotency: Duration,
 }
 
 fn text(
-    [idempotency, lease]: [Duration; 2],
+    head: &Head,
     own: [(&str, &Namespace); 2],
     namespaces: &BTreeMap<String, Namespace>,
 ) -> String {
-    let mut text = format!("{SESSION}:{}", idempotency.as_secs());
-    push(&mut text, REDIS, &lease.as_millis().to_string());
+    let idempotency_s = head.idempotency.as_secs();
+    let mut text = format!("{SESSION}:{idempotency_s},{}", head.message_bytes_max);
+    push(&mut text, REDIS, &head.lease.as_millis().to_string());
+    let queue_idempotency_s = head.queue_idempotency.as_secs();
+    let queue = format!("{},{queue_idempotency_s}", head.queue_capacity);
+    push(&mut text, QUEUE, &queue);
     for (name, namespace) in own {
         push(&mut text, name, &values(namespace));
     }
@@ -162,6 +190,7 @@ pub(super) fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<
         let (section, settings) = match name {
             SESSION => ("session".to_owned(), &OF_SESSION[..]),
             REDIS => ("redis".to_owned(), &OF_REDIS[..]),
+            QUEUE => ("queue".to_owned(), &OF_QUEUE[..]),
             INBOX => ("inbox".to_owned(), &OF_NAMESPACE[..]),
             EVERYONE => ("everyone".to_owned(), &OF_NAMESPACE[..]),
             _ if name.starts_with('@') => continue,
@@ -217,8 +246,14 @@ mod tests {
         let all = all.map(|(name, n)| ((*name).to_owned(), n.clone()));
         let own = namespace(5);
         let own = [(INBOX, &own), (EVERYONE, &own)];
-        let durations = [300, 5].map(Duration::from_secs);
-        text(durations, own, &all.collect())
+        let head = Head {
+            idempotency: Duration::from_secs(300),
+            message_bytes_max: 65_536,
+            lease: Duration::from_secs(5),
+            queue_capacity: 50_000,
+            queue_idempotency: Duration::from_secs(86_400),
+        };
+        text(&head, own, &all.collect())
     }
 
     fn told(mine: &str, theirs: &str) -> Vec<String> {
@@ -251,7 +286,8 @@ mod tests {
         };
         assert_eq!(
             saying(&[("orders", orders), ("ticks", namespace(0))]),
-            "@session:300 @redis:5000 @inbox:5,60,false,0,false,normal @everyone:5,60,false,0,false,normal \
+            "@session:300,65536 @redis:5000 @queue:50000,86400 \
+             @inbox:5,60,false,0,false,normal @everyone:5,60,false,0,false,normal \
              default:10,60,false,0,false,normal orders:7,60,true,2,true,high \
              ticks:0,0,false,0,false,normal"
         );
@@ -271,6 +307,12 @@ mod tests {
         assert_eq!(found, both);
         let theirs = mine.replace("@session:300", "@session:60");
         assert_eq!(told(&mine, &theirs), ["session.idempotency_s: 300, 60"]);
+        let theirs = mine.replace("300,65536", "300,300000");
+        let message_bytes_max = ["session.message_bytes_max: 65536, 300000"];
+        assert_eq!(told(&mine, &theirs), message_bytes_max);
+        let theirs = mine.replace("@queue:50000,86400", "@queue:10,5");
+        let queue = ["queue.capacity: 50000, 10", "queue.idempotency_s: 86400, 5"];
+        assert_eq!(told(&mine, &theirs), queue);
         let theirs = mine.replace("@redis:5000", "@redis:20000");
         assert_eq!(told(&mine, &theirs), ["redis.lease_ms: 5000, 20000"]);
         let theirs = mine.replace("@everyone:5", "@everyone:6");
@@ -301,6 +343,8 @@ mod tests {
             mine.replace("normal", "normal,12") + " @more:3",
             mine.replace(",normal", ""),
             mine.replace("@redis:5000 ", ""),
+            mine.replace(",65536", ""),
+            mine.replace("@queue:50000,86400 ", ""),
         ] {
             assert_eq!(told(&mine, &theirs), [""; 0], "{theirs}");
             assert_eq!(told(&theirs, &mine), [""; 0], "{theirs}");

@@ -307,8 +307,47 @@ pub struct DeadLetter {
     pub kept: Bytes,
 }
 
+/// When an entry was accepted, unix milliseconds, as its name ([`Enqueued::entry`]) says; `None`: it is
+/// no name of an entry.
+#[must_use]
+pub fn accepted_ms(name: &str) -> Option<u64> {
+    let (begin, end) = name.split_once('-')?;
+    // Of one that is to come later it begins with 16 digits, of a stream with 13, for longer than there
+    // will be Redis.
+    let is_later = begin.len() == 16 && end.len() == 16;
+    match is_later {
+        true => begin
+            .parse::<u64>()
+            .ok()
+            .map(|accepted_us| accepted_us / 1_000),
+        false => name.parse().ok().map(|id: Position| id.ms),
+    }
+}
+
 /// The target of an entry decides its partition.
 #[must_use]
 pub fn partition_of(topic: &Topic, partitions_count: u32) -> u32 {
     topic.partition(partitions_count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_when_its_entry_was_accepted() {
+        for (name, accepted) in [
+            ("1796003610012740-01ba4f00c0ffee99", Some(1_796_003_610_012)),
+            ("1796003611510-0", Some(1_796_003_611_510)),
+            (
+                "1796003611510-18446744073709551615",
+                Some(1_796_003_611_510),
+            ),
+            ("", None),
+            ("orders:7", None),
+            ("179600361001274x-01ba4f00c0ffee99", None),
+        ] {
+            assert_eq!(accepted_ms(name), accepted, "{name}");
+        }
+    }
 }

@@ -59,6 +59,12 @@ pub enum Unavailable {
     /// Topics in use fill the memory of the broker inside the process.
     #[error("this node has no memory left for one more topic (memory.bytes_max)")]
     MemoryFull,
+    /// What waits in the queue has all the memory that it may have of the broker inside the process.
+    #[error("what waits in the queue has its half of this node's memory (memory.bytes_max)")]
+    QueueMemoryFull,
+    /// Topics in use leave none of that memory to the queue.
+    #[error("topics in use leave this node no memory for one more entry (memory.bytes_max)")]
+    QueueMemoryTaken,
     /// Nobody would own the member.
     #[error("this node has no lease at the moment, without which nobody becomes a member")]
     NoLease,
@@ -166,6 +172,8 @@ pub(crate) fn all() -> Vec<BrokerError> {
         Unavailable::NotYetPromised,
         Unavailable::NotReplicated,
         Unavailable::MemoryFull,
+        Unavailable::QueueMemoryFull,
+        Unavailable::QueueMemoryTaken,
         Unavailable::NoLease,
         Unavailable::MembersUnwritten,
         Unavailable::MembersReaped,

@@ -184,7 +184,7 @@ const BROKER_MEMORY: Kind = bytes(1 << 20, 1 << 50);
 
 section!(EMBEDDED, "memory" => Memory {
     bytes_max: "bytes_max", BROKER_MEMORY, Found("a quarter of the memory that the control group allows or the machine has", "268435456"),
-        "Most memory of topics, their history and idempotency keys of a node without redis.url. At the bound the oldest is forgotten, of topics without sessions first; what was forgotten is told as retention.";
+        "Most memory of topics, their history and idempotency keys of a node without redis.url. At the bound the oldest is forgotten, of topics without sessions first; what was forgotten is told as retention. The durable queue may have half of it, and keeps what waits.";
 });
 
 section!(AUTH, "auth" => Auth {

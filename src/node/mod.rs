@@ -301,8 +301,9 @@ impl Parts {
         if let Err(error) = api.await {
             api_failed(&error);
         }
-        if let Broker::Redis(redis) = &*self.services.broker {
-            redis.stop().await;
+        match &*self.services.broker {
+            Broker::Redis(redis) => redis.stop().await,
+            Broker::Memory(memory) => memory.tell_lost(),
         }
         self.lifecycle.send_replace(Lifecycle::Stopped);
         tracing::info!(event = "node_stopped", "stopped");

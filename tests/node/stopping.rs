@@ -1,8 +1,10 @@
 //! How a node leaves: what its sessions are told, in which order, and how the process ends.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use fanfare_protocol::form::Encoding;
 use fanfare_testkit::http;
-use fanfare_testkit::node::Plan;
+use fanfare_testkit::node::{Plan, log_field};
 use fanfare_testkit::raw::{Handshake, Raw};
 use fanfare_testkit::redis_server::RedisServer;
 use fanfare_testkit::talk::Talk;
@@ -26,6 +28,27 @@ async fn a_node_that_is_asked_to_leave_tells_its_sessions_and_ends_with_0() {
             assert_eq!(talk.close_code().await, Some(4100));
         }
         assert_eq!(node.ended().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_redis_tells_at_its_end_how_many_entries_end_with_it() {
+    for count in [0, 2] {
+        let mut node = Plan::dev().start().await;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = since_1970.expect("after 1970").as_millis() as u64;
+        for n in 0..count {
+            let entry = json!({"topic": "a", "data": n, "not_before": now_ms + 86_400_000});
+            let answer = http::post(node.api, "/v1/queue", &entry).await;
+            assert_eq!(answer.status, 202);
+        }
+        assert_eq!(node.terminate().await.code(), Some(0));
+        let told = node.log_lines("queue_lost");
+        let counts = told
+            .iter()
+            .map(|line| log_field(line, "waiting_count").cloned());
+        let expected = (count > 0).then(|| Some(json!(count)));
+        assert!(counts.eq(expected), "{told:?}");
     }
 }
 

@@ -97,7 +97,7 @@ impl MemoryBroker {
                 queues: Queues::default(),
                 sender,
                 room: Room::new(bytes_max),
-                has_refused: false,
+                has_refused: None,
                 metrics: Arc::clone(&metrics),
             })),
             health: watch::Sender::new(BrokerHealth::Up),
@@ -148,7 +148,7 @@ impl MemoryBroker {
         let Some(published) = self.append(request) else {
             control.publish_errors.add(1);
             control.refused_memory.add(1);
-            self.tell_room(true);
+            self.tell_room(Some(Unavailable::MemoryFull));
             return Err(Unavailable::MemoryFull.into());
         };
         match published.duplicate {
@@ -163,7 +163,7 @@ impl MemoryBroker {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
         if state.room.is_short() && !state.topics.contains_key(&request.topic) {
-            state.has_refused = true;
+            state.has_refused = Some(Unavailable::MemoryFull);
             return None;
         }
         let topic = request.topic.clone();
@@ -339,22 +339,24 @@ impl MemoryBroker {
             tokio::task::yield_now().await;
         }
         self.sweep_queues(now_ms).await;
-        let is_full = {
+        let why = {
             let mut state = self.lock();
-            std::mem::take(&mut state.has_refused) || state.room.is_short()
+            let is_short = state.room.is_short().then_some(Unavailable::MemoryFull);
+            state.has_refused.take().or(is_short)
         };
-        self.tell_room(is_full);
+        self.tell_room(why);
     }
 
-    /// Tells whether topics in use fill the memory: from the first refusal or the next sweep on, until
-    /// a sweep finds room and that nobody was refused since the one before.
-    fn tell_room(&self, is_full: bool) {
-        let now = match is_full {
-            true => BrokerHealth::Partly(Unavailable::MemoryFull.to_string()),
-            false => BrokerHealth::Up,
-        };
+    /// Tells that topics in use, or the queue, fill the memory, in the words of the first refusal: from
+    /// it or the next sweep on, until a sweep finds room and that nobody was refused since the one
+    /// before.
+    fn tell_room(&self, why: Option<Unavailable>) {
+        let is_full = why.is_some();
+        let now = why.map_or(BrokerHealth::Up, |why| {
+            BrokerHealth::Partly(why.to_string())
+        });
         self.health.send_if_modified(|told| {
-            let is_changed = *told != now;
+            let is_changed = is_full == (*told == BrokerHealth::Up);
             if is_changed && is_full {
                 tracing::warn!(
                     event = "embedded_memory_exhausted",
@@ -366,7 +368,9 @@ impl MemoryBroker {
                     "there is memory for more topics and entries again"
                 );
             }
-            *told = now;
+            if is_changed {
+                *told = now;
+            }
             is_changed
         });
     }

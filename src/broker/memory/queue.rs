@@ -3,9 +3,10 @@
 //! In: entries from the API, fetches and moves of this node's consumer. Out: the answers of the Redis
 //! scripts; what is moved is published as any publication is, so sessions hear it. Owner of the
 //! queues, under the broker's lock. A node alone holds every partition, by the token 0 or any other.
-//! Bounds: the queues' bytes are a part of `memory.bytes_max`, and at most a half of it: older history
-//! makes room for them, and where that does not help an entry is refused. Nothing that waits is
-//! forgotten. What is moved out needs no room: it leaves about as much as it takes.
+//! Bounds: the queues' bytes are a part of `memory.bytes_max`, and at most a half of it: dead letters,
+//! idempotency keys and older history make room for entries, and where that does not help an entry is
+//! refused. Nothing that waits is forgotten. What is moved out needs no room: it leaves about as much
+//! as it takes.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -42,7 +43,8 @@ impl MemoryBroker {
     /// As [`crate::broker::Broker::enqueue`].
     ///
     /// # Errors
-    /// For an entry: [`Unavailable::MemoryFull`].
+    /// For an entry: [`Unavailable::QueueMemoryFull`], [`Unavailable::QueueMemoryTaken`], or
+    /// [`Unavailable::NotTried`].
     pub async fn enqueue(
         &self,
         requests: Vec<EnqueueRequest>,
@@ -50,25 +52,27 @@ impl MemoryBroker {
         let now_ms = self.clock.now_ms();
         let offers: Vec<Offer> = requests.into_iter().map(|one| self.offer(one)).collect();
         let (mut refused, mut rung) = (HashSet::<Topic>::new(), BTreeSet::new());
+        let mut why_refused = None;
         let mut answers = Vec::with_capacity(offers.len());
         let mut state = self.lock();
         for offer in offers {
             let topic = offer.topic.clone();
             let enqueued = match refused.contains(&topic) {
-                true => None,
+                true => Err(Unavailable::NotTried),
                 false => state.enqueue(offer, now_ms, &mut rung),
             };
-            if enqueued.is_none() {
+            if let Err(why) = &enqueued {
+                why_refused.get_or_insert_with(|| why.clone());
                 refused.insert(topic);
             }
-            answers.push(enqueued.ok_or(Unavailable::MemoryFull.into()));
+            answers.push(enqueued.map_err(BrokerError::from));
         }
         drop(state);
         for partition in rung {
             self.bells.ring(partition);
         }
-        if !refused.is_empty() {
-            self.tell_room(true);
+        if let Some(why) = why_refused {
+            self.tell_room(Some(why));
         }
         answers
     }
@@ -183,6 +187,20 @@ impl MemoryBroker {
         self.lock().queues(|queues| ask(queues, partition, now_ms))
     }
 
+    /// Tells what of the queue ends with the process.
+    pub fn tell_lost(&self) {
+        let now_ms = self.clock.now_ms();
+        let (waiting_count, dead_count) = self.lock().queues.count(now_ms);
+        if waiting_count > 0 || dead_count > 0 {
+            tracing::warn!(
+                event = "queue_lost",
+                waiting_count,
+                dead_count,
+                "entries that waited in the queue, and dead letters, end with this process: there is no Redis that has them"
+            );
+        }
+    }
+
     /// Frees what of the queues is over its life, a few keys at a time.
     pub(super) async fn sweep_queues(&self, now_ms: u64) {
         let some = |queues: &mut Queues| queues.sweep_keys(now_ms, SWEEP_TOPICS_MAX);
@@ -208,39 +226,63 @@ impl State {
         answer
     }
 
-    /// `None`: there is no room for it.
-    fn enqueue(&mut self, offer: Offer, now_ms: u64, rung: &mut BTreeSet<u32>) -> Option<Enqueued> {
+    /// Puts an entry into its queue, or says why there is no room for it.
+    fn enqueue(
+        &mut self,
+        offer: Offer,
+        now_ms: u64,
+        rung: &mut BTreeSet<u32>,
+    ) -> Result<Enqueued, Unavailable> {
         if let Some(entry) = self.queues.duplicate_of(&offer, now_ms) {
-            return Some(Enqueued {
+            return Ok(Enqueued {
                 entry: entry.to_owned(),
                 duplicate: true,
             });
         }
-        if !self.has_room_for(offer.bytes()) {
-            self.has_refused = true;
-            return None;
+        if let Err(why) = self.find_room(offer.bytes()) {
+            self.has_refused = Some(why.clone());
+            return Err(why);
         }
         let partition = offer.partition;
         let (entry, rings) = self.queues(|queues| queues.put(offer, now_ms));
         if rings {
             rung.insert(partition);
         }
-        Some(Enqueued {
+        Ok(Enqueued {
             entry,
             duplicate: false,
         })
     }
 
-    /// Whether so much more may wait, after older history made room for it.
-    fn has_room_for(&mut self, bytes: usize) -> bool {
-        if self.queues.bytes() + bytes > self.room.bytes_max() / 2 {
-            return false;
+    /// Makes room for so much more that is to wait: the queue's own letters and keys, and older
+    /// history, go for it.
+    fn find_room(&mut self, bytes: usize) -> Result<(), Unavailable> {
+        let most = self.room.bytes_max() / 2;
+        if self.queues.waiting_bytes() + bytes > most {
+            return Err(Unavailable::QueueMemoryFull);
         }
+        self.let_go((self.queues.bytes() + bytes).saturating_sub(most));
         self.room.weigh(0, bytes);
         self.make_room();
+        if self.room.is_short() {
+            self.let_go(self.room.bytes() - self.room.bytes_max());
+        }
         let is_short = self.room.is_short();
         self.room.weigh(bytes, 0);
-        !is_short
+        match is_short {
+            true => Err(Unavailable::QueueMemoryTaken),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets so many bytes of letters and keys go, and counts them.
+    fn let_go(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let (letters_count, keys_count) = self.queues(|queues| queues.let_go(bytes));
+        self.metrics.queue.dead_dropped.add(letters_count);
+        self.metrics.control.forgotten_keys.add(keys_count);
     }
 
     /// Claims an entry and does with it what was decided.

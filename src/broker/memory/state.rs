@@ -12,6 +12,7 @@ use super::queue::queues::Queues;
 use super::room::{Forgotten, Room};
 use super::topic::TopicState;
 use crate::broker::feed_sender::FeedSender;
+use crate::broker::unavailable::Unavailable;
 use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::ids::Topic;
 
@@ -21,8 +22,8 @@ pub(super) struct State {
     pub(super) queues: Queues,
     pub(super) sender: FeedSender,
     pub(super) room: Room,
-    /// A publication or an entry was refused for want of room since the last sweep.
-    pub(super) has_refused: bool,
+    /// A publication or an entry was refused for want of room since the last sweep, and why.
+    pub(super) has_refused: Option<Unavailable>,
     pub(super) metrics: Arc<Metrics>,
 }
 

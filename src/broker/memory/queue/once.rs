@@ -2,7 +2,7 @@
 //!
 //! In: digests of keys with the name of an entry. Out: that name, as long as it is remembered. Owned by
 //! the queues. Bounds: a key's life, and the memory of the queues together: where there is none left
-//! the entry is refused, and no key is forgotten before its time.
+//! those that end first make room for entries ([`super::queues`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -61,6 +61,12 @@ impl Once {
             }
         }
         true
+    }
+
+    /// Forgets the one that ends first; `false`: there is none.
+    pub(super) fn forget_first(&mut self) -> bool {
+        let first = self.ends.pop_first();
+        first.is_some_and(|(_, digest)| self.by_digest.remove(&digest).is_some())
     }
 
     /// About how much memory all of them take up.

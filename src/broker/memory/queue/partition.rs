@@ -33,7 +33,9 @@ pub(super) struct PartitionQueue {
     /// Oldest first.
     dead: VecDeque<DeadLetter>,
     dead_last: Position,
+    /// What waits weighs so much.
     bytes: usize,
+    dead_bytes: usize,
 }
 
 /// When an entry is due, and when it was accepted: unix milliseconds and a number of its own, which
@@ -88,9 +90,25 @@ fn id_after(last: Position, now_ms: u64) -> Position {
 }
 
 impl PartitionQueue {
-    /// About how much memory it takes up.
-    pub(super) fn bytes(&self) -> usize {
+    /// About how much memory what waits takes up.
+    pub(super) fn waiting_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// About how much memory dead letters take up.
+    pub(super) fn dead_bytes(&self) -> usize {
+        self.dead_bytes
+    }
+
+    /// How many entries wait.
+    pub(super) fn waiting_count(&self) -> usize {
+        let due: usize = self.streams.iter().map(|stream| stream.entries.len()).sum();
+        due + self.later.len()
+    }
+
+    /// The id of the oldest dead letter.
+    pub(super) fn oldest_dead(&self) -> Option<Position> {
+        Some(self.dead.front()?.id)
     }
 
     /// Due entries of a priority, in their order.
@@ -179,7 +197,7 @@ impl PartitionQueue {
         }
         let id = id_after(self.dead_last, now_ms);
         self.dead_last = id;
-        self.bytes += dead_bytes(&letter);
+        self.dead_bytes += dead_bytes(&letter);
         self.dead.push_back(DeadLetter { id, ..letter });
         dropped_count
     }
@@ -204,7 +222,7 @@ impl PartitionQueue {
         for id in letters {
             let found = self.dead.binary_search_by_key(id, |letter| letter.id);
             if let Some(letter) = found.ok().and_then(|at| self.dead.remove(at)) {
-                self.bytes -= dead_bytes(&letter);
+                self.dead_bytes -= dead_bytes(&letter);
                 dropped_count += 1;
             }
         }
@@ -240,9 +258,10 @@ impl PartitionQueue {
         }
     }
 
-    fn drop_oldest_dead(&mut self) {
+    /// Drops the oldest dead letter.
+    pub(super) fn drop_oldest_dead(&mut self) {
         if let Some(oldest) = self.dead.pop_front() {
-            self.bytes -= dead_bytes(&oldest);
+            self.dead_bytes -= dead_bytes(&oldest);
         }
     }
 }

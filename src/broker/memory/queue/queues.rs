@@ -2,7 +2,8 @@
 //!
 //! In: entries and changes of one partition at a time, under the broker's lock. Out: the answers of the
 //! change. Owner of the order of acceptance of what is to come later. Bounds: as many partitions as
-//! there are; their memory is counted here and bounded by whoever puts something in ([`super`]).
+//! there are; their memory is counted here and bounded by whoever puts something in ([`super`]). Dead
+//! letters and idempotency keys make room for entries; what waits makes room for nothing.
 
 use std::collections::HashMap;
 
@@ -18,8 +19,9 @@ use fanfare_protocol::ids::{Priority, Topic};
 #[derive(Debug, Default)]
 pub(in crate::broker::memory) struct Queues {
     partitions: HashMap<u32, PartitionQueue>,
-    /// What [`Self::partitions`] weigh.
-    partitions_bytes: usize,
+    /// What waits in [`Self::partitions`] weighs so much, and their dead letters.
+    waiting_bytes: usize,
+    dead_bytes: usize,
     once: Once,
     /// When the last of those that are to come later was accepted, in microseconds; always rising.
     accepted_us: u64,
@@ -47,7 +49,40 @@ impl Offer {
 impl Queues {
     /// About how much memory they take up.
     pub(in crate::broker::memory) fn bytes(&self) -> usize {
-        self.partitions_bytes + self.once.bytes()
+        self.waiting_bytes + self.dead_bytes + self.once.bytes()
+    }
+
+    /// About how much memory what waits takes up.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// How many entries wait, and how many dead letters there are.
+    pub(super) fn count(&mut self, now_ms: u64) -> (usize, u64) {
+        let queues = self.partitions.values_mut();
+        let counts = queues.map(|queue| (queue.waiting_count(), queue.depths(now_ms).dead));
+        counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// Frees so many bytes, as far as there is anything that can go: dead letters, the oldest first,
+    /// then idempotency keys, those that end first. Returns how many of each went.
+    pub(super) fn let_go(&mut self, bytes: usize) -> (u64, u64) {
+        let bytes_max = self.bytes().saturating_sub(bytes);
+        let (mut letters_count, mut keys_count) = (0, 0);
+        while self.bytes() > bytes_max && self.dead_bytes > 0 {
+            let oldest = |(partition, queue): (&u32, &PartitionQueue)| {
+                queue.oldest_dead().map(|id| (id, *partition))
+            };
+            let Some((_, partition)) = self.partitions.iter().filter_map(oldest).min() else {
+                break;
+            };
+            self.change(partition, PartitionQueue::drop_oldest_dead);
+            letters_count += 1;
+        }
+        while self.bytes() > bytes_max && self.once.forget_first() {
+            keys_count += 1;
+        }
+        (letters_count, keys_count)
     }
 
     /// The entry that its idempotency key was given before.
@@ -98,9 +133,10 @@ impl Queues {
         let Some(queue) = self.partitions.get_mut(&partition) else {
             return T::default();
         };
-        let before = queue.bytes();
+        let (waiting, dead) = (queue.waiting_bytes(), queue.dead_bytes());
         let answer = change(queue);
-        self.partitions_bytes = self.partitions_bytes - before + queue.bytes();
+        self.waiting_bytes = self.waiting_bytes - waiting + queue.waiting_bytes();
+        self.dead_bytes = self.dead_bytes - dead + queue.dead_bytes();
         answer
     }
 

@@ -1,4 +1,4 @@
-//! What only the in-process engine shows: its bound, its sweep, a clock that steps back, its bells.
+//! What only the in-process engine shows: its sweep, a clock that steps back, its bells.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,15 +6,17 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::*;
+use crate::broker::Feed;
 use crate::broker::memory::clock::Clock;
 use crate::broker::publication::Publication;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::{Content, DEAD_LIFE_MS, DUE_MAX, Why};
-use crate::broker::{BrokerHealth, Feed, PublishRequest};
 use crate::config::{Replicas, Retention};
 use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::ids::{App, Priority};
+
+mod room;
 
 const BEGIN_MS: u64 = 1_732_190_000_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -157,75 +159,6 @@ fn bury(blob: &Bytes) -> Verdict {
         error: "late".to_owned(),
         kept: blob.clone(),
     }
-}
-
-#[tokio::test]
-async fn where_the_queue_has_its_half_of_the_memory_entries_are_refused_and_none_is_forgotten() {
-    const BOUND: usize = 1 << 20;
-    let rig = Rig::bounded(BOUND);
-    let one = topic("one");
-    let mut accepted = 0;
-    while rig.enqueue(request(&one, 1_000)).await.is_ok() {
-        accepted += 1;
-    }
-    let bytes = rig.bytes();
-    assert!(bytes <= BOUND / 2 && bytes > BOUND / 2 - 2_000, "{bytes}");
-    let full = BrokerHealth::Partly(Unavailable::MemoryFull.to_string());
-    assert_eq!(*rig.broker.health().borrow(), full);
-    // Of the same target none overtakes the one that was refused, also where it would fit.
-    let answers = rig.broker.enqueue(vec![
-        request(&one, 1_000),
-        request(&one, 1),
-        request(&topic("two"), 1),
-    ]);
-    let answers = answers.await;
-    let is_taken: Vec<_> = answers.iter().map(Result::is_ok).collect();
-    assert_eq!(is_taken, [false, false, true]);
-    assert_eq!(answers[0], Err(Unavailable::MemoryFull.into()));
-    // Publications without end forget each other, and nothing that waits.
-    for n in 0..2_000 {
-        let message = message(&topic(&format!("t{n}")), 1_000);
-        let request = PublishRequest::new(message.topic, message.publication, KEEP);
-        rig.broker.publish(request).await.expect("there is room");
-    }
-    assert_eq!(rig.depths(&one).await.due[2], accepted);
-    assert!(rig.metrics.control.forgotten_topics.get() > 0);
-    // It drains, and what it took up is free again.
-    let mut moved_count = 0;
-    while rig.depths(&one).await.due[2] > 0 {
-        let moved = rig.move_head(&one, publish).await;
-        let is_published = |end: &End| matches!(end, End::Published(_));
-        assert!(moved.ends.iter().all(is_published));
-        moved_count += moved.ends.len() as u64;
-        assert!(rig.broker.lock().room.bytes() <= BOUND);
-    }
-    assert_eq!(moved_count, accepted);
-    rig.move_head(&topic("two"), publish).await;
-    assert_eq!(rig.bytes(), 0);
-    rig.enqueue(request(&one, 1_000))
-        .await
-        .expect("there is room again");
-}
-
-#[tokio::test]
-async fn older_history_makes_room_for_entries() {
-    const BOUND: usize = 1 << 20;
-    let rig = Rig::bounded(BOUND);
-    for n in 0..2_000 {
-        let message = message(&topic(&format!("t{n}")), 1_000);
-        let request = PublishRequest::new(message.topic, message.publication, KEEP);
-        rig.broker.publish(request).await.expect("there is room");
-    }
-    let before = rig.metrics.control.forgotten_topics.get();
-    for _ in 0..100 {
-        let enqueued = rig.enqueue(request(&topic("one"), 1_000)).await;
-        enqueued.expect("history makes room");
-    }
-    assert!(rig.metrics.control.forgotten_topics.get() > before);
-    let room_bytes = rig.broker.lock().room.bytes();
-    assert!(room_bytes <= BOUND, "{room_bytes}");
-    let told = rig.metrics.control.embedded_bytes.get();
-    assert!(told <= BOUND as u64);
 }
 
 #[tokio::test]

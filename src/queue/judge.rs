@@ -130,7 +130,9 @@ fn read(entry: &FetchedEntry, config: &Config) -> Result<Readable, Refusal> {
             Ok((message, parts))
         }
         Content::Oversized { fields, bytes } => {
-            let text = format!("{fields} fields of {bytes} bytes are more than are read");
+            let text = format!(
+                "{fields} fields of {bytes} bytes are more than are read, and none is kept"
+            );
             Err(refused(Why::TooLarge, text))
         }
     }

@@ -89,8 +89,8 @@ pub fn decode(bytes: &Bytes) -> Result<QueuedMessage, Unreadable> {
 
 /// The same, with its bytes in parts: what is published of it is what was written, also where a newer
 /// release knows more of it. Its data is not looked through again: nodes checked it before they wrote
-/// it, this is done for each entry that is moved, and what breaks the rules all the same is told to
-/// sessions as a gap and left out of pages.
+/// it, this is done for each entry that is moved (some 6 ns a byte), and what breaks the rules all the
+/// same is told as a gap to sessions whose form cannot say it, and left out of pages.
 ///
 /// # Errors
 /// [`Unreadable`].

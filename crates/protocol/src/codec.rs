@@ -107,7 +107,7 @@ pub fn encode(form: WireForm, event: &Event) -> Result<Bytes, EncodeError> {
 /// # Errors
 /// [`EncodeError`].
 pub fn payload(encoding: Encoding, value: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
-    let mut buffer = Vec::new();
+    let mut buffer = Vec::with_capacity(EVENT_BYTES_USUAL);
     write(encoding, &mut buffer, value)?;
     Ok(buffer)
 }

@@ -161,6 +161,8 @@ async fn is_delivered(
         match rig.next().await {
             // The stream brought it already.
             FeedEvent::Delivery { entry, .. } if entry.position <= reached => {}
+            // After a break it is heard again.
+            FeedEvent::Subscribed(_) => {}
             FeedEvent::Delivery { entry, .. } => {
                 assert_eq!(entry.prev, reached, "a silent loss");
                 reached = entry.position;

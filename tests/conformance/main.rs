@@ -67,6 +67,7 @@ macro_rules! cases {
             presence::what_a_dead_owner_left_is_removed_and_told_once_whoever_does_it,
             queue::a_bell_rings_when_something_new_waits,
             queue::a_key_of_the_queue_is_forgotten_after_its_time,
+            queue::a_key_of_the_queue_lives_from_the_time_of_its_entry_on,
             queue::a_move_that_is_repeated_finds_nothing_and_doubles_nothing,
             queue::a_partition_into_which_nothing_was_put_is_empty,
             queue::a_repeated_key_of_a_target_answers_the_first_entry,
@@ -75,8 +76,10 @@ macro_rules! cases {
             queue::times_that_are_over_keep_the_order_of_acceptance,
             queue::what_is_enqueued_is_fetched_as_it_was_until_it_is_moved,
             queue::what_is_moved_is_heard_between_direct_publications,
+            queue::what_is_to_come_at_once_follows_what_became_due_before_it,
             queue::what_is_to_come_later_comes_in_the_order_of_its_time,
             queue::what_was_due_before_it_was_enqueued_is_fetched_at_once,
+            queue_dead::a_letter_has_the_name_that_its_entry_was_given,
             queue_dead::dead_letters_are_read_in_pages_and_dropped_by_their_ids,
             queue_dead::each_entry_of_a_batch_has_its_own_end,
             queue_dead::the_oldest_dead_letters_make_room_and_are_counted,
@@ -112,11 +115,6 @@ macro_rules! cases {
 
 mod memory {
     cases!(crate::rig::start_memory);
-    cases! { crate::rig::start_memory =>
-        queue::a_key_of_the_queue_lives_from_the_time_of_its_entry_on,
-        queue::what_is_to_come_at_once_follows_what_became_due_before_it,
-        queue_dead::a_letter_has_the_name_that_its_entry_was_given,
-    }
 }
 
 mod redis {

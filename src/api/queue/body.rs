@@ -21,7 +21,7 @@ use crate::api::state::ApiState;
 use crate::api::unix_ms;
 use crate::broker::BrokerError;
 use crate::broker::idempotency::Publisher;
-use crate::broker::queue::entry::{QueuedMessage, TRACEPARENT_BYTES_MAX};
+use crate::broker::queue::entry::{QueuedMessage, TRACEPARENT_BYTES_MAX, is_traceparent};
 use crate::broker::queue::once;
 use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS, PRIORITIES};
 use crate::broker::unavailable::Unavailable;
@@ -365,7 +365,7 @@ fn check_traceparent(text: Option<&str>) -> Result<(), WireError> {
             ErrorCode::TooLarge,
             format!("`traceparent` is longer than {TRACEPARENT_BYTES_MAX} bytes"),
         )),
-        Some(text) if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+        Some(text) if !is_traceparent(text) => {
             let text = "`traceparent` must be as in the header of that name";
             Err(WireError::bad_request(text))
         }

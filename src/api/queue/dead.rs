@@ -19,11 +19,11 @@ use crate::api::error::ApiError;
 use crate::api::names;
 use crate::api::query::{Fields, Pairs, QueryFields};
 use crate::api::schema::{BadRequest, Refused};
-use crate::broker::queue::{DeadLetter, Why, entry};
+use crate::broker::queue::{DeadLetter, Why, accepted_ms, entry};
 use crate::tasks;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::error::WireError;
-use fanfare_protocol::ids::{Position, Priority, Topic};
+use fanfare_protocol::ids::{Priority, Topic};
 
 /// About what a letter takes in an answer beside what it carries.
 const LETTER_BYTES: usize = 256;
@@ -112,13 +112,7 @@ pub struct Letter {
 impl Letter {
     fn of(letter: DeadLetter) -> Self {
         let message = entry::decode(&letter.kept).ok();
-        // The name of an entry in its stream begins with the time at which it came there.
-        let entered = letter
-            .entry
-            .parse()
-            .ok()
-            .map(|position: Position| position.ms);
-        let accepted = message.as_ref().map(|m| m.publication.time_ms).or(entered);
+        let accepted = accepted_ms(&letter.entry);
         Self {
             id: LetterId::of(&letter).to_string(),
             fields: match message {

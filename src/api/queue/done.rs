@@ -210,6 +210,8 @@ impl<'a> Done<'a> {
         message.publication.priority = letter.priority;
         let now_ms = unix_ms();
         message.expires_ms = message.expires_ms.filter(|ends_ms| *ends_ms > now_ms);
+        // It is enqueued again: its `ttl_ms` begins anew.
+        message.publication.time_ms = message.publication.time_ms.max(now_ms);
         let key = LetterId::of(letter).to_string();
         let digest = once::digest(PUBLISHER, &key, &message.topic);
         let namespace = self.state.config.namespace(&message.topic);

@@ -137,7 +137,7 @@ impl SeenPartition {
     fn tell(&mut self, partition: u32, ill: Option<String>) {
         if let Some(reason) = ill.as_ref().filter(|_| ill != self.told) {
             tracing::warn!(
-                event = "queue_reading_failed",
+                event = "queue_key_refused",
                 partition,
                 reason,
                 "a key of a partition's queue cannot be used; what needs it waits"
@@ -181,9 +181,11 @@ impl RedisBroker {
         let answer = self
             .ask(&of, |scripts| &scripts.queue_depths, &keys, &[])
             .await?;
-        match state(answer, depths)?.0 {
-            PartitionState::Held(depths) => Ok(depths),
-            other => Err(BrokerError::Unexpected(format!("{other:?}"))),
+        match state(answer, depths)? {
+            (PartitionState::Held(depths), None) => Ok(depths),
+            // What could be read is no answer to how much there is.
+            (_, Some(ill)) => Err(BrokerError::Unexpected(ill)),
+            (other, None) => Err(BrokerError::Unexpected(format!("{other:?}"))),
         }
     }
 

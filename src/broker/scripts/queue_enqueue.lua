@@ -74,7 +74,11 @@ local function enqueue(at, n, blob, key, life, due)
   if due > 0 then look_at_clock() end
   local id
   if due > 0 and due > clock_ms then id = wait(at, due, n, blob) else id = put(at, n, blob) end
-  if key then redis.call('SET', key, id, 'PX', life) end
+  if key then
+    -- It lives from the time of its entry on, or a repeat would come beside it.
+    local waits = due > 0 and math.max(due - clock_ms, 0) or 0
+    redis.call('SET', key, id, 'PX', string.format('%.0f', life + waits))
+  end
   return id
 end
 -- Once more where it failed for its stream's last id alone, of which nothing else was changed.

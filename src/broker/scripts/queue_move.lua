@@ -64,13 +64,19 @@ local function bury(base, part, rank, id, why, said, blob)
   end
   return letter
 end
+-- The name that an entry was answered with: of one that was to come later it stands beside it.
+local function name_of(stream, id, why)
+  local found = why ~= 'too_large' and redis.call('XRANGE', stream, id, id)[1]
+  local fields = found and found[2] or {}
+  return fields[1] == 'e' and fields[3] == 'a' and fields[4] or id
+end
 -- A letter that is one too many can be taken back, an entry that was claimed cannot: so it is buried first.
 local function put_aside(base, part, rank, id, why, said, blob)
   local stream, dead = KEYS[base + 2 + rank], KEYS[base + 7]
   doing = stream
   local no = refused('XDEL', stream, '0-1') or refused('XDEL', dead, '0-1')
   if no then error(no, 0) end
-  local letter = bury(base, part, rank, id, why, said, blob)
+  local letter = bury(base, part, rank, name_of(stream, id, why), why, said, blob)
   doing = stream
   local done, found = pcall(redis.call, 'XDEL', stream, id)
   if done and found == 1 then

@@ -64,9 +64,10 @@ local function bury(base, part, rank, id, why, said, blob)
   end
   return letter
 end
--- The name that an entry was answered with: of one that was to come later it stands beside it.
-local function name_of(stream, id, why)
-  local found = why ~= 'too_large' and redis.call('XRANGE', stream, id, id)[1]
+-- The name that an entry was answered with: of one that was to come later it stands beside it. One of
+-- which nothing is kept (an empty list behind its version) is too long to be read again.
+local function name_of(stream, id, blob)
+  local found = #blob > 2 and redis.call('XRANGE', stream, id, id)[1]
   local fields = found and found[2] or {}
   return fields[1] == 'e' and fields[3] == 'a' and fields[4] or id
 end
@@ -76,7 +77,7 @@ local function put_aside(base, part, rank, id, why, said, blob)
   doing = stream
   local no = refused('XDEL', stream, '0-1') or refused('XDEL', dead, '0-1')
   if no then error(no, 0) end
-  local letter = bury(base, part, rank, name_of(stream, id, why), why, said, blob)
+  local letter = bury(base, part, rank, name_of(stream, id, blob), why, said, blob)
   doing = stream
   local done, found = pcall(redis.call, 'XDEL', stream, id)
   if done and found == 1 then

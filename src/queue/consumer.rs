@@ -79,7 +79,7 @@ impl Queue {
             rota: Rota::default(),
             running: FuturesUnordered::new(),
             counts: BTreeMap::new(),
-            masters_count: 1,
+            masters: BTreeSet::new(),
             partitions_per_call: PARTITIONS_PER_CALL,
             counting: FuturesUnordered::new(),
             uncounted: Vec::new(),
@@ -107,8 +107,8 @@ pub struct Consumer {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// How many passes each master has.
     counts: BTreeMap<FeedNumber, usize>,
-    /// How many masters have partitions that are held: one that is slow has its share, and no more.
-    masters_count: usize,
+    /// The masters that have partitions which are held: one that is slow has its share, and no more.
+    masters: BTreeSet<FeedNumber>,
     /// How many partitions the last call could have.
     partitions_per_call: usize,
     /// Partitions in which what waits is being counted.
@@ -183,8 +183,7 @@ impl Consumer {
         }
         let calls = self.rota.held();
         let calls = calls.filter_map(|partition| self.context.broker.queue_call_of(partition));
-        let masters: BTreeSet<_> = calls.map(|call| call.feed).collect();
-        self.masters_count = masters.len();
+        self.masters = calls.map(|call| call.feed).collect();
     }
 
     /// Begins passes while there is work, and room for it. Returns as of when there was.
@@ -192,7 +191,8 @@ impl Consumer {
         let now = Instant::now();
         while self.running.len() < self.workers_max {
             let each_max = self.each_max(now);
-            if self.running.len() >= each_max * self.masters_count.max(1) {
+            let is_full = |feed| self.counts.get(feed).is_some_and(|n| *n >= each_max);
+            if self.masters.iter().all(is_full) {
                 break; // No master has room: no need to ask for each partition whose it is.
             }
             let (broker, counts) = (&self.context.broker, &self.counts);
@@ -209,7 +209,7 @@ impl Consumer {
     /// How many passes a master may have: one, and one more for each [`CALLS_PER_PASS`] that wait, by
     /// their partitions or entries; at most its share. Fewer at once bring more entries each.
     fn each_max(&self, now: Instant) -> usize {
-        let masters_count = self.masters_count.max(1);
+        let masters_count = self.masters.len().max(1);
         let entries = usize::try_from(self.figures.due_count()).unwrap_or(usize::MAX);
         let calls = self.rota.due_count(now) / self.partitions_per_call + entries / FETCH_MAX;
         let wanted = 1 + calls / CALLS_PER_PASS;

@@ -72,8 +72,8 @@ struct Shared {
     changed: Notify,
     /// Nothing waits to be written any more.
     settled: Notify,
-    /// A batch was written.
-    written: Notify,
+    /// How many batches were written or refused.
+    written: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -130,7 +130,7 @@ impl Occupancy {
                 levels: Mutex::new(levels),
                 changed: Notify::new(),
                 settled: Notify::new(),
-                written: Notify::new(),
+                written: watch::Sender::new(0),
             }),
             store,
             view,
@@ -170,9 +170,11 @@ impl Occupancy {
         self.shared.levels().failure(topic).cloned()
     }
 
-    /// Waits for the next change of the index, from when this is called on. Cancel-safe.
-    pub fn written(&self) -> impl Future<Output = ()> + '_ {
-        self.shared.written.notified()
+    /// Changes with each batch that was written, and with each that failed. It is a count and no
+    /// event: whoever looks at something else first still sees that it has changed.
+    #[must_use]
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.shared.written.subscribe()
     }
 
     /// Redis was away and may have lost what stood there: everything is written again.
@@ -324,7 +326,7 @@ impl OccupancyTask {
         }
         shared.levels().stop();
         shared.settled.notify_waiters();
-        shared.written.notify_waiters();
+        shared.written.send_modify(|count| *count += 1);
     }
 
     /// Begins to write what is due, a batch in each lane that has none on its way. Without a lease
@@ -398,6 +400,31 @@ impl OccupancyTask {
             }
         }
         drop(levels);
-        self.shared.written.notify_waiters();
+        self.shared.written.send_modify(|count| *count += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::view::NodeDetails;
+
+    /// With an event instead of a count, members waited for the index for as long as nothing else
+    /// was written: 30 s and more, in the fault harness.
+    #[tokio::test]
+    async fn a_batch_that_comes_beside_something_else_is_not_missed() {
+        let me: Owner = "a~1".parse().expect("an owner");
+        let view = View::alone(me, NodeDetails::default(), 256);
+        let view = watch::Sender::new(Arc::new(view));
+        let occupancy = Occupancy::alone(view.subscribe());
+        let mut written = occupancy.written();
+        occupancy.shared.written.send_modify(|count| *count += 1);
+        tokio::select! {
+            biased;
+            () = std::future::ready(()) => {}
+            _ = written.changed() => unreachable!("the other is first"),
+        }
+        let seen = written.changed().now_or_never();
+        assert!(matches!(seen, Some(Ok(()))), "{seen:?}");
     }
 }

@@ -46,6 +46,7 @@ pub(super) struct Runner<'a> {
     settled: &'a Settled,
     view: watch::Receiver<Arc<View>>,
     moves: watch::Receiver<Moves>,
+    written: watch::Receiver<u64>,
     losses_count: u64,
     me: Owner,
     lanes: BTreeMap<LaneOf, Lane>,
@@ -68,6 +69,7 @@ impl<'a> Runner<'a> {
             view: presence.view.clone(),
             losses_count,
             moves,
+            written: presence.occupancy.written(),
             me: presence.view.borrow().me.clone(),
             lanes: BTreeMap::new(),
             calls: FuturesUnordered::new(),
@@ -81,9 +83,6 @@ impl<'a> Runner<'a> {
     pub(super) async fn run(mut self) {
         self.view_changed();
         loop {
-            // From before the index is looked at.
-            let presence = self.presence;
-            let written = presence.occupancy.written();
             self.take_due();
             self.expire();
             self.begin();
@@ -94,7 +93,9 @@ impl<'a> Runner<'a> {
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.answered(done),
                 Ok(()) = self.view.changed() => self.view_changed(),
                 Ok(()) = self.moves.changed() => self.topics_moved(),
-                () = written, if !self.without_index.is_empty() => self.index_changed(),
+                Ok(()) = self.written.changed(), if !self.without_index.is_empty() => {
+                    self.index_changed();
+                }
                 () = sleep_until(wakes_at) => self.wake(),
             }
         }

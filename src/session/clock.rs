@@ -47,6 +47,11 @@ impl Machine {
         self.seen_at = now.instant;
     }
 
+    /// Nobody was heard until then, because this node did not run.
+    pub fn heard_since(&mut self, at: Instant) {
+        self.seen_at = self.seen_at.max(at);
+    }
+
     /// Whether the client is read at present. Silence is judged only while it is: what it sent
     /// meanwhile could not be heard. Why it is not read has a bound of its own.
     pub fn hears(&mut self, hears: bool, now: Now) {

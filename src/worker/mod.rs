@@ -7,7 +7,7 @@
 //! publications. Bounds: the inbound queue, each outbox (see [`overflow`] for what happens at its
 //! bound), the window. Does not: understand commands, know users or tokens, or wait for anything.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -147,6 +147,8 @@ pub struct Worker {
     metrics: Arc<WorkerMetrics>,
     /// Tells the turns that there is a session, where there was none.
     inhabited: Notify,
+    /// See [`Self::awake_since`].
+    awake_since: Cell<Instant>,
     state: RefCell<State>,
 }
 
@@ -167,6 +169,7 @@ impl Worker {
             interest,
             metrics,
             inhabited: Notify::new(),
+            awake_since: Cell::new(Instant::now()),
             state: RefCell::new(State {
                 sessions: SlotMap::default(),
                 hub: Hub::default(),
@@ -287,6 +290,13 @@ impl Worker {
             entry.waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Since when this thread has run without a stall ([`turn::STALL_MIN`]): what a client sent in
+    /// one may not have been read yet.
+    #[must_use]
+    pub fn awake_since(&self) -> Instant {
+        self.awake_since.get()
     }
 
     /// Asks to be looked at ([`SessionSignals::due`]) at about `at`.

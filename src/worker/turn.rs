@@ -29,6 +29,9 @@ use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 /// How often a worker without sessions looks at the time.
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// The thread did not run for so long, which is no silence of its clients: the process or its machine
+/// was paused, or had far too much to do.
+pub const STALL_MIN: Duration = Duration::from_secs(1);
 /// Messages taken from the queue at once.
 const BATCH_MAX: usize = 256;
 /// Deliveries pushed to outboxes before they are written: what is merged into one write at the
@@ -56,6 +59,9 @@ impl Worker {
                 }
                 () = &mut tick => {
                     let now = Instant::now();
+                    if now.saturating_duration_since(tick.deadline().into_std()) >= STALL_MIN {
+                        self.awake_since.set(now);
+                    }
                     self.tick(now);
                     let next = match self.sessions_count() {
                         0 => IDLE_TICK,

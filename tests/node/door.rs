@@ -1,6 +1,8 @@
 //! What the configuration opens and closes at the door of a real node: tokens by header, query and
 //! cookie, pings as events, homes, the development page, and bounds at other values than usual.
 
+use std::time::Duration;
+
 use fanfare_protocol::form::Encoding;
 use fanfare_testkit::http;
 use fanfare_testkit::node::{Node, Plan};
@@ -143,6 +145,22 @@ async fn pings_come_as_events_where_the_query_says_so() {
             assert_eq!(event, json!({"type": "ping"}));
         }
     }
+}
+
+#[tokio::test]
+async fn a_node_that_was_stopped_for_longer_than_a_pong_may_take_ends_nobody_for_it() {
+    let node = Plan::dev()
+        .env("FANFARE_SESSION__PING_MS", "500")
+        .env("FANFARE_SESSION__PONG_MS", "2500")
+        .start()
+        .await;
+    let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json).await;
+    node.signal("STOP");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    node.signal("CONT");
+    // The node looks at its deadlines before it hears the client.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    talk.ok(json!({"type": "ping"})).await;
 }
 
 #[tokio::test]

@@ -268,10 +268,11 @@ impl Consumer {
                 depths,
                 fault,
             } = looked;
+            let is_bare = matches!(seen, Seen::Looked { .. });
             self.rota.ended(held, seen, now, rand::random());
             match depths {
                 Some(depths) => self.found(held.partition, depths, now),
-                None if outcome.is_glance && self.rota.holds(held.partition) => {
+                None if is_bare && self.rota.holds(held.partition) => {
                     self.figures.set_bare(held.partition, now);
                 }
                 None => {}

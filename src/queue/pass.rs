@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::queue::{
-    Depths, End, Fetched, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved, PartitionState,
-    Verdict,
+    Depths, End, Fetched, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved, PARTITIONS_PER_CALL,
+    PartitionState, Verdict,
 };
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
@@ -34,7 +34,8 @@ pub(super) struct Context {
 pub(super) struct Looked {
     pub(super) held: HeldPartition,
     pub(super) seen: Seen,
-    /// What waits there; `None` where it was not seen.
+    /// What waits there. `None` where it was not seen, and where nothing waits: a glance asks nothing
+    /// of dead letters.
     pub(super) depths: Option<Depths>,
     /// What kept it from being read or moved, for people.
     pub(super) fault: Option<Fault>,
@@ -47,8 +48,6 @@ pub(super) struct Outcome {
     pub(super) looked: Vec<Looked>,
     /// Redis' clock when it was fetched, unix milliseconds.
     pub(super) now_ms: Option<u64>,
-    /// Nothing waits in any of them; of dead letters nothing was asked.
-    pub(super) is_glance: bool,
 }
 
 /// One partition while its pass runs.
@@ -72,6 +71,22 @@ impl Context {
         if is_glance && self.broker.is_bare(&held).await {
             return bare(&held);
         }
+        if held.len() <= PARTITIONS_PER_CALL {
+            return self.fetch_and_move(held, from).await;
+        }
+        let mut outcome = bare(&[]);
+        for some in held.chunks(PARTITIONS_PER_CALL) {
+            let of_some = match self.broker.is_bare(some).await {
+                true => bare(some),
+                false => self.fetch_and_move(some.to_vec(), 0).await,
+            };
+            outcome.looked.extend(of_some.looked);
+            outcome.now_ms = of_some.now_ms.or(outcome.now_ms);
+        }
+        outcome
+    }
+
+    async fn fetch_and_move(&self, held: Vec<HeldPartition>, from: u64) -> Outcome {
         let fetched = match self.broker.fetch(&held, from).await {
             Ok(fetched) if fetched.partitions.len() == held.len() => fetched,
             Ok(_) => return failed(&held, &Fault::told("not all partitions were answered")),
@@ -88,7 +103,6 @@ impl Context {
         Outcome {
             looked: looked.collect(),
             now_ms: Some(now_ms),
-            is_glance: false,
         }
     }
 
@@ -267,7 +281,6 @@ fn bare(held: &[HeldPartition]) -> Outcome {
     Outcome {
         looked: looked.collect(),
         now_ms: None,
-        is_glance: true,
     }
 }
 
@@ -282,7 +295,6 @@ fn failed(held: &[HeldPartition], fault: &Fault) -> Outcome {
     Outcome {
         looked: looked.collect(),
         now_ms: None,
-        is_glance: false,
     }
 }
 

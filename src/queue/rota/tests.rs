@@ -198,6 +198,16 @@ fn what_is_due_and_finds_no_room_waits_for_a_pass_to_end_and_not_for_a_time() {
 }
 
 #[test]
+fn where_nothing_was_all_of_a_usual_cluster_is_glanced_at_in_one_call() {
+    let now = Instant::now();
+    let mut rota = rested(0..300, now);
+    (0..300).for_each(|partition| rota.found(partition, 0, true));
+    let polls: Vec<_> = std::iter::from_fn(|| all(&mut rota, now + POLL)).collect();
+    let counts = polls.iter().map(|pass| (pass.held.len(), pass.is_glance));
+    assert_eq!(counts.collect::<Vec<_>>(), [(GLANCE_MAX, true), (44, true)]);
+}
+
+#[test]
 fn a_glance_has_only_those_that_had_nothing_and_for_which_nobody_rang() {
     let now = Instant::now();
     let mut rota = rested(0..4, now);

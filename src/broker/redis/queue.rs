@@ -9,7 +9,6 @@
 //! [`enqueue`] puts entries in, [`fetch`] reads the heads of streams, [`moving`] takes entries out, and
 //! [`dead`] is about those that could not be published.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fred::types::Value;
@@ -50,14 +49,14 @@ struct SeenPartition {
     stopped: Option<String>,
     /// What was told last of one of its keys.
     told: Option<String>,
+    /// The last fetch of it failed.
+    is_careful: bool,
 }
 
 /// What was seen last of each partition.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     partitions: Mutex<FxHashMap<u32, SeenPartition>>,
-    /// The last fetch failed.
-    is_careful: AtomicBool,
 }
 
 impl Seen {
@@ -86,22 +85,29 @@ impl Seen {
                 }
             }
             let was_settled = one.is_settled && is_of_before;
-            // What stopped a move is told again when it is another reason, or it went on meanwhile.
-            if ill.is_some() || one.stopped.is_none() {
-                one.tell(held.partition, ill);
-            }
+            one.tell(held.partition, ill);
             (one.token, one.depths, one.stopped) = (held.token, *depths, None);
             one.is_settled = was_settled || is_settled(held.partition, depths, &fetched.entries);
         }
     }
 
-    /// Whether the next fetch reads entries one by one: the last may have failed for their length.
-    fn is_careful(&self) -> bool {
-        self.is_careful.load(Ordering::Relaxed)
+    /// Whether the next fetch of these reads entries one by one: the last may have failed for their
+    /// length.
+    fn is_careful(&self, held: &[HeldPartition]) -> bool {
+        let seen = self.lock();
+        let mut seen = held.iter().filter_map(|held| seen.get(&held.partition));
+        seen.any(|one| one.is_careful)
     }
 
-    fn be_careful(&self, is_careful: bool) {
-        self.is_careful.store(is_careful, Ordering::Relaxed);
+    fn be_careful(&self, held: &[HeldPartition], is_careful: bool) {
+        let mut seen = self.lock();
+        for held in held {
+            if is_careful {
+                seen.entry(held.partition).or_default().is_careful = true;
+            } else if let Some(one) = seen.get_mut(&held.partition) {
+                one.is_careful = false;
+            }
+        }
     }
 
     /// Why a move stopped in this partition since the last fetch.
@@ -109,12 +115,11 @@ impl Seen {
         self.lock().get(&partition)?.stopped.clone()
     }
 
-    /// A move stopped there.
+    /// A move stopped there, which the consumer tells.
     fn stop(&self, partition: u32, why: &str) {
         let mut seen = self.lock();
         let one = seen.entry(partition).or_default();
         one.stopped = Some(why.to_owned());
-        one.tell(partition, Some(why.to_owned()));
     }
 
     /// A move left this; what it did not look at is as the last fetch saw it.

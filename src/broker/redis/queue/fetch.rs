@@ -2,8 +2,8 @@
 //!
 //! In: partitions of one master that this node holds. Out: how each stands, and entries in the order in
 //! which they are to be moved; by one script. Owns nothing. Bounds: those that the script is given,
-//! [`FIELDS_READ_MAX`], [`ENTRY_BYTES_MAX`] and [`STEP_MAX`]; after a fetch that failed, one entry a step. Beside [`FETCH_BYTES_MAX`] each priority that has any
-//! entries brings one, however long.
+//! [`FIELDS_READ_MAX`], [`ENTRY_BYTES_MAX`] and [`STEP_MAX`]; where the last fetch failed, one entry a
+//! step. Beside [`FETCH_BYTES_MAX`] each priority that has any entries brings one, however long.
 
 use bytes::Bytes;
 use fred::types::Value;
@@ -44,7 +44,7 @@ impl RedisBroker {
             arg(DEAD_LIFE_MS),
             arg(FIELDS_READ_MAX),
             arg(ENTRY_BYTES_MAX),
-            arg(if self.queue_seen.is_careful() {
+            arg(if self.queue_seen.is_careful(held) {
                 1
             } else {
                 STEP_MAX
@@ -59,7 +59,7 @@ impl RedisBroker {
             .run_at(place, held, |scripts| &scripts.queue_fetch, call)
             .await;
         // It may have taken too long.
-        self.queue_seen.be_careful(answer.is_err());
+        self.queue_seen.be_careful(held, answer.is_err());
         let [now, partitions, entries, dropped] = reply::parts(answer?)?;
         let states = reply::list(partitions)?.into_iter();
         let states = states.map(|value| state(value, depths));

@@ -47,9 +47,12 @@ impl Machine {
         self.seen_at = now.instant;
     }
 
-    /// Nobody was heard until then, because this node did not run.
-    pub fn heard_since(&mut self, at: Instant) {
+    /// Nobody was heard until then, and what clients took was not seen, because this node did not run.
+    pub fn awake_since(&mut self, at: Instant) {
         self.seen_at = self.seen_at.max(at);
+        if let Some((since, _)) = &mut self.unread_since {
+            *since = (*since).max(at);
+        }
     }
 
     /// Whether the client is read at present. Silence is judged only while it is: what it sent

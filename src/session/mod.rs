@@ -334,7 +334,7 @@ impl Session {
     }
 
     fn obey_clock(&mut self, now: Now) {
-        self.machine.heard_since(self.calls.worker.awake_since());
+        self.machine.awake_since(self.calls.worker.awake_since());
         for due in self.machine.due(now) {
             match due {
                 Due::Ping if self.app_pings => self.reply(&Event::Ping {}),

@@ -135,6 +135,19 @@ fn without_pings_silence_of_the_idle_limit_ends_with_4201() {
 }
 
 #[test]
+fn what_the_node_slept_through_is_neither_silence_nor_slowness() {
+    let mut timed = Timed::open(|_| {});
+    let clocks = timed.clocks;
+    assert!(timed.machine.unread(true, 0, clocks.after(5 * S)));
+    timed.machine.awake_since(clocks.after(100 * S).instant);
+    assert_eq!(timed.due(100 * S), [Due::Ping]);
+    assert_eq!(timed.due(130 * S - MS), [Due::Ping]);
+    assert_eq!(timed.due(130 * S), end(CloseReason::SlowConsumer));
+    assert!(!timed.machine.unread(false, 0, clocks.after(130 * S)));
+    assert_eq!(timed.due(160 * S), end(CloseReason::PingTimeout));
+}
+
+#[test]
 fn unread_replies_over_their_bound_for_30_seconds_end_with_4103() {
     let mut timed = Timed::open(|_| {});
     let clocks = timed.clocks;

@@ -18,6 +18,7 @@ use super::state::{ApiState, Component};
 use crate::http::bodies::{LiveAnswer, ReadyAnswer};
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::process;
+use crate::telemetry::text::{self, TextForm};
 
 /// The node in one line.
 #[derive(Debug, Serialize, ToSchema)]
@@ -121,13 +122,10 @@ pub(super) async fn detailed(State(state): State<Arc<ApiState>>, wanted: Wanted)
     responses((status = 200, description = "Prometheus text.", body = String, content_type = "text/plain; version=0.0.4"))
 )]
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Response {
-    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-    // It grows while nothing happens: whoever asks sets it.
-    let view_age_ms = state.directory.view_age_ms();
-    state.metrics.control.view_age_ms.set(view_age_ms);
-    let mut text = state.metrics.render();
-    process::render(&mut text);
-    ([(header::CONTENT_TYPE, TEXT)], text).into_response()
+    state.metrics.view_age.set(state.directory.view_age());
+    let form = TextForm::Prometheus;
+    let text = text::write(&state.metrics.families(), form);
+    ([(header::CONTENT_TYPE, form.content_type())], text).into_response()
 }
 
 fn status(is_ready: bool) -> StatusCode {

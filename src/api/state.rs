@@ -7,7 +7,7 @@
 //! [`ApiState::queue_taken`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -76,8 +76,8 @@ pub trait Directory: Send + Sync {
     /// How the durable queue of the cluster stands.
     fn queue(&self) -> QueueStatus;
 
-    /// How long ago an answer told who they are, in milliseconds.
-    fn view_age_ms(&self) -> u64;
+    /// How long ago an answer told who they are.
+    fn view_age(&self) -> Duration;
 
     /// The home of a topic (of a user: of the inbox).
     fn home(&self, topic: &Topic) -> Route;

@@ -1,6 +1,7 @@
 //! What the API asks of the node: who lives, where a topic is joined, whether all is well.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -128,8 +129,8 @@ impl Directory for NodeDirectory {
         }
     }
 
-    fn view_age_ms(&self) -> u64 {
-        millis(self.membership.now().age_at(Instant::now()))
+    fn view_age(&self) -> Duration {
+        self.membership.now().age_at(Instant::now())
     }
 
     fn home(&self, topic: &Topic) -> Route {

@@ -69,7 +69,7 @@ impl Session {
         let worker = &self.calls.worker;
         let written = worker.written_bytes(self.calls.key);
         worker.remove(self.calls.key);
-        worker.metrics().ends.count(reason);
+        worker.metrics().ends.of(reason).add_owned(1);
         self.log(reason, written);
     }
 

@@ -4,6 +4,7 @@
 //! thread owns it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// A number that only grows, or (as a gauge) is set by its one owner.
 #[derive(Debug, Default)]
@@ -34,5 +35,23 @@ impl Counter {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// Seconds, as a gauge or as a sum that only grows. Kept as microseconds.
+#[derive(Debug, Default)]
+pub struct Seconds(Counter);
+
+impl Seconds {
+    /// Sets it.
+    pub fn set(&self, time: Duration) {
+        self.0
+            .set(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> Duration {
+        Duration::from_micros(self.0.get())
     }
 }

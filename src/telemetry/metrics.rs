@@ -1,32 +1,29 @@
 //! The instruments: one struct per stage, made at start, handed down, summed when read.
 //!
-//! In: stages add to their own counters. Out: [`Metrics::render`], Prometheus text format 0.0.4.
+//! In: stages add to their own cells. Out: [`Metrics::families`], one description for all forms.
 //! Each worker has its own struct and is its only writer, so that counting on the hot path is a
-//! plain load and store and no cache line is shared between cores.
+//! plain load and store and no cache line is shared between cores. Bound: [`SERIES_MAX`].
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 pub use super::counter::Counter;
+use super::counter::Seconds;
+use super::family::{Family, Kind, Sample, Table, Value};
+use super::process;
 use super::queue_metrics::QueueMetrics;
 use fanfare_protocol::close::CloseReason;
+
+/// Most series of a node, whatever it serves. A histogram has one for each bound, and three.
+pub const SERIES_MAX: usize = 1_500;
 
 /// Messages that wait for a worker from which on publishers are held to its pace: so many are
 /// merged into one write, and with 1,000 sessions on the topic they are some milliseconds of work.
 pub const BEHIND_FROM: u64 = 16;
 
-/// One metric of an instrument struct, for rendering.
-pub(crate) struct Sample<'a> {
-    name: &'static str,
-    help: &'static str,
-    kind: &'static str,
-    label: Option<(&'static str, &'static str)>,
-    counter: &'a Counter,
-}
-
-/// Declares a struct of counters together with what Prometheus says of each.
+/// Declares a struct of counters together with what is said of each. Those of one name stand
+/// together, each with another word of its label.
 macro_rules! instruments {
     ($(#[$doc:meta])* $name:ident {
         $($field:ident: $kind:literal $metric:literal $([$label:literal = $value:literal])? $help:literal,)*
@@ -38,17 +35,35 @@ macro_rules! instruments {
         }
 
         impl $name {
-            fn samples(&self) -> Vec<Sample<'_>> {
-                vec![$(Sample {
-                    name: $metric,
-                    help: $help,
-                    kind: $kind,
-                    label: None$(.or(Some(($label, $value))))?,
-                    counter: &self.$field,
-                },)*]
+            fn families(&self) -> Vec<Family> {
+                let mut all: Vec<Family> = Vec::new();
+                $(
+                    if all.last().is_none_or(|last| last.name != $metric) {
+                        all.push(Family {
+                            name: $metric,
+                            help: $help,
+                            kind: kind($kind),
+                            samples: Vec::new(),
+                            is_sparse: false,
+                        });
+                    }
+                    let family = all.last_mut().expect("it was pushed above");
+                    family.samples.push(Sample {
+                        labels: vec![$(($label, $value.into()))?],
+                        value: Value::Whole(self.$field.get()),
+                    });
+                )*
+                all
             }
         }
     };
+}
+
+fn kind(word: &str) -> Kind {
+    match word {
+        "counter" => Kind::Counter,
+        _ => Kind::Gauge,
+    }
 }
 
 instruments! {
@@ -175,7 +190,6 @@ instruments! {
         partitions: "gauge" "fanfare_partitions" "Partitions for which this node may act.",
         nodes: "gauge" "fanfare_cluster_nodes" "Nodes with a lease, as this node saw them when a heartbeat was answered last; see the age of the view.",
         nodes_differing: "gauge" "fanfare_cluster_nodes_differing" "Other nodes that have settings otherwise than this one which all nodes should have alike.",
-        view_age_ms: "gauge" "fanfare_cluster_view_age_ms" "Milliseconds since the last answered heartbeat of this node, which told it who lives (before the first: since its start). Where that is more than a lease, nodes that are shown may be dead.",
         heartbeats_answered: "counter" "fanfare_heartbeats_total" ["result" = "answered"] "Heartbeats of this node, by what became of them: answered, refused because Redis takes no writes, or missed, without an answer.",
         heartbeats_refused: "counter" "fanfare_heartbeats_total" ["result" = "refused"] "Heartbeats of this node, by what became of them: answered, refused because Redis takes no writes, or missed, without an answer.",
         heartbeats_missed: "counter" "fanfare_heartbeats_total" ["result" = "missed"] "Heartbeats of this node, by what became of them: answered, refused because Redis takes no writes, or missed, without an answer.",
@@ -208,30 +222,13 @@ instruments! {
     }
 }
 
-/// Ends of sessions by reason, one counter each.
-#[derive(Debug)]
-pub struct Ends([Counter; CloseReason::ALL.len()]);
-
-impl Default for Ends {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Counter::default()))
-    }
-}
-
-impl Ends {
-    /// Counts one end.
-    pub fn count(&self, reason: CloseReason) {
-        self.0[reason as usize].add_owned(1);
-    }
-}
-
 /// All that one worker counts.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
     /// Plain counters.
     pub counters: WorkerCounters,
     /// Session ends by reason.
-    pub ends: Ends,
+    pub ends: Table<CloseReason, Counter>,
     /// Told when this worker is not behind any more.
     relieved: Notify,
 }
@@ -262,6 +259,17 @@ impl WorkerMetrics {
             relieved.await;
         }
     }
+
+    fn families(&self) -> Vec<Family> {
+        let mut all = self.counters.families();
+        all.push(Family::of(
+            Kind::Counter,
+            "fanfare_sessions_closed_total",
+            "Ends of sessions by reason.",
+            &self.ends,
+        ));
+        all
+    }
 }
 
 /// All instruments of the node.
@@ -271,6 +279,8 @@ pub struct Metrics {
     pub workers: Vec<Arc<WorkerMetrics>>,
     /// The control side's.
     pub control: ControlCounters,
+    /// How old the view of the cluster is. It grows while nothing happens: whoever tells it sets it.
+    pub view_age: Seconds,
     /// Refused tokens, counted by the verifier.
     pub tokens: Arc<TokenCounters>,
     /// The durable queue's.
@@ -284,6 +294,7 @@ impl Metrics {
         Self {
             workers: (0..workers_count).map(|_| Arc::default()).collect(),
             control: ControlCounters::default(),
+            view_age: Seconds::default(),
             tokens: Arc::default(),
             queue: QueueMetrics::default(),
         }
@@ -301,55 +312,33 @@ impl Metrics {
         self.workers.iter().map(|w| of(&w.counters).get()).sum()
     }
 
-    /// Prometheus text, format 0.0.4.
+    /// All that is counted, and what the system says of the process, as it stands now.
     #[must_use]
-    pub fn render(&self) -> String {
-        let mut out = String::with_capacity(8 * 1024);
-        let per_worker: Vec<_> = self.workers.iter().map(|w| w.counters.samples()).collect();
-        let mut named = "";
-        for at in 0..per_worker.first().map_or(0, Vec::len) {
-            let sum = per_worker.iter().map(|s| s[at].counter.get()).sum();
-            named = line(&mut out, named, &per_worker[0][at], sum);
-        }
-        let log = super::log_counters().samples();
-        let control = self.control.samples();
-        for sample in control.iter().chain(&log).chain(&self.tokens.samples()) {
-            named = line(&mut out, named, sample, sample.counter.get());
-        }
-        out.push_str("# HELP fanfare_sessions_closed_total Ends of sessions by reason.\n");
-        out.push_str("# TYPE fanfare_sessions_closed_total counter\n");
-        for reason in CloseReason::ALL {
-            let sum: u64 = self
-                .workers
-                .iter()
-                .map(|w| w.ends.0[reason as usize].get())
-                .sum();
-            let label = reason.label();
-            let _ = writeln!(
-                out,
-                "fanfare_sessions_closed_total{{reason=\"{label}\"}} {sum}"
-            );
-        }
-        self.queue.render(&mut out);
-        out
+    pub fn families(&self) -> Vec<Family> {
+        let mut all = self.of_workers();
+        all.extend(self.control.families());
+        all.push(Family::of(
+            Kind::Gauge,
+            "fanfare_cluster_view_age_seconds",
+            "Seconds since the last answered heartbeat of this node, which told it who lives (before the first: since its start). Where that is more than a lease, nodes that are shown may be dead.",
+            &self.view_age,
+        ));
+        all.extend(super::log_counters().families());
+        all.extend(self.tokens.families());
+        all.extend(self.queue.families());
+        all.extend(process::families());
+        all
     }
-}
 
-fn line(out: &mut String, named: &str, sample: &Sample<'_>, value: u64) -> &'static str {
-    let Sample {
-        name,
-        help,
-        kind,
-        label,
-        ..
-    } = sample;
-    // Writing to a String cannot fail.
-    if *name != named {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    /// What workers count, added up.
+    fn of_workers(&self) -> Vec<Family> {
+        let mut workers = self.workers.iter().map(|worker| worker.families());
+        let mut sums = workers.next().unwrap_or_default();
+        for families in workers {
+            for (sum, more) in sums.iter_mut().zip(&families) {
+                sum.add(more);
+            }
+        }
+        sums
     }
-    let _ = match label {
-        Some((key, text)) => writeln!(out, "{name}{{{key}=\"{text}\"}} {value}"),
-        None => writeln!(out, "{name} {value}"),
-    };
-    name
 }

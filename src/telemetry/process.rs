@@ -3,8 +3,9 @@
 //! In: `/proc/self` and `/proc/stat` (Linux). Out: the metrics that Prometheus calls standard.
 //! Where the system does not tell a number, its metric is left out.
 
-use std::fmt::Write as _;
 use std::fs;
+
+use super::family::{Family, Kind, Value};
 
 /// Clock ticks a second in `/proc`: `USER_HZ`, which Linux fixes at 100 for user space.
 const TICKS_PER_S: f64 = 100.0;
@@ -21,46 +22,37 @@ pub fn cpu_seconds_now() -> Option<f64> {
     cpu_seconds(&fs::read_to_string("/proc/self/stat").ok()?)
 }
 
-/// Appends the standard process metrics.
-pub fn render(out: &mut String) {
+/// The standard process metrics.
+#[must_use]
+pub fn families() -> Vec<Family> {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let boot = fs::read_to_string("/proc/stat").unwrap_or_default();
     let open_fds = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
-    let metrics = [
-        (
-            "process_resident_memory_bytes",
-            "gauge",
-            "Resident memory of the process.",
-            resident_bytes().map(|bytes| bytes.to_string()),
-        ),
-        (
-            "process_open_fds",
-            "gauge",
-            "Open file descriptors of the process.",
-            open_fds.map(|count| count.to_string()),
-        ),
-        (
-            "process_cpu_seconds_total",
-            "counter",
-            "User and system processor time of the process.",
-            cpu_seconds(&stat).map(|seconds| seconds.to_string()),
-        ),
-        (
-            "process_start_time_seconds",
-            "gauge",
-            "Start of the process, unix seconds.",
-            start_seconds(&stat, &boot).map(|seconds| seconds.to_string()),
-        ),
-    ];
-    for (name, kind, help, value) in metrics {
-        if let Some(value) = value {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-            );
-        }
-    }
+    let memory = Family::known(
+        "process_resident_memory_bytes",
+        "Resident memory of the process.",
+        resident_bytes().map(Value::Whole),
+    );
+    let files = Family::known(
+        "process_open_fds",
+        "Open file descriptors of the process.",
+        open_fds.map(|count| Value::Whole(count as u64)),
+    );
+    let time = Family::known(
+        "process_cpu_seconds_total",
+        "User and system processor time of the process.",
+        cpu_seconds(&stat).map(Value::Real),
+    );
+    let time = time.map(|time| Family {
+        kind: Kind::Counter,
+        ..time
+    });
+    let start = Family::known(
+        "process_start_time_seconds",
+        "Start of the process, unix seconds.",
+        start_seconds(&stat, &boot).map(Value::Real),
+    );
+    [memory, files, time, start].into_iter().flatten().collect()
 }
 
 fn resident_of(status: &str) -> Option<u64> {

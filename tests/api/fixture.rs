@@ -131,8 +131,8 @@ impl Directory for Listed {
         *self.queue.lock().unwrap()
     }
 
-    fn view_age_ms(&self) -> u64 {
-        40
+    fn view_age(&self) -> Duration {
+        Duration::from_millis(40)
     }
 
     fn home(&self, topic: &Topic) -> Route {

@@ -5,6 +5,7 @@
 //! are run by `tests/api`, and the pages that are made from the code are held there and in
 //! `tests/cli/config`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -353,11 +354,11 @@ fn the_table_of_bad_input_has_a_hundred_rows_that_tests_hold() {
 
 #[test]
 fn every_metric_that_a_page_names_is_one() {
-    let metrics = Metrics::new(1).render();
+    let metrics = Metrics::new(1).families();
     for (path, page) in pages() {
         let words = page.split(|c: char| !c.is_ascii_lowercase() && c != '_' && c != '.');
         for word in words.filter(|word| word.starts_with("fanfare_") && !word.contains('.')) {
-            let is_metric = metrics.contains(&format!("# TYPE {word} "));
+            let is_metric = metrics.iter().any(|family| family.name == word);
             assert!(is_metric || word == "fanfare_token", "{path}: `{word}`");
         }
     }
@@ -409,22 +410,24 @@ fn every_log_event_is_what_happened_to_something() {
 
 /// The page of metrics as the code has it.
 fn metrics_page() -> String {
-    let mut text = Metrics::new(1).render();
-    fanfare::telemetry::process::render(&mut text);
-    let mut page = "# Metrics\n\nWhat `GET /metrics` tells, as Prometheus text 0.0.4. This page is made \
-                    from the code; `tests/house/docs.rs` holds the two together. Labels have fixed words, \
-                    never a topic or a user.\n\n| metric | kind | labels | says |\n|---|---|---|---|\n"
+    let mut page = "# Metrics\n\nWhat `GET /metrics` tells, as Prometheus text 0.0.4, or as OpenMetrics 1.0 where \
+                    `Accept` asks for it. This page is made from the code; `tests/house/docs.rs` holds the two \
+                    together. Labels have fixed words, never a topic or a user.\n\n\
+                    | metric | kind | labels | says |\n|---|---|---|---|\n"
         .to_owned();
-    for family in text.split("# HELP ").skip(1) {
-        let mut lines = family.lines();
-        let head = lines.next().and_then(|line| line.split_once(' '));
-        let (name, help) = head.expect("a name and its help");
-        let kind = lines.next().and_then(|line| line.rsplit(' ').next());
-        let kind = kind.expect("a kind");
-        let labels: Vec<_> = lines
-            .filter_map(|line| Some(line.split_once('{')?.1.split_once('}')?.0))
-            .map(|label| format!("`{label}`"))
-            .collect();
+    for family in Metrics::new(1).families() {
+        let mut labels: Vec<String> = Vec::new();
+        for (label, value) in family.samples.iter().flat_map(|s| &s.labels) {
+            let told = match value {
+                Cow::Borrowed(word) => format!("`{label}=\"{word}\"`"),
+                // What a node knows when it starts.
+                Cow::Owned(_) => format!("`{label}`"),
+            };
+            if !labels.contains(&told) {
+                labels.push(told);
+            }
+        }
+        let (name, kind, help) = (family.name, family.kind.word(), family.help);
         let labels = labels.join(", ");
         page.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
     }

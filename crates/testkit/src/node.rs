@@ -233,7 +233,14 @@ impl Node {
         sample(&text, name).unwrap_or_else(|| panic!("no metric `{name}` in:\n{text}"))
     }
 
-    /// The same; `None` where the node's release has no such metric.
+    /// The same of what is measured and not counted.
+    pub async fn measure(&self, name: &str) -> f64 {
+        let text = http::get(self.api, "/metrics").await.text();
+        let found = found(&text, name).and_then(|value| value.parse().ok());
+        found.unwrap_or_else(|| panic!("no metric `{name}` in:\n{text}"))
+    }
+
+    /// The same of what is counted; `None` where the node's release has no such metric.
     pub async fn find_metric(&self, name: &str) -> Option<u64> {
         sample(&http::get(self.api, "/metrics").await.text(), name)
     }
@@ -318,10 +325,13 @@ impl Node {
 
 /// A sample in the text of `/metrics`; the name with its labels, as it stands there.
 pub fn sample(metrics: &str, name: &str) -> Option<u64> {
-    let value = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    Some(value.trim().parse().expect("a sample is a number"))
+    Some(found(metrics, name)?.parse().expect("it is counted"))
+}
+
+fn found<'a>(metrics: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(value.trim())
 }
 
 impl Drop for Node {

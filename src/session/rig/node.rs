@@ -175,10 +175,9 @@ impl Node {
     /// Until so many sessions have ended for this reason.
     pub(crate) async fn until_ended(&self, reason: CloseReason, count: u64) {
         let label = reason.label();
-        let line = format!("fanfare_sessions_closed_total{{reason=\"{label}\"}} {count}\n");
+        let ends = self.metrics.workers[0].ends.of(reason);
         let what = format!("{count} ends: {label}");
-        self.until(&what, |_| self.metrics.render().contains(&line))
-            .await;
+        self.until(&what, |_| ends.get() == count).await;
     }
 
     pub(crate) fn leave(&self, now: Lifecycle) {

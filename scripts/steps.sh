@@ -7,6 +7,7 @@ DEBIAN_PACKAGES=(
     node:nodejs
     npm:npm
     python3:python3
+    promtool:prometheus
 )
 
 CLIENTS=target/clients

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::body::Wanted;
 use super::state::{ApiState, Component};
 use crate::http::bodies::{LiveAnswer, ReadyAnswer};
+use crate::http::media;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::process;
 use crate::telemetry::text::{self, TextForm};
@@ -116,14 +117,19 @@ pub(super) async fn detailed(State(state): State<Arc<ApiState>>, wanted: Wanted)
     })
 }
 
-/// Counters and gauges of the node and its process, as Prometheus text 0.0.4.
+/// All that is counted of the node and its process, as Prometheus text 0.0.4, or as OpenMetrics 1.0
+/// where `Accept` likes that at least as much.
 #[utoipa::path(
     get, path = "/metrics", tag = "health", operation_id = "metrics", security(()),
     responses((status = 200, description = "Prometheus text.", body = String, content_type = "text/plain; version=0.0.4"))
 )]
-pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Response {
+pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
     state.metrics.view_age.set(state.directory.view_age());
-    let form = TextForm::Prometheus;
+    let open = media::weight(&headers, "application/openmetrics-text", "1.0.0");
+    let form = match open > 0.0 && open >= media::weight(&headers, "text/plain", "0.0.4") {
+        true => TextForm::OpenMetrics,
+        false => TextForm::Prometheus,
+    };
     let text = text::write(&state.metrics.families(), form);
     ([(header::CONTENT_TYPE, form.content_type())], text).into_response()
 }

@@ -13,7 +13,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -31,6 +31,7 @@ use utoipa_axum::routes;
 use crate::http;
 use crate::http::error::HttpError;
 use crate::http::media::Form;
+use crate::telemetry::labels::Route;
 use fanfare_protocol::error::{ErrorCode, WireError};
 
 mod at_most;
@@ -78,38 +79,55 @@ fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(nodes::get_route))
         .routes(routes!(nodes::drain_node))
         // These need none.
-        .routes(routes!(health::health))
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
-        .routes(routes!(health::detailed))
-        .routes(routes!(health::metrics))
+        .merge(probe_routes())
         .routes(routes!(openapi::openapi))
 }
 
 /// The calls by their paths.
-pub fn router(state: Arc<ApiState>) -> Router {
-    let (routes, _document) = documented_routes().split_for_parts();
+fn router(routes: OpenApiRouter<Arc<ApiState>>, state: Arc<ApiState>) -> Router {
+    let (routes, _document) = routes.split_for_parts();
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state)
 }
 
-/// The whole API as a service.
+/// The calls that tell how the node does, and change nothing.
+fn probe_routes() -> OpenApiRouter<Arc<ApiState>> {
+    OpenApiRouter::new()
+        .routes(routes!(health::health))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::detailed))
+        .routes(routes!(health::metrics))
+}
+
+/// The API as a service: all of it, or its probes alone.
 #[derive(Clone)]
 pub struct Api {
     state: Arc<ApiState>,
     router: TowerToHyperService<Router>,
+    has_calls: bool,
 }
 
 impl Api {
     /// Over what a node hands to it.
     #[must_use]
     pub fn new(state: ApiState) -> Self {
-        let state = Arc::new(state);
+        Self::over(Arc::new(state), documented_routes(), true)
+    }
+
+    /// Metrics and health alone, over the same.
+    #[must_use]
+    pub fn probes(&self) -> Self {
+        Self::over(Arc::clone(&self.state), probe_routes(), false)
+    }
+
+    fn over(state: Arc<ApiState>, routes: OpenApiRouter<Arc<ApiState>>, has_calls: bool) -> Self {
         Self {
-            router: TowerToHyperService::new(router(Arc::clone(&state))),
+            router: TowerToHyperService::new(router(routes, Arc::clone(&state))),
             state,
+            has_calls,
         }
     }
 
@@ -118,6 +136,7 @@ impl Api {
     where
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {
+        let (begun_at, route) = (Instant::now(), Route::at(request.uri().path()));
         let form = Form::wanted(request.headers());
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = match http::request::check(&request) {
@@ -129,8 +148,6 @@ impl Api {
             }
             Err(error) => ApiError(error).into_response(),
         };
-        let control = &self.state.metrics.control;
-        control.api_requests.add(1);
         if let Some(error) = response.extensions_mut().remove::<HttpError>() {
             let rendered = error.response(form).map(Body::from);
             // The router knows which methods a path has.
@@ -151,16 +168,17 @@ impl Api {
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, no_store);
-        if response.status().is_client_error() || response.status().is_server_error() {
-            control.api_errors.add(1);
-        }
+        let (api, status) = (&self.state.metrics.api, response.status().as_u16());
+        api.answered(route, status.into(), begun_at.elapsed());
         response
     }
 
     async fn route(&self, request: Request<Body>) -> Response {
         // Most calls are publications, and the way through the router costs a fifth of all else
         // that is done for one: they go straight to the handler that it would find.
-        if request.method() == Method::POST && request.uri().path() == publish::PATH {
+        let is_publication =
+            request.method() == Method::POST && request.uri().path() == publish::PATH;
+        if self.has_calls && is_publication {
             let state = Arc::clone(&self.state);
             return publish::publish.call(request, state).await;
         }

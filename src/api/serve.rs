@@ -4,10 +4,12 @@
 //! connection. Owner of the connections' tasks. Bound: the API's share of the files
 //! (`src/config/file_shares.rs`); at the bound no further connection is accepted and the system's
 //! queue holds the callers. A connection that
-//! sends no request head within [`HEAD_TIMEOUT`] is closed.
+//! sends no request head within [`HEAD_TIMEOUT`] is closed, and one that takes no answer within
+//! [`ANSWER_TIMEOUT`]. A second listener (`metrics.listen`) serves metrics and health alone.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -24,7 +26,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Api;
-use super::state::ApiState;
 use crate::config;
 use crate::http::connection::{Answering, Rest, end, tell_timeout};
 use crate::tasks::spawn_alone;
@@ -39,6 +40,12 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// may take longer.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest time in which a caller takes an answer, or those that it asked for without waiting. A
+/// page of history of some megabytes has it too.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where only metrics and health are told: as long as Prometheus waits for a scrape.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Longest time that the rest of a refused request is still taken.
 const REST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,16 +57,16 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub async fn serve(
     listener: TcpListener,
     connections_max: usize,
-    state: ApiState,
+    api: Api,
     shutdown: impl Future<Output = ()>,
 ) {
+    let config = Arc::clone(&api.state.config);
     // The rest of a body that was refused is taken, so that the answer arrives.
     let rest = Rest {
         timeout: REST_TIMEOUT,
-        bytes_max: 2 * state.config.api.body_bytes_max,
+        bytes_max: 2 * config.api.body_bytes_max,
     };
-    let patience = shutdown_patience(&state.config.redis);
-    let api = Api::new(state);
+    let patience = shutdown_patience(&config.redis);
     let permits = Arc::new(Semaphore::new(connections_max));
     let failures = Arc::new(Episode::default());
     let (stop, _) = watch::channel(());
@@ -100,7 +107,7 @@ fn shutdown_patience(redis: &config::Redis) -> Duration {
     SHUTDOWN_TIMEOUT.max(redis.commands_end())
 }
 
-fn tell_failure(failures: &Arc<Episode>, error: &std::io::Error) {
+fn tell_failure(failures: &Arc<Episode>, error: &io::Error) {
     if failures.begins() {
         tracing::warn!(
             event = "api_accept_failed",
@@ -120,7 +127,7 @@ fn tell_failure(failures: &Arc<Episode>, error: &std::io::Error) {
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits)
         .acquire_owned()
         .await
@@ -145,6 +152,10 @@ async fn connection(
             "TCP_NODELAY could not be set"
         );
     }
+    let stream = Answering::new(stream).patient(match api.has_calls {
+        true => ANSWER_TIMEOUT,
+        false => PROBE_TIMEOUT,
+    });
     let service = service_fn(|mut request: Request<Incoming>| {
         ask_for_body(&mut request);
         Box::pin(api.answer(request).map(Ok::<_, Infallible>))
@@ -152,7 +163,7 @@ async fn connection(
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(Answering::new(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         _ = stopped.changed() => {
@@ -173,6 +184,9 @@ async fn connection(
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().into_inner();
     if let Err(error) = ended {
+        if is_cut_off(&error) {
+            api.state.metrics.api.cut_off.add(1);
+        }
         if error.is_timeout() && !parts.read_buf.is_empty() {
             tell_timeout(&stream);
         }
@@ -186,6 +200,13 @@ async fn connection(
     if !is_stopping {
         end(stream, rest).await;
     }
+}
+
+/// Whether the caller did not take an answer in its time.
+fn is_cut_off(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Asks for the body at once. hyper reads a body only when it is asked for, and goes on with that as

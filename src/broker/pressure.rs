@@ -48,9 +48,9 @@ mod tests {
         queued.add(2);
         let mut held = Box::pin(relieved(&metrics));
         assert_eq!((&mut held).now_or_never(), None);
-        worker.done(1);
+        worker.done(1, 0);
         assert_eq!((&mut held).now_or_never(), None, "it is behind as before");
-        worker.done(1);
+        worker.done(1, 0);
         assert_eq!((&mut held).now_or_never(), Some(()), "at once, by no timer");
         queued.add(1);
         relieved(&metrics).await;

@@ -194,7 +194,7 @@ fn advice(error: &StartError) -> String {
 
 /// What a newcomer types to see a message arrive.
 fn next_steps(addresses: Addresses) -> String {
-    let Addresses { public, api } = addresses;
+    let Addresses { public, api, .. } = addresses;
     format!(
         "\nFanfare is running. See a message arrive:\n\n\
          \x20 in a browser           http://{public}/\n\

@@ -204,21 +204,27 @@ fn memory(values: &Values, machine: &Machine, faults: &mut Faults) {
 }
 
 fn listeners(values: &Values, faults: &mut Faults) {
-    let (server, api) = (
-        address(values, "server.listen"),
-        address(values, "api.listen"),
-    );
-    if let (Some(server), Some(api)) = (server, api)
-        && server.port() == api.port()
-        && server.port() != 0
-        && (server.ip() == api.ip() || server.ip().is_unspecified() || api.ip().is_unspecified())
+    let remedy = "give the API its own port";
+    let of_metrics = "give metrics their own port";
+    listener(values, ("server.listen", "api.listen"), remedy, faults);
+    for other in ["server.listen", "api.listen"] {
+        listener(values, (other, "metrics.listen"), of_metrics, faults);
+    }
+}
+
+/// Two listeners that cannot both be had.
+fn listener(values: &Values, (path, other): (&str, &str), remedy: &str, faults: &mut Faults) {
+    let (one, two) = (address(values, path), address(values, other));
+    if let (Some(one), Some(two)) = (one, two)
+        && one.port() == two.port()
+        && one.port() != 0
+        && (one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified())
     {
-        let what = match server == api {
-            true => format!("server.listen and api.listen are both {server}"),
-            false => format!("server.listen is {server} and api.listen {api}, the same port"),
+        let what = match one == two {
+            true => format!("{path} and {other} are both {one}"),
+            false => format!("{path} is {one} and {other} {two}, the same port"),
         };
-        let place = values.place(later(values, "api.listen", "server.listen"));
-        faults.push(place, what, "give the API its own port");
+        faults.push(values.place(later(values, other, path)), what, remedy);
     }
 }
 

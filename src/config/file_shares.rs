@@ -63,7 +63,17 @@ pub fn reserved(urls: &[RedisUrl]) -> u64 {
     FILES_RESERVED + of_redis(urls) - OF_MASTER * MASTERS_MIN
 }
 
+/// Most connections of the listener for metrics and health, where it has an address of its own.
+const PROBES_MAX: usize = 64;
+
 impl FileShares {
+    /// The API's share, dealt out to the API and to a listener for metrics and health.
+    #[must_use]
+    pub fn with_probes(&self) -> (usize, usize) {
+        let probes = (self.api / 4).min(PROBES_MAX);
+        (self.api - probes, probes)
+    }
+
     /// Of this process. Raises the soft limit of files to the hard one.
     #[must_use]
     pub fn here(server: &Server, redis: &Redis) -> Self {
@@ -126,6 +136,13 @@ mod tests {
         let redis = of_redis(&[]);
         assert_eq!(FileShares::of(1_048_576, 1_000, 4, redis), most);
         assert_eq!(FileShares::of(u64::MAX, 1_000, 4, redis), most);
+    }
+
+    #[test]
+    fn metrics_have_a_part_of_what_the_api_has() {
+        let probes = |api| FileShares { public: 0, api }.with_probes();
+        assert_eq!(probes(1_024), (960, 64));
+        assert_eq!(probes(16), (12, 4));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use toml::de::DeValue;
 
 use crate::config::forms::{self, Unfit};
+use crate::config::metrics::Metrics;
 use crate::config::queue::Queue;
 use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
 use crate::config::values::Values;
@@ -132,6 +133,11 @@ section!(API, "api" => Api {
         "Longest body of a call.";
     targets_max: "targets_max", count(1, 100_000), Is("1000"),
         "Most targets of one publication, and most items of one batch.";
+});
+
+section!(METRICS, "metrics" => Metrics {
+    listen: "listen", Text(forms::ADDRESS), Unset("0.0.0.0:9090"),
+        "Where /metrics and the paths of /health are served and nothing else, so that a scraper need not reach the API. They are served on api.listen all the same, and without this key only there.";
 });
 
 section!(REDIS, "redis" => Redis {
@@ -426,7 +432,16 @@ pub const OWN_TOPICS: [OwnTopics; 2] = [
 pub fn all() -> &'static [Key] {
     static ALL: OnceLock<Vec<Key>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let mut all = [SERVER, API, REDIS, REDIS_ACCESS, &[HMAC_SECRET], AUTH].concat();
+        let mut all = [
+            SERVER,
+            API,
+            METRICS,
+            REDIS,
+            REDIS_ACCESS,
+            &[HMAC_SECRET],
+            AUTH,
+        ]
+        .concat();
         all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
         all.extend([QUEUE, CACHE, LOG].concat());
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));

@@ -10,6 +10,7 @@ use crate::config::faults::{Faults, did_you_mean};
 use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
 use crate::config::keys;
 use crate::config::machine::Machine;
+use crate::config::metrics::Metrics;
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::queue::Queue;
 use crate::config::values::{Origin, Values};
@@ -193,6 +194,7 @@ fn build(values: &Values) -> Config {
     Config {
         server: Server::from_values(values, "server"),
         api: Api::from_values(values, "api"),
+        metrics: Metrics::from_values(values, "metrics"),
         redis: Redis::from_values(values, "redis"),
         cluster: Cluster::from_values(values, "cluster"),
         memory: Memory::from_values(values, "memory"),

@@ -5,7 +5,7 @@
 //! can name its own machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -54,26 +54,64 @@ impl Machine {
 /// where nothing is limited, or the system has no control groups.
 #[must_use]
 pub fn memory_limit(root: &Path) -> Option<u64> {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let limits = groups.lines().flat_map(|line| {
-        // `NUMBER:CONTROLLERS:PATH`; version 2 names no controllers.
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-        let (mount, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|one| one == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => return Vec::new(),
-        };
-        let own = Path::new(path.trim_start_matches('/'));
-        // In a container the path may be that of the host, and only the top is to be seen.
-        let read = |group: &Path| fs::read_to_string(root.join(mount).join(group).join(file)).ok();
-        own.ancestors().filter_map(read).collect()
-    });
+    let limits = groups(root, "memory")
+        .into_iter()
+        .filter_map(|(group, is_newer)| {
+            let file = if is_newer {
+                "memory.max"
+            } else {
+                "memory.limit_in_bytes"
+            };
+            fs::read_to_string(group.join(file)).ok()
+        });
     let numbers = limits.filter_map(|text| text.trim().parse().ok());
     // Version 1 says "no limit" by the largest number of whole pages.
     numbers.filter(|bytes| *bytes < UNLIMITED).min()
+}
+
+/// The same for processor time, in cores: half a core is 0.5.
+#[must_use]
+pub fn cpu_limit(root: &Path) -> Option<f64> {
+    let limits = groups(root, "cpu")
+        .into_iter()
+        .filter_map(|(group, is_newer)| {
+            let read = |file| fs::read_to_string(group.join(file)).ok();
+            let text = match is_newer {
+                true => read("cpu.max")?,
+                false => format!(
+                    "{} {}",
+                    read("cpu.cfs_quota_us")?,
+                    read("cpu.cfs_period_us")?
+                ),
+            };
+            // The time, and of how much; where nothing is limited, `max`, or in version 1 less than 0.
+            let mut numbers = text.split_whitespace().map(str::parse::<f64>);
+            let (time, of) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            (time > 0.0 && of > 0.0).then(|| time / of)
+        });
+    limits.min_by(f64::total_cmp)
+}
+
+/// The directories of a controller's groups, from the process' own to the top, each with whether it
+/// is of version 2.
+fn groups(root: &Path, controller: &str) -> Vec<(PathBuf, bool)> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let directories = groups.lines().flat_map(|line| {
+        // `NUMBER:CONTROLLERS:PATH`; version 2 names no controllers.
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let mount = root.join("sys/fs/cgroup");
+        let mount = match controllers {
+            "" => mount,
+            _ if controllers.split(',').any(|one| one == controller) => mount.join(controller),
+            _ => return Vec::new(),
+        };
+        // In a container the path may be that of the host, and only the top is to be seen.
+        let own = Path::new(path.trim_start_matches('/')).ancestors();
+        let is_newer = controllers.is_empty();
+        own.map(|group| (mount.join(group), is_newer)).collect()
+    });
+    directories.collect()
 }
 
 /// The machine's memory by `/proc/meminfo` below `root`.
@@ -151,6 +189,23 @@ mod tests {
         let memory = "sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes";
         assert_eq!(limit(&[own, (memory, "1048576\n")]), Some(1_048_576));
         assert_eq!(limit(&[own, (memory, "9223372036854771712\n")]), None);
+    }
+
+    #[test]
+    fn the_smallest_share_of_processor_time_holds() {
+        let cores = |files: &[(&str, &str)]| cpu_limit(root(files).path());
+        let own = ("proc/self/cgroup", "0::/pods/one\n");
+        let half = ("sys/fs/cgroup/pods/one/cpu.max", "50000 100000\n");
+        let two = ("sys/fs/cgroup/pods/cpu.max", "200000 100000\n");
+        let none = ("sys/fs/cgroup/cpu.max", "max 100000\n");
+        assert_eq!(cores(&[own, none]), None);
+        assert_eq!(cores(&[own, two, none]), Some(2.0));
+        assert_eq!(cores(&[own, half, two, none]), Some(0.5));
+        let own = ("proc/self/cgroup", "9:cpu,cpuacct:/x\n4:memory:/a\n");
+        let period = ("sys/fs/cgroup/cpu/x/cpu.cfs_period_us", "100000\n");
+        let quota = |text| ("sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", text);
+        assert_eq!(cores(&[own, period, quota("150000\n")]), Some(1.5));
+        assert_eq!(cores(&[own, period, quota("-1\n")]), None);
     }
 
     #[test]

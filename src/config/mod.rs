@@ -17,6 +17,7 @@ pub mod keys;
 pub mod load;
 pub mod log_filter;
 pub mod machine;
+pub mod metrics;
 pub mod origin;
 pub mod presets;
 pub mod queue;
@@ -40,6 +41,8 @@ pub struct Config {
     pub server: Server,
     /// The HTTP API.
     pub api: Api,
+    /// Where metrics are served beside it.
+    pub metrics: metrics::Metrics,
     /// The distributed broker; without a URL the node runs alone.
     pub redis: Redis,
     /// Whether the node is meant to be alone.

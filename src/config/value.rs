@@ -374,6 +374,15 @@ impl Field for SocketAddr {
     }
 }
 
+impl Field for Option<SocketAddr> {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        match value {
+            Value::Unset => Some(None),
+            _ => SocketAddr::from_value(value, unit).map(Some),
+        }
+    }
+}
+
 impl Field for NodeId {
     fn from_value(value: &Value, unit: Unit) -> Option<Self> {
         Self::new(&String::from_value(value, unit)?).ok()

@@ -5,7 +5,8 @@
 //! (400, 414, 431), which have no body and are replaced by ours. hyper has no hook for them; they
 //! are known by their form: a whole head at the end of a write, with `content-length: 0`,
 //! `connection: close`, and without the `cache-control` that all our answers have. Bounds: what is
-//! still read of a request that was refused has a time and a length ([`Rest`]).
+//! still read of a request that was refused has a time and a length ([`Rest`]), and a peer that does not
+//! take what is written to it has a time as well, where the stream was given one.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use bytes::{Buf as _, Bytes};
 use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 use super::error::as_body;
 use fanfare_protocol::error::{ErrorCode, WireError};
@@ -41,6 +43,10 @@ pub struct Answering<S> {
     stream: S,
     /// What is written in place of a bare head, as far as it is not yet.
     instead: Option<Bytes>,
+    /// How long the peer may take for what is written at once.
+    patience: Option<Duration>,
+    /// When that is over; there while something waits.
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Answering<S> {
@@ -49,6 +55,18 @@ impl<S> Answering<S> {
         Self {
             stream,
             instead: None,
+            patience: None,
+            late: None,
+        }
+    }
+
+    /// The same with a peer that has so long to take what is written: not from one byte to the next,
+    /// but until nothing waits any more. After it, writing fails with `TimedOut`.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self {
+            patience: Some(patience),
+            ..self
         }
     }
 
@@ -58,22 +76,8 @@ impl<S> Answering<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Answering<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Answering<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+impl<S: AsyncWrite + Unpin> Answering<S> {
+    fn pass(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut left = match (self.instead.take(), bare_head(bytes)) {
             (Some(left), _) => left,
             (None, None) => return Pin::new(&mut self.stream).poll_write(cx, bytes),
@@ -97,6 +101,39 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         Poll::Ready(Ok(bytes.len()))
     }
 
+    /// The stream takes nothing at the moment.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(patience) = self.patience else {
+            return Poll::Pending;
+        };
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let late = late.as_mut().poll(cx);
+        late.map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Answering<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Answering<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.pass(cx, bytes) {
+            Poll::Pending => self.wait(cx),
+            done => done,
+        }
+    }
+
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -105,7 +142,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         // A head that hyper makes itself stands alone: nothing of an earlier answer waits.
         match slices {
             [one] => self.poll_write(cx, one),
-            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+            _ => match Pin::new(&mut self.stream).poll_write_vectored(cx, slices) {
+                Poll::Pending => self.wait(cx),
+                done => done,
+            },
         }
     }
 
@@ -113,7 +153,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Answering<S> {
         self.stream.is_write_vectored()
     }
 
+    /// It is asked for when all that was to be written is.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.late = None;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -234,6 +276,48 @@ mod tests {
             let body: serde_json::Value = serde_json::from_str(body).unwrap();
             assert_eq!(body["error"]["code"], "too_large");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_a_byte_at_a_time_is_left_when_its_time_is_up() {
+        for bytes_a_second in [0, 1] {
+            let (near, mut far) = tokio::io::duplex(16);
+            let mut stream = Answering::new(near).patient(Duration::from_secs(10));
+            let read = async {
+                let mut bytes = vec![0; bytes_a_second];
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    far.read_exact(&mut bytes).await.unwrap();
+                }
+            };
+            let begun_at = tokio::time::Instant::now();
+            let written = tokio::select! {
+                written = stream.write_all(&[b'x'; 100]) => written,
+                () = read => unreachable!("it reads for ever"),
+            };
+            assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!(begun_at.elapsed().as_secs(), 10);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_has_its_own_time() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut stream = Answering::new(near).patient(Duration::from_secs(10));
+        let read = async {
+            let mut bytes = [0; 8];
+            while far.read_exact(&mut bytes).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let write = async {
+            for _ in 0..10 {
+                stream.write_all(&[b'x'; 64]).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            drop(stream);
+        };
+        tokio::join!(read, write);
     }
 
     #[tokio::test]

@@ -109,14 +109,34 @@ impl Form {
 
 /// The weight of a media range: `q`, 1 where there is none or none that can be read.
 fn quality(range: &[u8]) -> f32 {
-    let range = std::str::from_utf8(range).unwrap_or_default();
-    let parameters = range.split(';').skip(1);
-    let weight = parameters.filter_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        let is_weight = name.trim().eq_ignore_ascii_case("q");
-        is_weight.then(|| value.trim().parse().ok())?
-    });
+    let weight = parameters(range, "q").filter_map(|value| value.parse().ok());
     weight.last().unwrap_or(1.0)
+}
+
+/// The values of a parameter of a media range.
+fn parameters<'a>(range: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a str> {
+    let range = std::str::from_utf8(range).unwrap_or_default();
+    range.split(';').skip(1).filter_map(move |parameter| {
+        let (given, value) = parameter.split_once('=')?;
+        let is_it = given.trim().eq_ignore_ascii_case(name);
+        is_it.then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// How much `Accept` likes a media type, in this version where it names one; 0 where it does not
+/// name the type itself.
+#[must_use]
+pub fn weight(headers: &HeaderMap, media_type: &str, version: &str) -> f32 {
+    let ranges = headers.get_all(header::ACCEPT).iter();
+    let ranges = ranges.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let is_it = |range: &&[u8]| {
+        let essence = range.split(|byte| *byte == b';').next().unwrap_or_default();
+        let is_named = essence
+            .trim_ascii()
+            .eq_ignore_ascii_case(media_type.as_bytes());
+        is_named && parameters(range, "version").all(|given| given == version)
+    };
+    ranges.filter(is_it).map(quality).fold(0.0, f32::max)
 }
 
 #[cfg(test)]

@@ -28,14 +28,26 @@ use super::listener_state::{ConnectionPermit, PublicState};
 use super::upgrade;
 
 /// What a request that may come in leaves for the connection's task.
-#[derive(Clone, Default)]
-pub struct Opened(Rc<RefCell<Option<Open>>>);
+#[derive(Clone)]
+pub struct Opened {
+    open: Rc<RefCell<Option<Open>>>,
+    accepted_at: Instant,
+}
 
 impl Opened {
+    /// Nothing yet, of a connection that was accepted then.
+    #[must_use]
+    pub fn new(accepted_at: Instant) -> Self {
+        Self {
+            open: Rc::default(),
+            accepted_at,
+        }
+    }
+
     /// Takes it, if there is something.
     #[must_use]
     pub fn take(&self) -> Option<Open> {
-        self.0.borrow_mut().take()
+        self.open.borrow_mut().take()
     }
 }
 
@@ -58,6 +70,7 @@ struct Entrance {
     waits: bool,
     app_pings: bool,
     disconnects: u64,
+    accepted_at: Instant,
 }
 
 impl Open {
@@ -82,6 +95,7 @@ impl Open {
                     waits: entrance.waits,
                     app_pings: entrance.app_pings,
                     disconnects: entrance.disconnects,
+                    accepted_at: entrance.accepted_at,
                 };
                 let (worker, reads) = (state.worker.clone(), state.reads.clone());
                 Either::Left(sessions::run(services, worker, reads, scratch, accepted))
@@ -110,7 +124,7 @@ fn upgraded(opened: &Opened, result: Upgraded) -> Result<Response<Bytes>, HttpEr
             "handshake refused"
         );
     })?;
-    *opened.0.borrow_mut() = Some(open);
+    *opened.open.borrow_mut() = Some(open);
     Ok(response)
 }
 
@@ -123,7 +137,7 @@ pub fn connect<B>(
     opened: &Opened,
     request: &Request<B>,
 ) -> Result<Response<Bytes>, HttpError> {
-    upgraded(opened, session(state, request))
+    upgraded(opened, session(state, request, opened.accepted_at))
 }
 
 /// The echo endpoint, for whoever asks.
@@ -142,7 +156,7 @@ pub fn echo<B>(
     upgraded(opened, admitted)
 }
 
-fn session<B>(state: &PublicState, request: &Request<B>) -> Upgraded {
+fn session<B>(state: &PublicState, request: &Request<B>, accepted_at: Instant) -> Upgraded {
     let counters = state.counters();
     let query = Query::of(request);
     let cookie_name = state.services.config.auth.cookie.as_deref();
@@ -166,6 +180,7 @@ fn session<B>(state: &PublicState, request: &Request<B>) -> Upgraded {
         waits: query.waits,
         app_pings: query.app_pings,
         disconnects: state.worker.disconnects(),
+        accepted_at,
     }));
     Ok((Open { purpose, place }, response))
 }

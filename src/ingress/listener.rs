@@ -12,7 +12,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -103,7 +103,9 @@ async fn accepted_one(state: &Rc<PublicState>, accepted: io::Result<(TcpStream, 
             state.counters().connections.add_owned(1);
             match state.gate.limit.take() {
                 Some(place) => {
-                    tasks::spawn_local("connection", serve(Rc::clone(state), stream, place));
+                    let opened = Opened::new(Instant::now());
+                    let serve = serve(Rc::clone(state), stream, place, opened);
+                    tasks::spawn_local("connection", serve);
                 }
                 None => close_at_once(state, stream),
             }
@@ -163,12 +165,11 @@ fn is_peers_fault(error: &io::Error) -> bool {
 /// Answers HTTP requests of one connection; if one of them opens a WebSocket, starts its session.
 /// That is a task of its own, so that nothing of what HTTP needed stays with it: this one's state
 /// is many times that of a session.
-async fn serve(state: Rc<PublicState>, stream: TcpStream, place: ConnectionPermit) {
+async fn serve(state: Rc<PublicState>, stream: TcpStream, place: ConnectionPermit, opened: Opened) {
     // Small frames must not wait for the acknowledgement of earlier ones.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let opened = Opened::default();
     let service = service_fn(|request: Request<Incoming>| {
         ready(Ok::<_, Infallible>(public::answer(
             &state, &opened, &request,

@@ -55,6 +55,7 @@ use fanfare_protocol::ids::App;
 
 pub mod cluster;
 pub mod directory;
+mod facts;
 mod leaving;
 mod memory;
 pub mod readiness;
@@ -120,6 +121,15 @@ pub struct Addresses {
     pub public: SocketAddr,
     /// The API's.
     pub api: SocketAddr,
+    /// That for metrics and health, where it has an address of its own.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// What the node listens with.
+struct Listeners {
+    public: Vec<StdListener>,
+    api: StdListener,
+    metrics: Option<StdListener>,
 }
 
 /// Runs a node until it is told to stop. `started` is called once, when both listeners are open.
@@ -140,6 +150,7 @@ pub fn run(
     let config = Arc::new(config);
     let public = bind_public(&config)?;
     let api = bind_api(config.api.listen)?;
+    let metrics = config.metrics.listen.map(bind_api).transpose()?;
     let verifier = Verifier::new(&config.auth, config.session.info_bytes_max)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -149,7 +160,12 @@ pub fn run(
         .map_err(StartError::System)?;
     let result = control.block_on(async {
         let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
-        parts.serve(feed, public, api, reload, started).await
+        let listeners = Listeners {
+            public,
+            api,
+            metrics,
+        };
+        parts.serve(feed, listeners, reload, started).await
     });
     control.shutdown_timeout(GIVE_BACK);
     result
@@ -204,7 +220,8 @@ impl Parts {
         warnings: Vec<String>,
         commit: &'static str,
     ) -> Result<(Self, Feed), StartError> {
-        let metrics = Arc::new(Metrics::new(config.server.workers));
+        let metrics = Metrics::new(config.server.workers);
+        let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
         let cluster = cluster::start(&config, &broker, &metrics, &lifecycle);
@@ -242,19 +259,19 @@ impl Parts {
     async fn serve(
         self,
         feed: Feed,
-        public: Vec<StdListener>,
-        api: StdListener,
+        listeners: Listeners,
         reload: Reload,
         started: impl FnOnce(Addresses),
     ) -> Result<End, StartError> {
-        let addresses = addresses(&public, &api).map_err(StartError::System)?;
+        let addresses = addresses(&listeners).map_err(StartError::System)?;
         let entrance = Entrance {
             room: ConnectionLimit::new(self.config.server.connections_max),
             admission: Admission::new(&self.config.admission, Instant::now()),
         };
         let readiness = self.watch_readiness(entrance.clone());
         let interest = Arc::new(WorkerInterest::default());
-        let (handles, threads) = self.start_workers(public, &interest, &entrance, &readiness)?;
+        let (handles, threads) =
+            self.start_workers(listeners.public, &interest, &entrance, &readiness)?;
         rebalance::start(
             &self.config.rebalance,
             self.cluster.membership.clone(),
@@ -279,12 +296,13 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
         };
         reload::watch(reload, replaced);
-        let (api, stop_api) = self.start_api(api, keys, readiness)?;
+        let (apis, stop_api) = self.start_api(listeners.api, listeners.metrics, keys, readiness)?;
         self.lifecycle.send_replace(Lifecycle::Ready);
         tracing::info!(
             event = "node_started",
             public = %addresses.public,
             api = %addresses.api,
+            metrics = addresses.metrics.map(tracing::field::display),
             broker = readiness::broker_name(&self.services.broker),
             "listening"
         );
@@ -297,10 +315,8 @@ impl Parts {
         }
         self.send_away(threads).await;
         self.give_back().await;
-        stop_api.notify_one();
-        if let Err(error) = api.await {
-            api_failed(&error);
-        }
+        stop_api.send_replace(true);
+        until_ended(apis).await;
         match &*self.services.broker {
             Broker::Redis(redis) => redis.stop().await,
             Broker::Memory(memory) => memory.tell_lost(),
@@ -327,9 +343,10 @@ impl Parts {
     fn start_api(
         &self,
         listener: StdListener,
+        metrics: Option<StdListener>,
         keys: Arc<ApiKeys>,
         readiness: Readiness,
-    ) -> Result<(tokio::task::JoinHandle<()>, Arc<Notify>), StartError> {
+    ) -> Result<(Vec<ApiTask>, watch::Sender<bool>), StartError> {
         let directory = NodeDirectory {
             services: Arc::clone(&self.services),
             membership: self.cluster.membership.clone(),
@@ -354,14 +371,19 @@ impl Parts {
             started: self.started,
             commit: self.commit,
         };
-        let stop = Arc::new(Notify::new());
-        let stopped = Arc::clone(&stop);
-        let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
-        let connections_max = self.file_shares().api;
-        let task = tasks::vital("api", async move {
-            api::serve::serve(listener, connections_max, state, stopped.notified()).await;
-        });
-        Ok((task, stop))
+        let api = api::Api::new(state);
+        let stop = watch::Sender::new(false);
+        let mut tasks = Vec::new();
+        let shares = self.file_shares();
+        let mut most = shares.api;
+        if let Some(listener) = metrics {
+            let of_probes;
+            (most, of_probes) = shares.with_probes();
+            let served = (listener, of_probes, api.probes());
+            tasks.push(serve_api("metrics", served, &stop)?);
+        }
+        tasks.push(serve_api("api", (listener, most, api), &stop)?);
+        Ok((tasks, stop))
     }
 
     fn start_workers(
@@ -407,15 +429,42 @@ impl Parts {
     }
 }
 
+type ApiTask = tokio::task::JoinHandle<()>;
+
+/// Serves the API, or its probes, to so many connections until it is told to stop.
+fn serve_api(
+    name: &'static str,
+    (listener, connections_max, api): (StdListener, usize, api::Api),
+    stop: &watch::Sender<bool>,
+) -> Result<ApiTask, StartError> {
+    let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
+    let mut stop = stop.subscribe();
+    Ok(tasks::vital(name, async move {
+        // Whoever would tell it lives as long as the node.
+        let stopped = async { drop(stop.wait_for(|stopped| *stopped).await) };
+        api::serve::serve(listener, connections_max, api, stopped).await;
+    }))
+}
+
+async fn until_ended(apis: Vec<ApiTask>) {
+    for api in apis {
+        if let Err(error) = api.await {
+            api_failed(&error);
+        }
+    }
+}
+
 fn api_failed(error: &(dyn std::error::Error + 'static)) {
     tracing::error!(event = "api_failed", error, "the API did not end in order");
 }
 
-fn addresses(public: &[StdListener], api: &StdListener) -> io::Result<Addresses> {
-    let public = public.first().ok_or(io::ErrorKind::InvalidInput)?;
+fn addresses(listeners: &Listeners) -> io::Result<Addresses> {
+    let public = listeners.public.first();
+    let metrics = listeners.metrics.as_ref();
     Ok(Addresses {
-        public: public.local_addr()?,
-        api: api.local_addr()?,
+        public: public.ok_or(io::ErrorKind::InvalidInput)?.local_addr()?,
+        api: listeners.api.local_addr()?,
+        metrics: metrics.map(StdListener::local_addr).transpose()?,
     })
 }
 

@@ -58,6 +58,7 @@ impl WorkerSetup {
         match runtime {
             Ok(runtime) => {
                 let name = format!("worker-{}", self.index);
+                self.metrics.runs_on(runtime.metrics());
                 let serve = tasks::planted(&name, self.serve());
                 LocalSet::new().block_on(&runtime, serve);
             }

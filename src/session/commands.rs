@@ -3,16 +3,17 @@
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
+use crate::telemetry::labels::CommandType;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::command::{Connect, Publish};
 use fanfare_protocol::error::{ErrorCode, WireError};
-use fanfare_protocol::event::{Error, Event, Member, Ok};
+use fanfare_protocol::event::{Event, Member, Ok};
 use fanfare_protocol::ids::{SessionId, Topic};
 
-use super::Session;
 use super::joining::{Amendment, Joining};
 use super::opening::Opening;
-use super::state::{Now, Request};
+use super::state::{Now, Refusal, Request};
+use super::{Read, Session};
 
 /// Bytes that are kept of the name of a device.
 const DEVICE_BYTES_MAX: usize = 64;
@@ -20,10 +21,22 @@ const DEVICE_BYTES_MAX: usize = 64;
 impl Session {
     pub(super) fn carry_out(&mut self, id: Option<u64>, request: Request, now: Now) {
         let calls = self.calls.clone();
+        let read = |kind| Read {
+            kind,
+            at: now.instant,
+        };
         match request {
-            Request::Open(connect) => self.open(id, connect, now),
-            Request::Subscribe(joining) => self.subscribe(id, joining, now),
-            Request::Amend(amendment) => self.amend(id, amendment, now),
+            Request::Open(connect) => {
+                if let Some(opening) = self.open(id, connect, now) {
+                    self.work_on(read(CommandType::Connect), calls.open(opening));
+                }
+            }
+            Request::Subscribe(joining) => {
+                self.subscribe(id, joining, now, read(CommandType::Subscribe));
+            }
+            Request::Amend(amendment) => {
+                self.amend(id, amendment, now, read(CommandType::Subscribe));
+            }
             Request::Unsubscribe(topic, presence) => {
                 self.unjoin(&topic, presence);
                 self.ok(Ok {
@@ -31,15 +44,26 @@ impl Session {
                     ..Ok::default()
                 });
             }
-            Request::Publish(topic, publish) => self.publish(id, topic, *publish, now),
-            Request::Ack(inbox, position) => self.work(calls.ack(id, inbox, position)),
-            Request::History(topic, history) => self.work_alone(calls.history(id, topic, history)),
+            Request::Publish(topic, publish) => {
+                let request = self.publication(topic, *publish, now);
+                self.work_on(read(CommandType::Publish), calls.publish(id, request));
+            }
+            Request::Ack(inbox, position) => {
+                self.work_on(read(CommandType::Ack), calls.ack(id, inbox, position));
+            }
+            Request::History(topic, history) => {
+                let page = calls.history(id, topic, history);
+                self.work_alone(read(CommandType::History), page);
+            }
             Request::Presence(topic, after, limit) => {
                 match after.as_deref().map(str::parse::<SessionId>).transpose() {
-                    Result::Ok(after) => self.work_alone(calls.presence(id, topic, after, limit)),
+                    Result::Ok(after) => {
+                        let page = calls.presence(id, topic, after, limit);
+                        self.work_alone(read(CommandType::Presence), page);
+                    }
                     Err(_) => {
                         let error = WireError::bad_request("`after` is no session id");
-                        self.reply(&Error::answer(id, error));
+                        self.refuse(id, error.into());
                     }
                 }
             }
@@ -80,18 +104,24 @@ impl Session {
     /// Opens a session whose handshake said all that is needed.
     pub(super) fn open_unasked(&mut self, now: Now) {
         self.machine.opening(now);
-        self.open(None, Connect::default(), now);
+        if let Some(opening) = self.open(None, Connect::default(), now) {
+            self.work(self.calls.clone().open(opening));
+        }
     }
 
-    fn open(&mut self, id: Option<u64>, mut connect: Connect, now: Now) {
+    /// What opening waits for; `None` where the session may not open.
+    fn open(&mut self, id: Option<u64>, mut connect: Connect, now: Now) -> Option<Opening> {
         let most = self.calls.services.config.session.per_user_max as u64;
         let inbox = self.machine.inbox();
         if let Some(inbox) = &inbox {
             if !self.count_in(inbox, most) {
                 let text = format!("a user has at most {most} sessions");
-                let error = WireError::new(ErrorCode::LimitExceeded, text);
-                self.reply(&Error::answer(id, error));
-                return self.end(CloseReason::TooManySessions);
+                let refusal = Refusal {
+                    error: WireError::new(ErrorCode::LimitExceeded, text),
+                    end: Some(CloseReason::TooManySessions),
+                };
+                self.refuse(id, refusal);
+                return None;
             }
             self.hold_inbox();
         }
@@ -112,15 +142,13 @@ impl Session {
                 topics.push((subscribe.topic, joining));
             }
         }
-        let opening = Opening {
+        Some(Opening {
             id,
             everyone: self.machine.own_topic(everyone, of_everyone.as_ref()),
             inbox: inbox.map(|inbox| self.machine.own_topic(inbox, of_inbox.as_ref())),
             topics,
             member: self.member(),
-        };
-        let work = self.calls.clone().open(opening);
-        self.work(work);
+        })
     }
 
     /// Joins the inbox of a session whose user is known, so that what ends the user's sessions
@@ -151,7 +179,7 @@ impl Session {
         is_in
     }
 
-    fn subscribe(&mut self, id: Option<u64>, joining: Joining, now: Now) {
+    fn subscribe(&mut self, id: Option<u64>, joining: Joining, now: Now, read: Read) {
         self.count_in(&joining.topic, u64::MAX);
         let member = joining.presence.then(|| self.member());
         let is_member = member.is_some();
@@ -162,13 +190,13 @@ impl Session {
         if is_member {
             // A snapshot that is asked for next must see this membership and its changes, and a
             // leave must find it.
-            self.work_alone(work);
+            self.work_alone(read, work);
         } else {
-            self.work(work);
+            self.work_on(read, work);
         }
     }
 
-    fn amend(&mut self, id: Option<u64>, amendment: Amendment, now: Now) {
+    fn amend(&mut self, id: Option<u64>, amendment: Amendment, now: Now, read: Read) {
         if amendment.expires.is_some() {
             self.schedule(now);
         }
@@ -178,7 +206,7 @@ impl Session {
         }
         if amendment.presence {
             let member = self.member();
-            self.work_alone(self.calls.clone().amend(id, amendment, member));
+            self.work_alone(read, self.calls.clone().amend(id, amendment, member));
         } else {
             self.ok(Ok {
                 id,
@@ -232,7 +260,7 @@ impl Session {
         }
     }
 
-    fn publish(&mut self, id: Option<u64>, topic: Topic, publish: Publish, now: Now) {
+    fn publication(&self, topic: Topic, publish: Publish, now: Now) -> PublishRequest {
         let config = &self.calls.services.config;
         let namespace = config.namespace(&topic);
         let user = self
@@ -247,7 +275,7 @@ impl Session {
         };
         let remembered_ms =
             u64::try_from(config.session.idempotency.as_millis()).unwrap_or(u64::MAX);
-        let request = PublishRequest {
+        PublishRequest {
             retention: namespace.retention(),
             replicas: namespace.replicas(),
             idempotency: publish
@@ -265,9 +293,7 @@ impl Session {
                 exclude: (!publish.echo).then_some(self.calls.session),
             },
             topic,
-        };
-        let work = self.calls.clone().publish(id, request);
-        self.work(work);
+        }
     }
 }
 

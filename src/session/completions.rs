@@ -336,6 +336,8 @@ impl Session {
             topics: (!topics.is_empty()).then_some(topics),
         };
         self.reply(&Event::Welcome(Box::new(welcome)));
+        let seconds = &self.calls.worker.metrics().connect_seconds;
+        seconds.count_owned(self.begun_at.elapsed());
     }
 
     /// Undoes the join of a topic that could not begin.

@@ -25,6 +25,7 @@ use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
+use crate::telemetry::labels::CommandType;
 use crate::worker::outbox::Bound;
 use crate::worker::stream::Stream;
 use crate::worker::{SessionSignals, Worker, wheel};
@@ -111,6 +112,8 @@ pub struct Accepted {
     pub app_pings: bool,
     /// [`Worker::disconnects`] when it was found out who is behind it.
     pub disconnects: u64,
+    /// When its connection was accepted.
+    pub accepted_at: Instant,
 }
 
 /// Why the loop woke up.
@@ -119,6 +122,13 @@ enum Wake {
     Incoming(Result<Incoming, CloseReason>),
     Completion(Completion),
     Writable,
+}
+
+/// A command that was read.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    kind: CommandType,
+    at: Instant,
 }
 
 type Busy = FuturesUnordered<LocalBoxFuture<'static, Completion>>;
@@ -203,7 +213,7 @@ pub fn run(
         counted: Vec::new(),
         ending: None,
         device: None,
-        begun_at: now.instant,
+        begun_at: accepted.accepted_at,
         is_over: false,
         failed_pulls: 0,
         scheduled: None,
@@ -280,8 +290,7 @@ impl Session {
             return false;
         }
         let most = self.calls.services.config.session.commands_in_flight_max;
-        let has_room = self.busy.as_ref().is_none_or(|b| b.len() < most);
-        has_room && !self.has_unread_replies()
+        self.waiting() < most && !self.has_unread_replies()
     }
 
     fn has_unread_replies(&self) -> bool {
@@ -382,12 +391,11 @@ impl Session {
     }
 
     fn command(&mut self, bytes: &[u8], now: Now) {
-        let counters = &self.calls.worker.metrics().counters;
-        counters.commands.add_owned(1);
         // The own inbox and `@` may be named beside as many topics as a session may join.
         let topics_max = self.calls.services.config.session.topics_max + 2;
         match codec::decode_within(self.form.encoding, bytes, topics_max) {
             Err(malformed) => {
+                self.count_command(CommandType::Other);
                 let unreadable = malformed.error.code == ErrorCode::BadRequest;
                 let end = unreadable.then(|| self.machine.malformed()).flatten();
                 self.refuse(
@@ -397,18 +405,44 @@ impl Session {
                         end,
                     },
                 );
+                self.answered(CommandType::Other, now.instant);
             }
-            Ok(envelope) => match self.machine.command(envelope.command, now) {
-                Ok(request) => self.carry_out(envelope.id, request, now),
-                Err(refusal) => self.refuse(envelope.id, refusal),
-            },
+            Ok(envelope) => {
+                let kind = CommandType::from(&envelope.command);
+                self.count_command(kind);
+                let waiting = self.waiting();
+                match self.machine.command(envelope.command, now) {
+                    Ok(request) => self.carry_out(envelope.id, request, now),
+                    Err(refusal) => self.refuse(envelope.id, refusal),
+                }
+                if self.waiting() == waiting {
+                    self.answered(kind, now.instant);
+                }
+            }
         }
+    }
+
+    fn count_command(&self, kind: CommandType) {
+        let metrics = self.calls.worker.metrics();
+        metrics.commands.of(kind).add_owned(1);
+    }
+
+    /// A command of this time has its answer.
+    fn answered(&self, kind: CommandType, read_at: Instant) {
+        let metrics = self.calls.worker.metrics();
+        let seconds = metrics.command_seconds.of(kind);
+        seconds.count_owned(read_at.elapsed());
+    }
+
+    /// Commands and pages that wait for the broker.
+    fn waiting(&self) -> usize {
+        self.busy.as_ref().map_or(0, |busy| busy.len())
     }
 
     /// Answers with an error, and ends where the refusal says so.
     fn refuse(&mut self, id: Option<u64>, refusal: Refusal) {
-        let counters = &self.calls.worker.metrics().counters;
-        counters.command_errors.add_owned(1);
+        let metrics = self.calls.worker.metrics();
+        metrics.command_errors.of(refusal.error.code).add_owned(1);
         let (session, code) = (self.calls.session, refusal.error.code);
         tracing::debug!(event = "command_refused", %session, code = code.name(), error = %refusal.error, "command refused");
         self.reply(&Error::answer(id, refusal.error));
@@ -429,11 +463,22 @@ impl Session {
         self.busy.get_or_insert_default().push(Box::pin(future));
     }
 
+    /// The same for a command, whose time is counted.
+    fn work_on(&mut self, read: Read, future: impl Future<Output = Completion> + 'static) {
+        let worker = Rc::clone(&self.calls.worker);
+        self.work(async move {
+            let done = future.await;
+            let seconds = worker.metrics().command_seconds.of(read.kind);
+            seconds.count_owned(read.at.elapsed());
+            done
+        });
+    }
+
     /// The same for a command behind which nothing is read until it is answered: its answer may be
     /// a thousand times as long as itself, so one at a time is enough.
-    fn work_alone(&mut self, future: impl Future<Output = Completion> + 'static) {
+    fn work_alone(&mut self, read: Read, future: impl Future<Output = Completion> + 'static) {
         self.alone = true;
-        self.work(async { Completion::Alone(Box::new(future.await)) });
+        self.work_on(read, async { Completion::Alone(Box::new(future.await)) });
     }
 
     /// The first reason counts.

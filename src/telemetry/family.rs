@@ -99,7 +99,8 @@ impl Family {
 
     /// The samples that are told.
     pub fn told(&self) -> impl Iterator<Item = &Sample> {
-        let is_told = |s: &&Sample| !self.is_sparse || s.value != Value::Whole(0);
+        let is_none = |value: &Value| matches!(value, Value::Whole(0) | Value::Real(0.0));
+        let is_told = move |s: &&Sample| !self.is_sparse || !is_none(&s.value);
         self.samples.iter().filter(is_told)
     }
 

@@ -80,6 +80,22 @@ impl From<&Command> for CommandType {
 }
 
 label! {
+    /// In which order something waits for a socket.
+    Lane, "lane" {
+        /// Answers and control frames.
+        Reply: "reply",
+        /// Messages of this priority, and what waits with them.
+        Critical: "critical",
+        /// The same.
+        High: "high",
+        /// The same.
+        Normal: "normal",
+        /// The same.
+        Low: "low",
+    }
+}
+
+label! {
     /// A route of the API, as its template.
     Route, "route" {
         /// One publication.
@@ -262,6 +278,7 @@ mod tests {
     #[test]
     fn every_word_stands_where_its_table_has_it() {
         stands_where_it_says::<CommandType>();
+        stands_where_it_says::<Lane>();
         stands_where_it_says::<Route>();
         stands_where_it_says::<Status>();
         stands_where_it_says::<CloseReason>();

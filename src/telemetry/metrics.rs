@@ -4,16 +4,25 @@
 //! Each worker has its own struct and is its only writer, so that counting on the hot path is a
 //! plain load and store and no cache line is shared between cores. Bound: [`SERIES_MAX`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::Notify;
 
+use super::api_metrics::ApiMetrics;
+use super::busy;
 pub use super::counter::Counter;
 use super::counter::Seconds;
+use super::facts::Facts;
 use super::family::{Family, Kind, Sample, Table, Value};
+use super::histogram::Histogram;
+use super::labels::{CommandType, Lane};
 use super::process;
 use super::queue_metrics::QueueMetrics;
 use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::error::ErrorCode;
+use fanfare_protocol::ids::Priority;
 
 /// Most series of a node, whatever it serves. A histogram has one for each bound, and three.
 pub const SERIES_MAX: usize = 1_500;
@@ -83,9 +92,9 @@ instruments! {
         refused_draining: "counter" "fanfare_handshakes_refused_total" ["reason" = "draining"] "Handshakes refused before the upgrade.",
         refused_unavailable: "counter" "fanfare_handshakes_refused_total" ["reason" = "unavailable"] "Handshakes refused before the upgrade.",
         disconnects_unknown: "counter" "fanfare_disconnects_unknown_total" "Sessions let in while more users were sent away than are remembered for those on their way in; theirs may have been among them.",
-        queued: "gauge" "fanfare_worker_queue_messages" "Messages of the dispatcher that a worker has not written yet.",
-        commands: "counter" "fanfare_commands_total" "Commands read from sessions.",
-        command_errors: "counter" "fanfare_command_errors_total" "Commands answered with an error.",
+        queued: "gauge" "fanfare_delivery_backlog_messages" "Messages of the dispatcher that a worker has not written yet.",
+        queued_bytes: "gauge" "fanfare_delivery_backlog_bytes" "The bytes of their frames, each frame once and not for each session.",
+        slow: "gauge" "fanfare_slow_sessions" "Sessions whose sockets take nothing more at the moment.",
         deliveries: "counter" "fanfare_deliveries_total" "Messages pushed to a session's outbox.",
         frames_written: "counter" "fanfare_frames_written_total" "Frames taken whole by a socket.",
         bytes_written: "counter" "fanfare_bytes_written_total" "Bytes taken by sockets.",
@@ -174,8 +183,6 @@ instruments! {
         topics_moved: "counter" "fanfare_topics_moved_total" "Topics that are heard at another master of Redis since its slots moved or it was replaced.",
         topics: "gauge" "fanfare_topics" "Topics with local interest now.",
         owed: "gauge" "fanfare_worker_backlog_topics" "Topics that workers with full queues are owed now.",
-        api_requests: "counter" "fanfare_api_requests_total" "Requests to the HTTP API.",
-        api_errors: "counter" "fanfare_api_errors_total" "Requests to the HTTP API answered with an error.",
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
         reloads_taken: "counter" "fanfare_reloads_total" ["result" = "taken"] "Times that the configuration was read again on SIGHUP, by what became of it.",
         reloads_refused: "counter" "fanfare_reloads_total" ["result" = "refused"] "Times that the configuration was read again on SIGHUP, by what became of it.",
@@ -229,13 +236,31 @@ pub struct WorkerMetrics {
     pub counters: WorkerCounters,
     /// Session ends by reason.
     pub ends: Table<CloseReason, Counter>,
+    /// Commands read, by what they ask for.
+    pub commands: Table<CommandType, Counter>,
+    /// Commands answered with an error.
+    pub command_errors: Table<ErrorCode, Counter>,
+    /// From a command to its answer.
+    pub command_seconds: Table<CommandType, Histogram>,
+    /// From a connection to `welcome`.
+    pub connect_seconds: Histogram,
+    /// From the feed to the last socket.
+    pub delivery_seconds: Table<Priority, Histogram>,
+    /// What waits for sockets that take nothing more.
+    pub outbox_messages: Table<Lane, Counter>,
+    /// Its bytes.
+    pub outbox_bytes: Table<Lane, Counter>,
+    /// The runtime of the worker's thread.
+    runtime: OnceLock<RuntimeMetrics>,
     /// Told when this worker is not behind any more.
     relieved: Notify,
 }
 
 impl WorkerMetrics {
-    /// So many messages are for the worker no more: they are written, or were not taken.
-    pub fn done(&self, count: u64) {
+    /// So many messages of so many bytes are for the worker no more: they are written, or were not
+    /// taken.
+    pub fn done(&self, count: u64, bytes: u64) {
+        self.counters.queued_bytes.sub(bytes);
         let before = self.counters.queued.sub(count);
         if before >= BEHIND_FROM && before.saturating_sub(count) < BEHIND_FROM {
             self.relieved.notify_waiters();
@@ -260,14 +285,70 @@ impl WorkerMetrics {
         }
     }
 
+    /// The worker's thread has this runtime, which knows how long it was at work.
+    pub fn runs_on(&self, runtime: RuntimeMetrics) {
+        // A worker has one thread in its life.
+        let _ = self.runtime.set(runtime);
+    }
+
+    /// How long the worker's thread was at work.
+    fn busy(&self) -> Duration {
+        let runtime = self.runtime.get();
+        runtime.map_or(Duration::ZERO, |it| it.worker_total_busy_duration(0))
+    }
+
     fn families(&self) -> Vec<Family> {
         let mut all = self.counters.families();
-        all.push(Family::of(
-            Kind::Counter,
-            "fanfare_sessions_closed_total",
-            "Ends of sessions by reason.",
-            &self.ends,
-        ));
+        all.extend([
+            Family::of(
+                Kind::Counter,
+                "fanfare_sessions_closed_total",
+                "Ends of sessions by reason.",
+                &self.ends,
+            ),
+            Family::of(
+                Kind::Counter,
+                "fanfare_commands_total",
+                "Commands read from sessions, by what they ask for.",
+                &self.commands,
+            ),
+            Family::of(
+                Kind::Counter,
+                "fanfare_command_errors_total",
+                "Errors that sessions were told, by code.",
+                &self.command_errors,
+            ),
+            Family::of(
+                Kind::Histogram,
+                "fanfare_command_seconds",
+                "From when a command was read to when its answer was there, the broker's part included.",
+                &self.command_seconds,
+            ),
+            Family::of(
+                Kind::Histogram,
+                "fanfare_connect_seconds",
+                "From when a connection was accepted to the session's welcome. What the client takes for its handshake and its connect is in it.",
+                &self.connect_seconds,
+            ),
+            Family::of(
+                Kind::Histogram,
+                "fanfare_delivery_seconds",
+                "From when a publication was taken from the feed to when the last of the sockets was written that got it: once a turn of a worker, for the oldest of each priority.",
+                &self.delivery_seconds,
+            ),
+            Family::of(
+                Kind::Gauge,
+                "fanfare_outbox_messages",
+                "What waits for sockets that take nothing more, by its lane; looked at four times a second.",
+                &self.outbox_messages,
+            ),
+            Family::of(
+                Kind::Gauge,
+                "fanfare_outbox_bytes",
+                "Its bytes. A message is counted for each session for which it waits, though they share it.",
+                &self.outbox_bytes,
+            ),
+        ]);
         all
     }
 }
@@ -285,6 +366,13 @@ pub struct Metrics {
     pub tokens: Arc<TokenCounters>,
     /// The durable queue's.
     pub queue: QueueMetrics,
+    /// The API's.
+    pub api: ApiMetrics,
+    /// From a publication to the broker's answer that it has it.
+    pub publish_seconds: Histogram,
+    /// From a probe to when the feed heard it.
+    pub probe_seconds: Histogram,
+    facts: Facts,
 }
 
 impl Metrics {
@@ -297,7 +385,17 @@ impl Metrics {
             view_age: Seconds::default(),
             tokens: Arc::default(),
             queue: QueueMetrics::default(),
+            api: ApiMetrics::default(),
+            publish_seconds: Histogram::default(),
+            probe_seconds: Histogram::default(),
+            facts: Facts::default(),
         }
+    }
+
+    /// The same of a node of which this is known.
+    #[must_use]
+    pub fn with_facts(self, facts: Facts) -> Self {
+        Self { facts, ..self }
     }
 
     /// Sessions open on this node now.
@@ -315,7 +413,11 @@ impl Metrics {
     /// All that is counted, and what the system says of the process, as it stands now.
     #[must_use]
     pub fn families(&self) -> Vec<Family> {
-        let mut all = self.of_workers();
+        let mut all = self.facts.families();
+        all.extend(self.of_workers());
+        all.push(busy::family(
+            self.workers.iter().map(|worker| worker.busy()),
+        ));
         all.extend(self.control.families());
         all.push(Family::of(
             Kind::Gauge,
@@ -326,6 +428,19 @@ impl Metrics {
         all.extend(super::log_counters().families());
         all.extend(self.tokens.families());
         all.extend(self.queue.families());
+        all.extend(self.api.families());
+        all.push(Family::of(
+            Kind::Histogram,
+            "fanfare_publish_seconds",
+            "From when a publication was handed to the broker to its answer that it has it. Entries of the queue are not among them.",
+            &self.publish_seconds,
+        ));
+        all.push(Family::of(
+            Kind::Histogram,
+            "fanfare_probe_seconds",
+            "From when a probe was published to Redis to when the feed heard it. Both are read from one clock, so this is how late the feed is; what a publication's own time says would differ by as much as the clocks of Redis and node do.",
+            &self.probe_seconds,
+        ));
         all.extend(process::families());
         all
     }

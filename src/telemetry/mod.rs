@@ -4,8 +4,11 @@
 //! which [`text`] writes for Prometheus. No globals but the one log of the
 //! process; labels are closed sets ([`labels`]), never a topic, a user or an address.
 
+pub mod api_metrics;
+mod busy;
 pub mod counter;
 pub mod episode;
+pub mod facts;
 pub mod family;
 pub mod histogram;
 pub mod labels;

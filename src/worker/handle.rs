@@ -87,6 +87,17 @@ pub enum Inbound {
     },
 }
 
+impl Inbound {
+    /// The length of the frame that sessions are sent, where this is a message to them.
+    #[must_use]
+    pub fn bytes_count(&self) -> u64 {
+        match self {
+            Self::Deliver(outgoing) => outgoing.longest() as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// The sending end, one per worker.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
@@ -123,10 +134,12 @@ impl WorkerHandle {
     /// The message itself.
     pub fn send(&self, message: Inbound) -> Result<(), Inbound> {
         // The worker takes it off when it is written, which may be before this call returns.
+        let bytes = message.bytes_count();
         self.metrics.counters.queued.add(1);
+        self.metrics.counters.queued_bytes.add(bytes);
         let result = self.queue.try_send(message);
         if result.is_err() {
-            self.metrics.done(1);
+            self.metrics.done(1, bytes);
         }
         match result {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),

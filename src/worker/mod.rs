@@ -27,6 +27,7 @@ use fanfare_protocol::ids::{SessionId, Topic};
 #[cfg(test)]
 pub(crate) mod by_hand;
 pub mod catchup;
+mod delay;
 mod disconnects;
 mod encode;
 pub mod handle;
@@ -40,6 +41,7 @@ mod rebalance_out;
 pub mod recent;
 pub mod stream;
 pub mod turn;
+mod waiting;
 pub mod wheel;
 
 use disconnects::Disconnects;
@@ -231,10 +233,15 @@ impl Worker {
     pub fn remove(&self, key: SessionKey) {
         self.leave_all(key);
         let state = &mut *self.state.borrow_mut();
-        let removed = state.sessions.remove(key);
-        if removed.is_some_and(|entry| entry.is_told_to_move) {
-            let told = &self.metrics.counters.rebalancing;
-            told.set(told.get().saturating_sub(1));
+        if let Some(removed) = state.sessions.remove(key) {
+            let counters = &self.metrics.counters;
+            let gauges = [
+                (removed.is_told_to_move, &counters.rebalancing),
+                (removed.blocked, &counters.slow),
+            ];
+            for (_, gauge) in gauges.into_iter().filter(|(was_in_it, _)| *was_in_it) {
+                gauge.set(gauge.get().saturating_sub(1));
+            }
         }
         self.metrics
             .counters
@@ -442,7 +449,10 @@ impl Worker {
     pub fn flush(&self, key: SessionKey) {
         let state = &mut *self.state.borrow_mut();
         if let Some(entry) = state.sessions.get_mut(key) {
-            entry.blocked = false;
+            if std::mem::take(&mut entry.blocked) {
+                let slow = &self.metrics.counters.slow;
+                slow.set(slow.get().saturating_sub(1));
+            }
             self.write(entry, &mut state.spares);
         }
     }
@@ -468,6 +478,7 @@ impl Worker {
                 if written.blocked {
                     // The session's task waits for the socket and flushes again.
                     entry.blocked = true;
+                    counters.slow.add_owned(1);
                     entry.notify(|_| {});
                 } else if entry.catching_up {
                     entry.notify(|n| n.room = true);

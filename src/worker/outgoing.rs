@@ -5,6 +5,7 @@
 //! reference count; gone when the last outbox has written it.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -29,6 +30,8 @@ pub struct Outgoing {
     body: Body,
     /// Whether sessions are told the position.
     has_history: bool,
+    /// When it was made: as soon as it was taken from the feed.
+    arrived_at: Instant,
     size: FrameSize,
     frames: PerForm<OnceLock<Bytes>>,
 }
@@ -44,8 +47,15 @@ impl Outgoing {
             prev: entry.prev,
             body: entry.body,
             has_history,
+            arrived_at: Instant::now(),
             frames: PerForm::default(),
         })
+    }
+
+    /// When it was taken from the feed.
+    #[must_use]
+    pub fn arrived_at(&self) -> Instant {
+        self.arrived_at
     }
 
     /// The session that must not get it, if any.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::delay::Delay;
 use super::encode;
 use super::handle::Inbound;
 use super::hub::{Member, Mode, SessionKey, TopicKey};
@@ -90,16 +91,20 @@ impl Worker {
         let mut batch = batch.drain(..);
         while batch.len() > 0 {
             let waiting = batch.len();
+            let (mut delay, mut bytes) = (Delay::default(), 0);
             let begun = counters.deliveries.get();
             while counters.deliveries.get() - begun < PUSHES_MAX
                 && let Some(message) = batch.next()
             {
+                delay.note(&message);
+                bytes += message.bytes_count();
                 self.handle(message);
             }
             while !self.flush_dirty(WRITES_MAX) {
                 tokio::task::yield_now().await;
             }
-            self.metrics.done((waiting - batch.len()) as u64);
+            delay.tell(&self.metrics);
+            self.metrics.done((waiting - batch.len()) as u64, bytes);
             tokio::task::yield_now().await;
         }
     }
@@ -403,6 +408,7 @@ impl Worker {
         state.spares.shrink();
         state.recent.age(&mut state.hub, now);
         self.doubt_leads(state, now);
+        self.tell_waiting(state);
         let bytes = state.recent.bytes() as u64;
         self.metrics.counters.recent_bytes.set(bytes);
     }

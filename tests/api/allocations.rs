@@ -5,6 +5,7 @@
 //! counted holds hyper's and the broker's part as well.
 
 use allocation_counter::measure;
+use fanfare::api::Api;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -37,7 +38,8 @@ fn a_publication_asks_for_memory_few_times() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (state, _) = state();
-        let served = fanfare::api::serve::serve(listener, 1, state, std::future::pending());
+        let served =
+            fanfare::api::serve::serve(listener, 1, Api::new(state), std::future::pending());
         tokio::spawn(served);
         TcpStream::connect(address).await.expect("the API listens")
     });

@@ -9,6 +9,7 @@ mod fixture;
 mod guide;
 mod health;
 mod heavy;
+mod metrics;
 mod publish;
 mod queue;
 mod queue_document;

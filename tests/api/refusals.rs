@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{Method, Request};
 use fanfare::api::body_budget::BODIES_AT_ONCE;
+use fanfare::telemetry::labels::{Route, Status};
 use serde_json::{Value, json};
 
 use crate::fixture::{BODY_BYTES_MAX, DATA_BYTES_MAX, KEY, Mood, Node, request};
@@ -269,8 +270,11 @@ async fn a_call_without_the_right_key_is_refused_and_counted() {
         );
     }
     assert_eq!(node.metrics.control.api_unauthorized.get(), 4);
-    assert_eq!(node.metrics.control.api_errors.get(), 4);
-    assert_eq!(node.metrics.control.api_requests.get(), 4);
+    let refused = node
+        .metrics
+        .api
+        .requests(Route::Nodes, Status::Unauthorized);
+    assert_eq!(refused, 4);
 }
 
 #[tokio::test]

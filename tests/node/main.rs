@@ -12,6 +12,7 @@ mod echo;
 mod handshake;
 mod logs;
 mod member_pages;
+mod metrics;
 mod operators;
 mod panics;
 mod queue_bad_input;

@@ -114,6 +114,7 @@ impl Plan {
         let told = told.await;
         node.public = address(&told, "public");
         node.api = address(&told, "api");
+        node.metrics = log_field(&told, "metrics").map(|_| address(&told, "metrics"));
         node
     }
 
@@ -161,6 +162,7 @@ impl Plan {
             log,
             public: nowhere,
             api: nowhere,
+            metrics: None,
         }
     }
 }
@@ -188,6 +190,8 @@ pub struct Node {
     pub public: SocketAddr,
     /// The API's listener.
     pub api: SocketAddr,
+    /// The listener for metrics and health alone, where there is one.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Node {

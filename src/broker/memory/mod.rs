@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -144,7 +144,7 @@ impl MemoryBroker {
     /// [`BrokerError::Unavailable`] on a topic that is not known yet, while what is in use fills
     /// all of `memory.bytes_max`.
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
-        let control = &self.metrics.control;
+        let (control, begun_at) = (&self.metrics.control, Instant::now());
         let Some(published) = self.append(request) else {
             control.publish_errors.add(1);
             control.refused_memory.add(1);
@@ -155,6 +155,7 @@ impl MemoryBroker {
             true => control.publish_duplicates.add(1),
             false => control.published.add(1),
         }
+        self.metrics.publish_seconds.count(begun_at.elapsed());
         Ok(published)
     }
 

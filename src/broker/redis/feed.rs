@@ -394,7 +394,9 @@ impl Hearing {
                 }
             }
         } else if *channel == *self.probe {
-            probes.heard(payload);
+            if let Some(trip) = probes.heard(payload) {
+                metrics.probe_seconds.count(trip);
+            }
             if self.is_standing && probes.age() <= self.task.settings.probe_fresh {
                 self.task.shared.health.up(Line::Feed);
             }

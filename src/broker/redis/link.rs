@@ -127,8 +127,8 @@ impl CommandLink {
 #[derive(Debug)]
 pub struct Probes {
     started: Instant,
-    /// When the youngest probe that came back was sent, in milliseconds since the start.
-    heard_ms: AtomicU64,
+    /// When the youngest probe that came back was sent, in microseconds since the start.
+    heard_us: AtomicU64,
     /// The feed is to be built anew.
     pub rebuild: Notify,
     /// A probe is wanted now: the feed stands again.
@@ -141,7 +141,7 @@ impl Probes {
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
-            heard_ms: AtomicU64::new(0),
+            heard_us: AtomicU64::new(0),
             rebuild: Notify::new(),
             now: Notify::new(),
         }
@@ -150,24 +150,23 @@ impl Probes {
     /// What the next probe carries: when it is sent.
     #[must_use]
     pub fn stamp(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// A probe came back. What it says that is no stamp is not ours.
-    pub fn heard(&self, payload: &[u8]) {
-        let stamp = std::str::from_utf8(payload)
-            .ok()
-            .and_then(|s| s.parse().ok());
-        if let Some(stamp) = stamp {
-            self.heard_ms.fetch_max(stamp, Ordering::Relaxed);
-        }
+    /// A probe came back: how long it was on its way. What it says that is no stamp, or one that
+    /// is still to come, is not ours.
+    pub fn heard(&self, payload: &[u8]) -> Option<Duration> {
+        let stamp = std::str::from_utf8(payload).ok()?.parse().ok()?;
+        let age_us = self.stamp().checked_sub(stamp)?;
+        self.heard_us.fetch_max(stamp, Ordering::Relaxed);
+        Some(Duration::from_micros(age_us))
     }
 
     /// How old the youngest probe is that came back (the start, before the first).
     #[must_use]
     pub fn age(&self) -> Duration {
-        let heard_ms = self.heard_ms.load(Ordering::Relaxed);
-        Duration::from_millis(self.stamp().saturating_sub(heard_ms))
+        let heard_us = self.heard_us.load(Ordering::Relaxed);
+        Duration::from_micros(self.stamp().saturating_sub(heard_us))
     }
 }
 

@@ -20,6 +20,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use fred::types::Value;
 use tokio::sync::mpsc::error::TrySendError;
@@ -196,6 +197,7 @@ impl<C: Form> Publisher<C> {
     /// # Errors
     /// [`BrokerError`]. Cancel safety: a publication that is queued is sent all the same.
     pub async fn publish(&self, request: PublishRequest, partition: u32) -> Answer {
+        let begun_at = Instant::now();
         let control = &self.shared.metrics.control;
         if let Err(refused) = self.circuit().pass() {
             control.publish_errors.add(1);
@@ -215,6 +217,10 @@ impl<C: Form> Publisher<C> {
             Ok(_) => control.published.add(1),
             Err(BrokerError::Unavailable(Unavailable::QueueFull)) => control.publish_refused.add(1),
             Err(_) => control.publish_errors.add(1),
+        }
+        if answer.is_ok() {
+            let seconds = &self.shared.metrics.publish_seconds;
+            seconds.count(begun_at.elapsed());
         }
         answer
     }

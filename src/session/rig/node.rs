@@ -197,6 +197,7 @@ impl Node {
     pub(crate) async fn connect_task(&self, entrance: Entrance) -> (Talk, JoinHandle<()>) {
         let (client, stream) = pair(entrance.narrow).await;
         let accepted = Accepted {
+            accepted_at: Instant::now(),
             stream: stream.into(),
             early: Bytes::new(),
             form: WireForm::websocket(entrance.encoding),

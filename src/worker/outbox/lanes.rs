@@ -30,7 +30,7 @@ pub(super) const FRONT: usize = 0;
 const FIRST: usize = 1;
 /// What must come after everything else.
 pub(super) const LAST: usize = 5;
-const LANES: usize = 6;
+pub(super) const LANES: usize = 6;
 /// A higher lane sends so many bytes for each byte of the lanes below it: an eighth is theirs.
 const BYTES_PER_LOWER_BYTE: usize = 7;
 
@@ -166,8 +166,8 @@ pub(super) struct Lanes {
     pub(super) queues: [VecDeque<Item>; LANES],
     places: Vec<Place>,
     credit: Credit,
-    pub(super) replies: Waiting,
-    pub(super) messages: Waiting,
+    /// How much waits in each.
+    waiting: [Waiting; LANES],
 }
 
 impl Lanes {
@@ -181,6 +181,21 @@ impl Lanes {
         queues.all(|q| q.capacity() <= items_max) && self.places.capacity() <= items_max
     }
 
+    /// Answers and control frames that wait.
+    pub(super) fn replies(&self) -> Waiting {
+        [self.waiting[FRONT], self.waiting[LAST]].into_iter().sum()
+    }
+
+    /// Messages that wait, and what is told in their order.
+    pub(super) fn messages(&self) -> Waiting {
+        self.waiting_up_to(LAST - 1)
+    }
+
+    /// What waits in each lane.
+    pub(super) fn waiting(&self) -> [Waiting; LANES] {
+        self.waiting
+    }
+
     /// Where the topic's items wait now.
     pub(super) fn lane(&self, topic: TopicKey) -> Option<usize> {
         let mut places = self.places.iter();
@@ -192,15 +207,8 @@ impl Lanes {
     }
 
     /// What waits in the lanes of messages up to and including this one.
-    pub(super) fn waiting_up_to(&self, lane: usize, form: WireForm) -> Waiting {
-        if self.queues[lane + 1..LAST].iter().all(VecDeque::is_empty) {
-            return self.messages;
-        }
-        let mut waiting = Waiting::default();
-        for item in self.queues[FIRST..=lane].iter().flatten() {
-            waiting.add(item.bytes_count(form));
-        }
-        waiting
+    pub(super) fn waiting_up_to(&self, lane: usize) -> Waiting {
+        self.waiting[FIRST..=lane].iter().copied().sum()
     }
 
     /// Of what waits in the lanes of messages, that which tells of others.
@@ -219,15 +227,14 @@ impl Lanes {
     pub(super) fn push(&mut self, item: Item, lane: usize, form: WireForm) {
         let bytes = item.bytes_count(form);
         let Some(topic) = item.topic() else {
-            self.replies.add(bytes);
             if matches!(item, Item::Acked(_)) {
                 self.drop_acked(form);
             }
+            self.waiting[lane].add(bytes);
             self.queues[lane].push_back(item);
             return;
         };
-        self.messages.add(bytes);
-        self.move_up(topic, lane);
+        self.move_up(topic, lane, form);
         let lane = match self.places.iter_mut().find(|p| p.topic == topic) {
             Some(place) => {
                 place.count += 1;
@@ -239,24 +246,31 @@ impl Lanes {
                 lane
             }
         };
+        self.waiting[lane].add(bytes);
         self.queues[lane].push_back(item);
     }
 
     /// Moves what waits of a topic up to this lane, if it waits in a lower one.
-    pub(super) fn move_up(&mut self, topic: TopicKey, to: usize) {
+    pub(super) fn move_up(&mut self, topic: TopicKey, to: usize, form: WireForm) {
         let mut places = self.places.iter_mut();
         let Some(place) = places.find(|p| p.topic == topic && p.lane > to) else {
             return;
         };
         let from = std::mem::replace(&mut place.lane, to);
         for item in std::mem::take(&mut self.queues[from]) {
-            let moves = item.topic() == Some(topic);
-            self.queues[if moves { to } else { from }].push_back(item);
+            if item.topic() == Some(topic) {
+                let bytes = item.bytes_count(form);
+                self.waiting[from].remove(bytes);
+                self.waiting[to].add(bytes);
+                self.queues[to].push_back(item);
+            } else {
+                self.queues[from].push_back(item);
+            }
         }
     }
 
     fn drop_acked(&mut self, form: WireForm) {
-        let replies = &mut self.replies;
+        let replies = &mut self.waiting[FRONT];
         self.queues[FRONT].retain(|item| {
             let is_older = matches!(item, Item::Acked(_));
             if is_older {
@@ -288,7 +302,7 @@ impl Lanes {
         let lane = self.next_lane(&mut plan, form)?;
         self.credit = plan.credit;
         let item = self.queues[lane].pop_front()?;
-        self.uncount(&item, form);
+        self.uncount(&item, lane, form);
         Some((item, lane))
     }
 
@@ -323,13 +337,9 @@ impl Lanes {
         chosen
     }
 
-    fn uncount(&mut self, item: &Item, form: WireForm) {
-        let bytes = item.bytes_count(form);
-        let Some(topic) = item.topic() else {
-            self.replies.remove(bytes);
-            return;
-        };
-        self.messages.remove(bytes);
+    fn uncount(&mut self, item: &Item, lane: usize, form: WireForm) {
+        self.waiting[lane].remove(item.bytes_count(form));
+        let Some(topic) = item.topic() else { return };
         if let Some(at) = self.places.iter().position(|p| p.topic == topic) {
             self.places[at].count -= 1;
             if self.places[at].count == 0 {
@@ -356,7 +366,7 @@ impl Lanes {
         let items = std::mem::take(&mut self.queues[lane]);
         for (at, item) in items.into_iter().enumerate() {
             if is_gone(at, &item) {
-                self.uncount(&item, form);
+                self.uncount(&item, lane, form);
                 removed += 1;
             } else {
                 self.queues[lane].push_back(item);
@@ -397,7 +407,7 @@ impl Lanes {
     /// Removes one item.
     pub(super) fn remove_at(&mut self, lane: usize, at: usize, form: WireForm) {
         if let Some(item) = self.queues[lane].remove(at) {
-            self.uncount(&item, form);
+            self.uncount(&item, lane, form);
         }
     }
 }

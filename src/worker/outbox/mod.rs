@@ -18,6 +18,7 @@ use fanfare_protocol::ids::{Position, Priority};
 use super::hub::TopicKey;
 use super::outgoing::Outgoing;
 
+mod figures;
 mod lane_pool;
 mod lanes;
 
@@ -206,7 +207,7 @@ impl Outbox {
         let mut waiting = self
             .lanes
             .as_ref()
-            .map_or(Waiting::default(), |l| l.replies);
+            .map_or(Waiting::default(), |l| l.replies());
         if let Some((item, _)) = &self.head
             && item.topic().is_none()
         {
@@ -221,7 +222,7 @@ impl Outbox {
         let mut waiting = self
             .lanes
             .as_ref()
-            .map_or(Waiting::default(), |l| l.messages);
+            .map_or(Waiting::default(), |l| l.messages());
         if let Some((item, _)) = &self.head
             && self.head_written == 0
             && item.topic().is_some()
@@ -266,7 +267,7 @@ impl Outbox {
         let lane = lanes::lane_of(urgency);
         match &self.lanes {
             Some(lanes) => {
-                let before = lanes.waiting_up_to(lane, self.form);
+                let before = lanes.waiting_up_to(lane);
                 !half.exceeded(before) || lanes.is_lane_empty(lane)
             }
             None => !half.exceeded(self.messages()),
@@ -368,14 +369,14 @@ impl Outbox {
         let mut shed = Shed::default();
         let form = self.form;
         let lanes = self.lanes(spares);
-        let before = lanes.messages;
+        let before = lanes.messages();
         shed.conflated = lanes.conflate(form);
         let freed = Waiting {
             messages: shed.conflated,
-            bytes: before.bytes - lanes.messages.bytes,
+            bytes: before.bytes - lanes.messages().bytes,
         };
         let own = lanes::lane_of(outgoing.priority());
-        lanes.move_up(topic, own);
+        lanes.move_up(topic, own, form);
         let own = lanes.lane(topic).unwrap_or(own);
         let first = if has_history(topic) { own + 1 } else { own };
         let bytes = outgoing.frame(form).len();
@@ -397,7 +398,7 @@ impl Outbox {
         let is_enough =
             freed.messages >= sixteenth.messages_max || freed.bytes >= sixteenth.bytes_max;
         for lane in (first..LAST).rev() {
-            if is_full(lanes.messages) || !is_enough && target.exceeded(lanes.messages) {
+            if is_full(lanes.messages()) || !is_enough && target.exceeded(lanes.messages()) {
                 let taken_back = lanes.take_back(lane, form, &has_history);
                 shed.taken_back.extend(taken_back);
             }
@@ -408,11 +409,11 @@ impl Outbox {
         };
         let may_drop = |t: TopicKey, message: &Outgoing| !has_history(t) && !is_older(t, message);
         for lane in (first..LAST).rev() {
-            if is_full(lanes.messages) {
+            if is_full(lanes.messages()) {
                 shed.dropped += lanes.drop_oldest(lane, form, is_over, may_drop);
             }
         }
-        let waiting = with(lanes.messages);
+        let waiting = with(lanes.messages());
         let in_place = older_bytes
             .is_some_and(|older| bytes <= older || waiting.bytes <= bound.bytes_max / 4 * 5);
         shed.fits = waiting.messages == 1 || !bound.exceeded(waiting) || in_place;

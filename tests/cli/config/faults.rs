@@ -290,6 +290,11 @@ fn values_that_do_not_go_together_are_faults_where_the_later_one_was_set() {
              the same port; give the API its own port",
         ),
         (
+            ("FANFARE_METRICS__LISTEN", "[::]:8081"),
+            "FANFARE_METRICS__LISTEN: api.listen is 127.0.0.1:8081 and metrics.listen [::]:8081, \
+             the same port; give metrics their own port",
+        ),
+        (
             ("FANFARE_SERVER__CONNECTIONS_MAX", "19501"),
             "FANFARE_SERVER__CONNECTIONS_MAX: server.connections_max is 19501, which needs 20001 \
              open files, but the limit is 20000; lower it, or raise the limit (ulimit -n, \

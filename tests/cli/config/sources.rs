@@ -260,7 +260,7 @@ fn other_value(key: &Key) -> (String, String) {
             "[\"first-key\", \"second-key\"]".to_owned(),
         ),
         Kind::Text(_) => quoted(match key.path().as_str() {
-            "server.listen" | "api.listen" => "[::1]:7001",
+            "server.listen" | "api.listen" | "metrics.listen" => "[::1]:7001",
             "server.advertise" => "wss://other.example",
             "redis.url" => "redis://user:word@redis.example:6380/3",
             "log.level" => "warn",

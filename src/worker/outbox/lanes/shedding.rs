@@ -72,7 +72,7 @@ impl Lanes {
             let gap_at = open.iter().find(|(t, _)| *t == topic).map(|(_, at)| *at);
             match (item, gap_at) {
                 (Item::Message { topic, outgoing }, gap_at)
-                    if may_drop(topic, &outgoing) && is_over(self.messages) =>
+                    if may_drop(topic, &outgoing) && is_over(self.messages()) =>
                 {
                     dropped += 1;
                     let bytes = outgoing.frame(form).len();
@@ -80,11 +80,11 @@ impl Lanes {
                         && let Item::Dropped(gap) = &mut kept[at]
                     {
                         gap.add(Some(outgoing.position), Some(1));
-                        self.uncount(&Item::Message { topic, outgoing }, form);
+                        self.uncount(&Item::Message { topic, outgoing }, lane, form);
                     } else {
                         let gap = Item::dropped(topic, &outgoing);
-                        self.messages.remove(bytes);
-                        self.messages.add(gap.bytes_count(form));
+                        self.waiting[lane].remove(bytes);
+                        self.waiting[lane].add(gap.bytes_count(form));
                         open.push((topic, kept.len()));
                         kept.push_back(gap);
                     }
@@ -93,7 +93,7 @@ impl Lanes {
                     if let Item::Dropped(gap) = &mut kept[at] {
                         gap.add(later.gap.to, later.gap.dropped);
                     }
-                    self.uncount(&Item::Dropped(later), form);
+                    self.uncount(&Item::Dropped(later), lane, form);
                 }
                 (item, _) => {
                     open.retain(|(t, _)| *t != topic);

@@ -391,6 +391,21 @@ impl Model {
         let begun = matches!(self.begun, Some(Begun::Answer(_)));
         let replies = self.replies.len() + self.last.len() + usize::from(begun);
         prop_assert_eq!(outbox.replies().messages, replies);
+        let mut by_lane = [Waiting::default(); LAST];
+        for (lane, queue) in outbox
+            .lanes
+            .iter()
+            .flat_map(|l| l.queues.iter().enumerate())
+        {
+            for item in queue {
+                by_lane[lane % LAST].add(item.bytes_count(outbox.form));
+            }
+        }
+        if let Some((item, lane)) = &outbox.head {
+            let bytes = item.bytes_count(outbox.form);
+            by_lane[lane % LAST].add(bytes.saturating_sub(outbox.head_written));
+        }
+        prop_assert_eq!(outbox.waiting(), by_lane);
         prop_assert_eq!(outbox.is_empty(), self.is_empty());
         if let Some(lanes) = &outbox.lanes {
             prop_assert!(!lanes.is_empty(), "empty lanes are given back");

@@ -1,0 +1,22 @@
+//! What this node is and can have, as its metrics tell it.
+//!
+//! In: the configuration, the build, the machine. Out: [`Facts`], once at start.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::config::machine::{self, Machine};
+use crate::telemetry::facts::Facts;
+
+/// Of this process.
+#[expect(clippy::cast_precision_loss, reason = "no machine has so many cores")]
+pub(super) fn here(config: &Config, commit: &'static str) -> Facts {
+    let machine = Machine::here();
+    Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        commit,
+        connections_max: config.server.connections_max as u64,
+        memory_bytes_max: machine.memory_max().unwrap_or(0),
+        cores_max: machine::cpu_limit(Path::new("/")).unwrap_or(machine.cores as f64),
+    }
+}

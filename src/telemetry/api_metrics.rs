@@ -1,0 +1,59 @@
+//! The instruments of the HTTP API.
+//!
+//! In: each answer, with its route, its status and how long it took. Out: families. Any thread counts.
+
+use std::time::Duration;
+
+use super::counter::Counter;
+use super::family::{Family, Kind, Table};
+use super::histogram::Histogram;
+use super::labels::{Route, Status};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct ApiMetrics {
+    requests: Table<Route, Table<Status, Counter>>,
+    seconds: Table<Route, Histogram>,
+    /// Answers that were given up, because nobody took them.
+    pub cut_off: Counter,
+}
+
+impl ApiMetrics {
+    /// A request was answered.
+    pub fn answered(&self, route: Route, status: Status, took: Duration) {
+        self.requests.of(route).of(status).add(1);
+        self.seconds.of(route).count(took);
+    }
+
+    /// How many requests of a route were answered so.
+    #[must_use]
+    pub fn requests(&self, route: Route, status: Status) -> u64 {
+        self.requests.of(route).of(status).get()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let requests = Family::of(
+            Kind::Counter,
+            "fanfare_api_requests_total",
+            "Requests to the HTTP API, by the template of their path and the status of their answer; pairs that did not occur are left out.",
+            &self.requests,
+        );
+        vec![
+            requests.sparse(),
+            Family::of(
+                Kind::Histogram,
+                "fanfare_api_request_seconds",
+                "From when the head of a request was read to when its answer was there to be written.",
+                &self.seconds,
+            ),
+            Family::of(
+                Kind::Counter,
+                "fanfare_api_answers_cut_off_total",
+                "Connections to the API that were ended because their caller did not take an answer in time.",
+                &self.cut_off,
+            ),
+        ]
+    }
+}

@@ -121,7 +121,7 @@ pub(super) async fn detailed(State(state): State<Arc<ApiState>>, wanted: Wanted)
 /// where `Accept` likes that at least as much.
 #[utoipa::path(
     get, path = "/metrics", tag = "health", operation_id = "metrics", security(()),
-    responses((status = 200, description = "Prometheus text.", body = String, content_type = "text/plain; version=0.0.4"))
+    responses((status = 200, description = "Prometheus text; OpenMetrics 1.0 where `Accept` asks for that.", body = String, content_type = "text/plain; version=0.0.4"))
 )]
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
     state.metrics.view_age.set(state.directory.view_age());

@@ -64,7 +64,7 @@ mod tests {
         for _ in 0..5_000 {
             metrics.workers[0].counters.queued.add(BEHIND_FROM);
             let working = Arc::clone(&metrics);
-            let work = tokio::spawn(async move { working.workers[0].done(BEHIND_FROM) });
+            let work = tokio::spawn(async move { working.workers[0].done(BEHIND_FROM, 0) });
             let relieved = metrics.workers[0].relieved();
             let heard = tokio::time::timeout(Duration::from_secs(30), relieved).await;
             heard.expect("the worker is not behind, and whoever waits is told");

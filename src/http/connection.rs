@@ -278,40 +278,39 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_a_byte_at_a_time_is_left_when_its_time_is_up() {
-        for bytes_a_second in [0, 1] {
+    #[tokio::test]
+    async fn a_peer_that_hardly_takes_anything_is_left_when_its_time_is_up() {
+        for bytes in [0, 1] {
             let (near, mut far) = tokio::io::duplex(16);
-            let mut stream = Answering::new(near).patient(Duration::from_secs(10));
+            let mut stream = Answering::new(near).patient(Duration::from_millis(200));
             let read = async {
-                let mut bytes = vec![0; bytes_a_second];
+                let mut bytes = vec![0; bytes];
                 loop {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    sleep(Duration::from_millis(20)).await;
                     far.read_exact(&mut bytes).await.unwrap();
                 }
             };
-            let begun_at = tokio::time::Instant::now();
             let written = tokio::select! {
-                written = stream.write_all(&[b'x'; 100]) => written,
+                written = stream.write_all(&[b'x'; 10_000]) => written,
                 () = read => unreachable!("it reads for ever"),
             };
             assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
-            assert_eq!(begun_at.elapsed().as_secs(), 10);
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    /// Fifteen answers take longer together than one of them may.
+    #[tokio::test]
     async fn each_answer_has_its_own_time() {
         let (near, mut far) = tokio::io::duplex(16);
-        let mut stream = Answering::new(near).patient(Duration::from_secs(10));
+        let mut stream = Answering::new(near).patient(Duration::from_secs(2));
         let read = async {
-            let mut bytes = [0; 8];
+            let mut bytes = [0; 16];
             while far.read_exact(&mut bytes).await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_millis(50)).await;
             }
         };
         let write = async {
-            for _ in 0..10 {
+            for _ in 0..15 {
                 stream.write_all(&[b'x'; 64]).await.unwrap();
                 stream.flush().await.unwrap();
             }

@@ -56,16 +56,8 @@ impl Session {
                 self.work_alone(read(CommandType::History), page);
             }
             Request::Presence(topic, after, limit) => {
-                match after.as_deref().map(str::parse::<SessionId>).transpose() {
-                    Result::Ok(after) => {
-                        let page = calls.presence(id, topic, after, limit);
-                        self.work_alone(read(CommandType::Presence), page);
-                    }
-                    Err(_) => {
-                        let error = WireError::bad_request("`after` is no session id");
-                        self.refuse(id, error.into());
-                    }
-                }
+                let read = read(CommandType::Presence);
+                self.read_members(id, topic, (after, limit), read);
             }
             Request::Refreshed {
                 lost,
@@ -91,6 +83,25 @@ impl Session {
                 id,
                 ..Ok::default()
             }),
+        }
+    }
+
+    fn read_members(
+        &mut self,
+        id: Option<u64>,
+        topic: Topic,
+        (after, limit): (Option<String>, u32),
+        read: Read,
+    ) {
+        match after.as_deref().map(str::parse::<SessionId>).transpose() {
+            Result::Ok(after) => {
+                let page = self.calls.clone().presence(id, topic, after, limit);
+                self.work_alone(read, page);
+            }
+            Err(_) => {
+                let error = WireError::bad_request("`after` is no session id");
+                self.refuse(id, error.into());
+            }
         }
     }
 

@@ -457,3 +457,6 @@ impl Metrics {
         sums
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,8 @@ use crate::session::registry::Registry;
 use crate::session::shared_reads::SharedReads;
 use crate::session::state::Identity;
 use crate::session::{self, Accepted, SCRATCH_BYTES, Scratch, Services};
+use crate::telemetry::family::Label as _;
+use crate::telemetry::labels::CommandType;
 use crate::telemetry::metrics::{ControlCounters, Metrics, WorkerCounters};
 use crate::worker::handle::WorkerHandle;
 use crate::worker::outbox::Bound;
@@ -170,6 +172,13 @@ impl Node {
 
     pub(crate) fn counters(&self) -> &WorkerCounters {
         &self.metrics.workers[0].counters
+    }
+
+    /// Commands read so far.
+    pub(crate) fn commands(&self) -> u64 {
+        let commands = &self.metrics.workers[0].commands;
+        let counts = CommandType::ALL.iter().map(|kind| commands.of(*kind).get());
+        counts.sum()
     }
 
     /// Until so many sessions have ended for this reason.

@@ -258,7 +258,7 @@ fn a_closing_node_answers_what_is_at_the_broker_and_closes_at_once() {
             let publish = json!({"type": "publish", "topic": "open:t", "data": n});
             ids.push(ada.command(publish).await);
         }
-        node.until("all are read", |c| c.commands.get() >= 21).await;
+        node.until("all are read", |_| node.commands() >= 21).await;
         node.leave(Lifecycle::Closing);
         for id in ids {
             assert_eq!(ada.answer(id).await["type"], "ok");

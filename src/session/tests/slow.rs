@@ -114,7 +114,7 @@ fn subscribing_again_and_again_without_reading_does_not_fill_the_outbox() {
                 );
             }
         }
-        node.until("all commands read", |c| c.commands.get() >= 200)
+        node.until("all commands read", |_| node.commands() >= 200)
             .await;
         // What was left is not sent any more, whatever was queued: the socket's own memory and
         // the message that it had begun to take.
@@ -230,14 +230,14 @@ fn who_asks_and_does_not_read_is_not_read_and_goes_on_when_it_reads() {
         let mut ada = node.welcomed(narrow("ada")).await;
         let asked = ada.flood(&json!({"type": "ping"})).await;
         // 256 replies, and what two sockets of some 4 KiB hold at some 20 bytes a reply.
-        let read = node.counters().commands.get();
+        let read = node.commands();
         assert!(read < 256 + 3_000, "{read} commands were read");
         assert!(read < asked, "reading has stopped before {asked}");
         assert_eq!(
             ada.replies_until(asked).await,
             (1..=asked).collect::<Vec<_>>()
         );
-        assert_eq!(node.counters().commands.get(), asked);
+        assert_eq!(node.commands(), asked);
     });
 }
 
@@ -251,7 +251,7 @@ fn who_asks_and_does_not_read_for_too_long_ends_with_4103() {
             ada.command(json!({"type": "ping"})).await;
         }
         assert_eq!(ada.close_code().await, Some(4_103));
-        assert!(node.counters().commands.get() < 5_000);
+        assert!(node.commands() < 5_000);
     });
 }
 
@@ -269,7 +269,7 @@ fn long_pages_are_brought_one_at_a_time() {
             })
             .await;
         client.ok(json!({"type": "connect"})).await;
-        let before = node.counters().commands.get();
+        let before = node.commands();
         for _ in 0..50 {
             client
                 .command(json!({"type": "history", "topic": "open:t"}))
@@ -277,7 +277,7 @@ fn long_pages_are_brought_one_at_a_time() {
         }
         // A page has half a megabyte, which is over the bound of replies by itself.
         for id in 2..=51 {
-            let read = node.counters().commands.get() - before;
+            let read = node.commands() - before;
             assert!(read < id, "{read} pages were asked for, {id} is awaited");
             let page = client.answer(id).await;
             assert_eq!(page["publications"].as_array().unwrap().len(), 100);

@@ -1,4 +1,5 @@
-//! The only place that starts tasks and threads: each has a name, and is missed when it ends.
+//! The only place that starts tasks and threads: each has a name, and is missed when it ends. Those
+//! that everything waits for are missed when they hang, too ([`turns`]).
 //!
 //! A process without one of its parts serves nobody and says nothing of it, so the end of a vital
 //! part is the end of the process ([`failed`]), with exit code 70 and a reason in the log:
@@ -15,11 +16,12 @@
 //! What takes long because a request is long is done by [`heavy`], so that nobody else of the
 //! runtime waits for it.
 //!
-//! Nothing else in the crate spawns. [`plant`] lets tests of whole nodes make a part panic.
+//! Nothing else in the crate spawns. [`plant`] lets tests of whole nodes make a part panic or hang.
 
 use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
+
+pub mod turns;
 
 /// A part has ended without which the process is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +62,17 @@ static HEAVY: LazyLock<Semaphore> = LazyLock::new(|| {
 /// The first failure of this process.
 static FAILED: LazyLock<watch::Sender<Option<Failure>>> = LazyLock::new(watch::Sender::default);
 
-/// The part that is to panic, and how long after its start.
-static PLANTED: OnceLock<(String, Duration)> = OnceLock::new();
+/// What is to go wrong in a part, for tests of whole nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It panics.
+    Panic,
+    /// It keeps its thread from everything else for so long.
+    Hang(Duration),
+}
+
+/// The part in which something is to go wrong, what, and how long after its start.
+static PLANTED: OnceLock<(String, Fault, Duration)> = OnceLock::new();
 
 /// Waits for the first failure. Cancel-safe.
 pub async fn failed() -> Failure {
@@ -72,9 +85,9 @@ pub async fn failed() -> Failure {
     failure.expect("it was waited for")
 }
 
-/// Makes a part panic so long after its start; for tests of whole nodes. The first call counts.
-pub fn plant(part: String, after: Duration) {
-    let _ = PLANTED.set((part, after));
+/// Makes something go wrong in a part so long after its start. The first call counts.
+pub fn plant(part: String, fault: Fault, after: Duration) {
+    let _ = PLANTED.set((part, fault, after));
 }
 
 /// Lets the log tell every panic, in its own form.
@@ -196,21 +209,26 @@ pub async fn joined(threads: Vec<std::thread::JoinHandle<()>>) {
     let _ = all.await;
 }
 
-/// What a thread runs, with the panic that may be planted in it. Tasks have that by themselves.
+/// What a thread runs, with the fault that may be planted in it. Tasks have that by themselves.
 pub fn planted<F: Future>(name: &str, future: F) -> impl Future<Output = F::Output> {
-    let after = PLANTED.get().filter(|(part, _)| part == name);
-    match after {
+    let planted = PLANTED.get().filter(|(part, ..)| part == name);
+    match planted {
         None => Either::Left(future),
         // Boxed, so that nobody else has room for it.
-        Some((_, after)) => Either::Right(Box::pin(panicking(*after, future))),
+        Some((_, fault, after)) => Either::Right(Box::pin(failing(*fault, *after, future))),
     }
 }
 
-async fn panicking<F: Future>(after: Duration, future: F) -> F::Output {
+async fn failing<F: Future>(fault: Fault, after: Duration, future: F) -> F::Output {
+    let mut future = pin!(future);
     tokio::select! {
-        output = future => output,
-        () = tokio::time::sleep(after) => panic!("planted"),
+        output = &mut future => return output,
+        () = tokio::time::sleep(after) => match fault {
+            Fault::Panic => panic!("planted"),
+            Fault::Hang(lasts) => std::thread::sleep(lasts),
+        },
     }
+    future.await
 }
 
 /// Ends the process, because a part has ended or panicked (`Err`: with these words). What ends while

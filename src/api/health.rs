@@ -3,7 +3,7 @@
 //! In: the directory, the broker's health and the process itself. Out: short answers for probes
 //! (`/health/live`, `/health/ready`), for load balancers (`/health`), for people
 //! (`/health/detailed`) and for Prometheus (`/metrics`). They ask nothing of Redis and of the
-//! workers, so they answer when those are stuck.
+//! workers, so they answer when those are stuck, and say so.
 
 use std::sync::Arc;
 
@@ -58,13 +58,18 @@ pub struct DetailedAnswer {
     pub memory_bytes: Option<u64>,
 }
 
-/// The process runs.
+/// The process runs, and none of its parts hangs.
 #[utoipa::path(
     get, path = "/health/live", tag = "health", operation_id = "health_live", security(()),
-    responses((status = 200, description = "The process runs.", body = LiveAnswer))
+    responses(
+        (status = 200, description = "The process runs.", body = LiveAnswer),
+        (status = 503, description = "A part of it hangs; it should be started anew.", body = LiveAnswer),
+    )
 )]
-pub(super) async fn live(wanted: Wanted) -> Response {
-    wanted.ok(&LiveAnswer { live: true })
+pub(super) async fn live(State(state): State<Arc<ApiState>>, wanted: Wanted) -> Response {
+    let reasons = state.directory.not_live();
+    let live = reasons.is_empty();
+    wanted.with(status(live), &LiveAnswer { live, reasons })
 }
 
 /// The node should get new sessions.
@@ -134,8 +139,8 @@ pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderM
     ([(header::CONTENT_TYPE, form.content_type())], text).into_response()
 }
 
-fn status(is_ready: bool) -> StatusCode {
-    match is_ready {
+fn status(is_well: bool) -> StatusCode {
+    match is_well {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     }

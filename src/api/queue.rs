@@ -8,7 +8,7 @@
 pub mod add;
 pub mod answers;
 pub mod body;
-mod bound;
+pub mod bound;
 pub mod dead;
 pub mod depth;
 mod done;

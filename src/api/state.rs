@@ -57,6 +57,9 @@ pub trait Directory: Send + Sync {
     /// Where the node stands in its life.
     fn lifecycle(&self) -> Lifecycle;
 
+    /// Why the node is not live, for people; empty when it is.
+    fn not_live(&self) -> Vec<String>;
+
     /// Why the node is not ready, for people; empty when it is.
     fn not_ready(&self) -> Vec<String>;
 
@@ -113,15 +116,100 @@ pub struct QueueStatus {
     pub redis_memory_percent: Option<u8>,
 }
 
+/// How a part does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PartState {
+    /// It does what it should.
+    Ok,
+    /// It does a part of that, or will soon not do it.
+    Degraded,
+    /// It does not.
+    Down,
+}
+
+/// A number of a part, beside what it should not reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Figure {
+    /// What it is, with its unit: `sessions`, `memory_bytes`, `heartbeat_age_ms`.
+    pub name: &'static str,
+    /// How much it is now.
+    pub value: u64,
+    /// At how much the node does something about it, where there is such a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub limit: Option<u64>,
+}
+
 /// One part of the node.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Component {
-    /// For example `feed`.
+    /// For example `broker`.
     pub name: &'static str,
-    /// Whether it does what it should.
+    /// Which one, where there are several of that name: `worker 0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub part: Option<String>,
+    /// Whether it does what it should: its state is `ok`.
     pub healthy: bool,
+    /// How it does.
+    pub state: PartState,
+    /// Why it is not `ok`, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<String>,
+    /// Since when it is in this state, unix milliseconds: to half a second.
+    pub since: u64,
     /// What it says, for people.
     pub detail: String,
+    /// Its figures beside their limits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub figures: Vec<Figure>,
+}
+
+impl Component {
+    /// A part that is well.
+    #[must_use]
+    pub fn new(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            part: None,
+            healthy: true,
+            state: PartState::Ok,
+            reason: None,
+            since: 0,
+            detail: detail.into(),
+            figures: Vec::new(),
+        }
+    }
+
+    /// Says which one it is.
+    #[must_use]
+    pub fn part(mut self, part: String) -> Self {
+        self.part = Some(part);
+        self
+    }
+
+    /// Says how it does, and why. Without a reason it is well.
+    #[must_use]
+    pub fn state(mut self, state: PartState, reason: Option<String>) -> Self {
+        self.state = if reason.is_some() {
+            state
+        } else {
+            PartState::Ok
+        };
+        self.healthy = self.state == PartState::Ok;
+        self.reason = reason;
+        self
+    }
+
+    /// Adds a figure.
+    #[must_use]
+    pub fn figure(mut self, name: &'static str, value: u64, limit: Option<u64>) -> Self {
+        self.figures.push(Figure { name, value, limit });
+        self
+    }
 }
 
 /// One member of the cluster.

@@ -15,7 +15,7 @@ use crate::config::queue::Queue;
 use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
 use crate::config::values::Values;
 use crate::config::{
-    Admission, Api, Auth, Cache, Cluster, Drain, Log, Memory, Namespace, Rebalance, Redis,
+    Admission, Api, Auth, Cache, Cluster, Drain, Health, Log, Memory, Namespace, Rebalance, Redis,
     RedisAccess, Server, Session,
 };
 
@@ -336,6 +336,19 @@ section!(CACHE, "cache" => Cache {
         "Memory of the window of recent publications, from which resumes are served first.";
 });
 
+/// Not before the node is not ready.
+const STUCK: Kind = Kind::Number {
+    min: 5,
+    max: 3_600,
+    unit: Unit::S,
+    zero: Some("for never"),
+};
+
+section!(HEALTH, "health" => Health {
+    stuck: "stuck_s", STUCK, Is("30"),
+        "How long a worker, a feed, the dispatcher, presence or the queue may not have taken a turn before /health/live is 503, by which an orchestrator restarts the node. After 5 seconds the node is not ready. The time in which the whole process stood still does not count.";
+});
+
 section!(LOG, "log" => Log {
     format: "format", LOG_FORMAT, Is("auto"),
         "How lines look; auto is text on a terminal and JSON in a pipe. With --env development text.";
@@ -443,7 +456,7 @@ pub fn all() -> &'static [Key] {
         ]
         .concat();
         all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
-        all.extend([QUEUE, CACHE, LOG].concat());
+        all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all
     })

@@ -3,6 +3,8 @@
 //! In: [`Inputs`], which hold all that is read apart from the file. Out: [`Loaded`], or every
 //! fault at once. The caller exits with 64 on faults; nothing here ends the process.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::environment::{self, value_of};
@@ -15,8 +17,8 @@ use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::queue::Queue;
 use crate::config::values::{Origin, Values};
 use crate::config::{
-    Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Log, Memory, Namespace,
-    Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
+    Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Health, Log, Memory,
+    Namespace, Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
 };
 
 /// A configuration without faults.
@@ -59,12 +61,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
 
     let mut values = Values::new(inputs.dev, environment);
     presets::apply(&mut values, &inputs.machine, size, named);
-    let named_file = value_of(variables, "FANFARE_CONFIG").map(PathBuf::from);
-    let used = match inputs.file.clone().or(named_file) {
-        Some(path) => file::read(&path, inputs, &mut values, &mut faults),
-        None => Some(std::collections::BTreeSet::new()),
-    };
-    environment::read(variables, used.as_ref(), &mut values, &mut faults);
+    let used = sources(inputs, &mut values, &mut faults);
     read_flags(&inputs.flags, &mut values, &mut faults);
     add_hmac_key(inputs.try_key, &mut values, &mut faults);
     presets::leave_files_to(&checks::redis_urls(&values), &mut values, &inputs.machine);
@@ -81,6 +78,36 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     } else {
         Err(faults)
     }
+}
+
+/// Where the API of a node listens by its file and its environment, whatever else is wrong with them:
+/// for who asks a node that runs.
+///
+/// # Errors
+/// The faults of both sources, where that cannot be told for them.
+pub fn api_listen(inputs: &Inputs) -> Result<SocketAddr, Faults> {
+    let mut faults = Faults::default();
+    let mut values = Values::new(inputs.dev, default_environment(inputs.dev));
+    presets::apply(&mut values, &inputs.machine, None, false);
+    let used = sources(inputs, &mut values, &mut faults);
+    let key = keys::find("api.listen").expect("the key stands in the table");
+    match used.is_none() || values.is_refused(&key.path()) {
+        true => Err(faults),
+        false => Ok(values.field(key.section, key.name, &key.kind)),
+    }
+}
+
+/// Reads the file and the environment over what is in `values`. Returns the names of the variables
+/// that the file takes secrets from; `None` where it could not be read.
+fn sources(inputs: &Inputs, values: &mut Values, faults: &mut Faults) -> Option<BTreeSet<String>> {
+    let variables = &inputs.environment;
+    let named_file = value_of(variables, "FANFARE_CONFIG").map(PathBuf::from);
+    let used = match inputs.file.clone().or(named_file) {
+        Some(path) => file::read(&path, inputs, values, faults),
+        None => Some(BTreeSet::new()),
+    };
+    environment::read(variables, used.as_ref(), values, faults);
+    used
 }
 
 /// A preset that somebody asked for.
@@ -205,6 +232,7 @@ fn build(values: &Values) -> Config {
         rebalance: Rebalance::from_values(values, "rebalance"),
         queue: Queue::from_values(values, "queue"),
         cache: Cache::from_values(values, "cache"),
+        health: Health::from_values(values, "health"),
         log: Log::from_values(values, "log"),
         namespaces: namespaces.collect(),
         inbox: Namespace::from_values(values, "inbox"),

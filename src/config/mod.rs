@@ -63,6 +63,8 @@ pub struct Config {
     pub queue: queue::Queue,
     /// The size of the window of recent publications.
     pub cache: Cache,
+    /// When the node says that it is not live.
+    pub health: Health,
     /// Log output.
     pub log: Log,
     /// Options by namespace; `default` is always there.
@@ -332,6 +334,13 @@ pub struct Rebalance {
     pub sessions_per_s: u32,
     /// For how long no node may have come, gone or begun to leave. Default 60 s.
     pub settle: Duration,
+}
+
+/// `[health]`
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// How long a part may stand still before the node is not live. `None`: for ever. Default 30 s.
+    pub stuck: Option<Duration>,
 }
 
 /// `[cache]`: the window of recent publications.

@@ -29,6 +29,7 @@ use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, Entry, Feed, FeedEvent, FeedNumber};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
+use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::{Inbound, WorkerHandle};
@@ -51,7 +52,7 @@ use worker_queues::WorkerQueues;
 /// How often timers are looked at while anything waits for one.
 const TICK: Duration = Duration::from_millis(50);
 /// How often else, and the step of the sweep.
-const IDLE_TICK: Duration = Duration::from_secs(1);
+const IDLE_TICK: Duration = turns::IDLE_TURN;
 /// In how long the sweep compares every topic's last id with the broker's.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Feed events taken at once.
@@ -131,7 +132,9 @@ impl Dispatcher {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut tick = pin!(tokio::time::sleep(TICK));
         let interest = Arc::clone(&self.interest);
+        let stamp = turns::stamp("dispatcher".to_owned());
         loop {
+            stamp.turned();
             tokio::select! {
                 count = feed.recv_many(&mut batch, BATCH_MAX) => {
                     if count == 0 {

@@ -3,11 +3,16 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Whether the process runs.
+/// Whether the process does what a process does, or should be started anew.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LiveAnswer {
-    /// Always true: a process that is not live does not answer.
+    /// False where a part of it hangs (`health.stuck_s`).
     pub live: bool,
+    /// Which parts hang, where any does. On the API's listener only, because it names parts of the
+    /// inside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub reasons: Vec<String>,
 }
 
 /// Whether the node should get new sessions.

@@ -13,6 +13,7 @@ use crate::http::bodies::{LiveAnswer, ReadyAnswer, Route};
 use crate::http::error::HttpError;
 use crate::http::media::Form;
 use crate::http::request::{check, has_body};
+use crate::tasks::turns;
 use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::Topic;
 
@@ -54,7 +55,7 @@ pub fn answer<B>(state: &PublicState, opened: &Opened, request: &Request<B>) -> 
         Target::Connect => handshake::connect(state, opened, request),
         Target::Echo => handshake::echo(state, opened, request),
         Target::Route => route(state, request),
-        Target::Live => Ok(Form::JSON.response(StatusCode::OK, &LiveAnswer { live: true })),
+        Target::Live => Ok(live()),
         Target::Ready => Ok(ready(state)),
         Target::Page => Ok(page()),
     });
@@ -96,21 +97,28 @@ fn page() -> Response<Bytes> {
     response
 }
 
+fn live() -> Response<Bytes> {
+    let answer = LiveAnswer {
+        live: turns::lost().is_empty(),
+        reasons: Vec::new(),
+    };
+    Form::JSON.response(status(answer.live), &answer)
+}
+
 fn ready(state: &PublicState) -> Response<Bytes> {
-    let ready = state.readiness.borrow().is_empty();
-    let status = match ready {
+    let answer = ReadyAnswer {
+        ready: state.readiness.borrow().is_empty() && turns::missed().is_empty(),
+        reasons: None,
+        partial: Vec::new(),
+    };
+    Form::JSON.response(status(answer.ready), &answer)
+}
+
+fn status(is_well: bool) -> StatusCode {
+    match is_well {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let reasons = None;
-    Form::JSON.response(
-        status,
-        &ReadyAnswer {
-            ready,
-            reasons,
-            partial: Vec::new(),
-        },
-    )
+    }
 }
 
 /// Where the caller's own user has its home.

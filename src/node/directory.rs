@@ -20,11 +20,13 @@ use crate::cluster::partitions::Partitions;
 use crate::http::bodies::Route;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::session::Services;
+use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::ids::{NodeId, SessionId, Topic, User};
 
 use super::millis;
+use super::parts::{self, Since};
 use super::readiness::{self, Readiness};
 
 /// See the module.
@@ -49,6 +51,8 @@ pub struct NodeDirectory {
     pub leave: Arc<Notify>,
     /// What the configuration's checks had to say.
     pub warnings: Vec<String>,
+    /// Since when its parts are as they are.
+    pub since: Since,
 }
 
 impl Directory for NodeDirectory {
@@ -56,36 +60,43 @@ impl Directory for NodeDirectory {
         *self.lifecycle.borrow()
     }
 
+    fn not_live(&self) -> Vec<String> {
+        turns::lost()
+    }
+
     fn not_ready(&self) -> Vec<String> {
-        self.readiness.node.borrow().clone()
+        self.readiness.not_ready()
     }
 
     fn partial(&self) -> Vec<String> {
         let mut partial = readiness::partial(&self.services.broker);
-        partial.extend(self.readiness.shut());
+        partial.extend(self.readiness.shut.borrow().reasons());
         partial
     }
 
     fn components(&self) -> Vec<Component> {
-        let owed = self.metrics.control.owed.get();
+        let (broker, config) = (&self.services.broker, &self.services.config);
+        let shut = *self.readiness.shut.borrow();
+        let is_redis = matches!(&**broker, Broker::Redis(_));
         let mut components = vec![
-            readiness::broker(&self.services.broker),
-            readiness::membership(&self.membership),
-            Component {
-                name: "workers",
-                healthy: owed == 0,
-                detail: format!(
-                    "workers: {}; topics that wait for room in their queues: {owed}",
-                    self.metrics.workers.len()
-                ),
+            parts::broker(broker),
+            match is_redis {
+                true => parts::membership_with_age(&self.membership, config),
+                false => parts::membership(&self.membership),
             },
+            parts::workers(&self.metrics),
         ];
-        if let Broker::Redis(_) = &*self.services.broker {
-            components.push(readiness::settings(&self.membership));
-            components.push(readiness::partitions(&self.membership, &self.partitions));
-            components.push(readiness::reaping(self.reaping.borrow().as_deref()));
+        if is_redis {
+            components.push(parts::settings(&self.membership));
+            components.push(parts::partitions(&self.membership, &self.partitions));
+            components.push(parts::reaping(self.reaping.borrow().as_deref()));
         }
-        components.extend(readiness::circuits(&self.services.broker));
+        components.extend(parts::circuits(broker));
+        components.extend(parts::turning());
+        components.push(parts::sessions(config, &self.metrics, shut.full()));
+        components.extend(parts::memory(config, shut.short()));
+        components.push(parts::queue(config, self.queue()));
+        self.since.note(&mut components);
         components
     }
 

@@ -25,12 +25,13 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::api;
 use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
 use crate::api::queue::taken::Taken;
-use crate::api::state::ApiState;
+use crate::api::state::{ApiState, Directory as _};
 use crate::auth::KeyError;
 use crate::auth::verifier::Verifier;
 use crate::broker::memory::MemoryBroker;
@@ -47,7 +48,7 @@ use crate::lifecycle::{Lifecycle, LifecycleSender};
 use crate::presence::Presence;
 use crate::session::Services;
 use crate::session::registry::Registry;
-use crate::tasks;
+use crate::tasks::{self, Fault, turns};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
@@ -58,6 +59,7 @@ pub mod directory;
 mod facts;
 mod leaving;
 mod memory;
+pub mod parts;
 pub mod readiness;
 mod rebalance;
 pub mod reload;
@@ -65,6 +67,7 @@ pub mod worker_thread;
 
 use cluster::Cluster;
 use directory::NodeDirectory;
+use parts::Since;
 use readiness::{Entrance, Readiness};
 use reload::{Reload, Replaced};
 use worker_thread::WorkerSetup;
@@ -73,6 +76,8 @@ use worker_thread::WorkerSetup;
 /// bodies of 8 MB held up all deliveries for 100 ms, and with 8 publishers over Redis a publication
 /// cost the same (docs/performance.md).
 const CONTROL_THREADS: usize = 2;
+/// How often it is looked at how the parts do.
+const PARTS_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long presence, occupancy and the leases may take to be given back, each.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
@@ -158,6 +163,7 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(StartError::System)?;
+    turns::start(config.health.stuck, control.handle().clone()).map_err(StartError::System)?;
     let result = control.block_on(async {
         let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
         let listeners = Listeners {
@@ -171,17 +177,30 @@ pub fn run(
     result
 }
 
-/// With `--dev` a part can be made to panic, for tests of whole nodes: `PLANTED_PANIC=PART@MS`.
+/// With `--dev` a part can be made to panic or to hang, for tests of whole nodes:
+/// `PLANTED_PANIC=PART@MS`, `PLANTED_HANG=PART@MS+MS`.
 fn plant() {
-    let planted = std::env::var("PLANTED_PANIC").ok();
-    let planted = planted
-        .as_deref()
-        .and_then(|planted| planted.split_once('@'));
-    if let Some((part, ms)) = planted
-        && let Ok(ms) = ms.parse()
-    {
+    let planted = |name| {
+        let planted = std::env::var(name).ok()?;
+        let (part, times) = planted.split_once('@')?;
+        let (after, lasts) = times.split_once('+').unwrap_or((times, "0"));
+        let ms = |text: &str| text.parse().ok().map(Duration::from_millis);
+        Some((part.to_owned(), ms(after)?, ms(lasts)?))
+    };
+    if let Some((part, after, _)) = planted("PLANTED_PANIC") {
+        let ms = millis(after);
         tracing::warn!(event = "panic_planted", part, ms, "a part will panic");
-        tasks::plant(part.to_owned(), Duration::from_millis(ms));
+        tasks::plant(part, Fault::Panic, after);
+    } else if let Some((part, after, lasts)) = planted("PLANTED_HANG") {
+        let (ms, lasts_ms) = (millis(after), millis(lasts));
+        tracing::warn!(
+            event = "hang_planted",
+            part,
+            ms,
+            lasts_ms,
+            "a part will hang"
+        );
+        tasks::plant(part, Fault::Hang(lasts), after);
     }
 }
 
@@ -303,7 +322,7 @@ impl Parts {
             public = %addresses.public,
             api = %addresses.api,
             metrics = addresses.metrics.map(tracing::field::display),
-            broker = readiness::broker_name(&self.services.broker),
+            broker = parts::broker_name(&self.services.broker),
             "listening"
         );
         started(addresses);
@@ -358,14 +377,17 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             leave: Arc::clone(&self.leave),
             warnings: self.warnings.clone(),
+            since: Since::default(),
         };
+        let directory = Arc::new(directory);
+        watch_parts(&directory);
         let state = ApiState {
             broker: Arc::clone(&self.services.broker),
             config: Arc::clone(&self.config),
             keys,
             metrics: Arc::clone(&self.metrics),
             app: self.services.app.clone(),
-            directory: Arc::new(directory),
+            directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
             queue_taken: Taken::default(),
             started: self.started,
@@ -452,6 +474,19 @@ async fn until_ended(apis: Vec<ApiTask>) {
             api_failed(&error);
         }
     }
+}
+
+/// Looks at how the parts do, so that it is known since when, though nobody asks.
+fn watch_parts(directory: &Arc<NodeDirectory>) {
+    let directory = Arc::clone(directory);
+    tasks::vital("parts", async move {
+        let mut looks = tokio::time::interval(PARTS_LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let _ = directory.components();
+        }
+    });
 }
 
 fn api_failed(error: &(dyn std::error::Error + 'static)) {

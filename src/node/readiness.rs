@@ -1,7 +1,7 @@
 //! Whether the node is ready, decided in one place and watched by everyone who asks.
 //!
-//! In: the lifecycle, the broker's health, the node's standing in the cluster, and whether the door
-//! lets anybody in (looked at every [`LOOK_EVERY`]). Out: the reasons
+//! In: the lifecycle, the broker's health, the node's standing in the cluster, and, looked at every
+//! [`LOOK_EVERY`], whether the door lets anybody in and whether every part turns. Out: the reasons
 //! why the node is not ready (none: it is), for probes, for the gauge `fanfare_ready` and, once per
 //! change, for the log. A node that only lets nobody in is not ready for those who come to its public
 //! listener, and ready for the API, whose callers would else have nobody to publish by while all
@@ -15,17 +15,16 @@ use tokio::sync::watch;
 use crate::api::state::Component;
 use crate::broker::{Broker, BrokerHealth};
 use crate::cluster::membership::Membership;
-use crate::cluster::membership_machine::MembershipState;
-use crate::cluster::partitions::Partitions;
 use crate::ingress::admission::Admission;
 use crate::ingress::listener_state::ConnectionLimit;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
-use crate::redis::circuit::Phase;
-use crate::tasks;
+use crate::tasks::{self, turns};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
-/// How often it is looked whether the door lets anybody in.
+use super::parts;
+
+/// How often it is looked at what tells nobody that it has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What the door asks before it lets somebody in.
@@ -38,38 +37,115 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// Why nobody is let in, whoever asks. A balancer of sessions should send them to another node,
-    /// where there may be a place.
-    fn refusals(&self, was_full: &mut bool) -> Vec<String> {
-        *was_full = self.room.is_full(*was_full);
-        let full = was_full.then_some("sessions: the node is full (server.connections_max)");
-        let short = self.admission.memory_is_short();
-        let short = short.then_some("memory: it is short (admission.memory_bytes_max)");
-        [full, short]
-            .into_iter()
-            .flatten()
-            .map(str::to_owned)
-            .collect()
+    fn look(&self, before: Shut) -> Shut {
+        Shut {
+            is_full: self.room.is_full(before.is_full),
+            is_short: self.admission.memory_is_short(),
+        }
+    }
+}
+
+/// Why nobody is let in, whoever asks. A balancer of sessions should send them to another node, where
+/// there may be a place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shut {
+    is_full: bool,
+    is_short: bool,
+}
+
+impl Shut {
+    /// Why there is no place for another session.
+    #[must_use]
+    pub fn full(self) -> Option<&'static str> {
+        let why = "the node is full (server.connections_max)";
+        self.is_full.then_some(why)
+    }
+
+    /// Why there is no memory for another session.
+    #[must_use]
+    pub fn short(self) -> Option<&'static str> {
+        let why = "it is short (admission.memory_bytes_max)";
+        self.is_short.then_some(why)
+    }
+
+    /// All of it, for people.
+    #[must_use]
+    pub fn reasons(self) -> Vec<String> {
+        let full = self.full().map(|why| format!("sessions: {why}"));
+        let short = self.short().map(|why| format!("memory: {why}"));
+        full.into_iter().chain(short).collect()
     }
 }
 
 /// Why a node is not ready, for each of its listeners.
 #[derive(Debug, Clone)]
 pub struct Readiness {
-    /// Why it cannot serve: for the API.
-    pub node: watch::Receiver<Vec<String>>,
+    /// Why it cannot serve, apart from parts that do not turn: those are told by [`turns::missed`] to
+    /// whoever asks, because what tells these may be among them.
+    node: watch::Receiver<Vec<String>>,
     /// The same, and why it lets nobody in: for the public listener.
     pub door: watch::Receiver<Vec<String>>,
+    /// Why it lets nobody in.
+    pub shut: watch::Receiver<Shut>,
 }
 
 impl Readiness {
-    /// Why nobody is let in, of a node that is ready otherwise.
+    /// Why the node cannot serve: for the API.
     #[must_use]
-    pub fn shut(&self) -> Vec<String> {
-        let mut reasons = self.door.borrow().clone();
-        reasons.retain(|reason| !self.node.borrow().contains(reason));
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = self.node.borrow().clone();
+        reasons.extend(turns::missed());
         reasons
     }
+}
+
+/// What is told, and to whom.
+struct Telling {
+    node: watch::Sender<Vec<String>>,
+    door: watch::Sender<Vec<String>>,
+    shut: watch::Sender<Shut>,
+    /// What the log was told of last: reasons, and parts that do not turn.
+    logged: (Vec<String>, Vec<String>),
+    metrics: Arc<Metrics>,
+}
+
+impl Telling {
+    fn tell(&mut self, mut reasons: Vec<String>, entrance: &Entrance) {
+        let missed: Vec<_> = turns::silences()
+            .into_iter()
+            .filter(turns::Silence::is_missed)
+            .collect();
+        let ready = reasons.is_empty() && missed.is_empty();
+        self.metrics.control.ready.set(u64::from(ready));
+        set(&self.node, &reasons);
+        let shut = entrance.look(*self.shut.borrow());
+        set(&self.shut, &shut);
+        reasons.extend(shut.reasons());
+        set(&self.door, &reasons);
+        let parts = missed.iter().map(|silence| silence.part.clone()).collect();
+        let news = (reasons, parts);
+        if self.logged != news {
+            let mut reasons = news.0.clone();
+            reasons.extend(missed.iter().map(turns::Silence::text));
+            tracing::info!(
+                event = "readiness_changed",
+                ready,
+                reasons = %logs::list(&reasons),
+                "readiness changed"
+            );
+            self.logged = news;
+        }
+    }
+}
+
+fn set<T: Clone + PartialEq>(told: &watch::Sender<T>, news: &T) {
+    told.send_if_modified(|told| {
+        let changed = told != news;
+        if changed {
+            told.clone_from(news);
+        }
+        changed
+    });
 }
 
 /// Starts the task that decides.
@@ -82,7 +158,15 @@ pub fn watch(
 ) -> Readiness {
     let first = reasons(&broker, &membership, *lifecycle.borrow());
     let (node_sender, node) = watch::channel(first.clone());
-    let (sender, door) = watch::channel(first);
+    let (door_sender, door) = watch::channel(first.clone());
+    let (shut_sender, shut) = watch::channel(Shut::default());
+    let mut telling = Telling {
+        node: node_sender,
+        door: door_sender,
+        shut: shut_sender,
+        logged: (first, Vec::new()),
+        metrics,
+    };
     tasks::vital("readiness", async move {
         let mut health = broker.health();
         let mut view = membership.view();
@@ -90,30 +174,9 @@ pub fn watch(
         let mut trouble = membership.trouble();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut is_full = false;
         loop {
-            let mut reasons = reasons(&broker, &membership, *lifecycle.borrow());
-            let ready = reasons.is_empty();
-            metrics.control.ready.set(u64::from(ready));
-            node_sender.send_if_modified(|told| {
-                let changed = *told != reasons;
-                told.clone_from(&reasons);
-                changed
-            });
-            reasons.extend(entrance.refusals(&mut is_full));
-            sender.send_if_modified(|told| {
-                let changed = *told != reasons;
-                if changed {
-                    tracing::info!(
-                        event = "readiness_changed",
-                        ready,
-                        reasons = %logs::list(&reasons),
-                        "readiness changed"
-                    );
-                    told.clone_from(&reasons);
-                }
-                changed
-            });
+            let reasons = reasons(&broker, &membership, *lifecycle.borrow());
+            telling.tell(reasons, &entrance);
             let changed = tokio::select! {
                 changed = health.changed() => changed,
                 changed = view.changed() => changed,
@@ -127,7 +190,7 @@ pub fn watch(
             }
         }
     });
-    Readiness { node, door }
+    Readiness { node, door, shut }
 }
 
 fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Vec<String> {
@@ -137,8 +200,8 @@ fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Ve
     }
     // What the cluster's own keys need is reported by the membership.
     reasons.extend(lease_holder_away(broker));
-    let broker = Some(self::broker(broker)).filter(|_| !serves_in_part(broker));
-    for component in broker.into_iter().chain([self::membership(membership)]) {
+    let broker = Some(parts::broker(broker)).filter(|_| !serves_in_part(broker));
+    for component in broker.into_iter().chain([parts::membership(membership)]) {
         if !component.healthy {
             reasons.push(format!("{}: {}", component.name, component.detail));
         }
@@ -170,128 +233,7 @@ fn lease_holder_away(broker: &Broker) -> Option<String> {
 /// What is wrong though it keeps the node from nothing else.
 #[must_use]
 pub fn partial(broker: &Broker) -> Vec<String> {
-    let component = Some(self::broker(broker)).filter(|_| serves_in_part(broker));
+    let component = Some(parts::broker(broker)).filter(|_| serves_in_part(broker));
     let reason = |component: Component| format!("{}: {}", component.name, component.detail);
     component.map(reason).into_iter().collect()
-}
-
-/// What people call the broker's engine.
-#[must_use]
-pub fn broker_name(broker: &Broker) -> &'static str {
-    match broker {
-        Broker::Memory(_) => "in-process broker",
-        Broker::Redis(_) => "redis",
-    }
-}
-
-/// How the broker does.
-#[must_use]
-pub fn broker(broker: &Broker) -> Component {
-    let name = broker_name(broker);
-    let health = broker.health().borrow().clone();
-    let (healthy, state) = match health {
-        BrokerHealth::Up => (true, "up".to_owned()),
-        BrokerHealth::Partly(why) => (false, format!("in part: {why}")),
-        BrokerHealth::ReadOnly(why) => (false, format!("read only: {why}")),
-        BrokerHealth::Down(why) => (false, why),
-    };
-    Component {
-        name: "broker",
-        healthy,
-        detail: format!("{name}: {state}"),
-    }
-}
-
-/// The links to Redis, each with its circuit.
-#[must_use]
-pub fn circuits(broker: &Broker) -> Vec<Component> {
-    let Broker::Redis(redis) = broker else {
-        return Vec::new();
-    };
-    let component = |(server, phase, why): (String, Phase, Option<Arc<str>>)| Component {
-        name: "circuit",
-        healthy: phase == Phase::Closed,
-        detail: match why {
-            Some(why) => format!("redis at {server}: {}, {why}", phase.name()),
-            None => format!("redis at {server}: {}", phase.name()),
-        },
-    };
-    redis.circuits().into_iter().map(component).collect()
-}
-
-/// Whether the other nodes have the settings that all should have alike as this one has them. Where
-/// they do not, the node is ready all the same: settings are rolled out node by node.
-#[must_use]
-pub fn settings(membership: &Membership) -> Component {
-    let comparison = membership.comparison();
-    Component {
-        name: "settings",
-        healthy: comparison.differing_count == 0,
-        detail: comparison.to_string(),
-    }
-}
-
-/// Whether Redis says which partitions the node may act for. Where it does not, the node is ready all
-/// the same: only what dead nodes left stays.
-#[must_use]
-pub fn partitions(membership: &Membership, partitions: &Partitions) -> Component {
-    let view = membership.now();
-    let mine_count = view.ring.partitions_of(&view.me.node).count();
-    let held_count = partitions.now().partitions().len();
-    let held = format!("{held_count} of {mine_count} held");
-    let unanswered = partitions.unanswered();
-    Component {
-        name: "partitions",
-        healthy: unanswered.is_none(),
-        detail: match unanswered {
-            Some(unanswered) => format!("{held}, {unanswered}"),
-            None => held,
-        },
-    }
-}
-
-/// Whether what dead nodes left can be read and removed; `failing`: how often not, and why.
-#[must_use]
-pub fn reaping(failing: Option<&str>) -> Component {
-    let detail = failing.unwrap_or("no partition fails");
-    Component {
-        name: "reaping",
-        healthy: failing.is_none(),
-        detail: detail.to_owned(),
-    }
-}
-
-/// The state of the node in the cluster.
-#[must_use]
-pub fn membership(membership: &Membership) -> Component {
-    let standing = membership.standing().borrow().clone();
-    let fresh = membership.now().fresh;
-    let trouble = membership.trouble().borrow().clone();
-    let (healthy, detail) = match standing {
-        MembershipState::Member(me) => {
-            let unanswered = (!fresh).then(|| "not answered".to_owned());
-            let detail = match trouble.or(unanswered) {
-                Some(reason) => format!("member as {me}, heartbeats are {reason}"),
-                None => format!("member as {me}"),
-            };
-            (fresh, detail)
-        }
-        MembershipState::Joining => {
-            let detail = match trouble {
-                Some(reason) => format!("the first heartbeat is {reason}"),
-                None => "no heartbeat was answered yet".to_owned(),
-            };
-            (false, detail)
-        }
-        MembershipState::Superseded { .. } => {
-            (false, "another process has this node's name".into())
-        }
-        MembershipState::NameTaken => (false, "a running process has this node's name".into()),
-        MembershipState::Left => (false, "left".into()),
-    };
-    Component {
-        name: "membership",
-        healthy,
-        detail,
-    }
 }

@@ -25,6 +25,7 @@ use crate::broker::{Broker, BrokerError, BrokerHealth, FeedNumber, Moves, Place}
 use crate::cluster::occupancy::Failure;
 use crate::cluster::settled::Settled;
 use crate::cluster::view::View;
+use crate::tasks::turns;
 use fanfare_protocol::ids::{Owner, Topic};
 
 /// Answers that are taken in one go, before new calls are begun.
@@ -82,7 +83,9 @@ impl<'a> Runner<'a> {
 
     pub(super) async fn run(mut self) {
         self.view_changed();
+        let stamp = turns::stamp("presence".to_owned());
         loop {
+            stamp.turned();
             self.take_due();
             self.expire();
             self.begin();
@@ -332,10 +335,8 @@ impl<'a> Runner<'a> {
         let expires_at = self.presence.state().memberships.expires_at();
         let expires_at = expires_at.map(|at| at.max(self.expire_at));
         let first = lanes.chain(expires_at).chain(self.index_at).min();
-        let rest = first.map_or(Duration::from_secs(3_600), |at| {
-            at.saturating_sub(self.now())
-        });
-        Instant::now() + rest
+        let rest = first.map(|at| at.saturating_sub(self.now()));
+        Instant::now() + rest.unwrap_or(turns::IDLE_TURN).min(turns::IDLE_TURN)
     }
 }
 

@@ -26,6 +26,7 @@ use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL
 use crate::broker::{Broker, BrokerHealth, FeedNumber};
 use crate::cluster::partition_leases::Held;
 use crate::config::Config;
+use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
 
@@ -39,7 +40,7 @@ const COUNTED_AT_ONCE: usize = 16;
 /// What waits in a partition is counted where no pass has looked for so long: more than a poll.
 const UNCOUNTED_AFTER: Duration = Duration::from_secs(2);
 /// How often figures are told.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = turns::IDLE_TURN;
 
 /// The handle of the consumer. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -136,7 +137,9 @@ impl Consumer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut stop, mut held) = (self.stop.clone(), self.held.clone());
         self.note();
+        let stamp = turns::stamp("the queue".to_owned());
         loop {
+            stamp.turned();
             let begun = self.begin();
             // All these waits are cancel-safe.
             tokio::select! {
@@ -163,6 +166,8 @@ impl Consumer {
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
+        // What is left may take as long as Redis does.
+        drop(stamp);
         while let Some(ended) = self.running.next().await {
             self.ended(ended);
         }

@@ -22,6 +22,7 @@ use super::outgoing::{self, Outgoing};
 use super::{SessionSlot, State, Worker, wheel};
 use crate::broker::interest::WishNumber;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
+use crate::tasks::turns::{self, Stamp};
 use crate::telemetry::metrics::{Counter, WorkerCounters};
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::event::{Event, Gap, GapReason};
@@ -29,7 +30,7 @@ use fanfare_protocol::form::{PerForm, WireForm};
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 /// How often a worker without sessions looks at the time.
-const IDLE_TICK: Duration = Duration::from_secs(1);
+const IDLE_TICK: Duration = turns::IDLE_TURN;
 /// The thread did not run for so long, which is no silence of its clients: the process or its machine
 /// was paused, or had far too much to do.
 pub const STALL_MIN: Duration = Duration::from_secs(1);
@@ -50,13 +51,15 @@ impl Worker {
     ) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut tick = pin!(tokio::time::sleep(wheel::TICK));
+        let stamp = turns::stamp(format!("worker {}", self.index));
         loop {
+            stamp.turned();
             tokio::select! {
                 count = inbound.recv_many(&mut batch, BATCH_MAX) => {
                     if count == 0 {
                         return;
                     }
-                    self.take_turns(&mut batch).await;
+                    self.take_turns(&mut batch, &stamp).await;
                 }
                 () = &mut tick => {
                     let now = Instant::now();
@@ -86,7 +89,7 @@ impl Worker {
     }
 
     /// Handles a batch in as many turns as it takes; others of the thread run in between.
-    async fn take_turns(&self, batch: &mut Vec<Inbound>) {
+    async fn take_turns(&self, batch: &mut Vec<Inbound>, stamp: &Stamp) {
         let counters = &self.metrics.counters;
         let mut batch = batch.drain(..);
         while batch.len() > 0 {
@@ -101,10 +104,12 @@ impl Worker {
                 self.handle(message);
             }
             while !self.flush_dirty(WRITES_MAX) {
+                stamp.turned();
                 tokio::task::yield_now().await;
             }
             delay.tell(&self.metrics);
             self.metrics.done((waiting - batch.len()) as u64, bytes);
+            stamp.turned();
             tokio::task::yield_now().await;
         }
     }

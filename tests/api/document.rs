@@ -178,7 +178,7 @@ async fn statuses(call: &Call) -> BTreeSet<u16> {
     for request in requests {
         seen.insert(node.send(request).await.status.as_u16());
     }
-    for mood in [Mood::Starting, Mood::Panics] {
+    for mood in [Mood::Starting, Mood::Hangs, Mood::Panics] {
         node.set(mood);
         seen.insert(node.send(good()).await.status.as_u16());
     }

@@ -46,6 +46,8 @@ pub(crate) enum Mood {
     Starting,
     /// Ready, but with an answer of the broker lost on every question.
     Lost,
+    /// As one of which a part hangs.
+    Hangs,
     /// By a panic.
     Panics,
 }
@@ -80,9 +82,16 @@ impl Directory for Listed {
         // Copied first: a panic under the lock would poison it for the rest of the test.
         let mood = *self.mood.lock().unwrap();
         match mood {
-            Mood::Well | Mood::Lost => Lifecycle::Ready,
+            Mood::Well | Mood::Lost | Mood::Hangs => Lifecycle::Ready,
             Mood::Starting => Lifecycle::Starting,
             Mood::Panics => panic!("the directory is out of order"),
+        }
+    }
+
+    fn not_live(&self) -> Vec<String> {
+        match *self.mood.lock().unwrap() {
+            Mood::Hangs => vec!["worker 0 has not turned for 31 s".into()],
+            _ => vec![],
         }
     }
 
@@ -93,16 +102,13 @@ impl Directory for Listed {
     fn not_ready(&self) -> Vec<String> {
         match *self.mood.lock().unwrap() {
             Mood::Starting => vec!["the broker has not answered yet".into()],
+            Mood::Hangs => vec!["worker 0 has not turned for 31 s".into()],
             _ => vec![],
         }
     }
 
     fn components(&self) -> Vec<Component> {
-        vec![Component {
-            name: "broker",
-            healthy: true,
-            detail: "in this process".into(),
-        }]
+        vec![Component::new("broker", "in this process")]
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -34,6 +34,20 @@ async fn a_node_that_is_not_ready_is_live_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_node_of_which_a_part_hangs_is_not_live_and_says_which() {
+    let node = Node::start();
+    node.set(Mood::Hangs);
+    let reasons = json!(["worker 0 has not turned for 31 s"]);
+    let live = probe(&node, "/health/live").await;
+    assert_eq!(
+        (live.status.as_u16(), live.value()),
+        (503, json!({"live": false, "reasons": reasons}))
+    );
+    let ready = probe(&node, "/health/ready").await;
+    assert_eq!(ready.value(), json!({"ready": false, "reasons": reasons}));
+}
+
+#[tokio::test]
 async fn the_summary_and_the_details_follow_the_node() {
     let node = Node::start();
     let health = probe(&node, "/health").await;

@@ -207,8 +207,13 @@ async fn a_node_full_of_topics_in_use_says_so_to_everybody() {
         json!([format!("broker: {detail}")])
     );
     let detailed = http::get(node.api, "/health/detailed").await.json();
-    let broker = json!({"name": "broker", "healthy": false, "detail": detail});
-    assert_eq!(detailed["components"][0], broker);
+    let broker = &detailed["components"][0];
+    let told = json!({
+        "name": "broker", "healthy": false, "state": "degraded",
+        "reason": format!("in part: {WHY}"), "since": broker["since"], "detail": detail,
+    });
+    assert_eq!(*broker, told);
+    assert!(broker["since"].as_u64() > Some(0), "{broker}");
     assert_eq!(node.until_told("embedded_memory_exhausted").await.len(), 1);
 }
 

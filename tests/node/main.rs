@@ -10,6 +10,7 @@ mod closing;
 mod door;
 mod echo;
 mod handshake;
+mod health;
 mod logs;
 mod member_pages;
 mod metrics;

@@ -269,12 +269,20 @@ async fn r20_a_node_tells_its_health_in_one_line_in_detail_and_in_figures() {
     assert_eq!(detailed["sessions"], 1, "{detailed}");
     assert!(detailed["memory_bytes"].as_u64() > Some(0), "{detailed}");
     let components = detailed["components"].as_array().expect("a list");
-    let names: Vec<_> = components.iter().map(|part| &part["name"]).collect();
-    assert_eq!(names, ["broker", "membership", "workers"], "{detailed}");
-    assert!(
-        components.iter().all(|part| part["healthy"] == true),
-        "{detailed}"
-    );
+    let mut names: Vec<_> = components.iter().map(|part| &part["name"]).collect();
+    names.dedup();
+    let parts = [
+        "broker",
+        "membership",
+        "workers",
+        "turns",
+        "sessions",
+        "memory",
+        "queue",
+    ];
+    assert_eq!(names, parts, "{detailed}");
+    let is_well = |part: &Value| part["healthy"] == true && part["state"] == "ok";
+    assert!(components.iter().all(is_well), "{detailed}");
     let metrics = http::get(node.api, "/metrics").await;
     let kind = metrics.headers["content-type"].to_str().expect("text");
     assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");

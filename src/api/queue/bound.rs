@@ -17,7 +17,7 @@ use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::Priority;
 
 /// From so many percent of `queue.capacity` on a priority is refused, by its rank.
-const CAPACITY_PERCENT: [u64; 4] = [100, 90, 80, 70];
+pub const CAPACITY_PERCENT: [u64; 4] = [100, 90, 80, 70];
 
 /// The same of `maxmemory`. Less than all of it, because entries that are moved need room in their
 /// topics before they leave the queue.

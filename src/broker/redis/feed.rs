@@ -19,6 +19,7 @@ use fred::error::Error;
 use fred::types::Value;
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::dialer::Dialer;
 use super::health::Line;
@@ -34,6 +35,7 @@ use crate::config;
 use crate::redis::refusal::Refusal;
 use crate::redis::wire::{Connection, Event};
 use crate::redis::{RedisError, access};
+use crate::tasks::turns::{self, Stamp};
 use fanfare_protocol::ids::Topic;
 
 mod channels;
@@ -74,6 +76,8 @@ enum End {
 /// The loop's state across connections.
 struct Hearing {
     task: FeedTask,
+    /// Of each turn, with a connection or without.
+    stamp: Stamp,
     subscriptions: Subscriptions,
     /// Where the cluster's control messages come this way.
     control: Option<String>,
@@ -143,6 +147,7 @@ impl Hearing {
             waits: Waits::default(),
             asked: None,
             next_question: Instant::now(),
+            stamp: turns::stamp(format!("the feed of Redis at {}", task.shared.server())),
             task,
         }
     }
@@ -156,6 +161,7 @@ impl Hearing {
         let mut future = pin!(future);
         let interest = Arc::clone(&self.task.interest);
         loop {
+            self.stamp.turned();
             tokio::select! {
                 biased;
                 () = stopped(stop) => return None,
@@ -171,6 +177,7 @@ impl Hearing {
                     self.task.sender.settle();
                 }
                 output = &mut future => return Some(output),
+                () = tokio::time::sleep(turns::IDLE_TURN) => {}
             }
         }
     }
@@ -186,7 +193,11 @@ impl Hearing {
         let interest = Arc::clone(&self.task.interest);
         let mut events = Vec::new();
         let mut timer = pin!(tokio::time::sleep(HEARTBEAT));
+        // What has come is not answered, and nothing is due: it turns all the same.
+        let mut idle = tokio::time::interval(turns::IDLE_TURN);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.stamp.turned();
             self.send_due(connection);
             let wake = self.next_wake();
             if let Some(wake) = wake
@@ -211,6 +222,7 @@ impl Hearing {
                     self.task.sender.settle();
                 }
                 () = &mut timer, if wake.is_some() => {}
+                _ = idle.tick() => {}
                 turned = connection.turn(&mut events) => {
                     if let Err(error) = turned {
                         return End::Lost(error);

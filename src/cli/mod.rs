@@ -11,6 +11,7 @@ pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod exit;
+pub mod health;
 pub mod lines;
 pub mod messages;
 pub mod nodes;
@@ -76,6 +77,8 @@ enum Command {
     Token(token::TokenArgs),
     /// List the nodes of the cluster
     Nodes(nodes::NodesArgs),
+    /// Ask a node whether it is live or ready, or how each of its parts does
+    Health(health::HealthArgs),
     /// Look after what nodes agree on in Redis
     Redis(Box<redis::RedisArgs>),
     /// Put load on a node, or on one of its peers, and report what it did
@@ -100,6 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Subscribe(args) => block_on(subscribe::run(args)),
         Command::Token(args) => token::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
+        Command::Health(args) => health::run(args),
         Command::Redis(args) => block_on(redis::run(*args)),
         #[cfg(feature = "bench")]
         Command::Bench(args) => block_on(bench::run(*args)),

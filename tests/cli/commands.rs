@@ -16,7 +16,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-const SUBCOMMANDS: [&str; 9] = [
+const SUBCOMMANDS: [&str; 10] = [
     "serve",
     "config",
     "publish",
@@ -24,6 +24,7 @@ const SUBCOMMANDS: [&str; 9] = [
     "subscribe",
     "token",
     "nodes",
+    "health",
     "bench",
     "completions",
 ];

@@ -5,6 +5,7 @@
 mod bench;
 mod commands;
 mod config;
+mod health;
 mod queue;
 mod sessions;
 mod token;

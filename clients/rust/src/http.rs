@@ -158,6 +158,14 @@ impl Api {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
+    /// Asks for something that is told by the status, too, as health is.
+    ///
+    /// # Errors
+    /// [`ApiError`], never `Refused`.
+    pub async fn read(&mut self, path: &str) -> Result<(StatusCode, Value), ApiError> {
+        self.request(Method::GET, path, Bytes::new()).await
+    }
+
     /// Sends JSON. A call whose answer was lost is not repeated: it may have been done.
     ///
     /// # Errors
@@ -175,6 +183,25 @@ impl Api {
     }
 
     async fn call(&mut self, method: Method, path: &str, body: Bytes) -> Result<Value, ApiError> {
+        let (status, answer) = self.request(method, path, body).await?;
+        // A publication none of whose targets succeeded has results too, each with its error.
+        if status.is_success() || answer["results"].is_array() {
+            return Ok(answer);
+        }
+        let text = |key: &str| answer["error"][key].as_str().unwrap_or_default().to_owned();
+        Err(ApiError::Refused {
+            status,
+            code: text("code"),
+            message: text("message"),
+        })
+    }
+
+    async fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Value), ApiError> {
         let url = format!("{}{path}", self.base);
         let uri = format!("{}{path}", self.prefix);
         let request = Request::builder()
@@ -243,7 +270,7 @@ impl Api {
         &mut self,
         url: &str,
         request: Request<Full<Bytes>>,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<(StatusCode, Value), ApiError> {
         let response = self.send(url, request).await?;
         let url = url.to_owned();
         let status = response.status();
@@ -251,26 +278,14 @@ impl Api {
             Ok(body) => body.to_bytes(),
             Err(source) => return Err(ApiError::BrokenOff { url, source }),
         };
-        let answer: Value = match serde_json::from_slice(&body) {
-            Ok(answer) => answer,
-            Err(source) => {
-                return Err(ApiError::Unreadable {
-                    url,
-                    status,
-                    source,
-                });
-            }
-        };
-        // A publication none of whose targets succeeded has results too, each with its error.
-        if status.is_success() || answer["results"].is_array() {
-            return Ok(answer);
+        match serde_json::from_slice(&body) {
+            Ok(answer) => Ok((status, answer)),
+            Err(source) => Err(ApiError::Unreadable {
+                url,
+                status,
+                source,
+            }),
         }
-        let text = |key: &str| answer["error"][key].as_str().unwrap_or_default().to_owned();
-        Err(ApiError::Refused {
-            status,
-            code: text("code"),
-            message: text("message"),
-        })
     }
 }
 

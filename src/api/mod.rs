@@ -84,7 +84,11 @@ fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
 }
 
 /// The calls by their paths.
-fn router(routes: OpenApiRouter<Arc<ApiState>>, state: Arc<ApiState>) -> Router {
+pub fn router(state: Arc<ApiState>) -> Router {
+    routed(documented_routes(), state)
+}
+
+fn routed(routes: OpenApiRouter<Arc<ApiState>>, state: Arc<ApiState>) -> Router {
     let (routes, _document) = routes.split_for_parts();
     routes
         .fallback(not_found)
@@ -125,7 +129,7 @@ impl Api {
 
     fn over(state: Arc<ApiState>, routes: OpenApiRouter<Arc<ApiState>>, has_calls: bool) -> Self {
         Self {
-            router: TowerToHyperService::new(router(routes, Arc::clone(&state))),
+            router: TowerToHyperService::new(routed(routes, Arc::clone(&state))),
             state,
             has_calls,
         }

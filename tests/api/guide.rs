@@ -37,7 +37,8 @@ async fn listening() -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandl
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let (state, _) = state();
-    let serving = tokio::spawn(fanfare::api::serve::serve(listener, 16, state, async {
+    let api = fanfare::api::Api::new(state);
+    let serving = tokio::spawn(fanfare::api::serve::serve(listener, 16, api, async {
         let _ = stopped.await;
     }));
     (address, stop, serving)

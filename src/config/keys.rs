@@ -10,13 +10,13 @@ use std::sync::OnceLock;
 use toml::de::DeValue;
 
 use crate::config::forms::{self, Unfit};
-use crate::config::metrics::Metrics;
+use crate::config::own_topics::{OWN_TOPICS, OwnTopics};
 use crate::config::queue::Queue;
 use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
 use crate::config::values::Values;
 use crate::config::{
-    Admission, Api, Auth, Cache, Cluster, Drain, Health, Log, Memory, Namespace, Rebalance, Redis,
-    RedisAccess, Server, Session,
+    Admission, Api, Auth, Cache, Cluster, Drain, Health, Log, Memory, Metrics, Namespace,
+    Rebalance, Redis, RedisAccess, Server, Session,
 };
 
 /// What a key is when no source sets it.
@@ -387,59 +387,6 @@ pub fn namespace_options() -> &'static [Key] {
     NAMESPACE
 }
 
-/// A section whose topics are Fanfare's own: it has some of a namespace's options, and what it
-/// does not offer is settled.
-pub struct OwnTopics {
-    /// The section.
-    pub section: &'static str,
-    /// The options that can be set, with the defaults that hold here.
-    pub offered: &'static [(&'static str, &'static str)],
-    /// The options that cannot.
-    pub settled: &'static [(&'static str, &'static str)],
-}
-
-/// `[inbox]` and `[everyone]`.
-pub const OWN_TOPICS: [OwnTopics; 2] = [
-    OwnTopics {
-        section: "inbox",
-        offered: &[
-            ("history_entries_max", "1000"),
-            ("history_age_s", "2592000"),
-            ("priority", "normal"),
-            ("conflate", "false"),
-            ("publish", "nobody"),
-            ("history", "authenticated"),
-            ("replicas_min", "0"),
-            ("replicas_timeout_ms", "1000"),
-        ],
-        // The server joins the owner, and nobody else can join.
-        settled: &[
-            ("presence", "false"),
-            ("subscribe", "nobody"),
-            ("presence_allow", "nobody"),
-        ],
-    },
-    OwnTopics {
-        section: "everyone",
-        offered: &[
-            ("history_entries_max", "0"),
-            ("history_age_s", "86400"),
-            ("priority", "normal"),
-            ("conflate", "false"),
-            ("history", "anyone"),
-            ("replicas_min", "0"),
-            ("replicas_timeout_ms", "1000"),
-        ],
-        // The server joins every session, and only the API publishes.
-        settled: &[
-            ("presence", "false"),
-            ("subscribe", "nobody"),
-            ("publish", "nobody"),
-            ("presence_allow", "nobody"),
-        ],
-    },
-];
-
 /// Every key with one place in the file: all but the options of namespaces and `[[auth.keys]]`.
 #[must_use]
 pub fn all() -> &'static [Key] {
@@ -457,16 +404,8 @@ pub fn all() -> &'static [Key] {
         .concat();
         all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
         all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
-        all.extend(OWN_TOPICS.iter().flat_map(own_keys));
+        all.extend(OWN_TOPICS.iter().flat_map(OwnTopics::keys));
         all
-    })
-}
-
-fn own_keys(own: &OwnTopics) -> impl Iterator<Item = Key> {
-    own.offered.iter().map(|&(name, default)| Key {
-        section: own.section,
-        default: Is(default),
-        ..*option(name)
     })
 }
 

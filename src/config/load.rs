@@ -12,12 +12,11 @@ use crate::config::faults::{Faults, did_you_mean};
 use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
 use crate::config::keys;
 use crate::config::machine::Machine;
-use crate::config::metrics::Metrics;
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::queue::Queue;
 use crate::config::values::{Origin, Values};
 use crate::config::{
-    Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Health, Log, Memory,
+    Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Health, Log, Memory, Metrics,
     Namespace, Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
 };
 

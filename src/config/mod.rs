@@ -17,8 +17,9 @@ pub mod keys;
 pub mod load;
 pub mod log_filter;
 pub mod machine;
-pub mod metrics;
+pub mod observing;
 pub mod origin;
+pub mod own_topics;
 pub mod presets;
 pub mod queue;
 mod redis_login;
@@ -32,6 +33,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use observing::{Health, Log, LogFormat, Metrics};
+
 use fanfare_protocol::ids::{NodeId, Priority};
 
 /// Everything that can be set.
@@ -42,7 +45,7 @@ pub struct Config {
     /// The HTTP API.
     pub api: Api,
     /// Where metrics are served beside it.
-    pub metrics: metrics::Metrics,
+    pub metrics: Metrics,
     /// The distributed broker; without a URL the node runs alone.
     pub redis: Redis,
     /// Whether the node is meant to be alone.
@@ -336,38 +339,11 @@ pub struct Rebalance {
     pub settle: Duration,
 }
 
-/// `[health]`
-#[derive(Debug, Clone)]
-pub struct Health {
-    /// How long a part may stand still before the node is not live. `None`: for ever. Default 30 s.
-    pub stuck: Option<Duration>,
-}
-
 /// `[cache]`: the window of recent publications.
 #[derive(Debug, Clone)]
 pub struct Cache {
     /// Bytes per node.
     pub memory_bytes: u64,
-}
-
-/// `[log]`
-#[derive(Debug, Clone)]
-pub struct Log {
-    /// `text`, `json`, or by terminal.
-    pub format: LogFormat,
-    /// A filter as `tracing` reads it, for example `info,fanfare=debug`.
-    pub level: String,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON in a pipe.
-    Auto,
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
 }
 
 /// `[namespaces.NAME]`, `[inbox]`, `[everyone]`

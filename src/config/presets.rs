@@ -165,7 +165,7 @@ pub fn add_namespace(values: &mut Values, name: &str) {
 
 /// What a section for Fanfare's own topics does not offer still has a value.
 fn apply_settled(values: &mut Values) {
-    for own in &keys::OWN_TOPICS {
+    for own in &super::own_topics::OWN_TOPICS {
         for (name, text) in own.settled {
             let path = format!("{}.{name}", own.section);
             values.set_known(path, keys::option(name), text, Origin::Default);

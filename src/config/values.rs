@@ -177,7 +177,9 @@ impl Values {
     /// The sections that may ask for replicas.
     pub fn replica_sections(&self) -> impl Iterator<Item = String> {
         let namespaces = self.namespaces().into_iter();
-        let own = keys::OWN_TOPICS.iter().map(|own| own.section.to_owned());
+        let own = super::own_topics::OWN_TOPICS
+            .iter()
+            .map(|own| own.section.to_owned());
         namespaces
             .map(|name| format!("namespaces.{name}"))
             .chain(own)

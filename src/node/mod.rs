@@ -23,7 +23,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -42,13 +41,12 @@ use crate::config::Config;
 use crate::config::file_shares::FileShares;
 use crate::dispatcher::Dispatcher;
 use crate::ingress::admission::Admission;
-use crate::ingress::listener;
 use crate::ingress::listener_state::{ConnectionLimit, Gate};
 use crate::lifecycle::{Lifecycle, LifecycleSender};
 use crate::presence::Presence;
 use crate::session::Services;
 use crate::session::registry::Registry;
-use crate::tasks::{self, Fault, turns};
+use crate::tasks::{self, turns};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
@@ -58,8 +56,10 @@ pub mod cluster;
 pub mod directory;
 mod facts;
 mod leaving;
+mod listeners;
 mod memory;
 pub mod parts;
+mod planted;
 pub mod readiness;
 mod rebalance;
 pub mod reload;
@@ -67,6 +67,7 @@ pub mod worker_thread;
 
 use cluster::Cluster;
 use directory::NodeDirectory;
+use listeners::{ApiTask, Listeners, serve_api, until_ended};
 use parts::Since;
 use readiness::{Entrance, Readiness};
 use reload::{Reload, Replaced};
@@ -130,13 +131,6 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
 }
 
-/// What the node listens with.
-struct Listeners {
-    public: Vec<StdListener>,
-    api: StdListener,
-    metrics: Option<StdListener>,
-}
-
 /// Runs a node until it is told to stop. `started` is called once, when both listeners are open.
 ///
 /// # Errors
@@ -150,12 +144,10 @@ pub fn run(
 ) -> Result<End, StartError> {
     tasks::log_panics();
     if config.server.dev {
-        plant();
+        planted::plant();
     }
     let config = Arc::new(config);
-    let public = bind_public(&config)?;
-    let api = bind_api(config.api.listen)?;
-    let metrics = config.metrics.listen.map(bind_api).transpose()?;
+    let listeners = Listeners::bind(&config)?;
     let verifier = Verifier::new(&config.auth, config.session.info_bytes_max)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -166,56 +158,10 @@ pub fn run(
     turns::start(config.health.stuck, control.handle().clone()).map_err(StartError::System)?;
     let result = control.block_on(async {
         let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
-        let listeners = Listeners {
-            public,
-            api,
-            metrics,
-        };
         parts.serve(feed, listeners, reload, started).await
     });
     control.shutdown_timeout(GIVE_BACK);
     result
-}
-
-/// With `--dev` a part can be made to panic or to hang, for tests of whole nodes:
-/// `PLANTED_PANIC=PART@MS`, `PLANTED_HANG=PART@MS+MS`.
-fn plant() {
-    let planted = |name| {
-        let planted = std::env::var(name).ok()?;
-        let (part, times) = planted.split_once('@')?;
-        let (after, lasts) = times.split_once('+').unwrap_or((times, "0"));
-        let ms = |text: &str| text.parse().ok().map(Duration::from_millis);
-        Some((part.to_owned(), ms(after)?, ms(lasts)?))
-    };
-    if let Some((part, after, _)) = planted("PLANTED_PANIC") {
-        let ms = millis(after);
-        tracing::warn!(event = "panic_planted", part, ms, "a part will panic");
-        tasks::plant(part, Fault::Panic, after);
-    } else if let Some((part, after, lasts)) = planted("PLANTED_HANG") {
-        let (ms, lasts_ms) = (millis(after), millis(lasts));
-        tracing::warn!(
-            event = "hang_planted",
-            part,
-            ms,
-            lasts_ms,
-            "a part will hang"
-        );
-        tasks::plant(part, Fault::Hang(lasts), after);
-    }
-}
-
-fn bind_public(config: &Config) -> Result<Vec<StdListener>, StartError> {
-    let address = config.server.listen;
-    listener::bind(address, config.server.workers)
-        .map_err(|source| StartError::Listen { address, source })
-}
-
-fn bind_api(address: SocketAddr) -> Result<StdListener, StartError> {
-    let bound = StdListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|source| StartError::Listen { address, source })
 }
 
 /// Everything that is not a worker.
@@ -282,7 +228,7 @@ impl Parts {
         reload: Reload,
         started: impl FnOnce(Addresses),
     ) -> Result<End, StartError> {
-        let addresses = addresses(&listeners).map_err(StartError::System)?;
+        let addresses = listeners.addresses().map_err(StartError::System)?;
         let entrance = Entrance {
             room: ConnectionLimit::new(self.config.server.connections_max),
             admission: Admission::new(&self.config.admission, Instant::now()),
@@ -451,31 +397,6 @@ impl Parts {
     }
 }
 
-type ApiTask = tokio::task::JoinHandle<()>;
-
-/// Serves the API, or its probes, to so many connections until it is told to stop.
-fn serve_api(
-    name: &'static str,
-    (listener, connections_max, api): (StdListener, usize, api::Api),
-    stop: &watch::Sender<bool>,
-) -> Result<ApiTask, StartError> {
-    let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
-    let mut stop = stop.subscribe();
-    Ok(tasks::vital(name, async move {
-        // Whoever would tell it lives as long as the node.
-        let stopped = async { drop(stop.wait_for(|stopped| *stopped).await) };
-        api::serve::serve(listener, connections_max, api, stopped).await;
-    }))
-}
-
-async fn until_ended(apis: Vec<ApiTask>) {
-    for api in apis {
-        if let Err(error) = api.await {
-            api_failed(&error);
-        }
-    }
-}
-
 /// Looks at how the parts do, so that it is known since when, though nobody asks.
 fn watch_parts(directory: &Arc<NodeDirectory>) {
     let directory = Arc::clone(directory);
@@ -487,20 +408,6 @@ fn watch_parts(directory: &Arc<NodeDirectory>) {
             let _ = directory.components();
         }
     });
-}
-
-fn api_failed(error: &(dyn std::error::Error + 'static)) {
-    tracing::error!(event = "api_failed", error, "the API did not end in order");
-}
-
-fn addresses(listeners: &Listeners) -> io::Result<Addresses> {
-    let public = listeners.public.first();
-    let metrics = listeners.metrics.as_ref();
-    Ok(Addresses {
-        public: public.ok_or(io::ErrorKind::InvalidInput)?.local_addr()?,
-        api: listeners.api.local_addr()?,
-        metrics: metrics.map(StdListener::local_addr).transpose()?,
-    })
 }
 
 fn start_broker(

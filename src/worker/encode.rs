@@ -5,7 +5,7 @@ use bytes::Bytes;
 use fanfare_protocol::codec;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::{self, Event};
-use fanfare_protocol::form::WireForm;
+use fanfare_protocol::form::{PerForm, WireForm};
 
 /// The complete frame of an event. One that cannot be expressed (a bug, or a body that was damaged
 /// where it was stored) becomes an `error` with the code `internal`, with the id of the command that
@@ -27,6 +27,27 @@ pub(crate) fn frame_or(form: WireForm, event: &Event, instead: impl FnOnce() -> 
         tracing::error!(event = "event_dropped", %fault, source = ?std::error::Error::source(&fault), "event not encoded");
         codec::encode(form, &instead()).expect("it holds nothing but a code, names and numbers")
     })
+}
+
+/// The frames of one event, encoded when a form is first asked for.
+pub(super) struct FramesOf<'a> {
+    event: &'a Event,
+    frames: PerForm<Option<Bytes>>,
+}
+
+impl<'a> FramesOf<'a> {
+    pub(super) fn new(event: &'a Event) -> Self {
+        Self {
+            event,
+            frames: PerForm::default(),
+        }
+    }
+
+    pub(super) fn get(&mut self, form: WireForm) -> Bytes {
+        self.frames[form]
+            .get_or_insert_with(|| frame(form, self.event))
+            .clone()
+    }
 }
 
 #[cfg(test)]

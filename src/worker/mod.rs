@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -39,36 +39,24 @@ pub mod outgoing;
 mod overflow;
 mod rebalance_out;
 pub mod recent;
+mod slot;
 pub mod stream;
 pub mod turn;
 mod waiting;
 pub mod wheel;
 
 use disconnects::Disconnects;
-use hub::{Hub, Reference, SessionKey, TopicKey};
+use hub::{Hub, SessionKey, TopicKey};
 use lead::Leads;
 use outbox::{Bound, LanePool, Outbox, Waiting};
 use recent::Recent;
+pub use slot::SessionSignals;
+use slot::SessionSlot;
 use stream::Stream;
 use wheel::Wheel;
 
 /// The workers' wishes to the dispatcher: worker index and topic.
 pub type WorkerInterest = Interest<(usize, Topic)>;
-
-/// What a session must look at. Several things may have happened since it last looked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SessionSignals {
-    /// Its next deadline may have come.
-    pub due: bool,
-    /// The socket takes more again, or a topic fell behind: a catch-up may go on.
-    pub room: bool,
-    /// It must end, for this reason.
-    pub end: Option<CloseReason>,
-    /// The node is leaving.
-    pub drain: bool,
-    /// The node has more than its share, and this session is to go.
-    pub shed: bool,
-}
 
 /// How a join stands.
 #[derive(Debug)]
@@ -77,50 +65,6 @@ pub enum Join {
     Live,
     /// The receiver is told when it is. It errs when the session left before.
     Waiting(oneshot::Receiver<()>),
-}
-
-/// One session as its worker sees it.
-struct SessionSlot {
-    id: SessionId,
-    /// The sessions of this worker are numbered as they come.
-    number: u64,
-    form: WireForm,
-    stream: Rc<Stream>,
-    outbox: Outbox,
-    references: Vec<Reference>,
-    /// At least one membership may be in [`hub::Mode::Pull`].
-    catching_up: bool,
-    /// Where the next search for such a membership begins, so that topics take turns.
-    next_pull: usize,
-    /// Pages asked for so far; the newest has this number.
-    pulls: u32,
-    /// What its socket has taken so far.
-    written_bytes: u64,
-    waker: Option<Waker>,
-    notices: SessionSignals,
-    dirty: bool,
-    blocked: bool,
-    /// It was told to go, because the node has more than its share.
-    is_told_to_move: bool,
-}
-
-impl SessionSlot {
-    fn notify(&mut self, change: impl FnOnce(&mut SessionSignals)) {
-        change(&mut self.notices);
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// A membership needs pages: the session is to look for it.
-    fn catch_up(&mut self) {
-        self.catching_up = true;
-        self.notify(|n| n.room = true);
-    }
-
-    fn end(&mut self, reason: CloseReason) {
-        self.notify(|n| n.end = n.end.or(Some(reason)));
-    }
 }
 
 struct State {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::delay::Delay;
-use super::encode;
+use super::encode::FramesOf;
 use super::handle::Inbound;
 use super::hub::{Member, Mode, SessionKey, TopicKey};
 use super::lead::fail_over;
@@ -26,7 +26,6 @@ use crate::tasks::turns::{self, Stamp};
 use crate::telemetry::metrics::{Counter, WorkerCounters};
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::event::{Event, Gap, GapReason};
-use fanfare_protocol::form::{PerForm, WireForm};
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 /// How often a worker without sessions looks at the time.
@@ -477,26 +476,5 @@ struct Missed {
 fn mark_dirty(is_dirty: &mut bool, dirty: &mut Vec<SessionKey>, key: SessionKey) {
     if !std::mem::replace(is_dirty, true) {
         dirty.push(key);
-    }
-}
-
-/// The frames of one event, encoded when a form is first asked for.
-struct FramesOf<'a> {
-    event: &'a Event,
-    frames: PerForm<Option<bytes::Bytes>>,
-}
-
-impl<'a> FramesOf<'a> {
-    fn new(event: &'a Event) -> Self {
-        Self {
-            event,
-            frames: PerForm::default(),
-        }
-    }
-
-    fn get(&mut self, form: WireForm) -> bytes::Bytes {
-        self.frames[form]
-            .get_or_insert_with(|| encode::frame(form, self.event))
-            .clone()
     }
 }

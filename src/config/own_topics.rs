@@ -1,0 +1,69 @@
+//! `[inbox]` and `[everyone]`: sections whose topics are Fanfare's own.
+//!
+//! In: the options of a namespace. Out: the rows of those that can be set there, with the defaults
+//! that hold there, and what is settled. Pure.
+
+use super::keys::{Initial, Key, option};
+
+/// A section whose topics are Fanfare's own: it has some of a namespace's options, and what it
+/// does not offer is settled.
+pub struct OwnTopics {
+    /// The section.
+    pub section: &'static str,
+    /// The options that can be set, with the defaults that hold here.
+    pub offered: &'static [(&'static str, &'static str)],
+    /// The options that cannot.
+    pub settled: &'static [(&'static str, &'static str)],
+}
+
+/// `[inbox]` and `[everyone]`.
+pub const OWN_TOPICS: [OwnTopics; 2] = [
+    OwnTopics {
+        section: "inbox",
+        offered: &[
+            ("history_entries_max", "1000"),
+            ("history_age_s", "2592000"),
+            ("priority", "normal"),
+            ("conflate", "false"),
+            ("publish", "nobody"),
+            ("history", "authenticated"),
+            ("replicas_min", "0"),
+            ("replicas_timeout_ms", "1000"),
+        ],
+        // The server joins the owner, and nobody else can join.
+        settled: &[
+            ("presence", "false"),
+            ("subscribe", "nobody"),
+            ("presence_allow", "nobody"),
+        ],
+    },
+    OwnTopics {
+        section: "everyone",
+        offered: &[
+            ("history_entries_max", "0"),
+            ("history_age_s", "86400"),
+            ("priority", "normal"),
+            ("conflate", "false"),
+            ("history", "anyone"),
+            ("replicas_min", "0"),
+            ("replicas_timeout_ms", "1000"),
+        ],
+        // The server joins every session, and only the API publishes.
+        settled: &[
+            ("presence", "false"),
+            ("subscribe", "nobody"),
+            ("publish", "nobody"),
+            ("presence_allow", "nobody"),
+        ],
+    },
+];
+
+impl OwnTopics {
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.offered.iter().map(|&(name, default)| Key {
+            section: self.section,
+            default: Initial::Is(default),
+            ..*option(name)
+        })
+    }
+}

@@ -19,11 +19,12 @@
 //! Nothing else in the crate spawns. [`plant`] lets tests of whole nodes make a part panic or hang.
 
 use std::any::Any;
+use std::backtrace::Backtrace;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::{LazyLock, OnceLock};
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
@@ -49,6 +50,11 @@ pub struct Failure {
 /// panic takes the place of an end.
 const CAUSE_PATIENCE: Duration = Duration::from_millis(200);
 
+/// Finding the names of a backtrace takes milliseconds, during which this thread does nothing else.
+const TRACE_REST: Duration = Duration::from_millis(100);
+/// For how long the end of the process waits for a panic that is being told.
+const TRACE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Work on so many bytes is heavy: a few tenths of a millisecond, which is what it costs to let
 /// another thread go on with everything else.
 pub const HEAVY_FROM: usize = 64 * 1_024;
@@ -73,6 +79,8 @@ pub enum Fault {
 
 /// The part in which something is to go wrong, what, and how long after its start.
 static PLANTED: OnceLock<(String, Fault, Duration)> = OnceLock::new();
+/// How many panics are being told.
+static REPORTING: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
 
 /// Waits for the first failure. Cancel-safe.
 pub async fn failed() -> Failure {
@@ -80,7 +88,16 @@ pub async fn failed() -> Failure {
     // The sender is never dropped.
     let _ = failed.wait_for(Option::is_some).await;
     let is_cause = |failure: &Option<Failure>| failure.as_ref().is_some_and(|f| f.is_panic);
-    let _ = tokio::time::timeout(CAUSE_PATIENCE, failed.wait_for(is_cause)).await;
+    let known = tokio::time::timeout(CAUSE_PATIENCE, failed.wait_for(is_cause));
+    let is_known = known.await.is_ok();
+    let mut reporting = REPORTING.subscribe();
+    let is_reporting = *reporting.borrow() > 0;
+    if !is_known && is_reporting {
+        // It is told with its backtrace first, and known behind that.
+        let told = reporting.wait_for(|count| *count == 0);
+        let _ = tokio::time::timeout(TRACE_PATIENCE, told).await;
+        let _ = tokio::time::timeout(CAUSE_PATIENCE, failed.wait_for(is_cause)).await;
+    }
     let failure = failed.borrow().clone();
     failure.expect("it was waited for")
 }
@@ -90,19 +107,34 @@ pub fn plant(part: String, fault: Fault, after: Duration) {
     let _ = PLANTED.set((part, fault, after));
 }
 
-/// Lets the log tell every panic, in its own form.
+/// Lets the log tell every panic as one line, in its own form.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
+        REPORTING.send_modify(|count| *count += 1);
         let thread = std::thread::current();
         let at = panic.location().map(ToString::to_string);
+        let backtrace = may_trace().then(Backtrace::force_capture);
         tracing::error!(
             event = "panic_reported",
             thread = thread.name(),
             at,
             text = text(panic.payload()),
+            backtrace = backtrace.as_ref().map(tracing::field::display),
             "a panic"
         );
+        REPORTING.send_modify(|count| *count -= 1);
     }));
+}
+
+/// Whether a panic is told with its backtrace: not within [`TRACE_REST`] of another one that was.
+fn may_trace() -> bool {
+    static TRACED: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut traced = TRACED.lock().unwrap_or_else(PoisonError::into_inner);
+    let may = traced.is_none_or(|at| at.elapsed() >= TRACE_REST);
+    if may {
+        *traced = Some(Instant::now());
+    }
+    may
 }
 
 /// Starts a task that runs as long as the process.

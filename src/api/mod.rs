@@ -52,6 +52,7 @@ mod query;
 pub mod queue;
 mod schema;
 pub mod serve;
+mod slow;
 pub mod state;
 pub mod topics;
 pub mod users;
@@ -141,6 +142,7 @@ impl Api {
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {
         let (begun_at, route) = (Instant::now(), Route::at(request.uri().path()));
+        let method = request.method().clone();
         let form = Form::wanted(request.headers());
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = match http::request::check(&request) {
@@ -172,8 +174,10 @@ impl Api {
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, no_store);
-        let (api, status) = (&self.state.metrics.api, response.status().as_u16());
-        api.answered(route, status.into(), begun_at.elapsed());
+        let (api, status) = (&self.state.metrics.api, response.status());
+        let took = begun_at.elapsed();
+        api.answered(route, status.as_u16().into(), took);
+        slow::tell(self.state.config.log.slow, took, (&method, route), status);
         response
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -16,7 +17,7 @@ use crate::config::{Log, LogFormat};
 use crate::node::reload::{self, Reload};
 use crate::node::{self, Addresses, End, StartError};
 use crate::tasks;
-use crate::telemetry::logs;
+use crate::telemetry::logs::{self, LogError};
 
 /// Arguments of `fanfare serve`.
 #[derive(Debug, Args)]
@@ -116,13 +117,16 @@ impl Drop for Flushed {
     }
 }
 
-/// Starts the log and the thread that writes it.
+/// Starts the log and the thread that tells what it does not write.
 fn start_log(log: &Log, node: &str) -> Result<Flushed, Exit> {
-    let writer = logs::start(log, node).map_err(|error| {
+    let suppressions = logs::start(log, node).map_err(|error| {
         eprintln!("{error}");
-        Exit::Usage
+        match error {
+            LogError::NoThread(_) => Exit::System,
+            _ => Exit::Usage,
+        }
     })?;
-    let thread = tasks::thread("log".to_owned(), move || writer.run());
+    let thread = tasks::thread("log_limits".to_owned(), move || suppressions.run());
     thread.map_err(|error| {
         eprintln!("the operating system gives no thread for the log: {error}");
         Exit::System
@@ -168,6 +172,8 @@ fn start_early_log(environment: &[(String, String)], node: Option<&str>) -> Opti
     let log = Log {
         format,
         level: "info".to_owned(),
+        sessions: false,
+        slow: Duration::ZERO,
     };
     let node = node.or(of("FANFARE_SERVER__NODE_ID")).unwrap_or_default();
     if !logs::is_json(format) {

@@ -354,6 +354,10 @@ section!(LOG, "log" => Log {
         "How lines look; auto is text on a terminal and JSON in a pipe. With --env development text.";
     level: "level", Text(forms::FILTER), Is("info"),
         "What is logged: a level (off, error, warn, info, debug, trace), and for single modules TARGET=LEVEL, separated by commas. With --env development info,fanfare=debug.";
+    sessions: "sessions", Flag, Is("false"),
+        "Whether each session is told of at level info, when it opens and when it ends; that one ends is told at level debug otherwise.";
+    slow: "slow_ms", ms(0, 3_600_000), Is("1000"),
+        "Commands of sessions and requests to the API that take longer than this are told, at level warn; 0 tells none.";
 });
 
 section!(NAMESPACE, "namespaces.NAME" => Namespace {

@@ -12,6 +12,10 @@ pub struct Log {
     pub format: LogFormat,
     /// A filter as `tracing` reads it, for example `info,fanfare=debug`.
     pub level: String,
+    /// Whether the opening and the end of each session are told at level info.
+    pub sessions: bool,
+    /// What takes longer than this is told; 0: nothing is. Default 1 s.
+    pub slow: Duration,
 }
 
 /// How log lines look.

@@ -19,7 +19,7 @@ use crate::ingress::admission::Admission;
 use crate::ingress::listener_state::ConnectionLimit;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::tasks::{self, turns};
-use crate::telemetry::logs;
+use crate::telemetry::fields::List;
 use crate::telemetry::metrics::Metrics;
 
 use super::parts;
@@ -130,7 +130,7 @@ impl Telling {
             tracing::info!(
                 event = "readiness_changed",
                 ready,
-                reasons = %logs::list(&reasons),
+                reasons = List::of(&reasons).value(),
                 "readiness changed"
             );
             self.logged = news;

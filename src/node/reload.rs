@@ -17,6 +17,7 @@ use crate::config::faults::Faults;
 use crate::config::load::Loaded;
 use crate::config::show::{Row, rows};
 use crate::tasks;
+use crate::telemetry::fields::List;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -134,7 +135,7 @@ impl Replaced {
         if !ignored.is_empty() {
             tracing::warn!(
                 event = "configuration_ignored",
-                keys = %logs::list(&ignored),
+                keys = List::of(&ignored).value(),
                 "these keys have changed and are read at a start only"
             );
         }

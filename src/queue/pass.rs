@@ -14,7 +14,7 @@ use crate::broker::queue::{
 };
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
-use crate::telemetry::logs::causes;
+use crate::telemetry::fields::causes;
 use crate::telemetry::metrics::Metrics;
 
 use super::faults::Fault;

@@ -178,7 +178,7 @@ fn first_word(error: &Error) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::logs::causes;
+    use crate::telemetry::fields::causes;
 
     #[test]
     fn what_is_not_answered_names_its_server_and_is_told_once() {

@@ -276,6 +276,7 @@ impl Session {
         }
         self.machine.opened();
         self.welcome(opened.id, state, topics);
+        self.tell_opened();
         for gap in gaps {
             self.tell_gap(gap);
         }

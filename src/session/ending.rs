@@ -70,7 +70,7 @@ impl Session {
         let written = worker.written_bytes(self.calls.key);
         worker.remove(self.calls.key);
         worker.metrics().ends.of(reason).add_owned(1);
-        self.log(reason, written);
+        self.tell_closed(reason, written);
     }
 
     /// Commands that are at the broker get their answers before the close frame.
@@ -115,20 +115,6 @@ impl Session {
         };
         let reader = close_handshake::is_answered(reason).then_some(&mut self.socket);
         close_handshake::close(&self.stream, &self.scratch, reader, written).await;
-    }
-
-    /// One line a session. What its client or its network did is of interest when asked for;
-    /// what this node did is told.
-    fn log(&self, reason: CloseReason, bytes: u64) {
-        let session = self.calls.session;
-        let user = self.machine.identity().user.as_ref().map(|u| u.as_str());
-        let (device, code, label) = (self.device.as_deref(), reason.code(), reason.label());
-        let duration_ms = u64::try_from(self.begun_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if matches!(reason, CloseReason::Internal) {
-            tracing::error!(event = "session_closed", %session, user, device, reason = label, code, duration_ms, bytes, "session closed");
-        } else {
-            tracing::debug!(event = "session_closed", %session, user, device, reason = label, code, duration_ms, bytes, "session closed");
-        }
     }
 }
 

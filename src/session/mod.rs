@@ -25,6 +25,7 @@ use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
+use crate::telemetry::family::Label as _;
 use crate::telemetry::labels::CommandType;
 use crate::worker::outbox::Bound;
 use crate::worker::stream::Stream;
@@ -47,6 +48,7 @@ pub mod drain_schedule;
 pub mod echo;
 pub mod ending;
 pub mod joining;
+pub mod lines;
 pub mod opening;
 pub mod permission;
 pub mod registry;
@@ -152,6 +154,8 @@ struct Session {
     /// What the client calls its device.
     device: Option<Box<str>>,
     begun_at: Instant,
+    /// Bytes of what its client sent, without frames' heads.
+    bytes_read: u64,
     /// Everything was given back.
     is_over: bool,
     /// Pages of catch-ups in a row that brought nothing.
@@ -214,6 +218,7 @@ pub fn run(
         ending: None,
         device: None,
         begun_at: accepted.accepted_at,
+        bytes_read: 0,
         is_over: false,
         failed_pulls: 0,
         scheduled: None,
@@ -373,14 +378,11 @@ impl Session {
     fn incoming(&mut self, incoming: Incoming) {
         let now = Now::read();
         self.machine.seen(now);
-        let counters = &self.calls.worker.metrics().counters;
         match incoming {
             Incoming::Text(bytes) if self.form.encoding == Encoding::Json => {
-                counters.bytes_read.add_owned(bytes.len() as u64);
                 self.command(&bytes, now);
             }
             Incoming::Binary(bytes) if self.form.encoding == Encoding::MsgPack => {
-                counters.bytes_read.add_owned(bytes.len() as u64);
                 self.command(&bytes, now);
             }
             Incoming::Text(_) | Incoming::Binary(_) => self.end(CloseReason::WrongMessageKind),
@@ -391,6 +393,7 @@ impl Session {
     }
 
     fn command(&mut self, bytes: &[u8], now: Now) {
+        self.bytes_read += bytes.len() as u64;
         // The own inbox and `@` may be named beside as many topics as a session may join.
         let topics_max = self.calls.services.config.session.topics_max + 2;
         match codec::decode_within(self.form.encoding, bytes, topics_max) {
@@ -463,13 +466,19 @@ impl Session {
         self.busy.get_or_insert_default().push(Box::pin(future));
     }
 
-    /// The same for a command, whose time is counted.
+    /// The same for a command, whose time is counted, and told where it is long.
     fn work_on(&mut self, read: Read, future: impl Future<Output = Completion> + 'static) {
         let worker = Rc::clone(&self.calls.worker);
+        let (session, slow) = (self.calls.session, self.calls.services.config.log.slow);
         self.work(async move {
             let done = future.await;
-            let seconds = worker.metrics().command_seconds.of(read.kind);
-            seconds.count_owned(read.at.elapsed());
+            let took = read.at.elapsed();
+            worker
+                .metrics()
+                .command_seconds
+                .of(read.kind)
+                .count_owned(took);
+            lines::tell_slow(session, read.kind.word(), slow, took);
             done
         });
     }

@@ -1,18 +1,22 @@
-//! Lines on their way to stderr: a bounded queue, and the thread that empties it.
+//! Lines on their way to stderr, by `tracing-appender`: a bounded queue, and the thread that empties it.
 //!
 //! In: whole lines from any thread ([`LineQueue::push`], which never waits for the reader of the
-//! log). Out: stderr, line by line, by one thread ([`LineQueue::write_to`]). Owner: the process,
-//! once ([`queue`]). Bounds: [`LINES_MAX`] lines and [`BYTES_MAX`] bytes; a line that finds no room
-//! is dropped and counted, and how many were is logged as soon as half the queue is free.
+//! log). Out: stderr, line by line, by one thread. Owner: the process, once ([`start`]). Bounds:
+//! [`LINES_MAX`] lines and [`BYTES_MAX`] bytes, that of the line that is being written among them; a
+//! line that finds no room is dropped and counted, and how many were is logged as soon as half the
+//! queue is free. The crate bounds lines alone, so room is given out here ([`Room`]), and its own
+//! bound, which has place for the last words too, is never met.
 //! Where stderr does not block and is full, the thread waits, and the line is written whole. A write
 //! that fails is counted, its line is gone, how many were is logged as soon as a line can be
 //! written, and nothing ends by it. At its end the process waits a moment for the lines that are left
-//! ([`LineQueue::flush`]).
+//! ([`LineQueue::flush`]). The crate's own way to wait, dropping its guard, says on stdout where it
+//! was in vain, so the guard of the process is kept.
 
-use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::metrics::LogCounters;
 
@@ -20,17 +24,26 @@ use super::metrics::LogCounters;
 pub const LINES_MAX: usize = 8_192;
 /// Most bytes that wait.
 pub const BYTES_MAX: usize = 4 * 1_024 * 1_024;
+/// Room that only the last words of the process have.
+const LAST_LINES_MAX: usize = 16;
+const LAST_BYTES_MAX: usize = 64 * 1_024;
 /// For how long the end of the process waits for lines that are not written yet.
 pub const FLUSH: Duration = Duration::from_secs(1);
 /// How long the thread waits for room in a stderr that does not block.
 const FULL_REST: Duration = Duration::from_millis(10);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LineQueue {
+    room: Arc<Room>,
+    lines: NonBlocking,
+    _guard: WorkerGuard,
+}
+
+/// What waits, and what is counted of it.
+#[derive(Debug, Default)]
+pub struct Room {
     waiting: Mutex<Waiting>,
-    /// Told when there is a line.
-    more: Condvar,
     /// Told when all is written.
     idle: Condvar,
     /// What is counted of the log.
@@ -39,25 +52,66 @@ pub struct LineQueue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    lines: VecDeque<Vec<u8>>,
+    /// Not written yet.
+    lines: usize,
     bytes: usize,
-    /// One line is taken out and not written yet.
-    is_writing: bool,
     /// Dropped since that was last logged.
     dropped: u64,
-    /// Not written since that was last logged.
-    failed: u64,
-    /// The last line that was written has no end.
-    is_torn: bool,
 }
 
-/// The queue of this process.
-pub fn queue() -> &'static LineQueue {
-    static QUEUE: LazyLock<LineQueue> = LazyLock::new(LineQueue::default);
-    &QUEUE
+/// The room for lines of this process.
+pub fn room() -> &'static Arc<Room> {
+    static ROOM: LazyLock<Arc<Room>> = LazyLock::new(Arc::default);
+    &ROOM
+}
+
+static QUEUE: OnceLock<LineQueue> = OnceLock::new();
+
+/// The operating system gives no thread.
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system gives no thread for the log")]
+pub struct NoThread;
+
+/// Starts the queue of this process, to stderr.
+///
+/// # Errors
+/// [`NoThread`].
+pub fn start() -> Result<(), NoThread> {
+    if QUEUE.get().is_none() {
+        // The crate panics where it gets no thread.
+        let start = || LineQueue::new(Arc::clone(room()), std::io::stderr());
+        let started = std::panic::catch_unwind(start).map_err(|_| NoThread)?;
+        // Only one start of a process is the first.
+        let _ = QUEUE.set(started);
+    }
+    Ok(())
+}
+
+/// The queue of this process, where it was started.
+pub fn queue() -> Option<&'static LineQueue> {
+    QUEUE.get()
 }
 
 impl LineQueue {
+    fn new(room: Arc<Room>, out: impl Write + Send + 'static) -> Self {
+        let written = Written {
+            out,
+            room: Arc::clone(&room),
+            is_torn: false,
+            failed: 0,
+        };
+        let (lines, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(LINES_MAX + LAST_LINES_MAX)
+            .thread_name("log")
+            .finish(written);
+        Self {
+            room,
+            lines,
+            _guard: guard,
+        }
+    }
+
     /// Appends a line, or drops and counts it where there is no room.
     pub fn push(&self, line: &[u8]) {
         self.append(line, LINES_MAX, BYTES_MAX);
@@ -66,57 +120,97 @@ impl LineQueue {
     /// Appends one of the few lines that tell why the process ends. For these there is room of
     /// their own, so a full queue does not drop them.
     pub fn push_last_word(&self, line: &[u8]) {
-        self.append(line, LINES_MAX + 16, BYTES_MAX + 64 * 1_024);
+        let lines_max = LINES_MAX + LAST_LINES_MAX;
+        self.append(line, lines_max, BYTES_MAX + LAST_BYTES_MAX);
     }
 
     fn append(&self, line: &[u8], lines_max: usize, bytes_max: usize) {
+        if self.room.takes(line.len(), lines_max, bytes_max) {
+            // Its queue has a place for each line that has room.
+            let _ = self.lines.clone().write_all(line);
+        }
+    }
+
+    /// Waits until all lines are written, at most so long.
+    pub fn flush(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        let mut waiting = self.room.lock();
+        while waiting.lines > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let idle = self.room.idle.wait_timeout(waiting, left);
+            waiting = idle.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Room {
+    fn takes(&self, bytes: usize, lines_max: usize, bytes_max: usize) -> bool {
         let mut waiting = self.lock();
-        if waiting.lines.len() >= lines_max || waiting.bytes + line.len() > bytes_max {
+        if waiting.lines >= lines_max || waiting.bytes + bytes > bytes_max {
             waiting.dropped += 1;
             self.counters.dropped.add(1);
-            return;
+            return false;
         }
-        waiting.bytes += line.len();
-        waiting.lines.push_back(line.to_vec());
-        self.more.notify_one();
+        waiting.lines += 1;
+        waiting.bytes += bytes;
+        true
     }
 
-    /// Writes lines as they come, for ever. Called by one thread.
-    pub fn write_to(&self, mut out: impl Write) -> ! {
-        loop {
-            self.write_next(&mut out);
-        }
-    }
-
-    fn write_next(&self, out: &mut impl Write) {
-        let (line, dropped) = self.take();
-        // Without its end, the line before would take this one with it.
-        let end = if self.lock().is_torn { "\n" } else { "" };
-        let written = write_whole(out, &[end.as_bytes(), &line].concat());
+    /// A line does not wait any more. Returns how many were dropped, once there is room again.
+    fn left(&self, bytes: usize) -> u64 {
         let mut waiting = self.lock();
-        let failed = match written {
+        waiting.lines -= 1;
+        waiting.bytes -= bytes;
+        if waiting.lines == 0 {
+            self.idle.notify_all();
+        }
+        match waiting.lines <= LINES_MAX / 2 && waiting.bytes <= BYTES_MAX / 2 {
+            true => std::mem::take(&mut waiting.dropped),
+            false => 0,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the thread of `tracing-appender` writes: each `write_all` is one line.
+struct Written<W> {
+    out: W,
+    room: Arc<Room>,
+    /// The last line that was written has no end.
+    is_torn: bool,
+    /// Not written since that was last logged.
+    failed: u64,
+}
+
+impl<W: Write> Written<W> {
+    fn line(&mut self, line: &[u8]) {
+        // Without its end, the line before would take this one with it.
+        let end = if self.is_torn { "\n" } else { "" };
+        let failed = match write_whole(&mut self.out, &[end.as_bytes(), line].concat()) {
             Ok(()) => {
-                waiting.is_torn = false;
-                std::mem::take(&mut waiting.failed)
+                self.is_torn = false;
+                std::mem::take(&mut self.failed)
             }
             Err(Unwritten { is_torn }) => {
-                self.counters.failed.add(1);
-                waiting.failed += 1;
-                waiting.is_torn |= is_torn;
+                self.room.counters.failed.add(1);
+                self.failed += 1;
+                self.is_torn |= is_torn;
                 0
             }
         };
-        waiting.is_writing = false;
-        if waiting.lines.is_empty() {
-            self.idle.notify_all();
-        }
-        drop(waiting);
+        let dropped = self.room.left(line.len());
+        let counters = &self.room.counters;
         if dropped > 0 {
-            let total = self.counters.dropped.get();
             tracing::warn!(
                 event = "log_lines_dropped",
                 count = dropped,
-                total,
+                total = counters.dropped.get(),
                 "lines of the log found no room, because nobody reads it or it is read slowly"
             );
         }
@@ -124,48 +218,26 @@ impl LineQueue {
             tracing::warn!(
                 event = "log_writes_failed",
                 count = failed,
-                total = self.counters.failed.get(),
+                total = counters.failed.get(),
                 "lines of the log could not be written"
             );
         }
     }
+}
 
-    /// Waits for a line. With it comes how many were dropped, once there is room again.
-    fn take(&self) -> (Vec<u8>, u64) {
-        let mut waiting = self.lock();
-        loop {
-            if let Some(line) = waiting.lines.pop_front() {
-                waiting.bytes -= line.len();
-                waiting.is_writing = true;
-                let has_room =
-                    waiting.lines.len() <= LINES_MAX / 2 && waiting.bytes <= BYTES_MAX / 2;
-                let dropped = match has_room {
-                    true => std::mem::take(&mut waiting.dropped),
-                    false => 0,
-                };
-                return (line, dropped);
-            }
-            let more = self.more.wait(waiting);
-            waiting = more.unwrap_or_else(PoisonError::into_inner);
-        }
+impl<W: Write> Write for Written<W> {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.line(line);
+        Ok(line.len())
     }
 
-    /// Waits until all lines are written, at most so long.
-    pub fn flush(&self, within: Duration) {
-        let deadline = Instant::now() + within;
-        let mut waiting = self.lock();
-        while !waiting.lines.is_empty() || waiting.is_writing {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let idle = self.idle.wait_timeout(waiting, left);
-            waiting = idle.unwrap_or_else(PoisonError::into_inner).0;
-        }
+    fn write_all(&mut self, line: &[u8]) -> std::io::Result<()> {
+        self.line(line);
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -200,7 +272,9 @@ pub struct IntoQueue;
 
 impl Write for IntoQueue {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        queue().push(line);
+        if let Some(queue) = queue() {
+            queue.push(line);
+        }
         Ok(line.len())
     }
 
@@ -210,128 +284,4 @@ impl Write for IntoQueue {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-    use std::os::unix::net::UnixStream;
-    use std::sync::mpsc;
-
-    use super::*;
-
-    /// Refuses everything, as a full disk.
-    struct Full;
-
-    impl Write for Full {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::StorageFull.into())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn lines_without_room_are_dropped_and_counted() {
-        let queue = LineQueue::default();
-        for _ in 0..LINES_MAX + 3 {
-            queue.push(b"a\n");
-        }
-        assert_eq!(queue.counters.dropped.get(), 3);
-        queue.push_last_word(b"why\n");
-        assert_eq!(queue.counters.dropped.get(), 3);
-        let mut told = 0;
-        for _ in 0..=LINES_MAX {
-            let (_, dropped) = queue.take();
-            told += dropped;
-        }
-        assert_eq!((told, queue.lock().bytes), (3, 0));
-        queue.push(&vec![b'a'; BYTES_MAX + 1]);
-        assert_eq!(queue.counters.dropped.get(), 4);
-    }
-
-    #[test]
-    fn a_write_that_fails_is_counted_and_ends_nothing() {
-        let queue = LineQueue::default();
-        queue.push(b"lost\n");
-        queue.push(b"kept\n");
-        queue.write_next(&mut Full);
-        let mut out = Vec::new();
-        assert_eq!(queue.lock().failed, 1);
-        queue.write_next(&mut out);
-        assert_eq!(queue.counters.failed.get(), 1);
-        assert_eq!(queue.lock().failed, 0, "it is told");
-        assert_eq!(out, b"kept\n");
-        queue.flush(Duration::from_secs(60));
-    }
-
-    /// Takes so many bytes, then refuses.
-    struct Filling(Vec<u8>, usize);
-
-    impl Write for Filling {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let count = bytes.len().min(self.1 - self.0.len());
-            self.0.extend(&bytes[..count]);
-            match count {
-                0 => Err(ErrorKind::StorageFull.into()),
-                _ => Ok(count),
-            }
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_torn_line_does_not_take_the_next_one_with_it() {
-        let queue = LineQueue::default();
-        queue.push(b"torn\n");
-        queue.push(b"kept\n");
-        let mut out = Filling(Vec::new(), 3);
-        queue.write_next(&mut out);
-        out.1 = 100;
-        queue.write_next(&mut out);
-        assert_eq!(out.0, b"tor\nkept\n");
-    }
-
-    /// A pipe that does not block; tells when it is full.
-    struct Shared(UnixStream, mpsc::Sender<()>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let written = self.0.write(bytes);
-            if written.is_err() {
-                let _ = self.1.send(());
-            }
-            written
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn lines_wait_for_room_where_stderr_does_not_block() {
-        const COUNT: usize = 4_000;
-        let queue = LineQueue::default();
-        let line = [vec![b'a'; 499], b"\n".to_vec()].concat();
-        (0..COUNT).for_each(|_| queue.push(&line));
-        let (near, mut far) = UnixStream::pair().unwrap();
-        near.set_nonblocking(true).unwrap();
-        let (is_full, full) = mpsc::channel();
-        let mut read = Vec::new();
-        std::thread::scope(|scope| {
-            let queue = &queue;
-            scope.spawn(move || {
-                let mut out = Shared(near, is_full);
-                (0..COUNT).for_each(|_| queue.write_next(&mut out));
-            });
-            full.recv().unwrap();
-            far.read_to_end(&mut read).unwrap();
-        });
-        assert_eq!(queue.counters.failed.get(), 0);
-        assert!(read.chunks(line.len()).all(|chunk| chunk == line));
-        assert_eq!(read.len(), COUNT * line.len());
-    }
-}
+mod tests;

@@ -4,7 +4,9 @@
 //! runs ([`set_level`]). Out: stderr; stdout belongs to results. Owner: the process, once. Text of
 //! other people (names, reasons, errors of a peer) is written with its control characters escaped, so
 //! that it can neither steer a terminal nor forge a line. Whoever logs does not wait for the reader of
-//! the log: lines go through a bounded queue to a thread of their own ([`super::lines`]).
+//! the log: lines go through a bounded queue to a thread of their own ([`super::lines`]). Bounds: those
+//! of the queue, of the fields of a line ([`super::fields`]), and of the lines of one event in a second
+//! ([`super::limits`]); the last word of the process has none of a second.
 //!
 //! Every line says what happened by the field `event`, a stable name of the form noun_past-verb
 //! (`node_started`, `session_closed`), and on which `node`; the message beside it is for people and
@@ -12,25 +14,26 @@
 //! which it was written. Levels: a peer's fault is `debug`, ours is `warn`, lost data or a needed human is
 //! `error`. Values are written in the words of the wire.
 
-use std::error::Error;
 use std::fmt;
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::{self, Format, FormatEvent, FormatFields, Full, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::lines::{FLUSH, IntoQueue, queue};
+use super::fields::{EscapedFields, JsonFields, JsonSpanFields, escape, quoted};
+use super::limits::{Limits, Suppressed};
+use super::lines::{self, FLUSH, IntoQueue};
 use crate::config::{Log, LogFormat};
 
-/// Fields that are written as a list: their value is the text of a JSON list.
-const LISTS: &[&str] = &["reasons", "keys"];
+/// How often it is told how many lines were not written.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,9 @@ pub enum LogError {
     /// The process logs already.
     #[error("the log was started before")]
     Started(#[source] tracing::subscriber::SetGlobalDefaultError),
+    /// Nothing would write it.
+    #[error(transparent)]
+    NoThread(#[from] lines::NoThread),
     /// The log cannot be changed any more.
     #[error("the log is gone")]
     Gone(#[source] tracing_subscriber::reload::Error),
@@ -51,23 +57,30 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), LogError> + Send + Sync>;
 /// Changes the filter of the log that was started.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// How the last word of the process is written.
+/// The log that was started: how lines that pass by the filter are written.
 static FORM: OnceLock<Form> = OnceLock::new();
 
+#[derive(Debug, Clone)]
 struct Form {
     is_json: bool,
     node: String,
+    limits: Arc<Limits>,
 }
 
-/// Writes the lines of the log, see [`Self::run`].
+/// Tells what was not written, see [`Self::run`].
 #[derive(Debug)]
-#[must_use = "without its run nothing is written"]
-pub struct LogWriter(());
+#[must_use = "without its run nobody learns what was not written"]
+pub struct Suppressions(Form);
 
-impl LogWriter {
-    /// Writes for ever; to be called on a thread of its own.
+impl Suppressions {
+    /// Tells once a second which events had more lines than are written, and how many more, for ever;
+    /// to be called on a thread of its own. It sleeps while there are none.
     pub fn run(self) -> ! {
-        queue().write_to(std::io::stderr())
+        loop {
+            self.0.limits.wait();
+            std::thread::sleep(TELL_EVERY);
+            self.0.tell(|limits| limits.ended(Instant::now()));
+        }
     }
 }
 
@@ -81,60 +94,134 @@ pub fn is_json(format: LogFormat) -> bool {
     }
 }
 
-/// Starts the log of this process, whose lines name this node. They are written by what is
-/// returned.
+/// Starts the log of this process, whose lines name this node, and the thread that writes them.
+/// What is not written is told by what is returned.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn start(log: &Log, node: &str) -> Result<LogWriter, LogError> {
+pub fn start(log: &Log, node: &str) -> Result<Suppressions, LogError> {
     let into = || IntoQueue;
     let filter = EnvFilter::try_new(&log.level).map_err(LogError::Filter)?;
-    let is_json = is_json(log.format);
-    if is_json {
-        let (subscriber, set) = json(into, filter, node);
+    lines::start()?;
+    let form = Form {
+        is_json: is_json(log.format),
+        node: node.to_owned(),
+        limits: Arc::default(),
+    };
+    if form.is_json {
+        let (subscriber, set) = json(into, filter, form.clone());
         begin(subscriber, set)?;
     } else {
         let is_terminal = std::io::stderr().is_terminal();
-        let (subscriber, set) = text(into, filter, node, is_terminal);
+        let (subscriber, set) = text(into, filter, form.clone(), is_terminal);
         begin(subscriber, set)?;
     }
-    let node = node.to_owned();
     // Only one log is ever started, as `begin` holds.
-    let _ = FORM.set(Form { is_json, node });
-    Ok(LogWriter(()))
+    let _ = FORM.set(form.clone());
+    Ok(Suppressions(form))
 }
 
 /// Tells why the process ends, whatever `log.level` says: as a line of the log where that is JSON,
 /// and as plain text to people.
 pub fn last_word(text: &str) {
+    let event = "node_failed";
     let line = match FORM.get() {
-        Some(form) if form.is_json => last_line(text, &form.node),
+        Some(form) if form.is_json => form.line(Level::ERROR, event, text, &[]),
         _ => format!("{text}\n"),
     };
-    queue().push_last_word(line.as_bytes());
+    if let Some(queue) = lines::queue() {
+        queue.push_last_word(line.as_bytes());
+    }
 }
 
-fn last_line(text: &str, node: &str) -> String {
-    let mut time = String::new();
-    // Writing to a String cannot fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-    let (text, node) = (quoted(text), quoted(node));
-    let target = quoted(module_path!());
-    format!(
-        "{{\"timestamp\":\"{time}\",\"level\":\"ERROR\",\"event\":\"{event}\",\
-         \"message\":{text},\"node\":{node},\"target\":{target}}}\n",
-        event = "node_failed"
-    )
+impl Form {
+    /// Whether this line is none too many of its event.
+    fn admits(&self, event: &Event<'_>) -> bool {
+        let metadata = event.metadata();
+        let mut name = EventName::default();
+        event.record(&mut name);
+        let name = name.0.as_deref().unwrap_or(metadata.target());
+        let is_admitted = self.limits.admits(name, *metadata.level(), Instant::now());
+        if !is_admitted {
+            lines::room().counters.suppressed.add(1);
+        }
+        is_admitted
+    }
+
+    /// Tells what is due, which is taken and in the queue before anybody else tells.
+    fn tell(&self, due: impl FnOnce(&Limits) -> Vec<Suppressed>) {
+        static TELLING: Mutex<()> = Mutex::new(());
+        let _telling = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = lines::queue() else {
+            return;
+        };
+        for one in due(&self.limits) {
+            queue.push(self.suppressed(&one).as_bytes());
+        }
+    }
+
+    /// Tells of lines that were not written. They had passed the filter, so this does not ask it.
+    fn suppressed(&self, suppressed: &Suppressed) -> String {
+        let event = "lines_suppressed";
+        let (of, count) = (quoted(&suppressed.event), suppressed.count.to_string());
+        let fields = [("suppressed", of), ("count", count)];
+        let message = "this event had more lines in a second than are written";
+        self.line(suppressed.level, event, message, &fields)
+    }
+
+    /// A line of this module's own. The values of the fields are JSON.
+    fn line(&self, level: Level, event: &str, text: &str, fields: &[(&str, String)]) -> String {
+        let mut time = String::new();
+        // Writing to a String cannot fail.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+        let (node, target) = (&self.node, module_path!());
+        let fields = fields.iter();
+        if self.is_json {
+            let fields: String = fields.map(|(name, v)| format!(",\"{name}\":{v}")).collect();
+            let (text, node) = (quoted(text), quoted(node));
+            format!(
+                "{{\"timestamp\":\"{time}\",\"level\":\"{level}\",\"event\":\"{event}\",\
+                 \"message\":{text}{fields},\"node\":{node},\"target\":\"{target}\"}}\n"
+            )
+        } else {
+            let fields: String = fields.map(|(name, v)| format!(" {name}={v}")).collect();
+            let mut escaped = String::new();
+            escape(text, &mut escaped);
+            format!("{time} {level:>5} {target}: {escaped} event=\"{event}\"{fields} node={node}\n")
+        }
+    }
+}
+
+/// Finds the name of an event among its fields.
+#[derive(Default)]
+struct EventName(Option<String>);
+
+impl Visit for EventName {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "event" {
+            self.0 = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
 /// Shows people something between the lines of the log.
 pub fn show(text: &str) {
-    queue().push(text.as_bytes());
+    if let Some(queue) = lines::queue() {
+        queue.push(text.as_bytes());
+    }
 }
 
-/// Waits until the lines so far are written, for at most [`FLUSH`]: before the process ends.
+/// Tells what was not written so far, and waits until the lines are, for at most [`FLUSH`]: before the
+/// process ends.
 pub fn flush() {
-    queue().flush(FLUSH);
+    if let Some(form) = FORM.get() {
+        form.tell(|limits| limits.all(Instant::now()));
+    }
+    if let Some(queue) = lines::queue() {
+        queue.flush(FLUSH);
+    }
 }
 
 fn begin(subscriber: impl Subscriber + Send + Sync, set: SetFilter) -> Result<(), LogError> {
@@ -153,14 +240,13 @@ pub fn set_level(level: &str) -> Result<(), LogError> {
     SET_FILTER.get().map_or(Ok(()), |set| set(filter))
 }
 
-fn json<W>(writer: W, filter: EnvFilter, node: &str) -> (impl Subscriber + Send + Sync, SetFilter)
+fn json<W>(writer: W, filter: EnvFilter, form: Form) -> (impl Subscriber + Send + Sync, SetFilter)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let node = node.to_owned();
     let builder = SubscriberBuilder::default()
         .log_internal_errors(false)
-        .event_format(JsonLines { node })
+        .event_format(JsonLines(form))
         .fmt_fields(JsonSpanFields)
         .with_writer(writer)
         .with_env_filter(filter)
@@ -173,18 +259,17 @@ where
 fn text<W>(
     writer: W,
     filter: EnvFilter,
-    node: &str,
+    form: Form,
     ansi: bool,
 ) -> (impl Subscriber + Send + Sync, SetFilter)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let node = node.to_owned();
     let lines = format::format().with_ansi(ansi);
     let builder = SubscriberBuilder::default()
         .with_ansi(ansi)
         .log_internal_errors(false)
-        .event_format(TextLines { node, lines })
+        .event_format(TextLines { form, lines })
         .with_writer(writer)
         .fmt_fields(EscapedFields)
         .with_env_filter(filter)
@@ -196,7 +281,7 @@ where
 
 /// Lines of text, with the node at their end.
 struct TextLines {
-    node: String,
+    form: Form,
     lines: Format<Full, SystemTime>,
 }
 
@@ -211,17 +296,19 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        if !self.form.admits(event) {
+            // Then nothing is written.
+            return Err(fmt::Error);
+        }
         let mut line = String::new();
         self.lines
             .format_event(context, Writer::new(&mut line), event)?;
-        writeln!(writer, "{} node={}", line.trim_end(), self.node)
+        writeln!(writer, "{} node={}", line.trim_end(), self.form.node)
     }
 }
 
 /// One JSON object a line: time, level, event, message and node first, then the fields.
-struct JsonLines {
-    node: String,
-}
+struct JsonLines(Form);
 
 impl<S, N> FormatEvent<S, N> for JsonLines
 where
@@ -234,168 +321,24 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        if !self.0.admits(event) {
+            // Then nothing is written.
+            return Err(fmt::Error);
+        }
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let mut fields = JsonFields::default();
         event.record(&mut fields);
         let level = event.metadata().level();
         write!(writer, "{{\"timestamp\":\"{time}\",\"level\":\"{level}\"")?;
-        for (name, value) in fields.first.iter().chain(&fields.rest) {
-            write!(writer, ",{}:{value}", quoted(name))?;
-        }
+        fields.write(&mut writer)?;
         for span in context.event_scope().into_iter().flatten() {
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
                 writer.write_str(fields)?;
             }
         }
-        let (node, target) = (quoted(&self.node), quoted(event.metadata().target()));
+        let (node, target) = (quoted(&self.0.node), quoted(event.metadata().target()));
         writeln!(writer, ",\"node\":{node},\"target\":{target}}}")
-    }
-}
-
-/// The fields of a span as they are written into each JSON line inside it.
-struct JsonSpanFields;
-
-impl<'w> FormatFields<'w> for JsonSpanFields {
-    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut json = JsonFields::default();
-        fields.record(&mut json);
-        for (name, value) in json.first.iter().chain(&json.rest) {
-            write!(writer, ",{}:{value}", quoted(name))?;
-        }
-        Ok(())
-    }
-}
-
-/// The fields of one line as JSON, `event` and `message` apart.
-#[derive(Default)]
-struct JsonFields {
-    first: Vec<(&'static str, String)>,
-    rest: Vec<(&'static str, String)>,
-}
-
-impl JsonFields {
-    fn put(&mut self, field: &Field, value: String) {
-        match field.name() {
-            name @ ("event" | "message") => self.first.push((name, value)),
-            name => self.rest.push((name, value)),
-        }
-    }
-
-    fn put_text(&mut self, field: &Field, text: &str) {
-        let is_list = LISTS.contains(&field.name())
-            && serde_json::from_str::<Vec<serde_json::Value>>(text).is_ok();
-        self.put(
-            field,
-            if is_list {
-                text.to_owned()
-            } else {
-                quoted(text)
-            },
-        );
-    }
-}
-
-impl Visit for JsonFields {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, serde_json::Value::from(value).to_string());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value.to_string());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value.to_string());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value.to_string());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put_text(field, value);
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.put_text(field, &causes(value));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put_text(field, &format!("{value:?}"));
-    }
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// A list for one of the fields that are written as lists, see [`LISTS`].
-#[must_use]
-pub fn list<T: AsRef<str>>(items: &[T]) -> String {
-    let items = items
-        .iter()
-        .map(|item| serde_json::Value::from(item.as_ref()));
-    serde_json::Value::Array(items.collect()).to_string()
-}
-
-/// An error and what caused it, down to the first cause. Where an error already says what its
-/// cause says, that is not repeated.
-#[must_use]
-pub fn causes(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| {
-        let said = cause.to_string();
-        if text.ends_with(&said) {
-            text
-        } else {
-            format!("{text}: {said}")
-        }
-    })
-}
-
-/// Fields as `name=value`. The subscriber's own form escapes terminal sequences but leaves line
-/// breaks in what is logged by `Display`, so a peer's text could begin a line of its own.
-struct EscapedFields;
-
-impl<'w> FormatFields<'w> for EscapedFields {
-    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut text = TextFields::default();
-        fields.record(&mut text);
-        writer.write_str(&text.0)
-    }
-}
-
-/// The fields of one line as text.
-#[derive(Default)]
-struct TextFields(String);
-
-impl TextFields {
-    fn put(&mut self, field: &Field, text: &str) {
-        if !self.0.is_empty() {
-            self.0.push(' ');
-        }
-        if field.name() != "message" {
-            self.0.push_str(field.name());
-            self.0.push('=');
-        }
-        for character in text.chars() {
-            if character.is_control() {
-                self.0.extend(character.escape_default());
-            } else {
-                self.0.push(character);
-            }
-        }
-    }
-}
-
-impl Visit for TextFields {
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.put(field, &causes(value));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, &format!("{value:?}"));
     }
 }
 

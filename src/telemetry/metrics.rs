@@ -209,6 +209,7 @@ instruments! {
     LogCounters {
         dropped: "counter" "fanfare_log_lines_dropped_total" "Lines of the log that found no room, because it is read too slowly or by nobody.",
         failed: "counter" "fanfare_log_writes_failed_total" "Lines of the log that could not be written.",
+        suppressed: "counter" "fanfare_log_lines_suppressed_total" "Lines of the log that were not written, because their event had more than 100 in a second.",
     }
 }
 

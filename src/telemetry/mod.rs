@@ -10,8 +10,10 @@ pub mod counter;
 pub mod episode;
 pub mod facts;
 pub mod family;
+pub mod fields;
 pub mod histogram;
 pub mod labels;
+pub mod limits;
 pub mod lines;
 pub mod logs;
 pub mod metrics;
@@ -21,5 +23,5 @@ pub mod text;
 
 /// What is counted of this process' log.
 fn log_counters() -> &'static metrics::LogCounters {
-    &lines::queue().counters
+    &lines::room().counters
 }

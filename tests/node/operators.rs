@@ -83,6 +83,8 @@ async fn every_line_of_the_product_names_its_event_and_node() {
 async fn a_clean_start_and_a_clean_stop_warn_of_nothing() {
     let redis = RedisServer::start().await;
     for plan in [Plan::dev(), Plan::clustered("node-0", &redis.url())] {
+        // How fast this machine is is not asked here.
+        let plan = plan.env("FANFARE_LOG__SLOW_MS", "0");
         let mut node = plan.env("FANFARE_DRAIN__WINDOW_MS", "0").start().await;
         let (mut talk, _) = Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json).await;
         talk.publish("t", json!(1)).await;

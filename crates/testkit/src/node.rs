@@ -27,6 +27,9 @@ pub struct Plan {
     files_max: Option<u32>,
 }
 
+/// What the pipe of a log holds that nobody reads: some twenty lines.
+pub const PIPE_BYTES: usize = 4_096;
+
 /// Who reads the log of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogReader {
@@ -35,7 +38,7 @@ pub enum LogReader {
     Stays,
     /// Nobody after the node has started: the pipe is closed.
     Goes,
-    /// Nobody after the node has started: the pipe stays open and fills up.
+    /// Nobody after the node has started: the pipe stays open and, at [`PIPE_BYTES`], soon fills up.
     Sleeps,
 }
 
@@ -153,7 +156,12 @@ impl Plan {
             .spawn()
             .expect("the binary was built by cargo");
         let log = Log::default();
-        let reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let pipe = child.stderr.take().expect("stderr is piped");
+        if self.log_reader == LogReader::Sleeps {
+            let made = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES);
+            made.expect("a page is allowed, and the node has not written one yet");
+        }
+        let reader = BufReader::new(pipe);
         let into = log.clone();
         std::thread::spawn(move || into.read(reader, self.log_reader));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -24,6 +24,7 @@ use super::masters::Masters;
 use crate::broker::BrokerHealth;
 use crate::redis::RedisError;
 use crate::redis::nowhere::{Kind, Nowhere};
+use crate::telemetry::fields::List;
 
 /// How soon a deployment that does not answer is asked again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -92,7 +93,7 @@ impl Agreement {
                     tracing::error!(
                         event = "configuration_differed",
                         deployment = disagreement.deployment,
-                        differences = %disagreement,
+                        differences = List::of(&disagreement.differences).value(),
                         "this node does not agree with the cluster and must not run"
                     );
                     told.send_replace(Some(Arc::new(disagreement)));

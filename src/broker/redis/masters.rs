@@ -26,6 +26,7 @@ use crate::config::redis_url::{RedisForm, RedisUrl};
 use crate::redis::nowhere::{Kind, Nowhere};
 use crate::redis::{Keys, RedisError, RedisLink};
 use crate::tasks;
+use crate::telemetry::fields::List;
 use fanfare_protocol::ids::Topic;
 
 mod advice;
@@ -404,11 +405,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn tell_masters(deployment: &str, topology: &Topology) {
-    let addresses: Vec<_> = topology.masters.iter().map(|m| &m.address).collect();
+    let addresses = topology.masters.iter().map(|m| &m.address);
     tracing::info!(
         event = "redis_masters_changed",
         deployment,
-        masters = ?addresses,
+        masters = List::of(addresses).value(),
         "the masters of Redis, or their slots, are these now"
     );
 }

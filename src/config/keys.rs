@@ -408,8 +408,16 @@ pub fn all() -> &'static [Key] {
         .concat();
         all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
         all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
-        all.extend(OWN_TOPICS.iter().flat_map(OwnTopics::keys));
+        all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all
+    })
+}
+
+fn own_keys(own: &OwnTopics) -> impl Iterator<Item = Key> {
+    own.offered.iter().map(|&(name, default)| Key {
+        section: own.section,
+        default: Is(default),
+        ..*option(name)
     })
 }
 

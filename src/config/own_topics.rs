@@ -1,9 +1,7 @@
 //! `[inbox]` and `[everyone]`: sections whose topics are Fanfare's own.
 //!
-//! In: the options of a namespace. Out: the rows of those that can be set there, with the defaults
-//! that hold there, and what is settled. Pure.
-
-use super::keys::{Initial, Key, option};
+//! In: nothing. Out: the options of a namespace that can be set there, with the defaults that hold
+//! there, and those that are settled. Pure.
 
 /// A section whose topics are Fanfare's own: it has some of a namespace's options, and what it
 /// does not offer is settled.
@@ -57,13 +55,3 @@ pub const OWN_TOPICS: [OwnTopics; 2] = [
         ],
     },
 ];
-
-impl OwnTopics {
-    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
-        self.offered.iter().map(|&(name, default)| Key {
-            section: self.section,
-            default: Initial::Is(default),
-            ..*option(name)
-        })
-    }
-}

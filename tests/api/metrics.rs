@@ -116,7 +116,7 @@ async fn both_forms_tell_the_same_series() {
     for line in [
         "# TYPE fanfare_commands counter",
         "# TYPE fanfare_bytes_read counter",
-        "# UNIT fanfare_bytes_read bytes",
+        "# UNIT fanfare_delivery_backlog_bytes bytes",
         "# UNIT fanfare_publish_seconds seconds",
         "# TYPE process_cpu_seconds counter",
     ] {

@@ -11,6 +11,7 @@ pub mod episode;
 pub mod facts;
 pub mod family;
 pub mod fields;
+pub mod gate;
 pub mod histogram;
 pub mod labels;
 pub mod limits;
@@ -20,6 +21,7 @@ pub mod metrics;
 pub mod process;
 pub mod queue_metrics;
 pub mod text;
+pub mod trace;
 
 /// What is counted of this process' log.
 fn log_counters() -> &'static metrics::LogCounters {

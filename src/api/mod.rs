@@ -13,7 +13,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -39,6 +39,7 @@ pub mod auth;
 pub mod body;
 pub mod body_budget;
 mod body_fields;
+mod counting;
 pub mod error;
 pub mod health;
 pub mod history;
@@ -52,7 +53,6 @@ mod query;
 pub mod queue;
 mod schema;
 pub mod serve;
-mod slow;
 pub mod state;
 pub mod topics;
 pub mod users;
@@ -141,8 +141,8 @@ impl Api {
     where
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {
-        let (begun_at, route) = (Instant::now(), Route::at(request.uri().path()));
-        let method = request.method().clone();
+        let counting =
+            counting::Counting::begin(&self.state, self.route_of(&request), request.method());
         let form = Form::wanted(request.headers());
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = match http::request::check(&request) {
@@ -174,11 +174,15 @@ impl Api {
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, no_store);
-        let (api, status) = (&self.state.metrics.api, response.status());
-        let took = begun_at.elapsed();
-        api.answered(route, status.as_u16().into(), took);
-        slow::tell(self.state.config.log.slow, took, (&method, route), status);
+        counting.answered(response.status());
         response
+    }
+
+    /// Probes alone are no calls, whatever path is asked for.
+    fn route_of<B>(&self, request: &Request<B>) -> Route {
+        let route = Route::at(request.uri().path());
+        let is_here = self.has_calls || route.is_probe();
+        if is_here { route } else { Route::Other }
     }
 
     async fn route(&self, request: Request<Body>) -> Response {

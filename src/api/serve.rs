@@ -4,14 +4,15 @@
 //! connection. Owner of the connections' tasks. Bound: the API's share of the files
 //! (`src/config/file_shares.rs`); at the bound no further connection is accepted and the system's
 //! queue holds the callers. A connection that
-//! sends no request head within [`HEAD_TIMEOUT`] is closed, and one that takes no answer within
-//! [`ANSWER_TIMEOUT`]. A second listener (`metrics.listen`) serves metrics and health alone.
+//! sends no request head within [`FIRST_HEAD_TIMEOUT`], or [`HEAD_TIMEOUT`] after an answer, is closed,
+//! and one that takes no answer within [`ANSWER_TIMEOUT`]. A second listener (`metrics.listen`) serves metrics and health alone.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ use crate::telemetry::episode::Episode;
 /// idle limit of 60 s that balancers and client pools commonly have, so that the caller is the
 /// one who closes, and no request meets a closing connection.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Longest wait for the first head of a connection. Whoever connects has something to ask; silent
+/// connections would take the places of probes, and of all callers.
+const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long requests in flight may take after the shutdown began, or longer where commands to Redis
 /// may take longer.
@@ -156,7 +161,9 @@ async fn connection(
         true => ANSWER_TIMEOUT,
         false => PROBE_TIMEOUT,
     });
+    let is_begun = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
+        is_begun.store(true, Ordering::Relaxed);
         ask_for_body(&mut request);
         Box::pin(api.answer(request).map(Ok::<_, Infallible>))
     });
@@ -166,6 +173,15 @@ async fn connection(
         .serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+        () = is_overdue(&is_begun) => {
+            let parts = connection.into_parts();
+            let stream = parts.io.into_inner().into_inner();
+            if !parts.read_buf.is_empty() {
+                tell_timeout(&stream);
+            }
+            tracing::debug!(event = "api_head_missed", "a connection to the API sent no request");
+            return end(stream, rest).await;
+        }
         _ = stopped.changed() => {
             Pin::new(&mut connection).graceful_shutdown();
             let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
@@ -199,6 +215,14 @@ async fn connection(
     let is_stopping = stopped.has_changed().unwrap_or(true);
     if !is_stopping {
         end(stream, rest).await;
+    }
+}
+
+/// Waits until the first head is overdue; for ever where it has come.
+async fn is_overdue(is_begun: &AtomicBool) {
+    tokio::time::sleep(FIRST_HEAD_TIMEOUT).await;
+    if is_begun.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }
 

@@ -88,6 +88,7 @@ impl From<ApiError> for Failure {
             ApiError::Unreachable { .. }
             | ApiError::Broken { .. }
             | ApiError::BrokenOff { .. }
+            | ApiError::TooLong { .. }
             | ApiError::TimedOut { .. }
             | ApiError::Unreadable { .. } => Exit::Unreachable,
         };

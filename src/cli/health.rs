@@ -21,6 +21,8 @@ use crate::config::load;
 /// Longest wait from the first step to the whole answer: less than the three seconds and more that
 /// probes of containers are given.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest answer that is read, in bytes. A probe runs in the node's own bounds of memory.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Arguments of `health`.
 #[derive(Debug, Args)]
@@ -68,6 +70,14 @@ impl Question {
             Self::Live => "/health/live",
             Self::Ready => "/health/ready",
             Self::Detailed => "/health/detailed",
+        }
+    }
+
+    /// The statuses with which a node says so.
+    fn statuses(self, is_well: bool) -> &'static [u16] {
+        match (self, is_well) {
+            (Self::Detailed, _) | (_, true) => &[200],
+            (_, false) => &[503],
         }
     }
 
@@ -152,7 +162,7 @@ async fn ask(question: Question, url: &str, tls: &TlsArgs) -> Result<(bool, Valu
         key: String::new(),
     };
     let asked = async {
-        let mut api = Api::new(&options, &tls.of(url))?;
+        let mut api = Api::new(&options, &tls.of(url))?.within(ANSWER_BYTES_MAX);
         Ok::<_, Failure>(api.read(question.path()).await?)
     };
     let url = || format!("{}{}", without_secrets(url), question.path());
@@ -164,7 +174,7 @@ async fn ask(question: Question, url: &str, tls: &TlsArgs) -> Result<(bool, Valu
     let status = status.as_u16();
     match question
         .verdict(&answer)
-        .filter(|_| matches!(status, 200 | 503))
+        .filter(|is_well| question.statuses(*is_well).contains(&status))
     {
         Some(is_well) => Ok((is_well, answer)),
         None => {

@@ -107,10 +107,12 @@ impl Form {
     }
 }
 
-/// The weight of a media range: `q`, 1 where there is none or none that can be read.
+/// The weight of a media range: `q`, 1 where there is none. One that is no weight (RFC 9110, section
+/// 12.4.2: 0 to 1) likes nothing.
 fn quality(range: &[u8]) -> f32 {
-    let weight = parameters(range, "q").filter_map(|value| value.parse().ok());
-    weight.last().unwrap_or(1.0)
+    let weight = |value: &str| value.parse().ok().filter(|q| (0.0..=1.0).contains(q));
+    let last = parameters(range, "q").last();
+    last.map_or(1.0, |value| weight(value).unwrap_or(0.0))
 }
 
 /// The values of a parameter of a media range.
@@ -121,6 +123,16 @@ fn parameters<'a>(range: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a st
         let is_it = given.trim().eq_ignore_ascii_case(name);
         is_it.then(|| value.trim().trim_matches('"'))
     })
+}
+
+/// How much `Accept` likes a media type that it need not name: by the type itself (in this version where
+/// it names one), else by `type/*`, else by `*/*` (RFC 9110, section 12.5.1).
+#[must_use]
+pub fn weight_of_any(headers: &HeaderMap, media_type: &str, version: &str) -> f32 {
+    let kind = media_type.split('/').next().unwrap_or_default();
+    let ranges = [media_type, &format!("{kind}/*"), "*/*"];
+    let found = ranges.map(|range| weight(headers, range, version));
+    found.into_iter().find(|q| *q > 0.0).unwrap_or(0.0)
 }
 
 /// How much `Accept` likes a media type, in this version where it names one; 0 where it does not
@@ -177,6 +189,9 @@ mod tests {
             ("application/json;q=0.1, application/msgpack", MSGPACK),
             ("application/json, application/msgpack", JSON),
             ("application/msgpack;q=0, application/json;q=0.2", JSON),
+            ("application/msgpack;q=99, application/json;q=0.2", JSON),
+            ("application/msgpack;q=inf, application/json;q=0.2", JSON),
+            ("application/msgpack;q=abc, application/json;q=0.2", JSON),
             ("*/*", JSON),
             ("text/html", JSON),
         ];

@@ -5,7 +5,7 @@
 //! the echo endpoint asks for neither of the last two. A token that a browser sent (query, cookie) is
 //! refused on the open socket, because a browser cannot read a status.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -31,7 +31,10 @@ use super::upgrade;
 #[derive(Clone)]
 pub struct Opened {
     open: Rc<RefCell<Option<Open>>>,
-    accepted_at: Instant,
+    /// When the connection was accepted, for its first request; for a later one, when its head came,
+    /// however long the connection, a balancer's perhaps, has been there.
+    begun_at: Rc<Cell<Instant>>,
+    is_used: Rc<Cell<bool>>,
 }
 
 impl Opened {
@@ -40,7 +43,15 @@ impl Opened {
     pub fn new(accepted_at: Instant) -> Self {
         Self {
             open: Rc::default(),
-            accepted_at,
+            begun_at: Rc::new(Cell::new(accepted_at)),
+            is_used: Rc::default(),
+        }
+    }
+
+    /// The head of a request is there.
+    pub fn asked(&self) {
+        if self.is_used.replace(true) {
+            self.begun_at.set(Instant::now());
         }
     }
 
@@ -137,7 +148,7 @@ pub fn connect<B>(
     opened: &Opened,
     request: &Request<B>,
 ) -> Result<Response<Bytes>, HttpError> {
-    upgraded(opened, session(state, request, opened.accepted_at))
+    upgraded(opened, session(state, request, opened.begun_at.get()))
 }
 
 /// The echo endpoint, for whoever asks.

@@ -51,6 +51,7 @@ impl Target {
 
 /// Answers one request.
 pub fn answer<B>(state: &PublicState, opened: &Opened, request: &Request<B>) -> Response<Body> {
+    opened.asked();
     let answered = target(state, request).and_then(|target| match target {
         Target::Connect => handshake::connect(state, opened, request),
         Target::Echo => handshake::echo(state, opened, request),

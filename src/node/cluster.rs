@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver, LifecycleSender};
 use crate::queue::consumer::Queue;
 use crate::queue::figures::SharedFigures;
-use crate::tasks;
+use crate::tasks::{self, turns};
 use crate::telemetry::metrics::Metrics;
 
 /// See the module.
@@ -69,7 +69,7 @@ pub fn start(
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
         let (membership, task) = Membership::new(settings(&partitions), None);
-        tasks::spawn("membership", task.run());
+        tasks::spawn("membership", turns::polled("membership", task.run()));
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
         consume(&queue, broker, config, metrics, &partitions);
         return Cluster {
@@ -84,13 +84,13 @@ pub fn start(
     let partitions = Partitions::default();
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
-    tasks::spawn("membership", task.run());
+    tasks::spawn("membership", turns::polled("membership", task.run()));
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     let (view, lease) = (membership.view(), config.redis.lease);
     let task = partitions.lead(view, store, lease, Arc::clone(metrics));
-    tasks::spawn("partitions", task.run());
+    tasks::spawn("partitions", turns::polled("partitions", task.run()));
     let task = ReaperTask::new(reaper::Settings {
         broker: Arc::clone(broker),
         keyspace: redis.bulk(),
@@ -100,10 +100,10 @@ pub fn start(
         metrics: Arc::clone(metrics),
     });
     let reaping = task.failing();
-    tasks::spawn("reaper", task.run());
+    tasks::spawn("reaper", turns::polled("reaper", task.run()));
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
-    tasks::spawn("occupancy", task.run());
+    tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
     consume(&queue, broker, config, metrics, &partitions);
     Cluster {
         membership,

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::api;
 use crate::config::Config;
 use crate::ingress::listener;
-use crate::tasks;
+use crate::tasks::{self, turns};
 
 use super::{Addresses, StartError};
 
@@ -70,11 +70,12 @@ pub(super) fn serve_api(
 ) -> Result<ApiTask, StartError> {
     let listener = TcpListener::from_std(listener).map_err(StartError::System)?;
     let mut stop = stop.subscribe();
-    Ok(tasks::vital(name, async move {
+    let serving = async move {
         // Whoever would tell it lives as long as the node.
         let stopped = async { drop(stop.wait_for(|stopped| *stopped).await) };
         api::serve::serve(listener, connections_max, api, stopped).await;
-    }))
+    };
+    Ok(tasks::vital(name, turns::polled(name, serving)))
 }
 
 /// Waits until all of them have answered what they had begun.

@@ -176,9 +176,15 @@ pub fn membership(membership: &Membership) -> Component {
 /// The same with the age of the last answered heartbeat beside the lease, where nodes have one.
 #[must_use]
 pub fn membership_with_age(member: &Membership, config: &Config) -> Component {
-    let age = member.now().age_at(Instant::now());
-    let limit = Some(millis(config.redis.lease));
-    membership(member).figure("heartbeat_age_ms", millis(age), limit)
+    let (view, now, lease) = (member.now(), Instant::now(), config.redis.lease);
+    let age = view.age_at(now);
+    let mut component = membership(member);
+    if component.healthy && !view.is_recent_at(now, lease) {
+        // Nobody said that one was missed: none was sent, or Redis takes no writes.
+        let text = "no heartbeat was answered for longer than a lease";
+        component = component.state(PartState::Degraded, Some(text.to_owned()));
+    }
+    component.figure("heartbeat_age_ms", millis(age), Some(millis(lease)))
 }
 
 /// Whether each part that everything waits for takes turns.

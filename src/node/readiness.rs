@@ -167,7 +167,7 @@ pub fn watch(
         logged: (first, Vec::new()),
         metrics,
     };
-    tasks::vital("readiness", async move {
+    let deciding = async move {
         let mut health = broker.health();
         let mut view = membership.view();
         let mut standing = membership.standing();
@@ -189,7 +189,8 @@ pub fn watch(
                 return;
             }
         }
-    });
+    };
+    tasks::vital("readiness", turns::polled("readiness", deciding));
     Readiness { node, door, shut }
 }
 

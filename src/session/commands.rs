@@ -1,5 +1,7 @@
 //! Carrying out what the state machine has let through.
 
+use std::time::Instant;
+
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
@@ -116,7 +118,11 @@ impl Session {
     pub(super) fn open_unasked(&mut self, now: Now) {
         self.machine.opening(now);
         if let Some(opening) = self.open(None, Connect::default(), now) {
-            self.work(self.calls.clone().open(opening));
+            let read = Read {
+                kind: CommandType::Connect,
+                at: Instant::now(),
+            };
+            self.work_on(read, self.calls.clone().open(opening));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The end of a session: what is still owed, the close frame, the last bytes, the trace it leaves.
 //!
 //! In: the one reason. Out: replies and close frame written as far as the client takes them, its
-//! answer awaited ([`super::closing`]), every membership given back. Bounds: `drain.commands` for
+//! answer awaited (`close_handshake.rs`), every membership given back. Bounds: `drain.commands` for
 //! commands at the broker, `session.close_timeout` for the rest.
 
 use std::future::poll_fn;

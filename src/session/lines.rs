@@ -3,12 +3,15 @@
 //! In: the session, and the time of a command. Out: lines of the log: of each session with
 //! `log.sessions`, of commands above `log.slow_ms`. Owner of nothing. Bounds: those of the log.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::ids::SessionId;
 
-use super::Session;
+use super::{Read, Session};
+use crate::telemetry::family::Label as _;
+use crate::worker::Worker;
 
 impl Session {
     fn user(&self) -> Option<&str> {
@@ -44,11 +47,26 @@ impl Session {
     }
 }
 
-/// Tells of a command that took longer than `slow`; with zero of none.
-pub(super) fn tell_slow(session: SessionId, command: &str, slow: Duration, took: Duration) {
-    if !slow.is_zero() && took > slow {
-        let duration_ms = in_ms(took);
-        tracing::warn!(event = "command_slowed", %session, command, duration_ms, "a command took long");
+/// A command that is being worked on. Its time is counted once, and told where it is long, also where
+/// the session ends meanwhile: then this is dropped with it.
+pub(super) struct Timing {
+    pub(super) worker: Rc<Worker>,
+    pub(super) session: SessionId,
+    /// What takes longer is told; zero: nothing is.
+    pub(super) slow: Duration,
+    pub(super) read: Read,
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        let took = self.read.at.elapsed();
+        let seconds = &self.worker.metrics().command_seconds;
+        seconds.of(self.read.kind).count_owned(took);
+        if !self.slow.is_zero() && took > self.slow {
+            let (session, command) = (self.session, self.read.kind.word());
+            let duration_ms = in_ms(took);
+            tracing::warn!(event = "command_slowed", %session, command, duration_ms, "a command took long");
+        }
     }
 }
 

@@ -25,7 +25,6 @@ use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
-use crate::telemetry::family::Label as _;
 use crate::telemetry::labels::CommandType;
 use crate::worker::outbox::Bound;
 use crate::worker::stream::Stream;
@@ -114,7 +113,7 @@ pub struct Accepted {
     pub app_pings: bool,
     /// [`Worker::disconnects`] when it was found out who is behind it.
     pub disconnects: u64,
-    /// When its connection was accepted.
+    /// When its connection was accepted, or the head of its handshake came behind other requests.
     pub accepted_at: Instant,
 }
 
@@ -393,7 +392,10 @@ impl Session {
     }
 
     fn command(&mut self, bytes: &[u8], now: Now) {
-        self.bytes_read += bytes.len() as u64;
+        let bytes_count = bytes.len() as u64;
+        self.bytes_read += bytes_count;
+        let counters = &self.calls.worker.metrics().counters;
+        counters.bytes_read.add_owned(bytes_count);
         // The own inbox and `@` may be named beside as many topics as a session may join.
         let topics_max = self.calls.services.config.session.topics_max + 2;
         match codec::decode_within(self.form.encoding, bytes, topics_max) {
@@ -468,18 +470,15 @@ impl Session {
 
     /// The same for a command, whose time is counted, and told where it is long.
     fn work_on(&mut self, read: Read, future: impl Future<Output = Completion> + 'static) {
-        let worker = Rc::clone(&self.calls.worker);
-        let (session, slow) = (self.calls.session, self.calls.services.config.log.slow);
+        let timing = lines::Timing {
+            worker: Rc::clone(&self.calls.worker),
+            session: self.calls.session,
+            slow: self.calls.services.config.log.slow,
+            read,
+        };
         self.work(async move {
-            let done = future.await;
-            let took = read.at.elapsed();
-            worker
-                .metrics()
-                .command_seconds
-                .of(read.kind)
-                .count_owned(took);
-            lines::tell_slow(session, read.kind.word(), slow, took);
-            done
+            let _timing = timing;
+            future.await
         });
     }
 

@@ -5,19 +5,22 @@
 //! age of each stamp for the details of health ([`silences`]), and a line in the log for each
 //! change. Owner: a part has its [`Stamp`], and is not judged any more when that is dropped; a thread
 //! of its own judges ([`start`]), because a runtime may be what hangs. Bound: one entry a part, that
-//! is workers, masters of Redis and three more.
+//! is workers, masters of Redis and some ten more.
 //!
 //! Time counts only as the judge has seen it pass: of what lies between two of its looks, at most
 //! [`LOOK_MAX`]. So a process that was stopped, or a machine that was paused, finds none of its parts
 //! late when it goes on.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::time::MissedTickBehavior;
 
 /// How often what has nothing to do turns all the same.
 pub const IDLE_TURN: Duration = Duration::from_secs(1);
@@ -150,6 +153,21 @@ impl Turns {
 #[must_use]
 pub fn stamp(name: String) -> Stamp {
     TURNS.stamp(name)
+}
+
+/// Turns with each poll of a task, and polls it at least once in [`IDLE_TURN`]: for a part that waits for
+/// many things, and hangs only where it keeps its thread.
+pub async fn polled<F: Future>(name: &'static str, task: F) -> F::Output {
+    let stamp = stamp(name.to_owned());
+    let (mut task, mut idle) = (pin!(task), tokio::time::interval(IDLE_TURN));
+    idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    poll_fn(|cx| {
+        stamp.turned();
+        // Polled until it has registered whom to wake.
+        while idle.poll_tick(cx).is_ready() {}
+        task.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// How long each part has not turned, in the order in which they began.

@@ -37,7 +37,7 @@ impl ApiMetrics {
         let requests = Family::of(
             Kind::Counter,
             "fanfare_api_requests_total",
-            "Requests to the HTTP API, by the template of their path and the status of their answer; pairs that did not occur are left out.",
+            "Requests to the HTTP API, by the template of their path and the status of their answer, 499 where the caller went away before it (what was asked for may have been done); pairs that did not occur are left out.",
             &self.requests,
         );
         vec![
@@ -45,7 +45,7 @@ impl ApiMetrics {
             Family::of(
                 Kind::Histogram,
                 "fanfare_api_request_seconds",
-                "From when the head of a request was read to when its answer was there to be written.",
+                "From when the head of a request was read to when its answer was there to be written, or its caller had gone.",
                 &self.seconds,
             ),
             Family::of(

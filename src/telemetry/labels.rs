@@ -152,6 +152,15 @@ impl Route {
         let leads = |route: &&Self| is_like(route.word(), path);
         *Self::ALL.iter().find(leads).unwrap_or(&Self::Other)
     }
+
+    /// Whether it tells how the node does, and changes nothing.
+    #[must_use]
+    pub fn is_probe(self) -> bool {
+        matches!(
+            self,
+            Self::Health | Self::Live | Self::Ready | Self::Detailed | Self::Metrics
+        )
+    }
 }
 
 /// Whether a path is one of those that a template stands for.
@@ -194,6 +203,8 @@ label! {
         UnsupportedMediaType: "415",
         /// Too fast.
         TooManyRequests: "429",
+        /// The caller went away before there was an answer.
+        CallerGone: "499",
         /// The node is at fault.
         Internal: "500",
         /// The broker is away, or the node is starting or leaving.
@@ -218,6 +229,7 @@ impl From<u16> for Status {
             413 => Self::TooLarge,
             415 => Self::UnsupportedMediaType,
             429 => Self::TooManyRequests,
+            499 => Self::CallerGone,
             500 => Self::Internal,
             503 => Self::Unavailable,
             _ => Self::Other,

@@ -98,7 +98,7 @@ instruments! {
         deliveries: "counter" "fanfare_deliveries_total" "Messages pushed to a session's outbox.",
         frames_written: "counter" "fanfare_frames_written_total" "Frames taken whole by a socket.",
         bytes_written: "counter" "fanfare_bytes_written_total" "Bytes taken by sockets.",
-        bytes_read: "counter" "fanfare_bytes_read_total" "Bytes read from sessions.",
+        bytes_read: "counter" "fanfare_bytes_read_total" "Bytes of messages read from sessions, without the heads of their frames.",
         writes: "counter" "fanfare_socket_writes_total" "Write calls to sockets.",
         gaps_told: "counter" "fanfare_gaps_sent_total" "Gap events sent to sessions.",
         replayed: "counter" "fanfare_replayed_total" "Messages sent from history to catching-up sessions.",
@@ -149,6 +149,7 @@ instruments! {
         publish_errors: "counter" "fanfare_publish_errors_total" "Publications that the broker did not accept or did not answer.",
         publish_held: "counter" "fanfare_publish_throttled_total" "Publications whose answer waited because a worker was behind.",
         publish_refused: "counter" "fanfare_publish_refused_total" "Publications refused because the publish queue was full.",
+        publish_unawaited: "counter" "fanfare_publish_unawaited_total" "Publications whose caller went away before the broker answered; the broker may have them all the same.",
         publish_unconfirmed: "counter" "fanfare_publish_unconfirmed_total" "Publications that fewer replicas confirmed in time than their namespace asks for; their outcome was told as unknown.",
         redis_reconnects: "counter" "fanfare_redis_reconnects_total" "Connections to Redis that were built anew.",
         circuits_closed: "gauge" "fanfare_redis_circuits" ["state" = "closed"] "Links to Redis by the state of their circuit; commands are sent only where it is closed.",
@@ -328,7 +329,7 @@ impl WorkerMetrics {
             Family::of(
                 Kind::Histogram,
                 "fanfare_connect_seconds",
-                "From when a connection was accepted to the session's welcome. What the client takes for its handshake and its connect is in it.",
+                "From when a connection was accepted (one that served other requests before: from the head of the handshake) to the session's welcome. What the client takes for its handshake and its connect is in it.",
                 &self.connect_seconds,
             ),
             Family::of(
@@ -433,7 +434,7 @@ impl Metrics {
         all.push(Family::of(
             Kind::Histogram,
             "fanfare_publish_seconds",
-            "From when a publication was handed to the broker to its answer that it has it. Entries of the queue are not among them.",
+            "From when a publication was handed to the broker to its answer that it has it, or to when its caller went away. Entries of the queue are not among them.",
             &self.publish_seconds,
         ));
         all.push(Family::of(

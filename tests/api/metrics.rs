@@ -90,7 +90,13 @@ async fn open_metrics_are_told_to_whom_asks_for_them() {
         ("application/openmetrics-text; version=0.0.1", TEXT),
         ("application/openmetrics-text; version=2.0.0", TEXT),
         ("application/openmetrics-text;q=0", TEXT),
-        ("application/openmetrics-text;q=x", OPEN),
+        ("application/openmetrics-text;q=x", TEXT),
+        ("application/openmetrics-text;q=0.1, text/*;q=0.9", TEXT),
+        ("application/openmetrics-text;q=0.1,*/*;q=0.9", TEXT),
+        (
+            "application/openmetrics-text;q=0.9,text/plain;q=0.2,*/*",
+            OPEN,
+        ),
         (
             "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.6",
             TEXT,

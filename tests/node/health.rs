@@ -158,8 +158,9 @@ async fn is_missed_and_resumes(part: &str, called: &str) {
 }
 
 #[tokio::test]
-async fn a_dispatcher_presence_and_a_queue_that_hang_are_noticed_until_they_turn_again() {
+async fn parts_that_hang_are_noticed_until_they_turn_again() {
     let parts = [
+        ("readiness", "readiness"),
         ("dispatcher", "dispatcher"),
         ("presence", "presence"),
         ("queue", "the queue"),
@@ -223,4 +224,39 @@ async fn a_process_that_was_stopped_is_live_when_it_goes_on() {
     }
     let missed = node.log_lines("turns_missed");
     assert!(missed.is_empty(), "{missed:?}");
+}
+
+#[tokio::test]
+async fn an_api_that_hangs_is_told_by_the_public_listener() {
+    let node = hanging(Plan::dev(), "api", FOR_EVER, "6").await;
+    for path in ["/health/ready", "/health/live"] {
+        wait::until(path, async || {
+            let answer = public(&node, path).await;
+            (answer.status == 503).then_some(())
+        })
+        .await;
+    }
+}
+
+/// A lease that ends unseen: no heartbeat is missed, because none is sent.
+#[tokio::test]
+async fn a_membership_that_hangs_is_degraded_by_its_age() {
+    let redis = RedisServer::start().await;
+    let plan = Plan::clustered("one", &redis.url());
+    // Behind its first heartbeat.
+    let planted = format!("membership@10000{FOR_EVER}");
+    let node = plan.env("PLANTED_HANG", &planted).start().await;
+    wait::until("the age to be told", async || {
+        let detailed = http::get(node.api, "/health/detailed").await.json();
+        let components = detailed["components"].as_array()?.iter();
+        let mut of_membership = components.filter(|c| c["name"] == "membership");
+        (of_membership.next()?["state"] == "degraded").then_some(())
+    })
+    .await;
+    // What it woke last may wait for its thread, and be told first.
+    wait::until("membership to be missed", async || {
+        let ready = http::get(node.api, "/health/ready").await.json();
+        name(&ready, "membership").then_some(())
+    })
+    .await;
 }

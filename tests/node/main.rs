@@ -11,6 +11,7 @@ mod door;
 mod echo;
 mod handshake;
 mod health;
+mod impatient;
 mod logs;
 mod member_pages;
 mod metrics;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -65,6 +65,14 @@ pub enum ApiError {
         #[source]
         source: hyper::Error,
     },
+    /// The answer is longer than any that is read.
+    #[error("the answer of {url} is longer than {bytes_max} bytes")]
+    TooLong {
+        /// What was called.
+        url: String,
+        /// The bound.
+        bytes_max: usize,
+    },
     /// The connection broke within the answer.
     #[error("the answer of {url} broke off")]
     BrokenOff {
@@ -113,7 +121,11 @@ pub struct Api {
     authorization: HeaderValue,
     place: Place,
     connection: Option<SendRequest<Full<Bytes>>>,
+    answer_bytes_max: usize,
 }
+
+/// Longest answer that is read, in bytes, unless [`Api::within`] says otherwise: more than any page.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 impl Api {
     /// Prepares calls; nothing is connected yet.
@@ -147,7 +159,17 @@ impl Api {
             authorization,
             place,
             connection: None,
+            answer_bytes_max: ANSWER_BYTES_MAX,
         })
+    }
+
+    /// Reads no answer that is longer than so many bytes. Default: 256 MiB.
+    #[must_use]
+    pub fn within(self, answer_bytes_max: usize) -> Self {
+        Self {
+            answer_bytes_max,
+            ..self
+        }
     }
 
     /// Asks for something.
@@ -274,9 +296,21 @@ impl Api {
         let response = self.send(url, request).await?;
         let url = url.to_owned();
         let status = response.status();
-        let body = match response.into_body().collect().await {
+        let body = Limited::new(response.into_body(), self.answer_bytes_max);
+        let body = match body.collect().await {
             Ok(body) => body.to_bytes(),
-            Err(source) => return Err(ApiError::BrokenOff { url, source }),
+            Err(error) => {
+                return Err(match error.downcast() {
+                    Ok(source) => ApiError::BrokenOff {
+                        url,
+                        source: *source,
+                    },
+                    Err(_) => ApiError::TooLong {
+                        url,
+                        bytes_max: self.answer_bytes_max,
+                    },
+                });
+            }
         };
         match serde_json::from_slice(&body) {
             Ok(answer) => Ok((status, answer)),

@@ -36,6 +36,7 @@ use crate::redis::circuit::Circuit;
 use crate::redis::publication_keys::{KeyParts, PublicationKeys};
 use crate::redis::wire::command::Prepared;
 use crate::redis::{Keys, RedisError, Script};
+use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::ids::Topic;
 
 pub mod ordered;
@@ -191,13 +192,39 @@ pub fn channel<C: Form>(
     (publisher, publications)
 }
 
+/// A caller that waits for the answer to a publication. One that goes away is counted, with the time
+/// that it waited: else a broker that is slow would look the better the less patience callers have.
+struct Waited<'a> {
+    metrics: &'a Metrics,
+    begun_at: Instant,
+    is_answered: bool,
+}
+
+impl<'a> Waited<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        Self {
+            metrics,
+            begun_at: Instant::now(),
+            is_answered: false,
+        }
+    }
+}
+
+impl Drop for Waited<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.metrics.control.publish_unawaited.add(1);
+            self.metrics.publish_seconds.count(self.begun_at.elapsed());
+        }
+    }
+}
+
 impl<C: Form> Publisher<C> {
     /// Queues a publication on a topic of this partition at its first poll and waits for the answer.
     ///
     /// # Errors
     /// [`BrokerError`]. Cancel safety: a publication that is queued is sent all the same.
     pub async fn publish(&self, request: PublishRequest, partition: u32) -> Answer {
-        let begun_at = Instant::now();
         let control = &self.shared.metrics.control;
         if let Err(refused) = self.circuit().pass() {
             control.publish_errors.add(1);
@@ -206,10 +233,12 @@ impl<C: Form> Publisher<C> {
         let body = publication::encode_publication(&request.publication);
         let bytes = body.len();
         let command = arguments(&self.script, &self.shared.keys, &request, partition, body);
+        let mut waited = Waited::begin(&self.shared.metrics);
         let answer = self
             .submit(Some(request.topic), command, bytes, request.replicas)
             .await
             .and_then(read);
+        waited.is_answered = true;
         match &answer {
             Ok(Published {
                 duplicate: true, ..
@@ -220,7 +249,7 @@ impl<C: Form> Publisher<C> {
         }
         if answer.is_ok() {
             let seconds = &self.shared.metrics.publish_seconds;
-            seconds.count(begun_at.elapsed());
+            seconds.count(waited.begun_at.elapsed());
         }
         answer
     }

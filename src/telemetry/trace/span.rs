@@ -41,7 +41,10 @@ impl Attribute {
     /// A text, cut at its bound.
     #[must_use]
     pub fn text(text: &str) -> Self {
-        let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+        let mut end = text.len().min(TEXT_BYTES_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
         Self::Text(Cow::Owned(text[..end].to_owned()))
     }
 }

@@ -172,21 +172,13 @@ async fn connection(
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
-        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
-        () = is_overdue(&is_begun) => {
-            let parts = connection.into_parts();
-            let stream = parts.io.into_inner().into_inner();
-            if !parts.read_buf.is_empty() {
-                tell_timeout(&stream);
-            }
-            tracing::debug!(event = "api_head_missed", "a connection to the API sent no request");
-            return end(stream, rest).await;
-        }
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
+        () = is_overdue(&is_begun) => None,
         _ = stopped.changed() => {
             Pin::new(&mut connection).graceful_shutdown();
             let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
             match tokio::time::timeout(patience, last).await {
-                Ok(ended) => ended,
+                Ok(ended) => Some(ended),
                 Err(_elapsed) => {
                     tracing::warn!(
                         event = "api_request_cut_off",
@@ -199,16 +191,18 @@ async fn connection(
     };
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().into_inner();
-    if let Err(error) = ended {
-        if is_cut_off(&error) {
+    let error = ended.as_ref().and_then(|ended| ended.as_ref().err());
+    let is_late = ended.is_none() || error.is_some_and(hyper::Error::is_timeout);
+    if is_late && !parts.read_buf.is_empty() {
+        tell_timeout(&stream);
+    }
+    if let Some(error) = error {
+        if is_cut_off(error) {
             api.state.metrics.api.cut_off.add(1);
-        }
-        if error.is_timeout() && !parts.read_buf.is_empty() {
-            tell_timeout(&stream);
         }
         tracing::debug!(
             event = "api_connection_broke",
-            error = &error as &(dyn std::error::Error + 'static),
+            error = error as &(dyn std::error::Error + 'static),
             "a connection to the API broke"
         );
     }

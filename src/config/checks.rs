@@ -16,7 +16,7 @@ use crate::config::redis_url::RedisUrl;
 use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
-mod files;
+pub(super) mod files;
 mod needs;
 
 /// What one key must be, measured by another.

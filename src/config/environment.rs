@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::inputs::refuse;
+use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::values::{Origin, Values};
 
@@ -115,7 +116,7 @@ fn unknown(name: &str) -> (&'static str, String) {
                 .iter()
                 .chain(&CLIENT_NAMES)
                 .map(ToString::to_string);
-            let keys = keys::all().iter().map(keys::Key::environment);
+            let keys = keys::all().iter().map(Key::environment);
             let capital = name.to_ascii_uppercase();
             (WHAT, did_you_mean(&capital, keys.chain(known)))
         }

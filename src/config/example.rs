@@ -5,7 +5,8 @@
 
 use std::fmt::Write;
 
-use crate::config::keys::{self, Initial, Key};
+use crate::config::key::{Initial, Key};
+use crate::config::keys;
 use crate::config::presets::MEDIUM;
 use crate::config::token_keys::FIELDS;
 use crate::config::value::{Kind, Unit, Value};
@@ -62,6 +63,7 @@ pub fn shown_default(key: &Key) -> String {
     match key.kind.read_text(text) {
         Ok(Value::Number(number)) => number.to_string(),
         Ok(Value::Flag(flag)) => flag.to_string(),
+        Ok(Value::Text(number)) if matches!(key.kind, Kind::Ratio) => number,
         Ok(Value::List(items)) => serde_json::Value::from(items).to_string(),
         _ => format!("{text:?}"),
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::config::TokenKey;
 use crate::config::faults::Faults;
 use crate::config::forms::Unfit;
-use crate::config::keys::Key;
+use crate::config::key::Key;
 use crate::config::machine::Machine;
 use crate::config::values::Values;
 

@@ -1,108 +1,24 @@
 //! The table of keys: what can be set, its kind, default and meaning, and the field that it sets.
 //!
-//! In: nothing; the table is the one place where a key is written down. Out: [`Key`]s, from which
+//! In: nothing; the table is the one place where a key is written down, those of `[telemetry]` in
+//! `telemetry_keys`. Out: [`Key`]s, from which
 //! come reading every source, `config show`, `config init`, the documentation and the names that
 //! a fault suggests; and the sections of [`crate::config::Config`], made from [`Values`]. A field
 //! without a row does not compile.
 
 use std::sync::OnceLock;
 
-use toml::de::DeValue;
-
-use crate::config::forms::{self, Unfit};
+use crate::config::forms;
+use crate::config::key::{Initial, Key, section};
 use crate::config::own_topics::{OWN_TOPICS, OwnTopics};
 use crate::config::queue::Queue;
-use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, Value, bytes, count, ms, s};
+use crate::config::telemetry_keys::TELEMETRY;
+use crate::config::value::{ALLOW, Kind, LOG_FORMAT, PRIORITY, Unit, bytes, count, ms, s};
 use crate::config::values::Values;
 use crate::config::{
     Admission, Api, Auth, Cache, Cluster, Drain, Health, Log, Memory, Metrics, Namespace,
     Rebalance, Redis, RedisAccess, Server, Session,
 };
-
-/// What a key is when no source sets it.
-#[derive(Debug, Clone, Copy)]
-pub enum Initial {
-    /// This value, written as in the environment.
-    Is(&'static str),
-    /// Nothing; the example says what it could be.
-    Unset(&'static str),
-    /// Found out at start, as this text says; the example says what it could be.
-    Found(&'static str, &'static str),
-    /// By size, as [`crate::config::presets::SIZES`] says; without one as `medium`.
-    BySize,
-}
-
-/// One row of the table.
-#[derive(Debug, Clone, Copy)]
-pub struct Key {
-    /// The section of the file.
-    pub section: &'static str,
-    /// The name inside the section. A time ends in its unit, `_ms` or `_s`.
-    pub name: &'static str,
-    /// What it can be set to.
-    pub kind: Kind,
-    /// What it is when nobody sets it.
-    pub default: Initial,
-    /// What it means, in sentences.
-    pub doc: &'static str,
-}
-
-impl Key {
-    /// `section.name`.
-    #[must_use]
-    pub fn path(&self) -> String {
-        format!("{}.{}", self.section, self.name)
-    }
-
-    /// `FANFARE_SECTION__NAME`.
-    #[must_use]
-    pub fn environment(&self) -> String {
-        format!("FANFARE_{}__{}", self.section, self.name).to_ascii_uppercase()
-    }
-
-    /// Reads text of the environment, a flag or this table. Empty text leaves an optional key
-    /// out.
-    ///
-    /// # Errors
-    /// Why the text is not of the key's kind.
-    pub fn read_text(&self, text: &str) -> Result<Value, Unfit> {
-        if text.trim().is_empty() && matches!(self.default, Initial::Unset(_)) {
-            return Ok(Value::Unset);
-        }
-        self.kind.read_text(text)
-    }
-
-    /// The same for a value of the file.
-    ///
-    /// # Errors
-    /// Why the value is not of the key's kind.
-    pub fn read_toml(&self, value: &DeValue<'_>) -> Result<Value, Unfit> {
-        match value {
-            DeValue::String(text) if text.is_empty() => self.read_text(text),
-            _ => self.kind.read_toml(value),
-        }
-    }
-}
-
-/// Makes the rows of a section and, from its values, the section.
-macro_rules! section {
-    ($rows:ident, $section:literal => $type:ident {
-        $($field:ident: $name:literal, $kind:expr, $default:expr, $doc:literal;)*
-    } $(and { $($own:ident: $from:expr),* })?) => {
-        const $rows: &[Key] = &[$(Key {
-            section: $section, name: $name, kind: $kind, default: $default, doc: $doc,
-        }),*];
-        impl $type {
-            /// Makes the section from the values below `at`, its place in the file.
-            pub(super) fn from_values(values: &Values, at: &str) -> Self {
-                Self {
-                    $($field: values.field(at, $name, &$kind),)*
-                    $($($own: $from(values),)*)?
-                }
-            }
-        }
-    };
-}
 
 use Initial::{BySize, Found, Is, Unset};
 use Kind::{Flag, List, Text};
@@ -408,6 +324,7 @@ pub fn all() -> &'static [Key] {
         .concat();
         all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
         all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
+        all.extend(TELEMETRY.iter().flat_map(|rows| *rows));
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all
     })

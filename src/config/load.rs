@@ -12,8 +12,10 @@ use crate::config::faults::{Faults, did_you_mean};
 use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
 use crate::config::keys;
 use crate::config::machine::Machine;
+use crate::config::otel::{self, Ignored};
 use crate::config::presets::{self, ENVIRONMENTS, SIZES, Size};
 use crate::config::queue::Queue;
+use crate::config::telemetry::Telemetry;
 use crate::config::values::{Origin, Values};
 use crate::config::{
     Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Health, Log, Memory, Metrics,
@@ -60,7 +62,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
 
     let mut values = Values::new(inputs.dev, environment);
     presets::apply(&mut values, &inputs.machine, size, named);
-    let used = sources(inputs, &mut values, &mut faults);
+    let (used, ignored) = sources(inputs, &mut values, &mut faults);
     read_flags(&inputs.flags, &mut values, &mut faults);
     add_hmac_key(inputs.try_key, &mut values, &mut faults);
     presets::leave_files_to(&checks::redis_urls(&values), &mut values, &inputs.machine);
@@ -71,7 +73,10 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     if faults.0.is_empty() {
         Ok(Loaded {
             config: build(&values),
-            warnings: checks::warnings(&values),
+            warnings: checks::warnings(&values)
+                .into_iter()
+                .chain(ignored.iter().map(|ignored| ignored.told(&values)))
+                .collect(),
             values,
         })
     } else {
@@ -88,7 +93,7 @@ pub fn api_listen(inputs: &Inputs) -> Result<SocketAddr, Faults> {
     let mut faults = Faults::default();
     let mut values = Values::new(inputs.dev, default_environment(inputs.dev));
     presets::apply(&mut values, &inputs.machine, None, false);
-    let used = sources(inputs, &mut values, &mut faults);
+    let (used, _) = sources(inputs, &mut values, &mut faults);
     let key = keys::find("api.listen").expect("the key stands in the table");
     match used.is_none() || values.is_refused(&key.path()) {
         true => Err(faults),
@@ -97,16 +102,22 @@ pub fn api_listen(inputs: &Inputs) -> Result<SocketAddr, Faults> {
 }
 
 /// Reads the file and the environment over what is in `values`. Returns the names of the variables
-/// that the file takes secrets from; `None` where it could not be read.
-fn sources(inputs: &Inputs, values: &mut Values, faults: &mut Faults) -> Option<BTreeSet<String>> {
+/// that the file takes secrets from (`None` where it could not be read), and what of OpenTelemetry was
+/// not taken.
+fn sources(
+    inputs: &Inputs,
+    values: &mut Values,
+    faults: &mut Faults,
+) -> (Option<BTreeSet<String>>, Vec<Ignored>) {
     let variables = &inputs.environment;
     let named_file = value_of(variables, "FANFARE_CONFIG").map(PathBuf::from);
     let used = match inputs.file.clone().or(named_file) {
         Some(path) => file::read(&path, inputs, values, faults),
         None => Some(BTreeSet::new()),
     };
+    let ignored = otel::read(variables, values);
     environment::read(variables, used.as_ref(), values, faults);
-    used
+    (used, ignored)
 }
 
 /// A preset that somebody asked for.
@@ -233,6 +244,7 @@ fn build(values: &Values) -> Config {
         cache: Cache::from_values(values, "cache"),
         health: Health::from_values(values, "health"),
         log: Log::from_values(values, "log"),
+        telemetry: Telemetry::from_values(values, "telemetry"),
         namespaces: namespaces.collect(),
         inbox: Namespace::from_values(values, "inbox"),
         everyone: Namespace::from_values(values, "everyone"),

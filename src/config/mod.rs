@@ -13,18 +13,23 @@ pub mod file_shares;
 pub mod file_text;
 pub mod forms;
 pub mod inputs;
+pub mod key;
 pub mod keys;
 pub mod load;
 pub mod log_filter;
 pub mod machine;
 pub mod observing;
 pub mod origin;
+pub mod otel;
+pub mod otlp_forms;
 pub mod own_topics;
 pub mod presets;
 pub mod queue;
 mod redis_login;
 pub mod redis_url;
 pub mod show;
+pub mod telemetry;
+pub mod telemetry_keys;
 pub mod token_keys;
 pub mod value;
 pub mod values;
@@ -70,6 +75,8 @@ pub struct Config {
     pub health: Health,
     /// Log output.
     pub log: Log,
+    /// What is sent to a collector.
+    pub telemetry: telemetry::Telemetry,
     /// Options by namespace; `default` is always there.
     pub namespaces: BTreeMap<String, Namespace>,
     /// Options of all inboxes.

@@ -6,7 +6,8 @@
 
 use crate::config::Environment;
 use crate::config::file_shares::{self, FILES_RESERVED};
-use crate::config::keys::{self, Initial, Key};
+use crate::config::key::{Initial, Key};
+use crate::config::keys;
 use crate::config::machine::Machine;
 use crate::config::redis_url::RedisUrl;
 use crate::config::values::{Origin, Values};

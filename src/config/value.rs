@@ -11,6 +11,7 @@ use toml::de::DeValue;
 
 use crate::config::faults::Wrong;
 use crate::config::forms::{Form, Unfit};
+use crate::config::telemetry::{Compression, Exporter, Protocol, Sampler, Temporality};
 use crate::config::{Allow, LogFormat, Secret};
 use fanfare_protocol::ids::{NodeId, Priority};
 
@@ -56,6 +57,8 @@ pub enum Kind {
         /// What 0 means where it stands outside the range.
         zero: Option<&'static str>,
     },
+    /// A number from 0 to 1, kept as its text.
+    Ratio,
     /// Text of a form.
     Text(Form),
     /// A list of texts of a form.
@@ -155,6 +158,10 @@ impl Kind {
         match self {
             Self::Flag => Ok(Value::Flag(trimmed.parse().map_err(|_| Unfit::Form)?)),
             Self::Number { .. } => self.number(trimmed.parse().ok()),
+            Self::Ratio => match trimmed.parse::<f64>() {
+                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Value::Text(trimmed.to_owned())),
+                _ => Err(Unfit::Form),
+            },
             Self::Text(form) => form.read(text).map(Value::Text),
             Self::List(form) => list(form, items(trimmed).iter().map(String::as_str)),
             Self::Choice(words) if words.contains(&trimmed) => Ok(Value::Text(trimmed.to_owned())),
@@ -172,6 +179,8 @@ impl Kind {
             (Self::Number { .. }, DeValue::Integer(number)) => {
                 self.number(u64::from_str_radix(number.as_str(), number.radix()).ok())
             }
+            (Self::Ratio, DeValue::Float(number)) => self.read_text(number.as_str()),
+            (Self::Ratio, DeValue::Integer(number)) => self.read_text(number.as_str()),
             (Self::Text(_) | Self::Choice(_), DeValue::String(text)) => self.read_text(text),
             (Self::List(form), DeValue::Array(items)) => {
                 let texts = items.iter().map(|item| item.get_ref().as_str());
@@ -200,6 +209,7 @@ impl Kind {
                 let zero = zero.map_or_else(String::new, |means| format!(", or 0 {means}"));
                 format!("a whole number from {min} to {max}{unit}{zero}")
             }
+            Self::Ratio => "a number from 0 to 1".to_owned(),
             Self::Text(form) => form.wanted.to_owned(),
             Self::List(form) => format!("a list of {}", form.wanted),
             Self::Choice(words) => words.join(" or "),
@@ -251,6 +261,9 @@ impl Value {
             Self::Unset => serde_json::Value::Null,
             Self::Flag(flag) => (*flag).into(),
             Self::Number(number) => (*number).into(),
+            Self::Text(text) if matches!(kind, Kind::Ratio) => text
+                .parse::<f64>()
+                .map_or(serde_json::Value::Null, Into::into),
             Self::Text(text) => shown(text).into(),
             Self::List(items) => items.iter().map(shown).collect(),
         }
@@ -320,11 +333,20 @@ impl Field for Option<u32> {
     }
 }
 
-/// A duration that 0 turns off.
+/// A duration that 0 turns off, or that need not be set.
 impl Field for Option<Duration> {
     fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        if *value == Value::Unset {
+            return Some(None);
+        }
         let duration = Duration::from_value(value, unit)?;
         Some((!duration.is_zero()).then_some(duration))
+    }
+}
+
+impl Field for f64 {
+    fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+        String::from_value(value, unit)?.parse().ok()
     }
 }
 
@@ -415,3 +437,32 @@ choice!(PRIORITY, Priority {
 choice!(LOG_FORMAT, LogFormat {
     "auto" => LogFormat::Auto, "text" => LogFormat::Text, "json" => LogFormat::Json
 });
+choice!(PROTOCOL, Protocol { "http/protobuf" => Protocol::Http, "grpc" => Protocol::Grpc });
+choice!(COMPRESSION, Compression { "none" => Compression::None, "gzip" => Compression::Gzip });
+choice!(EXPORTER, Exporter { "otlp" => Exporter::Otlp, "none" => Exporter::None });
+choice!(SAMPLER, Sampler {
+    "parentbased_traceidratio" => Sampler::ParentOrRatio,
+    "parentbased_always_on" => Sampler::ParentOrAll,
+    "parentbased_always_off" => Sampler::ParentOrNone,
+    "traceidratio" => Sampler::Ratio,
+    "always_on" => Sampler::AlwaysOn, "always_off" => Sampler::AlwaysOff
+});
+choice!(TEMPORALITY, Temporality {
+    "cumulative" => Temporality::Cumulative, "delta" => Temporality::Delta,
+    "lowmemory" => Temporality::LowMemory
+});
+
+/// Choices that need not be set.
+macro_rules! optional {
+    ($($type:ty),+) => {
+        $(impl Field for Option<$type> {
+            fn from_value(value: &Value, unit: Unit) -> Option<Self> {
+                match value {
+                    Value::Unset => Some(None),
+                    _ => <$type>::from_value(value, unit).map(Some),
+                }
+            }
+        })+
+    };
+}
+optional!(Protocol, Compression);

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::config::keys::{self, Key};
+use crate::config::key::Key;
+use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
 use crate::config::{Environment, TokenKey};
 

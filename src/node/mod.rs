@@ -48,6 +48,7 @@ use crate::session::Services;
 use crate::session::registry::Registry;
 use crate::tasks::{self, turns};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::{self, Otlp};
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
 use fanfare_protocol::ids::App;
@@ -170,6 +171,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     services: Arc<Services>,
     cluster: Cluster,
+    otlp: Otlp,
     lifecycle: LifecycleSender,
     /// Told when the node is asked to leave by other means than a signal.
     leave: Arc<Notify>,
@@ -187,6 +189,11 @@ impl Parts {
     ) -> Result<(Self, Feed), StartError> {
         let metrics = Metrics::new(config.server.workers);
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
+        let (otlp, work) = otlp::start(&config, &metrics).map_err(StartError::System)?;
+        if let Some(work) = work {
+            tasks::thread("telemetry".to_owned(), move || work.run())
+                .map_err(StartError::System)?;
+        }
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
         let cluster = cluster::start(&config, &broker, &metrics, &lifecycle);
@@ -212,6 +219,7 @@ impl Parts {
             metrics,
             services,
             cluster,
+            otlp,
             lifecycle,
             leave: Arc::default(),
             warnings,
@@ -276,6 +284,7 @@ impl Parts {
             leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
         if matches!(end, End::Failed(_)) {
             self.break_off(threads).await;
+            self.otlp.stop().await;
             return Ok(end);
         }
         self.send_away(threads).await;
@@ -288,6 +297,7 @@ impl Parts {
         }
         self.lifecycle.send_replace(Lifecycle::Stopped);
         tracing::info!(event = "node_stopped", "stopped");
+        self.otlp.stop().await;
         Ok(end)
     }
 

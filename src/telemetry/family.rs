@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::counter::{Counter, Seconds};
 use super::histogram::{Histogram, Spread};
@@ -165,6 +166,12 @@ fn sample(labels: &[LabelPair], value: Value) -> Sample {
 impl Cells for Counter {
     fn read(&self, labels: &[LabelPair], into: &mut Vec<Sample>) {
         into.push(sample(labels, Value::Whole(self.get())));
+    }
+}
+
+impl<C: Cells> Cells for Arc<C> {
+    fn read(&self, labels: &[LabelPair], into: &mut Vec<Sample>) {
+        C::read(self, labels, into);
     }
 }
 

@@ -32,7 +32,13 @@ impl<T> Gate<T> {
     /// A gate, and where its items come out; what it must drop is counted there.
     #[must_use]
     pub fn new(dropped: Arc<Counter>) -> (Self, mpsc::Receiver<T>) {
-        let (sender, receiver) = mpsc::channel(ITEMS_MAX);
+        Self::with_room(ITEMS_MAX, dropped)
+    }
+
+    /// The same with room for so many items, at most [`ITEMS_MAX`].
+    #[must_use]
+    pub fn with_room(items_max: usize, dropped: Arc<Counter>) -> (Self, mpsc::Receiver<T>) {
+        let (sender, receiver) = mpsc::channel(items_max.clamp(1, ITEMS_MAX));
         (Self { sender, dropped }, receiver)
     }
 

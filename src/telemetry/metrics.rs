@@ -18,6 +18,7 @@ use super::facts::Facts;
 use super::family::{Family, Kind, Sample, Table, Value};
 use super::histogram::Histogram;
 use super::labels::{CommandType, Lane};
+use super::otlp_metrics::TelemetryMetrics;
 use super::process;
 use super::queue_metrics::QueueMetrics;
 use fanfare_protocol::close::CloseReason;
@@ -370,6 +371,8 @@ pub struct Metrics {
     pub queue: QueueMetrics,
     /// The API's.
     pub api: ApiMetrics,
+    /// What is sent to a collector.
+    pub telemetry: TelemetryMetrics,
     /// From a publication to the broker's answer that it has it.
     pub publish_seconds: Histogram,
     /// From a probe to when the feed heard it.
@@ -388,6 +391,7 @@ impl Metrics {
             tokens: Arc::default(),
             queue: QueueMetrics::default(),
             api: ApiMetrics::default(),
+            telemetry: TelemetryMetrics::default(),
             publish_seconds: Histogram::default(),
             probe_seconds: Histogram::default(),
             facts: Facts::default(),
@@ -431,6 +435,7 @@ impl Metrics {
         all.extend(self.tokens.families());
         all.extend(self.queue.families());
         all.extend(self.api.families());
+        all.extend(self.telemetry.families());
         all.push(Family::of(
             Kind::Histogram,
             "fanfare_publish_seconds",

@@ -18,6 +18,8 @@ pub mod limits;
 pub mod lines;
 pub mod logs;
 pub mod metrics;
+pub mod otlp;
+pub mod otlp_metrics;
 pub mod process;
 pub mod queue_metrics;
 pub mod text;

@@ -21,11 +21,15 @@ enum Holds {
     Key,
 }
 
-const FILES: [(&str, Holds); 4] = [
+const FILES: [(&str, Holds); 8] = [
     ("redis.password_file", Holds::Password),
     ("redis.tls_ca_file", Holds::Certificates),
     ("redis.tls_certificate_file", Holds::Certificates),
     ("redis.tls_key_file", Holds::Key),
+    ("telemetry.tls_ca_file", Holds::Certificates),
+    ("telemetry.traces_tls_ca_file", Holds::Certificates),
+    ("telemetry.logs_tls_ca_file", Holds::Certificates),
+    ("telemetry.metrics_tls_ca_file", Holds::Certificates),
 ];
 
 /// Tries each file that is named.
@@ -47,15 +51,7 @@ impl Holds {
     fn read(self, file: &Path) -> Result<(), String> {
         match self {
             Self::Password => password(file),
-            Self::Certificates => {
-                std::fs::read(file).map_err(|e| e.to_string())?;
-                let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-                match all.map(|all: Vec<_>| all.len()) {
-                    Ok(0) => Err("there is no certificate in it".to_owned()),
-                    Ok(_) => Ok(()),
-                    Err(_) => Err("it is not PEM".to_owned()),
-                }
-            }
+            Self::Certificates => certificates(file),
             Self::Key => {
                 std::fs::read(file).map_err(|e| e.to_string())?;
                 match PrivateKeyDer::from_pem_file(file) {
@@ -72,6 +68,17 @@ impl Holds {
             Self::Certificates => "name a file with certificates as PEM",
             Self::Key => "name a file with a private key as PEM, without a passphrase",
         }
+    }
+}
+
+/// Whether a file holds certificates, or why not.
+pub(in crate::config) fn certificates(file: &Path) -> Result<(), String> {
+    std::fs::read(file).map_err(|e| e.to_string())?;
+    let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    match all.map(|all: Vec<_>| all.len()) {
+        Ok(0) => Err("there is no certificate in it".to_owned()),
+        Ok(_) => Ok(()),
+        Err(_) => Err("it is not PEM".to_owned()),
     }
 }
 

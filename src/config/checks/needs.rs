@@ -151,7 +151,8 @@ pub(super) fn warnings(values: &Values) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::{self, Initial};
+    use crate::config::key::Initial;
+    use crate::config::keys;
     use crate::config::machine::Machine;
     use crate::config::{Environment, Secret, TokenKey, presets};
 

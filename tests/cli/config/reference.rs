@@ -5,7 +5,8 @@
 use std::fmt::Write;
 
 use fanfare::config::example::default_in_words;
-use fanfare::config::keys::{self, Key};
+use fanfare::config::key::Key;
+use fanfare::config::keys;
 use fanfare::config::presets::{MEDIUM, SIZES};
 use fanfare::config::token_keys::{FIELDS, WITH_PUBLIC_KEY, WITH_SECRET};
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use fanfare::config::example::default_in_words;
 use fanfare::config::inputs::Inputs;
-use fanfare::config::keys::{self, Key};
+use fanfare::config::key::Key;
+use fanfare::config::keys;
 use fanfare::config::value::{Kind, Unit};
 use fanfare::config::{Allow, Environment, LogFormat, TokenKey};
 use fanfare_protocol::ids::Priority;

@@ -12,7 +12,7 @@ use super::source::{Breach, Source};
 /// Files that are one concept over several files, by the beginnings of their modules, and why.
 #[rustfmt::skip]
 const ONE_CONCEPT: &[(&[&str], &str)] = &[
-    (&["config::keys", "config::values"],
+    (&["config::key", "config::keys", "config::telemetry_keys", "config::values"],
         "the table makes the sections out of values, which know their keys by the table"),
     (&["session::state", "session::clock", "session::joining", "session::permission"],
         "one state machine: each adds methods to it"),

@@ -1,0 +1,254 @@
+//! One way to a collector: requests by HTTP or gRPC over one client of hyper.
+//!
+//! In: encoded messages. Out: what the collector answered, or why there is no answer and whether it may
+//! be tried again. Owner: the exporter of a signal. Bounds: one request at a time; of an answer
+//! [`ANSWER_BYTES_MAX`] are read. Certificates are read when a client is made, and it is made anew
+//! after each request that the transport failed, so that neither an old certificate nor a
+//! connection that hangs outlives it.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression as Level;
+use flate2::write::GzEncoder;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tonic::body::Body;
+
+use super::grpc;
+use crate::config::telemetry::{Compression, Protocol, Target};
+use crate::telemetry::fields::causes;
+
+/// Most bytes of an answer that are read.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1_024;
+/// How long a connection that is not used is kept: longer than most intervals.
+const IDLE: Duration = Duration::from_secs(90);
+/// Of each request.
+pub(super) const AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
+
+/// A client for all schemes.
+pub(super) type Http = legacy::Client<HttpsConnector<HttpConnector>, Body>;
+
+/// See the module.
+pub(super) struct Client {
+    target: Target,
+    /// The method of gRPC.
+    method: &'static str,
+    http: Option<Http>,
+}
+
+/// What a collector said of a request that it took.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// How many items it did not take.
+    pub(super) rejected: u64,
+    /// Why.
+    pub(super) why: String,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// For people.
+    pub(super) why: String,
+    /// Whether it may be tried again.
+    pub(super) is_passing: bool,
+    /// When, if the collector said so.
+    pub(super) after: Option<Duration>,
+}
+
+impl Failure {
+    /// One that may pass.
+    pub(super) fn passing(why: String) -> Self {
+        Self {
+            why,
+            is_passing: true,
+            after: None,
+        }
+    }
+}
+
+impl Client {
+    /// A client for one signal; `method` is its method of gRPC.
+    pub(super) fn new(target: Target, method: &'static str) -> Self {
+        Self {
+            target,
+            method,
+            http: None,
+        }
+    }
+
+    /// How long an answer is waited for.
+    pub(super) fn timeout(&self) -> Duration {
+        self.target.timeout
+    }
+
+    /// A message as it is sent, so that it is packed once however often that is.
+    pub(super) fn pack(&self, message: Vec<u8>) -> Bytes {
+        match (self.target.protocol, self.target.compression) {
+            (Protocol::Http, Compression::Gzip) => gzip(&message).into(),
+            // By gRPC each message is packed by itself, inside its frame.
+            _ => message.into(),
+        }
+    }
+
+    /// Begins anew with the next request.
+    pub(super) fn renew(&mut self) {
+        self.http = None;
+    }
+
+    /// Sends a packed message. Not cancel-safe: [`Self::renew`] it afterwards.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn send(&mut self, body: Bytes) -> Result<Answer, Failure> {
+        let http = match &self.http {
+            Some(http) => http.clone(),
+            None => {
+                let http = client(&self.target).map_err(Failure::passing)?;
+                self.http.insert(http).clone()
+            }
+        };
+        let sent = match self.target.protocol {
+            Protocol::Http => self.post(&http, body).await,
+            Protocol::Grpc => grpc::call(http, &self.target, self.method, body).await,
+        };
+        if sent.is_err() {
+            self.renew();
+        }
+        sent
+    }
+
+    async fn post(&self, http: &Http, body: Bytes) -> Result<Answer, Failure> {
+        let mut request = Request::post(&self.target.url)
+            .header(CONTENT_TYPE, "application/x-protobuf")
+            .header(USER_AGENT, AGENT);
+        if self.target.compression == Compression::Gzip {
+            request = request.header(CONTENT_ENCODING, "gzip");
+        }
+        for (name, value) in &self.target.headers {
+            request = request.header(name, &value.0);
+        }
+        let request = request.body(Body::new(Full::new(body)));
+        let request = request.map_err(|error| refused(causes(&error)))?;
+        let response = http.request(request).await;
+        let response = response.map_err(|error| Failure::passing(causes(&error)))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map(|body| body.to_bytes());
+        read(&Response::from_parts(head, ()), body.ok())
+    }
+}
+
+/// What an answer by HTTP says. A body that cannot be read says nothing.
+fn read(response: &Response<()>, body: Option<Bytes>) -> Result<Answer, Failure> {
+    let (status, headers) = (response.status(), response.headers());
+    if status.is_success() {
+        let is_protobuf = headers
+            .get(CONTENT_TYPE)
+            .is_none_or(|kind| kind.as_bytes().starts_with(b"application/x-protobuf"));
+        return Ok(body.filter(|_| is_protobuf).map(answer).unwrap_or_default());
+    }
+    Err(Failure {
+        why: format!("the collector answered {status}"),
+        is_passing: matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        ),
+        after: retry_after(headers),
+    })
+}
+
+/// Seconds alone: of a date nobody knows by which clock.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The answer of any signal: they differ in names, and not on the wire.
+pub(super) fn answer(body: Bytes) -> Answer {
+    let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
+    let partial = answer.partial_success.unwrap_or_default();
+    Answer {
+        rejected: u64::try_from(partial.rejected_spans).unwrap_or_default(),
+        why: partial.error_message,
+    }
+}
+
+pub(super) fn refused(why: String) -> Failure {
+    Failure {
+        why,
+        is_passing: false,
+        after: None,
+    }
+}
+
+fn gzip(message: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Level::fast());
+    // Writing to a vector does not fail.
+    let _ = packed.write_all(message);
+    packed.finish().unwrap_or_default()
+}
+
+fn client(target: &Target) -> Result<Http, String> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let tls = HttpsConnectorBuilder::new()
+        .with_tls_config(tls(target)?)
+        .https_or_http();
+    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    builder
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(1);
+    Ok(match target.protocol {
+        Protocol::Http => builder.build(tls.enable_http1().wrap_connector(tcp)),
+        Protocol::Grpc => builder
+            .http2_only(true)
+            .build(tls.enable_http2().wrap_connector(tcp)),
+    })
+}
+
+fn tls(target: &Target) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    let is_asked = target
+        .url
+        .parse::<Uri>()
+        .is_ok_and(|uri| uri.scheme_str() == Some("https"));
+    if is_asked {
+        let trusted = match &target.tls_ca_file {
+            Some(path) => certificates(path)?,
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        if roots.add_parsable_certificates(trusted).0 == 0 {
+            return Err("there is no certificate that could be trusted".to_owned());
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| causes(&error))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    read.map_err(|error| format!("{path}: {}", causes(&error as &(dyn Error + 'static))))
+}

@@ -1,0 +1,222 @@
+//! One call by gRPC.
+//!
+//! In: an encoded message, the target, the method. Out: the collector's answer, or its status and
+//! whether that may pass (<https://opentelemetry.io/docs/specs/otlp/#failures>). Pure but for the
+//! call. Bounds: those of `client`.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use hyper::Uri;
+use hyper::http::uri::PathAndQuery;
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic::{Code, Status};
+
+use super::client::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, answer, refused};
+use crate::config::telemetry::{Compression, Target};
+use crate::telemetry::fields::causes;
+
+/// The type of the detail that says when to try again.
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// Calls a method with an encoded message.
+pub(super) async fn call(
+    http: Http,
+    target: &Target,
+    method: &'static str,
+    body: Bytes,
+) -> Result<Answer, Failure> {
+    let origin: Uri = target
+        .url
+        .parse()
+        .map_err(|error| refused(causes(&error)))?;
+    let mut grpc = Grpc::with_origin(http, origin).max_decoding_message_size(ANSWER_BYTES_MAX);
+    if target.compression == Compression::Gzip {
+        grpc = grpc
+            .send_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Gzip);
+    }
+    let mut request = tonic::Request::new(body);
+    let metadata = request.metadata_mut();
+    metadata.insert("user-agent", AsciiMetadataValue::from_static(AGENT));
+    for (name, value) in &target.headers {
+        let name = AsciiMetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes());
+        let value = AsciiMetadataValue::try_from(value.0.as_str());
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return Err(refused("a header can be none of gRPC".to_owned()));
+        };
+        metadata.insert(name, value);
+    }
+    let called = grpc
+        .unary(request, PathAndQuery::from_static(method), Raw)
+        .await;
+    called
+        .map(|response| answer(response.into_inner()))
+        .map_err(|status| failure(&status))
+}
+
+fn failure(status: &Status) -> Failure {
+    // A status that the collector did not send was made of an error on the way.
+    if status.source().is_some() {
+        return Failure::passing(causes(status));
+    }
+    let after = retry_after(status.details());
+    let is_passing = match status.code() {
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => true,
+        Code::ResourceExhausted => after.is_some(),
+        _ => false,
+    };
+    Failure {
+        why: format!(
+            "the collector answered {:?}: {}",
+            status.code(),
+            status.message()
+        ),
+        is_passing,
+        after,
+    }
+}
+
+/// Bytes as they are.
+#[derive(Debug, Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let all = from.remaining();
+        Ok(Some(from.copy_to_bytes(all)))
+    }
+}
+
+/// `google.rpc.Status`, as far as it is read.
+#[derive(Clone, PartialEq, Message)]
+struct RichStatus {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Detail>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Detail {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// When the collector wants to be asked again.
+fn retry_after(details: &[u8]) -> Option<Duration> {
+    let status = RichStatus::decode(details).ok()?;
+    let mut details = status.details.into_iter();
+    let info = details.find(|detail| detail.type_url == RETRY_INFO)?;
+    let delay = RetryInfo::decode(info.value.as_slice()).ok()?.delay?;
+    let seconds = u64::try_from(delay.seconds).ok()?;
+    let nanos = u64::try_from(delay.nanos).ok()?;
+    Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(seconds: i64) -> Vec<u8> {
+        let delay = Some(Delay { seconds, nanos: 5 });
+        let details = vec![
+            Detail {
+                type_url: "type.googleapis.com/google.rpc.DebugInfo".to_owned(),
+                value: vec![1],
+            },
+            Detail {
+                type_url: RETRY_INFO.to_owned(),
+                value: RetryInfo { delay }.encode_to_vec(),
+            },
+        ];
+        RichStatus { details }.encode_to_vec()
+    }
+
+    #[test]
+    fn which_statuses_may_pass_is_what_the_protocol_says() {
+        let of = |code| failure(&Status::new(code, "why")).is_passing;
+        for code in [
+            Code::Unavailable,
+            Code::Aborted,
+            Code::DataLoss,
+            Code::DeadlineExceeded,
+        ] {
+            assert!(of(code), "{code:?}");
+        }
+        for code in [
+            Code::ResourceExhausted,
+            Code::InvalidArgument,
+            Code::Unauthenticated,
+            Code::Unimplemented,
+            Code::Internal,
+        ] {
+            assert!(!of(code), "{code:?}");
+        }
+        let status = Status::with_details(Code::ResourceExhausted, "later", told(7).into());
+        let failure = failure(&status);
+        assert!(failure.is_passing);
+        assert_eq!(failure.after, Some(Duration::new(7, 5)));
+    }
+
+    #[test]
+    fn what_is_no_delay_is_none() {
+        assert_eq!(retry_after(&told(-1)), None);
+        assert_eq!(retry_after(&[0xff]), None);
+        assert_eq!(retry_after(&[]), None);
+    }
+}

@@ -60,7 +60,8 @@ impl Ignored {
 pub fn read(environment: &[(String, String)], values: &mut Values) -> Vec<Ignored> {
     let mut ignored = Vec::new();
     for &(variable, name) in OTEL_NAMES {
-        let Some(text) = value_of(environment, variable).map(str::trim) else {
+        let text = value_of(environment, variable).map(str::trim);
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
             continue;
         };
         let path = format!("telemetry.{name}");

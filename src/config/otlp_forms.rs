@@ -3,6 +3,7 @@
 //!
 //! In: text from any source. Out: the text as it is kept, or why it cannot be. Pure.
 
+use hyper::Uri;
 use url::Url;
 
 use crate::config::faults::Wrong;
@@ -35,8 +36,33 @@ pub const ATTRIBUTE: Form = Form {
     exact: false,
 };
 
+/// Headers that the protocols themselves set.
+const RESERVED: [&str; 12] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
+
 fn endpoint(text: &str) -> Result<String, Unfit> {
     let url = Url::parse(text).map_err(|_| Unfit::Form)?;
+    // That by which requests are made takes less.
+    if text
+        .parse::<Uri>()
+        .ok()
+        .and_then(|uri| Some(uri.host()?.is_empty()))
+        != Some(false)
+    {
+        return Err(Unfit::Form);
+    }
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(Unfit::Form);
     }
@@ -58,6 +84,10 @@ fn header(text: &str) -> Result<String, Unfit> {
     if !name.bytes().all(is_name) {
         let remedy = "give a name of A-Z a-z 0-9 - _ .";
         return Err(Wrong::new("its name can be no header's", remedy).into());
+    }
+    if RESERVED.contains(&&*name.to_ascii_lowercase()) {
+        let remedy = "leave it out";
+        return Err(Wrong::new("its name is one that the protocol sets", remedy).into());
     }
     if !value.bytes().all(is_value) {
         let remedy = "give printable ASCII";
@@ -151,6 +181,8 @@ mod tests {
             "http://collector?key=1",
             "http://collector#x",
             "http://collector:99999",
+            "http:collector",
+            "http://b\u{fc}cher.example",
         ] {
             assert!(endpoint(wrong).is_err(), "{wrong}");
         }
@@ -161,7 +193,7 @@ mod tests {
         assert_eq!(hidden("api-key=abc"), "api-key=***");
         assert_eq!(hidden("abc"), "***");
         assert!(header("api-key=abc").is_ok());
-        for wrong in ["a b=c", "a=%0d%0ab", "a=%c3%a4"] {
+        for wrong in ["a b=c", "a=%0d%0ab", "a=%c3%a4", "Content-Length=7"] {
             assert!(header(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,15 +1,15 @@
 //! The node: every part built, started and stopped in a stated order.
 //!
 //! Start: 1. public listeners bound (a taken port ends the start) 2. API listener bound 3. broker
-//! and feed 4. membership, partitions and occupancy 5. presence 6. workers, each on a thread of its own 7.
+//! and feed 4. membership, partitions and occupancy, what is sent to a collector 5. presence 6. workers, each on a thread of its own 7.
 //! dispatcher 8. API. Nothing waits for the broker: a node whose Redis is away starts, says why it
 //! is not ready, and becomes ready when Redis appears.
 //!
 //! Stop, on SIGTERM, SIGINT or the order to drain: 1. `Draining`: not ready, handshakes refused,
 //! sessions told and closed in waves over `drain.window_ms` 2. `Closing`: what is left is closed,
 //! workers end 3. members, occupancy, the leases of partitions and the node's own are given back
-//! 4. the broker's connections end, the
-//! API answers its last requests 5. `Stopped`. Each step has its own deadline. A second signal ends
+//! 4. the API answers its last requests, the broker's connections end 5. `Stopped`, and what the
+//! collector has not got is sent. Each step has its own deadline. A second signal ends
 //! the process at once with 130. Where a vital part has ended (`tasks`), the node is not ready
 //! any more, closes what still can be closed for a moment, gives nothing back, and ends with 70.
 //!
@@ -37,6 +37,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::memory::clock::Clock;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed};
+use crate::cluster::membership::Membership;
 use crate::config::Config;
 use crate::config::file_shares::FileShares;
 use crate::dispatcher::Dispatcher;
@@ -189,14 +190,10 @@ impl Parts {
     ) -> Result<(Self, Feed), StartError> {
         let metrics = Metrics::new(config.server.workers);
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
-        let (otlp, work) = otlp::start(&config, &metrics).map_err(StartError::System)?;
-        if let Some(work) = work {
-            tasks::thread("telemetry".to_owned(), move || work.run())
-                .map_err(StartError::System)?;
-        }
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
         let cluster = cluster::start(&config, &broker, &metrics, &lifecycle);
+        let otlp = start_otlp(&config, &metrics, cluster.membership.clone())?;
         let view = cluster.membership.view();
         let occupancy = Arc::clone(&cluster.occupancy);
         let counts = Arc::clone(&metrics);
@@ -418,6 +415,25 @@ fn watch_parts(directory: &Arc<NodeDirectory>) {
             let _ = directory.components();
         }
     });
+}
+
+/// Starts what is sent to a collector, on a thread of its own where there is anything.
+fn start_otlp(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    membership: Membership,
+) -> Result<Otlp, StartError> {
+    let read = Arc::clone(metrics);
+    let read = Box::new(move || {
+        read.view_age.set(membership.now().age_at(Instant::now()));
+        read.families()
+    });
+    let (otlp, work) = otlp::start(config, metrics, read).map_err(StartError::System)?;
+    if let Some(work) = work {
+        let name = "telemetry".to_owned();
+        tasks::thread(name, move || work.run()).map_err(StartError::System)?;
+    }
+    Ok(otlp)
 }
 
 fn start_broker(

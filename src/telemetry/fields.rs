@@ -116,6 +116,18 @@ impl fmt::Write for Bounded {
     }
 }
 
+/// What a value says, of at most so many bytes.
+#[must_use]
+pub fn bounded(value: fmt::Arguments<'_>, bytes_max: usize) -> String {
+    let mut text = Bounded {
+        text: String::new(),
+        bytes_max,
+    };
+    // What does not fit is left out.
+    let _ = text.write_fmt(value);
+    text.text
+}
+
 /// The fields of one line or span as JSON, `event` and `message` first.
 #[derive(Default)]
 pub struct JsonFields {

@@ -44,8 +44,14 @@ impl<T> Gate<T> {
 
     /// Hands in an item, or drops and counts it where too many wait or nobody takes them.
     pub fn send(&self, item: T) {
-        if self.sender.try_send(item).is_err() {
-            self.dropped.add(1);
+        self.send_with(|| item);
+    }
+
+    /// The same, where an item is made only if there is room for it.
+    pub fn send_with(&self, make: impl FnOnce() -> T) {
+        match self.sender.try_reserve() {
+            Ok(room) => room.send(make()),
+            Err(_) => self.dropped.add(1),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Log output on stderr: text on a terminal, one JSON object a line in a pipe.
 //!
 //! In: `tracing` events of every module, filtered by `log.level`, which may change while the process
-//! runs ([`set_level`]). Out: stderr; stdout belongs to results. Owner: the process, once. Text of
+//! runs ([`set_level`]). Out: stderr, and where it is asked for a collector ([`super::otlp::records`]);
+//! stdout belongs to results. Owner: the process, once. Text of
 //! other people (names, reasons, errors of a peer) is written with its control characters escaped, so
 //! that it can neither steer a terminal nor forge a line. Whoever logs does not wait for the reader of
 //! the log: lines go through a bounded queue to a thread of their own ([`super::lines`]). Bounds: those
@@ -25,11 +26,13 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{self, Format, FormatEvent, FormatFields, Full, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter, SubscriberBuilder};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::fields::{EscapedFields, JsonFields, JsonSpanFields, escape, quoted};
 use super::limits::{Limits, Suppressed};
 use super::lines::{self, FLUSH, IntoQueue};
+use super::otlp::records::Records;
 use crate::config::{Log, LogFormat};
 
 /// How often it is told how many lines were not written.
@@ -110,11 +113,11 @@ pub fn start(log: &Log, node: &str) -> Result<Suppressions, LogError> {
     };
     if form.is_json {
         let (subscriber, set) = json(into, filter, form.clone());
-        begin(subscriber, set)?;
+        begin(subscriber.with(Records), set)?;
     } else {
         let is_terminal = std::io::stderr().is_terminal();
         let (subscriber, set) = text(into, filter, form.clone(), is_terminal);
-        begin(subscriber, set)?;
+        begin(subscriber.with(Records), set)?;
     }
     // Only one log is ever started, as `begin` holds.
     let _ = FORM.set(form.clone());

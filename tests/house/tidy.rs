@@ -33,6 +33,7 @@ const FOR_SHIPPED: &[Rule] = &[
     rules::fastwebsockets,
     rules::session_sockets,
     rules::fred,
+    rules::otlp,
     rules::log_events,
     rules::logged_errors,
     layers::layering,

@@ -16,6 +16,8 @@ mod logs;
 mod member_pages;
 mod metrics;
 mod operators;
+mod otlp;
+mod otlp_bad;
 mod panics;
 mod queue_bad_input;
 mod queue_foreign_keys;

@@ -5,6 +5,7 @@
 
 pub mod beside;
 pub mod certificates;
+pub mod collector;
 pub mod fleet;
 pub mod http;
 pub mod load;

@@ -140,7 +140,8 @@ impl Plan {
             }
         };
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("FANFARE_") {
+            let text = name.to_string_lossy();
+            if text.starts_with("FANFARE_") || text.starts_with("OTEL_") {
                 command.env_remove(name);
             }
         }

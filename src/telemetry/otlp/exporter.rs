@@ -152,7 +152,7 @@ impl Exporter {
                 Err(failure) => failure,
             };
             let jitter = pause.mul_f64(rand::random_range(0.5..1.0));
-            let wait = failure.after.unwrap_or(jitter);
+            let wait = wait(failure.after, jitter, self.deadline);
             let is_last = *self.stop.borrow() || !failure.is_passing;
             if is_last || Instant::now() + wait >= ends {
                 self.tell_failure(&failure.why, count);
@@ -188,5 +188,26 @@ impl Exporter {
                 "the collector takes what is sent again; so many items were lost"
             );
         }
+    }
+}
+
+/// How long to wait before another try: as long as the collector says, but neither at once nor beyond
+/// the deadline, which ends it anyway.
+fn wait(told: Option<Duration>, own: Duration, deadline: Duration) -> Duration {
+    told.unwrap_or(own).max(own).min(deadline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_collector_says_makes_nobody_hurry_and_overflows_nothing() {
+        let [own, deadline] = [1, 30].map(Duration::from_secs);
+        let waits = |told: Option<u64>| wait(told.map(Duration::from_secs), own, deadline);
+        assert_eq!(waits(None), own);
+        assert_eq!(waits(Some(0)), own);
+        assert_eq!(waits(Some(7)), Duration::from_secs(7));
+        assert_eq!(waits(Some(u64::MAX)), deadline);
     }
 }

@@ -1,6 +1,6 @@
 //! What the node sends to a collector, by OTLP.
 //!
-//! In: spans by a gate. Out: requests to the collector, by gRPC or HTTP. Owner: one thread with a
+//! In: spans and lines of the log, each by a gate, and all that is counted, read once an interval. Out: requests to the collector, by gRPC or HTTP. Owner: one thread with a
 //! runtime of its own, which `node` starts and ends ([`Work::run`]). Bounds: a gate for each signal, one
 //! request a signal at a time, and [`FLUSH`] at the end. Without an endpoint there is no thread, no
 //! runtime and no gate.
@@ -14,21 +14,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::gate::Gate;
 use super::metrics::Metrics;
 use super::otlp_metrics::{ItemResult, Signal};
 use super::trace::span::Span;
 use crate::config::Config;
-use crate::config::telemetry::Target;
+use crate::config::telemetry::{Batches, Target, Telemetry};
 use client::Client;
 use exporter::Exporter;
+use points::Points;
+pub use points::Readings;
+use resource::resource;
 
 mod client;
 mod exporter;
 mod grpc;
+mod points;
+pub mod records;
 mod resource;
 mod spans;
 
@@ -37,6 +43,8 @@ pub const FLUSH: Duration = Duration::from_secs(3);
 /// When what is not sent by then is given up; the rest of [`FLUSH`] is for the thread to end.
 const GIVE_UP: Duration = Duration::from_millis(2_500);
 
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -60,32 +68,34 @@ pub struct Work {
     _ended: watch::Sender<()>,
 }
 
+/// What jobs are made of.
+struct Making<'a> {
+    config: &'a Telemetry,
+    resource: Resource,
+    metrics: &'a Metrics,
+    stop: watch::Receiver<bool>,
+}
+
 /// Makes what the configuration asks for. Without [`Work`] there is nothing to do.
 ///
 /// # Errors
 /// Where the system gives no poller.
-pub fn start(config: &Config, metrics: &Arc<Metrics>) -> io::Result<(Otlp, Option<Work>)> {
-    let telemetry = &config.telemetry;
+pub fn start(
+    config: &Config,
+    metrics: &Metrics,
+    read: Readings,
+) -> io::Result<(Otlp, Option<Work>)> {
     let (stop, stops) = watch::channel(false);
     let (ends, ended) = watch::channel(());
-    let resource = Arc::new(resource::resource(
-        telemetry,
-        config.server.node_id.as_str(),
-    ));
-    let mut jobs: Vec<Job> = Vec::new();
-    let spans = telemetry.traces_target().map(|target| {
-        tell(Signal::Traces, &target);
-        let pace = telemetry.traces.batches.clone();
-        let dropped = metrics.telemetry.of(Signal::Traces, ItemResult::Dropped);
-        let (gate, items) = Gate::with_room(pace.queue_max, Arc::clone(dropped));
-        let client = Client::new(target, TRACES);
-        let (deadline, stops) = (pace.deadline, stops.clone());
-        let exporter = Exporter::new(Signal::Traces, client, deadline, metrics, stops);
-        let resource = Arc::clone(&resource);
-        let encode = move |spans| spans::request(&resource, spans);
-        jobs.push(Box::pin(exporter.run(items, pace, encode)));
-        gate
-    });
+    let making = Making {
+        config: &config.telemetry,
+        resource: resource(&config.telemetry, config.server.node_id.as_str()),
+        metrics,
+        stop: stops.clone(),
+    };
+    let (traces, spans) = making.traces().unzip();
+    let jobs = [traces, making.metrics(read), making.logs()];
+    let jobs: Vec<Job> = jobs.into_iter().flatten().collect();
     let work = match jobs.is_empty() {
         true => None,
         false => Some(Work {
@@ -99,6 +109,58 @@ pub fn start(config: &Config, metrics: &Arc<Metrics>) -> io::Result<(Otlp, Optio
         }),
     };
     Ok((Otlp { spans, stop, ended }, work))
+}
+
+impl Making<'_> {
+    fn traces(&self) -> Option<(Job, Gate<Span>)> {
+        let target = self.config.traces_target()?;
+        let pace = self.config.traces.batches.clone();
+        let (gate, items) = self.gate(Signal::Traces, &pace);
+        let exporter = self.exporter(Signal::Traces, target, TRACES, pace.deadline);
+        let resource = self.resource.clone();
+        let encode = move |spans| spans::request(&resource, spans);
+        Some((Box::pin(exporter.run(items, pace, encode)), gate))
+    }
+
+    fn logs(&self) -> Option<Job> {
+        let target = self.config.logs_target()?;
+        let pace = self.config.logs.batches.clone();
+        let (gate, items) = self.gate(Signal::Logs, &pace);
+        let exporter = self.exporter(Signal::Logs, target, LOGS, pace.deadline);
+        let resource = self.resource.clone();
+        let encode = move |lines| records::request(&resource, lines);
+        records::send_to(gate);
+        Some(Box::pin(exporter.run(items, pace, encode)))
+    }
+
+    fn metrics(&self, read: Readings) -> Option<Job> {
+        let target = self.config.metrics_target()?;
+        let config = &self.config.metrics;
+        let deadline = config.deadline.min(config.interval);
+        let exporter = self.exporter(Signal::Metrics, target, METRICS, deadline);
+        let points = Points::new(self.resource.clone(), config.temporality);
+        let stop = self.stop.clone();
+        let sends = points::run(exporter, points, config.interval, read, stop);
+        Some(Box::pin(sends))
+    }
+
+    fn gate<T>(&self, signal: Signal, pace: &Batches) -> (Gate<T>, mpsc::Receiver<T>) {
+        let dropped = self.metrics.telemetry.of(signal, ItemResult::Dropped);
+        Gate::with_room(pace.queue_max, Arc::clone(dropped))
+    }
+
+    fn exporter(
+        &self,
+        signal: Signal,
+        target: Target,
+        method: &'static str,
+        deadline: Duration,
+    ) -> Exporter {
+        tell(signal, &target);
+        let client = Client::new(target, method);
+        let stop = self.stop.clone();
+        Exporter::new(signal, client, deadline, self.metrics, stop)
+    }
 }
 
 fn tell(signal: Signal, target: &Target) {

@@ -12,6 +12,7 @@ mod redis_access;
 mod reference;
 mod secrets;
 mod sources;
+mod telemetry;
 
 use std::path::PathBuf;
 

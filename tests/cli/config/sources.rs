@@ -247,6 +247,11 @@ fn other_value(key: &Key) -> (String, String) {
                 .find(|word| **word != default_in_words(key).trim_matches('"'));
             quoted(other.expect("a choice has several words"))
         }
+        Kind::Ratio => ("0.5".to_owned(), "0.5".to_owned()),
+        Kind::List(_) if key.section == "telemetry" => (
+            "first=1, second=a%2Cb".to_owned(),
+            "[\"first=1\", \"second=a%2Cb\"]".to_owned(),
+        ),
         Kind::List(_) if key.name == "origins" => (
             "https://a.example,http://b.example:81".to_owned(),
             "[\"https://a.example\", \"http://b.example:81\"]".to_owned(),
@@ -267,6 +272,7 @@ fn other_value(key: &Key) -> (String, String) {
             "log.level" => "warn",
             "auth.hmac_secret" => "another-0123456789abcdef0123456789",
             path if path.ends_with("_file") => named_file(),
+            path if path.ends_with("endpoint") => "http://other.example:4318",
             _ => "other",
         }),
     }

@@ -65,6 +65,21 @@ const FRED: &[(&str, &str)] = &[
 /// The one file that builds clients of Redis.
 const FRED_BUILDER: &str = "src/redis/clients.rs";
 
+/// Who may name the messages and calls of OTLP, and why.
+const OTLP: &[(&str, &str)] = &[(
+    "src/telemetry/otlp/*",
+    "speaks to collectors; all others hand in what is ours",
+)];
+
+/// The crates by which that is done.
+const OTLP_CRATES: &[&str] = &[
+    "opentelemetry_proto",
+    "prost",
+    "tonic",
+    "hyper_rustls",
+    "flate2",
+];
+
 /// Directories of machines, which mean nothing on another one, and the neighbours of a checkout.
 const MACHINE_PATHS: &[&str] = &[
     concat!("/wo", "rk/"),
@@ -286,6 +301,16 @@ pub(crate) fn fred(source: &Source) -> Vec<Breach> {
         .collect()
 }
 
+/// What a collector is spoken to with is known in one place.
+pub(crate) fn otlp(source: &Source) -> Vec<Breach> {
+    if allowed(OTLP, &source.path) {
+        return Vec::new();
+    }
+    let what = "only src/telemetry/otlp speaks to collectors";
+    let breaches = OTLP_CRATES.iter().map(|name| named(source, name, what));
+    breaches.flatten().collect()
+}
+
 /// Macros that write a line to the log.
 const LOG_MACROS: &[&str] = &["trace", "debug", "info", "warn", "error"];
 
@@ -361,6 +386,27 @@ fn in_lines(path: &str, text: &str, find: impl Fn(&str) -> Option<String>) -> Ve
             })
         })
         .collect()
+}
+
+#[test]
+fn a_second_place_that_speaks_to_collectors_is_found() {
+    let lines = |path, text| otlp(&Source::read(path, text).expect("Rust")).len();
+    for planted in [
+        "use tonic::Status;\n",
+        "use opentelemetry_proto::tonic::trace;\n",
+    ] {
+        assert!(
+            lines("src/telemetry/trace/span.rs", planted) > 0,
+            "{planted}"
+        );
+        assert_eq!(
+            lines("src/telemetry/otlp/spans.rs", planted),
+            0,
+            "{planted}"
+        );
+    }
+    let near_miss = "//! No tonic.\nfn tonics() {}\n";
+    assert_eq!(lines("src/node/mod.rs", near_miss), 0);
 }
 
 #[test]

@@ -1,0 +1,162 @@
+//! Collectors that are absent, hang, are slow, refuse, speak another protocol or show a certificate that
+//! nobody knows: none of them is noticed by a client, and what they do not get is counted.
+//!
+//! In: a node that tells more than any of them takes, and a good client beside. Out: counts, memory beside
+//! that of a node without a collector, and how long the end takes.
+
+use std::time::{Duration, Instant};
+
+use fanfare_protocol::form::Encoding;
+use fanfare_testkit::beside::Beside;
+use fanfare_testkit::certificates::{Authority, Files};
+use fanfare_testkit::collector::Collector;
+use fanfare_testkit::node::{Node, Plan};
+use fanfare_testkit::talk::Talk;
+use fanfare_testkit::{turns, wait};
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// Sessions that have commands refused, and how many each: a line of the log for every one.
+const PEERS: usize = 16;
+const COMMANDS: usize = 400;
+/// How much more memory a node may have for its collector.
+const MORE_BYTES_MAX: u64 = 8 << 20;
+/// How long the end of a node may take with any collector.
+const END: Duration = Duration::from_secs(5);
+
+fn items(signal: &str, result: &str) -> String {
+    format!("fanfare_telemetry_items_total{{signal=\"{signal}\",result=\"{result}\"}}")
+}
+
+fn loud() -> Plan {
+    Plan::dev().env("FANFARE_LOG__LEVEL", "info,fanfare=debug")
+}
+
+/// Commands that are refused, all at once.
+async fn load(node: &Node) {
+    let peers = (0..PEERS).map(|number| async move {
+        let url = node.connect_url(&format!("?user=peer-{number}"));
+        let (mut talk, _) = Talk::welcomed(&url, Encoding::Json).await;
+        for _ in 0..COMMANDS {
+            let subscribe = json!({"type": "subscribe", "topic": "a b"});
+            talk.refused(subscribe, "invalid_topic").await;
+        }
+    });
+    join_all(peers).await;
+}
+
+/// Goes through all that a node must bear with this collector. `takes`: it gets something.
+async fn bears(what: &str, url: &str, protocol: &str, takes: bool) {
+    let _turn = turns::heavy().await;
+    let without = loud().start().await;
+    load(&without).await;
+    let plan = loud()
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "5000")
+        .env("OTEL_BLRP_EXPORT_TIMEOUT", "6000")
+        .env("OTEL_METRIC_EXPORT_INTERVAL", "1000");
+    let mut node = plan.start().await;
+    let good = Beside::start(&node, "?user=good").await;
+    load(&node).await;
+    let dropped = node.metric(&items("logs", "dropped")).await;
+    assert!(dropped > 0, "{what}: nothing was dropped");
+    let more = node
+        .resident_bytes()
+        .saturating_sub(without.resident_bytes());
+    assert!(more <= MORE_BYTES_MAX, "{what}: {more} bytes more");
+    let result = if takes { "sent" } else { "failed" };
+    for signal in ["logs", "metrics"] {
+        wait::until(what, async || node.metric(&items(signal, result)).await > 0).await;
+    }
+    if !takes {
+        assert_eq!(node.metric(&items("logs", "sent")).await, 0, "{what}");
+        let lines = node.until_told("telemetry_export_failed").await;
+        assert!(lines.len() <= 2, "{what}: once for each signal: {lines:?}");
+    }
+    good.unharmed().await;
+    let more = node
+        .resident_bytes()
+        .saturating_sub(without.resident_bytes());
+    assert!(
+        more <= MORE_BYTES_MAX,
+        "{what}: {more} bytes more after all"
+    );
+    let asked = Instant::now();
+    assert!(node.terminate().await.success(), "{what}");
+    let took = asked.elapsed();
+    assert!(took < END, "{what}: the end took {took:?}");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_absent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    bears("absent, http", &url, "http/protobuf", false).await;
+    bears("absent, grpc", &url, "grpc", false).await;
+}
+
+/// Takes connections, and never says a word.
+async fn hanging() -> (String, mpsc::UnboundedReceiver<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (keep, kept) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if keep.send(stream).is_err() {
+                return;
+            }
+        }
+    });
+    (url, kept)
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs() {
+    let (url, mut kept) = hanging().await;
+    bears("hanging, http", &url, "http/protobuf", false).await;
+    bears("hanging, grpc", &url, "grpc", false).await;
+    assert!(kept.try_recv().is_ok(), "it was spoken to");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_slow() {
+    for (protocol, name) in [("http", "http/protobuf"), ("grpc", "grpc")] {
+        let collector = Collector::start(protocol, "slow").await;
+        bears("slow", &collector.url(), name, true).await;
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_answers_429_or_unavailable() {
+    for (protocol, name) in [("http", "http/protobuf"), ("grpc", "grpc")] {
+        let collector = Collector::start(protocol, "busy").await;
+        bears("busy", &collector.url(), name, false).await;
+        assert!(collector.refused("logs") >= 2, "{name}: it was tried again");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_of_the_other_protocol() {
+    for (protocol, name) in [("http", "grpc"), ("grpc", "http/protobuf")] {
+        let collector = Collector::start(protocol, "take").await;
+        bears("other protocol", &collector.url(), name, false).await;
+    }
+}
+
+#[tokio::test]
+async fn a_collector_with_an_unknown_certificate() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let (certificate, key) = authority.sign("localhost");
+    let (certificate, key) = (
+        files.write("c.pem", &certificate),
+        files.write("k.pem", &key),
+    );
+    for (protocol, name) in [("http", "http/protobuf"), ("grpc", "grpc")] {
+        let collector = Collector::encrypted(protocol, &certificate, &key).await;
+        bears("unknown certificate", &collector.url(), name, false).await;
+    }
+}

@@ -1,10 +1,9 @@
 //! The table of keys: what can be set, its kind, default and meaning, and the field that it sets.
 //!
 //! In: nothing; the table is the one place where a key is written down, those of `[telemetry]` in
-//! `telemetry_keys`. Out: [`Key`]s, from which
-//! come reading every source, `config show`, `config init`, the documentation and the names that
-//! a fault suggests; and the sections of [`crate::config::Config`], made from [`Values`]. A field
-//! without a row does not compile.
+//! `telemetry_keys`. Out: [`Key`]s, from which come reading every source, `config show`, `config init`,
+//! the documentation and the names that a fault suggests; and the sections of
+//! [`crate::config::Config`], made from [`Values`]. A field without a row does not compile.
 
 use std::sync::OnceLock;
 

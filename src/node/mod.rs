@@ -425,7 +425,8 @@ fn start_otlp(
 ) -> Result<Otlp, StartError> {
     let read = Arc::clone(metrics);
     let read = Box::new(move || {
-        read.view_age.set(membership.now().age_at(Instant::now()));
+        read.view_age
+            .set(membership.now().age_at(tokio::time::Instant::now()));
         read.families()
     });
     let (otlp, work) = otlp::start(config, metrics, read).map_err(StartError::System)?;

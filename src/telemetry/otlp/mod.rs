@@ -1,9 +1,9 @@
 //! What the node sends to a collector, by OTLP.
 //!
-//! In: spans and lines of the log, each by a gate, and all that is counted, read once an interval. Out: requests to the collector, by gRPC or HTTP. Owner: one thread with a
-//! runtime of its own, which `node` starts and ends ([`Work::run`]). Bounds: a gate for each signal, one
-//! request a signal at a time, and [`FLUSH`] at the end. Without an endpoint there is no thread, no
-//! runtime and no gate.
+//! In: spans and lines of the log, each by a gate, and all that is counted, read once an interval. Out:
+//! requests to the collector, by gRPC or HTTP. Owner: one thread with a runtime of its own, which
+//! `node` starts and ends ([`Work::run`]). Bounds: a gate for each signal, one request a signal at a
+//! time, and [`FLUSH`] at the end. Without an endpoint there is no thread, no runtime and no gate.
 //!
 //! Nothing here makes a caller wait, and what the exporters themselves log is never sent.
 
@@ -18,6 +18,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
+use super::family::Label as _;
 use super::gate::Gate;
 use super::metrics::Metrics;
 use super::otlp_metrics::{ItemResult, Signal};
@@ -26,8 +27,7 @@ use crate::config::Config;
 use crate::config::telemetry::{Batches, Target, Telemetry};
 use client::Client;
 use exporter::Exporter;
-use points::Points;
-pub use points::Readings;
+use points::{Points, Readings};
 use resource::resource;
 
 mod client;
@@ -100,7 +100,8 @@ pub fn start(
         true => None,
         false => Some(Work {
             runtime: tokio::runtime::Builder::new_current_thread()
-                .thread_name("telemetry")
+                // Names are looked up on threads beside it.
+                .thread_name("telemetry-names")
                 .enable_all()
                 .build()?,
             jobs,
@@ -164,7 +165,6 @@ impl Making<'_> {
 }
 
 fn tell(signal: Signal, target: &Target) {
-    use super::family::Label as _;
     tracing::info!(
         event = "telemetry_export_started",
         signal = signal.word(),

@@ -26,7 +26,7 @@ use crate::telemetry::family::{Family, Kind, LabelPair, Sample, Value};
 use crate::telemetry::histogram::Spread;
 
 /// Reads all that is counted.
-pub type Readings = Box<dyn Fn() -> Vec<Family> + Send>;
+pub(super) type Readings = Box<dyn Fn() -> Vec<Family> + Send>;
 
 /// Reads and sends once an interval, and once more when the node ends.
 pub(super) async fn run(
@@ -109,7 +109,10 @@ impl Points {
 
     /// The collector has these.
     fn taken(&mut self, families: &[Family], now: u64) {
-        for family in families.iter().filter(|family| self.grows(family.kind)) {
+        for family in families {
+            if !self.grows(family.kind) {
+                continue;
+            }
             for sample in family.told() {
                 let series = (family.name, sample.labels.clone());
                 self.told.insert(series, sample.value.clone());

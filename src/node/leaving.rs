@@ -75,6 +75,7 @@ impl Parts {
         self.lifecycle.send_replace(Lifecycle::Closing);
         let _ = tokio::time::timeout(BROKEN_OFF, tasks::joined(threads)).await;
         self.lifecycle.send_replace(Lifecycle::Stopped);
+        self.otlp.stop().await;
     }
 
     /// Takes back what this node has in Redis. What cannot be taken back in time belongs to a
@@ -88,6 +89,17 @@ impl Parts {
         let _ = tokio::time::timeout(GIVE_BACK, cluster.queue.stop()).await;
         let _ = tokio::time::timeout(GIVE_BACK, cluster.partitions.release()).await;
         let _ = tokio::time::timeout(GIVE_BACK, cluster.membership.leave(is_bare)).await;
+    }
+
+    /// Ends the broker's connections, and sends what the collector has not got.
+    pub(super) async fn end(&self) {
+        match &*self.services.broker {
+            Broker::Redis(redis) => redis.stop().await,
+            Broker::Memory(memory) => memory.tell_lost(),
+        }
+        self.lifecycle.send_replace(Lifecycle::Stopped);
+        tracing::info!(event = "node_stopped", "stopped");
+        self.otlp.stop().await;
     }
 }
 

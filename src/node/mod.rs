@@ -281,20 +281,13 @@ impl Parts {
             leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
         if matches!(end, End::Failed(_)) {
             self.break_off(threads).await;
-            self.otlp.stop().await;
             return Ok(end);
         }
         self.send_away(threads).await;
         self.give_back().await;
         stop_api.send_replace(true);
         until_ended(apis).await;
-        match &*self.services.broker {
-            Broker::Redis(redis) => redis.stop().await,
-            Broker::Memory(memory) => memory.tell_lost(),
-        }
-        self.lifecycle.send_replace(Lifecycle::Stopped);
-        tracing::info!(event = "node_stopped", "stopped");
-        self.otlp.stop().await;
+        self.end().await;
         Ok(end)
     }
 

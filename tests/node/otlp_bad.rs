@@ -52,12 +52,14 @@ async fn bears(what: &str, url: &str, protocol: &str, takes: bool) {
     let _turn = turns::heavy().await;
     let without = loud().start().await;
     load(&without).await;
+    // A reading is tried until the next one.
+    let interval_ms = if takes { "10000" } else { "1000" };
     let plan = loud()
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
         .env("OTEL_EXPORTER_OTLP_TIMEOUT", "5000")
         .env("OTEL_BLRP_EXPORT_TIMEOUT", "6000")
-        .env("OTEL_METRIC_EXPORT_INTERVAL", "1000");
+        .env("OTEL_METRIC_EXPORT_INTERVAL", interval_ms);
     let mut node = plan.start().await;
     let good = Beside::start(&node, "?user=good").await;
     load(&node).await;

@@ -17,30 +17,22 @@ use flate2::write::GzEncoder;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
-use prost::Message as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tonic::body::Body;
 
+use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, answer};
 use super::grpc;
 use crate::config::telemetry::{Compression, Protocol, Target};
 use crate::telemetry::fields::causes;
 
-/// Most bytes of an answer that are read.
-pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 /// How long a connection that is not used is kept: longer than most intervals.
 const IDLE: Duration = Duration::from_secs(90);
-/// Of each request.
-pub(super) const AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
-
-/// A client for all schemes.
-pub(super) type Http = legacy::Client<HttpsConnector<HttpConnector>, Body>;
 
 /// See the module.
 pub(super) struct Client {
@@ -48,37 +40,6 @@ pub(super) struct Client {
     /// The method of gRPC.
     method: &'static str,
     http: Option<Http>,
-}
-
-/// What a collector said of a request that it took.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// How many items it did not take.
-    pub(super) rejected: u64,
-    /// Why.
-    pub(super) why: String,
-}
-
-/// Why a request was not taken.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    /// For people.
-    pub(super) why: String,
-    /// Whether it may be tried again.
-    pub(super) is_passing: bool,
-    /// When, if the collector said so.
-    pub(super) after: Option<Duration>,
-}
-
-impl Failure {
-    /// One that may pass.
-    pub(super) fn passing(why: String) -> Self {
-        Self {
-            why,
-            is_passing: true,
-            after: None,
-        }
-    }
 }
 
 impl Client {
@@ -143,7 +104,7 @@ impl Client {
             request = request.header(name, &value.0);
         }
         let request = request.body(Body::new(Full::new(body)));
-        let request = request.map_err(|error| refused(causes(&error)))?;
+        let request = request.map_err(|error| Failure::lasting(causes(&error)))?;
         let response = http.request(request).await;
         let response = response.map_err(|error| Failure::passing(causes(&error)))?;
         let (head, body) = response.into_parts();
@@ -179,24 +140,6 @@ fn read(response: &Response<()>, body: Option<Bytes>) -> Result<Answer, Failure>
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// The answer of any signal: they differ in names, and not on the wire.
-pub(super) fn answer(body: Bytes) -> Answer {
-    let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
-    let partial = answer.partial_success.unwrap_or_default();
-    Answer {
-        rejected: u64::try_from(partial.rejected_spans).unwrap_or_default(),
-        why: partial.error_message,
-    }
-}
-
-pub(super) fn refused(why: String) -> Failure {
-    Failure {
-        why,
-        is_passing: false,
-        after: None,
-    }
 }
 
 fn gzip(message: &[u8]) -> Vec<u8> {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::client::{Client, Failure};
+use super::answer::Failure;
+use super::client::Client;
 use crate::config::telemetry::Batches;
 use crate::telemetry::counter::Counter;
 use crate::telemetry::family::Label as _;

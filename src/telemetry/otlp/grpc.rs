@@ -2,7 +2,7 @@
 //!
 //! In: an encoded message, the target, the method. Out: the collector's answer, or its status and
 //! whether that may pass (<https://opentelemetry.io/docs/specs/otlp/#failures>). Pure but for the
-//! call. Bounds: those of `client`.
+//! call. Bounds: those of `client` and `answer`.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Code, Status};
 
-use super::client::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, answer, refused};
+use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, answer};
 use crate::config::telemetry::{Compression, Target};
 use crate::telemetry::fields::causes;
 
@@ -33,7 +33,7 @@ pub(super) async fn call(
     let origin: Uri = target
         .url
         .parse()
-        .map_err(|error| refused(causes(&error)))?;
+        .map_err(|error| Failure::lasting(causes(&error)))?;
     let mut grpc = Grpc::with_origin(http, origin).max_decoding_message_size(ANSWER_BYTES_MAX);
     if target.compression == Compression::Gzip {
         // Answers are short, and one that is packed would have no bound.
@@ -46,7 +46,7 @@ pub(super) async fn call(
         let name = AsciiMetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes());
         let value = AsciiMetadataValue::try_from(value.0.as_str());
         let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(refused("a header can be none of gRPC".to_owned()));
+            return Err(Failure::lasting("a header can be none of gRPC".to_owned()));
         };
         metadata.insert(name, value);
     }

@@ -30,6 +30,7 @@ use exporter::Exporter;
 use points::{Points, Readings};
 use resource::resource;
 
+mod answer;
 mod client;
 mod exporter;
 mod grpc;
@@ -42,6 +43,9 @@ mod spans;
 pub const FLUSH: Duration = Duration::from_secs(3);
 /// When what is not sent by then is given up; the rest of [`FLUSH`] is for the thread to end.
 const GIVE_UP: Duration = Duration::from_millis(2_500);
+
+/// How many requests there are at once, and names that are looked up.
+const SIGNALS: usize = 3;
 
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -102,6 +106,7 @@ pub fn start(
             runtime: tokio::runtime::Builder::new_current_thread()
                 // Names are looked up on threads beside it.
                 .thread_name("telemetry-names")
+                .max_blocking_threads(SIGNALS)
                 .enable_all()
                 .build()?,
             jobs,

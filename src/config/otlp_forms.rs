@@ -54,16 +54,10 @@ const RESERVED: [&str; 12] = [
 
 fn endpoint(text: &str) -> Result<String, Unfit> {
     let url = Url::parse(text).map_err(|_| Unfit::Form)?;
-    // That by which requests are made takes less.
-    if text
-        .parse::<Uri>()
-        .ok()
-        .and_then(|uri| Some(uri.host()?.is_empty()))
-        != Some(false)
-    {
-        return Err(Unfit::Form);
-    }
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+    // That by which requests are made, which takes less.
+    let uri: Uri = text.parse().map_err(|_| Unfit::Form)?;
+    let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
+    if !is_known || uri.host().is_none_or(str::is_empty) {
         return Err(Unfit::Form);
     }
     if !url.username().is_empty() || url.password().is_some() || text.contains('@') {

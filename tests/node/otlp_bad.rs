@@ -47,27 +47,33 @@ async fn load(node: &Node) {
     join_all(peers).await;
 }
 
+/// By how much the first node's memory is above the other's.
+fn more_bytes(node: &Node, than: &Node) -> u64 {
+    node.resident_bytes().saturating_sub(than.resident_bytes())
+}
+
 /// Goes through all that a node must bear with this collector. `takes`: it gets something.
 async fn bears(what: &str, url: &str, protocol: &str, takes: bool) {
     let _turn = turns::heavy().await;
     let without = loud().start().await;
     load(&without).await;
     // A reading is tried until the next one.
-    let interval_ms = if takes { "10000" } else { "1000" };
+    let (interval_ms, deadline_ms) = match takes {
+        true => ("10000", "30000"),
+        false => ("1000", "3000"),
+    };
     let plan = loud()
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
         .env("OTEL_EXPORTER_OTLP_TIMEOUT", "5000")
-        .env("OTEL_BLRP_EXPORT_TIMEOUT", "6000")
+        .env("OTEL_BLRP_EXPORT_TIMEOUT", deadline_ms)
         .env("OTEL_METRIC_EXPORT_INTERVAL", interval_ms);
     let mut node = plan.start().await;
     let good = Beside::start(&node, "?user=good").await;
     load(&node).await;
     let dropped = node.metric(&items("logs", "dropped")).await;
     assert!(dropped > 0, "{what}: nothing was dropped");
-    let more = node
-        .resident_bytes()
-        .saturating_sub(without.resident_bytes());
+    let more = more_bytes(&node, &without);
     assert!(more <= MORE_BYTES_MAX, "{what}: {more} bytes more");
     let result = if takes { "sent" } else { "failed" };
     for signal in ["logs", "metrics"] {
@@ -79,9 +85,7 @@ async fn bears(what: &str, url: &str, protocol: &str, takes: bool) {
         assert!(lines.len() <= 3, "{what}: once for each signal: {lines:?}");
     }
     good.unharmed().await;
-    let more = node
-        .resident_bytes()
-        .saturating_sub(without.resident_bytes());
+    let more = more_bytes(&node, &without);
     assert!(
         more <= MORE_BYTES_MAX,
         "{what}: {more} bytes more after all"

@@ -63,7 +63,8 @@ fn config(url: &str, protocol: &str, compression: Compression) -> Config {
 fn sending(config: &Config) -> Sending {
     let metrics = Arc::new(Metrics::new(1));
     let read = Arc::clone(&metrics);
-    let (otlp, work) = otlp::start(config, &metrics, Box::new(move || read.families())).unwrap();
+    let (otlp, work) =
+        otlp::start(config, &metrics, Box::new(move || read.families())).expect("a poller");
     let work = work.expect("there is an endpoint");
     let thread = std::thread::spawn(move || work.run());
     Sending {
@@ -104,7 +105,7 @@ fn span(number: u64) -> Span {
         parent: (number > 0).then_some(of.span),
         is_parent_remote: number == 1,
         name: Cow::Borrowed("publish chat"),
-        kind: kinds[usize::try_from(number % 4).unwrap()],
+        kind: kinds[usize::try_from(number % 4).expect("small")],
         start,
         end: start + Duration::from_millis(5),
         links: if number == 2 { vec![of] } else { Vec::new() },
@@ -122,7 +123,7 @@ fn assert_spans(spans: &[Value]) {
     let mut by_id = BTreeMap::new();
     for span in spans {
         assert_eq!(span["trace_id"], "07".repeat(16));
-        by_id.insert(span["span_id"].as_str().unwrap().to_owned(), span);
+        by_id.insert(span["span_id"].as_str().expect("an id").to_owned(), span);
     }
     assert_eq!((spans.len() as u64, by_id.len() as u64), (SPANS, SPANS));
     let of = |number: u64| by_id[&format!("{:016x}", number + 1)];

@@ -98,8 +98,8 @@ async fn bears(what: &str, url: &str, protocol: &str, takes: bool) {
 
 #[tokio::test]
 async fn a_collector_that_is_absent() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
     drop(listener);
     bears("absent, http", &url, "http/protobuf", false).await;
     bears("absent, grpc", &url, "grpc", false).await;
@@ -107,8 +107,8 @@ async fn a_collector_that_is_absent() {
 
 /// Takes connections, and never says a word.
 async fn hanging() -> (String, mpsc::UnboundedReceiver<TcpStream>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
     let (keep, kept) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

@@ -12,6 +12,7 @@ use axum::http::{Method, StatusCode};
 use super::state::ApiState;
 use crate::telemetry::family::Label as _;
 use crate::telemetry::labels::Route;
+use fanfare_protocol::error::ErrorCode;
 
 /// The status of a request that has none, because nobody is there for it.
 const CALLER_GONE: u16 = 499;
@@ -24,6 +25,7 @@ pub(super) struct Counting {
     route: Route,
     method: Method,
     status: Option<StatusCode>,
+    code: Option<ErrorCode>,
 }
 
 impl Counting {
@@ -35,12 +37,14 @@ impl Counting {
             route,
             method: method.clone(),
             status: None,
+            code: None,
         }
     }
 
-    /// It has an answer.
-    pub(super) fn answered(mut self, status: StatusCode) {
+    /// It has an answer, with this code if it is an error.
+    pub(super) fn answered(mut self, status: StatusCode, code: Option<ErrorCode>) {
         self.status = Some(status);
+        self.code = code;
     }
 }
 
@@ -49,6 +53,9 @@ impl Drop for Counting {
         let took = self.begun_at.elapsed();
         let status = self.status.map_or(CALLER_GONE, |status| status.as_u16());
         let api = &self.state.metrics.api;
+        self.code
+            .into_iter()
+            .for_each(|code| api.told(self.route, code));
         api.answered(self.route, status.into(), took);
         let slow = self.state.config.log.slow;
         tell(slow, took, (&self.method, self.route), status);

@@ -47,6 +47,7 @@ pub mod keys;
 mod names;
 pub mod nodes;
 pub mod openapi;
+pub mod performance;
 pub mod publication;
 pub mod publish;
 mod query;
@@ -77,6 +78,7 @@ fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(users::get_inbox))
         .routes(routes!(users::disconnect))
         .routes(routes!(nodes::list_nodes))
+        .routes(routes!(performance::get_performance))
         .routes(routes!(nodes::get_route))
         .routes(routes!(nodes::drain_node))
         // These need none.
@@ -154,7 +156,9 @@ impl Api {
             }
             Err(error) => ApiError(error).into_response(),
         };
+        let mut code = response.extensions_mut().remove::<ErrorCode>();
         if let Some(error) = response.extensions_mut().remove::<HttpError>() {
+            code = Some(error.error.code);
             let rendered = error.response(form).map(Body::from);
             // The router knows which methods a path has.
             let said = std::mem::replace(&mut response, rendered);
@@ -174,7 +178,7 @@ impl Api {
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, no_store);
-        counting.answered(response.status());
+        counting.answered(response.status(), code);
         response
     }
 

@@ -176,6 +176,8 @@ pub(super) fn respond(
     };
     let mut response = wanted.with(error.status(), answer);
     error.add_headers(response.headers_mut());
+    // It is counted where all answers are.
+    response.extensions_mut().insert(error.error.code);
     response
 }
 

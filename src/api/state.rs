@@ -21,6 +21,7 @@ use crate::cluster::queue_told::QueueTold;
 use crate::config::Config;
 use crate::http::bodies::Route;
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::history::History;
 use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::event::Member;
 use fanfare_protocol::ids::{App, NodeId, Position, SessionId, Topic, User};
@@ -35,6 +36,8 @@ pub struct ApiState {
     pub keys: Arc<ApiKeys>,
     /// The node's instruments.
     pub metrics: Arc<Metrics>,
+    /// How the node did.
+    pub history: Arc<History>,
     /// The app that every name in a request lives in.
     pub app: App,
     /// What only the node can answer.
@@ -242,12 +245,36 @@ pub struct NodeStatus {
     pub version: String,
     /// When its process started, unix milliseconds.
     pub started_ms: u64,
+    /// What it does and takes up, as it said itself; absent until it has said so, and where its release
+    /// does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub load: Option<NodeLoad>,
     /// How old all of this is: milliseconds since the last answered heartbeat of the node that was
     /// asked, which told it that this one has a lease.
     pub age_ms: u64,
     /// Whether that is less than a lease. Where it is not, because Redis is away or takes no
     /// writes, this node may be dead.
     pub fresh: bool,
+}
+
+/// The load of a node: means of ten seconds. What moves little is not said anew.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct NodeLoad {
+    /// Processor time, of all cores that the process can use.
+    pub cpu_percent: u64,
+    /// Resident memory.
+    pub memory_bytes: u64,
+    /// Requests to the API and commands of sessions.
+    pub requests_per_s: u64,
+    /// Messages that were pushed to sessions.
+    pub deliveries_per_s: u64,
+    /// How long requests and commands took.
+    pub response_ms: u64,
+    /// Errors that callers and sessions were told.
+    pub errors_per_s: u64,
+    /// The alerts that are raised there.
+    pub alerts: Vec<String>,
 }
 
 /// Sessions on one node.

@@ -20,6 +20,7 @@ mod duties;
 mod entry;
 pub mod keeping;
 pub mod lease_store;
+pub mod load_told;
 pub mod membership;
 pub mod membership_machine;
 pub mod occupancy;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::load_told::LoadTold;
 use super::view::{NodeDetails, NodeInfo};
 use fanfare_protocol::ids::{NodeId, Owner};
 
@@ -220,7 +221,8 @@ fn read_end([name, incarnation, word]: &[String; 3]) -> Option<(NodeId, End)> {
 
 /// What a node says of itself with its heartbeats: the figures that are never at rest are told anew
 /// only where they moved by a sixteenth, or after a quarter as many heartbeats as there are nodes.
-/// So a beat of all nodes tells every node of some, and not of all.
+/// So a beat of all nodes tells every node of some, and not of all. Load is said anew only with the
+/// latter, and where it moved far ([`super::load_told`]); alerts at once.
 #[derive(Debug, Default)]
 pub(super) struct Saying {
     said: Option<NodeDetails>,
@@ -235,12 +237,27 @@ impl Saying {
     pub(super) fn next(&mut self, details: &NodeDetails, nodes_count: usize) -> &NodeDetails {
         self.beats_since += 1;
         let is_due = self.beats_since > nodes_count as u64 / 4;
-        let stays = |said: &NodeDetails| !is_due && Self::is_nearly(said, details);
+        let mut news = details.clone();
+        if let Some(said) = &self.said
+            && Self::rests(said.load.as_ref(), news.load.as_ref(), is_due)
+        {
+            news.load.clone_from(&said.load);
+        }
+        let stays = |said: &NodeDetails| !is_due && Self::is_nearly(said, &news);
         if !self.said.as_ref().is_some_and(stays) {
             self.beats_since = 0;
             self.said = None;
         }
-        self.said.get_or_insert_with(|| details.clone())
+        self.said.get_or_insert(news)
+    }
+
+    /// Whether the load that was said stands for this one.
+    fn rests(said: Option<&LoadTold>, now: Option<&LoadTold>, is_due: bool) -> bool {
+        match (said, now) {
+            (Some(said), Some(now)) if is_due => said.is_near(now),
+            (Some(said), Some(now)) => said.alerts == now.alerts,
+            _ => false,
+        }
     }
 
     /// Whether nothing but the sessions differs, and they by little.
@@ -413,6 +430,31 @@ mod tests {
             [5, 6, 7].map(|n| few.next(&details(n), 3).sessions),
             [5, 6, 7]
         );
+    }
+
+    #[test]
+    fn load_is_told_anew_after_a_while_where_it_moved_far_and_alerts_at_once() {
+        let loaded = |cpu_percent, alerts: &[&str]| NodeDetails {
+            load: Some(LoadTold {
+                cpu_percent,
+                alerts: alerts.iter().map(ToString::to_string).collect(),
+                ..LoadTold::default()
+            }),
+            ..details(3)
+        };
+        let mut saying = Saying::default();
+        let mut says = |cpu_percent, alerts: &[&str]| {
+            let said = saying.next(&loaded(cpu_percent, alerts), 12);
+            said.load.clone().unwrap().cpu_percent
+        };
+        assert_eq!(says(40, &[]), 40);
+        assert_eq!([90, 10, 90].map(|cpu| says(cpu, &[])), [40; 3]);
+        assert_eq!(says(80, &[]), 80, "a quarter as many beats as nodes");
+        // One that moves little is not said anew then.
+        assert_eq!([81, 82, 83, 84, 84].map(|cpu| says(cpu, &[])), [80; 5]);
+        assert_eq!(says(30, &["cpu_high"]), 30);
+        let first = Saying::default().next(&details(3), 1).clone();
+        assert_eq!(first.load, None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::load_told::LoadTold;
 use super::queue_told::QueueTold;
 use super::ring::Ring;
 use fanfare_protocol::event::Home;
@@ -54,6 +55,9 @@ pub struct NodeDetails {
     pub keeps_digest: String,
     /// What waits in the queues of the partitions that it holds.
     pub queue: QueueTold,
+    /// What it does and takes up; `None`: nothing yet, or its release does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadTold>,
 }
 
 /// One node with a lease.

@@ -19,6 +19,8 @@ use crate::config::{
     Rebalance, Redis, RedisAccess, Server, Session,
 };
 
+mod alerts;
+
 use Initial::{BySize, Found, Is, Unset};
 use Kind::{Flag, List, Text};
 
@@ -262,6 +264,8 @@ const STUCK: Kind = Kind::Number {
 section!(HEALTH, "health" => Health {
     stuck: "stuck_s", STUCK, Is("30"),
         "How long a worker, a feed, the dispatcher, presence or the queue may not have taken a turn before /health/live is 503, by which an orchestrator restarts the node. After 5 seconds the node is not ready. The time in which the whole process stood still does not count.";
+    interval: "interval_s", s(1, 300), Is("5"),
+        "How often it is looked whether an alert is to be raised or cleared.";
 });
 
 section!(LOG, "log" => Log {
@@ -322,7 +326,7 @@ pub fn all() -> &'static [Key] {
         ]
         .concat();
         all.extend([CLUSTER, EMBEDDED, SESSION, ADMISSION, DRAIN, REBALANCE].concat());
-        all.extend([QUEUE, CACHE, HEALTH, LOG].concat());
+        all.extend([QUEUE, CACHE, HEALTH, alerts::ALERTS, LOG].concat());
         all.extend(TELEMETRY.iter().flat_map(|rows| *rows));
         all.extend(OWN_TOPICS.iter().flat_map(own_keys));
         all

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::config::alerts::Alerts;
 use crate::config::environment::{self, value_of};
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
@@ -243,6 +244,7 @@ fn build(values: &Values) -> Config {
         queue: Queue::from_values(values, "queue"),
         cache: Cache::from_values(values, "cache"),
         health: Health::from_values(values, "health"),
+        alerts: Alerts::from_values(values, "alerts"),
         log: Log::from_values(values, "log"),
         telemetry: Telemetry::from_values(values, "telemetry"),
         namespaces: namespaces.collect(),

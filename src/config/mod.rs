@@ -4,6 +4,7 @@
 //! [`Config`], read-only for the life of the process. A leaf: it imports nothing but the
 //! protocol's names. Time is a `Duration` here and a number with its unit in the key outside.
 
+pub mod alerts;
 pub mod checks;
 pub mod environment;
 pub mod example;
@@ -73,6 +74,8 @@ pub struct Config {
     pub cache: Cache,
     /// When the node says that it is not live.
     pub health: Health,
+    /// From where on something is wrong.
+    pub alerts: alerts::Alerts,
     /// Log output.
     pub log: Log,
     /// What is sent to a collector.

@@ -41,4 +41,6 @@ pub struct Metrics {
 pub struct Health {
     /// How long a part may stand still before the node is not live. `None`: for ever. Default 30 s.
     pub stuck: Option<Duration>,
+    /// How often alerts are judged. Default 5 s.
+    pub interval: Duration,
 }

@@ -6,13 +6,14 @@
 //! the end of the node they are asked to give back what they hold, partitions before the lease.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::cluster::keeping;
 use crate::cluster::lease_store::LeaseStore;
+use crate::cluster::load_told::LoadTold;
 use crate::cluster::membership::{Membership, Settings};
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::partition_store::PartitionStore;
@@ -26,7 +27,13 @@ use crate::lifecycle::{Lifecycle, LifecycleReceiver, LifecycleSender};
 use crate::queue::consumer::Queue;
 use crate::queue::figures::SharedFigures;
 use crate::tasks::{self, turns};
+use crate::telemetry::alerts;
+use crate::telemetry::history::History;
+use crate::telemetry::history::measure::Measure;
 use crate::telemetry::metrics::Metrics;
+
+/// Over which time load is told.
+const LOAD_OVER: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -52,6 +59,7 @@ pub fn start(
     broker: &Arc<Broker>,
     metrics: &Arc<Metrics>,
     lifecycle: &LifecycleSender,
+    history: &Arc<History>,
 ) -> Cluster {
     let settled = Settled::default();
     let texts = Texts::new(&keeping::said(config));
@@ -62,6 +70,7 @@ pub fn start(
             settled: settled.clone(),
             texts: texts.clone(),
             queue: queue.figures.clone(),
+            history: Arc::clone(history),
         };
         let details = details(config, metrics, lifecycle.subscribe(), kept);
         settings(config, metrics, details, texts.clone())
@@ -134,6 +143,7 @@ struct Kept {
     settled: Settled,
     texts: Texts,
     queue: SharedFigures,
+    history: Arc<History>,
 }
 
 fn settings(
@@ -170,6 +180,7 @@ fn details(
         settled,
         texts,
         queue,
+        history,
     } = kept;
     move || {
         let held = partitions.now().partitions();
@@ -188,6 +199,29 @@ fn details(
             keeps: String::new(),
             keeps_digest: texts.digest().to_owned(),
             queue: queue.get(),
+            load: load(&history, &metrics),
         }
     }
+}
+
+/// What the node did in the last seconds.
+fn load(history: &History, metrics: &Metrics) -> Option<LoadTold> {
+    let point = history.recent(LOAD_OVER, Instant::now())?;
+    let mean = |measure| point.range(measure).mean().unwrap_or(0.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let whole = |value: f64| value.max(0.0).round() as u64;
+    let [requests, commands] =
+        [Measure::RequestMs, Measure::CommandMs].map(|measure| *point.range(measure));
+    let count = requests.weight + commands.weight;
+    let response_ms = (requests.sum + commands.sum) / count.max(1.0);
+    let alerts = alerts::raised(&metrics.alerts).into_iter();
+    Some(LoadTold {
+        cpu_percent: whole(mean(Measure::CpuPercent)),
+        memory_bytes: whole(mean(Measure::MemoryBytes)),
+        requests_per_s: whole(mean(Measure::Requests) + mean(Measure::Commands)),
+        deliveries_per_s: whole(mean(Measure::Deliveries)),
+        response_ms: whole(response_ms),
+        errors_per_s: whole(mean(Measure::Errors)),
+        alerts: alerts.map(str::to_owned).collect(),
+    })
 }

@@ -7,12 +7,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::api::state::{
-    Answer, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus, QueueStatus,
-    TopicsPage,
+    Answer, Component, Directory, LiveTopic, MembersPage, NodeLoad, NodeSessions, NodeStatus,
+    QueueStatus, TopicsPage,
 };
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, Page};
 use crate::cluster::control::{self, ControlMessage, Request};
+use crate::cluster::load_told::LoadTold;
 use crate::cluster::membership::Membership;
 use crate::cluster::occupancy::Occupancy;
 use crate::cluster::occupancy_store::OccupancyError;
@@ -96,6 +97,7 @@ impl Directory for NodeDirectory {
         components.push(parts::sessions(config, &self.metrics, shut.full()));
         components.extend(parts::memory(config, shut.short()));
         components.push(parts::queue(config, self.queue()));
+        components.push(parts::alerts(config, &self.metrics));
         self.since.note(&mut components);
         components
     }
@@ -124,6 +126,7 @@ impl Directory for NodeDirectory {
             incarnation: node.owner.incarnation,
             version: node.details.version.clone(),
             started_ms: node.details.started_ms,
+            load: node.details.load.clone().map(load),
             age_ms,
             fresh,
         };
@@ -232,6 +235,27 @@ impl NodeDirectory {
         let from = self.membership.now().me.clone();
         let message = control::encode(&ControlMessage { from, request });
         Box::pin(self.services.broker.control(message))
+    }
+}
+
+fn load(told: LoadTold) -> NodeLoad {
+    let LoadTold {
+        cpu_percent,
+        memory_bytes,
+        requests_per_s,
+        deliveries_per_s,
+        response_ms,
+        errors_per_s,
+        alerts,
+    } = told;
+    NodeLoad {
+        cpu_percent,
+        memory_bytes,
+        requests_per_s,
+        deliveries_per_s,
+        response_ms,
+        errors_per_s,
+        alerts,
     }
 }
 

@@ -48,6 +48,7 @@ use crate::presence::Presence;
 use crate::session::Services;
 use crate::session::registry::Registry;
 use crate::tasks::{self, turns};
+use crate::telemetry::history::History;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp::{self, Otlp};
 use crate::worker::WorkerInterest;
@@ -61,6 +62,7 @@ mod leaving;
 mod listeners;
 mod memory;
 pub mod parts;
+mod performance;
 mod planted;
 pub mod readiness;
 mod rebalance;
@@ -178,6 +180,7 @@ struct Parts {
     leave: Arc<Notify>,
     warnings: Vec<String>,
     commit: &'static str,
+    history: Arc<History>,
     started: Instant,
 }
 
@@ -192,7 +195,9 @@ impl Parts {
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
-        let cluster = cluster::start(&config, &broker, &metrics, &lifecycle);
+        let (history, recorder) = History::begin(Instant::now());
+        performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
+        let cluster = cluster::start(&config, &broker, &metrics, &lifecycle, &history);
         let otlp = start_otlp(&config, &metrics, cluster.membership.clone())?;
         let view = cluster.membership.view();
         let occupancy = Arc::clone(&cluster.occupancy);
@@ -221,6 +226,7 @@ impl Parts {
             leave: Arc::default(),
             warnings,
             commit,
+            history,
             started: Instant::now(),
         };
         Ok((parts, feed))
@@ -332,6 +338,7 @@ impl Parts {
             config: Arc::clone(&self.config),
             keys,
             metrics: Arc::clone(&self.metrics),
+            history: Arc::clone(&self.history),
             app: self.services.app.clone(),
             directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),

@@ -20,6 +20,8 @@ use crate::cluster::partitions::Partitions;
 use crate::config::Config;
 use crate::redis::circuit::Phase;
 use crate::tasks::turns;
+use crate::telemetry::alerts::{Alert, Thresholds};
+use crate::telemetry::family::Label as _;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
 use crate::worker::handle::INBOUND_MAX;
@@ -278,6 +280,37 @@ pub fn queue(config: &Config, status: QueueStatus) -> Component {
     }
 }
 
+/// What the node calls wrong by itself. None of it keeps it from being ready.
+#[must_use]
+pub fn alerts(config: &Config, metrics: &Metrics) -> Component {
+    let thresholds = Thresholds::of(&config.alerts);
+    let mut component = Component::new("alerts", "no alert is raised");
+    let mut raised = Vec::new();
+    for alert in Alert::ALL {
+        let Some(threshold) = thresholds.get(*alert) else {
+            continue;
+        };
+        let (cell, word, unit) = (metrics.alerts.of(*alert), alert.word(), alert.unit());
+        if cell.is_raised() {
+            let value = cell.value();
+            raised.push(format!(
+                "{word}: {value:.1} {unit}, the limit is {threshold} {unit}"
+            ));
+        }
+        component = component.figure(word, whole(cell.value()), Some(whole(threshold)));
+    }
+    if !raised.is_empty() {
+        component.detail = raised.join("; ");
+    }
+    let reason = (!raised.is_empty()).then(|| component.detail.clone());
+    component.state(PartState::Degraded, reason)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(value: f64) -> u64 {
+    value.max(0.0).round() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +320,18 @@ mod tests {
         Component::new("circuit", "a link")
             .part(part.to_owned())
             .state(PartState::Down, reason)
+    }
+
+    #[test]
+    fn raised_alerts_degrade_the_part_that_tells_them() {
+        let (config, metrics) = (crate::config::load::defaults(), Metrics::new(1));
+        let part = alerts(&config, &metrics);
+        assert_eq!((part.state, part.figures.len()), (PartState::Ok, 8));
+        metrics.alerts.of(Alert::CpuHigh).set(true, 93.44);
+        let part = alerts(&config, &metrics);
+        assert_eq!(part.state, PartState::Degraded);
+        let reason = part.reason.expect("it is raised");
+        assert_eq!(reason, "cpu_high: 93.4 %, the limit is 80 %");
     }
 
     #[test]

@@ -235,7 +235,9 @@ impl Consumer {
         };
         let context = Arc::clone(&self.context);
         let run = async move {
+            let begun = Instant::now();
             let outcome = timeout(PATIENCE, context.run(held.clone(), from, is_glance)).await;
+            context.metrics.queue.longest.note(begun.elapsed());
             (call, held, outcome.ok())
         };
         self.running.push(run.boxed());

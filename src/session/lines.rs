@@ -60,8 +60,9 @@ pub(super) struct Timing {
 impl Drop for Timing {
     fn drop(&mut self) {
         let took = self.read.at.elapsed();
-        let seconds = &self.worker.metrics().command_seconds;
-        seconds.of(self.read.kind).count_owned(took);
+        let metrics = self.worker.metrics();
+        metrics.command_seconds.of(self.read.kind).count_owned(took);
+        metrics.longest.note(took);
         if !self.slow.is_zero() && took > self.slow {
             let (session, command) = (self.session, self.read.kind.word());
             let duration_ms = in_ms(took);

@@ -4,16 +4,21 @@
 
 use std::time::Duration;
 
-use super::counter::Counter;
-use super::family::{Family, Kind, Table};
+use super::counter::{Counter, Longest};
+use super::family::{Family, Kind, Label as _, Table};
 use super::histogram::Histogram;
 use super::labels::{Route, Status};
+use fanfare_protocol::error::ErrorCode;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
     requests: Table<Route, Table<Status, Counter>>,
     seconds: Table<Route, Histogram>,
+    /// Errors that callers were told by calls under `/v1/`, by code: for the performance history.
+    pub errors: Table<ErrorCode, Counter>,
+    /// The longest request; one whose rest did not come in time was none of ours.
+    pub longest: Longest,
     /// Answers that were given up, because nobody took them.
     pub cut_off: Counter,
 }
@@ -23,6 +28,22 @@ impl ApiMetrics {
     pub fn answered(&self, route: Route, status: Status, took: Duration) {
         self.requests.of(route).of(status).add(1);
         self.seconds.of(route).count(took);
+        if status != Status::RequestTimeout {
+            self.longest.note(took);
+        }
+    }
+
+    /// A caller was told an error.
+    pub fn told(&self, route: Route, code: ErrorCode) {
+        if route.is_call() {
+            self.errors.of(code).add(1);
+        }
+    }
+
+    /// How long the requests took that are calls.
+    pub fn calls(&self) -> impl Iterator<Item = &Histogram> {
+        let calls = Route::ALL.iter().filter(|route| route.is_call());
+        calls.map(|route| self.seconds.of(*route))
     }
 
     /// How many requests of a route were answered so.

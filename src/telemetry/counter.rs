@@ -38,6 +38,26 @@ impl Counter {
     }
 }
 
+/// The longest of what has ended since somebody asked last.
+#[derive(Debug, Default)]
+pub struct Longest(AtomicU64);
+
+impl Longest {
+    /// Something took so long. From any thread; a load, unless it is the longest.
+    pub fn note(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if us > self.0.load(Relaxed) {
+            self.0.fetch_max(us, Relaxed);
+        }
+    }
+
+    /// How long it took. What ends from now on is for the next who asks.
+    #[must_use]
+    pub fn take(&self) -> Duration {
+        Duration::from_micros(self.0.swap(0, Relaxed))
+    }
+}
+
 /// Seconds, as a gauge or as a sum that only grows. Kept as microseconds.
 #[derive(Debug, Default)]
 pub struct Seconds(Counter);
@@ -53,5 +73,19 @@ impl Seconds {
     #[must_use]
     pub fn get(&self) -> Duration {
         Duration::from_micros(self.0.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_is_told_once() {
+        let (longest, ms) = (Longest::default(), Duration::from_millis);
+        for took in [3, 9, 5] {
+            longest.note(ms(took));
+        }
+        assert_eq!([longest.take(), longest.take()], [ms(9), ms(0)]);
     }
 }

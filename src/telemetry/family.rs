@@ -223,6 +223,11 @@ impl<L: Label, C> Table<L, C> {
     pub fn of(&self, label: L) -> &C {
         &self.cells[label.place()]
     }
+
+    /// All of them.
+    pub fn cells(&self) -> impl Iterator<Item = &C> {
+        self.cells.iter()
+    }
 }
 
 impl<L: Label, C: Cells> Cells for Table<L, C> {

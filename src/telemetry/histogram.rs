@@ -87,6 +87,14 @@ impl<const COUNT: usize> Histogram<COUNT> {
         }
     }
 
+    /// How many it has counted, and their sum in microseconds.
+    #[must_use]
+    pub fn total(&self) -> (u64, u64) {
+        let cells = self.cells.iter().chain([&self.above]);
+        let count = cells.map(|cell| cell.load(Relaxed)).sum();
+        (count, self.sum_us.load(Relaxed))
+    }
+
     fn cell(&self, us: u64) -> &AtomicU64 {
         let steps = us.div_ceil(SHORTEST_US).max(1);
         // The next power of two has the place of its bound.

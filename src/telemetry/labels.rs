@@ -126,6 +126,8 @@ label! {
         Nodes: "/v1/nodes",
         /// The order to leave.
         Drain: "/v1/nodes/{node}/drain",
+        /// How the node did.
+        Performance: "/v1/performance",
         /// Where a topic or user has its home.
         Home: "/v1/route",
         /// Health in one line.
@@ -160,6 +162,12 @@ impl Route {
             self,
             Self::Health | Self::Live | Self::Ready | Self::Detailed | Self::Metrics
         )
+    }
+
+    /// Whether it is a call of the API, and none for health, metrics or the description.
+    #[must_use]
+    pub fn is_call(self) -> bool {
+        self.word().starts_with("/v1/")
     }
 }
 

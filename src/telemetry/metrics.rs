@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio::runtime::RuntimeMetrics;
 use tokio::sync::Notify;
 
+use super::alerts;
 use super::api_metrics::ApiMetrics;
 use super::busy;
 pub use super::counter::Counter;
-use super::counter::Seconds;
+use super::counter::{Longest, Seconds};
 use super::facts::Facts;
 use super::family::{Family, Kind, Sample, Table, Value};
 use super::histogram::Histogram;
@@ -253,6 +254,8 @@ pub struct WorkerMetrics {
     pub outbox_messages: Table<Lane, Counter>,
     /// Its bytes.
     pub outbox_bytes: Table<Lane, Counter>,
+    /// The longest command.
+    pub longest: Longest,
     /// The runtime of the worker's thread.
     runtime: OnceLock<RuntimeMetrics>,
     /// Told when this worker is not behind any more.
@@ -295,7 +298,7 @@ impl WorkerMetrics {
     }
 
     /// How long the worker's thread was at work.
-    fn busy(&self) -> Duration {
+    pub(super) fn busy(&self) -> Duration {
         let runtime = self.runtime.get();
         runtime.map_or(Duration::ZERO, |it| it.worker_total_busy_duration(0))
     }
@@ -377,6 +380,8 @@ pub struct Metrics {
     pub publish_seconds: Histogram,
     /// From a probe to when the feed heard it.
     pub probe_seconds: Histogram,
+    /// How alerts stand.
+    pub alerts: alerts::Board,
     facts: Facts,
 }
 
@@ -394,6 +399,7 @@ impl Metrics {
             telemetry: TelemetryMetrics::default(),
             publish_seconds: Histogram::default(),
             probe_seconds: Histogram::default(),
+            alerts: alerts::Board::default(),
             facts: Facts::default(),
         }
     }
@@ -408,6 +414,12 @@ impl Metrics {
     #[must_use]
     pub fn sessions(&self) -> u64 {
         self.sum(|counters| &counters.sessions)
+    }
+
+    /// What is known of the node since its start.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// One of the workers' counters, over all of them.
@@ -448,6 +460,7 @@ impl Metrics {
             "From when a probe was published to Redis to when the feed heard it. Both are read from one clock, so this is how late the feed is; what a publication's own time says would differ by as much as the clocks of Redis and node do.",
             &self.probe_seconds,
         ));
+        all.push(alerts::family(&self.alerts));
         all.extend(process::families());
         all
     }

@@ -4,6 +4,7 @@
 //! which [`text`] writes for Prometheus. No globals but the one log of the
 //! process; labels are closed sets ([`labels`]), never a topic, a user or an address.
 
+pub mod alerts;
 pub mod api_metrics;
 mod busy;
 pub mod counter;
@@ -13,6 +14,7 @@ pub mod family;
 pub mod fields;
 pub mod gate;
 pub mod histogram;
+pub mod history;
 pub mod labels;
 pub mod limits;
 pub mod lines;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::counter::{Counter, Seconds};
+use super::counter::{Counter, Longest, Seconds};
 use super::family::{Family, Kind, Label as _, Table};
 use super::histogram::LongHistogram;
 use super::labels::label;
@@ -80,6 +80,8 @@ pub struct QueueMetrics {
     oldest: Table<Priority, Seconds>,
     /// From acceptance, or from when an entry was due, to its publication.
     pub wait: LongHistogram,
+    /// The longest pass.
+    pub longest: Longest,
 }
 
 impl QueueMetrics {
@@ -105,6 +107,22 @@ impl QueueMetrics {
                 .of(*priority)
                 .set(Duration::from_millis(*oldest_ms));
         }
+    }
+
+    /// Entries that are due.
+    #[must_use]
+    pub fn due(&self) -> u64 {
+        self.depth.cells().map(Counter::get).sum()
+    }
+
+    /// Age of the oldest of them.
+    #[must_use]
+    pub fn oldest(&self) -> Duration {
+        self.oldest
+            .cells()
+            .map(Seconds::get)
+            .max()
+            .unwrap_or_default()
     }
 
     /// All of them.

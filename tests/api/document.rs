@@ -117,6 +117,11 @@ fn other_calls() -> Vec<Call> {
             ("/v1/nodes/node-a/drain", ""),
             ("/v1/nodes/%20/drain", ""),
         ),
+        get(
+            "/v1/performance",
+            "/v1/performance?window=24h",
+            Some("/v1/performance?window=1h"),
+        ),
         get("/v1/route", "/v1/route?user=u", Some("/v1/route")),
         get("/health", "/health", None),
         get("/health/live", "/health/live", None),

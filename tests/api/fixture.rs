@@ -25,7 +25,10 @@ use fanfare::config::load::defaults;
 use fanfare::config::{Allow, Api, Config, Memory, Namespace, Secret, Server, Session};
 use fanfare::http::bodies::Route;
 use fanfare::lifecycle::Lifecycle;
+use fanfare::telemetry::history::History;
+use fanfare::telemetry::history::measure::{Measure, Point, Range};
 use fanfare::telemetry::metrics::Metrics;
+use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::{App, NodeId, SessionId, Topic, User};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -128,6 +131,7 @@ impl Directory for Listed {
             incarnation: 7,
             version: "0.1.0".into(),
             started_ms: 5,
+            load: None,
             age_ms: 40,
             fresh: true,
         }]
@@ -336,6 +340,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         keys: Arc::new(ApiKeys::new(&config.api.keys)),
         config,
         metrics,
+        history: history(),
         app: App::default_app(),
         directory: Arc::clone(&directory) as Arc<dyn Directory>,
         bodies: BodyBudget::new(BODY_BYTES_MAX),
@@ -344,6 +349,24 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         commit: "0123abc",
     };
     (state, directory)
+}
+
+/// Three seconds, which have just ended.
+fn history() -> Arc<History> {
+    let begun_at = Instant::now()
+        .checked_sub(Duration::from_secs(3))
+        .expect("the machine has run for so long");
+    let (history, mut recorder) = History::begin(begun_at);
+    for second in 0..3_u64 {
+        let mut point = Point::empty(1_000 * second, 1_000 * (second + 1));
+        point.set(Measure::Sessions, Range::of(second as f64, 1.0));
+        if second == 1 {
+            point.set(Measure::RequestMs, Range::of(2.5, 40.0));
+            point.set_errors(ErrorCode::Unavailable, 7);
+        }
+        recorder.record(&point);
+    }
+    history
 }
 
 /// Anybody may join, nobody do more.

@@ -15,7 +15,7 @@ use crate::fixture::{KEY, state};
 const GUIDE: &str = include_str!("../../docs/api.md");
 
 /// What differs from run to run; of these only the type is compared.
-const VARYING: [&str; 13] = [
+const VARYING: [&str; 15] = [
     "entry",
     "position",
     "last",
@@ -29,6 +29,8 @@ const VARYING: [&str; 13] = [
     "memory_bytes",
     "message",
     "detail",
+    "newest",
+    "age_ms",
 ];
 
 /// A listening API that ends when the sender is used or dropped.

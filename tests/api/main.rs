@@ -10,6 +10,7 @@ mod guide;
 mod health;
 mod heavy;
 mod metrics;
+mod performance;
 mod publish;
 mod queue;
 mod queue_document;

@@ -3,6 +3,7 @@
 //! In: a node of `fanfare_testkit` per test, and clients, good and bad. Out: a module per subject.
 
 mod admission;
+mod alerts;
 mod bad_input;
 mod bad_positions;
 mod bad_tokens;
@@ -19,6 +20,7 @@ mod operators;
 mod otlp;
 mod otlp_bad;
 mod panics;
+mod performance;
 mod queue_bad_input;
 mod queue_foreign_keys;
 mod real_clients;

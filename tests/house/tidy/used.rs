@@ -8,7 +8,8 @@ use std::collections::HashSet;
 
 use super::source::{Breach, Source, Token};
 
-const KEYS: &str = "src/config/keys.rs";
+/// The file, and what lies below it.
+const KEYS: &str = "src/config/keys";
 const CONFIG: &str = "src/config";
 /// The types of the sections, whose methods read fields for everybody.
 const TYPES: &str = "src/config/mod.rs";
@@ -47,7 +48,9 @@ fn unused(
         .iter()
         .filter(|source| !source.path.starts_with(own) || source.path == TYPES);
     let others: Vec<_> = others.map(|source| Words::of(source)).collect();
-    let tables = sources.iter().filter(|source| source.path == table);
+    let tables = sources
+        .iter()
+        .filter(|source| source.path.starts_with(table));
     let breaches = tables.flat_map(|source| {
         let rows = rows(&source.tokens).into_iter();
         let unused = rows.filter(|row| !others.iter().any(|other| other.touch(row)));

@@ -59,6 +59,7 @@ fn message(data: Data) -> Event {
         key: None,
         removed: false,
         time: 1_795_270_000_000,
+        traceparent: None,
     })
 }
 

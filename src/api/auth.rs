@@ -56,6 +56,11 @@ fn require_key(state: &ApiState, headers: &HeaderMap) -> Result<(), HttpError> {
     })
 }
 
+/// Whether a request has a valid key; it is refused, or not, by whoever handles it.
+pub(super) fn has_key(state: &ApiState, headers: &HeaderMap) -> bool {
+    matches!(http::request::bearer(headers), Ok(Some(key)) if state.keys.have(key))
+}
+
 /// 503 while there is no node behind the call.
 fn require_running(state: &ApiState) -> Result<(), WireError> {
     match state.directory.lifecycle() {

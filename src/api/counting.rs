@@ -80,7 +80,7 @@ fn tell(slow: Duration, took: Duration, (method, route): (&Method, Route), statu
 }
 
 /// A method of the API's, and no word of a caller's.
-fn known(method: &Method) -> &str {
+pub(super) fn known(method: &Method) -> &str {
     match *method {
         Method::GET | Method::POST | Method::DELETE | Method::HEAD => method.as_str(),
         _ => "other",

@@ -56,6 +56,7 @@ mod schema;
 pub mod serve;
 pub mod state;
 pub mod topics;
+mod trace;
 pub mod users;
 
 use error::ApiError;
@@ -139,12 +140,13 @@ impl Api {
     }
 
     /// Checks the request's form, counts it, and writes an error in the form that the caller reads.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response
+    pub async fn answer<B>(&self, mut request: Request<B>) -> Response
     where
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {
-        let counting =
-            counting::Counting::begin(&self.state, self.route_of(&request), request.method());
+        let route = self.route_of(&request);
+        let counting = counting::Counting::begin(&self.state, route, request.method());
+        let traced = trace::begin(&self.state, route, &mut request);
         let form = Form::wanted(request.headers());
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = match http::request::check(&request) {
@@ -178,6 +180,7 @@ impl Api {
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, no_store);
+        trace::end(traced, response.status());
         counting.answered(response.status(), code);
         response
     }

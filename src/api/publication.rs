@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::at_most::{AtMost, Counted};
 use super::body_fields::{BodyFields, Known};
 use super::state::ApiState;
+use super::trace::{self, Parent};
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
@@ -109,6 +110,10 @@ pub struct PublishBody {
     /// A session that does not get it.
     #[schema(nullable = false)]
     exclude_session: Option<SessionId>,
+    /// The trace that the message belongs to, as the header of that name, above which it stands. One
+    /// that is none is ignored.
+    #[schema(nullable = false)]
+    traceparent: Option<String>,
 }
 
 /// Every field of a publication. Of state topics, to which the others belong, there are none.
@@ -126,6 +131,7 @@ const FIELDS: Known = Known {
         "conflate",
         "ttl_ms",
         "exclude_session",
+        "traceparent",
     ],
     hidden: STATE_FIELDS,
 };
@@ -164,6 +170,7 @@ impl PublishBody {
             conflate: fields.flag("conflate")?,
             ttl_ms: fields.unsigned("ttl_ms")?,
             exclude_session: fields.get("exclude_session", "32 hexadecimal digits", session)?,
+            traceparent: fields.text("traceparent")?,
         })
     }
 }
@@ -176,9 +183,11 @@ pub(super) fn read(
     state: &ApiState,
     encoding: Encoding,
     bytes: &[u8],
+    parent: Parent,
 ) -> Result<Vec<Target>, WireError> {
     let fields = BodyFields::read(encoding, bytes, FIELDS)?;
     let (content, names) = described(state, &fields)?;
+    let trace = trace::of_body(state, content.traceparent.as_deref(), parent);
     let kept = state.config.session.idempotency;
     let kept_ms = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
     let key = content.idempotency_key.as_deref();
@@ -190,6 +199,7 @@ pub(super) fn read(
             retention: namespace.retention(),
             replicas: namespace.replicas(),
             idempotency: idempotency.clone(),
+            trace,
             topic,
         }
     };
@@ -345,6 +355,8 @@ pub(super) struct Content {
     conflate: Option<bool>,
     ttl_ms: Option<u64>,
     exclude: Option<SessionId>,
+    /// As the caller gave it.
+    pub(super) traceparent: Option<String>,
     time_ms: u64,
 }
 
@@ -368,6 +380,7 @@ impl Content {
             conflate: body.conflate,
             ttl_ms: body.ttl_ms,
             exclude: body.exclude_session,
+            traceparent: body.traceparent.clone(),
             time_ms: super::unix_ms(),
         })
     }

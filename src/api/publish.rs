@@ -23,6 +23,7 @@ use super::publication::{self, PublishBody, Target, TargetResult};
 use super::query::{Fields, NoFields};
 use super::schema::{BodyRefused, Refused};
 use super::state::ApiState;
+use super::trace::{self, Parent};
 use crate::broker::PublishRequest;
 use crate::http::error::{HttpError, as_body};
 use crate::tasks;
@@ -86,13 +87,14 @@ pub struct BatchAnswer {
 )]
 pub(super) async fn publish(
     Admitted(state): Admitted,
+    parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let read = || publication::read(&state, sent.encoding, &sent.bytes);
+    let read = || publication::read(&state, sent.encoding, &sent.bytes, parent);
     let targets = tasks::heavy(sent.bytes.len(), read).await?;
-    let results = run(&state, targets).await;
+    let results = run(&state, targets, parent).await;
     let answered = tasks::heavy(results.len() * RESULT_BYTES, || {
         let answer = PublishAnswer::of(results);
         respond(wanted, StatusCode::OK, http(answer.error.as_ref()), &answer)
@@ -110,13 +112,14 @@ pub(super) async fn publish(
 )]
 pub(super) async fn batch(
     Admitted(state): Admitted,
+    parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let read = || read_batch(&state, &sent);
+    let read = || read_batch(&state, &sent, parent);
     let (items, targets) = tasks::heavy(sent.bytes.len(), read).await?;
-    let results = run(&state, targets).await;
+    let results = run(&state, targets, parent).await;
     let answered = tasks::heavy((items.len() + results.len()) * RESULT_BYTES, || {
         let answer = BatchAnswer::of(items, results);
         respond(wanted, StatusCode::OK, http(answer.error.as_ref()), &answer)
@@ -128,7 +131,11 @@ pub(super) async fn batch(
 type Items = Vec<Result<usize, WireError>>;
 
 /// Reads the items of a batch, and all their targets one after the other.
-fn read_batch(state: &ApiState, sent: &Sent) -> Result<(Items, Vec<Target>), ApiError> {
+fn read_batch(
+    state: &ApiState,
+    sent: &Sent,
+    parent: Parent,
+) -> Result<(Items, Vec<Target>), ApiError> {
     let items_max = state.config.api.targets_max;
     let bodies = publication::list(sent.encoding, &sent.bytes, items_max)?
         .map_err(|count| too_many("items", count, items_max))?;
@@ -138,7 +145,7 @@ fn read_batch(state: &ApiState, sent: &Sent) -> Result<(Items, Vec<Target>), Api
     let mut items = Vec::with_capacity(bodies.len());
     let (mut targets, targets_max) = (Vec::new(), items_max * BATCH_TARGETS_FACTOR);
     for bytes in bodies {
-        let item = publication::read(state, sent.encoding, bytes).map(|mut more| {
+        let item = publication::read(state, sent.encoding, bytes, parent).map(|mut more| {
             let count = more.len();
             targets.append(&mut more);
             count
@@ -185,12 +192,12 @@ pub(super) fn respond(
 type Chain = Vec<(usize, PublishRequest)>;
 
 /// Publishes to every target and gives the results in their order.
-async fn run(state: &ApiState, targets: Vec<Target>) -> Vec<TargetResult> {
+async fn run(state: &ApiState, targets: Vec<Target>, parent: Parent) -> Vec<TargetResult> {
     let results = match <[Target; 1]>::try_from(targets) {
         // Most publications have one target, which needs nothing beside it.
-        Ok([Ok(request)]) => vec![publish_one(state, request).await],
+        Ok([Ok(request)]) => vec![publish_one(state, request, parent).await],
         Ok([Err(refused)]) => vec![refused],
-        Err(targets) => publish_many(state, targets).await,
+        Err(targets) => publish_many(state, targets, parent).await,
     };
     if results.iter().any(TargetResult::is_published) {
         state.broker.relieved().await;
@@ -198,9 +205,17 @@ async fn run(state: &ApiState, targets: Vec<Target>) -> Vec<TargetResult> {
     results
 }
 
-async fn publish_one(state: &ApiState, request: PublishRequest) -> TargetResult {
+async fn publish_one(
+    state: &ApiState,
+    mut request: PublishRequest,
+    parent: Parent,
+) -> TargetResult {
     let topic = request.topic.clone();
-    match state.broker.publish(request).await {
+    let traced = trace::publication(state, &topic, request.trace, parent);
+    request.trace = traced.context();
+    let published = state.broker.publish(request).await;
+    trace::published(traced, &published);
+    match published {
         Ok(published) => TargetResult::Published {
             topic,
             position: published.position,
@@ -211,11 +226,11 @@ async fn publish_one(state: &ApiState, request: PublishRequest) -> TargetResult 
 }
 
 /// Publishes to each topic in the order of the request, to [`TOPICS_AT_ONCE`] at the same time.
-async fn publish_many(state: &ApiState, targets: Vec<Target>) -> Vec<TargetResult> {
+async fn publish_many(state: &ApiState, targets: Vec<Target>, parent: Parent) -> Vec<TargetResult> {
     let bytes = targets.len() * RESULT_BYTES;
     let (mut results, chains) = tasks::heavy(bytes, || by_topic(targets)).await;
     let mut running = stream::iter(chains.into_values())
-        .map(|chain| publish_chain(chain, |request| publish_one(state, request)))
+        .map(|chain| publish_chain(chain, |request| publish_one(state, request, parent)))
         .buffer_unordered(TOPICS_AT_ONCE);
     while let Some(done) = running.next().await {
         for (at, result) in done {

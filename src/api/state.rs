@@ -23,6 +23,7 @@ use crate::http::bodies::Route;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::history::History;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::tracer::Tracer;
 use fanfare_protocol::event::Member;
 use fanfare_protocol::ids::{App, NodeId, Position, SessionId, Topic, User};
 
@@ -38,6 +39,8 @@ pub struct ApiState {
     pub metrics: Arc<Metrics>,
     /// How the node did.
     pub history: Arc<History>,
+    /// What is traced.
+    pub tracer: Arc<Tracer>,
     /// The app that every name in a request lives in.
     pub app: App,
     /// What only the node can answer.

@@ -199,7 +199,11 @@ mod tests {
             body: Body::Unreadable,
         };
         let topic = topic(name);
-        FeedEvent::Delivery { topic, entry }
+        FeedEvent::Delivery {
+            topic,
+            entry,
+            trace: None,
+        }
     }
 
     /// Something that no stream has.

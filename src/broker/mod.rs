@@ -12,9 +12,11 @@ use bytes::Bytes;
 
 use crate::config::{Replicas, Retention};
 use crate::redis::refusal::Refusal;
+use crate::telemetry::trace::context::TraceContext;
 use fanfare_protocol::event::{GapReason, Member};
 use fanfare_protocol::ids::{Owner, Position, SessionId, Topic};
 
+pub mod channel_context;
 pub mod feed_sender;
 pub mod idempotency;
 pub mod ids;
@@ -49,6 +51,8 @@ pub struct PublishRequest {
     pub replicas: Replicas,
     /// [`idempotency::Publisher::remembered`], and how long it is remembered in milliseconds.
     pub idempotency: Option<(String, u64)>,
+    /// By which nodes go on with its trace. It goes with what the feed brings, and is kept nowhere.
+    pub trace: Option<TraceContext>,
 }
 
 /// The broker has the publication.
@@ -163,7 +167,7 @@ pub struct FeedNumber(pub u32);
 
 /// Where the data of a topic is. Two that are equal: what was written at the one is there at the
 /// other, as far as the broker can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Place {
     /// The master.
     pub feed: FeedNumber,
@@ -197,6 +201,8 @@ pub enum FeedEvent {
         topic: Topic,
         /// The entry.
         entry: Entry,
+        /// By which its trace goes on, where it is traced.
+        trace: Option<TraceContext>,
     },
     /// A session moved its user's cursor. Not part of the stream.
     Acked {
@@ -215,8 +221,7 @@ pub enum FeedEvent {
     /// (confirmed), so a check of every topic that it brings ([`Broker::feed_of`]) against its last
     /// id finds what is missing.
     Break(FeedNumber),
-    /// Deliveries of these topics, and of no others, were lost because the dispatcher's queue was
-    /// full.
+    /// Deliveries of these topics alone were lost because the dispatcher's queue was full.
     Doubt(Vec<Topic>),
     /// A message on the cluster's control channel.
     Control(Bytes),
@@ -457,16 +462,12 @@ impl Broker {
     #[must_use]
     pub fn place_of(&self, topic: &Topic) -> Option<Place> {
         match self {
-            Self::Memory(_) => Some(Place {
-                feed: FeedNumber::default(),
-                continuity: 0,
-            }),
+            Self::Memory(_) => Some(Place::default()),
             Self::Redis(broker) => broker.place_of(topic),
         }
     }
 
-    /// Whether what this feed brings can be asked about now; `None` when it brings nothing any
-    /// more.
+    /// Whether what this feed brings can be asked about now; `None`: it brings nothing any more.
     #[must_use]
     pub fn takes_questions(&self, feed: FeedNumber) -> Option<bool> {
         match self {

@@ -82,6 +82,7 @@ impl Publication {
             key: self.key.clone(),
             removed: self.removed,
             time: self.time_ms,
+            traceparent: None,
         }
     }
 }
@@ -96,6 +97,7 @@ impl PublishRequest {
             retention,
             replicas: Replicas::default(),
             idempotency: None,
+            trace: None,
         }
     }
 }

@@ -230,6 +230,7 @@ mod tests {
             presence: false,
             priority: Priority::Normal,
             conflate: false,
+            trace: false,
             subscribe: Allow::Token,
             publish: Allow::Token,
             history: Allow::Token,

@@ -290,6 +290,8 @@ section!(NAMESPACE, "namespaces.NAME" => Namespace {
         "Priority of publications that name none.";
     conflate: "conflate", Flag, Is("false"),
         "Whether a newer message of the same key may stand for an older one that still waits.";
+    trace: "trace", Flag, Is("false"),
+        "Whether a message that is traced is sent with its traceparent, so that a client can go on with the trace.";
     subscribe: "subscribe", ALLOW, Is("token"),
         "Who may join. The word token asks for a matching can, or a token for that topic.";
     publish: "publish", ALLOW, Is("token"),

@@ -28,6 +28,7 @@ pub mod presets;
 pub mod queue;
 mod redis_login;
 pub mod redis_url;
+mod secret;
 pub mod show;
 pub mod telemetry;
 pub mod telemetry_keys;
@@ -40,8 +41,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use observing::{Health, Log, LogFormat, Metrics};
+pub use secret::Secret;
 
-use fanfare_protocol::ids::{NodeId, Priority};
+use fanfare_protocol::ids::{NodeId, Priority, Topic, TopicKind};
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -92,8 +94,7 @@ impl Config {
     /// The options of a namespace as [`fanfare_protocol::ids::Topic::namespace`] names it. An
     /// unknown namespace has the options of `default`. Presence topics are not asked here.
     #[must_use]
-    pub fn namespace(&self, topic: &fanfare_protocol::ids::Topic) -> &Namespace {
-        use fanfare_protocol::ids::TopicKind;
+    pub fn namespace(&self, topic: &Topic) -> &Namespace {
         match topic.kind() {
             TopicKind::Inbox => &self.inbox,
             TopicKind::Everyone => &self.everyone,
@@ -102,6 +103,19 @@ impl Config {
                 .get(topic.namespace())
                 .or_else(|| self.namespaces.get("default"))
                 .unwrap_or(&self.everyone),
+        }
+    }
+
+    /// The operator's word for these options; `default` for names that stand for no namespace.
+    #[must_use]
+    pub fn namespace_name(&self, topic: &Topic) -> &str {
+        match topic.kind() {
+            TopicKind::Inbox => "inbox",
+            TopicKind::Everyone => "everyone",
+            TopicKind::Plain | TopicKind::Presence => {
+                let known = self.namespaces.get_key_value(topic.namespace());
+                known.map_or("default", |(name, _)| name)
+            }
         }
     }
 }
@@ -151,22 +165,6 @@ pub struct Api {
     pub body_bytes_max: usize,
     /// Most targets of one publication and items of one batch. Default 1,000.
     pub targets_max: usize,
-}
-
-/// Text that must not be printed: its `Debug` and `Display` show `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl std::fmt::Display for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
 }
 
 /// `[redis]`
@@ -369,6 +367,8 @@ pub struct Namespace {
     pub priority: Priority,
     /// Whether a newer message of the same key may stand for an older one.
     pub conflate: bool,
+    /// Whether a message that is traced is sent with its `traceparent`.
+    pub trace: bool,
     /// Who may join.
     pub subscribe: Allow,
     /// Who may publish.

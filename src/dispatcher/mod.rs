@@ -31,6 +31,8 @@ use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
 use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::context::TraceContext;
+use crate::telemetry::trace::tracer::Tracer;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::{Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
@@ -42,11 +44,13 @@ mod pace;
 pub mod sequencer;
 #[cfg(test)]
 mod tests;
+mod traces;
 pub mod worker_queues;
 
 use asks::{Answer, Asking, Asks};
 use losses::Losses;
 use sequencer::{Sequencer, Step};
+use traces::{Found, Traces};
 use worker_queues::WorkerQueues;
 
 /// How often timers are looked at while anything waits for one.
@@ -97,6 +101,7 @@ pub struct Dispatcher {
     swept_at: Instant,
     /// What is gone and not told in the log yet.
     losses: Losses,
+    traces: Traces,
 }
 
 impl Dispatcher {
@@ -114,6 +119,9 @@ impl Dispatcher {
             broker,
             config,
             workers: WorkerQueues::new(workers, Arc::clone(&metrics)),
+            traces: Traces::new(Arc::new(Tracer::without_exporter(Arc::clone(
+                &metrics.trace,
+            )))),
             metrics,
             interest,
             leave,
@@ -124,6 +132,15 @@ impl Dispatcher {
             sweep: Vec::new(),
             swept_at: Instant::now(),
             losses: Losses::default(),
+        }
+    }
+
+    /// The same, whose spans are made by this.
+    #[must_use]
+    pub fn traced_by(self, tracer: Arc<Tracer>) -> Self {
+        Self {
+            traces: Traces::new(tracer),
+            ..self
         }
     }
 
@@ -187,9 +204,16 @@ impl Dispatcher {
 
     fn feed_event(&mut self, event: FeedEvent) {
         match event {
-            FeedEvent::Delivery { topic, entry } => {
+            FeedEvent::Delivery {
+                topic,
+                entry,
+                trace,
+            } => {
                 self.metrics.control.feed_deliveries.add(1);
-                self.arrived(&topic, entry);
+                match trace {
+                    None => self.arrived(&topic, entry),
+                    Some(context) => self.arrived_traced(topic, entry, context),
+                }
             }
             FeedEvent::Acked {
                 topic,
@@ -341,6 +365,17 @@ impl Dispatcher {
         self.step(topic, |link, steps| link.arrived(entry, steps));
     }
 
+    /// The same of one with the context of a trace, which is kept until it is delivered.
+    fn arrived_traced(&mut self, topic: Topic, entry: Entry, context: TraceContext) {
+        let place = (topic, entry.position);
+        self.traces.arrived(place.clone(), context, self.now);
+        self.arrived(&place.0, entry);
+        let is_held = |state: &TopicState| !state.link.is_live();
+        if !self.topics.get(&place.0).is_some_and(is_held) {
+            self.traces.forget(&place);
+        }
+    }
+
     /// Lets the topic's link judge, and does what it says.
     fn step(&mut self, topic: &Topic, judge: impl FnOnce(&mut Sequencer, &mut Vec<Step>)) {
         let Some(state) = self.topics.get_mut(topic) else {
@@ -361,8 +396,12 @@ impl Dispatcher {
                         counters.repaired.add(1);
                     }
                     let has_history = state.retention.entries_max > 0;
-                    let outgoing = Outgoing::new(topic.clone(), entry, has_history);
-                    self.workers.deliver(&state.workers, &outgoing);
+                    let Found { told, delivery } =
+                        self.traces
+                            .deliver(topic, entry.position, was_repairing, &self.config);
+                    let outgoing = Outgoing::with_trace(topic.clone(), entry, has_history, told);
+                    self.workers
+                        .deliver(&state.workers, &outgoing, delivery.as_ref());
                 }
                 Step::Gap { from, to, reason } => {
                     counters.gaps.add(1);
@@ -394,6 +433,7 @@ impl Dispatcher {
         self.look_at_masters();
         self.wake();
         self.losses.tell(self.now);
+        self.traces.age(self.now);
         let control = &self.metrics.control;
         control.topics.set(self.topics.len() as u64);
         control.questions_waiting.set(self.asks.waiting() as u64);

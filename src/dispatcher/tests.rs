@@ -26,6 +26,7 @@ mod pacing;
 mod queueing;
 mod simulation;
 mod staying;
+mod tracing;
 
 /// A topic with history, as every other one here but those in `bare:`.
 const ROOM: &str = "room";
@@ -91,6 +92,12 @@ struct Rig {
 impl Rig {
     fn start(workers_count: usize) -> Self {
         let metrics = Arc::new(Metrics::new(workers_count));
+        let tracer = Tracer::without_exporter(Arc::clone(&metrics.trace));
+        Self::traced_by(tracer, metrics)
+    }
+
+    fn traced_by(tracer: Tracer, metrics: Arc<Metrics>) -> Self {
+        let workers_count = metrics.workers.len();
         let config = config();
         let (memory, from_broker) = MemoryBroker::new(Clock::System, Arc::clone(&metrics));
         let broker = Arc::new(Broker::Memory(memory));
@@ -116,7 +123,8 @@ impl Rig {
             Arc::clone(&interest),
             handles,
             Arc::default(),
-        );
+        )
+        .traced_by(Arc::new(tracer));
         tasks.spawn(dispatcher.run(to_dispatcher));
         Self {
             broker,

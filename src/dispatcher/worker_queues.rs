@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 
 use crate::broker::interest::WishNumber;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::delivery::Delivery;
 use crate::worker::handle::{Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
 use fanfare_protocol::event::GapReason;
@@ -76,9 +77,17 @@ impl WorkerQueues {
     }
 
     /// HOT: hands one delivery to these workers.
-    pub fn deliver(&mut self, workers: &[usize], outgoing: &Arc<Outgoing>) {
+    pub fn deliver(
+        &mut self,
+        workers: &[usize],
+        outgoing: &Arc<Outgoing>,
+        traced: Option<&Arc<Delivery>>,
+    ) {
         for worker in workers {
-            let message = Inbound::Deliver(Arc::clone(outgoing));
+            let message = match traced {
+                None => Inbound::Deliver(Arc::clone(outgoing)),
+                Some(delivery) => Inbound::Traced(Arc::clone(outgoing), Arc::clone(delivery)),
+            };
             self.send(*worker, &outgoing.topic, message, |slot| {
                 slot.newest = Some(outgoing.position);
                 slot.dropped += 1;

@@ -21,7 +21,7 @@ use crate::cluster::partitions::{Partitions, ranges};
 use crate::cluster::reaper::{self, ReaperTask};
 use crate::cluster::settled::Settled;
 use crate::cluster::texts::Texts;
-use crate::cluster::view::NodeDetails;
+use crate::cluster::view::{NodeDetails, View};
 use crate::config::Config;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver, LifecycleSender};
 use crate::queue::consumer::Queue;
@@ -31,6 +31,7 @@ use crate::telemetry::alerts;
 use crate::telemetry::history::History;
 use crate::telemetry::history::measure::Measure;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::tracer::Tracer;
 
 /// Over which time load is told.
 const LOAD_OVER: Duration = Duration::from_secs(10);
@@ -58,6 +59,7 @@ pub fn start(
     config: &Arc<Config>,
     broker: &Arc<Broker>,
     metrics: &Arc<Metrics>,
+    tracer: &Arc<Tracer>,
     lifecycle: &LifecycleSender,
     history: &Arc<History>,
 ) -> Cluster {
@@ -80,7 +82,7 @@ pub fn start(
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", turns::polled("membership", task.run()));
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
-        consume(&queue, broker, config, metrics, &partitions);
+        consume(&queue, broker, config, metrics, tracer, &partitions);
         return Cluster {
             membership,
             partitions,
@@ -113,7 +115,7 @@ pub fn start(
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
-    consume(&queue, broker, config, metrics, &partitions);
+    consume(&queue, broker, config, metrics, tracer, &partitions);
     Cluster {
         membership,
         partitions,
@@ -124,16 +126,29 @@ pub fn start(
     }
 }
 
+/// Lets publications carry contexts of traces while every node reads them.
+pub(super) async fn carry_context(mut view: watch::Receiver<Arc<View>>, broker: Arc<Broker>) {
+    loop {
+        let is_read_by_all = view.borrow_and_update().reads_context();
+        broker.carry_context(is_read_by_all);
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Starts the consumer of the queues of these partitions.
 fn consume(
     queue: &Queue,
     broker: &Arc<Broker>,
     config: &Arc<Config>,
     metrics: &Arc<Metrics>,
+    tracer: &Arc<Tracer>,
     partitions: &Partitions,
 ) {
     let (broker, config) = (Arc::clone(broker), Arc::clone(config));
-    let consumer = queue.consumer(broker, config, Arc::clone(metrics), partitions.held());
+    let (metrics, tracer) = (Arc::clone(metrics), Arc::clone(tracer));
+    let consumer = queue.consumer(broker, config, metrics, tracer, partitions.held());
     tasks::vital("queue", consumer.run());
 }
 
@@ -200,6 +215,7 @@ fn details(
             keeps_digest: texts.digest().to_owned(),
             queue: queue.get(),
             load: load(&history, &metrics),
+            reads_context: true,
         }
     }
 }

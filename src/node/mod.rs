@@ -51,6 +51,7 @@ use crate::tasks::{self, turns};
 use crate::telemetry::history::History;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp::{self, Otlp};
+use crate::telemetry::trace::tracer::{TraceSettings, Tracer};
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
 use fanfare_protocol::ids::App;
@@ -195,11 +196,15 @@ impl Parts {
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
+        let tracer = tracer(&config, &metrics);
         let (history, recorder) = History::begin(Instant::now());
         performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
-        let cluster = cluster::start(&config, &broker, &metrics, &lifecycle, &history);
+        let cluster = cluster::start(&config, &broker, &metrics, &tracer, &lifecycle, &history);
         let otlp = start_otlp(&config, &metrics, cluster.membership.clone())?;
+        tracer.send_to(otlp.spans.clone());
         let view = cluster.membership.view();
+        let carries = cluster::carry_context(view.clone(), Arc::clone(&broker));
+        tasks::spawn("trace_context", carries);
         let occupancy = Arc::clone(&cluster.occupancy);
         let counts = Arc::clone(&metrics);
         let presence = Presence::new(Arc::clone(&broker), view.clone(), occupancy, counts);
@@ -214,6 +219,7 @@ impl Parts {
             view,
             presence,
             registry: Registry::new(Arc::clone(&cluster.occupancy)),
+            tracer,
             departure: OnceLock::new(),
         });
         let parts = Self {
@@ -255,14 +261,7 @@ impl Parts {
             Arc::clone(&self.metrics),
             handles.clone(),
         );
-        let dispatcher = Dispatcher::new(
-            Arc::clone(&self.services.broker),
-            Arc::clone(&self.config),
-            Arc::clone(&self.metrics),
-            interest,
-            handles,
-            Arc::clone(&self.leave),
-        );
+        let dispatcher = self.dispatcher(interest, handles);
         tasks::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api.keys));
         let replaced = Replaced {
@@ -295,6 +294,18 @@ impl Parts {
         until_ended(apis).await;
         self.end().await;
         Ok(end)
+    }
+
+    fn dispatcher(&self, interest: Arc<WorkerInterest>, workers: Vec<WorkerHandle>) -> Dispatcher {
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&self.services.broker),
+            Arc::clone(&self.config),
+            Arc::clone(&self.metrics),
+            interest,
+            workers,
+            Arc::clone(&self.leave),
+        );
+        dispatcher.traced_by(Arc::clone(&self.services.tracer))
     }
 
     fn file_shares(&self) -> FileShares {
@@ -339,6 +350,7 @@ impl Parts {
             keys,
             metrics: Arc::clone(&self.metrics),
             history: Arc::clone(&self.history),
+            tracer: Arc::clone(&self.services.tracer),
             app: self.services.app.clone(),
             directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
@@ -415,6 +427,12 @@ fn watch_parts(directory: &Arc<NodeDirectory>) {
             let _ = directory.components();
         }
     });
+}
+
+/// What decides what is traced; its spans go nowhere yet.
+fn tracer(config: &Config, metrics: &Arc<Metrics>) -> Arc<Tracer> {
+    let settings = TraceSettings::from(&config.telemetry.traces);
+    Arc::new(Tracer::new(None, settings, Arc::clone(&metrics.trace)))
 }
 
 /// Starts what is sent to a collector, on a thread of its own where there is anything.

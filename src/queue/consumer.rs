@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
+use crate::telemetry::trace::tracer::Tracer;
 
 /// How long a pass may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,6 +65,7 @@ impl Queue {
         broker: Arc<Broker>,
         config: Arc<Config>,
         metrics: Arc<Metrics>,
+        tracer: Arc<Tracer>,
         held: watch::Receiver<Held>,
     ) -> Consumer {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -75,6 +77,7 @@ impl Queue {
                 broker,
                 config,
                 metrics,
+                tracer,
             }),
             held,
             rota: Rota::default(),

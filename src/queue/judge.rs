@@ -143,6 +143,7 @@ fn publish((message, parts): Readable, config: &Config) -> Verdict {
         retention: config.namespace(&message.topic).retention(),
         message: Box::new(message),
         parts,
+        trace: None,
     }
 }
 

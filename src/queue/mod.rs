@@ -24,3 +24,4 @@ pub mod pressure;
 pub mod rota;
 #[cfg(test)]
 mod simulation;
+mod traced;

@@ -16,10 +16,12 @@ use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
 use crate::telemetry::fields::causes;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::tracer::Tracer;
 
 use super::faults::Fault;
 use super::judge;
 use super::rota::Seen;
+use super::traced::MovingTraces;
 
 /// What a pass needs to know.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(super) struct Context {
     pub(super) broker: Arc<Broker>,
     pub(super) config: Arc<Config>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) tracer: Arc<Tracer>,
 }
 
 /// What is known of a partition after a pass.
@@ -146,7 +149,7 @@ impl Context {
 
     async fn move_some(
         &self,
-        batch: MoveBatch,
+        mut batch: MoveBatch,
         now_ms: u64,
         partitions: &mut [Partition],
     ) -> Result<(), BrokerError> {
@@ -155,7 +158,10 @@ impl Context {
         }
         let fates: Vec<_> = batch.entries.iter().map(Fate::of).collect();
         let held = batch.held.clone();
-        let moved = self.broker.move_entries(batch).await?;
+        let traces = MovingTraces::begin(&self.tracer, &self.config, &mut batch, now_ms);
+        let moved = self.broker.move_entries(batch).await;
+        traces.end(moved.as_ref().ok().map(|moved| &moved.ends[..]));
+        let moved = moved?;
         self.count(&fates, &moved, now_ms);
         for (held, state) in held.iter().zip(moved.partitions) {
             if let Some(one) = partitions.iter_mut().find(|one| one.held == *held) {

@@ -14,6 +14,8 @@ use crate::broker::visible::{self, VisiblePage};
 use crate::broker::{Acked, Broker, BrokerError, HistoryQuery, Page, PublishRequest, Published};
 use crate::config::Retention;
 use crate::presence::MembersPage;
+use crate::telemetry::trace::sampler::Caller;
+use crate::telemetry::trace::tracer::{Cause, Destination};
 use crate::worker::catchup::{PAGE_ENTRIES_MAX, Pull, ReadPage};
 use crate::worker::hub::SessionKey;
 use crate::worker::{Join, Worker};
@@ -306,9 +308,19 @@ impl BrokerCalls {
         Completion::PullAgain(pull)
     }
 
-    /// `publish`.
-    pub async fn publish(self, id: Option<u64>, request: PublishRequest) -> Completion {
+    /// `publish`. The request has the context that its client sent.
+    pub async fn publish(self, id: Option<u64>, mut request: PublishRequest) -> Completion {
+        let Services { tracer, config, .. } = &*self.services;
+        let to = Destination {
+            topic: &request.topic,
+            namespace: config.namespace_name(&request.topic),
+        };
+        let cause = Cause::Own(request.trace, Caller::Client);
+        let traced = tracer.publication("publish", cause, to);
+        request.trace = traced.context();
         let published = self.broker().publish(request).await;
+        let outcome = published.as_ref().map(|published| published.position);
+        traced.published(outcome.map_err(|error| error.told().code.name()));
         if published.is_ok() {
             self.broker().relieved().await;
         }

@@ -309,6 +309,9 @@ impl Session {
                 ttl_ms: publish.ttl_ms,
                 exclude: (!publish.echo).then_some(self.calls.session),
             },
+            trace: publish
+                .traceparent
+                .and_then(|text| self.calls.services.tracer.read(&text)),
             topic,
         }
     }

@@ -26,6 +26,7 @@ use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
 use crate::telemetry::labels::CommandType;
+use crate::telemetry::trace::tracer::Tracer;
 use crate::worker::outbox::Bound;
 use crate::worker::stream::Stream;
 use crate::worker::{SessionSignals, Worker, wheel};
@@ -82,6 +83,8 @@ pub struct Services {
     pub presence: Arc<Presence>,
     /// Counts per topic.
     pub registry: Registry,
+    /// What is traced.
+    pub tracer: Arc<Tracer>,
     /// When sessions go; set before workers are told that the node leaves.
     pub departure: OnceLock<DrainSchedule>,
 }
@@ -403,13 +406,8 @@ impl Session {
                 self.count_command(CommandType::Other);
                 let unreadable = malformed.error.code == ErrorCode::BadRequest;
                 let end = unreadable.then(|| self.machine.malformed()).flatten();
-                self.refuse(
-                    malformed.id,
-                    Refusal {
-                        error: malformed.error,
-                        end,
-                    },
-                );
+                let error = malformed.error;
+                self.refuse(malformed.id, Refusal { error, end });
                 self.answered(CommandType::Other, now.instant);
             }
             Ok(envelope) => {

@@ -22,6 +22,7 @@ use super::labels::{CommandType, Lane};
 use super::otlp_metrics::TelemetryMetrics;
 use super::process;
 use super::queue_metrics::QueueMetrics;
+use super::trace::metrics::TraceMetrics;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::Priority;
@@ -376,6 +377,8 @@ pub struct Metrics {
     pub api: ApiMetrics,
     /// What is sent to a collector.
     pub telemetry: TelemetryMetrics,
+    /// Those of traces, counted by the tracer.
+    pub trace: Arc<TraceMetrics>,
     /// From a publication to the broker's answer that it has it.
     pub publish_seconds: Histogram,
     /// From a probe to when the feed heard it.
@@ -397,6 +400,7 @@ impl Metrics {
             queue: QueueMetrics::default(),
             api: ApiMetrics::default(),
             telemetry: TelemetryMetrics::default(),
+            trace: Arc::default(),
             publish_seconds: Histogram::default(),
             probe_seconds: Histogram::default(),
             alerts: alerts::Board::default(),
@@ -448,6 +452,7 @@ impl Metrics {
         all.extend(self.queue.families());
         all.extend(self.api.families());
         all.extend(self.telemetry.families());
+        all.extend(self.trace.families());
         all.push(Family::of(
             Kind::Histogram,
             "fanfare_publish_seconds",

@@ -18,7 +18,7 @@ pub(super) struct Delay([Option<Instant>; 4]);
 impl Delay {
     /// This one is delivered in the turn, behind those that were noted before it.
     pub(super) fn note(&mut self, message: &Inbound) {
-        if let Inbound::Deliver(outgoing) = message {
+        if let Inbound::Deliver(outgoing) | Inbound::Traced(outgoing, _) = message {
             let first = &mut self.0[outgoing.priority().place()];
             first.get_or_insert(outgoing.arrived_at());
         }

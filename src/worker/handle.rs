@@ -15,6 +15,7 @@ use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 use super::outgoing::Outgoing;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::trace::delivery::Delivery;
 
 /// Messages waiting for one worker. 4,096 deliveries are a tenth of a second of a worker's work
 /// at the rates of `docs/performance.md`; more would only hide that it cannot follow.
@@ -25,6 +26,8 @@ pub const INBOUND_MAX: usize = 4_096;
 pub enum Inbound {
     /// A publication or a change of members.
     Deliver(Arc<Outgoing>),
+    /// The same, of which it is told what becomes of it here.
+    Traced(Arc<Outgoing>, Arc<Delivery>),
     /// The topic is live on this node; the deliveries that follow begin above this position.
     Joined {
         /// Which topic.
@@ -92,7 +95,7 @@ impl Inbound {
     #[must_use]
     pub fn bytes_count(&self) -> u64 {
         match self {
-            Self::Deliver(outgoing) => outgoing.longest() as u64,
+            Self::Deliver(outgoing) | Self::Traced(outgoing, _) => outgoing.longest() as u64,
             _ => 0,
         }
     }

@@ -41,6 +41,7 @@ mod rebalance_out;
 pub mod recent;
 mod slot;
 pub mod stream;
+mod traced;
 pub mod turn;
 mod waiting;
 pub mod wheel;

@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use super::encode;
 use crate::broker::{Body, Entry};
-use fanfare_protocol::event::{Event, Gap, GapOf, GapReason, Presence};
+use crate::telemetry::trace::context::TraceContext;
+use fanfare_protocol::event::{Event, Gap, GapOf, GapReason, Message, Presence};
 use fanfare_protocol::form::{PerForm, WireForm};
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic, TopicKind};
 use fanfare_protocol::size::FrameSize;
@@ -30,6 +31,8 @@ pub struct Outgoing {
     body: Body,
     /// Whether sessions are told the position.
     has_history: bool,
+    /// What clients are told of its trace, if anything.
+    trace: Option<TraceContext>,
     /// When it was made: as soon as it was taken from the feed.
     arrived_at: Instant,
     size: FrameSize,
@@ -40,8 +43,24 @@ impl Outgoing {
     /// Wraps an entry. `has_history` decides whether the position is shown.
     #[must_use]
     pub fn new(topic: Topic, entry: Entry, has_history: bool) -> Arc<Self> {
+        Self::with_trace(topic, entry, has_history, None)
+    }
+
+    /// The same, of which clients are told by what they go on with its trace.
+    #[must_use]
+    pub fn with_trace(
+        topic: Topic,
+        entry: Entry,
+        has_history: bool,
+        trace: Option<TraceContext>,
+    ) -> Arc<Self> {
+        let mut size = entry.body.frame_size(&topic);
+        if trace.is_some() {
+            size = size.with_traceparent();
+        }
         Arc::new(Self {
-            size: entry.body.frame_size(&topic),
+            size,
+            trace,
             topic,
             position: entry.position,
             prev: entry.prev,
@@ -124,7 +143,10 @@ impl Outgoing {
         match &self.body {
             Body::Publication(publication) => {
                 let position = self.has_history.then_some(self.position);
-                Event::Message(publication.message(&self.topic, position))
+                Event::Message(Message {
+                    traceparent: self.trace.map(|context| context.to_string()),
+                    ..publication.message(&self.topic, position)
+                })
             }
             Body::Presence(change) => {
                 let mut event = Presence {

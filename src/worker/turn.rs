@@ -19,6 +19,7 @@ use super::handle::Inbound;
 use super::hub::{Member, Mode, SessionKey, TopicKey};
 use super::lead::fail_over;
 use super::outgoing::{self, Outgoing};
+use super::traced::TracedTurn;
 use super::{SessionSlot, State, Worker, wheel};
 use crate::broker::interest::WishNumber;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
@@ -94,13 +95,18 @@ impl Worker {
         while batch.len() > 0 {
             let waiting = batch.len();
             let (mut delay, mut bytes) = (Delay::default(), 0);
+            let mut traced = TracedTurn::default();
             let begun = counters.deliveries.get();
             while counters.deliveries.get() - begun < PUSHES_MAX
                 && let Some(message) = batch.next()
             {
                 delay.note(&message);
+                traced.note(&message);
                 bytes += message.bytes_count();
                 self.handle(message);
+            }
+            if !traced.is_empty() {
+                self.write_timed(traced, WRITES_MAX, stamp).await;
             }
             while !self.flush_dirty(WRITES_MAX) {
                 stamp.turned();
@@ -117,6 +123,7 @@ impl Worker {
     pub(crate) fn handle(&self, message: Inbound) {
         match message {
             Inbound::Deliver(outgoing) => self.deliver(&outgoing),
+            Inbound::Traced(outgoing, delivery) => self.deliver_traced(&outgoing, &delivery),
             Inbound::Joined {
                 topic,
                 position,
@@ -159,7 +166,7 @@ impl Worker {
 
     /// HOT: pushes one delivery to every session that takes this topic live. No allocation beyond
     /// the outbox's growth, no lock beyond the first encoding.
-    fn deliver(&self, outgoing: &Arc<Outgoing>) {
+    pub(super) fn deliver(&self, outgoing: &Arc<Outgoing>) {
         let state = &mut *self.state.borrow_mut();
         let Some(key) = state.hub.find(&outgoing.topic) else {
             return;

@@ -28,6 +28,7 @@ use fanfare::lifecycle::Lifecycle;
 use fanfare::telemetry::history::History;
 use fanfare::telemetry::history::measure::{Measure, Point, Range};
 use fanfare::telemetry::metrics::Metrics;
+use fanfare::telemetry::trace::tracer::Tracer;
 use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::{App, NodeId, SessionId, Topic, User};
 use http_body_util::BodyExt as _;
@@ -339,6 +340,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         broker,
         keys: Arc::new(ApiKeys::new(&config.api.keys)),
         config,
+        tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),
         metrics,
         history: history(),
         app: App::default_app(),

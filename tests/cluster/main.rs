@@ -44,6 +44,7 @@ mod three_nodes;
 /// The same of partitions, for [`scripts`].
 #[path = "../../src/cluster/simulation/tokens.rs"]
 mod tokens;
+mod traces;
 
 // The model names it as in the crate that it is a part of.
 use fanfare::cluster;

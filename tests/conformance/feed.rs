@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfare::broker::{Entry, FEED_EVENTS_MAX, FeedEvent, Page};
+use fanfare::broker::{Broker, Entry, FEED_EVENTS_MAX, FeedEvent, Page};
+use fanfare::telemetry::trace::context::TraceContext;
 use fanfare_protocol::ids::{Position, Topic};
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
@@ -21,6 +22,59 @@ pub(crate) async fn what_is_published_after_the_confirmation_arrives(mut rig: Ri
     assert_eq!(delivered_on, topic);
     assert_eq!((entry.prev, entry.position), (unheard, position));
     assert_eq!(message(&entry), &publication("2"));
+}
+
+pub(crate) async fn a_context_comes_with_its_publication_and_is_kept_nowhere(mut rig: Rig) {
+    let (topic, inbox) = (topic("chat:traced"), topic("@traced"));
+    rig.hear(&topic).await;
+    rig.hear(&inbox).await;
+    let context = TraceContext {
+        trace: [0xff; 16],
+        span: [0, 1, 2, 3, 4, 0x20, 0x0a, 0xff],
+        flags: 1,
+    };
+    // Where a node reads it that this one does not know of, it is not sent; the engine inside the
+    // process has no other reader.
+    let is_alone = matches!(&*rig.broker, Broker::Memory(_));
+    let mut stored = Vec::new();
+    for (is_read_by_all, keep, key) in [
+        (false, HISTORY, None),
+        (true, HISTORY, None),
+        (true, HISTORY, Some("key")),
+        (true, NO_HISTORY, None),
+        (false, HISTORY, Some("other")),
+    ] {
+        rig.broker.carry_context(is_read_by_all);
+        for topic in [&topic, &inbox] {
+            let mut traced = request(topic, keep, "1");
+            traced.trace = Some(context);
+            traced.idempotency = key.map(|key| (key.to_owned(), 60_000));
+            rig.broker.publish(traced).await.expect("the broker is up");
+            let FeedEvent::Delivery { entry, trace, .. } = rig.next().await else {
+                panic!("expected a delivery");
+            };
+            let expected = (is_read_by_all || is_alone).then_some(context);
+            assert_eq!((trace, message(&entry)), (expected, &publication("1")));
+            if keep == NO_HISTORY {
+                stored.clear();
+            } else if topic.name() == "chat:traced" {
+                stored.push(entry);
+            }
+        }
+    }
+    assert_eq!(rig.retained(&topic, HISTORY).await, stored);
+    // One that was published under the key before is published no more.
+    rig.broker.carry_context(true);
+    let mut again = request(&topic, HISTORY, "2");
+    again.trace = Some(context);
+    again.idempotency = Some(("other".to_owned(), 60_000));
+    let again = rig.broker.publish(again).await.expect("the broker is up");
+    assert!(again.duplicate);
+    rig.publish(&topic, HISTORY, "3").await;
+    let FeedEvent::Delivery { entry, trace, .. } = rig.next().await else {
+        panic!("expected a delivery");
+    };
+    assert_eq!((trace, message(&entry)), (None, &publication("3")));
 }
 
 pub(crate) async fn only_wanted_topics_are_heard(mut rig: Rig) {

@@ -24,6 +24,7 @@ macro_rules! cases {
     ($start:path) => {
         cases! { $start =>
             feed::a_control_message_comes_back_on_the_own_feed,
+            feed::a_context_comes_with_its_publication_and_is_kept_nowhere,
             feed::a_feed_that_nobody_reads_breaks_and_then_goes_on,
             feed::a_topic_that_is_wanted_again_is_confirmed_again,
             feed::a_topic_that_is_wanted_no_more_falls_silent,
@@ -71,6 +72,7 @@ macro_rules! cases {
             queue::a_move_that_is_repeated_finds_nothing_and_doubles_nothing,
             queue::a_partition_into_which_nothing_was_put_is_empty,
             queue::a_repeated_key_of_a_target_answers_the_first_entry,
+            queue::an_entry_that_is_moved_brings_its_context,
             queue::depths_say_what_waits_and_since_when,
             queue::entries_of_a_target_are_moved_in_their_order,
             queue::times_that_are_over_keep_the_order_of_acceptance,

@@ -1,8 +1,10 @@
 //! The durable queue: what is enqueued is fetched, and moved once, in order, into its topic.
 
 use fanfare::broker::queue::{
-    Depths, End, FETCH_OF_STREAM_MAX, PRIORITIES, PartitionState, Why, rank,
+    Depths, End, FETCH_OF_STREAM_MAX, PRIORITIES, PartitionState, Verdict, Why, rank,
 };
+use fanfare::broker::{Broker, FeedEvent};
+use fanfare::telemetry::trace::context::TraceContext;
 use fanfare_protocol::ids::{Position, Priority};
 
 use crate::queue_rig::{
@@ -57,6 +59,42 @@ pub(crate) async fn what_is_enqueued_is_fetched_as_it_was_until_it_is_moved(rig:
     assert_eq!(positions(&retained), position);
     assert_eq!(message(&retained[0]), &request.message.publication);
     assert_eq!(only(rig.fetch(&held, 3).await).entries, []);
+}
+
+pub(crate) async fn an_entry_that_is_moved_brings_its_context(mut rig: Rig) {
+    let (plain, inbox) = (topic("queue:traced"), topic("@traced"));
+    let context = TraceContext {
+        trace: [0xff; 16],
+        span: [0, 0x20, 0x25, 3, 4, 5, 0x0a, 0xff],
+        flags: 1,
+    };
+    let is_alone = matches!(&*rig.broker, Broker::Memory(_));
+    for topic in [&plain, &inbox] {
+        rig.hear(topic).await;
+        let held = rig.hold(&[partition(topic)]).await;
+        for (is_read_by_all, of_entry) in
+            [(true, Some(context)), (false, Some(context)), (true, None)]
+        {
+            rig.broker.carry_context(is_read_by_all);
+            let request = queued(topic, Priority::Normal, "1");
+            rig.enqueue_one(request.clone()).await;
+            let fetched = only(rig.fetch(&held, 0).await);
+            let mut judged = publish(&fetched.entries[0]);
+            let Verdict::Publish { trace, .. } = &mut judged.verdict else {
+                panic!("it is published");
+            };
+            *trace = of_entry;
+            rig.move_all(fetched.place, &held, vec![judged]).await;
+            let FeedEvent::Delivery { entry, trace, .. } = rig.next().await else {
+                panic!("expected a delivery");
+            };
+            let expected = of_entry.filter(|_| is_read_by_all || is_alone);
+            assert_eq!(trace, expected);
+            assert_eq!(message(&entry), &request.message.publication);
+            let retained = rig.retained(topic, HISTORY).await;
+            assert_eq!(retained.last(), Some(&entry), "it is stored without");
+        }
+    }
 }
 
 pub(crate) async fn entries_of_a_target_are_moved_in_their_order(rig: Rig) {

@@ -91,6 +91,7 @@ pub(crate) fn publish(entry: &FetchedEntry) -> Judged {
         parts: entry::encode_parts(&message),
         message: Box::new(message),
         retention: HISTORY,
+        trace: None,
     };
     judged(entry, verdict)
 }

@@ -237,7 +237,7 @@ impl Rig {
     /// The next event of the feed, which must be a delivery.
     pub(crate) async fn delivery(&mut self) -> (Topic, Entry) {
         match self.next().await {
-            FeedEvent::Delivery { topic, entry } => (topic, entry),
+            FeedEvent::Delivery { topic, entry, .. } => (topic, entry),
             other => panic!("expected a delivery, got {other:?}"),
         }
     }

@@ -10,8 +10,6 @@ use serde_json::Value;
 
 /// Where dashboards and rules lie.
 pub(crate) const FILES: &str = "helm/fanfare/files";
-/// Metrics that dashboards and rules may name before `docs/metrics.md` does.
-pub(crate) const COMING: [&str; 2] = ["fanfare_alert", "fanfare_telemetry_items_total"];
 
 /// What `docs/metrics.md` says of a metric: its kind, and its labels with the values that they
 /// have, or none where those are open.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::files::{COMING, Metric};
+use super::files::Metric;
 
 /// A metric as a query names it.
 #[derive(Debug, PartialEq)]
@@ -69,7 +69,7 @@ pub(crate) fn family<'n>(name: &'n str, metrics: &BTreeMap<String, Metric>) -> O
     });
     of_histogram.or_else(|| {
         let is_whole = metrics.get(name).is_some_and(|m| m.kind != "histogram");
-        (is_whole || COMING.contains(&name)).then_some(name)
+        is_whole.then_some(name)
     })
 }
 

@@ -14,9 +14,8 @@ use fanfare_testkit::talk::Talk;
 use fanfare_testkit::{http, program, wait};
 use serde_json::{Value, json};
 
-use super::files::{COMING, filled, metrics, panels, read};
+use super::files::{filled, panels, read};
 use super::prometheus::Prometheus;
-use super::promql::selectors;
 
 /// Over so many scrapes of a second each go the rates.
 const RATE_INTERVAL: &str = "20s";
@@ -93,16 +92,11 @@ async fn ask(api: SocketAddr) {
 
 /// The queries of all panels that nodes can answer, each with its panel.
 fn queries() -> BTreeSet<(String, String)> {
-    let metrics = metrics();
-    let is_coming = |query: &str| {
-        let mut named = selectors(query).into_iter();
-        named.any(|s| COMING.contains(&&*s.metric) && !metrics.contains_key(&s.metric))
-    };
     let all = panels().into_iter().flat_map(|panel| {
         let named = move |query: String| (panel.name.clone(), filled(&query, RATE_INTERVAL));
         panel.queries.into_iter().map(named)
     });
-    all.filter(|(_, query)| !is_coming(query)).collect()
+    all.collect()
 }
 
 #[tokio::test]

@@ -35,7 +35,11 @@ async fn read(node: &Node, window: &str, until: Instant) -> Vec<u64> {
         for (name, range) in told["measures"].as_object().expect("measures") {
             let [min, mean, max] = ["min", "mean", "max"].map(|key| range[key].as_f64());
             // Means are rounded, each by itself.
-            let (min, mean, max) = (min.unwrap(), mean.unwrap(), max.unwrap());
+            let (min, mean, max) = (
+                min.expect("a least"),
+                mean.expect("a mean"),
+                max.expect("a most"),
+            );
             assert!(min <= mean + 0.01 && mean <= max + 0.01, "{name}: {range}");
             assert!(min >= 0.0 && max < 1e13, "{name}: {range}");
         }

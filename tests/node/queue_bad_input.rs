@@ -205,17 +205,11 @@ async fn the_rest_of_a_body_is_as_that_of_a_publication() {
             "did you mean `not_before`?",
         ),
         (body("delay", json!(1)), BAD, "there is no field"),
-        (body("traceparent", json!("")), BAD, "`traceparent`"),
-        (body("traceparent", json!("a b")), BAD, "`traceparent`"),
-        (
-            body("traceparent", json!("x".repeat(129))),
-            LONG,
-            "`traceparent`",
-        ),
+        (body("traceparent", json!(7)), BAD, "`traceparent`"),
     ];
     assert_refused(&node, &rows).await;
     // What is the queue's alone is unknown to a publication.
-    for name in ["not_before", "expires_at", "traceparent"] {
+    for name in ["not_before", "expires_at"] {
         let answer = http::post(node.api, "/v1/publish", &body(name, json!(1))).await;
         assert_eq!(answer.status.as_u16(), 400, "{name}");
         let message = answer.json()["error"]["message"].to_string();

@@ -21,7 +21,7 @@ async fn what_one_node_publishes_arrives_on_another_with_the_same_position() {
     let mut before = Position::ZERO;
     for n in 1..=3 {
         let published = publisher.publish(&room, n).await.expect("up");
-        let FeedEvent::Delivery { topic, entry } = listener.next().await else {
+        let FeedEvent::Delivery { topic, entry, .. } = listener.next().await else {
             panic!("expected a delivery");
         };
         assert_eq!((&topic, entry.position), (&room, published.position));

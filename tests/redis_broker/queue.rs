@@ -50,7 +50,7 @@ async fn what_is_enqueued_is_moved_into_its_topic_and_heard_as_if_it_were_publis
         let accepted_ms = fetched.entries[0].id.ms;
         assert_eq!(standing.oldest_ms, [None, None, Some(accepted_ms), None]);
         assert_eq!(due(&moved.partitions[0], Priority::Normal), 0);
-        let FeedEvent::Delivery { topic, entry } = peer.next().await else {
+        let FeedEvent::Delivery { topic, entry, .. } = peer.next().await else {
             panic!("expected a delivery");
         };
         assert_eq!(moved.ends, [End::Published(entry.position)]);

@@ -105,6 +105,7 @@ pub(crate) fn judge(fetched: &FetchedEntry) -> Judged {
             parts: entry::encode_parts(&message),
             message: Box::new(message),
             retention: HISTORY,
+            trace: None,
         },
         Err(error) => Verdict::Bury {
             why: Why::BadEntry,

@@ -242,7 +242,7 @@ impl Reader {
     /// Takes an event of the feed.
     pub(crate) async fn take(&mut self, peer: &Peer, event: FeedEvent) {
         match event {
-            FeedEvent::Delivery { topic, entry } => {
+            FeedEvent::Delivery { topic, entry, .. } => {
                 assert_eq!(topic, self.topic);
                 if entry.prev == self.last {
                     self.push(&entry);

@@ -53,6 +53,7 @@ async fn topics_are_spread_over_deployments_and_one_that_dies_takes_only_its_own
         let FeedEvent::Delivery {
             topic: heard,
             entry,
+            ..
         } = listener.next().await
         else {
             panic!("expected a delivery");

@@ -47,6 +47,7 @@ impl Publication {
             conflate: None,
             ttl_ms: None,
             echo: false,
+            traceparent: None,
         }))
     }
 

@@ -126,7 +126,7 @@ fn write(
 }
 
 /// Every field that some command has.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "type",
     "id",
     "topic",
@@ -152,6 +152,7 @@ const NAMES: [&str; 25] = [
     "device",
     "topics",
     "positions",
+    "traceparent",
 ];
 
 /// The fields of `subscribe`, which are those of each entry of `connect.topics`.
@@ -314,6 +315,7 @@ impl<'a> CommandFields<'a> {
             conflate: self.flag("conflate")?,
             ttl_ms: self.get("ttl_ms", Raw::unsigned, "an unsigned integer")?,
             echo: self.flag("echo")?.unwrap_or(false),
+            traceparent: self.text("traceparent")?,
         })
     }
 }

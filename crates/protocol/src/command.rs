@@ -144,6 +144,9 @@ pub struct Publish {
     /// Send it to this session too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub echo: bool,
+    /// The trace that it belongs to, as the header of that name. One that is none is ignored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// Fields of `history`.

@@ -278,6 +278,11 @@ pub struct Message {
     pub removed: bool,
     /// When it was accepted, unix milliseconds.
     pub time: u64,
+    /// By which a receiver goes on with its trace, where the namespace tells it and it is traced; never
+    /// in a page of history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub traceparent: Option<String>,
 }
 
 /// `presence`: changes of a topic's members.

@@ -22,6 +22,9 @@ use super::{json, msgpack};
 const MESSAGE_BYTES: usize = HEADER_BYTES_MAX
     + r#"{"type":"message","topic":,"data":,"position":"18446744073709551615-18446744073709551615","user":,"priority":"critical","key":,"removed":true,"time":18446744073709551615}"#
         .len();
+/// A `traceparent` among the fields of a `message`.
+const TRACEPARENT_BYTES: usize =
+    r#","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01""#.len();
 /// All of a `presence` change but its topic and its member.
 const CHANGE_BYTES: usize = HEADER_BYTES_MAX
     + r#"{"type":"presence","topic":,"joined":[],"left":[],"count":18446744073709551615,"position":"18446744073709551615-18446744073709551615"}"#
@@ -57,6 +60,15 @@ impl FrameSize {
     pub fn message(topic: &Topic, data: &Data, user: Option<&str>, key: Option<&str>) -> Self {
         let names = text(topic.name()) + user.map_or(0, text) + key.map_or(0, text);
         Self::new(MESSAGE_BYTES + names, BodySize::of(data))
+    }
+
+    /// The same with a `traceparent`.
+    #[must_use]
+    pub fn with_traceparent(self) -> Self {
+        Self {
+            longest: self.longest + TRACEPARENT_BYTES,
+            both: self.both + 2 * TRACEPARENT_BYTES,
+        }
     }
 
     /// A change of a topic's members by one.

@@ -18,6 +18,7 @@ use crate::api::publish::{RESULT_BYTES, respond};
 use crate::api::query::{Fields, NoFields};
 use crate::api::schema::{BodyRefused, Refused};
 use crate::api::state::ApiState;
+use crate::api::trace::Parent;
 use crate::broker::BrokerError;
 use crate::broker::queue::{EnqueueRequest, Enqueued};
 use crate::tasks;
@@ -37,12 +38,13 @@ use fanfare_protocol::ids::Topic;
 )]
 pub(in crate::api) async fn enqueue(
     Admitted(state): Admitted,
+    parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let mut bound = Bound::now(&state);
-    let read = || body::read(&state, &sent, &mut bound);
+    let read = || body::read(&state, &sent, parent, &mut bound);
     let asked = tasks::heavy(sent.bytes.len(), read).await;
     let asked = asked.inspect_err(|_refused| {
         bound.give_all_back();

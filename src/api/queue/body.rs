@@ -18,10 +18,11 @@ use crate::api::error::ApiError;
 use crate::api::publication::{self, STATE_FIELDS};
 use crate::api::publish::{BATCH_TARGETS_FACTOR, too_many};
 use crate::api::state::ApiState;
+use crate::api::trace::Parent;
 use crate::api::unix_ms;
 use crate::broker::BrokerError;
 use crate::broker::idempotency::Publisher;
-use crate::broker::queue::entry::{QueuedMessage, TRACEPARENT_BYTES_MAX, is_traceparent};
+use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::once;
 use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS, PRIORITIES};
 use crate::broker::unavailable::Unavailable;
@@ -107,7 +108,8 @@ pub struct QueueBody {
     /// Published before this time, unix milliseconds, or not at all: then it becomes a dead letter.
     #[schema(nullable = false)]
     pub expires_at: Option<u64>,
-    /// The trace that the message belongs to, as the header of that name.
+    /// The trace that the message belongs to, as the header of that name, above which it stands. One
+    /// that is none is ignored.
     #[schema(nullable = false)]
     pub traceparent: Option<String>,
 }
@@ -157,11 +159,13 @@ pub(super) struct Asked {
 pub(super) fn read(
     state: &ApiState,
     sent: &Sent,
+    parent: Parent,
     bound: &mut Bound<'_>,
 ) -> Result<Asked, ApiError> {
     let mut reading = Reading {
         state,
         encoding: sent.encoding,
+        parent,
         bound,
         now_ms: unix_ms(),
         size: Size::default(),
@@ -247,6 +251,7 @@ pub(super) fn once_ms(state: &ApiState) -> u64 {
 struct Reading<'a, 'b> {
     state: &'a ApiState,
     encoding: Encoding,
+    parent: Parent,
     bound: &'a mut Bound<'b>,
     now_ms: u64,
     size: Size,
@@ -279,8 +284,10 @@ impl Reading<'_, '_> {
             expires_ms: fields.unsigned("expires_at")?,
         };
         let times = times.checked(self.now_ms)?;
-        let traceparent = fields.text("traceparent")?;
-        check_traceparent(traceparent.as_deref())?;
+        // Whether that is traced is decided when it is moved.
+        let own = content.traceparent.as_deref();
+        let trace = own.and_then(|text| state.tracer.read(text));
+        let trace = trace.or(self.parent.0).map(|context| context.to_string());
         let kept_ms = once_ms(state);
         let publisher = Publisher::Api(&state.app).remembered("");
         let once = |topic: &Topic| {
@@ -305,7 +312,7 @@ impl Reading<'_, '_> {
                     topic,
                     publication,
                     expires_ms: times.expires_ms,
-                    traceparent: traceparent.clone(),
+                    traceparent: trace.clone(),
                 },
             })
         });
@@ -356,20 +363,6 @@ impl Times {
             not_before_ms: self.not_before_ms.filter(|begin| *begin > over_ms),
             ..self
         })
-    }
-}
-
-fn check_traceparent(text: Option<&str>) -> Result<(), WireError> {
-    match text {
-        Some(text) if text.len() > TRACEPARENT_BYTES_MAX => Err(WireError::new(
-            ErrorCode::TooLarge,
-            format!("`traceparent` is longer than {TRACEPARENT_BYTES_MAX} bytes"),
-        )),
-        Some(text) if !is_traceparent(text) => {
-            let text = "`traceparent` must be as in the header of that name";
-            Err(WireError::bad_request(text))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -195,8 +195,13 @@ impl MemoryBroker {
             state.remember_key(key, position, now_ms, life_ms);
         }
         if state.wanted {
-            let topic = request.topic;
-            sender.push(FeedEvent::Delivery { topic, entry });
+            let (topic, trace) = (request.topic, request.trace);
+            let event = FeedEvent::Delivery {
+                topic,
+                entry,
+                trace,
+            };
+            sender.push(event);
         }
         Published {
             position,

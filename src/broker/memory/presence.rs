@@ -238,6 +238,11 @@ fn publish_change(
 ) {
     let entry = state.append(Body::Presence(Arc::new(change)), PRESENCE_RETENTION, now_ms);
     if state.wanted {
-        sender.push(FeedEvent::Delivery { topic, entry });
+        let trace = None;
+        sender.push(FeedEvent::Delivery {
+            topic,
+            entry,
+            trace,
+        });
     }
 }

@@ -303,12 +303,18 @@ impl State {
         let (why, error, kept) = match verdict {
             Verdict::Bury { why, error, kept } => (why, error, kept),
             Verdict::Publish {
-                message, retention, ..
+                message,
+                retention,
+                trace,
+                ..
             } => {
                 let QueuedMessage {
                     topic, publication, ..
                 } = *message;
-                let request = PublishRequest::new(topic.clone(), publication, retention);
+                let request = PublishRequest {
+                    trace,
+                    ..PublishRequest::new(topic.clone(), publication, retention)
+                };
                 let published = self.change(&topic, now_ms, |state, sender| {
                     MemoryBroker::append_to(state, sender, request, now_ms)
                 });

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::broker::publication::{self, Growing, Publication, Raw, Unreadable};
 use crate::broker::{Body, publication::decode as decode_body};
+use crate::telemetry::fields::cut;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::ids::{App, Position, Priority, Topic, User};
 
@@ -23,8 +24,8 @@ pub const FIELDS_MAX: usize = 32;
 const FIELDS_KEPT_MAX: usize = 2 * FIELDS_MAX;
 /// So many bytes of an entry that cannot be read are kept as a dead letter.
 pub const KEPT_BYTES_MAX: usize = 64 * 1024;
-/// Longest `traceparent`, in bytes; the W3C form has 55.
-pub const TRACEPARENT_BYTES_MAX: usize = 128;
+/// So much of a `traceparent` is kept, in bytes; the W3C form has 55.
+const TRACEPARENT_BYTES_MAX: usize = 128;
 
 /// A message for one target.
 #[derive(Debug, Clone, PartialEq)]
@@ -208,12 +209,7 @@ pub fn of_fields(
         Some("false" | "0") => false,
         Some(_) => return Err("`conflate` must be true or false".to_owned()),
     };
-    let traceparent = fields.text("traceparent")?;
-    if !traceparent.is_none_or(is_traceparent) {
-        return Err(format!(
-            "`traceparent` must be as in the header of that name, and at most {TRACEPARENT_BYTES_MAX} bytes"
-        ));
-    }
+    let traceparent = fields.find("traceparent").map(cut_traceparent);
     let mut publication = Publication::new(data, id.ms);
     publication.priority = priority;
     publication.key = fields.text("key")?.map(str::to_owned);
@@ -227,11 +223,10 @@ pub fn of_fields(
     })
 }
 
-/// Whether a text has the form of the header `traceparent`: graphic ASCII, not too long.
-#[must_use]
-pub fn is_traceparent(text: &str) -> bool {
-    let is_form = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    is_form && text.len() <= TRACEPARENT_BYTES_MAX
+/// As much of a `traceparent` as is kept. One that is none is kept too: whoever goes on by it ignores it
+/// and counts that.
+fn cut_traceparent(text: &str) -> &str {
+    cut(text, TRACEPARENT_BYTES_MAX)
 }
 
 /// Fields by their names, each of which is known and there once.
@@ -261,17 +256,24 @@ impl<'a> Fields<'a> {
             if found.iter().any(|(before, _)| *before == name) {
                 return Err(format!("the field `{name}` is there twice"));
             }
-            let value = str::from_utf8(value).map_err(|_| format!("`{name}` is no UTF-8"))?;
+            let value = match str::from_utf8(value) {
+                Err(_) if name == "traceparent" => "",
+                value => value.map_err(|_| format!("`{name}` is no UTF-8"))?,
+            };
             found.push((name, value));
         }
         Ok(Self(found))
     }
 
-    fn text(&self, name: &str) -> Result<Option<&'a str>, String> {
+    fn find(&self, name: &str) -> Option<&'a str> {
         let found = self.0.iter().find(|(known, _)| *known == name);
-        match found {
-            Some((_, "")) => Err(format!("`{name}` is empty")),
-            found => Ok(found.map(|(_, value)| *value)),
+        found.map(|(_, value)| *value)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<&'a str>, String> {
+        match self.find(name) {
+            Some("") => Err(format!("`{name}` is empty")),
+            found => Ok(found),
         }
     }
 
@@ -373,10 +375,6 @@ mod tests {
                 &[("topic", "t"), ("data", "{")],
                 "`data` cannot be taken: it is not one JSON value",
             ),
-            (
-                &[("topic", "t"), ("data", "1"), ("traceparent", "a b")],
-                "`traceparent` must be as in the header",
-            ),
             (&[("topic", "t t"), ("data", "1")], "`topic`: "),
             (&[("user", "{"), ("data", "1")], "`user`: "),
             (&[("app", "A"), ("topic", "t"), ("data", "1")], "`app`: "),
@@ -427,14 +425,20 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_is_bounded_and_has_the_form_of_its_header() {
+    fn whatever_stands_for_a_trace_the_entry_is_taken_and_so_much_of_it_is_kept() {
         let longest = "0".repeat(TRACEPARENT_BYTES_MAX);
-        let longer = format!("{longest}0");
+        let longer = format!("{}\u{e4}", &longest[1..]);
         let read = |text| read(&[("topic", "t"), ("data", "1"), ("traceparent", text)]);
-        assert_eq!(read(&longest).unwrap().traceparent, Some(longest.clone()));
-        for wrong in [&longer, "00-aa bb", "00-\u{e4}", "00-\n"] {
-            assert!(read(wrong).unwrap_err().starts_with("`traceparent` must"));
+        for whole in [&*longest, "00-aa bb", "00-\n", ""] {
+            assert_eq!(read(whole).unwrap().traceparent.as_deref(), Some(whole));
         }
+        let cut = read(&longer).unwrap().traceparent;
+        assert_eq!(cut.as_deref(), Some(&longest[1..]));
+        let mut pairs = fields(&[("topic", "t"), ("data", "1"), ("traceparent", "x")]);
+        pairs[2].1 = Bytes::from_static(b"\xff");
+        let position = Position { ms: 7, seq: 0 };
+        let read = of_fields(&pairs, position, Priority::Normal, |_| false).unwrap();
+        assert_eq!(read.traceparent.as_deref(), Some(""));
     }
 
     #[test]

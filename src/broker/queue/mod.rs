@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Place;
 use crate::config::{Replicas, Retention};
+use crate::telemetry::trace::context::TraceContext;
 use fanfare_protocol::ids::{Position, Priority, Topic};
 
 pub mod bells;
@@ -201,6 +202,8 @@ pub enum Verdict {
         parts: Parts,
         /// How much the topic keeps.
         retention: Retention,
+        /// By which its trace goes on, where it is traced.
+        trace: Option<TraceContext>,
     },
     /// It becomes a dead letter.
     Bury {

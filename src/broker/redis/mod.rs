@@ -8,6 +8,7 @@
 //! feed that can fulfil them. Bounds: those of a master, once per master; every call ends within some
 //! command timeouts. While a master is away calls for what it has are `Unavailable` at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -99,6 +100,8 @@ pub struct RedisBroker {
     metrics: Arc<Metrics>,
     disagreement: watch::Sender<Option<Arc<Disagreement>>>,
     running: Mutex<Option<Running>>,
+    /// Every node reads what stands before bodies on channels.
+    carries_context: AtomicBool,
 }
 
 /// What ends with the broker, beside the masters.
@@ -154,6 +157,7 @@ impl RedisBroker {
             metrics,
             disagreement: watch::Sender::new(None),
             running: Mutex::new(None),
+            carries_context: AtomicBool::new(false),
         };
         let (stop, stopped) = watch::channel(false);
         let tasks = broker.follow(context, &stopped)?;
@@ -255,11 +259,22 @@ impl RedisBroker {
         &self.metrics
     }
 
+    /// As [`crate::broker::Broker::carry_context`].
+    pub fn carry_context(&self, is_read_by_all: bool) {
+        self.carries_context
+            .store(is_read_by_all, Ordering::Relaxed);
+    }
+
+    pub(super) fn carries_context(&self) -> bool {
+        self.carries_context.load(Ordering::Relaxed)
+    }
+
     /// As [`super::Broker::publish`].
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
+    pub async fn publish(&self, mut request: PublishRequest) -> Result<Published, BrokerError> {
+        request.trace = request.trace.filter(|_| self.carries_context());
         let partition = self.keys().partition_of(&request.topic);
         match self.masters.find_partition(partition) {
             Ok(at) => {

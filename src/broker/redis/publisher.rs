@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::link::{CommandLink, Shared};
 use super::reply;
+use crate::broker::channel_context::{self, CONTEXT_BYTES_MAX};
 use crate::broker::publication;
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, PublishRequest, Published};
@@ -74,6 +75,8 @@ pub struct Call<'a> {
     keys: &'a [KeyParts<'a>],
     body: Vec<u8>,
     numbers: &'a [u64],
+    /// What stands before the body on the channel.
+    context: Option<[u8; CONTEXT_BYTES_MAX]>,
 }
 
 /// A form in which a publisher sends these.
@@ -96,6 +99,9 @@ impl Form for Prepared {
             for number in call.numbers {
                 command.number(*number);
             }
+            if let Some(context) = &call.context {
+                command.bytes(context);
+            }
         })
     }
 }
@@ -106,6 +112,8 @@ impl Form for Vec<Value> {
         values.extend(call.keys.iter().map(|key| Value::from(key.concat())));
         values.push(Value::Bytes(call.body.into()));
         values.extend(call.numbers.iter().map(|number| number.to_string().into()));
+        let context = call.context.map(|context| context.to_vec());
+        values.extend(context.map(|context| Value::Bytes(context.into())));
         values
     }
 }
@@ -133,11 +141,14 @@ pub fn arguments<C: Form>(
         retention.last_life_ms(),
         key.map_or(0, |(_, life_ms)| *life_ms),
     ];
+    let context = request.trace.as_ref().map(channel_context::encode);
+    let has_last = key.is_some() || context.is_some();
     C::of(Call {
         sha: script.sha(),
         keys: used.as_slice(),
         body,
-        numbers: &numbers[..4 + usize::from(key.is_some())],
+        numbers: &numbers[..4 + usize::from(has_last)],
+        context,
     })
 }
 

@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use fred::types::Value;
 
-use crate::broker::{Body, BrokerError, Entry, FeedEvent, publication};
+use crate::broker::{Body, BrokerError, Entry, FeedEvent, channel_context, publication};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::metrics::Ignored;
 use fanfare_protocol::event::GapReason;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 
@@ -176,7 +177,11 @@ pub fn event(topic: &Topic, payload: &[u8], metrics: &Metrics) -> Option<FeedEve
     }
     let position: Position = position_of(first)?;
     let prev = position_of(second)?;
-    let body = self::body(rest, &topic, position, metrics);
+    let (trace, body) = channel_context::split(rest);
+    if trace.is_none() && body.len() < rest.len() {
+        metrics.trace.ignored.of(Ignored::ZeroId).add(1);
+    }
+    let body = self::body(body, &topic, position, metrics);
     Some(FeedEvent::Delivery {
         topic,
         entry: Entry {
@@ -184,6 +189,7 @@ pub fn event(topic: &Topic, payload: &[u8], metrics: &Metrics) -> Option<FeedEve
             prev,
             body,
         },
+        trace,
     })
 }
 

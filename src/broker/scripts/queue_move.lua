@@ -8,7 +8,8 @@
 -- ARGV 1 how many partitions 2 most dead letters 3 life of a dead letter ms, then the token of each
 --      partition, then of each entry two. Of one that is published: 'publish', its partition (from 1),
 --      rank (from 0), id, 1 for an inbox, random32, max entries, max age ms, life of ...:l ms, and, behind
---      how many bytes of it stand before, what stands around the body in its blob; then its body. Of one
+--      the lengths of the first and of what of the second stands before, what stands before the body on
+--      the channel, and around it in its blob; then its body. Of one
 --      that is buried: 'bury', its partition, rank, id, why, the same for people; then its blob.
 -- Returns {dead letters dropped, {how each partition stands}, {the position of each entry, or what else
 -- became of it: 'buried', 'failed', 'gone', 'refused'}}. A partition stands as a text with a space
@@ -109,8 +110,12 @@ local function whole(head_length, around, body)
 end
 local function publish(base, part, rank, id, more, body, key)
   local stream = KEYS[base + 2 + rank]
-  local inbox, random, entries, age, life, head_length, around =
-    string.match(more, '^(%d) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+  local inbox, random, entries, age, life, context_length, head_length, around =
+    string.match(more, '^(%d) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+  local context
+  if context_length ~= '0' then
+    context, around = string.sub(around, 1, context_length), string.sub(around, context_length + 1)
+  end
   local its, last, cursor = KEYS[key + 1], KEYS[key + 2], inbox == '1' and KEYS[key + 3]
   local why = refused(spread, KEYS[key], '') or not part.has_grave and foreign(its, last, cursor)
   if why then
@@ -119,7 +124,7 @@ local function publish(base, part, rank, id, more, body, key)
   end
   doing = stream
   if redis.call('XDEL', stream, id) == 0 then return 'gone' end
-  local done, said = pcall(append, KEYS[key], its, last, cursor, body, random, entries, age, life)
+  local done, said = pcall(append, KEYS[key], its, last, cursor, context, body, random, entries, age, life)
   if done then return said end
   local blob = whole(head_length, around, body)
   done, why = pcall(bury, base, part, rank, id, 'failed', string.sub(words(said), 1, 512), blob)

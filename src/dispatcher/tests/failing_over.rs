@@ -151,7 +151,7 @@ impl World {
         let entry = self.stream.publish(random, data);
         self.positions.push(entry.position);
         let outgoing = crate::worker::outgoing::Outgoing::new(self.topic.clone(), entry, true);
-        self.workers.deliver(&[0], &outgoing);
+        self.workers.deliver(&[0], &outgoing, None);
         self.settle();
     }
 

@@ -36,7 +36,9 @@ fn delivery(topic: &Topic, ms: u64) -> Arc<Outgoing> {
 /// One line per message: what it is, of which topic, where.
 fn line(message: &Inbound) -> String {
     match message {
-        Inbound::Deliver(o) => format!("deliver {} {}", o.topic.name(), o.position.ms),
+        Inbound::Deliver(o) | Inbound::Traced(o, _) => {
+            format!("deliver {} {}", o.topic.name(), o.position.ms)
+        }
         Inbound::Joined {
             topic, position, ..
         } => format!("joined {} {}", topic.name(), position.ms),
@@ -82,7 +84,7 @@ impl Rig {
         let mut workers = WorkerQueues::new(vec![handle], Arc::clone(&metrics));
         let filler = delivery(&topic("filler"), 1);
         for _ in 0..INBOUND_MAX {
-            workers.deliver(&[0], &filler);
+            workers.deliver(&[0], &filler, None);
         }
         assert_eq!(metrics.control.worker_queue_full.get(), 0);
         Self {
@@ -94,7 +96,7 @@ impl Rig {
 
     fn deliver(&mut self, topic: &Topic, positions: std::ops::RangeInclusive<u64>) {
         for ms in positions {
-            self.workers.deliver(&[0], &delivery(topic, ms));
+            self.workers.deliver(&[0], &delivery(topic, ms), None);
         }
     }
 
@@ -142,7 +144,7 @@ fn a_full_queue_is_told_how_urgent_the_most_urgent_was_that_was_left_out() {
         body: Body::Publication(Arc::new(urgent)),
     };
     let urgent = Outgoing::new(topic.clone(), entry, true);
-    rig.workers.deliver(&[0], &urgent);
+    rig.workers.deliver(&[0], &urgent, None);
     rig.deliver(&topic, 4..=4);
     assert_eq!(rig.paid(), ["behind a 4 4 urgent"]);
 }
@@ -331,7 +333,7 @@ fn a_full_worker_does_not_keep_anything_from_another() {
     let (fast, mut queue) = WorkerHandle::new(Arc::default());
     let mut workers = WorkerQueues::new(vec![slow, fast], metrics);
     for ms in 1..=INBOUND_MAX as u64 + 5 {
-        workers.deliver(&[0, 1], &delivery(&topic("a"), ms));
+        workers.deliver(&[0, 1], &delivery(&topic("a"), ms), None);
         workers.settle();
         assert_eq!(lines(&mut queue), [format!("deliver a {ms}")]);
     }

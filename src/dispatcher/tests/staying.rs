@@ -94,7 +94,12 @@ impl Still {
             body: crate::broker::Body::Publication(Arc::new(publication())),
         };
         let topic = self.bare.clone();
-        let event = FeedEvent::Delivery { topic, entry };
+        let trace = None;
+        let event = FeedEvent::Delivery {
+            topic,
+            entry,
+            trace,
+        };
         self.dispatcher.feed_event(event);
     }
 

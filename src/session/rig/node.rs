@@ -34,6 +34,7 @@ use crate::session::{self, Accepted, SCRATCH_BYTES, Scratch, Services};
 use crate::telemetry::family::Label as _;
 use crate::telemetry::labels::CommandType;
 use crate::telemetry::metrics::{ControlCounters, Metrics, WorkerCounters};
+use crate::telemetry::trace::tracer::Tracer;
 use crate::worker::handle::WorkerHandle;
 use crate::worker::outbox::Bound;
 use crate::worker::{Worker, WorkerInterest};
@@ -126,6 +127,7 @@ impl Node {
             broker: Arc::clone(&broker),
             verifier: super::verifier(&config),
             presence,
+            tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),
             registry: Registry::new(occupancy),
             view,
             config: Arc::clone(&config),

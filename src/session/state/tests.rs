@@ -86,6 +86,7 @@ pub(super) fn publish(topic: &str) -> Publish {
         conflate: None,
         ttl_ms: None,
         echo: false,
+        traceparent: None,
     }
 }
 

@@ -11,6 +11,8 @@ const TEXT_BYTES: usize = 55;
 pub const CONTEXT_BYTES: usize = 25;
 /// The flag that says that the trace is recorded.
 const SAMPLED: u8 = 1;
+/// The flag that says that the trace's id is random.
+const RANDOM: u8 = 2;
 
 /// The id of a trace; never 0.
 pub type TraceId = [u8; 16];
@@ -70,6 +72,15 @@ impl TraceContext {
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
+    }
+
+    /// The same with the flag that it is recorded, and without flags that are not known here.
+    #[must_use]
+    pub fn sampled(self) -> Self {
+        Self {
+            flags: (self.flags & RANDOM) | SAMPLED,
+            ..self
+        }
     }
 
     /// The binary form: trace, span, flags.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use super::context::{SpanId, TraceContext};
+use crate::telemetry::fields::cut;
 
 /// Longest text in an attribute or a status, in bytes; what is longer is cut by [`Attribute::text`].
 pub const TEXT_BYTES_MAX: usize = 256;
@@ -41,11 +42,7 @@ impl Attribute {
     /// A text, cut at its bound.
     #[must_use]
     pub fn text(text: &str) -> Self {
-        let mut end = text.len().min(TEXT_BYTES_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        Self::Text(Cow::Owned(text[..end].to_owned()))
+        Self::Text(Cow::Owned(cut(text, TEXT_BYTES_MAX).to_owned()))
     }
 }
 

@@ -40,6 +40,7 @@ fn commands(encoding: Encoding) -> Vec<Command> {
         conflate: Some(false),
         ttl_ms: Some(7),
         echo: true,
+        traceparent: Some("00-ab".to_owned()),
     };
     vec![
         Command::Connect(Connect::default()),

@@ -20,6 +20,7 @@ fn message(data: Data) -> Event {
         key: None,
         removed: false,
         time: 1_732_190_000_000,
+        traceparent: None,
     })
 }
 

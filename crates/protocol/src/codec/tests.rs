@@ -123,7 +123,7 @@ fn every_other_command_is_read_with_all_its_fields() {
 
 #[test]
 fn a_publication_keeps_its_body_byte_for_byte() {
-    let text = br#"{"id":18446744073709551615,"type":"publish","topic":"a","data": {"b" :[1.50, "\u00e4"]} ,"priority":"high","idempotency_key":"i","key":"k","conflate":false,"ttl_ms":9,"echo":true,"remove":false,"if_position":null}"#;
+    let text = br#"{"id":18446744073709551615,"type":"publish","topic":"a","data": {"b" :[1.50, "\u00e4"]} ,"priority":"high","idempotency_key":"i","key":"k","conflate":false,"ttl_ms":9,"echo":true,"traceparent":"00-ab","remove":false,"if_position":null}"#;
     let envelope = decode(Encoding::Json, text).unwrap();
     assert_eq!(envelope.id, Some(u64::MAX));
     let publish = Publish {
@@ -136,6 +136,7 @@ fn a_publication_keeps_its_body_byte_for_byte() {
         conflate: Some(false),
         ttl_ms: Some(9),
         echo: true,
+        traceparent: Some("00-ab".into()),
     };
     assert_eq!(envelope.command, Command::Publish(publish));
     // {"data": [1 as uint32, bin ff], "user": "u", "type": "publish"}

@@ -207,6 +207,7 @@ proptest! {
             removed: true,
             time: u64::MAX,
             data,
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         };
         let size = FrameSize::message(
             &message.topic,
@@ -214,7 +215,7 @@ proptest! {
             message.user.as_deref(),
             message.key.as_deref(),
         );
-        check_frames(&Event::Message(message), size);
+        check_frames(&Event::Message(message), size.with_traceparent());
         let member = Member { user, session: SessionId(u128::MAX), info: Some(Info::from(&value)) };
         let listed = [Encoding::Json, Encoding::MsgPack].map(|e| codec::payload(e, &member).unwrap().len());
         prop_assert!(listed.iter().all(|bytes| *bytes < member.longest()));

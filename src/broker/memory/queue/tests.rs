@@ -150,6 +150,7 @@ fn publish(blob: &Bytes) -> Verdict {
         message: Box::new(message),
         parts,
         retention: KEEP,
+        trace: None,
     }
 }
 

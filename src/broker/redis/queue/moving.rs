@@ -10,6 +10,7 @@ use fred::types::Value;
 use super::super::{RedisBroker, reply};
 use super::fetch::of_each;
 use super::{arg, state, words};
+use crate::broker::channel_context;
 use crate::broker::queue::entry::Parts;
 use crate::broker::queue::{
     DEAD_LIFE_MS, DEAD_MAX, End, HeldPartition, Judged, MoveBatch, Moved, PRIORITIES,
@@ -141,7 +142,8 @@ impl RedisBroker {
         for (at, judged, fate) in &moving.entries {
             if *fate != Fate::Waits {
                 // The keys of its database, which channels have in their names.
-                add(&mut call, &master.shared.keys, *at, judged);
+                let carries = self.carries_context();
+                add(&mut call, &master.shared.keys, (*at, carries), judged);
             }
         }
         Ok(call)
@@ -222,7 +224,12 @@ impl RedisBroker {
 }
 
 /// An entry, as the script is told of it: in one text what becomes of it, and its body.
-fn add((keys, args): &mut (Vec<Value>, Vec<Value>), names: &Keys, at: usize, judged: &Judged) {
+fn add(
+    (keys, args): &mut (Vec<Value>, Vec<Value>),
+    names: &Keys,
+    (at, carries_context): (usize, bool),
+    judged: &Judged,
+) {
     let Judged {
         partition,
         priority,
@@ -235,6 +242,7 @@ fn add((keys, args): &mut (Vec<Value>, Vec<Value>), names: &Keys, at: usize, jud
             message,
             parts: Parts { head, body, tail },
             retention,
+            trace,
         } => {
             let topic = &message.topic;
             let used = PublicationKeys::new(names, topic, partition, None);
@@ -242,9 +250,14 @@ fn add((keys, args): &mut (Vec<Value>, Vec<Value>), names: &Keys, at: usize, jud
             let inbox = u8::from(topic.kind() == TopicKind::Inbox);
             let (random, life) = (rand::random::<u32>(), retention.last_life_ms());
             let (entries, age, head_len) = (retention.entries_max, retention.age_ms, head.len());
+            let trace = trace.as_ref().filter(|_| carries_context);
+            let context = trace.map(channel_context::encode);
+            let context = context.as_ref().map_or(&[][..], |context| context);
+            let context_len = context.len();
             let mut how = text(format_args!(
-                "publish {at} {rank} {id} {inbox} {random} {entries} {age} {life} {head_len} "
+                "publish {at} {rank} {id} {inbox} {random} {entries} {age} {life} {context_len} {head_len} "
             ));
+            how.extend_from_slice(context);
             how.extend_from_slice(head);
             how.extend_from_slice(tail);
             args.extend([Value::Bytes(how.into()), Value::Bytes(body.clone())]);

@@ -138,7 +138,12 @@ impl FeedModel {
                 if self.subscriptions.wanted(topic.qualified()).is_none() {
                     return;
                 }
-                let delivery = FeedEvent::Delivery { topic, entry };
+                let trace = None;
+                let delivery = FeedEvent::Delivery {
+                    topic,
+                    entry,
+                    trace,
+                };
                 match fate {
                     Fate::Lost => self
                         .events

@@ -130,6 +130,7 @@ pub(super) async fn detailed(State(state): State<Arc<ApiState>>, wanted: Wanted)
 )]
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
     state.metrics.view_age.set(state.directory.view_age());
+    state.metrics.feed_lag.set(state.directory.feed_lag());
     let open = media::weight(&headers, "application/openmetrics-text", "1.0.0");
     let form = match open > 0.0 && open >= media::weight_of_any(&headers, "text/plain", "0.0.4") {
         true => TextForm::OpenMetrics,

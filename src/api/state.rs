@@ -88,6 +88,9 @@ pub trait Directory: Send + Sync {
     /// How long ago an answer told who they are.
     fn view_age(&self) -> Duration;
 
+    /// How late the feed of the broker is.
+    fn feed_lag(&self) -> Duration;
+
     /// The home of a topic (of a user: of the inbox).
     fn home(&self, topic: &Topic) -> Route;
 

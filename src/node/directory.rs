@@ -143,6 +143,10 @@ impl Directory for NodeDirectory {
         }
     }
 
+    fn feed_lag(&self) -> Duration {
+        feed_lag(&self.services.broker)
+    }
+
     fn view_age(&self) -> Duration {
         self.membership.now().age_at(Instant::now())
     }
@@ -264,5 +268,13 @@ fn broker_error(error: OccupancyError) -> BrokerError {
         OccupancyError::Redis(error) => error.into(),
         OccupancyError::Unexpected => BrokerError::Unexpected(error.to_string()),
         OccupancyError::Late => Unavailable::OccupancyLate.into(),
+    }
+}
+
+/// How late the feed is; never, inside the process.
+pub(super) fn feed_lag(broker: &Broker) -> Duration {
+    match broker {
+        Broker::Redis(redis) => redis.feed_lag(),
+        Broker::Memory(_) => Duration::ZERO,
     }
 }

@@ -200,7 +200,7 @@ impl Parts {
         let (history, recorder) = History::begin(Instant::now());
         performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
         let cluster = cluster::start(&config, &broker, &metrics, &tracer, &lifecycle, &history);
-        let otlp = start_otlp(&config, &metrics, cluster.membership.clone())?;
+        let otlp = start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
         tracer.send_to(otlp.spans.clone());
         let view = cluster.membership.view();
         let carries = cluster::carry_context(view.clone(), Arc::clone(&broker));
@@ -440,11 +440,13 @@ fn start_otlp(
     config: &Config,
     metrics: &Arc<Metrics>,
     membership: Membership,
+    broker: &Arc<Broker>,
 ) -> Result<Otlp, StartError> {
-    let read = Arc::clone(metrics);
+    let (read, broker) = (Arc::clone(metrics), Arc::clone(broker));
     let read = Box::new(move || {
         read.view_age
             .set(membership.now().age_at(tokio::time::Instant::now()));
+        read.feed_lag.set(directory::feed_lag(&broker));
         read.families()
     });
     let (otlp, work) = otlp::start(config, metrics, read).map_err(StartError::System)?;

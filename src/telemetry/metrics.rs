@@ -369,6 +369,8 @@ pub struct Metrics {
     pub control: ControlCounters,
     /// How old the view of the cluster is. It grows while nothing happens: whoever tells it sets it.
     pub view_age: Seconds,
+    /// How late the feed is; set like the age of the view.
+    pub feed_lag: Seconds,
     /// Refused tokens, counted by the verifier.
     pub tokens: Arc<TokenCounters>,
     /// The durable queue's.
@@ -396,6 +398,7 @@ impl Metrics {
             workers: (0..workers_count).map(|_| Arc::default()).collect(),
             control: ControlCounters::default(),
             view_age: Seconds::default(),
+            feed_lag: Seconds::default(),
             tokens: Arc::default(),
             queue: QueueMetrics::default(),
             api: ApiMetrics::default(),
@@ -447,6 +450,12 @@ impl Metrics {
             "Seconds since the last answered heartbeat of this node, which told it who lives (before the first: since its start). Where that is more than a lease, nodes that are shown may be dead.",
             &self.view_age,
         ));
+        all.push(Family::of(
+            Kind::Gauge,
+            "fanfare_feed_lag_seconds",
+            "How late the feed of Redis is, the latest where there are several: what was published longer ago was heard. Known by probes of the node's own, one a second, so it is up to about a second at rest, and grows while a feed is deaf. 0 without Redis.",
+            &self.feed_lag,
+        ));
         all.extend(super::log_counters().families());
         all.extend(self.tokens.families());
         all.extend(self.queue.families());
@@ -462,7 +471,7 @@ impl Metrics {
         all.push(Family::of(
             Kind::Histogram,
             "fanfare_probe_seconds",
-            "From when a probe was published to Redis to when the feed heard it. Both are read from one clock, so this is how late the feed is; what a publication's own time says would differ by as much as the clocks of Redis and node do.",
+            "From when a probe was published to Redis to when the feed heard it. Both are read from one clock. A probe that is lost is in none: fanfare_feed_lag_seconds is how late the feed is now. What a publication's own time says would differ by as much as the clocks of Redis and node do.",
             &self.probe_seconds,
         ));
         all.push(alerts::family(&self.alerts));

@@ -142,6 +142,10 @@ impl Directory for Listed {
         *self.queue.lock().unwrap()
     }
 
+    fn feed_lag(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn view_age(&self) -> Duration {
         Duration::from_millis(40)
     }

@@ -57,6 +57,12 @@ async fn a_request_whose_caller_went_away_is_counted_and_told() {
     until(&node, "fanfare_publish_seconds_count", 1).await;
     let lines = node.until_told("request_slowed").await;
     assert_eq!(log_field(&lines[0], "status"), Some(&json!(499)));
+    // Nothing that is published is heard.
+    wait::until("the feed to lag", async || {
+        let lag = node.measure("fanfare_feed_lag_seconds").await;
+        (lag > 3.0).then_some(())
+    })
+    .await;
     redis.signal("CONT");
 }
 

@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::Value;
@@ -422,6 +423,15 @@ impl RedisBroker {
     #[must_use]
     pub fn interest(&self) -> &Interest {
         &self.interest
+    }
+
+    /// How late the feeds are: what was published to a master longer ago than this was heard. At rest
+    /// it goes from 0 to the pace of probes; by one clock.
+    #[must_use]
+    pub fn feed_lag(&self) -> Duration {
+        let masters = self.masters.masters();
+        let ages = masters.iter().map(|master| master.shared.probes.age());
+        ages.max().unwrap_or_default()
     }
 
     /// As [`super::Broker::health`].

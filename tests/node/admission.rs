@@ -147,7 +147,7 @@ async fn idle_connections_leave_files_to_the_api_and_to_sessions() {
 #[tokio::test]
 async fn while_memory_is_short_nobody_comes_in_and_those_inside_go_on() {
     let node = Plan::dev()
-        .env("FANFARE_ADMISSION__MEMORY_BYTES_MAX", "33554432")
+        .env("FANFARE_ADMISSION__MEMORY_BYTES_MAX", "50331648")
         .start()
         .await;
     let (mut inside, _) = Talk::welcomed(&node.connect_url("?user=ada"), Encoding::Json).await;

@@ -88,7 +88,8 @@ install_cargo_deny() {
 }
 
 # Licences, where crates come from, and two versions of one: deny.toml. Advisories change by the day,
-# and their database is fetched from elsewhere: scripts/test-long asks for them.
+# and their database is fetched from elsewhere. scripts/test-long asks for all of it: cargo-deny takes
+# longer to build than to wait for.
 check_dependencies() {
     "$TOOLS/bin/cargo-deny" --workspace check --hide-inclusion-graph bans licenses sources
 }

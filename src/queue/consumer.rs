@@ -279,7 +279,6 @@ impl Consumer {
                 fault,
             } = looked;
             let is_bare = matches!(seen, Seen::Looked { .. });
-            self.rota.ended(held, seen, now, rand::random());
             match depths {
                 Some(depths) => self.found(held.partition, depths, now),
                 None if is_bare && self.rota.holds(held.partition) => {
@@ -287,6 +286,7 @@ impl Consumer {
                 }
                 None => {}
             }
+            self.rota.ended(held, seen, now, rand::random());
             if let Some(fault) = fault {
                 let count = self.rota.failing_count();
                 self.faults.note(held.partition, &fault, count, now);
@@ -296,8 +296,7 @@ impl Consumer {
 
     /// So much waits in a partition.
     fn found(&mut self, partition: u32, depths: Depths, now: Instant) {
-        let left = depths.due.iter().sum();
-        self.rota.found(partition, left, left + depths.later == 0);
+        self.rota.found(partition, &depths);
         if self.rota.holds(partition) {
             self.figures.set(partition, depths, now);
         }

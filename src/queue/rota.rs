@@ -5,9 +5,9 @@
 //! the consumer. Bound: one slot a partition; a pass has at most [`PARTITIONS_PER_CALL`] partitions,
 //! a glance at most [`GLANCE_MAX`].
 //!
-//! Who has waited longest is looked at first, whatever for; of those of one pass, who was not its first
-//! for the longest time is so now: its streams of each priority come first there. What failed goes
-//! alone.
+//! Who has waited longest is looked at first, whatever for, and where something critical may wait as if
+//! it had waited for [`CRITICAL_AHEAD`] more; of those of one pass, who was not its first for the longest
+//! time is so now: its streams of each priority come first there. What failed goes alone.
 //!
 //! A partition is looked at when its bell rings, when something that is to come later is due, at once
 //! where more is left, and otherwise once in [`POLL`]; once in [`POLL_OFTEN`] where entries came
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::broker::queue::calls::CallOf;
-use crate::broker::queue::{FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
+use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
 
 /// How often a partition is looked at that nobody rang for.
 pub const POLL: Duration = Duration::from_secs(1);
@@ -39,6 +39,15 @@ pub const GLANCE_MAX: usize = 256;
 pub const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest wait after a failure.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// So much earlier its turn has a partition in which something critical may wait: in a backlog that
+/// takes no longer than this, all that is critical goes before the rest; in a longer one, the rest of a
+/// partition stands so much longer at most.
+pub const CRITICAL_AHEAD: Duration = Duration::from_millis(500);
+/// Of what else a partition has, one entry of so many counts when it is looked at for what is critical:
+/// a fetch brings some of each priority. With a higher number a pass has more partitions and what is
+/// critical is sooner gone, but each partition is looked at more often, which Redis pays.
+const LOWER_COUNTED: u64 = 4;
 
 /// Why a partition is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,8 +79,10 @@ struct Slot {
     fetched: Option<Instant>,
     /// The last pass of which it was the first.
     led: u64,
-    /// So many due entries were left then.
+    /// So many due entries were left when it was looked at last.
     left: u64,
+    /// So many of them were critical; since it was rung for at least one: bells tell no priority.
+    critical: u64,
 }
 
 /// A call that is to be made.
@@ -165,7 +176,7 @@ impl Rota {
             .iter()
             .filter(|(_, slot)| slot.is_due(now))
             .collect();
-        due.sort_by_key(|(_, slot)| slot.due);
+        due.sort_by_key(|(_, slot)| slot.turn_at());
         let due: Vec<_> = due.into_iter().map(|(p, slot)| (*p, slot.cause)).collect();
         let mut found = None;
         for (partition, cause) in due {
@@ -206,7 +217,7 @@ impl Rota {
                 is_wanted && call_of(**partition) == Some(call)
             })
             .collect();
-        candidates.sort_by_key(|(_, slot)| slot.due);
+        candidates.sort_by_key(|(_, slot)| slot.turn_at());
         let first = candidates.first();
         let is_glance = first.is_some_and(|(_, slot)| slot.is_glance(now));
         let is_alone = first.is_some_and(|(_, slot)| slot.failures_count > 0);
@@ -217,7 +228,7 @@ impl Rota {
         };
         let fits = |(_, slot): &(&u32, &mut Slot)| {
             let is_in = room > 0;
-            room = room.saturating_sub(slot.left.max(1));
+            room = room.saturating_sub(slot.weight());
             is_in
         };
         let same = |(_, slot): &(&u32, &mut Slot)| {
@@ -299,10 +310,13 @@ impl Rota {
         }
     }
 
-    /// So many due entries wait in a partition, and whether nothing does, now or later.
-    pub fn found(&mut self, partition: u32, left: u64, is_bare: bool) {
+    /// So much waits in a partition. What a pass found comes before [`Self::ended`] of that pass, or a
+    /// ring meanwhile might be forgotten to be one for something critical.
+    pub fn found(&mut self, partition: u32, depths: &Depths) {
         if let Some(slot) = self.slots.get_mut(&partition) {
-            (slot.left, slot.is_bare) = (left, is_bare);
+            slot.left = depths.due.iter().sum();
+            slot.critical = depths.due[0];
+            slot.is_bare = slot.left + depths.later == 0;
         }
     }
 
@@ -347,11 +361,29 @@ impl Slot {
             fetched: None,
             led: 0,
             left: 0,
+            critical: 0,
         }
     }
 
     fn is_due(&self, now: Instant) -> bool {
         !self.is_busy && self.due <= now
+    }
+
+    /// When its turn is among those that are due: the earliest comes first.
+    fn turn_at(&self) -> Instant {
+        match self.critical {
+            0 => self.due,
+            _ => self.due.checked_sub(CRITICAL_AHEAD).unwrap_or(self.due),
+        }
+    }
+
+    /// How many entries of a fetch are for it, by what is known.
+    fn weight(&self) -> u64 {
+        let weight = match self.critical {
+            0 => self.left,
+            critical => critical + self.left.saturating_sub(critical) / LOWER_COUNTED,
+        };
+        weight.max(1)
     }
 
     /// Whether it is enough to see that nothing waits there.
@@ -369,7 +401,8 @@ impl Slot {
         if self.is_busy {
             self.is_rung = true;
         } else if self.failures_count == 0 {
-            self.look_at(now, Cause::Work);
+            self.critical = self.critical.max(1);
+            self.look_at(self.due.min(now), Cause::Work);
         } else {
             self.due = self.due.min(now + POLL);
         }
@@ -377,7 +410,9 @@ impl Slot {
 
     fn looked(&mut self, left: u64, next_due: Option<Duration>, now: Instant) {
         self.left = left;
-        if left > 0 || std::mem::take(&mut self.is_rung) {
+        let is_rung = std::mem::take(&mut self.is_rung);
+        self.critical = self.critical.min(left).max(u64::from(is_rung));
+        if left > 0 || is_rung {
             return self.look_at(now, Cause::Work);
         }
         let is_unrung = self.unrung.is_some_and(|at| now < at + UNRUNG_FOR);

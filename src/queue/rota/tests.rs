@@ -97,6 +97,91 @@ fn a_pass_has_no_more_partitions_than_fill_a_fetch_and_the_others_follow() {
     assert_eq!(all.len(), 8);
 }
 
+fn depths(critical: u64, low: u64) -> Depths {
+    Depths {
+        due: [critical, 0, 0, low],
+        ..Depths::default()
+    }
+}
+
+/// What was found in each of a pass, and its end.
+fn find(rota: &mut Rota, pass: &Pass, found: &Depths, now: Instant) {
+    for held in &pass.held {
+        rota.found(held.partition, found);
+    }
+    end(rota, pass, left(true, found.due.iter().sum()), now);
+}
+
+#[test]
+fn what_is_critical_goes_first_in_all_partitions() {
+    let now = Instant::now();
+    let mut rota = Rota::default();
+    rota.note(&held(0..64), now);
+    let passes: Vec<_> = std::iter::from_fn(|| all(&mut rota, now)).collect();
+    for pass in &passes {
+        for held in &pass.held {
+            let critical = if held.partition < 48 { 0 } else { 20 };
+            rota.found(held.partition, &depths(critical, 58));
+        }
+        end(&mut rota, pass, left(true, 78), now);
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 15 {
+        let pass = all(&mut rota, now).unwrap();
+        assert_eq!(pass.held.len(), 3, "20, and a quarter of the rest");
+        seen.extend(partitions(&pass));
+    }
+    assert!(seen.iter().all(|partition| *partition >= 48), "{seen:?}");
+}
+
+#[test]
+fn what_is_critical_holds_up_the_rest_for_so_long_and_no_longer() {
+    let begun = Instant::now();
+    let mut now = begun;
+    let mut rota = Rota::default();
+    rota.note(&held(0..64), now);
+    let first: Vec<_> = std::iter::from_fn(|| all(&mut rota, now)).collect();
+    for pass in &first {
+        for held in &pass.held {
+            let critical = u64::from(held.partition != 0) * 100;
+            rota.found(held.partition, &depths(critical, 100));
+        }
+        end(&mut rota, pass, left(true, 100), now);
+    }
+    let mut passes = 0;
+    loop {
+        now += Duration::from_millis(4);
+        let pass = all(&mut rota, now).unwrap();
+        if partitions(&pass) == [0] {
+            break;
+        }
+        passes += 1;
+        find(&mut rota, &pass, &depths(100, 100), now);
+    }
+    let round = Duration::from_millis(4 * 64);
+    assert!(
+        passes >= 63,
+        "{passes}: all that is critical comes before it"
+    );
+    assert!(now <= begun + CRITICAL_AHEAD + round, "{passes}");
+}
+
+#[test]
+fn a_ring_never_makes_a_turn_later_and_may_be_for_something_critical() {
+    let now = Instant::now();
+    let mut rota = rested(0..3, now);
+    for (partition, after) in [(1, 1), (2, 2), (1, 3), (0, 4)] {
+        rota.ring(partition, now + Duration::from_millis(after));
+    }
+    let later = now + Duration::from_millis(5);
+    let pass = all(&mut rota, later).unwrap();
+    assert_eq!(partitions(&pass), [1, 2, 0]);
+    // Rung for while it was in a pass that found nothing critical.
+    rota.ring(0, later);
+    find(&mut rota, &pass, &depths(0, 90), later);
+    assert_eq!(partitions(&all(&mut rota, later).unwrap())[0], 0);
+}
+
 #[test]
 fn more_is_looked_at_at_once_and_what_is_due_then() {
     let now = Instant::now();
@@ -201,7 +286,7 @@ fn what_is_due_and_finds_no_room_waits_for_a_pass_to_end_and_not_for_a_time() {
 fn where_nothing_was_all_of_a_usual_cluster_is_glanced_at_in_one_call() {
     let now = Instant::now();
     let mut rota = rested(0..300, now);
-    (0..300).for_each(|partition| rota.found(partition, 0, true));
+    (0..300).for_each(|partition| rota.found(partition, &Depths::default()));
     let polls: Vec<_> = std::iter::from_fn(|| all(&mut rota, now + POLL)).collect();
     let counts = polls.iter().map(|pass| (pass.held.len(), pass.is_glance));
     assert_eq!(counts.collect::<Vec<_>>(), [(GLANCE_MAX, true), (44, true)]);
@@ -211,7 +296,7 @@ fn where_nothing_was_all_of_a_usual_cluster_is_glanced_at_in_one_call() {
 fn a_glance_has_only_those_that_had_nothing_and_for_which_nobody_rang() {
     let now = Instant::now();
     let mut rota = rested(0..4, now);
-    (0..3).for_each(|partition| rota.found(partition, 0, true));
+    (0..3).for_each(|partition| rota.found(partition, &Depths::default()));
     rota.ring(2, now);
     let pass = all(&mut rota, now).unwrap();
     assert_eq!((partitions(&pass), pass.is_glance), (vec![2], false));
@@ -245,7 +330,7 @@ fn each_partition_is_the_first_of_a_pass_in_its_turn() {
 fn a_poll_and_what_is_due_later_wait_in_line_with_the_work_of_others() {
     let mut now = Instant::now();
     let mut rota = rested(0..300, now);
-    rota.found(0, 0, true);
+    rota.found(0, &Depths::default());
     (1..300).for_each(|partition| rota.ring(partition, now));
     let mut seen = None;
     for number in 0..2_000_u32 {
@@ -260,7 +345,7 @@ fn a_poll_and_what_is_due_later_wait_in_line_with_the_work_of_others() {
         end(&mut rota, &pass, looked(true, true), now);
     }
     let round = 300 / u32::try_from(PARTITIONS_PER_CALL).unwrap() + 1;
-    let polled = u32::try_from(POLL.as_millis()).unwrap() / 4;
+    let polled = u32::try_from((POLL + CRITICAL_AHEAD).as_millis()).unwrap() / 4;
     assert!(seen.is_some_and(|seen| seen <= polled + round), "{seen:?}");
 }
 
@@ -287,14 +372,14 @@ fn what_failed_goes_alone() {
 fn what_has_nothing_is_fetched_whole_once_a_minute() {
     let mut now = Instant::now();
     let mut rota = rested(0..1, now);
-    rota.found(0, 0, true);
+    rota.found(0, &Depths::default());
     let mut whole = 0;
     for _ in 0..180 {
         now += POLL;
         let pass = all(&mut rota, now).unwrap();
         whole += usize::from(!pass.is_glance);
         end(&mut rota, &pass, looked(false, false), now);
-        rota.found(0, 0, true);
+        rota.found(0, &Depths::default());
     }
     assert_eq!(whole, 3);
 }

@@ -4,7 +4,7 @@
 //! and the spans that a collector gets, made of PyPI `opentelemetry-proto`.
 
 use fanfare_protocol::form::Encoding;
-use fanfare_testkit::collector::{Collector, attribute};
+use fanfare_testkit::collector::{Collector, Rotel, attribute};
 use fanfare_testkit::http::{self, Answer};
 use fanfare_testkit::node::{Node, Plan};
 use fanfare_testkit::redis_server::RedisServer;
@@ -299,16 +299,24 @@ fn check_ways(spans: &[Value], from: &Value, told: &[String; 2], position: &Valu
     assert!(!text.contains("told:7"), "no span names a topic");
 }
 
-/// Published on A, to sockets of B and C: directly, and by the queue.
-async fn one_trace(protocol: &str, word: &str) {
+/// Three nodes that send spans, and sessions on two of them.
+struct Scene {
+    a: Node,
+    sockets: Sockets,
+    _others: [Node; 2],
+    _redis: RedisServer,
+    _directory: tempfile::TempDir,
+}
+
+/// Starts one whose spans go to `url` by this protocol.
+async fn scene(url: &str, protocol: &str) -> Scene {
     let redis = RedisServer::start().await;
-    let collector = Collector::start(protocol, "take").await;
     let (directory, flag) = telling();
     let start = |name: &'static str| {
         Plan::clustered(name, &redis.url())
             .flag(&flag)
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", word)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
             .env("OTEL_LOGS_EXPORTER", "none")
             .env("OTEL_METRICS_EXPORTER", "none")
             .env("OTEL_TRACES_SAMPLER", "parentbased_always_off")
@@ -329,15 +337,27 @@ async fn one_trace(protocol: &str, word: &str) {
     };
     let [first, second] = &mut sockets.on_b;
     until_told(&a, &mut [first, second, &mut sockets.on_c]).await;
+    Scene {
+        a,
+        sockets,
+        _others: [b, c],
+        _redis: redis,
+        _directory: directory,
+    }
+}
 
+/// Published on A, to sockets of B and C: directly, and by the queue.
+async fn one_trace(protocol: &str, word: &str) {
+    let collector = Collector::start(protocol, "take").await;
+    let mut scene = scene(&collector.url(), word).await;
     let body = json!({"topic": "told:7", "data": 1});
     let traces = ["a", "b"].map(|digit| digit.repeat(32));
     let caller = "c".repeat(16);
     for (trace, path) in traces.iter().zip(["/v1/publish", "/v1/queue"]) {
         let header = format!("00-{trace}-{caller}-01");
-        let answer = post(&a, path, &[&header], &body).await;
+        let answer = post(&scene.a, path, &[&header], &body).await;
         assert!(answer.status.is_success(), "{}", answer.text());
-        let (position, told) = sockets.next(trace).await;
+        let (position, told) = scene.sockets.next(trace).await;
         let is_queued = path == "/v1/queue";
         let spans = spans_of(&collector, trace, if is_queued { 9 } else { 8 }).await;
         assert_eq!(spans.len(), if is_queued { 9 } else { 8 }, "{spans:#?}");
@@ -356,7 +376,6 @@ async fn one_trace(protocol: &str, word: &str) {
         }
         check_ways(&spans, from, &told, &position);
     }
-    drop(directory);
 }
 
 #[tokio::test]
@@ -367,4 +386,31 @@ async fn one_trace_shows_the_whole_way_by_http() {
 #[tokio::test]
 async fn one_trace_shows_the_whole_way_by_grpc() {
     one_trace("grpc", "grpc").await;
+}
+
+#[tokio::test]
+async fn rotel_takes_the_whole_way_too() {
+    let rotel = Rotel::start().await;
+    for (url, protocol, digit) in [
+        (&rotel.grpc, "grpc", "a"),
+        (&rotel.http, "http/protobuf", "b"),
+    ] {
+        let mut scene = scene(url, protocol).await;
+        let trace = digit.repeat(32);
+        let header = format!("00-{trace}-{}-01", "c".repeat(16));
+        let body = json!({"topic": "told:7", "data": 1});
+        post(&scene.a, "/v1/publish", &[&header], &body).await;
+        let (_, told) = scene.sockets.next(&trace).await;
+        wait::until("rotel to have all spans of the trace", async || {
+            let log = rotel.log_text();
+            let of_trace = log.matches(&trace).count();
+            let has_both = told.iter().all(|span| log.contains(span));
+            if has_both && of_trace >= 8 {
+                Ok(())
+            } else {
+                Err(log)
+            }
+        })
+        .await;
+    }
 }

@@ -1,7 +1,7 @@
 //! The bars of the data plane, each measured in one run beside its floor.
 //!
 //! `cargo bench --bench fanout -- [SCENARIO…] [--runs 5] [--quick] [--engine ENGINE]
-//! [--before BINARY] [--json]`
+//! [--before BINARY] [--observed] [--json]`
 //!
 //! In: the release binary, started here on free ports of the loopback, and a `redis-server` from
 //! the path. Out: a table for people or JSON on stdout; what is going on, on stderr. The node is
@@ -28,8 +28,10 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use fanfare_testkit::collector::Collector;
 
 use report::{Build, Report};
 use scenario::{Effort, connect, fan, idle, inbox, lanes, redis, slow, unicast};
@@ -47,6 +49,14 @@ struct Arguments {
     /// Another `fanfare`, as of the commit before: measured by turns with this build's, in pairs.
     #[arg(long, value_name = "BINARY")]
     before: Option<PathBuf>,
+    /// This build's node sends traces (one of 100), metrics and its log to a collector, and is
+    /// measured by turns with one that does not: that of --before, or else of this build. Needs
+    /// target/clients/venv, which scripts/test makes.
+    #[arg(long)]
+    observed: bool,
+    /// How long `backlog` is kept up, in seconds.
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
     /// Less of everything: to see that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -129,7 +139,16 @@ fn main() -> std::io::Result<()> {
         .enable_all()
         .build()?;
     let mut report = Report::default();
-    let measured = measure(&mut report, &arguments);
+    let measured = async {
+        let collector = match arguments.observed {
+            true => Some(Collector::start("http", "take").await),
+            false => None,
+        };
+        measure(&mut report, &arguments, collector.as_ref()).await;
+        if let Some(collector) = &collector {
+            eprintln!("the collector has {}", had(collector));
+        }
+    };
     tokio::task::LocalSet::new().block_on(&runtime, measured);
     if arguments.json {
         println!("{}", report.json(&machine, &versions));
@@ -139,8 +158,17 @@ fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn measure(report: &mut Report, arguments: &Arguments) {
-    let runs = match (arguments.runs, arguments.quick, &arguments.before) {
+/// How many requests of each signal came to a collector.
+fn had(collector: &Collector) -> String {
+    let count = |signal| format!("{} of {signal}", collector.taken(signal).len());
+    ["traces", "metrics", "logs"].map(count).join(", ")
+}
+
+async fn measure(report: &mut Report, arguments: &Arguments, collector: Option<&Collector>) {
+    let this = || PathBuf::from(env!("CARGO_BIN_EXE_fanfare"));
+    let before = arguments.before.clone();
+    let before = before.or_else(|| collector.map(|_| this()));
+    let runs = match (arguments.runs, arguments.quick, &before) {
         (Some(runs), _, _) => runs,
         (None, true, _) => 1,
         (None, false, Some(_)) => 7,
@@ -157,10 +185,12 @@ async fn measure(report: &mut Report, arguments: &Arguments) {
             Some(engine) => vec![engine],
             None => Engine::value_variants().to_vec(),
         },
+        backlog: Duration::from_secs(arguments.seconds),
         program: None,
+        collector: None,
     };
     for scenario in scenarios {
-        let Some(before) = &arguments.before else {
+        let Some(before) = &before else {
             scenario.run(report, &effort).await;
             continue;
         };
@@ -171,7 +201,9 @@ async fn measure(report: &mut Report, arguments: &Arguments) {
             for build in builds {
                 report.build = build;
                 effort.runs = pair..pair + 1;
-                effort.program = (build == Build::Before).then(|| before.clone());
+                let is_before = build == Build::Before;
+                effort.program = is_before.then(|| before.clone());
+                effort.collector = collector.filter(|_| !is_before).map(Collector::url);
                 scenario.run(report, &effort).await;
             }
         }

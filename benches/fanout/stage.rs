@@ -54,14 +54,24 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts it; `program` is another one than this build's.
-    pub(crate) async fn start(engine: Engine, program: Option<&Path>) -> Self {
+    /// Starts it; `program` is another one than this build's, and `collector` where it sends traces,
+    /// metrics and its log.
+    pub(crate) async fn start(
+        engine: Engine,
+        program: Option<&Path>,
+        collector: Option<&str>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("fanfare.toml");
         std::fs::write(&path, configuration()).expect("the directory can be written");
         let mut plan = node::Plan::with_config(&path).flag("--workers=1");
         if let Some(program) = program {
             plan = plan.program(program);
+        }
+        if let Some(collector) = collector {
+            plan = plan
+                .env("FANFARE_TELEMETRY__ENDPOINT", collector)
+                .env("FANFARE_TELEMETRY__PROTOCOL", "http/protobuf");
         }
         let redis = match engine {
             Engine::Embedded => None,

@@ -4,8 +4,6 @@
 //! The two sides take turns within a run, and who begins changes from run to run; the ratio is
 //! that of one run.
 
-use std::time::Duration;
-
 use crate::crowd::Crowd;
 use crate::measure::{Aim, Cost, Pace, Side, TOPIC, TOPICS};
 use crate::report::{Bar, Report, WORSE_MAX};
@@ -17,8 +15,6 @@ const DELIVERIES_COUNT: u64 = 500_000;
 /// The steady pace, and for how long.
 const PACED_PER_S: u32 = 40;
 const PACED_COUNT: u64 = 400;
-/// How long a backlog is kept up.
-const BACKLOG_MS: u64 = 4_000;
 /// Sessions, but where a bar names another number.
 const SESSIONS_COUNT: usize = 1_000;
 const SESSIONS_MANY_COUNT: usize = 5_000;
@@ -97,7 +93,11 @@ pub(crate) async fn backlog(report: &mut Report, effort: &Effort) {
         report.scenario(&format!("backlog {}", engine.name()));
         let mut pair = Pair::start(effort, engine, SESSIONS_COUNT, 0).await;
         for run in effort.runs.clone() {
-            let lasts = Duration::from_millis(effort.count(BACKLOG_MS, BACKLOG_MS / 4));
+            let lasts = if effort.quick {
+                effort.backlog / 4
+            } else {
+                effort.backlog
+            };
             let turn = pair.turn(run, Pace::Backlog(lasts)).await;
             let name = "8 publishers";
             turn.cpu(report, name, BACKLOG_RATIO_MAX);

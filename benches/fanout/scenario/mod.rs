@@ -14,6 +14,7 @@ pub(crate) mod unicast;
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::stage::{Engine, Stage};
 
@@ -26,6 +27,10 @@ pub(crate) struct Effort {
     pub(crate) quick: bool,
     /// Over what: at least one.
     pub(crate) engines: Vec<Engine>,
+    /// How long the backlog is kept up.
+    pub(crate) backlog: Duration,
+    /// Where the node tells of itself, if anywhere.
+    pub(crate) collector: Option<String>,
     /// The node's program, where it is not the one of this build.
     pub(crate) program: Option<PathBuf>,
 }
@@ -38,7 +43,7 @@ impl Effort {
 
     /// A node over this engine.
     pub(crate) async fn stage(&self, engine: Engine) -> Stage {
-        Stage::start(engine, self.program.as_deref()).await
+        Stage::start(engine, self.program.as_deref(), self.collector.as_deref()).await
     }
 
     /// The engine for what does not depend on it: the embedded one, unless another is named.

@@ -6,10 +6,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::exemplar::Exemplar;
+
 /// The shortest bound, in microseconds; each is twice the one before.
 const SHORTEST_US: u64 = 250;
 /// Bounds from 0.25 ms to 8.192 s.
-const BOUNDS: usize = 16;
+pub const BOUNDS: usize = 16;
 /// Bounds from 0.25 ms to 262.144 s, since a backlog may be older than minutes.
 const LONG_BOUNDS: usize = 21;
 
@@ -33,6 +35,8 @@ pub struct Spread {
     pub counts: Vec<u64>,
     /// Of all of them, in microseconds.
     pub sum_us: u64,
+    /// Of each of these the last that has a trace; none at all where none are kept.
+    pub exemplars: Vec<Option<Exemplar>>,
 }
 
 impl Spread {
@@ -62,11 +66,12 @@ impl<const COUNT: usize> Default for Histogram<COUNT> {
 }
 
 impl<const COUNT: usize> Histogram<COUNT> {
-    /// Counts one, from any thread.
-    pub fn count(&self, duration: Duration) {
+    /// Counts one, from any thread. Returns it in microseconds, as it was counted.
+    pub fn count(&self, duration: Duration) -> u64 {
         let us = micros(duration);
         self.cell(us).fetch_add(1, Relaxed);
         self.sum_us.fetch_add(us, Relaxed);
+        us
     }
 
     /// Counts one, from the one thread that owns this histogram. Not for shared ones.
@@ -84,6 +89,7 @@ impl<const COUNT: usize> Histogram<COUNT> {
         Spread {
             counts: cells.map(|cell| cell.load(Relaxed)).collect(),
             sum_us: self.sum_us.load(Relaxed),
+            exemplars: Vec::new(),
         }
     }
 
@@ -95,11 +101,17 @@ impl<const COUNT: usize> Histogram<COUNT> {
         (count, self.sum_us.load(Relaxed))
     }
 
-    fn cell(&self, us: u64) -> &AtomicU64 {
+    /// The place of its bound; the last: above all.
+    #[must_use]
+    pub fn place(us: u64) -> usize {
         let steps = us.div_ceil(SHORTEST_US).max(1);
         // The next power of two has the place of its bound.
         let place = u64::BITS - (steps - 1).leading_zeros();
-        self.cells.get(place as usize).unwrap_or(&self.above)
+        COUNT.min(place as usize)
+    }
+
+    fn cell(&self, us: u64) -> &AtomicU64 {
+        self.cells.get(Self::place(us)).unwrap_or(&self.above)
     }
 }
 
@@ -130,7 +142,9 @@ mod tests {
                 let duration = Duration::from_micros(us);
                 match owned {
                     true => histogram.count_owned(duration),
-                    false => histogram.count(duration),
+                    false => {
+                        assert_eq!(histogram.count(duration), us);
+                    }
                 }
                 let spread = histogram.spread();
                 let expected: Vec<_> = (0..17).map(|at| u64::from(at == place)).collect();

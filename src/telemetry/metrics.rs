@@ -15,6 +15,7 @@ use super::api_metrics::ApiMetrics;
 use super::busy;
 pub use super::counter::Counter;
 use super::counter::{Longest, Seconds};
+use super::exemplar::TracedHistogram;
 use super::facts::Facts;
 use super::family::{Family, Kind, Sample, Table, Value};
 use super::histogram::Histogram;
@@ -382,7 +383,7 @@ pub struct Metrics {
     /// Those of traces, counted by the tracer.
     pub trace: Arc<TraceMetrics>,
     /// From a publication to the broker's answer that it has it.
-    pub publish_seconds: Histogram,
+    pub publish_seconds: TracedHistogram,
     /// From a probe to when the feed heard it.
     pub probe_seconds: Histogram,
     /// How alerts stand.
@@ -404,7 +405,7 @@ impl Metrics {
             api: ApiMetrics::default(),
             telemetry: TelemetryMetrics::default(),
             trace: Arc::default(),
-            publish_seconds: Histogram::default(),
+            publish_seconds: TracedHistogram::default(),
             probe_seconds: Histogram::default(),
             alerts: alerts::Board::default(),
             facts: Facts::default(),

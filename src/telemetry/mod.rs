@@ -9,6 +9,7 @@ pub mod api_metrics;
 mod busy;
 pub mod counter;
 pub mod episode;
+pub mod exemplar;
 pub mod facts;
 pub mod family;
 pub mod fields;

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::exemplar::Exemplar;
 use super::family::{Family, LabelPair, Value};
 use super::histogram::Spread;
 
@@ -12,7 +13,8 @@ use super::histogram::Spread;
 pub enum TextForm {
     /// Prometheus text 0.0.4.
     Prometheus,
-    /// OpenMetrics 1.0: counters are named without `_total`, units are told, and it has an end.
+    /// OpenMetrics 1.0: counters are named without `_total`, units are told, buckets have exemplars,
+    /// and it has an end.
     OpenMetrics,
 }
 
@@ -37,7 +39,9 @@ pub fn write(families: &[Family], form: TextForm) -> String {
             match &sample.value {
                 Value::Whole(value) => line(&mut out, family.name, &sample.labels, value),
                 Value::Real(value) => line(&mut out, family.name, &sample.labels, value),
-                Value::Spread(spread) => histogram(&mut out, family.name, &sample.labels, spread),
+                Value::Spread(spread) => {
+                    histogram(&mut out, family.name, &sample.labels, spread, form);
+                }
             }
         }
     }
@@ -60,6 +64,12 @@ fn head(out: &mut String, family: &Family, form: TextForm) {
 }
 
 fn line(out: &mut String, name: &str, labels: &[LabelPair], value: impl std::fmt::Display) {
+    begin(out, name, labels, value);
+    out.push('\n');
+}
+
+/// A line without its end.
+fn begin(out: &mut String, name: &str, labels: &[LabelPair], value: impl std::fmt::Display) {
     out.push_str(name);
     for (at, (label, text)) in labels.iter().enumerate() {
         let _ = write!(out, "{}{label}=\"", if at == 0 { '{' } else { ',' });
@@ -73,10 +83,10 @@ fn line(out: &mut String, name: &str, labels: &[LabelPair], value: impl std::fmt
         out.push('"');
     }
     let end = if labels.is_empty() { "" } else { "}" };
-    let _ = writeln!(out, "{end} {value}");
+    let _ = write!(out, "{end} {value}");
 }
 
-fn histogram(out: &mut String, name: &str, labels: &[LabelPair], spread: &Spread) {
+fn histogram(out: &mut String, name: &str, labels: &[LabelPair], spread: &Spread, form: TextForm) {
     let bucket = format!("{name}_bucket");
     let mut labels = labels.to_vec();
     let mut count = 0;
@@ -85,11 +95,31 @@ fn histogram(out: &mut String, name: &str, labels: &[LabelPair], spread: &Spread
         let bound = spread.bound_us(place);
         let bound = bound.map_or_else(|| "+Inf".to_owned(), |us| seconds(us).to_string());
         labels.push(("le", bound.into()));
-        line(out, &bucket, &labels, count);
+        begin(out, &bucket, &labels, count);
+        if let (TextForm::OpenMetrics, Some(Some(last))) = (form, spread.exemplars.get(place)) {
+            exemplar(out, last);
+        }
+        out.push('\n');
         labels.pop();
     }
     line(out, &format!("{name}_sum"), &labels, seconds(spread.sum_us));
     line(out, &format!("{name}_count"), &labels, count);
+}
+
+/// Section "Exemplars" of OpenMetrics 1.0.
+fn exemplar(out: &mut String, Exemplar { context, us, at_ms }: &Exemplar) {
+    let id = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
+    let (trace, span, value) = (id(&context.trace), id(&context.span), seconds(*us));
+    let at = format!("{}.{:03}", at_ms / 1_000, at_ms % 1_000);
+    let _ = write!(
+        out,
+        " # {{trace_id=\"{trace}\",span_id=\"{span}\"}} {value} {at}"
+    );
 }
 
 #[expect(clippy::cast_precision_loss)]
@@ -103,9 +133,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::telemetry::exemplar::TracedHistogram;
     use crate::telemetry::family::{Kind, Sample};
     use crate::telemetry::histogram::LongHistogram;
     use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::trace::context::TraceContext;
 
     /// The names of its lines, and those that OpenMetrics keeps for it.
     fn names_of(family: &Family) -> Vec<String> {
@@ -176,6 +208,37 @@ mod tests {
         ] {
             assert!(out.lines().any(|other| other == line), "{line}: {out}");
         }
+    }
+
+    #[test]
+    fn a_bucket_of_openmetrics_has_its_last_recorded_trace() {
+        let histogram = TracedHistogram::default();
+        let context = |text: &str| TraceContext::parse(text).ok();
+        let first = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let second = "00-11111111111111112222222222222222-3333333333333333-01";
+        for (ms, text) in [(1, first), (1, second), (9_000, first), (2, "no")] {
+            histogram.count(Duration::from_millis(ms), context(text));
+        }
+        histogram.count(
+            Duration::from_millis(1),
+            context(&first.replace("-01", "-00")),
+        );
+        let family = [Family::of(Kind::Histogram, "h", "Help.", &histogram)];
+        let out = write(&family, TextForm::OpenMetrics);
+        let told: Vec<_> = out.lines().filter(|line| line.contains(" # ")).collect();
+        let [one, above] = told[..] else {
+            panic!("{out}");
+        };
+        let begins = "h_bucket{le=\"0.001\"} 3 # {trace_id=\"11111111111111112222222222222222\",\
+                      span_id=\"3333333333333333\"} 0.001 ";
+        let at = one.strip_prefix(begins).expect(one);
+        assert!(at.parse::<f64>().is_ok_and(|at| at > 1.7e9), "{at}");
+        assert!(
+            above.starts_with("h_bucket{le=\"+Inf\"} 5 # {trace_id=\"0af7"),
+            "{above}"
+        );
+        let out = write(&family, TextForm::Prometheus);
+        assert!(!out.contains("trace_id"), "{out}");
     }
 
     #[test]

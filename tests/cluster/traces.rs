@@ -346,6 +346,23 @@ async fn scene(url: &str, protocol: &str) -> Scene {
     }
 }
 
+/// OpenMetrics lead to the trace.
+async fn has_exemplar(node: &Node, trace: &str) {
+    let request = Request::get("/metrics")
+        .header("host", "api")
+        .header("accept", "application/openmetrics-text")
+        .body(Full::default())
+        .unwrap();
+    let text = http::send(node.api, request)
+        .await
+        .expect("an answer")
+        .text();
+    let lines = text.lines();
+    let mut buckets = lines.filter(|line| line.starts_with("fanfare_publish_seconds_bucket{"));
+    let told = format!(" # {{trace_id=\"{trace}\",span_id=\"");
+    assert!(buckets.any(|line| line.contains(&told)), "{text}");
+}
+
 /// Published on A, to sockets of B and C: directly, and by the queue.
 async fn one_trace(protocol: &str, word: &str) {
     let collector = Collector::start(protocol, "take").await;
@@ -359,6 +376,9 @@ async fn one_trace(protocol: &str, word: &str) {
         assert!(answer.status.is_success(), "{}", answer.text());
         let (position, told) = scene.sockets.next(trace).await;
         let is_queued = path == "/v1/queue";
+        if !is_queued {
+            has_exemplar(&scene.a, trace).await;
+        }
         let spans = spans_of(&collector, trace, if is_queued { 9 } else { 8 }).await;
         assert_eq!(spans.len(), if is_queued { 9 } else { 8 }, "{spans:#?}");
         let server = named(&spans, &format!("POST {path}"));

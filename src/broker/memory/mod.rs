@@ -145,6 +145,7 @@ impl MemoryBroker {
     /// all of `memory.bytes_max`.
     pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
         let (control, begun_at) = (&self.metrics.control, Instant::now());
+        let trace = request.trace;
         let Some(published) = self.append(request) else {
             control.publish_errors.add(1);
             control.refused_memory.add(1);
@@ -155,7 +156,9 @@ impl MemoryBroker {
             true => control.publish_duplicates.add(1),
             false => control.published.add(1),
         }
-        self.metrics.publish_seconds.count(begun_at.elapsed());
+        self.metrics
+            .publish_seconds
+            .count(begun_at.elapsed(), trace);
         Ok(published)
     }
 

@@ -225,7 +225,8 @@ impl Drop for Waited<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.metrics.control.publish_unawaited.add(1);
-            self.metrics.publish_seconds.count(self.begun_at.elapsed());
+            let seconds = &self.metrics.publish_seconds;
+            seconds.count(self.begun_at.elapsed(), None);
         }
     }
 }
@@ -260,7 +261,7 @@ impl<C: Form> Publisher<C> {
         }
         if answer.is_ok() {
             let seconds = &self.shared.metrics.publish_seconds;
-            seconds.count(waited.begun_at.elapsed());
+            seconds.count(waited.begun_at.elapsed(), request.trace);
         }
         answer
     }

@@ -92,7 +92,7 @@ impl Reading {
             requests: Timed::of(metrics.api.calls()),
             command_times: Timed::of(workers().flat_map(|w| w.command_seconds.cells())),
             connects: Timed::of(workers().map(|w| &w.connect_seconds)),
-            publishes: Timed::of(std::iter::once(&metrics.publish_seconds)),
+            publishes: Timed::of(std::iter::once(&metrics.publish_seconds.durations)),
             delivery_times: Timed::of(workers().flat_map(|w| w.delivery_seconds.cells())),
             probes: Timed::of(std::iter::once(&metrics.probe_seconds)),
             errors: errors(metrics),

@@ -193,6 +193,7 @@ impl Points {
                         .map(|(now, before)| now.saturating_sub(*before))
                         .collect(),
                     sum_us: now.sum_us.saturating_sub(before.sum_us),
+                    exemplars: Vec::new(),
                 })
             }
             (now, _) => now.clone(),

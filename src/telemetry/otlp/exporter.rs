@@ -3,8 +3,8 @@
 //!
 //! In: items from a gate. Out: one batch at a time to an exporter, which makes a message of it for its
 //! [`Courier`]. Bounds: a batch has as many items as are set; meanwhile items wait in the gate.
-//! The exporters' own ways to try again, pack, connect and count are not used ([`configured`]): with
-//! fewer features they do not have them, and what they read in the environment has no effect.
+//! Of the exporters only this is used. Their own ways to try again, pack, encrypt and speak gRPC are
+//! off or left out, with the reasons in `docs/telemetry.md`.
 
 use std::future::Future;
 use std::sync::Arc;

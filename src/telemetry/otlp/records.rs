@@ -223,7 +223,7 @@ fn named(line: Line, names: &mut HashSet<&'static str>) -> SdkLogRecord {
     match names.get(event.as_str()) {
         Some(known) => record.set_event_name(known),
         None if names.len() < NAMES_MAX => {
-            let name = String::leak(event);
+            let name: &'static str = Box::leak(event.into_boxed_str());
             names.insert(name);
             record.set_event_name(name);
         }

@@ -44,3 +44,38 @@ pub(super) fn resource(config: &Telemetry, node: &str) -> Resource {
         .with_attributes(set(("service.name", &config.service_name)))
         .build()
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::Key;
+
+    use super::*;
+    use crate::config::load;
+
+    #[test]
+    fn what_is_set_stands_above_what_is_known_and_the_name_of_the_service_above_both() {
+        let mut config = load::defaults().telemetry;
+        let of = |config: &Telemetry, name: &'static str| {
+            let value = resource(config, "node-7").get(&Key::new(name));
+            value.map(|value| value.to_string())
+        };
+        assert_eq!(of(&config, "service.name").unwrap(), "fanfare");
+        assert_eq!(of(&config, "service.instance.id").unwrap(), "node-7");
+        assert_eq!(of(&config, "k8s.pod.name"), None);
+        config.kubernetes.pod_name = Some("pod-7".to_owned());
+        config.resource_attributes = ["service.name=gateway", "region=over%20there"]
+            .map(str::to_owned)
+            .into();
+        assert_eq!(of(&config, "service.name").unwrap(), "gateway");
+        assert_eq!(of(&config, "region").unwrap(), "over there");
+        assert_eq!(of(&config, "k8s.pod.name").unwrap(), "pod-7");
+        config
+            .resource_attributes
+            .push("k8s.pod.name=mine".to_owned());
+        config.service_name = Some("mine".to_owned());
+        assert_eq!(of(&config, "k8s.pod.name").unwrap(), "mine");
+        assert_eq!(of(&config, "service.name").unwrap(), "mine");
+        // What a program is by default is not told beside it.
+        assert_eq!(of(&config, "telemetry.sdk.name"), None);
+    }
+}

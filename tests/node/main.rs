@@ -19,6 +19,7 @@ mod metrics;
 mod operators;
 mod otlp;
 mod otlp_bad;
+mod otlp_environment;
 mod panics;
 mod performance;
 mod queue_bad_input;

@@ -31,7 +31,8 @@ pub(super) struct Answer {
 }
 
 /// Why a request was not taken.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
 pub(super) struct Failure {
     /// For people.
     pub(super) why: String,

@@ -1,14 +1,14 @@
 //! One way to a collector: requests by HTTP or gRPC over one client of hyper.
 //!
 //! In: encoded messages. Out: what the collector answered, or why there is no answer and whether it may
-//! be tried again. Owner: the exporter of a signal. Bounds: one request at a time; of an answer
+//! be tried again. Owner: the courier of a signal. Bounds: one request at a time; of an answer
 //! [`ANSWER_BYTES_MAX`] are read. Certificates are read when a client is made, and it is made anew
 //! after each request that the transport failed, so that neither an old certificate nor a
 //! connection that hangs outlives it.
 
 use std::error::Error;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,11 +35,13 @@ use crate::telemetry::fields::causes;
 const IDLE: Duration = Duration::from_secs(90);
 
 /// See the module.
+#[derive(Debug)]
 pub(super) struct Client {
     target: Target,
     /// The method of gRPC.
     method: &'static str,
-    http: Option<Http>,
+    /// Held while it is looked at alone.
+    http: Mutex<Option<Http>>,
 }
 
 impl Client {
@@ -48,8 +50,13 @@ impl Client {
         Self {
             target,
             method,
-            http: None,
+            http: Mutex::new(None),
         }
+    }
+
+    /// Where it goes.
+    pub(super) fn url(&self) -> &str {
+        &self.target.url
     }
 
     /// How long an answer is waited for.
@@ -58,31 +65,35 @@ impl Client {
     }
 
     /// A message as it is sent, so that it is packed once however often that is.
-    pub(super) fn pack(&self, message: Vec<u8>) -> Bytes {
+    pub(super) fn pack(&self, message: Bytes) -> Bytes {
         match (self.target.protocol, self.target.compression) {
             (Protocol::Http, Compression::Gzip) => gzip(&message).into(),
             // By gRPC each message is packed by itself, inside its frame.
-            _ => message.into(),
+            _ => message,
         }
     }
 
     /// Begins anew with the next request.
-    pub(super) fn renew(&mut self) {
-        self.http = None;
+    pub(super) fn renew(&self) {
+        *self.http.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The client of now, or a new one.
+    fn http(&self) -> Result<Http, Failure> {
+        let mut made = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(http) = &*made {
+            return Ok(http.clone());
+        }
+        let http = client(&self.target).map_err(Failure::passing)?;
+        Ok(made.insert(http).clone())
     }
 
     /// Sends a packed message. Not cancel-safe: [`Self::renew`] it afterwards.
     ///
     /// # Errors
     /// [`Failure`].
-    pub(super) async fn send(&mut self, body: Bytes) -> Result<Answer, Failure> {
-        let http = match &self.http {
-            Some(http) => http.clone(),
-            None => {
-                let http = client(&self.target).map_err(Failure::passing)?;
-                self.http.insert(http).clone()
-            }
-        };
+    pub(super) async fn send(&self, body: Bytes) -> Result<Answer, Failure> {
+        let http = self.http()?;
         let sent = match self.target.protocol {
             Protocol::Http => self.post(&http, body).await,
             Protocol::Grpc => grpc::call(http, &self.target, self.method, body).await,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_sdk::Resource;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
@@ -26,12 +26,15 @@ use super::trace::span::Span;
 use crate::config::Config;
 use crate::config::telemetry::{Batches, Target, Telemetry};
 use client::Client;
-use exporter::Exporter;
+use courier::Courier;
 use points::{Points, Readings};
+use records::Lines;
 use resource::resource;
+use spans::Spans;
 
 mod answer;
 mod client;
+mod courier;
 mod exporter;
 mod grpc;
 mod points;
@@ -83,7 +86,7 @@ struct Making<'a> {
 /// Makes what the configuration asks for. Without [`Work`] there is nothing to do.
 ///
 /// # Errors
-/// Where the system gives no poller.
+/// Where the system gives no poller, or an exporter does not take the address that is set.
 pub fn start(
     config: &Config,
     metrics: &Metrics,
@@ -97,8 +100,8 @@ pub fn start(
         metrics,
         stop: stops.clone(),
     };
-    let (traces, spans) = making.traces().unzip();
-    let jobs = [traces, making.metrics(read), making.logs()];
+    let (traces, spans) = making.traces()?.unzip();
+    let jobs = [traces, making.metrics(read), making.logs()?];
     let jobs: Vec<Job> = jobs.into_iter().flatten().collect();
     let work = match jobs.is_empty() {
         true => None,
@@ -118,35 +121,39 @@ pub fn start(
 }
 
 impl Making<'_> {
-    fn traces(&self) -> Option<(Job, Gate<Span>)> {
-        let target = self.config.traces_target()?;
+    fn traces(&self) -> io::Result<Option<(Job, Gate<Span>)>> {
+        let Some(target) = self.config.traces_target() else {
+            return Ok(None);
+        };
         let pace = self.config.traces.batches.clone();
         let (gate, items) = self.gate(Signal::Traces, &pace);
-        let exporter = self.exporter(Signal::Traces, target, TRACES, pace.deadline);
-        let resource = self.resource.clone();
-        let encode = move |spans| spans::request(&resource, spans);
-        Some((Box::pin(exporter.run(items, pace, encode)), gate))
+        let courier = self.courier(Signal::Traces, target, TRACES, pace.deadline);
+        let spans = Spans::new(&courier, &self.resource).map_err(io::Error::other)?;
+        let sends = exporter::run(spans, courier, items, pace, self.stop.clone());
+        Ok(Some((Box::pin(sends), gate)))
     }
 
-    fn logs(&self) -> Option<Job> {
-        let target = self.config.logs_target()?;
+    fn logs(&self) -> io::Result<Option<Job>> {
+        let Some(target) = self.config.logs_target() else {
+            return Ok(None);
+        };
         let pace = self.config.logs.batches.clone();
         let (gate, items) = self.gate(Signal::Logs, &pace);
-        let exporter = self.exporter(Signal::Logs, target, LOGS, pace.deadline);
-        let resource = self.resource.clone();
-        let encode = move |lines| records::request(&resource, lines);
+        let courier = self.courier(Signal::Logs, target, LOGS, pace.deadline);
+        let lines = Lines::new(&courier, &self.resource).map_err(io::Error::other)?;
         records::send_to(gate);
-        Some(Box::pin(exporter.run(items, pace, encode)))
+        let sends = exporter::run(lines, courier, items, pace, self.stop.clone());
+        Ok(Some(Box::pin(sends)))
     }
 
     fn metrics(&self, read: Readings) -> Option<Job> {
         let target = self.config.metrics_target()?;
         let config = &self.config.metrics;
         let deadline = config.deadline.min(config.interval);
-        let exporter = self.exporter(Signal::Metrics, target, METRICS, deadline);
+        let courier = self.courier(Signal::Metrics, target, METRICS, deadline);
         let points = Points::new(self.resource.clone(), config.temporality);
         let stop = self.stop.clone();
-        let sends = points::run(exporter, points, config.interval, read, stop);
+        let sends = points::run(courier, points, config.interval, read, stop);
         Some(Box::pin(sends))
     }
 
@@ -155,17 +162,17 @@ impl Making<'_> {
         Gate::with_room(pace.queue_max, Arc::clone(dropped))
     }
 
-    fn exporter(
+    fn courier(
         &self,
         signal: Signal,
         target: Target,
         method: &'static str,
         deadline: Duration,
-    ) -> Exporter {
+    ) -> Arc<Courier> {
         tell(signal, &target);
         let client = Client::new(target, method);
         let stop = self.stop.clone();
-        Exporter::new(signal, client, deadline, self.metrics, stop)
+        Arc::new(Courier::new(signal, client, deadline, self.metrics, stop))
     }
 }
 

@@ -1,26 +1,27 @@
 //! Metrics in the form of OTLP, encoded from the same families as `/metrics`.
 //!
 //! In: families, read once an interval. Out: one encoded request; names, labels and values are those of
-//! `/metrics`, times are seconds. Owner: the exporter of metrics. Bounds: as many points as there are
+//! `/metrics`, times are seconds. Owner: the job of metrics. Bounds: as many points as there are
 //! series ([`crate::telemetry::metrics::SERIES_MAX`]); what was told before is kept for as many, and
 //! only where it is asked for.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1 as form;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::transform::common::tonic::Attributes;
+use opentelemetry_sdk::Resource;
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::exporter::Exporter;
-use super::resource::{scope, text};
-use super::spans::nanos;
+use super::courier::Courier;
+use super::resource::scope;
 use crate::config::telemetry::Temporality;
 use crate::telemetry::family::{Family, Kind, LabelPair, Sample, Value};
 use crate::telemetry::histogram::Spread;
@@ -30,7 +31,7 @@ pub(super) type Readings = Box<dyn Fn() -> Vec<Family> + Send>;
 
 /// Reads and sends once an interval, and once more when the node ends.
 pub(super) async fn run(
-    mut exporter: Exporter,
+    courier: Arc<Courier>,
     mut points: Points,
     interval: Duration,
     read: Readings,
@@ -47,7 +48,8 @@ pub(super) async fn run(
         };
         let (families, now) = (read(), nanos(SystemTime::now()));
         let (message, count) = points.request(&families, now);
-        if exporter.export(message, count).await {
+        let carried = courier.carry(message.into());
+        if courier.count(count, carried).await {
             points.taken(&families, now);
         }
         if is_last {
@@ -92,9 +94,9 @@ impl Points {
             .map(|family| family.told().count() as u64)
             .sum();
         let metrics = form::ResourceMetrics {
-            resource: Some(self.resource.clone()),
+            resource: Some((&self.resource).into()),
             scope_metrics: vec![form::ScopeMetrics {
-                scope: scope(),
+                scope: Some((scope(), None).into()),
                 metrics,
                 ..form::ScopeMetrics::default()
             }],
@@ -201,11 +203,15 @@ impl Points {
     }
 }
 
-fn attributes(sample: &Sample) -> Vec<KeyValue> {
+/// Nanoseconds since 1970.
+fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn attributes(sample: &Sample) -> Attributes {
     let labels = sample.labels.iter();
-    labels
-        .map(|(name, value)| text(*name, value.as_ref()))
-        .collect()
+    Attributes::from(labels.map(|(name, value)| KeyValue::new(*name, value.clone())))
 }
 
 fn number(sample: &Sample, value: &Value, start: u64, now: u64) -> form::NumberDataPoint {
@@ -215,7 +221,7 @@ fn number(sample: &Sample, value: &Value, start: u64, now: u64) -> form::NumberD
         Value::Spread(_) => None,
     };
     form::NumberDataPoint {
-        attributes: attributes(sample),
+        attributes: attributes(sample).0,
         start_time_unix_nano: start,
         time_unix_nano: now,
         value,
@@ -234,7 +240,7 @@ fn spread(
     };
     let bounds = (0..spread.counts.len()).filter_map(|place| spread.bound_us(place));
     Some(form::HistogramDataPoint {
-        attributes: attributes(sample),
+        attributes: attributes(sample).0,
         start_time_unix_nano: start,
         time_unix_nano: now,
         count: spread.counts.iter().sum(),
@@ -317,7 +323,7 @@ mod tests {
             (Temporality::LowMemory, CUMULATIVE, DELTA),
         ] {
             let cells = Cells::default();
-            let mut points = Points::new(Resource::default(), temporality);
+            let mut points = Points::new(Resource::builder_empty().build(), temporality);
             let mut now = 0;
             let mut count = |by: u64| {
                 now += by;
@@ -357,7 +363,7 @@ mod tests {
     fn what_was_never_counted_of_a_sparse_family_is_not_told() {
         let cells = Cells::default();
         let families: Vec<_> = cells.families().into_iter().map(Family::sparse).collect();
-        let points = Points::new(Resource::default(), Temporality::Cumulative);
+        let points = Points::new(Resource::builder_empty().build(), Temporality::Cumulative);
         let (message, count) = points.request(&families[..2], 9);
         assert_eq!((count, read(&message).len()), (0, 0));
     }

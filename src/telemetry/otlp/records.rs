@@ -1,29 +1,35 @@
-//! Lines of the log in the form of OTLP.
+//! Lines of the log in the form of the exporters.
 //!
-//! In: events that `log.level` shows, by a layer over the log. Out: records, by a gate; and one encoded
-//! request of many. Owner: the process, once ([`send_to`]). Bounds: those of the gate, and
-//! [`RECORD_BYTES_MAX`] bytes of text a record, of which the rest is cut. What a record is made of is
-//! only gathered where there is room for it. Left out is what is not of this crate or its client of
-//! Redis, and what is of this module: what exporters tell of themselves would beget itself.
+//! In: events that `log.level` shows, by a layer over the log. Out: records, by a gate; and the exporter
+//! that sends them. Owner: the process, once ([`send_to`]). Bounds: those of the gate, [`NAMES_MAX`] names
+//! of events, and [`RECORD_BYTES_MAX`] bytes of text a record, of which the rest is cut. What a record is
+//! made of is only gathered where there is room for it. Left out is what is not of this crate or its
+//! client of Redis, and what is of this module: what exporters tell of themselves would beget itself.
+//! The bridge of OpenTelemetry is not used: it cuts nothing, and names an event by its place in the source.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
-use std::sync::OnceLock;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::AnyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message as _;
+use opentelemetry::InstrumentationScope;
+use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
+use opentelemetry_otlp::{ExporterBuildError, LogExporter};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{
+    LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider,
+};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::resource::{attribute, scope, text};
-use super::spans::nanos;
+use super::courier::Courier;
+use super::exporter::{Exporter, configured};
+use super::resource::scope;
 use crate::telemetry::fields::{bounded, causes};
 use crate::telemetry::gate::Gate;
 
@@ -31,17 +37,43 @@ use crate::telemetry::gate::Gate;
 pub const RECORD_BYTES_MAX: usize = 2_048;
 /// Most bytes of one value.
 const VALUE_BYTES_MAX: usize = 1_024;
+/// Most names of events, which stay until the process ends; those that come then are attributes.
+const NAMES_MAX: usize = 512;
 /// The beginnings of targets that are sent.
 const SENT: [&str; 2] = ["fanfare", "fred"];
 /// What is not, though it begins so.
 const NOT_SENT: &str = "fanfare::telemetry::otlp";
 
 /// Where this process sends its log.
-static GATE: OnceLock<Gate<LogRecord>> = OnceLock::new();
+static WAY: OnceLock<Way> = OnceLock::new();
+
+#[derive(Debug)]
+struct Way {
+    gate: Gate<Line>,
+    /// Records are made by none but a logger.
+    logger: SdkLogger,
+}
+
+/// A line of the log.
+#[derive(Debug)]
+pub(super) struct Line {
+    record: SdkLogRecord,
+    /// The name of its event.
+    event: Option<String>,
+}
 
 /// Sends the lines of this process' log there. The first call counts.
-pub(super) fn send_to(gate: Gate<LogRecord>) {
-    let _ = GATE.set(gate);
+pub(super) fn send_to(gate: Gate<Line>) {
+    let logger = logger();
+    let _ = WAY.set(Way { gate, logger });
+}
+
+/// It has no processors: what it makes goes by the gate.
+fn logger() -> SdkLogger {
+    // Without a resource it would read the environment for one.
+    let nothing = Resource::builder_empty().build();
+    let provider = SdkLoggerProvider::builder().with_resource(nothing).build();
+    provider.logger_with_scope(scope())
 }
 
 /// Hands events to the gate, where there is one.
@@ -50,10 +82,10 @@ pub struct Records;
 
 impl<S: Subscriber> Layer<S> for Records {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if let Some(gate) = GATE.get()
+        if let Some(Way { gate, logger }) = WAY.get()
             && is_sent(event.metadata().target())
         {
-            gate.send_with(|| record(event, SystemTime::now()));
+            gate.send_with(|| line(logger, event, SystemTime::now()));
         }
     }
 }
@@ -62,69 +94,74 @@ fn is_sent(target: &str) -> bool {
     SENT.iter().any(|begin| target.starts_with(begin)) && !target.starts_with(NOT_SENT)
 }
 
-fn record(event: &Event<'_>, now: SystemTime) -> LogRecord {
+fn line(logger: &SdkLogger, event: &Event<'_>, now: SystemTime) -> Line {
     let metadata = event.metadata();
     let severity = match *metadata.level() {
-        Level::ERROR => SeverityNumber::Error,
-        Level::WARN => SeverityNumber::Warn,
-        Level::INFO => SeverityNumber::Info,
-        Level::DEBUG => SeverityNumber::Debug,
-        Level::TRACE => SeverityNumber::Trace,
+        Level::ERROR => Severity::Error,
+        Level::WARN => Severity::Warn,
+        Level::INFO => Severity::Info,
+        Level::DEBUG => Severity::Debug,
+        Level::TRACE => Severity::Trace,
     };
+    let mut record = logger.create_log_record();
+    record.set_timestamp(now);
+    record.set_observed_timestamp(now);
+    record.set_severity_number(severity);
+    record.set_severity_text(metadata.level().as_str());
     let mut fields = Fields {
-        record: LogRecord::default(),
+        line: Line {
+            record,
+            event: None,
+        },
         left: RECORD_BYTES_MAX,
     };
     event.record(&mut fields);
-    let mut record = fields.record;
-    record.attributes.push(text("target", metadata.target()));
-    LogRecord {
-        time_unix_nano: nanos(now),
-        observed_time_unix_nano: nanos(now),
-        severity_number: severity.into(),
-        severity_text: metadata.level().to_string(),
-        ..record
-    }
+    let mut line = fields.line;
+    line.record.add_attribute("target", metadata.target());
+    line
 }
 
-/// A record that fields are put into.
+/// A line that fields are put into.
 struct Fields {
-    record: LogRecord,
+    line: Line,
     left: usize,
 }
 
 impl Fields {
-    fn put(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
-            ("message", value) => self.record.body = Some(AnyValue { value: Some(value) }),
-            ("event", Value::StringValue(name)) => self.record.event_name = name,
-            (name, value) => self.record.attributes.push(attribute(name, value)),
+    fn put(&mut self, field: &Field, value: impl Into<AnyValue>) {
+        let record = &mut self.line.record;
+        match field.name() {
+            "message" => record.set_body(value.into()),
+            name => record.add_attribute(name, value),
         }
     }
 
     fn put_text(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         let text = bounded(value, self.left.min(VALUE_BYTES_MAX));
         self.left -= text.len().min(self.left);
-        self.put(field, Value::StringValue(text));
+        match field.name() {
+            "event" => self.line.event = Some(text),
+            _ => self.put(field, text),
+        }
     }
 }
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, Value::DoubleValue(value));
+        self.put(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, Value::IntValue(value));
+        self.put(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
-        self.put(field, Value::IntValue(value));
+        self.put(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, Value::BoolValue(value));
+        self.put(field, value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -140,19 +177,59 @@ impl Visit for Fields {
     }
 }
 
-/// A request with these records.
-pub(super) fn request(resource: &Resource, log_records: Vec<LogRecord>) -> Vec<u8> {
-    let logs = ResourceLogs {
-        resource: Some(resource.clone()),
-        scope_logs: vec![ScopeLogs {
+/// The exporter of lines.
+pub(super) struct Lines {
+    exporter: LogExporter,
+    scope: InstrumentationScope,
+    names: HashSet<&'static str>,
+}
+
+impl Lines {
+    /// An exporter by this courier.
+    ///
+    /// # Errors
+    /// Where the crate does not take its address.
+    pub(super) fn new(
+        courier: &Arc<Courier>,
+        resource: &Resource,
+    ) -> Result<Self, ExporterBuildError> {
+        let mut exporter = configured(LogExporter::builder().with_http(), courier).build()?;
+        exporter.set_resource(resource);
+        Ok(Self {
+            exporter,
             scope: scope(),
-            log_records,
-            ..ScopeLogs::default()
-        }],
-        ..ResourceLogs::default()
+            names: HashSet::new(),
+        })
+    }
+}
+
+impl Exporter<Line> for Lines {
+    fn export(&mut self, batch: Vec<Line>) -> impl Future<Output = OTelSdkResult> + Send {
+        let records = batch.into_iter().map(|line| named(line, &mut self.names));
+        let records: Vec<_> = records.collect();
+        async move {
+            let pairs: Vec<_> = records.iter().map(|it| (it, &self.scope)).collect();
+            self.exporter.export(LogBatch::new(&pairs)).await
+        }
+    }
+}
+
+/// The record of a line, with the name of its event, for which the SDK takes only what stays.
+fn named(line: Line, names: &mut HashSet<&'static str>) -> SdkLogRecord {
+    let Line { mut record, event } = line;
+    let Some(event) = event else {
+        return record;
     };
-    let resource_logs = vec![logs];
-    ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+    match names.get(event.as_str()) {
+        Some(known) => record.set_event_name(known),
+        None if names.len() < NAMES_MAX => {
+            let name: &'static str = Box::leak(event.into_boxed_str());
+            names.insert(name);
+            record.set_event_name(name);
+        }
+        None => record.add_attribute("event", event),
+    }
+    record
 }
 
 #[cfg(test)]
@@ -164,18 +241,18 @@ mod tests {
     use super::*;
 
     /// Keeps what it would send.
-    struct Kept(Mutex<Vec<LogRecord>>);
+    struct Kept(Mutex<Vec<Line>>);
 
     impl<S: Subscriber> Layer<S> for &'static Kept {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            let record = record(event, SystemTime::UNIX_EPOCH);
-            self.0.lock().unwrap().push(record);
+            let line = line(&logger(), event, SystemTime::UNIX_EPOCH);
+            self.0.lock().unwrap().push(line);
         }
     }
 
     fn text_of(value: Option<&AnyValue>) -> &str {
-        match value.and_then(|value| value.value.as_ref()) {
-            Some(Value::StringValue(text)) => text,
+        match value {
+            Some(AnyValue::String(text)) => text.as_str(),
             other => panic!("no text: {other:?}"),
         }
     }
@@ -195,16 +272,17 @@ mod tests {
                 "a test"
             );
         });
-        let records = KEPT.0.lock().unwrap();
-        let record = &records[0];
-        assert_eq!(record.event_name, "tested");
-        assert_eq!(text_of(record.body.as_ref()), "a test");
-        assert_eq!(record.severity_number, 13);
+        let line = KEPT.0.lock().unwrap().remove(0);
+        let record = named(line, &mut HashSet::new());
+        assert_eq!(record.event_name(), Some("tested"));
+        assert_eq!(text_of(record.body()), "a test");
+        assert_eq!(record.severity_number(), Some(Severity::Warn));
+        assert_eq!(record.severity_text(), Some("WARN"));
         let of = |name: &str| {
-            let mut all = record.attributes.iter();
-            all.find(|pair| pair.key == name).unwrap().value.as_ref()
+            let mut all = record.attributes_iter();
+            all.find(|(key, _)| key.as_str() == name).map(|it| &it.1)
         };
-        assert_eq!(of("count").unwrap().value, Some(Value::IntValue(7)));
+        assert_eq!(of("count"), Some(&AnyValue::Int(7)));
         assert_eq!(text_of(of("target")), module_path!());
         assert_eq!(text_of(of("long")).len(), VALUE_BYTES_MAX);
         assert!(text_of(of("longer")).len() < VALUE_BYTES_MAX);
@@ -216,12 +294,33 @@ mod tests {
     }
 
     #[test]
+    fn no_more_names_stay_than_their_bound_and_none_is_lost() {
+        let (logger, mut names) = (logger(), HashSet::new());
+        let mut named = |event: &str| {
+            let record = logger.create_log_record();
+            let event = Some(event.to_owned());
+            named(Line { record, event }, &mut names)
+        };
+        for number in 0..NAMES_MAX {
+            let name = format!("event_{number}");
+            assert_eq!(named(&name).event_name(), Some(&*name));
+        }
+        assert_eq!(named("event_0").event_name(), Some("event_0"));
+        let more = named("one_more");
+        assert_eq!(more.event_name(), None);
+        let pairs: Vec<_> = more.attributes_iter().collect();
+        assert_eq!(pairs[0].0.as_str(), "event");
+        assert_eq!(text_of(Some(&pairs[0].1)), "one_more");
+    }
+
+    #[test]
     fn what_exporters_tell_of_themselves_is_not_sent() {
         assert!(is_sent("fanfare::session"));
         assert!(is_sent("fred::router"));
         for target in [
             NOT_SENT,
-            concat!("fanfare::telemetry::otlp", "::exporter"),
+            concat!("fanfare::telemetry::otlp", "::courier"),
+            "opentelemetry-otlp",
             "h2::client",
             "hyper_util::client",
             "tonic",

@@ -1,90 +1,96 @@
-//! Spans in the form of OTLP.
+//! Spans in the form of the exporters.
 //!
-//! In: finished spans. Out: one encoded request. Pure.
+//! In: finished spans. Out: the exporter that sends them. Pure but for what that does.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::future::Future;
+use std::sync::Arc;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1 as form;
-use prost::Message as _;
+use opentelemetry::trace::{self as api, SpanContext, Status, TraceFlags, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, SpanId, TraceId, Value};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 
-use super::resource::{attribute, scope};
+use super::courier::Courier;
+use super::exporter::{Exporter, configured};
+use super::resource::scope;
 use crate::telemetry::trace::context::TraceContext;
 use crate::telemetry::trace::span::{Attribute, Span, SpanKind};
 
-/// A request with these spans.
-pub(super) fn request(resource: &Resource, spans: Vec<Span>) -> Vec<u8> {
-    let spans = form::ScopeSpans {
-        scope: scope(),
-        spans: spans.into_iter().map(span).collect(),
-        ..form::ScopeSpans::default()
-    };
-    let spans = form::ResourceSpans {
-        resource: Some(resource.clone()),
-        scope_spans: vec![spans],
-        ..form::ResourceSpans::default()
-    };
-    let resource_spans = vec![spans];
-    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+/// See the module.
+pub(super) struct Spans {
+    exporter: SpanExporter,
+    scope: InstrumentationScope,
 }
 
-fn span(span: Span) -> form::Span {
-    let mut flags = u32::from(span.context.flags);
-    if span.parent.is_some() {
-        flags |= form::SpanFlags::ContextHasIsRemoteMask as u32;
+impl Spans {
+    /// An exporter by this courier.
+    ///
+    /// # Errors
+    /// Where the crate does not take its address.
+    pub(super) fn new(
+        courier: &Arc<Courier>,
+        resource: &Resource,
+    ) -> Result<Self, ExporterBuildError> {
+        let mut exporter = configured(SpanExporter::builder().with_http(), courier).build()?;
+        exporter.set_resource(resource);
+        Ok(Self {
+            exporter,
+            scope: scope(),
+        })
     }
-    if span.parent.is_some() && span.is_parent_remote {
-        flags |= form::SpanFlags::ContextIsRemoteMask as u32;
+}
+
+impl Exporter<Span> for Spans {
+    fn export(&mut self, batch: Vec<Span>) -> impl Future<Output = OTelSdkResult> + Send {
+        let spans = batch.into_iter().map(|span| data(span, &self.scope));
+        self.exporter.export(spans.collect())
     }
-    let kind = match span.kind {
-        SpanKind::Server => form::span::SpanKind::Server,
-        SpanKind::Producer => form::span::SpanKind::Producer,
-        SpanKind::Consumer => form::span::SpanKind::Consumer,
-        SpanKind::Internal => form::span::SpanKind::Internal,
-    };
-    form::Span {
-        trace_id: span.context.trace.to_vec(),
-        span_id: span.context.span.to_vec(),
-        parent_span_id: span.parent.map(|id| id.to_vec()).unwrap_or_default(),
-        flags,
-        name: span.name.into_owned(),
-        kind: kind.into(),
-        start_time_unix_nano: nanos(span.start),
-        end_time_unix_nano: nanos(span.end),
+}
+
+fn data(span: Span, scope: &InstrumentationScope) -> SpanData {
+    let mut links = SpanLinks::default();
+    let linked = span.links.iter().map(context);
+    links.links = linked.map(api::Link::with_context).collect();
+    SpanData {
+        span_context: context(&span.context),
+        parent_span_id: span.parent.map_or(SpanId::INVALID, SpanId::from_bytes),
+        parent_span_is_remote: span.parent.is_some() && span.is_parent_remote,
+        span_kind: match span.kind {
+            SpanKind::Server => api::SpanKind::Server,
+            SpanKind::Producer => api::SpanKind::Producer,
+            SpanKind::Consumer => api::SpanKind::Consumer,
+            SpanKind::Internal => api::SpanKind::Internal,
+        },
+        name: span.name,
+        start_time: span.start,
+        end_time: span.end,
         attributes: span.attributes.into_iter().map(pair).collect(),
-        links: span.links.iter().map(link).collect(),
-        status: span.error.map(|why| form::Status {
-            message: why.into_owned(),
-            code: form::status::StatusCode::Error.into(),
-        }),
-        ..form::Span::default()
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links,
+        status: span.error.map_or(Status::Unset, Status::error),
+        instrumentation_scope: scope.clone(),
     }
 }
 
-fn link(context: &TraceContext) -> form::span::Link {
-    form::span::Link {
-        trace_id: context.trace.to_vec(),
-        span_id: context.span.to_vec(),
-        flags: u32::from(context.flags),
-        ..form::span::Link::default()
-    }
+fn context(context: &TraceContext) -> SpanContext {
+    SpanContext::new(
+        TraceId::from_bytes(context.trace),
+        SpanId::from_bytes(context.span),
+        TraceFlags::new(context.flags),
+        false,
+        TraceState::NONE,
+    )
 }
 
 fn pair((name, value): (&'static str, Attribute)) -> KeyValue {
     let value = match value {
-        Attribute::Text(text) => Value::StringValue(text.into_owned()),
-        Attribute::Whole(number) => Value::IntValue(number),
-        Attribute::Real(number) => Value::DoubleValue(number),
-        Attribute::Flag(flag) => Value::BoolValue(flag),
+        Attribute::Text(text) => Value::from(text),
+        Attribute::Whole(number) => Value::I64(number),
+        Attribute::Real(number) => Value::F64(number),
+        Attribute::Flag(flag) => Value::Bool(flag),
     };
-    attribute(name, value)
-}
-
-/// Nanoseconds since 1970.
-pub(super) fn nanos(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    KeyValue::new(name, value)
 }

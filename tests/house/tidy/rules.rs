@@ -73,7 +73,11 @@ const OTLP: &[(&str, &str)] = &[(
 
 /// The crates by which that is done.
 const OTLP_CRATES: &[&str] = &[
+    "opentelemetry",
+    "opentelemetry_http",
+    "opentelemetry_otlp",
     "opentelemetry_proto",
+    "opentelemetry_sdk",
     "prost",
     "tonic",
     "hyper_rustls",

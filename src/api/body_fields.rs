@@ -4,6 +4,8 @@
 //! stand in it, read when somebody asks for them. Pure. Bounds: those of the body; of a list of targets
 //! no more is kept than a request may have.
 
+use std::borrow::Cow;
+
 use serde::de::DeserializeSeed as _;
 
 use super::at_most::AtMost;
@@ -83,6 +85,12 @@ impl<'a> BodyFields<'a> {
     /// As [`Self::get`].
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, WireError> {
         self.get(name, "text", |value| Some(value.text()?.into_owned()))
+    }
+
+    /// A field that is text, or else is as one that is empty.
+    pub(super) fn lenient_text(&self, name: &str) -> Option<String> {
+        let value = self.raw(name).filter(|value| !value.is_null())?;
+        Some(value.text().map_or_else(String::new, Cow::into_owned))
     }
 
     /// A field that is an unsigned integer.

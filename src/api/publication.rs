@@ -170,7 +170,7 @@ impl PublishBody {
             conflate: fields.flag("conflate")?,
             ttl_ms: fields.unsigned("ttl_ms")?,
             exclude_session: fields.get("exclude_session", "32 hexadecimal digits", session)?,
-            traceparent: fields.text("traceparent")?,
+            traceparent: fields.lenient_text("traceparent"),
         })
     }
 }

@@ -20,21 +20,27 @@ use crate::telemetry::labels::{Route, Status};
 use crate::telemetry::trace::context::TraceContext;
 use crate::telemetry::trace::sampler::Caller;
 use crate::telemetry::trace::span::Attribute;
-use crate::telemetry::trace::tracer::{Cause, Destination, Traced};
+use crate::telemetry::trace::traced::Traced;
+use crate::telemetry::trace::tracer::{Cause, Destination};
 use fanfare_protocol::ids::Topic;
 
 const HEADER: &str = "traceparent";
 
 /// By which what a request asks for goes on; `None`: it is not traced.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Parent(pub(super) Option<TraceContext>);
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Parent {
+    /// That of the request's span, or of its header.
+    pub(super) context: Option<TraceContext>,
+    /// Whether the request has a span.
+    has_span: bool,
+}
 
 impl FromRequestParts<Arc<ApiState>> for Parent {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<ApiState>) -> Result<Self, Infallible> {
         let of_request = parts.extensions.get::<Self>().copied();
-        Ok(of_request.unwrap_or(Self(None)))
+        Ok(of_request.unwrap_or_default())
     }
 }
 
@@ -47,9 +53,9 @@ pub(super) fn begin<B>(state: &ApiState, route: Route, request: &mut Request<B>)
     let parent = state
         .tracer
         .read_header(values.map(|value| value.to_str().ok()));
-    let caller = match parent.is_some() && !auth::has_key(state, request.headers()) {
-        true => Caller::Client,
-        false => Caller::Backend,
+    let caller = || match auth::has_key(state, request.headers()) {
+        true => Caller::Backend,
+        false => Caller::Stranger,
     };
     let method = request.method();
     let name = || format!("{} {}", known(method), route.word()).into();
@@ -59,8 +65,10 @@ pub(super) fn begin<B>(state: &ApiState, route: Route, request: &mut Request<B>)
         method => Attribute::text(method),
     });
     traced.set("http.route", || Attribute::text(route.word()));
-    if let Some(context) = traced.context() {
-        request.extensions_mut().insert(Parent(Some(context)));
+    if let context @ Some(_) = traced.context() {
+        let has_span = traced.has_span();
+        let parent = Parent { context, has_span };
+        request.extensions_mut().insert(parent);
     }
     traced
 }
@@ -94,10 +102,10 @@ fn begins_traces(route: Route) -> bool {
 pub(super) fn of_body(
     state: &ApiState,
     field: Option<&str>,
-    Parent(of_request): Parent,
+    parent: Parent,
 ) -> Option<TraceContext> {
     match field.and_then(|text| state.tracer.read(text)) {
-        None => of_request,
+        None => parent.context,
         Some(own) => state.tracer.follows(&own).then_some(own),
     }
 }
@@ -107,19 +115,20 @@ pub(super) fn publication(
     state: &ApiState,
     topic: &Topic,
     trace: Option<TraceContext>,
-    Parent(of_request): Parent,
+    parent: Parent,
 ) -> Traced {
     let to = Destination {
         topic,
         namespace: state.config.namespace_name(topic),
     };
+    let of_span = parent.context.filter(|_| parent.has_span);
     let cause = match trace {
-        Some(own) if trace != of_request => Cause::Followed(own),
+        Some(own) if trace != of_span => Cause::Followed(own),
         trace => Cause::Part(trace),
     };
     let is_own = matches!(cause, Cause::Followed(_));
     let mut traced = state.tracer.publication("publish", cause, to);
-    traced.link(of_request.filter(|_| is_own));
+    traced.link(of_span.filter(|_| is_own));
     traced
 }
 

@@ -5,6 +5,8 @@
 //! cannot read it, and tell their sessions of a gap, so it is sent while every node of the cluster says
 //! that it reads it ([`Broker::carry_context`]). Pure. Bound: [`CONTEXT_BYTES_MAX`] bytes a message.
 
+use tokio::time::Instant;
+
 use super::Broker;
 use crate::telemetry::trace::context::{CONTEXT_BYTES, TraceContext};
 
@@ -35,11 +37,11 @@ pub fn split(bytes: &[u8]) -> (Option<TraceContext>, &[u8]) {
 }
 
 impl Broker {
-    /// Whether every node of the cluster reads the context that a publication may bring: only then it
+    /// Until when every node of the cluster reads the context that a publication may bring: so long it
     /// is sent, and not before this was called. The engine inside the process is its only reader.
-    pub fn carry_context(&self, is_read_by_all: bool) {
+    pub fn carry_context(&self, until: Option<Instant>) {
         if let Self::Redis(broker) = self {
-            broker.carry_context(is_read_by_all);
+            broker.carry_context(until);
         }
     }
 }

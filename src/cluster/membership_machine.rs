@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::context_readers::ContextReaders;
 use super::ring::Ring;
 use super::roster::Beat;
 use super::roster::End;
@@ -71,6 +72,7 @@ pub(super) struct MembershipMachine {
     /// [`Ring::new`], except in simulations: the same few names come and go there many thousand
     /// times, and to deal a ring takes longer than all the rest.
     pub(super) deal: Deal,
+    readers: ContextReaders,
     lease: Duration,
 }
 
@@ -86,6 +88,7 @@ impl MembershipMachine {
             }),
             gone: Vec::new(),
             deal: |names, partitions_count| Arc::new(Ring::new(names, partitions_count)),
+            readers: ContextReaders::default(),
             lease,
         }
     }
@@ -107,6 +110,11 @@ impl MembershipMachine {
                 let left = gone.iter().filter(|(_, end)| *end == End::Left);
                 let left = left.filter_map(|(name, _)| self.view.node(name));
                 let bare = left.map(|node| node.owner.clone()).collect();
+                if !self.view.fresh || self.view.me != me {
+                    self.readers.interrupted();
+                }
+                let both = (&self.view.nodes[..], &nodes[..]);
+                let contexts_from = self.readers.told(both, &gone, self.lease, sent_at);
                 self.gone = gone;
                 self.view = Arc::new(View {
                     bare,
@@ -117,6 +125,7 @@ impl MembershipMachine {
                     time_us,
                     until: sent_at.checked_add(self.lease),
                     told_at: sent_at,
+                    contexts_from,
                 });
                 MembershipState::Member(me)
             }
@@ -156,10 +165,12 @@ impl MembershipMachine {
     }
 
     fn grow_stale(&mut self) {
+        self.readers.interrupted();
         if self.view.fresh {
             let view = View::clone(&self.view);
             self.view = Arc::new(View {
                 fresh: false,
+                contexts_from: None,
                 ..view
             });
         }
@@ -210,6 +221,41 @@ mod tests {
 
     fn member(owner: &str) -> MembershipState {
         MembershipState::Member(owner.parse().unwrap())
+    }
+
+    #[test]
+    fn contexts_are_sent_from_some_time_after_the_first_view_and_each_that_follows_a_break() {
+        let mut course = course();
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let reads = |incarnation| {
+            let mut beat = held(incarnation, &["b~1"]);
+            if let Beat::Held { nodes, .. } = &mut beat {
+                let all = nodes.iter_mut();
+                all.for_each(|node| node.details.reads_context = true);
+            }
+            beat
+        };
+        assert_eq!(course.view.contexts_from, None);
+        for seconds in [0, 1, 60] {
+            course.answered(reads(1), at(seconds));
+            assert_eq!(course.view.contexts_from, Some(at(10)));
+        }
+        // Redis came back without what it had, and this lease is another.
+        course.answered(reads(2), at(61));
+        assert_eq!(course.view.contexts_from, Some(at(71)));
+        // It was away until the lease had ended, and then took no writes for a while.
+        course.unanswered(at(67));
+        assert_eq!(
+            (course.view.fresh, course.view.contexts_from),
+            (false, None)
+        );
+        course.refused(LEASE, at(68), at(68));
+        assert_eq!((course.view.fresh, course.view.contexts_from), (true, None));
+        course.answered(reads(2), at(70));
+        assert_eq!(course.view.contexts_from, Some(at(80)));
+        course.answered(held(2, &[]), at(90));
+        assert_eq!(course.view.contexts_from, None, "b says nothing of them");
     }
 
     #[test]

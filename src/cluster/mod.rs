@@ -14,6 +14,7 @@
 //! ```
 
 pub mod comparison;
+mod context_readers;
 pub mod control;
 mod due;
 mod duties;

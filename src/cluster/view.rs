@@ -95,6 +95,9 @@ pub struct View {
     /// Lives that were in the view before and are over, and left nothing behind. Of others that are
     /// not in this view it is not known.
     pub bare: Vec<Owner>,
+    /// From when on publications may bring contexts of traces, because every node that may hear them
+    /// reads them; `None`: not as far as is known (`context_readers`).
+    pub contexts_from: Option<Instant>,
 }
 
 impl View {
@@ -103,13 +106,6 @@ impl View {
     pub fn queue(&self) -> QueueTold {
         let told = self.nodes.iter().map(|node| node.details.queue);
         told.fold(QueueTold::default(), |all, one| all.and(&one))
-    }
-
-    /// Whether every node reads contexts of traces, as far as this node has been told who lives.
-    #[must_use]
-    pub fn reads_context(&self) -> bool {
-        let is_known = self.fresh && self.me.incarnation > 0;
-        is_known && self.nodes.iter().all(|node| node.details.reads_context)
     }
 
     /// The view of a node that has no cluster: it is the home of everything.
@@ -127,6 +123,7 @@ impl View {
             until: None,
             told_at: Instant::now(),
             bare: Vec::new(),
+            contexts_from: None,
             me,
         }
     }
@@ -225,37 +222,6 @@ mod tests {
             time_us,
             ..View::alone(owner("a~5"), details, 256)
         }
-    }
-
-    #[test]
-    fn contexts_are_read_by_all_while_every_node_that_is_known_of_says_so() {
-        let node = |name: &str, says: &str| NodeInfo {
-            owner: owner(name),
-            details: serde_json::from_str(says).unwrap(),
-        };
-        let reads = serde_json::to_string(&NodeDetails {
-            reads_context: true,
-            ..NodeDetails::default()
-        });
-        let reads = reads.unwrap();
-        let before = serde_json::to_string(&NodeDetails::default()).unwrap();
-        let of = |nodes: &[(&str, &str)]| View {
-            nodes: nodes.iter().map(|(name, says)| node(name, says)).collect(),
-            ..view(5)
-        };
-        let all = of(&[("a~5", &reads), ("b~5", &reads)]);
-        assert!(all.reads_context());
-        let mixed = of(&[("a~5", &reads), ("b~5", &before), ("c~5", &reads)]);
-        assert!(!mixed.reads_context());
-        assert!(!of(&[("a~5", &reads), ("b~5", "{}")]).reads_context());
-        let stale = View {
-            fresh: false,
-            ..all.clone()
-        };
-        assert!(!stale.reads_context());
-        // Before its first heartbeat is answered a node knows of itself alone.
-        let me = owner("a~0");
-        assert!(!View { me, ..all }.reads_context());
     }
 
     #[test]

@@ -126,11 +126,17 @@ pub fn start(
     }
 }
 
-/// Lets publications carry contexts of traces while every node reads them.
+/// Lets publications carry contexts of traces while every node reads them, as far as is known, and while
+/// it is known: until this node's lease ends, or the next heartbeat is answered.
 pub(super) async fn carry_context(mut view: watch::Receiver<Arc<View>>, broker: Arc<Broker>) {
     loop {
-        let is_read_by_all = view.borrow_and_update().reads_context();
-        broker.carry_context(is_read_by_all);
+        let until = {
+            let view = view.borrow_and_update();
+            let begins_at = view.contexts_from.filter(|_| view.fresh);
+            let is_due = begins_at.is_some_and(|from| from <= tokio::time::Instant::now());
+            view.until.filter(|_| is_due)
+        };
+        broker.carry_context(until);
         if view.changed().await.is_err() {
             return;
         }

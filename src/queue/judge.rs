@@ -61,7 +61,11 @@ fn decide(entry: &FetchedEntry, now_ms: u64, config: &Config) -> Verdict {
         false => check(entry, &readable.0, now_ms, config),
     };
     match checked {
-        Ok(()) => publish(readable, config),
+        Ok(()) => publish(
+            readable,
+            matches!(entry.content, Content::Fields(_)),
+            config,
+        ),
         Err(refusal) => bury(&entry.content, &readable.0, refusal),
     }
 }
@@ -138,12 +142,13 @@ fn read(entry: &FetchedEntry, config: &Config) -> Result<Readable, Refusal> {
     }
 }
 
-fn publish((message, parts): Readable, config: &Config) -> Verdict {
+fn publish((message, parts): Readable, came_as_fields: bool, config: &Config) -> Verdict {
     Verdict::Publish {
         retention: config.namespace(&message.topic).retention(),
         message: Box::new(message),
         parts,
         trace: None,
+        came_as_fields,
     }
 }
 

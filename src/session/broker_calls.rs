@@ -315,7 +315,7 @@ impl BrokerCalls {
             topic: &request.topic,
             namespace: config.namespace_name(&request.topic),
         };
-        let cause = Cause::Own(request.trace, Caller::Client);
+        let cause = Cause::Own(request.trace, Caller::Client(self.session));
         let traced = tracer.publication("publish", cause, to);
         request.trace = traced.context();
         let published = self.broker().publish(request).await;

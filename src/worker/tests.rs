@@ -4,8 +4,8 @@
 //! client's end of a real socket. [`switch`] has a test for each rule of the way back to live
 //! deliveries, [`slow`] for each of what a full outbox sheds, [`window`] for the window of recent
 //! publications, [`joining`] for how a stay begins, [`leading`] for sessions that have come
-//! further than their worker, [`limiting`] for a right that goes meanwhile: each fails without its
-//! rule. [`simulation`] lets everything happen at any time.
+//! further than their worker, [`limiting`] for a right that goes meanwhile, [`tracing`] for what is
+//! told of writes: each fails without its rule. [`simulation`] lets everything happen at any time.
 
 mod joining;
 mod leading;
@@ -16,6 +16,7 @@ mod simulation;
 mod slow;
 mod switch;
 mod ticking;
+mod tracing;
 mod window;
 
 use std::future::poll_fn;

@@ -20,11 +20,17 @@ use fanfare_protocol::ids::Topic;
 pub(super) struct TracedTurn(Vec<Arc<Delivery>>);
 
 impl TracedTurn {
-    /// This one is delivered in the turn.
-    pub(super) fn note(&mut self, message: &Inbound) {
-        if let Inbound::Traced(_, delivery) = message {
-            self.0.push(Arc::clone(delivery));
+    /// What is to be noted of a message, before it is handled: if it is traced.
+    pub(super) fn of(message: &Inbound) -> Option<Arc<Delivery>> {
+        match message {
+            Inbound::Traced(_, delivery) => Some(Arc::clone(delivery)),
+            _ => None,
         }
+    }
+
+    /// It was queued for sockets of this worker.
+    pub(super) fn reached(&mut self, delivery: Arc<Delivery>) {
+        self.0.push(delivery);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,32 +76,34 @@ impl Worker {
         members.iter().filter(is_slow).count() as u64
     }
 
-    /// Writes what the turn has for sockets, and tells when the first and the last of them was written.
-    /// So many sockets at most are written before other tasks of the thread run.
+    /// Writes what the turn has for sockets, and tells when the first and the last of them was written
+    /// that took anything. So many sockets at most are written before other tasks of the thread run.
     pub(super) async fn write_timed(&self, traced: TracedTurn, most: usize, stamp: &Stamp) {
-        let first = self.write_one();
-        let mut last = first;
+        let mut writes: Option<Writes> = None;
         loop {
-            let left = self.state.borrow().dirty.len();
-            match left {
-                0 => break,
-                1 => last = self.write_one(),
-                _ => {
-                    self.flush_dirty(most.min(left - 1));
-                    stamp.turned();
-                    tokio::task::yield_now().await;
+            let mut begun = Instant::now();
+            let is_done = self.flush_each(most, |bytes| {
+                let ended = Instant::now();
+                let write = (begun, ended);
+                if bytes > 0 {
+                    writes
+                        .get_or_insert(Writes {
+                            first: write,
+                            last: write,
+                        })
+                        .last = write;
                 }
+                begun = ended;
+            });
+            if is_done {
+                break;
             }
+            stamp.turned();
+            tokio::task::yield_now().await;
         }
-        for delivery in traced.0 {
-            delivery.written(Writes { first, last });
+        if let Some(writes) = writes {
+            let all = traced.0.iter();
+            all.for_each(|delivery| delivery.written(writes));
         }
-    }
-
-    /// When it began and ended.
-    fn write_one(&self) -> (Instant, Instant) {
-        let begun = Instant::now();
-        self.flush_dirty(1);
-        (begun, Instant::now())
     }
 }

@@ -101,9 +101,12 @@ impl Worker {
                 && let Some(message) = batch.next()
             {
                 delay.note(&message);
-                traced.note(&message);
                 bytes += message.bytes_count();
+                let (before, delivery) = (counters.deliveries.get(), TracedTurn::of(&message));
                 self.handle(message);
+                if let Some(delivery) = delivery.filter(|_| counters.deliveries.get() > before) {
+                    traced.reached(delivery);
+                }
             }
             if !traced.is_empty() {
                 self.write_timed(traced, WRITES_MAX, stamp).await;
@@ -398,12 +401,19 @@ impl Worker {
     /// Writes once to each socket that got something in this turn, to `most` of them at once.
     /// Returns whether all are written.
     pub(super) fn flush_dirty(&self, most: usize) -> bool {
+        self.flush_each(most, |_| ())
+    }
+
+    /// The same, telling of each socket how many bytes it took.
+    pub(super) fn flush_each(&self, most: usize, mut written: impl FnMut(u64)) -> bool {
         let state = &mut *self.state.borrow_mut();
         let count = state.dirty.len().min(most);
         for key in state.dirty.drain(..count) {
             if let Some(entry) = state.sessions.get_mut(key) {
                 entry.dirty = false;
+                let before = entry.written_bytes;
                 self.write(entry, &mut state.spares);
+                written(entry.written_bytes - before);
             }
         }
         state.dirty.is_empty()

@@ -165,6 +165,26 @@ async fn while_a_node_of_the_release_before_is_there_no_context_is_sent_and_noth
     }
     before.leave().await;
     until_told(&a, &mut [&mut talk]).await;
+
+    // Redis comes back empty: whoever is there first is alone for a while, as far as it is told.
+    let _before = rig::Node::joined(redis.port(), "before").await;
+    sees(&a, 4).await;
+    redis.command(&["FLUSHALL"]).expect("it is up");
+    let mut number = 100;
+    wait::until("all nodes to be there again", async || {
+        number += 1;
+        let body = json!({"topic": "told:first", "data": number});
+        let answer = post(&a, "/v1/publish", &[GOOD], &body).await;
+        assert!(answer.status.is_success(), "{}", answer.text());
+        // That the stream was lost is told as a gap before it.
+        let is_it = |event: &Value| event["type"] == "message" && event["data"] == number;
+        assert_eq!(talk.event(is_it).await.get("traceparent"), None);
+        let began_anew = a.metric("fanfare_incarnation_changes_total").await > 0;
+        let seen = http::get(a.api, "/v1/nodes").await.json();
+        let all = seen["nodes"].as_array()?.len() == 4;
+        (began_anew && all).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -184,6 +204,16 @@ async fn what_is_no_traceparent_is_ignored_and_counted_and_the_request_succeeds(
         &long,
     ];
     let mut malformed = 0;
+    let number = json!({"topic": "t", "data": 1, "traceparent": 5});
+    for (path, body) in [
+        ("/v1/publish", number.clone()),
+        ("/v1/queue", number.clone()),
+        ("/v1/batch", json!([number])),
+    ] {
+        let answer = post(&node, path, &[], &body).await;
+        assert!(answer.status.is_success(), "{path}: {}", answer.text());
+        malformed += 1;
+    }
     for text in bad {
         let field = json!({"topic": "t", "data": 1, "traceparent": text});
         for (path, headers, body) in [
@@ -214,7 +244,9 @@ async fn what_is_no_traceparent_is_ignored_and_counted_and_the_request_succeeds(
         .0;
     talk.ok(json!({"type": "publish", "topic": "t", "data": 1, "traceparent": "no"}))
         .await;
-    assert_eq!(ignored("malformed").await, malformed + 1);
+    talk.ok(json!({"type": "publish", "topic": "t", "data": 1, "traceparent": 5}))
+        .await;
+    assert_eq!(ignored("malformed").await, malformed + 2);
 }
 
 /// Sessions on B and on C, and what each is told of a trace.

@@ -44,7 +44,7 @@ pub(crate) async fn a_context_comes_with_its_publication_and_is_kept_nowhere(mut
         (true, NO_HISTORY, None),
         (false, HISTORY, Some("other")),
     ] {
-        rig.broker.carry_context(is_read_by_all);
+        rig.carry_context(is_read_by_all);
         for topic in [&topic, &inbox] {
             let mut traced = request(topic, keep, "1");
             traced.trace = Some(context);
@@ -64,7 +64,7 @@ pub(crate) async fn a_context_comes_with_its_publication_and_is_kept_nowhere(mut
     }
     assert_eq!(rig.retained(&topic, HISTORY).await, stored);
     // One that was published under the key before is published no more.
-    rig.broker.carry_context(true);
+    rig.carry_context(true);
     let mut again = request(&topic, HISTORY, "2");
     again.trace = Some(context);
     again.idempotency = Some(("other".to_owned(), 60_000));

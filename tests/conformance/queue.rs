@@ -75,7 +75,7 @@ pub(crate) async fn an_entry_that_is_moved_brings_its_context(mut rig: Rig) {
         for (is_read_by_all, of_entry) in
             [(true, Some(context)), (false, Some(context)), (true, None)]
         {
-            rig.broker.carry_context(is_read_by_all);
+            rig.carry_context(is_read_by_all);
             let request = queued(topic, Priority::Normal, "1");
             rig.enqueue_one(request.clone()).await;
             let fetched = only(rig.fetch(&held, 0).await);

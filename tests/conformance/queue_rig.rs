@@ -92,6 +92,7 @@ pub(crate) fn publish(entry: &FetchedEntry) -> Judged {
         message: Box::new(message),
         retention: HISTORY,
         trace: None,
+        came_as_fields: false,
     };
     judged(entry, verdict)
 }

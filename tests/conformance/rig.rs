@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::broker::memory::{MemoryBroker, clock::Clock};
@@ -122,6 +123,12 @@ async fn start_over(url: String, prefix: String, engine: impl Any + Send) -> Rig
 }
 
 impl Rig {
+    /// Whether every node reads contexts of traces from now on.
+    pub(crate) fn carry_context(&self, is_read_by_all: bool) {
+        let hour = tokio::time::Instant::now() + Duration::from_secs(3_600);
+        self.broker.carry_context(is_read_by_all.then_some(hour));
+    }
+
     /// A rig that keeps `engine` until its end.
     pub(crate) fn new(
         broker: Arc<Broker>,

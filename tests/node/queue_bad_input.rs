@@ -205,7 +205,6 @@ async fn the_rest_of_a_body_is_as_that_of_a_publication() {
             "did you mean `not_before`?",
         ),
         (body("delay", json!(1)), BAD, "there is no field"),
-        (body("traceparent", json!(7)), BAD, "`traceparent`"),
     ];
     assert_refused(&node, &rows).await;
     // What is the queue's alone is unknown to a publication.

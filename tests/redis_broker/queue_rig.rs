@@ -106,6 +106,7 @@ pub(crate) fn judge(fetched: &FetchedEntry) -> Judged {
             message: Box::new(message),
             retention: HISTORY,
             trace: None,
+            came_as_fields: false,
         },
         Err(error) => Verdict::Bury {
             why: Why::BadEntry,

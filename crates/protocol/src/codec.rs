@@ -315,7 +315,7 @@ impl<'a> CommandFields<'a> {
             conflate: self.flag("conflate")?,
             ttl_ms: self.get("ttl_ms", Raw::unsigned, "an unsigned integer")?,
             echo: self.flag("echo")?.unwrap_or(false),
-            traceparent: self.text("traceparent")?,
+            traceparent: self.get("traceparent", traceparent, "text")?,
         })
     }
 }
@@ -330,6 +330,16 @@ fn listed_topic(entry: Raw<'_>) -> Result<Subscribe, WireError> {
         fields.subscribe()
     };
     read().map_err(|error| bad(format!("in `topics`: {error}")))
+}
+
+/// What is no text is as an empty one, which is no `traceparent`: it is for the node to ignore.
+#[expect(clippy::unnecessary_wraps, reason = "the form of a reader")]
+fn traceparent(value: Raw<'_>) -> Option<String> {
+    Some(
+        value
+            .text()
+            .map_or_else(String::new, std::borrow::Cow::into_owned),
+    )
 }
 
 fn priority(value: Raw<'_>) -> Option<Priority> {

@@ -287,7 +287,9 @@ impl Reading<'_, '_> {
         // Whether that is traced is decided when it is moved.
         let own = content.traceparent.as_deref();
         let trace = own.and_then(|text| state.tracer.read(text));
-        let trace = trace.or(self.parent.0).map(|context| context.to_string());
+        let trace = trace
+            .or(self.parent.context)
+            .map(|context| context.to_string());
         let kept_ms = once_ms(state);
         let publisher = Publisher::Api(&state.app).remembered("");
         let once = |topic: &Topic| {

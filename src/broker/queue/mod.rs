@@ -204,6 +204,9 @@ pub enum Verdict {
         retention: Retention,
         /// By which its trace goes on, where it is traced.
         trace: Option<TraceContext>,
+        /// It came as fields (`XADD`), and nobody has decided whether it is traced; about what came by
+        /// the API that was done with its request.
+        came_as_fields: bool,
     },
     /// It becomes a dead letter.
     Bury {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::carrying::Carrying;
 use super::continuity::Continuity;
 use super::control::Heard;
 use super::health::{Health, Line};
@@ -215,6 +216,8 @@ pub struct Shared {
     pub heard: Option<Arc<Heard>>,
     /// Partitions in whose queue something new waits.
     pub bells: Arc<Bells>,
+    /// Until when publications bring contexts of traces.
+    pub carrying: Arc<Carrying>,
 }
 
 impl Shared {
@@ -251,6 +254,7 @@ impl Shared {
             owned: place.slots.as_deref().map(Owned::new),
             heard: place.hears_control.then(|| Arc::clone(&context.heard)),
             bells: Arc::clone(&context.bells),
+            carrying: Arc::clone(&context.carrying),
         })
     }
 

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use super::StartError;
 use super::aggregate_health::{AggregateHealth, Part};
+use super::carrying::Carrying;
 use super::control::Heard;
 use super::feed::FeedTask;
 use super::link::{CommandLink, Shared, stopped};
@@ -54,6 +55,8 @@ pub struct MasterContext {
     pub bells: Arc<Bells>,
     /// Told whenever topics may have another place.
     pub moves: Arc<watch::Sender<Moves>>,
+    /// Until when publications bring contexts of traces.
+    pub carrying: Arc<Carrying>,
 }
 
 /// What is a master's own.
@@ -345,6 +348,7 @@ mod tests {
                 overall: Arc::default(),
                 bells: Arc::default(),
                 moves: Arc::default(),
+                carrying: Arc::default(),
             };
             let place = MasterSpec {
                 number: FeedNumber::default(),

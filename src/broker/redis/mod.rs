@@ -8,7 +8,6 @@
 //! feed that can fulfil them. Bounds: those of a master, once per master; every call ends within some
 //! command timeouts. While a master is away calls for what it has are `Unavailable` at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use bytes::Bytes;
 use fred::types::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::interest::Interest;
 use super::memory::clock::Clock;
@@ -36,6 +36,7 @@ use fanfare_protocol::ids::{Position, Topic, TopicKind};
 pub mod adoption;
 pub mod aggregate_health;
 pub mod agreement;
+pub mod carrying;
 pub mod confirmation;
 pub mod continuity;
 pub mod control;
@@ -70,6 +71,7 @@ mod waits;
 
 use aggregate_health::{AggregateHealth, Part};
 use agreement::{Agreement, Disagreement};
+use carrying::Carrying;
 use fingerprint::Fingerprint;
 use master::MasterContext;
 use masters::Masters;
@@ -101,8 +103,8 @@ pub struct RedisBroker {
     metrics: Arc<Metrics>,
     disagreement: watch::Sender<Option<Arc<Disagreement>>>,
     running: Mutex<Option<Running>>,
-    /// Every node reads what stands before bodies on channels.
-    carries_context: AtomicBool,
+    /// Until when every node reads what stands before bodies on channels.
+    carrying: Arc<Carrying>,
 }
 
 /// What ends with the broker, beside the masters.
@@ -146,6 +148,7 @@ impl RedisBroker {
             overall: Arc::default(),
             bells: Arc::default(),
             moves: Arc::default(),
+            carrying: Arc::default(),
         };
         let masters = Masters::new(&config.prefix, config.partitions, urls(config)?);
         let broker = Self {
@@ -158,7 +161,7 @@ impl RedisBroker {
             metrics,
             disagreement: watch::Sender::new(None),
             running: Mutex::new(None),
-            carries_context: AtomicBool::new(false),
+            carrying: Arc::clone(&context.carrying),
         };
         let (stop, stopped) = watch::channel(false);
         let tasks = broker.follow(context, &stopped)?;
@@ -261,21 +264,15 @@ impl RedisBroker {
     }
 
     /// As [`crate::broker::Broker::carry_context`].
-    pub fn carry_context(&self, is_read_by_all: bool) {
-        self.carries_context
-            .store(is_read_by_all, Ordering::Relaxed);
-    }
-
-    pub(super) fn carries_context(&self) -> bool {
-        self.carries_context.load(Ordering::Relaxed)
+    pub fn carry_context(&self, until: Option<Instant>) {
+        self.carrying.set(until);
     }
 
     /// As [`super::Broker::publish`].
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn publish(&self, mut request: PublishRequest) -> Result<Published, BrokerError> {
-        request.trace = request.trace.filter(|_| self.carries_context());
+    pub async fn publish(&self, request: PublishRequest) -> Result<Published, BrokerError> {
         let partition = self.keys().partition_of(&request.topic);
         match self.masters.find_partition(partition) {
             Ok(at) => {

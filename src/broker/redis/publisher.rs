@@ -52,6 +52,10 @@ pub const IN_FLIGHT_MAX: usize = 256;
 /// So often a publication is sent before it is refused, where Redis does not know the script.
 pub const SENDS_MAX: u32 = 16;
 
+/// What stands before the body on the channel. It is the last argument, and left out where not every
+/// node reads it when the publication is sent, which may be long after it was queued.
+type Context = Option<[u8; CONTEXT_BYTES_MAX]>;
+
 /// What a publisher is told.
 pub type Answer = Result<Published, BrokerError>;
 
@@ -62,6 +66,7 @@ pub struct Job<C> {
     topic: Option<Topic>,
     /// The arguments of EVALSHA.
     command: C,
+    context: Context,
     bytes: usize,
     replicas: Replicas,
     sends_count: u32,
@@ -75,8 +80,6 @@ pub struct Call<'a> {
     keys: &'a [KeyParts<'a>],
     body: Vec<u8>,
     numbers: &'a [u64],
-    /// What stands before the body on the channel.
-    context: Option<[u8; CONTEXT_BYTES_MAX]>,
 }
 
 /// A form in which a publisher sends these.
@@ -99,9 +102,6 @@ impl Form for Prepared {
             for number in call.numbers {
                 command.number(*number);
             }
-            if let Some(context) = &call.context {
-                command.bytes(context);
-            }
         })
     }
 }
@@ -112,13 +112,12 @@ impl Form for Vec<Value> {
         values.extend(call.keys.iter().map(|key| Value::from(key.concat())));
         values.push(Value::Bytes(call.body.into()));
         values.extend(call.numbers.iter().map(|number| number.to_string().into()));
-        let context = call.context.map(|context| context.to_vec());
-        values.extend(context.map(|context| Value::Bytes(context.into())));
         values
     }
 }
 
-/// The arguments of EVALSHA for one publication with this body, on a topic of this partition.
+/// The arguments of EVALSHA for one publication with this body, on a topic of this partition, up to its
+/// context.
 #[must_use]
 pub fn arguments<C: Form>(
     script: &Script,
@@ -141,14 +140,12 @@ pub fn arguments<C: Form>(
         retention.last_life_ms(),
         key.map_or(0, |(_, life_ms)| *life_ms),
     ];
-    let context = request.trace.as_ref().map(channel_context::encode);
-    let has_last = key.is_some() || context.is_some();
+    let has_last = key.is_some() || request.trace.is_some();
     C::of(Call {
         sha: script.sha(),
         keys: used.as_slice(),
         body,
         numbers: &numbers[..4 + usize::from(has_last)],
-        context,
     })
 }
 
@@ -245,9 +242,15 @@ impl<C: Form> Publisher<C> {
         let body = publication::encode_publication(&request.publication);
         let bytes = body.len();
         let command = arguments(&self.script, &self.shared.keys, &request, partition, body);
+        let context = request.trace.as_ref().map(channel_context::encode);
         let mut waited = Waited::begin(&self.shared.metrics);
         let answer = self
-            .submit(Some(request.topic), command, bytes, request.replicas)
+            .submit(
+                Some(request.topic),
+                (command, context),
+                bytes,
+                request.replicas,
+            )
             .await
             .and_then(read);
         waited.is_answered = true;
@@ -270,7 +273,7 @@ impl<C: Form> Publisher<C> {
     async fn submit(
         &self,
         topic: Option<Topic>,
-        command: C,
+        (command, context): (C, Context),
         bytes: usize,
         replicas: Replicas,
     ) -> Result<Value, BrokerError> {
@@ -278,6 +281,7 @@ impl<C: Form> Publisher<C> {
         let job = Job {
             topic,
             command,
+            context,
             bytes,
             replicas,
             sends_count: 0,
@@ -325,11 +329,16 @@ impl Publisher<Vec<Value>> {
         self.circuit().pass()?;
         let bytes = args.iter().map(Vec::len).sum();
         let command = script.call_args(keys, args);
-        self.submit(None, command, bytes, replicas).await
+        self.submit(None, (command, None), bytes, replicas).await
     }
 }
 
 impl<C> Publications<C> {
+    /// The context of what is sent now, if it has one and every node reads it.
+    fn context(&self, job: &Job<C>) -> Context {
+        job.context.filter(|_| self.shared.carrying.is_on())
+    }
+
     /// Whether a publication was not done for want of the script and can be sent again.
     fn is_to_be_repeated(&self, job: &Job<C>, result: &Result<Value, RedisError>) -> bool {
         // While it stops, nothing is sent twice.

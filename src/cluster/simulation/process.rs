@@ -77,6 +77,7 @@ impl Process {
             time_us: 0,
             until: None,
             bare: Vec::new(),
+            contexts_from: None,
             told_at: Instant::now(),
             me: me.clone(),
         };

@@ -34,7 +34,7 @@ label! {
     Untraced, "reason" {
         /// So many are traced in a second.
         Rate: "rate",
-        /// So often in a second clients have their way.
+        /// So often in a second clients, and each of them, have their way.
         Forced: "forced",
         /// So many are on their way to sockets.
         InFlight: "in_flight",
@@ -64,7 +64,7 @@ impl TraceMetrics {
             Family::of(
                 Kind::Counter,
                 "fanfare_traces_dropped_total",
-                "Requests, publications and deliveries that were to be traced and were not: more than 1,000 of them in a second (rate), more than 10 a second that clients asked for (forced; these are left to the sampler), or too many that sockets had not taken (in_flight).",
+                "Requests, publications and deliveries that were to be traced and were not: more than 1,000 of them in a second, or 125 in an eighth of it (rate), more than 10 a second that clients or callers without a key asked for, or one of a session (forced; those of clients are left to the sampler), or too many that sockets had not taken (in_flight).",
                 &self.untraced,
             ),
         ]

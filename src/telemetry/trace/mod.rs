@@ -9,4 +9,5 @@ pub mod delivery;
 pub mod metrics;
 pub mod sampler;
 pub mod span;
+pub mod traced;
 pub mod tracer;

@@ -1,12 +1,15 @@
-//! Which work is traced: pure.
+//! Which work is traced.
 //!
-//! In: the context of whoever caused it, chance, the second. Out: yes or no. Bounds: [`PerSecond`] says
-//! yes so many times a second at most. A client that is not trusted picks neither its ids nor its flag
-//! so that more of it is traced: its ids decide nothing, and its flag a few times a second.
+//! In: the context of whoever caused it, chance, the time. Out: yes or no. Bounds: [`PerSlot`] says yes so
+//! many times in a part of a second, and [`Forced`] once a second to a session. A client that is not
+//! trusted picks neither its ids nor its flag so that more or less of it is traced: its ids decide
+//! nothing, and its flag a few times a second.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use super::context::TraceContext;
+use fanfare_protocol::ids::SessionId;
 
 /// How many of those that nobody else has decided about.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,12 +46,16 @@ impl Default for Sampler {
 pub enum Caller {
     /// A backend with a key: it is believed.
     Backend,
-    /// A client of the WebSocket.
-    Client,
+    /// A client of the WebSocket, by its session.
+    Client(SessionId),
+    /// A caller of the API without a key.
+    Stranger,
 }
 
 impl Sampler {
-    /// Decides. `may_force` is asked where a client's flag says yes; `chance` is random.
+    /// Decides. `may_force` is asked where the flag of one who is not believed says yes; `chance` is
+    /// random, and where there is no parent the last eight bytes of the id that the trace gets: whoever
+    /// decides by that later decides the same.
     #[must_use]
     pub fn takes(
         self,
@@ -61,12 +68,13 @@ impl Sampler {
             return self.has_in_share(chance);
         };
         match (self.is_parent_based, caller) {
-            (true, _) if !parent.is_sampled() => false,
-            (true, Caller::Backend) => true,
-            (true, Caller::Client) => may_force() || self.has_in_share(chance),
+            (true, Caller::Backend) => parent.is_sampled(),
+            (true, Caller::Client(_) | Caller::Stranger) => {
+                (parent.is_sampled() && may_force()) || self.has_in_share(chance)
+            }
             // By its id, as every other service that knows the trace decides.
             (false, Caller::Backend) => self.has_in_share(tail_of(parent)),
-            (false, Caller::Client) => self.has_in_share(chance),
+            (false, Caller::Client(_) | Caller::Stranger) => self.has_in_share(chance),
         }
     }
 
@@ -90,21 +98,21 @@ fn tail_of(context: &TraceContext) -> u64 {
     u64::from_be_bytes(tail)
 }
 
-/// Bits of the number of those that were admitted in the second.
+/// Bits of the number of those that were admitted in a slot.
 const COUNT_BITS: u32 = 24;
 
-/// So many a second, from any thread.
+/// So many in each slot of time, from any thread.
 #[derive(Debug, Default)]
-pub struct PerSecond(AtomicU64);
+pub struct PerSlot(AtomicU64);
 
-impl PerSecond {
-    /// Whether one more of `most` (below 2^24) is there in this second, counted from anywhere. A second that is over by now is
-    /// the newest one that was asked for.
-    pub fn admits(&self, second: u64, most: u32) -> bool {
+impl PerSlot {
+    /// Whether one more of `most` (below 2^24) is there in this slot, counted from anywhere. Where a slot
+    /// is over, the newest one that was asked for is meant.
+    pub fn admits(&self, slot: u64, most: u32) -> bool {
         let admit = |state: u64| {
             let (now, count) = (state >> COUNT_BITS, state & ((1 << COUNT_BITS) - 1));
-            let (now, count) = match second > now {
-                true => (second, 0),
+            let (now, count) = match slot > now {
+                true => (slot, 0),
                 false => (now, count),
             };
             (count < u64::from(most)).then_some(now << COUNT_BITS | (count + 1))
@@ -113,9 +121,37 @@ impl PerSecond {
     }
 }
 
+/// Sessions whose flag was followed, in the newest second that was asked for; as many as may be.
+#[derive(Debug, Default)]
+pub struct Forced(Mutex<(u64, Vec<SessionId>)>);
+
+impl Forced {
+    /// Whether this session may in this second, where `most` may: each once.
+    pub fn admits(&self, second: u64, session: SessionId, most: usize) -> bool {
+        let (now, sessions) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if second > *now {
+            *now = second;
+            sessions.clear();
+        }
+        let may = sessions.len() < most && !sessions.contains(&session);
+        if may {
+            sessions.push(session);
+        }
+        may
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn session(number: u8) -> SessionId {
+        format!("{number:032x}").parse().unwrap()
+    }
+
+    fn client() -> Caller {
+        Caller::Client(session(1))
+    }
 
     const NEVER: u64 = u64::MAX;
 
@@ -149,13 +185,13 @@ mod tests {
         assert!((99..=101).contains(&taken(0.01)), "{}", taken(0.01));
         assert!((4_999..=5_001).contains(&taken(0.5)), "{}", taken(0.5));
         assert_eq!(taken(1.0), 10_000);
-        assert!(takes(of(1.0), None, Caller::Client, NEVER));
+        assert!(takes(of(1.0), None, client(), NEVER));
         for (share, all) in [(Share::All, true), (Share::None, false)] {
             let sampler = Sampler {
                 share,
                 is_parent_based: true,
             };
-            assert_eq!(takes(sampler, None, Caller::Client, 0), all);
+            assert_eq!(takes(sampler, None, client(), 0), all);
         }
     }
 
@@ -183,8 +219,8 @@ mod tests {
         };
         assert!(takes(sampler, Some((0, 0)), Caller::Backend, NEVER));
         assert!(!takes(sampler, Some((NEVER, 1)), Caller::Backend, 0));
-        assert!(!takes(sampler, Some((0, 1)), Caller::Client, NEVER));
-        assert!(takes(sampler, Some((NEVER, 0)), Caller::Client, 0));
+        assert!(!takes(sampler, Some((0, 1)), client(), NEVER));
+        assert!(takes(sampler, Some((NEVER, 0)), client(), 0));
     }
 
     #[test]
@@ -192,19 +228,45 @@ mod tests {
         let sampler = Sampler::default();
         let forcing = |may: bool, chance| {
             let parent = context(0, 1);
-            sampler.takes(Some(&parent), Caller::Client, chance, || may)
+            sampler.takes(Some(&parent), client(), chance, || may)
         };
         assert!(forcing(true, NEVER));
         assert!(!forcing(false, NEVER), "its id would be taken");
         assert!(forcing(false, 0));
+        // Nobody hides by a flag either: what says no is as what says nothing.
         let unsampled = context(0, 0);
-        let asked = || panic!("nobody forces");
-        assert!(!sampler.takes(Some(&unsampled), Caller::Client, 0, asked));
+        let by = |caller, chance| {
+            let asked = || panic!("nobody forces");
+            sampler.takes(Some(&unsampled), caller, chance, asked)
+        };
+        for caller in [client(), Caller::Stranger] {
+            assert!(by(caller, 0));
+            assert!(!by(caller, NEVER));
+        }
+        assert!(!by(Caller::Backend, 0));
+    }
+
+    #[test]
+    fn each_session_has_its_way_once_in_a_second_and_so_many_have_in_all() {
+        let forced = Forced::default();
+        let sessions: Vec<_> = (0..20).map(session).collect();
+        let admitted = |second| {
+            let twice = sessions[..6].iter().chain(&sessions);
+            twice
+                .filter(|session| forced.admits(second, **session, 10))
+                .count()
+        };
+        assert_eq!(admitted(0), 10);
+        assert_eq!(admitted(0), 0);
+        assert_eq!(admitted(1), 10);
+        let alone = (0..30).filter(|_| forced.admits(2, session(1), 10)).count();
+        assert_eq!(alone, 1);
+        assert!(!forced.admits(1, session(1), 10), "that second is over");
     }
 
     #[test]
     fn so_many_are_admitted_in_each_second_and_none_by_one_that_is_over() {
-        let limit = PerSecond::default();
+        let limit = PerSlot::default();
         let admitted = |second| (0..30).filter(|_| limit.admits(second, 10)).count();
         assert_eq!(admitted(0), 10);
         assert_eq!(admitted(0), 0);

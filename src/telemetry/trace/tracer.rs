@@ -3,29 +3,40 @@
 //! In: a context, or none, and what is done under it. Out: the context under which it goes on, and a
 //! finished [`Span`] for the exporter. Without an exporter there are no spans, and the context of the
 //! caller goes on as it came. Owner: the node; any thread asks. Bounds: [`TRACED_MAX`] requests,
-//! publications and deliveries a second, each counted by itself, and [`FORCED_MAX`] contexts of clients;
-//! [`IN_FLIGHT_MAX`] deliveries at once. What is over a bound is not traced, and is counted.
+//! publications and deliveries a second, each counted by itself and spread over the second, and
+//! [`FORCED_MAX`] of clients; [`IN_FLIGHT_MAX`] deliveries at once. What is over a bound is not traced, and
+//! is counted. What is dropped before it is over ends its span as given up.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::context::{SpanId, TraceContext, TraceId};
 use super::metrics::{Ignored, TraceMetrics, Untraced};
-use super::sampler::{Caller, PerSecond, Sampler, Share};
+use super::sampler::{Caller, Forced, PerSlot, Sampler, Share};
 use super::span::{Attribute, Span, SpanKind};
+use super::traced::Traced;
 use crate::config::telemetry as config;
-use crate::telemetry::gate::Gate;
+use crate::telemetry::gate::{Gate, ITEMS_MAX};
 use fanfare_protocol::ids::{Topic, TopicKind};
 
 /// Requests, publications and deliveries that are traced in a second, of each so many.
 pub const TRACED_MAX: u32 = 1_000;
-/// Contexts of clients in a second that are followed because their flag says so.
+/// Into so many slots a second is dealt, each with its part of them.
+const SLOTS: u32 = 8;
+/// Contexts of sessions in a second that are followed because their flag says so; also so many requests
+/// of callers without a key.
 pub const FORCED_MAX: u32 = 10;
 /// Deliveries whose spans are open.
-pub const IN_FLIGHT_MAX: usize = 1_024;
+pub const IN_FLIGHT_MAX: usize = 256;
+
+// A request, `publish` or `wait` and `move`, and three spans of a delivery: also where two slots come
+// together, the gate takes all.
+const _: () = {
+    let of_slots = 2 * 6 * (TRACED_MAX / SLOTS) as usize + 2 * FORCED_MAX as usize;
+    assert!(of_slots <= ITEMS_MAX && of_slots / 2 + 3 * IN_FLIGHT_MAX <= ITEMS_MAX);
+};
 
 /// How the operator wants it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -64,10 +75,11 @@ pub struct Tracer {
     settings: TraceSettings,
     metrics: Arc<TraceMetrics>,
     born: Instant,
-    requests: PerSecond,
-    publications: PerSecond,
-    deliveries: PerSecond,
-    forced: PerSecond,
+    requests: PerSlot,
+    publications: PerSlot,
+    deliveries: PerSlot,
+    forced: Forced,
+    strangers: PerSlot,
     pub(super) in_flight: AtomicUsize,
 }
 
@@ -91,22 +103,6 @@ pub struct Destination<'a> {
     pub namespace: &'a str,
 }
 
-/// Something that may be traced, while it is done.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct Traced {
-    context: Option<TraceContext>,
-    open: Option<Box<Open>>,
-}
-
-/// A span that has not ended.
-#[derive(Debug)]
-struct Open {
-    span: Span,
-    begun: Instant,
-    gate: Gate<Span>,
-}
-
 impl Tracer {
     /// Spans go there, if anywhere.
     #[must_use]
@@ -120,10 +116,11 @@ impl Tracer {
             settings,
             metrics,
             born: Instant::now(),
-            requests: PerSecond::default(),
-            publications: PerSecond::default(),
-            deliveries: PerSecond::default(),
-            forced: PerSecond::default(),
+            requests: PerSlot::default(),
+            publications: PerSlot::default(),
+            deliveries: PerSlot::default(),
+            forced: Forced::default(),
+            strangers: PerSlot::default(),
             in_flight: AtomicUsize::new(0),
         }
     }
@@ -173,20 +170,34 @@ impl Tracer {
     /// Whether something with this context of a backend is traced.
     #[must_use]
     pub fn follows(&self, parent: &TraceContext) -> bool {
-        self.is_sampled(Some(parent), Caller::Backend)
+        self.is_sampled(Some(parent), Caller::Backend, 0)
     }
 
-    /// A request, with the context of its header.
+    /// A request, with the context of its header; it is asked whose it is where that says anything. What
+    /// has no room goes on by a context that is believed, without a span of its own.
     pub fn request(
         &self,
         parent: Option<TraceContext>,
-        caller: Caller,
+        caller: impl FnOnce() -> Caller,
         name: impl FnOnce() -> Cow<'static, str>,
     ) -> Traced {
-        if !self.is_sampled(parent.as_ref(), caller) || !self.has_room(&self.requests) {
+        let tail = rand::random();
+        if parent.is_none() && !self.is_sampled(None, Caller::Backend, tail) {
             return Traced::default();
         }
-        self.begin(parent, true, SpanKind::Server, name)
+        let caller = caller();
+        if !self.is_sampled(parent.as_ref(), caller, tail) {
+            return Traced::default();
+        }
+        let has_room = match caller {
+            Caller::Stranger => self.may_force(caller),
+            Caller::Backend | Caller::Client(_) => self.has_room(&self.requests),
+        };
+        if !has_room {
+            let is_believed = |of: &TraceContext| caller == Caller::Backend && of.is_sampled();
+            return Traced::without_span(parent.filter(is_believed));
+        }
+        self.begin((parent, true), tail, SpanKind::Server, name)
     }
 
     /// A message is handed on: `operation` says how, in a word.
@@ -196,31 +207,39 @@ impl Tracer {
         cause: Cause,
         to: Destination<'_>,
     ) -> Traced {
-        let (parent, is_remote, is_sampled) = match cause {
-            Cause::Own(parent, caller) => (parent, true, self.is_sampled(parent.as_ref(), caller)),
-            Cause::Part(parent) => (parent, false, parent.is_some()),
-            Cause::Followed(parent) => (Some(parent), true, true),
+        let tail = rand::random();
+        let (from, is_sampled) = match cause {
+            Cause::Own(parent, caller) => {
+                let is_sampled = self.is_sampled(parent.as_ref(), caller, tail);
+                ((parent, true), is_sampled)
+            }
+            Cause::Part(parent) => ((parent, false), parent.is_some()),
+            Cause::Followed(parent) => ((Some(parent), true), true),
         };
         if !is_sampled || !self.has_room(&self.publications) {
             return Traced::default();
         }
-        let mut traced = self.begin(parent, is_remote, SpanKind::Producer, || {
+        let mut traced = self.begin(from, tail, SpanKind::Producer, || {
             named(operation, to.namespace)
         });
-        if let Some(open) = &mut traced.open {
-            open.span.attributes = self.messaging(operation, "send", to);
-        }
+        traced.describe(|| self.messaging(operation, "send", to));
         traced
     }
 
-    /// How long something waited before it was taken in hand now: under `parent`, in a finished span.
-    pub fn waited(&self, parent: TraceContext, waited: Duration, to: Destination<'_>) {
+    /// How long something waited before it was taken in hand now: in a finished span under this parent,
+    /// which may be of another process.
+    pub fn waited(
+        &self,
+        (parent, is_parent_remote): (TraceContext, bool),
+        waited: Duration,
+        to: Destination<'_>,
+    ) {
         let Some(gate) = self.gate.get() else { return };
         let end = SystemTime::now();
         gate.send(Span {
             context: child_of(&parent),
             parent: Some(parent.span),
-            is_parent_remote: true,
+            is_parent_remote,
             name: named("wait", to.namespace),
             kind: SpanKind::Internal,
             start: end.checked_sub(waited).unwrap_or(end),
@@ -244,24 +263,32 @@ impl Tracer {
         self.has_room(&self.deliveries).then_some(gate)
     }
 
-    fn is_sampled(&self, parent: Option<&TraceContext>, caller: Caller) -> bool {
+    /// `tail` is random: a trace that begins with this gets it.
+    fn is_sampled(&self, parent: Option<&TraceContext>, caller: Caller, tail: u64) -> bool {
         if parent.is_none() && self.gate.get().is_none() {
             return false;
         }
-        let second = self.second();
-        let may_force = || {
-            let may = self.forced.admits(second, FORCED_MAX);
-            if !may {
-                self.count(Untraced::Forced);
-            }
-            may
-        };
+        // Of what strangers want it is looked later whether there is room.
+        let may_force = || caller == Caller::Stranger || self.may_force(caller);
         let sampler = self.settings.sampler;
-        sampler.takes(parent, caller, rand::random(), may_force)
+        sampler.takes(parent, caller, tail, may_force)
     }
 
-    fn has_room(&self, of: &PerSecond) -> bool {
-        let has_room = of.admits(self.second(), TRACED_MAX);
+    fn may_force(&self, caller: Caller) -> bool {
+        let second = self.born.elapsed().as_secs();
+        let may = match caller {
+            Caller::Client(session) => self.forced.admits(second, session, FORCED_MAX as usize),
+            Caller::Stranger => self.strangers.admits(second, FORCED_MAX),
+            Caller::Backend => true,
+        };
+        if !may {
+            self.count(Untraced::Forced);
+        }
+        may
+    }
+
+    fn has_room(&self, of: &PerSlot) -> bool {
+        let has_room = of.admits(self.slot(), TRACED_MAX / SLOTS);
         if !has_room {
             self.count(Untraced::Rate);
         }
@@ -269,26 +296,23 @@ impl Tracer {
     }
 
     /// Of this tracer's life: no clock that can be set.
-    fn second(&self) -> u64 {
-        self.born.elapsed().as_secs()
+    fn slot(&self) -> u64 {
+        let passed = self.born.elapsed().as_millis() * u128::from(SLOTS) / 1_000;
+        u64::try_from(passed).unwrap_or(u64::MAX)
     }
 
     fn begin(
         &self,
-        parent: Option<TraceContext>,
-        is_parent_remote: bool,
+        (parent, is_parent_remote): (Option<TraceContext>, bool),
+        tail: u64,
         kind: SpanKind,
         name: impl FnOnce() -> Cow<'static, str>,
     ) -> Traced {
         let Some(gate) = self.gate.get() else {
-            // Its flag says so, or the sampler took it: whoever comes next is to know.
-            let context = parent.map(TraceContext::sampled);
-            return Traced {
-                context,
-                open: None,
-            };
+            // As it came: a node that tells nothing of a trace decides nothing about it either.
+            return Traced::without_span(parent.filter(TraceContext::is_sampled));
         };
-        let context = parent.as_ref().map_or_else(root, child_of);
+        let context = parent.as_ref().map_or_else(|| root(tail), child_of);
         let start = SystemTime::now();
         let span = Span {
             context,
@@ -302,16 +326,7 @@ impl Tracer {
             attributes: Vec::new(),
             error: None,
         };
-        let gate = gate.clone();
-        let open = Open {
-            span,
-            begun: Instant::now(),
-            gate,
-        };
-        Traced {
-            context: Some(context),
-            open: Some(Box::new(open)),
-        }
+        Traced::begun(span, gate.clone())
     }
 
     /// What the messaging conventions say of every message. An inbox has its user in its name.
@@ -338,62 +353,6 @@ impl Tracer {
 
 const SYSTEM: Attribute = Attribute::Text(Cow::Borrowed("fanfare"));
 
-impl Traced {
-    /// Under which it goes on; `None`: it is not traced.
-    #[must_use]
-    pub fn context(&self) -> Option<TraceContext> {
-        self.context
-    }
-
-    /// Adds to the span, if there is one.
-    pub fn set(&mut self, key: &'static str, value: impl FnOnce() -> Attribute) {
-        if let Some(open) = &mut self.open {
-            open.span.attributes.push((key, value()));
-        }
-    }
-
-    /// Links the span to another one, if there is one.
-    pub fn link(&mut self, other: Option<TraceContext>) {
-        if let (Some(open), Some(other)) = (&mut self.open, other) {
-            open.span.links.push(other);
-        }
-    }
-
-    /// It is over: it stands at this position, or failed, by a word of ours.
-    pub fn published(mut self, outcome: Result<impl Display, &'static str>) {
-        match outcome {
-            Ok(position) => self.set("messaging.message.id", || {
-                Attribute::Text(Cow::Owned(position.to_string()))
-            }),
-            Err(code) => self.fail(code),
-        }
-        self.end();
-    }
-
-    /// It failed, by a word of ours.
-    pub fn fail(&mut self, code: &'static str) {
-        if let Some(open) = &mut self.open {
-            let word = Attribute::Text(Cow::Borrowed(code));
-            open.span.attributes.push(("error.type", word));
-            open.span.error = Some(Cow::Borrowed(code));
-        }
-    }
-
-    /// It is over.
-    pub fn end(self) {
-        if let Some(open) = self.open {
-            let Open {
-                mut span,
-                begun,
-                gate,
-            } = *open;
-            // By a clock that cannot step back.
-            span.end = span.start + begun.elapsed();
-            gate.send(span);
-        }
-    }
-}
-
 /// `process orders`: an operation and the operator's word for a namespace.
 pub(super) fn named(operation: &str, namespace: &str) -> Cow<'static, str> {
     Cow::Owned(format!("{operation} {namespace}"))
@@ -408,11 +367,13 @@ pub(super) fn child_of(parent: &TraceContext) -> TraceContext {
     child.sampled()
 }
 
-fn root() -> TraceContext {
+/// Its id ends with this.
+fn root(tail: u64) -> TraceContext {
     let mut trace = TraceId::default();
-    while trace == TraceId::default() {
+    while trace[..8] == [0; 8] {
         trace = rand::random();
     }
+    trace[8..].copy_from_slice(&tail.to_be_bytes());
     let root = TraceContext {
         trace,
         span: any_span(),

@@ -151,6 +151,7 @@ fn publish(blob: &Bytes) -> Verdict {
         parts,
         retention: KEEP,
         trace: None,
+        came_as_fields: false,
     }
 }
 

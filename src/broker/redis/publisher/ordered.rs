@@ -104,9 +104,13 @@ impl Ordered {
             return self.publications.answer(job, Err(refused.into()));
         }
         job.sends_count += 1;
-        let command = job.command.clone();
-        let sent = connection.send(Sent::Publication(job), command.count(), |arguments| {
+        let (command, context) = (job.command.clone(), self.publications.context(&job));
+        let count = command.count() + usize::from(context.is_some());
+        let sent = connection.send(Sent::Publication(job), count, |arguments| {
             arguments.prepared(&command);
+            if let Some(context) = &context {
+                arguments.bytes(context);
+            }
         });
         match sent {
             Ok(()) => self.in_flight += 1,

@@ -213,7 +213,10 @@ impl Replicated {
     /// that the order of this method's calls is the order on the wire.
     async fn send(&self, mut job: Sent) -> impl Future<Output = Flight> + Send + use<> {
         job.sends_count += 1;
-        let command = self.begin("EVALSHA", job.command.clone()).await;
+        let mut arguments = job.command.clone();
+        let context = self.publications.context(&job);
+        arguments.extend(context.map(|context| Value::Bytes(context.to_vec().into())));
+        let command = self.begin("EVALSHA", arguments).await;
         async move {
             let result = command.await;
             Flight { job, result }

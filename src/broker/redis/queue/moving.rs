@@ -142,7 +142,7 @@ impl RedisBroker {
         for (at, judged, fate) in &moving.entries {
             if *fate != Fate::Waits {
                 // The keys of its database, which channels have in their names.
-                let carries = self.carries_context();
+                let carries = self.carrying.is_on();
                 add(&mut call, &master.shared.keys, (*at, carries), judged);
             }
         }
@@ -243,6 +243,7 @@ fn add(
             parts: Parts { head, body, tail },
             retention,
             trace,
+            ..
         } => {
             let topic = &message.topic;
             let used = PublicationKeys::new(names, topic, partition, None);

@@ -10,11 +10,15 @@ use fanfare_protocol::ids::{App, User};
 const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn tracer_of(share: Share, shows_topics: bool) -> (Arc<Tracer>, Receiver<Span>) {
-    let (gate, spans) = Gate::new(Arc::default());
     let sampler = Sampler {
         share,
         is_parent_based: true,
     };
+    sampled_by(sampler, shows_topics)
+}
+
+fn sampled_by(sampler: Sampler, shows_topics: bool) -> (Arc<Tracer>, Receiver<Span>) {
+    let (gate, spans) = Gate::new(Arc::default());
     let settings = TraceSettings {
         sampler,
         shows_topics,
@@ -36,6 +40,10 @@ fn to(topic: &Topic) -> Destination<'_> {
         topic,
         namespace: "orders",
     }
+}
+
+fn client(number: u8) -> Caller {
+    Caller::Client(format!("{number:032x}").parse().unwrap())
 }
 
 fn counted(tracer: &Tracer, why: Untraced) -> u64 {
@@ -71,7 +79,11 @@ fn what_is_no_traceparent_is_ignored_and_counted_by_its_reason() {
 #[test]
 fn a_publication_is_a_part_of_its_request_and_both_are_told() {
     let (tracer, mut spans) = tracer_of(Share::None, false);
-    let mut request = tracer.request(Some(good()), Caller::Backend, || "POST /v1/publish".into());
+    let mut request = tracer.request(
+        Some(good()),
+        || Caller::Backend,
+        || "POST /v1/publish".into(),
+    );
     request.set("http.route", || Attribute::text("/v1/publish"));
     let topic = topic();
     let mut sent = tracer.publication("publish", Cause::Part(request.context()), to(&topic));
@@ -102,7 +114,7 @@ fn topics_are_told_where_the_operator_wants_it_and_users_never() {
     let (tracer, mut spans) = tracer_of(Share::All, true);
     let inbox = Topic::inbox(&App::default_app(), &User::new("ada").unwrap());
     for topic in [topic(), inbox] {
-        let cause = Cause::Own(None, Caller::Client);
+        let cause = Cause::Own(None, client(1));
         tracer.publication("publish", cause, to(&topic)).end();
     }
     let named = spans.try_recv().unwrap();
@@ -122,14 +134,14 @@ fn what_is_not_sampled_has_no_context_and_no_span() {
     let off = TraceContext { flags: 0, ..good() };
     for cause in [
         Cause::Own(None, Caller::Backend),
-        Cause::Own(Some(off), Caller::Client),
+        Cause::Own(Some(off), client(1)),
         Cause::Part(None),
     ] {
         let traced = tracer.publication("publish", cause, to(&topic));
         assert_eq!(traced.context(), None);
         traced.end();
     }
-    let request = tracer.request(Some(off), Caller::Backend, || "GET /v1/nodes".into());
+    let request = tracer.request(Some(off), || Caller::Backend, || "GET /v1/nodes".into());
     assert_eq!(request.context(), None);
     assert!(spans.try_recv().is_err());
 }
@@ -138,7 +150,11 @@ fn what_is_not_sampled_has_no_context_and_no_span() {
 fn without_an_exporter_the_context_of_the_caller_goes_on_as_it_came() {
     let tracer = Arc::new(Tracer::without_exporter(Arc::default()));
     let topic = topic();
-    let request = tracer.request(Some(good()), Caller::Backend, || "POST /v1/publish".into());
+    let request = tracer.request(
+        Some(good()),
+        || Caller::Backend,
+        || "POST /v1/publish".into(),
+    );
     assert_eq!(request.context(), Some(good()));
     let cause = Cause::Part(request.context());
     let sent = tracer.publication("publish", cause, to(&topic));
@@ -156,7 +172,63 @@ fn without_an_exporter_the_context_of_the_caller_goes_on_as_it_came() {
 }
 
 #[test]
-fn clients_have_their_way_ten_times_and_backends_a_thousand_times() {
+fn without_an_exporter_no_flag_is_changed_whatever_the_sampler_says() {
+    let sampler = Sampler {
+        share: Share::All,
+        is_parent_based: false,
+    };
+    let settings = TraceSettings {
+        sampler,
+        shows_topics: false,
+    };
+    let tracer = Tracer::new(None, settings, Arc::default());
+    let topic = topic();
+    let passed = |flags| {
+        let parent = TraceContext { flags, ..good() };
+        let cause = Cause::Own(Some(parent), Caller::Backend);
+        let of_request = tracer.request(Some(parent), || Caller::Backend, || "GET".into());
+        let sent = tracer.publication("publish", cause, to(&topic));
+        assert_eq!(of_request.context(), sent.context());
+        sent.context().map(|context| context.flags)
+    };
+    assert_eq!([0, 1, 0xff].map(passed), [None, Some(1), Some(0xff)]);
+}
+
+#[test]
+fn a_trace_that_begins_here_is_taken_by_the_id_that_it_gets() {
+    // The move of an entry decides anew, by that id, and has to decide the same.
+    let sampler = Sampler {
+        share: Share::Part(0.1),
+        is_parent_based: false,
+    };
+    let (tracer, _spans) = sampled_by(sampler, false);
+    let begun = (0..20_000).map(|_| tracer.request(None, || Caller::Backend, || "GET".into()));
+    let begun: Vec<_> = begun.filter_map(|request| request.context()).collect();
+    assert!(begun.len() >= 100, "{}", begun.len());
+    assert!(begun.iter().all(|context| tracer.follows(context)));
+}
+
+#[test]
+fn what_is_given_up_has_its_span_and_says_so() {
+    let (tracer, mut spans) = tracer_of(Share::All, false);
+    let topic = topic();
+    let request = tracer.request(None, || Caller::Backend, || "POST /v1/publish".into());
+    let cause = Cause::Part(request.context());
+    let publishing = tracer.publication("publish", cause, to(&topic));
+    // As the future of the request is dropped: what is inside comes first.
+    drop(publishing);
+    drop(request);
+    let (producer, server) = (spans.try_recv().unwrap(), spans.try_recv().unwrap());
+    assert_eq!(producer.parent, Some(server.context.span));
+    for span in [producer, server] {
+        assert_eq!(span.error.as_deref(), Some("given_up"));
+        assert_eq!(text(&span, "error.type").as_deref(), Some("given_up"));
+    }
+    assert!(spans.try_recv().is_err(), "each is told once");
+}
+
+#[test]
+fn sessions_have_their_way_once_a_second_and_ten_of_them_and_strangers_have_ten_apart() {
     let (tracer, _spans) = tracer_of(Share::None, false);
     let topic = topic();
     let taken = |caller, count: usize| {
@@ -166,16 +238,49 @@ fn clients_have_their_way_ten_times_and_backends_a_thousand_times() {
         });
         each.flatten().count()
     };
+    let of_stranger = || tracer.request(Some(good()), || Caller::Stranger, || "GET".into());
     // A second may pass meanwhile, and then as many come again.
-    let clients = taken(Caller::Client, 1_000);
-    assert!(
-        (10..=100).contains(&clients) && clients.is_multiple_of(10),
-        "{clients}"
+    let begun = tracer.born.elapsed().as_secs();
+    let alone = taken(client(1), 1_000);
+    let all: usize = (0..100).map(|number| taken(client(number), 1)).sum();
+    let strangers = (0..1_000).filter(|_| of_stranger().has_span()).count();
+    let seconds = usize::try_from(tracer.born.elapsed().as_secs() - begun).unwrap() + 1;
+    assert!((1..=seconds).contains(&alone), "{alone}");
+    assert!((9..=10 * seconds).contains(&(alone + all)), "{alone} {all}");
+    assert!((10..=10 * seconds).contains(&strangers), "{strangers}");
+    let refused = 2_100 - (alone + all + strangers) as u64;
+    assert_eq!(counted(&tracer, Untraced::Forced), refused);
+    let room = tracer.requests.admits(tracer.slot(), 1);
+    assert!(room, "strangers take nothing from backends");
+}
+
+#[test]
+fn what_is_traced_is_spread_over_the_second_and_a_request_without_room_goes_on_all_the_same() {
+    let (tracer, mut spans) = tracer_of(Share::None, false);
+    let topic = topic();
+    let begun = tracer.slot();
+    let each = (0..100_000).map(|_| {
+        let cause = Cause::Own(Some(good()), Caller::Backend);
+        tracer.publication("publish", cause, to(&topic)).context()
+    });
+    let taken = each.flatten().count() as u64;
+    let slots = tracer.slot() - begun + 1;
+    assert!((125..=125 * slots).contains(&taken), "{taken}");
+    assert_eq!(counted(&tracer, Untraced::Rate), 100_000 - taken);
+
+    let (slot, most) = (tracer.slot() + 1_000, TRACED_MAX / SLOTS);
+    (0..most).for_each(|_| assert!(tracer.requests.admits(slot, most)));
+    while spans.try_recv().is_ok() {}
+    let request = tracer.request(Some(good()), || Caller::Backend, || "GET".into());
+    assert_eq!(
+        (request.context(), request.has_span()),
+        (Some(good()), false)
     );
-    assert_eq!(counted(&tracer, Untraced::Forced), 1_000 - clients as u64);
-    let backends = taken(Caller::Backend, 100_000);
-    assert!((990..=20_000).contains(&backends), "{backends}");
-    assert_eq!(counted(&tracer, Untraced::Rate), 100_000 - backends as u64);
+    drop(request);
+    let root = TraceContext { flags: 0, ..good() };
+    let of_root = tracer.request(Some(root), || Caller::Backend, || "GET".into());
+    assert_eq!(of_root.context(), None);
+    assert!(spans.try_recv().is_err());
 }
 
 #[test]

@@ -27,6 +27,7 @@ use super::trace::{self, Parent};
 use crate::broker::PublishRequest;
 use crate::http::error::{HttpError, as_body};
 use crate::tasks;
+use crate::telemetry::alerts::gravest;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::ErrorBody;
 use fanfare_protocol::ids::Topic;
@@ -97,7 +98,9 @@ pub(super) async fn publish(
     let results = run(&state, targets, parent).await;
     let answered = tasks::heavy(results.len() * RESULT_BYTES, || {
         let answer = PublishAnswer::of(results);
-        respond(wanted, StatusCode::OK, http(answer.error.as_ref()), &answer)
+        let error = http(answer.error.as_ref());
+        let part = gravest(answer.codes());
+        respond(wanted, StatusCode::OK, (error, part), &answer)
     });
     Ok(answered.await)
 }
@@ -122,7 +125,9 @@ pub(super) async fn batch(
     let results = run(&state, targets, parent).await;
     let answered = tasks::heavy((items.len() + results.len()) * RESULT_BYTES, || {
         let answer = BatchAnswer::of(items, results);
-        respond(wanted, StatusCode::OK, http(answer.error.as_ref()), &answer)
+        let error = http(answer.error.as_ref());
+        let part = gravest(answer.results.iter().flat_map(PublishAnswer::codes));
+        respond(wanted, StatusCode::OK, (error, part), &answer)
     });
     Ok(answered.await)
 }
@@ -171,15 +176,20 @@ fn http(error: Option<&ErrorBody>) -> Option<HttpError> {
     error.map(|error| HttpError::new(error.code, error.message.clone()))
 }
 
-/// The status of what was done, or that of the error that stands for all.
+/// The status of what was done, or that of the error that stands for all. Where only a part failed, this
+/// code is counted.
 pub(super) fn respond(
     wanted: Wanted,
     done: StatusCode,
-    error: Option<HttpError>,
+    (error, part): (Option<HttpError>, Option<ErrorCode>),
     answer: &impl Serialize,
 ) -> Response {
     let Some(error) = error else {
-        return wanted.with(done, answer);
+        let mut response = wanted.with(done, answer);
+        if let Some(code) = part {
+            response.extensions_mut().insert(code);
+        }
+        return response;
     };
     let mut response = wanted.with(error.status(), answer);
     error.add_headers(response.headers_mut());
@@ -307,6 +317,15 @@ impl BatchAnswer {
 }
 
 impl PublishAnswer {
+    /// Of what failed, why.
+    fn codes(&self) -> impl Iterator<Item = ErrorCode> {
+        let targets = self.results.iter().filter_map(|result| match result {
+            TargetResult::Failed { error, .. } => Some(error.code),
+            TargetResult::Published { .. } => None,
+        });
+        self.error.iter().map(|error| error.code).chain(targets)
+    }
+
     fn of(results: Vec<TargetResult>) -> Self {
         let mut errors = results.iter().filter_map(|result| match result {
             TargetResult::Failed { error, .. } => Some(error),

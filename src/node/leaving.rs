@@ -30,6 +30,7 @@ impl Parts {
         let config = &self.config;
         let sessions = self.metrics.sessions();
         let counters = &self.metrics.control;
+        counters.draining.set(1);
         counters.drain_sessions.set(sessions);
         let departure = DrainSchedule::new(&config.drain, sessions, Instant::now());
         let departure = self.services.departure.get_or_init(|| departure);

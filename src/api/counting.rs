@@ -194,7 +194,9 @@ pub(super) fn known(method: &Method) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
+    use axum::body::Body;
+    use bytes::Bytes;
+    use futures_util::{FutureExt as _, StreamExt as _, stream};
     use http_body_util::BodyExt as _;
 
     use super::*;
@@ -202,15 +204,16 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_is_waited_for_is_no_time_of_the_nodes() {
         let arrival = Arc::new(Arrival::begin());
-        let (mut sender, body) = http_body_util::channel::Channel::<bytes::Bytes>::new(1);
+        let (sender, comes) = tokio::sync::oneshot::channel::<Bytes>();
+        let frames = stream::once(comes).chain(stream::pending());
         let mut body = Arriving {
-            body,
+            body: Body::from_stream(frames),
             arrival: Arc::clone(&arrival),
         };
         let asked = body.frame().now_or_never();
         assert!(asked.is_none(), "nothing has come");
         std::thread::sleep(Duration::from_millis(300));
-        sender.send_data("1".into()).await.expect("it is read");
+        sender.send("1".into()).expect("it is read");
         assert!(body.frame().await.is_some());
         let (waited, took) = (arrival.waited_us.load(Relaxed), arrival.watch.took());
         assert!(waited >= 300_000, "{waited}");

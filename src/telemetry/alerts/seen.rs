@@ -206,6 +206,26 @@ mod tests {
     }
 
     #[test]
+    fn callers_who_give_up_and_publications_that_fail_inside_of_requests_are_an_error_rate() {
+        let value = |measure, count| {
+            let seen = seen(60, known(), |point| {
+                point.set(Measure::Requests, Range::rate(10.0, 1.0));
+                point.set(Measure::Publications, Range::rate(30.0, 1.0));
+                point.set(measure, Range::rate(count, 1.0));
+            });
+            seen.value(Alert::ErrorRate).map(f64::round)
+        };
+        assert_eq!(value(Measure::GivenUp, 2.0), Some(20.0));
+        assert_eq!(value(Measure::PublicationsFailed, 10.0), Some(25.0));
+        assert_eq!(value(Measure::Deliveries, 10.0), Some(0.0));
+        // A batch a minute is few requests and many publications.
+        let batches = seen(60, known(), |point| {
+            point.set(Measure::PublicationsFailed, Range::rate(1.0, 1.0));
+        });
+        assert_eq!(batches.value(Alert::ErrorRate), Some(100.0));
+    }
+
+    #[test]
     fn a_mean_of_more_than_a_second_of_requests_or_of_commands_is_slow() {
         let timed =
             |measure, ms, count| move |point: &mut Point| point.set(measure, Range::of(ms, count));
@@ -243,7 +263,7 @@ mod tests {
         for alert in [Alert::MemoryHigh, Alert::CpuHigh] {
             assert!(used(alert, 85.0, 60), "{alert:?}");
             assert!(!used(alert, 75.0, 60), "{alert:?}");
-            assert!(!used(alert, 99.0, 5), "{alert:?}: a start is no minute");
+            assert!(!used(alert, 99.0, 40), "{alert:?}: a start is no minute");
         }
         let without_limit = seen(60, Known::default(), |point| {
             point.set(Measure::MemoryBytes, Range::of(1e12, 1.0));

@@ -361,6 +361,37 @@ mod tests {
         PublishRequest::new(topic, Publication::new(Data::Json("1".into()), n), nothing)
     }
 
+    /// Once a batch of which half the targets failed was a 200 and counted nowhere.
+    #[test]
+    fn a_request_of_which_a_part_failed_is_counted_by_the_error_of_the_nodes() {
+        let published = || TargetResult::Published {
+            topic: Topic::everyone(&App::default_app()),
+            position: Position { ms: 1, seq: 0 },
+            duplicate: false,
+        };
+        let away = || TargetResult::failed("a", &WireError::unavailable("away"));
+        let wanted = Wanted(crate::http::media::Form::wanted(&axum::http::HeaderMap::new()));
+        let counted = |items: Items, results| {
+            let answer = BatchAnswer::of(items, results);
+            let part = gravest(answer.results.iter().flat_map(PublishAnswer::codes));
+            let error = http(answer.error.as_ref());
+            let response = respond(wanted, StatusCode::OK, (error, part), &answer);
+            let code = response.extensions().get::<ErrorCode>().copied();
+            (response.status().as_u16(), code)
+        };
+        let unreadable = || Err(WireError::bad_request("no data"));
+        let unavailable = Some(ErrorCode::Unavailable);
+        let all = counted(vec![Ok(2)], vec![published(), published()]);
+        assert_eq!(all, (200, None));
+        let half = counted(vec![Ok(1), Ok(1)], vec![published(), away()]);
+        assert_eq!(half, (200, unavailable));
+        let both = counted(vec![unreadable(), Ok(2)], vec![published(), away()]);
+        assert_eq!(both, (200, unavailable));
+        let ours = counted(vec![unreadable(), Ok(1)], vec![published()]);
+        assert_eq!(ours, (200, Some(ErrorCode::BadRequest)));
+        assert_eq!(counted(vec![Ok(1)], vec![away()]), (503, unavailable));
+    }
+
     #[tokio::test]
     async fn behind_a_failure_nothing_more_is_published_to_the_topic() {
         let asked = RefCell::new(Vec::new());

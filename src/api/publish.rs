@@ -370,7 +370,9 @@ mod tests {
             duplicate: false,
         };
         let away = || TargetResult::failed("a", &WireError::unavailable("away"));
-        let wanted = Wanted(crate::http::media::Form::wanted(&axum::http::HeaderMap::new()));
+        let wanted = Wanted(crate::http::media::Form::wanted(
+            &axum::http::HeaderMap::new(),
+        ));
         let counted = |items: Items, results| {
             let answer = BatchAnswer::of(items, results);
             let part = gravest(answer.results.iter().flat_map(PublishAnswer::codes));

@@ -72,7 +72,7 @@ impl Clock {
             let looked_us = self.looked_us.load(Ordering::Relaxed);
             let stood_us = self.stood_us.load(Ordering::Relaxed);
             fence(Ordering::Acquire);
-            if version % 2 == 0 && self.version.load(Ordering::Relaxed) == version {
+            if version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version {
                 return (looked_us, stood_us);
             }
             std::hint::spin_loop();

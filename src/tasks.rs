@@ -33,6 +33,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+pub mod running;
 pub mod turns;
 
 /// A part has ended without which the process is none.

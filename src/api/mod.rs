@@ -142,7 +142,7 @@ impl Api {
     /// Checks the request's form, counts it, and writes an error in the form that the caller reads.
     pub async fn answer<B>(&self, mut request: Request<B>) -> Response
     where
-        B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+        B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static,
     {
         let route = self.route_of(&request);
         let counting = counting::Counting::begin(&self.state, route, request.method());
@@ -153,7 +153,8 @@ impl Api {
             Ok(()) => {
                 // A panic in a handler is a 500 of that request and not the end of its connection,
                 // on which other requests may wait.
-                let routed = AssertUnwindSafe(self.route(request.map(Body::new)));
+                let request = request.map(|body| Body::new(counting.arriving(body)));
+                let routed = AssertUnwindSafe(self.route(request));
                 routed.catch_unwind().await.unwrap_or_else(panicked)
             }
             Err(error) => ApiError(error).into_response(),

@@ -26,6 +26,8 @@ use fanfare_protocol::error::{ErrorCode, WireError};
 
 /// The limit of growth where the alert is off.
 const GROWTH_PERCENT: u64 = 10;
+/// What callers who gave up stand under, beside the codes of errors.
+const GAVE_UP: &str = "gave_up";
 
 /// A window of the history.
 #[derive(Debug, Serialize, ToSchema)]
@@ -42,7 +44,9 @@ pub struct PerformanceAnswer {
     pub age_ms: u64,
     /// By name. What was not measured in the window is left out.
     pub measures: BTreeMap<&'static str, MeasureAnswer>,
-    /// How many errors sessions and callers were told, by code; codes that none had are left out.
+    /// How many errors sessions and callers were told, by code, and as `gave_up` callers who went away
+    /// without an answer after 100 ms or more; what none had is left out. A request that failed in part
+    /// is one, and a welcome too.
     pub errors: BTreeMap<&'static str, u64>,
     /// The alerts that are raised now.
     pub alerts: Vec<&'static str>,
@@ -143,7 +147,8 @@ pub(super) async fn get_performance(
         memory_growth: growth.into(),
     };
     if let Some(summary) = summary {
-        answer.covered_s = rounded(summary.all.seconds());
+        // Of the time in which the process stood still nothing is known.
+        answer.covered_s = rounded(summary.all.range(Measure::Sessions).weight);
         answer.age_ms = u64::try_from(summary.age.as_millis()).unwrap_or(u64::MAX);
         answer.newest = super::unix_ms().saturating_sub(answer.age_ms);
         answer.measures = measures(&summary.all, &summary.newest);
@@ -169,6 +174,8 @@ fn measures(all: &Point, newest: &Point) -> BTreeMap<&'static str, MeasureAnswer
 fn errors(all: &Point) -> BTreeMap<&'static str, u64> {
     let codes = ErrorCode::ALL.into_iter();
     let told = codes.map(|code| (code.name(), all.errors(code)));
+    let given_up = all.range(Measure::GivenUp).sum.max(0.0).round() as u64;
+    let told = told.chain([(GAVE_UP, given_up)]);
     told.filter(|(_, count)| *count > 0).collect()
 }
 

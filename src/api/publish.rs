@@ -27,6 +27,7 @@ use super::trace::{self, Parent};
 use crate::broker::PublishRequest;
 use crate::http::error::{HttpError, as_body};
 use crate::tasks;
+use crate::telemetry::alerts::gravest;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::ErrorBody;
 use fanfare_protocol::ids::Topic;
@@ -97,7 +98,9 @@ pub(super) async fn publish(
     let results = run(&state, targets, parent).await;
     let answered = tasks::heavy(results.len() * RESULT_BYTES, || {
         let answer = PublishAnswer::of(results);
-        respond(wanted, StatusCode::OK, http(answer.error.as_ref()), &answer)
+        let error = http(answer.error.as_ref());
+        let part = gravest(answer.codes());
+        respond(wanted, StatusCode::OK, (error, part), &answer)
     });
     Ok(answered.await)
 }
@@ -122,7 +125,9 @@ pub(super) async fn batch(
     let results = run(&state, targets, parent).await;
     let answered = tasks::heavy((items.len() + results.len()) * RESULT_BYTES, || {
         let answer = BatchAnswer::of(items, results);
-        respond(wanted, StatusCode::OK, http(answer.error.as_ref()), &answer)
+        let error = http(answer.error.as_ref());
+        let part = gravest(answer.results.iter().flat_map(PublishAnswer::codes));
+        respond(wanted, StatusCode::OK, (error, part), &answer)
     });
     Ok(answered.await)
 }
@@ -171,15 +176,20 @@ fn http(error: Option<&ErrorBody>) -> Option<HttpError> {
     error.map(|error| HttpError::new(error.code, error.message.clone()))
 }
 
-/// The status of what was done, or that of the error that stands for all.
+/// The status of what was done, or that of the error that stands for all. Where only a part failed, this
+/// code is counted.
 pub(super) fn respond(
     wanted: Wanted,
     done: StatusCode,
-    error: Option<HttpError>,
+    (error, part): (Option<HttpError>, Option<ErrorCode>),
     answer: &impl Serialize,
 ) -> Response {
     let Some(error) = error else {
-        return wanted.with(done, answer);
+        let mut response = wanted.with(done, answer);
+        if let Some(code) = part {
+            response.extensions_mut().insert(code);
+        }
+        return response;
     };
     let mut response = wanted.with(error.status(), answer);
     error.add_headers(response.headers_mut());
@@ -307,6 +317,15 @@ impl BatchAnswer {
 }
 
 impl PublishAnswer {
+    /// Of what failed, why.
+    fn codes(&self) -> impl Iterator<Item = ErrorCode> {
+        let targets = self.results.iter().filter_map(|result| match result {
+            TargetResult::Failed { error, .. } => Some(error.code),
+            TargetResult::Published { .. } => None,
+        });
+        self.error.iter().map(|error| error.code).chain(targets)
+    }
+
     fn of(results: Vec<TargetResult>) -> Self {
         let mut errors = results.iter().filter_map(|result| match result {
             TargetResult::Failed { error, .. } => Some(error),
@@ -340,6 +359,39 @@ mod tests {
         };
         let topic = Topic::everyone(&App::default_app());
         PublishRequest::new(topic, Publication::new(Data::Json("1".into()), n), nothing)
+    }
+
+    /// Once a batch of which half the targets failed was a 200 and counted nowhere.
+    #[test]
+    fn a_request_of_which_a_part_failed_is_counted_by_the_error_of_the_nodes() {
+        let published = || TargetResult::Published {
+            topic: Topic::everyone(&App::default_app()),
+            position: Position { ms: 1, seq: 0 },
+            duplicate: false,
+        };
+        let away = || TargetResult::failed("a", &WireError::unavailable("away"));
+        let wanted = Wanted(crate::http::media::Form::wanted(
+            &axum::http::HeaderMap::new(),
+        ));
+        let counted = |items: Items, results| {
+            let answer = BatchAnswer::of(items, results);
+            let part = gravest(answer.results.iter().flat_map(PublishAnswer::codes));
+            let error = http(answer.error.as_ref());
+            let response = respond(wanted, StatusCode::OK, (error, part), &answer);
+            let code = response.extensions().get::<ErrorCode>().copied();
+            (response.status().as_u16(), code)
+        };
+        let unreadable = || Err(WireError::bad_request("no data"));
+        let unavailable = Some(ErrorCode::Unavailable);
+        let all = counted(vec![Ok(2)], vec![published(), published()]);
+        assert_eq!(all, (200, None));
+        let half = counted(vec![Ok(1), Ok(1)], vec![published(), away()]);
+        assert_eq!(half, (200, unavailable));
+        let both = counted(vec![unreadable(), Ok(2)], vec![published(), away()]);
+        assert_eq!(both, (200, unavailable));
+        let ours = counted(vec![unreadable(), Ok(1)], vec![published()]);
+        assert_eq!(ours, (200, Some(ErrorCode::BadRequest)));
+        assert_eq!(counted(vec![Ok(1)], vec![away()]), (503, unavailable));
     }
 
     #[tokio::test]

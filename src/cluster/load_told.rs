@@ -2,7 +2,9 @@
 //!
 //! In: the last seconds of its performance history, and its alerts. Out: the same for `GET /v1/nodes`
 //! of any node. Pure. Bound: [`BYTES_MAX`] as JSON. Load is never at rest, and what moves little is not
-//! said anew ([`LoadTold::is_near`]): else each heartbeat of each node were news to all others.
+//! said anew ([`LoadTold::is_near`]): else each heartbeat of each node were news to all others. What has
+//! ended is little by no measure, and nothing is told as more than twice of what it is, but for a few
+//! percent, milliseconds or calls.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,12 +33,17 @@ pub struct LoadTold {
 
 impl LoadTold {
     /// Whether it differs so little that it need not be said: by less than a sixteenth, or than a small
-    /// step, and in no alert.
+    /// step and by half, and in no alert. What begins or ends is said.
     #[must_use]
     pub fn is_near(&self, other: &Self) -> bool {
         const MEMORY_STEP: u64 = 8 << 20;
-        let near =
-            |before: u64, now: u64, step: u64| before.abs_diff(now) < (before / 16).max(step);
+        /// Whatever it is by half: of so few nobody asks how many there are.
+        const FEW: u64 = 4;
+        let near = |before: u64, now: u64, step: u64| {
+            let step = step.min((before.min(now) / 2).max(FEW));
+            let is_as_before = (before == 0) == (now == 0);
+            is_as_before && before.abs_diff(now) < (before / 16).max(step)
+        };
         near(self.cpu_percent, other.cpu_percent, 5)
             && near(self.memory_bytes, other.memory_bytes, MEMORY_STEP)
             && near(self.requests_per_s, other.requests_per_s, 16)
@@ -74,15 +81,18 @@ mod tests {
             cpu_percent: 40,
             memory_bytes: 1 << 30,
             requests_per_s: 1_000,
+            deliveries_per_s: 100,
+            response_ms: 30,
+            errors_per_s: 2,
             ..LoadTold::default()
         };
         let near = LoadTold {
             cpu_percent: 44,
             memory_bytes: (1 << 30) + (60 << 20),
             requests_per_s: 1_050,
-            deliveries_per_s: 63,
-            response_ms: 19,
-            errors_per_s: 3,
+            deliveries_per_s: 149,
+            response_ms: 44,
+            errors_per_s: 5,
             ..load.clone()
         };
         assert!(load.is_near(&near));
@@ -90,15 +100,32 @@ mod tests {
             |load| load.cpu_percent = 45,
             |load| load.memory_bytes += 64 << 20,
             |load| load.requests_per_s -= 63,
-            |load| load.deliveries_per_s = 64,
-            |load| load.response_ms = 20,
-            |load| load.errors_per_s = 4,
+            |load| load.deliveries_per_s = 164,
+            |load| load.response_ms = 50,
+            |load| load.errors_per_s = 6,
             |load| load.alerts = vec!["cpu_high".to_owned()],
         ];
         for change in far {
             let mut other = load.clone();
             change(&mut other);
             assert!(!load.is_near(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn load_that_ends_or_falls_to_half_is_told() {
+        let told = |before: u64, now: u64| {
+            let load = |deliveries_per_s| LoadTold {
+                deliveries_per_s,
+                ..LoadTold::default()
+            };
+            !load(before).is_near(&load(now))
+        };
+        for (before, now) in [(3, 0), (0, 1), (60, 0), (60, 20), (60, 1), (20, 60)] {
+            assert!(told(before, now), "{before} is told, and it is {now}");
+        }
+        for (before, now) in [(0, 0), (60, 45), (3, 1), (1_000, 950)] {
+            assert!(!told(before, now), "{before}, {now}");
         }
     }
 

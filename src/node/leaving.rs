@@ -1,8 +1,8 @@
 //! How the node leaves: what begins it, and its steps up to the lease.
 //!
 //! In: a signal, the order to drain, or the loss of its place in the cluster. Out: sessions told and
-//! closed at the pace of `[drain]`, workers ended, members, occupancy and leases given back. How
-//! far it is, is in `fanfare_drain_sessions` and `fanfare_drained_sessions`, and in what the node
+//! closed at the pace of `[drain]`, workers ended, members, occupancy and leases given back. That it
+//! leaves is in `fanfare_draining`, how far it is in `fanfare_drain_sessions` and `fanfare_drained_sessions`, and in what the node
 //! says of itself. Bounds: each step has its own deadline, after which the next begins.
 
 use std::thread::JoinHandle;
@@ -30,6 +30,7 @@ impl Parts {
         let config = &self.config;
         let sessions = self.metrics.sessions();
         let counters = &self.metrics.control;
+        counters.draining.set(1);
         counters.drain_sessions.set(sessions);
         let departure = DrainSchedule::new(&config.drain, sessions, Instant::now());
         let departure = self.services.departure.get_or_init(|| departure);

@@ -21,6 +21,8 @@ use crate::telemetry::history::{History, Recorder};
 use crate::telemetry::metrics::Metrics;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// So long the longest piece of work stands for what is in work: longer than from one scrape to the next.
+const LONGEST_STANDS: Duration = Duration::from_secs(60);
 /// How often it is looked whether memory grows, of which nothing new is known sooner.
 const GROWTH_EVERY: Duration = Duration::from_secs(60);
 
@@ -42,6 +44,7 @@ pub(super) fn start(
         growth_max: thresholds.get(Alert::MemoryGrowing),
         growth_percent: None,
         growth_due_at: Instant::now() + GROWTH_EVERY,
+        longest: (Duration::ZERO, Instant::now()),
         judge: Judge::new(thresholds),
     };
     let interval = config.health.interval;
@@ -58,6 +61,8 @@ struct Watch {
     /// By how much memory grows, where that was suspected to be a leak.
     growth_percent: Option<f64>,
     growth_due_at: Instant,
+    /// The longest piece of work, and when it was seen.
+    longest: (Duration, Instant),
     judge: Judge,
 }
 
@@ -97,7 +102,7 @@ impl Watch {
             memory_bytes_max: self.metrics.facts().memory_bytes_max,
             queue_oldest: self.metrics.queue.oldest(),
             growth_percent: self.growth_percent,
-            longest: self.longest(),
+            longest: self.longest(now),
         };
         let seen = Seen::of(&self.history, known, now);
         for judgement in self.judge.look(&seen) {
@@ -112,14 +117,31 @@ impl Watch {
         }
     }
 
+    /// The longest of what ended in the last minute, and of parts that do not turn.
+    fn longest(&mut self, now: Instant) -> Duration {
+        let newest = self.newest_longest();
+        self.longest = longer(self.longest, newest, now);
+        self.longest.0
+    }
+
     /// The longest of what ended since the last look, and of parts that do not turn.
-    fn longest(&self) -> Duration {
+    fn newest_longest(&self) -> Duration {
         let metrics = &self.metrics;
         let commands = metrics.workers.iter().map(|worker| worker.longest.take());
         let others = [metrics.api.longest.take(), metrics.queue.longest.take()];
         let hanging = turns::silences().into_iter().map(|silence| silence.lasts);
         let all = commands.chain(others).chain(hanging);
         all.max().unwrap_or_default()
+    }
+}
+
+/// What stands as the longest after a look that found this.
+fn longer(stands: (Duration, Instant), found: Duration, now: Instant) -> (Duration, Instant) {
+    let is_over = now.saturating_duration_since(stands.1) >= LONGEST_STANDS;
+    if is_over || found >= stands.0 {
+        (found, now)
+    } else {
+        stands
     }
 }
 
@@ -150,5 +172,24 @@ fn tell(judgement: &Judgement) {
             unit,
             "it is well below its limit again"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_long_stands_for_a_minute() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let mut stands = (Duration::ZERO, begun);
+        let mut look = |found_s: u32, at_s: u32| {
+            stands = longer(stands, found_s * second, begun + at_s * second);
+            stands.0.as_secs()
+        };
+        assert_eq!(look(1, 10), 1);
+        assert_eq!(look(40, 20), 40);
+        assert_eq!((look(0, 30), look(2, 79)), (40, 40));
+        assert_eq!(look(3, 80), 3);
     }
 }

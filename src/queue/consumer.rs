@@ -26,6 +26,7 @@ use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL
 use crate::broker::{Broker, BrokerHealth, FeedNumber};
 use crate::cluster::partition_leases::Held;
 use crate::config::Config;
+use crate::tasks::running::Stopwatch;
 use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
@@ -89,6 +90,7 @@ impl Queue {
             uncounted: Vec::new(),
             figures: Figures::default(),
             faults: Faults::default(),
+            failing: BTreeSet::new(),
             shared: self.figures.clone(),
             pressure,
             stop: self.stop.subscribe(),
@@ -121,6 +123,8 @@ pub struct Consumer {
     uncounted: Vec<u32>,
     figures: Figures,
     faults: Faults,
+    /// Partitions whose last pass failed, held or not; while the broker is whole those that are held.
+    failing: BTreeSet<u32>,
     shared: SharedFigures,
     pressure: Pressure,
     stop: watch::Receiver<bool>,
@@ -184,9 +188,16 @@ impl Consumer {
         let (taken, lost) = self.rota.note(&tokens, Instant::now());
         for partition in taken {
             self.context.broker.hear_bell(partition, true);
+            self.figures.hold(partition);
         }
         for partition in lost {
             self.context.broker.hear_bell(partition, false);
+            self.figures.let_go(partition);
+        }
+        // Those that can be asked for are told by whoever holds them now.
+        let mut there: Vec<_> = self.figures.let_go_of().collect();
+        there.retain(|partition| !self.is_away(*partition));
+        for partition in there {
             self.figures.forget(partition);
         }
         let calls = self.rota.held();
@@ -238,9 +249,9 @@ impl Consumer {
         };
         let context = Arc::clone(&self.context);
         let run = async move {
-            let begun = Instant::now();
+            let watch = Stopwatch::begin();
             let outcome = timeout(PATIENCE, context.run(held.clone(), from, is_glance)).await;
-            context.metrics.queue.longest.note(begun.elapsed());
+            context.metrics.queue.longest.note(watch.took());
             (call, held, outcome.ok())
         };
         self.running.push(run.boxed());
@@ -264,6 +275,7 @@ impl Consumer {
         let Some(outcome) = outcome else {
             self.context.metrics.queue.given_up.add(1);
             for held in held {
+                self.failing.insert(held.partition);
                 self.rota.ended(held, Seen::Failed, now, rand::random());
             }
             return;
@@ -286,6 +298,10 @@ impl Consumer {
                 }
                 None => {}
             }
+            match seen {
+                Seen::Failed => self.failing.insert(held.partition),
+                Seen::Looked { .. } | Seen::Refused => self.failing.remove(&held.partition),
+            };
             self.rota.ended(held, seen, now, rand::random());
             if let Some(fault) = fault {
                 let count = self.rota.failing_count();
@@ -329,33 +345,65 @@ impl Consumer {
         }
     }
 
-    /// This node's part of `queue.capacity`, by the partitions that it holds: what nodes tell adds up.
+    /// Whether what has this partition is away, as far as is known.
+    fn is_away(&self, partition: u32) -> bool {
+        match *self.context.broker.health().borrow() {
+            BrokerHealth::Up => false,
+            BrokerHealth::Down(_) => true,
+            _ => self.failing.contains(&partition),
+        }
+    }
+
+    /// Whether all of the broker is there.
+    fn is_whole(&self) -> bool {
+        *self.context.broker.health().borrow() == BrokerHealth::Up
+    }
+
+    /// This node's part of `queue.capacity`, by the partitions that it tells: of all nodes it adds up.
     fn capacity(&self) -> u64 {
         let config = &self.context.config;
-        let held = self.rota.held().count() as u64;
-        config.queue.capacity * held / u64::from(config.redis.partitions).max(1)
+        let told = self.rota.held().chain(self.figures.let_go_of());
+        let share = |partition| share_of(config.queue.capacity, partition, config.redis.partitions);
+        told.map(share).sum()
     }
 
     /// Tells the figures.
     fn tick(&mut self) {
         // Leases end by themselves, too.
         self.note();
+        if self.is_whole() {
+            let rota = &self.rota;
+            self.failing.retain(|partition| rota.holds(*partition));
+        }
         self.find_uncounted(Instant::now());
         if let Some(seconds) = process::cpu_seconds_now() {
             self.pressure.sample(seconds);
         }
-        let is_whole = *self.context.broker.health().borrow() == BrokerHealth::Up;
-        let part = if is_whole { self.pressure.part() } else { 0.0 };
+        let part = if self.is_whole() {
+            self.pressure.part()
+        } else {
+            0.0
+        };
         let told = self.figures.told(part, Instant::now());
         self.context.metrics.queue.tell(&told.due, &told.oldest_ms);
         let metrics = &self.context.metrics.queue;
         metrics.capacity.set(self.capacity());
-        metrics.blocked.set(self.rota.failing_count() as u64);
+        let blocked = self.rota.failing_count() + self.figures.let_go_of().count();
+        metrics.blocked.set(blocked as u64);
         metrics.delayed.set(told.later);
         metrics.dead.set(told.dead);
         metrics.pressure.set(told.pressure);
         self.shared.set(told);
     }
+}
+
+/// The part of a whole that one of so many partitions has: of all of them together, the whole.
+fn share_of(whole: u64, partition: u32, partitions: u32) -> u64 {
+    let up_to = |count: u32| {
+        let part = u128::from(whole) * u128::from(count) / u128::from(partitions.max(1));
+        u64::try_from(part).unwrap_or(u64::MAX)
+    };
+    up_to(partition.saturating_add(1)) - up_to(partition)
 }
 
 /// What the next of them brings; waits for ever where none runs. Cancel-safe.
@@ -371,5 +419,23 @@ async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_partitions_are_the_whole_together() {
+        for (whole, partitions) in [(1_000_000, 256), (100, 256), (7, 3), (u64::MAX, 8), (5, 1)] {
+            let shares = (0..partitions).map(|partition| share_of(whole, partition, partitions));
+            assert_eq!(shares.map(u128::from).sum::<u128>(), u128::from(whole));
+        }
+        // Half of them are half, to one.
+        let half: u64 = (0..128)
+            .map(|partition| share_of(1_001, partition, 256))
+            .sum();
+        assert_eq!(half, 500);
     }
 }

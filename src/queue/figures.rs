@@ -1,9 +1,12 @@
 //! What waits in the partitions that this node holds, as its passes saw it last.
 //!
-//! In: depths by partition, and what is lost. Out: their sums, for heartbeats, metrics and the API.
+//! In: depths by partition, and what is held no more. Out: their sums, for heartbeats, metrics and the API.
 //! Owner: the consumer; whoever asks sees the sums of its last second. Bound: one entry a partition.
+//!
+//! A lease also ends where the broker is away, and then nobody else need have the partition: what waited
+//! there is told as it was seen last until the broker is whole again, and forgotten then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
@@ -22,6 +25,8 @@ struct Told {
 #[derive(Debug, Default)]
 pub struct Figures {
     partitions: BTreeMap<u32, (Depths, Instant)>,
+    /// Those of them that this node does not hold any more.
+    let_go: BTreeSet<u32>,
     clock: Option<Told>,
 }
 
@@ -33,6 +38,7 @@ impl Figures {
 
     /// A partition stands so.
     pub fn set(&mut self, partition: u32, depths: Depths, at: Instant) {
+        self.let_go.remove(&partition);
         self.partitions.insert(partition, (depths, at));
     }
 
@@ -54,8 +60,24 @@ impl Figures {
         seen.is_none_or(|(_, at)| *at < than)
     }
 
+    /// This node does not hold it any more; it is told until [`Self::forget`].
+    pub fn let_go(&mut self, partition: u32) {
+        self.let_go.insert(partition);
+    }
+
+    /// This node holds it again.
+    pub fn hold(&mut self, partition: u32) {
+        self.let_go.remove(&partition);
+    }
+
+    /// Those that are told and not held.
+    pub fn let_go_of(&self) -> impl Iterator<Item = u32> {
+        self.let_go.iter().copied()
+    }
+
     /// Another node counts it from now on.
     pub fn forget(&mut self, partition: u32) {
+        self.let_go.remove(&partition);
         self.partitions.remove(&partition);
     }
 
@@ -152,7 +174,17 @@ mod tests {
         assert_eq!(figures.due_count(), 8);
         assert!(!figures.is_older(1, at) && figures.is_older(1, at + Duration::from_secs(1)));
         assert!(figures.is_older(3, at));
+        // While nobody can say who has it, it is told, and grows older.
+        figures.let_go(2);
+        assert_eq!(figures.let_go_of().collect::<Vec<_>>(), [2]);
+        let told = figures.told(0.0, at + Duration::from_secs(60));
+        assert_eq!((told.due[3], told.oldest_ms[3]), (5, 62_000));
+        // It was let go for a moment only.
+        figures.hold(2);
+        assert_eq!(figures.let_go_of().count(), 0);
+        figures.let_go(2);
         figures.forget(2);
+        assert_eq!(figures.let_go_of().count(), 0);
         assert_eq!(
             figures.told(2.0, at).pressure,
             3,

@@ -1,10 +1,9 @@
 //! Carrying out what the state machine has let through.
 
-use std::time::Instant;
-
 use crate::broker::PublishRequest;
 use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
+use crate::tasks::running::Stopwatch;
 use crate::telemetry::labels::CommandType;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::command::{Connect, Publish};
@@ -25,7 +24,7 @@ impl Session {
         let calls = self.calls.clone();
         let read = |kind| Read {
             kind,
-            at: now.instant,
+            watch: Stopwatch::begun(now.instant),
         };
         match request {
             Request::Open(connect) => {
@@ -120,7 +119,7 @@ impl Session {
         if let Some(opening) = self.open(None, Connect::default(), now) {
             let read = Read {
                 kind: CommandType::Connect,
-                at: Instant::now(),
+                watch: Stopwatch::begin(),
             };
             self.work_on(read, self.calls.clone().open(opening));
         }

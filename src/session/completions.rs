@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::broker::{Acked, InboxSummary};
+use crate::telemetry::alerts::gravest;
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::error::WireError;
+use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::{ErrorBody, Event, Gap, GapReason, InboxState, Ok, Resumed, Welcome};
 use fanfare_protocol::ids::{Position, Topic};
 
@@ -336,6 +337,11 @@ impl Session {
             inbox: inbox.map(|(topic, summary)| inbox_state(&topic, &summary)),
             topics: (!topics.is_empty()).then_some(topics),
         };
+        let refused = welcome.topics.iter().flatten().filter_map(code_of);
+        if let Some(code) = gravest(refused) {
+            let errors = &self.calls.worker.metrics().command_errors;
+            errors.of(code).add_owned(1);
+        }
         self.reply(&Event::Welcome(Box::new(welcome)));
         let seconds = &self.calls.worker.metrics().connect_seconds;
         seconds.count_owned(self.begun_at.elapsed());
@@ -361,6 +367,14 @@ fn gap_of(own: &AutoJoined, begun: &Begun) -> Option<Gap> {
         reason,
         dropped: None,
     })
+}
+
+/// Why a topic of a welcome was refused; `None`: it was not.
+fn code_of((_, resumed): (&String, &Resumed)) -> Option<ErrorCode> {
+    match resumed {
+        Resumed::Refused { error } => Some(error.code),
+        _ => None,
+    }
 }
 
 fn refused(error: WireError) -> Resumed {

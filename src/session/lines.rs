@@ -59,7 +59,7 @@ pub(super) struct Timing {
 
 impl Drop for Timing {
     fn drop(&mut self) {
-        let took = self.read.at.elapsed();
+        let took = self.read.watch.took();
         let metrics = self.worker.metrics();
         metrics.command_seconds.of(self.read.kind).count_owned(took);
         metrics.longest.note(took);

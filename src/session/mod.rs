@@ -25,6 +25,7 @@ use crate::broker::Broker;
 use crate::cluster::view::View;
 use crate::config::Config;
 use crate::presence::Presence;
+use crate::tasks::running::Stopwatch;
 use crate::telemetry::labels::CommandType;
 use crate::telemetry::trace::tracer::Tracer;
 use crate::worker::outbox::Bound;
@@ -132,7 +133,7 @@ enum Wake {
 #[derive(Debug, Clone, Copy)]
 struct Read {
     kind: CommandType,
-    at: Instant,
+    watch: Stopwatch,
 }
 
 type Busy = FuturesUnordered<LocalBoxFuture<'static, Completion>>;

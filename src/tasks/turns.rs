@@ -7,8 +7,8 @@
 //! of its own judges ([`start`]), because a runtime may be what hangs. Bound: one entry a part, that
 //! is workers, masters of Redis and some ten more.
 //!
-//! Time counts only as the judge has seen it pass: of what lies between two of its looks, at most
-//! [`LOOK_MAX`]. So a process that was stopped, or a machine that was paused, finds none of its parts
+//! Time counts only as the judge has seen it pass ([`super::running`]): of what lies between two of its
+//! looks, at most a second. So a process that was stopped, or a machine that was paused, finds none of its parts
 //! late when it goes on.
 
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
+use super::running::CLOCK;
+
 /// How often what has nothing to do turns all the same.
 pub const IDLE_TURN: Duration = Duration::from_secs(1);
 /// After so long without a turn of one of its parts a node is not ready. Five turns of an idle part: a
@@ -31,8 +33,6 @@ pub const MISSED_AFTER: Duration = Duration::from_secs(5);
 const LATE_AFTER: Duration = Duration::from_secs(2);
 /// How often the judge looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Most that passes between two looks.
-const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// The parts of this process.
 static TURNS: LazyLock<Turns> = LazyLock::new(Turns::default);
@@ -204,12 +204,10 @@ pub fn start(stuck: Option<Duration>, control: Handle) -> io::Result<()> {
     TURNS.stuck_ms.store(stuck.map_or(0, millis), Relaxed);
     let run = move || {
         let mut told = Told::default();
-        let mut judge = Judge {
-            looked_at: Instant::now(),
-        };
+        CLOCK.look(Instant::now());
         loop {
             std::thread::sleep(LOOK_EVERY);
-            judge.look(&TURNS, Instant::now());
+            TURNS.look(CLOCK.look(Instant::now()));
             let silences = TURNS.silences();
             if silences.iter().any(|silence| silence.lasts >= LATE_AFTER) {
                 drop(control.spawn(async {}));
@@ -218,20 +216,6 @@ pub fn start(stuck: Option<Duration>, control: Handle) -> io::Result<()> {
         }
     };
     super::vital_thread("turns".to_owned(), run).map(drop)
-}
-
-/// Counts the time that passes while it looks.
-#[derive(Debug)]
-struct Judge {
-    looked_at: Instant,
-}
-
-impl Judge {
-    fn look(&mut self, turns: &Turns, now: Instant) {
-        let passed = now.saturating_duration_since(self.looked_at);
-        self.looked_at = now;
-        turns.look(passed.min(LOOK_MAX));
-    }
 }
 
 /// What the log was told.
@@ -279,6 +263,7 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::running::Clock;
 
     const S: Duration = Duration::from_secs(1);
 
@@ -320,19 +305,20 @@ mod tests {
         turns.stuck_ms.store(5_000, Relaxed);
         let part = turns.stamp("worker 0".into());
         let mut now = Instant::now();
-        let mut judge = Judge { looked_at: now };
+        let clock = Clock::new(now);
+        clock.look(now);
         for _ in 0..3 {
             now += 600 * S;
-            judge.look(&turns, now);
+            turns.look(clock.look(now));
             assert!(texts(&turns, Silence::is_missed).is_empty());
             now += LOOK_EVERY;
             part.turned();
-            judge.look(&turns, now);
+            turns.look(clock.look(now));
         }
         // What hangs while the judge runs is found all the same.
         for _ in 0..20 {
             now += LOOK_EVERY;
-            judge.look(&turns, now);
+            turns.look(clock.look(now));
         }
         assert_eq!(texts(&turns, |s| turns.is_lost(s)).len(), 1);
     }

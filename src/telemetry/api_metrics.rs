@@ -15,9 +15,11 @@ use fanfare_protocol::error::ErrorCode;
 pub struct ApiMetrics {
     requests: Table<Route, Table<Status, Counter>>,
     seconds: Table<Route, Histogram>,
-    /// Errors that callers were told by calls under `/v1/`, by code: for the performance history.
+    /// Errors that callers were told by calls under `/v1/`, by code.
     pub errors: Table<ErrorCode, Counter>,
-    /// The longest request; one whose rest did not come in time was none of ours.
+    /// Calls under `/v1/` whose callers had waited for long enough.
+    pub given_up: Counter,
+    /// The longest request.
     pub longest: Longest,
     /// Answers that were given up, because nobody took them.
     pub cut_off: Counter,
@@ -28,12 +30,10 @@ impl ApiMetrics {
     pub fn answered(&self, route: Route, status: Status, took: Duration) {
         self.requests.of(route).of(status).add(1);
         self.seconds.of(route).count(took);
-        if status != Status::RequestTimeout {
-            self.longest.note(took);
-        }
+        self.longest.note(took);
     }
 
-    /// A caller was told an error.
+    /// A caller was told an error, of all that was asked for or of a part.
     pub fn told(&self, route: Route, code: ErrorCode) {
         if route.is_call() {
             self.errors.of(code).add(1);
@@ -64,9 +64,21 @@ impl ApiMetrics {
         vec![
             requests.sparse(),
             Family::of(
+                Kind::Counter,
+                "fanfare_api_errors_total",
+                "Errors that callers of /v1/ were told, by code; a request of which a part failed counts once, by the error of the node's if there is one, though its status is that of success.",
+                &self.errors,
+            ),
+            Family::of(
+                Kind::Counter,
+                "fanfare_api_given_up_total",
+                "Requests to /v1/ whose callers went away without an answer, after they had waited for at least 100 ms.",
+                &self.given_up,
+            ),
+            Family::of(
                 Kind::Histogram,
                 "fanfare_api_request_seconds",
-                "From when the head of a request was read to when its answer was there to be written, or its caller had gone.",
+                "From when the head of a request was read to when its answer was there to be written, or its caller had gone; without the time that its body took to come.",
                 &self.seconds,
             ),
             Family::of(

@@ -192,6 +192,7 @@ instruments! {
         reloads_taken: "counter" "fanfare_reloads_total" ["result" = "taken"] "Times that the configuration was read again on SIGHUP, by what became of it.",
         reloads_refused: "counter" "fanfare_reloads_total" ["result" = "refused"] "Times that the configuration was read again on SIGHUP, by what became of it.",
         rebalance_excess: "gauge" "fanfare_rebalance_excess_sessions" "Sessions above the node's share that are being sent away; 0 within the tolerance.",
+        draining: "gauge" "fanfare_draining" "1 from when the node begins to leave, by an order or a signal, to its end.",
         drain_sessions: "gauge" "fanfare_drain_sessions" "Sessions that were here when the node began to leave; 0 before.",
         drained: "gauge" "fanfare_drained_sessions" "How many of them have gone.",
         ready: "gauge" "fanfare_ready" "1 while the node is ready.",
@@ -323,7 +324,7 @@ impl WorkerMetrics {
             Family::of(
                 Kind::Counter,
                 "fanfare_command_errors_total",
-                "Errors that sessions were told, by code.",
+                "Errors that sessions were told, by code; a welcome counts once, however many topics it refuses.",
                 &self.command_errors,
             ),
             Family::of(

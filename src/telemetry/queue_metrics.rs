@@ -132,7 +132,7 @@ impl QueueMetrics {
             Family::of(
                 Kind::Gauge,
                 "fanfare_queue_depth",
-                "Entries of the durable queue that are due, in the partitions that this node holds.",
+                "Entries of the durable queue that are due, in the partitions that this node holds; while Redis is away also in those that it held, as seen last.",
                 &self.depth,
             ),
             Family::of(
@@ -172,7 +172,7 @@ impl QueueMetrics {
         [
             (
                 "fanfare_queue_blocked_partitions",
-                "Partitions of this node whose queues stand still, because Redis is away or refuses; what waits there is told as it was seen last.",
+                "Partitions whose queues stand still, because Redis is away or refuses: those of this node, and those whose lease it lost while Redis was away; what waits there is told as it was seen last.",
                 &self.blocked,
             ),
             (
@@ -187,7 +187,7 @@ impl QueueMetrics {
             ),
             (
                 "fanfare_queue_capacity",
-                "This node's part of queue.capacity, by the partitions that it holds: of all nodes together, so many entries may wait in the cluster.",
+                "This node's part of queue.capacity, by the partitions that it holds or, while Redis is away, held: of all nodes together, so many entries may wait in the cluster.",
                 &self.capacity,
             ),
             (

@@ -22,6 +22,7 @@ use crate::api::trace::Parent;
 use crate::broker::BrokerError;
 use crate::broker::queue::{EnqueueRequest, Enqueued};
 use crate::tasks;
+use crate::telemetry::alerts::gravest;
 use crate::telemetry::queue_metrics::EntryRefusal;
 use fanfare_protocol::ids::Topic;
 
@@ -59,7 +60,8 @@ pub(in crate::api) async fn enqueue(
             Some(items) => EnqueueAnswers::many(items, results, durable),
         };
         let error = answer.error().map(EntryError::http);
-        respond(wanted, StatusCode::ACCEPTED, error, &answer)
+        let part = gravest(answer.codes());
+        respond(wanted, StatusCode::ACCEPTED, (error, part), &answer)
     });
     Ok(answered.await)
 }

@@ -174,7 +174,28 @@ pub enum EnqueueAnswers {
 /// Of each body of a request the number of its targets, or why it has none.
 pub(super) type Items = Vec<Result<usize, WireError>>;
 
+impl EnqueueAnswer {
+    /// Of what failed, why.
+    fn codes(&self) -> impl Iterator<Item = ErrorCode> {
+        let targets = self.results.iter().filter_map(|result| match result {
+            EntryResult::Failed { error, .. } => Some(error.error.code),
+            EntryResult::Enqueued { .. } => None,
+        });
+        let whole = self.error.iter().map(|error| error.error.code);
+        whole.chain(targets)
+    }
+}
+
 impl EnqueueAnswers {
+    /// Of what failed, why.
+    pub(super) fn codes(&self) -> impl Iterator<Item = ErrorCode> {
+        let answers = match self {
+            Self::One(answer) => std::slice::from_ref(answer),
+            Self::Many(list) => &*list.results,
+        };
+        answers.iter().flat_map(EnqueueAnswer::codes)
+    }
+
     /// The results of one body.
     pub(super) fn one(results: Vec<EntryResult>, durable: Option<bool>) -> Self {
         Self::One(EnqueueAnswer {

@@ -1,11 +1,11 @@
 //! Raises and clears alerts, each once.
 //!
 //! In: the values of each look. Out: which alerts change. Pure. An alert is raised at the first look
-//! whose value is above the limit. It is cleared after [`CALM_LOOKS`] looks in a row with a value below
+//! whose value is the limit or more: what cannot be more than 100 % can reach it. It is cleared after [`CALM_LOOKS`] looks in a row with a value below
 //! [`CALM_PART`] of the limit, or with none: what wavers about the limit is told once.
 //!
 //! ```text
-//!            above the limit
+//!           the limit or more
 //!   cleared ─────────────────▶ raised
 //!      ▲                          │ below nine tenths of it, or nothing to judge by,
 //!      └──────────────────────────┘ three looks in a row
@@ -54,7 +54,7 @@ impl State {
         let was_raised = self.is_raised;
         let is_calm = value.is_none_or(|value| value < threshold * CALM_PART);
         self.calm_looks = if is_calm { self.calm_looks + 1 } else { 0 };
-        if value.is_some_and(|value| value > threshold) {
+        if value.is_some_and(|value| value >= threshold) {
             self.is_raised = true;
         } else if self.calm_looks >= CALM_LOOKS {
             self.is_raised = false;
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn an_alert_is_raised_once_and_cleared_once_when_it_is_calm_for_some_looks() {
         let of = |values: &[f64]| told(&values.iter().copied().map(Some).collect::<Vec<_>>());
-        assert_eq!(of(&[9.0, 10.0, 10.1, 50.0, 1.0, 1.0, 1.0, 1.0]), "..+...-.");
+        assert_eq!(of(&[9.0, 9.9, 10.0, 50.0, 1.0, 1.0, 1.0, 1.0]), "..+...-.");
         assert_eq!(of(&[11.0, 9.5, 9.5, 9.5, 9.5]), "+....", "not well below");
         assert_eq!(of(&[11.0, 1.0, 1.0, 9.5, 1.0, 1.0, 1.0]), "+.....-");
         assert_eq!(of(&[11.0, 9.9, 11.0, 9.9, 11.0]), "+....", "it wavers");

@@ -11,6 +11,7 @@ use super::counter::Counter;
 use super::family::{Cells, Family, Kind, Label as _, LabelPair, Sample, Table};
 use super::labels::label;
 use crate::config::alerts::Alerts;
+use fanfare_protocol::error::ErrorCode;
 
 pub mod judge;
 pub mod seen;
@@ -35,6 +36,27 @@ label! {
         /// One piece of work takes very long.
         ProcessingSlow: "processing_slow",
     }
+}
+
+/// What the node, or what it needs, is at fault for.
+const FAILURES: [ErrorCode; 3] = [
+    ErrorCode::Unavailable,
+    ErrorCode::Internal,
+    ErrorCode::RateLimited,
+];
+
+/// By which of several errors a call is counted of which each failed a part: the first that the node is
+/// at fault for, or else the first.
+#[must_use]
+pub fn gravest(codes: impl Iterator<Item = ErrorCode>) -> Option<ErrorCode> {
+    let mut first = None;
+    for code in codes {
+        if FAILURES.contains(&code) {
+            return Some(code);
+        }
+        first = first.or(Some(code));
+    }
+    first
 }
 
 /// How many there are.
@@ -157,6 +179,15 @@ mod tests {
         assert_eq!(thresholds.get(Alert::CpuHigh), None);
         assert_eq!(thresholds.get(Alert::ProcessingSlow), None);
         assert_eq!(thresholds.get(Alert::MemoryHigh), Some(80.0));
+    }
+
+    #[test]
+    fn of_several_errors_that_of_the_node_counts() {
+        let gravest = |codes: &[ErrorCode]| gravest(codes.iter().copied());
+        let (bad, away) = (ErrorCode::BadRequest, ErrorCode::Unavailable);
+        assert_eq!(gravest(&[]), None);
+        assert_eq!(gravest(&[bad, ErrorCode::NotFound]), Some(bad));
+        assert_eq!(gravest(&[bad, away, ErrorCode::Internal]), Some(away));
     }
 
     #[test]

@@ -5,10 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::Alert;
+use super::{Alert, FAILURES};
 use crate::telemetry::history::History;
 use crate::telemetry::history::measure::{Measure, Point, Range};
-use fanfare_protocol::error::ErrorCode;
 
 /// Over which time errors are counted.
 const ERRORS_OVER: Duration = Duration::from_secs(900);
@@ -19,21 +18,19 @@ const USE_OVER: Duration = Duration::from_secs(60);
 /// Of fewer than this a part or a mean says nothing: one request of two that fails at night is no
 /// alert.
 const COUNT_MIN: f64 = 20.0;
-/// Fewer seconds of memory and processor say nothing.
-const USE_SECONDS_MIN: f64 = 10.0;
-/// What the node, or what it needs, is at fault for.
-const FAILURES: [ErrorCode; 3] = [
-    ErrorCode::Unavailable,
-    ErrorCode::Internal,
-    ErrorCode::RateLimited,
-];
+/// Fewer seconds of memory and processor say nothing: what is told is the mean of a minute, of which one
+/// long second may reach out.
+const USE_SECONDS_MIN: f64 = 50.0;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// Requests and commands, and how many of them failed.
+    /// Requests and commands, and how many of them failed; those too whose callers gave up.
     calls: f64,
     failed: f64,
+    /// Publications that the broker was to take, and how many it did not.
+    publications: f64,
+    unpublished: f64,
     /// Of requests and of commands: how many, and their mean time.
     responses_ms: [(f64, f64); 2],
     memory_percent: Option<f64>,
@@ -86,11 +83,15 @@ impl Seen {
             let range = used.as_ref()?.range(measure);
             range.mean().filter(|_| range.weight >= USE_SECONDS_MIN)
         };
+        let given_up = sum(&errors, Measure::GivenUp);
+        let unpublished = sum(&errors, Measure::PublicationsFailed);
         let refused = sum(&traffic, Measure::Refused);
         let memory_max = Some(known.memory_bytes_max).filter(|bytes| *bytes > 0);
         Self {
             calls: sum(&errors, Measure::Requests) + sum(&errors, Measure::Commands),
-            failed: failed as f64,
+            failed: failed as f64 + given_up,
+            publications: sum(&errors, Measure::Publications) + unpublished,
+            unpublished,
             responses_ms: [Measure::RequestMs, Measure::CommandMs].map(response),
             memory_percent: level(Measure::MemoryBytes)
                 .zip(memory_max)
@@ -109,7 +110,12 @@ impl Seen {
     pub fn value(&self, alert: Alert) -> Option<f64> {
         let part = |of: f64, all: f64| (all >= COUNT_MIN).then(|| 100.0 * of / all);
         match alert {
-            Alert::ErrorRate => part(self.failed, self.calls),
+            Alert::ErrorRate => {
+                // A request that failed in part is one, however many publications it had.
+                let of_calls = part(self.failed, self.calls);
+                let of_publications = part(self.unpublished, self.publications);
+                of_calls.into_iter().chain(of_publications).reduce(f64::max)
+            }
             Alert::MeanResponse => {
                 let enough = self
                     .responses_ms
@@ -130,6 +136,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fanfare_protocol::error::ErrorCode;
 
     const MIB: f64 = 1024.0 * 1024.0;
 
@@ -199,6 +206,26 @@ mod tests {
     }
 
     #[test]
+    fn callers_who_give_up_and_publications_that_fail_inside_of_requests_are_an_error_rate() {
+        let value = |measure, count| {
+            let seen = seen(60, known(), |point| {
+                point.set(Measure::Requests, Range::rate(10.0, 1.0));
+                point.set(Measure::Publications, Range::rate(30.0, 1.0));
+                point.set(measure, Range::rate(count, 1.0));
+            });
+            seen.value(Alert::ErrorRate).map(f64::round)
+        };
+        assert_eq!(value(Measure::GivenUp, 2.0), Some(20.0));
+        assert_eq!(value(Measure::PublicationsFailed, 10.0), Some(25.0));
+        assert_eq!(value(Measure::Deliveries, 10.0), Some(0.0));
+        // A batch a minute is few requests and many publications.
+        let batches = seen(60, known(), |point| {
+            point.set(Measure::PublicationsFailed, Range::rate(1.0, 1.0));
+        });
+        assert_eq!(batches.value(Alert::ErrorRate), Some(100.0));
+    }
+
+    #[test]
     fn a_mean_of_more_than_a_second_of_requests_or_of_commands_is_slow() {
         let timed =
             |measure, ms, count| move |point: &mut Point| point.set(measure, Range::of(ms, count));
@@ -236,7 +263,7 @@ mod tests {
         for alert in [Alert::MemoryHigh, Alert::CpuHigh] {
             assert!(used(alert, 85.0, 60), "{alert:?}");
             assert!(!used(alert, 75.0, 60), "{alert:?}");
-            assert!(!used(alert, 99.0, 5), "{alert:?}: a start is no minute");
+            assert!(!used(alert, 99.0, 40), "{alert:?}: a start is no minute");
         }
         let without_limit = seen(60, Known::default(), |point| {
             point.set(Measure::MemoryBytes, Range::of(1e12, 1.0));

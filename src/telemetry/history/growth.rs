@@ -1,7 +1,7 @@
 //! Whether the memory of a node grows and goes on growing.
 //!
-//! In: memory and sessions over time, the oldest first. Out: a [`Growth`] with its reason. Pure. What
-//! holds caches is taken off before, and the first quarter of an hour of a node is left out: a node
+//! In: memory, and what needs it, over time, the oldest first. Out: a [`Growth`] with its reason. Pure.
+//! What holds caches, and what waits for sockets, is taken off before, and the first quarter of an hour of a node is left out: a node
 //! that has just started fills what it keeps anyway. A straight line of the least squares goes
 //! through what is left, and growth is suspected to be a leak where
 //!
@@ -9,7 +9,15 @@
 //! 2. the line rises by more than the limit, a part of the mean, in an hour or a day, and by
 //!    [`BYTES_MIN`] from end to end;
 //! 3. it still rises so in its last third, at least half as fast: one step up is no leak;
-//! 4. sessions do not rise by half of that or more: each of them needs memory.
+//! 4. what more sessions, subscriptions and topics need is less than half of it. Each is taken to need
+//!    so many bytes ([`Level::needed`]): that twice as many are there says nothing where they are six.
+
+/// What an idle session needs, with what its token says.
+const SESSION_BYTES: f64 = 8.0 * 1024.0;
+/// What a subscription needs, on the session's side and on the topic's.
+const SUBSCRIPTION_BYTES: f64 = 512.0;
+/// What a topic needs that somebody has joined: most of it are the ids that are remembered.
+const TOPIC_BYTES: f64 = 16.0 * 1024.0;
 
 /// Less than this from end to end is noise.
 const BYTES_MIN: f64 = 8.0 * 1024.0 * 1024.0;
@@ -19,9 +27,20 @@ const BYTES_MIN: f64 = 8.0 * 1024.0 * 1024.0;
 pub(super) struct Level {
     /// Since the history began.
     pub(super) seconds: f64,
-    /// Without caches.
+    /// Without caches and what waits.
     pub(super) bytes: f64,
     pub(super) sessions: f64,
+    pub(super) subscriptions: f64,
+    pub(super) topics: f64,
+}
+
+impl Level {
+    /// About what all that is there needs.
+    fn needed(&self) -> f64 {
+        self.sessions * SESSION_BYTES
+            + self.subscriptions * SUBSCRIPTION_BYTES
+            + self.topics * TOPIC_BYTES
+    }
 }
 
 /// Over which time growth is looked at.
@@ -42,7 +61,7 @@ pub enum Verdict {
     TooShort,
     /// It stands still, or grows by less than the limit.
     None,
-    /// It grows, and so do sessions.
+    /// It grows, and so do sessions, or what they have joined.
     WithSessions,
     /// It grows, and nothing explains it.
     Suspected,
@@ -91,8 +110,7 @@ impl Growth {
         let percent = share(per_unit(levels, bytes), mean(levels, bytes));
         let last = &levels[levels.len() - levels.len() / 3..];
         let lately = share(per_unit(last, bytes), mean(last, bytes));
-        let sessions: fn(&Level) -> f64 = |level| level.sessions;
-        let of_sessions = share(per_unit(levels, sessions), mean(levels, sessions));
+        let explained = share(per_unit(levels, Level::needed), mean(levels, bytes));
         let seconds = levels[levels.len() - 1].seconds - levels[0].seconds;
         let added = slope(levels, bytes) * seconds;
         let grows = format!("memory without caches grows by {percent:.1} % {unit}");
@@ -105,11 +123,14 @@ impl Growth {
         } else if lately < percent / 2.0 {
             let reason = format!("{grows}, but in the last third of the time by {lately:.1} %");
             (Verdict::None, reason)
-        } else if of_sessions >= percent / 2.0 {
-            let reason = format!("{grows}, and sessions by {of_sessions:.1} %");
+        } else if explained >= percent / 2.0 {
+            let reason =
+                format!("{grows}; more sessions, subscriptions and topics need {explained:.1} %");
             (Verdict::WithSessions, reason)
         } else {
-            let reason = format!("{grows} and has not stopped; sessions by {of_sessions:.1} %");
+            let reason = format!(
+                "{grows} and has not stopped; more sessions, subscriptions and topics need {explained:.1} %"
+            );
             (Verdict::Suspected, reason)
         };
         Self {
@@ -158,6 +179,15 @@ mod tests {
 
     /// Two hours by minutes.
     fn judge(bytes: impl Fn(f64) -> f64, sessions: impl Fn(f64) -> f64) -> Growth {
+        joined(bytes, sessions, |_| 0.0, |_| 0.0)
+    }
+
+    fn joined(
+        bytes: impl Fn(f64) -> f64,
+        sessions: impl Fn(f64) -> f64,
+        subscriptions: impl Fn(f64) -> f64,
+        topics: impl Fn(f64) -> f64,
+    ) -> Growth {
         let levels: Vec<_> = (0..120)
             .map(|minute| {
                 let hours = f64::from(minute) / 60.0;
@@ -166,6 +196,8 @@ mod tests {
                     seconds: hours * 3_600.0,
                     bytes: bytes(hours) + breath,
                     sessions: sessions(hours),
+                    subscriptions: subscriptions(hours),
+                    topics: topics(hours),
                 }
             })
             .collect();
@@ -207,7 +239,7 @@ mod tests {
             (
                 judge(
                     |hours| (100.0 + 30.0 * hours) * MIB,
-                    |hours| 1_000.0 + 300.0 * hours,
+                    |hours| 10_000.0 + 3_000.0 * hours,
                 ),
                 Verdict::WithSessions,
             ),
@@ -215,6 +247,17 @@ mod tests {
         for (growth, verdict) in rows {
             assert_eq!(growth.verdict, verdict, "{growth:?}");
         }
+    }
+
+    #[test]
+    fn growth_is_explained_by_the_bytes_that_more_of_something_needs_and_not_by_its_share() {
+        let grows = |hours: f64| (1_000.0 + 300.0 * hours) * MIB;
+        let leaks = judge(grows, |hours| 3.0 + 2.0 * hours);
+        assert_eq!(leaks.verdict, Verdict::Suspected, "{leaks:?}");
+        let subscribed = joined(grows, |_| 50_000.0, |hours| 600_000.0 * hours, |_| 9.0);
+        assert_eq!(subscribed.verdict, Verdict::WithSessions, "{subscribed:?}");
+        let topics = joined(grows, |_| 500.0, |_| 500.0, |hours| 20_000.0 * hours);
+        assert_eq!(topics.verdict, Verdict::WithSessions, "{topics:?}");
     }
 
     #[test]

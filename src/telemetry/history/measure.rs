@@ -24,8 +24,10 @@ label! {
         Requests: "requests_per_s",
         /// Commands of sessions.
         Commands: "commands_per_s",
-        /// Errors that callers and sessions were told.
+        /// Errors that callers and sessions were told, and callers who gave up.
         Errors: "errors_per_s",
+        /// Requests whose callers went away after they had waited for some time.
+        GivenUp: "requests_given_up_per_s",
         /// How long requests took.
         RequestMs: "request_ms",
         /// How long commands took.
@@ -40,10 +42,16 @@ label! {
         ProbeMs: "probe_ms",
         /// Publications of this node that the broker took.
         Publications: "publications_per_s",
+        /// Publications of this node that it did not take.
+        PublicationsFailed: "publications_failed_per_s",
         /// Messages that were pushed to sessions.
         Deliveries: "deliveries_per_s",
         /// Bytes that sockets took.
         Written: "bytes_written_per_s",
+        /// Topics that sessions have joined, each as often as it is.
+        Subscriptions: "subscriptions",
+        /// Topics that any session has joined.
+        Topics: "topics",
         /// What waits for sockets and workers.
         WaitingBytes: "waiting_bytes",
         /// Resident memory.

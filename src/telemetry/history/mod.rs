@@ -214,10 +214,14 @@ fn levels(ring: &Ring<WORDS>, count: u64) -> Vec<Level> {
         .take_while(|point| point.begun_ms >= QUARTER_MS);
     let level = |point: Point| {
         let mean = |measure| point.range(measure).mean();
+        let some = |measure| mean(measure).unwrap_or(0.0);
+        let held = some(Measure::CacheBytes) + some(Measure::WaitingBytes);
         Some(Level {
             seconds: point.ended_ms as f64 / 1_000.0,
-            bytes: mean(Measure::MemoryBytes)? - mean(Measure::CacheBytes).unwrap_or(0.0),
+            bytes: mean(Measure::MemoryBytes)? - held,
             sessions: mean(Measure::Sessions)?,
+            subscriptions: some(Measure::Subscriptions),
+            topics: some(Measure::Topics),
         })
     };
     let mut levels: Vec<_> = settled.filter_map(level).collect();

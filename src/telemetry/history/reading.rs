@@ -51,7 +51,9 @@ pub struct Reading {
     opened: u64,
     refused: u64,
     commands: u64,
+    given_up: u64,
     publications: u64,
+    unpublished: u64,
     deliveries: u64,
     written: u64,
     cache_hits: u64,
@@ -67,7 +69,7 @@ pub struct Reading {
     busy: Duration,
     workers_count: usize,
     cores_max: f64,
-    levels: [(Measure, Option<u64>); 6],
+    levels: [(Measure, Option<u64>); 8],
 }
 
 impl Reading {
@@ -84,7 +86,10 @@ impl Reading {
             commands: workers()
                 .map(|w| w.commands.cells().map(Counter::get).sum::<u64>())
                 .sum(),
+            given_up: metrics.api.given_up.get(),
             publications: metrics.control.published.get(),
+            unpublished: metrics.control.publish_errors.get()
+                + metrics.control.publish_refused.get(),
             deliveries: sum(|c| &c.deliveries),
             written: sum(|c| &c.bytes_written),
             cache_hits: hits,
@@ -111,13 +116,17 @@ impl Reading {
         let lasts = self.at.saturating_duration_since(before.at);
         let seconds = lasts.as_secs_f64();
         let grown = |of: fn(&Self) -> u64| of(self).saturating_sub(of(before)) as f64;
-        let rates: [(Measure, Of<u64>); 8] = [
+        let rates: [(Measure, Of<u64>); 10] = [
             (Measure::Opened, |r| r.opened),
             (Measure::Refused, |r| r.refused),
             (Measure::Requests, |r| r.requests.count),
             (Measure::Commands, |r| r.commands),
-            (Measure::Errors, |r| r.errors.iter().sum()),
+            (Measure::Errors, |r| {
+                r.errors.iter().sum::<u64>() + r.given_up
+            }),
+            (Measure::GivenUp, |r| r.given_up),
             (Measure::Publications, |r| r.publications),
+            (Measure::PublicationsFailed, |r| r.unpublished),
             (Measure::Deliveries, |r| r.deliveries),
             (Measure::Written, |r| r.written),
         ];
@@ -169,7 +178,7 @@ impl Reading {
 }
 
 /// What goes up and down.
-fn levels(metrics: &Metrics) -> [(Measure, Option<u64>); 6] {
+fn levels(metrics: &Metrics) -> [(Measure, Option<u64>); 8] {
     let sum = |of: fn(&WorkerCounters) -> &Counter| metrics.sum(of);
     let outboxes = metrics.workers.iter().flat_map(|w| w.outbox_bytes.cells());
     let waiting = outboxes.map(Counter::get).sum::<u64>() + sum(|c| &c.queued_bytes);
@@ -177,6 +186,8 @@ fn levels(metrics: &Metrics) -> [(Measure, Option<u64>); 6] {
     let oldest_ms = u64::try_from(metrics.queue.oldest().as_millis()).ok();
     [
         (Measure::Sessions, Some(metrics.sessions())),
+        (Measure::Subscriptions, Some(sum(|c| &c.subscriptions))),
+        (Measure::Topics, Some(metrics.control.topics.get())),
         (Measure::WaitingBytes, Some(waiting)),
         (Measure::MemoryBytes, process::resident_bytes()),
         (Measure::CacheBytes, Some(cache)),
@@ -224,6 +235,8 @@ mod tests {
         let begun = Instant::now();
         let worker = &metrics.workers[1];
         worker.counters.sessions.set(3);
+        worker.counters.subscriptions.set(7);
+        metrics.control.topics.set(4);
         worker.counters.deliveries.add_owned(1_000);
         metrics.queue.tell(&[1, 0, 2, 0], &[0, 700, 0, 0]);
         let before = Reading::take(&metrics, begun);
@@ -241,6 +254,9 @@ mod tests {
             metrics.api.answered(Route::Ready, 503.into(), 100 * took);
         }
         metrics.api.told(Route::Publish, ErrorCode::Unavailable);
+        metrics.api.given_up.add(2);
+        metrics.control.publish_errors.add(3);
+        metrics.control.publish_refused.add(1);
         metrics.api.told(Route::Other, ErrorCode::NotFound);
         worker
             .command_errors
@@ -250,11 +266,15 @@ mod tests {
         let point = after.since(&before, 1_000, 3_000);
         let means = [
             (Measure::Sessions, Some(3.0)),
+            (Measure::Subscriptions, Some(7.0)),
+            (Measure::Topics, Some(4.0)),
             (Measure::Deliveries, Some(25.0)),
             (Measure::Refused, Some(0.5)),
             (Measure::Requests, Some(1.0)),
             (Measure::Commands, Some(2.0)),
-            (Measure::Errors, Some(1.0)),
+            (Measure::Errors, Some(2.0)),
+            (Measure::GivenUp, Some(1.0)),
+            (Measure::PublicationsFailed, Some(2.0)),
             (Measure::RequestMs, Some(20.0)),
             (Measure::CommandMs, Some(20.0)),
             (Measure::PublishMs, None),

@@ -225,7 +225,12 @@ mod tests {
 
     #[test]
     fn contexts_are_sent_from_some_time_after_the_first_view_and_each_that_follows_a_break() {
-        let mut course = course();
+        let details = NodeDetails {
+            reads_context: true,
+            ..NodeDetails::default()
+        };
+        let me = "a~0".parse().unwrap();
+        let mut course = MembershipMachine::new(View::alone(me, details, 256), LEASE);
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let reads = |incarnation| {

@@ -18,6 +18,7 @@ mod member_pages;
 mod metrics;
 mod operators;
 mod otlp;
+mod otlp_answers;
 mod otlp_bad;
 mod otlp_environment;
 mod panics;

@@ -16,7 +16,7 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Code, Status};
 
-use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, answer};
+use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, NO_ANSWER, answer, word};
 use crate::config::telemetry::{Compression, Target};
 use crate::telemetry::fields::causes;
 
@@ -53,15 +53,14 @@ pub(super) async fn call(
     let called = grpc
         .unary(request, PathAndQuery::from_static(method), Raw)
         .await;
-    called
-        .map(|response| answer(response.into_inner()))
-        .map_err(|status| failure(&status))
+    let response = called.map_err(|status| failure(&status, target))?;
+    answer(response.into_inner(), target).ok_or_else(|| Failure::lasting(NO_ANSWER.to_owned()))
 }
 
-fn failure(status: &Status) -> Failure {
+fn failure(status: &Status, target: &Target) -> Failure {
     // A status that the collector did not send was made of an error on the way.
     if status.source().is_some() {
-        return Failure::passing(causes(status));
+        return Failure::on_the_way(status);
     }
     let after = retry_after(status.details());
     let is_passing = match status.code() {
@@ -74,13 +73,18 @@ fn failure(status: &Status) -> Failure {
         Code::ResourceExhausted => after.is_some(),
         _ => false,
     };
+    let is_unknown = matches!(
+        status.code(),
+        Code::Cancelled | Code::DeadlineExceeded | Code::DataLoss
+    );
     Failure {
         why: format!(
             "the collector answered {:?}: {}",
             status.code(),
-            status.message()
+            word(status.message(), target)
         ),
         is_passing,
+        is_unknown,
         after,
     }
 }
@@ -170,6 +174,7 @@ fn retry_after(details: &[u8]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::otlp::answer::target;
 
     fn told(seconds: i64) -> Vec<u8> {
         let delay = Some(Delay { seconds, nanos: 5 });
@@ -188,7 +193,7 @@ mod tests {
 
     #[test]
     fn which_statuses_may_pass_is_what_the_protocol_says() {
-        let of = |code| failure(&Status::new(code, "why")).is_passing;
+        let of = |code| failure(&Status::new(code, "why"), &target()).is_passing;
         for code in [
             Code::Unavailable,
             Code::Aborted,
@@ -207,7 +212,7 @@ mod tests {
             assert!(!of(code), "{code:?}");
         }
         let status = Status::with_details(Code::ResourceExhausted, "later", told(7).into());
-        let failure = failure(&status);
+        let failure = failure(&status, &target());
         assert!(failure.is_passing);
         assert_eq!(failure.after, Some(Duration::new(7, 5)));
     }

@@ -37,6 +37,8 @@ mod client;
 mod courier;
 mod exporter;
 mod grpc;
+mod notices;
+mod patience;
 mod points;
 pub mod records;
 mod resource;

@@ -46,10 +46,14 @@ pub(super) async fn run(
             _ = stop.wait_for(|stops| *stops) => true,
             _ = ticks.tick() => false,
         };
+        courier.rest().await;
         let (families, now) = (read(), nanos(SystemTime::now()));
         let (message, count) = points.request(&families, now);
-        let carried = courier.carry(message.into());
-        if courier.count(count, carried).await {
+        let is_once = points.temporality != Temporality::Cumulative;
+        let carried = courier.carry(message.into(), is_once);
+        let outcome = courier.count(count, carried).await;
+        // What may have arrived is not told again: a sum would have it twice.
+        if outcome.map_or_else(|failure| failure.is_unknown, |()| true) {
             points.taken(&families, now);
         }
         if is_last {

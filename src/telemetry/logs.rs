@@ -20,23 +20,27 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use opentelemetry::logs::AnyValue;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{self, Format, FormatEvent, FormatFields, Full, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter, SubscriberBuilder};
-use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::fields::{EscapedFields, JsonFields, JsonSpanFields, escape, quoted};
 use super::limits::{Limits, Suppressed};
 use super::lines::{self, FLUSH, IntoQueue};
-use super::otlp::records::Records;
+use super::otlp::records;
 use crate::config::{Log, LogFormat};
 
 /// How often it is told how many lines were not written.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// The event of lines that were not written.
+const SUPPRESSED: &str = "lines_suppressed";
+const SUPPRESSED_TEXT: &str = "this event had more lines in a second than are written";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -113,11 +117,11 @@ pub fn start(log: &Log, node: &str) -> Result<Suppressions, LogError> {
     };
     if form.is_json {
         let (subscriber, set) = json(into, filter, form.clone());
-        begin(subscriber.with(Records), set)?;
+        begin(subscriber, set)?;
     } else {
         let is_terminal = std::io::stderr().is_terminal();
         let (subscriber, set) = text(into, filter, form.clone(), is_terminal);
-        begin(subscriber.with(Records), set)?;
+        begin(subscriber, set)?;
     }
     // Only one log is ever started, as `begin` holds.
     let _ = FORM.set(form.clone());
@@ -138,15 +142,16 @@ pub fn last_word(text: &str) {
 }
 
 impl Form {
-    /// Whether this line is none too many of its event.
+    /// Whether this line is none too many of its event. Then the collector gets it too.
     fn admits(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
         let mut name = EventName::default();
         event.record(&mut name);
         let name = name.0.as_deref().unwrap_or(metadata.target());
         let is_admitted = self.limits.admits(name, *metadata.level(), Instant::now());
-        if !is_admitted {
-            lines::room().counters.suppressed.add(1);
+        match is_admitted {
+            true => records::send(event),
+            false => lines::room().counters.suppressed.add(1),
         }
         is_admitted
     }
@@ -160,16 +165,28 @@ impl Form {
         };
         for one in due(&self.limits) {
             queue.push(self.suppressed(&one).as_bytes());
+            let fields = [
+                ("suppressed", AnyValue::from(String::from(&*one.event))),
+                (
+                    "count",
+                    AnyValue::Int(one.count.try_into().unwrap_or(i64::MAX)),
+                ),
+            ];
+            records::send_own(
+                one.level,
+                SUPPRESSED,
+                SUPPRESSED_TEXT,
+                module_path!(),
+                fields,
+            );
         }
     }
 
     /// Tells of lines that were not written. They had passed the filter, so this does not ask it.
     fn suppressed(&self, suppressed: &Suppressed) -> String {
-        let event = "lines_suppressed";
         let (of, count) = (quoted(&suppressed.event), suppressed.count.to_string());
         let fields = [("suppressed", of), ("count", count)];
-        let message = "this event had more lines in a second than are written";
-        self.line(suppressed.level, event, message, &fields)
+        self.line(suppressed.level, SUPPRESSED, SUPPRESSED_TEXT, &fields)
     }
 
     /// A line of this module's own. The values of the fields are JSON.

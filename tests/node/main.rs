@@ -21,6 +21,7 @@ mod otlp;
 mod otlp_answers;
 mod otlp_bad;
 mod otlp_environment;
+mod otlp_lines;
 mod panics;
 mod performance;
 mod queue_bad_input;

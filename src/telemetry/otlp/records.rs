@@ -1,6 +1,6 @@
 //! Lines of the log in the form of the exporters.
 //!
-//! In: events that `log.level` shows, by a layer over the log. Out: records, by a gate; and the exporter
+//! In: events that the log writes, behind its filter and its limits. Out: records, by a gate; and the exporter
 //! that sends them. Owner: the process, once ([`send_to`]). Bounds: those of the gate, [`NAMES_MAX`] names
 //! of events, and [`RECORD_BYTES_MAX`] bytes of text a record, of which the rest is cut. What a record is
 //! made of is only gathered where there is room for it. Left out is what is not of this crate or its
@@ -23,9 +23,7 @@ use opentelemetry_sdk::logs::{
     LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider,
 };
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing::{Event, Level};
 
 use super::courier::Courier;
 use super::exporter::{Exporter, configured};
@@ -76,27 +74,43 @@ fn logger() -> SdkLogger {
     provider.logger_with_scope(scope())
 }
 
-/// Hands events to the gate, where there is one.
-#[derive(Debug, Clone, Copy)]
-pub struct Records;
-
-impl<S: Subscriber> Layer<S> for Records {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if let Some(Way { gate, logger }) = WAY.get()
-            && is_sent(event.metadata().target())
-        {
-            gate.send_with(|| line(logger, event, SystemTime::now()));
-        }
+/// Hands a line of the log to the gate, where there is one.
+pub fn send(event: &Event<'_>) {
+    if let Some(Way { gate, logger }) = WAY.get()
+        && is_sent(event.metadata().target())
+    {
+        gate.send_with(|| line(logger, event, SystemTime::now()));
     }
+}
+
+/// The same for a line that the log makes of itself.
+pub fn send_own<const N: usize>(
+    level: Level,
+    event: &str,
+    text: &'static str,
+    target: &'static str,
+    fields: [(&'static str, AnyValue); N],
+) {
+    let Some(Way { gate, logger }) = WAY.get() else {
+        return;
+    };
+    gate.send_with(|| {
+        let mut record = begun(logger, level, SystemTime::now());
+        record.set_body(text.into());
+        record.add_attributes(fields);
+        record.add_attribute("target", target);
+        let event = Some(event.to_owned());
+        Line { record, event }
+    });
 }
 
 fn is_sent(target: &str) -> bool {
     SENT.iter().any(|begin| target.starts_with(begin)) && !target.starts_with(NOT_SENT)
 }
 
-fn line(logger: &SdkLogger, event: &Event<'_>, now: SystemTime) -> Line {
-    let metadata = event.metadata();
-    let severity = match *metadata.level() {
+/// A record with no more than when it was and how grave.
+fn begun(logger: &SdkLogger, level: Level, now: SystemTime) -> SdkLogRecord {
+    let severity = match level {
         Level::ERROR => Severity::Error,
         Level::WARN => Severity::Warn,
         Level::INFO => Severity::Info,
@@ -107,7 +121,13 @@ fn line(logger: &SdkLogger, event: &Event<'_>, now: SystemTime) -> Line {
     record.set_timestamp(now);
     record.set_observed_timestamp(now);
     record.set_severity_number(severity);
-    record.set_severity_text(metadata.level().as_str());
+    record.set_severity_text(level.as_str());
+    record
+}
+
+fn line(logger: &SdkLogger, event: &Event<'_>, now: SystemTime) -> Line {
+    let metadata = event.metadata();
+    let record = begun(logger, *metadata.level(), now);
     let mut fields = Fields {
         line: Line {
             record,
@@ -236,7 +256,9 @@ fn named(line: Line, names: &mut HashSet<&'static str>) -> SdkLogRecord {
 mod tests {
     use std::sync::Mutex;
 
-    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing::Subscriber;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
     use super::*;
 

@@ -451,8 +451,8 @@ fn start_otlp(
     });
     let (otlp, work) = otlp::start(config, metrics, read).map_err(StartError::System)?;
     if let Some(work) = work {
-        let name = "telemetry".to_owned();
-        tasks::thread(name, move || work.run()).map_err(StartError::System)?;
+        // What is not sent is no reason to serve nobody.
+        tasks::contained_thread("telemetry", move || work.run()).map_err(StartError::System)?;
     }
     Ok(otlp)
 }

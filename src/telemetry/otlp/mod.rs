@@ -80,6 +80,7 @@ pub struct Work {
 /// What jobs are made of.
 struct Making<'a> {
     config: &'a Telemetry,
+    node: &'a str,
     resource: Resource,
     metrics: &'a Metrics,
     stop: watch::Receiver<bool>,
@@ -96,9 +97,11 @@ pub fn start(
 ) -> io::Result<(Otlp, Option<Work>)> {
     let (stop, stops) = watch::channel(false);
     let (ends, ended) = watch::channel(());
+    let node = config.server.node_id.as_str();
     let making = Making {
         config: &config.telemetry,
-        resource: resource(&config.telemetry, config.server.node_id.as_str()),
+        node,
+        resource: resource(&config.telemetry, node),
         metrics,
         stop: stops.clone(),
     };
@@ -155,7 +158,8 @@ impl Making<'_> {
         let courier = self.courier(Signal::Metrics, target, METRICS, deadline);
         let points = Points::new(self.resource.clone(), config.temporality);
         let stop = self.stop.clone();
-        let sends = points::run(courier, points, config.interval, read, stop);
+        let pace = (points::phase(self.node, config.interval), config.interval);
+        let sends = points::run(courier, points, pace, read, stop);
         Some(Box::pin(sends))
     }
 

@@ -38,6 +38,8 @@ use crate::config::{Log, LogFormat};
 /// How often it is told how many lines were not written.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
+/// The event of the last word.
+const FAILED: &str = "node_failed";
 /// The event of lines that were not written.
 const SUPPRESSED: &str = "lines_suppressed";
 const SUPPRESSED_TEXT: &str = "this event had more lines in a second than are written";
@@ -131,14 +133,18 @@ pub fn start(log: &Log, node: &str) -> Result<Suppressions, LogError> {
 /// Tells why the process ends, whatever `log.level` says: as a line of the log where that is JSON,
 /// and as plain text to people.
 pub fn last_word(text: &str) {
-    let event = "node_failed";
     let line = match FORM.get() {
-        Some(form) if form.is_json => form.line(Level::ERROR, event, text, &[]),
+        Some(form) if form.is_json => form.line(Level::ERROR, FAILED, text, &[]),
         _ => format!("{text}\n"),
     };
     if let Some(queue) = lines::queue() {
         queue.push_last_word(line.as_bytes());
     }
+}
+
+/// Tells a collector the same, while what is sent to it still is.
+pub fn send_last_word(text: &str) {
+    records::send_own(Level::ERROR, FAILED, text, module_path!(), []);
 }
 
 impl Form {

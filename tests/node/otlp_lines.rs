@@ -3,6 +3,7 @@
 //! In: a node that logs more of one event than is written. Out: lines of its log beside what the collector got.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fanfare_protocol::form::Encoding;
 use fanfare_testkit::collector::{Collector, attribute};
@@ -15,6 +16,9 @@ use serde_json::{Value, json};
 /// What the limit is reached with.
 const PEERS: usize = 16;
 const COMMANDS: usize = 50;
+
+/// For the end of a node.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn refusals(node: &Node) {
     let peers = (0..PEERS).map(|number| async move {
@@ -70,4 +74,25 @@ async fn a_collector_gets_no_line_that_the_log_suppresses_and_learns_how_many_th
     let count = attribute(suppressed, "count").as_str().expect("a number");
     assert!(count.parse::<u64>().expect("a number") > 0);
     assert_eq!(got[event], node.log_lines(event).len(), "{event}");
+}
+
+#[tokio::test]
+async fn a_collector_gets_what_was_logged_before_it_was_known_and_why_a_node_dies() {
+    let collector = Collector::start("http", "take").await;
+    let mut node = Plan::dev()
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
+        .env("OTEL_BSP_SCHEDULE_DELAY", "soon")
+        .env("PLANTED_PANIC", "dispatcher@1000")
+        .start_unready()
+        .await;
+    node.ended_within(PATIENCE).await;
+    let records = collector.records();
+    for event in ["configuration_questioned", "panic_reported", "node_failed"] {
+        let count = records
+            .iter()
+            .filter(|it| it["event_name"] == event)
+            .count();
+        assert_eq!(count, node.log_lines(event).len(), "{event}: {records:?}");
+        assert!(count > 0, "{event}");
+    }
 }

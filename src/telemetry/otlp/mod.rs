@@ -140,13 +140,14 @@ impl Making<'_> {
 
     fn logs(&self) -> io::Result<Option<Job>> {
         let Some(target) = self.config.logs_target() else {
+            records::send_to(None);
             return Ok(None);
         };
         let pace = self.config.logs.batches.clone();
         let (gate, items) = self.gate(Signal::Logs, &pace);
         let courier = self.courier(Signal::Logs, target, LOGS, pace.deadline);
         let lines = Lines::new(&courier, &self.resource).map_err(io::Error::other)?;
-        records::send_to(gate);
+        records::send_to(Some(gate));
         let sends = exporter::run(lines, courier, items, pace, self.stop.clone());
         Ok(Some(Box::pin(sends)))
     }

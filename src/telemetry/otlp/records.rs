@@ -1,7 +1,7 @@
 //! Lines of the log in the form of the exporters.
 //!
 //! In: events that the log writes, behind its filter and its limits. Out: records, by a gate; and the exporter
-//! that sends them. Owner: the process, once ([`send_to`]). Bounds: those of the gate, [`NAMES_MAX`] names
+//! that sends them. Owner: the process, once ([`send_to`]). Bounds: those of the gate, [`EARLY_MAX`] lines of before there is one, [`NAMES_MAX`] names
 //! of events, and [`RECORD_BYTES_MAX`] bytes of text a record, of which the rest is cut. What a record is
 //! made of is only gathered where there is room for it. Left out is what is not of this crate or its
 //! client of Redis, and what is of this module: what exporters tell of themselves would beget itself.
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use opentelemetry::InstrumentationScope;
@@ -28,7 +28,7 @@ use tracing::{Event, Level};
 use super::courier::Courier;
 use super::exporter::{Exporter, configured};
 use super::resource::scope;
-use crate::telemetry::fields::{bounded, causes};
+use crate::telemetry::fields::{bounded, causes, cut};
 use crate::telemetry::gate::Gate;
 
 /// Most bytes of text in one record.
@@ -42,8 +42,13 @@ const SENT: [&str; 2] = ["fanfare", "fred"];
 /// What is not, though it begins so.
 const NOT_SENT: &str = "fanfare::telemetry::otlp";
 
-/// Where this process sends its log.
-static WAY: OnceLock<Way> = OnceLock::new();
+/// Most lines that wait until it is known whether they are sent.
+const EARLY_MAX: usize = 64;
+
+/// Where this process sends its log: unknown at first, and nowhere where it sends none.
+static WAY: OnceLock<Option<Way>> = OnceLock::new();
+/// Lines of before that was known, and how many more there were.
+static EARLY: Mutex<(Vec<Line>, u64)> = Mutex::new((Vec::new(), 0));
 
 #[derive(Debug)]
 struct Way {
@@ -60,10 +65,16 @@ pub(super) struct Line {
     event: Option<String>,
 }
 
-/// Sends the lines of this process' log there. The first call counts.
-pub(super) fn send_to(gate: Gate<Line>) {
+/// Sends the lines of this process' log there, with those of before; `None`: nowhere. The first call counts.
+pub(super) fn send_to(gate: Option<Gate<Line>>) {
+    let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);
+    let (lines, more) = std::mem::take(&mut *early);
+    if let Some(gate) = &gate {
+        lines.into_iter().for_each(|line| gate.send(line));
+        gate.dropped(more);
+    }
     let logger = logger();
-    let _ = WAY.set(Way { gate, logger });
+    let _ = WAY.set(gate.map(|gate| Way { gate, logger }));
 }
 
 /// It has no processors: what it makes goes by the gate.
@@ -76,10 +87,8 @@ fn logger() -> SdkLogger {
 
 /// Hands a line of the log to the gate, where there is one.
 pub fn send(event: &Event<'_>) {
-    if let Some(Way { gate, logger }) = WAY.get()
-        && is_sent(event.metadata().target())
-    {
-        gate.send_with(|| line(logger, event, SystemTime::now()));
+    if is_sent(event.metadata().target()) {
+        hand_in(|logger| line(logger, event, SystemTime::now()));
     }
 }
 
@@ -87,21 +96,35 @@ pub fn send(event: &Event<'_>) {
 pub fn send_own<const N: usize>(
     level: Level,
     event: &str,
-    text: &'static str,
+    text: &str,
     target: &'static str,
     fields: [(&'static str, AnyValue); N],
 ) {
-    let Some(Way { gate, logger }) = WAY.get() else {
-        return;
-    };
-    gate.send_with(|| {
+    hand_in(|logger| {
         let mut record = begun(logger, level, SystemTime::now());
-        record.set_body(text.into());
+        record.set_body(cut(text, VALUE_BYTES_MAX).to_owned().into());
         record.add_attributes(fields);
         record.add_attribute("target", target);
         let event = Some(event.to_owned());
         Line { record, event }
     });
+}
+
+fn hand_in(make: impl FnOnce(&SdkLogger) -> Line) {
+    if WAY.get().is_none() {
+        let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever makes it known holds the lock.
+        if WAY.get().is_none() {
+            match early.0.len() < EARLY_MAX {
+                true => early.0.push(make(&logger())),
+                false => early.1 += 1,
+            }
+            return;
+        }
+    }
+    if let Some(Some(Way { gate, logger })) = WAY.get() {
+        gate.send_with(|| make(logger));
+    }
 }
 
 fn is_sent(target: &str) -> bool {

@@ -20,7 +20,6 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use opentelemetry::logs::AnyValue;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -38,10 +37,7 @@ use crate::config::{Log, LogFormat};
 /// How often it is told how many lines were not written.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// The event of the last word.
-const FAILED: &str = "node_failed";
-/// The event of lines that were not written.
-const SUPPRESSED: &str = "lines_suppressed";
+/// What is said of lines that were not written.
 const SUPPRESSED_TEXT: &str = "this event had more lines in a second than are written";
 
 /// Why there is no log.
@@ -133,8 +129,9 @@ pub fn start(log: &Log, node: &str) -> Result<Suppressions, LogError> {
 /// Tells why the process ends, whatever `log.level` says: as a line of the log where that is JSON,
 /// and as plain text to people.
 pub fn last_word(text: &str) {
+    let event = "node_failed";
     let line = match FORM.get() {
-        Some(form) if form.is_json => form.line(Level::ERROR, FAILED, text, &[]),
+        Some(form) if form.is_json => form.line(Level::ERROR, event, text, &[]),
         _ => format!("{text}\n"),
     };
     if let Some(queue) = lines::queue() {
@@ -144,7 +141,8 @@ pub fn last_word(text: &str) {
 
 /// Tells a collector the same, while what is sent to it still is.
 pub fn send_last_word(text: &str) {
-    records::send_own(Level::ERROR, FAILED, text, module_path!(), []);
+    let event = "node_failed";
+    records::send_own(Level::ERROR, event, text, module_path!(), None);
 }
 
 impl Form {
@@ -171,20 +169,9 @@ impl Form {
         };
         for one in due(&self.limits) {
             queue.push(self.suppressed(&one).as_bytes());
-            let fields = [
-                ("suppressed", AnyValue::from(String::from(&*one.event))),
-                (
-                    "count",
-                    AnyValue::Int(one.count.try_into().unwrap_or(i64::MAX)),
-                ),
-            ];
-            records::send_own(
-                one.level,
-                SUPPRESSED,
-                SUPPRESSED_TEXT,
-                module_path!(),
-                fields,
-            );
+            let event = "lines_suppressed";
+            let (level, own) = (one.level, module_path!());
+            records::send_own(level, event, SUPPRESSED_TEXT, own, Some(&one));
         }
     }
 
@@ -192,7 +179,8 @@ impl Form {
     fn suppressed(&self, suppressed: &Suppressed) -> String {
         let (of, count) = (quoted(&suppressed.event), suppressed.count.to_string());
         let fields = [("suppressed", of), ("count", count)];
-        self.line(suppressed.level, SUPPRESSED, SUPPRESSED_TEXT, &fields)
+        let event = "lines_suppressed";
+        self.line(suppressed.level, event, SUPPRESSED_TEXT, &fields)
     }
 
     /// A line of this module's own. The values of the fields are JSON.

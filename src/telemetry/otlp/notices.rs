@@ -80,16 +80,16 @@ impl Notices {
         if !self.state().failures.is_due(why, Instant::now()) {
             return;
         }
-        let (signal, event) = (self.signal.word(), "telemetry_export_failed");
+        let signal = self.signal.word();
         match is_again {
             true => tracing::warn!(
-                event,
+                event = "telemetry_export_failed",
                 signal,
                 reason = why,
                 "the collector does not take what is sent; it is tried again, and what it never takes is counted"
             ),
             false => tracing::warn!(
-                event,
+                event = "telemetry_export_failed",
                 signal,
                 reason = why,
                 "the collector does not take what was sent; that is counted and not tried again"

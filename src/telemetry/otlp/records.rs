@@ -30,6 +30,7 @@ use super::exporter::{Exporter, configured};
 use super::resource::scope;
 use crate::telemetry::fields::{bounded, causes, cut};
 use crate::telemetry::gate::Gate;
+use crate::telemetry::limits::Suppressed;
 
 /// Most bytes of text in one record.
 pub const RECORD_BYTES_MAX: usize = 2_048;
@@ -93,17 +94,20 @@ pub fn send(event: &Event<'_>) {
 }
 
 /// The same for a line that the log makes of itself.
-pub fn send_own<const N: usize>(
+pub fn send_own(
     level: Level,
     event: &str,
     text: &str,
     target: &'static str,
-    fields: [(&'static str, AnyValue); N],
+    suppressed: Option<&Suppressed>,
 ) {
     hand_in(|logger| {
         let mut record = begun(logger, level, SystemTime::now());
         record.set_body(cut(text, VALUE_BYTES_MAX).to_owned().into());
-        record.add_attributes(fields);
+        if let Some(Suppressed { event, count, .. }) = suppressed {
+            record.add_attribute("suppressed", event.to_string());
+            record.add_attribute("count", i64::try_from(*count).unwrap_or(i64::MAX));
+        }
         record.add_attribute("target", target);
         let event = Some(event.to_owned());
         Line { record, event }

@@ -201,6 +201,23 @@ where
     })
 }
 
+/// Starts a named thread whose panic ends itself alone and is told; the process goes on without it.
+///
+/// # Errors
+/// As [`thread`].
+pub fn contained_thread<F>(
+    name: &'static str,
+    run: F,
+) -> std::io::Result<std::thread::JoinHandle<()>>
+where
+    F: FnOnce() + Send + 'static,
+{
+    thread(name.to_owned(), move || {
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(run));
+        contained(name, ended.map_err(|panic| text(&*panic)));
+    })
+}
+
 /// Starts a named thread that runs as long as the process.
 ///
 /// # Errors
@@ -325,6 +342,9 @@ mod tests {
         spawn_alone("doomed", async { panic!("on purpose") })
             .await
             .unwrap();
+        assert_eq!(*FAILED.borrow(), None);
+        let thread = contained_thread("doomed", || panic!("on purpose"));
+        thread.unwrap().join().unwrap();
         assert_eq!(*FAILED.borrow(), None);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         spawn("survivor", async move { sender.send(7).unwrap() });

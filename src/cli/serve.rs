@@ -70,32 +70,14 @@ pub fn run(args: ServeArgs) -> ExitCode {
 fn tell(ended: Result<End, StartError>) -> Exit {
     match ended {
         Ok(End::Stopped) => Exit::Done,
-        Ok(End::Superseded) => {
-            logs::last_word(
-                "another process has taken this node's name; give each node its own --node-id",
-            );
-            Exit::Unreachable
-        }
-        Ok(End::NameTaken) => {
-            logs::last_word(
-                "a running process has this node's name, and keeps it; give each node its own \
-                 --node-id",
-            );
-            Exit::Unreachable
-        }
-        Ok(End::Disagrees(how)) => {
-            logs::last_word(&format!(
-                "this node does not agree with its cluster: {how}\n\
-                 Every node needs the same. Mend this one, or stop all nodes and run \
-                 `fanfare redis adopt` with the new configuration."
-            ));
-            Exit::Usage
-        }
-        Ok(End::Failed(part)) => {
-            logs::last_word(&format!(
-                "{part} has ended, without which this node is none"
-            ));
-            Exit::Broken
+        Ok(end) => {
+            logs::last_word(&end.last_word().unwrap_or_default());
+            match end {
+                End::Stopped => Exit::Done,
+                End::Superseded | End::NameTaken => Exit::Unreachable,
+                End::Disagrees(_) => Exit::Usage,
+                End::Failed(_) => Exit::Broken,
+            }
         }
         Err(error) => {
             logs::last_word(&advice(&error));

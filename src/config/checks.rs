@@ -18,6 +18,7 @@ use crate::config::values::{Origin, Values};
 
 pub(super) mod files;
 mod needs;
+mod telemetry;
 
 /// What one key must be, measured by another.
 struct Relation {
@@ -122,6 +123,7 @@ pub fn warnings(values: &Values) -> Vec<String> {
         ));
     }
     warnings.extend(needs::warnings(values));
+    warnings.extend(telemetry::warnings(values));
     warnings
 }
 

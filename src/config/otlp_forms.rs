@@ -52,6 +52,9 @@ const RESERVED: [&str; 12] = [
     "user-agent",
 ];
 
+/// So do those begin that gRPC sets.
+const RESERVED_BEGIN: &str = "grpc-";
+
 fn endpoint(text: &str) -> Result<String, Unfit> {
     let url = Url::parse(text).map_err(|_| Unfit::Form)?;
     // That by which requests are made, which takes less.
@@ -79,7 +82,8 @@ fn header(text: &str) -> Result<String, Unfit> {
         let remedy = "give a name of A-Z a-z 0-9 - _ .";
         return Err(Wrong::new("its name can be no header's", remedy).into());
     }
-    if RESERVED.contains(&&*name.to_ascii_lowercase()) {
+    let small = name.to_ascii_lowercase();
+    if RESERVED.contains(&&*small) || small.starts_with(RESERVED_BEGIN) {
         let remedy = "leave it out";
         return Err(Wrong::new("its name is one that the protocol sets", remedy).into());
     }
@@ -187,7 +191,14 @@ mod tests {
         assert_eq!(hidden("api-key=abc"), "api-key=***");
         assert_eq!(hidden("abc"), "***");
         assert!(header("api-key=abc").is_ok());
-        for wrong in ["a b=c", "a=%0d%0ab", "a=%c3%a4", "Content-Length=7"] {
+        for wrong in [
+            "a b=c",
+            "a=%0d%0ab",
+            "a=%c3%a4",
+            "Content-Length=7",
+            "grpc-encoding=gzip",
+            "Grpc-Timeout=1S",
+        ] {
             assert!(header(wrong).is_err(), "{wrong}");
         }
     }

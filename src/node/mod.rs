@@ -49,6 +49,7 @@ use crate::session::Services;
 use crate::session::registry::Registry;
 use crate::tasks::{self, turns};
 use crate::telemetry::history::History;
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp::{self, Otlp};
 use crate::telemetry::trace::tracer::{TraceSettings, Tracer};
@@ -56,8 +57,11 @@ use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
 use fanfare_protocol::ids::App;
 
+pub use end::End;
+
 pub mod cluster;
 pub mod directory;
+mod end;
 mod facts;
 mod leaving;
 mod listeners;
@@ -108,21 +112,6 @@ pub enum StartError {
     /// No thread or runtime to be had.
     #[error("the operating system gives no thread or poller")]
     System(#[source] io::Error),
-}
-
-/// How the node ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// A signal, and everything in order.
-    Stopped,
-    /// Another process took this node's name.
-    Superseded,
-    /// A running process has this node's name and keeps it.
-    NameTaken,
-    /// This node's configuration or release differs from what the cluster agreed on: where.
-    Disagrees(String),
-    /// A part of the node has ended without which it is none: which. The log says why.
-    Failed(String),
 }
 
 /// Where the node listens.
@@ -284,6 +273,9 @@ impl Parts {
         started(addresses);
         let end =
             leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
+        if let Some(text) = end.last_word() {
+            logs::send_last_word(&text);
+        }
         if matches!(end, End::Failed(_)) {
             self.break_off(threads).await;
             return Ok(end);
@@ -451,8 +443,8 @@ fn start_otlp(
     });
     let (otlp, work) = otlp::start(config, metrics, read).map_err(StartError::System)?;
     if let Some(work) = work {
-        let name = "telemetry".to_owned();
-        tasks::thread(name, move || work.run()).map_err(StartError::System)?;
+        // What is not sent is no reason to serve nobody.
+        tasks::contained_thread("telemetry", move || work.run()).map_err(StartError::System)?;
     }
     Ok(otlp)
 }

@@ -54,6 +54,11 @@ impl<T> Gate<T> {
             Err(_) => self.dropped.add(1),
         }
     }
+
+    /// Counts items that found no room before they came here.
+    pub fn dropped(&self, count: u64) {
+        self.dropped.add(count);
+    }
 }
 
 #[cfg(test)]

@@ -26,17 +26,19 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{self, Format, FormatEvent, FormatFields, Full, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter, SubscriberBuilder};
-use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::fields::{EscapedFields, JsonFields, JsonSpanFields, escape, quoted};
 use super::limits::{Limits, Suppressed};
 use super::lines::{self, FLUSH, IntoQueue};
-use super::otlp::records::Records;
+use super::otlp::records;
 use crate::config::{Log, LogFormat};
 
 /// How often it is told how many lines were not written.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// What is said of lines that were not written.
+const SUPPRESSED_TEXT: &str = "this event had more lines in a second than are written";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -113,11 +115,11 @@ pub fn start(log: &Log, node: &str) -> Result<Suppressions, LogError> {
     };
     if form.is_json {
         let (subscriber, set) = json(into, filter, form.clone());
-        begin(subscriber.with(Records), set)?;
+        begin(subscriber, set)?;
     } else {
         let is_terminal = std::io::stderr().is_terminal();
         let (subscriber, set) = text(into, filter, form.clone(), is_terminal);
-        begin(subscriber.with(Records), set)?;
+        begin(subscriber, set)?;
     }
     // Only one log is ever started, as `begin` holds.
     let _ = FORM.set(form.clone());
@@ -137,16 +139,23 @@ pub fn last_word(text: &str) {
     }
 }
 
+/// Tells a collector the same, while what is sent to it still is.
+pub fn send_last_word(text: &str) {
+    let event = "node_failed";
+    records::send_own(Level::ERROR, event, text, module_path!(), None);
+}
+
 impl Form {
-    /// Whether this line is none too many of its event.
+    /// Whether this line is none too many of its event. Then the collector gets it too.
     fn admits(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
         let mut name = EventName::default();
         event.record(&mut name);
         let name = name.0.as_deref().unwrap_or(metadata.target());
         let is_admitted = self.limits.admits(name, *metadata.level(), Instant::now());
-        if !is_admitted {
-            lines::room().counters.suppressed.add(1);
+        match is_admitted {
+            true => records::send(event),
+            false => lines::room().counters.suppressed.add(1),
         }
         is_admitted
     }
@@ -160,16 +169,18 @@ impl Form {
         };
         for one in due(&self.limits) {
             queue.push(self.suppressed(&one).as_bytes());
+            let event = "lines_suppressed";
+            let (level, own) = (one.level, module_path!());
+            records::send_own(level, event, SUPPRESSED_TEXT, own, Some(&one));
         }
     }
 
     /// Tells of lines that were not written. They had passed the filter, so this does not ask it.
     fn suppressed(&self, suppressed: &Suppressed) -> String {
-        let event = "lines_suppressed";
         let (of, count) = (quoted(&suppressed.event), suppressed.count.to_string());
         let fields = [("suppressed", of), ("count", count)];
-        let message = "this event had more lines in a second than are written";
-        self.line(suppressed.level, event, message, &fields)
+        let event = "lines_suppressed";
+        self.line(suppressed.level, event, SUPPRESSED_TEXT, &fields)
     }
 
     /// A line of this module's own. The values of the fields are JSON.

@@ -4,7 +4,8 @@ usage: otlp_collector.py PROTOCOL BEHAVIOUR [CERTIFICATE KEY]
 
 PROTOCOL is grpc or http. BEHAVIOUR is take, slow (each answer takes three seconds), busy (429 with
 Retry-After, or UNAVAILABLE), once (busy for the first request of each signal), reject (all but one item
-of a request). The first line on stdout is the port; then one JSON object for each request, with the
+of a request), warn (takes all, and says something); by http alone later (503 with a Retry-After of a
+minute), deny (401 with the key in its body) and page (200 with a page, of a proxy). The first line on stdout is the port; then one JSON object for each request, with the
 signal, the headers, and the message: ids as hex, 64-bit numbers as text.
 """
 
@@ -67,13 +68,15 @@ def answer(signal, request, headers, behaviour):
     """The answer to a request, or None where it is not taken."""
     if behaviour == "slow":
         time.sleep(SLOW_S)
-    if behaviour == "busy" or (behaviour == "once" and signal not in seen):
+    if behaviour in ("busy", "later", "deny", "page") or (behaviour == "once" and signal not in seen):
         seen.add(signal)
         say(json.dumps({"refused": signal}))
         return None
     message = with_hex_ids(MessageToDict(request, preserving_proto_field_name=True))
     say(json.dumps({"signal": signal, "headers": headers, "message": message}))
     response = SIGNALS[signal][1]()
+    if behaviour == "warn":
+        response.partial_success.error_message = "better use another name"
     if behaviour == "reject":
         partial = response.partial_success
         name = {"traces": "spans", "logs": "log_records", "metrics": "data_points"}[signal]
@@ -126,12 +129,21 @@ def serve_http(behaviour, certificate, key):
             headers = {name.lower(): value for name, value in self.headers.items()}
             response = answer(signal, request, headers, behaviour)
             if response is None:
-                return self.tell(429, b"", ("retry-after", "1"))
+                return self.refuse(headers)
             return self.tell(200, response.SerializeToString())
 
-        def tell(self, status, body, *more):
+        def refuse(self, headers):
+            if behaviour == "later":
+                return self.tell(503, b"", ("retry-after", "60"))
+            if behaviour == "deny":
+                return self.tell(401, f"no such key: {headers.get('api-key')}".encode(), kind="text/plain")
+            if behaviour == "page":
+                return self.tell(200, b"<html>hello</html>", kind="text/html")
+            return self.tell(429, b"", ("retry-after", "1"))
+
+        def tell(self, status, body, *more, kind="application/x-protobuf"):
             self.send_response(status)
-            for name, value in (("content-type", "application/x-protobuf"), *more):
+            for name, value in (("content-type", kind), *more):
                 self.send_header(name, value)
             self.send_header("content-length", str(len(body)))
             self.end_headers()

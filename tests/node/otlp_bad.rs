@@ -67,6 +67,8 @@ async fn bears(what: &str, url: &str, protocol: &str, takes: bool) {
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
         .env("OTEL_EXPORTER_OTLP_TIMEOUT", "5000")
         .env("OTEL_BLRP_EXPORT_TIMEOUT", deadline_ms)
+        // No more than a hundred lines of an event come in a second.
+        .env("OTEL_BLRP_MAX_QUEUE_SIZE", "16")
         .env("OTEL_METRIC_EXPORT_INTERVAL", interval_ms);
     let mut node = plan.start().await;
     let good = Beside::start(&node, "?user=good").await;

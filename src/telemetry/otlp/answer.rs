@@ -1,8 +1,9 @@
 //! What a collector answers, by either protocol.
 //!
 //! In: bodies of answers, and errors on the way. Out: an [`Answer`] or a [`Failure`]. Pure. Bounds: of an
-//! answer [`ANSWER_BYTES_MAX`] are read.
+//! answer [`ANSWER_BYTES_MAX`] are read, and [`WORD_CHARS_MAX`] characters of what it says are told.
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,17 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message as _;
 use tonic::body::Body;
 
+use crate::config::telemetry::Target;
+use crate::telemetry::fields::causes;
+
 /// Most bytes of an answer that are read.
 pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1_024;
+/// Most characters of what a collector says that are told.
+const WORD_CHARS_MAX: usize = 200;
+/// Fewest bytes of a part of a header's value that are hidden where a collector repeats it.
+const HIDDEN_BYTES_MIN: usize = 4;
+/// Why what is said to be taken is not.
+pub(super) const NO_ANSWER: &str = "what answered is no collector: its answer cannot be read";
 /// Of each request.
 pub(super) const AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
 
@@ -26,7 +36,7 @@ pub(super) type Http = legacy::Client<HttpsConnector<HttpConnector>, Body>;
 pub(super) struct Answer {
     /// How many items it did not take.
     pub(super) rejected: u64,
-    /// Why.
+    /// Why; or what it says beside.
     pub(super) why: String,
 }
 
@@ -38,6 +48,8 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// Whether it may be tried again.
     pub(super) is_passing: bool,
+    /// Whether the collector may have taken it all the same.
+    pub(super) is_unknown: bool,
     /// When, if the collector said so.
     pub(super) after: Option<Duration>,
 }
@@ -48,6 +60,7 @@ impl Failure {
         Self {
             why,
             is_passing: false,
+            is_unknown: false,
             after: None,
         }
     }
@@ -55,19 +68,68 @@ impl Failure {
     /// One that may pass.
     pub(super) fn passing(why: String) -> Self {
         Self {
-            why,
             is_passing: true,
-            after: None,
+            ..Self::lasting(why)
+        }
+    }
+
+    /// One after which nobody knows whether the request arrived.
+    pub(super) fn unknown(why: String) -> Self {
+        Self {
+            is_unknown: true,
+            ..Self::passing(why)
+        }
+    }
+
+    /// One of the way to the collector.
+    pub(super) fn on_the_way(error: &(dyn Error + 'static)) -> Self {
+        let mut causing = std::iter::successors(Some(error), |&cause| cause.source());
+        // Without a connection nothing was written.
+        let is_unconnected = causing.any(|cause| {
+            let of_client = cause.downcast_ref::<legacy::Error>();
+            of_client.is_some_and(legacy::Error::is_connect)
+        });
+        match is_unconnected {
+            true => Self::passing(causes(error)),
+            false => Self::unknown(causes(error)),
         }
     }
 }
 
-/// The answer of any signal: they differ in names, and not on the wire.
-pub(super) fn answer(body: Bytes) -> Answer {
-    let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
+/// The answer of any signal: they differ in names, and not on the wire. `None`: it is none.
+pub(super) fn answer(body: Bytes, target: &Target) -> Option<Answer> {
+    let answer = ExportTraceServiceResponse::decode(body).ok()?;
     let partial = answer.partial_success.unwrap_or_default();
-    Answer {
+    Some(Answer {
         rejected: u64::try_from(partial.rejected_spans).unwrap_or_default(),
-        why: partial.error_message,
+        why: word(&partial.error_message, target),
+    })
+}
+
+/// What a collector says, in one short line without the headers that it was given.
+pub(super) fn word(text: &str, target: &Target) -> String {
+    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (_, value) in &target.headers {
+        let parts = value.0.split_whitespace();
+        for part in parts.filter(|part| part.len() >= HIDDEN_BYTES_MIN) {
+            text = text.replace(part, "***");
+        }
+    }
+    text.chars().take(WORD_CHARS_MAX).collect()
+}
+
+/// A collector for tests of answers.
+#[cfg(test)]
+pub(super) fn target() -> Target {
+    use crate::config::Secret;
+    use crate::config::telemetry::{Compression, Protocol};
+
+    Target {
+        url: "http://127.0.0.1:4318".to_owned(),
+        protocol: Protocol::Http,
+        headers: vec![("key".to_owned(), Secret("Bearer abcdef".to_owned()))],
+        timeout: Duration::from_secs(1),
+        compression: Compression::None,
+        tls_ca_file: None,
     }
 }

@@ -15,18 +15,19 @@ use bytes::Bytes;
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use prost::Message;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tonic::body::Body;
 
-use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, answer};
+use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, NO_ANSWER, answer, word};
 use super::grpc;
 use crate::config::telemetry::{Compression, Protocol, Target};
 use crate::telemetry::fields::causes;
@@ -117,25 +118,41 @@ impl Client {
         let request = request.body(Body::new(Full::new(body)));
         let request = request.map_err(|error| Failure::lasting(causes(&error)))?;
         let response = http.request(request).await;
-        let response = response.map_err(|error| Failure::passing(causes(&error)))?;
+        let response = response.map_err(|error| Failure::on_the_way(&error))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map(|body| body.to_bytes());
-        read(&Response::from_parts(head, ()), body.ok())
+        read(&Response::from_parts(head, ()), body.ok(), &self.target)
     }
 }
 
-/// What an answer by HTTP says. A body that cannot be read says nothing.
-fn read(response: &Response<()>, body: Option<Bytes>) -> Result<Answer, Failure> {
+/// What an answer by HTTP says. Whatever else than a collector answers for it, such as a proxy with a
+/// page of its own, has taken nothing. `None`: the body could not be read to its end.
+fn read(response: &Response<()>, body: Option<Bytes>, target: &Target) -> Result<Answer, Failure> {
     let (status, headers) = (response.status(), response.headers());
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .map_or(&[][..], HeaderValue::as_bytes);
+    let is_protobuf = kind.starts_with(b"application/x-protobuf");
     if status.is_success() {
-        let is_protobuf = headers
-            .get(CONTENT_TYPE)
-            .is_none_or(|kind| kind.as_bytes().starts_with(b"application/x-protobuf"));
-        return Ok(body.filter(|_| is_protobuf).map(answer).unwrap_or_default());
+        let is_empty = body.as_ref().is_some_and(Bytes::is_empty);
+        if status != StatusCode::OK || !(is_protobuf || is_empty) {
+            let kind = word(&String::from_utf8_lossy(kind), target);
+            let why = format!("what answered {status} ({kind:?}) is no collector");
+            return Err(Failure::lasting(why));
+        }
+        let Some(body) = body else {
+            return Ok(Answer::default());
+        };
+        return answer(body, target).ok_or_else(|| Failure::lasting(NO_ANSWER.to_owned()));
     }
+    let said = said(&body.unwrap_or_default(), is_protobuf);
+    let why = match word(&said, target) {
+        said if said.is_empty() => format!("the collector answered {status}"),
+        said => format!("the collector answered {status}: {said}"),
+    };
     Err(Failure {
-        why: format!("the collector answered {status}"),
+        why,
         is_passing: matches!(
             status,
             StatusCode::TOO_MANY_REQUESTS
@@ -143,8 +160,27 @@ fn read(response: &Response<()>, body: Option<Bytes>) -> Result<Answer, Failure>
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
         ),
+        is_unknown: matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+        ),
         after: retry_after(headers),
     })
+}
+
+/// `google.rpc.Status`, as far as a refusal by HTTP is read.
+#[derive(Clone, PartialEq, Message)]
+struct Refusal {
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+/// What the body of a refusal says.
+fn said(body: &Bytes, is_protobuf: bool) -> String {
+    match is_protobuf {
+        true => Refusal::decode(body.clone()).unwrap_or_default().message,
+        false => String::from_utf8_lossy(body).into_owned(),
+    }
 }
 
 /// Seconds alone: of a date nobody knows by which clock.
@@ -205,4 +241,52 @@ fn tls(target: &Target) -> Result<ClientConfig, String> {
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     read.map_err(|error| format!("{path}: {}", causes(&error as &(dyn Error + 'static))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::otlp::answer::target;
+
+    fn of(status: u16, kind: &str, body: &[u8]) -> Result<Answer, Failure> {
+        let response = Response::builder().status(status);
+        let response = match kind {
+            "" => response,
+            kind => response.header(CONTENT_TYPE, kind),
+        };
+        let body = Some(Bytes::copy_from_slice(body));
+        read(&response.body(()).unwrap(), body, &target())
+    }
+
+    #[test]
+    fn what_a_proxy_answers_is_no_answer() {
+        let protobuf = "application/x-protobuf";
+        assert_eq!(of(200, protobuf, b""), Ok(Answer::default()));
+        assert_eq!(of(200, "", b""), Ok(Answer::default()));
+        for (status, kind, body) in [
+            (200, "text/html", &b"<html>"[..]),
+            (200, "", b"ok"),
+            (204, "", b""),
+            (202, protobuf, b""),
+            (200, protobuf, b"\xff\xff"),
+        ] {
+            let failure = of(status, kind, body).unwrap_err();
+            assert!(!failure.is_passing, "{status} {kind}");
+        }
+    }
+
+    #[test]
+    fn the_reason_has_what_the_collector_says_cut_and_without_our_headers() {
+        let message = "no such tenant".to_owned();
+        let body = Refusal { message }.encode_to_vec();
+        let why = |status, kind, body: &[u8]| of(status, kind, body).unwrap_err().why;
+        let protobuf = "application/x-protobuf";
+        let said = "the collector answered 400 Bad Request: no such tenant";
+        assert_eq!(why(400, protobuf, &body), said);
+        let said = why(401, "text/plain", b"bad\nkey: Bearer abcdef ");
+        assert!(said.ends_with(": bad key: *** ***"), "{said}");
+        let said = why(401, "text/plain", &[b'a'; 4_096]);
+        let said = said.rsplit(": ").next().unwrap();
+        assert_eq!(said, "a".repeat(200));
+    }
 }

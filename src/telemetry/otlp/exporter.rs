@@ -48,6 +48,7 @@ pub(super) async fn run<T>(
 ) {
     let most = pace.batch_max.min(pace.queue_max);
     loop {
+        courier.rest().await;
         let mut batch = Vec::new();
         tokio::select! {
             biased;
@@ -72,7 +73,8 @@ pub(super) async fn run<T>(
                 }
             }
         }
-        courier
+        // What becomes of it is counted and told.
+        let _ = courier
             .count(batch.len() as u64, exporter.export(batch))
             .await;
     }
@@ -82,7 +84,8 @@ pub(super) async fn run<T>(
         if items.recv_many(&mut batch, most).await == 0 {
             return;
         }
-        courier
+        // What becomes of it is counted and told.
+        let _ = courier
             .count(batch.len() as u64, exporter.export(batch))
             .await;
     }

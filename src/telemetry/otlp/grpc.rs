@@ -13,10 +13,12 @@ use hyper::http::uri::PathAndQuery;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic::metadata::{
+    AsciiMetadataKey, AsciiMetadataValue, BinaryMetadataKey, BinaryMetadataValue, MetadataMap,
+};
 use tonic::{Code, Status};
 
-use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, answer};
+use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, NO_ANSWER, answer, word};
 use crate::config::telemetry::{Compression, Target};
 use crate::telemetry::fields::causes;
 
@@ -43,25 +45,32 @@ pub(super) async fn call(
     let metadata = request.metadata_mut();
     metadata.insert("user-agent", AsciiMetadataValue::from_static(AGENT));
     for (name, value) in &target.headers {
-        let name = AsciiMetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes());
-        let value = AsciiMetadataValue::try_from(value.0.as_str());
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(Failure::lasting("a header can be none of gRPC".to_owned()));
-        };
-        metadata.insert(name, value);
+        let is_put = put(metadata, &name.to_ascii_lowercase(), &value.0);
+        is_put.ok_or_else(|| Failure::lasting(format!("{name} can be no header of gRPC")))?;
     }
     let called = grpc
         .unary(request, PathAndQuery::from_static(method), Raw)
         .await;
-    called
-        .map(|response| answer(response.into_inner()))
-        .map_err(|status| failure(&status))
+    let response = called.map_err(|status| failure(&status, target))?;
+    answer(response.into_inner(), target).ok_or_else(|| Failure::lasting(NO_ANSWER.to_owned()))
 }
 
-fn failure(status: &Status) -> Failure {
+/// Sets a header, whose name says by its end whether its value is bytes.
+fn put(metadata: &mut MetadataMap, name: &str, value: &str) -> Option<()> {
+    if name.ends_with("-bin") {
+        let name = BinaryMetadataKey::from_bytes(name.as_bytes()).ok()?;
+        metadata.insert_bin(name, BinaryMetadataValue::from_bytes(value.as_bytes()));
+        return Some(());
+    }
+    let name = AsciiMetadataKey::from_bytes(name.as_bytes()).ok()?;
+    metadata.insert(name, AsciiMetadataValue::try_from(value).ok()?);
+    Some(())
+}
+
+fn failure(status: &Status, target: &Target) -> Failure {
     // A status that the collector did not send was made of an error on the way.
     if status.source().is_some() {
-        return Failure::passing(causes(status));
+        return Failure::on_the_way(status);
     }
     let after = retry_after(status.details());
     let is_passing = match status.code() {
@@ -74,13 +83,18 @@ fn failure(status: &Status) -> Failure {
         Code::ResourceExhausted => after.is_some(),
         _ => false,
     };
+    let is_unknown = matches!(
+        status.code(),
+        Code::Cancelled | Code::DeadlineExceeded | Code::DataLoss
+    );
     Failure {
         why: format!(
             "the collector answered {:?}: {}",
             status.code(),
-            status.message()
+            word(status.message(), target)
         ),
         is_passing,
+        is_unknown,
         after,
     }
 }
@@ -170,6 +184,7 @@ fn retry_after(details: &[u8]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::otlp::answer::target;
 
     fn told(seconds: i64) -> Vec<u8> {
         let delay = Some(Delay { seconds, nanos: 5 });
@@ -188,7 +203,7 @@ mod tests {
 
     #[test]
     fn which_statuses_may_pass_is_what_the_protocol_says() {
-        let of = |code| failure(&Status::new(code, "why")).is_passing;
+        let of = |code| failure(&Status::new(code, "why"), &target()).is_passing;
         for code in [
             Code::Unavailable,
             Code::Aborted,
@@ -207,9 +222,19 @@ mod tests {
             assert!(!of(code), "{code:?}");
         }
         let status = Status::with_details(Code::ResourceExhausted, "later", told(7).into());
-        let failure = failure(&status);
+        let failure = failure(&status, &target());
         assert!(failure.is_passing);
         assert_eq!(failure.after, Some(Duration::new(7, 5)));
+    }
+
+    #[test]
+    fn a_header_whose_name_ends_so_has_bytes() {
+        let mut metadata = MetadataMap::new();
+        put(&mut metadata, "x-tenant-bin", "abc").unwrap();
+        put(&mut metadata, "x-tenant", "abc").unwrap();
+        let bytes = metadata.get_bin("x-tenant-bin").unwrap();
+        assert_eq!(&bytes.to_bytes().unwrap()[..], b"abc");
+        assert_eq!(metadata.get("x-tenant").unwrap(), "abc");
     }
 
     #[test]

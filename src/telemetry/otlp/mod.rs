@@ -37,6 +37,8 @@ mod client;
 mod courier;
 mod exporter;
 mod grpc;
+mod notices;
+mod patience;
 mod points;
 pub mod records;
 mod resource;
@@ -78,6 +80,7 @@ pub struct Work {
 /// What jobs are made of.
 struct Making<'a> {
     config: &'a Telemetry,
+    node: &'a str,
     resource: Resource,
     metrics: &'a Metrics,
     stop: watch::Receiver<bool>,
@@ -94,9 +97,11 @@ pub fn start(
 ) -> io::Result<(Otlp, Option<Work>)> {
     let (stop, stops) = watch::channel(false);
     let (ends, ended) = watch::channel(());
+    let node = config.server.node_id.as_str();
     let making = Making {
         config: &config.telemetry,
-        resource: resource(&config.telemetry, config.server.node_id.as_str()),
+        node,
+        resource: resource(&config.telemetry, node),
         metrics,
         stop: stops.clone(),
     };
@@ -135,13 +140,14 @@ impl Making<'_> {
 
     fn logs(&self) -> io::Result<Option<Job>> {
         let Some(target) = self.config.logs_target() else {
+            records::send_to(None);
             return Ok(None);
         };
         let pace = self.config.logs.batches.clone();
         let (gate, items) = self.gate(Signal::Logs, &pace);
         let courier = self.courier(Signal::Logs, target, LOGS, pace.deadline);
         let lines = Lines::new(&courier, &self.resource).map_err(io::Error::other)?;
-        records::send_to(gate);
+        records::send_to(Some(gate));
         let sends = exporter::run(lines, courier, items, pace, self.stop.clone());
         Ok(Some(Box::pin(sends)))
     }
@@ -153,7 +159,8 @@ impl Making<'_> {
         let courier = self.courier(Signal::Metrics, target, METRICS, deadline);
         let points = Points::new(self.resource.clone(), config.temporality);
         let stop = self.stop.clone();
-        let sends = points::run(courier, points, config.interval, read, stop);
+        let pace = (points::phase(self.node, config.interval), config.interval);
+        let sends = points::run(courier, points, pace, read, stop);
         Some(Box::pin(sends))
     }
 

@@ -6,6 +6,7 @@
 //! only where it is asked for.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,7 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::transform::common::tonic::Attributes;
 use opentelemetry_sdk::Resource;
 use prost::Message as _;
+use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -29,15 +31,18 @@ use crate::telemetry::histogram::Spread;
 /// Reads all that is counted.
 pub(super) type Readings = Box<dyn Fn() -> Vec<Family> + Send>;
 
-/// Reads and sends once an interval, and once more when the node ends.
+/// How many nodes can be told apart by when they read.
+const PHASES: u32 = 1_000;
+
+/// Reads and sends once an interval, the first time after `first`, and once more when the node ends.
 pub(super) async fn run(
     courier: Arc<Courier>,
     mut points: Points,
-    interval: Duration,
+    (first, interval): (Duration, Duration),
     read: Readings,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut ticks = interval_at(Instant::now() + interval, interval);
+    let mut ticks = interval_at(Instant::now() + first, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let is_last = tokio::select! {
@@ -46,16 +51,28 @@ pub(super) async fn run(
             _ = stop.wait_for(|stops| *stops) => true,
             _ = ticks.tick() => false,
         };
-        let (families, now) = (read(), nanos(SystemTime::now()));
+        courier.rest().await;
+        let (families, now) = (read(), points.now());
         let (message, count) = points.request(&families, now);
-        let carried = courier.carry(message.into());
-        if courier.count(count, carried).await {
+        let is_once = points.temporality != Temporality::Cumulative;
+        let carried = courier.carry(message.into(), is_once);
+        let outcome = courier.count(count, carried).await;
+        // What may have arrived is not told again: a sum would have it twice.
+        if outcome.map_or_else(|failure| failure.is_unknown, |()| true) {
             points.taken(&families, now);
         }
         if is_last {
             return;
         }
     }
+}
+
+/// How long after its start a node reads first, by its name: many that start together come one by one.
+pub(super) fn phase(node: &str, interval: Duration) -> Duration {
+    let share = FxBuildHasher.hash_one(node) % u64::from(PHASES);
+    // It is less than that.
+    let share = u32::try_from(share).unwrap_or_default();
+    interval / PHASES * (share + 1)
 }
 
 /// See the module.
@@ -81,6 +98,11 @@ impl Points {
             told: HashMap::new(),
             told_at: start,
         }
+    }
+
+    /// A clock that was set back makes no reading end before it began.
+    fn now(&self) -> u64 {
+        nanos(SystemTime::now()).max(self.told_at)
     }
 
     /// A request with all of them, and how many points it has.
@@ -366,5 +388,24 @@ mod tests {
         let points = Points::new(Resource::builder_empty().build(), Temporality::Cumulative);
         let (message, count) = points.request(&families[..2], 9);
         assert_eq!((count, read(&message).len()), (0, 0));
+    }
+
+    #[test]
+    fn nodes_read_one_by_one_and_each_within_its_interval() {
+        let interval = Duration::from_secs(60);
+        let phases = (0..100).map(|number| phase(&format!("node-{number}"), interval));
+        let phases: std::collections::BTreeSet<_> = phases.collect();
+        assert!(phases.len() > 80, "{}", phases.len());
+        let first = *phases.first().unwrap();
+        assert!(first > Duration::ZERO && *phases.last().unwrap() <= interval);
+        // They fill it.
+        assert!(*phases.last().unwrap() - first > interval / 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_reading_end_before_it_began() {
+        let mut points = Points::new(Resource::builder_empty().build(), Temporality::Delta);
+        points.told_at = u64::MAX;
+        assert_eq!(points.now(), u64::MAX);
     }
 }

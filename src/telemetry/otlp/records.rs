@@ -1,7 +1,7 @@
 //! Lines of the log in the form of the exporters.
 //!
-//! In: events that `log.level` shows, by a layer over the log. Out: records, by a gate; and the exporter
-//! that sends them. Owner: the process, once ([`send_to`]). Bounds: those of the gate, [`NAMES_MAX`] names
+//! In: events that the log writes, behind its filter and its limits. Out: records, by a gate; and the exporter
+//! that sends them. Owner: the process, once ([`send_to`]). Bounds: those of the gate, [`EARLY_MAX`] lines of before there is one, [`NAMES_MAX`] names
 //! of events, and [`RECORD_BYTES_MAX`] bytes of text a record, of which the rest is cut. What a record is
 //! made of is only gathered where there is room for it. Left out is what is not of this crate or its
 //! client of Redis, and what is of this module: what exporters tell of themselves would beget itself.
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use opentelemetry::InstrumentationScope;
@@ -23,15 +23,14 @@ use opentelemetry_sdk::logs::{
     LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider,
 };
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing::{Event, Level};
 
 use super::courier::Courier;
 use super::exporter::{Exporter, configured};
 use super::resource::scope;
-use crate::telemetry::fields::{bounded, causes};
+use crate::telemetry::fields::{bounded, causes, cut};
 use crate::telemetry::gate::Gate;
+use crate::telemetry::limits::Suppressed;
 
 /// Most bytes of text in one record.
 pub const RECORD_BYTES_MAX: usize = 2_048;
@@ -44,8 +43,13 @@ const SENT: [&str; 2] = ["fanfare", "fred"];
 /// What is not, though it begins so.
 const NOT_SENT: &str = "fanfare::telemetry::otlp";
 
-/// Where this process sends its log.
-static WAY: OnceLock<Way> = OnceLock::new();
+/// Most lines that wait until it is known whether they are sent.
+const EARLY_MAX: usize = 64;
+
+/// Where this process sends its log: unknown at first, and nowhere where it sends none.
+static WAY: OnceLock<Option<Way>> = OnceLock::new();
+/// Lines of before that was known, and how many more there were.
+static EARLY: Mutex<(Vec<Line>, u64)> = Mutex::new((Vec::new(), 0));
 
 #[derive(Debug)]
 struct Way {
@@ -62,10 +66,16 @@ pub(super) struct Line {
     event: Option<String>,
 }
 
-/// Sends the lines of this process' log there. The first call counts.
-pub(super) fn send_to(gate: Gate<Line>) {
+/// Sends the lines of this process' log there, with those of before; `None`: nowhere. The first call counts.
+pub(super) fn send_to(gate: Option<Gate<Line>>) {
+    let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);
+    let (lines, more) = std::mem::take(&mut *early);
+    if let Some(gate) = &gate {
+        lines.into_iter().for_each(|line| gate.send(line));
+        gate.dropped(more);
+    }
     let logger = logger();
-    let _ = WAY.set(Way { gate, logger });
+    let _ = WAY.set(gate.map(|gate| Way { gate, logger }));
 }
 
 /// It has no processors: what it makes goes by the gate.
@@ -76,17 +86,48 @@ fn logger() -> SdkLogger {
     provider.logger_with_scope(scope())
 }
 
-/// Hands events to the gate, where there is one.
-#[derive(Debug, Clone, Copy)]
-pub struct Records;
+/// Hands a line of the log to the gate, where there is one.
+pub fn send(event: &Event<'_>) {
+    if is_sent(event.metadata().target()) {
+        hand_in(|logger| line(logger, event, SystemTime::now()));
+    }
+}
 
-impl<S: Subscriber> Layer<S> for Records {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if let Some(Way { gate, logger }) = WAY.get()
-            && is_sent(event.metadata().target())
-        {
-            gate.send_with(|| line(logger, event, SystemTime::now()));
+/// The same for a line that the log makes of itself.
+pub fn send_own(
+    level: Level,
+    event: &str,
+    text: &str,
+    target: &'static str,
+    suppressed: Option<&Suppressed>,
+) {
+    hand_in(|logger| {
+        let mut record = begun(logger, level, SystemTime::now());
+        record.set_body(cut(text, VALUE_BYTES_MAX).to_owned().into());
+        if let Some(Suppressed { event, count, .. }) = suppressed {
+            record.add_attribute("suppressed", event.to_string());
+            record.add_attribute("count", i64::try_from(*count).unwrap_or(i64::MAX));
         }
+        record.add_attribute("target", target);
+        let event = Some(event.to_owned());
+        Line { record, event }
+    });
+}
+
+fn hand_in(make: impl FnOnce(&SdkLogger) -> Line) {
+    if WAY.get().is_none() {
+        let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever makes it known holds the lock.
+        if WAY.get().is_none() {
+            match early.0.len() < EARLY_MAX {
+                true => early.0.push(make(&logger())),
+                false => early.1 += 1,
+            }
+            return;
+        }
+    }
+    if let Some(Some(Way { gate, logger })) = WAY.get() {
+        gate.send_with(|| make(logger));
     }
 }
 
@@ -94,9 +135,9 @@ fn is_sent(target: &str) -> bool {
     SENT.iter().any(|begin| target.starts_with(begin)) && !target.starts_with(NOT_SENT)
 }
 
-fn line(logger: &SdkLogger, event: &Event<'_>, now: SystemTime) -> Line {
-    let metadata = event.metadata();
-    let severity = match *metadata.level() {
+/// A record with no more than when it was and how grave.
+fn begun(logger: &SdkLogger, level: Level, now: SystemTime) -> SdkLogRecord {
+    let severity = match level {
         Level::ERROR => Severity::Error,
         Level::WARN => Severity::Warn,
         Level::INFO => Severity::Info,
@@ -107,7 +148,13 @@ fn line(logger: &SdkLogger, event: &Event<'_>, now: SystemTime) -> Line {
     record.set_timestamp(now);
     record.set_observed_timestamp(now);
     record.set_severity_number(severity);
-    record.set_severity_text(metadata.level().as_str());
+    record.set_severity_text(level.as_str());
+    record
+}
+
+fn line(logger: &SdkLogger, event: &Event<'_>, now: SystemTime) -> Line {
+    let metadata = event.metadata();
+    let record = begun(logger, *metadata.level(), now);
     let mut fields = Fields {
         line: Line {
             record,
@@ -236,7 +283,9 @@ fn named(line: Line, names: &mut HashSet<&'static str>) -> SdkLogRecord {
 mod tests {
     use std::sync::Mutex;
 
-    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing::Subscriber;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
     use super::*;
 

@@ -292,3 +292,23 @@ fn the_defaults_are_those_of_opentelemetry_but_for_the_sampler() {
     assert_eq!(telemetry.metrics.interval, Duration::from_secs(60));
     assert_eq!(telemetry.metrics.temporality, Temporality::Cumulative);
 }
+
+#[test]
+fn times_in_which_nobody_answers_and_headers_that_are_there_twice_are_questioned() {
+    for (variable, value, said) in [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10", "is 10 ms"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "30", "is 30 ms"),
+        ("FANFARE_TELEMETRY__METRICS_TIMEOUT_MS", "99", "is 99 ms"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "X=1,x=2", "has x twice"),
+    ] {
+        let loaded = with(&[(variable, value)]);
+        let of = |it: &&String| it.starts_with(variable) && it.contains(said);
+        let count = loaded.warnings.iter().filter(of).count();
+        assert_eq!(count, 1, "{variable}: {:?}", loaded.warnings);
+    }
+    let well = with(&[
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "100"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x=1,y=1"),
+    ]);
+    assert_eq!(warnings(&well), [""; 0]);
+}

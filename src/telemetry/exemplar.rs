@@ -8,19 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::family::{Cells, LabelPair, Sample, Value};
-use super::histogram::{BOUNDS, Histogram};
+use super::histogram::{BOUNDS, Exemplar, Histogram};
 use super::trace::context::TraceContext;
-
-/// An observation that has a trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exemplar {
-    /// Where it can be looked at.
-    pub context: TraceContext,
-    /// What was observed, in microseconds.
-    pub us: u64,
-    /// When, in unix milliseconds.
-    pub at_ms: u64,
-}
 
 /// A histogram that keeps them. See the module.
 #[derive(Debug, Default)]

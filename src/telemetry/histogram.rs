@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::exemplar::Exemplar;
+use super::trace::context::TraceContext;
 
 /// The shortest bound, in microseconds; each is twice the one before.
 const SHORTEST_US: u64 = 250;
@@ -26,6 +26,17 @@ pub struct Histogram<const COUNT: usize = BOUNDS> {
     /// Above all.
     above: AtomicU64,
     sum_us: AtomicU64,
+}
+
+/// An observation that has a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exemplar {
+    /// Where it can be looked at.
+    pub context: TraceContext,
+    /// What was observed, in microseconds.
+    pub us: u64,
+    /// When, in unix milliseconds.
+    pub at_ms: u64,
 }
 
 /// What a histogram says.

@@ -4,9 +4,8 @@
 
 use std::fmt::Write as _;
 
-use super::exemplar::Exemplar;
 use super::family::{Family, LabelPair, Value};
-use super::histogram::Spread;
+use super::histogram::{Exemplar, Spread};
 
 /// A form of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

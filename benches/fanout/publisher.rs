@@ -6,17 +6,22 @@
 //! is also that of Redis.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use fanfare_testkit::http::DEV_KEY;
 
+/// A connection that rested for longer is taken anew: the API gives the head of a request 5 s.
+const RESTED: Duration = Duration::from_secs(2);
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     stream: TcpStream,
-    host: String,
+    api: SocketAddr,
+    used_at: Instant,
 }
 
 impl Publisher {
@@ -26,7 +31,8 @@ impl Publisher {
         stream.set_nodelay(true).expect("a TCP socket");
         Self {
             stream,
-            host: api.to_string(),
+            api,
+            used_at: Instant::now(),
         }
     }
 
@@ -38,10 +44,13 @@ impl Publisher {
 
     /// Publishes, and waits for the answer.
     pub(crate) async fn call(&mut self, body: &str) {
+        if self.used_at.elapsed() > RESTED {
+            *self = Self::connect(self.api).await;
+        }
         let request = format!(
             "POST /v1/publish HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {DEV_KEY}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.host,
+            self.api,
             body.len()
         );
         let sent = self.stream.write_all(request.as_bytes()).await;
@@ -52,6 +61,7 @@ impl Publisher {
             assert!(read.is_ok_and(|n| n > 0), "the API hung up");
         }
         let text = String::from_utf8_lossy(&answer);
+        self.used_at = Instant::now();
         let good = text.starts_with("HTTP/1.1 200") && !text.contains("\"error\"");
         assert!(good, "not published: {text}");
     }

@@ -96,7 +96,8 @@ async fn heartbeats_do_not_grow_with_what_a_node_keeps_and_differences_are_named
         let said = redis.ask(&["HGET", "{ff:nodes}:d", name]);
         said.expect("Redis answers").remove(0).len()
     });
-    assert!(said.iter().all(|bytes| *bytes < 400), "{said:?}");
+    // Whatever a node keeps; half of it is how it does.
+    assert!(said.iter().all(|bytes| *bytes < 1_024), "{said:?}");
     let lines = told(&a, "settings_differed", 1, &["differences"]).await;
     let what = "namespaces.chat1.history_entries_max: 900 at b, 1000 here";
     assert!(lines[0][0].contains(what), "{lines:?}");

@@ -145,6 +145,8 @@ async fn four_alerts_are_raised_once_told_everywhere_and_cleared_once() {
         until(&node, alert, 0, async || {
             for _ in 0..MANY {
                 assert_eq!(http::get(node.api, "/v1/route?user=ada").await.status, 200);
+                // Of publications alone it is judged, too.
+                assert_eq!(publish(&node).await, 200);
             }
             // The place of the one before may not be free yet.
             if knock(&node).await != 101 {

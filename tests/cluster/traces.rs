@@ -72,8 +72,15 @@ async fn joined(node: &Node, topics: &[&str], wire: Encoding) -> Talk {
     talk
 }
 
-/// Publishes until the contexts are there: every node has to have said that it reads them.
-async fn until_told(node: &Node, talks: &mut [&mut Talk]) {
+/// Publishes by each of these nodes until the contexts are there: every node has to have said that it
+/// reads them, and each waits for that by itself.
+async fn until_told(nodes: &[&Node], talks: &mut [&mut Talk]) {
+    for node in nodes {
+        until_one_tells(node, talks).await;
+    }
+}
+
+async fn until_one_tells(node: &Node, talks: &mut [&mut Talk]) {
     wait::until("contexts to be carried", async || {
         let body = json!({"topic": "told:first", "data": 0});
         post(node, "/v1/publish", &[GOOD], &body).await;
@@ -97,7 +104,7 @@ async fn a_trace_reaches_the_sessions_of_other_nodes_where_the_namespace_tells_i
         joined(&b, &topics, Encoding::Json).await,
         joined(&c, &topics, Encoding::MsgPack).await,
     ];
-    until_told(&a, &mut talks.each_mut()).await;
+    until_told(&[&a, &b, &c], &mut talks.each_mut()).await;
 
     let told = json!({"topic": "told:7", "data": 1});
     let with_field = json!({"topic": "told:7", "data": 2, "traceparent": OTHER});
@@ -149,7 +156,7 @@ async fn while_a_node_of_the_release_before_is_there_no_context_is_sent_and_noth
     let redis = RedisServer::start().await;
     let ([a, b, c], _directory) = three_nodes(&redis).await;
     let mut talk = joined(&b, &["told:first"], Encoding::Json).await;
-    until_told(&a, &mut [&mut talk]).await;
+    until_told(&[&a, &b, &c], &mut [&mut talk]).await;
 
     // It says nothing of contexts with its heartbeats.
     let before = rig::Node::joined(redis.port(), "before").await;
@@ -164,7 +171,7 @@ async fn while_a_node_of_the_release_before_is_there_no_context_is_sent_and_noth
         assert_eq!(told, (&json!(number), None));
     }
     before.leave().await;
-    until_told(&a, &mut [&mut talk]).await;
+    until_told(&[&a, &b, &c], &mut [&mut talk]).await;
 
     // Redis comes back empty: whoever is there first is alone for a while, as far as it is told.
     let _before = rig::Node::joined(redis.port(), "before").await;
@@ -368,7 +375,7 @@ async fn scene(url: &str, protocol: &str) -> Scene {
         on_c: joined(&c, &topics, Encoding::MsgPack).await,
     };
     let [first, second] = &mut sockets.on_b;
-    until_told(&a, &mut [first, second, &mut sockets.on_c]).await;
+    until_told(&[&a, &b, &c], &mut [first, second, &mut sockets.on_c]).await;
     Scene {
         a,
         sockets,

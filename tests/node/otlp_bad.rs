@@ -12,7 +12,7 @@ use fanfare_testkit::certificates::{Authority, Files};
 use fanfare_testkit::collector::Collector;
 use fanfare_testkit::node::{Node, Plan};
 use fanfare_testkit::talk::Talk;
-use fanfare_testkit::{turns, wait};
+use fanfare_testkit::{http, turns, wait};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +21,11 @@ use tokio::sync::mpsc;
 /// Sessions that have commands refused, and how many each: a line of the log for every one.
 const PEERS: usize = 16;
 const COMMANDS: usize = 400;
+/// Publications of a request, each of a trace that its backend records.
+const TRACED: usize = 100;
+/// So many of these requests, in some seconds: more spans than a gate holds, of the thousand
+/// publications that are traced in each.
+const REQUESTS: usize = 60;
 /// How much more memory a node may have for its collector.
 const MORE_BYTES_MAX: u64 = 8 << 20;
 /// How long the end of a node may take with any collector.
@@ -34,7 +39,7 @@ fn loud() -> Plan {
     Plan::dev().env("FANFARE_LOG__LEVEL", "info,fanfare=debug")
 }
 
-/// Commands that are refused, all at once.
+/// Commands that are refused, all at once, and then publications of recorded traces.
 async fn load(node: &Node) {
     let peers = (0..PEERS).map(|number| async move {
         let url = node.connect_url(&format!("?user=peer-{number}"));
@@ -45,6 +50,18 @@ async fn load(node: &Node) {
         }
     });
     join_all(peers).await;
+    let items: Vec<_> = (0..TRACED)
+        .map(|number| {
+            let traceparent = format!("00-{:032x}-{:016x}-01", number + 1, number + 1);
+            json!({"topic": "t", "data": number, "traceparent": traceparent})
+        })
+        .collect();
+    let batch = json!(items);
+    for _ in 0..REQUESTS {
+        assert_eq!(http::post(node.api, "/v1/batch", &batch).await.status, 200);
+        // The thousand of a second are dealt in slots.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// By how much the first node's memory is above the other's.
@@ -67,24 +84,26 @@ async fn bears(what: &str, url: &str, protocol: &str, takes: bool) {
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
         .env("OTEL_EXPORTER_OTLP_TIMEOUT", "5000")
         .env("OTEL_BLRP_EXPORT_TIMEOUT", deadline_ms)
-        // No more than a hundred lines of an event come in a second.
-        .env("OTEL_BLRP_MAX_QUEUE_SIZE", "16")
+        .env("OTEL_BSP_EXPORT_TIMEOUT", deadline_ms)
         .env("OTEL_METRIC_EXPORT_INTERVAL", interval_ms);
     let mut node = plan.start().await;
     let good = Beside::start(&node, "?user=good").await;
     load(&node).await;
-    let dropped = node.metric(&items("logs", "dropped")).await;
+    let dropped = node.metric(&items("traces", "dropped")).await;
     assert!(dropped > 0, "{what}: nothing was dropped");
     let more = more_bytes(&node, &without);
     assert!(more <= MORE_BYTES_MAX, "{what}: {more} bytes more");
     let result = if takes { "sent" } else { "failed" };
-    for signal in ["logs", "metrics"] {
+    for signal in ["traces", "logs", "metrics"] {
         wait::until(what, async || node.metric(&items(signal, result)).await > 0).await;
     }
     if !takes {
-        assert_eq!(node.metric(&items("logs", "sent")).await, 0, "{what}");
+        for signal in ["traces", "logs"] {
+            assert_eq!(node.metric(&items(signal, "sent")).await, 0, "{what}");
+        }
         let lines = node.until_told("telemetry_export_failed").await;
-        assert!(lines.len() <= 3, "{what}: once for each signal: {lines:?}");
+        // Of each signal once for each reason, and four reasons in a minute.
+        assert!(lines.len() <= 3 * 4, "{what}: {lines:?}");
     }
     good.unharmed().await;
     let more = more_bytes(&node, &without);

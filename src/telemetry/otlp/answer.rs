@@ -12,6 +12,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
+use serde::Deserialize;
 use tonic::body::Body;
 
 use crate::config::telemetry::Target;
@@ -104,6 +105,38 @@ pub(super) fn answer(body: Bytes, target: &Target) -> Option<Answer> {
         rejected: u64::try_from(partial.rejected_spans).unwrap_or_default(),
         why: word(&partial.error_message, target),
     })
+}
+
+/// The same as JSON, as some collectors answer whatever they were sent. `None`: it is none.
+pub(super) fn json_answer(body: &[u8], target: &Target) -> Option<Answer> {
+    /// 64-bit numbers are text in this form.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Count {
+        Number(u64),
+        Text(String),
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Partial {
+        #[serde(alias = "rejectedLogRecords", alias = "rejectedDataPoints")]
+        rejected_spans: Option<Count>,
+        error_message: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Whole {
+        partial_success: Option<Partial>,
+    }
+    let whole: Whole = serde_json::from_slice(body).ok()?;
+    let partial = whole.partial_success.unwrap_or_default();
+    let rejected = match partial.rejected_spans {
+        None => 0,
+        Some(Count::Number(count)) => count,
+        Some(Count::Text(text)) => text.parse().ok()?,
+    };
+    let why = word(&partial.error_message, target);
+    Some(Answer { rejected, why })
 }
 
 /// What a collector says, in one short line without the headers that it was given.

@@ -27,7 +27,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tonic::body::Body;
 
-use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, NO_ANSWER, answer, word};
+use super::answer::{
+    AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, NO_ANSWER, answer, json_answer, word,
+};
 use super::grpc;
 use crate::config::telemetry::{Compression, Protocol, Target};
 use crate::telemetry::fields::causes;
@@ -134,9 +136,10 @@ fn read(response: &Response<()>, body: Option<Bytes>, target: &Target) -> Result
         .get(CONTENT_TYPE)
         .map_or(&[][..], HeaderValue::as_bytes);
     let is_protobuf = kind.starts_with(b"application/x-protobuf");
+    let is_json = kind.starts_with(b"application/json");
     if status.is_success() {
         let is_empty = body.as_ref().is_some_and(Bytes::is_empty);
-        if status != StatusCode::OK || !(is_protobuf || is_empty) {
+        if status != StatusCode::OK || !(is_protobuf || is_json || is_empty) {
             let kind = word(&String::from_utf8_lossy(kind), target);
             let why = format!("what answered {status} ({kind:?}) is no collector");
             return Err(Failure::lasting(why));
@@ -144,7 +147,11 @@ fn read(response: &Response<()>, body: Option<Bytes>, target: &Target) -> Result
         let Some(body) = body else {
             return Ok(Answer::default());
         };
-        return answer(body, target).ok_or_else(|| Failure::lasting(NO_ANSWER.to_owned()));
+        let answer = match is_json && !body.is_empty() {
+            true => json_answer(&body, target),
+            false => answer(body, target),
+        };
+        return answer.ok_or_else(|| Failure::lasting(NO_ANSWER.to_owned()));
     }
     let said = said(&body.unwrap_or_default(), is_protobuf);
     let why = match word(&said, target) {
@@ -263,8 +270,22 @@ mod tests {
         let protobuf = "application/x-protobuf";
         assert_eq!(of(200, protobuf, b""), Ok(Answer::default()));
         assert_eq!(of(200, "", b""), Ok(Answer::default()));
+        let json = "application/json";
+        assert_eq!(of(200, json, b""), Ok(Answer::default()));
+        assert_eq!(of(200, json, b"{}"), Ok(Answer::default()));
+        for name in ["Spans", "LogRecords", "DataPoints"] {
+            for count in ["7", "\"7\""] {
+                let partial = format!("\"rejected{name}\":{count},\"errorMessage\":\"no\"");
+                let body = format!("{{\"partialSuccess\":{{{partial}}}}}");
+                let answer = of(200, "application/json; charset=utf-8", body.as_bytes());
+                let answer = answer.unwrap();
+                assert_eq!((answer.rejected, &*answer.why), (7, "no"));
+            }
+        }
         for (status, kind, body) in [
             (200, "text/html", &b"<html>"[..]),
+            (200, json, b"[]"),
+            (200, json, b"ok"),
             (200, "", b"ok"),
             (204, "", b""),
             (202, protobuf, b""),

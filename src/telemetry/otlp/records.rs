@@ -116,17 +116,17 @@ pub fn send_own(
 
 fn hand_in(make: impl FnOnce(&SdkLogger) -> Line) {
     if WAY.get().is_none() {
+        // Before the lock: a value whose `Debug` writes a line comes here once more.
+        let line = make(&logger());
         let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever makes it known holds the lock.
-        if WAY.get().is_none() {
-            match early.0.len() < EARLY_MAX {
-                true => early.0.push(make(&logger())),
-                false => early.1 += 1,
-            }
-            return;
+        match WAY.get() {
+            None if early.0.len() < EARLY_MAX => early.0.push(line),
+            None => early.1 += 1,
+            Some(Some(way)) => way.gate.send(line),
+            Some(None) => {}
         }
-    }
-    if let Some(Some(Way { gate, logger })) = WAY.get() {
+    } else if let Some(Some(Way { gate, logger })) = WAY.get() {
         gate.send_with(|| make(logger));
     }
 }
@@ -379,5 +379,22 @@ mod tests {
             assert!(!is_sent(target), "{target}");
         }
         assert!(module_path!().starts_with(NOT_SENT));
+    }
+
+    #[test]
+    fn a_value_that_writes_a_line_of_its_own_waits_for_nobody() {
+        struct Talkative;
+        impl fmt::Debug for Talkative {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                send_own(Level::INFO, "inner", "told while told", "fanfare", None);
+                f.write_str("talkative")
+            }
+        }
+        hand_in(|logger| {
+            let mut record = begun(logger, Level::INFO, SystemTime::UNIX_EPOCH);
+            record.set_body(format!("{Talkative:?}").into());
+            let event = None;
+            Line { record, event }
+        });
     }
 }

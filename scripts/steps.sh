@@ -25,6 +25,34 @@ step() {
     printf '== %s: done in %d s\n' "$name" "$((SECONDS - started))"
 }
 
+# beside NAME COMMAND...: starts what runs at the lowest priority while the next steps do, and keeps what
+# it prints. finish_beside waits for all of it, prints it, and fails where one of them did.
+BESIDE_PIDS=()
+BESIDE_LOGS=()
+beside() {
+    local log
+    log=$(mktemp)
+    (renice -n 19 -p "$BASHPID" && step "$@") >"$log" 2>&1 &
+    BESIDE_PIDS+=($!)
+    BESIDE_LOGS+=("$log")
+    trap 'kill "${BESIDE_PIDS[@]}" 2>/dev/null; rm -f "${BESIDE_LOGS[@]}"' EXIT
+}
+
+finish_beside() {
+    local i failed=0
+    for i in "${!BESIDE_PIDS[@]}"; do
+        wait "${BESIDE_PIDS[$i]}" || failed=1
+        cat "${BESIDE_LOGS[$i]}"
+    done
+    return "$failed"
+}
+
+# It begins when cargo has nothing to build for the tests any more: both would wait for one lock.
+lints() {
+    sleep 20
+    cargo clippy --workspace --all-targets -- -D warnings
+}
+
 # What is missing and cannot be installed ends the run with words that say what to do.
 give_up() {
     printf 'cannot go on: %s\n' "$*" >&2

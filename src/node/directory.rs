@@ -119,6 +119,7 @@ impl Directory for NodeDirectory {
             url: node.details.url.clone(),
             state: node.details.state.clone(),
             sessions: node.details.sessions,
+            api_only: node.details.api_only,
             drain_sessions: node.details.drain_sessions,
             share: view.ring.share(&node.owner.node),
             partitions: node.details.partitions,

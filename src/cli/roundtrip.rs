@@ -195,7 +195,8 @@ async fn travel(
     let publish = async {
         let answer = api.post("/v1/publish", body).await?;
         *step = Step::Receive;
-        Ok::<_, Failure>((answer["position"].clone(), Instant::now()))
+        let position = answer["results"][0]["position"].clone();
+        Ok::<_, Failure>((position, Instant::now()))
     };
     let receive = async {
         received(&mut client, &args.topic, &mark).await?;

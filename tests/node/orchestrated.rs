@@ -95,6 +95,8 @@ async fn the_watchdog_is_not_fed_while_the_node_is_not_live() {
     systemd.hears("WATCHDOG=1").await;
     let live = async || http::get(node.api, "/health/live").await.status.as_u16();
     wait::until("the node not to be live", async || {
+        // A socket that nobody reads is full after ten, and the next one waits.
+        systemd.heard();
         (live().await == 503).then_some(())
     })
     .await;

@@ -17,8 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
+use axum::extract::State;
 use axum::handler::Handler as _;
-use axum::http::{HeaderValue, Method, Request, header};
+use axum::http::{HeaderValue, Method, Request, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -207,8 +208,19 @@ impl Api {
     }
 }
 
-async fn not_found() -> ApiError {
-    WireError::new(ErrorCode::NotFound, "no such path; see /openapi.json").into()
+/// The path at which sessions connect to a public listener.
+const CONNECT: &str = "/v1/connect";
+
+async fn not_found(State(state): State<Arc<ApiState>>, uri: Uri) -> ApiError {
+    let takes_sessions = state.config.server.listen.is_some();
+    let text = match (uri.path() == CONNECT, takes_sessions) {
+        (false, _) => "no such path; see /openapi.json",
+        (true, true) => "sessions connect to the public listener (server.listen), not to the API",
+        (true, false) => {
+            "this node takes no sessions (server.listen is none); connect to one that does"
+        }
+    };
+    WireError::new(ErrorCode::NotFound, text).into()
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -107,8 +107,9 @@ pub async fn serve(
         .expect("nobody closes this semaphore");
 }
 
-/// Who asks for something of Redis gets its answer.
-fn shutdown_patience(redis: &config::Redis) -> Duration {
+/// Who asks for something of Redis gets its answer. So long the requests in flight have at the end.
+#[must_use]
+pub fn shutdown_patience(redis: &config::Redis) -> Duration {
     SHUTDOWN_TIMEOUT.max(redis.commands_end())
 }
 

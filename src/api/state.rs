@@ -234,6 +234,10 @@ pub struct NodeStatus {
     pub state: String,
     /// Sessions open on it.
     pub sessions: u64,
+    /// There, and true, where it has no public listener and takes no sessions.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub api_only: bool,
     /// Sessions that were open when it began to leave; there only while it leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -15,6 +15,7 @@ use crate::config::example::commented_file;
 use crate::config::load::{Loaded, load};
 use crate::config::show;
 use crate::config::values::Origin;
+use crate::node::stop_time;
 
 /// Arguments of `fanfare config`.
 #[derive(Debug, Args)]
@@ -28,8 +29,8 @@ pub struct ConfigArgs {
 enum ConfigCommand {
     /// Report every fault with its place; exit 0 when there is none, 64 otherwise
     Check(ServeFlags),
-    /// Show every value that is in force and where it came from, secrets hidden: a table on a
-    /// terminal, JSON lines in a pipe
+    /// Show every value that is in force and where it came from, secrets hidden, and how long a
+    /// stop takes at the longest (stop.longest_s): a table on a terminal, JSON lines in a pipe
     Show(ServeFlags),
     /// Print a commented file with every key and its default
     Init,
@@ -68,7 +69,12 @@ pub fn run(args: ConfigArgs) -> ExitCode {
 }
 
 fn shown(loaded: &Loaded) -> String {
-    let rows = show::rows(&loaded.values);
+    let mut rows = show::rows(&loaded.values);
+    rows.push(show::Row {
+        key: "stop.longest_s".to_owned(),
+        value: stop_time::longest_s(&loaded.config).into(),
+        origin: "worked out".to_owned(),
+    });
     if std::io::stdout().is_terminal() {
         show::table(&rows)
     } else {

@@ -107,6 +107,26 @@ impl Failure {
         self
     }
 
+    /// With which code it ends.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The same failure with another code.
+    #[must_use]
+    pub fn with_exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// The same failure with this in front of its text.
+    #[must_use]
+    pub fn before(mut self, words: &str) -> Self {
+        self.text.insert_str(0, words);
+        self
+    }
+
     /// What failed, with its causes.
     #[must_use]
     pub fn text(&self) -> &str {

@@ -19,6 +19,7 @@ pub mod output;
 pub mod publish;
 pub mod queue;
 pub mod redis;
+pub mod roundtrip;
 pub mod serve;
 pub mod serve_flags;
 pub mod subscribe;
@@ -79,6 +80,8 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// Ask a node whether it is live or ready, or how each of its parts does
     Health(health::HealthArgs),
+    /// Send one message through a node and back, and tell how long each step took
+    Roundtrip(Box<roundtrip::RoundtripArgs>),
     /// Look after what nodes agree on in Redis
     Redis(Box<redis::RedisArgs>),
     /// Put load on a node, or on one of its peers, and report what it did
@@ -104,6 +107,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Health(args) => health::run(args),
+        Command::Roundtrip(args) => block_on(roundtrip::run(*args)),
         Command::Redis(args) => block_on(redis::run(*args)),
         #[cfg(feature = "bench")]
         Command::Bench(args) => block_on(bench::run(*args)),

@@ -59,7 +59,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let dev = config.server.dev;
     let started = |addresses| {
         if dev && std::io::stderr().is_terminal() {
-            logs::show(&next_steps(addresses));
+            logs::show(&next_steps(addresses).unwrap_or_default());
         }
     };
     let ended = node::run(config, warnings, env!("BUILD_COMMIT"), reload, started);
@@ -180,14 +180,15 @@ fn advice(error: &StartError) -> String {
     text
 }
 
-/// What a newcomer types to see a message arrive.
-fn next_steps(addresses: Addresses) -> String {
+/// What a newcomer types to see a message arrive; nothing where this node takes no sessions.
+fn next_steps(addresses: Addresses) -> Option<String> {
     let Addresses { public, api, .. } = addresses;
-    format!(
+    let public = public?;
+    Some(format!(
         "\nFanfare is running. See a message arrive:\n\n\
          \x20 in a browser           http://{public}/\n\
          \x20 in a second terminal   fanfare subscribe news --user alice --url ws://{public}/v1/connect\n\
          \x20 in a third one         fanfare publish news 'hello' --api-url http://{api} --api-key dev\n\n\
          (`cargo run -- ` instead of `fanfare ` when it is not installed.) Ctrl-C stops the node.\n\n"
-    )
+    ))
 }

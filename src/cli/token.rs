@@ -259,7 +259,7 @@ fn parse_right(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn parse_claim(text: &str) -> Result<(String, Value), String> {
+pub(super) fn parse_claim(text: &str) -> Result<(String, Value), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((
             name.to_owned(),

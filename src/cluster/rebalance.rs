@@ -11,13 +11,17 @@
 //!
 //! It never swings: a node begins above the tolerance and ends half of it above its share, and
 //! never below; nodes that send away at the same time all come down to that, whoever gets their
-//! sessions. Nothing is sent away while nodes come, go or leave, or the view is old.
+//! sessions. Nothing is sent away while nodes come, go or leave, or the view is old. The first who are
+//! sent away are a [`trial`]: where they come back, it pauses. Nodes for the API only have no part in it.
 
 use std::time::{Duration, Instant};
 
+use self::trial::{Allowed, Trial};
 use super::view::{NodeDetails, View};
 use crate::config::Rebalance;
 use fanfare_protocol::ids::Owner;
+
+mod trial;
 
 /// Less than this above the share is no reason to send anybody away.
 const EXCESS_MIN: u64 = 10;
@@ -42,6 +46,17 @@ pub struct Plan {
     pub excess: u64,
     /// How many of them to tell now.
     pub tell: u64,
+    /// Said once: those who were sent away came back, and nobody is for [`Plan::pause`]. By how many
+    /// sessions there are fewer.
+    pub futile: Option<u64>,
+}
+
+impl Plan {
+    /// How long nobody is sent away where it did not help.
+    #[must_use]
+    pub fn pause() -> Duration {
+        trial::PAUSE
+    }
 }
 
 /// See the module. One a node, asked once a second.
@@ -52,6 +67,7 @@ pub struct Rebalancer {
     ready: Vec<Owner>,
     settled_at: Option<Instant>,
     is_shedding: bool,
+    trial: Trial,
 }
 
 impl Rebalancer {
@@ -63,6 +79,7 @@ impl Rebalancer {
             ready: Vec::new(),
             settled_at: None,
             is_shedding: false,
+            trial: Trial::default(),
         }
     }
 
@@ -71,10 +88,11 @@ impl Rebalancer {
         let others = view.nodes.iter().filter(|node| node.owner != view.me);
         let others: Vec<_> = others
             .map(|node| &node.details)
-            .filter(|details| details.state == READY)
+            .filter(|details| takes_sessions(details))
             .collect();
         if !self.is_settled(view, now) || others.is_empty() {
             self.is_shedding = false;
+            self.trial.forget();
             return Plan::default();
         }
         let room_here = view
@@ -82,15 +100,19 @@ impl Rebalancer {
             .map_or(u64::MAX, |n| room(&n.details));
         let excess = self.excess(here, room_here, &others);
         let most = u64::from(self.config.sessions_per_s);
+        let wanted = excess.div_ceil(PART).min(most);
+        let nodes_count = others.len() as u64 + 1;
+        let Allowed { tell, fell } = self.trial.allow(wanted, here, nodes_count, now);
         Plan {
             excess,
-            tell: excess.div_ceil(PART).min(most),
+            tell,
+            futile: fell,
         }
     }
 
     /// Whether the nodes have been the same for long enough, this one among them.
     fn is_settled(&mut self, view: &View, now: Instant) -> bool {
-        let is_ready = |node: &&super::view::NodeInfo| node.details.state == READY;
+        let is_ready = |node: &&super::view::NodeInfo| takes_sessions(&node.details);
         let ready = view.nodes.iter().filter(is_ready);
         let ready: Vec<_> = ready.map(|node| node.owner.clone()).collect();
         if !view.fresh || ready != self.ready {
@@ -119,6 +141,10 @@ impl Rebalancer {
         self.is_shedding &= excess > 0;
         if self.is_shedding { excess } else { 0 }
     }
+}
+
+fn takes_sessions(details: &NodeDetails) -> bool {
+    details.state == READY && !details.api_only
 }
 
 fn room(details: &NodeDetails) -> u64 {

@@ -30,7 +30,8 @@ pub struct NodeDetails {
     pub state: String,
     /// Open sessions.
     pub sessions: u64,
-    /// How many it has room for; 0: its release does not say.
+    /// How many it has room for; 0: its release does not say. A node for the API only says 1, so that
+    /// nodes of the release before, which do not know `api_only`, count on it for no more.
     pub sessions_max: u64,
     /// Sessions that were open when it began to leave.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +63,10 @@ pub struct NodeDetails {
     /// does not, and tells its sessions of a gap.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub reads_context: bool,
+    /// Whether it has no public listener and takes no sessions; false: it does, or its release does
+    /// not say.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub api_only: bool,
 }
 
 /// One node with a lease.

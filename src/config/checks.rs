@@ -16,6 +16,7 @@ use crate::config::redis_url::RedisUrl;
 use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
+mod api_only;
 pub(super) mod files;
 mod needs;
 mod telemetry;
@@ -72,6 +73,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     auth(values, faults);
     shards(values, faults);
     alone(values, faults);
+    api_only::check(values, faults);
     if values.environment() == Environment::Production {
         production(values, flags, faults);
     }
@@ -232,7 +234,11 @@ fn listener(values: &Values, (path, other): (&str, &str), remedy: &str, faults: 
 
 fn file_limit(values: &Values, machine: &Machine, faults: &mut Faults) {
     let path = "server.connections_max";
-    let connections = values.number(path);
+    // Nobody takes up the sessions' files of a node that takes none.
+    let connections = match api_only::is_meant(values) {
+        true => 0,
+        false => values.number(path),
+    };
     let needed = connections + file_shares::reserved(&redis_urls(values));
     if needed > machine.file_limit && !values.is_refused(path) {
         let what = format!(
@@ -334,7 +340,7 @@ fn auth(values: &Values, faults: &mut Faults) {
         .iter()
         .any(|path| values.is_refused(path));
     let keyless = values.token_keys_with_origins().is_empty();
-    if keyless && !anonymous && !refused {
+    if keyless && !anonymous && !refused && !api_only::is_meant(values) {
         let remedy = "set FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to \
                       let everybody in; on your own machine start with --dev";
         faults.push(

@@ -77,7 +77,8 @@ impl FileShares {
     /// Of this process. Raises the soft limit of files to the hard one.
     #[must_use]
     pub fn here(server: &Server, redis: &Redis) -> Self {
-        let (sessions, workers) = (server.connections_max as u64, server.workers as u64);
+        let workers = server.listen.map_or(0, |_| server.workers as u64);
+        let sessions = server.sessions_max() as u64;
         let urls = redis.url.iter().chain(&redis.shards);
         let urls: Vec<_> = urls
             .filter_map(|url| RedisUrl::parse(&url.0).ok())

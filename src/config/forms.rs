@@ -83,6 +83,18 @@ pub const ADDRESS: Form = form("an address and a port, for example 0.0.0.0:8080"
     Ok(address.to_string())
 });
 
+/// The address of the public listener, or that there is none.
+pub const PUBLIC_ADDRESS: Form = form(
+    "an address and a port, for example 0.0.0.0:8080, or none for a node without sessions",
+    |text| match text {
+        NO_LISTENER => Ok(text.to_owned()),
+        _ => (ADDRESS.read)(text),
+    },
+);
+
+/// Says of a listener that there is to be none.
+pub const NO_LISTENER: &str = "none";
+
 /// A node's name.
 pub const NODE_NAME: Form = form(
     "1 to 64 characters of A-Z a-z 0-9 . _ -, for example fanfare-0",

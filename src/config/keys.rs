@@ -25,11 +25,11 @@ use Initial::{BySize, Found, Is, Unset};
 use Kind::{Flag, List, Text};
 
 section!(SERVER, "server" => Server {
-    listen: "listen", Text(forms::ADDRESS), Is("0.0.0.0:8080"),
-        "Where clients connect. With --dev 127.0.0.1:8080. Flag --listen.";
+    listen: "listen", Text(forms::PUBLIC_ADDRESS), Is("0.0.0.0:8080"),
+        "Where clients connect; none for a node that serves the API and takes no sessions, which needs redis.url. With --dev 127.0.0.1:8080. Flag --listen.";
     workers: "workers", count(1, 1_024), Found("one a core", "4"),
         "Threads that own sockets. Flag --workers.";
-    node_id: "node_id", Text(forms::NODE_NAME), Found("the host's name; random with --dev", "fanfare-0"),
+    node_id: "node_id", Text(forms::NODE_NAME), Found("the host's name; with a random end where that is localhost or empty; random with --dev", "fanfare-0"),
         "The node's name in the cluster, different on every node. Flag --node-id.";
     advertise: "advertise", Text(forms::ADVERTISED), Unset("wss://node-0.example.com"),
         "The address under which clients reach this very node, told in welcome.home and GET /v1/route. Without a scheme ws:// is meant. Flag --advertise.";

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub struct Machine {
     /// Cores that this process may use.
     pub cores: usize,
-    /// The host's name; in a pod, the pod's.
+    /// The host's name; in a pod, the pod's. See [`name_apart`].
     pub host_name: String,
     /// Files that this process may open. See [`file_limit`].
     pub file_limit: u64,
@@ -31,10 +31,10 @@ impl Machine {
     pub fn here() -> Self {
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            host_name: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            host_name: name_apart(
+                &rustix::system::uname().nodename().to_string_lossy(),
+                rand::random(),
+            ),
             file_limit: file_limit(),
             memory_limit: memory_limit(Path::new("/")),
             memory_total: memory_total(Path::new("/")),
@@ -46,6 +46,19 @@ impl Machine {
     #[must_use]
     pub fn memory_max(&self) -> Option<u64> {
         self.memory_limit.into_iter().chain(self.memory_total).min()
+    }
+}
+
+/// The host's name, with this number behind it where every machine is called so: each instance of Cloud
+/// Run is `localhost`, and of two nodes of one name only one may live. Made once a process, so that a
+/// configuration that is read again names the same node.
+#[must_use]
+pub fn name_apart(host_name: &str, number: u32) -> String {
+    match host_name {
+        // The kernel's own word for a name that nobody has set.
+        "" | "(none)" => format!("node-{number:08x}"),
+        "localhost" | "localhost.localdomain" => format!("localhost-{number:08x}"),
+        name => name.to_owned(),
     }
 }
 
@@ -162,6 +175,21 @@ mod tests {
 
     fn limit(files: &[(&str, &str)]) -> Option<u64> {
         memory_limit(root(files).path())
+    }
+
+    #[test]
+    fn a_name_that_every_machine_has_gets_an_end_of_its_own() {
+        let rows = [
+            ("", "node-0000001f"),
+            ("(none)", "node-0000001f"),
+            ("localhost", "localhost-0000001f"),
+            ("localhost.localdomain", "localhost-0000001f"),
+            ("web-1", "web-1"),
+            ("localhost-1", "localhost-1"),
+        ];
+        for (host_name, name) in rows {
+            assert_eq!(name_apart(host_name, 31), name, "{host_name}");
+        }
     }
 
     #[test]

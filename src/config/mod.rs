@@ -123,11 +123,11 @@ impl Config {
 /// `[server]`
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// The public listener.
-    pub listen: SocketAddr,
+    /// The public listener. `None`: a node for the API only, which takes no sessions.
+    pub listen: Option<SocketAddr>,
     /// Worker threads. Default: one per core.
     pub workers: usize,
-    /// The node's name. Default: the host's name, or random with `--dev`.
+    /// The node's name. Default: the host's name ([`machine::name_apart`]), or random with `--dev`.
     pub node_id: NodeId,
     /// The public address of this node, for `home` and `/v1/route`.
     pub advertise: Option<String>,
@@ -141,6 +141,14 @@ pub struct Server {
     pub handshake_timeout: Duration,
     /// Whether there is the echo endpoint.
     pub echo: bool,
+}
+
+impl Server {
+    /// Most sessions at once; 0 on a node for the API only.
+    #[must_use]
+    pub fn sessions_max(&self) -> usize {
+        self.listen.map_or(0, |_| self.connections_max)
+    }
 }
 
 /// Where the node runs; it sets defaults and, in production, forbids what is unsafe there.

@@ -36,6 +36,21 @@ pub const ATTRIBUTE: Form = Form {
     exact: false,
 };
 
+/// A namespace of CloudWatch.
+pub const EMF_NAMESPACE: Form = Form {
+    wanted: "1 to 255 characters of A-Z a-z 0-9 . _ - / # :, not AWS/ at its begin, for example Fanfare",
+    read: |text| {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._-/#:".contains(&c);
+        let fits = (1..=255).contains(&text.len()) && text.bytes().all(allowed);
+        match fits && !text.starts_with("AWS/") {
+            true => Ok(text.to_owned()),
+            false => Err(Unfit::Form),
+        }
+    },
+    hide: None,
+    exact: false,
+};
+
 /// Headers that the protocols themselves set.
 const RESERVED: [&str; 12] = [
     "connection",

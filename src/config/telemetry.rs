@@ -17,6 +17,8 @@ pub struct Telemetry {
     pub service_name: Option<String>,
     /// `NAME=VALUE`, the value percent-encoded.
     pub resource_attributes: Vec<String>,
+    /// The namespace of CloudWatch for lines on standard output; `None`: there are none.
+    pub emf_namespace: Option<String>,
     /// Where the node runs in a cluster of Kubernetes.
     pub kubernetes: Kubernetes,
     /// For all signals.

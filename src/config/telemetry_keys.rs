@@ -5,7 +5,7 @@
 
 use crate::config::forms;
 use crate::config::key::{Initial, Key, section};
-use crate::config::otlp_forms::{ATTRIBUTE, ENDPOINT, HEADER};
+use crate::config::otlp_forms::{ATTRIBUTE, EMF_NAMESPACE, ENDPOINT, HEADER};
 use crate::config::telemetry::{
     Batches, General, Kubernetes, Logs, MetricsExport, Own, Telemetry, Traces,
 };
@@ -28,6 +28,8 @@ section!(SHARED, "telemetry" => Telemetry {
         "The attribute service.name. Where it is not set, it is what telemetry.resource_attributes say, or fanfare.";
     resource_attributes: "resource_attributes", List(ATTRIBUTE), Is(""),
         "Attributes of all that is sent, beside service.name, service.instance.id (the node) and service.version.";
+    emf_namespace: "emf_namespace", Text(EMF_NAMESPACE), Unset("Fanfare"),
+        "Writes one line a minute on standard output in the embedded metric format, from which CloudWatch Logs makes metrics of this namespace: sessions, depth and pressure of the queue, and a few more, by the dimension service (telemetry.service_name, or fanfare). Without it there is no line.";
 } and {
     kubernetes: Kubernetes::from_telemetry,
     general: General::from_telemetry,

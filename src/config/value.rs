@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::config::faults::Wrong;
-use crate::config::forms::{Form, Unfit};
+use crate::config::forms::{Form, NO_LISTENER, Unfit};
 use crate::config::telemetry::{Compression, Exporter, Protocol, Sampler, Temporality};
 use crate::config::{Allow, LogFormat, Secret};
 use fanfare_protocol::ids::{NodeId, Priority};
@@ -396,10 +396,12 @@ impl Field for SocketAddr {
     }
 }
 
+/// A listener that need not be set, or that is said not to be there.
 impl Field for Option<SocketAddr> {
     fn from_value(value: &Value, unit: Unit) -> Option<Self> {
         match value {
             Value::Unset => Some(None),
+            Value::Text(text) if text == NO_LISTENER => Some(None),
             _ => SocketAddr::from_value(value, unit).map(Some),
         }
     }

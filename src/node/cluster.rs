@@ -191,7 +191,8 @@ fn details(
     kept: Kept,
 ) -> impl Fn() -> NodeDetails + Send + Sync + use<> {
     let (url, metrics) = (config.server.advertise.clone(), Arc::clone(metrics));
-    let sessions_max = u64::try_from(config.server.connections_max).unwrap_or(u64::MAX);
+    let api_only = config.server.listen.is_none();
+    let sessions_max = config.server.sessions_max().max(1) as u64;
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -222,6 +223,7 @@ fn details(
             queue: queue.get(),
             load: load(&history, &metrics),
             reads_context: true,
+            api_only,
         }
     }
 }

@@ -85,8 +85,9 @@ impl Directory for NodeDirectory {
                 true => parts::membership_with_age(&self.membership, config),
                 false => parts::membership(&self.membership),
             },
-            parts::workers(&self.metrics),
         ];
+        let takes_sessions = config.server.listen.is_some();
+        components.extend(takes_sessions.then(|| parts::workers(&self.metrics)));
         if is_redis {
             components.push(parts::settings(&self.membership));
             components.push(parts::partitions(&self.membership, &self.partitions));
@@ -94,7 +95,8 @@ impl Directory for NodeDirectory {
         }
         components.extend(parts::circuits(broker));
         components.extend(parts::turning());
-        components.push(parts::sessions(config, &self.metrics, shut.full()));
+        let sessions = || parts::sessions(config, &self.metrics, shut.full());
+        components.extend(takes_sessions.then(sessions));
         components.extend(parts::memory(config, shut.short()));
         components.push(parts::queue(config, self.queue()));
         components.push(parts::alerts(config, &self.metrics));
@@ -119,6 +121,7 @@ impl Directory for NodeDirectory {
             url: node.details.url.clone(),
             state: node.details.state.clone(),
             sessions: node.details.sessions,
+            api_only: node.details.api_only,
             drain_sessions: node.details.drain_sessions,
             share: view.ring.share(&node.owner.node),
             partitions: node.details.partitions,

@@ -15,7 +15,7 @@ pub(super) fn here(config: &Config, commit: &'static str) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION"),
         commit,
-        connections_max: config.server.connections_max as u64,
+        connections_max: config.server.sessions_max() as u64,
         memory_bytes_max: machine.memory_max().unwrap_or(0),
         cores_max: machine::cpu_limit(Path::new("/")).unwrap_or(machine.cores as f64),
     }

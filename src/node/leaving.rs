@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::{End, GIVE_BACK, Parts, millis};
+use super::{End, GIVE_BACK, Parts, millis, stop_time, systemd};
 use crate::broker::Broker;
 use crate::cluster::membership::Membership;
 use crate::cluster::membership_machine::MembershipState;
@@ -21,12 +21,18 @@ use crate::telemetry::logs;
 
 /// How long the sessions of a node have that breaks off.
 const BROKEN_OFF: Duration = Duration::from_secs(1);
+/// How many steps [`Parts::give_back`] has, each with the same deadline.
+pub(super) const GIVEN_BACK_COUNT: u32 = 5;
+/// The broker ends in two steps: what is queued is sent, then connections end. Each has the time in which
+/// commands end.
+pub(super) const BROKER_END_TIMES: u32 = 2;
 /// How often a leaving node looks whether its sessions have gone.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Parts {
     /// Sends the sessions away and ends the workers.
     pub(super) async fn send_away(&self, threads: Vec<JoinHandle<()>>) {
+        systemd::stopping();
         let config = &self.config;
         let sessions = self.metrics.sessions();
         let counters = &self.metrics.control;
@@ -44,7 +50,7 @@ impl Parts {
         );
         // The door stays open so long, for whoever the balancer still sends here.
         tokio::time::sleep(config.drain.delay).await;
-        let last = config.drain.commands + config.session.close_timeout;
+        let last = stop_time::last_of_session(config);
         let overdue = tokio::time::Instant::from_std(departure.ends() + last);
         let waves = tokio::time::timeout_at(overdue, async {
             while self.metrics.sessions() > 0 {
@@ -73,6 +79,7 @@ impl Parts {
     /// that still works, and what this node has in Redis is left to those who clean up after the
     /// dead.
     pub(super) async fn break_off(&self, threads: Vec<JoinHandle<()>>) {
+        systemd::stopping();
         self.lifecycle.send_replace(Lifecycle::Closing);
         let _ = tokio::time::timeout(BROKEN_OFF, tasks::joined(threads)).await;
         self.lifecycle.send_replace(Lifecycle::Stopped);
@@ -95,7 +102,16 @@ impl Parts {
     /// Ends the broker's connections, and sends what the collector has not got.
     pub(super) async fn end(&self) {
         match &*self.services.broker {
-            Broker::Redis(redis) => redis.stop().await,
+            Broker::Redis(redis) => {
+                let patience = self.config.redis.commands_end() * BROKER_END_TIMES;
+                if tokio::time::timeout(patience, redis.stop()).await.is_err() {
+                    tracing::error!(
+                        event = "broker_part_stuck",
+                        part = "redis",
+                        "the connections to Redis do not end"
+                    );
+                }
+            }
             Broker::Memory(memory) => memory.tell_lost(),
         }
         self.lifecycle.send_replace(Lifecycle::Stopped);

@@ -18,6 +18,7 @@ use super::{Addresses, StartError};
 
 /// What the node listens with.
 pub(super) struct Listeners {
+    /// One a worker; none on a node for the API only, which has no workers.
     pub(super) public: Vec<StdListener>,
     pub(super) api: StdListener,
     pub(super) metrics: Option<StdListener>,
@@ -36,9 +37,9 @@ impl Listeners {
     /// Where they listen.
     pub(super) fn addresses(&self) -> io::Result<Addresses> {
         let metrics = self.metrics.as_ref();
-        let public = self.public.first();
+        let public = self.public.first().map(StdListener::local_addr);
         Ok(Addresses {
-            public: public.ok_or(io::ErrorKind::InvalidInput)?.local_addr()?,
+            public: public.transpose()?,
             api: self.api.local_addr()?,
             metrics: metrics.map(StdListener::local_addr).transpose()?,
         })
@@ -46,7 +47,9 @@ impl Listeners {
 }
 
 fn bind_public(config: &Config) -> Result<Vec<StdListener>, StartError> {
-    let address = config.server.listen;
+    let Some(address) = config.server.listen else {
+        return Ok(Vec::new());
+    };
     listener::bind(address, config.server.workers)
         .map_err(|source| StartError::Listen { address, source })
 }

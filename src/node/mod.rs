@@ -61,6 +61,7 @@ pub use end::End;
 
 pub mod cluster;
 pub mod directory;
+mod emf;
 mod end;
 mod facts;
 mod leaving;
@@ -72,6 +73,8 @@ mod planted;
 pub mod readiness;
 mod rebalance;
 pub mod reload;
+pub mod stop_time;
+mod systemd;
 pub mod worker_thread;
 
 use cluster::Cluster;
@@ -117,8 +120,8 @@ pub enum StartError {
 /// Where the node listens.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
-    /// The public listener.
-    pub public: SocketAddr,
+    /// The public listener; `None` on a node for the API only.
+    pub public: Option<SocketAddr>,
     /// The API's.
     pub api: SocketAddr,
     /// That for metrics and health, where it has an address of its own.
@@ -261,15 +264,10 @@ impl Parts {
         };
         reload::watch(reload, replaced);
         let (apis, stop_api) = self.start_api(listeners.api, listeners.metrics, keys, readiness)?;
+        emf::start(&self.config, &self.metrics).map_err(StartError::System)?;
+        systemd::feed_watchdog().map_err(StartError::System)?;
         self.lifecycle.send_replace(Lifecycle::Ready);
-        tracing::info!(
-            event = "node_started",
-            public = %addresses.public,
-            api = %addresses.api,
-            metrics = addresses.metrics.map(tracing::field::display),
-            broker = parts::broker_name(&self.services.broker),
-            "listening"
-        );
+        self.tell_started(addresses);
         started(addresses);
         let end =
             leaving::until_end(&self.services.broker, &self.cluster.membership, &self.leave).await;
@@ -286,6 +284,18 @@ impl Parts {
         until_ended(apis).await;
         self.end().await;
         Ok(end)
+    }
+
+    fn tell_started(&self, addresses: Addresses) {
+        tracing::info!(
+            event = "node_started",
+            public = addresses.public.map(tracing::field::display),
+            api = %addresses.api,
+            metrics = addresses.metrics.map(tracing::field::display),
+            broker = parts::broker_name(&self.services.broker),
+            "listening"
+        );
+        systemd::ready();
     }
 
     fn dispatcher(&self, interest: Arc<WorkerInterest>, workers: Vec<WorkerHandle>) -> Dispatcher {

@@ -3,7 +3,8 @@
 //! In: the cluster's view and this node's counts, once a second. Out: an order to each worker, for
 //! its part; `fanfare_rebalance_excess_sessions` says how many are too much. What is decided is
 //! decided in [`crate::cluster::rebalance`]. A worker whose queue is full gets no order in that
-//! second: it has other things to do, and the next second decides anew.
+//! second: it has other things to do, and the next second decides anew. That it did not help is told by
+//! `fanfare_rebalance_futile_total` and the log.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +26,8 @@ pub(super) fn start(
     metrics: Arc<Metrics>,
     workers: Vec<WorkerHandle>,
 ) {
-    if !config.enabled {
+    // Without workers there are no sessions: a node for the API only.
+    if !config.enabled || workers.is_empty() {
         return;
     }
     let mut rebalancer = Rebalancer::new(config.clone());
@@ -53,12 +55,27 @@ pub(super) fn start(
                     "sessions above the share are sent away, until none is"
                 );
             }
+            if let Some(fell) = plan.futile {
+                metrics.control.rebalance_futile.add(1);
+                tell_futile(here.sessions, fell);
+            }
             if plan.tell > 0 {
                 order(&metrics, &workers, &view, plan.tell);
             }
         }
         metrics.control.rebalance_excess.set(0);
     });
+}
+
+fn tell_futile(sessions: u64, fell: u64) {
+    tracing::warn!(
+        event = "rebalance_futile",
+        sessions,
+        fell,
+        pause_s = Plan::pause().as_secs(),
+        "sessions that were told to go came back to this node: its balancer seems to deal by a hash, \
+         and rebalancing pauses; set rebalance.enabled = false, or let the balancer bound its nodes"
+    );
 }
 
 /// Gives each worker its part, by its sessions.

@@ -8,6 +8,7 @@ pub mod alerts;
 pub mod api_metrics;
 mod busy;
 pub mod counter;
+pub mod emf;
 pub mod episode;
 pub mod exemplar;
 pub mod facts;

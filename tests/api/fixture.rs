@@ -129,6 +129,7 @@ impl Directory for Listed {
             share: 1.0,
             partitions: 4,
             partition_ranges: "0-2,7".into(),
+            api_only: false,
             incarnation: 7,
             version: "0.1.0".into(),
             started_ms: 5,

@@ -16,7 +16,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-const SUBCOMMANDS: [&str; 10] = [
+const SUBCOMMANDS: [&str; 11] = [
     "serve",
     "config",
     "publish",
@@ -25,12 +25,13 @@ const SUBCOMMANDS: [&str; 10] = [
     "token",
     "nodes",
     "health",
+    "roundtrip",
     "bench",
     "completions",
 ];
 
 /// The binary, with none of the caller's own settings.
-fn fanfare(arguments: &[&str]) -> Command {
+pub(crate) fn fanfare(arguments: &[&str]) -> Command {
     let mut command = Command::new(fanfare_testkit::program::fanfare());
     command.args(arguments).stdin(Stdio::null());
     for name in ["URL", "API_URL", "API_KEY", "TOKEN"] {

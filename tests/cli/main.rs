@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod health;
 mod queue;
+mod roundtrip;
 mod sessions;
 mod token;
 mod tools;

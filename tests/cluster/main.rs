@@ -9,9 +9,11 @@
 
 mod agreement;
 mod alone;
+mod api_only;
 mod databases;
 mod hanging;
 mod heartbeat_cost;
+mod hosts;
 mod incarnations;
 mod lease_scripts;
 /// The simulation's model of the scripts of nodes, which [`lease_scripts`] holds against them.

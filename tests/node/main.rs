@@ -17,6 +17,7 @@ mod logs;
 mod member_pages;
 mod metrics;
 mod operators;
+mod orchestrated;
 mod otlp;
 mod otlp_answers;
 mod otlp_bad;

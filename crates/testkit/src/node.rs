@@ -25,6 +25,9 @@ pub struct Plan {
     environment: Vec<(String, String)>,
     log_reader: LogReader,
     files_max: Option<u32>,
+    host_name: Option<String>,
+    has_no_sessions: bool,
+    stdout: Option<PathBuf>,
 }
 
 /// What the pipe of a log holds that nobody reads: some twenty lines.
@@ -88,6 +91,27 @@ impl Plan {
         self
     }
 
+    /// A host of this name, which no other process sees. Needs the right to make one.
+    #[must_use]
+    pub fn host_name(mut self, host_name: &str) -> Self {
+        self.host_name = Some(host_name.into());
+        self
+    }
+
+    /// No public listener: a node for the API only.
+    #[must_use]
+    pub fn without_sessions(mut self) -> Self {
+        self.has_no_sessions = true;
+        self
+    }
+
+    /// Standard output into this file, which else is not read.
+    #[must_use]
+    pub fn stdout(mut self, path: &Path) -> Self {
+        self.stdout = Some(path.into());
+        self
+    }
+
     /// Another reader of the log.
     #[must_use]
     pub fn log_reader(mut self, log_reader: LogReader) -> Self {
@@ -104,7 +128,12 @@ impl Plan {
 
     /// Starts the node and waits until it listens, ready or not.
     pub async fn start_unready(self) -> Node {
-        let mut node = self.spawn("127.0.0.1:0");
+        let listen = if self.has_no_sessions {
+            "none"
+        } else {
+            "127.0.0.1:0"
+        };
+        let mut node = self.spawn(listen);
         let told = wait::until_within(START_PATIENCE, "the node to listen", async || {
             let ended = node.child.try_wait().expect("the child can be asked");
             assert!(
@@ -115,7 +144,9 @@ impl Plan {
             node.log_lines("node_started").into_iter().next()
         });
         let told = told.await;
-        node.public = address(&told, "public");
+        if listen != "none" {
+            node.public = address(&told, "public");
+        }
         node.api = address(&told, "api");
         node.metrics = log_field(&told, "metrics").map(|_| address(&told, "metrics"));
         node
@@ -130,15 +161,14 @@ impl Plan {
 
     fn spawn(self, listen: &str) -> Node {
         let program = self.program.unwrap_or_else(program::fanfare);
-        let mut command = match self.files_max {
-            None => Command::new(program),
-            Some(files_max) => {
-                let mut shell = Command::new("sh");
-                let limited = format!("ulimit -n {files_max} && exec \"$0\" \"$@\"");
-                shell.args(["-c", &limited]).arg(program);
-                shell
-            }
+        let mut command = match (self.files_max, self.host_name) {
+            (None, None) => Command::new(program),
+            (files_max, host_name) => within(files_max, host_name.as_deref(), &program),
         };
+        let stdout = self.stdout.map(|path| {
+            let file = std::fs::File::create(path).expect("the file can be made");
+            Stdio::from(file)
+        });
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("FANFARE_") || text.starts_with("OTEL_") {
@@ -152,7 +182,7 @@ impl Plan {
             .args(self.arguments)
             .envs(self.environment)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout.unwrap_or_else(Stdio::null))
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary was built by cargo");
@@ -174,6 +204,23 @@ impl Plan {
             metrics: None,
         }
     }
+}
+
+/// The program in a shell that sets a limit of files, and a host's name of its own.
+fn within(files_max: Option<u32>, host_name: Option<&str>, program: &Path) -> Command {
+    let limit = files_max.map_or(String::new(), |most| format!("ulimit -n {most} && "));
+    let name = host_name.map_or(String::new(), |name| format!("hostname {name} && "));
+    let script = format!("{limit}{name}exec \"$0\" \"$@\"");
+    let mut command = match host_name {
+        None => Command::new("sh"),
+        Some(_) => {
+            let mut apart = Command::new("unshare");
+            apart.args(["--map-root-user", "--uts", "sh"]);
+            apart
+        }
+    };
+    command.args(["-c", &script]).arg(program);
+    command
 }
 
 fn address(line: &Value, field: &str) -> SocketAddr {

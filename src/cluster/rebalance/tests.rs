@@ -169,6 +169,8 @@ enum Balancer {
     Least,
     /// To one after the other.
     Turns,
+    /// Back to where they were, as by a hash of the user.
+    Hash,
 }
 
 /// A cluster of nodes that shed by what each tells the others, late.
@@ -215,12 +217,13 @@ impl Cluster {
         }
     }
 
-    fn place(&mut self) -> usize {
+    fn place(&mut self, from: usize) -> usize {
         let count = self.sessions.len();
         self.turn += 1;
         match self.balancer {
             Balancer::Random => self.rng.random_range(0..count),
             Balancer::Turns => self.turn % count,
+            Balancer::Hash => from,
             Balancer::Least => (0..count).min_by_key(|n| self.sessions[*n]).expect("some"),
         }
     }
@@ -270,7 +273,7 @@ impl Cluster {
             let go = std::mem::take(&mut self.leaving[me][self.second % GRACE_S]);
             for _ in 0..go {
                 self.sessions[me] -= 1;
-                let to = self.place();
+                let to = self.place(me);
                 self.sessions[to] += 1;
             }
         }
@@ -291,7 +294,8 @@ fn whoever_gets_the_sessions_the_load_evens_out_and_then_all_is_quiet() {
             let begin = cluster.sessions.clone();
             let start = Instant::now();
             let mut quiet_s = 0;
-            while quiet_s < 120 {
+            // Longer than a pause after a trial that chance has spoiled.
+            while quiet_s < 700 {
                 quiet_s = if cluster.step(start) == 0 {
                     quiet_s + 1
                 } else {
@@ -326,4 +330,42 @@ fn whoever_gets_the_sessions_the_load_evens_out_and_then_all_is_quiet() {
             );
         }
     }
+}
+
+#[test]
+fn behind_a_balancer_that_deals_by_a_hash_few_are_told_and_then_nobody_for_ten_minutes() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::new(seed, Balancer::Hash);
+        let (begin, start) = (cluster.sessions.clone(), Instant::now());
+        let mean = begin.iter().sum::<u64>() / begin.len() as u64;
+        let is_above = |count: &&u64| **count > mean + (mean / 5).max(EXCESS_MIN);
+        let above_count = begin.iter().filter(is_above).count() as u64;
+        for _ in 0..300 {
+            cluster.step(start);
+        }
+        assert_eq!(cluster.sessions[begin.len() - 1], 0, "nobody moves");
+        // Each of the nodes that are far above the mean, once.
+        let told = cluster.shed;
+        assert!(told <= trial::SESSIONS * above_count, "{told} of {begin:?}");
+        assert!(above_count == 0 || told > 0, "{begin:?}");
+        for _ in 0..300 {
+            cluster.step(start);
+        }
+        assert_eq!(cluster.shed, told, "{begin:?}");
+    }
+}
+
+#[test]
+fn a_node_that_takes_no_sessions_has_no_share() {
+    let mut two = view(&[("ready", 1_000), ("ready", 0)]);
+    two.nodes[1].details.api_only = true;
+    let (mut rebalancer, now) = settled(&two);
+    let plan = rebalancer.plan(&two, here(1_000), now);
+    assert_eq!(plan, Plan::default());
+    // Nor is it a change of nodes when one comes or goes.
+    let mut three = view(&[("ready", 1_000), ("ready", 0), ("ready", 0)]);
+    three.nodes[2].details.api_only = true;
+    let (mut rebalancer, now) = settled(&view(&[("ready", 1_000), ("ready", 0)]));
+    let plan = rebalancer.plan(&three, here(1_000), now);
+    assert_eq!((plan.excess, plan.tell), (450, 20));
 }

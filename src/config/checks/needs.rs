@@ -4,7 +4,7 @@
 //! that has no effect beside the values of the others. One table, [`TABLE`]; a test holds each row
 //! against both sides.
 
-use super::{list, text, value};
+use super::{api_only, list, text, value};
 use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
@@ -19,7 +19,7 @@ struct Row {
 }
 
 /// The first row of a key that is not met is reported.
-const TABLE: [Row; 13] = [
+const TABLE: [Row; 14] = [
     Row {
         keys: &[
             "redis.prefix",
@@ -39,6 +39,22 @@ const TABLE: [Row; 13] = [
         ],
         works: |values, _| text(values, "redis.url").is_some(),
         why: "without redis.url",
+    },
+    Row {
+        keys: &[
+            "server.workers",
+            "server.handshake_timeout_ms",
+            "admission.handshakes_per_s",
+            "admission.handshakes_burst",
+            "drain.window_ms",
+            "drain.sessions_per_s",
+            "rebalance.enabled",
+            "rebalance.tolerance_percent",
+            "rebalance.sessions_per_s",
+            "rebalance.settle_ms",
+        ],
+        works: |values, _| !api_only::is_meant(values),
+        why: "while server.listen is none: the node takes no sessions",
     },
     Row {
         keys: &["memory.bytes_max"],
@@ -166,6 +182,9 @@ mod tests {
         match why {
             "without redis.url" => [&[], &[REDIS]],
             "with redis.url: it bounds the broker in the process" => [&[REDIS], &[]],
+            "while server.listen is none: the node takes no sessions" => {
+                [&[("server.listen", "none")], &[]]
+            }
             "while rebalance.enabled is false" => [&[("rebalance.enabled", "false")], &[]],
             "while session.ping_ms is above 0" => [&[], &[("session.ping_ms", "0")]],
             "while session.ping_ms is 0" => [&[("session.ping_ms", "0")], &[]],

@@ -31,7 +31,7 @@ const FILES: &[(&str, &str)] = &[
     (
         "[server]\nlisten = \"here\"\n",
         "fanfare.toml:2:10: server.listen cannot be \"here\"; give an address and a port, for \
-         example 0.0.0.0:8080",
+         example 0.0.0.0:8080, or none for a node without sessions",
     ),
     (
         "[log]\nformat = \"xml\"\n",
@@ -241,7 +241,7 @@ fn a_flag_fault_names_the_flag() {
         fault_lines(&inputs),
         [
             "--listen: server.listen cannot be \"8080\"; give an address and a port, for example \
-             0.0.0.0:8080",
+             0.0.0.0:8080, or none for a node without sessions",
             "--workers: server.workers cannot be \"0\"; give a whole number from 1 to 1024",
             "--node-id: server.node_id cannot be \"a b\"; give 1 to 64 characters of A-Z a-z 0-9 \
              . _ -, for example fanfare-0",

@@ -88,7 +88,8 @@ fn an_address_that_came_to_the_wrong_key_is_not_shown() {
         lines,
         [
             "fanfare.toml:2:10: server.listen cannot be this value, which is hidden; give an \
-             address and a port, for example 0.0.0.0:8080"
+             address and a port, for example 0.0.0.0:8080, or none for a node without \
+             sessions"
         ]
     );
 }

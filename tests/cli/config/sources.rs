@@ -22,7 +22,8 @@ fn later_wins_in_the_order_preset_file_environment_flag() {
     let listens = |inputs: &Inputs| {
         let loaded = loaded(inputs);
         let origin = loaded.values.origin("server.listen").to_string();
-        (loaded.config.server.listen.to_string(), origin)
+        let listen = loaded.config.server.listen.expect("it has sessions");
+        (listen.to_string(), origin)
     };
     let is = |address: &str, origin: &str| (address.to_owned(), origin.to_owned());
     assert_eq!(listens(&super::inputs()), is("0.0.0.0:8080", "default"));
@@ -127,7 +128,8 @@ fn dev_lets_everybody_do_everything_on_this_machine_only() {
     };
     let (first, second) = (loaded(&inputs).config, loaded(&inputs).config);
     assert!(first.server.dev && first.auth.anonymous);
-    assert_eq!(first.server.listen.to_string(), "127.0.0.1:8080");
+    let listen = first.server.listen.map(|address| address.to_string());
+    assert_eq!(listen.as_deref(), Some("127.0.0.1:8080"));
     assert_eq!(first.api.listen.to_string(), "127.0.0.1:8081");
     assert_eq!(first.api.keys.len(), 1);
     assert_eq!(first.api.keys[0].0, "dev");

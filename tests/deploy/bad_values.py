@@ -55,7 +55,7 @@ REFUSED = [
      "autoscaling.keda.trigger is metrics-api, which asks the API, and apiService.enabled is false: set it to true, "
      "or trigger: prometheus"),
     ("a grace period that is too short", [REDIS, "terminationGracePeriodSeconds=30"],
-     "terminationGracePeriodSeconds is 30, and a node may need 114 (5 for preStop, 99 for its longest stop, 10 to "
+     "terminationGracePeriodSeconds is 30, and a node may need 94 (5 for preStop, 79 for its longest stop, 10 to "
      "spare): sessions would be cut off. Leave it out, or shorten drain.windowMs"),
     ("both fields of a disruption budget",
      [REDIS, "podDisruptionBudget.minAvailable=1", "podDisruptionBudget.maxUnavailable=1"],
@@ -114,9 +114,9 @@ def faults():
 NOTES = [
     ("default", ["WARNING: there is one node, without Redis.", "port-forward svc/fanfare 8080:80",
                  "helm -n fanfare test fanfare"]),
-    ("kustomize", ["http://fanfare-api.fanfare.svc:8081", "get secret fanfare-api -o", "has 114 s for it"]),
-    ("ingress-tls", ["wss://fanfare.example.com/"]),
-    ("gateway-api", ["wss://fanfare.example.com/"]),
+    ("kustomize", ["http://fanfare-api.fanfare.svc:8081", "get secret fanfare-api -o", "has 94 s for it"]),
+    ("ingress-tls", ["wss://fanfare.example.com/v1/connect"]),
+    ("gateway-api", ["wss://fanfare.example.com/v1/connect"]),
     ("hpa", ["files/prometheus-adapter.yaml", "metrics-server", "adds nodes and never takes one away"]),
     ("keda", ["describe scaledobject fanfare"]),
     ("keda-metrics-api", ["By metrics-api the number of sessions does not count"]),

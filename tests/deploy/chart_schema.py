@@ -128,8 +128,7 @@ SHAPES = {
     "autoscaling.memoryPercent": whole(0),
     "autoscaling.keda.trigger": {"enum": ["prometheus", "metrics-api"]},
     "autoscaling.keda.pollingInterval": whole(1),
-    "autoscaling.keda.fallback.failureThreshold": whole(0),
-    "autoscaling.keda.fallback.replicas": whole(1, null=True),
+    "autoscaling.keda.failureThreshold": whole(0),
     # The ranges of [drain] in docs/configuration.md.
     "drain.windowMs": whole(0, 3600000),
     "drain.sessionsPerSecond": whole(0, 10000000),

@@ -132,6 +132,10 @@ def config():
     return seen, faults
 
 
+# What Secrets of others may hold.
+STANDINS = {"FANFARE_REDIS__URL": "rediss://redis:6380", "FANFARE_TELEMETRY__HEADERS": "a=b"}
+
+
 def binary():
     asked = os.environ.get("FANFARE_BINARY")
     builds = [Path(asked)] if asked else [ROOT / f"target/{kind}/fanfare" for kind in ("release", "debug")]
@@ -146,8 +150,7 @@ def judged_by_binary(objects):
     env = {key: value for key, value in plain.items() if key.startswith("FANFARE_")}
     for variable in container["env"]:
         if "secretKeyRef" in variable.get("valueFrom", {}):
-            env[variable["name"]] = {"FANFARE_REDIS__URL": "redis://redis:6379", "FANFARE_TELEMETRY__HEADERS": "a=b"
-                                     }.get(variable["name"], "0123456789abcdef0123456789abcdef")
+            env[variable["name"]] = STANDINS.get(variable["name"], "0123456789abcdef0123456789abcdef")
     with tempfile.TemporaryDirectory() as folder:
         text = next(c["data"]["fanfare.toml"] for c in of_kind(objects, "ConfigMap") if "fanfare.toml" in c["data"])
         for secret in ("redis/password", "redis-tls/ca.crt", "redis-tls/tls.crt", "redis-tls/tls.key"):

@@ -68,7 +68,7 @@ def longest_stop_s(objects):
         drain["delay_ms"], told, drain["window_ms"] // 4,
         2 * (drain["commands_timeout_ms"] + close),
         5 * 2000, max(10000, commands_end),
-        6 * commands_end if has_redis else 0,
+        2 * commands_end if has_redis else 0,
         3000, 2000, 1000,
     ]
     return math.ceil(sum(parts) / 1000)

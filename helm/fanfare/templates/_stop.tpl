@@ -1,6 +1,6 @@
 {{/*
 The longest stop of a node, in seconds: from SIGTERM to its exit with connections_max sessions that never
-answer, all deadlines of its steps added (src/node/leaving.rs, src/node/mod.rs). In milliseconds:
+answer, all deadlines of its steps added (src/node/stop_time.rs). In milliseconds:
 
   drain.delay_ms
   + the larger of drain.window_ms / 2 and connections_max / drain.sessions_per_s   sessions are told
@@ -8,7 +8,7 @@ answer, all deadlines of its steps added (src/node/leaving.rs, src/node/mod.rs).
   + 2 × (drain.commands_timeout_ms + session.close_timeout_ms)                     waves, then workers
   + 5 × 2000                             members, occupancy, queue, partitions, the node's own lease
   + the larger of 10000 and COMMANDS_END                                           last answers of the API
-  + 6 × COMMANDS_END                                with Redis: publishers, links and feed are ended
+  + 2 × COMMANDS_END                     with Redis: what is queued is sent, connections end
   + 3000 + 2000 + 1000                              the collector, tasks that are left, the log
 
 COMMANDS_END = 2 × redis.command_timeout_ms + 1000. `fanfare config show` prints the node's own figure
@@ -28,7 +28,7 @@ as stop.longest_s.
 {{- $closed := mul 2 (add (int64 $drain.commandsTimeoutMs) $close) -}}
 {{- $back := add 10000 (max 10000 $commandsEnd) 6000 -}}
 {{- if include "fanfare.hasRedis" . -}}
-{{- $back = add $back (mul 6 $commandsEnd) -}}
+{{- $back = add $back (mul 2 $commandsEnd) -}}
 {{- end -}}
 {{- add $told $closed $back -}}
 {{- end -}}

@@ -230,6 +230,7 @@ CHECKS = {
     "dashboards": dashboards,
     "bad-input": bad_input,
     "notes": notes,
+    "checkov": lambda: checking.checkov(groups()),
 }
 
 if __name__ == "__main__":

@@ -160,6 +160,7 @@ CHECKS = {
     "names": ruled(rules_running.names),
     "namespaces": namespaces,
     "gateways": gateways,
+    "checkov": lambda: checking.checkov(groups()),
 }
 
 if __name__ == "__main__":

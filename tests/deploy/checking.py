@@ -8,9 +8,12 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import kubernetes_validate
+import yaml
 
 from objects import ROOT, name, run
 
@@ -90,3 +93,26 @@ def crd_schemas(groups):
         told = ["no package knows its kind"] if said is None else said
         faults += [f"{label}, {name(found)}: {fault}" for fault in told]
     return len(objects), faults
+
+
+def checkov(groups):
+    """What checkov says of all objects, apart from checkov.yaml. Pods of tests, which are Helm's hooks and
+    serve nobody, are judged by rules_running alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        for label, objects in groups.items():
+            kept = [one for one in objects if "helm.sh/hook" not in one["metadata"].get("annotations", {})]
+            (Path(folder) / f"{label.replace('/', '-')}.yaml").write_text(yaml.safe_dump_all(kept))
+        done = run(os.environ["CHECKOV"], "--directory", folder, "--framework", "kubernetes", "--skip-download",
+                   "--quiet", "--compact", "--output", "json",
+                   "--config-file", ROOT / "tests/deploy/checkov.yaml")
+    try:
+        told = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return 0, [done.stdout + done.stderr]
+    # Without a failed check there is a summary alone.
+    results = told.get("results", {}).get("failed_checks", [])
+    summary = told.get("summary", told)
+    faults = [f"{one['file_path']}, {one['resource']}: {one['check_id']} {one['check_name']}" for one in results]
+    if summary.get("parsing_errors"):
+        faults.append(f"{summary['parsing_errors']} files could not be read")
+    return summary.get("passed", 0), faults

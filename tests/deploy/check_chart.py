@@ -16,9 +16,11 @@ import bad_values
 import chart_readme
 import chart_schema
 import checking
+import guide
 import rules_links
 import rules_running
-from objects import CHART, LOADER, ROOT, gateway, helm, of_kind, parsed, renderings, run, settings, values_files
+from objects import (CHART, LOADER, ROOT, gateway, helm, helm3, of_kind, parsed, renderings, run, settings, template,
+                     values_files)
 
 GOLDENS = ROOT / "tests/deploy/goldens"
 BLESS = os.environ.get("BLESS") == "1"
@@ -65,6 +67,23 @@ def lint():
         if done.returncode:
             faults.append(f"{file.name}: {done.stdout}{done.stderr}")
     return len(asked) // 2, faults
+
+
+# Helm 3 that is built from its module takes the cluster for one of Kubernetes 1.20.
+OLDEST = ("--kube-version", "1.30.0")
+
+
+def helm_3():
+    """The oldest Helm finds nothing wrong, and makes the same objects."""
+    faults = []
+    for file in values_files():
+        done = helm3("lint", CHART, "--strict", "--values", file, *OLDEST)
+        if done.returncode:
+            faults.append(f"{file.name}: {done.stdout}{done.stderr}")
+        mine = sorted(json.dumps(one, sort_keys=True) for one in parsed(template(file, *OLDEST, by=helm3)))
+        if mine != sorted(json.dumps(one, sort_keys=True) for one in groups()[file.stem]):
+            faults.append(f"{file.name}: Helm 3 makes other objects than Helm 4")
+    return len(groups()), faults
 
 
 def golden_text(text):
@@ -212,6 +231,7 @@ def ruled(*rules):
 CHECKS = {
     "values": values,
     "lint": lint,
+    "helm-3": helm_3,
     "goldens": goldens,
     "schemas": lambda: checking.server_schemas(groups()),
     "crds": lambda: checking.crd_schemas(groups()),
@@ -230,6 +250,7 @@ CHECKS = {
     "dashboards": dashboards,
     "bad-input": bad_input,
     "notes": notes,
+    "guide": lambda: guide.check(groups()),
     "checkov": lambda: checking.checkov(groups()),
 }
 

@@ -30,6 +30,10 @@ def helm(*arguments):
     return run(os.environ["HELM"], *arguments)
 
 
+def helm3(*arguments):
+    return run(os.environ["HELM3"], *arguments)
+
+
 def values_files():
     files = sorted((CHART / "ci").glob("*.yaml"))
     if len(files) < 9:
@@ -37,9 +41,9 @@ def values_files():
     return files
 
 
-def template(file, *more):
+def template(file, *more, by=helm):
     """The chart with a file of values, as the text that Helm makes."""
-    done = helm("template", RELEASE, CHART, "--namespace", "fanfare", "--values", file, *more)
+    done = by("template", RELEASE, CHART, "--namespace", "fanfare", "--values", file, *more)
     if done.returncode:
         raise SystemExit(f"{file.name} cannot be rendered:\n{done.stderr}")
     return done.stdout

@@ -4,6 +4,8 @@
 DEPLOY_TOOLS=${DEPLOY_TOOLS:-$PWD/target/deploy-tools}
 
 HELM_VERSION=4.2.4
+# The oldest that the chart is for.
+HELM3_VERSION=3.21.4
 KUBERNETES_VALIDATE_VERSION=1.37.0
 PYYAML_VERSION=6.0.3
 KEDA_MODELS_VERSION=2.0.0
@@ -16,14 +18,20 @@ lacks() {
     exit 1
 }
 
-# Helm, built from its Go module; about three minutes the first time.
+# Two versions of Helm, built from their Go modules; some minutes each the first time.
 need_helm() {
     HELM=$DEPLOY_TOOLS/helm-$HELM_VERSION/helm
-    [ -x "$HELM" ] && return 0
+    HELM3=$DEPLOY_TOOLS/helm-$HELM3_VERSION/helm
+    build_helm "$HELM" "helm.sh/helm/v4/cmd/helm@v$HELM_VERSION"
+    build_helm "$HELM3" "helm.sh/helm/v3/cmd/helm@v$HELM3_VERSION"
+}
+
+# build_helm PROGRAM MODULE
+build_helm() {
+    [ -x "$1" ] && return 0
     command -v go >/dev/null || lacks "Helm is built with Go, which is not here: install Debian's golang, 1.26 or newer"
-    GOBIN=$(dirname "$HELM") CGO_ENABLED=0 \
-        go install -trimpath -ldflags '-s -w' "helm.sh/helm/v4/cmd/helm@v$HELM_VERSION" ||
-        lacks "go could not install helm.sh/helm/v4/cmd/helm@v$HELM_VERSION"
+    GOBIN=$(dirname "$1") CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' "$2" ||
+        lacks "go could not install $2"
 }
 
 # Python with the schemas of Kubernetes 1.25 to 1.37.

@@ -4,8 +4,9 @@ terraform {
 
   required_providers {
     aws = {
-      source  = "hashicorp/aws"
-      version = ">= 6.0, < 7.0"
+      source = "hashicorp/aws"
+      # Checked against the schemas of 6.25.0: older ones lack arguments that are used here.
+      version = ">= 6.25, < 7.0"
     }
   }
 }

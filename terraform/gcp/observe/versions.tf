@@ -4,8 +4,9 @@ terraform {
 
   required_providers {
     google = {
-      source  = "hashicorp/google"
-      version = ">= 6.0, < 8.0"
+      source = "hashicorp/google"
+      # Checked against the schemas of 6.50.0: older ones lack arguments that are used here.
+      version = ">= 6.50, < 8.0"
     }
   }
 }

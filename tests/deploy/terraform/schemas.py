@@ -135,23 +135,23 @@ def folder(provider, kind, name):
 
 def read(package, provider, wanted):
     """The schemas of the wanted types ({"resources": [...], "data": [...]}) from a packed package."""
-    files = {}
-    for kind, names in wanted.items():
-        for name in names:
-            files[f"package/lib/{folder(provider, kind, name)}/index"] = (kind, name)
-    texts = {}
+    folders = {folder(provider, kind, name): (kind, name) for kind, names in wanted.items() for name in names}
+    scripts, types = {}, {}
     with tarfile.open(package) as archive:
         for member in archive:
-            stem = member.name.removesuffix(".js").removesuffix(".d.ts")
-            if stem in files and member.name != stem:
-                texts[member.name] = archive.extractfile(member).read().decode()
+            # The code of large resources is dealt to several files of their folder.
+            part = member.name.removeprefix("package/lib/").split("/")[0]
+            if part not in folders or not member.name.endswith((".js", ".d.ts")):
+                continue
+            texts = types if member.name.endswith(".d.ts") else scripts
+            texts[part] = texts.get(part, "") + archive.extractfile(member).read().decode() + "\n"
     found = {"resources": {}, "data": {}}
-    for stem, (kind, name) in files.items():
-        if f"{stem}.js" not in texts:
+    for part, (kind, name) in folders.items():
+        if part not in scripts:
             # Unknown here is unknown to Terraform too, which says so with the place.
             print(f"schemas: {package} has no {kind} {name}", file=sys.stderr)
             continue
-        found[kind][name] = Source(texts[f"{stem}.js"], texts[f"{stem}.d.ts"]).schema()
+        found[kind][name] = Source(scripts[part], types[part]).schema()
     return found
 
 

@@ -1,0 +1,64 @@
+output "balancer_dns_name" {
+  description = "Where clients connect. Let a name of yours, that the certificate has, point to it."
+  value       = aws_lb.this.dns_name
+}
+
+output "balancer_zone_id" {
+  description = "Hosted zone of the balancer, for an alias record."
+  value       = aws_lb.this.zone_id
+}
+
+output "api_url" {
+  description = "Where backends in the VPC reach the API. The name has the address of every node."
+  value       = "http://${aws_service_discovery_service.api.name}.${aws_service_discovery_private_dns_namespace.this.name}:${local.port.api}"
+}
+
+output "metrics_target" {
+  description = "Name and port for Prometheus' dns_sd_configs (type A)."
+  value       = "${aws_service_discovery_service.api.name}.${aws_service_discovery_private_dns_namespace.this.name}:${local.port.metrics}"
+}
+
+output "nodes_security_group_id" {
+  description = "Security group of the nodes: client_security_group_ids of the module redis."
+  value       = aws_security_group.nodes.id
+}
+
+output "cluster_name" {
+  description = "The cluster of ECS."
+  value       = aws_ecs_cluster.this.name
+}
+
+output "service_name" {
+  description = "The service of ECS."
+  value       = aws_ecs_service.this.name
+}
+
+output "task_definition_arn" {
+  description = "The task definition in force."
+  value       = aws_ecs_task_definition.this.arn
+}
+
+output "metric_namespace" {
+  description = "Namespace in CloudWatch of what nodes tell of themselves."
+  value       = local.metric_namespace
+}
+
+output "balancer_arn_suffix" {
+  description = "The balancer as dimension of its metrics."
+  value       = aws_lb.this.arn_suffix
+}
+
+output "target_group_arn_suffix" {
+  description = "The target group as dimension of its metrics."
+  value       = aws_lb_target_group.sessions.arn_suffix
+}
+
+output "connections_max" {
+  description = "Most sessions of a node."
+  value       = local.connections_max
+}
+
+output "stop_longest_s" {
+  description = "Longest time from SIGTERM to exit of a node, in seconds."
+  value       = local.stop_longest_s
+}

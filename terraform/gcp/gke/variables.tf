@@ -1,0 +1,151 @@
+variable "name" {
+  description = "Name of the stack: first part of the name of everything in it."
+  type        = string
+  default     = "fanfare"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,22}[a-z0-9]$", var.name))
+    error_message = "name must be 2 to 24 characters of a-z, 0-9 and -, begin with a letter and not end with -. It is \"${var.name}\"."
+  }
+}
+
+variable "project" {
+  description = "Project in which everything stands."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project))
+    error_message = "project must be the id of a project: 6 to 30 characters of a-z, 0-9 and -. It is \"${var.project}\"."
+  }
+}
+
+variable "region" {
+  description = "Region, for example europe-west3. Everything in it is spread over its zones."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    error_message = "region must be a region, for example europe-west3, and not one zone of it: with one zone, its loss is the loss of the service. It is \"${var.region}\"."
+  }
+}
+
+variable "network_id" {
+  description = "The network."
+  type        = string
+}
+
+variable "subnetwork_id" {
+  description = "The subnetwork of the machines."
+  type        = string
+}
+
+variable "pods_range_name" {
+  description = "Range of pods in the subnetwork."
+  type        = string
+  default     = "pods"
+}
+
+variable "services_range_name" {
+  description = "Range of services in the subnetwork."
+  type        = string
+  default     = "services"
+}
+
+variable "control_plane_cidr" {
+  description = "IPv4 network of /28 for the control plane."
+  type        = string
+  default     = "172.16.0.0/28"
+
+  validation {
+    condition     = can(regex("/28$", var.control_plane_cidr)) && try(cidrhost(var.control_plane_cidr, 0) == split("/", var.control_plane_cidr)[0], false)
+    error_message = "control_plane_cidr must be the address of an IPv4 network of /28, for example 172.16.0.0/28. It is \"${var.control_plane_cidr}\"."
+  }
+}
+
+variable "authorized_networks" {
+  description = "Networks from which the API server is reached, by a name of your own. Empty: from inside the network alone."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for cidr in values(var.authorized_networks) : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
+    error_message = "authorized_networks must be networks such as 203.0.113.0/24, and not the whole internet. They are ${jsonencode(var.authorized_networks)}."
+  }
+}
+
+variable "release_channel" {
+  description = "STABLE or REGULAR. Google updates the cluster by it; all versions that it gives have what the chart needs."
+  type        = string
+  default     = "STABLE"
+
+  validation {
+    condition     = contains(["STABLE", "REGULAR"], var.release_channel)
+    error_message = "release_channel must be STABLE or REGULAR. It is \"${var.release_channel}\"."
+  }
+}
+
+variable "domain" {
+  description = "Name under which clients connect. Google makes a certificate for it."
+  type        = string
+
+  validation {
+    condition     = can(regex("^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z]{2,}$", var.domain))
+    error_message = "domain must be a name such as live.example.com: without it there is no certificate, and sessions without TLS are not offered. It is \"${var.domain}\"."
+  }
+}
+
+variable "redis_url" {
+  description = "redis.url of the nodes, with TLS and without a password, for the output helm_values."
+  type        = string
+
+  validation {
+    condition     = can(regex("^(rediss|valkeys)(-cluster|-sentinel)?://", var.redis_url))
+    error_message = "redis_url must ask for TLS: rediss://, rediss-cluster:// or rediss-sentinel://. What is before :// is \"${split("://", var.redis_url)[0]}\"."
+  }
+}
+
+variable "size" {
+  description = "FANFARE_SIZE: small, medium, large or enterprise."
+  type        = string
+  default     = "medium"
+
+  validation {
+    condition     = contains(["small", "medium", "large", "enterprise"], var.size)
+    error_message = "size must be small, medium, large or enterprise. It is \"${var.size}\"."
+  }
+}
+
+variable "kubernetes_namespace" {
+  description = "Namespace in which the chart is installed."
+  type        = string
+  default     = "fanfare"
+}
+
+variable "requests_per_minute_max" {
+  description = "Most handshakes a minute from one address. Others get 429."
+  type        = number
+  default     = 600
+
+  validation {
+    condition     = var.requests_per_minute_max >= 60
+    error_message = "requests_per_minute_max must be 60 or more: many people may share an address. It is ${var.requests_per_minute_max}."
+  }
+}
+
+variable "deletion_protection" {
+  description = "Whether the cluster refuses to be deleted."
+  type        = bool
+  default     = true
+}
+
+variable "kms_key_id" {
+  description = "Key of Cloud KMS for Kubernetes' secrets. Without it Google encrypts by keys of its own."
+  type        = string
+  default     = null
+}
+
+variable "labels" {
+  description = "Labels of everything in the module that can have them."
+  type        = map(string)
+  default     = {}
+}

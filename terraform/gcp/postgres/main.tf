@@ -1,0 +1,142 @@
+# PostgreSQL, off unless asked for: in two zones, by TLS alone, with logins of IAM and no password.
+
+locals {
+  labels = merge({ application = "fanfare", stack = var.name }, var.labels)
+
+  flags = {
+    "cloudsql.iam_authentication" = "on"
+    "cloudsql.enable_pgaudit"     = "on"
+    "log_checkpoints"             = "on"
+    "log_connections"             = "on"
+    "log_disconnections"          = "on"
+    "log_duration"                = "off"
+    "log_hostname"                = "on"
+    "log_lock_waits"              = "on"
+    "log_min_duration_statement"  = "-1"
+    "log_min_error_statement"     = "error"
+    "log_min_messages"            = "warning"
+    "log_statement"               = "ddl"
+    "log_temp_files"              = "0"
+  }
+}
+
+resource "google_sql_database_instance" "primary" {
+  #checkov:skip=CKV_GCP_79:The version is the caller's choice (engine_version); the default is the newest here
+  count = var.enabled ? 1 : 0
+
+  project             = var.project
+  region              = var.region
+  name                = "${var.name}-postgres"
+  database_version    = "POSTGRES_${var.engine_version}"
+  deletion_protection = var.deletion_protection
+  encryption_key_name = var.kms_key_id
+
+  settings {
+    tier                        = var.tier
+    edition                     = "ENTERPRISE"
+    availability_type           = "REGIONAL"
+    disk_type                   = "PD_SSD"
+    disk_size                   = var.storage_gb
+    disk_autoresize             = true
+    disk_autoresize_limit       = var.storage_gb * 10
+    deletion_protection_enabled = var.deletion_protection
+    user_labels                 = local.labels
+
+    ip_configuration {
+      ipv4_enabled    = false
+      private_network = var.network_id
+      ssl_mode        = "ENCRYPTED_ONLY"
+    }
+
+    backup_configuration {
+      enabled                        = true
+      start_time                     = "01:00"
+      point_in_time_recovery_enabled = true
+      transaction_log_retention_days = 7
+
+      backup_retention_settings {
+        retained_backups = var.backup_days
+      }
+    }
+
+    maintenance_window {
+      day          = 7
+      hour         = 3
+      update_track = "stable"
+    }
+
+    insights_config {
+      query_insights_enabled = true
+    }
+
+    dynamic "database_flags" {
+      for_each = local.flags
+
+      content {
+        name  = database_flags.key
+        value = database_flags.value
+      }
+    }
+  }
+
+  lifecycle {
+    # The disk grows by itself; what it has grown to is not a change.
+    ignore_changes = [settings[0].disk_size]
+  }
+}
+
+resource "google_sql_database_instance" "replica" {
+  #checkov:skip=CKV_GCP_14:A replica has the primary's backups
+  #checkov:skip=CKV_GCP_79:The version is that of the primary
+  count = var.enabled ? var.read_replicas : 0
+
+  project              = var.project
+  region               = var.region
+  name                 = "${var.name}-postgres-read-${count.index}"
+  database_version     = google_sql_database_instance.primary[0].database_version
+  master_instance_name = google_sql_database_instance.primary[0].name
+  deletion_protection  = var.deletion_protection
+  encryption_key_name  = var.kms_key_id
+
+  settings {
+    tier              = var.tier
+    edition           = "ENTERPRISE"
+    availability_type = "ZONAL"
+    disk_type         = "PD_SSD"
+    disk_autoresize   = true
+    user_labels       = local.labels
+
+    ip_configuration {
+      ipv4_enabled    = false
+      private_network = var.network_id
+      ssl_mode        = "ENCRYPTED_ONLY"
+    }
+
+    dynamic "database_flags" {
+      for_each = local.flags
+
+      content {
+        name  = database_flags.key
+        value = database_flags.value
+      }
+    }
+  }
+}
+
+resource "google_sql_database" "fanfare" {
+  count = var.enabled ? 1 : 0
+
+  project  = var.project
+  instance = google_sql_database_instance.primary[0].name
+  name     = "fanfare"
+}
+
+resource "google_sql_user" "client" {
+  for_each = var.enabled ? var.client_service_accounts : {}
+
+  project  = var.project
+  instance = google_sql_database_instance.primary[0].name
+  # PostgreSQL's names may not be as long as an address; Cloud SQL leaves this end away.
+  name = trimsuffix(each.value, ".gserviceaccount.com")
+  type = "CLOUD_IAM_SERVICE_ACCOUNT"
+}

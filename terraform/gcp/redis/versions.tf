@@ -1,0 +1,12 @@
+terraform {
+  # Validations that look at more than one variable came with 1.9.
+  required_version = ">= 1.9, < 2.0"
+
+  required_providers {
+    google = {
+      source = "hashicorp/google"
+      # Checked against the schemas of 6.50.0: older ones lack arguments that are used here.
+      version = ">= 6.50, < 8.0"
+    }
+  }
+}

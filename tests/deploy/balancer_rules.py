@@ -58,7 +58,7 @@ def haproxy(text):
     rule(servers and all(" track nodes/" in line for line in servers), "haproxy.cfg: nodes_by_key does not follow the checks of nodes")
     rule(any(line.startswith("retry-on ") and " 503" in line for line in defaults), "haproxy.cfg: a 503 of a node that leaves is not tried elsewhere")
     formats = [line for line in defaults if line.startswith("log-format")]
-    rule(formats and not re.search(r"%r|%HU|%HQ|%\[url\]|%\[query", formats[0]), "haproxy.cfg: the log shows the query, where tokens stand")
+    rule(formats and not re.search(r"%r(?![a-z])|%HU|%HQ|%\[url\]|%\[query", formats[0]), "haproxy.cfg: the log shows the query, where tokens stand")
 
 
 def nginx(text):
@@ -89,7 +89,8 @@ def envoy(text):
     retry = http["route_config"]["virtual_hosts"][0].get("retry_policy", {})
     rule(503 in retry.get("retriable_status_codes", []), "envoy.yaml: a 503 of a node that leaves is not tried elsewhere")
     clusters = {cluster["name"]: cluster for cluster in document["clusters"]}
-    rule(clusters["nodes"]["lb_policy"] == "LEAST_REQUEST", "envoy.yaml: cluster nodes does not go by fewest connections")
+    policy = str(clusters["nodes"].get("load_balancing_policy"))
+    rule("LeastRequest'" in policy and "FULL_SCAN" in policy, "envoy.yaml: cluster nodes does not go by fewest connections")
     bound = clusters["nodes_by_key"]["common_lb_config"].get("consistent_hashing_lb_config", {})
     rule(bound.get("hash_balance_factor") == 125, "envoy.yaml: keys are not bounded at 125")
     for name, cluster in clusters.items():

@@ -59,9 +59,10 @@ def read(path, folder):
 
 def unpack(path, tar, folder):
     """Each part by its plain name, so that nothing is written elsewhere."""
-    members = []
+    members, place = [], "at its beginning"
     try:
         for member in tar:
+            place = f"in {member.name}"
             if not member.isfile() or "/" in member.name or member.name.startswith("."):
                 raise Damaged(f"{path} is no backup: it has {member.name!r} in it")
             with open(folder / member.name, "wb") as file:
@@ -69,9 +70,9 @@ def unpack(path, tar, folder):
                 while chunk := source.read(1 << 20):
                     file.write(chunk)
             members.append(member.name)
+            place = f"behind {member.name}"
     except tarfile.ReadError as failed:
-        last = f"behind {members[-1]}" if members else "at its beginning"
-        raise Damaged(f"{path} is damaged: it ends or cannot be read {last} ({failed})") from None
+        raise Damaged(f"{path} is damaged: it ends or cannot be read {place} ({failed})") from None
     return members
 
 

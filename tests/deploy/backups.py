@@ -151,7 +151,7 @@ def refusals(archive):
     broken.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
     refused("one bit that is another is found", "is damaged: redis-0-0.rdb has the SHA-256")
     broken.write_bytes(whole[:at])
-    refused("an archive that was cut off is found", "is damaged: it ends or cannot be read behind manifest.json")
+    refused("an archive that was cut off is found", "is damaged: it ends or cannot be read in redis-0-0.rdb")
     broken.write_bytes(b"no archive at all" * 100)
     refused("what is no archive is told", "is no backup: it is no tar file")
     subprocess.run(["tar", "-cf", broken, "-C", FOLDER, "fanfare.toml"], check=True)

@@ -5,6 +5,7 @@ program that started them.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import pathlib
@@ -17,17 +18,27 @@ import urllib.request
 
 PATIENCE_S = 30
 API_KEY = "check"
+started = []
+
+
+@atexit.register
+def kill_all():
+    """Ends everything that this process started. A process of a pool has to ask for it."""
+    while started:
+        started.pop().kill()
 
 
 class Failed(Exception):
     """What a check found wrong, in words for people."""
 
 
-def free_port():
-    """A port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(most=65535):
+    """A port that nobody has now. A server of a Redis Cluster needs one up to 55,535."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            if probe.getsockname()[1] <= most:
+                return probe.getsockname()[1]
 
 
 def until(what, ask, patience_s=PATIENCE_S):
@@ -50,14 +61,15 @@ class Process:
         self.log = pathlib.Path(folder) / f"{name}.log"
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+                command, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
-        atexit.register(self.kill)
+        started.append(self)
 
     def kill(self):
-        """Ends it at once, as a lost machine does."""
-        if self.process.poll() is None:
-            self.process.kill()
+        """Ends it and what it started at once, as a lost machine does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self, patience_s=PATIENCE_S):
@@ -101,7 +113,7 @@ class Redis(Process):
     """A redis-server without persistence."""
 
     def __init__(self, folder, name="redis", arguments=()):
-        self.port = free_port()
+        self.port = free_port(55535 if "--cluster-enabled" in arguments else 65535)
         self.url = f"redis://127.0.0.1:{self.port}"
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
                    "--dir", str(folder), "--dbfilename", f"{name}.rdb"]

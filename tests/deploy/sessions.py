@@ -18,8 +18,9 @@ SUBPROTOCOL = "fanfare.v1.json"
 class Session:
     """One client that comes back until it is stopped."""
 
-    def __init__(self, url, user, topic, by_key):
-        query = {"user": user, "wait": "1"}
+    def __init__(self, url, user, topic, by_key, token=None):
+        query = {"token": token} if token else {"user": user}
+        query["wait"] = "1"
         if by_key:
             query["route"] = user
         self.url = f"{url}/v1/connect?{urllib.parse.urlencode(query)}"

@@ -58,6 +58,9 @@ need_check_jsonschema() { need_python; }
 need_podman() {
     need_debian buildah:buildah podman:podman runc:runc catatonit:catatonit iptables:iptables \
         mmdebstrap:mmdebstrap objcopy:binutils
+    # Names of containers on their network; these lie in no folder of PATH.
+    [ -x /usr/lib/podman/netavark ] || need_debian none-of-it:netavark
+    [ -x /usr/lib/podman/aardvark-dns ] || need_debian none-of-it:aardvark-dns
 }
 need_balancers() {
     need_python
@@ -78,4 +81,46 @@ fanfare_binary() {
     found=$(ls -t "$target/release/fanfare" "$target/debug/fanfare" 2>/dev/null | head -n 1)
     [ -n "$found" ] || give_up "there is no $target/release/fanfare and no $target/debug/fanfare: cargo build"
     realpath "$found"
+}
+
+# use_containers: buildah and podman with a storage of its own, that leaves the machine's alone.
+use_containers() {
+    store=$DEPLOY_TOOLS/containers
+    mkdir -p "$store"
+    export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+    export CONTAINERS_STORAGE_CONF=$store/storage.conf CONTAINERS_CONF=$store/containers.conf
+    cat >"$CONTAINERS_STORAGE_CONF" <<END
+[storage]
+driver = "vfs"
+graphroot = "$store/graph"
+runroot = "$store/run"
+END
+    cat >"$CONTAINERS_CONF" <<END
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=30000:30000"]
+[network]
+network_backend = "netavark"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+END
+}
+
+# have_standin NAME RECIPE HOOK [CHANGE...]: an image of Debian's packages under the name of one that
+# cannot be fetched here. It is made again when its recipe changes.
+have_standin() {
+    local name=$1 recipe=$2 hook=$3 kept changes=() change
+    shift 3
+    for change in "$@"; do changes+=(--change "$change"); done
+    kept=$store/$(tr -c 'a-z0-9\n' - <<<"$name").recipe
+    if ! podman image exists "$name" || [ "$(cat "$kept" 2>/dev/null)" != "$recipe $hook $*" ]; then
+        # shellcheck disable=SC2086  # a recipe is several words
+        mmdebstrap --quiet $recipe --extract-hook="$hook" bookworm "$store/standin.tar" ||
+            give_up "mmdebstrap could not make the stand-in of $name"
+        podman import --quiet "${changes[@]}" "$store/standin.tar" "$name" >/dev/null
+        rm "$store/standin.tar"
+        podman image prune --force >/dev/null
+        printf '%s' "$recipe $hook $*" >"$kept"
+    fi
 }

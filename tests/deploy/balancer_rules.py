@@ -89,8 +89,7 @@ def envoy(text):
     retry = http["route_config"]["virtual_hosts"][0].get("retry_policy", {})
     rule(503 in retry.get("retriable_status_codes", []), "envoy.yaml: a 503 of a node that leaves is not tried elsewhere")
     clusters = {cluster["name"]: cluster for cluster in document["clusters"]}
-    policy = str(clusters["nodes"].get("load_balancing_policy"))
-    rule("LeastRequest'" in policy and "FULL_SCAN" in policy, "envoy.yaml: cluster nodes does not go by fewest connections")
+    rule(clusters["nodes"].get("lb_policy") == "LEAST_REQUEST", "envoy.yaml: cluster nodes does not go by fewest connections")
     bound = clusters["nodes_by_key"]["common_lb_config"].get("consistent_hashing_lb_config", {})
     rule(bound.get("hash_balance_factor") == 125, "envoy.yaml: keys are not bounded at 125")
     for name, cluster in clusters.items():
@@ -98,6 +97,9 @@ def envoy(text):
         rule(paths == ["/health/ready"], f"envoy.yaml: {name}: health is not asked by /health/ready")
         panic = cluster.get("common_lb_config", {}).get("healthy_panic_threshold", {}).get("value", 50)
         rule(panic == 0, f"envoy.yaml: {name}: half of the nodes not ready makes it send to those too")
+        outliers = cluster.get("outlier_detection", {})
+        rule(outliers.get("consecutive_local_origin_failure") == 1, f"envoy.yaml: {name}: a lost node is asked again and again")
+        rule(outliers.get("enforcing_consecutive_5xx") == 0, f"envoy.yaml: {name}: a node that is full is taken for a lost one")
         limits = cluster.get("circuit_breakers", {}).get("thresholds", [{}])[0]
         rule(limits.get("max_requests", 1024) >= 100000, f"envoy.yaml: {name}: max_requests bounds the sessions")
         rule(limits.get("max_connections", 1024) >= 100000, f"envoy.yaml: {name}: max_connections bounds the sessions")

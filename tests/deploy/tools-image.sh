@@ -100,6 +100,8 @@ END
 default_ulimits = ["nofile=4096:4096", "nproc=30000:30000"]
 [network]
 network_backend = "netavark"
+default_subnet = "10.87.0.0/24"
+default_subnet_pools = [{"base" = "10.87.16.0/20", "size" = 24}]
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
@@ -114,13 +116,13 @@ have_standin() {
     shift 3
     for change in "$@"; do changes+=(--change "$change"); done
     kept=$store/$(tr -c 'a-z0-9\n' - <<<"$name").recipe
-    if ! podman image exists "$name" || [ "$(cat "$kept" 2>/dev/null)" != "$recipe $hook $*" ]; then
+    if ! podman image exists "$name" || [ "$(cat "$kept" 2>/dev/null)" != "extracted $recipe $hook $*" ]; then
         # shellcheck disable=SC2086  # a recipe is several words
         mmdebstrap --quiet $recipe --extract-hook="$hook" bookworm "$store/standin.tar" ||
             give_up "mmdebstrap could not make the stand-in of $name"
         podman import --quiet "${changes[@]}" "$store/standin.tar" "$name" >/dev/null
         rm "$store/standin.tar"
         podman image prune --force >/dev/null
-        printf '%s' "$recipe $hook $*" >"$kept"
+        printf %s "extracted $recipe $hook $*" >"$kept"
     fi
 }

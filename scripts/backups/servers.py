@@ -1,0 +1,211 @@
+"""The Redis of a cluster of nodes: its deployments, each in the form that redis.url may have, and
+their masters. For scripts/backup and scripts/restore."""
+
+import dataclasses
+import os
+import pathlib
+import tomllib
+import urllib.parse
+
+try:
+    import redis
+    import redis.cluster
+    import redis.sentinel
+except ImportError:
+    raise SystemExit("cannot go on: the Python package redis is missing: pip install redis==8.1.0") from None
+
+SLOTS = 16384
+
+
+class Wrong(Exception):
+    """What is wrong, and what to do, in words for people."""
+
+
+@dataclasses.dataclass
+class Access:
+    """What is the same for all servers: redis.user and the files."""
+
+    user: str | None = None
+    password: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+    def tls(self):
+        return {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.certificate_file,
+                "ssl_keyfile": self.key_file}
+
+
+@dataclasses.dataclass
+class Server:
+    """One master, and how to speak to it."""
+
+    host: str
+    port: int
+    path: str | None
+    database: int
+    user: str | None
+    password: str | None
+    is_tls: bool
+    access: Access
+
+    def __str__(self):
+        place = self.path or f"{self.host}:{self.port}"
+        return f"{place} (database {self.database})"
+
+    def client(self):
+        """A client whose answers are bytes."""
+        login = {"username": self.user, "password": self.password, "db": self.database}
+        if self.path:
+            return redis.Redis(unix_socket_path=self.path, **login)
+        tls = self.access.tls() if self.is_tls else {}
+        return redis.Redis(host=self.host, port=self.port, ssl=self.is_tls, socket_connect_timeout=5,
+                           **login, **tls)
+
+    def cli(self):
+        """The arguments and the environment with which redis-cli speaks to it."""
+        words = ["-s", self.path] if self.path else ["-h", self.host, "-p", str(self.port)]
+        if self.user:
+            words += ["--user", self.user]
+        if self.is_tls:
+            words.append("--tls")
+            files = (("--cacert", self.access.ca_file), ("--cert", self.access.certificate_file),
+                     ("--key", self.access.key_file))
+            words += [word for option, file in files if file for word in (option, file)]
+        # Not on the command line, which every user of the machine can read.
+        return words, {**os.environ, **({"REDISCLI_AUTH": self.password} if self.password else {})}
+
+
+class Deployment:
+    """One server, one master behind sentinels, or one Redis Cluster."""
+
+    def __init__(self, url, access):
+        self.url, self.access = urllib.parse.urlsplit(url), access
+        scheme = self.url.scheme.replace("valkeys", "rediss").replace("valkey", "redis")
+        self.is_tls = scheme.startswith("rediss")
+        self.form = scheme.replace("rediss", "redis")
+        if self.form not in ("redis", "redis-sentinel", "redis-cluster", "unix"):
+            raise Wrong(f"{self.url.scheme}:// is no form of redis.url: docs/configuration.md has them")
+        query = dict(urllib.parse.parse_qsl(self.url.query))
+        self.name, self.master = query.get("name", ""), query.get("master")
+        self.sentinel_login = query.get("sentinel")
+        login, _, hosts = self.url.netloc.rpartition("@")
+        user, _, password = login.partition(":")
+        self.user = urllib.parse.unquote(user) or access.user
+        self.password = urllib.parse.unquote(password) or access.password
+        self.hosts = [host_and_port(one, 26379 if self.master else 6379) for one in hosts.split(",") if one]
+        path = self.url.path.strip("/")
+        number = query.get("db", "0") if self.form == "unix" else path or "0"
+        if not number.isdecimal():
+            raise Wrong(f"the database in redis.url is no number: {number}")
+        self.database = int(number)
+        if self.form != "unix" and not self.hosts:
+            raise Wrong("redis.url names no host")
+
+    def server(self, host, port, path=None):
+        return Server(host, port, path, self.database, self.user, self.password, self.is_tls, self.access)
+
+    def masters(self):
+        """Its masters, each asked whether it is one."""
+        if self.form == "redis-cluster":
+            found = self.masters_of_cluster()
+        elif self.form == "redis-sentinel":
+            found = [self.master_by_sentinels()]
+        elif self.form == "unix":
+            found = [self.server("", 0, self.url.path)]
+        else:
+            found = [self.server(*self.hosts[0])]
+        for server in found:
+            role = asked(server, lambda client: client.role())[0]
+            if role != b"master":
+                raise Wrong(f"Redis at {server} is a replica: name its master")
+        return found
+
+    def master_by_sentinels(self):
+        if not self.master:
+            raise Wrong("redis-sentinel:// needs ?master=NAME")
+        login = {}
+        if self.sentinel_login:
+            user, _, password = self.sentinel_login.partition(":")
+            login = {"username": user, "password": password}
+        tls = {"ssl": True, **self.access.tls()} if self.is_tls else {}
+        sentinels = redis.sentinel.Sentinel(self.hosts, sentinel_kwargs={**login, **tls}, socket_timeout=5)
+        try:
+            return self.server(*sentinels.discover_master(self.master))
+        except redis.RedisError as failed:
+            raise Wrong(f"no sentinel of {self.master} says where its master is: {failed}") from None
+
+    def masters_of_cluster(self):
+        slots = asked(self.server(*self.hosts[0]), lambda client: client.execute_command("CLUSTER SLOTS"))
+        # Depending on its version the library gives ranges as keys, or the answer as it came.
+        if isinstance(slots, dict):
+            ranges = [(*span, node["primary"][0], node["primary"][1]) for span, node in slots.items()]
+        else:
+            ranges = [(first, last, nodes[0][0], nodes[0][1]) for first, last, nodes, *_ in
+                      ([row[0], row[1], row[2:]] for row in slots)]
+        served = sum(last - first + 1 for first, last, *_ in ranges)
+        if served != SLOTS:
+            raise Wrong(f"{SLOTS - served} slots of the Redis Cluster have no master: mend it first")
+        places = {(text(host) or self.hosts[0][0], int(port)) for _, _, host, port in ranges}
+        return [self.server(host, port) for host, port in sorted(places)]
+
+    def writer(self):
+        """A client that brings each key to the master that has it."""
+        if self.form != "redis-cluster":
+            return self.masters()[0].client()
+        nodes = [redis.cluster.ClusterNode(host, port) for host, port in self.hosts]
+        tls = {"ssl": True, **self.access.tls()} if self.is_tls else {}
+        return redis.cluster.RedisCluster(
+            startup_nodes=nodes, username=self.user, password=self.password, **tls)
+
+
+def text(value):
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def host_and_port(place, port):
+    """`host`, `host:port` or `[address]:port`."""
+    parts = urllib.parse.urlsplit(f"//{place}")
+    return parts.hostname, parts.port or port
+
+
+def asked(server, question):
+    """The answer of one server, or what is wrong with it."""
+    try:
+        return question(server.client())
+    except redis.AuthenticationError as refused:
+        raise Wrong(f"Redis at {server} refuses user or password: {refused}") from None
+    except (redis.RedisError, OSError) as failed:
+        raise Wrong(f"Redis at {server} cannot be asked: {failed}") from None
+
+
+def deployments(urls, config_file):
+    """What --redis names, or what the configuration does; and redis.prefix."""
+    section, folder = {}, pathlib.Path()
+    if config_file:
+        try:
+            section = tomllib.loads(pathlib.Path(config_file).read_text()).get("redis", {})
+        except (OSError, ValueError) as failed:
+            raise Wrong(f"{config_file} cannot be read: {failed}") from None
+        folder = pathlib.Path(config_file).resolve().parent
+
+    def of(key):
+        return os.environ.get(f"FANFARE_REDIS__{key.upper()}") or section.get(key)
+
+    def file(key):
+        return str(folder / of(key)) if of(key) else None
+
+    access = Access(user=of("user"), ca_file=file("tls_ca_file"),
+                    certificate_file=file("tls_certificate_file"), key_file=file("tls_key_file"))
+    if file("password_file"):
+        try:
+            access.password = pathlib.Path(file("password_file")).read_text().removesuffix("\n")
+        except OSError as failed:
+            raise Wrong(f"redis.password_file cannot be used: {failed}") from None
+    if not urls:
+        shards = of("shards") or []
+        shards = shards.split(",") if isinstance(shards, str) else shards
+        urls = [url for url in [of("url"), *shards] if url]
+    if not urls:
+        raise Wrong("no Redis is named: give --redis URL, or --config FILE with redis.url")
+    return [Deployment(url, access) for url in urls], of("prefix") or "ff"

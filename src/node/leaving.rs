@@ -21,11 +21,6 @@ use crate::telemetry::logs;
 
 /// How long the sessions of a node have that breaks off.
 const BROKEN_OFF: Duration = Duration::from_secs(1);
-/// How many steps [`Parts::give_back`] has, each with the same deadline.
-pub(super) const GIVEN_BACK_COUNT: u32 = 5;
-/// The broker ends in two steps: what is queued is sent, then connections end. Each has the time in which
-/// commands end.
-pub(super) const BROKER_END_TIMES: u32 = 2;
 /// How often a leaving node looks whether its sessions have gone.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -103,7 +98,7 @@ impl Parts {
     pub(super) async fn end(&self) {
         match &*self.services.broker {
             Broker::Redis(redis) => {
-                let patience = self.config.redis.commands_end() * BROKER_END_TIMES;
+                let patience = stop_time::end_of_broker(&self.config);
                 if tokio::time::timeout(patience, redis.stop()).await.is_err() {
                     tracing::error!(
                         event = "broker_part_stuck",

@@ -7,11 +7,21 @@
 use std::time::{Duration, Instant};
 
 use super::GIVE_BACK;
-use super::leaving::{BROKER_END_TIMES, GIVEN_BACK_COUNT};
 use crate::api::serve::shutdown_patience;
 use crate::config::Config;
 use crate::session::drain_schedule::DrainSchedule;
 use crate::telemetry::{lines, otlp};
+
+/// How many steps giving back has, each with the same deadline.
+const GIVEN_BACK_COUNT: u32 = 5;
+/// The broker ends in two steps: what is queued is sent, then connections end. Each has the time in which
+/// commands end.
+const BROKER_END_TIMES: u32 = 2;
+
+/// How long the connections to Redis may take for their end.
+pub(super) fn end_of_broker(config: &Config) -> Duration {
+    config.redis.commands_end() * BROKER_END_TIMES
+}
 
 /// How long a session that is closed may take for its end: what it waits for at the broker, and the answer
 /// to its close frame.
@@ -28,7 +38,7 @@ pub fn longest(config: &Config) -> Duration {
     let told = DrainSchedule::new(&config.drain, sessions, now).ends() - now;
     let last = last_of_session(config);
     let broker = match config.redis.url {
-        Some(_) => config.redis.commands_end() * BROKER_END_TIMES,
+        Some(_) => end_of_broker(config),
         None => Duration::ZERO,
     };
     let steps = [

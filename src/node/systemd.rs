@@ -51,7 +51,7 @@ pub(super) fn feed_watchdog() -> io::Result<()> {
 fn tell(what: &str, state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(
-            event = "systemd_not_told",
+            event = "systemd_notice_failed",
             what,
             error = &error as &(dyn std::error::Error + 'static),
             "systemd could not be told; it may end this process when it waits for that"

@@ -82,7 +82,7 @@ async fn systemd_is_told_that_the_node_is_ready_lives_and_stops() {
     node.signal("TERM");
     systemd.hears("STOPPING=1").await;
     assert_eq!(node.ended().await.code(), Some(0));
-    assert!(node.log_lines("systemd_not_told").is_empty());
+    assert!(node.log_lines("systemd_notice_failed").is_empty());
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_node_whose_systemd_hears_nothing_runs_and_tells_the_log() {
     let path = nowhere.path();
     std::fs::remove_file(&path).expect("it was there");
     let node = under(&path, Plan::dev()).start().await;
-    let told = node.until_told("systemd_not_told").await;
+    let told = node.until_told("systemd_notice_failed").await;
     assert_eq!(log_field(&told[0], "what").expect("it is named"), "READY");
 }
 

@@ -178,9 +178,14 @@ def judged_by_binary(objects):
         file = Path(folder) / "fanfare.toml"
         file.write_text(text.replace('user = "fanfare"\n', ""))
         (Path(folder) / "tokens.pem").write_text((ROOT / "tests/deploy/tokens.pem").read_text())
-        done = run(binary(), "config", "check", "--config", file, env={**env, "PATH": os.environ["PATH"]})
-        if done.returncode:
-            yield f"the binary refuses it: {done.stdout}{done.stderr}"
+        done = run(binary(), "config", "show", "--config", file, env={**env, "PATH": os.environ["PATH"]})
+    if done.returncode:
+        yield f"the binary refuses it: {done.stdout}{done.stderr}"
+        return
+    shown = {row["key"]: row["value"] for row in map(json.loads, done.stdout.splitlines())}
+    if shown.get("stop.longest_s") != rules_running.longest_stop_s(objects):
+        yield (f"the binary's longest stop is {shown.get('stop.longest_s')} s, and that of the chart "
+               f"{rules_running.longest_stop_s(objects)}: mend templates/_stop.tpl, rules_running.py and the guide")
 
 
 def alerts():
@@ -238,6 +243,7 @@ CHECKS = {
     "selectors": ruled(rules_links.selectors),
     "ports": ruled(rules_links.ports),
     "backends": ruled(rules_links.backends),
+    "reach": ruled(rules_links.reach),
     "variables": ruled(rules_links.variables),
     "volumes": ruled(rules_links.volumes),
     "secrets": secrets,

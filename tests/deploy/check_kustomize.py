@@ -151,6 +151,7 @@ CHECKS = {
     "selectors": ruled(rules_links.selectors),
     "ports": ruled(rules_links.ports),
     "backends": ruled(rules_links.backends),
+    "reach": ruled(rules_links.reach),
     "variables": ruled(rules_links.variables),
     "volumes": ruled(rules_links.volumes),
     "secrets": secrets,

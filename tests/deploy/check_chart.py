@@ -17,6 +17,7 @@ import chart_readme
 import chart_schema
 import checking
 import guide
+import kept_secrets
 import rules_links
 import rules_running
 from objects import (CHART, LOADER, ROOT, gateway, helm, helm3, of_kind, parsed, renderings, run, settings, template,
@@ -247,6 +248,7 @@ CHECKS = {
     "variables": ruled(rules_links.variables),
     "volumes": ruled(rules_links.volumes),
     "secrets": secrets,
+    "kept-secrets": kept_secrets.check,
     "config": config,
     "security": ruled(rules_running.security),
     "stop": ruled(rules_running.stop),

@@ -223,7 +223,7 @@ def dashboards():
 
 
 def bad_input():
-    return len(bad_values.REFUSED), list(bad_values.faults())
+    return len(bad_values.REFUSED) + len(bad_values.TAKEN), list(bad_values.faults())
 
 
 def notes():

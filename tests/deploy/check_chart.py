@@ -153,7 +153,11 @@ def config():
 
 
 # What Secrets of others may hold.
-STANDINS = {"FANFARE_REDIS__URL": "rediss://redis:6380", "FANFARE_TELEMETRY__HEADERS": "a=b"}
+STANDINS = {
+    "FANFARE_REDIS__URL": "rediss://redis:6380?name=a",
+    "FANFARE_REDIS__SHARDS": "rediss://other:6380?name=b",
+    "FANFARE_TELEMETRY__HEADERS": "a=b",
+}
 
 
 def binary():

@@ -8,7 +8,7 @@ data "aws_partition" "current" {}
 
 locals {
   tags    = merge({ Application = "fanfare", Stack = var.name }, var.tags)
-  kms_arn = var.kms_key_arn == null ? aws_kms_key.secrets[0].arn : var.kms_key_arn
+  kms_arn = var.create_kms_key ? aws_kms_key.secrets[0].arn : var.kms_key_arn
   managed = "arn:${data.aws_partition.current.partition}:iam::aws:policy"
 
   cluster_policies = toset([
@@ -19,7 +19,7 @@ locals {
 }
 
 resource "aws_kms_key" "secrets" {
-  count = var.kms_key_arn == null ? 1 : 0
+  count = var.create_kms_key ? 1 : 0
 
   description             = "Kubernetes' secrets of ${var.name}"
   enable_key_rotation     = true

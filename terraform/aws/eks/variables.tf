@@ -78,10 +78,21 @@ variable "log_retention_days" {
   default     = 365
 }
 
+variable "create_kms_key" {
+  description = "Whether the module makes a KMS key for Kubernetes' secrets. Must be known when it is planned, which a key's ARN need not."
+  type        = bool
+  default     = true
+}
+
 variable "kms_key_arn" {
-  description = "KMS key for Kubernetes' secrets and the log. Without it the module makes one for the secrets."
+  description = "KMS key for Kubernetes' secrets, where create_kms_key is false, and for the log. Without it the log is encrypted by a key of CloudWatch's own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.create_kms_key || var.kms_key_arn != null
+    error_message = "kms_key_arn is needed where create_kms_key is false: Kubernetes' secrets must be encrypted by a key of yours."
+  }
 }
 
 variable "tags" {

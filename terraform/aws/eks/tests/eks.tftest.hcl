@@ -44,6 +44,7 @@ run "metrics_server_is_there" {
 
 run "own_key_and_networks" {
   variables {
+    create_kms_key      = false
     kms_key_arn         = "arn:aws:kms:eu-central-1:111122223333:key/given"
     public_access_cidrs = ["203.0.113.0/24"]
   }
@@ -87,4 +88,12 @@ run "redis_without_tls_is_refused" {
     redis_url = "redis://redis.example.internal:6379"
   }
   expect_failures = [var.redis_url]
+}
+
+run "no_key_is_refused" {
+  command = plan
+  variables {
+    create_kms_key = false
+  }
+  expect_failures = [var.kms_key_arn]
 }

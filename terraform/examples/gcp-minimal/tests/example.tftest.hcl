@@ -1,0 +1,30 @@
+mock_provider "google" {
+  mock_resource "google_memorystore_instance" {
+    defaults = {
+      endpoints = [{ connections = [{ psc_auto_connection = [{
+        connection_type = "CONNECTION_TYPE_DISCOVERY", forwarding_rule = "f", ip_address = "10.30.0.9", network = "n",
+        port            = 6379, project_id = "fanfare-test", psc_connection_id = "1", service_attachment = "s"
+      }] }] }]
+      managed_server_ca = [{ ca_certs = [{ certificates = ["-----BEGIN CERTIFICATE-----"] }] }]
+    }
+  }
+  mock_resource "google_service_account" {
+    defaults = { member = "serviceAccount:nodes@fanfare-test.iam.gserviceaccount.com" }
+  }
+}
+
+variables {
+  project = "fanfare-test"
+  domain  = "live.example.com"
+}
+
+run "everything_is_planned_and_made" {
+  assert {
+    condition     = yamldecode(output.helm_values).redis.url == "rediss-cluster://10.30.0.9:6379" && output.redis_ca_pem == "-----BEGIN CERTIFICATE-----"
+    error_message = "The chart must be told of Redis and its CA."
+  }
+  assert {
+    condition     = strcontains(output.gateway_manifests, "kind\": \"Gateway\"") || strcontains(output.gateway_manifests, "\"kind\": \"Gateway\"")
+    error_message = "There must be a Gateway to apply."
+  }
+}

@@ -58,7 +58,8 @@ def command(name, file):
         return ["haproxy", "-db", "-f", str(file)]
     if name == "nginx":
         return ["nginx", "-p", str(file.parent), "-c", str(file), "-g", "daemon off;"]
-    return ["envoy", "-c", str(file), "--disable-hot-restart", "--concurrency", "2", "-l", "warn"]
+    return ["envoy", "-c", str(file), "--disable-hot-restart", "--concurrency", "2", "-l", "warn",
+            "--file-flush-interval-msec", "200"]
 
 
 class Stage:

@@ -69,12 +69,12 @@ need_balancers() {
 need_systemd_analyze() { need_debian systemd-analyze:systemd; }
 need_strace() { need_debian strace:strace; }
 
-# fanfare_binary: prints the program to test, FANFARE_BINARY or the one that cargo built last.
+# fanfare_binary: prints the program to test, BINARY or the one that cargo built last.
 fanfare_binary() {
     local target=${CARGO_TARGET_DIR:-target} found
-    if [ -n "${FANFARE_BINARY:-}" ]; then
-        [ -x "$FANFARE_BINARY" ] || give_up "FANFARE_BINARY is no program: $FANFARE_BINARY"
-        realpath "$FANFARE_BINARY"
+    if [ -n "${BINARY:-}" ]; then
+        [ -x "$BINARY" ] || give_up "BINARY is no program: $BINARY"
+        realpath "$BINARY"
         return
     fi
     # shellcheck disable=SC2012  # two known names

@@ -42,8 +42,8 @@ def placed(text, ports, public):
     # Or Envoy holds up each close for a second, and few new sessions are tried in the time of a drain.
     text = text.replace("codec_type: AUTO", "codec_type: AUTO\n                delayed_close_timeout: 0s")
     # Many machines on which this runs allow fewer open files.
-    text = text.replace("maxconn 200000", "maxconn 1000")
-    text = text.replace("worker_rlimit_nofile 131072;", "").replace("worker_connections 65536;", "worker_connections 1024;")
+    text = text.replace("maxconn 200000", "maxconn 5000")
+    text = text.replace("worker_rlimit_nofile 131072;", "").replace("worker_connections 65536;", "worker_connections 10000;")
     if "10.0.0.1" in text or f"{public}" not in text:
         raise Failed("an example names other addresses than 10.0.0.11 to 13 and port 8080")
     return text
@@ -65,12 +65,12 @@ def command(name, file):
 class Stage:
     """Three nodes, a balancer, and what is published meanwhile."""
 
-    def __init__(self, root, binary, folder, name, by_key):
+    def __init__(self, root, binary, folder, name, by_key, drain=DRAIN):
         self.name, self.by_key, self.published = name, by_key, 0
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        redis = Redis(folder)
-        more = {**DRAIN, "FANFARE_REBALANCE__ENABLED": "false"}
+        self.redis = redis = Redis(folder)
+        more = {**drain, "FANFARE_REBALANCE__ENABLED": "false"}
         self.nodes = [Node(binary, folder, f"node-{n}", redis.url, more) for n in range(1, NODES + 1)]
         public = free_port()
         text = (root / "examples/balancers" / FILES[name]).read_text()

@@ -1,5 +1,6 @@
-# What check-image, check-compose, check-systemd and check-balancers need. Sourced, not run, from the
-# root of the repository. Programs are Debian's; Python's packages go under target/deploy-tools.
+# shellcheck shell=bash
+# What check-image, check-compose, check-systemd, check-balancers and check-backup need. Sourced, not run,
+# from the root of the repository. Programs are Debian's; Python's packages go under target/deploy-tools.
 
 DEPLOY_TOOLS=$PWD/target/deploy-tools
 # The files that are looked at: this repository, or a copy with a planted fault.

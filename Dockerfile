@@ -1,6 +1,7 @@
 # Fanfare as an image: one program on a base without a shell. docs/deployment.md tells how to run it.
 #
-#   docker build -t fanfare:0.1.0 .                              compiles here
+#   docker build -t fanfare:0.1.0 .                              compiles here (podman and buildah
+#                                                                want --build-arg BINARY=build)
 #   scripts/dist && docker build -t fanfare:0.1.0 --build-arg BINARY=prebuilt .
 #                                                                takes target/dist/fanfare as it is
 #   docker build --target debug --output target/dist .           the debug file of the first

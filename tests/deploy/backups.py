@@ -14,7 +14,7 @@ import time
 
 from websockets.asyncio.client import connect
 
-from rig import API_KEY, Failed, Node, Redis, free_port, http, until
+from rig import API_KEY, Failed, Node, Process, Redis, free_port, http, until
 
 ROOT, BINARY, FOLDER = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
 LATER_MS = 3600_000
@@ -228,6 +228,51 @@ def in_a_cluster():
         master.kill()
 
 
+def behind_sentinels():
+    """The master that sentinels name is saved."""
+    master, port = Redis(FOLDER, "watched"), free_port()
+    config = FOLDER / "sentinel.conf"
+    config.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master.port} 1\n")
+    sentinel = Process(FOLDER, "sentinel", ["redis-server", config, "--sentinel"])
+    sentinel.until("watches", lambda: "+monitor master main" in sentinel.said())
+    subprocess.run(["redis-cli", "-p", str(master.port), "SET", "ff:fp", "x"], check=True, stdout=subprocess.DEVNULL)
+    url = f"redis-sentinel://127.0.0.1:{port}?master=main"
+    said = run("backup", "--redis", url, "--to", FOLDER / "watched.tar")
+    check("the master behind sentinels is saved", f"saved Redis at 127.0.0.1:{master.port}" in said, said)
+    said = run("backup", "--redis", f"redis-sentinel://127.0.0.1:{port}?master=other", "--to", FOLDER / "none.tar", code=1)
+    check("a master that no sentinel knows is told", "no sentinel of other says where its master is" in said, said)
+    sentinel.kill()
+    master.kill()
+
+
+def in_two_deployments():
+    """Each is saved and restored under its name."""
+    archive = FOLDER / "two.tar"
+
+    def pair(name):
+        servers = [Redis(FOLDER, f"{name}-{place}") for place in ("east", "west")]
+        return servers, [f"{server.url}?name={place}" for server, place in zip(servers, ("east", "west"), strict=True)]
+
+    was, urls = pair("before")
+    node = Node(BINARY, FOLDER, "node-two-was", urls[0], {"FANFARE_REDIS__SHARDS": urls[1]})
+    last = {number: node.publish(f"room:{number}", number) for number in range(40)}
+    run("backup", "--redis", urls[0], "--redis", urls[1], "--to", archive)
+    node.kill()
+    for server in was:
+        server.kill()
+    now, urls = pair("after")
+    said = run("restore", archive, "--redis", urls[1], "--redis", urls[0], code=1)
+    check("deployments in another order are refused", "give the same" in said, said)
+    run("restore", archive, "--redis", urls[0], "--redis", urls[1])
+    check("both deployments have topics", all("room:" in " ".join(keys_below(server.port)) for server in now))
+    node = Node(BINARY, FOLDER, "node-two-now", urls[0], {"FANFARE_REDIS__SHARDS": urls[1]})
+    resumed = [asyncio.run(resume(node, f"room:{number}", position))[0]["recovered"] for number, position in last.items()]
+    check("all topics of both deployments resume", all(resumed), resumed)
+    node.stop()
+    for server in now:
+        server.kill()
+
+
 def postgres():
     """A database of its own, dumped and restored."""
     binaries = pathlib.Path(sorted(glob.glob("/usr/lib/postgresql/*/bin/pg_ctl"))[-1]).parent
@@ -265,6 +310,8 @@ def main():
         one_server(archive)
         refusals(archive)
         in_a_cluster()
+        behind_sentinels()
+        in_two_deployments()
         postgres()
     except Failed as failed:
         print(f"check-backup: {failed}", file=sys.stderr)

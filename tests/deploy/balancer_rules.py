@@ -54,6 +54,8 @@ def haproxy(text):
     rule("balance url_param route" in by_key, "haproxy.cfg: backend nodes_by_key does not go by ?route=")
     rule("hash-type consistent" in by_key, "haproxy.cfg: keys are not hashed consistently")
     rule("hash-balance-factor 125" in by_key, "haproxy.cfg: keys are not bounded at 125")
+    rule(all(re.search("observe layer4 error-limit 1 on-error mark-down", " ".join(part)) for part in (nodes, by_key)),
+         "haproxy.cfg: a lost node is asked again and again")
     servers = [line for line in by_key if line.startswith("server ")]
     rule(servers and all(" track nodes/" in line for line in servers), "haproxy.cfg: nodes_by_key does not follow the checks of nodes")
     rule(any(line.startswith("retry-on ") and " 503" in line for line in defaults), "haproxy.cfg: a 503 of a node that leaves is not tried elsewhere")
@@ -97,9 +99,9 @@ def envoy(text):
         rule(paths == ["/health/ready"], f"envoy.yaml: {name}: health is not asked by /health/ready")
         panic = cluster.get("common_lb_config", {}).get("healthy_panic_threshold", {}).get("value", 50)
         rule(panic == 0, f"envoy.yaml: {name}: half of the nodes not ready makes it send to those too")
-        outliers = cluster.get("outlier_detection", {})
-        rule(outliers.get("consecutive_local_origin_failure") == 1, f"envoy.yaml: {name}: a lost node is asked again and again")
-        rule(outliers.get("enforcing_consecutive_5xx") == 0, f"envoy.yaml: {name}: a node that is full is taken for a lost one")
+        rule("outlier_detection" not in cluster, f"envoy.yaml: {name}: each session that ends would count as a failure")
+        threshold = [check.get("unhealthy_threshold") for check in cluster.get("health_checks", [])]
+        rule(threshold == [1], f"envoy.yaml: {name}: a lost node is asked again and again")
         limits = cluster.get("circuit_breakers", {}).get("thresholds", [{}])[0]
         rule(limits.get("max_requests", 1024) >= 100000, f"envoy.yaml: {name}: max_requests bounds the sessions")
         rule(limits.get("max_connections", 1024) >= 100000, f"envoy.yaml: {name}: max_connections bounds the sessions")

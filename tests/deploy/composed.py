@@ -26,7 +26,7 @@ published = 0
 
 def token(user):
     made = subprocess.run([BINARY, "token", "--user", user, "--secret-env", "SECRET"], capture_output=True, text=True,
-                          env={**os.environ, "SECRET": SETTINGS["FANFARE_HMAC_SECRET"]}, check=True)
+                          env={**os.environ, "SECRET": SETTINGS["HMAC_SECRET"]}, check=True)
     return made.stdout.strip()
 
 

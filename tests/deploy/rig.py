@@ -141,7 +141,7 @@ class Node(Process):
                    "--listen", self.address, "--api-listen", f"127.0.0.1:{self.api_port}"]
         environment = {"FANFARE_API__KEYS": API_KEY, "FANFARE_LOG__FORMAT": "json", **(more or {})}
         super().__init__(folder, name, command, environment)
-        self.again = lambda: Node(binary, folder, name, redis_url, more, (self.port, self.api_port))
+        self.again = lambda other=binary: Node(other, folder, name, redis_url, more, (self.port, self.api_port))
         self.until("is ready", lambda: self.health("ready") == 200)
 
     def health(self, question):
@@ -155,6 +155,7 @@ class Node(Process):
         raise Failed(f"{self.name} tells no fanfare_sessions")
 
     def publish(self, topic, data):
-        """Publishes, and gives the position."""
-        status, body = http("POST", f"{self.api}/v1/publish", {"topic": topic, "data": data}, API_KEY)
+        """Publishes, and gives the position. A repeat of the same publication is none."""
+        body = {"topic": topic, "data": data, "idempotency_key": f"{topic}-{data}"}
+        status, body = http("POST", f"{self.api}/v1/publish", body, API_KEY)
         return json.loads(body)["results"][0].get("position") if status == 200 else None

@@ -7,6 +7,7 @@ got in another order.
 import asyncio
 import json
 import random
+import time
 import urllib.parse
 
 from websockets.asyncio.client import connect
@@ -26,7 +27,7 @@ class Session:
         self.url = f"{url}/v1/connect?{urllib.parse.urlencode(query)}"
         self.user, self.topic = user, topic
         self.position, self.seen = None, 0
-        self.node, self.nodes = None, []
+        self.node, self.nodes, self.welcomed = None, [], []
         self.faults, self.refused, self.breaks, self.drains = [], [], 0, 0
         self.task = asyncio.create_task(self.stay())
 
@@ -74,6 +75,7 @@ class Session:
                 self.position = joined.get("position")
             self.node = event["node"]
             self.nodes.append(self.node)
+            self.welcomed.append(time.monotonic())
         elif kind == "message":
             self.position = event["position"]
             if event["data"] != self.seen + 1:

@@ -1,5 +1,6 @@
-# What check-image, check-compose, check-systemd and check-balancers need. Sourced, not run, from the
-# root of the repository. Programs are Debian's; Python's packages go under target/deploy-tools.
+# shellcheck shell=bash
+# What check-image, check-compose, check-systemd, check-balancers and check-backup need. Sourced, not run,
+# from the root of the repository. Programs are Debian's; Python's packages go under target/deploy-tools.
 
 DEPLOY_TOOLS=$PWD/target/deploy-tools
 # The files that are looked at: this repository, or a copy with a planted fault.
@@ -69,12 +70,12 @@ need_balancers() {
 need_systemd_analyze() { need_debian systemd-analyze:systemd; }
 need_strace() { need_debian strace:strace; }
 
-# fanfare_binary: prints the program to test, FANFARE_BINARY or the one that cargo built last.
+# fanfare_binary: prints the program to test, BINARY or the one that cargo built last.
 fanfare_binary() {
     local target=${CARGO_TARGET_DIR:-target} found
-    if [ -n "${FANFARE_BINARY:-}" ]; then
-        [ -x "$FANFARE_BINARY" ] || give_up "FANFARE_BINARY is no program: $FANFARE_BINARY"
-        realpath "$FANFARE_BINARY"
+    if [ -n "${BINARY:-}" ]; then
+        [ -x "$BINARY" ] || give_up "BINARY is no program: $BINARY"
+        realpath "$BINARY"
         return
     fi
     # shellcheck disable=SC2012  # two known names

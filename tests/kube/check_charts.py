@@ -13,6 +13,7 @@ from control_plane import until
 
 RELEASE = "fanfare"
 STEP = "fanfare.test/step"
+STEP_TWO = ("--set-string", r"podAnnotations.fanfare\.test/step=two")
 # How long a new pod must be ready first is no matter here.
 FAST = ("--set", "minReadySeconds=0")
 SCALED_S = 60
@@ -38,13 +39,13 @@ def life(cluster, file):
     objects = made(cluster, namespace)
     expect(steps(cluster, namespace) == {None}, "a new release has the step of an upgrade")
 
-    cluster.helm("upgrade", RELEASE, CHART, *values, "--set-string", f"podAnnotations.{STEP.replace('.', chr(92) + '.')}=two")
+    cluster.helm("upgrade", RELEASE, CHART, *values, *STEP_TWO)
     settled(cluster, namespace)
-    expect(steps(cluster, namespace) == {"two"}, f"{file.name}: after the upgrade pods are of {steps(cluster, namespace)}")
+    expect(steps(cluster, namespace) == {"two"}, f"{file.name}: after the upgrade there are pods of before")
 
     cluster.helm("rollback", RELEASE, "1", *here)
     settled(cluster, namespace)
-    expect(steps(cluster, namespace) == {None}, f"{file.name}: after the rollback pods are of {steps(cluster, namespace)}")
+    expect(steps(cluster, namespace) == {None}, f"{file.name}: after the rollback there are pods of the upgrade")
 
     tested = cluster.helm("get", "hooks", RELEASE, *here).strip()
     if tested:
@@ -60,7 +61,8 @@ def settled(cluster, namespace):
     """All pods are ready, and there are as many as whatever scales them wants at least."""
     for scaler in cluster.objects("get", "hpa", "-n", namespace):
         wanted, target = scaler["spec"]["minReplicas"], scaler["spec"]["scaleTargetRef"]["name"]
-        until(SCALED_S, f"{target} in {namespace} has {wanted} replicas", lambda: replicas(cluster, namespace, target) >= wanted)
+        until(SCALED_S, f"{target} in {namespace} has {wanted} replicas",
+              lambda: replicas(cluster, namespace, target) >= wanted)
     cluster.rolled_out(namespace)
 
 
@@ -98,7 +100,7 @@ def kept_secrets(cluster):
     install = ("upgrade", "--install", RELEASE, CHART, "-n", namespace, *FAST)
     cluster.helm(*install)
     first = secret(cluster, namespace)
-    cluster.helm(*install, "--set-string", "podAnnotations.step=two")
+    cluster.helm(*install, *STEP_TWO)
     expect(secret(cluster, namespace) == first, "an upgrade made other secrets")
     cluster.helm("uninstall", RELEASE, "-n", namespace, "--wait", "--timeout", "60s")
     expect(secret(cluster, namespace) == first, "an uninstall changed the secrets")

@@ -89,9 +89,11 @@ def scaling(cluster):
 def installed(cluster, redis_url):
     namespace = cluster.restricted_namespace("scaling")
     for name, key, value in (("redis", "url", redis_url), ("auth", "hmac-secret", SECRET), ("api", "api-keys", KEY)):
-        cluster.kubectl("create", "secret", "generic", f"fanfare-{name}", "-n", namespace, f"--from-literal={key}={value}")
+        cluster.kubectl("create", "secret", "generic", f"fanfare-{name}", "-n", namespace,
+                        f"--from-literal={key}={value}")
     values = {
-        "autoscaling": {"minReplicas": FEWEST, "maxReplicas": MOST, "queueMetric": os.environ.get("SCALING_METRIC", "pressure")},
+        "autoscaling": {"minReplicas": FEWEST, "maxReplicas": MOST,
+                        "queueMetric": os.environ.get("SCALING_METRIC", "pressure")},
         "podAnnotations": {PROCESS: "yes"},
         "minReadySeconds": 0,
     }

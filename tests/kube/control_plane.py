@@ -126,7 +126,8 @@ class ControlPlane:
                       "topology.kubernetes.io/zone": f"zone-{number % 3}"}
             self.call("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}})
         until(READY_S, "nodes are ready", self.nodes_are_ready)
-        until(READY_S, "the default account is there", lambda: self.found("/api/v1/namespaces/default/serviceaccounts/default"))
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        until(READY_S, "the default account is there", lambda: self.found(account))
 
     def nodes_are_ready(self):
         nodes = self.call("GET", "/api/v1/nodes")["items"]

@@ -163,7 +163,8 @@ class Kubelet:
         container = {"name": node.container["name"], "image": node.container["image"], "imageID": "",
                      "ready": node.ready, "restartCount": 0, "state": {"running": {"startedAt": now}}}
         status = {"phase": "Running", "startTime": now, "conditions": conditions, "containerStatuses": [container],
-                  "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
+                  # Nobody goes there; an address of the loopback would be refused for a Service.
+                  "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}
         self.plane.call("PATCH", f"{node.path}/status", {"status": status}, "application/merge-patch+json")
 
     def end(self, node):

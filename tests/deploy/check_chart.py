@@ -17,6 +17,7 @@ import chart_readme
 import chart_schema
 import checking
 import guide
+import kept_secrets
 import rules_links
 import rules_running
 from objects import (CHART, LOADER, ROOT, gateway, helm, helm3, of_kind, parsed, renderings, run, settings, template,
@@ -178,9 +179,14 @@ def judged_by_binary(objects):
         file = Path(folder) / "fanfare.toml"
         file.write_text(text.replace('user = "fanfare"\n', ""))
         (Path(folder) / "tokens.pem").write_text((ROOT / "tests/deploy/tokens.pem").read_text())
-        done = run(binary(), "config", "check", "--config", file, env={**env, "PATH": os.environ["PATH"]})
-        if done.returncode:
-            yield f"the binary refuses it: {done.stdout}{done.stderr}"
+        done = run(binary(), "config", "show", "--config", file, env={**env, "PATH": os.environ["PATH"]})
+    if done.returncode:
+        yield f"the binary refuses it: {done.stdout}{done.stderr}"
+        return
+    shown = {row["key"]: row["value"] for row in map(json.loads, done.stdout.splitlines())}
+    if shown.get("stop.longest_s") != rules_running.longest_stop_s(objects):
+        yield (f"the binary's longest stop is {shown.get('stop.longest_s')} s, and that of the chart "
+               f"{rules_running.longest_stop_s(objects)}: mend templates/_stop.tpl, rules_running.py and the guide")
 
 
 def alerts():
@@ -217,7 +223,7 @@ def dashboards():
 
 
 def bad_input():
-    return len(bad_values.REFUSED), list(bad_values.faults())
+    return len(bad_values.REFUSED) + len(bad_values.TAKEN), list(bad_values.faults())
 
 
 def notes():
@@ -238,9 +244,11 @@ CHECKS = {
     "selectors": ruled(rules_links.selectors),
     "ports": ruled(rules_links.ports),
     "backends": ruled(rules_links.backends),
+    "reach": ruled(rules_links.reach),
     "variables": ruled(rules_links.variables),
     "volumes": ruled(rules_links.volumes),
     "secrets": secrets,
+    "kept-secrets": kept_secrets.check,
     "config": config,
     "security": ruled(rules_running.security),
     "stop": ruled(rules_running.stop),

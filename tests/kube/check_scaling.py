@@ -1,0 +1,189 @@
+"""The chart's own HPA over real nodes, under a step of real load.
+
+In: helm/fanfare/ci/hpa.yaml, a redis-server, one `fanfare serve` a pod, `fanfare bench queue` which keeps
+3,000 entries a pod of the beginning on their way. Out: more pods within 60 s, one change of direction, one
+pod fewer at a time and slower than a node stops, no message lost, doubled or out of order, every node
+ended in order.
+
+SCALING_DOWN_S in the environment takes the place of the chart's own window and period on the way down, to
+see the rest in two minutes instead of fifteen. SCALING_METRIC is pressure (the default) or depth.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import time
+
+from commands import CHART, expect, tell
+from control_plane import free_ports, until
+from kwok_stages import PROCESS
+from metrics_api import Figures, MetricsApi
+from node_processes import Kubelet
+
+RELEASE = "fanfare"
+FEWEST = 3
+# What this machine has room for; three of the issue's 3,000 entries a pod ask for nine, too.
+MOST = 9
+QUEUED = 3000 * FEWEST
+LOAD_S = 40
+GROWN_S = 60
+READY_S = 120
+SETTLED_S = 10
+SECRET = "not-a-secret-not-a-secret-not-a-secret"
+KEY = "not-a-secret-key"
+
+
+@dataclasses.dataclass
+class Seen:
+    """Replicas as the Deployment had them: [(seconds since the load, replicas)], the changes alone."""
+
+    begun: float
+    changes: list
+    highest: float = 0.0
+
+    def note(self, replicas, figure):
+        self.highest = max(self.highest, figure)
+        if self.changes[-1][1] != replicas:
+            self.changes.append((time.monotonic() - self.begun, replicas))
+            print(f"  {self.changes[-1][0]:6.1f} s: {replicas} pods, {figure:.0f} queued", flush=True)
+
+    def turns(self):
+        ways = [after > before for (_, before), (_, after) in zip(self.changes, self.changes[1:])]
+        return sum(one != next for one, next in zip(ways, ways[1:]))
+
+    def downs(self):
+        return [(at, before - after) for (_, before), (at, after) in zip(self.changes, self.changes[1:])
+                if after < before]
+
+
+def scaling(cluster):
+    begun = time.monotonic()
+    program = os.path.abspath(os.environ["FANFARE"])
+    port, = free_ports(1)
+    redis = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+                              "--dir", cluster.plane.folder], stdout=subprocess.DEVNULL)
+    kubelet = Kubelet(cluster.plane, program)
+    figures = Figures(kubelet)
+    metrics = MetricsApi(cluster.plane, figures)
+    try:
+        metrics.register(cluster)
+        namespace = installed(cluster, f"redis://127.0.0.1:{port}")
+        until(READY_S, f"{FEWEST} nodes are ready", lambda: ready(kubelet) == FEWEST)
+        until(READY_S, "the HPA has its figures", lambda: condition(cluster, namespace, "ScalingActive") == "True")
+        seen, report = under_load(cluster, namespace, kubelet, figures, program)
+        judge(seen, report, kubelet, condition(cluster, namespace, "ScalingActive"))
+        cluster.helm("uninstall", RELEASE, "-n", namespace, "--wait", "--timeout", "180s")
+        until(READY_S, "all nodes have ended", lambda: not running(kubelet))
+        ended(kubelet)
+    finally:
+        kubelet.stop()
+        metrics.stop()
+        redis.terminate()
+        redis.wait()
+    longest = max(node.stop_s for node in kubelet.nodes.values())
+    print(f"  longest stop {longest:.1f} s from SIGTERM, steps: {seen.changes}")
+    tell("scaling", len(kubelet.nodes), "nodes run, each ended with 0", begun)
+
+
+def installed(cluster, redis_url):
+    namespace = cluster.restricted_namespace("scaling")
+    for name, key, value in (("redis", "url", redis_url), ("auth", "hmac-secret", SECRET), ("api", "api-keys", KEY)):
+        cluster.kubectl("create", "secret", "generic", f"fanfare-{name}", "-n", namespace,
+                        f"--from-literal={key}={value}")
+    values = {
+        "autoscaling": {"minReplicas": FEWEST, "maxReplicas": MOST,
+                        "queueMetric": os.environ.get("SCALING_METRIC", "pressure")},
+        "podAnnotations": {PROCESS: "yes"},
+        "minReadySeconds": 0,
+    }
+    if "SCALING_DOWN_S" in os.environ:
+        values["autoscaling"]["behavior"] = quick(int(os.environ["SCALING_DOWN_S"]))
+    file = cluster.plane.folder / "scaling.json"
+    file.write_text(json.dumps(values))
+    cluster.helm("install", RELEASE, CHART, "-n", namespace, "--values", CHART / "ci/hpa.yaml", "--values", file)
+    return namespace
+
+
+def quick(seconds):
+    """The chart's way up, and another way down."""
+    up = [{"type": "Percent", "value": 100, "periodSeconds": 15}, {"type": "Pods", "value": 4, "periodSeconds": 15}]
+    return {"scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": up},
+            "scaleDown": {"stabilizationWindowSeconds": seconds, "selectPolicy": "Max",
+                          "policies": [{"type": "Pods", "value": 1, "periodSeconds": seconds}]}}
+
+
+def under_load(cluster, namespace, kubelet, figures, program):
+    """Puts the load on, and looks until as few pods as before have been there for a while."""
+    first = kubelet.serving()[0]
+    environment = {"PATH": os.environ["PATH"], "TOKEN_SECRET": SECRET, "FANFARE_API_KEY": KEY}
+    command = [program, "bench", "queue", "--sessions", "60", "--ahead", str(QUEUED), "--list", "500",
+               "--seconds", str(LOAD_S), "--patience", "30", "--secret-env", "TOKEN_SECRET", "--format", "json",
+               "--url", f"ws://127.0.0.1:{first.ports['http']}/v1/connect",
+               "--api-url", f"http://127.0.0.1:{first.ports['api']}"]
+    seen = Seen(time.monotonic(), [(0.0, FEWEST)])
+    log = open(cluster.plane.folder / "bench.log", "w+")
+    load = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+    down, quiet = down_of(cluster, namespace), 0.0
+    # The window, then one period for each pod, and as much again for a machine that is busy.
+    end = time.monotonic() + LOAD_S + 2 * (down[0] + down[1] * (MOST - FEWEST)) + READY_S
+    while quiet < SETTLED_S:
+        replicas = cluster.plane.call("GET", scale_path(namespace))["spec"]["replicas"]
+        seen.note(replicas, figures.sum("fanfare_queue_depth"))
+        at_rest = load.poll() is not None and replicas == FEWEST and len(kubelet.serving()) == FEWEST
+        quiet = quiet + 1 if at_rest else 0
+        expect(not kubelet.faults, f"nodes did not do well: {kubelet.faults}")
+        expect(time.monotonic() < end, f"not back at {FEWEST} pods: {seen.changes}")
+        time.sleep(1)
+    said = load.stdout.read()
+    log.seek(0)
+    expect(said.strip(), f"the load failed: {log.read()[-1000:]}")
+    return seen, json.loads(said)
+
+
+def scale_path(namespace):
+    return f"/apis/apps/v1/namespaces/{namespace}/deployments/{RELEASE}/scale"
+
+
+def down_of(cluster, namespace):
+    """Window and period of the HPA on the way down."""
+    rules = cluster.objects("get", "hpa", RELEASE, "-n", namespace)[0]["spec"]["behavior"]["scaleDown"]
+    return rules["stabilizationWindowSeconds"], rules["policies"][0]["periodSeconds"]
+
+
+def judge(seen, report, kubelet, active):
+    messages = report["messages"]
+    print(f"  load: {messages}, most queued at once {seen.highest:.0f}", flush=True)
+    expect(messages["received"] > QUEUED, f"the load was none: {messages}")
+    for fault in ("missing", "doubled", "reordered"):
+        expect(messages[fault] == 0, f"{messages[fault]} messages {fault}")
+    expect(seen.highest >= QUEUED / 2, f"at most {seen.highest:.0f} were queued at once")
+    expect(len(seen.changes) > 1, "there were never more pods")
+    grown = seen.changes[1]
+    expect(grown[1] > FEWEST and grown[0] <= GROWN_S, f"not more pods within {GROWN_S} s: {seen.changes}")
+    expect(seen.turns() == 1, f"{seen.turns()} changes of direction, not one: {seen.changes}")
+    downs = seen.downs()
+    expect(all(count == 1 for _, count in downs), f"more than one pod fewer at once: {seen.changes}")
+    slowest = max(node.stop_s for node in kubelet.nodes.values() if node.stop_s is not None)
+    for (before, _), (after, _) in zip(downs, downs[1:]):
+        expect(after - before >= slowest, f"the next pod went after {after - before:.1f} s, a stop takes {slowest:.1f}")
+    expect(active == "True", "the HPA lost its figures")
+
+
+def ready(kubelet):
+    return sum(node.ready for node in kubelet.serving())
+
+
+def running(kubelet):
+    return [node for node in kubelet.nodes.values() if node.code is None]
+
+
+def condition(cluster, namespace, kind):
+    conditions = cluster.objects("get", "hpa", RELEASE, "-n", namespace)[0]["status"].get("conditions", [])
+    return next((one["status"] for one in conditions if one["type"] == kind), None)
+
+
+def ended(kubelet):
+    codes = {node.name: node.code for node in kubelet.nodes.values()}
+    expect(not kubelet.faults, f"nodes did not do well: {kubelet.faults}")
+    expect(set(codes.values()) == {0}, f"nodes ended otherwise than with 0: {codes}")

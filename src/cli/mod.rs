@@ -16,6 +16,7 @@ pub mod lines;
 pub mod messages;
 pub mod nodes;
 pub mod output;
+pub mod plan;
 pub mod publish;
 pub mod queue;
 pub mod redis;
@@ -79,6 +80,8 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// Ask a node whether it is live or ready, or how each of its parts does
     Health(health::HealthArgs),
+    /// Work out how many nodes and masters of Redis a load needs
+    Plan(Box<plan::PlanArgs>),
     /// Look after what nodes agree on in Redis
     Redis(Box<redis::RedisArgs>),
     /// Put load on a node, or on one of its peers, and report what it did
@@ -104,6 +107,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Health(args) => health::run(args),
+        Command::Plan(args) => plan::run(&args),
         Command::Redis(args) => block_on(redis::run(*args)),
         #[cfg(feature = "bench")]
         Command::Bench(args) => block_on(bench::run(*args)),

@@ -16,6 +16,7 @@ pub mod lines;
 pub mod messages;
 pub mod nodes;
 pub mod output;
+pub mod plan;
 pub mod publish;
 pub mod queue;
 pub mod redis;
@@ -82,6 +83,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Send one message through a node and back, and tell how long each step took
     Roundtrip(Box<roundtrip::RoundtripArgs>),
+    /// Work out how many nodes and masters of Redis a load needs
+    Plan(Box<plan::PlanArgs>),
     /// Look after what nodes agree on in Redis
     Redis(Box<redis::RedisArgs>),
     /// Put load on a node, or on one of its peers, and report what it did
@@ -108,6 +111,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Health(args) => health::run(args),
         Command::Roundtrip(args) => block_on(roundtrip::run(*args)),
+        Command::Plan(args) => plan::run(&args),
         Command::Redis(args) => block_on(redis::run(*args)),
         #[cfg(feature = "bench")]
         Command::Bench(args) => block_on(bench::run(*args)),

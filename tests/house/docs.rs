@@ -18,7 +18,7 @@ use fanfare_protocol::ids::Topic;
 use serde_json::Value;
 
 mod metric_names;
-mod pages;
+pub(crate) mod pages;
 
 use pages::{
     ROOT, blocks, files_below, pages, quoted, read, rows, rust_text, section, text_of, unquote,

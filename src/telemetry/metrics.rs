@@ -191,7 +191,7 @@ instruments! {
         api_unauthorized: "counter" "fanfare_api_unauthorized_total" "Requests to the HTTP API without a valid key.",
         reloads_taken: "counter" "fanfare_reloads_total" ["result" = "taken"] "Times that the configuration was read again on SIGHUP, by what became of it.",
         reloads_refused: "counter" "fanfare_reloads_total" ["result" = "refused"] "Times that the configuration was read again on SIGHUP, by what became of it.",
-        rebalance_excess: "gauge" "fanfare_rebalance_excess_sessions" "Sessions above the node's share that are being sent away; 0 within the tolerance.",
+        rebalance_excess: "gauge" "fanfare_rebalance_excess_sessions" "Sessions above the node's share, which are sent away unless rebalancing pauses; 0 within the tolerance.",
         rebalance_futile: "counter" "fanfare_rebalance_futile_total" "Times that sessions which were told to go came back, so that rebalancing paused for ten minutes.",
         draining: "gauge" "fanfare_draining" "1 from when the node begins to leave, by an order or a signal, to its end.",
         drain_sessions: "gauge" "fanfare_drain_sessions" "Sessions that were here when the node began to leave; 0 before.",

@@ -32,6 +32,39 @@ fn the_page_says_what_the_table_says() {
     );
 }
 
+#[test]
+fn every_variable_that_the_page_names_sets_a_key_and_the_names_of_others_are_there() {
+    let written = std::fs::read_to_string(PAGE).unwrap();
+    let known: Vec<_> = keys::all().iter().map(Key::environment).collect();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = written.split(|c| !is_part(c));
+    let named: Vec<_> = words
+        .filter(|word| word.starts_with("FANFARE_") && word.contains("__"))
+        .filter(|word| *word != "FANFARE_SECTION__KEY")
+        .collect();
+    assert!(
+        named.len() > known.len(),
+        "each key, and those in sentences"
+    );
+    for name in named {
+        assert!(known.iter().any(|known| known == name), "{name}");
+    }
+    let (_, table) = written.split_once("## Names of others").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    for name in [
+        "ENVIRONMENT",
+        "DEPLOYMENT_SIZE",
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_PASSWORD",
+        "ENABLE_SSL",
+        "SSL_CERT_PATH",
+        "SSL_KEY_PATH",
+    ] {
+        assert!(table.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 fn page() -> String {
     let mut out = include_str!("introduction.md").to_owned();
     write_sizes(&mut out);

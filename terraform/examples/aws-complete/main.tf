@@ -105,6 +105,7 @@ module "observe" {
     balancer_arn_suffix     = module.ecs.balancer_arn_suffix
     target_group_arn_suffix = module.ecs.target_group_arn_suffix
     metric_namespace        = module.ecs.metric_namespace
+    metric_service          = module.ecs.metric_service
     connections_max         = module.ecs.connections_max
     nodes_min               = 3
   }

@@ -71,6 +71,7 @@ module "eks" {
   subnet_ids      = module.network.private_subnet_ids
   admin_role_arns = var.admin_role_arns
   redis_url       = module.redis.redis_url
+  redis_user      = module.redis.redis_user
   size            = "large"
   create_kms_key  = false
   kms_key_arn     = aws_kms_key.this.arn

@@ -36,6 +36,7 @@ resource "aws_lb" "this" {
   #checkov:skip=CKV_AWS_91:The access log needs a bucket of the caller's: access_log_bucket
   #checkov:skip=CKV_AWS_150:Deletion protection is on by default; the switch is for stacks that are thrown away
   #checkov:skip=CKV2_AWS_28:WAF is the caller's choice: web_acl_arn
+  #checkov:skip=CKV2_AWS_76:The rules of WAF are the caller's: web_acl_arn
   name                       = var.name
   internal                   = var.internal
   load_balancer_type         = "application"

@@ -16,20 +16,20 @@ locals {
     enterprise = 10000
   }[var.size])
 
-  # From SIGTERM to exit, all deadlines of the node added. Sessions are told over half of the window,
-  # or as long as their number takes, and have a quarter of it to go. What does not depend on [drain]:
-  # twice commands_timeout_ms and session.close_timeout_ms (5 s each), five steps of 2 s that give back
-  # what is in Redis, and 8 s for connections, telemetry and the log. `fanfare config show` prints the
-  # same as stop.longest_s.
-  stop_fixed_s = 38
+  # From SIGTERM to exit, all deadlines of the node added. Sessions are told over half of the window, or
+  # as long as their number takes, and have a quarter of it to go. What does not depend on [drain], with
+  # the defaults of the node: twice 10 s for commands and close frames, 10 s to give back what is in
+  # Redis, 10 s for calls of the API, 10 s for Redis' connections, 6 s for telemetry and the log.
+  # `fanfare config show` prints the same as stop.longest_s.
+  stop_fixed_s = 56
   stop_longest_s = ceil((
     var.drain.delay_ms
     + max(var.drain.window_ms / 2, local.connections_max * 1000 / var.drain.sessions_per_s)
     + var.drain.window_ms / 4
   ) / 1000) + local.stop_fixed_s
 
-  # One namespace a stack, so that no dimension need tell stacks apart.
-  metric_namespace = "Fanfare/${var.name}"
+  # What nodes tell CloudWatch has this namespace, and the name of the stack as dimension.
+  metric_namespace = "Fanfare"
 
   has_password   = var.redis_password != null
   password_file  = "/run/redis/password"
@@ -49,6 +49,7 @@ locals {
       FANFARE_DRAIN__SESSIONS_PER_S    = tostring(var.drain.sessions_per_s)
       FANFARE_DRAIN__DELAY_MS          = tostring(var.drain.delay_ms)
       FANFARE_TELEMETRY__EMF_NAMESPACE = local.metric_namespace
+      FANFARE_TELEMETRY__SERVICE_NAME  = var.name
     },
     local.has_password ? { FANFARE_REDIS__PASSWORD_FILE = local.password_file } : {},
     var.redis_user == null ? {} : { FANFARE_REDIS__USER = var.redis_user },

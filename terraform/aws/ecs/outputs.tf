@@ -43,6 +43,11 @@ output "metric_namespace" {
   value       = local.metric_namespace
 }
 
+output "metric_service" {
+  description = "Dimension service of what nodes tell of themselves."
+  value       = var.name
+}
+
 output "balancer_arn_suffix" {
   description = "The balancer as dimension of its metrics."
   value       = aws_lb.this.arn_suffix

@@ -44,6 +44,11 @@ resource "aws_appautoscaling_policy" "own" {
       namespace   = local.metric_namespace
       metric_name = each.value.metric
       statistic   = "Average"
+
+      dimensions {
+        name  = "service"
+        value = var.name
+      }
     }
   }
 }

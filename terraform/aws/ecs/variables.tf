@@ -136,9 +136,10 @@ variable "extra_environment" {
     condition = length(setintersection(keys(var.extra_environment), [
       "FANFARE_AUTH__HMAC_SECRET", "FANFARE_API__KEYS", "FANFARE_REDIS__URL", "FANFARE_REDIS__PASSWORD_FILE",
       "FANFARE_SERVER__LISTEN", "FANFARE_API__LISTEN", "FANFARE_METRICS__LISTEN", "FANFARE_TELEMETRY__EMF_NAMESPACE",
+      "FANFARE_TELEMETRY__SERVICE_NAME",
       "FANFARE_DRAIN__WINDOW_MS", "FANFARE_DRAIN__SESSIONS_PER_S", "FANFARE_DRAIN__DELAY_MS",
     ])) == 0
-    error_message = "extra_environment must not set secrets (give their ARNs in secrets), Redis, ports, the namespace of metrics or the drain: each has a variable of its own."
+    error_message = "extra_environment must not set secrets (give their ARNs in secrets), Redis, ports, the names of metrics or the drain: each has a variable of its own."
   }
 }
 

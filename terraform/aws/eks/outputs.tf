@@ -19,6 +19,8 @@ output "helm_values" {
     size         = var.size
     environment  = "production"
     replicaCount = 3
-    redis        = { url = var.redis_url }
+    redis        = merge({ url = var.redis_url }, var.redis_user == null ? {} : { user = var.redis_user, existingSecret = "fanfare-redis" })
+    auth         = { existingSecret = "fanfare-auth" }
+    api          = { existingSecret = "fanfare-api" }
   })
 }

@@ -61,6 +61,12 @@ variable "redis_url" {
   }
 }
 
+variable "redis_user" {
+  description = "redis.user of the nodes, for the output helm_values. Its password is in the Secret fanfare-redis."
+  type        = string
+  default     = null
+}
+
 variable "size" {
   description = "FANFARE_SIZE: small, medium, large or enterprise."
   type        = string

@@ -6,6 +6,7 @@ data "aws_region" "current" {}
 locals {
   tags = merge({ Application = "fanfare", Stack = var.name }, var.tags)
 
+  own      = var.ecs == null ? {} : { service = var.ecs.metric_service }
   balancer = var.ecs == null ? {} : { LoadBalancer = var.ecs.balancer_arn_suffix }
   target = var.ecs == null ? {} : {
     LoadBalancer = var.ecs.balancer_arn_suffix
@@ -33,17 +34,22 @@ locals {
       text      = "Nodes turn handshakes away: docs/oncall.md, FanfareConnectionsRefused."
     }
     queue_pressure = {
-      namespace = var.ecs.metric_namespace, metric = "fanfare_queue_pressure", dimensions = {}
+      namespace = var.ecs.metric_namespace, metric = "fanfare_queue_pressure", dimensions = local.own
       statistic = "Average", comparison = "GreaterThanThreshold", threshold = var.queue_pressure_limit, minutes = 10, missing = "notBreaching"
       text      = "The queue grows although nodes are added: docs/oncall.md."
     }
     sessions = {
-      namespace = var.ecs.metric_namespace, metric = "fanfare_sessions", dimensions = {}
+      namespace = var.ecs.metric_namespace, metric = "fanfare_sessions", dimensions = local.own
       statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = var.ecs.connections_max * 0.95, minutes = 5, missing = "notBreaching"
       text      = "A node has more than 95 % of the sessions that it lets in."
     }
+    queue_old = {
+      namespace = var.ecs.metric_namespace, metric = "fanfare_queue_oldest_seconds", dimensions = local.own
+      statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 60, minutes = 5, missing = "notBreaching"
+      text      = "The oldest entry of the queue has waited for more than a minute: docs/oncall.md."
+    }
     silent = {
-      namespace = var.ecs.metric_namespace, metric = "fanfare_sessions", dimensions = {}
+      namespace = var.ecs.metric_namespace, metric = "fanfare_sessions", dimensions = local.own
       statistic = "SampleCount", comparison = "LessThanThreshold", threshold = 1, minutes = 5, missing = "breaching"
       text      = "No node has told anything for five minutes, so nothing scales."
     }
@@ -113,8 +119,8 @@ resource "aws_cloudwatch_dashboard" "this" {
 
 locals {
   widgets = var.ecs == null ? [] : [
-    { title = "Sessions of all nodes", stat = "Sum", metrics = [[var.ecs.metric_namespace, "fanfare_sessions"]] },
-    { title = "Queue pressure of a node", stat = "Average", metrics = [[var.ecs.metric_namespace, "fanfare_queue_pressure"]] },
+    { title = "Sessions of all nodes", stat = "Sum", metrics = [[var.ecs.metric_namespace, "fanfare_sessions", "service", var.ecs.metric_service]] },
+    { title = "Queue pressure of a node", stat = "Average", metrics = [[var.ecs.metric_namespace, "fanfare_queue_pressure", "service", var.ecs.metric_service]] },
     {
       title   = "Nodes", stat = "Minimum"
       metrics = [concat(["AWS/ApplicationELB", "HealthyHostCount"], flatten([for name, value in local.target : [name, value]]))]

@@ -28,6 +28,7 @@ variable "ecs" {
     balancer_arn_suffix     = string
     target_group_arn_suffix = string
     metric_namespace        = string
+    metric_service          = string
     connections_max         = number
     nodes_min               = number
   })

@@ -71,6 +71,7 @@ module "eks" {
   subnet_ids      = module.network.private_subnet_ids
   admin_role_arns = var.admin_role_arns
   redis_url       = module.redis.redis_url
+  redis_user      = module.redis.redis_user
   size            = "large"
   create_kms_key  = false
   kms_key_arn     = aws_kms_key.this.arn
@@ -105,6 +106,7 @@ module "observe" {
     balancer_arn_suffix     = module.ecs.balancer_arn_suffix
     target_group_arn_suffix = module.ecs.target_group_arn_suffix
     metric_namespace        = module.ecs.metric_namespace
+    metric_service          = module.ecs.metric_service
     connections_max         = module.ecs.connections_max
     nodes_min               = 3
   }

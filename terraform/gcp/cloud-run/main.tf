@@ -20,7 +20,11 @@ locals {
       affinity    = true
       # Clients come through the balancer, where TLS, certificate and Cloud Armor are.
       ingress = "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"
-      listen  = { FANFARE_SERVER__LISTEN = "0.0.0.0:${local.port.http}" }
+      own = {
+        FANFARE_SERVER__LISTEN          = "0.0.0.0:${local.port.http}"
+        FANFARE_SERVER__CONNECTIONS_MAX = tostring(var.connections_max)
+      }
+      secrets = ["FANFARE_API__KEYS", "FANFARE_AUTH__HMAC_SECRET"]
     }
     api = {
       name        = "${var.name}-api"
@@ -31,7 +35,9 @@ locals {
       timeout_s   = 60
       affinity    = false
       ingress     = "INGRESS_TRAFFIC_INTERNAL_ONLY"
-      listen      = { FANFARE_SERVER__LISTEN = "none", FANFARE_API__LISTEN = "0.0.0.0:${local.port.api}" }
+      own         = { FANFARE_SERVER__LISTEN = "none", FANFARE_API__LISTEN = "0.0.0.0:${local.port.api}" }
+      # It takes no sessions, so it needs no key for tokens.
+      secrets = ["FANFARE_API__KEYS"]
     }
   }
 
@@ -42,12 +48,12 @@ locals {
   environment = merge(
     var.extra_environment,
     {
-      FANFARE_ENV                     = var.environment
-      FANFARE_SIZE                    = "medium"
-      FANFARE_SERVER__CONNECTIONS_MAX = tostring(var.connections_max)
-      FANFARE_REDIS__URL              = var.redis_url
+      FANFARE_ENV        = var.environment
+      FANFARE_SIZE       = "medium"
+      FANFARE_REDIS__URL = var.redis_url
       # 10 s from SIGTERM to SIGKILL: half of the window to tell, a quarter to go, 1 s each for commands
-      # at the broker and for the answer to a close frame.
+      # at the broker and for the answer to a close frame. What a node that is killed then leaves in Redis
+      # is cleaned up by the others.
       FANFARE_DRAIN__WINDOW_MS           = tostring(var.drain_window_s * 1000)
       FANFARE_DRAIN__DELAY_MS            = "0"
       FANFARE_DRAIN__COMMANDS_TIMEOUT_MS = "1000"
@@ -167,7 +173,7 @@ resource "google_cloud_run_v2_service" "this" {
       }
 
       dynamic "env" {
-        for_each = merge(local.environment, each.value.listen)
+        for_each = merge(local.environment, each.value.own)
 
         content {
           name  = env.key
@@ -176,7 +182,7 @@ resource "google_cloud_run_v2_service" "this" {
       }
 
       dynamic "env" {
-        for_each = local.secret_environment
+        for_each = { for name in each.value.secrets : name => local.secret_environment[name] }
 
         content {
           name = env.key

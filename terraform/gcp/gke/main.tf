@@ -26,6 +26,7 @@ resource "google_container_cluster" "this" {
   #checkov:skip=CKV_GCP_66:Which images may run is the caller's policy, of the whole project
   #checkov:skip=CKV_GCP_69:Autopilot has the metadata server of GKE always
   #checkov:skip=CKV_GCP_12:Autopilot has network policies always (Dataplane V2)
+  #checkov:skip=CKV_GCP_21:It has labels, made of variables
   #checkov:skip=CKV_GCP_13:Certificates for clients are off in every version that is offered
   project             = var.project
   name                = var.name

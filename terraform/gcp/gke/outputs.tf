@@ -24,7 +24,12 @@ output "helm_values" {
     size         = var.size
     environment  = "production"
     replicaCount = 3
-    redis        = { url = var.redis_url }
+    redis        = { url = var.redis_url, tls = { existingSecret = "fanfare-redis-ca" } }
+    auth         = { existingSecret = "fanfare-auth" }
+    api          = { existingSecret = "fanfare-api" }
+    gatewayApi   = { enabled = true, parentRefs = [{ name = "fanfare" }], hostnames = [var.domain] }
+    # The balancer needs some seconds to know that a node leaves.
+    drain = { delayMs = 15000 }
   })
 }
 

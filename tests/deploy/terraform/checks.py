@@ -18,12 +18,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import drain
 import readmes
 import texts
 
 HERE = Path(__file__).resolve().parent
 PASSED = re.compile(r"(\d+) passed, (\d+) failed")
-STEPS = ("fmt", "texts", "readmes", "validate", "test", "checkov")
+STEPS = ("fmt", "texts", "readmes", "validate", "test", "drain", "checkov")
 
 
 class Providers:
@@ -150,12 +151,17 @@ def readme_step(root, chosen, providers, options):
     return len(chosen), readmes.faults(root, chosen)
 
 
+def drain_step(root, chosen, providers, options):
+    return drain.faults(root)
+
+
 RUN = {
     "fmt": (fmt, "files"),
     "texts": (text_step, "modules and examples"),
     "readmes": (readme_step, "READMEs"),
     "validate": (validate, "modules and examples"),
     "test": (test, "runs"),
+    "drain": (drain_step, "cases of scripts/ecs-drain"),
     "checkov": (checkov, "checks passed"),
 }
 
@@ -185,7 +191,7 @@ class Breach:
         old, _, new = rest.partition("\n--- new\n")
         fields = dict(line.removeprefix("# ").split(": ", 1) for line in head.strip().split("\n"))
         self.check, self.file, self.says = fields["check"], Path(fields["file"]), fields["says"]
-        self.old, self.new = old, new.rstrip("\n")
+        self.old, self.new = old, new.removesuffix("\n")
 
     def plant(self, root):
         target = root / self.file
@@ -205,7 +211,7 @@ def planted(root, providers, options):
     missed = []
     for breach in breaches:
         with tempfile.TemporaryDirectory(prefix="fanfare-planted-") as copy:
-            for part in ("terraform", "docs", "helm/fanfare/files"):
+            for part in ("terraform", "docs", "helm/fanfare/files", "scripts"):
                 shutil.copytree(root / part, Path(copy) / part)
             breach.plant(Path(copy))
             step = RUN[breach.check][0]

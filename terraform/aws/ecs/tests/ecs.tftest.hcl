@@ -42,7 +42,8 @@ run "the_node_is_told_its_ports_redis_and_drain" {
       FANFARE_DRAIN__WINDOW_MS         = "30000"
       FANFARE_DRAIN__SESSIONS_PER_S    = "1000"
       FANFARE_DRAIN__DELAY_MS          = "0"
-      FANFARE_TELEMETRY__EMF_NAMESPACE = "Fanfare/fanfare"
+      FANFARE_TELEMETRY__EMF_NAMESPACE = "Fanfare"
+      FANFARE_TELEMETRY__SERVICE_NAME  = "fanfare"
     }
     error_message = "The node's variables are not those of docs/configuration.md."
   }
@@ -108,8 +109,8 @@ run "only_the_public_port_is_behind_the_balancer" {
 
 run "leaves_in_order" {
   assert {
-    condition     = output.stop_longest_s == 61 && jsondecode(aws_ecs_task_definition.this.container_definitions)[0].stopTimeout == 120
-    error_message = "15 s to tell, 7.5 s to go, and 38 s are 61 s, and must fit into 120 s."
+    condition     = output.stop_longest_s == 79 && jsondecode(aws_ecs_task_definition.this.container_definitions)[0].stopTimeout == 120
+    error_message = "15 s to tell, 7.5 s to go, and 56 s are 79 s, and must fit into 120 s."
   }
   assert {
     condition     = aws_lb_target_group.sessions.deregistration_delay == "300"
@@ -134,8 +135,12 @@ run "scales_by_what_nodes_tell" {
     error_message = "Nodes must be added above fanfare_queue_pressure 1000 and fanfare_sessions of 80 % of connections_max."
   }
   assert {
-    condition     = alltrue([for policy in aws_appautoscaling_policy.own : policy.target_tracking_scaling_policy_configuration[0].customized_metric_specification[0].namespace == "Fanfare/fanfare"])
+    condition     = alltrue([for policy in aws_appautoscaling_policy.own : policy.target_tracking_scaling_policy_configuration[0].customized_metric_specification[0].namespace == "Fanfare"])
     error_message = "The namespace must be that in which nodes write."
+  }
+  assert {
+    condition     = alltrue([for policy in aws_appautoscaling_policy.own : one(policy.target_tracking_scaling_policy_configuration[0].customized_metric_specification[0].dimensions) == { name = "service", value = "fanfare" }])
+    error_message = "The dimension must be the one that nodes write, service, and of this stack."
   }
   assert {
     condition     = alltrue([for policy in aws_appautoscaling_policy.own : policy.target_tracking_scaling_policy_configuration[0].scale_in_cooldown >= 2 * output.stop_longest_s])

@@ -40,10 +40,15 @@ run "metrics_server_is_there" {
     condition     = yamldecode(output.helm_values).redis.url == var.redis_url && yamldecode(output.helm_values).replicaCount == 3
     error_message = "The values must have three nodes over the given Redis."
   }
+  assert {
+    condition     = !can(yamldecode(output.helm_values).redis.user) && yamldecode(output.helm_values).api.existingSecret == "fanfare-api"
+    error_message = "Secrets must be named, and no user where there is none."
+  }
 }
 
 run "own_key_and_networks" {
   variables {
+    redis_user          = "fanfare"
     create_kms_key      = false
     kms_key_arn         = "arn:aws:kms:eu-central-1:111122223333:key/given"
     public_access_cidrs = ["203.0.113.0/24"]
@@ -55,6 +60,10 @@ run "own_key_and_networks" {
   assert {
     condition     = aws_eks_cluster.this.vpc_config[0].endpoint_public_access && contains(aws_eks_cluster.this.vpc_config[0].public_access_cidrs, "203.0.113.0/24")
     error_message = "The API server must be reached from the named network."
+  }
+  assert {
+    condition     = yamldecode(output.helm_values).redis == { url = var.redis_url, user = "fanfare", existingSecret = "fanfare-redis" }
+    error_message = "A user of Redis must have its Secret."
   }
 }
 

@@ -16,7 +16,8 @@ variables {
     service_name            = "fanfare"
     balancer_arn_suffix     = "app/fanfare/1"
     target_group_arn_suffix = "targetgroup/fanfare/1"
-    metric_namespace        = "Fanfare/fanfare"
+    metric_namespace        = "Fanfare"
+    metric_service          = "fanfare"
     connections_max         = 1000
     nodes_min               = 3
   }
@@ -25,9 +26,9 @@ variables {
 run "watches_what_nodes_tell" {
   assert {
     condition = toset([
-      for alarm in aws_cloudwatch_metric_alarm.this : alarm.metric_name if alarm.namespace == "Fanfare/fanfare"
-    ]) == toset(["fanfare_queue_pressure", "fanfare_sessions"])
-    error_message = "Alarms must read the nodes' metrics by their names: fanfare_queue_pressure and fanfare_sessions."
+      for alarm in aws_cloudwatch_metric_alarm.this : alarm.metric_name if alarm.namespace == "Fanfare" && alarm.dimensions == tomap({ service = "fanfare" })
+    ]) == toset(["fanfare_queue_pressure", "fanfare_queue_oldest_seconds", "fanfare_sessions"])
+    error_message = "Alarms must read the nodes' metrics by their names and their dimension: fanfare_queue_pressure, fanfare_queue_oldest_seconds and fanfare_sessions."
   }
   assert {
     condition     = aws_cloudwatch_metric_alarm.this["sessions"].threshold == 950 && aws_cloudwatch_metric_alarm.this["targets_few"].threshold == 3

@@ -38,7 +38,7 @@ variables {
 
 run "everything_is_planned_and_made" {
   assert {
-    condition     = output.ecs_drain == "scripts/ecs-drain --cluster fanfare --service fanfare --stop-s 61"
+    condition     = output.ecs_drain == "scripts/ecs-drain --cluster fanfare --service fanfare --stop-s 79"
     error_message = "Whoever updates must be told what to run."
   }
   assert {

@@ -56,7 +56,7 @@ run "the_manifests_can_be_applied" {
     error_message = "Health must be asked on the public port 8080."
   }
   assert {
-    condition     = yamldecode(output.helm_values).redis.url == var.redis_url && output.nodes_service_account == "serviceAccount:nodes@fanfare-test.iam.gserviceaccount.com"
+    condition     = yamldecode(output.helm_values).redis.url == var.redis_url && yamldecode(output.helm_values).gatewayApi.hostnames == ["live.example.com"] && output.nodes_service_account == "serviceAccount:nodes@fanfare-test.iam.gserviceaccount.com"
     error_message = "The chart must be told of Redis, and Redis of the nodes."
   }
 }

@@ -1,12 +1,14 @@
 """The chart's own HPA over real nodes, under a step of real load.
 
 In: helm/fanfare/ci/hpa.yaml, a redis-server, one `fanfare serve` a pod, `fanfare bench queue` which keeps
-3,000 entries a pod of the beginning on their way. Out: more pods within 60 s, one change of direction, one
+3,000 entries a pod of the beginning in the queue. Out: more pods within 60 s, one change of direction, one
 pod fewer at a time and slower than a node stops, no message lost, doubled or out of order, every node
 ended in order.
 
 SCALING_DOWN_S in the environment takes the place of the chart's own window and period on the way down, to
-see the rest in two minutes instead of fifteen. SCALING_METRIC is pressure (the default) or depth.
+see the rest in two minutes instead of fifteen. SCALING_METRIC is depth (the default) or pressure. On one
+machine of few cores Redis binds long before nodes do, and pressure stays 0, as it should: more nodes would
+not help. So the step is by depth, which the chart has as autoscaling.queueMetric.
 """
 
 import dataclasses
@@ -26,6 +28,8 @@ FEWEST = 3
 # What this machine has room for; three of the issue's 3,000 entries a pod ask for nine, too.
 MOST = 9
 QUEUED = 3000 * FEWEST
+# A part of what is on its way has left the queue, and is not seen in its depth.
+ON_THEIR_WAY = 2 * QUEUED
 LOAD_S = 40
 GROWN_S = 60
 READY_S = 120
@@ -40,13 +44,16 @@ class Seen:
 
     begun: float
     changes: list
-    highest: float = 0.0
+    depths: list = dataclasses.field(default_factory=list)
 
-    def note(self, replicas, figure):
-        self.highest = max(self.highest, figure)
+    def note(self, replicas, figures, is_loaded):
+        depth, pressure = (figures.sum(f"fanfare_queue_{name}") for name in ("depth", "pressure"))
+        if is_loaded:
+            self.depths.append((depth, pressure))
         if self.changes[-1][1] != replicas:
-            self.changes.append((time.monotonic() - self.begun, replicas))
-            print(f"  {self.changes[-1][0]:6.1f} s: {replicas} pods, {figure:.0f} queued", flush=True)
+            at = round(time.monotonic() - self.begun, 1)
+            self.changes.append((at, replicas))
+            print(f"  {at:6.1f} s: {replicas} pods, depth {depth:.0f}, pressure {pressure:.0f}", flush=True)
 
     def turns(self):
         ways = [after > before for (_, before), (_, after) in zip(self.changes, self.changes[1:])]
@@ -81,8 +88,6 @@ def scaling(cluster):
         metrics.stop()
         redis.terminate()
         redis.wait()
-    longest = max(node.stop_s for node in kubelet.nodes.values())
-    print(f"  longest stop {longest:.1f} s from SIGTERM, steps: {seen.changes}")
     tell("scaling", len(kubelet.nodes), "nodes run, each ended with 0", begun)
 
 
@@ -93,8 +98,10 @@ def installed(cluster, redis_url):
                         f"--from-literal={key}={value}")
     values = {
         "autoscaling": {"minReplicas": FEWEST, "maxReplicas": MOST,
-                        "queueMetric": os.environ.get("SCALING_METRIC", "pressure")},
+                        "queueMetric": os.environ.get("SCALING_METRIC", "depth")},
         "podAnnotations": {PROCESS: "yes"},
+        # Nobody is to be refused: what a node counts between two heartbeats is more than there is.
+        "config": {"queue": {"capacity": 500000}},
         "minReadySeconds": 0,
     }
     if "SCALING_DOWN_S" in os.environ:
@@ -117,7 +124,7 @@ def under_load(cluster, namespace, kubelet, figures, program):
     """Puts the load on, and looks until as few pods as before have been there for a while."""
     first = kubelet.serving()[0]
     environment = {"PATH": os.environ["PATH"], "TOKEN_SECRET": SECRET, "FANFARE_API_KEY": KEY}
-    command = [program, "bench", "queue", "--sessions", "60", "--ahead", str(QUEUED), "--list", "500",
+    command = [program, "bench", "queue", "--sessions", "600", "--ahead", str(ON_THEIR_WAY), "--list", "100", "--feeders", "6",
                "--seconds", str(LOAD_S), "--patience", "30", "--secret-env", "TOKEN_SECRET", "--format", "json",
                "--url", f"ws://127.0.0.1:{first.ports['http']}/v1/connect",
                "--api-url", f"http://127.0.0.1:{first.ports['api']}"]
@@ -129,7 +136,7 @@ def under_load(cluster, namespace, kubelet, figures, program):
     end = time.monotonic() + LOAD_S + 2 * (down[0] + down[1] * (MOST - FEWEST)) + READY_S
     while quiet < SETTLED_S:
         replicas = cluster.plane.call("GET", scale_path(namespace))["spec"]["replicas"]
-        seen.note(replicas, figures.sum("fanfare_queue_depth"))
+        seen.note(replicas, figures, load.poll() is None)
         at_rest = load.poll() is not None and replicas == FEWEST and len(kubelet.serving()) == FEWEST
         quiet = quiet + 1 if at_rest else 0
         expect(not kubelet.faults, f"nodes did not do well: {kubelet.faults}")
@@ -152,21 +159,25 @@ def down_of(cluster, namespace):
 
 
 def judge(seen, report, kubelet, active):
-    messages = report["messages"]
-    print(f"  load: {messages}, most queued at once {seen.highest:.0f}", flush=True)
+    messages, figures = report["messages"], report["figures"]
+    depths, pressures = zip(*seen.depths)
+    print(f"  load: {messages['received']} messages, {figures['queue_entries_per_s']:.0f} a second; depth "
+          f"{sum(depths) / len(depths):.0f} in the mean, {max(depths):.0f} at most; pressure "
+          f"{sum(pressures) / len(pressures):.0f}, {max(pressures):.0f}", flush=True)
     expect(messages["received"] > QUEUED, f"the load was none: {messages}")
-    for fault in ("missing", "doubled", "reordered"):
-        expect(messages[fault] == 0, f"{messages[fault]} messages {fault}")
-    expect(seen.highest >= QUEUED / 2, f"at most {seen.highest:.0f} were queued at once")
+    for fault in ("missing", "doubled", "reordered", "sessions_ended"):
+        expect(messages[fault] == 0, f"{fault}: {messages[fault]}")
+    expect(max(depths) >= QUEUED / 2, f"at most {max(depths):.0f} were queued at once")
     expect(len(seen.changes) > 1, "there were never more pods")
     grown = seen.changes[1]
     expect(grown[1] > FEWEST and grown[0] <= GROWN_S, f"not more pods within {GROWN_S} s: {seen.changes}")
     expect(seen.turns() == 1, f"{seen.turns()} changes of direction, not one: {seen.changes}")
     downs = seen.downs()
     expect(all(count == 1 for _, count in downs), f"more than one pod fewer at once: {seen.changes}")
-    slowest = max(node.stop_s for node in kubelet.nodes.values() if node.stop_s is not None)
+    slowest = max(node.leave_s for node in kubelet.nodes.values() if node.leave_s is not None)
+    print(f"  a node took at most {slowest:.2f} s to leave", flush=True)
     for (before, _), (after, _) in zip(downs, downs[1:]):
-        expect(after - before >= slowest, f"the next pod went after {after - before:.1f} s, a stop takes {slowest:.1f}")
+        expect(after - before > slowest, f"the next pod went after {after - before:.1f} s")
     expect(active == "True", "the HPA lost its figures")
 
 

@@ -42,6 +42,7 @@ def main(wanted):
                 CHECKS[label](cluster)
             except (Fault, SystemExit, OSError) as fault:
                 failed.append(label)
+                plane.keep = True
                 print(f"{label}: FAILED: {fault}", flush=True)
                 if isinstance(fault, OSError):
                     traceback.print_exc()

@@ -34,6 +34,8 @@ class ControlPlane:
         self.folder = Path(tempfile.mkdtemp(prefix="fanfare-kube-"))
         self.keys = self.folder / "keys"
         self.running = []
+        # Whoever finds a fault wants the logs.
+        self.keep = False
         names = ("api", "etcd", "peers", "controllers", "scheduler", "kwok")
         self.ports = dict(zip(names, free_ports(len(names))))
         self.url = f"https://127.0.0.1:{self.ports['api']}"
@@ -52,7 +54,7 @@ class ControlPlane:
 
     def __exit__(self, kind, error, trace):
         self.stop()
-        if kind is None:
+        if kind is None and not self.keep:
             shutil.rmtree(self.folder)
 
     def start(self):

@@ -36,7 +36,8 @@ class Node:
         self.ready = self.leaving = False
         self.gone = threading.Event()
         self.grace_s = 0
-        self.process = self.code = self.stop_s = None
+        # From the deletion to the end of the process, in seconds.
+        self.process = self.code = self.leave_s = None
 
     def answers(self, path):
         """What the node says on its port for metrics, or nothing."""
@@ -168,17 +169,16 @@ class Kubelet:
         self.plane.call("PATCH", f"{node.path}/status", {"status": status}, "application/merge-patch+json")
 
     def end(self, node):
-        deadline = time.monotonic() + node.grace_s
-        time.sleep(min(node.grace_s, node.container["lifecycle"]["preStop"]["sleep"]["seconds"]))
         begun = time.monotonic()
+        time.sleep(min(node.grace_s, node.container["lifecycle"]["preStop"]["sleep"]["seconds"]))
         node.process.terminate()
         try:
-            node.code = node.process.wait(max(0.1, deadline - begun))
+            node.code = node.process.wait(max(0.1, begun + node.grace_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             node.process.kill()
             node.code = node.process.wait()
             self.faults.append(f"{node.name} did not end within its grace period of {node.grace_s} s")
-        node.stop_s = time.monotonic() - begun
+        node.leave_s = time.monotonic() - begun
         # A kubelet takes the pod away in the same words.
         self.plane.call("DELETE", node.path, {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0,
                                               "preconditions": {"uid": node.pod["metadata"]["uid"]}})

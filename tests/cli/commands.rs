@@ -16,7 +16,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-const SUBCOMMANDS: [&str; 10] = [
+const SUBCOMMANDS: [&str; 11] = [
     "serve",
     "config",
     "publish",
@@ -25,6 +25,7 @@ const SUBCOMMANDS: [&str; 10] = [
     "token",
     "nodes",
     "health",
+    "plan",
     "bench",
     "completions",
 ];

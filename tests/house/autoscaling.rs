@@ -14,13 +14,13 @@ use formula::{Kind, Policy};
 use queue::{Load, Place, Series};
 
 /// Three nodes have little to do; then 3,000 entries come for each at once, and more than they move,
-/// for twenty minutes.
+/// for an hour.
 const STEP: Load = Load {
     quiet: 4_500.0,
     loud: 40_000.0,
     swing: 0.3,
     step_at: 300,
-    step_end: 1_500,
+    step_end: 4_000,
     burst: 9_000.0,
     sessions: 1_500.0,
     redis: f64::INFINITY,
@@ -175,7 +175,7 @@ fn sessions_alone_add_nodes_until_each_has_the_target() {
         loud: 0.0,
         quiet: 0.0,
         burst: 0.0,
-        sessions: 10.0 * target,
+        sessions: 9.5 * target,
         ..STEP
     };
     let series = queue::run(&chart, &many, &PLACE, 900);

@@ -105,10 +105,24 @@ def faults():
             yield f"{what} is taken: {sets}"
         elif words not in " ".join(done.stderr.split()):
             yield f"{what} is refused in other words: {sets}\n{done.stderr.strip()}"
+    for what, sets in TAKEN:
+        done = render(sets)
+        if done.returncode:
+            yield f"{what}: refused: {sets}\n{done.stderr.strip()}"
     together = render(["replicaCount=3", "image.digest=x", "autoscaling.mode=both"]).stderr
     told = [line for line in together.splitlines() if re.match(r"(replicaCount|image\.digest|autoscaling\.mode) is", line)]
     if len(told) != 3:
         yield f"three faults at once are told as {len(told)}:\n{together}"
+
+
+# Values that look odd and are taken.
+TAKEN = [
+    ("keys of other charts in global", ["global.storageClass=fast"]),
+    ("a bare off, which YAML takes for false", ["autoscaling.mode=false"]),
+    ("a grace period that is just long enough", [REDIS, "terminationGracePeriodSeconds=94"]),
+    ("no nodes at all", ["replicaCount=0"]),
+    ("a name that is as long as it may be", [f"fullnameOverride={'a' * 46}"]),
+]
 
 
 NOTES = [

@@ -191,7 +191,8 @@ def shape_of(value, path, said):
         shape = dict(SHAPES[path])
     elif isinstance(value, dict) and value and not path.endswith("labels"):
         properties = {key: shape_of(value[key], f"{path}.{key}".lstrip("."), said) for key in value}
-        shape = {"type": "object", "additionalProperties": False, "properties": properties}
+        # Other charts of the same parent have keys of their own in global.
+        shape = {"type": "object", "additionalProperties": path == "global", "properties": properties}
     elif value is None:
         raise SystemExit(f"values.yaml: {path} is null, and SHAPES in {__file__} does not say what it may be")
     else:

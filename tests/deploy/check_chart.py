@@ -17,10 +17,12 @@ import chart_readme
 import chart_schema
 import checking
 import guide
+import hpa_formula
+import kept_secrets
 import rules_links
 import rules_running
-from objects import (CHART, LOADER, ROOT, gateway, helm, helm3, of_kind, parsed, renderings, run, settings, template,
-                     values_files)
+from objects import (CHART, LOADER, ROOT, autoscalers, gateway, helm, helm3, of_kind, parsed, renderings, run,
+                     settings, template, values_files)
 
 GOLDENS = ROOT / "tests/deploy/goldens"
 BLESS = os.environ.get("BLESS") == "1"
@@ -152,7 +154,11 @@ def config():
 
 
 # What Secrets of others may hold.
-STANDINS = {"FANFARE_REDIS__URL": "rediss://redis:6380", "FANFARE_TELEMETRY__HEADERS": "a=b"}
+STANDINS = {
+    "FANFARE_REDIS__URL": "rediss://redis:6380?name=a",
+    "FANFARE_REDIS__SHARDS": "rediss://other:6380?name=b",
+    "FANFARE_TELEMETRY__HEADERS": "a=b",
+}
 
 
 def binary():
@@ -178,9 +184,14 @@ def judged_by_binary(objects):
         file = Path(folder) / "fanfare.toml"
         file.write_text(text.replace('user = "fanfare"\n', ""))
         (Path(folder) / "tokens.pem").write_text((ROOT / "tests/deploy/tokens.pem").read_text())
-        done = run(binary(), "config", "check", "--config", file, env={**env, "PATH": os.environ["PATH"]})
-        if done.returncode:
-            yield f"the binary refuses it: {done.stdout}{done.stderr}"
+        done = run(binary(), "config", "show", "--config", file, env={**env, "PATH": os.environ["PATH"]})
+    if done.returncode:
+        yield f"the binary refuses it: {done.stdout}{done.stderr}"
+        return
+    shown = {row["key"]: row["value"] for row in map(json.loads, done.stdout.splitlines())}
+    if shown.get("stop.longest_s") != rules_running.longest_stop_s(objects):
+        yield (f"the binary's longest stop is {shown.get('stop.longest_s')} s, and that of the chart "
+               f"{rules_running.longest_stop_s(objects)}: mend templates/_stop.tpl, rules_running.py and the guide")
 
 
 def alerts():
@@ -217,7 +228,16 @@ def dashboards():
 
 
 def bad_input():
-    return len(bad_values.REFUSED), list(bad_values.faults())
+    return len(bad_values.REFUSED) + len(bad_values.TAKEN), list(bad_values.faults())
+
+
+def pace():
+    """What the autoscalers do in a step of load, by the formula of Kubernetes."""
+    found = [(label, one) for label, objects in groups().items() for one in autoscalers(objects)]
+    asking = [(label, one) for label, one in found if hpa_formula.Hpa(one).targets]
+    faults = [f"{label}: {fault}" for label, one in asking
+              for fault in hpa_formula.faults(one, rules_running.longest_stop_s(groups()[label]))]
+    return len(asking), faults
 
 
 def notes():
@@ -238,13 +258,16 @@ CHECKS = {
     "selectors": ruled(rules_links.selectors),
     "ports": ruled(rules_links.ports),
     "backends": ruled(rules_links.backends),
+    "reach": ruled(rules_links.reach),
     "variables": ruled(rules_links.variables),
     "volumes": ruled(rules_links.volumes),
     "secrets": secrets,
+    "kept-secrets": kept_secrets.check,
     "config": config,
     "security": ruled(rules_running.security),
     "stop": ruled(rules_running.stop),
     "scaling": ruled(rules_running.scaling),
+    "pace": pace,
     "names": ruled(rules_running.names),
     "alerts": alerts,
     "dashboards": dashboards,

@@ -2,7 +2,7 @@
 
 In: the folders of k8s, the chart. Out: as checking.py says. Each folder is what the chart makes with
 ci/kustomize.yaml and a few values more, apart from what is named here; so nothing is kept up twice.
-BLESS=1 writes the files of k8s/base.
+BLESS=1 writes the files of WRITTEN.
 """
 
 import functools
@@ -36,6 +36,13 @@ FOLDERS = {
     "overlays/production": ("fanfare", PRODUCTION, {"Namespace"}),
     "overlays/keda": ("fanfare", KEDA, {"Namespace"}),
     "overlays/gateway-api": ("fanfare", GATEWAY, {"Namespace", "Gateway"}),
+}
+# {folder: the one file, or all, that BLESS=1 writes}. What else an overlay has is written by hand.
+WRITTEN = {
+    "base": None,
+    "overlays/production": "hpa.yaml",
+    "overlays/keda": "keda.yaml",
+    "overlays/gateway-api": "httproute.yaml",
 }
 # Secrets that docs/kubernetes.md has made before k8s/ is applied.
 SECRETS = {("fanfare-redis", "password"), ("fanfare-auth", "hmac-secret"), ("fanfare-api", "api-keys")}
@@ -75,7 +82,8 @@ def difference(mine, charts, path=""):
 def equal():
     seen, faults = 0, []
     if BLESS:
-        write_base()
+        for label, wanted in WRITTEN.items():
+            write(label, wanted)
     for label, objects in groups().items():
         more = FOLDERS[label][2]
         mine = {name(found): without_helm(found) for found in objects if found["kind"] not in more}
@@ -88,17 +96,17 @@ def equal():
     return seen, faults
 
 
-def write_base():
-    """The files of k8s/base: the chart's texts, one file for each of its templates."""
+def write(label, wanted):
+    """The files of a folder that are the chart's texts: all of its templates, or one."""
     files = {}
-    for document in rendered("base").split("---\n"):
+    for document in rendered(label).split("---\n"):
         source = re.match(r"# Source: fanfare/templates/(\S+)\n", document)
-        if source:
+        if source and wanted in (None, source[1]):
             lines = document.splitlines()[1:]
             kept = [line.rstrip() for line in lines if not line.strip().startswith(tuple(f"{l}:" for l in OF_HELM))]
             files.setdefault(source[1], []).append("\n".join(kept).strip() + "\n")
     for file, texts in files.items():
-        (FOLDER / "base" / file).write_text("---\n".join(texts))
+        (FOLDER / label / file).write_text("---\n".join(texts))
 
 
 def secrets():
@@ -151,6 +159,7 @@ CHECKS = {
     "selectors": ruled(rules_links.selectors),
     "ports": ruled(rules_links.ports),
     "backends": ruled(rules_links.backends),
+    "reach": ruled(rules_links.reach),
     "variables": ruled(rules_links.variables),
     "volumes": ruled(rules_links.volumes),
     "secrets": secrets,

@@ -39,6 +39,25 @@ def selectors(objects):
             yield f"{name(found)}: there is no Deployment {target['name']}"
 
 
+def reach(objects):
+    """The network policy of the nodes lets the test pod in, and nobody from elsewhere to the API."""
+    deployment, _ = gateway(objects)
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    testers = [found["metadata"].get("labels", {}) for found in of_kind(objects, "Pod")]
+    for policy in of_kind(objects, "NetworkPolicy"):
+        if not hits(policy["spec"]["podSelector"], labels):
+            continue
+        for rule in policy["spec"]["ingress"]:
+            opened = [port["port"] for port in rule["ports"]]
+            peers = rule.get("from")
+            if peers is None and opened != [PUBLIC]:
+                yield f"{name(policy)}: everybody reaches {opened}"
+            near = [peer["podSelector"] for peer in peers or [] if set(peer) == {"podSelector"}]
+            for tester in testers:
+                if "metrics" not in opened and peers and not any(hits(one, tester) for one in near):
+                    yield f"{name(policy)}: the test pod does not reach {opened}"
+
+
 def ports_of(spec):
     return {port["name"]: port["containerPort"] for c in spec["containers"] for port in c.get("ports", [])}
 

@@ -131,6 +131,7 @@ def scaling(objects):
             elif source == "pods" and metric not in adapted:
                 yield f"{name(one)}: files/prometheus-adapter.yaml does not offer {metric}"
         yield from pace(one, longest_stop_s(objects))
+        yield from measured(one, gateway(objects)[1])
     for budget in of_kind(objects, "PodDisruptionBudget"):
         if len({"minAvailable", "maxUnavailable"} & set(budget["spec"])) != 1:
             yield f"{name(budget)}: it must have exactly one of minAvailable and maxUnavailable"
@@ -141,6 +142,19 @@ def scaling(objects):
 def adapter_metrics():
     text = (ROOT / "helm/fanfare/files/prometheus-adapter.yaml").read_text()
     return set(re.findall(r"seriesQuery: '(\w+)\{", text))
+
+
+def measured(found, container):
+    """CPU and memory are those of the gateway's container, which has requests to measure by."""
+    asked = [(m["containerResource"]["container"], m["containerResource"]["name"])
+             for m in found["spec"].get("metrics", []) if m["type"] == "ContainerResource"]
+    asked += [(t["metadata"].get("containerName"), t["type"])
+              for t in found["spec"].get("triggers", []) if t["type"] in ("cpu", "memory")]
+    for label, resource in asked:
+        if label != container["name"] or resource not in container["resources"]["requests"]:
+            yield f"{name(found)}: {label} has no request of {resource} to measure by"
+    if any(m["type"] == "Resource" for m in found["spec"].get("metrics", [])):
+        yield f"{name(found)}: it measures whole pods, and a container without requests leaves no number"
 
 
 def pace(found, stop_s):

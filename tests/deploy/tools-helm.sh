@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Tools of check-helm and check-k8s, each installed once by its package's name and kept by its version in
 # target/deploy-tools. Sourced, not run; from the root of the repository.
 

@@ -64,7 +64,8 @@ are told at once.
 {{- $faults := list -}}
 {{- $scaling := .Values.autoscaling -}}
 {{- $mode := toString $scaling.mode -}}
-{{- if not (has $mode (list "off" "hpa" "keda")) -}}
+{{- /* YAML takes a bare off for false. */ -}}
+{{- if not (has $mode (list "off" "false" "hpa" "keda")) -}}
 {{- $faults = append $faults (printf "autoscaling.mode is %q: set \"off\", hpa or keda, and one of them only, because KEDA makes an HPA of its own and the two would work against each other" $mode) -}}
 {{- end -}}
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}

@@ -46,6 +46,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: valkey
 {{- end -}}
 
+{{- define "fanfare.testSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "fanfare.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: roundtrip
+{{- end -}}
+
 {{- define "fanfare.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "fanfare.fullname" .) .Values.serviceAccount.name -}}

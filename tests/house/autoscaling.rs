@@ -107,6 +107,7 @@ fn tried(chart: &Chart, place: &Place) -> Vec<String> {
 #[test]
 fn a_load_step_is_met_within_a_minute_and_goes_slower_than_a_stop() {
     let chart = chart();
+    assert!(chart.rules.down.window_s >= 300.max(2 * chart.stop_s).min(3_600));
     for cores in [1.0, 2.0, 4.0, 16.0] {
         for (scrape_at, decide_at) in [(0, 0), (0, 14), (5, 4), (7, 0), (14, 0), (14, 13)] {
             let place = Place {

@@ -16,7 +16,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-const SUBCOMMANDS: [&str; 11] = [
+const SUBCOMMANDS: [&str; 12] = [
     "serve",
     "config",
     "publish",
@@ -26,6 +26,7 @@ const SUBCOMMANDS: [&str; 11] = [
     "nodes",
     "health",
     "roundtrip",
+    "plan",
     "bench",
     "completions",
 ];

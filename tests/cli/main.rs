@@ -6,6 +6,7 @@ mod bench;
 mod commands;
 mod config;
 mod health;
+mod plan;
 mod queue;
 mod roundtrip;
 mod sessions;

@@ -104,10 +104,10 @@ pub(crate) fn chart() -> Chart {
         named.next()
     };
     let of_resource = |wanted: &str| {
-        let found = metrics
-            .iter()
-            .find(|metric| metric["resource"]["name"] == wanted)?;
-        let percent = &found["resource"]["target"]["averageUtilization"];
+        // Of the container: what stands beside it in the pod does not count.
+        let mut resources = metrics.iter().map(|metric| &metric["containerResource"]);
+        let found = resources.find(|resource| resource["name"] == wanted)?;
+        let percent = &found["target"]["averageUtilization"];
         Some(number(percent, wanted) as f64 / 100.0)
     };
     let grace = number(&pod["terminationGracePeriodSeconds"], "the grace");

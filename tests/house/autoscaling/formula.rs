@@ -150,7 +150,7 @@ impl Autoscaler {
 }
 
 fn is_near_target(ratio: f64) -> bool {
-    (1.0 - ratio).abs() <= TOLERANCE
+    (1.0 - TOLERANCE..=1.0 + TOLERANCE).contains(&ratio)
 }
 
 /// What one metric asks for. Pods that tell nothing hold a change up: on the way up they count as

@@ -30,11 +30,11 @@ const USER: &str = "roundtrip";
 #[command(after_help = "\
 Examples:
   fanfare roundtrip
-  fanfare roundtrip --url wss://realtime.example.com --api-url http://10.0.0.7:8081 --api-key KEY --token TOKEN
+  fanfare roundtrip --url wss://realtime.example.com --api-url http://10.0.0.7:8081
   fanfare roundtrip --secret-env FANFARE_AUTH__HMAC_SECRET --topic orders:probe
 
-It connects, joins the topic, publishes to it through the API and waits for the message, 10 s for all of
-it. Nobody needs to know a token where the secret of the nodes is at hand: then one is made that is valid
+It connects, joins the topic, publishes to it through the API and waits for the message: 10 s for
+all of it. Where the secret of the nodes is at hand, no token is needed: one is made that is valid
 for a minute and for this topic.
 
 Exit codes: 0 the message came back, 1 refused or not come back, 64 usage, 69 cannot reach the node.")]

@@ -1,4 +1,5 @@
-//! Two real nodes with sessions, and a third that joins: the load evens out, and nothing is lost.
+//! Two real nodes with sessions, and a third that joins: the load evens out, and nothing is lost. Where a
+//! balancer sends everybody back to the same node, that gives up.
 
 use std::time::Duration;
 
@@ -75,5 +76,29 @@ async fn a_node_that_joins_gets_its_share_and_nothing_is_lost() {
     })
     .await;
     assert_eq!(returns(), told, "and nobody else");
+    assert!(load.end(&fleet, readers).await > 0);
+}
+
+/// More than twice the share of one of two nodes.
+const HASHED: usize = 150;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_those_who_are_sent_away_come_back_fifty_are_told_and_nobody_after_them() {
+    let _turn = turns::heavy().await;
+    let redis = RedisServer::start().await;
+    let nodes = [start("one", &redis).await, start("two", &redis).await];
+    // As by a hash of the user: whoever comes back finds the same node.
+    let fleet = Fleet::new(&nodes[..1]);
+    let readers = open_all(&fleet, HASHED, TOPICS).await;
+    let load = Numbers::start(&fleet, TOPICS, Duration::from_millis(100));
+    let found = nodes[0].until_told("rebalance_futile").await;
+    println!("{}", found[0]);
+    assert_eq!(nodes[0].metric("fanfare_rebalance_futile_total").await, 1);
+    // Six times as long as the next order took to come before.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let told = nodes[0].metric("fanfare_rebalanced_total").await;
+    assert!((1..=50).contains(&told), "{told}");
+    assert!(nodes[0].metric("fanfare_rebalance_excess_sessions").await > 0);
+    assert_eq!(nodes[0].metric("fanfare_sessions").await, HASHED as u64);
     assert!(load.end(&fleet, readers).await > 0);
 }

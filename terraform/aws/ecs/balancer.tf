@@ -45,7 +45,7 @@ resource "aws_lb" "this" {
   idle_timeout               = var.idle_timeout_s
   enable_deletion_protection = var.deletion_protection
   drop_invalid_header_fields = true
-  desync_mitigation_mode     = "strictest"
+  desync_mitigation_mode     = "defensive"
   enable_http2               = true
   tags                       = local.tags
 

@@ -91,7 +91,7 @@ resource "aws_eks_cluster" "this" {
   version                       = var.kubernetes_version
   role_arn                      = aws_iam_role.cluster.arn
   bootstrap_self_managed_addons = false
-  deletion_protection           = true
+  deletion_protection           = var.deletion_protection
   enabled_cluster_log_types     = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
   tags                          = local.tags
 

@@ -78,6 +78,12 @@ variable "size" {
   }
 }
 
+variable "deletion_protection" {
+  description = "Whether the cluster refuses to be deleted."
+  type        = bool
+  default     = true
+}
+
 variable "log_retention_days" {
   description = "How long the log of the control plane is kept, in days."
   type        = number

@@ -8,7 +8,7 @@ the Secret that is kept on purpose.
 import json
 import time
 
-from commands import CHART, Fault, expect, name, tell
+from commands import Fault, expect, name, tell
 from control_plane import until
 
 RELEASE = "fanfare"
@@ -21,7 +21,7 @@ SCALED_S = 60
 
 def charts(cluster):
     begun = time.monotonic()
-    files = sorted((CHART / "ci").glob("*.yaml"))
+    files = sorted((cluster.chart / "ci").glob("*.yaml"))
     expect(len(files) >= 9, f"helm/fanfare/ci has {len(files)} files; there must be at least 9")
     seen = 0
     for file in files:
@@ -34,12 +34,12 @@ def life(cluster, file):
     namespace = cluster.restricted_namespace(f"chart-{file.stem}")
     here = ("-n", namespace)
     values = (*here, "--values", file, *FAST)
-    cluster.helm("install", RELEASE, CHART, *values)
+    cluster.helm("install", RELEASE, cluster.chart, *values)
     settled(cluster, namespace)
     objects = made(cluster, namespace)
     expect(steps(cluster, namespace) == {None}, "a new release has the step of an upgrade")
 
-    cluster.helm("upgrade", RELEASE, CHART, *values, *STEP_TWO)
+    cluster.helm("upgrade", RELEASE, cluster.chart, *values, *STEP_TWO)
     settled(cluster, namespace)
     expect(steps(cluster, namespace) == {"two"}, f"{file.name}: after the upgrade there are pods of before")
 
@@ -97,7 +97,7 @@ def kept_secrets(cluster):
     """The chart without values makes secrets once: an upgrade and a second install take those."""
     begun = time.monotonic()
     namespace = cluster.restricted_namespace("secrets")
-    install = ("upgrade", "--install", RELEASE, CHART, "-n", namespace, *FAST)
+    install = ("upgrade", "--install", RELEASE, cluster.chart, "-n", namespace, *FAST)
     cluster.helm(*install)
     first = secret(cluster, namespace)
     cluster.helm(*install, *STEP_TWO)
@@ -118,13 +118,13 @@ def failed_upgrade(cluster):
     """An upgrade whose pods never become ready takes no pod away, and goes back when it is told to."""
     begun = time.monotonic()
     namespace = cluster.restricted_namespace("failing")
-    values = ("-n", namespace, "--values", CHART / "ci/kustomize.yaml", *FAST)
-    cluster.helm("install", RELEASE, CHART, *values)
+    values = ("-n", namespace, "--values", cluster.chart / "ci/kustomize.yaml", *FAST)
+    cluster.helm("install", RELEASE, cluster.chart, *values)
     cluster.rolled_out(namespace)
     never = ("--set-string", r"podAnnotations.fanfare\.test/ready-after=1h", "--wait", "--timeout", "8s")
     for more in ((), ("--rollback-on-failure",)):
         try:
-            cluster.helm("upgrade", RELEASE, CHART, *values, *never, *more)
+            cluster.helm("upgrade", RELEASE, cluster.chart, *values, *never, *more)
         except Fault as fault:
             expect("upgrade" in str(fault), str(fault))
         else:
@@ -141,7 +141,7 @@ def disruptions(cluster):
     """The disruption budget lets one pod go, and the next only when the first is replaced."""
     begun = time.monotonic()
     namespace = cluster.restricted_namespace("disruptions")
-    cluster.helm("install", RELEASE, CHART, "-n", namespace, "--values", CHART / "ci/kustomize.yaml", *FAST,
+    cluster.helm("install", RELEASE, cluster.chart, "-n", namespace, "--values", cluster.chart / "ci/kustomize.yaml", *FAST,
                  "--set-string", r"podAnnotations.fanfare\.test/ready-after=5s")
     cluster.rolled_out(namespace)
     pods = [pod["metadata"]["name"] for pod in cluster.objects("get", "pods", "-n", namespace)]

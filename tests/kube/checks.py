@@ -12,6 +12,7 @@ import check_manifests
 import check_scaling
 import check_security
 import extensions
+import planted
 from commands import Cluster, Fault
 from control_plane import ControlPlane
 
@@ -23,6 +24,7 @@ CHECKS = {
     "secrets": check_charts.kept_secrets,
     "failed-upgrade": check_charts.failed_upgrade,
     "disruptions": check_charts.disruptions,
+    "planted": planted.planted,
     "scaling": check_scaling.scaling,
 }
 

@@ -57,7 +57,8 @@ def manifest_faults(heading, body, text):
 
 def command_faults(heading, body):
     """Folders and files that are named are there, and flags of Helm are flags of its command."""
-    for line in body.splitlines():
+    # What stands between END and END is no command.
+    for line in re.sub(r"<<'END'\n.*?\nEND", "", body, flags=re.DOTALL).splitlines():
         words = shlex.split(line, comments=True)
         for word in words:
             if re.match(r"(helm|k8s)/", word) and not (ROOT / word).exists():

@@ -26,6 +26,13 @@
       name: {{ .Values.redis.existingSecret }}
       key: {{ .Values.redis.secretKeys.url }}
 {{- end }}
+{{- if and .Values.redis.existingSecret .Values.redis.secretKeys.shards }}
+- name: FANFARE_REDIS__SHARDS
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.redis.existingSecret }}
+      key: {{ .Values.redis.secretKeys.shards }}
+{{- end }}
 {{- if .Values.telemetry.endpoint }}
 {{- include "fanfare.telemetryEnvironment" . }}
 {{- end }}

@@ -141,15 +141,16 @@ def disruptions(cluster):
     """The disruption budget lets one pod go, and the next only when the first is replaced."""
     begun = time.monotonic()
     namespace = cluster.restricted_namespace("disruptions")
-    cluster.helm("install", RELEASE, cluster.chart, "-n", namespace, "--values", cluster.chart / "ci/kustomize.yaml", *FAST,
+    values = ("-n", namespace, "--values", cluster.chart / "ci/kustomize.yaml", *FAST)
+    cluster.helm("install", RELEASE, cluster.chart, *values,
                  "--set-string", r"podAnnotations.fanfare\.test/ready-after=5s")
     cluster.rolled_out(namespace)
     pods = [pod["metadata"]["name"] for pod in cluster.objects("get", "pods", "-n", namespace)]
     expect(len(pods) == 3, f"there are {len(pods)} pods, and must be 3")
-    until(SCALED_S, "the budget knows its pods", lambda: budget(cluster, namespace)["disruptionsAllowed"] == 1)
+    until(SCALED_S, "the budget knows its pods", lambda: budget(cluster, namespace)["disruptionsAllowed"] >= 1)
     evictions = [evict(cluster, namespace, pods[0]), evict(cluster, namespace, pods[1])]
     cluster.rolled_out(namespace)
-    until(SCALED_S, "the budget is whole again", lambda: budget(cluster, namespace)["disruptionsAllowed"] == 1)
+    until(SCALED_S, "the budget is whole again", lambda: budget(cluster, namespace)["disruptionsAllowed"] >= 1)
     evictions.append(evict(cluster, namespace, pods[1]))
     expect(evictions == [201, 429, 201], f"evictions were answered with {evictions}, not 201, 429, 201")
     tell("disruptions", len(evictions), "evictions: one taken, the next refused until the first was replaced", begun)

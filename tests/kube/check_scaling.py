@@ -125,8 +125,9 @@ def under_load(cluster, namespace, kubelet, figures, program):
     """Puts the load on, and looks until as few pods as before have been there for a while."""
     first = kubelet.serving()[0]
     environment = {"PATH": os.environ["PATH"], "TOKEN_SECRET": SECRET, "FANFARE_API_KEY": KEY}
-    command = [program, "bench", "queue", "--sessions", "600", "--ahead", str(ON_THEIR_WAY), "--list", "100", "--feeders", "6",
-               "--seconds", str(LOAD_S), "--patience", "30", "--secret-env", "TOKEN_SECRET", "--format", "json",
+    command = [program, "bench", "queue", "--sessions", "600", "--ahead", str(ON_THEIR_WAY), "--list", "100",
+               "--feeders", "6", "--seconds", str(LOAD_S), "--patience", "30", "--format", "json",
+               "--secret-env", "TOKEN_SECRET",
                "--url", f"ws://127.0.0.1:{first.ports['http']}/v1/connect",
                "--api-url", f"http://127.0.0.1:{first.ports['api']}"]
     seen = Seen(time.monotonic(), [(0.0, FEWEST)])

@@ -8,8 +8,8 @@ the Secret that is kept on purpose.
 import json
 import time
 
-from commands import Fault, expect, name, tell
-from control_plane import until
+from commands import expect, name, tell
+from control_plane import Fault, until
 
 RELEASE = "fanfare"
 STEP = "fanfare.test/step"

@@ -11,15 +11,11 @@ import os
 import subprocess
 import time
 
-from control_plane import BIN, ROOT
+from control_plane import BIN, ROOT, Fault
 
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 ROLLOUT = "--timeout=120s"
 NUMBERS = itertools.count(1)
-
-
-class Fault(Exception):
-    """What was seen is not what must be seen."""
 
 
 def expect(right, words):

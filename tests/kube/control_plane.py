@@ -29,6 +29,10 @@ NODES = 6
 STOP_S = 20
 
 
+class Fault(Exception):
+    """What was seen is not what must be seen."""
+
+
 class ControlPlane:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="fanfare-kube-"))
@@ -145,7 +149,7 @@ class ControlPlane:
         for program, process in self.running:
             if process.poll() is not None:
                 log = (self.folder / f"{program}.log").read_text()
-                raise SystemExit(f"{program} ended with {process.returncode}:\n{log[-2000:]}")
+                raise Fault(f"{program} ended with {process.returncode}:\n{log[-2000:]}")
         return self.found("/readyz")
 
     def found(self, path):
@@ -195,5 +199,5 @@ def until(seconds, what, done, every=0.2):
         if value:
             return value
         if time.monotonic() > end:
-            raise SystemExit(f"not within {seconds} s: {what}")
+            raise Fault(f"not within {seconds} s: {what}")
         time.sleep(every)

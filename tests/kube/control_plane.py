@@ -8,6 +8,7 @@ plays. When it ends, its processes have ended.
 
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -171,6 +172,9 @@ class ControlPlane:
             return json.load(answer)
 
     def stop(self):
+        # Whoever asks again would leave some of them behind.
+        for asked in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(asked, signal.SIG_IGN)
         # The last to start is the first to end, so that none complains about another.
         for _, process in reversed(self.running):
             process.terminate()

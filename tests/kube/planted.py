@@ -1,7 +1,7 @@
 """Faults that are planted into a copy of the chart and of k8s/, each of which a check must find.
 
-In: for each the check, a file, what in it becomes what, and words of the fault that must be told. Out: all
-were found, in these words.
+In: for each the check, a file, what in it becomes what, and words of the fault that must be told; series of
+replicas and reports of a load that `scaling` must not pass. Out: all were found, in these words.
 """
 
 import functools
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import check_charts
 import check_manifests
+import check_scaling
 from commands import Cluster, expect, tell
 from control_plane import Fault
 
@@ -50,9 +51,28 @@ FAULTS = [
      "evictions were answered"),
 ]
 
+GOOD_SERIES = [(0.0, 3), (10.0, 6), (320.0, 5), (410.0, 4), (500.0, 3)]
+GOOD_LOAD = {"received": 100000, "missing": 0, "doubled": 0, "reordered": 0, "sessions_ended": 0}
+# (series of replicas, what is else in the load, words of the fault)
+SERIES = [
+    ([(0.0, 3)], {}, "there were never more pods"),
+    ([(0.0, 3), (70.0, 6), (400.0, 5)], {}, "not more pods within"),
+    ([(0.0, 3), (10.0, 6), (320.0, 5), (330.0, 6), (700.0, 5)], {}, "changes of direction"),
+    ([(0.0, 3), (10.0, 6), (320.0, 4), (410.0, 3)], {}, "more than one pod fewer"),
+    ([(0.0, 3), (10.0, 6), (320.0, 5), (322.0, 4)], {}, "the next pod went after"),
+    (GOOD_SERIES, {"missing": 1}, "missing: 1"),
+    (GOOD_SERIES, {"doubled": 1}, "doubled: 1"),
+    (GOOD_SERIES, {"received": 0}, "the load was none"),
+]
+
 
 def planted(cluster):
     begun, missed = time.monotonic(), []
+    expect(told(judged(GOOD_SERIES, {})) == "nothing", "a good series was told as a fault")
+    for changes, load, words in SERIES:
+        found = told(judged(changes, load))
+        if words not in found:
+            missed.append(f"{changes} with {load} was told as {found!r}, not as {words!r}")
     with tempfile.TemporaryDirectory() as folder:
         for number, (check, file, old, new, words) in enumerate(FAULTS):
             root = Path(folder) / str(number)
@@ -65,7 +85,13 @@ def planted(cluster):
             if words not in found:
                 missed.append(f"{new!r} planted in {file} was told as {found!r}, not as {words!r}")
     expect(not missed, "\n  ".join(missed))
-    tell("planted", len(FAULTS), "faults planted and found", begun)
+    tell("planted", len(FAULTS) + len(SERIES), "faults planted and found", begun)
+
+
+def judged(changes, load):
+    seen = check_scaling.Seen(0.0, changes, depths=[(9000.0, 5000.0)])
+    report = {"messages": GOOD_LOAD | load}
+    return lambda: check_scaling.judge(seen, report, 5.0, "True")
 
 
 def told(check):

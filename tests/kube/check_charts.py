@@ -1,4 +1,5 @@
 """The chart through its life, for every file of helm/fanfare/ci: install, upgrade, rollback, test, uninstall.
+The pod of `helm test` is taken and ends as kwok has it: no round trip is made.
 
 In: a namespace of its own for each file, which enforces Pod Security "restricted". Out: the API server has
 taken every object without a warning, all pods became ready each time, and an uninstall leaves nothing but
@@ -8,8 +9,8 @@ the Secret that is kept on purpose.
 import json
 import time
 
-from commands import CHART, Fault, expect, name, tell
-from control_plane import until
+from commands import expect, name, tell
+from control_plane import Fault, until
 
 RELEASE = "fanfare"
 STEP = "fanfare.test/step"
@@ -21,7 +22,7 @@ SCALED_S = 60
 
 def charts(cluster):
     begun = time.monotonic()
-    files = sorted((CHART / "ci").glob("*.yaml"))
+    files = sorted((cluster.chart / "ci").glob("*.yaml"))
     expect(len(files) >= 9, f"helm/fanfare/ci has {len(files)} files; there must be at least 9")
     seen = 0
     for file in files:
@@ -34,12 +35,12 @@ def life(cluster, file):
     namespace = cluster.restricted_namespace(f"chart-{file.stem}")
     here = ("-n", namespace)
     values = (*here, "--values", file, *FAST)
-    cluster.helm("install", RELEASE, CHART, *values)
+    cluster.helm("install", RELEASE, cluster.chart, *values)
     settled(cluster, namespace)
     objects = made(cluster, namespace)
     expect(steps(cluster, namespace) == {None}, "a new release has the step of an upgrade")
 
-    cluster.helm("upgrade", RELEASE, CHART, *values, *STEP_TWO)
+    cluster.helm("upgrade", RELEASE, cluster.chart, *values, *STEP_TWO)
     settled(cluster, namespace)
     expect(steps(cluster, namespace) == {"two"}, f"{file.name}: after the upgrade there are pods of before")
 
@@ -52,7 +53,7 @@ def life(cluster, file):
         cluster.helm("test", RELEASE, *here, "--timeout", "60s")
     cluster.helm("uninstall", RELEASE, *here, "--wait", "--timeout", "60s")
     left = what_is_left(cluster, objects)
-    print(f"  {file.stem}: {len(objects)} objects, {'test pod ran' if tested else 'no test pod'}, "
+    print(f"  {file.stem}: {len(objects)} objects, {'test pod taken' if tested else 'no test pod'}, "
           f"left: {', '.join(left) or 'nothing'}, {time.monotonic() - begun:.1f} s", flush=True)
     return len(objects)
 
@@ -97,7 +98,7 @@ def kept_secrets(cluster):
     """The chart without values makes secrets once: an upgrade and a second install take those."""
     begun = time.monotonic()
     namespace = cluster.restricted_namespace("secrets")
-    install = ("upgrade", "--install", RELEASE, CHART, "-n", namespace, *FAST)
+    install = ("upgrade", "--install", RELEASE, cluster.chart, "-n", namespace, *FAST)
     cluster.helm(*install)
     first = secret(cluster, namespace)
     cluster.helm(*install, *STEP_TWO)
@@ -118,13 +119,13 @@ def failed_upgrade(cluster):
     """An upgrade whose pods never become ready takes no pod away, and goes back when it is told to."""
     begun = time.monotonic()
     namespace = cluster.restricted_namespace("failing")
-    values = ("-n", namespace, "--values", CHART / "ci/kustomize.yaml", *FAST)
-    cluster.helm("install", RELEASE, CHART, *values)
+    values = ("-n", namespace, "--values", cluster.chart / "ci/kustomize.yaml", *FAST)
+    cluster.helm("install", RELEASE, cluster.chart, *values)
     cluster.rolled_out(namespace)
     never = ("--set-string", r"podAnnotations.fanfare\.test/ready-after=1h", "--wait", "--timeout", "8s")
     for more in ((), ("--rollback-on-failure",)):
         try:
-            cluster.helm("upgrade", RELEASE, CHART, *values, *never, *more)
+            cluster.helm("upgrade", RELEASE, cluster.chart, *values, *never, *more)
         except Fault as fault:
             expect("upgrade" in str(fault), str(fault))
         else:
@@ -141,15 +142,16 @@ def disruptions(cluster):
     """The disruption budget lets one pod go, and the next only when the first is replaced."""
     begun = time.monotonic()
     namespace = cluster.restricted_namespace("disruptions")
-    cluster.helm("install", RELEASE, CHART, "-n", namespace, "--values", CHART / "ci/kustomize.yaml", *FAST,
+    values = ("-n", namespace, "--values", cluster.chart / "ci/kustomize.yaml", *FAST)
+    cluster.helm("install", RELEASE, cluster.chart, *values,
                  "--set-string", r"podAnnotations.fanfare\.test/ready-after=5s")
     cluster.rolled_out(namespace)
     pods = [pod["metadata"]["name"] for pod in cluster.objects("get", "pods", "-n", namespace)]
     expect(len(pods) == 3, f"there are {len(pods)} pods, and must be 3")
-    until(SCALED_S, "the budget knows its pods", lambda: budget(cluster, namespace)["disruptionsAllowed"] == 1)
+    until(SCALED_S, "the budget knows its pods", lambda: budget(cluster, namespace)["disruptionsAllowed"] >= 1)
     evictions = [evict(cluster, namespace, pods[0]), evict(cluster, namespace, pods[1])]
     cluster.rolled_out(namespace)
-    until(SCALED_S, "the budget is whole again", lambda: budget(cluster, namespace)["disruptionsAllowed"] == 1)
+    until(SCALED_S, "the budget is whole again", lambda: budget(cluster, namespace)["disruptionsAllowed"] >= 1)
     evictions.append(evict(cluster, namespace, pods[1]))
     expect(evictions == [201, 429, 201], f"evictions were answered with {evictions}, not 201, 429, 201")
     tell("disruptions", len(evictions), "evictions: one taken, the next refused until the first was replaced", begun)

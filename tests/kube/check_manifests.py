@@ -8,12 +8,11 @@ import json
 import time
 
 from commands import expect, tell
-from control_plane import ROOT
 
 
 def manifests(cluster):
     begun = time.monotonic()
-    folders = sorted(file.parent for file in (ROOT / "k8s").rglob("kustomization.yaml"))
+    folders = sorted(file.parent for file in (cluster.root / "k8s").rglob("kustomization.yaml"))
     expect(len(folders) >= 5, f"k8s has {len(folders)} folders; there must be at least 5")
     seen = 0
     for folder in folders:

@@ -2,13 +2,12 @@
 
 In: helm/fanfare/ci/hpa.yaml, a redis-server, one `fanfare serve` a pod, `fanfare bench queue` which keeps
 3,000 entries a pod of the beginning in the queue. Out: more pods within 60 s, one change of direction, one
-pod fewer at a time and slower than a node stops, no message lost, doubled or out of order, every node
-ended in order.
+pod fewer at a time and slower than a node leaves, sessions dealt to the nodes that came, no message lost,
+doubled or out of order for the load and for sessions that stay all the time, every node ended in order.
 
-SCALING_DOWN_S in the environment takes the place of the chart's own window and period on the way down, to
-see the rest in two minutes instead of fifteen. SCALING_METRIC is depth (the default) or pressure. On one
-machine of few cores Redis binds long before nodes do, and pressure stays 0, as it should: more nodes would
-not help. So the step is by depth, which the chart has as autoscaling.queueMetric.
+SCALING_DOWN_S in the environment takes the place of the chart's own window on the way down, and a third of
+it that of the period, to see the rest in four minutes instead of fifteen. It must be longer than the load,
+or pods go while it lasts. SCALING_METRIC is pressure (the default) or depth.
 """
 
 import dataclasses
@@ -17,7 +16,8 @@ import os
 import subprocess
 import time
 
-from commands import CHART, expect, tell
+from audience import SESSIONS, Audience
+from commands import expect, tell
 from control_plane import free_ports, until
 from kwok_stages import PROCESS
 from metrics_api import Figures, MetricsApi
@@ -29,8 +29,8 @@ FEWEST = 3
 MOST = 9
 QUEUED = 3000 * FEWEST
 # A part of what is on its way has left the queue, and is not seen in its depth.
-ON_THEIR_WAY = 2 * QUEUED
-LOAD_S = 40
+ON_THEIR_WAY = 4 * QUEUED
+LOAD_S = 60
 GROWN_S = 60
 READY_S = 120
 SETTLED_S = 10
@@ -45,11 +45,15 @@ class Seen:
     begun: float
     changes: list
     depths: list = dataclasses.field(default_factory=list)
+    # Sessions of each node, as they were last while there were most nodes.
+    sessions: list = dataclasses.field(default_factory=list)
 
     def note(self, replicas, figures, is_loaded):
         depth, pressure = (figures.sum(f"fanfare_queue_{name}") for name in ("depth", "pressure"))
         if is_loaded:
             self.depths.append((depth, pressure))
+        if replicas == max(count for _, count in self.changes):
+            self.sessions = sorted(sums["fanfare_sessions"] for sums in figures.last.values())
         if self.changes[-1][1] != replicas:
             at = round(time.monotonic() - self.begun, 1)
             self.changes.append((at, replicas))
@@ -78,8 +82,18 @@ def scaling(cluster):
         namespace = installed(cluster, f"redis://127.0.0.1:{port}")
         until(READY_S, f"{FEWEST} nodes are ready", lambda: ready(kubelet) == FEWEST)
         until(READY_S, "the HPA has its figures", lambda: condition(cluster, namespace, "ScalingActive") == "True")
-        seen, report = under_load(cluster, namespace, kubelet, figures, program)
-        judge(seen, report, kubelet, condition(cluster, namespace, "ScalingActive"))
+        audience = Audience(cluster.plane, kubelet, program, SECRET, KEY)
+        try:
+            until(READY_S, "the audience has connected", lambda: figures.sum("fanfare_sessions") == SESSIONS)
+            seen, report = under_load(cluster, namespace, kubelet, figures, program)
+            said = audience.judge()
+        finally:
+            audience.stop()
+        print(f"  audience: {SESSIONS} sessions had all {said} messages once and in order", flush=True)
+        spread(seen)
+        tell_load(seen, report)
+        judge(seen, report, slowest(kubelet), condition(cluster, namespace, "ScalingActive"))
+        reasons(cluster, namespace)
         cluster.helm("uninstall", RELEASE, "-n", namespace, "--wait", "--timeout", "180s")
         until(READY_S, "all nodes have ended", lambda: not running(kubelet))
         ended(kubelet)
@@ -98,7 +112,7 @@ def installed(cluster, redis_url):
                         f"--from-literal={key}={value}")
     values = {
         "autoscaling": {"minReplicas": FEWEST, "maxReplicas": MOST,
-                        "queueMetric": os.environ.get("SCALING_METRIC", "depth")},
+                        "queueMetric": os.environ.get("SCALING_METRIC", "pressure")},
         "podAnnotations": {PROCESS: "yes"},
         # Nobody is to be refused: what a node counts between two heartbeats is more than there is.
         "config": {"queue": {"capacity": 500000}},
@@ -108,7 +122,8 @@ def installed(cluster, redis_url):
         values["autoscaling"]["behavior"] = quick(int(os.environ["SCALING_DOWN_S"]))
     file = cluster.plane.folder / "scaling.json"
     file.write_text(json.dumps(values))
-    cluster.helm("install", RELEASE, CHART, "-n", namespace, "--values", CHART / "ci/hpa.yaml", "--values", file)
+    cluster.helm("install", RELEASE, cluster.chart, "-n", namespace,
+                 "--values", cluster.chart / "ci/hpa.yaml", "--values", file)
     return namespace
 
 
@@ -117,15 +132,16 @@ def quick(seconds):
     up = [{"type": "Percent", "value": 100, "periodSeconds": 15}, {"type": "Pods", "value": 4, "periodSeconds": 15}]
     return {"scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": up},
             "scaleDown": {"stabilizationWindowSeconds": seconds, "selectPolicy": "Max",
-                          "policies": [{"type": "Pods", "value": 1, "periodSeconds": seconds}]}}
+                          "policies": [{"type": "Pods", "value": 1, "periodSeconds": seconds // 3}]}}
 
 
 def under_load(cluster, namespace, kubelet, figures, program):
     """Puts the load on, and looks until as few pods as before have been there for a while."""
     first = kubelet.serving()[0]
     environment = {"PATH": os.environ["PATH"], "TOKEN_SECRET": SECRET, "FANFARE_API_KEY": KEY}
-    command = [program, "bench", "queue", "--sessions", "600", "--ahead", str(ON_THEIR_WAY), "--list", "100", "--feeders", "6",
-               "--seconds", str(LOAD_S), "--patience", "30", "--secret-env", "TOKEN_SECRET", "--format", "json",
+    command = [program, "bench", "queue", "--sessions", "600", "--ahead", str(ON_THEIR_WAY), "--list", "100",
+               "--feeders", "6", "--seconds", str(LOAD_S), "--patience", "30", "--format", "json",
+               "--secret-env", "TOKEN_SECRET",
                "--url", f"ws://127.0.0.1:{first.ports['http']}/v1/connect",
                "--api-url", f"http://127.0.0.1:{first.ports['api']}"]
     seen = Seen(time.monotonic(), [(0.0, FEWEST)])
@@ -158,27 +174,54 @@ def down_of(cluster, namespace):
     return rules["stabilizationWindowSeconds"], rules["policies"][0]["periodSeconds"]
 
 
-def judge(seen, report, kubelet, active):
-    messages, figures = report["messages"], report["figures"]
+def tell_load(seen, report):
     depths, pressures = zip(*seen.depths)
-    print(f"  load: {messages['received']} messages, {figures['queue_entries_per_s']:.0f} a second; depth "
-          f"{sum(depths) / len(depths):.0f} in the mean, {max(depths):.0f} at most; pressure "
+    print(f"  load: {report['messages']['received']} messages, {report['figures']['queue_entries_per_s']:.0f} a "
+          f"second; depth {sum(depths) / len(depths):.0f} in the mean, {max(depths):.0f} at most; pressure "
           f"{sum(pressures) / len(pressures):.0f}, {max(pressures):.0f}", flush=True)
+
+
+def slowest(kubelet):
+    """How long a node took at most to leave."""
+    left = [node.leave_s for node in kubelet.nodes.values() if node.leave_s is not None]
+    longest = max(left, default=0.0)
+    print(f"  a node took at most {longest:.2f} s to leave", flush=True)
+    return longest
+
+
+def judge(seen, report, leave_s, active):
+    messages, highest = report["messages"], max(depth for depth, _ in seen.depths)
     expect(messages["received"] > QUEUED, f"the load was none: {messages}")
     for fault in ("missing", "doubled", "reordered", "sessions_ended"):
         expect(messages[fault] == 0, f"{fault}: {messages[fault]}")
-    expect(max(depths) >= QUEUED / 2, f"at most {max(depths):.0f} were queued at once")
+    expect(highest >= QUEUED / 2, f"at most {highest:.0f} were queued at once")
     expect(len(seen.changes) > 1, "there were never more pods")
     grown = seen.changes[1]
     expect(grown[1] > FEWEST and grown[0] <= GROWN_S, f"not more pods within {GROWN_S} s: {seen.changes}")
     expect(seen.turns() == 1, f"{seen.turns()} changes of direction, not one: {seen.changes}")
     downs = seen.downs()
     expect(all(count == 1 for _, count in downs), f"more than one pod fewer at once: {seen.changes}")
-    slowest = max(node.leave_s for node in kubelet.nodes.values() if node.leave_s is not None)
-    print(f"  a node took at most {slowest:.2f} s to leave", flush=True)
     for (before, _), (after, _) in zip(downs, downs[1:]):
-        expect(after - before > slowest, f"the next pod went after {after - before:.1f} s")
+        expect(after - before > leave_s, f"the next pod went after {after - before:.1f} s")
     expect(active == "True", "the HPA lost its figures")
+
+
+def spread(seen):
+    """Rebalancing gave the nodes that came their part. It begins a minute after the last change of nodes."""
+    mean = sum(seen.sessions) / len(seen.sessions)
+    print(f"  sessions of each node before the first went: {seen.sessions}", flush=True)
+    if "SCALING_DOWN_S" not in os.environ:
+        # Tolerance is 20 %; a session more or less is no fault.
+        expect(seen.sessions[-1] <= 1.2 * mean + 1, f"a node has {seen.sessions[-1]} sessions, the mean is {mean:.1f}")
+
+
+def reasons(cluster, namespace):
+    """Why the HPA did what it did, in its own words: the queue must have been a reason."""
+    events = cluster.objects("get", "events", "-n", namespace, "--field-selector", "reason=SuccessfulRescale")
+    said = [event["message"] for event in events]
+    for words in said:
+        print(f"  HPA: {words}", flush=True)
+    expect(any("fanfare_queue_" in words for words in said), "no reason of the HPA was the queue")
 
 
 def ready(kubelet):

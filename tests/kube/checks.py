@@ -4,6 +4,7 @@ In: names of checks; none means all. Out: a line for each with how much it saw; 
 a fault or nothing to look at.
 """
 
+import signal
 import sys
 import traceback
 
@@ -12,8 +13,9 @@ import check_manifests
 import check_scaling
 import check_security
 import extensions
-from commands import Cluster, Fault
-from control_plane import ControlPlane
+import planted
+from commands import Cluster
+from control_plane import ControlPlane, Fault
 
 CHECKS = {
     "security": check_security.pods,
@@ -23,6 +25,7 @@ CHECKS = {
     "secrets": check_charts.kept_secrets,
     "failed-upgrade": check_charts.failed_upgrade,
     "disruptions": check_charts.disruptions,
+    "planted": planted.planted,
     "scaling": check_scaling.scaling,
 }
 
@@ -32,6 +35,8 @@ def main(wanted):
     if unknown:
         print(f"there is no check {', '.join(unknown)}; there are: {', '.join(CHECKS)}", file=sys.stderr)
         return 64
+    # So that the processes end with this one, whoever ends it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = []
     with ControlPlane() as plane:
         cluster = Cluster(plane)
@@ -40,7 +45,7 @@ def main(wanted):
         for label in wanted or CHECKS:
             try:
                 CHECKS[label](cluster)
-            except (Fault, SystemExit, OSError) as fault:
+            except (Fault, OSError) as fault:
                 failed.append(label)
                 plane.keep = True
                 print(f"{label}: FAILED: {fault}", flush=True)

@@ -5,20 +5,17 @@ In: a running control plane; HELM from the environment. Out: outputs of commands
 with words that say what was wanted and what came.
 """
 
+import itertools
 import json
 import os
 import subprocess
 import time
 
-from control_plane import BIN, ROOT
+from control_plane import BIN, ROOT, Fault
 
-CHART = ROOT / "helm/fanfare"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 ROLLOUT = "--timeout=120s"
-
-
-class Fault(Exception):
-    """What was seen is not what must be seen."""
+NUMBERS = itertools.count(1)
 
 
 def expect(right, words):
@@ -27,10 +24,11 @@ def expect(right, words):
 
 
 class Cluster:
-    """The commands, against one control plane."""
+    """The commands, against one control plane, with chart and k8s/ below `root`."""
 
-    def __init__(self, plane):
-        self.plane = plane
+    def __init__(self, plane, root=ROOT):
+        self.plane, self.root = plane, root
+        self.chart = root / "helm/fanfare"
         self.environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig),
                             # Helm and kubectl keep their caches with the run.
                             "HOME": str(plane.folder), "XDG_CACHE_HOME": str(plane.folder / "cache")}
@@ -68,6 +66,8 @@ class Cluster:
         return done.stdout
 
     def restricted_namespace(self, name):
+        """A new one, whose name begins so: a check may run more than once."""
+        name = f"{name}-{next(NUMBERS)}"
         self.plane.call("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": RESTRICTED}})
         return name
 

@@ -8,6 +8,7 @@ plays. When it ends, its processes have ended.
 
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -27,6 +28,10 @@ READY_S = 180
 # update needs one that is free.
 NODES = 6
 STOP_S = 20
+
+
+class Fault(Exception):
+    """What was seen is not what must be seen."""
 
 
 class ControlPlane:
@@ -145,7 +150,7 @@ class ControlPlane:
         for program, process in self.running:
             if process.poll() is not None:
                 log = (self.folder / f"{program}.log").read_text()
-                raise SystemExit(f"{program} ended with {process.returncode}:\n{log[-2000:]}")
+                raise Fault(f"{program} ended with {process.returncode}:\n{log[-2000:]}")
         return self.found("/readyz")
 
     def found(self, path):
@@ -167,6 +172,9 @@ class ControlPlane:
             return json.load(answer)
 
     def stop(self):
+        # Whoever asks again would leave some of them behind.
+        for asked in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(asked, signal.SIG_IGN)
         # The last to start is the first to end, so that none complains about another.
         for _, process in reversed(self.running):
             process.terminate()
@@ -195,5 +203,5 @@ def until(seconds, what, done, every=0.2):
         if value:
             return value
         if time.monotonic() > end:
-            raise SystemExit(f"not within {seconds} s: {what}")
+            raise Fault(f"not within {seconds} s: {what}")
         time.sleep(every)

@@ -101,7 +101,12 @@ fn faults(chart: &Chart, load: &Load, series: &Series) -> Vec<String> {
 }
 
 fn tried(chart: &Chart, place: &Place) -> Vec<String> {
-    faults(chart, &STEP, &queue::run(chart, &STEP, place, SECONDS))
+    let series = queue::run(chart, &STEP, place, SECONDS);
+    // For who looks at it: the number of pods, each with the second from which it held.
+    let changes = (1..series.len()).filter(|at| series[*at].pods != series[at - 1].pods);
+    let told: Vec<_> = changes.map(|at| (at, series[at].pods)).collect();
+    eprintln!("{place:?}: {told:?}");
+    faults(chart, &STEP, &series)
 }
 
 #[test]

@@ -108,21 +108,10 @@ fn sizes_are_those_of_the_chart() {
 
 #[test]
 fn what_goes_beyond_measurements_and_defaults_is_warned_of() {
-    let large = [
-        "--users",
-        "10M",
-        "--topics",
-        "1",
-        "--rate",
-        "10",
-        "--fanout",
-        "5",
-        "--bytes",
-        "100k",
-        "--node-sessions",
-        "5k",
-    ];
-    let all = planned(&[&large[..], &["--network", "10k", "--inbox", "0"]].concat());
+    let large = "--users 10M --topics 1 --rate 10 --fanout 5 --bytes 100k --inbox 0 \
+                 --node-sessions 5k --network 10k";
+    let large: Vec<_> = large.split_whitespace().collect();
+    let all = planned(&large);
     let warnings = all["warnings"].to_string();
     for words in [
         "2,500 nodes: at most 300 were measured",

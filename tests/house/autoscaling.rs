@@ -101,7 +101,12 @@ fn faults(chart: &Chart, load: &Load, series: &Series) -> Vec<String> {
 }
 
 fn tried(chart: &Chart, place: &Place) -> Vec<String> {
-    faults(chart, &STEP, &queue::run(chart, &STEP, place, SECONDS))
+    let series = queue::run(chart, &STEP, place, SECONDS);
+    // For who looks at it: the number of pods, each with the second from which it held.
+    let changes = (1..series.len()).filter(|at| series[*at].pods != series[at - 1].pods);
+    let told: Vec<_> = changes.map(|at| (at, series[at].pods)).collect();
+    eprintln!("{place:?}: {told:?}");
+    faults(chart, &STEP, &series)
 }
 
 #[test]
@@ -152,6 +157,19 @@ fn a_chart_that_scales_worse_is_found() {
     }
 }
 
+/// Where nobody tells of CPU and memory the queue has to be enough.
+#[test]
+fn the_queue_alone_adds_nodes_within_a_minute() {
+    let mut chart = chart();
+    (chart.cpu, chart.memory, chart.sessions) = (None, None, None);
+    for cores in [1.0, 2.0, 4.0, 16.0] {
+        let place = Place { cores, ..PLACE };
+        let faults = tried(&chart, &place);
+        let is_late = faults.iter().any(|fault| fault.starts_with("late"));
+        assert!(!is_late, "{place:?}: {faults:?}");
+    }
+}
+
 #[test]
 fn a_slow_redis_adds_no_nodes_by_pressure_and_all_of_them_by_depth() {
     let slow = Load {
@@ -181,4 +199,29 @@ fn sessions_alone_add_nodes_until_each_has_the_target() {
     };
     let series = queue::run(&chart, &many, &PLACE, 900);
     assert_eq!(series.last().map(|second| second.pods), Some(10));
+}
+
+/// A node without a limit of CPU counts all cores of its machine, and where there are many it tells
+/// little of its depth as pressure. Then CPU, in percent of what it requests, adds nodes.
+#[test]
+fn a_little_too_much_is_met_on_large_machines_too_because_cpu_counts() {
+    let little = Load {
+        loud: 28_000.0,
+        swing: 0.0,
+        ..STEP
+    };
+    let is_late = |chart: &Chart, cores| {
+        let place = Place { cores, ..PLACE };
+        let series = queue::run(chart, &little, &place, SECONDS);
+        let faults = faults(chart, &little, &series);
+        faults.iter().any(|fault| fault.starts_with("late"))
+    };
+    let mut chart = chart();
+    let all = [1.0, 2.0, 4.0, 16.0];
+    assert_eq!(all.map(|cores| is_late(&chart, cores)), [false; 4]);
+    chart.cpu = None;
+    assert_eq!(
+        all.map(|cores| is_late(&chart, cores)),
+        [false, false, true, true]
+    );
 }

@@ -239,11 +239,8 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_configuration() {
-        let names = |all: &[&'static str]| all.to_vec();
-        assert_eq!(
-            names(&SIZES.map(|size| size.name)),
-            names(&presets::SIZES.map(|size| size.name))
-        );
+        let names = SIZES.map(|size| size.name);
+        assert_eq!(names, presets::SIZES.map(|size| size.name));
     }
 
     #[test]

@@ -196,10 +196,10 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NoPlan {
     /// See the text.
-    #[error("{NODES_MAX} nodes have not enough {}", .0.name())]
+    #[error("{NODES_MAX} nodes are too few: what is short is the {}", .0.name())]
     Nodes(Resource),
     /// See the text.
-    #[error("{MASTERS_MAX} masters of Redis have not enough {}", .0.name())]
+    #[error("{MASTERS_MAX} masters of Redis are too few: what is short is the {}", .0.name())]
     Masters(Resource),
     /// See the text.
     #[error("the heartbeats of {0} nodes take more of the first master of Redis than it may use")]

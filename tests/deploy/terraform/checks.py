@@ -125,7 +125,8 @@ def checkov(root, chosen, providers, options):
     folders = [argument for folder in chosen for argument in ("--directory", str(root / "terraform" / folder))]
     if len(chosen) == len(texts.folders(root)):
         folders = ["--directory", str(root / "terraform")]
-    command = [options.checkov, *folders, "--framework", "terraform", "--skip-download", "--compact", "--quiet", "--output", "json"]
+    command = [options.checkov, *folders, "--framework", "terraform", "--var-file", str(HERE / "checkov.tfvars")]
+    command += ["--skip-download", "--compact", "--quiet", "--output", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         reports = json.loads(done.stdout)

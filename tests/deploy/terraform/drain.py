@@ -94,7 +94,8 @@ def play(script, ends_after_s, arguments, key=KEY):
         program = Path(folder) / "aws"
         program.write_text(AWS.format(python=sys.executable, state=str(state)))
         program.chmod(0o755)
-        command = [script, "--cluster", "c", "--service", "s", "--api-port", str(first.port), "--look-every-s", "0.1", *arguments]
+        # By this Python itself: one in front of it may put programs of its own in front of ours.
+        command = [sys.executable, script, "--cluster", "c", "--service", "s", "--api-port", str(first.port), "--look-every-s", "0.1", *arguments]
         environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "FANFARE_API_KEY": key}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         calls = json.loads(state.read_text())["calls"]

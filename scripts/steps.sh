@@ -53,6 +53,15 @@ lints() {
     cargo clippy --workspace --all-targets -- -D warnings
 }
 
+# Of what deploys Fanfare all that starts no node; scripts/test-long has the rest.
+check_deployment() {
+    local part
+    scripts/check-deploy helm k8s terraform || return 1
+    for part in image compose systemd balancers; do
+        "tests/deploy/check-$part" --static || return 1
+    done
+}
+
 # What is missing and cannot be installed ends the run with words that say what to do.
 give_up() {
     printf 'cannot go on: %s\n' "$*" >&2

@@ -1,8 +1,7 @@
 //! What one thing costs: every figure with the place where it was measured.
 //!
-//! In: nothing. Out: constants for [`super::model`]. Where a page gives several figures the dearer
-//! one stands here, so that a plan is rather too large. Times are seconds of one core, sizes are
-//! bytes. `docs/capacity.md` lists them, and a test holds the two together.
+//! In: nothing. Out: constants for [`super::model`]. They are of runs beside other work, so that a
+//! plan is rather too large. Times are seconds of one core, sizes are bytes. `docs/capacity.md` lists them, and a test holds the two together.
 
 /// A figure and where it comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -7,11 +7,13 @@ use super::input::Input;
 use super::model::{NoPlan, Plan, Resource};
 use crate::cli::output;
 
-/// The most of each that was measured (docs/performance.md, docs/redis.md).
+/// The most of each that was measured (docs/performance.md).
 const SESSIONS_MEASURED: u64 = 19_000;
 const NODES_MEASURED: u64 = 300;
-const MASTERS_MEASURED: u64 = 16;
 const BODY_MEASURED: u64 = 1_024;
+
+/// Up to how many masters docs/redis.md says how evenly partitions are dealt.
+const MASTERS_KNOWN: u64 = 16;
 
 /// Defaults that a larger plan must change.
 const MAXCLIENTS_DEFAULT: u64 = 10_000;
@@ -52,8 +54,13 @@ pub(super) fn warnings(input: &Input, plan: &Plan) -> Vec<String> {
     };
     beyond("sessions a node", plan.sessions_per_node, SESSIONS_MEASURED);
     beyond("nodes", plan.nodes, NODES_MEASURED);
-    beyond("masters of Redis", plan.redis_masters, MASTERS_MEASURED);
     beyond("bytes a publication", demand.body_bytes, BODY_MEASURED);
+    if plan.redis_masters > MASTERS_KNOWN {
+        warnings.push(format!(
+            "{} masters of Redis: how evenly partitions are dealt is known up to {MASTERS_KNOWN}",
+            grouped(plan.redis_masters)
+        ));
+    }
     let mut setting = |is: u64, default: u64, what: &str| {
         if is > default {
             let (is, default) = (grouped(is), grouped(default));

@@ -2,25 +2,10 @@
 
 locals {
   labels = merge({ application = "fanfare", stack = var.name }, var.labels)
-
-  flags = {
-    "cloudsql.iam_authentication" = "on"
-    "cloudsql.enable_pgaudit"     = "on"
-    "log_checkpoints"             = "on"
-    "log_connections"             = "on"
-    "log_disconnections"          = "on"
-    "log_duration"                = "off"
-    "log_hostname"                = "on"
-    "log_lock_waits"              = "on"
-    "log_min_duration_statement"  = "-1"
-    "log_min_error_statement"     = "error"
-    "log_min_messages"            = "warning"
-    "log_statement"               = "ddl"
-    "log_temp_files"              = "0"
-  }
 }
 
 resource "google_sql_database_instance" "primary" {
+  #checkov:skip=CKV_GCP_6:ENCRYPTED_ONLY refuses whoever comes without TLS; clients log in by IAM and have no certificates
   #checkov:skip=CKV_GCP_79:The version is the caller's choice (engine_version); the default is the newest here
   #checkov:skip=CKV2_GCP_13:A line for each statement costs more than it tells; query insights have the durations
   count = var.enabled ? 1 : 0
@@ -70,13 +55,57 @@ resource "google_sql_database_instance" "primary" {
       query_insights_enabled = true
     }
 
-    dynamic "database_flags" {
-      for_each = local.flags
-
-      content {
-        name  = database_flags.key
-        value = database_flags.value
-      }
+    database_flags {
+      name  = "cloudsql.iam_authentication"
+      value = "on"
+    }
+    database_flags {
+      name  = "cloudsql.enable_pgaudit"
+      value = "on"
+    }
+    database_flags {
+      name  = "log_checkpoints"
+      value = "on"
+    }
+    database_flags {
+      name  = "log_connections"
+      value = "on"
+    }
+    database_flags {
+      name  = "log_disconnections"
+      value = "on"
+    }
+    database_flags {
+      name  = "log_duration"
+      value = "off"
+    }
+    database_flags {
+      name  = "log_hostname"
+      value = "on"
+    }
+    database_flags {
+      name  = "log_lock_waits"
+      value = "on"
+    }
+    database_flags {
+      name  = "log_min_duration_statement"
+      value = "-1"
+    }
+    database_flags {
+      name  = "log_min_error_statement"
+      value = "error"
+    }
+    database_flags {
+      name  = "log_min_messages"
+      value = "warning"
+    }
+    database_flags {
+      name  = "log_statement"
+      value = "ddl"
+    }
+    database_flags {
+      name  = "log_temp_files"
+      value = "0"
     }
   }
 
@@ -88,6 +117,7 @@ resource "google_sql_database_instance" "primary" {
 
 resource "google_sql_database_instance" "replica" {
   #checkov:skip=CKV_GCP_14:A replica has the primary's backups
+  #checkov:skip=CKV_GCP_6:ENCRYPTED_ONLY refuses whoever comes without TLS; clients log in by IAM and have no certificates
   #checkov:skip=CKV_GCP_79:The version is that of the primary
   count = var.enabled ? var.read_replicas : 0
 
@@ -114,11 +144,11 @@ resource "google_sql_database_instance" "replica" {
     }
 
     dynamic "database_flags" {
-      for_each = local.flags
+      for_each = google_sql_database_instance.primary[0].settings[0].database_flags
 
       content {
-        name  = database_flags.key
-        value = database_flags.value
+        name  = database_flags.value.name
+        value = database_flags.value.value
       }
     }
   }

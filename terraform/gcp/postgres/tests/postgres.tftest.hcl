@@ -53,6 +53,10 @@ run "replicas_and_logins" {
     error_message = "There must be two replicas of the primary."
   }
   assert {
+    condition     = google_sql_database_instance.replica[0].settings[0].database_flags == google_sql_database_instance.primary[0].settings[0].database_flags && length(google_sql_database_instance.primary[0].settings[0].database_flags) == 13
+    error_message = "Replicas must have the flags of the primary."
+  }
+  assert {
     condition     = google_sql_user.client["backend"].name == "backend@fanfare-test.iam" && google_sql_user.client["backend"].type == "CLOUD_IAM_SERVICE_ACCOUNT"
     error_message = "A service account must log in by IAM, under the name that Cloud SQL gives it."
   }

@@ -1,8 +1,9 @@
 """Sessions that stay while nodes come and go, and what they see.
 
 In: the nodes of a Kubelet. Out: a balancer that gives each new connection to the ready node with the
-fewest, as a Service never does and load balancers do; `fanfare subscribe` processes behind it; a message to
-everyone each second; and whether every session had every message once and in order.
+fewest, as a Service never does and load balancers do; `fanfare subscribe` processes behind it, all of one
+user; a message to the inbox of that user each second; and whether every session had every message once and
+in order. It is an inbox, because what is for everyone has no history: who is away misses it.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import urllib.request
 from control_plane import Fault
 
 SESSIONS = 40
+USER = "audience"
 EVERY_S = 1
 TRIES = 20
 TICK = re.compile(r'"tick":\s*(\d+)')
@@ -66,9 +68,9 @@ class Audience:
         self.said, self.fault = 0, None
         self.ended = threading.Event()
         environment = {"PATH": os.environ["PATH"], "TOKEN_SECRET": secret}
-        minted = [program, "token", "--user", "audience", "--secret-env", "TOKEN_SECRET", "--ttl", "2h"]
+        minted = [program, "token", "--user", USER, "--secret-env", "TOKEN_SECRET", "--ttl", "2h"]
         token = subprocess.run(minted, env=environment, check=True, text=True, capture_output=True).stdout.strip()
-        command = [program, "subscribe", "--everyone", "--since", "0-0", "--format", "json",
+        command = [program, "subscribe", "--inbox", "--since", "0-0", "--format", "json",
                    "--url", f"ws://127.0.0.1:{self.balancer.port}/v1/connect"]
         self.running = []
         for number in range(SESSIONS):
@@ -89,7 +91,7 @@ class Audience:
 
     def publish(self, number):
         """By whichever node takes it. The key makes a second try the same message."""
-        body = {"everyone": True, "data": {"tick": number}, "idempotency_key": f"tick-{number}"}
+        body = {"user": USER, "data": {"tick": number}, "idempotency_key": f"tick-{number}"}
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         for left in reversed(range(TRIES)):
             node = self.kubelet.serving()[number % len(self.kubelet.serving())]
@@ -115,8 +117,9 @@ class Audience:
             if not wrong:
                 return self.said
             if time.monotonic() > end:
+                missing = sorted(set(wanted) - set(self.seen(wrong[0])))
                 raise Fault(f"of {SESSIONS} sessions {len(wrong)} had not all {self.said} messages once and in "
-                            f"order; session {wrong[0]} had {self.seen(wrong[0])}")
+                            f"order; session {wrong[0]} missed {missing}")
             time.sleep(0.5)
 
     def seen(self, number):

@@ -23,6 +23,7 @@ locals {
       own = {
         FANFARE_SERVER__LISTEN          = "0.0.0.0:${local.port.http}"
         FANFARE_SERVER__CONNECTIONS_MAX = tostring(var.connections_max)
+        FANFARE_DRAIN__WINDOW_MS        = tostring(var.drain_window_s * 1000)
       }
       secrets = ["FANFARE_API__KEYS", "FANFARE_AUTH__HMAC_SECRET"]
     }
@@ -54,7 +55,6 @@ locals {
       # 10 s from SIGTERM to SIGKILL: half of the window to tell, a quarter to go, 1 s each for commands
       # at the broker and for the answer to a close frame. What a node that is killed then leaves in Redis
       # is cleaned up by the others.
-      FANFARE_DRAIN__WINDOW_MS           = tostring(var.drain_window_s * 1000)
       FANFARE_DRAIN__DELAY_MS            = "0"
       FANFARE_DRAIN__COMMANDS_TIMEOUT_MS = "1000"
       FANFARE_SESSION__CLOSE_TIMEOUT_MS  = "1000"

@@ -68,8 +68,8 @@ run "the_api_is_inside_alone" {
     error_message = "Nodes for the API must take no sessions."
   }
   assert {
-    condition     = alltrue([for env in google_cloud_run_v2_service.this["api"].template[0].containers[0].env : !contains(["FANFARE_SERVER__CONNECTIONS_MAX", "FANFARE_AUTH__HMAC_SECRET"], env.name)])
-    error_message = "A node without sessions refuses to start with connections_max, and needs no key for tokens."
+    condition     = alltrue([for env in google_cloud_run_v2_service.this["api"].template[0].containers[0].env : !contains(["FANFARE_SERVER__CONNECTIONS_MAX", "FANFARE_DRAIN__WINDOW_MS", "FANFARE_AUTH__HMAC_SECRET"], env.name)])
+    error_message = "A node without sessions refuses to start with connections_max, has nobody to send away, and needs no key for tokens."
   }
   assert {
     condition     = google_cloud_run_v2_service.this["api"].template[0].containers[0].ports[0].container_port == 8081 && google_cloud_run_v2_service.this["api"].template[0].containers[0].liveness_probe[0].http_get[0].port == 8081

@@ -115,3 +115,21 @@ pub(super) async fn run<T>(
             .await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::gate::Gate;
+
+    #[test]
+    fn what_waits_when_the_sending_ends_is_dropped_and_counted() {
+        let dropped = Arc::new(Counter::default());
+        let (gate, items) = Gate::new(Arc::clone(&dropped));
+        let waiting = Waiting::new(items, Arc::clone(&dropped));
+        (0..3).for_each(|item| gate.send(item));
+        drop(waiting);
+        assert_eq!(dropped.get(), 3);
+        gate.send(3);
+        assert_eq!(dropped.get(), 4, "nobody takes it");
+    }
+}

@@ -28,9 +28,16 @@ where
     port
 }
 
-/// One that never reads.
-pub(super) async fn deaf() -> u16 {
-    collector(|stream| async move {
+/// How a collector of gRPC says that all of a message may be sent at once: `SETTINGS` and `WINDOW_UPDATE`.
+pub(super) const SEND_ALL: &[u8] = &[
+    0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff, //
+    0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7f, 0xff, 0, 0,
+];
+
+/// One that says this and never reads.
+pub(super) async fn deaf(says: &'static [u8]) -> u16 {
+    collector(move |mut stream| async move {
+        stream.write_all(says).await.unwrap();
         std::future::pending::<()>().await;
         drop(stream);
     })

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::telemetry::otlp::answer::target;
-use crate::telemetry::otlp::collectors::{answering, collector, deaf};
+use crate::telemetry::otlp::collectors::{SEND_ALL, answering, collector, deaf};
 
 /// More than the two ends of a connection hold together.
 const LARGE: usize = 16 << 20;
@@ -184,14 +184,15 @@ fn patience_is_asked_for_in_seconds_or_until_a_date() {
 
 #[tokio::test]
 async fn a_collector_that_does_not_read_holds_no_connection_when_it_is_given_up() {
-    for protocol in [Protocol::Http, Protocol::Grpc] {
-        let port = deaf().await;
+    for (protocol, says) in [(Protocol::Http, &b""[..]), (Protocol::Grpc, SEND_ALL)] {
+        let port = deaf(says).await;
         let client = client_of(port, protocol);
         let body = Bytes::from(vec![b'x'; LARGE]);
         for attempt in 0..10 {
             let sent = timeout(Duration::from_millis(50), client.send(body.clone())).await;
             assert!(sent.is_err(), "{attempt}: {sent:?}");
             client.renew();
+            sleep(Duration::from_millis(10)).await;
         }
         until_left(port, 0).await;
     }

@@ -296,6 +296,9 @@ fn client(target: &Target, idle: Duration) -> Result<Made, String> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    // What a closed one still had to send waits no longer for somebody who does not read.
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(target.timeout));
     let tls = HttpsConnectorBuilder::new()
         .with_tls_config(tls(target)?)
         .https_or_http();

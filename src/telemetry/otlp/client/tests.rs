@@ -18,6 +18,8 @@ fn client_of(port: u16, protocol: Protocol) -> Client {
     let target = Target {
         url: format!("http://127.0.0.1:{port}"),
         protocol,
+        // So the system gives up nothing before we do.
+        timeout: Duration::from_secs(600),
         ..target()
     };
     Client::new(target, "/fanfare.Test/Export")

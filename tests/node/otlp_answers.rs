@@ -92,6 +92,10 @@ async fn a_collector_that_takes_all_and_warns_is_heard_once() {
         let lines = node.log_lines("telemetry_export_warned");
         assert_eq!(lines.len(), 1, "{protocol}");
         assert_eq!(lines[0]["reason"], "better use another name");
+        let headers = &collector.taken("logs")[0]["headers"];
+        // What is packed is not read.
+        let expected = (protocol == "http").then_some("identity");
+        assert_eq!(headers["accept-encoding"].as_str(), expected, "{headers}");
         assert_eq!(node.metric(&items("logs", "failed")).await, 0);
         assert!(node.log_lines("telemetry_export_failed").is_empty());
     }

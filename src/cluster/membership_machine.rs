@@ -110,7 +110,9 @@ impl MembershipMachine {
                 let left = gone.iter().filter(|(_, end)| *end == End::Left);
                 let left = left.filter_map(|(name, _)| self.view.node(name));
                 let bare = left.map(|node| node.owner.clone()).collect();
-                if !self.view.fresh || self.view.me != me {
+                // A node that was paused has told nobody that its lease is over.
+                let is_over = self.view.until.is_some_and(|until| until <= sent_at);
+                if !self.view.fresh || is_over || self.view.me != me {
                     self.readers.interrupted();
                 }
                 let both = (&self.view.nodes[..], &nodes[..]);
@@ -242,10 +244,13 @@ mod tests {
             beat
         };
         assert_eq!(course.view.contexts_from, None);
-        for seconds in [0, 1, 60] {
+        for seconds in [0, 1, 5] {
             course.answered(reads(1), at(seconds));
             assert_eq!(course.view.contexts_from, Some(at(10)));
         }
+        // It was paused for some leases, and nobody else took its place.
+        course.answered(reads(1), at(60));
+        assert_eq!(course.view.contexts_from, Some(at(70)));
         // Redis came back without what it had, and this lease is another.
         course.answered(reads(2), at(61));
         assert_eq!(course.view.contexts_from, Some(at(71)));

@@ -79,6 +79,11 @@ impl Clock {
         }
     }
 
+    /// How long the process had stood still when the judge looked last.
+    pub(super) fn stood_up_to_look(&self) -> Duration {
+        Duration::from_micros(self.read().1)
+    }
+
     /// How long the process stood still, up to now.
     fn stood(&self, now: Instant) -> Duration {
         let (looked_us, stood_us) = self.read();
@@ -159,7 +164,9 @@ mod tests {
         // A minute in which nothing ran; the work goes on before the judge has looked.
         now += 60_000 * MS;
         assert_eq!(watch.took_by(&clock, now), 4_000 * MS);
+        assert_eq!(clock.stood_up_to_look(), Duration::ZERO);
         clock.look(now);
+        assert_eq!(clock.stood_up_to_look(), 59_000 * MS);
         assert_eq!(watch.took_by(&clock, now), 4_000 * MS);
         look(&clock, &mut now, 31);
         assert_eq!(watch.took_by(&clock, now), 35_000 * MS, "it is slow itself");

@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use super::running::CLOCK;
+use crate::telemetry::process;
 
 /// How often what has nothing to do turns all the same.
 pub const IDLE_TURN: Duration = Duration::from_secs(1);
@@ -207,7 +208,9 @@ pub fn start(stuck: Option<Duration>, control: Handle) -> io::Result<()> {
         CLOCK.look(Instant::now());
         loop {
             std::thread::sleep(LOOK_EVERY);
-            TURNS.look(CLOCK.look(Instant::now()));
+            let passed = CLOCK.look(Instant::now());
+            process::stalled(CLOCK.stood_up_to_look());
+            TURNS.look(passed);
             let silences = TURNS.silences();
             if silences.iter().any(|silence| silence.lasts >= LATE_AFTER) {
                 drop(control.spawn(async {}));

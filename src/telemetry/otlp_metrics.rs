@@ -26,7 +26,7 @@ label! {
     ItemResult, "result" {
         /// The collector took it.
         Sent: "sent",
-        /// It found no room.
+        /// It found no room, or the node ended first.
         Dropped: "dropped",
         /// The collector refused it, or could not be reached in time.
         Failed: "failed",
@@ -50,7 +50,7 @@ impl TelemetryMetrics {
         vec![Family::of(
             Kind::Counter,
             "fanfare_telemetry_items_total",
-            "Spans, lines of the log and points of metrics for a collector, by what became of them: sent, dropped because too many waited, or failed because the collector refused them or could not be reached in time.",
+            "Spans, lines of the log and points of metrics for a collector, by what became of them: sent, dropped because too many waited or the node ended first, or failed because the collector refused them or could not be reached in time.",
             &self.0,
         )]
     }

@@ -1,14 +1,26 @@
-//! What the operating system says of this process: memory, descriptors, processor time, start.
+//! What the operating system says of this process: memory, descriptors, processor time, start; and how
+//! long it stood still.
 //!
 //! In: `/proc/self` and `/proc/stat` (Linux). Out: the metrics that Prometheus calls standard.
 //! Where the system does not tell a number, its metric is left out.
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::family::{Family, Kind, Value};
 
 /// Clock ticks a second in `/proc`: `USER_HZ`, which Linux fixes at 100 for user space.
 const TICKS_PER_S: f64 = 100.0;
+
+/// How long this process stood still.
+static STALLED_US: AtomicU64 = AtomicU64::new(0);
+
+/// The process stood still for so long since its start. Told by whoever looks at its clock.
+pub fn stalled(since_start: Duration) {
+    let us = u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX);
+    STALLED_US.store(us, Ordering::Relaxed);
+}
 
 /// Resident memory, in bytes.
 #[must_use]
@@ -52,7 +64,18 @@ pub fn families() -> Vec<Family> {
         "Start of the process, unix seconds.",
         start_seconds(&stat, &boot).map(Value::Real),
     );
-    [memory, files, time, start].into_iter().flatten().collect()
+    let stalled = Duration::from_micros(STALLED_US.load(Ordering::Relaxed));
+    let stalled = Family::known(
+        "fanfare_stalled_seconds_total",
+        "Time in which the process stood still: it was stopped, or its machine was, or gave it no processor. Of each such time what is above a second, told when it goes on.",
+        Some(Value::Real(stalled.as_secs_f64())),
+    );
+    let stalled = stalled.map(|stalled| Family {
+        kind: Kind::Counter,
+        ..stalled
+    });
+    let all = [memory, files, time, start, stalled];
+    all.into_iter().flatten().collect()
 }
 
 fn resident_of(status: &str) -> Option<u64> {

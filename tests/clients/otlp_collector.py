@@ -4,7 +4,8 @@ usage: otlp_collector.py PROTOCOL BEHAVIOUR [CERTIFICATE KEY]
 
 PROTOCOL is grpc or http. BEHAVIOUR is take, slow (each answer takes three seconds), busy (429 with
 Retry-After, or UNAVAILABLE), once (busy for the first request of each signal), reject (all but one item
-of a request), warn (takes all, and says something); by http alone later (503 with a Retry-After of a
+of a request), mute (the same without a reason), warn (takes all, and says something), deny_taken (takes all, and
+answers 503, or UNAVAILABLE, as one whose backend is late); by http alone later (503 with a Retry-After of a
 minute), deny (401 with the key in its body) and page (200 with a page, of a proxy). The first line on stdout is the port; then one JSON object for each request, with the
 signal, the headers, and the message: ids as hex, 64-bit numbers as text.
 """
@@ -74,14 +75,16 @@ def answer(signal, request, headers, behaviour):
         return None
     message = with_hex_ids(MessageToDict(request, preserving_proto_field_name=True))
     say(json.dumps({"signal": signal, "headers": headers, "message": message}))
+    if behaviour == "deny_taken":
+        return None
     response = SIGNALS[signal][1]()
     if behaviour == "warn":
         response.partial_success.error_message = "better use another name"
-    if behaviour == "reject":
+    if behaviour in ("reject", "mute"):
         partial = response.partial_success
         name = {"traces": "spans", "logs": "log_records", "metrics": "data_points"}[signal]
         setattr(partial, f"rejected_{name}", count(signal, request) - 1)
-        partial.error_message = "too much"
+        partial.error_message = "too much" if behaviour == "reject" else ""
     return response
 
 
@@ -133,6 +136,8 @@ def serve_http(behaviour, certificate, key):
             return self.tell(200, response.SerializeToString())
 
         def refuse(self, headers):
+            if behaviour == "deny_taken":
+                return self.tell(503, b"")
             if behaviour == "later":
                 return self.tell(503, b"", ("retry-after", "60"))
             if behaviour == "deny":

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use fanfare_protocol::form::Encoding;
 use fanfare_testkit::node::{Node, Plan, sample};
@@ -97,6 +98,22 @@ async fn what_a_node_tells_is_what_it_did_and_promtool_has_nothing_to_say() {
     check(&text);
 }
 
+#[tokio::test]
+async fn how_long_a_node_stood_still_is_told_when_it_goes_on() {
+    const STILL: Duration = Duration::from_secs(3);
+    let node = Plan::dev().start().await;
+    let before = node.measure("fanfare_stalled_seconds_total").await;
+    node.signal("STOP");
+    tokio::time::sleep(STILL).await;
+    node.signal("CONT");
+    wait::until("it to be told", async || {
+        let told = node.measure("fanfare_stalled_seconds_total").await - before;
+        // Of all of it a second does not count.
+        if told >= 1.5 { Ok(()) } else { Err(told) }
+    })
+    .await;
+}
+
 /// Asks Debian's promtool, which `scripts/test` installs.
 fn check(text: &str) {
     let mut promtool = Command::new("promtool")
@@ -184,7 +201,7 @@ async fn fifty_scrapes_and_one_that_hardly_reads_hold_up_nobody() {
         let count = node.metric("fanfare_api_answers_cut_off_total").await;
         (count == 1).then_some(())
     };
-    wait::until_within(std::time::Duration::from_secs(100), "its end", cut_off).await;
+    wait::until_within(Duration::from_secs(100), "its end", cut_off).await;
 }
 
 #[tokio::test]

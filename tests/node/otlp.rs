@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 /// More than one request has.
 const SPANS: u64 = 1_200;
 /// What moves though nobody does anything: the beginnings of its names.
-const MOVING: [&str; 11] = [
+const MOVING: [&str; 12] = [
     "process_",
     "fanfare_api_request",
     "fanfare_cluster_view_age_seconds",
@@ -37,6 +37,7 @@ const MOVING: [&str; 11] = [
     "fanfare_heartbeats_total",
     "fanfare_queue_workers",
     "fanfare_slow_sessions",
+    "fanfare_stalled_seconds_total",
 ];
 
 /// What sends spans in this process, as a node does.

@@ -1,7 +1,7 @@
 //! What collectors answer, and what a node makes of it: waits, counts, and what it tells of it.
 //!
-//! In: a node, and collectors that ask for patience, refuse, warn, answer too late or are none. Out: how often they
-//! were asked, counts, lines of the log.
+//! In: a node, and collectors that ask for patience, refuse, warn, answer too late or not at all, deny what they
+//! took, or are none. Out: how often they were asked, counts, lines of the log.
 
 use fanfare_protocol::form::Encoding;
 use fanfare_testkit::collector::Collector;
@@ -9,6 +9,7 @@ use fanfare_testkit::node::{Node, Plan};
 use fanfare_testkit::talk::Talk;
 use fanfare_testkit::{http, wait};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 fn items(signal: &str, result: &str) -> String {
     format!("fanfare_telemetry_items_total{{signal=\"{signal}\",result=\"{result}\"}}")
@@ -91,6 +92,10 @@ async fn a_collector_that_takes_all_and_warns_is_heard_once() {
         let lines = node.log_lines("telemetry_export_warned");
         assert_eq!(lines.len(), 1, "{protocol}");
         assert_eq!(lines[0]["reason"], "better use another name");
+        let headers = &collector.taken("logs")[0]["headers"];
+        // What is packed is not read.
+        let expected = (protocol == "http").then_some("identity");
+        assert_eq!(headers["accept-encoding"].as_str(), expected, "{headers}");
         assert_eq!(node.metric(&items("logs", "failed")).await, 0);
         assert!(node.log_lines("telemetry_export_failed").is_empty());
     }
@@ -129,10 +134,10 @@ fn published(request: &Value) -> (u64, u64, u64) {
     )
 }
 
-#[tokio::test]
-async fn growth_that_a_slow_collector_took_is_not_told_twice() {
+/// Has growth told to a collector that takes it and does not say so, and holds that it is told once.
+async fn is_told_once(behaviour: &str) {
     for (protocol, name) in [("http", "http/protobuf"), ("grpc", "grpc")] {
-        let collector = Collector::start(protocol, "slow").await;
+        let collector = Collector::start(protocol, behaviour).await;
         let node = Plan::dev()
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", name)
@@ -159,4 +164,58 @@ async fn growth_that_a_slow_collector_took_is_not_told_twice() {
             assert!(pair[0].1 <= pair[1].0, "{protocol}: {readings:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn growth_that_a_slow_collector_took_is_not_told_twice() {
+    is_told_once("slow").await;
+}
+
+#[tokio::test]
+async fn growth_that_a_collector_took_and_denies_is_not_told_twice() {
+    is_told_once("deny_taken").await;
+}
+
+#[tokio::test]
+async fn what_is_rejected_without_a_reason_is_told_by_its_number() {
+    let collector = Collector::start("http", "mute").await;
+    let node = of_lines(&collector).start().await;
+    several(&node, &collector).await;
+    let lines = node.until_told("telemetry_export_failed").await;
+    let reason = lines[0]["reason"].as_str().expect("a reason");
+    let numbers = reason.split_once(" items were rejected without a reason");
+    let (rejected, count) = numbers
+        .and_then(|(numbers, _)| numbers.split_once(" of "))
+        .expect("it has the numbers");
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    assert_eq!(number(rejected) + 1, number(count), "{reason}");
+}
+
+#[tokio::test]
+async fn what_the_end_of_a_node_loses_is_counted_and_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    // It takes connections, by the system, and never says a word.
+    let mut node = Plan::dev()
+        .env("FANFARE_LOG__LEVEL", "info,fanfare=debug")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{address}"))
+        .env("OTEL_METRICS_EXPORTER", "none")
+        .env("OTEL_TRACES_EXPORTER", "none")
+        .env("OTEL_BLRP_SCHEDULE_DELAY", "50")
+        .env("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "8")
+        .start()
+        .await;
+    let url = node.connect_url("?user=peer");
+    let (mut talk, _) = Talk::welcomed(&url, Encoding::Json).await;
+    for _ in 0..50 {
+        let subscribe = json!({"type": "subscribe", "topic": "a b"});
+        talk.refused(subscribe, "invalid_topic").await;
+    }
+    assert_eq!(node.metric(&items("logs", "dropped")).await, 0);
+    assert!(node.terminate().await.success());
+    let lines = node.log_lines("telemetry_cut_off");
+    assert_eq!(lines.len(), 1, "{}", node.log_text());
+    let lost = lines[0]["items"].as_u64().expect("a number");
+    assert!(lost >= 50, "{lost}");
+    drop(listener);
 }

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tonic::body::Body;
 
 use crate::config::telemetry::Target;
@@ -26,6 +27,11 @@ const WORD_CHARS_MAX: usize = 200;
 const HIDDEN_BYTES_MIN: usize = 4;
 /// Why what is said to be taken is not.
 pub(super) const NO_ANSWER: &str = "what answered is no collector: its answer cannot be read";
+/// Why it is not known what a collector said of a request that it took.
+pub(super) const TOO_LONG: &str =
+    "its answer is longer than 64 KiB, and whether it rejected some is not known";
+/// The same.
+pub(super) const CUT_OFF: &str = "its answer broke off, and whether it rejected some is not known";
 /// Of each request.
 pub(super) const AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
 
@@ -39,6 +45,16 @@ pub(super) struct Answer {
     pub(super) rejected: u64,
     /// Why; or what it says beside.
     pub(super) why: String,
+}
+
+impl Answer {
+    /// One of which no more is known than that the request was taken.
+    pub(super) fn unread(why: &str) -> Self {
+        Self {
+            rejected: 0,
+            why: why.to_owned(),
+        }
+    }
 }
 
 /// Why a request was not taken.
@@ -70,6 +86,14 @@ impl Failure {
     pub(super) fn passing(why: String) -> Self {
         Self {
             is_passing: true,
+            ..Self::lasting(why)
+        }
+    }
+
+    /// One that will not pass, of somebody who may have taken the request all the same.
+    pub(super) fn unreadable(why: String) -> Self {
+        Self {
+            is_unknown: true,
             ..Self::lasting(why)
         }
     }
@@ -107,36 +131,47 @@ pub(super) fn answer(body: Bytes, target: &Target) -> Option<Answer> {
     })
 }
 
-/// The same as JSON, as some collectors answer whatever they were sent. `None`: it is none.
+/// The same as JSON, as some collectors answer whatever they were sent; names in either case, as all who
+/// read JSON of protobuf must take them. `None`: it is none.
 pub(super) fn json_answer(body: &[u8], target: &Target) -> Option<Answer> {
     /// 64-bit numbers are text in this form.
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Count {
-        Number(u64),
+        Number(i64),
         Text(String),
     }
     #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase", default)]
+    #[serde(default)]
     struct Partial {
-        #[serde(alias = "rejectedLogRecords", alias = "rejectedDataPoints")]
+        #[serde(
+            alias = "rejectedSpans",
+            alias = "rejectedLogRecords",
+            alias = "rejected_log_records",
+            alias = "rejectedDataPoints",
+            alias = "rejected_data_points"
+        )]
         rejected_spans: Option<Count>,
-        error_message: String,
+        #[serde(alias = "errorMessage")]
+        error_message: Option<String>,
     }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Whole {
-        partial_success: Option<Partial>,
-    }
-    let whole: Whole = serde_json::from_slice(body).ok()?;
-    let partial = whole.partial_success.unwrap_or_default();
+    let mut whole: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let partial = whole.remove("partialSuccess");
+    let partial = match partial.or_else(|| whole.remove("partial_success")) {
+        // An object of something else, such as an error.
+        None if !whole.is_empty() => return None,
+        None => Partial::default(),
+        Some(partial) => Option::deserialize(partial).ok()?.unwrap_or_default(),
+    };
     let rejected = match partial.rejected_spans {
         None => 0,
         Some(Count::Number(count)) => count,
         Some(Count::Text(text)) => text.parse().ok()?,
     };
-    let why = word(&partial.error_message, target);
-    Some(Answer { rejected, why })
+    Some(Answer {
+        rejected: u64::try_from(rejected).unwrap_or_default(),
+        why: word(&partial.error_message.unwrap_or_default(), target),
+    })
 }
 
 /// What a collector says, in one short line without the headers that it was given.

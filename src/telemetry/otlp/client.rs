@@ -2,25 +2,28 @@
 //!
 //! In: encoded messages. Out: what the collector answered, or why there is no answer and whether it may
 //! be tried again. Owner: the courier of a signal. Bounds: one request at a time; of an answer
-//! [`ANSWER_BYTES_MAX`] are read. Certificates are read when a client is made, and it is made anew
-//! after each request that the transport failed, so that neither an old certificate nor a
-//! connection that hangs outlives it.
+//! [`ANSWER_BYTES_MAX`] are read, and there are [`TASKS_MAX`] tasks of connections. Certificates are read
+//! when a client of hyper is made, and it is made anew after each request that failed: with the old one
+//! its connections end, so that neither an old certificate nor a connection that hangs outlives it.
 
 use std::error::Error;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER,
+    USER_AGENT,
+};
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use prost::Message;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -28,14 +31,23 @@ use rustls::{ClientConfig, RootCertStore};
 use tonic::body::Body;
 
 use super::answer::{
-    AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, NO_ANSWER, answer, json_answer, word,
+    AGENT, ANSWER_BYTES_MAX, Answer, CUT_OFF, Failure, Http, NO_ANSWER, TOO_LONG, answer,
+    json_answer, word,
 };
+use super::connections::{Connections, End};
 use super::grpc;
 use crate::config::telemetry::{Compression, Protocol, Target};
 use crate::telemetry::fields::causes;
 
-/// How long a connection that is not used is kept: longer than most intervals.
-const IDLE: Duration = Duration::from_secs(90);
+/// After so long balancers drop a connection that is not used, some without a word: what is sent by it then
+/// may be lost.
+const DROPPED: Duration = Duration::from_secs(60);
+/// How long one is kept. So the reading of each minute has a new one.
+const IDLE: Duration = Duration::from_secs(30);
+const _: () = assert!(IDLE.as_secs() * 2 <= DROPPED.as_secs());
+/// Most tasks of connections. One connection has at most two of them; more is left where a collector
+/// answers before it has read, and then reads no more.
+const TASKS_MAX: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -43,8 +55,17 @@ pub(super) struct Client {
     target: Target,
     /// The method of gRPC.
     method: &'static str,
+    /// How long a connection that is not used is kept.
+    idle: Duration,
     /// Held while it is looked at alone.
-    http: Mutex<Option<Http>>,
+    http: Mutex<Option<Made>>,
+}
+
+/// A client of hyper with all its connections. Dropped together.
+#[derive(Debug)]
+struct Made {
+    http: Http,
+    end: End,
 }
 
 impl Client {
@@ -53,6 +74,7 @@ impl Client {
         Self {
             target,
             method,
+            idle: IDLE,
             http: Mutex::new(None),
         }
     }
@@ -76,7 +98,7 @@ impl Client {
         }
     }
 
-    /// Begins anew with the next request.
+    /// Ends all connections, and begins anew with the next request.
     pub(super) fn renew(&self) {
         *self.http.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -84,11 +106,12 @@ impl Client {
     /// The client of now, or a new one.
     fn http(&self) -> Result<Http, Failure> {
         let mut made = self.http.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(http) = &*made {
-            return Ok(http.clone());
+        if let Some(made) = made.as_ref().filter(|made| made.end.tasks() <= TASKS_MAX) {
+            return Ok(made.http.clone());
         }
-        let http = client(&self.target).map_err(Failure::passing)?;
-        Ok(made.insert(http).clone())
+        // What is there ends.
+        let new = client(&self.target, self.idle).map_err(Failure::passing)?;
+        Ok(made.insert(new).http.clone())
     }
 
     /// Sends a packed message. Not cancel-safe: [`Self::renew`] it afterwards.
@@ -110,6 +133,8 @@ impl Client {
     async fn post(&self, http: &Http, body: Bytes) -> Result<Answer, Failure> {
         let mut request = Request::post(&self.target.url)
             .header(CONTENT_TYPE, "application/x-protobuf")
+            // Answers are short, and one that is packed would have no bound.
+            .header(ACCEPT_ENCODING, "identity")
             .header(USER_AGENT, AGENT);
         if self.target.compression == Compression::Gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
@@ -124,36 +149,26 @@ impl Client {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map(|body| body.to_bytes());
-        read(&Response::from_parts(head, ()), body.ok(), &self.target)
+        let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+            true => TOO_LONG,
+            false => CUT_OFF,
+        });
+        read(&Response::from_parts(head, ()), body, &self.target)
     }
 }
 
-/// What an answer by HTTP says. Whatever else than a collector answers for it, such as a proxy with a
-/// page of its own, has taken nothing. `None`: the body could not be read to its end.
-fn read(response: &Response<()>, body: Option<Bytes>, target: &Target) -> Result<Answer, Failure> {
+/// What an answer by HTTP says, or why there is none of its body.
+fn read(
+    response: &Response<()>,
+    body: Result<Bytes, &'static str>,
+    target: &Target,
+) -> Result<Answer, Failure> {
     let (status, headers) = (response.status(), response.headers());
-    let kind = headers
-        .get(CONTENT_TYPE)
-        .map_or(&[][..], HeaderValue::as_bytes);
-    let is_protobuf = kind.starts_with(b"application/x-protobuf");
-    let is_json = kind.starts_with(b"application/json");
+    let kind = Kind::of(headers);
     if status.is_success() {
-        let is_empty = body.as_ref().is_some_and(Bytes::is_empty);
-        if status != StatusCode::OK || !(is_protobuf || is_json || is_empty) {
-            let kind = word(&String::from_utf8_lossy(kind), target);
-            let why = format!("what answered {status} ({kind:?}) is no collector");
-            return Err(Failure::lasting(why));
-        }
-        let Some(body) = body else {
-            return Ok(Answer::default());
-        };
-        let answer = match is_json && !body.is_empty() {
-            true => json_answer(&body, target),
-            false => answer(body, target),
-        };
-        return answer.ok_or_else(|| Failure::lasting(NO_ANSWER.to_owned()));
+        return taken(status, kind, body, headers, target);
     }
-    let said = said(&body.unwrap_or_default(), is_protobuf);
+    let said = said(&body.unwrap_or_default(), kind == Kind::Protobuf);
     let why = match word(&said, target) {
         said if said.is_empty() => format!("the collector answered {status}"),
         said => format!("the collector answered {status}: {said}"),
@@ -167,12 +182,76 @@ fn read(response: &Response<()>, body: Option<Bytes>, target: &Target) -> Result
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
         ),
-        is_unknown: matches!(
-            status,
-            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
-        ),
+        is_unknown: !is_refused(status),
         after: retry_after(headers),
     })
+}
+
+/// What an answer of success says. One without a body is that of a collector: some have nothing to say
+/// beside 202 or 204. Whatever else answers, such as a proxy with a page of its own, is none.
+fn taken(
+    status: StatusCode,
+    kind: Kind,
+    body: Result<Bytes, &'static str>,
+    headers: &HeaderMap,
+    target: &Target,
+) -> Result<Answer, Failure> {
+    let answer = match (body, kind) {
+        (Ok(body), _) if body.is_empty() => return Ok(Answer::default()),
+        (_, Kind::Other) => {
+            let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+            let kind = String::from_utf8_lossy(kind.unwrap_or_default());
+            let kind = word(&kind, target);
+            let why = format!("what answered {status} ({kind:?}) is no collector");
+            return Err(Failure::unreadable(why));
+        }
+        (Err(why), _) => return Ok(Answer::unread(why)),
+        (Ok(body), Kind::Json) => json_answer(&body, target),
+        (Ok(body), Kind::Protobuf) => answer(body, target),
+    };
+    answer.ok_or_else(|| Failure::unreadable(NO_ANSWER.to_owned()))
+}
+
+/// In what form a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Protobuf,
+    Json,
+    Other,
+}
+
+impl Kind {
+    fn of(headers: &HeaderMap) -> Self {
+        let kind = headers
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next());
+        match kind
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "application/x-protobuf" => Self::Protobuf,
+            "application/json" => Self::Json,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a request was certainly not taken: it was refused for what it is or for who sent it.
+fn is_refused(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::TOO_MANY_REQUESTS
+    )
 }
 
 /// `google.rpc.Status`, as far as a refusal by HTTP is read.
@@ -190,10 +269,20 @@ fn said(body: &Bytes, is_protobuf: bool) -> String {
     }
 }
 
-/// Seconds alone: of a date nobody knows by which clock.
+/// When the collector wants to be asked again: in so many seconds, or at a date, by its own clock where it
+/// tells that.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let after = text(RETRY_AFTER)?;
+    if !after.is_empty() && after.bytes().all(|byte| byte.is_ascii_digit()) {
+        // One that is no number of ours is longer than anybody waits.
+        return Some(Duration::from_secs(after.parse().unwrap_or(u64::MAX)));
+    }
+    let at = httpdate::parse_http_date(after).ok()?;
+    let date = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = date.unwrap_or_else(SystemTime::now);
+    // One that is over is now.
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
 fn gzip(message: &[u8]) -> Vec<u8> {
@@ -203,24 +292,29 @@ fn gzip(message: &[u8]) -> Vec<u8> {
     packed.finish().unwrap_or_default()
 }
 
-fn client(target: &Target) -> Result<Http, String> {
+fn client(target: &Target, idle: Duration) -> Result<Made, String> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    // What a closed one still had to send waits no longer for somebody who does not read.
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(target.timeout));
     let tls = HttpsConnectorBuilder::new()
         .with_tls_config(tls(target)?)
         .https_or_http();
-    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    let (connections, end) = Connections::new();
+    let mut builder = legacy::Client::builder(connections);
     builder
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(idle)
         .pool_max_idle_per_host(1);
-    Ok(match target.protocol {
+    let http = match target.protocol {
         Protocol::Http => builder.build(tls.enable_http1().wrap_connector(tcp)),
         Protocol::Grpc => builder
             .http2_only(true)
             .build(tls.enable_http2().wrap_connector(tcp)),
-    })
+    };
+    Ok(Made { http, end })
 }
 
 fn tls(target: &Target) -> Result<ClientConfig, String> {
@@ -251,63 +345,4 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::telemetry::otlp::answer::target;
-
-    fn of(status: u16, kind: &str, body: &[u8]) -> Result<Answer, Failure> {
-        let response = Response::builder().status(status);
-        let response = match kind {
-            "" => response,
-            kind => response.header(CONTENT_TYPE, kind),
-        };
-        let body = Some(Bytes::copy_from_slice(body));
-        read(&response.body(()).unwrap(), body, &target())
-    }
-
-    #[test]
-    fn what_a_proxy_answers_is_no_answer() {
-        let protobuf = "application/x-protobuf";
-        assert_eq!(of(200, protobuf, b""), Ok(Answer::default()));
-        assert_eq!(of(200, "", b""), Ok(Answer::default()));
-        let json = "application/json";
-        assert_eq!(of(200, json, b""), Ok(Answer::default()));
-        assert_eq!(of(200, json, b"{}"), Ok(Answer::default()));
-        for name in ["Spans", "LogRecords", "DataPoints"] {
-            for count in ["7", "\"7\""] {
-                let partial = format!("\"rejected{name}\":{count},\"errorMessage\":\"no\"");
-                let body = format!("{{\"partialSuccess\":{{{partial}}}}}");
-                let answer = of(200, "application/json; charset=utf-8", body.as_bytes());
-                let answer = answer.unwrap();
-                assert_eq!((answer.rejected, &*answer.why), (7, "no"));
-            }
-        }
-        for (status, kind, body) in [
-            (200, "text/html", &b"<html>"[..]),
-            (200, json, b"[]"),
-            (200, json, b"ok"),
-            (200, "", b"ok"),
-            (204, "", b""),
-            (202, protobuf, b""),
-            (200, protobuf, b"\xff\xff"),
-        ] {
-            let failure = of(status, kind, body).unwrap_err();
-            assert!(!failure.is_passing, "{status} {kind}");
-        }
-    }
-
-    #[test]
-    fn the_reason_has_what_the_collector_says_cut_and_without_our_headers() {
-        let message = "no such tenant".to_owned();
-        let body = Refusal { message }.encode_to_vec();
-        let why = |status, kind, body: &[u8]| of(status, kind, body).unwrap_err().why;
-        let protobuf = "application/x-protobuf";
-        let said = "the collector answered 400 Bad Request: no such tenant";
-        assert_eq!(why(400, protobuf, &body), said);
-        let said = why(401, "text/plain", b"bad\nkey: Bearer abcdef ");
-        assert!(said.ends_with(": bad key: *** ***"), "{said}");
-        let said = why(401, "text/plain", &[b'a'; 4_096]);
-        let said = said.rsplit(": ").next().unwrap();
-        assert_eq!(said, "a".repeat(200));
-    }
-}
+mod tests;

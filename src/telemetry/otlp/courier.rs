@@ -156,9 +156,13 @@ impl Courier {
         self.in_hand.store(rejected, Ordering::Relaxed);
         self.sent.add(count - rejected);
         self.patience.succeeded();
-        match rejected {
-            0 => self.notices.success(why),
-            _ => self.notices.failure(why, false),
+        match (rejected, why) {
+            (0, why) => self.notices.success(why),
+            (_, "") => {
+                let why = format!("{rejected} of {count} items were rejected without a reason");
+                self.notices.failure(&why, false);
+            }
+            (_, why) => self.notices.failure(why, false),
         }
     }
 }

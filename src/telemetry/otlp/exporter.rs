@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::courier::Courier;
 use crate::config::telemetry::Batches;
+use crate::telemetry::counter::Counter;
 
 /// An exporter of one signal.
 pub(super) trait Exporter<T>: Send {
@@ -38,14 +39,38 @@ pub(super) fn configured<B: WithExportConfig + WithHttpConfig>(
         .with_shared_http_client(Arc::<Courier>::clone(courier))
 }
 
+/// What waits in a gate. Whatever ends the sending, what waits then is dropped and counted.
+#[derive(Debug)]
+pub(super) struct Waiting<T> {
+    items: mpsc::Receiver<T>,
+    dropped: Arc<Counter>,
+}
+
+impl<T> Waiting<T> {
+    /// Of a gate that counts there what it drops.
+    pub(super) fn new(items: mpsc::Receiver<T>, dropped: Arc<Counter>) -> Self {
+        Self { items, dropped }
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        self.items.close();
+        while self.items.try_recv().is_ok() {
+            self.dropped.add(1);
+        }
+    }
+}
+
 /// Hands over what comes out of a gate, in batches, until the node ends.
 pub(super) async fn run<T>(
     mut exporter: impl Exporter<T>,
     courier: Arc<Courier>,
-    mut items: mpsc::Receiver<T>,
+    mut waiting: Waiting<T>,
     pace: Batches,
     mut stop: watch::Receiver<bool>,
 ) {
+    let items = &mut waiting.items;
     let most = pace.batch_max.min(pace.queue_max);
     loop {
         courier.rest().await;
@@ -88,5 +113,23 @@ pub(super) async fn run<T>(
         let _ = courier
             .count(batch.len() as u64, exporter.export(batch))
             .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::gate::Gate;
+
+    #[test]
+    fn what_waits_when_the_sending_ends_is_dropped_and_counted() {
+        let dropped = Arc::new(Counter::default());
+        let (gate, items) = Gate::new(Arc::clone(&dropped));
+        let waiting = Waiting::new(items, Arc::clone(&dropped));
+        (0..3).for_each(|item| gate.send(item));
+        drop(waiting);
+        assert_eq!(dropped.get(), 3);
+        gate.send(3);
+        assert_eq!(dropped.get(), 4, "nobody takes it");
     }
 }

@@ -18,7 +18,9 @@ use tonic::metadata::{
 };
 use tonic::{Code, Status};
 
-use super::answer::{AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, NO_ANSWER, answer, word};
+use super::answer::{
+    AGENT, ANSWER_BYTES_MAX, Answer, Failure, Http, NO_ANSWER, TOO_LONG, answer, word,
+};
 use crate::config::telemetry::{Compression, Target};
 use crate::telemetry::fields::causes;
 
@@ -51,8 +53,12 @@ pub(super) async fn call(
     let called = grpc
         .unary(request, PathAndQuery::from_static(method), Raw)
         .await;
-    let response = called.map_err(|status| failure(&status, target))?;
-    answer(response.into_inner(), target).ok_or_else(|| Failure::lasting(NO_ANSWER.to_owned()))
+    match called {
+        Ok(response) => answer(response.into_inner(), target)
+            .ok_or_else(|| Failure::unreadable(NO_ANSWER.to_owned())),
+        Err(status) if is_too_long(&status) => Ok(Answer::unread(TOO_LONG)),
+        Err(status) => Err(failure(&status, target)),
+    }
 }
 
 /// Sets a header, whose name says by its end whether its value is bytes.
@@ -67,10 +73,17 @@ fn put(metadata: &mut MetadataMap, name: &str, value: &str) -> Option<()> {
     Some(())
 }
 
+/// Whether the collector's message is longer than we read. tonic says so by a status, as a collector does
+/// of a request that is too long for it; they differ by whose bound it is.
+fn is_too_long(status: &Status) -> bool {
+    let bound = format!("the limit is: {ANSWER_BYTES_MAX} bytes");
+    status.code() == Code::OutOfRange && status.message().ends_with(&bound)
+}
+
 fn failure(status: &Status, target: &Target) -> Failure {
-    // A status that the collector did not send was made of an error on the way.
-    if status.source().is_some() {
-        return Failure::on_the_way(status);
+    // A status that the collector did not send was made of an error on the way, which says it better.
+    if let Some(error) = status.source() {
+        return Failure::on_the_way(error);
     }
     let after = retry_after(status.details());
     let is_passing = match status.code() {
@@ -83,18 +96,23 @@ fn failure(status: &Status, target: &Target) -> Failure {
         Code::ResourceExhausted => after.is_some(),
         _ => false,
     };
-    let is_unknown = matches!(
+    // The request was refused for what it is, or for who sent it. All others may come too late for that.
+    let is_refused = matches!(
         status.code(),
-        Code::Cancelled | Code::DeadlineExceeded | Code::DataLoss
+        Code::InvalidArgument
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::Unimplemented
+            | Code::ResourceExhausted
     );
+    let code = status.code();
     Failure {
-        why: format!(
-            "the collector answered {:?}: {}",
-            status.code(),
-            word(status.message(), target)
-        ),
+        why: match word(status.message(), target) {
+            said if said.is_empty() => format!("the collector answered {code:?}"),
+            said => format!("the collector answered {code:?}: {said}"),
+        },
         is_passing,
-        is_unknown,
+        is_unknown: !is_refused,
         after,
     }
 }
@@ -225,6 +243,42 @@ mod tests {
         let failure = failure(&status, &target());
         assert!(failure.is_passing);
         assert_eq!(failure.after, Some(Duration::new(7, 5)));
+    }
+
+    #[test]
+    fn only_a_refusal_is_certain() {
+        let of = |code| failure(&Status::new(code, "why"), &target()).is_unknown;
+        for code in [
+            Code::InvalidArgument,
+            Code::Unauthenticated,
+            Code::PermissionDenied,
+            Code::Unimplemented,
+            Code::ResourceExhausted,
+        ] {
+            assert!(!of(code), "{code:?}");
+        }
+        for code in [
+            Code::Unavailable,
+            Code::Aborted,
+            Code::Unknown,
+            Code::Internal,
+            Code::OutOfRange,
+        ] {
+            assert!(of(code), "{code:?}");
+        }
+        let silent = failure(&Status::new(Code::Internal, ""), &target());
+        assert_eq!(silent.why, "the collector answered Internal");
+    }
+
+    #[test]
+    fn a_request_that_is_too_long_for_a_collector_is_no_answer_that_is_too_long_for_us() {
+        let of = |bytes: usize| {
+            let said = format!(
+                "Error, decoded message length too large: found 9 bytes, the limit is: {bytes} bytes"
+            );
+            is_too_long(&Status::out_of_range(said))
+        };
+        assert!(of(ANSWER_BYTES_MAX) && !of(4 << 20));
     }
 
     #[test]

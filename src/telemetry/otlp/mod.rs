@@ -13,11 +13,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{JoinAll, join_all};
 use opentelemetry_sdk::Resource;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::counter::Counter;
 use super::family::Label as _;
 use super::gate::Gate;
 use super::metrics::Metrics;
@@ -27,6 +28,7 @@ use crate::config::Config;
 use crate::config::telemetry::{Batches, Target, Telemetry};
 use client::Client;
 use courier::Courier;
+use exporter::Waiting;
 use points::{Points, Readings};
 use records::Lines;
 use resource::resource;
@@ -34,6 +36,9 @@ use spans::Spans;
 
 mod answer;
 mod client;
+#[cfg(test)]
+mod collectors;
+mod connections;
 mod courier;
 mod exporter;
 mod grpc;
@@ -73,6 +78,8 @@ pub struct Work {
     runtime: Runtime,
     jobs: Vec<Job>,
     stop: watch::Receiver<bool>,
+    /// How many items were not taken, of each kind.
+    lost: Vec<Arc<Counter>>,
     /// Dropped at the end.
     _ended: watch::Sender<()>,
 }
@@ -119,6 +126,7 @@ pub fn start(
                 .build()?,
             jobs,
             stop: stops,
+            lost: lost(metrics),
             _ended: ends,
         }),
     };
@@ -164,9 +172,10 @@ impl Making<'_> {
         Some(Box::pin(sends))
     }
 
-    fn gate<T>(&self, signal: Signal, pace: &Batches) -> (Gate<T>, mpsc::Receiver<T>) {
+    fn gate<T>(&self, signal: Signal, pace: &Batches) -> (Gate<T>, Waiting<T>) {
         let dropped = self.metrics.telemetry.of(signal, ItemResult::Dropped);
-        Gate::with_room(pace.queue_max, Arc::clone(dropped))
+        let (gate, items) = Gate::with_room(pace.queue_max, Arc::clone(dropped));
+        (gate, Waiting::new(items, Arc::clone(dropped)))
     }
 
     fn courier(
@@ -193,6 +202,14 @@ fn tell(signal: Signal, target: &Target) {
     );
 }
 
+fn lost(metrics: &Metrics) -> Vec<Arc<Counter>> {
+    let results = [ItemResult::Dropped, ItemResult::Failed];
+    let cells = Signal::ALL
+        .iter()
+        .flat_map(|signal| results.map(|result| metrics.telemetry.of(*signal, result)));
+    cells.map(Arc::clone).collect()
+}
+
 impl Otlp {
     /// Sends what is still there, and ends; for at most [`FLUSH`].
     pub async fn stop(&self) {
@@ -212,7 +229,7 @@ impl Otlp {
 impl Work {
     /// Sends until the node ends.
     pub fn run(mut self) {
-        let jobs = join_all(self.jobs);
+        let mut jobs = join_all(self.jobs);
         self.runtime.block_on(async {
             let overdue = async {
                 // The sender lives as long as the node.
@@ -220,11 +237,23 @@ impl Work {
                 tokio::time::sleep(GIVE_UP).await;
             };
             tokio::select! {
-                _ = jobs => {}
-                () = overdue => {}
+                _ = &mut jobs => {}
+                () = overdue => give_up(jobs, &self.lost),
             }
         });
         // A name that is being looked up holds nobody up.
         self.runtime.shutdown_background();
     }
+}
+
+/// Ends what did not end in time: what is being sent has failed, and what waits is dropped.
+fn give_up(jobs: JoinAll<Job>, lost: &[Arc<Counter>]) {
+    let sum = || lost.iter().map(|cell| cell.get()).sum::<u64>();
+    let before = sum();
+    drop(jobs);
+    tracing::warn!(
+        event = "telemetry_cut_off",
+        items = sum() - before,
+        "the node ends, and the collector did not take in time what was still to be sent"
+    );
 }

@@ -52,6 +52,8 @@ pub(super) async fn run(
             _ = ticks.tick() => false,
         };
         courier.rest().await;
+        // The node may have ended meanwhile.
+        let is_last = is_last || *stop.borrow();
         let (families, now) = (read(), points.now());
         let (message, count) = points.request(&families, now);
         let is_once = points.temporality != Temporality::Cumulative;
@@ -280,9 +282,17 @@ fn seconds(us: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
+    use crate::config::telemetry::Target;
     use crate::telemetry::counter::Counter;
     use crate::telemetry::histogram::Histogram;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::otlp::answer::target;
+    use crate::telemetry::otlp::client::Client;
+    use crate::telemetry::otlp::collectors::answering;
+    use crate::telemetry::otlp_metrics::Signal;
 
     #[derive(Default)]
     struct Cells {
@@ -388,6 +398,30 @@ mod tests {
         let points = Points::new(Resource::builder_empty().build(), Temporality::Cumulative);
         let (message, count) = points.request(&families[..2], 9);
         assert_eq!((count, read(&message).len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ends_during_a_rest_reads_once_more_and_not_twice() {
+        let later = "HTTP/1.1 503 x\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n";
+        let (port, counts) = answering(later.to_owned()).await;
+        let url = format!("http://127.0.0.1:{port}");
+        let client = Client::new(Target { url, ..target() }, "");
+        let (stop, stops) = watch::channel(false);
+        let deadline = Duration::from_secs(1);
+        let metrics = Metrics::new(1);
+        let courier = Courier::new(Signal::Metrics, client, deadline, &metrics, stops.clone());
+        let points = Points::new(Resource::builder_empty().build(), Temporality::Cumulative);
+        let pace = (Duration::from_millis(1), Duration::from_millis(50));
+        let read = || vec![Family::of(Kind::Gauge, "sessions", "", &Counter::default())];
+        let running = tokio::spawn(run(Arc::new(courier), points, pace, Box::new(read), stops));
+        while counts.requests.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The next reading is due, and waits for the end of the rest.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.send_replace(true);
+        running.await.unwrap();
+        assert_eq!(counts.requests.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -101,12 +101,12 @@ pub(crate) fn files_below(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// All Rust text of the repository but this file.
-pub(crate) fn rust_text() -> String {
-    let files = ["src", "crates", "clients", "tests"]
+/// All text of the repository in Rust and Terraform but this file.
+pub(crate) fn code_text() -> String {
+    let files = ["src", "crates", "clients", "tests", "terraform"]
         .into_iter()
         .flat_map(files_below);
-    let rust = files.filter(|p| p.extension().is_some_and(|e| e == "rs"));
-    let others = rust.filter(|p| !p.ends_with("tests/house/docs.rs"));
+    let code = files.filter(|p| p.extension().is_some_and(|e| e == "rs" || e == "tf"));
+    let others = code.filter(|p| !p.ends_with("tests/house/docs.rs"));
     others.map(|p| text_of(&p)).collect()
 }

@@ -28,8 +28,11 @@ const QUIET: Demand = Demand {
     queued_percent: 0,
 };
 
+/// An input of a demand.
+type Input = fn(&mut Demand) -> &mut u64;
+
 /// Each input of a demand, to be changed.
-const INPUTS: [(&str, fn(&mut Demand) -> &mut u64); 9] = [
+const INPUTS: [(&str, Input); 9] = [
     ("users", |demand| &mut demand.users),
     ("topics", |demand| &mut demand.topics),
     ("rate", |demand| &mut demand.publications_per_s),

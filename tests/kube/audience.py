@@ -18,7 +18,7 @@ import urllib.request
 
 from control_plane import Fault
 
-SESSIONS = 40
+SESSIONS = 120
 USER = "audience"
 EVERY_S = 1
 TRIES = 20

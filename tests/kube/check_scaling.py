@@ -92,6 +92,8 @@ def scaling(cluster):
         print(f"  audience: {SESSIONS} sessions had all {said} messages once and in order", flush=True)
         spread(seen)
         tell_load(seen, report)
+        until(READY_S, "those that leave have left", lambda: all(node in kubelet.serving() or node.leave_s
+                                                                 for node in kubelet.nodes.values()))
         judge(seen, report, slowest(kubelet), condition(cluster, namespace, "ScalingActive"))
         reasons(cluster, namespace)
         cluster.helm("uninstall", RELEASE, "-n", namespace, "--wait", "--timeout", "180s")
@@ -207,9 +209,12 @@ def judge(seen, report, leave_s, active):
 
 
 def spread(seen):
-    """What nodes that came have got of the audience. It is told and not judged: rebalancing begins a minute
-    after the last change of nodes, and only where a node has more than 10 sessions above its share."""
+    """Rebalancing has given the nodes that came their part. It begins a minute after the last change of nodes,
+    where a node has a fifth more than its share and at least 10 more."""
+    mean = sum(seen.sessions) / len(seen.sessions)
     print(f"  sessions of each node before the first went: {seen.sessions}", flush=True)
+    most = mean + max(0.2 * mean, 10)
+    expect(seen.sessions[-1] <= most, f"a node has {seen.sessions[-1]} sessions, {most:.0f} are within tolerance")
 
 
 def reasons(cluster, namespace):

@@ -25,7 +25,7 @@ from node_processes import Kubelet
 
 RELEASE = "fanfare"
 FEWEST = 3
-# What this machine has room for; three of the 3,000 entries a pod ask for nine, too.
+# What this machine has room for; 3,000 entries for each of three pods ask for nine, too.
 MOST = 9
 QUEUED = 3000 * FEWEST
 # A part of what is on its way has left the queue, and is not seen in its depth.

@@ -152,7 +152,7 @@ impl Side {
             aim: Aim::One(name),
             pid: bare.pid(),
             redis_pid: Some(redis.pid()),
-            senders: Sender::of_http(bare.address).await,
+            senders: Sender::of_relay(bare.address).await,
             data_bytes: DATA_BYTES,
             _bare: Some(bare),
         })
@@ -295,6 +295,13 @@ impl Sender {
     /// All publishers, by HTTP.
     async fn of_http(api: SocketAddr) -> Vec<Self> {
         let connect = (0..PUBLISHERS_MAX).map(|_| Publisher::connect(api));
+        let publishers = join_all(connect).await.into_iter();
+        publishers.map(|p| Self::new(Way::Http(p))).collect()
+    }
+
+    /// All publishers, by HTTP to the relay.
+    async fn of_relay(relay: SocketAddr) -> Vec<Self> {
+        let connect = (0..PUBLISHERS_MAX).map(|_| Publisher::connect_to_relay(relay));
         let publishers = join_all(connect).await.into_iter();
         publishers.map(|p| Self::new(Way::Http(p))).collect()
     }

@@ -22,6 +22,8 @@ pub(crate) struct Publisher {
     stream: TcpStream,
     api: SocketAddr,
     used_at: Instant,
+    /// It is taken anew when it has rested.
+    is_renewed: bool,
 }
 
 impl Publisher {
@@ -33,6 +35,16 @@ impl Publisher {
             stream,
             api,
             used_at: Instant::now(),
+            is_renewed: true,
+        }
+    }
+
+    /// Connects to the relay, which ends with the first publisher that goes.
+    pub(crate) async fn connect_to_relay(relay: SocketAddr) -> Self {
+        let connected = Self::connect(relay).await;
+        Self {
+            is_renewed: false,
+            ..connected
         }
     }
 
@@ -44,7 +56,7 @@ impl Publisher {
 
     /// Publishes, and waits for the answer.
     pub(crate) async fn call(&mut self, body: &str) {
-        if self.used_at.elapsed() > RESTED {
+        if self.is_renewed && self.used_at.elapsed() > RESTED {
             *self = Self::connect(self.api).await;
         }
         let request = format!(

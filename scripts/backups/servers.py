@@ -12,13 +12,19 @@ try:
     import redis.cluster
     import redis.sentinel
 except ImportError:
-    raise SystemExit("cannot go on: the Python package redis is missing: pip install redis==8.1.0") from None
+    redis = None
 
 SLOTS = 16384
 
 
 class Wrong(Exception):
     """What is wrong, and what to do, in words for people."""
+
+
+def need_package(script):
+    """After the arguments, so that --help works without it."""
+    if redis is None:
+        raise SystemExit(f"{script}: the Python package redis is missing: pip install redis==8.1.0")
 
 
 @dataclasses.dataclass

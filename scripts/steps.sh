@@ -35,7 +35,7 @@ beside() {
     (renice -n 19 -p "$BASHPID" && step "$@") >"$log" 2>&1 &
     BESIDE_PIDS+=($!)
     BESIDE_LOGS+=("$log")
-    trap 'kill "${BESIDE_PIDS[@]}" 2>/dev/null; rm -f "${BESIDE_LOGS[@]}"' EXIT
+    trap 'kill "${BESIDE_PIDS[@]}" 2>/dev/null || true; rm -f "${BESIDE_LOGS[@]}"' EXIT
 }
 
 finish_beside() {

@@ -17,11 +17,10 @@ import chart_readme
 import chart_schema
 import checking
 import guide
-import hpa_formula
 import kept_secrets
 import rules_links
 import rules_running
-from objects import (CHART, LOADER, ROOT, autoscalers, gateway, helm, helm3, of_kind, parsed, renderings, run,
+from objects import (CHART, LOADER, ROOT, gateway, helm, helm3, of_kind, parsed, renderings, run,
                      settings, template, values_files)
 
 GOLDENS = ROOT / "tests/deploy/goldens"
@@ -231,15 +230,6 @@ def bad_input():
     return len(bad_values.REFUSED) + len(bad_values.TAKEN), list(bad_values.faults())
 
 
-def pace():
-    """What the autoscalers do in a step of load, by the formula of Kubernetes."""
-    found = [(label, one) for label, objects in groups().items() for one in autoscalers(objects)]
-    asking = [(label, one) for label, one in found if hpa_formula.Hpa(one).targets]
-    faults = [f"{label}: {fault}" for label, one in asking
-              for fault in hpa_formula.faults(one, rules_running.longest_stop_s(groups()[label]))]
-    return len(asking), faults
-
-
 def notes():
     return len(bad_values.NOTES), list(bad_values.notes_faults())
 
@@ -267,7 +257,7 @@ CHECKS = {
     "security": ruled(rules_running.security),
     "stop": ruled(rules_running.stop),
     "scaling": ruled(rules_running.scaling),
-    "pace": pace,
+    "pace": ruled(rules_running.pace),
     "names": ruled(rules_running.names),
     "alerts": alerts,
     "dashboards": dashboards,

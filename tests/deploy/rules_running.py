@@ -130,7 +130,6 @@ def scaling(objects):
                 yield f"{name(one)}: {metric} is no metric of docs/metrics.md"
             elif source == "pods" and metric not in adapted:
                 yield f"{name(one)}: files/prometheus-adapter.yaml does not offer {metric}"
-        yield from pace(one, longest_stop_s(objects))
         yield from measured(one, gateway(objects)[1])
     for budget in of_kind(objects, "PodDisruptionBudget"):
         if len({"minAvailable", "maxUnavailable"} & set(budget["spec"])) != 1:
@@ -157,21 +156,30 @@ def measured(found, container):
         yield f"{name(found)}: it measures whole pods, and a container without requests leaves no number"
 
 
-def pace(found, stop_s):
-    spec = found["spec"]
-    least, most = (spec.get(key) for key in ("minReplicas", "maxReplicas"))
-    if found["kind"] == "ScaledObject":
-        least, most = spec.get("minReplicaCount"), spec.get("maxReplicaCount")
-        spec = spec["advanced"]["horizontalPodAutoscalerConfig"]
-    if not (least and most and 2 <= least <= most):
-        yield f"{name(found)}: it goes from {least} to {most} nodes"
-    down = spec["behavior"]["scaleDown"]
-    window = down["stabilizationWindowSeconds"]
-    if window < min(3600, max(300, 2 * stop_s)):
-        yield f"{name(found)}: it goes down after {window} s, and a stop takes {stop_s}"
-    for policy in down["policies"]:
-        if (policy["type"], policy["value"]) != ("Pods", 1) or policy["periodSeconds"] < min(1800, stop_s):
-            yield f"{name(found)}: it goes down faster than one node for each stop of {stop_s} s"
+def pace(objects):
+    """Up at once, at least doubled in 15 s; down by one node for each stop, when the need has passed.
+
+    What such a behavior does to a queue that grows is tried by tests/house/autoscaling.
+    """
+    stop_s = longest_stop_s(objects)
+    for found in autoscalers(objects):
+        spec = found["spec"]
+        least, most = (spec.get(key) for key in ("minReplicas", "maxReplicas"))
+        if found["kind"] == "ScaledObject":
+            least, most = spec.get("minReplicaCount"), spec.get("maxReplicaCount")
+            spec = spec["advanced"]["horizontalPodAutoscalerConfig"]
+        if not (least and most and 2 <= least <= most):
+            yield f"{name(found)}: it goes from {least} to {most} nodes"
+        up, down = spec["behavior"]["scaleUp"], spec["behavior"]["scaleDown"]
+        doubles = {"type": "Percent", "value": 100, "periodSeconds": 15}
+        if up["stabilizationWindowSeconds"] != 0 or up["selectPolicy"] != "Max" or doubles not in up["policies"]:
+            yield f"{name(found)}: it does not go up at once, to twice the nodes in 15 s: {up}"
+        window = down["stabilizationWindowSeconds"]
+        if window < min(3600, max(300, 2 * stop_s)):
+            yield f"{name(found)}: it goes down after {window} s, and a stop takes {stop_s}"
+        for policy in down["policies"]:
+            if (policy["type"], policy["value"]) != ("Pods", 1) or policy["periodSeconds"] < min(1800, stop_s):
+                yield f"{name(found)}: it goes down faster than one node for each stop of {stop_s} s"
 
 
 def names(objects):

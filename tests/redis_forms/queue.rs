@@ -32,6 +32,8 @@ async fn a_queue_follows_its_slot_and_its_bell_rings_where_it_is() {
         timeout(PATIENCE, peer.broker.bells().heard())
             .await
             .expect("a ring")
+            .into_keys()
+            .collect::<BTreeSet<_>>()
     };
     while !unheard.is_empty() {
         for rung in heard().await {

@@ -43,7 +43,7 @@ func enqueue(redis *bufio.ReadWriter, priority, name, data string, more ...strin
 		return "", err
 	}
 	// Not needed: it is seen within a second without. In a Redis Cluster: SPUBLISH.
-	_, err = command(redis, "PUBLISH", fmt.Sprintf("%s:{%d}:bell", prefix, n), "")
+	_, err = command(redis, "PUBLISH", fmt.Sprintf("%s:{%d}:bell", prefix, n), priority)
 	return entry, err
 }
 

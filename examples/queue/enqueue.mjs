@@ -24,7 +24,7 @@ export async function enqueue(redis, priority, name, data, more = {}) {
   const fields = [...target, "data", data, ...Object.entries(more).flat()];
   const entry = await redis.xadd(`${PREFIX}:q:{${n}}:${priority}`, "*", ...fields);
   // Not needed: it is seen within a second without. In a Redis Cluster: spublish.
-  await redis.publish(`${PREFIX}:{${n}}:bell`, "");
+  await redis.publish(`${PREFIX}:{${n}}:bell`, priority);
   return entry;
 }
 

@@ -24,7 +24,7 @@ def enqueue(redis, priority, name, data, **more):
     target = {"user": name[1:]} if name[:1] == "@" and name != "@" else {"topic": name}
     entry = redis.xadd(f"{PREFIX}:q:{{{n}}}:{priority}", {**target, "data": data, **more})
     # Not needed: it is seen within a second without. In a Redis Cluster: spublish.
-    redis.publish(f"{PREFIX}:{{{n}}}:bell", "")
+    redis.publish(f"{PREFIX}:{{{n}}}:bell", priority)
     return entry
 
 

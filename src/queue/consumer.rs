@@ -159,7 +159,9 @@ impl Consumer {
                 }
                 rung = bells.heard() => {
                     let now = Instant::now();
-                    rung.into_iter().for_each(|partition| self.rota.ring(partition, now));
+                    for (partition, ring) in rung {
+                        self.rota.ring(partition, ring, now);
+                    }
                 }
                 () = at(self.rota.next_at(begun)) => {}
                 changed = held.changed() => match changed {

@@ -5,12 +5,18 @@
 //! A queue that is deep because Redis is slow leaves the node nearly idle, and no further node would
 //! help. What is nearly idle counts as idle: a node that takes entries and asks a slow Redis in vain
 //! used 0.16 to 0.22 of a core, and a share of the depth would grow with it (measured, docs/performance.md).
-//! Pure. Bound: one number a second of the window.
+//! At most [`CORES_MAX`] cores count. Pure. Bound: one number a second of the window.
 
 use std::collections::VecDeque;
 
 /// Seconds over which the load is taken.
 pub const WINDOW: usize = 10;
+/// The most cores that count. What moves entries are the two threads of the control side, on a machine of
+/// any size: a node that uses two cores has no more for its queue, and is all that it can be at half of
+/// four. Without this bound one that has no limit of CPU on a machine of 16 cores would tell its depth
+/// in full only from eight cores on, which its queue never uses. With a lower one, what sessions cost a
+/// large node would sooner count for its queue, where Redis is slow.
+pub const CORES_MAX: f64 = 4.0;
 
 /// See the module.
 #[derive(Debug)]
@@ -25,7 +31,7 @@ impl Pressure {
     #[must_use]
     pub fn new(cores: f64) -> Self {
         Self {
-            cores: cores.max(0.1),
+            cores: cores.clamp(0.1, CORES_MAX),
             samples: VecDeque::with_capacity(WINDOW + 1),
         }
     }
@@ -75,6 +81,13 @@ mod tests {
         assert!((part - 1.0).abs() < 1e-9);
         let part = part_at(&mut pressure, 85.0, 0.5);
         assert!(part < f64::EPSILON, "half a core is nearly idle: {part}");
+        for cores in [4.0, 16.0, 128.0] {
+            let mut large = Pressure::new(cores);
+            let part = part_at(&mut large, 0.0, 2.0);
+            assert!((part - 1.0).abs() < 1e-9, "{part} on {cores} cores");
+            let part = part_at(&mut large, 40.0, 1.25);
+            assert!((part - 0.5).abs() < 1e-9, "{part} on {cores} cores");
+        }
         let mut small = Pressure::new(1.0);
         assert!(part_at(&mut small, 0.0, 0.25) < f64::EPSILON);
         assert!(part_at(&mut small, 5.0, 0.375) > 0.4);

@@ -2,12 +2,14 @@
 //!
 //! In: the partitions that are held, rings, what a pass saw. Out: the next pass. Each partition is in
 //! one pass at most, so that the next move of a stream goes out after the answer of the last. Owner:
-//! the consumer. Bound: one slot a partition; a pass has at most [`PARTITIONS_PER_CALL`] partitions,
-//! a glance at most [`GLANCE_MAX`].
+//! the consumer. Bound: one slot a partition, and one number for each of at most as many masters; a pass
+//! has at most [`PARTITIONS_PER_CALL`] partitions, a glance at most [`GLANCE_MAX`].
 //!
-//! Who has waited longest is looked at first, whatever for, and where something critical may wait as if
-//! it had waited for [`CRITICAL_AHEAD`] more; of those of one pass, who was not its first for the longest
-//! time is so now: its streams of each priority come first there. What failed goes alone.
+//! Where something critical waits it is looked at first, then where something critical may wait, then
+//! the rest; among equals who has waited longest. But one call of a master in [`URGENT_IN_A_ROW`] + 1
+//! begins with who has waited longest, whatever for, so that the rest never stands still. Of those of
+//! one pass, who was not its first for the longest time is so now: its streams of each priority come
+//! first there. What failed goes alone.
 //!
 //! A partition is looked at when its bell rings, when something that is to come later is due, at once
 //! where more is left, and otherwise once in [`POLL`]; once in [`POLL_OFTEN`] where entries came
@@ -20,8 +22,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::broker::FeedNumber;
+use crate::broker::queue::bells::Ring;
 use crate::broker::queue::calls::CallOf;
 use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
+
+mod slot;
+
+use slot::{Cause, Slot, Urgency};
 
 /// How often a partition is looked at that nobody rang for.
 pub const POLL: Duration = Duration::from_secs(1);
@@ -40,50 +48,9 @@ pub const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Longest wait after a failure.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// So much earlier its turn has a partition in which something critical may wait: in a backlog that
-/// takes no longer than this, all that is critical goes before the rest; in a longer one, the rest of a
-/// partition stands so much longer at most.
-pub const CRITICAL_AHEAD: Duration = Duration::from_millis(500);
-/// Of what else a partition has, one entry of so many counts when it is looked at for what is critical:
-/// a fetch brings some of each priority. With a higher number a pass has more partitions and what is
-/// critical is sooner gone, but each partition is looked at more often, which Redis pays.
-const LOWER_COUNTED: u64 = 4;
-
-/// Why a partition is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Cause {
-    /// It was rung for, was taken, or has more.
-    Work,
-    /// Something becomes due.
-    Later,
-    /// It is time again.
-    Poll,
-}
-
-#[derive(Debug)]
-struct Slot {
-    token: u64,
-    due: Instant,
-    cause: Cause,
-    /// In a pass now.
-    is_busy: bool,
-    /// Rung for while it was.
-    is_rung: bool,
-    /// In a row.
-    failures_count: u32,
-    /// When entries came last without a bell.
-    unrung: Option<Instant>,
-    /// Nothing waited, now or later, when it was looked at last.
-    is_bare: bool,
-    /// When it was last more than glanced at.
-    fetched: Option<Instant>,
-    /// The last pass of which it was the first.
-    led: u64,
-    /// So many due entries were left when it was looked at last.
-    left: u64,
-    /// So many of them were critical; since it was rung for at least one: bells tell no priority.
-    critical: u64,
-}
+/// After so many calls of a master that began with what is urgent one begins with who has waited longest.
+/// So what is critical waits for one call more, and the rest has a quarter of the calls at least.
+pub const URGENT_IN_A_ROW: u8 = 3;
 
 /// A call that is to be made.
 #[derive(Debug, PartialEq, Eq)]
@@ -121,6 +88,8 @@ pub enum Seen {
 pub struct Rota {
     slots: BTreeMap<u32, Slot>,
     turn: u64,
+    /// Of each master, how many calls in a row began with what is urgent.
+    urgent: BTreeMap<FeedNumber, u8>,
 }
 
 impl Rota {
@@ -133,7 +102,7 @@ impl Rota {
                 Some(slot) if slot.token == *token => {}
                 Some(slot) => {
                     slot.token = *token;
-                    slot.ring(now);
+                    slot.ring(Ring::Unsaid, now);
                 }
                 None => {
                     taken.push(*partition);
@@ -151,9 +120,9 @@ impl Rota {
     }
 
     /// Something new waits in a partition.
-    pub fn ring(&mut self, partition: u32, now: Instant) {
+    pub fn ring(&mut self, partition: u32, ring: Ring, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&partition) {
-            slot.ring(now);
+            slot.ring(ring, now);
         }
     }
 
@@ -171,27 +140,50 @@ impl Rota {
         call_of: impl Fn(u32) -> Option<CallOf>,
         may_begin: impl Fn(&CallOf) -> bool,
     ) -> Option<Pass> {
-        let mut due: Vec<_> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.is_due(now))
+        let due = self.slots.iter().filter(|(_, slot)| slot.is_due(now));
+        let mut due: Vec<_> = due
+            .map(|(partition, slot)| (slot.turn(now, false), *partition, slot.cause))
             .collect();
-        due.sort_by_key(|(_, slot)| slot.turn_at());
-        let due: Vec<_> = due.into_iter().map(|(p, slot)| (*p, slot.cause)).collect();
+        due.sort_unstable_by_key(|(turn, ..)| *turn);
         let mut found = None;
-        for (partition, cause) in due {
-            match call_of(partition) {
+        for ((urgency, _), partition, cause) in &due {
+            match call_of(*partition) {
                 Some(call) if may_begin(&call) => {
-                    found = Some((call, cause));
+                    found = Some((call, *urgency, *cause));
                     break;
                 }
                 Some(_) => {}
-                None => self.wait(partition, now),
+                None => self.wait(*partition, now),
             }
         }
-        let (call, cause) = found?;
+        let (mut call, urgency, mut cause) = found?;
+        let is_general = self.is_general(call.feed, urgency);
+        if is_general && urgency != Urgency::Rest {
+            due.sort_unstable_by_key(|((_, due), ..)| *due);
+            let first = due.iter().find_map(|(_, partition, cause)| {
+                let of_same = |found: &CallOf| found.feed == call.feed && may_begin(found);
+                Some((call_of(*partition).filter(of_same)?, *cause))
+            });
+            (call, cause) = first.unwrap_or((call, cause));
+        }
         self.turn += 1;
-        Some(self.fill(call, cause, now, call_of))
+        Some(self.fill(call, cause, is_general, now, call_of))
+    }
+
+    /// Whether the next call of a master begins with who has waited longest. `urgency`: of the first
+    /// otherwise.
+    fn is_general(&mut self, master: FeedNumber, urgency: Urgency) -> bool {
+        let is_general = urgency == Urgency::Rest
+            || (self.urgent.get(&master)).is_some_and(|count| *count >= URGENT_IN_A_ROW);
+        if is_general {
+            self.urgent.remove(&master);
+            return true;
+        }
+        if !self.urgent.contains_key(&master) && self.urgent.len() >= self.slots.len() {
+            self.urgent.clear(); // Some are masters that have been replaced.
+        }
+        *self.urgent.entry(master).or_default() += 1;
+        false
     }
 
     /// Takes the partitions of a call, no more than fill a fetch by what is known of them: looking
@@ -201,6 +193,7 @@ impl Rota {
         &mut self,
         call: CallOf,
         cause: Cause,
+        is_general: bool,
         now: Instant,
         call_of: impl Fn(u32) -> Option<CallOf>,
     ) -> Pass {
@@ -217,7 +210,7 @@ impl Rota {
                 is_wanted && call_of(**partition) == Some(call)
             })
             .collect();
-        candidates.sort_by_key(|(_, slot)| slot.turn_at());
+        candidates.sort_by_key(|(_, slot)| slot.turn(now, is_general));
         let first = candidates.first();
         let is_glance = first.is_some_and(|(_, slot)| slot.is_glance(now));
         let is_alone = first.is_some_and(|(_, slot)| slot.failures_count > 0);
@@ -228,7 +221,7 @@ impl Rota {
         };
         let fits = |(_, slot): &(&u32, &mut Slot)| {
             let is_in = room > 0;
-            room = room.saturating_sub(slot.weight());
+            room = room.saturating_sub(slot.weight(now));
             is_in
         };
         let same = |(_, slot): &(&u32, &mut Slot)| {
@@ -282,6 +275,7 @@ impl Rota {
         }
         slot.is_busy = false;
         let cause = slot.cause;
+        let rung = slot.rung.take();
         match seen {
             Seen::Looked {
                 has_come,
@@ -289,29 +283,31 @@ impl Rota {
                 next_due,
             } => {
                 slot.failures_count = 0;
-                if has_come && cause == Cause::Poll && !slot.is_rung {
+                if has_come && cause == Cause::Poll && rung.is_none() {
                     slot.unrung = Some(now);
                 }
-                slot.looked(left, next_due, now);
+                slot.looked(left, rung, next_due, now);
             }
             Seen::Failed => {
                 let doubled = RETRY_MIN * 2_u32.pow(slot.failures_count.min(10));
                 slot.failures_count = slot.failures_count.saturating_add(1);
                 let wait = doubled.mul_f64(1.0 + jitter.clamp(0.0, 1.0)).min(RETRY_MAX);
                 slot.look_at(now + wait, Cause::Work);
-                slot.is_rung = false;
+                slot.keep(rung);
             }
             Seen::Refused if slot.token == held.token => {
                 // It is held no more, which will be told; or it is told otherwise next time.
                 slot.look_at(now + POLL, Cause::Poll);
-                slot.is_rung = false;
+                slot.keep(rung);
             }
-            Seen::Refused => slot.look_at(now, Cause::Work),
+            Seen::Refused => {
+                slot.look_at(now, Cause::Work);
+                slot.keep(rung);
+            }
         }
     }
 
-    /// So much waits in a partition. What a pass found comes before [`Self::ended`] of that pass, or a
-    /// ring meanwhile might be forgotten to be one for something critical.
+    /// So much waits in a partition. What a pass found comes before [`Self::ended`] of that pass.
     pub fn found(&mut self, partition: u32, depths: &Depths) {
         if let Some(slot) = self.slots.get_mut(&partition) {
             slot.left = depths.due.iter().sum();
@@ -344,83 +340,6 @@ impl Rota {
     #[must_use]
     pub fn holds(&self, partition: u32) -> bool {
         self.slots.contains_key(&partition)
-    }
-}
-
-impl Slot {
-    fn new(token: u64, now: Instant) -> Self {
-        Self {
-            token,
-            due: now,
-            cause: Cause::Work,
-            is_busy: false,
-            is_rung: false,
-            failures_count: 0,
-            unrung: None,
-            is_bare: false,
-            fetched: None,
-            led: 0,
-            left: 0,
-            critical: 0,
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        !self.is_busy && self.due <= now
-    }
-
-    /// When its turn is among those that are due: the earliest comes first.
-    fn turn_at(&self) -> Instant {
-        match self.critical {
-            0 => self.due,
-            _ => self.due.checked_sub(CRITICAL_AHEAD).unwrap_or(self.due),
-        }
-    }
-
-    /// How many entries of a fetch are for it, by what is known.
-    fn weight(&self) -> u64 {
-        let weight = match self.critical {
-            0 => self.left,
-            critical => critical + self.left.saturating_sub(critical) / LOWER_COUNTED,
-        };
-        weight.max(1)
-    }
-
-    /// Whether it is enough to see that nothing waits there.
-    fn is_glance(&self, now: Instant) -> bool {
-        let is_old = self.fetched.is_none_or(|fetched| fetched + WHOLE <= now);
-        self.is_bare && self.cause == Cause::Poll && !is_old
-    }
-
-    fn look_at(&mut self, due: Instant, cause: Cause) {
-        (self.due, self.cause) = (due, cause);
-    }
-
-    /// What failed is tried within a [`POLL`] and not at once: bells also ring when Redis is back.
-    fn ring(&mut self, now: Instant) {
-        if self.is_busy {
-            self.is_rung = true;
-        } else if self.failures_count == 0 {
-            self.critical = self.critical.max(1);
-            self.look_at(self.due.min(now), Cause::Work);
-        } else {
-            self.due = self.due.min(now + POLL);
-        }
-    }
-
-    fn looked(&mut self, left: u64, next_due: Option<Duration>, now: Instant) {
-        self.left = left;
-        let is_rung = std::mem::take(&mut self.is_rung);
-        self.critical = self.critical.min(left).max(u64::from(is_rung));
-        if left > 0 || is_rung {
-            return self.look_at(now, Cause::Work);
-        }
-        let is_unrung = self.unrung.is_some_and(|at| now < at + UNRUNG_FOR);
-        let poll = if is_unrung { POLL_OFTEN } else { POLL };
-        match next_due {
-            Some(next) if next < poll => self.look_at(now + next, Cause::Later),
-            _ => self.look_at(now + poll, Cause::Poll),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The durable queue: what is enqueued is fetched, and moved once, in order, into its topic.
 
+use fanfare::broker::queue::bells::Ring;
 use fanfare::broker::queue::{
     Depths, End, FETCH_OF_STREAM_MAX, PRIORITIES, PartitionState, Verdict, Why, rank,
 };
@@ -417,23 +418,41 @@ pub(crate) async fn a_bell_rings_when_something_new_waits(rig: Rig) {
     let number = partition(&topic);
     let held = rig.hold(&[number]).await;
     let bells = rig.broker.bells();
-    let rung = async || {
-        let heard = async { while !bells.heard().await.contains(&number) {} };
+    let rung = async |priority| {
+        let heard = async {
+            loop {
+                let ring = bells.heard().await.get(&number).copied();
+                match (ring, priority) {
+                    (Some(Ring::Critical), Priority::Critical) => break,
+                    (Some(Ring::Critical), _) => panic!("nothing of it is critical"),
+                    (Some(_), Priority::Critical) | (None, _) => {}
+                    (Some(_), _) => break,
+                }
+            }
+        };
         let in_time = tokio::time::timeout(PATIENCE, heard).await;
         in_time.expect("the bell rings");
     };
     rig.broker.hear_bell(number, true);
     rig.enqueue_one(queued(&topic, Priority::Low, "1")).await;
-    rung().await;
+    rung(Priority::Low).await;
     let fetched = only(rig.fetch(&held, 0).await);
     rig.publish_all(&held, &fetched).await;
     rig.enqueue_one(queued(&topic, Priority::Low, "2")).await;
-    rung().await;
+    rung(Priority::Low).await;
     for after_ms in [2 * LONG_MS, LONG_MS] {
         let mut later = queued(&topic, Priority::Low, "3");
         later.not_before_ms = Some(fetched.now_ms + after_ms);
         rig.enqueue_one(later).await;
-        rung().await;
+        rung(Priority::Low).await;
+    }
+    // In the stream of its priority, and as the first of those that come later.
+    let critical = queued(&topic, Priority::Critical, "4");
+    let mut critical_later = critical.clone();
+    critical_later.not_before_ms = Some(fetched.now_ms + LONG_MS / 2);
+    for request in [critical_later, critical] {
+        rig.enqueue_one(request).await;
+        rung(Priority::Critical).await;
     }
     rig.broker.hear_bell(number, false);
 }

@@ -201,8 +201,9 @@ fn sessions_alone_add_nodes_until_each_has_the_target() {
     assert_eq!(series.last().map(|second| second.pods), Some(10));
 }
 
-/// A node without a limit of CPU counts all cores of its machine, and where there are many it tells
-/// little of its depth as pressure. Then CPU, in percent of what it requests, adds nodes.
+/// A node without a limit of CPU counts up to four cores of its machine, and where there are so many it
+/// tells little of its depth as pressure. Then CPU, in percent of what it requests, adds nodes at once,
+/// and the queue alone somewhat later, however large the machine is.
 #[test]
 fn a_little_too_much_is_met_on_large_machines_too_because_cpu_counts() {
     let little = Load {
@@ -224,4 +225,12 @@ fn a_little_too_much_is_met_on_large_machines_too_because_cpu_counts() {
         all.map(|cores| is_late(&chart, cores)),
         [false, false, true, true]
     );
+    let asked_after = [2.0, 4.0, 8.0, 16.0, 64.0].map(|cores| {
+        let place = Place { cores, ..PLACE };
+        let series = queue::run(&chart, &little, &place, SECONDS);
+        let step = little.step_at as usize;
+        let asked = (series[step..].iter()).position(|s| s.pods > chart.rules.pods_min);
+        asked.expect("it asks for more")
+    });
+    assert_eq!(asked_after, [15, 75, 75, 75, 75], "seconds");
 }

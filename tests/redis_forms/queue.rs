@@ -32,6 +32,8 @@ async fn a_queue_follows_its_slot_and_its_bell_rings_where_it_is() {
         timeout(PATIENCE, peer.broker.bells().heard())
             .await
             .expect("a ring")
+            .into_keys()
+            .collect::<BTreeSet<_>>()
     };
     while !unheard.is_empty() {
         for rung in heard().await {
@@ -71,13 +73,8 @@ async fn a_queue_follows_its_slot_and_its_bell_rings_where_it_is() {
     let moved = peer.broker.move_entries(stale).await;
     assert_eq!(moved, Err(Unavailable::Elsewhere.into()));
     assert_eq!(peer.drained(&held).await.len(), 2);
-    while timeout(
-        std::time::Duration::from_millis(500),
-        peer.broker.bells().heard(),
-    )
-    .await
-    .is_ok()
-    {}
+    let soon = std::time::Duration::from_millis(500);
+    while timeout(soon, peer.broker.bells().heard()).await.is_ok() {}
     peer.enqueued(numbers(moving, 6..7)).await;
     assert_eq!(heard().await, BTreeSet::from([partitions[0]]));
     assert_eq!(peer.drained(&held).await.len(), 1);

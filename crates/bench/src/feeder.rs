@@ -4,7 +4,8 @@
 //! each answer took. The messages of a list go to as many inboxes, in four priorities. Numbers are those
 //! of a user and a priority, so what comes doubled or out of order is seen for each of them; a list is
 //! posted only when all of the one before were taken, so that repeats change no order. What the server
-//! refuses for now (429) is posted again, [`TRIES_MAX`] times; any other refusal ends the load.
+//! refuses for now (429), and what it did not try because of that, is posted again, [`TRIES_MAX`] times;
+//! any other refusal ends the load.
 
 use std::cell::Cell;
 use std::ops::RangeInclusive;

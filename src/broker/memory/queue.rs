@@ -8,12 +8,12 @@
 //! refused. Nothing that waits is forgotten. What is moved out needs no room: it leaves about as much
 //! as it takes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::state::State;
 use super::{MemoryBroker, SWEEP_TOPICS_MAX};
-use crate::broker::queue::bells::Bells;
+use crate::broker::queue::bells::{Bells, Ring};
 use crate::broker::queue::calls::CallOf;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::{
@@ -51,7 +51,7 @@ impl MemoryBroker {
     ) -> Vec<Result<Enqueued, BrokerError>> {
         let now_ms = self.clock.now_ms();
         let offers: Vec<Offer> = requests.into_iter().map(|one| self.offer(one)).collect();
-        let (mut refused, mut rung) = (HashSet::<Topic>::new(), BTreeSet::new());
+        let (mut refused, mut rung) = (HashSet::<Topic>::new(), BTreeMap::new());
         let mut why_refused = None;
         let mut answers = Vec::with_capacity(offers.len());
         let mut state = self.lock();
@@ -68,8 +68,8 @@ impl MemoryBroker {
             answers.push(enqueued.map_err(BrokerError::from));
         }
         drop(state);
-        for partition in rung {
-            self.bells.ring(partition);
+        for (partition, ring) in rung {
+            self.bells.ring(partition, ring);
         }
         if let Some(why) = why_refused {
             self.tell_room(Some(why));
@@ -231,7 +231,7 @@ impl State {
         &mut self,
         offer: Offer,
         now_ms: u64,
-        rung: &mut BTreeSet<u32>,
+        rung: &mut BTreeMap<u32, Ring>,
     ) -> Result<Enqueued, Unavailable> {
         if let Some(entry) = self.queues.duplicate_of(&offer, now_ms) {
             return Ok(Enqueued {
@@ -245,8 +245,9 @@ impl State {
         }
         let partition = offer.partition;
         let (entry, rings) = self.queues(|queues| queues.put(offer, now_ms));
-        if rings {
-            rung.insert(partition);
+        if let Some(ring) = rings {
+            let most = rung.entry(partition).or_default();
+            *most = ring.max(*most);
         }
         Ok(Enqueued {
             entry,

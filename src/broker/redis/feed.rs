@@ -31,6 +31,7 @@ use super::waits::Waits;
 use crate::broker::FeedEvent;
 use crate::broker::feed_sender::FeedSender;
 use crate::broker::interest::{Interest, WishNumber};
+use crate::broker::queue::bells::Ring;
 use crate::config;
 use crate::redis::refusal::Refusal;
 use crate::redis::wire::{Connection, Event};
@@ -398,7 +399,7 @@ impl Hearing {
             // A topic that nobody wants any more is on its way out.
             if let Some(topic) = self.subscriptions.wanted(name) {
                 if let Some(partition) = topic.bell_of() {
-                    return bells.ring(partition);
+                    return bells.ring(partition, Ring::read(payload));
                 }
                 match reply::event(topic, payload, metrics) {
                     Some(event) => self.task.sender.push(event),

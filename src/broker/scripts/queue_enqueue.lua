@@ -10,6 +10,7 @@
 local partitions, random = tonumber(ARGV[1]), ARGV[2]
 local clock_ms, clock_us
 local filled, rings, failed = {}, {}, {}
+local priorities = {[0] = 'critical', 'high', 'normal', 'low'}
 local behind, stuck = {}, {}
 local doing -- The key that is at work.
 local key_at = partitions * 6
@@ -18,6 +19,7 @@ for base = 0, 6 * (partitions - 1), 6 do laters[#laters + 1] = KEYS[base + 6] en
 local is_waited = redis.call('EXISTS', unpack(laters)) > 0
 -- Which partition's keys begin behind this place.
 local function base_of(at) return at - 1 - (at - 1) % 6 end
+local function ring(base, rank) rings[base] = math.min(rank, rings[base] or rank) end
 local function look_at_clock()
   if clock_ms then return end
   local t = redis.call('TIME')
@@ -31,7 +33,7 @@ local function wait(at, due, n, blob)
   local member = clock_us .. tail .. at - base - 2 .. blob
   doing = zset
   redis.call('ZADD', zset, due, member)
-  if redis.call('ZRANK', zset, member) == 0 then rings[base] = true end
+  if redis.call('ZRANK', zset, member) == 0 then ring(base, at - base - 2) end
   return name(clock_us, tail)
 end
 -- Whether entries of the partition are due that have not come, so that one of now goes behind them: first
@@ -42,8 +44,9 @@ local function is_behind(at)
   if behind[base] == nil then
     look_at_clock()
     behind[base] = false
-    local done, came, is_more, _, no = pcall(let_come, base, clock_ms, 100, 1048576)
-    if done then behind[base], stuck[base], rings[base] = is_more, no, rings[base] or came > 0 or nil end
+    local done, _, is_more, came, no = pcall(let_come, base, clock_ms, 100, 1048576)
+    if done then behind[base], stuck[base] = is_more, no end
+    for rank in pairs(done and came or {}) do ring(base, rank) end
   end
   doing = KEYS[at]
   local why = not behind[base] and stuck[base] and stuck[base][at - base - 2]
@@ -54,7 +57,7 @@ local function append(at, blob)
   local stream = KEYS[at]
   doing = stream
   if not filled[at] then
-    if redis.call('XLEN', stream) == 0 then rings[base_of(at)] = true end
+    if redis.call('XLEN', stream) == 0 then ring(base_of(at), at - base_of(at) - 2) end
     filled[at] = true
   end
   return redis.call('XADD', stream, '*', 'e', blob)
@@ -109,5 +112,5 @@ for i = 3, #ARGV, 2 do
   answer[n] = said
 end
 -- Who does not hear it finds the entry by looking.
-for base in pairs(rings) do redis.pcall(spread, KEYS[base + 1], '') end
+for base, rank in pairs(rings) do redis.pcall(spread, KEYS[base + 1], priorities[rank]) end
 return answer

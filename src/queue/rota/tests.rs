@@ -1,7 +1,9 @@
-//! The rota by examples, and by a random run in which nothing that rang is forgotten.
+//! The rota by examples ([`urgent`]: what is critical in a backlog), and by a random run in which nothing that rang is forgotten.
 
 use super::*;
 use crate::broker::FeedNumber;
+
+mod urgent;
 
 const A: CallOf = CallOf {
     feed: FeedNumber(1),
@@ -61,7 +63,7 @@ fn what_was_taken_is_looked_at_at_once_and_then_once_a_second_in_few_calls() {
     assert_eq!(rota.next_at(now), Some(now + POLL));
     assert_eq!(all(&mut rota, now + POLL / 2), None);
     // One that rang is looked at alone, and joins the others again with its next poll.
-    rota.ring(3, now + POLL / 4);
+    rota.ring(3, Ring::Lower, now + POLL / 4);
     let pass = all(&mut rota, now + POLL / 4).unwrap();
     assert_eq!(partitions(&pass), [3]);
     end(&mut rota, &pass, looked(true, false), now + POLL / 4);
@@ -74,9 +76,9 @@ fn what_was_taken_is_looked_at_at_once_and_then_once_a_second_in_few_calls() {
 fn a_partition_is_in_one_pass_at_a_time_and_a_ring_meanwhile_is_not_forgotten() {
     let now = Instant::now();
     let mut rota = rested(0..1, now);
-    rota.ring(0, now);
+    rota.ring(0, Ring::Lower, now);
     let pass = all(&mut rota, now).unwrap();
-    rota.ring(0, now);
+    rota.ring(0, Ring::Lower, now);
     assert_eq!(all(&mut rota, now), None);
     end(&mut rota, &pass, looked(true, false), now);
     assert!(all(&mut rota, now).is_some(), "it rang meanwhile");
@@ -97,96 +99,11 @@ fn a_pass_has_no_more_partitions_than_fill_a_fetch_and_the_others_follow() {
     assert_eq!(all.len(), 8);
 }
 
-fn depths(critical: u64, low: u64) -> Depths {
-    Depths {
-        due: [critical, 0, 0, low],
-        ..Depths::default()
-    }
-}
-
-/// What was found in each of a pass, and its end.
-fn find(rota: &mut Rota, pass: &Pass, found: &Depths, now: Instant) {
-    for held in &pass.held {
-        rota.found(held.partition, found);
-    }
-    end(rota, pass, left(true, found.due.iter().sum()), now);
-}
-
-#[test]
-fn what_is_critical_goes_first_in_all_partitions() {
-    let now = Instant::now();
-    let mut rota = Rota::default();
-    rota.note(&held(0..64), now);
-    let passes: Vec<_> = std::iter::from_fn(|| all(&mut rota, now)).collect();
-    for pass in &passes {
-        for held in &pass.held {
-            let critical = if held.partition < 48 { 0 } else { 20 };
-            rota.found(held.partition, &depths(critical, 58));
-        }
-        end(&mut rota, pass, left(true, 78), now);
-    }
-    let mut seen = Vec::new();
-    while seen.len() < 15 {
-        let pass = all(&mut rota, now).unwrap();
-        assert_eq!(pass.held.len(), 3, "20, and a quarter of the rest");
-        seen.extend(partitions(&pass));
-    }
-    assert!(seen.iter().all(|partition| *partition >= 48), "{seen:?}");
-}
-
-#[test]
-fn what_is_critical_holds_up_the_rest_for_so_long_and_no_longer() {
-    let begun = Instant::now();
-    let mut now = begun;
-    let mut rota = Rota::default();
-    rota.note(&held(0..64), now);
-    let first: Vec<_> = std::iter::from_fn(|| all(&mut rota, now)).collect();
-    for pass in &first {
-        for held in &pass.held {
-            let critical = u64::from(held.partition != 0) * 100;
-            rota.found(held.partition, &depths(critical, 100));
-        }
-        end(&mut rota, pass, left(true, 100), now);
-    }
-    let mut passes = 0;
-    loop {
-        now += Duration::from_millis(4);
-        let pass = all(&mut rota, now).unwrap();
-        if partitions(&pass) == [0] {
-            break;
-        }
-        passes += 1;
-        find(&mut rota, &pass, &depths(100, 100), now);
-    }
-    let round = Duration::from_millis(4 * 64);
-    assert!(
-        passes >= 63,
-        "{passes}: all that is critical comes before it"
-    );
-    assert!(now <= begun + CRITICAL_AHEAD + round, "{passes}");
-}
-
-#[test]
-fn a_ring_never_makes_a_turn_later_and_may_be_for_something_critical() {
-    let now = Instant::now();
-    let mut rota = rested(0..3, now);
-    for (partition, after) in [(1, 1), (2, 2), (1, 3), (0, 4)] {
-        rota.ring(partition, now + Duration::from_millis(after));
-    }
-    let later = now + Duration::from_millis(5);
-    let pass = all(&mut rota, later).unwrap();
-    assert_eq!(partitions(&pass), [1, 2, 0]);
-    // Rung for while it was in a pass that found nothing critical.
-    rota.ring(0, later);
-    find(&mut rota, &pass, &depths(0, 90), later);
-    assert_eq!(partitions(&all(&mut rota, later).unwrap())[0], 0);
-}
-
 #[test]
 fn more_is_looked_at_at_once_and_what_is_due_then() {
     let now = Instant::now();
     let mut rota = rested(0..1, now);
-    rota.ring(0, now);
+    rota.ring(0, Ring::Lower, now);
     let pass = all(&mut rota, now).unwrap();
     end(&mut rota, &pass, looked(true, true), now);
     let pass = all(&mut rota, now).unwrap();
@@ -218,7 +135,7 @@ fn where_entries_come_without_a_bell_it_is_looked_often_for_a_minute() {
     end(&mut rota, &pass, looked(false, false), over);
     assert_eq!(rota.next_at(over), Some(over + POLL));
     // What rang came by its bell.
-    rota.ring(0, over);
+    rota.ring(0, Ring::Lower, over);
     let pass = all(&mut rota, over).unwrap();
     end(&mut rota, &pass, looked(true, false), over);
     assert_eq!(rota.next_at(over), Some(over + POLL));
@@ -243,11 +160,11 @@ fn failures_wait_longer_each_time_and_a_ring_hurries_them_to_a_second() {
     );
     let pass = all(&mut rota, at).unwrap();
     end(&mut rota, &pass, Seen::Failed, at);
-    rota.ring(0, at);
+    rota.ring(0, Ring::Lower, at);
     assert_eq!(rota.next_at(at), Some(at + POLL), "it may be well again");
     let pass = all(&mut rota, at + POLL).unwrap();
     end(&mut rota, &pass, looked(false, false), at + POLL);
-    rota.ring(0, at + POLL);
+    rota.ring(0, Ring::Lower, at + POLL);
     assert!(all(&mut rota, at + POLL).is_some());
 }
 
@@ -276,7 +193,7 @@ fn what_is_due_and_finds_no_room_waits_for_a_pass_to_end_and_not_for_a_time() {
     // A consumer that waited for it until a time that is over would never rest.
     let now = Instant::now();
     let mut rota = rested(0..2, now);
-    rota.ring(0, now);
+    rota.ring(0, Ring::Lower, now);
     assert_eq!(rota.take(now, |_| Some(A), |_| false), None);
     assert_eq!(rota.next_at(now), Some(now + POLL), "when the other is due");
     assert_eq!(partitions(&all(&mut rota, now).unwrap()), [0]);
@@ -297,7 +214,7 @@ fn a_glance_has_only_those_that_had_nothing_and_for_which_nobody_rang() {
     let now = Instant::now();
     let mut rota = rested(0..4, now);
     (0..3).for_each(|partition| rota.found(partition, &Depths::default()));
-    rota.ring(2, now);
+    rota.ring(2, Ring::Lower, now);
     let pass = all(&mut rota, now).unwrap();
     assert_eq!((partitions(&pass), pass.is_glance), (vec![2], false));
     let polls: Vec<_> = std::iter::from_fn(|| all(&mut rota, now + POLL)).collect();
@@ -331,7 +248,7 @@ fn a_poll_and_what_is_due_later_wait_in_line_with_the_work_of_others() {
     let mut now = Instant::now();
     let mut rota = rested(0..300, now);
     rota.found(0, &Depths::default());
-    (1..300).for_each(|partition| rota.ring(partition, now));
+    (1..300).for_each(|partition| rota.ring(partition, Ring::Lower, now));
     let mut seen = None;
     for number in 0..2_000_u32 {
         let Some(pass) = all(&mut rota, now) else {
@@ -345,7 +262,7 @@ fn a_poll_and_what_is_due_later_wait_in_line_with_the_work_of_others() {
         end(&mut rota, &pass, looked(true, true), now);
     }
     let round = 300 / u32::try_from(PARTITIONS_PER_CALL).unwrap() + 1;
-    let polled = u32::try_from((POLL + CRITICAL_AHEAD).as_millis()).unwrap() / 4;
+    let polled = u32::try_from(POLL.as_millis()).unwrap() / 4;
     assert!(seen.is_some_and(|seen| seen <= polled + round), "{seen:?}");
 }
 
@@ -353,7 +270,7 @@ fn a_poll_and_what_is_due_later_wait_in_line_with_the_work_of_others() {
 fn what_failed_goes_alone() {
     let now = Instant::now();
     let mut rota = rested(0..3, now);
-    (0..3).for_each(|partition| rota.ring(partition, now));
+    (0..3).for_each(|partition| rota.ring(partition, Ring::Lower, now));
     let pass = all(&mut rota, now).unwrap();
     assert_eq!(pass.held.len(), 3);
     for held in &pass.held {
@@ -388,7 +305,7 @@ fn what_has_nothing_is_fetched_whole_once_a_minute() {
 fn what_another_holds_is_left_alone_until_it_is_taken_anew() {
     let now = Instant::now();
     let mut rota = rested(0..1, now);
-    rota.ring(0, now);
+    rota.ring(0, Ring::Lower, now);
     let pass = all(&mut rota, now).unwrap();
     assert_eq!(rota.note(&BTreeMap::new(), now).1, [0]);
     end(&mut rota, &pass, looked(true, true), now);
@@ -418,7 +335,7 @@ fn nothing_that_rang_waits_longer_than_a_pass_however_passes_end() {
             match random.random_range(0..3) {
                 0 => {
                     let partition = random.random_range(0..6);
-                    rota.ring(partition, now);
+                    rota.ring(partition, Ring::Lower, now);
                     rung.insert(partition);
                 }
                 1 => {

@@ -143,7 +143,9 @@ impl Wire for Fanfare {
             .filter(|(_, one)| one["error"].is_object());
         let refused = refused.map(|(index, one)| Refusal {
             index,
-            may_be_repeated: one["error"]["code"] == "rate_limited",
+            // What stands behind such a one of the same target was not tried, to keep the order.
+            may_be_repeated: one["error"]["code"] == "rate_limited"
+                || one["error"]["not_tried"] == true,
             text: words(one["error"].to_string().as_bytes()),
         });
         refused.collect()
@@ -201,14 +203,19 @@ mod tests {
         let wire = wire(Encoding::Json);
         let taken = br#"{"results":[{"results":[{"topic":"@a","entry":"1-1"}]}]}"#;
         assert_eq!(wire.refused_of(taken), []);
-        let answer = json!({"failed": 2, "results": [
+        let answer = json!({"failed": 4, "results": [
             {"results": [{"topic": "@a", "entry": "1-1"}]},
             {"failed": 1, "results": [], "error": {"code": "rate_limited"}},
             {"failed": 1, "results": [], "error": {"code": "bad_request"}},
+            {"failed": 1, "results": [], "error": {"code": "unavailable", "not_tried": true}},
+            {"failed": 1, "results": [], "error": {"code": "unavailable"}},
         ]});
         let refused = wire.refused_of(answer.to_string().as_bytes());
         let told = refused.iter().map(|one| (one.index, one.may_be_repeated));
-        assert_eq!(told.collect::<Vec<_>>(), [(1, true), (2, false)]);
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [(1, true), (2, false), (3, true), (4, false)]
+        );
     }
 
     #[test]

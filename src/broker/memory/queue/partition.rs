@@ -10,6 +10,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::broker::queue::bells::Ring;
 use crate::broker::queue::{DEAD_LIFE_MS, DEAD_MAX, DeadLetter, Depths, PRIORITIES, rank};
 use fanfare_protocol::ids::{Position, Priority};
 
@@ -118,10 +119,15 @@ impl PartitionQueue {
 
     /// Puts an entry that may be published now behind those of its stream, and behind all that became
     /// due before it; returns its id, and whether its partition has something new to look for.
-    pub(super) fn put(&mut self, priority: Priority, blob: Bytes, now_ms: u64) -> (Position, bool) {
-        let have_come = self.let_due(now_ms, usize::MAX);
+    pub(super) fn put(
+        &mut self,
+        priority: Priority,
+        blob: Bytes,
+        now_ms: u64,
+    ) -> (Position, Option<Ring>) {
+        let have_come = self.let_due(now_ms, usize::MAX).then_some(Ring::Unsaid);
         let (id, was_empty) = self.append(priority, blob, None, now_ms);
-        (id, was_empty || have_come)
+        (id, have_come.max(was_empty.then(|| Ring::of(priority))))
     }
 
     fn append(

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::heads::heads;
 use super::once::Once;
 use super::partition::{LaterName, PartitionQueue, queued_bytes};
+use crate::broker::queue::bells::Ring;
 use crate::broker::queue::{Depths, FetchedEntry, HeldPartition};
 use fanfare_protocol::ids::{Priority, Topic};
 
@@ -91,8 +92,8 @@ impl Queues {
         self.once.get(digest, now_ms)
     }
 
-    /// Puts an entry into its queue. Returns its name, and whether its partition's bell rings.
-    pub(super) fn put(&mut self, offer: Offer, now_ms: u64) -> (String, bool) {
+    /// Puts an entry into its queue. Returns its name, and how its partition's bell rings.
+    pub(super) fn put(&mut self, offer: Offer, now_ms: u64) -> (String, Option<Ring>) {
         self.partitions.entry(offer.partition).or_default();
         let Offer { priority, blob, .. } = offer;
         let later_ms = offer.not_before_ms.filter(|due_ms| *due_ms > now_ms);
@@ -111,7 +112,8 @@ impl Queues {
                 };
                 let put =
                     |queue: &mut PartitionQueue| queue.put_later(due_ms, name, priority, blob);
-                let rings = self.change(offer.partition, put);
+                let is_first = self.change(offer.partition, put);
+                let rings = is_first.then(|| Ring::of(priority));
                 (name.to_string(), rings)
             }
         };

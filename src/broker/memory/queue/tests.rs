@@ -9,6 +9,7 @@ use super::*;
 use crate::broker::Feed;
 use crate::broker::memory::clock::Clock;
 use crate::broker::publication::Publication;
+use crate::broker::queue::bells::Ring;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::{Content, DEAD_LIFE_MS, DUE_MAX, Why};
 use crate::config::{Replicas, Retention};
@@ -87,8 +88,8 @@ impl Rig {
         depths.expect("never fails")
     }
 
-    /// Which partitions were rung for since the last look.
-    fn rung(&self) -> Vec<u32> {
+    /// Which partitions were rung for since the last look, and how.
+    fn rung(&self) -> Vec<(u32, Ring)> {
         let heard = self.broker.bells().heard().now_or_never();
         heard.unwrap_or_default().into_iter().collect()
     }
@@ -247,29 +248,45 @@ async fn ids_rise_and_acceptance_keeps_its_order_while_the_clock_steps_back() {
 async fn bells_ring_for_an_empty_stream_and_for_what_is_due_first() {
     let rig = Rig::unbounded();
     let one = topic("one");
-    let rings = vec![one.partition(256)];
+    let ring = |ring| vec![(one.partition(256), ring)];
+    let lower = ring(Ring::Lower);
     let low = || {
         let mut request = request(&one, 1);
         request.message.publication.priority = Priority::Low;
         request
     };
+    let critical = |mut request: EnqueueRequest| {
+        request.message.publication.priority = Priority::Critical;
+        request
+    };
     for (request, rings) in [
-        (request(&one, 1), &rings[..]),
-        (request(&one, 1), &[][..]),
-        (low(), &rings),
-        (low(), &[]),
-        (later(&one, BEGIN_MS + 5), &rings),
-        (later(&one, BEGIN_MS + 5), &[]),
-        (later(&one, BEGIN_MS + 9), &[]),
-        (later(&one, BEGIN_MS + 4), &rings),
+        (request(&one, 1), &lower),
+        (request(&one, 1), &vec![]),
+        (low(), &lower),
+        (low(), &vec![]),
+        (critical(request(&one, 1)), &ring(Ring::Critical)),
+        (critical(request(&one, 1)), &vec![]),
+        (later(&one, BEGIN_MS + 5), &lower),
+        (later(&one, BEGIN_MS + 5), &vec![]),
+        (later(&one, BEGIN_MS + 9), &vec![]),
+        (critical(later(&one, BEGIN_MS + 4)), &ring(Ring::Critical)),
     ] {
         rig.enqueue(request).await.expect("there is room");
-        assert_eq!(rig.rung(), rings);
+        assert_eq!(&rig.rung(), rings);
     }
     rig.move_head(&one, publish).await;
     assert!(rig.rung().is_empty());
     rig.enqueue(low()).await.expect("there is room");
-    assert_eq!(rig.rung(), rings);
+    assert_eq!(rig.rung(), lower);
+    // What became due meanwhile may be of any priority.
+    rig.now_ms.fetch_add(5, Ordering::Relaxed);
+    rig.enqueue(low()).await.expect("there is room");
+    assert_eq!(rig.rung(), ring(Ring::Unsaid));
+    // The most urgent of a request counts, whatever stands behind it.
+    rig.move_head(&one, publish).await;
+    let both = vec![critical(request(&one, 1)), low()];
+    rig.broker.enqueue(both).await;
+    assert_eq!(rig.rung(), ring(Ring::Critical));
 }
 
 #[tokio::test]

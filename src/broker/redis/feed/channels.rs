@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use super::{Hearing, REFUSED_RETRY};
 use crate::broker::interest::WishNumber;
+use crate::broker::queue::bells::Ring;
 use crate::broker::redis::health::Line;
 use crate::broker::redis::subscriptions::{CHUNK_TOPICS_MAX, Chunk};
 use crate::redis::refusal::Refusal;
@@ -179,7 +180,7 @@ impl Hearing {
     /// The bells among these are heard from now on, and one may have rung before.
     pub(super) fn ring<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) {
         for bell in topics.into_iter().filter_map(Topic::bell_of) {
-            self.task.shared.bells.ring(bell);
+            self.task.shared.bells.ring(bell, Ring::Unsaid);
         }
     }
 

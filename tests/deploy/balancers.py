@@ -11,6 +11,7 @@ twice or out of order, where a node has too many, or where a new session was ref
 import asyncio
 import collections
 import concurrent.futures
+import functools
 import pathlib
 import shutil
 import sys
@@ -30,13 +31,12 @@ BOUND_MAX = 26
 FEWEST = range(12, 31)
 
 
-def placed(text, ports, public):
-    """An example with the ports of this run in the place of its addresses."""
-    for number, port in enumerate(ports, start=1):
-        text = text.replace(f"10.0.0.1{number}:8080", f"127.0.0.1:{port}")
-        text = text.replace(
-            f"address: 10.0.0.1{number}, port_value: 8080", f"address: 127.0.0.1, port_value: {port}"
-        )
+def placed(text, addresses, public):
+    """An example with the addresses and the port of this run in the place of its own."""
+    for number, address in enumerate(addresses, start=1):
+        host, port = address.split(":")
+        text = text.replace(f"10.0.0.1{number}:8080", address)
+        text = text.replace(f"address: 10.0.0.1{number}, port_value: 8080", f"address: {host}, port_value: {port}")
     text = text.replace("bind :8080", f"bind 127.0.0.1:{public}")
     text = text.replace("listen 8080;", f"listen 127.0.0.1:{public};")
     text = text.replace("address: 0.0.0.0, port_value: 8080", f"address: 127.0.0.1, port_value: {public}")
@@ -64,20 +64,25 @@ def command(name, file):
             "--file-flush-interval-msec", "200"]
 
 
-class Stage:
-    """Three nodes, a balancer, and what is published meanwhile."""
+def processes(binary, folder):
+    """Three nodes over a Redis."""
+    redis = Redis(folder)
+    more = {**DRAIN, "FANFARE_REBALANCE__ENABLED": "false"}
+    return [Node(binary, folder, f"node-{n}", redis.url, more) for n in range(1, NODES + 1)]
 
-    def __init__(self, root, binary, folder, name, by_key, drain=DRAIN):
+
+class Stage:
+    """Three nodes, a balancer, and what is published meanwhile. What `start` gives are the nodes."""
+
+    def __init__(self, root, folder, name, by_key, start):
         self.name, self.by_key, self.published = name, by_key, 0
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self.redis = redis = Redis(folder)
-        more = {**drain, "FANFARE_REBALANCE__ENABLED": "false"}
-        self.nodes = [Node(binary, folder, f"node-{n}", redis.url, more) for n in range(1, NODES + 1)]
+        self.nodes = start(folder)
         public = free_port()
         text = (root / "examples/balancers" / FILES[name]).read_text()
         file = folder / FILES[name]
-        file.write_text(placed(text, [node.port for node in self.nodes], public))
+        file.write_text(placed(text, [node.address for node in self.nodes], public))
         self.address = f"127.0.0.1:{public}"
         self.balancer = Process(folder, name, command(name, file))
         self.balancer.until("leads to nodes", lambda: self.leads_to_all_nodes())
@@ -228,7 +233,7 @@ def both_ways(root, binary, folder, name):
     for by_key in (False, True):
         kind = "key" if by_key else "fewest"
         try:
-            stage = Stage(root, binary, folder / f"{name}-{kind}", name, by_key)
+            stage = Stage(root, folder / f"{name}-{kind}", name, by_key, functools.partial(processes, binary))
             rows.append(f"{name} | {kind} | {asyncio.run(tried(stage))}")
         except Failed as failed:
             raise Failed(f"{name}, by {kind}: {failed}") from None

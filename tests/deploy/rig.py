@@ -130,19 +130,8 @@ class Redis(Process):
             return False
 
 
-class Node(Process):
-    """A node over a Redis. It can be started again under its name and on its ports."""
-
-    def __init__(self, binary, folder, name, redis_url, more=None, ports=None):
-        self.port, self.api_port = ports or (free_port(), free_port())
-        self.address = f"127.0.0.1:{self.port}"
-        self.api = f"http://127.0.0.1:{self.api_port}"
-        command = [binary, "serve", "--dev", "--redis", redis_url, "--node-id", name,
-                   "--listen", self.address, "--api-listen", f"127.0.0.1:{self.api_port}"]
-        environment = {"FANFARE_API__KEYS": API_KEY, "FANFARE_LOG__FORMAT": "json", **(more or {})}
-        super().__init__(folder, name, command, environment)
-        self.again = lambda other=binary: Node(other, folder, name, redis_url, more, (self.port, self.api_port))
-        self.until("is ready", lambda: self.health("ready") == 200)
+class Gateway:
+    """What a node is asked, wherever it runs: by its `name`, its `address` and the URL of its `api`."""
 
     def health(self, question):
         return http("GET", f"http://{self.address}/health/{question}")[0]
@@ -159,3 +148,18 @@ class Node(Process):
         body = {"topic": topic, "data": data, "idempotency_key": f"{topic}-{data}"}
         status, body = http("POST", f"{self.api}/v1/publish", body, API_KEY)
         return json.loads(body)["results"][0].get("position") if status == 200 else None
+
+
+class Node(Process, Gateway):
+    """A node over a Redis. It can be started again under its name and on its ports."""
+
+    def __init__(self, binary, folder, name, redis_url, more=None, ports=None):
+        self.port, self.api_port = ports or (free_port(), free_port())
+        self.address = f"127.0.0.1:{self.port}"
+        self.api = f"http://127.0.0.1:{self.api_port}"
+        command = [binary, "serve", "--dev", "--redis", redis_url, "--node-id", name,
+                   "--listen", self.address, "--api-listen", f"127.0.0.1:{self.api_port}"]
+        environment = {"FANFARE_API__KEYS": API_KEY, "FANFARE_LOG__FORMAT": "json", **(more or {})}
+        super().__init__(folder, name, command, environment)
+        self.again = lambda other=binary: Node(other, folder, name, redis_url, more, (self.port, self.api_port))
+        self.until("is ready", lambda: self.health("ready") == 200)

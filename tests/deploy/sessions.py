@@ -5,6 +5,7 @@ got in another order.
 """
 
 import asyncio
+import dataclasses
 import json
 import random
 import time
@@ -14,6 +15,19 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 SUBPROTOCOL = "fanfare.v1.json"
+
+
+@dataclasses.dataclass
+class Absence:
+    """From the end of a connection to the next welcome, by the clock of `time.monotonic`.
+
+    `why` has a word for each try that ended: `told` to go, `cut` off, `refused` at the door.
+    """
+
+    left_at: float
+    due_at: float
+    why: list
+    back_at: float | None = None
 
 
 class Session:
@@ -27,7 +41,7 @@ class Session:
         self.url = f"{url}/v1/connect?{urllib.parse.urlencode(query)}"
         self.user, self.topic = user, topic
         self.position, self.seen = None, 0
-        self.node, self.nodes, self.welcomed = None, [], []
+        self.node, self.nodes, self.absences = None, [], []
         self.faults, self.refused, self.breaks, self.drains = [], [], 0, 0
         self.task = asyncio.create_task(self.stay())
 
@@ -37,12 +51,22 @@ class Session:
 
     async def stay(self):
         while True:
-            pause_s = await self.once()
-            self.node = None
+            why, pause_s = await self.once()
+            self.left(why, pause_s)
             await asyncio.sleep(pause_s)
 
+    def left(self, why, pause_s):
+        """It is out, and will try again after so long."""
+        now = time.monotonic()
+        if self.node or not self.absences:
+            self.absences.append(Absence(now, now + pause_s, [why]))
+        else:
+            self.absences[-1].why.append(why)
+            self.absences[-1].due_at = now + pause_s
+        self.node = None
+
     async def once(self):
-        """One connection, to its end. How long to wait before the next one."""
+        """One connection, to its end. Why it ended, and how long to wait before the next one."""
         try:
             async with connect(
                 self.url, subprotocols=[SUBPROTOCOL], compression=None, ping_interval=None, proxy=None,
@@ -55,14 +79,14 @@ class Session:
                 async for text in socket:
                     pause_s = self.took(json.loads(text))
                     if pause_s is not None:
-                        return pause_s
+                        return "told", pause_s
         except InvalidStatus as refusal:
             self.refused.append(refusal.response.status_code)
-            return random.uniform(0.5, 1.5)
+            return "refused", random.uniform(0.5, 1.5)
         except (ConnectionClosed, InvalidHandshake, OSError, EOFError, TimeoutError):
             pass
         self.breaks += 1
-        return random.uniform(0.1, 1.0)
+        return "cut", random.uniform(0.1, 1.0)
 
     def took(self, event):
         """One event. A number says to come back after so long."""
@@ -75,7 +99,8 @@ class Session:
                 self.position = joined.get("position")
             self.node = event["node"]
             self.nodes.append(self.node)
-            self.welcomed.append(time.monotonic())
+            if self.absences:
+                self.absences[-1].back_at = time.monotonic()
         elif kind == "message":
             self.position = event["position"]
             if event["data"] != self.seen + 1:

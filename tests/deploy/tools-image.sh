@@ -127,3 +127,13 @@ have_standin() {
         printf %s "extracted $recipe $hook $*" >"$kept"
     fi
 }
+
+# have_servers: HAProxy and Valkey under the names of their images, made of Debian's packages.
+have_servers() {
+    local servers="--variant=extract --include=haproxy,redis-server,redis-tools,dash,grep,coreutils,libc6"
+    have_standin docker.io/library/haproxy:3.0-alpine "$servers" 'mkdir -p "$1"/var/lib/haproxy' \
+        'CMD ["/usr/sbin/haproxy", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]' 'USER 99:99'
+    have_standin docker.io/valkey/valkey:8.1-alpine "$servers" \
+        'ln -s redis-server "$1"/usr/bin/valkey-server; ln -s redis-cli "$1"/usr/bin/valkey-cli; mkdir -m 0777 "$1"/data' \
+        'CMD ["/usr/bin/valkey-server"]'
+}

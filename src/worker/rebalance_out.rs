@@ -7,8 +7,6 @@
 //! Who was told is written down, so that it is seen who comes back ([`super::batch_told`]).
 //! Costs one look at every session, and only in seconds in which somebody is sent away.
 
-use std::sync::Arc;
-
 use fanfare_protocol::ids::{Topic, TopicKind};
 
 use super::handle::ShedOrder;

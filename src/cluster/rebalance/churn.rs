@@ -305,21 +305,21 @@ fn anonymous(nodes_count: usize, back_permille: u64, seconds: u64) -> Vec<Seen> 
 fn anonymous_sessions_that_all_come_back_are_found_after_a_few_hundred_at_the_most() {
     for nodes_count in [2, 3, 10, 30] {
         let runs = anonymous(nodes_count, 1_000, 900);
-        let most = runs.iter().map(|seen| seen.told_in_five_minutes).max();
+        let told: Vec<_> = runs.iter().map(|seen| seen.told_in_five_minutes).collect();
         let mean = runs.iter().map(|seen| seen.told).sum::<u64>() / SEEDS;
-        let few = runs.iter().filter(|seen| seen.told_in_five_minutes < 100);
-        let text = format!("{nodes_count}: {most:?} {mean} {}", few.clone().count());
-        println!("{text}");
-        assert!(most < Some(1_000), "{text}");
-        assert!(runs.iter().all(|seen| seen.futile > 0), "{text}");
+        println!("{nodes_count}: {told:?}, in the mean {mean} in a quarter of an hour");
+        assert!(runs.iter().all(|seen| seen.futile > 0), "{nodes_count}");
+        assert!(mean < 300, "{nodes_count} {mean}");
     }
 }
 
 #[test]
-fn anonymous_sessions_that_go_elsewhere_are_seldom_taken_for_such_with_few_nodes() {
-    for nodes_count in [2, 3, 10, 30] {
+fn anonymous_sessions_that_go_elsewhere_are_not_often_taken_for_such() {
+    // Of two nodes one batch of eleven is: half of those who are told come back.
+    for nodes_count in [3, 10, 30] {
         let runs = anonymous(nodes_count, 1_000 / nodes_count as u64, 600);
-        let futile = runs.iter().filter(|seen| seen.futile > 0).count();
+        let futile = runs.iter().filter(|seen| seen.futile > 0).count() as u64;
         println!("{nodes_count}: {futile} of {SEEDS} runs paused");
+        assert!(3 * futile <= 2 * SEEDS, "{nodes_count} {futile}");
     }
 }

@@ -15,14 +15,13 @@
 //! a user who opens a session here again is counted. So neither growth nor those who leave for good
 //! look like success or failure. Where too few of a batch can be known again, because they are
 //! anonymous, this node's part of all sessions must have fallen instead: what grows or falls on all nodes
-//! alike cancels out, but chance does not, which is why a large batch that seems to have failed is followed
-//! by one of 50 before there is a pause.
+//! alike cancels out, but chance and those who end for good do not, so such batches stay small.
 //!
 //! A node that comes or goes ends the trust, and not the batch: nobody more is told before it is judged.
 
 use std::time::{Duration, Instant};
 
-use super::{Futile, Here};
+use super::{Batch, Futile, Here};
 
 /// How many are sent away before it is known that it helps.
 pub(super) const SESSIONS: u64 = 50;
@@ -152,12 +151,13 @@ impl Trial {
         }
         let futile = open.verdict(around);
         self.batch = None;
-        self.follow(futile, now)
+        self.follow(futile, are_known(here.batch), now)
     }
 
-    fn follow(&mut self, futile: Option<Futile>, now: Instant) -> Allowed {
+    fn follow(&mut self, futile: Option<Futile>, are_known: bool, now: Instant) -> Allowed {
         if futile.is_none() {
-            self.size = (self.size * 2).min(self.largest);
+            let larger = (self.size * 2).min(self.largest);
+            self.size = if are_known { larger } else { SESSIONS };
             return Allowed::default();
         }
         if self.size > SESSIONS {
@@ -206,7 +206,7 @@ impl Open {
             // Nobody here could be told.
             return None;
         }
-        if batch.known >= KNOWN_MIN.min(batch.told) {
+        if are_known(batch) {
             // One of so many nodes comes back by chance; three fifths of the way from there to all of
             // them is too many.
             let is_futile = batch.returned * 5 * nodes >= batch.known * (3 * nodes + 2);
@@ -221,6 +221,11 @@ impl Open {
         let fell = i64::try_from(fell).ok();
         is_futile.then_some(Futile { batch, fell })
     }
+}
+
+/// Whether enough of a batch can be known again.
+fn are_known(batch: Batch) -> bool {
+    batch.known >= KNOWN_MIN.min(batch.told)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The trial by values: what a batch may be, what is seen of it, and what follows.
 
 use super::*;
-use crate::cluster::rebalance::Batch;
 
 const S: Duration = Duration::from_secs(1);
 const PACE: u64 = 20;
@@ -215,4 +214,16 @@ fn a_few_again_and_again_are_one_batch() {
         })
         .sum();
     assert_eq!(told, SESSIONS);
+}
+
+#[test]
+fn batches_of_whom_nobody_is_known_stay_small() {
+    let mut now = Instant::now();
+    let mut trial = Trial::new(PACE);
+    for _ in 0..3 {
+        let (told, futile, end) =
+            one_batch(&mut trial, |told| around(900, 0, unknown(told), 2), now);
+        assert_eq!((told, futile), (SESSIONS, None));
+        now = end;
+    }
 }

@@ -22,6 +22,9 @@ use crate::auth::mint;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a token is valid that is made for this.
 const TOKEN_TTL: Duration = Duration::from_secs(60);
+/// What to do where the session is not let in: there is no flag for a user here.
+const TOKEN_HINT: &str = "give a token that may join the topic with --token or FANFARE_TOKEN, or the \
+                          nodes' secret with --secret-env, by which one is made";
 /// Whose token that is.
 const USER: &str = "roundtrip";
 
@@ -117,9 +120,12 @@ pub async fn run(args: RoundtripArgs) -> Result<Exit, Failure> {
     let travelled = tokio::time::timeout(PATIENCE, travel(&args, token, &mut step)).await;
     let travelled = travelled.unwrap_or_else(|_| {
         Err(match step {
-            // The API has its own patience, and tells of it.
-            Step::Publish | Step::Receive => Failure::new(Exit::Refused, &Missing::Message),
-            Step::Connect | Step::Subscribe => Failure::new(Exit::Unreachable, &Missing::Answer),
+            // Everybody has answered.
+            Step::Receive => Failure::new(Exit::Refused, &Missing::Message),
+            // The API's own patience is longer, and is not waited for.
+            Step::Connect | Step::Subscribe | Step::Publish => {
+                Failure::new(Exit::Unreachable, &Missing::Answer)
+            }
         })
     });
     match travelled {
@@ -143,6 +149,10 @@ fn as_verdict(failure: Failure, step: Step) -> Failure {
     let exit = match failure.exit() {
         exit @ (Exit::Usage | Exit::Unreachable) => exit,
         _ => Exit::Refused,
+    };
+    let failure = match (failure.exit(), step) {
+        (Exit::Denied, Step::Connect | Step::Subscribe) => failure.hint(TOKEN_HINT),
+        _ => failure,
     };
     failure
         .before(&format!("{} failed: ", step.name()))

@@ -11,12 +11,12 @@
 //!
 //! It never swings: a node begins above the tolerance and ends half of it above its share, and
 //! never below; nodes that send away at the same time all come down to that, whoever gets their
-//! sessions. Nothing is sent away while nodes come, go or leave, or the view is old. The first who are
-//! sent away are a [`trial`]: where they come back, it pauses. Nodes for the API only have no part in it.
+//! sessions. Nothing is sent away while nodes come, go or leave, or the view is old. Those who are sent
+//! away go in batches ([`trial`]): where they come back, it pauses. Nodes for the API only have no part in it.
 
 use std::time::{Duration, Instant};
 
-use self::trial::{Allowed, Trial};
+use self::trial::{Allowed, Around, Trial};
 use super::view::{NodeDetails, View};
 use crate::config::Rebalance;
 use fanfare_protocol::ids::Owner;
@@ -31,12 +31,36 @@ const PART: u64 = 4;
 const READY: &str = "ready";
 
 /// The sessions of this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Here {
     /// All of them.
     pub sessions: u64,
     /// Those that were told to go and have not gone yet.
     pub told: u64,
+    /// What became of the batch at hand.
+    pub batch: Batch,
+}
+
+/// Sessions that were told to go one after the other, and what became of them. Those are known whose
+/// user has few other sessions here; of the others nobody can say whether they came back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// All of them.
+    pub told: u64,
+    /// Those who are known.
+    pub known: u64,
+    /// Those of the known who opened a session here again.
+    pub returned: u64,
+}
+
+/// That it did not help, as it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Futile {
+    /// What became of the last batch.
+    pub batch: Batch,
+    /// By how many this node's sessions fell, measured by what all nodes have, where those who were told
+    /// are not known. Below zero: they rose.
+    pub fell: Option<i64>,
 }
 
 /// What to do now.
@@ -46,9 +70,10 @@ pub struct Plan {
     pub excess: u64,
     /// How many of them to tell now.
     pub tell: u64,
-    /// Said once: those who were sent away came back, and nobody is for [`Plan::pause`]. By how many
-    /// sessions there are fewer.
-    pub futile: Option<u64>,
+    /// Those whom to tell now are the first of a batch.
+    pub begins: bool,
+    /// Said once: those who were sent away came back, and nobody is for [`Plan::pause`].
+    pub futile: Option<Futile>,
 }
 
 impl Plan {
@@ -75,11 +100,11 @@ impl Rebalancer {
     #[must_use]
     pub fn new(config: Rebalance) -> Self {
         Self {
+            trial: Trial::new(u64::from(config.sessions_per_s)),
             config,
             ready: Vec::new(),
             settled_at: None,
             is_shedding: false,
-            trial: Trial::default(),
         }
     }
 
@@ -92,7 +117,7 @@ impl Rebalancer {
             .collect();
         if !self.is_settled(view, now) || others.is_empty() {
             self.is_shedding = false;
-            self.trial.forget();
+            self.trial.nodes_changed();
             return Plan::default();
         }
         let room_here = view
@@ -101,12 +126,21 @@ impl Rebalancer {
         let excess = self.excess(here, room_here, &others);
         let most = u64::from(self.config.sessions_per_s);
         let wanted = excess.div_ceil(PART).min(most);
-        let nodes_count = others.len() as u64 + 1;
-        let Allowed { tell, fell } = self.trial.allow(wanted, here, nodes_count, now);
+        let around = Around {
+            here,
+            all: here.sessions + others.iter().map(|o| o.sessions).sum::<u64>(),
+            nodes_count: others.len() as u64 + 1,
+        };
+        let Allowed {
+            tell,
+            begins,
+            futile,
+        } = self.trial.allow(wanted, &around, now);
         Plan {
             excess,
             tell,
-            futile: fell,
+            begins,
+            futile,
         }
     }
 
@@ -173,5 +207,7 @@ fn share(all: u64, mut rooms: Vec<u64>) -> Option<u64> {
 /// How often a node asks its [`Rebalancer`].
 pub const ASK_EVERY: Duration = Duration::from_secs(1);
 
+#[cfg(test)]
+mod churn;
 #[cfg(test)]
 mod tests;

@@ -54,11 +54,13 @@ impl Machine {
 /// configuration that is read again names the same node.
 #[must_use]
 pub fn name_apart(host_name: &str, number: u32) -> String {
-    match host_name {
+    // Names of hosts are the same in any case, and with the root's dot behind them.
+    let plain = host_name.trim_end_matches('.').to_ascii_lowercase();
+    match plain.as_str() {
         // The kernel's own word for a name that nobody has set.
         "" | "(none)" => format!("node-{number:08x}"),
         "localhost" | "localhost.localdomain" => format!("localhost-{number:08x}"),
-        name => name.to_owned(),
+        _ => host_name.to_owned(),
     }
 }
 
@@ -184,7 +186,12 @@ mod tests {
             ("(none)", "node-0000001f"),
             ("localhost", "localhost-0000001f"),
             ("localhost.localdomain", "localhost-0000001f"),
+            ("LOCALHOST", "localhost-0000001f"),
+            ("Localhost.LocalDomain", "localhost-0000001f"),
+            ("localhost.", "localhost-0000001f"),
+            (".", "node-0000001f"),
             ("web-1", "web-1"),
+            ("Web-1", "Web-1"),
             ("localhost-1", "localhost-1"),
         ];
         for (host_name, name) in rows {

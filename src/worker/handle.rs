@@ -13,6 +13,7 @@ use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::event::GapReason;
 use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
+use super::batch_told::BatchTold;
 use super::outgoing::Outgoing;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::trace::delivery::Delivery;
@@ -82,12 +83,18 @@ pub enum Inbound {
         reason: CloseReason,
     },
     /// Send sessions away, because the node has more than its share.
-    Shed {
-        /// How many.
-        count: usize,
-        /// Of each partition, whether its home is this node.
-        at_home: Arc<[bool]>,
-    },
+    Shed(ShedOrder),
+}
+
+/// Which sessions to send away.
+#[derive(Debug)]
+pub struct ShedOrder {
+    /// How many.
+    pub count: usize,
+    /// Of each partition, whether its home is this node.
+    pub at_home: Arc<[bool]>,
+    /// Where to write down who was told, and who of them came back.
+    pub batch: Arc<BatchTold>,
 }
 
 impl Inbound {

@@ -22,8 +22,9 @@ use crate::telemetry::metrics::WorkerMetrics;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::event::Event;
 use fanfare_protocol::form::WireForm;
-use fanfare_protocol::ids::{SessionId, Topic};
+use fanfare_protocol::ids::{SessionId, Topic, TopicKind};
 
+pub mod batch_told;
 #[cfg(test)]
 pub(crate) mod by_hand;
 pub mod catchup;
@@ -46,6 +47,7 @@ pub mod turn;
 mod waiting;
 pub mod wheel;
 
+use batch_told::BatchTold;
 use disconnects::Disconnects;
 use hub::{Hub, SessionKey, TopicKey};
 use lead::Leads;
@@ -80,6 +82,8 @@ struct State {
     recent: Recent,
     leads: Leads,
     disconnects: Disconnects,
+    /// Those who were told to go last.
+    batch: Option<Arc<BatchTold>>,
     /// Failovers of topics so far.
     failovers: u64,
     draining: bool,
@@ -127,6 +131,7 @@ impl Worker {
                 recent: Recent::new(recent_bytes_max),
                 leads: Leads::default(),
                 disconnects: Disconnects::default(),
+                batch: None,
                 failovers: 0,
                 draining: false,
             }),
@@ -270,6 +275,13 @@ impl Worker {
                 let references = &mut entry.references;
                 let (topic_key, new) = state.hub.join(topic, has_history, key, references);
                 self.count_subscriptions(1);
+                if let Some(batch) = state
+                    .batch
+                    .as_ref()
+                    .filter(|_| topic.kind() == TopicKind::Inbox)
+                {
+                    batch.joined(topic);
+                }
                 if new && let Some(joined) = state.hub.get_mut(topic_key) {
                     let wish = self.interest.want((self.index, topic.clone()));
                     joined.wish = Some(wish);

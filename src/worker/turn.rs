@@ -163,7 +163,7 @@ impl Worker {
                 session,
                 reason,
             } => self.disconnect(&inbox, session, reason),
-            Inbound::Shed { count, at_home } => self.shed(count, &at_home),
+            Inbound::Shed(order) => self.shed(order),
         }
     }
 

@@ -121,7 +121,16 @@ fn what_goes_beyond_measurements_and_defaults_is_warned_of() {
     ] {
         assert!(warnings.contains(words), "{words}: {warnings}");
     }
-    assert!(!warnings.contains("topics_max"), "{warnings}");
+    for setting in ["topics_max", "handshakes_per_s"] {
+        assert!(!warnings.contains(setting), "{warnings}");
+    }
+    // More sessions come to each node in a second than it lets in.
+    let hasty = "--users 1M --topics 20k --rate 5k --fanout 50 --session 1s";
+    let hasty: Vec<_> = hasty.split_whitespace().collect();
+    let all = planned(&hasty);
+    let warnings = all["warnings"].to_string();
+    let words = "set admission.handshakes_per_s above 6,667; the default is 5,000";
+    assert!(warnings.contains(words), "{warnings}");
 }
 
 /// Arguments, the exit code, and words of what is said.

@@ -127,6 +127,30 @@ async fn nobody_there_exits_69() {
 }
 
 #[tokio::test]
+async fn an_api_that_takes_the_message_and_does_not_answer_exits_69() {
+    let node = Plan::dev().start().await;
+    // The kernel takes connections and requests for it, and nobody reads them.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("it has an address"));
+    let output = roundtrip(&node, &["--api-url", &url]).await;
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    let said = line(&output);
+    assert_eq!(said["step"], "publish");
+    assert_eq!(said["error"], "no answer within 10 s");
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_flags_that_there_are() {
+    let plan = Plan::default().env("FANFARE_AUTH__HMAC_SECRET", SECRET);
+    let node = plan.env("FANFARE_API__KEYS", "a-key").start().await;
+    let output = roundtrip(&node, &[]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(told.contains("--secret-env"), "{told}");
+    assert!(!told.contains("--user"), "{told}");
+}
+
+#[tokio::test]
 async fn a_wrong_command_line_exits_64() {
     let node = Plan::dev().start().await;
     for arguments in [

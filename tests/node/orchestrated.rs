@@ -124,6 +124,45 @@ async fn a_node_whose_systemd_hears_nothing_runs_and_tells_the_log() {
 }
 
 #[tokio::test]
+async fn a_node_whose_systemd_reads_nothing_starts_and_stops_all_the_same() {
+    let deaf = Systemd::new();
+    // Its queue is full before the node begins.
+    let filler = UnixDatagram::unbound().expect("a socket");
+    filler.set_nonblocking(true).expect("it can be set");
+    while filler.send_to(b"x", deaf.path()).is_ok() {}
+    let plan = under(&deaf.path(), Plan::dev()).env("FANFARE_DRAIN__WINDOW_MS", "0");
+    let mut node = plan.start().await;
+    // READY is tried again until it went.
+    deaf.heard();
+    deaf.hears("READY=1").await;
+    while filler.send_to(b"x", deaf.path()).is_ok() {}
+    node.signal("TERM");
+    assert_eq!(node.ended().await.code(), Some(0));
+    let told = node.log_lines("systemd_notice_failed");
+    let of = |what: &str| {
+        let is_of = |line: &&Value| log_field(line, "what") == Some(&what.into());
+        told.iter().filter(is_of).count()
+    };
+    assert_eq!((of("READY"), of("STOPPING")), (1, 1), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_socket_of_systemds_without_a_path_is_found() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::SocketAddr;
+    let folder = tempfile::tempdir().expect("a folder");
+    // No other test has this name.
+    let name = folder.path().display().to_string();
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let socket = UnixDatagram::bind_addr(&address).expect("a socket");
+    socket.set_nonblocking(true).expect("it can be set");
+    let systemd = Systemd { folder, socket };
+    let at = PathBuf::from(format!("@{name}"));
+    let _node = under(&at, Plan::dev()).start_unready().await;
+    systemd.hears("READY=1").await;
+}
+
+#[tokio::test]
 async fn a_line_for_cloudwatch_is_written_where_a_namespace_is_set_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let (with, without) = (folder.path().join("with"), folder.path().join("without"));
@@ -143,6 +182,7 @@ async fn a_line_for_cloudwatch_is_written_where_a_namespace_is_set_and_nothing_e
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
     let line = lines.first().expect("a line");
+    assert_eq!(line["fanfare_ready"], 1, "the first one waits for that");
     let of_cloudwatch = &line["_aws"]["CloudWatchMetrics"][0];
     assert_eq!(of_cloudwatch["Namespace"], "Fanfare/Test");
     for metric in of_cloudwatch["Metrics"].as_array().expect("a list") {

@@ -82,11 +82,15 @@ pub enum ApiError {
         #[source]
         source: hyper::Error,
     },
-    /// No answer within [`ANSWER_TIMEOUT`].
-    #[error("no answer from {url} within {} s", ANSWER_TIMEOUT.as_secs())]
+    /// No connection, or no answer, in time.
+    #[error("no {what} {url} within {} s", patience.as_secs())]
     TimedOut {
+        /// What was waited for: `connection to` or `answer from`.
+        what: &'static str,
         /// What was called.
         url: String,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The answer is not JSON, so it is none of a Fanfare node.
     #[error("{url} answered {status} with something that is not JSON")]
@@ -238,7 +242,11 @@ impl Api {
             Ok(result) => result,
             Err(_elapsed) => {
                 self.connection = None;
-                Err(ApiError::TimedOut { url })
+                Err(ApiError::TimedOut {
+                    what: "answer from",
+                    url,
+                    patience: ANSWER_TIMEOUT,
+                })
             }
         }
     }
@@ -275,7 +283,11 @@ impl Api {
             }
             Err(_elapsed) => {
                 let url = url.to_owned();
-                return Err(ApiError::TimedOut { url });
+                return Err(ApiError::TimedOut {
+                    what: "connection to",
+                    url,
+                    patience: CONNECT_TIMEOUT,
+                });
             }
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -356,6 +368,26 @@ mod tests {
     fn a_user_name_survives_as_one_query_value() {
         assert_eq!(percent_encode("auth0|x&y=1"), "auth0%7Cx%26y%3D1");
         assert_eq!(percent_encode("a+b@c.org"), "a%2Bb%40c.org");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_begin_tls_is_told_with_the_time_that_it_had() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = ApiOptions {
+            url: format!("https://{}", silent.local_addr().unwrap()),
+            key: "dev".to_owned(),
+        };
+        let tls = Tls {
+            insecure: true,
+            ..Tls::default()
+        };
+        let mut api = Api::new(&options, &tls).unwrap();
+        let began = std::time::Instant::now();
+        let error = api.get("/v1/nodes").await.unwrap_err().to_string();
+        let seconds = began.elapsed().as_secs();
+        assert_eq!(seconds, CONNECT_TIMEOUT.as_secs(), "{error}");
+        let text = format!("no connection to {}/v1/nodes within 5 s", options.url);
+        assert_eq!(error, text);
     }
 
     #[test]

@@ -16,6 +16,7 @@ const BODY_MEASURED: u64 = 1_024;
 const MASTERS_KNOWN: u64 = 16;
 
 /// Defaults that a larger plan must change.
+const HANDSHAKES_DEFAULT: u64 = 5_000;
 const MAXCLIENTS_DEFAULT: u64 = 10_000;
 const MESSAGE_BYTES_DEFAULT: u64 = 65_536;
 const TOPICS_DEFAULT: u64 = 128;
@@ -68,6 +69,8 @@ pub(super) fn warnings(input: &Input, plan: &Plan) -> Vec<String> {
         }
     };
     let connections = plan.connections_per_master;
+    let connects = plan.connects_per_s.div_ceil(plan.nodes);
+    setting(connects, HANDSHAKES_DEFAULT, "admission.handshakes_per_s");
     setting(connections, MAXCLIENTS_DEFAULT, "maxclients of Redis");
     setting(
         demand.body_bytes,

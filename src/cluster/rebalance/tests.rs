@@ -49,7 +49,10 @@ fn view(nodes: &[(&str, u64)]) -> View {
 }
 
 fn here(sessions: u64) -> Here {
-    Here { sessions, told: 0 }
+    Here {
+        sessions,
+        ..Here::default()
+    }
 }
 
 /// A rebalancer that has seen this view for long enough.
@@ -75,8 +78,8 @@ fn a_node_above_the_tolerance_sheds_at_its_pace_down_to_half_of_it() {
         "it goes on below the tolerance"
     );
     let told = Here {
-        sessions: 760,
         told: 27,
+        ..here(760)
     };
     let done = rebalancer.plan(&view(&near), told, now);
     assert_eq!(
@@ -124,25 +127,25 @@ fn nothing_is_shed_before_the_nodes_have_been_the_same_for_long_enough() {
     let two = view(&[("ready", 1_000), ("ready", 0)]);
     let mut rebalancer = Rebalancer::new(config());
     let start = Instant::now();
-    let tells = |rebalancer: &mut Rebalancer, view: &View, s: u32| {
-        rebalancer.plan(view, here(1_000), start + s * S).tell > 0
+    let sheds = |rebalancer: &mut Rebalancer, view: &View, s: u32| {
+        rebalancer.plan(view, here(1_000), start + s * S).excess > 0
     };
-    assert!(!tells(&mut rebalancer, &two, 0), "just started");
-    assert!(!tells(&mut rebalancer, &two, 9));
-    assert!(tells(&mut rebalancer, &two, 10));
+    assert!(!sheds(&mut rebalancer, &two, 0), "just started");
+    assert!(!sheds(&mut rebalancer, &two, 9));
+    assert!(sheds(&mut rebalancer, &two, 10));
     let joined = view(&[("ready", 1_000), ("ready", 0), ("ready", 0)]);
-    assert!(!tells(&mut rebalancer, &joined, 11), "somebody came");
-    assert!(tells(&mut rebalancer, &joined, 21));
+    assert!(!sheds(&mut rebalancer, &joined, 11), "somebody came");
+    assert!(sheds(&mut rebalancer, &joined, 21));
     let leaving = view(&[("ready", 1_000), ("ready", 0), ("draining", 0)]);
-    assert!(!tells(&mut rebalancer, &leaving, 22), "somebody leaves");
-    assert!(tells(&mut rebalancer, &leaving, 32), "and has no share");
+    assert!(!sheds(&mut rebalancer, &leaving, 22), "somebody leaves");
+    assert!(sheds(&mut rebalancer, &leaving, 32), "and has no share");
     let stale = View {
         fresh: false,
         ..leaving.clone()
     };
-    assert!(!tells(&mut rebalancer, &stale, 33), "Redis is away");
-    assert!(!tells(&mut rebalancer, &leaving, 34));
-    assert!(tells(&mut rebalancer, &leaving, 44));
+    assert!(!sheds(&mut rebalancer, &stale, 33), "Redis is away");
+    assert!(!sheds(&mut rebalancer, &leaving, 34));
+    assert!(sheds(&mut rebalancer, &leaving, 44));
 }
 
 #[test]
@@ -179,6 +182,9 @@ struct Cluster {
     balancer: Balancer,
     turn: usize,
     nodes: Vec<Rebalancer>,
+    /// What became of each node's batch. Nobody is known in every other cluster.
+    batches: Vec<Batch>,
+    are_known: bool,
     sessions: Vec<u64>,
     /// A view of these nodes, to be filled with numbers.
     empty: View,
@@ -208,6 +214,8 @@ impl Cluster {
             balancer,
             turn: 0,
             nodes: (0..count).map(|_| Rebalancer::new(config())).collect(),
+            batches: vec![Batch::default(); count],
+            are_known: seed % 2 == 0,
             said: sessions.iter().map(|n| vec![*n; LATE_S + 1]).collect(),
             leaving: vec![vec![0; GRACE_S]; count],
             empty: view(&vec![("ready", 0); count]),
@@ -252,6 +260,7 @@ impl Cluster {
             let here = Here {
                 sessions: self.sessions[me],
                 told,
+                batch: self.batches[me],
             };
             let view = self.view(me);
             let plan = self.nodes[me].plan(&view, here, now);
@@ -265,6 +274,12 @@ impl Cluster {
                 self.sessions
             );
             self.leaving[me][self.second % GRACE_S] = plan.tell;
+            let batch = &mut self.batches[me];
+            if plan.begins {
+                *batch = Batch::default();
+            }
+            batch.told += plan.tell;
+            batch.known += if self.are_known { plan.tell } else { 0 };
             told_now += plan.tell;
         }
         self.second += 1;
@@ -275,6 +290,8 @@ impl Cluster {
                 self.sessions[me] -= 1;
                 let to = self.place(me);
                 self.sessions[to] += 1;
+                let is_seen = self.are_known && to == me;
+                self.batches[me].returned += u64::from(is_seen);
             }
         }
         for (said, sessions) in self.said.iter_mut().zip(&self.sessions) {

@@ -1,19 +1,27 @@
-//! Whether it helps to send sessions away: the first of them are a trial. Pure, with time as a value.
+//! Whether it helps to send sessions away: they go in batches, and each batch is judged before the next.
+//! Pure, with time as a value.
 //!
-//! In: how many sessions should be told to go, how many are here, how many nodes take sessions. Out:
-//! how many may be told. Behind a balancer that deals by a hash those who are sent away come back to
-//! the same node, and would be sent away again for ever.
+//! In: how many sessions should be told to go, and what became of the batch at hand. Out: how many may be
+//! told. Behind a balancer that deals by a hash those who are sent away come back to the same node, and
+//! would be sent away again for ever.
 //!
 //! ```text
-//! quiet ── somebody is to go ──▶ trying ── the sessions fell ──▶ trusted ── nobody told for a minute ──▶ quiet
-//!                                   └────── they did not ──────▶ paused ──── ten minutes later ─────▶ quiet
+//! quiet ── somebody is to go ──▶ a batch of 50 ── helped ──▶ one of 100 ── helped ──▶ … of 20 s
+//!                                 ▲       │  ▲                   │                      │
+//!        ten minutes later ── paused ◀────┘  └── did not help ───┴──────────────────────┘
 //! ```
 //!
-//! Where the nodes change, what was seen says nothing any more: a trial begins anew. A pause stays.
+//! What is asked is who came back *here*: the users who were told to go are known ([`Batch`]), and
+//! a user who opens a session here again is counted. So neither growth nor those who leave for good
+//! look like success or failure. Where too few of a batch can be known again, because they are
+//! anonymous, this node's part of all sessions must have fallen instead: what grows or falls on all nodes
+//! alike cancels out, but chance and those who end for good do not, so such batches stay small.
+//!
+//! A node that comes or goes ends the trust, and not the batch: nobody more is told before it is judged.
 
 use std::time::{Duration, Instant};
 
-use super::Here;
+use super::{Batch, Futile, Here};
 
 /// How many are sent away before it is known that it helps.
 pub(super) const SESSIONS: u64 = 50;
@@ -22,236 +30,203 @@ pub(super) const SESSIONS: u64 = 50;
 const LOOK: Duration = Duration::from_secs(15);
 /// How long nobody is sent away where it did not help.
 pub(super) const PAUSE: Duration = Duration::from_secs(600);
-/// Where nobody was told for so long, the next ones are a trial again.
+/// Where nobody was to go for so long, the next ones are a trial again.
 const QUIET: Duration = Duration::from_secs(60);
+/// The largest batch is what is told in so long at the pace of the settings. With 15 s for looking, and
+/// some for going, that leaves about half of the pace.
+const LARGEST_S: u64 = 20;
+/// A batch that has at least [`SESSIONS`] is judged after so long, though it is not full.
+const FILL: Duration = Duration::from_secs(30);
+/// So many of a batch must be known for it to be judged by them. Of 20 that a balancer with two nodes
+/// deals by chance, as many as 16 come back once in 170 times.
+const KNOWN_MIN: u64 = 20;
+/// Of so many who are judged before a batch is full, because nodes changed, a verdict says something.
+const EARLY_MIN: u64 = KNOWN_MIN;
 
-/// See the module.
-#[derive(Debug, Default)]
-pub(super) struct Trial(State);
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Quiet,
-    Trying {
-        /// The sessions that were here before.
-        before: u64,
-        told: u64,
-        last: Instant,
-        /// When all who were told had gone.
-        gone: Option<Instant>,
-    },
-    Trusted {
-        last: Instant,
-    },
-    Paused {
-        until: Instant,
-    },
+/// What a trial looks at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around {
+    pub(super) here: Here,
+    /// The sessions of all nodes that take some, this one included.
+    pub(super) all: u64,
+    /// How many nodes these are.
+    pub(super) nodes_count: u64,
 }
 
 /// How many may be told now, and whether it was found now that it does not help.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Allowed {
     pub(super) tell: u64,
-    /// By how many the sessions fell, where that is too few.
-    pub(super) fell: Option<u64>,
+    /// These are the first of a batch.
+    pub(super) begins: bool,
+    pub(super) futile: Option<Futile>,
+}
+
+/// A batch that is not judged yet.
+#[derive(Debug)]
+struct Open {
+    /// The sessions before it, here and on all nodes.
+    here_before: u64,
+    all_before: u64,
+    size: u64,
+    told: u64,
+    began: Instant,
+    /// When all who were told had gone.
+    gone: Option<Instant>,
+    /// The nodes changed: nobody is added to it.
+    is_closed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Trial {
+    batch: Option<Open>,
+    /// How large the next batch may be.
+    size: u64,
+    largest: u64,
+    paused_until: Option<Instant>,
+    /// When somebody was to go last.
+    wanted_at: Option<Instant>,
 }
 
 impl Trial {
-    /// Forgets what was seen: other nodes take sessions now.
-    pub(super) fn forget(&mut self) {
-        if !matches!(self.0, State::Paused { .. }) {
-            self.0 = State::Quiet;
+    pub(super) fn new(sessions_per_s: u64) -> Self {
+        Self {
+            batch: None,
+            size: SESSIONS,
+            largest: (sessions_per_s * LARGEST_S).max(SESSIONS),
+            paused_until: None,
+            wanted_at: None,
         }
     }
 
-    /// So many should be told now, of the sessions that are `here`, while so many nodes take sessions.
-    pub(super) fn allow(
-        &mut self,
-        wanted: u64,
-        here: Here,
-        nodes_count: u64,
-        now: Instant,
-    ) -> Allowed {
-        self.grow_old(now);
-        match &mut self.0 {
-            State::Quiet if wanted == 0 => Allowed::default(),
-            State::Quiet => {
-                let told = wanted.min(SESSIONS);
-                self.0 = State::Trying {
-                    before: here.sessions,
-                    told,
-                    last: now,
-                    gone: None,
-                };
-                tell(told)
-            }
-            State::Trying { told, last, .. } if *told < SESSIONS => {
-                let more = wanted.min(SESSIONS - *told);
-                *told += more;
-                note(last, more, now);
-                tell(more)
-            }
-            State::Trying { before, gone, .. } => {
-                // An order is carried out a little later than it is given.
-                *gone = gone.filter(|_| here.told == 0);
-                if here.told > 0 || now.duration_since(*gone.get_or_insert(now)) < LOOK {
-                    return Allowed::default();
-                }
-                let fell = before.saturating_sub(here.sessions);
-                // Of those who go at random so many come back that with several nodes above their share
-                // a trial brings little more than its part for each node: half of that is enough.
-                let helped = fell * 2 * nodes_count >= SESSIONS;
-                self.judge(helped, fell, wanted, now)
-            }
-            State::Trusted { last } => {
-                note(last, wanted, now);
-                tell(wanted)
-            }
-            State::Paused { .. } => Allowed::default(),
+    /// Other nodes take sessions now: the next batch is small again.
+    pub(super) fn nodes_changed(&mut self) {
+        self.size = SESSIONS;
+        if let Some(open) = &mut self.batch {
+            open.size = open.size.min(open.told.max(SESSIONS));
+            open.is_closed = open.told >= EARLY_MIN;
         }
     }
 
-    fn judge(&mut self, helped: bool, fell: u64, wanted: u64, now: Instant) -> Allowed {
-        if helped {
-            self.0 = State::Trusted { last: now };
-            return tell(wanted);
+    /// So many should be told now.
+    pub(super) fn allow(&mut self, wanted: u64, around: &Around, now: Instant) -> Allowed {
+        self.grow_old(wanted, now);
+        if self.paused_until.is_some() {
+            return Allowed::default();
         }
-        self.0 = State::Paused { until: now + PAUSE };
-        Allowed {
-            tell: 0,
-            fell: Some(fell),
-        }
-    }
-
-    fn grow_old(&mut self, now: Instant) {
-        let is_over = match &self.0 {
-            State::Trying { told, last, .. } if *told < SESSIONS => {
-                now.duration_since(*last) >= QUIET
+        let Around { here, all, .. } = *around;
+        let Some(open) = &mut self.batch else {
+            let told = wanted.min(self.size);
+            if told == 0 {
+                return Allowed::default();
             }
-            State::Trusted { last } => now.duration_since(*last) >= QUIET,
-            State::Paused { until } => now >= *until,
-            State::Quiet | State::Trying { .. } => false,
+            self.batch = Some(Open {
+                here_before: here.sessions,
+                all_before: all,
+                size: self.size,
+                told,
+                began: now,
+                gone: None,
+                is_closed: false,
+            });
+            return Allowed {
+                tell: told,
+                begins: true,
+                futile: None,
+            };
         };
-        if is_over {
-            self.0 = State::Quiet;
+        if !open.is_full(now) {
+            let tell = wanted.min(open.size - open.told);
+            open.told += tell;
+            return Allowed {
+                tell,
+                ..Allowed::default()
+            };
+        }
+        // An order is carried out a little later than it is given.
+        open.gone = open.gone.filter(|_| here.told == 0);
+        if here.told > 0 || now.duration_since(*open.gone.get_or_insert(now)) < LOOK {
+            return Allowed::default();
+        }
+        let futile = open.verdict(around);
+        self.batch = None;
+        self.follow(futile, are_known(here.batch), now)
+    }
+
+    fn follow(&mut self, futile: Option<Futile>, are_known: bool, now: Instant) -> Allowed {
+        if futile.is_none() {
+            let larger = (self.size * 2).min(self.largest);
+            self.size = if are_known { larger } else { SESSIONS };
+            return Allowed::default();
+        }
+        if self.size > SESSIONS {
+            self.size = SESSIONS;
+            return Allowed::default();
+        }
+        self.paused_until = Some(now + PAUSE);
+        Allowed {
+            futile,
+            ..Allowed::default()
+        }
+    }
+
+    fn grow_old(&mut self, wanted: u64, now: Instant) {
+        if self.paused_until.is_some_and(|until| now >= until) {
+            self.paused_until = None;
+        }
+        if wanted > 0 || self.wanted_at.is_none() {
+            self.wanted_at = Some(now);
+        }
+        let is_quiet = self
+            .wanted_at
+            .is_some_and(|at| now.duration_since(at) >= QUIET);
+        if is_quiet {
+            self.size = SESSIONS;
+            self.batch = self.batch.take().filter(|open| open.is_full(now));
         }
     }
 }
 
-fn tell(tell: u64) -> Allowed {
-    Allowed { tell, fell: None }
+impl Open {
+    fn is_full(&self, now: Instant) -> bool {
+        let has_waited = now.duration_since(self.began) >= FILL;
+        self.is_closed || self.told >= self.size || (self.told >= SESSIONS && has_waited)
+    }
+
+    /// That it did not help, or nothing.
+    fn verdict(&self, around: &Around) -> Option<Futile> {
+        let Around {
+            here,
+            all,
+            nodes_count: nodes,
+        } = *around;
+        let batch = here.batch;
+        if batch.told == 0 {
+            // Nobody here could be told.
+            return None;
+        }
+        if are_known(batch) {
+            // One of so many nodes comes back by chance; three fifths of the way from there to all of
+            // them is too many.
+            let is_futile = batch.returned * 5 * nodes >= batch.known * (3 * nodes + 2);
+            return is_futile.then_some(Futile { batch, fell: None });
+        }
+        let [all, all_before, before, now] =
+            [all, self.all_before, self.here_before, here.sessions].map(i128::from);
+        let fell = before * all / all_before.max(1) - now;
+        // Of those who go at random so many come back that with several nodes above their share
+        // a batch brings little more than its part for each node: half of that is enough.
+        let is_futile = fell * 2 * i128::from(nodes) < i128::from(batch.told);
+        let fell = i64::try_from(fell).ok();
+        is_futile.then_some(Futile { batch, fell })
+    }
 }
 
-fn note(last: &mut Instant, told: u64, now: Instant) {
-    if told > 0 {
-        *last = now;
-    }
+/// Whether enough of a batch can be known again.
+fn are_known(batch: Batch) -> bool {
+    batch.known >= KNOWN_MIN.min(batch.told)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const S: Duration = Duration::from_secs(1);
-
-    fn here(sessions: u64, told: u64) -> Here {
-        Here { sessions, told }
-    }
-
-    /// A trial whose last session was told at `now`.
-    fn tried(before: u64, now: Instant) -> Trial {
-        let mut trial = Trial::default();
-        let mut told = 0;
-        for second in [2, 1, 0] {
-            told += trial.allow(20, here(before, 0), 2, now - second * S).tell;
-        }
-        assert_eq!(told, SESSIONS);
-        trial
-    }
-
-    #[test]
-    fn nobody_more_than_the_trial_is_told_before_it_is_judged() {
-        let now = Instant::now();
-        let mut trial = tried(1_000, now);
-        for second in 1..=7 {
-            let allowed = trial.allow(20, here(1_000, 50), 2, now + second * S);
-            assert_eq!(allowed, Allowed::default(), "{second}");
-        }
-        // They have gone; those who come back have 15 s for it.
-        for second in 8..23 {
-            let allowed = trial.allow(20, here(950, 0), 2, now + second * S);
-            assert_eq!(allowed, Allowed::default(), "{second}");
-        }
-        let allowed = trial.allow(20, here(950, 0), 2, now + 23 * S);
-        assert_eq!(allowed, tell(20));
-    }
-
-    #[test]
-    fn it_helped_where_half_of_a_nodes_part_stayed_away() {
-        // 50 ÷ (2 × nodes): 12.5 with two, 2.5 with ten.
-        for (nodes_count, enough) in [(2, 13), (10, 3)] {
-            for (fell, helps) in [(enough, true), (enough - 1, false)] {
-                let now = Instant::now();
-                let mut trial = tried(1_000, now);
-                let after = here(1_000 - fell, 0);
-                trial.allow(20, after, nodes_count, now + S);
-                let allowed = trial.allow(20, after, nodes_count, now + 16 * S);
-                let futile = Allowed {
-                    tell: 0,
-                    fell: Some(fell),
-                };
-                let expected = if helps { tell(20) } else { futile };
-                assert_eq!(allowed, expected, "{nodes_count} {fell}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_pause_lasts_ten_minutes_whatever_nodes_do_and_then_there_is_one_more_trial() {
-        let now = Instant::now();
-        let mut trial = tried(1_000, now);
-        trial.allow(20, here(1_000, 0), 2, now + S);
-        let found = now + 16 * S;
-        assert!(trial.allow(20, here(1_010, 0), 2, found).fell.is_some());
-        for second in [1, 60, 599] {
-            trial.forget();
-            let allowed = trial.allow(20, here(1_000, 0), 2, found + second * S);
-            assert_eq!(allowed, Allowed::default(), "{second}");
-        }
-        let told: u64 = (600..700)
-            .map(|second| trial.allow(20, here(1_000, 0), 2, found + second * S))
-            .map(|allowed| allowed.tell)
-            .sum();
-        assert_eq!(told, SESSIONS);
-    }
-
-    #[test]
-    fn what_was_seen_is_forgotten_when_nodes_change_and_after_a_minute_without_orders() {
-        let now = Instant::now();
-        let mut trial = tried(1_000, now);
-        trial.forget();
-        assert_eq!(trial.allow(80, here(1_000, 0), 2, now + S), tell(SESSIONS));
-
-        let mut trial = tried(1_000, now);
-        trial.allow(20, here(900, 0), 2, now + S);
-        assert_eq!(trial.allow(90, here(900, 0), 2, now + 16 * S), tell(90));
-        assert_eq!(trial.allow(90, here(900, 0), 2, now + 75 * S), tell(90));
-        let later = now + (75 + 60) * S;
-        assert_eq!(trial.allow(90, here(900, 0), 2, later), tell(SESSIONS));
-    }
-
-    #[test]
-    fn a_few_again_and_again_are_one_trial() {
-        let now = Instant::now();
-        let mut trial = Trial::default();
-        let told: u64 = (0..200)
-            .map(|second| {
-                // Twelve are too many, go and come back within ten seconds.
-                let wanted = if second % 10 == 0 { 12 } else { 0 };
-                trial.allow(wanted, here(72, 0), 2, now + second * S).tell
-            })
-            .sum();
-        assert_eq!(told, SESSIONS);
-    }
-}
+mod tests;

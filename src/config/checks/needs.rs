@@ -19,7 +19,7 @@ struct Row {
 }
 
 /// The first row of a key that is not met is reported.
-const TABLE: [Row; 14] = [
+const TABLE: [Row; 15] = [
     Row {
         keys: &[
             "redis.prefix",
@@ -69,6 +69,11 @@ const TABLE: [Row; 14] = [
         ],
         works: |values, _| is_on(values, "rebalance.enabled"),
         why: "while rebalance.enabled is false",
+    },
+    Row {
+        keys: &["telemetry.emf_namespace"],
+        works: |values, _| !is_on(values, "telemetry.disabled"),
+        why: "while telemetry.disabled is true: no lines are written",
     },
     Row {
         keys: &["session.idle_s"],
@@ -186,6 +191,9 @@ mod tests {
                 [&[("server.listen", "none")], &[]]
             }
             "while rebalance.enabled is false" => [&[("rebalance.enabled", "false")], &[]],
+            "while telemetry.disabled is true: no lines are written" => {
+                [&[("telemetry.disabled", "true")], &[]]
+            }
             "while session.ping_ms is above 0" => [&[], &[("session.ping_ms", "0")]],
             "while session.ping_ms is 0" => [&[("session.ping_ms", "0")], &[]],
             "while admission.handshakes_per_s is 0" => {

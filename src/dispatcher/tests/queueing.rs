@@ -60,7 +60,7 @@ fn line(message: &Inbound) -> String {
             topic, position, ..
         } => format!("acked {} {}", topic.name(), position.ms),
         Inbound::Disconnect { .. } => "disconnect".to_owned(),
-        Inbound::Shed { .. } => "shed".to_owned(),
+        Inbound::Shed(_) => "shed".to_owned(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Which sessions are told to go when there are too many, and that each is told once.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::rig::{Client, Rig, Source};
-use crate::worker::handle::Inbound;
+use crate::worker::batch_told::BatchTold;
+use crate::worker::handle::{Inbound, ShedOrder};
 use fanfare_protocol::ids::Position;
 
 const PARTITIONS: u32 = 64;
@@ -19,10 +21,11 @@ fn shed(count: usize, at_home: &[&Source]) -> Inbound {
     for inbox in at_home {
         partitions[partition(inbox)] = true;
     }
-    Inbound::Shed {
+    Inbound::Shed(ShedOrder {
         count,
         at_home: partitions.into(),
-    }
+        batch: Arc::default(),
+    })
 }
 
 /// Which of these clients have been told to go since this was last asked, by their place.
@@ -83,4 +86,44 @@ async fn who_is_at_home_here_goes_after_the_others_and_who_waits_for_something_l
     }
     rig.turn([order()]);
     assert!(told(&rig, &clients).is_empty(), "it stays");
+}
+
+#[tokio::test]
+async fn a_user_who_comes_back_is_counted_and_who_is_anonymous_or_here_often_is_not() {
+    let inboxes = ["@a", "@b", "@often"].map(|name| Source::named(name, 100));
+    let anonymous = Source::new(100);
+    let mut rig = Rig::new().await;
+    let mut clients = Vec::new();
+    for source in [&inboxes[0], &inboxes[1], &anonymous] {
+        clients.push(rig.live(source).await);
+    }
+    for _ in 0..4 {
+        clients.push(rig.live(&inboxes[2]).await);
+    }
+    let batch = Arc::new(BatchTold::default());
+    let order = |count: usize| {
+        Inbound::Shed(ShedOrder {
+            count,
+            at_home: vec![false; PARTITIONS as usize].into(),
+            batch: Arc::clone(&batch),
+        })
+    };
+    rig.turn([order(100)]);
+    assert_eq!((batch.all(), batch.known(), batch.returned()), (7, 2, 0));
+    for client in &clients {
+        rig.worker.remove(client.key);
+    }
+    // Each of them comes back, @a with another session besides.
+    for source in [&inboxes[0], &inboxes[0], &anonymous, &inboxes[2]] {
+        rig.live(source).await;
+    }
+    assert_eq!(batch.returned(), 1);
+    // Another batch has nothing to do with those of the one before.
+    rig.turn([Inbound::Shed(ShedOrder {
+        count: 0,
+        at_home: vec![false; PARTITIONS as usize].into(),
+        batch: Arc::default(),
+    })]);
+    rig.live(&inboxes[1]).await;
+    assert_eq!(batch.returned(), 1);
 }

@@ -70,6 +70,11 @@ variable "kms_key_arn" {
   description = "KMS key for the flow log. Without it CloudWatch Logs encrypts by a key of its own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:(key|alias)/", var.kms_key_arn))
+    error_message = "kms_key_arn must be the ARN of a key of KMS, arn:aws:kms:REGION:ACCOUNT:key/…. It is \"${coalesce(var.kms_key_arn, "null")}\"."
+  }
 }
 
 variable "tags" {

@@ -180,7 +180,7 @@ variable "redis_url" {
     error_message = "redis_url of sentinels must name the master: rediss-sentinel://HOST:26379?master=NAME."
   }
   validation {
-    condition     = !can(regex("://[^/?]*:[^/?@]*@", var.redis_url))
+    condition     = !can(regex("://[^/?]*:[^/?@]*@", var.redis_url)) && !can(regex("[?&]sentinel=[^&]*:", var.redis_url))
     error_message = "redis_url must not have a password: it would stand in the task definition. Give the secret that holds it in redis_password."
   }
 }

@@ -56,8 +56,8 @@ variable "shards" {
   default     = 2
 
   validation {
-    condition     = var.shards >= 1 && var.shards <= 90 && floor(var.shards) == var.shards
-    error_message = "shards must be a whole number from 1 to 90. It is ${var.shards}."
+    condition     = var.shards >= 1 && var.shards <= 16 && floor(var.shards) == var.shards
+    error_message = "shards must be a whole number from 1 to 16: more have no partitions of their own (redis.partitions). It is ${var.shards}."
   }
 }
 
@@ -73,13 +73,13 @@ variable "replicas" {
 }
 
 variable "engine_version" {
-  description = "Version of Valkey, 8.0 or newer."
+  description = "Version of Valkey that ElastiCache has: 8.0, 8.1 or 8.2."
   type        = string
   default     = "8.0"
 
   validation {
-    condition     = can(regex("^[89]\\.[0-9]+$", var.engine_version))
-    error_message = "engine_version must be 8.0 or newer, as MAJOR.MINOR. It is \"${var.engine_version}\"."
+    condition     = contains(["8.0", "8.1", "8.2"], var.engine_version)
+    error_message = "engine_version must be 8.0, 8.1 or 8.2. It is \"${var.engine_version}\"."
   }
 }
 

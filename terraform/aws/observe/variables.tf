@@ -47,7 +47,7 @@ variable "queue_pressure_limit" {
 }
 
 variable "prometheus_rules" {
-  description = "Alert rules for a workspace of Amazon Managed Prometheus, as text: file(\"helm/fanfare/files/rules.yaml\"). Without them no workspace is made."
+  description = "Alert rules for a workspace of Amazon Managed Prometheus, as text: file(\"helm/fanfare/files/rules.yaml\"). Without them no workspace is made. Needs remote_write."
   type        = string
   default     = null
 
@@ -55,6 +55,16 @@ variable "prometheus_rules" {
     condition     = var.prometheus_rules == null ? true : can(yamldecode(var.prometheus_rules).groups[0].rules[0].alert)
     error_message = "prometheus_rules must be the text of a file with alert rules, for example that of helm/fanfare/files/rules.yaml, and not its path."
   }
+  validation {
+    condition     = var.prometheus_rules == null || var.remote_write
+    error_message = "prometheus_rules need remote_write = true: nothing in this module scrapes nodes. Let a Prometheus or a collector of yours scrape each node every 15 s and write to the output prometheus_endpoint; without it FanfareNothingScraped fires for ever."
+  }
+}
+
+variable "remote_write" {
+  description = "Whether a Prometheus or a collector of yours scrapes every node each 15 s and writes to the output prometheus_endpoint. Nothing in the module does."
+  type        = bool
+  default     = false
 }
 
 variable "kms_key_arn" {

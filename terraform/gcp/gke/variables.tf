@@ -112,6 +112,18 @@ variable "redis_url" {
   }
 }
 
+variable "redis_iam_auth" {
+  description = "Whether nodes log in to Valkey by tokens of IAM. The output helm_values then has a container beside each node that writes them anew every 25 minutes. As iam_auth of the module redis."
+  type        = bool
+  default     = false
+}
+
+variable "token_image" {
+  description = "Image with gcloud, that writes tokens of IAM into a file for Redis. Used where redis_iam_auth is true."
+  type        = string
+  default     = "google/cloud-sdk:529.0.0-slim"
+}
+
 variable "size" {
   description = "FANFARE_SIZE: small, medium, large or enterprise."
   type        = string

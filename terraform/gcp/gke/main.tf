@@ -11,10 +11,12 @@ locals {
   token_folder = "/run/redis-token"
   token_file   = "${local.token_folder}/password"
   write_tokens = join("\n", [
+    # A shell that is the first process of its container ends at once only where it is told how.
+    "trap 'exit 0' TERM",
     "umask 077",
     "write() { gcloud auth print-access-token > ${local.token_folder}/next && mv ${local.token_folder}/next ${local.token_file}; }",
     "until write; do sleep 1; done",
-    "while sleep 1500; do until write; do sleep 5; done; done",
+    "while :; do sleep 1500 & wait $!; until write; do sleep 5; done; done",
   ])
   iam_values = {
     extraEnv = [

@@ -105,7 +105,8 @@ def validate(root, chosen, providers, options):
 
 def test(root, chosen, providers, options):
     def one(folder):
-        done = terraform(root, folder, providers, "test", "-no-color")
+        only = [f"-filter=tests/{options.only_of_breach}"] if options.only_of_breach else []
+        done = terraform(root, folder, providers, "test", "-no-color", *only)
         counts = PASSED.search(done.stdout)
         passed = int(counts.group(1)) if counts else 0
         if done.returncode or not passed:
@@ -153,7 +154,7 @@ def readme_step(root, chosen, providers, options):
 
 
 def drain_step(root, chosen, providers, options):
-    return drain.faults(root)
+    return drain.faults(root, options.only_of_breach)
 
 
 RUN = {
@@ -184,7 +185,10 @@ def check(root, chosen, steps, providers, options):
 
 
 class Breach:
-    """A planted breach: which check must find it, where, and what is put in place of what."""
+    """A planted breach: which check must find it, where, and what is put in place of what.
+
+    `only` names the file of tests, or the case of scripts/ecs-drain, that finds it: the others are not run.
+    """
 
     def __init__(self, path):
         self.name = path.name
@@ -192,6 +196,7 @@ class Breach:
         old, _, new = rest.partition("\n--- new\n")
         fields = dict(line.removeprefix("# ").split(": ", 1) for line in head.strip().split("\n"))
         self.check, self.file, self.says = fields["check"], Path(fields["file"]), fields["says"]
+        self.only = fields.get("only")
         self.old, self.new = old, new.removesuffix("\n")
 
     def plant(self, root):
@@ -208,13 +213,14 @@ class Breach:
 
 
 def planted(root, providers, options):
-    breaches = [Breach(path) for path in sorted((root / "tests/deploy/planted").glob("terraform-*"))]
+    breaches = [Breach(path) for path in sorted((root / "tests/deploy/planted").glob(f"terraform-{options.breach}"))]
     missed = []
     for breach in breaches:
         with tempfile.TemporaryDirectory(prefix="fanfare-planted-") as copy:
             for part in ("terraform", "docs", "helm/fanfare/files", "scripts"):
                 shutil.copytree(root / part, Path(copy) / part)
             breach.plant(Path(copy))
+            options.only_of_breach = breach.only
             step = RUN[breach.check][0]
             # Tests need what init installs.
             before = [validate] if breach.check == "test" else []
@@ -238,11 +244,13 @@ def main():
     for name in ("aws", "google", "checkov", "tools"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--breach", default="*", help="with --planted: those of these names alone, as drain-*")
     parser.add_argument("--only", action="append", default=[], help="a folder below terraform/")
     parser.add_argument("--step", action="append", default=[], choices=STEPS)
     options = parser.parse_args()
     root = texts.root_of(HERE.parents[2])
     options.checkov = os.path.abspath(options.checkov)
+    options.only_of_breach = None
     with Providers(options, root) as providers:
         if options.planted:
             sys.exit(planted(root, providers, options))

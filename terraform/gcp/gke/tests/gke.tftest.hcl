@@ -102,7 +102,7 @@ run "logins_by_iam" {
   assert {
     condition = (
       yamldecode(output.helm_values).extraInitContainers[0].restartPolicy == "Always" &&
-      strcontains(yamldecode(output.helm_values).extraInitContainers[0].command[2], "while sleep 1500; do") &&
+      strcontains(yamldecode(output.helm_values).extraInitContainers[0].command[2], "while :; do sleep 1500 & wait $!; until write") &&
       strcontains(yamldecode(output.helm_values).extraInitContainers[0].command[2], "/run/redis-token/password") &&
       yamldecode(output.helm_values).extraVolumeMounts[0].mountPath == "/run/redis-token"
     )

@@ -52,9 +52,14 @@ variable "image" {
 }
 
 variable "init_image" {
-  description = "Image with a shell and printf, that writes Redis' password into a file before the node starts."
+  description = "Image with a shell and printf, that writes Redis' password into a file before the node starts. Every task pulls it, so it does not come from Docker Hub, which limits pulls. Where nothing outside is reached (nat_gateways \"none\"), give one in a registry of yours."
   type        = string
-  default     = "busybox:1.37.0"
+  default     = "public.ecr.aws/docker/library/busybox:1.37.0"
+
+  validation {
+    condition     = can(regex("(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$", var.init_image)) && !endswith(var.init_image, ":latest")
+    error_message = "init_image must end with a tag other than latest, or with @sha256: and 64 digits. It is \"${var.init_image}\"."
+  }
 }
 
 variable "architecture" {

@@ -127,6 +127,12 @@ variable "snapshot_retention_days" {
   }
 }
 
+variable "final_snapshot" {
+  description = "Whether a last snapshot, NAME-redis-final, is kept when Valkey is deleted. ElastiCache has no protection against being deleted."
+  type        = bool
+  default     = true
+}
+
 variable "log_retention_days" {
   description = "How long the slow log and the engine's log are kept, in days."
   type        = number

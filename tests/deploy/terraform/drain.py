@@ -74,6 +74,9 @@ def a_503_is_asked_again(script):
     def prepare(nodes):
         nodes.all[0].refusals = [503, 503]
         nodes.all[2].refusals = [404]
+        # ECS kills what did not leave.
+        for node in nodes.all:
+            threading.Timer(15, nodes.end, [node]).start()
 
     run = play(script, UPDATE, "--stop-s", "2", "--delay-s", "20", count=4, ends_after_s=0.2, prepare=prepare)
     assert run.code == 0 and "4 tasks have left" in run.out, f"{run.code}\n{run.out}{run.err}"

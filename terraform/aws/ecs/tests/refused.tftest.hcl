@@ -33,6 +33,14 @@ run "a_lone_sentinel_is_refused" {
   expect_failures = [var.redis_url]
 }
 
+run "an_init_image_without_a_tag_is_refused" {
+  command = plan
+  variables {
+    init_image = "public.ecr.aws/docker/library/busybox"
+  }
+  expect_failures = [var.init_image]
+}
+
 run "memory_that_fargate_has_not_is_refused" {
   command = plan
   variables {

@@ -28,6 +28,10 @@ run "survives_a_zone_and_speaks_tls_alone" {
     error_message = "TLS must be required: aws_elasticache_replication_group.this has it off, or only preferred."
   }
   assert {
+    condition     = aws_elasticache_replication_group.this.final_snapshot_identifier == "fanfare-redis-final"
+    error_message = "Whoever deletes Valkey must have a last snapshot."
+  }
+  assert {
     condition     = output.redis_url == "rediss-cluster://clustercfg.fanfare-redis.example.internal:6379"
     error_message = "The nodes' URL must ask for TLS and for a cluster."
   }

@@ -153,6 +153,10 @@ variable "extra_environment" {
     condition     = alltrue([for value in values(var.extra_environment) : !can(regex("://[^/?,]*@", value))])
     error_message = "extra_environment must have no URL with a login: ${join(", ", [for name, value in var.extra_environment : name if can(regex("://[^/?,]*@", value))])} would stand in the task definition and in the state. Give its ARN in secret_environment."
   }
+  validation {
+    condition     = !can(regex("(^|,) *(redis|valkey)(-cluster|-sentinel)?://", lookup(var.extra_environment, "FANFARE_REDIS__SHARDS", "")))
+    error_message = "extra_environment must ask for TLS in FANFARE_REDIS__SHARDS, as redis_url does: rediss://, rediss-cluster:// or rediss-sentinel://."
+  }
 }
 
 variable "secret_environment" {

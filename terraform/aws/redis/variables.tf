@@ -73,13 +73,13 @@ variable "replicas" {
 }
 
 variable "engine_version" {
-  description = "Version of Valkey that ElastiCache has: 8.0, 8.1 or 8.2."
+  description = "Version of Valkey that ElastiCache has: 8.0, 8.1, 8.2, 9.0 or 9.1."
   type        = string
   default     = "8.0"
 
   validation {
-    condition     = contains(["8.0", "8.1", "8.2"], var.engine_version)
-    error_message = "engine_version must be 8.0, 8.1 or 8.2. It is \"${var.engine_version}\"."
+    condition     = contains(["8.0", "8.1", "8.2", "9.0", "9.1"], var.engine_version)
+    error_message = "engine_version must be 8.0, 8.1, 8.2, 9.0 or 9.1. It is \"${var.engine_version}\"."
   }
 }
 

@@ -213,3 +213,11 @@ run "a_queue_that_cannot_ask_for_every_node_is_refused" {
   }
   expect_failures = [var.queue_capacity]
 }
+
+run "shards_without_tls_are_refused" {
+  command = plan
+  variables {
+    extra_environment = { FANFARE_REDIS__SHARDS = "rediss://a:6379,redis://b:6379" }
+  }
+  expect_failures = [var.extra_environment]
+}

@@ -116,3 +116,11 @@ run "a_password_in_the_url_is_refused" {
   }
   expect_failures = [var.redis_url]
 }
+
+run "shards_without_tls_are_refused" {
+  command = plan
+  variables {
+    extra_environment = { FANFARE_REDIS__SHARDS = "rediss://a:6379,redis://b:6379" }
+  }
+  expect_failures = [var.extra_environment]
+}

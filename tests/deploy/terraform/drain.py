@@ -91,6 +91,13 @@ def an_update_that_is_taken_back(script):
     assert "2 tasks have left" in run.out, "nodes are told all the same"
 
 
+def an_update_without_tasks_that_leave(script):
+    run = play(script, UPDATE, count=0)
+    assert run.code == 0 and "0 tasks have left" in run.out, f"{run.code}\n{run.out}{run.err}"
+    run = play(script, UPDATE, count=0, rolled_back=True)
+    assert run.code == 1 and "circuit breaker" in run.err, f"{run.code}\n{run.out}{run.err}"
+
+
 def aws_that_fails_for_a_moment(script):
     run = play(script, UPDATE, "--stop-s", "2", "--delay-s", "20", failed_looks=[2, 3, 5], ends_after_s=0.2)
     assert run.code == 0 and "2 tasks have left" in run.out, f"{run.code}\n{run.out}{run.err}"
@@ -132,6 +139,7 @@ CASES = [
     one_that_is_not_reached_keeps_nobody,
     a_503_is_asked_again,
     an_update_that_is_taken_back,
+    an_update_without_tasks_that_leave,
     aws_that_fails_for_a_moment,
     an_update_that_others_began_long_ago,
     a_wrong_key,

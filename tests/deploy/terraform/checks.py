@@ -24,7 +24,7 @@ import texts
 
 HERE = Path(__file__).resolve().parent
 PASSED = re.compile(r"(\d+) passed, (\d+) failed")
-STEPS = ("fmt", "texts", "readmes", "validate", "test", "drain", "checkov")
+STEPS = ("fmt", "texts", "readmes", "validate", "tflint", "test", "drain", "checkov")
 
 
 class Providers:
@@ -145,6 +145,24 @@ def checkov(root, chosen, providers, options):
     return seen, sorted(set(faults))
 
 
+def tflint(root, chosen, providers, options):
+    def one(folder):
+        place = root / "terraform" / folder
+        command = [options.tflint, "--config", str(HERE / "tflint.hcl"), "--format", "json", "--chdir", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            report = json.loads(done.stdout)
+        except json.JSONDecodeError:
+            return [f"terraform/{folder}: tflint said no JSON: {done.stdout[-500:]}{done.stderr[-500:]}"]
+        found = [
+            f"{issue['range']['filename']}:{issue['range']['start']['line']}: tflint: {issue['rule']['name']}: {issue['message']}"
+            for issue in report["issues"]
+        ]
+        return found + [f"terraform/{folder}: tflint: {error['message']}" for error in report["errors"]]
+
+    return len(chosen), [fault for found in each(one, chosen) for fault in found]
+
+
 def text_step(root, chosen, providers, options):
     return len(chosen), texts.faults(root, chosen)
 
@@ -162,6 +180,7 @@ RUN = {
     "texts": (text_step, "modules and examples"),
     "readmes": (readme_step, "READMEs"),
     "validate": (validate, "modules and examples"),
+    "tflint": (tflint, "modules and examples"),
     "test": (test, "runs"),
     "drain": (drain_step, "cases of scripts/ecs-drain"),
     "checkov": (checkov, "checks passed"),
@@ -241,7 +260,7 @@ def planted(root, providers, options):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("aws", "google", "checkov", "tools"):
+    for name in ("aws", "google", "checkov", "tflint", "tools"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--planted", action="store_true")
     parser.add_argument("--breach", default="*", help="with --planted: those of these names alone, as drain-*")

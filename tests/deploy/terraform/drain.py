@@ -105,7 +105,7 @@ def aws_that_fails_for_a_moment(script):
 
 
 def an_update_that_others_began_long_ago(script):
-    run = play(script, "--stop-s", "5", "--delay-s", "300", age_s=299, ends_after_s=2, count=4)
+    run = play(script, "--stop-s", "5", "--delay-s", "300", age_s=299, ends_after_s=2, count=4, cli=1)
     assert run.code == 0, run.err
     assert run.told_after_s()[-1] < 1.5, "what may have been leaving for long is told at once"
     assert "4 tasks may be leaving since 299 s: all are told at once" in run.err, run.err

@@ -19,7 +19,7 @@ KEY = "key-of-the-api"
 # ECS as ecs-drain sees it: it decides to stop the old tasks at the second look after the update began, or
 # where nobody began one, before the first. It cuts none: what is left then is judged by the case.
 AWS = """#!{python}
-import json, pathlib, sys, time
+import datetime, json, pathlib, sys, time
 path = pathlib.Path({state!r})
 state = json.loads(path.read_text())
 call = sys.argv[2]
@@ -29,7 +29,10 @@ state["looks"] += call == "describe-services"
 decided = state["looks"] >= 2 if state["updates"] else True
 gone = pathlib.Path({folder!r}) / "gone"
 alive = [t for t in state["tasks"] if not (gone / t["arn"]).exists()]
-ours = {{"id": "ecs-svc/2", "status": "PRIMARY", "rolloutState": "IN_PROGRESS", "createdAt": time.time() - state["age_s"]}}
+created = time.time() - state["age_s"]
+# The AWS CLI writes times as text (2) or as a number (1).
+created = datetime.datetime.fromtimestamp(created, datetime.timezone.utc).isoformat() if state["cli"] == 2 else created
+ours = {{"id": "ecs-svc/2", "status": "PRIMARY", "rolloutState": "IN_PROGRESS", "createdAt": created}}
 old = {{"id": "ecs-svc/1", "status": "ACTIVE", "rolloutState": "COMPLETED"}}
 if state["looks"] in state["failed_looks"] and call == "describe-services":
     path.write_text(json.dumps(state))
@@ -153,7 +156,7 @@ def play(script, *arguments, count=2, ends_after_s=0.5, key=KEY, prepare=None, *
             prepare(nodes)
         state = Path(folder) / "ecs.json"
         tasks = [{"arn": node.name, "address": node.address} for node in nodes.all]
-        begun = {"looks": 0, "calls": [], "tasks": tasks, "age_s": 0, "rolled_back": False, "failed_looks": []}
+        begun = {"looks": 0, "calls": [], "tasks": tasks, "age_s": 0, "rolled_back": False, "failed_looks": [], "cli": 2}
         begun["updates"] = "--force-new-deployment" in arguments or "--task-definition" in arguments
         state.write_text(json.dumps(begun | ecs))
         program = Path(folder) / "aws"

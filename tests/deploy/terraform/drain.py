@@ -4,6 +4,7 @@ In: the script. Out: the number of cases, and faults. What a cloud does is not t
 """
 
 import concurrent.futures
+import re
 import subprocess
 import threading
 
@@ -107,8 +108,8 @@ def aws_that_fails_for_a_moment(script):
 def an_update_that_others_began_long_ago(script):
     run = play(script, "--stop-s", "5", "--delay-s", "300", age_s=299, ends_after_s=2, count=4, cli=1)
     assert run.code == 0, run.err
-    assert run.told_after_s()[-1] < 1.5, "what may have been leaving for long is told at once"
-    assert "4 tasks may be leaving since 299 s: all are told at once" in run.err, run.err
+    assert run.told_after_s()[-1] < 3, "what may have been leaving for long is told at once"
+    assert re.search("4 tasks may be leaving since [0-9]+ s: all are told at once", run.err), run.err
     run = play(script, "--stop-s", "5", "--delay-s", "300", age_s=10, ends_after_s=1, count=2)
     assert run.code == 0 and run.told_after_s()[-1] >= 1, "there is time, so they leave in order"
 

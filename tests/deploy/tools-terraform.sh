@@ -8,6 +8,7 @@ CDKTF_AWS=21.22.1
 CDKTF_GOOGLE=16.12.1
 TF_PROTOCOL=1.2.0
 CHECKOV=3.3.30
+TFLINT=0.64.0
 
 lack() {
     printf 'check-terraform: %s\n' "$*" >&2
@@ -47,6 +48,19 @@ need_python_package() {
         touch "$folder/ready"
     fi
     printf '%s\n' "$folder/bin"
+}
+
+# Built from its Go module, which takes some minutes the first time. Its rulesets for aws and google cannot
+# be had so: no module proxy has them.
+need_tflint() {
+    local folder
+    folder=$(mkdir -p "$DEPLOY_TOOLS" && cd "$DEPLOY_TOOLS" && pwd)/tflint-$TFLINT/bin
+    if [ ! -x "$folder/tflint" ]; then
+        command -v go >/dev/null || lack "go is not installed: install the Debian package golang"
+        GOBIN=$folder CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" "github.com/terraform-linters/tflint@v$TFLINT" >&2 ||
+            lack "go could not build github.com/terraform-linters/tflint@v$TFLINT"
+    fi
+    printf '%s\n' "$folder/tflint"
 }
 
 need_tf_protocol() { need_python_package tf "$TF_PROTOCOL"; }

@@ -49,10 +49,10 @@ locals {
     readonlyRootFilesystem = true
     stopTimeout            = var.stop_timeout_s
     environment            = [for name in sort(keys(local.environment)) : { name = name, value = local.environment[name] }]
-    secrets = [
+    secrets = concat([
       { name = "FANFARE_API__KEYS", valueFrom = var.secrets.api_keys },
       { name = "FANFARE_AUTH__HMAC_SECRET", valueFrom = var.secrets.hmac_secret },
-    ]
+    ], [for name, arn in var.secret_environment : { name = name, valueFrom = arn }])
     portMappings = [
       for name, port in local.port : { name = name, containerPort = port, hostPort = port, protocol = "tcp" }
     ]
@@ -147,7 +147,8 @@ resource "aws_ecs_service" "this" {
   depends_on = [aws_lb_listener.https, aws_iam_role_policy.secrets]
 }
 
-# Backends reach the API, and Prometheus the metrics, by one name that has the address of every node.
+# Backends reach the API by one name. DNS answers with up to eight healthy nodes, chosen anew each time:
+# enough for calls, which any node answers, and not enough to scrape every node (output discovery).
 resource "aws_service_discovery_private_dns_namespace" "this" {
   name        = "${var.name}.internal"
   description = "Nodes of ${var.name}"

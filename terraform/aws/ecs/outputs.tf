@@ -9,13 +9,21 @@ output "balancer_zone_id" {
 }
 
 output "api_url" {
-  description = "Where backends in the VPC reach the API. The name has the address of every node."
+  description = "Where backends in the VPC reach the API. The name has the addresses of up to eight healthy nodes, chosen anew each time; any node answers."
   value       = "http://${aws_service_discovery_service.api.name}.${aws_service_discovery_private_dns_namespace.this.name}:${local.port.api}"
 }
 
 output "metrics_target" {
-  description = "Name and port for Prometheus' dns_sd_configs (type A)."
+  description = "Name and port for Prometheus' dns_sd_configs (type A). DNS answers with eight nodes at most: with more, find them by discovery, or let nodes send metrics to a collector (OTEL_EXPORTER_OTLP_ENDPOINT)."
   value       = "${aws_service_discovery_service.api.name}.${aws_service_discovery_private_dns_namespace.this.name}:${local.port.metrics}"
+}
+
+output "discovery" {
+  description = "Namespace and service in Cloud Map that have every node: aws servicediscovery discover-instances --max-results 1000."
+  value = {
+    namespace = aws_service_discovery_private_dns_namespace.this.name
+    service   = aws_service_discovery_service.api.name
+  }
 }
 
 output "nodes_security_group_id" {
@@ -66,4 +74,14 @@ output "connections_max" {
 output "stop_longest_s" {
   description = "Longest time from SIGTERM to exit of a node, in seconds."
   value       = local.stop_longest_s
+}
+
+output "queue_capacity" {
+  description = "Entries that the queue holds in the whole cluster."
+  value       = local.queue_capacity
+}
+
+output "drain_command" {
+  description = "What to run while a new release rolls out, from inside the VPC and with FANFARE_API_KEY set."
+  value       = "scripts/ecs-drain --cluster ${aws_ecs_cluster.this.name} --service ${aws_ecs_service.this.name} --stop-s ${local.stop_longest_s} --delay-s ${var.deregistration_delay_s}"
 }

@@ -31,8 +31,8 @@ variable "allowed_cidrs" {
   default     = ["0.0.0.0/0"]
 
   validation {
-    condition     = length(var.allowed_cidrs) > 0 && alltrue([for cidr in var.allowed_cidrs : can(cidrhost(cidr, 0))])
-    error_message = "allowed_cidrs must be one or more networks such as 203.0.113.0/24. They are ${jsonencode(var.allowed_cidrs)}."
+    condition     = length(var.allowed_cidrs) > 0 && alltrue([for cidr in var.allowed_cidrs : can(cidrhost(cidr, 0)) && !strcontains(cidr, ":")])
+    error_message = "allowed_cidrs must be one or more IPv4 networks such as 203.0.113.0/24: the balancer has no IPv6 address. They are ${jsonencode(var.allowed_cidrs)}."
   }
 }
 
@@ -53,8 +53,8 @@ variable "deregistration_delay_s" {
   default     = 300
 
   validation {
-    condition     = var.deregistration_delay_s >= local.stop_longest_s && var.deregistration_delay_s <= 3600
-    error_message = "deregistration_delay_s must be from ${local.stop_longest_s} (the longest stop of a node) to 3600. It is ${var.deregistration_delay_s}."
+    condition     = var.deregistration_delay_s >= local.stop_longest_s && var.deregistration_delay_s <= 3600 && floor(var.deregistration_delay_s) == var.deregistration_delay_s
+    error_message = "deregistration_delay_s must be a whole number from ${local.stop_longest_s} (the longest stop of a node) to 3600. It is ${var.deregistration_delay_s}."
   }
 }
 
@@ -96,6 +96,11 @@ variable "web_acl_arn" {
   description = "Web ACL of WAF in front of the balancer. Without it there is none."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.web_acl_arn == null ? true : can(regex("^arn:[a-z-]+:wafv2:[a-z0-9-]+:[0-9]+:regional/webacl/", var.web_acl_arn))
+    error_message = "web_acl_arn must be the ARN of a regional web ACL of WAF, arn:aws:wafv2:REGION:ACCOUNT:regional/webacl/…. It is \"${coalesce(var.web_acl_arn, "null")}\"."
+  }
 }
 
 variable "deletion_protection" {

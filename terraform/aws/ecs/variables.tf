@@ -52,9 +52,14 @@ variable "image" {
 }
 
 variable "init_image" {
-  description = "Image with a shell and printf, that writes Redis' password into a file before the node starts."
+  description = "Image with a shell and printf, that writes Redis' password into a file before the node starts. Every task pulls it, so it does not come from Docker Hub, which limits pulls. Where nothing outside is reached (nat_gateways \"none\"), give one in a registry of yours."
   type        = string
-  default     = "busybox:1.37.0"
+  default     = "public.ecr.aws/docker/library/busybox:1.37.0"
+
+  validation {
+    condition     = can(regex("(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$", var.init_image)) && !endswith(var.init_image, ":latest")
+    error_message = "init_image must end with a tag other than latest, or with @sha256: and 64 digits. It is \"${var.init_image}\"."
+  }
 }
 
 variable "architecture" {
@@ -107,8 +112,12 @@ variable "memory" {
   default     = 2048
 
   validation {
-    condition     = var.memory >= 512 && var.memory <= 122880
-    error_message = "memory must be from 512 to 122880 MiB. It is ${var.memory}."
+    condition     = contains(local.memories, var.memory)
+    error_message = "memory must be one of ${join(", ", local.memories)} MiB, which Fargate has for cpu ${var.cpu}. It is ${var.memory}."
+  }
+  validation {
+    condition     = var.memory >= local.memory_min[var.size]
+    error_message = "memory must be at least ${local.memory_min[var.size]} MiB for the size ${var.size}. It is ${var.memory}."
   }
 }
 
@@ -118,13 +127,13 @@ variable "connections_max" {
   default     = null
 
   validation {
-    condition     = var.connections_max == null ? true : var.connections_max >= 1 && var.connections_max <= 65000
-    error_message = "connections_max must be from 1 to 65000: Fargate gives a task 65535 open files, of which the node needs some 500 itself."
+    condition     = var.connections_max == null ? true : var.connections_max >= 1 && var.connections_max <= 65000 && floor(var.connections_max) == var.connections_max
+    error_message = "connections_max must be a whole number from 1 to 65000: Fargate gives a task 65535 open files, of which the node needs some 500 itself."
   }
 }
 
 variable "extra_environment" {
-  description = "Further settings by the names of docs/configuration.md: { FANFARE_LOG__LEVEL = \"info\" }."
+  description = "Further settings by the names of docs/configuration.md, without secrets: { FANFARE_LOG__LEVEL = \"info\" }. What the module sets itself is refused, and so is whatever the longest stop rests on: each has a variable of its own."
   type        = map(string)
   default     = {}
 
@@ -133,13 +142,35 @@ variable "extra_environment" {
     error_message = "extra_environment must have names that begin with FANFARE_ or OTEL_. It has ${jsonencode(keys(var.extra_environment))}."
   }
   validation {
-    condition = length(setintersection(keys(var.extra_environment), [
-      "FANFARE_AUTH__HMAC_SECRET", "FANFARE_API__KEYS", "FANFARE_REDIS__URL", "FANFARE_REDIS__PASSWORD_FILE",
-      "FANFARE_SERVER__LISTEN", "FANFARE_API__LISTEN", "FANFARE_METRICS__LISTEN", "FANFARE_TELEMETRY__EMF_NAMESPACE",
-      "FANFARE_TELEMETRY__SERVICE_NAME",
-      "FANFARE_DRAIN__WINDOW_MS", "FANFARE_DRAIN__SESSIONS_PER_S", "FANFARE_DRAIN__DELAY_MS",
-    ])) == 0
-    error_message = "extra_environment must not set secrets (give their ARNs in secrets), Redis, ports, the names of metrics or the drain: each has a variable of its own."
+    condition     = length(setintersection(keys(var.extra_environment), local.own_names)) == 0
+    error_message = "extra_environment must not set ${join(", ", setintersection(keys(var.extra_environment), local.own_names))}: the module sets it by a variable of its own, or it must differ from node to node."
+  }
+  validation {
+    condition     = length([for name in keys(var.extra_environment) : name if contains(local.secret_names, name) || endswith(name, "_HEADERS")]) == 0
+    error_message = "extra_environment must not set ${join(", ", [for name in keys(var.extra_environment) : name if contains(local.secret_names, name) || endswith(name, "_HEADERS")])}: a secret would stand in the task definition and in the state. Give its ARN in secrets or secret_environment."
+  }
+  validation {
+    condition     = alltrue([for value in values(var.extra_environment) : !can(regex("://[^/?,]*@", value))])
+    error_message = "extra_environment must have no URL with a login: ${join(", ", [for name, value in var.extra_environment : name if can(regex("://[^/?,]*@", value))])} would stand in the task definition and in the state. Give its ARN in secret_environment."
+  }
+  validation {
+    condition     = !can(regex("(^|,) *(redis|valkey)(-cluster|-sentinel)?://", lookup(var.extra_environment, "FANFARE_REDIS__SHARDS", "")))
+    error_message = "extra_environment must ask for TLS in FANFARE_REDIS__SHARDS, as redis_url does: rediss://, rediss-cluster:// or rediss-sentinel://."
+  }
+}
+
+variable "secret_environment" {
+  description = "Further settings that are secret: the ARN for each name, as { FANFARE_TELEMETRY__HEADERS = \"arn:…\" }."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for name in keys(var.secret_environment) : can(regex("^(FANFARE|OTEL)_[A-Z0-9_]+$", name)) && !contains(local.own_names, name) && !contains(local.secret_names, name)])
+    error_message = "secret_environment must have names that begin with FANFARE_ or OTEL_ and have no variable of their own. It has ${jsonencode(keys(var.secret_environment))}."
+  }
+  validation {
+    condition     = alltrue([for arn in values(var.secret_environment) : can(regex("^arn:[a-z-]+:(secretsmanager|ssm):", arn))])
+    error_message = "secret_environment must have ARNs of secrets in Secrets Manager or of parameters, not the values themselves."
   }
 }
 
@@ -154,7 +185,11 @@ variable "redis_url" {
     error_message = "redis_url must ask for TLS: rediss://, rediss-cluster:// or rediss-sentinel://. What is before :// is \"${split("://", var.redis_url)[0]}\"."
   }
   validation {
-    condition     = !can(regex("://[^/?]*:[^/?@]*@", var.redis_url))
+    condition     = !can(regex("^[a-z]+-sentinel:", var.redis_url)) || can(regex("[?&]master=[^&]", var.redis_url))
+    error_message = "redis_url of sentinels must name the master: rediss-sentinel://HOST:26379?master=NAME."
+  }
+  validation {
+    condition     = !can(regex("://[^/?]*:[^/?@]*@", var.redis_url)) && !can(regex("[?&]sentinel=[^&]*:", var.redis_url))
     error_message = "redis_url must not have a password: it would stand in the task definition. Give the secret that holds it in redis_password."
   }
 }
@@ -198,37 +233,10 @@ variable "kms_key_arn" {
   description = "KMS key of the secrets and of the log. Without it the services encrypt by keys of their own."
   type        = string
   default     = null
-}
-
-# Stopping
-
-variable "drain" {
-  description = "How a node leaves, as [drain] of docs/configuration.md: over how long its sessions are told to go and closed, how many a second, how long it waits before."
-  type = object({
-    window_ms      = optional(number, 30000)
-    sessions_per_s = optional(number, 1000)
-    delay_ms       = optional(number, 0)
-  })
-  default = {}
 
   validation {
-    condition     = var.drain.window_ms >= 0 && var.drain.sessions_per_s >= 1 && var.drain.delay_ms >= 0
-    error_message = "drain must have window_ms and delay_ms of 0 or more, and sessions_per_s of 1 or more."
-  }
-}
-
-variable "stop_timeout_s" {
-  description = "How long ECS waits between SIGTERM and SIGKILL. 120 s is the most that Fargate allows."
-  type        = number
-  default     = 120
-
-  validation {
-    condition     = var.stop_timeout_s >= 2 && var.stop_timeout_s <= 120
-    error_message = "stop_timeout_s must be from 2 to 120: Fargate kills after 120 s at the latest. It is ${var.stop_timeout_s}."
-  }
-  validation {
-    condition     = local.stop_longest_s <= var.stop_timeout_s
-    error_message = "A stop can take ${local.stop_longest_s} s (drain.delay_ms, half of drain.window_ms or connections_max / drain.sessions_per_s, a quarter of drain.window_ms, and ${local.stop_fixed_s} s), and stop_timeout_s is ${var.stop_timeout_s} (at most 120). Lower drain.window_ms or raise drain.sessions_per_s."
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:(key|alias)/", var.kms_key_arn))
+    error_message = "kms_key_arn must be the ARN of a key of KMS, arn:aws:kms:REGION:ACCOUNT:key/…. It is \"${coalesce(var.kms_key_arn, "null")}\"."
   }
 }
 
@@ -240,8 +248,8 @@ variable "nodes_min" {
   default     = 3
 
   validation {
-    condition     = var.nodes_min >= 2
-    error_message = "nodes_min must be 2 or more: one task is one zone. It is ${var.nodes_min}."
+    condition     = var.nodes_min >= 2 && floor(var.nodes_min) == var.nodes_min
+    error_message = "nodes_min must be a whole number, 2 or more: one task is one zone. It is ${var.nodes_min}."
   }
 }
 
@@ -251,19 +259,30 @@ variable "nodes_max" {
   default     = 30
 
   validation {
-    condition     = var.nodes_max >= var.nodes_min
-    error_message = "nodes_max must be at least nodes_min (${var.nodes_min}). It is ${var.nodes_max}."
+    condition     = var.nodes_max >= var.nodes_min && floor(var.nodes_max) == var.nodes_max
+    error_message = "nodes_max must be a whole number, at least nodes_min (${var.nodes_min}). It is ${var.nodes_max}."
   }
 }
 
 variable "queue_pressure_target" {
-  description = "fanfare_queue_pressure of a node above which nodes are added."
+  description = "fanfare_queue_pressure of a node above which nodes are added. The queue must hold as much for nodes_max nodes: queue_capacity."
   type        = number
   default     = 1000
 
   validation {
     condition     = var.queue_pressure_target > 0
     error_message = "queue_pressure_target must be above 0. It is ${var.queue_pressure_target}."
+  }
+}
+
+variable "queue_capacity" {
+  description = "queue.capacity: entries of the queue in the whole cluster. Without it the value of size, or more where queue_pressure_target for each of nodes_max nodes asks for it. Entries of priority low are refused from 70 % of it on, so those 70 % must be that much: with less the queue could never ask for nodes_max nodes."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.queue_capacity == null ? local.queue_capacity_min <= 100000000 : var.queue_capacity >= local.queue_capacity_min && var.queue_capacity <= 100000000 && floor(var.queue_capacity) == var.queue_capacity
+    error_message = "queue_capacity must be a whole number from ${local.queue_capacity_min} (queue_pressure_target ${var.queue_pressure_target} for each of ${var.nodes_max} nodes is 70 % of it, from which on priority low is refused) to 100000000. Raise it, or lower nodes_max or queue_pressure_target."
   }
 }
 
@@ -304,6 +323,11 @@ variable "log_retention_days" {
   description = "How long the nodes' log is kept, in days."
   type        = number
   default     = 365
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "log_retention_days must be a number of days that CloudWatch Logs knows (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653). It is ${var.log_retention_days}."
+  }
 }
 
 variable "tags" {

@@ -1,5 +1,5 @@
-# A cluster in EKS's Auto Mode, which brings what the chart needs: machines as pods ask for them, an
-# application balancer for Ingress and Gateway, a network policy agent. Beside it metrics-server, without
+# A cluster in EKS's Auto Mode, which brings machines as pods ask for them and application balancers for
+# Ingress. An IngressClass and the network policy agent are turned on by hand: docs/terraform.md. Beside it metrics-server, without
 # which the autoscaler never scales down. The chart itself is installed by Helm: docs/terraform.md.
 
 data "aws_caller_identity" "current" {}

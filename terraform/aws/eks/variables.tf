@@ -36,8 +36,8 @@ variable "public_access_cidrs" {
   default     = []
 
   validation {
-    condition     = alltrue([for cidr in var.public_access_cidrs : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
-    error_message = "public_access_cidrs must be networks such as 203.0.113.0/24, and not the whole internet. They are ${jsonencode(var.public_access_cidrs)}."
+    condition     = alltrue([for cidr in var.public_access_cidrs : can(cidrhost(cidr, 0)) && can(regex("^[0-9.]+/([89]|[12][0-9]|3[0-2])$", cidr))])
+    error_message = "public_access_cidrs must be IPv4 networks of /8 to /32 such as 203.0.113.0/24, and not the whole internet or halves of it. They are ${jsonencode(var.public_access_cidrs)}."
   }
 }
 
@@ -58,6 +58,14 @@ variable "redis_url" {
   validation {
     condition     = can(regex("^(rediss|valkeys)(-cluster|-sentinel)?://", var.redis_url))
     error_message = "redis_url must ask for TLS: rediss://, rediss-cluster:// or rediss-sentinel://. What is before :// is \"${split("://", var.redis_url)[0]}\"."
+  }
+  validation {
+    condition     = !can(regex("://[^/?]*:[^/?@]*@", var.redis_url)) && !can(regex("[?&]sentinel=[^&]*:", var.redis_url))
+    error_message = "redis_url must not have a password: it would stand in the output helm_values, which is no secret. Put it into the Secret fanfare-redis."
+  }
+  validation {
+    condition     = !can(regex("^[a-z]+-sentinel:", var.redis_url)) || can(regex("[?&]master=[^&]", var.redis_url))
+    error_message = "redis_url of sentinels must name the master: rediss-sentinel://HOST:26379?master=NAME."
   }
 }
 
@@ -88,6 +96,11 @@ variable "log_retention_days" {
   description = "How long the log of the control plane is kept, in days."
   type        = number
   default     = 365
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "log_retention_days must be a number of days that CloudWatch Logs knows (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653). It is ${var.log_retention_days}."
+  }
 }
 
 variable "create_kms_key" {
@@ -101,6 +114,10 @@ variable "kms_key_arn" {
   type        = string
   default     = null
 
+  validation {
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:(key|alias)/", var.kms_key_arn))
+    error_message = "kms_key_arn must be the ARN of a key of KMS, arn:aws:kms:REGION:ACCOUNT:key/…. It is \"${coalesce(var.kms_key_arn, "null")}\"."
+  }
   validation {
     condition     = var.create_kms_key || var.kms_key_arn != null
     error_message = "kms_key_arn is needed where create_kms_key is false: Kubernetes' secrets must be encrypted by a key of yours."

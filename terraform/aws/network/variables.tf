@@ -10,16 +10,16 @@ variable "name" {
 }
 
 variable "cidr" {
-  description = "IPv4 network of the VPC. It is cut into 16 parts, two of which go to each zone."
+  description = "IPv4 network of the VPC. It is cut into 16 parts, two of which go to each zone: /23 at most, because a balancer needs subnets of /27."
   type        = string
   default     = "10.20.0.0/16"
 
   validation {
     condition = (
-      can(regex("^[0-9.]+/(1[6-9]|2[0-4])$", var.cidr)) &&
+      can(regex("^[0-9.]+/(1[6-9]|2[0-3])$", var.cidr)) &&
       try(cidrhost(var.cidr, 0) == split("/", var.cidr)[0], false)
     )
-    error_message = "cidr must be the address of an IPv4 network of /16 to /24, for example 10.20.0.0/16. It is \"${var.cidr}\"."
+    error_message = "cidr must be the address of an IPv4 network of /16 to /23, for example 10.20.0.0/16. It is \"${var.cidr}\"."
   }
 }
 
@@ -70,6 +70,11 @@ variable "kms_key_arn" {
   description = "KMS key for the flow log. Without it CloudWatch Logs encrypts by a key of its own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:(key|alias)/", var.kms_key_arn))
+    error_message = "kms_key_arn must be the ARN of a key of KMS, arn:aws:kms:REGION:ACCOUNT:key/…. It is \"${coalesce(var.kms_key_arn, "null")}\"."
+  }
 }
 
 variable "tags" {

@@ -47,7 +47,7 @@ variable "queue_pressure_limit" {
 }
 
 variable "prometheus_rules" {
-  description = "Alert rules for a workspace of Amazon Managed Prometheus, as text: file(\"helm/fanfare/files/rules.yaml\"). Without them no workspace is made."
+  description = "Alert rules for a workspace of Amazon Managed Prometheus, as text: file(\"helm/fanfare/files/rules.yaml\"). Without them no workspace is made. Needs remote_write."
   type        = string
   default     = null
 
@@ -55,12 +55,27 @@ variable "prometheus_rules" {
     condition     = var.prometheus_rules == null ? true : can(yamldecode(var.prometheus_rules).groups[0].rules[0].alert)
     error_message = "prometheus_rules must be the text of a file with alert rules, for example that of helm/fanfare/files/rules.yaml, and not its path."
   }
+  validation {
+    condition     = var.prometheus_rules == null || var.remote_write
+    error_message = "prometheus_rules need remote_write = true: nothing in this module scrapes nodes. Let a Prometheus or a collector of yours scrape each node every 15 s and write to the output prometheus_endpoint; without it FanfareNothingScraped fires for ever."
+  }
+}
+
+variable "remote_write" {
+  description = "Whether a Prometheus or a collector of yours scrapes every node each 15 s and writes to the output prometheus_endpoint. Nothing in the module does."
+  type        = bool
+  default     = false
 }
 
 variable "kms_key_arn" {
   description = "KMS key for the topic of alarms and the workspace. Its policy must let CloudWatch use it. Without it the services encrypt by keys of their own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:(key|alias)/", var.kms_key_arn))
+    error_message = "kms_key_arn must be the ARN of a key of KMS, arn:aws:kms:REGION:ACCOUNT:key/…. It is \"${coalesce(var.kms_key_arn, "null")}\"."
+  }
 }
 
 variable "tags" {

@@ -159,6 +159,7 @@ resource "aws_elasticache_replication_group" "this" {
   kms_key_id                 = var.kms_key_arn
 
   snapshot_retention_limit   = var.snapshot_retention_days
+  final_snapshot_identifier  = var.final_snapshot ? "${var.name}-redis-final" : null
   snapshot_window            = "02:00-03:00"
   maintenance_window         = "sun:03:30-sun:04:30"
   auto_minor_version_upgrade = true

@@ -56,8 +56,8 @@ variable "shards" {
   default     = 2
 
   validation {
-    condition     = var.shards >= 1 && var.shards <= 90 && floor(var.shards) == var.shards
-    error_message = "shards must be a whole number from 1 to 90. It is ${var.shards}."
+    condition     = var.shards >= 1 && var.shards <= 16 && floor(var.shards) == var.shards
+    error_message = "shards must be a whole number from 1 to 16: more have no partitions of their own (redis.partitions). It is ${var.shards}."
   }
 }
 
@@ -73,13 +73,13 @@ variable "replicas" {
 }
 
 variable "engine_version" {
-  description = "Version of Valkey, 8.0 or newer."
+  description = "Version of Valkey that ElastiCache has: 8.0, 8.1, 8.2, 9.0 or 9.1."
   type        = string
   default     = "8.0"
 
   validation {
-    condition     = can(regex("^[89]\\.[0-9]+$", var.engine_version))
-    error_message = "engine_version must be 8.0 or newer, as MAJOR.MINOR. It is \"${var.engine_version}\"."
+    condition     = contains(["8.0", "8.1", "8.2", "9.0", "9.1"], var.engine_version)
+    error_message = "engine_version must be 8.0, 8.1, 8.2, 9.0 or 9.1. It is \"${var.engine_version}\"."
   }
 }
 
@@ -127,10 +127,21 @@ variable "snapshot_retention_days" {
   }
 }
 
+variable "final_snapshot" {
+  description = "Whether a last snapshot, NAME-redis-final, is kept when Valkey is deleted. ElastiCache has no protection against being deleted."
+  type        = bool
+  default     = true
+}
+
 variable "log_retention_days" {
   description = "How long the slow log and the engine's log are kept, in days."
   type        = number
   default     = 365
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "log_retention_days must be a number of days that CloudWatch Logs knows (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653). It is ${var.log_retention_days}."
+  }
 }
 
 variable "alarm_topic_arns" {
@@ -143,6 +154,11 @@ variable "kms_key_arn" {
   description = "KMS key for data, snapshots, logs and the password. Without it the services encrypt by keys of their own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]+:(key|alias)/", var.kms_key_arn))
+    error_message = "kms_key_arn must be the ARN of a key of KMS, arn:aws:kms:REGION:ACCOUNT:key/…. It is \"${coalesce(var.kms_key_arn, "null")}\"."
+  }
 }
 
 variable "tags" {

@@ -96,7 +96,8 @@ module "observe" {
 
   name             = local.name
   alarm_emails     = var.alarm_emails
-  prometheus_rules = file("${path.module}/../../../helm/fanfare/files/rules.yaml")
+  prometheus_rules = var.remote_write ? file("${path.module}/../../../helm/fanfare/files/rules.yaml") : null
+  remote_write     = var.remote_write
   kms_key_arn      = aws_kms_key.this.arn
   tags             = local.tags
 

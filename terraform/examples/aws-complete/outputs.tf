@@ -10,7 +10,12 @@ output "api_url" {
 
 output "ecs_drain" {
   description = "What to run while a new release rolls out."
-  value       = "scripts/ecs-drain --cluster ${module.ecs.cluster_name} --service ${module.ecs.service_name} --stop-s ${module.ecs.stop_longest_s}"
+  value       = module.ecs.drain_command
+}
+
+output "prometheus_endpoint" {
+  description = "Where your Prometheus writes metrics (remote write), or null."
+  value       = module.observe.prometheus_endpoint
 }
 
 output "helm_values" {

@@ -50,6 +50,12 @@ variable "access_log_bucket" {
   default     = null
 }
 
+variable "remote_write" {
+  description = "Whether a Prometheus or a collector of yours scrapes every node and writes to the output prometheus_endpoint. Then there are a workspace and the repository's alert rules; without it the alarms of CloudWatch alone."
+  type        = bool
+  default     = false
+}
+
 variable "postgres" {
   description = "Whether there is a PostgreSQL for backends, with a read replica."
   type        = bool

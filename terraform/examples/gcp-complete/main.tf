@@ -30,8 +30,9 @@ module "redis" {
   labels                       = local.labels
 
   client_members = {
-    gke       = module.gke.nodes_service_account
-    cloud_run = module.cloud_run.nodes_service_account
+    gke           = module.gke.nodes_service_account
+    cloud_run     = module.cloud_run.nodes_service_account
+    cloud_run_api = module.cloud_run.api_service_account
   }
 }
 
@@ -48,6 +49,7 @@ module "gke" {
   authorized_networks = var.authorized_networks
   domain              = var.domain
   redis_url           = module.redis.redis_url
+  redis_iam_auth      = true
   size                = "large"
   labels              = local.labels
 }

@@ -18,6 +18,11 @@ output "gateway_manifests" {
   value       = module.gke.gateway_manifests
 }
 
+output "monitoring_manifests" {
+  description = "What lets managed Prometheus scrape the nodes."
+  value       = module.gke.monitoring_manifests
+}
+
 output "redis_ca_pem" {
   description = "The CA of Valkey, for redis.tls_ca_file of the nodes."
   value       = module.redis.ca_pem

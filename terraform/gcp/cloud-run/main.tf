@@ -25,7 +25,7 @@ locals {
         FANFARE_SERVER__CONNECTIONS_MAX = tostring(var.connections_max)
         FANFARE_DRAIN__WINDOW_MS        = tostring(var.drain_window_s * 1000)
       }
-      secrets = ["FANFARE_API__KEYS", "FANFARE_AUTH__HMAC_SECRET"]
+      secrets = concat(["FANFARE_API__KEYS", "FANFARE_AUTH__HMAC_SECRET"], keys(var.secret_environment))
     }
     api = {
       name        = "${var.name}-api"
@@ -38,7 +38,7 @@ locals {
       ingress     = "INGRESS_TRAFFIC_INTERNAL_ONLY"
       own         = { FANFARE_SERVER__LISTEN = "none", FANFARE_API__LISTEN = "0.0.0.0:${local.port.api}" }
       # It takes no sessions, so it needs no key for tokens.
-      secrets = ["FANFARE_API__KEYS"]
+      secrets = concat(["FANFARE_API__KEYS"], keys(var.secret_environment))
     }
   }
 
@@ -46,12 +46,26 @@ locals {
   ca_file       = "/run/redis-ca/ca.pem"
   has_ca        = var.redis_ca_pem != null
 
+  # Entries of priority low are refused from 70 % of the capacity on.
+  queue_capacity_min = ceil(1000 * var.nodes_max / 0.7)
+  queue_capacity     = coalesce(var.queue_capacity, max(local.queue_capacity_min, 50000))
+
+  # A setting in extra_environment would be passed over, or be the same on every node where it must differ.
+  own_names = [
+    "FANFARE_ENV", "FANFARE_SIZE", "FANFARE_SERVER__LISTEN", "FANFARE_API__LISTEN", "FANFARE_SERVER__CONNECTIONS_MAX",
+    "FANFARE_SERVER__NODE_ID", "FANFARE_QUEUE__CAPACITY", "FANFARE_REDIS__URL", "FANFARE_REDIS__USER",
+    "FANFARE_REDIS__PASSWORD_FILE", "FANFARE_REDIS__TLS_CA_FILE", "FANFARE_SESSION__CLOSE_TIMEOUT_MS",
+    "FANFARE_DRAIN__WINDOW_MS", "FANFARE_DRAIN__DELAY_MS", "FANFARE_DRAIN__COMMANDS_TIMEOUT_MS",
+  ]
+  secret_names = ["FANFARE_API__KEYS", "FANFARE_AUTH__HMAC_SECRET", "FANFARE_API_KEY", "FANFARE_TOKEN"]
+
   environment = merge(
     var.extra_environment,
     {
-      FANFARE_ENV        = var.environment
-      FANFARE_SIZE       = "medium"
-      FANFARE_REDIS__URL = var.redis_url
+      FANFARE_ENV             = var.environment
+      FANFARE_SIZE            = "medium"
+      FANFARE_REDIS__URL      = var.redis_url
+      FANFARE_QUEUE__CAPACITY = tostring(local.queue_capacity)
       # 10 s from SIGTERM to SIGKILL: half of the window to tell, a quarter to go, 1 s each for commands
       # at the broker and for the answer to a close frame. What a node that is killed then leaves in Redis
       # is cleaned up by the others.
@@ -63,10 +77,10 @@ locals {
     local.has_ca ? { FANFARE_REDIS__TLS_CA_FILE = local.ca_file } : {},
   )
 
-  secret_environment = {
+  secret_environment = merge(var.secret_environment, {
     FANFARE_API__KEYS         = var.secrets.api_keys
     FANFARE_AUTH__HMAC_SECRET = var.secrets.hmac_secret
-  }
+  })
 
   # The port is opened when the first token stands in the file: the node starts after that.
   token_port = 8099
@@ -84,13 +98,26 @@ resource "google_service_account" "nodes" {
   display_name = "Nodes of Fanfare in Cloud Run, ${var.name}"
 }
 
+# Nodes for the API have an account of their own: they may not read the key for tokens.
+resource "google_service_account" "api" {
+  project      = var.project
+  account_id   = "${var.name}-api"
+  display_name = "Nodes of Fanfare for the API in Cloud Run, ${var.name}"
+}
+
+locals {
+  accounts = { gateway = google_service_account.nodes, api = google_service_account.api }
+}
+
 resource "google_secret_manager_secret_iam_member" "nodes" {
-  for_each = local.secret_environment
+  for_each = merge([
+    for key, service in local.services : { for name in service.secrets : "${key}-${name}" => { service = key, name = name } }
+  ]...)
 
   project   = var.project
-  secret_id = each.value
+  secret_id = local.secret_environment[each.value.name]
   role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.nodes.member
+  member    = local.accounts[each.value.service].member
 }
 
 resource "google_secret_manager_secret" "ca" {
@@ -113,12 +140,12 @@ resource "google_secret_manager_secret_version" "ca" {
 }
 
 resource "google_secret_manager_secret_iam_member" "ca" {
-  count = local.has_ca ? 1 : 0
+  for_each = local.has_ca ? toset(keys(local.services)) : toset([])
 
   project   = var.project
   secret_id = google_secret_manager_secret.ca[0].secret_id
   role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.nodes.member
+  member    = local.accounts[each.key].member
 }
 
 resource "google_cloud_run_v2_service" "this" {
@@ -134,7 +161,7 @@ resource "google_cloud_run_v2_service" "this" {
   invoker_iam_disabled = true
 
   template {
-    service_account                  = google_service_account.nodes.email
+    service_account                  = local.accounts[each.key].email
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
     timeout                          = "${each.value.timeout_s}s"
     max_instance_request_concurrency = each.value.concurrency

@@ -22,3 +22,8 @@ output "nodes_service_account" {
   description = "The nodes' identity: client_members of the module redis."
   value       = google_service_account.nodes.member
 }
+
+output "api_service_account" {
+  description = "The identity of the nodes for the API: client_members of the module redis."
+  value       = google_service_account.api.member
+}

@@ -74,8 +74,8 @@ variable "connections_max" {
   default     = 1000
 
   validation {
-    condition     = var.connections_max >= 1 && var.connections_max <= 1000
-    error_message = "connections_max must be from 1 to 1000, the most requests at once that Cloud Run gives an instance. It is ${var.connections_max}."
+    condition     = var.connections_max >= 1 && var.connections_max <= 1000 && floor(var.connections_max) == var.connections_max
+    error_message = "connections_max must be a whole number from 1 to 1000, the most requests at once that Cloud Run gives an instance. It is ${var.connections_max}."
   }
 }
 
@@ -96,13 +96,13 @@ variable "memory" {
   default     = 2048
 
   validation {
-    condition     = var.memory >= 512 && var.memory <= 32768
-    error_message = "memory must be from 512 to 32768 MiB. It is ${var.memory}."
+    condition     = var.memory >= 1024 && var.memory >= lookup({ "4" = 2048, "6" = 4096, "8" = 4096 }, tostring(var.cpu), 512) && var.memory <= lookup({ "1" = 4096, "2" = 8192, "4" = 16384, "6" = 24576 }, tostring(var.cpu), 32768) && floor(var.memory) == var.memory
+    error_message = "memory must be a whole number of MiB that Cloud Run has for cpu: 1024 to 4096 for 1, 1024 to 8192 for 2, 2048 to 16384 for 4, 4096 to 24576 for 6, 4096 to 32768 for 8. It is ${var.memory} for cpu ${var.cpu}."
   }
 }
 
 variable "extra_environment" {
-  description = "Further settings by the names of docs/configuration.md: { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://collector:4318\" }."
+  description = "Further settings by the names of docs/configuration.md, without secrets: { OTEL_EXPORTER_OTLP_ENDPOINT = \"http://collector:4318\" }. What the module sets itself is refused."
   type        = map(string)
   default     = {}
 
@@ -111,11 +111,35 @@ variable "extra_environment" {
     error_message = "extra_environment must have names that begin with FANFARE_ or OTEL_. It has ${jsonencode(keys(var.extra_environment))}."
   }
   validation {
-    condition = length(setintersection(keys(var.extra_environment), [
-      "FANFARE_AUTH__HMAC_SECRET", "FANFARE_API__KEYS", "FANFARE_REDIS__URL", "FANFARE_REDIS__PASSWORD_FILE",
-      "FANFARE_SERVER__LISTEN", "FANFARE_API__LISTEN", "FANFARE_DRAIN__WINDOW_MS",
-    ])) == 0
-    error_message = "extra_environment must not set secrets (give their ids in secrets), Redis, ports or the drain: each has a variable of its own."
+    condition     = length(setintersection(keys(var.extra_environment), local.own_names)) == 0
+    error_message = "extra_environment must not set ${join(", ", setintersection(keys(var.extra_environment), local.own_names))}: the module sets it, by a variable of its own or because Cloud Run asks for it, or it must differ from node to node."
+  }
+  validation {
+    condition     = length([for name in keys(var.extra_environment) : name if contains(local.secret_names, name) || endswith(name, "_HEADERS")]) == 0
+    error_message = "extra_environment must not set ${join(", ", [for name in keys(var.extra_environment) : name if contains(local.secret_names, name) || endswith(name, "_HEADERS")])}: a secret would stand in the service and in the state. Give its id in secrets or secret_environment."
+  }
+  validation {
+    condition     = alltrue([for value in values(var.extra_environment) : !can(regex("://[^/?,]*@", value))])
+    error_message = "extra_environment must have no URL with a login: ${join(", ", [for name, value in var.extra_environment : name if can(regex("://[^/?,]*@", value))])} would stand in the service and in the state. Give its id in secret_environment."
+  }
+  validation {
+    condition     = !can(regex("(^|,) *(redis|valkey)(-cluster|-sentinel)?://", lookup(var.extra_environment, "FANFARE_REDIS__SHARDS", "")))
+    error_message = "extra_environment must ask for TLS in FANFARE_REDIS__SHARDS, as redis_url does: rediss://, rediss-cluster:// or rediss-sentinel://."
+  }
+}
+
+variable "secret_environment" {
+  description = "Further settings that are secret: the id of a secret of the project for each name, as { FANFARE_TELEMETRY__HEADERS = \"fanfare-headers\" }."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for name in keys(var.secret_environment) : can(regex("^(FANFARE|OTEL)_[A-Z0-9_]+$", name)) && !contains(local.own_names, name) && !contains(local.secret_names, name)])
+    error_message = "secret_environment must have names that begin with FANFARE_ or OTEL_ and have no variable of their own. It has ${jsonencode(keys(var.secret_environment))}."
+  }
+  validation {
+    condition     = alltrue([for id in values(var.secret_environment) : can(regex("^[A-Za-z0-9_-]{1,255}$", id))])
+    error_message = "secret_environment must have ids of secrets of the project, not paths and not the values themselves."
   }
 }
 
@@ -130,8 +154,12 @@ variable "redis_url" {
     error_message = "redis_url must ask for TLS: rediss://, rediss-cluster:// or rediss-sentinel://. What is before :// is \"${split("://", var.redis_url)[0]}\"."
   }
   validation {
-    condition     = !can(regex("://[^/?]*:[^/?@]*@", var.redis_url))
+    condition     = !can(regex("://[^/?]*:[^/?@]*@", var.redis_url)) && !can(regex("[?&]sentinel=[^&]*:", var.redis_url))
     error_message = "redis_url must not have a password: it would stand in the service. Use redis_iam_auth."
+  }
+  validation {
+    condition     = !can(regex("^[a-z]+-sentinel:", var.redis_url)) || can(regex("[?&]master=[^&]", var.redis_url))
+    error_message = "redis_url of sentinels must name the master: rediss-sentinel://HOST:26379?master=NAME."
   }
 }
 
@@ -190,8 +218,8 @@ variable "nodes_min" {
   default     = 3
 
   validation {
-    condition     = var.nodes_min >= 2
-    error_message = "nodes_min must be 2 or more: one instance is one zone, and with none the queue stands still. It is ${var.nodes_min}."
+    condition     = var.nodes_min >= 2 && floor(var.nodes_min) == var.nodes_min
+    error_message = "nodes_min must be a whole number, 2 or more: one instance is one zone, and with none the queue stands still. It is ${var.nodes_min}."
   }
 }
 
@@ -201,8 +229,19 @@ variable "nodes_max" {
   default     = 30
 
   validation {
-    condition     = var.nodes_max >= var.nodes_min
-    error_message = "nodes_max must be at least nodes_min (${var.nodes_min}). It is ${var.nodes_max}."
+    condition     = var.nodes_max >= var.nodes_min && floor(var.nodes_max) == var.nodes_max
+    error_message = "nodes_max must be a whole number, at least nodes_min (${var.nodes_min}). It is ${var.nodes_max}."
+  }
+}
+
+variable "queue_capacity" {
+  description = "queue.capacity: entries of the queue in the whole cluster. Without it 50,000, or more where 1,000 for each of nodes_max nodes ask for it. Entries of priority low are refused from 70 % of it on, so those 70 % must be that much."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.queue_capacity == null ? local.queue_capacity_min <= 100000000 : var.queue_capacity >= local.queue_capacity_min && var.queue_capacity <= 100000000 && floor(var.queue_capacity) == var.queue_capacity
+    error_message = "queue_capacity must be a whole number from ${local.queue_capacity_min} (1,000 for each of ${var.nodes_max} nodes is 70 % of it, from which on priority low is refused) to 100000000. Raise it, or lower nodes_max."
   }
 }
 
@@ -212,8 +251,8 @@ variable "api_nodes_max" {
   default     = 10
 
   validation {
-    condition     = var.api_nodes_max >= 2
-    error_message = "api_nodes_max must be 2 or more. It is ${var.api_nodes_max}."
+    condition     = var.api_nodes_max >= 2 && floor(var.api_nodes_max) == var.api_nodes_max
+    error_message = "api_nodes_max must be a whole number, 2 or more. It is ${var.api_nodes_max}."
   }
 }
 

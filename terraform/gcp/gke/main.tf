@@ -5,6 +5,48 @@
 
 locals {
   labels = merge({ application = "fanfare", stack = var.name }, var.labels)
+
+  # A token of IAM is the password and lasts an hour. A container that runs beside the node, and begins
+  # before it, writes one anew every 25 minutes.
+  token_folder = "/run/redis-token"
+  token_file   = "${local.token_folder}/password"
+  write_tokens = join("\n", [
+    # A shell that is the first process of its container ends at once only where it is told how.
+    "trap 'exit 0' TERM",
+    "umask 077",
+    "write() { gcloud auth print-access-token > ${local.token_folder}/next && mv ${local.token_folder}/next ${local.token_file}; }",
+    "until write; do sleep 1; done",
+    "while :; do sleep 1500 & wait $!; until write; do sleep 5; done; done",
+  ])
+  iam_values = {
+    extraEnv = [
+      { name = "FANFARE_REDIS__USER", value = "default" },
+      { name = "FANFARE_REDIS__PASSWORD_FILE", value = local.token_file },
+    ]
+    extraVolumes = [
+      { name = "redis-token", emptyDir = { medium = "Memory", sizeLimit = "16Mi" } },
+      { name = "gcloud", emptyDir = { sizeLimit = "64Mi" } },
+    ]
+    extraVolumeMounts = [{ name = "redis-token", mountPath = local.token_folder, readOnly = true }]
+    extraInitContainers = [{
+      name          = "redis-token"
+      image         = var.token_image
+      restartPolicy = "Always"
+      command       = ["sh", "-c", local.write_tokens]
+      env           = [{ name = "CLOUDSDK_CONFIG", value = "/tmp/gcloud" }, { name = "HOME", value = "/tmp" }]
+      startupProbe  = { exec = { command = ["test", "-s", local.token_file] }, periodSeconds = 1, failureThreshold = 60 }
+      resources     = { requests = { cpu = "50m", memory = "256Mi" }, limits = { memory = "256Mi" } }
+      securityContext = {
+        allowPrivilegeEscalation = false
+        readOnlyRootFilesystem   = true
+        capabilities             = { drop = ["ALL"] }
+      }
+      volumeMounts = [
+        { name = "redis-token", mountPath = local.token_folder },
+        { name = "gcloud", mountPath = "/tmp" },
+      ]
+    }]
+  }
 }
 
 resource "google_service_account" "machines" {

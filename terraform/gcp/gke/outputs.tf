@@ -20,7 +20,7 @@ output "nodes_service_account" {
 
 output "helm_values" {
   description = "Values for the chart, without secrets: terraform output -raw helm_values > values.yaml."
-  value = yamlencode({
+  value = yamlencode(merge({
     size         = var.size
     environment  = "production"
     replicaCount = 3
@@ -30,6 +30,21 @@ output "helm_values" {
     gatewayApi   = { enabled = true, parentRefs = [{ name = "fanfare" }], hostnames = [var.domain] }
     # The balancer needs some seconds to know that a node leaves.
     drain = { delayMs = 15000 }
+    # Pods are the account that client_members of the module redis lets in.
+    serviceAccount = { annotations = { "iam.gke.io/gcp-service-account" = google_service_account.nodes.email } }
+  }, [for values in [local.iam_values] : values if var.redis_iam_auth]...))
+}
+
+output "monitoring_manifests" {
+  description = "What lets managed Prometheus scrape the nodes, which the alert rules of the module observe need: terraform output -raw monitoring_manifests | kubectl apply -f -"
+  value = yamlencode({
+    apiVersion = "monitoring.googleapis.com/v1"
+    kind       = "PodMonitoring"
+    metadata   = { name = "fanfare", namespace = var.kubernetes_namespace }
+    spec = {
+      selector  = { matchLabels = { "app.kubernetes.io/name" = "fanfare", "app.kubernetes.io/component" = "gateway" } }
+      endpoints = [{ port = "metrics", interval = "15s" }]
+    }
   })
 }
 

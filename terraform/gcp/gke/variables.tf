@@ -68,8 +68,8 @@ variable "authorized_networks" {
   default     = {}
 
   validation {
-    condition     = alltrue([for cidr in values(var.authorized_networks) : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
-    error_message = "authorized_networks must be networks such as 203.0.113.0/24, and not the whole internet. They are ${jsonencode(var.authorized_networks)}."
+    condition     = alltrue([for cidr in values(var.authorized_networks) : can(cidrhost(cidr, 0)) && can(regex("^[0-9.]+/([89]|[12][0-9]|3[0-2])$", cidr))])
+    error_message = "authorized_networks must be IPv4 networks of /8 to /32 such as 203.0.113.0/24, and not the whole internet or halves of it. They are ${jsonencode(var.authorized_networks)}."
   }
 }
 
@@ -102,6 +102,26 @@ variable "redis_url" {
     condition     = can(regex("^(rediss|valkeys)(-cluster|-sentinel)?://", var.redis_url))
     error_message = "redis_url must ask for TLS: rediss://, rediss-cluster:// or rediss-sentinel://. What is before :// is \"${split("://", var.redis_url)[0]}\"."
   }
+  validation {
+    condition     = !can(regex("://[^/?]*:[^/?@]*@", var.redis_url)) && !can(regex("[?&]sentinel=[^&]*:", var.redis_url))
+    error_message = "redis_url must not have a password: it would stand in the output helm_values, which is no secret. Put it into a Secret of Kubernetes."
+  }
+  validation {
+    condition     = !can(regex("^[a-z]+-sentinel:", var.redis_url)) || can(regex("[?&]master=[^&]", var.redis_url))
+    error_message = "redis_url of sentinels must name the master: rediss-sentinel://HOST:26379?master=NAME."
+  }
+}
+
+variable "redis_iam_auth" {
+  description = "Whether nodes log in to Valkey by tokens of IAM. The output helm_values then has a container beside each node that writes them anew every 25 minutes. As iam_auth of the module redis."
+  type        = bool
+  default     = false
+}
+
+variable "token_image" {
+  description = "Image with gcloud, that writes tokens of IAM into a file for Redis. Used where redis_iam_auth is true."
+  type        = string
+  default     = "google/cloud-sdk:529.0.0-slim"
 }
 
 variable "size" {
@@ -142,6 +162,11 @@ variable "kms_key_id" {
   description = "Key of Cloud KMS for Kubernetes' secrets. Without it Google encrypts by keys of its own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_id == null ? true : can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key_id))
+    error_message = "kms_key_id must be the name of a key of Cloud KMS, projects/…/locations/…/keyRings/…/cryptoKeys/…. It is \"${coalesce(var.kms_key_id, "null")}\"."
+  }
 }
 
 variable "labels" {

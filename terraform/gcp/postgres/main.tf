@@ -112,6 +112,12 @@ resource "google_sql_database_instance" "primary" {
   lifecycle {
     # The disk grows by itself; what it has grown to is not a change.
     ignore_changes = [settings[0].disk_size]
+
+    # Only by this is it made after the connection: a validation of a variable makes nothing wait.
+    precondition {
+      condition     = var.private_services_id != ""
+      error_message = "private_services_id must not be empty: without the connection Cloud SQL cannot come into the network."
+    }
   }
 }
 

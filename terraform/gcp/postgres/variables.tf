@@ -127,6 +127,11 @@ variable "kms_key_id" {
   description = "Key of Cloud KMS for the data. Without it Google encrypts by keys of its own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_id == null ? true : can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key_id))
+    error_message = "kms_key_id must be the name of a key of Cloud KMS, projects/…/locations/…/keyRings/…/cryptoKeys/…. It is \"${coalesce(var.kms_key_id, "null")}\"."
+  }
 }
 
 variable "labels" {

@@ -56,8 +56,8 @@ variable "shards" {
   default     = 2
 
   validation {
-    condition     = var.shards >= 1 && var.shards <= 90 && floor(var.shards) == var.shards
-    error_message = "shards must be a whole number from 1 to 90. It is ${var.shards}."
+    condition     = var.shards >= 1 && var.shards <= 16 && floor(var.shards) == var.shards
+    error_message = "shards must be a whole number from 1 to 16: more have no partitions of their own (redis.partitions). It is ${var.shards}."
   }
 }
 
@@ -78,8 +78,8 @@ variable "engine_version" {
   default     = "VALKEY_8_0"
 
   validation {
-    condition     = can(regex("^VALKEY_[89]_[0-9]+$", var.engine_version))
-    error_message = "engine_version must be VALKEY_8_0 or newer. It is \"${var.engine_version}\"."
+    condition     = contains(["VALKEY_8_0", "VALKEY_9_0"], var.engine_version)
+    error_message = "engine_version must be VALKEY_8_0 or VALKEY_9_0. It is \"${var.engine_version}\"."
   }
 }
 
@@ -143,6 +143,11 @@ variable "kms_key_id" {
   description = "Key of Cloud KMS for the data. Without it Google encrypts by keys of its own."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.kms_key_id == null ? true : can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key_id))
+    error_message = "kms_key_id must be the name of a key of Cloud KMS, projects/…/locations/…/keyRings/…/cryptoKeys/…. It is \"${coalesce(var.kms_key_id, "null")}\"."
+  }
 }
 
 variable "labels" {

@@ -14,6 +14,7 @@ mod reference;
 mod secrets;
 mod sources;
 mod telemetry;
+mod terraform;
 
 use std::path::PathBuf;
 

@@ -24,7 +24,7 @@ import texts
 
 HERE = Path(__file__).resolve().parent
 PASSED = re.compile(r"(\d+) passed, (\d+) failed")
-STEPS = ("fmt", "texts", "readmes", "validate", "test", "drain", "checkov")
+STEPS = ("fmt", "texts", "readmes", "validate", "tflint", "test", "drain", "checkov")
 
 
 class Providers:
@@ -105,7 +105,8 @@ def validate(root, chosen, providers, options):
 
 def test(root, chosen, providers, options):
     def one(folder):
-        done = terraform(root, folder, providers, "test", "-no-color")
+        only = [f"-filter=tests/{options.only_of_breach}"] if options.only_of_breach else []
+        done = terraform(root, folder, providers, "test", "-no-color", *only)
         counts = PASSED.search(done.stdout)
         passed = int(counts.group(1)) if counts else 0
         if done.returncode or not passed:
@@ -144,6 +145,24 @@ def checkov(root, chosen, providers, options):
     return seen, sorted(set(faults))
 
 
+def tflint(root, chosen, providers, options):
+    def one(folder):
+        place = root / "terraform" / folder
+        command = [options.tflint, "--config", str(HERE / "tflint.hcl"), "--format", "json", "--chdir", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            report = json.loads(done.stdout)
+        except json.JSONDecodeError:
+            return [f"terraform/{folder}: tflint said no JSON: {done.stdout[-500:]}{done.stderr[-500:]}"]
+        found = [
+            f"{issue['range']['filename']}:{issue['range']['start']['line']}: tflint: {issue['rule']['name']}: {issue['message']}"
+            for issue in report["issues"]
+        ]
+        return found + [f"terraform/{folder}: tflint: {error['message']}" for error in report["errors"]]
+
+    return len(chosen), [fault for found in each(one, chosen) for fault in found]
+
+
 def text_step(root, chosen, providers, options):
     return len(chosen), texts.faults(root, chosen)
 
@@ -153,7 +172,7 @@ def readme_step(root, chosen, providers, options):
 
 
 def drain_step(root, chosen, providers, options):
-    return drain.faults(root)
+    return drain.faults(root, options.only_of_breach)
 
 
 RUN = {
@@ -161,6 +180,7 @@ RUN = {
     "texts": (text_step, "modules and examples"),
     "readmes": (readme_step, "READMEs"),
     "validate": (validate, "modules and examples"),
+    "tflint": (tflint, "modules and examples"),
     "test": (test, "runs"),
     "drain": (drain_step, "cases of scripts/ecs-drain"),
     "checkov": (checkov, "checks passed"),
@@ -184,7 +204,10 @@ def check(root, chosen, steps, providers, options):
 
 
 class Breach:
-    """A planted breach: which check must find it, where, and what is put in place of what."""
+    """A planted breach: which check must find it, where, and what is put in place of what.
+
+    `only` names the file of tests, or the case of scripts/ecs-drain, that finds it: the others are not run.
+    """
 
     def __init__(self, path):
         self.name = path.name
@@ -192,6 +215,7 @@ class Breach:
         old, _, new = rest.partition("\n--- new\n")
         fields = dict(line.removeprefix("# ").split(": ", 1) for line in head.strip().split("\n"))
         self.check, self.file, self.says = fields["check"], Path(fields["file"]), fields["says"]
+        self.only = fields.get("only")
         self.old, self.new = old, new.removesuffix("\n")
 
     def plant(self, root):
@@ -208,13 +232,14 @@ class Breach:
 
 
 def planted(root, providers, options):
-    breaches = [Breach(path) for path in sorted((root / "tests/deploy/planted").glob("terraform-*"))]
+    breaches = [Breach(path) for path in sorted((root / "tests/deploy/planted").glob(f"terraform-{options.breach}"))]
     missed = []
     for breach in breaches:
         with tempfile.TemporaryDirectory(prefix="fanfare-planted-") as copy:
             for part in ("terraform", "docs", "helm/fanfare/files", "scripts"):
                 shutil.copytree(root / part, Path(copy) / part)
             breach.plant(Path(copy))
+            options.only_of_breach = breach.only
             step = RUN[breach.check][0]
             # Tests need what init installs.
             before = [validate] if breach.check == "test" else []
@@ -235,14 +260,16 @@ def planted(root, providers, options):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("aws", "google", "checkov", "tools"):
+    for name in ("aws", "google", "checkov", "tflint", "tools"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--breach", default="*", help="with --planted: those of these names alone, as drain-*")
     parser.add_argument("--only", action="append", default=[], help="a folder below terraform/")
     parser.add_argument("--step", action="append", default=[], choices=STEPS)
     options = parser.parse_args()
     root = texts.root_of(HERE.parents[2])
     options.checkov = os.path.abspath(options.checkov)
+    options.only_of_breach = None
     with Providers(options, root) as providers:
         if options.planted:
             sys.exit(planted(root, providers, options))

@@ -1,151 +1,169 @@
-"""scripts/ecs-drain against nodes and an ECS that are played here.
+"""scripts/ecs-drain against nodes and an ECS that are played (played_ecs.py).
 
-In: the script. Out: the number of cases, and faults. Nodes are HTTP servers on addresses of loopback that
-end some time after they were told to leave; `aws` is a program in front of the PATH that reads and
-writes one file. What a cloud does is not tested.
+In: the script. Out: the number of cases, and faults. What a cloud does is not tested.
 """
 
-import http.server
-import json
-import os
+import concurrent.futures
+import re
 import subprocess
-import sys
-import tempfile
 import threading
-import time
-from pathlib import Path
 
-KEY = "key-of-the-api"
-# ECS as ecs-drain sees it: it decides to stop the old tasks at the second look after the update began.
-AWS = """#!{python}
-import json, pathlib, sys
-path = pathlib.Path({state!r})
-state = json.loads(path.read_text())
-call = sys.argv[2]
-state["calls"].append(sys.argv[2:])
-state["looks"] += call == "list-tasks"
-decided = state["updated"] and state["looks"] >= 2
-alive = [t for t in state["tasks"] if not pathlib.Path(t["gone"]).exists()]
-if call == "update-service":
-    state["updated"] = True
-    answer = {{}}
-elif call == "list-tasks":
-    answer = {{"taskArns": [t["arn"] for t in alive] if decided else []}}
-elif call == "describe-tasks":
-    answer = {{"tasks": [{{"taskArn": t["arn"], "lastStatus": "DEACTIVATING", "attachments": [{{"details": [
-        {{"name": "privateIPv4Address", "value": t["address"]}}]}}]}} for t in alive]}}
-else:
-    steady = decided and not alive
-    answer = {{"services": [{{"deployments": [{{}}] if steady else [{{}}, {{}}], "runningCount": 2, "desiredCount": 2}}]}}
-path.write_text(json.dumps(state))
-print(json.dumps(answer))
-"""
+from played_ecs import play
 
-
-class Node:
-    """A node that answers /health, and ends `ends_after_s` after it was told to leave; never where None."""
-
-    def __init__(self, address, port, name, folder, ends_after_s):
-        self.told, self.gone = [], Path(folder) / f"{name}.gone"
-        node = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def answer(self, code, body):
-                text = json.dumps(body).encode()
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def do_GET(self):
-                self.answer(503 if node.told else 200, {"node": name})
-
-            def do_POST(self):
-                if self.headers["Authorization"] != f"Bearer {KEY}" or self.path != f"/v1/nodes/{name}/drain":
-                    self.answer(401, {"error": {"code": "unauthorized"}})
-                    return
-                node.told.append(time.monotonic())
-                self.answer(200, {"node": name})
-                if ends_after_s is not None:
-                    threading.Timer(ends_after_s, node.end).start()
-
-            def log_message(self, *_):
-                pass
-
-        self.address, self.name = address, name
-        self.server = http.server.ThreadingHTTPServer((address, port), Handler)
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def end(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.gone.touch()
-
-
-def play(script, ends_after_s, arguments, key=KEY):
-    """Two old tasks and an update. What the script exited with and said, its nodes, and what ECS was asked."""
-    with tempfile.TemporaryDirectory(prefix="fanfare-drain-") as folder:
-        first = Node("127.0.0.2", 0, "old-a", folder, ends_after_s)
-        nodes = [first, Node("127.0.0.3", first.port, "old-b", folder, ends_after_s)]
-        state = Path(folder) / "ecs.json"
-        tasks = [{"arn": node.name, "address": node.address, "gone": str(node.gone)} for node in nodes]
-        state.write_text(json.dumps({"updated": False, "looks": 0, "calls": [], "tasks": tasks}))
-        program = Path(folder) / "aws"
-        program.write_text(AWS.format(python=sys.executable, state=str(state)))
-        program.chmod(0o755)
-        # By this Python itself: one in front of it may put programs of its own in front of ours.
-        command = [sys.executable, script, "--cluster", "c", "--service", "s", "--api-port", str(first.port), "--look-every-s", "0.1", *arguments]
-        environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "FANFARE_API_KEY": key}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-        calls = json.loads(state.read_text())["calls"]
-        for node in nodes:
-            if not node.gone.exists():
-                node.end()
-        return done, nodes, calls
+UPDATE = "--force-new-deployment"
 
 
 def in_order(script):
-    done, nodes, calls = play(script, 0.5, ["--force-new-deployment", "--stop-s", "20", "--delay-s", "300"])
-    assert done.returncode == 0, done.stderr
-    assert "the service is steady, 2 tasks have left" in done.stdout, done.stdout
-    assert calls[0][0] == "update-service" and "--force-new-deployment" in calls[0], calls[0]
-    assert all(len(node.told) == 1 for node in nodes), "each node is told once"
-    assert nodes[1].told[0] - nodes[0].told[0] >= 0.5, "the second leaves when the first has left"
+    run = play(script, UPDATE, "--stop-s", "20", "--delay-s", "300")
+    assert run.code == 0, run.err
+    assert "the service is steady, 2 tasks have left" in run.out, run.out
+    assert run.calls[0][0] == "update-service" and UPDATE in run.calls[0], run.calls[0]
+    assert all(len(node.told) == 1 for node in run.nodes), "each node is told once"
+    assert run.nodes[1].told[0] - run.nodes[0].told[0] >= 0.5, "the second leaves when the first has left"
 
 
-def at_once_where_time_is_short(script):
-    done, nodes, _ = play(script, 2, ["--force-new-deployment", "--stop-s", "20", "--delay-s", "30"])
-    assert done.returncode == 0, done.stderr
-    assert nodes[1].told[0] - nodes[0].told[0] < 1.5, "both must have left before the balancer cuts"
+def all_before_the_cut(script, count, ends_after_s, stop_s, delay_s):
+    run = play(script, UPDATE, "--stop-s", str(stop_s), "--delay-s", str(delay_s), count=count, ends_after_s=ends_after_s)
+    told, late = run.told_after_s(), run.late(delay_s)
+    assert not late, f"{len(late)} of {count} nodes were still there when the balancer cut: {late[:5]}"
+    assert run.code == 0 and f"{count} tasks have left" in run.out, f"{run.code}\n{run.out[-300:]}{run.err[-300:]}"
+    assert len(told) == count and told[-1] <= delay_s - stop_s, f"the last was told {told[-1]:.1f} s after the first"
+    # At an even pace: neither all at the beginning nor all at the end.
+    half = sum(at < told[-1] / 2 for at in told)
+    assert 0.3 * count <= half <= 0.7 * count, f"{half} of {count} were told in the first half"
+    assert told[-1] >= (delay_s - stop_s) / 2, f"all were told within {told[-1]:.1f} s: that is a stampede"
+
+
+def twenty_seven_at_an_even_pace(script):
+    all_before_the_cut(script, 27, 1.7, 2, 9)
+
+
+def three_hundred_at_an_even_pace(script):
+    all_before_the_cut(script, 300, 3, 4, 20)
 
 
 def one_that_does_not_end(script):
-    done, _, _ = play(script, None, ["--force-new-deployment", "--stop-s", "1", "--wait-s", "4"])
-    assert done.returncode == 1, done.stdout
-    assert "old-a (127.0.0.2) did not end" in done.stdout, done.stdout
+    run = play(script, UPDATE, "--stop-s", "1", "--wait-s", "6", ends_after_s=None)
+    assert run.code == 1, run.out
+    assert "old-0 (127.0.40.1) did not end 1 s after it was told" in run.err, run.err
+
+
+def nobody_is_reached(script):
+    def prepare(nodes):
+        for index, node in enumerate(nodes.all):
+            node.is_reached = False
+            # ECS kills them in the end.
+            threading.Timer(4 + index / 10, nodes.end, [node]).start()
+
+    run = play(script, UPDATE, "--stop-s", "1", "--delay-s", "3", count=3, prepare=prepare)
+    assert run.code == 1, f"exit {run.code}: nobody was told, so it is no success\n{run.out}{run.err}"
+    assert "0 tasks have left" in run.out and "3 of 3 tasks did not leave by themselves" in run.err, run.out + run.err
+    assert "127.0.40.1 was never reached" in run.err and "api_client_security_group_ids" in run.err, run.err
+
+
+def one_that_is_not_reached_keeps_nobody(script):
+    def prepare(nodes):
+        nodes.all[0].is_reached = False
+        threading.Timer(7, nodes.end, [nodes.all[0]]).start()
+
+    run = play(script, UPDATE, "--stop-s", "1", "--delay-s", "5", count=5, ends_after_s=0.2, prepare=prepare)
+    assert run.code == 1 and "1 of 5 tasks did not leave by themselves" in run.err, f"{run.code}\n{run.err}"
+    assert all(node.told for node in run.nodes[1:]), "the others are told all the same"
+
+
+def a_503_is_asked_again(script):
+    def prepare(nodes):
+        nodes.all[0].refusals = [503, 503]
+        nodes.all[2].refusals = [404]
+        # ECS kills what did not leave.
+        for node in nodes.all:
+            threading.Timer(15, nodes.end, [node]).start()
+
+    run = play(script, UPDATE, "--stop-s", "2", "--delay-s", "20", count=4, ends_after_s=0.2, prepare=prepare)
+    assert run.code == 0 and "4 tasks have left" in run.out, f"{run.code}\n{run.out}{run.err}"
+    assert [len(node.asked_at) for node in run.nodes] == [3, 1, 2, 1], "a node that answers 503 or 404 is asked again"
+    assert run.nodes[1].told[0] < run.nodes[0].told[0], "a node that answers 503 keeps nobody"
+
+
+def an_update_that_is_taken_back(script):
+    run = play(script, UPDATE, "--stop-s", "2", "--delay-s", "20", rolled_back=True, ends_after_s=0.2)
+    assert run.code == 1, f"exit {run.code}: the service does not run what was asked for\n{run.err}"
+    assert "ECS deployment circuit breaker: rolling back" in run.err, run.err
+    assert "2 tasks have left" in run.out, "nodes are told all the same"
+
+
+def an_update_without_tasks_that_leave(script):
+    run = play(script, UPDATE, count=0)
+    assert run.code == 0 and "0 tasks have left" in run.out, f"{run.code}\n{run.out}{run.err}"
+    run = play(script, UPDATE, count=0, rolled_back=True)
+    assert run.code == 1 and "circuit breaker" in run.err, f"{run.code}\n{run.out}{run.err}"
+
+
+def aws_that_fails_for_a_moment(script):
+    run = play(script, UPDATE, "--stop-s", "2", "--delay-s", "20", failed_looks=[2, 3, 5], ends_after_s=0.2)
+    assert run.code == 0 and "2 tasks have left" in run.out, f"{run.code}\n{run.out}{run.err}"
+    assert "rate exceeded (look 2 of 12 that fail)" in run.err, run.err
+
+
+def an_update_that_others_began_long_ago(script):
+    run = play(script, "--stop-s", "5", "--delay-s", "300", age_s=299, ends_after_s=2, count=4, cli=1)
+    assert run.code == 0, run.err
+    assert run.told_after_s()[-1] < 3, "what may have been leaving for long is told at once"
+    assert re.search("4 tasks may be leaving since [0-9]+ s: all are told at once", run.err), run.err
+    run = play(script, "--stop-s", "5", "--delay-s", "300", age_s=10, ends_after_s=1, count=2)
+    assert run.code == 0 and run.told_after_s()[-1] >= 1, "there is time, so they leave in order"
 
 
 def a_wrong_key(script):
-    done, _, _ = play(script, 0.5, ["--force-new-deployment"], key="other")
-    assert done.returncode == 1 and "answered 401" in done.stderr, done.stderr
+    run = play(script, UPDATE, key="other")
+    assert run.code == 1 and "answered 401" in run.err, run.err
+    assert "the nodes refuse FANFARE_API_KEY" in run.err, run.err
 
 
 def bad_input(script):
-    done, _, _ = play(script, 0.5, [], key="")
-    assert done.returncode == 64 and "FANFARE_API_KEY is not set" in done.stderr, done.stderr
-    done, _, _ = play(script, 0.5, ["--stop-s", "400"])
-    assert done.returncode == 64 and "--delay-s (300) must be at least --stop-s (400)" in done.stderr, done.stderr
-    done, _, _ = play(script, 0.5, ["--unknown"])
-    assert done.returncode == 64, done.stderr
+    run = play(script, key="")
+    assert run.code == 64 and "FANFARE_API_KEY is not set" in run.err, run.err
+    run = play(script, "--stop-s", "400")
+    assert run.code == 64 and "--delay-s (300) must be at least --stop-s (400)" in run.err, run.err
+    run = play(script, "--stop-s", "nan")
+    assert run.code == 64, run.err
+    run = play(script, "--unknown")
+    assert run.code == 64, run.err
 
 
-def faults(root):
-    cases = [in_order, at_once_where_time_is_short, one_that_does_not_end, a_wrong_key, bad_input]
-    found = []
-    for case in cases:
-        try:
-            case(str(root / "scripts/ecs-drain"))
-        except (AssertionError, subprocess.TimeoutExpired) as fault:
-            found.append(f"scripts/ecs-drain: {case.__name__}: {fault}")
-    return len(cases), found
+CASES = [
+    in_order,
+    twenty_seven_at_an_even_pace,
+    three_hundred_at_an_even_pace,
+    one_that_does_not_end,
+    nobody_is_reached,
+    one_that_is_not_reached_keeps_nobody,
+    a_503_is_asked_again,
+    an_update_that_is_taken_back,
+    an_update_without_tasks_that_leave,
+    aws_that_fails_for_a_moment,
+    an_update_that_others_began_long_ago,
+    a_wrong_key,
+    bad_input,
+]
+
+
+def fault_of(case, script):
+    """What is wrong in this case, or None."""
+    try:
+        case(script)
+    except (AssertionError, subprocess.TimeoutExpired) as fault:
+        return f"scripts/ecs-drain: {case.__name__}: {fault}"
+    return None
+
+
+def faults(root, only=None):
+    """The number of cases, and faults; of one case where `only` names it."""
+    cases = [case for case in CASES if only in (None, case.__name__)]
+    script = str(root / "scripts/ecs-drain")
+    # They wait most of the time, so some go at once; the one with many nodes by itself.
+    many = [case for case in cases if case is three_hundred_at_an_even_pace]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda case: fault_of(case, script), [case for case in cases if case not in many]))
+    found += [fault_of(case, script) for case in many]
+    return len(cases), [fault for fault in found if fault]

@@ -58,6 +58,7 @@ run "the_dashboard_can_be_read" {
 run "rules_without_ecs" {
   variables {
     ecs              = null
+    remote_write     = true
     alarm_emails     = ["oncall@example.com"]
     prometheus_rules = <<-E
       groups:
@@ -81,9 +82,18 @@ run "rules_without_ecs" {
   }
 }
 
+run "rules_over_nothing_are_refused" {
+  command = plan
+  variables {
+    prometheus_rules = "groups: [{ name: one, rules: [{ alert: FanfareNodeDown, expr: up == 0 }] }]"
+  }
+  expect_failures = [var.prometheus_rules]
+}
+
 run "a_path_is_no_rules" {
   command = plan
   variables {
+    remote_write     = true
     prometheus_rules = "helm/fanfare/files/rules.yaml"
   }
   expect_failures = [var.prometheus_rules]

@@ -28,6 +28,10 @@ run "survives_a_zone_and_speaks_tls_alone" {
     error_message = "TLS must be required: aws_elasticache_replication_group.this has it off, or only preferred."
   }
   assert {
+    condition     = aws_elasticache_replication_group.this.final_snapshot_identifier == "fanfare-redis-final"
+    error_message = "Whoever deletes Valkey must have a last snapshot."
+  }
+  assert {
     condition     = output.redis_url == "rediss-cluster://clustercfg.fanfare-redis.example.internal:6379"
     error_message = "The nodes' URL must ask for TLS and for a cluster."
   }
@@ -51,12 +55,20 @@ run "what_fanfare_asks_of_valkey" {
     condition     = aws_vpc_security_group_ingress_rule.clients["nodes"].from_port == 6379 && aws_vpc_security_group_ingress_rule.clients["nodes"].to_port == 6379
     error_message = "Nodes must reach the port 6379 and no other."
   }
+  assert {
+    condition     = aws_vpc_security_group_ingress_rule.clients["nodes"].referenced_security_group_id == "sg-nodes" && aws_vpc_security_group_ingress_rule.clients["nodes"].cidr_ipv4 == null && length(aws_vpc_security_group_ingress_rule.clients) == 1
+    error_message = "Valkey must be reached from the named security groups, and from no network."
+  }
 }
 
 run "the_user_can_do_what_fanfare_does_and_no_more" {
   assert {
-    condition     = strcontains(local.access, "~ff:* ~{ff:* &ff:* -@all ") && !strcontains(local.access, "allkeys") && !strcontains(local.access, "config")
-    error_message = "The user must be held to the keys and channels of the prefix."
+    condition     = local.access == "on ~ff:* ~{ff:* &ff:* -@all +@read +@write +@pubsub +@connection -@dangerous +evalsha +script|load +time +wait +info +role +cluster|slots +cluster|nodes +cluster|info"
+    error_message = "The user must be held to the keys and channels of the prefix, and to what docs/redis.md lists: nothing dangerous."
+  }
+  assert {
+    condition     = jsondecode(aws_cloudformation_stack.user.template_body).Resources.User.Properties.AccessString == local.access
+    error_message = "ElastiCache must be told these rights."
   }
   assert {
     condition     = jsondecode(aws_cloudformation_stack.user.template_body).Resources.User.Properties.AuthenticationMode.Passwords[0]["Fn::Sub"] == "{{resolve:secretsmanager:$${Password}:SecretString:password}}"
@@ -76,6 +88,16 @@ run "every_member_has_its_alarms" {
   assert {
     condition     = length(aws_cloudwatch_metric_alarm.redis) == 36 && contains(keys(aws_cloudwatch_metric_alarm.redis), "fanfare-redis-0003-003-memory")
     error_message = "Three masters with two replicas each are nine members of four alarms."
+  }
+  assert {
+    condition = { for key, alarm in aws_cloudwatch_metric_alarm.redis : alarm.metric_name => [alarm.threshold, alarm.evaluation_periods] if startswith(key, "fanfare-redis-0001-001-") } == {
+      DatabaseMemoryUsagePercentage = [80, 5], EngineCPUUtilization = [70, 5], Evictions = [0, 1], ReplicationLag = [5, 5]
+    }
+    error_message = "Each alarm must have a limit that is reached before something is lost."
+  }
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.redis : alarm.comparison_operator == "GreaterThanThreshold" && alarm.statistic == "Maximum"])
+    error_message = "Alarms must look at the highest value."
   }
 }
 

@@ -8,6 +8,9 @@ mock_provider "aws" {
   mock_data "aws_caller_identity" {
     defaults = { account_id = "111122223333" }
   }
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws:kms:eu-central-1:111122223333:key/made" }
+  }
   mock_resource "aws_vpc" {
     defaults = { id = "vpc-made" }
   }
@@ -38,7 +41,7 @@ variables {
 
 run "everything_is_planned_and_made" {
   assert {
-    condition     = output.ecs_drain == "scripts/ecs-drain --cluster fanfare --service fanfare --stop-s 79"
+    condition     = output.ecs_drain == "scripts/ecs-drain --cluster fanfare --service fanfare --stop-s 79 --delay-s 900"
     error_message = "Whoever updates must be told what to run."
   }
   assert {
@@ -48,6 +51,10 @@ run "everything_is_planned_and_made" {
   assert {
     condition     = output.postgres_endpoint == null
     error_message = "There must be no database unless it is asked for."
+  }
+  assert {
+    condition     = output.prometheus_endpoint == null
+    error_message = "There must be no alert rules over metrics that nobody collects."
   }
 }
 

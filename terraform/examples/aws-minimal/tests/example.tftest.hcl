@@ -38,6 +38,10 @@ run "everything_is_planned_and_made" {
     condition     = output.api_url == "http://api.fanfare.internal:8081"
     error_message = "Backends must be told where the API is."
   }
+  assert {
+    condition     = output.ecs_drain == "scripts/ecs-drain --cluster fanfare --service fanfare --stop-s 79 --delay-s 300"
+    error_message = "Whoever updates must be told what to run."
+  }
 }
 
 run "in_three_zones" {

@@ -28,6 +28,14 @@ run "everything_is_planned_and_made" {
     error_message = "The chart must be told of Redis."
   }
   assert {
+    condition     = module.redis.redis_user == "default" && try([for one in yamldecode(output.helm_values).extraEnv : one.value if one.name == "FANFARE_REDIS__USER"], []) == ["default"]
+    error_message = "Redis asks for tokens of IAM, so the chart must be told to log in by them."
+  }
+  assert {
+    condition     = output.redis_ca_pem == "-----BEGIN CERTIFICATE-----" && strcontains(output.gateway_manifests, "Gateway") && strcontains(output.monitoring_manifests, "PodMonitoring")
+    error_message = "All that docs/terraform.md applies must be an output."
+  }
+  assert {
     condition     = output.postgres_address == null
     error_message = "There must be no database unless it is asked for."
   }

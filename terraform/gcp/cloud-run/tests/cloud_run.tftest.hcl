@@ -30,6 +30,23 @@ run "the_gateway" {
     error_message = "The gateway must listen on 8080 and have CPU always."
   }
   assert {
+    condition = alltrue([
+      for service in google_cloud_run_v2_service.this :
+      service.template[0].containers[0].liveness_probe[0].http_get[0].path == "/health/live" && service.template[0].containers[0].startup_probe[0].http_get[0].path == "/health/ready"
+    ])
+    error_message = "Life must be asked at /health/live: by /health/ready every instance would begin anew while Redis is away."
+  }
+  assert {
+    condition     = length(setsubtract([for env in google_cloud_run_v2_service.this["gateway"].template[0].containers[0].env : env.name if length(env.value_source) == 0], local.own_names)) == 0
+    error_message = "What the module sets must be refused in extra_environment."
+  }
+  assert {
+    condition = { for name, service in google_cloud_run_v2_service.this : name => [service.template[0].scaling[0].min_instance_count, service.template[0].scaling[0].max_instance_count] } == {
+      gateway = [3, 30], api = [2, 10]
+    }
+    error_message = "There must be at least three instances of the gateway and two for the API at any time."
+  }
+  assert {
     condition = {
       for env in google_cloud_run_v2_service.this["gateway"].template[0].containers[0].env : env.name => env.value if length(env.value_source) == 0
       } == {
@@ -37,6 +54,7 @@ run "the_gateway" {
       FANFARE_SIZE                       = "medium"
       FANFARE_SERVER__LISTEN             = "0.0.0.0:8080"
       FANFARE_SERVER__CONNECTIONS_MAX    = "1000"
+      FANFARE_QUEUE__CAPACITY            = "50000"
       FANFARE_REDIS__URL                 = "rediss-cluster://10.30.0.9:6379"
       FANFARE_REDIS__USER                = "default"
       FANFARE_REDIS__PASSWORD_FILE       = "/run/redis/password"
@@ -77,6 +95,26 @@ run "the_api_is_inside_alone" {
   }
 }
 
+run "each_service_reads_its_own_secrets" {
+  variables {
+    secret_environment = { FANFARE_TELEMETRY__HEADERS = "fanfare-headers" }
+  }
+  assert {
+    condition = { for key, member in google_secret_manager_secret_iam_member.nodes : key => member.secret_id } == {
+      "gateway-FANFARE_API__KEYS"          = "fanfare-api-keys"
+      "gateway-FANFARE_AUTH__HMAC_SECRET"  = "fanfare-hmac"
+      "gateway-FANFARE_TELEMETRY__HEADERS" = "fanfare-headers"
+      "api-FANFARE_API__KEYS"              = "fanfare-api-keys"
+      "api-FANFARE_TELEMETRY__HEADERS"     = "fanfare-headers"
+    }
+    error_message = "Nodes for the API must not be able to read the key for tokens."
+  }
+  assert {
+    condition     = google_cloud_run_v2_service.this["gateway"].template[0].service_account == google_service_account.nodes.email && google_cloud_run_v2_service.this["api"].template[0].service_account == google_service_account.api.email
+    error_message = "Each service must have its own identity."
+  }
+}
+
 run "tls_alone" {
   assert {
     condition     = google_compute_ssl_policy.this.min_tls_version == "TLS_1_2" && google_compute_url_map.redirect.default_url_redirect[0].https_redirect
@@ -96,6 +134,10 @@ run "tokens_of_iam" {
   assert {
     condition     = strcontains(google_cloud_run_v2_service.this["gateway"].template[0].containers[1].command[2], "/run/redis/password")
     error_message = "Tokens must be written where the node reads its password."
+  }
+  assert {
+    condition     = can(regex("while sleep 1500; do", google_cloud_run_v2_service.this["gateway"].template[0].containers[1].command[2]))
+    error_message = "A token lasts an hour, so it must be written anew every 25 minutes."
   }
 }
 

@@ -56,8 +56,57 @@ run "the_manifests_can_be_applied" {
     error_message = "Health must be asked on the public port 8080."
   }
   assert {
+    condition     = yamldecode(split("---\n", output.gateway_manifests)[3]).spec.default.config.httpHealthCheck.requestPath == "/health/ready"
+    error_message = "The balancer must ask /health/ready: here an unready node is only left out, not replaced."
+  }
+  assert {
+    condition     = alltrue([for manifest in slice(split("---\n", output.gateway_manifests), 2, 4) : yamldecode(manifest).spec.targetRef == { group = "", kind = "Service", name = "fanfare" }])
+    error_message = "The policies must be those of the chart's Service."
+  }
+  assert {
+    condition = {
+      ca   = yamldecode(output.helm_values).redis.tls.existingSecret
+      auth = yamldecode(output.helm_values).auth.existingSecret
+      api  = yamldecode(output.helm_values).api.existingSecret
+    } == { ca = "fanfare-redis-ca", auth = "fanfare-auth", api = "fanfare-api" }
+    error_message = "The Secrets must be those that docs/terraform.md has one make."
+  }
+  assert {
+    condition     = yamldecode(output.helm_values).serviceAccount.annotations["iam.gke.io/gcp-service-account"] == google_service_account.nodes.email
+    error_message = "Pods must be the account that may log in to Redis."
+  }
+  assert {
+    condition     = !can(yamldecode(output.helm_values).extraInitContainers)
+    error_message = "Without logins by IAM nothing writes tokens."
+  }
+  assert {
+    condition     = yamldecode(output.monitoring_manifests).spec == { selector = { matchLabels = { "app.kubernetes.io/name" = "fanfare", "app.kubernetes.io/component" = "gateway" } }, endpoints = [{ port = "metrics", interval = "15s" }] }
+    error_message = "Nodes must be scraped on their port for metrics every 15 s, as the rules need it."
+  }
+  assert {
     condition     = yamldecode(output.helm_values).redis.url == var.redis_url && yamldecode(output.helm_values).gatewayApi.hostnames == ["live.example.com"] && output.nodes_service_account == "serviceAccount:nodes@fanfare-test.iam.gserviceaccount.com"
     error_message = "The chart must be told of Redis, and Redis of the nodes."
+  }
+}
+
+run "logins_by_iam" {
+  variables {
+    redis_iam_auth = true
+  }
+  assert {
+    condition = { for one in yamldecode(output.helm_values).extraEnv : one.name => one.value } == {
+      FANFARE_REDIS__USER = "default", FANFARE_REDIS__PASSWORD_FILE = "/run/redis-token/password"
+    }
+    error_message = "The node must log in as default, by the file in which the token stands."
+  }
+  assert {
+    condition = (
+      yamldecode(output.helm_values).extraInitContainers[0].restartPolicy == "Always" &&
+      strcontains(yamldecode(output.helm_values).extraInitContainers[0].command[2], "while :; do sleep 1500 & wait $!; until write") &&
+      strcontains(yamldecode(output.helm_values).extraInitContainers[0].command[2], "/run/redis-token/password") &&
+      yamldecode(output.helm_values).extraVolumeMounts[0].mountPath == "/run/redis-token"
+    )
+    error_message = "A container beside the node must write the token anew every 25 minutes, where the node reads it."
   }
 }
 

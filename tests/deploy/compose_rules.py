@@ -71,6 +71,9 @@ def nodes_are_a_cluster(services):
         rule("ports" not in service, f"{name}: a node can be reached past the balancer")
         delay_s = int(service["environment"].get("FANFARE_DRAIN__DELAY_MS", 0)) / 1000
         rule(delay_s > 3, f"{name}: drain.delay_ms is shorter than HAProxy needs to see it")
+        bound = re.search(r"hash-balance-factor (\d+)", (FOLDER / "haproxy.cfg").read_text())
+        tolerance = int(service["environment"].get("FANFARE_REBALANCE__TOLERANCE_PERCENT", 20))
+        rule(bound and tolerance > int(bound[1]) - 100, f"{name}: rebalancing sends away who stands at the bound of HAProxy")
         config_is_taken(name, service["environment"])
         for other in ("haproxy.cfg", "prometheus.yaml"):
             rule(re.search(rf"\b{name}:", (FOLDER / other).read_text()), f"{other} does not know {name}")

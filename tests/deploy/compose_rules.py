@@ -88,6 +88,10 @@ def main():
     rule(services["prometheus"].get("profiles") == ["observe"], "prometheus is not of the profile observe")
     rule(services["grafana"].get("profiles") == ["observe"], "grafana is not of the profile observe")
     rule("maxmemory-policy noeviction" in (FOLDER / "valkey.conf").read_text(), "valkey.conf: keys may be evicted")
+    most_mb = re.search(r"^maxmemory (\d+)mb$", (FOLDER / "valkey.conf").read_text(), re.MULTILINE)
+    limit = re.fullmatch(r"(\d+)([mg])", str(services["valkey"].get("mem_limit")))
+    limit_mb = int(limit[1]) * (1024 if limit[2] == "g" else 1) if limit else 0
+    rule(most_mb and int(most_mb[1]) * 2 <= limit_mb, "valkey: maxmemory is more than half of mem_limit, and a fork may have it killed")
     rule("requirepass" not in (FOLDER / "docker-compose.yml").read_text(), "docker-compose.yml: a password on a command line")
     asked = set(re.findall(r"\$\{([A-Z_]+):\?", (FOLDER / "docker-compose.yml").read_text()))
     made = set(re.findall(r"^([A-Z_]+)=", (FOLDER / "make-secrets").read_text(), re.MULTILINE))

@@ -82,9 +82,15 @@ def values_of(secret):
 
 
 def clear():
-    """Ends what an earlier run has left, or this one. The storage is that of the checks alone."""
-    for what in ("pod", "container"):
-        podman(what, "rm", "--all", "--force", "--time", "0")
+    """Ends what an earlier run has left, or this one. Secrets and unused volumes are of these checks alone,
+    because their storage is.
+    """
+    on_it = ("--filter", f"network={NETWORK}")
+    # The pods first: with them go their containers.
+    for kind, listed in (("pod", ("pod", "ps", *on_it, "--format", "{{.Name}}")), ("container", ("ps", "--all", *on_it, "--format", "{{.Names}}"))):
+        names = podman(*listed).split()
+        if names:
+            podman(kind, "rm", "--force", "--time", "0", *names)
     for name in podman("secret", "ls", "--format", "{{.Name}}").split():
         podman("secret", "rm", name)
     podman("volume", "prune", "--force")
@@ -226,8 +232,9 @@ def round_trip(pod, nodes):
     name = pod["metadata"]["name"]
     container = f"{name}-{pod['spec']['containers'][0]['name']}"
     try:
-        # `podman wait` of 4.3 takes 20 s for one that has ended already.
-        until("the test pod ends", lambda: podman("inspect", "--format", "{{.State.Status}}", container) == "exited")
+        # `podman wait` of 4.3 takes 20 s for one that has ended and is not cleared up.
+        status = ["inspect", "--format", "{{.State.Status}}", container]
+        until("the test pod ends", lambda: podman(*status) in ("stopped", "exited"))
         code = podman("inspect", "--format", "{{.State.ExitCode}}", container)
         done = subprocess.run(["podman", "logs", container], capture_output=True, text=True)
     finally:

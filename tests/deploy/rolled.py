@@ -132,7 +132,9 @@ async def left(stage, at, sessions, pulse):
     if len(gone) < had:
         raise Failed(f"{node.name} had {had} sessions, and {len(gone)} came back")
     if most > 2 * planned:
-        raise Failed(f"{node.name}: {most} came back in a second, {planned:.0f} were planned")
+        late_ms = 1000 * max(pulse.within(began, int(time.monotonic() - began) + 1))
+        raise Failed(f"{node.name}: {most} came back in a second, {planned:.0f} were planned; this process was up to "
+                     f"{late_ms:.0f} ms late, and who is due in such a pause comes at its end")
     return (f"{node.name} {had} sessions, {len(gone)} came back, {planned:.0f} a second planned, at most {most}; "
             f"it ended {took_s:.1f} s after SIGTERM, of {node.grace_s} s that it had")
 

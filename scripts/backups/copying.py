@@ -99,7 +99,8 @@ def measured(source, prefix):
     part = Part()
     for _ in batches(source, prefix, part):
         pass
-    used = source.info("memory")["used_memory_dataset"]
+    memory = source.info("memory")
+    used = memory["used_memory"] - memory["used_memory_startup"]
     # What others have in it takes no room in the target.
     part.bytes = used * part.keys // max(1, part.keys + part.others)
     return part

@@ -166,8 +166,11 @@ class Deployment:
             return self.masters()[0].client()
         nodes = [redis.cluster.ClusterNode(host, port) for host, port in self.hosts]
         tls = {"ssl": True, **self.access.tls()} if self.is_tls else {}
-        return redis.cluster.RedisCluster(
-            startup_nodes=nodes, username=self.user, password=self.password, socket_timeout=SILENCE_S, **tls)
+        try:
+            return redis.cluster.RedisCluster(
+                startup_nodes=nodes, username=self.user, password=self.password, socket_timeout=SILENCE_S, **tls)
+        except (redis.RedisError, redis.exceptions.RedisClusterException) as failed:
+            raise Wrong(f"the Redis Cluster at {self.places()} cannot be asked: {failed}") from None
 
 
 def text(value):

@@ -47,7 +47,8 @@ class Guide:
             shutil.copytree(ROOT / name, FOLDER / name)
         for name in (".env", "secrets"):
             subprocess.run(["rm", "-rf", self.compose(name)], check=True)
-        shutil.copy(BINARY, FOLDER / "target/dist/fanfare")
+        for place in ("target/dist", "bin"):
+            shutil.copy(BINARY, FOLDER / place / "fanfare")
         self.ran, self.left_out, self.node = 0, 0, None
 
     def compose(self, name):

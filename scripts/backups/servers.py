@@ -9,7 +9,9 @@ import urllib.parse
 
 try:
     import redis
+    import redis.backoff
     import redis.cluster
+    import redis.retry
     import redis.sentinel
 except ImportError:
     redis = None
@@ -64,7 +66,9 @@ class Server:
     def client(self):
         """A client whose answers are bytes."""
         login = {"username": self.user, "password": self.password, "db": self.database}
-        login |= {"socket_timeout": SILENCE_S, "socket_connect_timeout": 5}
+        # Once: what is written a second time would be refused, since its key is there.
+        once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+        login |= {"socket_timeout": SILENCE_S, "socket_connect_timeout": 5, "retry": once}
         if self.path:
             return redis.Redis(unix_socket_path=self.path, **login)
         tls = self.access.tls() if self.is_tls else {}

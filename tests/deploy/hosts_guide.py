@@ -29,7 +29,7 @@ LOOP = re.compile(r"^for .*?^done$", re.MULTILINE | re.DOTALL)
 def blocks(language):
     """(heading, body) of each block, which may stand in a list."""
     heading = ""
-    for found in re.finditer(r"^## (.+)$|^( *)```(\w+)\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL):
+    for found in re.finditer(r"^## ([^\n]+)$|^( *)```(\w+)\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL):
         heading = found[1] or heading
         if found[3] == language:
             yield heading, textwrap.dedent(found[4])

@@ -9,12 +9,16 @@ import urllib.parse
 
 try:
     import redis
+    import redis.backoff
     import redis.cluster
+    import redis.retry
     import redis.sentinel
 except ImportError:
     redis = None
 
 SLOTS = 16384
+# How long a Redis may be silent.
+SILENCE_S = 30
 
 
 class Wrong(Exception):
@@ -62,11 +66,13 @@ class Server:
     def client(self):
         """A client whose answers are bytes."""
         login = {"username": self.user, "password": self.password, "db": self.database}
+        # Once: what is written a second time would be refused, since its key is there.
+        once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+        login |= {"socket_timeout": SILENCE_S, "socket_connect_timeout": 5, "retry": once}
         if self.path:
             return redis.Redis(unix_socket_path=self.path, **login)
         tls = self.access.tls() if self.is_tls else {}
-        return redis.Redis(host=self.host, port=self.port, ssl=self.is_tls, socket_connect_timeout=5,
-                           **login, **tls)
+        return redis.Redis(host=self.host, port=self.port, ssl=self.is_tls, **login, **tls)
 
     def cli(self):
         """The arguments and the environment with which redis-cli speaks to it."""
@@ -155,14 +161,20 @@ class Deployment:
         places = {(text(host) or self.hosts[0][0], int(port)) for _, _, host, port in ranges}
         return [self.server(host, port) for host, port in sorted(places)]
 
+    def places(self):
+        return ",".join(f"{host}:{port}" for host, port in self.hosts) or self.url.path
+
     def writer(self):
         """A client that brings each key to the master that has it."""
         if self.form != "redis-cluster":
             return self.masters()[0].client()
         nodes = [redis.cluster.ClusterNode(host, port) for host, port in self.hosts]
         tls = {"ssl": True, **self.access.tls()} if self.is_tls else {}
-        return redis.cluster.RedisCluster(
-            startup_nodes=nodes, username=self.user, password=self.password, **tls)
+        try:
+            return redis.cluster.RedisCluster(
+                startup_nodes=nodes, username=self.user, password=self.password, socket_timeout=SILENCE_S, **tls)
+        except (redis.RedisError, redis.exceptions.RedisClusterException) as failed:
+            raise Wrong(f"the Redis Cluster at {self.places()} cannot be asked: {failed}") from None
 
 
 def text(value):
@@ -171,8 +183,14 @@ def text(value):
 
 def host_and_port(place, port):
     """`host`, `host:port` or `[address]:port`."""
-    parts = urllib.parse.urlsplit(f"//{place}")
-    return parts.hostname, parts.port or port
+    try:
+        parts = urllib.parse.urlsplit(f"//{place}")
+        host, port = parts.hostname, parts.port or port
+    except ValueError:
+        host = None
+    if not host:
+        raise Wrong(f"{place} in redis.url is no host: give HOST, HOST:PORT or [ADDRESS]:PORT")
+    return host, port
 
 
 def asked(server, question):
@@ -185,18 +203,51 @@ def asked(server, question):
         raise Wrong(f"Redis at {server} cannot be asked: {failed}") from None
 
 
-def deployments(urls, config_file):
-    """What --redis names, or what the configuration does; and redis.prefix."""
-    section, folder = {}, pathlib.Path()
-    if config_file:
-        try:
-            section = tomllib.loads(pathlib.Path(config_file).read_text()).get("redis", {})
-        except (OSError, ValueError) as failed:
-            raise Wrong(f"{config_file} cannot be read: {failed}") from None
-        folder = pathlib.Path(config_file).resolve().parent
+def environment_of(file):
+    """The variables of a file as systemd's EnvironmentFile= reads them."""
+    found = {}
+    try:
+        lines = pathlib.Path(file).read_text().splitlines()
+    except (OSError, ValueError) as failed:
+        raise Wrong(f"{file} cannot be read: {failed}") from None
+    for number, line in enumerate(lines, start=1):
+        line = line.strip()
+        if not line or line[0] in "#;":
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or line.endswith("\\"):
+            raise Wrong(f"{file}:{number} is no NAME=VALUE of one line")
+        value = value.strip()
+        is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        found[name.strip()] = value[1:-1] if is_quoted else value
+    return found
 
-    def of(key):
-        return os.environ.get(f"FANFARE_REDIS__{key.upper()}") or section.get(key)
+
+def add_arguments(parser):
+    """What both scripts are told of Redis."""
+    parser.add_argument("--redis", metavar="URL", action="append", default=[],
+                        help="as redis.url; again for each of redis.shards, in their order")
+    parser.add_argument("--prefix", metavar="TEXT", help="redis.prefix, where neither --config nor the environment has it")
+    parser.add_argument("--env-file", metavar="FILE",
+                        help="variables of a node, such as /etc/fanfare/fanfare.env; they go before those of this shell")
+
+
+def settings(options):
+    """redis.KEY as a node would have it, as a function; and the folder of the configuration."""
+    section, folder = {}, pathlib.Path()
+    environment = {**os.environ, **(environment_of(options.env_file) if options.env_file else {})}
+    if options.config:
+        try:
+            section = tomllib.loads(pathlib.Path(options.config).read_text()).get("redis", {})
+        except (OSError, ValueError) as failed:
+            raise Wrong(f"{options.config} cannot be read: {failed}") from None
+        folder = pathlib.Path(options.config).resolve().parent
+    return lambda key: environment.get(f"FANFARE_REDIS__{key.upper()}") or section.get(key), folder
+
+
+def deployments(options):
+    """What --redis names, or what the configuration or the environment does; and redis.prefix."""
+    of, folder = settings(options)
 
     def file(key):
         return str(folder / of(key)) if of(key) else None
@@ -208,10 +259,28 @@ def deployments(urls, config_file):
             access.password = pathlib.Path(file("password_file")).read_text().removesuffix("\n")
         except OSError as failed:
             raise Wrong(f"redis.password_file cannot be used: {failed}") from None
+    urls = options.redis
     if not urls:
         shards = of("shards") or []
         shards = shards.split(",") if isinstance(shards, str) else shards
         urls = [url for url in [of("url"), *shards] if url]
     if not urls:
-        raise Wrong("no Redis is named: give --redis URL, or --config FILE with redis.url")
-    return [Deployment(url, access) for url in urls], of("prefix") or "ff"
+        raise Wrong("no Redis is named: give --redis URL, or --config FILE with redis.url, or --env-file FILE "
+                    "with FANFARE_REDIS__URL")
+    return [Deployment(url, access) for url in urls], options.prefix or of("prefix") or "ff"
+
+
+def fingerprints(prefix):
+    """The keys by which nodes know a deployment (docs/redis-inside.md). Each cluster has them in each."""
+    return f"{{{prefix}:nodes}}:fp", f"{prefix}:fp"
+
+
+def postgres_access(url):
+    """The address without its password, and the environment that has it: a list of processes shows the one
+    and not the other."""
+    parts = urllib.parse.urlsplit(url)
+    if not parts.password:
+        return url, dict(os.environ)
+    login, _, place = parts.netloc.rpartition("@")
+    plain = parts._replace(netloc=f"{login.partition(':')[0]}@{place}")
+    return urllib.parse.urlunsplit(plain), {**os.environ, "PGPASSWORD": urllib.parse.unquote(parts.password)}

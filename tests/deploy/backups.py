@@ -14,6 +14,7 @@ import time
 
 from websockets.asyncio.client import connect
 
+import backups_hostile
 from rig import API_KEY, Failed, Node, Process, Redis, free_port, http, until
 
 ROOT, BINARY, FOLDER = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
@@ -28,12 +29,12 @@ def check(what, is_so, seen=""):
     print(f"  {what}", flush=True)
 
 
-def run(script, *words, code=0):
-    """One of the scripts. What it said."""
+def run(script, *words, code=0, more=None):
+    """One of the scripts, with `more` in its environment. What it said."""
     said = subprocess.run([sys.executable, ROOT / "scripts" / script, *map(str, words)],
-                          capture_output=True, text=True, check=False)
+                          capture_output=True, text=True, check=False, env={**os.environ, **(more or {})})
     told = said.stdout + said.stderr
-    if said.returncode != code:
+    if said.returncode != code or "Traceback" in told:
         raise Failed(f"{script} {' '.join(map(str, words))} ended with {said.returncode}, not {code}: {told}")
     return told
 
@@ -99,6 +100,12 @@ def keys_below(port):
     return {key for key in listed.stdout.split() if not key.startswith(("{ff:nodes}", "ff:part:"))}
 
 
+def nodes_keys(port):
+    """How many keys there are of nodes, which `keys_below` leaves out."""
+    listed = subprocess.run(["redis-cli", "-p", str(port), "--scan"], capture_output=True, text=True, check=True)
+    return len([key for key in listed.stdout.split() if key.startswith(("{ff:nodes}", "ff:part:"))])
+
+
 def one_server(archive):
     """The way that most will go: one Redis, a node, the loss of both."""
     was = Redis(FOLDER, "was")
@@ -117,7 +124,8 @@ def one_server(archive):
 
     now = Redis(FOLDER, "now")
     said = run("restore", archive, "--redis", now.url, "--config-to", FOLDER / "restored.toml")
-    check("keys of other prefixes are left out", "left out 1 of other prefixes" in said, said)
+    check("keys of other prefixes are left out", "1 keys of other prefixes are left out" in said, said)
+    check("what was copied is counted", f"deployment without a name: {len(kept) + nodes_keys(now.port)} keys" in said, said)
     check("every key is there again", keys_below(now.port) == kept, keys_below(now.port) ^ kept)
     check("the configuration is the same", (FOLDER / "restored.toml").read_text() == config.read_text())
     node = Node(BINARY, FOLDER, "node-now", now.url)
@@ -156,8 +164,8 @@ def refusals(archive):
     refused("what is no archive is told", "is no backup: it is no tar file")
     subprocess.run(["tar", "-cf", broken, "-C", FOLDER, "fanfare.toml"], check=True)
     refused("a tar of something else is told", "is no backup: it has no manifest.json")
-    broken.write_bytes(whole.replace(b'"format": 1', b'"format": 9'))
-    refused("another format is told", "has format 9, this script reads 1")
+    broken.write_bytes(whole.replace(b'"format": 2', b'"format": 9'))
+    refused("another format is told", "has format 9, this script reads 2")
     broken.write_bytes(whole)
     refused("a Redis that is away is told", "cannot be asked", redis=f"redis://127.0.0.1:{free_port()}")
     refused("another number of deployments is told", "1 deployments were saved and 2 are named", "--redis", target.url)
@@ -177,7 +185,7 @@ def refusals(archive):
     locked = Redis(FOLDER, "locked", ["--requirepass", "secret"])
     said = run("backup", "--redis", f"redis://:wrong@127.0.0.1:{locked.port}", "--to", FOLDER / "none.tar", code=1)
     check("a wrong password is told and not shown", "refuses user or password" in said and ":wrong@" not in said, said)
-    run("backup", "--redis", f"redis://:secret@127.0.0.1:{locked.port}", "--to", FOLDER / "locked.tar")
+    run("backup", "--redis", f"redis://:secret@127.0.0.1:{locked.port}", "--empty", "--to", FOLDER / "locked.tar")
     check("a password in the URL is used", (FOLDER / "locked.tar").exists())
     locked.kill()
     target.kill()
@@ -293,7 +301,7 @@ def postgres():
         subprocess.run(["psql", "-qc", make, f"{url}/was"], **quiet)
         source = Redis(FOLDER, "beside")
         archive = FOLDER / "postgres.tar"
-        run("backup", "--redis", source.url, "--postgres", f"{url}/was", "--to", archive)
+        run("backup", "--redis", source.url, "--empty", "--postgres", f"{url}/was", "--to", archive)
         run("restore", archive, "--postgres", f"{url}/now")
         asked = subprocess.run(["psql", "-tAc", "SELECT count(*), max(id) FROM outbox", f"{url}/now"], capture_output=True, text=True, check=True)
         check("the rows are there again", asked.stdout.strip() == "1000|1000", asked.stdout)
@@ -313,6 +321,7 @@ def main():
         behind_sentinels()
         in_two_deployments()
         postgres()
+        backups_hostile.Hostile(ROOT, BINARY, FOLDER, run, check).all(archive)
     except Failed as failed:
         print(f"check-backup: {failed}", file=sys.stderr)
         return 1

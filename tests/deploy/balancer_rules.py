@@ -75,6 +75,11 @@ def nginx(text):
         value = re.findall(rf"{name} (\S+);", text)
         rule(value and seconds(value[0]) >= 3600, f"nginx.conf: {name} is below an hour")
     rule(re.search("proxy_next_upstream [^;]*http_503", text), "nginx.conf: a 503 of a node that leaves is not tried elsewhere")
+    servers = re.findall(r"^\s*server (10\.\S+.*);", text, re.MULTILINE)
+    rule(servers and all(server.endswith(" max_fails=0") for server in servers),
+         "nginx.conf: a node that failed once gets hardly any session while others last")
+    connect = re.findall(r"proxy_connect_timeout (\S+);", text)
+    rule(connect and seconds(connect[0]) <= 1, "nginx.conf: a machine that refuses nothing holds up handshakes for more than a second")
     formats = re.findall(r"log_format (.*?);", text, re.DOTALL)
     rule(formats and not re.search(r"\$(request|request_uri|args|query_string)\b(?!_)", formats[0]), "nginx.conf: the log shows the query, where tokens stand")
 

@@ -71,6 +71,9 @@ def nodes_are_a_cluster(services):
         rule("ports" not in service, f"{name}: a node can be reached past the balancer")
         delay_s = int(service["environment"].get("FANFARE_DRAIN__DELAY_MS", 0)) / 1000
         rule(delay_s > 3, f"{name}: drain.delay_ms is shorter than HAProxy needs to see it")
+        bound = re.search(r"hash-balance-factor (\d+)", (FOLDER / "haproxy.cfg").read_text())
+        tolerance = int(service["environment"].get("FANFARE_REBALANCE__TOLERANCE_PERCENT", 20))
+        rule(bound and tolerance > int(bound[1]) - 100, f"{name}: rebalancing sends away who stands at the bound of HAProxy")
         config_is_taken(name, service["environment"])
         for other in ("haproxy.cfg", "prometheus.yaml"):
             rule(re.search(rf"\b{name}:", (FOLDER / other).read_text()), f"{other} does not know {name}")
@@ -85,6 +88,10 @@ def main():
     rule(services["prometheus"].get("profiles") == ["observe"], "prometheus is not of the profile observe")
     rule(services["grafana"].get("profiles") == ["observe"], "grafana is not of the profile observe")
     rule("maxmemory-policy noeviction" in (FOLDER / "valkey.conf").read_text(), "valkey.conf: keys may be evicted")
+    most_mb = re.search(r"^maxmemory (\d+)mb$", (FOLDER / "valkey.conf").read_text(), re.MULTILINE)
+    limit = re.fullmatch(r"(\d+)([mg])", str(services["valkey"].get("mem_limit")))
+    limit_mb = int(limit[1]) * (1024 if limit[2] == "g" else 1) if limit else 0
+    rule(most_mb and int(most_mb[1]) * 2 <= limit_mb, "valkey: maxmemory is more than half of mem_limit, and a fork may have it killed")
     rule("requirepass" not in (FOLDER / "docker-compose.yml").read_text(), "docker-compose.yml: a password on a command line")
     asked = set(re.findall(r"\$\{([A-Z_]+):\?", (FOLDER / "docker-compose.yml").read_text()))
     made = set(re.findall(r"^([A-Z_]+)=", (FOLDER / "make-secrets").read_text(), re.MULTILINE))

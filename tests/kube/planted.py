@@ -35,7 +35,7 @@ FAULTS = [
     (check_manifests.manifests, f"{BASE}/poddisruptionbudget.yaml", "maxUnavailable: 1",
      "maxUnavailable: 1\n  minAvailable: 1", "cannot be both set"),
     (check_manifests.manifests, f"{BASE}/deployment.yaml", "maxSurge: 1", "maxSurge: 0", "may not be 0"),
-    (check_manifests.manifests, "k8s/overlays/gateway-api/httproute.yaml", "value: /", "value: chat",
+    (check_manifests.manifests, "k8s/overlays/gateway-api/httproute.yaml", 'value: "/"', "value: chat",
      "must be an absolute path"),
     (check_manifests.manifests, "k8s/overlays/keda/keda.yaml", "pollingInterval: 15", "pollingInterval: soon",
      "pollingInterval"),

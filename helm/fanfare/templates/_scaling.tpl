@@ -34,6 +34,10 @@ refused from 70 % of the capacity on, and an autoscaler goes up only from 10 % a
 {{- end -}}
 {{- end -}}
 
+{{- define "fanfare.queueCapacity" -}}
+{{- include "fanfare.setting" (list . "queue" "capacity" (include "fanfare.queueCapacityRaised" . | default (include "fanfare.queueCapacityOfSize" .))) -}}
+{{- end -}}
+
 {{/*
 Up at once, and by as many as there are. Down by one node for each longest stop, so that the sessions of
 one have come back before the next is asked to go; 1800 and 3600 are the most that Kubernetes takes.

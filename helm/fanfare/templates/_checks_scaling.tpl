@@ -86,7 +86,7 @@ server-side apply, which is Helm 4's. Without a cluster to ask nothing is found.
 {{- if $isThree -}}
 {{- $faults = append $faults (printf "%s Helm 3 cannot hand it over: do this upgrade with Helm 4 and --server-side=true, as docs/kubernetes.md says under Turning an autoscaler on" $say) -}}
 {{- else -}}
-{{- $faults = append $faults (printf "%s Hand it over first, then upgrade again:\n  kubectl -n %s get deployment %s -o jsonpath='{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"%s\"},\"spec\":{\"replicas\":{.spec.replicas}}}' | kubectl -n %s apply --server-side --field-manager=handover --validate=false -f -" $say .Release.Namespace $name $name .Release.Namespace) -}}
+{{- $faults = append $faults (printf "%s Hand it over first, then upgrade again:\n  kubectl -n %s get deployment %s -o go-template='{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"%s\"},\"spec\":{\"replicas\":{{.spec.replicas}}}}' | kubectl -n %s apply --server-side --field-manager=handover --validate=false -f -" $say .Release.Namespace $name $name .Release.Namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

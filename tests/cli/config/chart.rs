@@ -94,7 +94,12 @@ fn nodes_take_what_the_chart_makes_and_leave_within_the_time_that_their_pods_hav
     assert!(renderings.len() > 9, "{}", renderings.len());
     for (name, objects) in renderings {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["redis/password", "redis-tls/ca.crt", "redis-tls/tls.crt", "redis-tls/tls.key"] {
+        for file in [
+            "redis/password",
+            "redis-tls/ca.crt",
+            "redis-tls/tls.crt",
+            "redis-tls/tls.key",
+        ] {
             let file = folder.path().join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "a secret").unwrap();
@@ -115,7 +120,10 @@ fn nodes_take_what_the_chart_makes_and_leave_within_the_time_that_their_pods_hav
         if name == GIVEN {
             assert!(grace >= least, "{name}: {grace} s, and it may take {least}");
         } else {
-            assert_eq!(grace, least, "{name}: mend templates/_stop.tpl and rules_running.py");
+            assert_eq!(
+                grace, least,
+                "{name}: mend templates/_stop.tpl and rules_running.py"
+            );
         }
     }
 }

@@ -7,6 +7,7 @@ words. Here they are `--set` texts over ci/default.yaml; what is said is looked 
 import json
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import refused_values
 from objects import CHART, RELEASE, helm
@@ -115,8 +116,10 @@ def seen():
 
 def faults():
     """Each one is refused, in these words."""
-    for what, given, words in [*REFUSED, *refused_values.REFUSED]:
-        done = render(given) if isinstance(given, list) else rendered(given)
+    rows = [*REFUSED, *refused_values.REFUSED]
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda row: render(row[1]) if isinstance(row[1], list) else rendered(row[1]), rows))
+    for (what, given, words), done in zip(rows, answers):
         if done.returncode == 0:
             yield f"{what} is taken: {given}"
         elif words not in " ".join(done.stderr.split()):
@@ -154,7 +157,8 @@ NOTES = [
     ("ingress-tls", ["wss://fanfare.example.com/v1/connect"]),
     ("gateway-api", ["wss://fanfare.example.com/v1/connect"]),
     ("hpa-small", ["The queue holds 235715 entries", "Do not roll back to a release with a fixed number of nodes"]),
-    ("hpa", ["The queue holds 50000 entries", "files/prometheus-adapter.yaml", "metrics-server", "adds nodes and never takes one away"]),
+    ("hpa", ["The queue holds 50000 entries", "files/prometheus-adapter.yaml", "metrics-server",
+             "adds nodes and never takes one away"]),
     ("keda", ["describe scaledobject fanfare"]),
     ("keda-metrics-api", ["By metrics-api the number of sessions does not count"]),
     ("dev-valkey", ["WARNING: devValkey has no password and no disk."]),

@@ -52,8 +52,9 @@ def odd_names():
             fault = None if found["apiVersion"] in CRD_GROUPS else schema_fault(found, "1.33")
             if fault:
                 faults.append(f"{release} in {namespace}, {found['kind']}: {fault}")
-            if found["metadata"].get("namespace") != namespace:
-                faults.append(f"{release} in {namespace}, {found['kind']}: it is in {found['metadata'].get('namespace')}")
+            where = found["metadata"].get("namespace")
+            if where != namespace:
+                faults.append(f"{release} in {namespace}, {found['kind']}: it is in {where}")
     return seen, faults
 
 

@@ -1,9 +1,10 @@
 """The chart's own HPA over real nodes, under a step of real load.
 
 In: helm/fanfare/ci/hpa.yaml, a redis-server, one `fanfare serve` a pod, Prometheus and prometheus-adapter
-(custom_metrics.py), `fanfare bench queue` which keeps 3,000 entries a pod of the beginning in the queue. Out: more pods within 60 s, one change of direction, one
-pod fewer at a time and slower than a node leaves, no message lost, doubled or out of order for the load and
-for sessions that stay all the time, every node ended in order.
+(custom_metrics.py), `fanfare bench queue` which keeps 3,000 entries a pod of the beginning in the queue. Out:
+more pods within 60 s, one change of direction, one pod fewer at a time and slower than a node leaves, no
+message lost, doubled or out of order for the load and for sessions that stay all the time, every node ended
+in order.
 
 SCALING_DOWN_S in the environment takes the place of the chart's own window on the way down, and a third of
 it that of the period, to see the rest in four minutes instead of fifteen. It must be longer than the load,

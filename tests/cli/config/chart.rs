@@ -53,27 +53,20 @@ fn renderings() -> Vec<(String, Vec<Value>)> {
     found
 }
 
-/// What the nodes of a rendering read, with files of Secrets in this folder; and their grace period.
-fn of_nodes(objects: &[Value], folder: &Path) -> (String, Vec<(String, String)>, u64) {
+/// What the nodes of a rendering read, with a key of tokens of these tests; and their grace period.
+fn of_nodes(objects: &[Value]) -> (String, Vec<(String, String)>, u64) {
     let text = objects
         .iter()
         .find_map(|object| object["data"]["fanfare.toml"].as_str());
-    let mounted = folder.to_string_lossy();
-    let text = text
-        .unwrap()
-        .replace("/run/secrets/fanfare", &mounted)
-        .replace("/run/keys", &mounted);
-    let pods = objects
-        .iter()
-        .map(|object| &object["spec"]["template"]["spec"]);
-    let (pod, container) = pods
-        .filter_map(|pod| {
-            let containers = pod["containers"].as_sequence()?;
-            let found = containers.iter().find(|one| one["name"] == "fanfare")?;
-            Some((pod, found))
-        })
-        .next()
-        .unwrap();
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/deploy");
+    let text = text.unwrap().replace("/run/keys", keys);
+    let nodes = |object: &Value| {
+        let pod = &object["spec"]["template"]["spec"];
+        let containers = pod["containers"].as_sequence()?;
+        let found = containers.iter().find(|one| one["name"] == "fanfare")?;
+        Some((pod.clone(), found.clone()))
+    };
+    let (pod, container) = objects.iter().find_map(nodes).unwrap();
     let variables = container["env"].as_sequence().unwrap().iter();
     let variables = variables.map(|variable| {
         let name = variable["name"].as_str().unwrap();
@@ -93,25 +86,13 @@ fn nodes_take_what_the_chart_makes_and_leave_within_the_time_that_their_pods_hav
     let renderings = renderings();
     assert!(renderings.len() > 9, "{}", renderings.len());
     for (name, objects) in renderings {
+        let (text, environment, grace) = of_nodes(&objects);
         let folder = tempfile::tempdir().unwrap();
-        for file in [
-            "redis/password",
-            "redis-tls/ca.crt",
-            "redis-tls/tls.crt",
-            "redis-tls/tls.key",
-        ] {
-            let file = folder.path().join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, "a secret").unwrap();
-        }
-        let (text, environment, grace) = of_nodes(&objects, folder.path());
         let file = folder.path().join("fanfare.toml");
         fs::write(&file, text).unwrap();
         let mut inputs = keyless();
         inputs.file = Some(file);
         inputs.environment = environment;
-        // The file is in a ConfigMap of others.
-        inputs.try_key = |_| Ok(());
         let loaded = match load(&inputs) {
             Ok(loaded) => loaded,
             Err(faults) => panic!("{name}: {faults}"),

@@ -100,7 +100,7 @@ def golden_text(text):
         if skips and (line.startswith("    ") or not line.strip()):
             continue
         skips = line.endswith(".json: |")
-        lines.append(line + (" …" if skips else ""))
+        lines.append(line + (" # …" if skips else ""))
     return "\n".join(lines) + "\n"
 
 

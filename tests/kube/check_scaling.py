@@ -30,8 +30,9 @@ FEWEST = 3
 # What this machine has room for; 3,000 entries for each of three pods ask for nine, too.
 MOST = 9
 QUEUED = 3000 * FEWEST
-# A part of what is on its way has left the queue, and is not seen in its depth.
-ON_THEIR_WAY = 4 * QUEUED
+# A part of what is on its way has left the queue, and is not seen in its depth. More would be refused: the
+# queue has the capacity that the chart gives it, and a node counts what it took since the last heartbeat too.
+ON_THEIR_WAY = 2 * QUEUED
 LOAD_S = 60
 GROWN_S = 60
 READY_S = 120

@@ -1,12 +1,16 @@
 """Values that the chart refuses, each with the words in which it does.
 
-In: the chart. Out: values that are taken, or refused in other words. `--set` texts over ci/default.yaml;
-what is said is looked for in Helm's answer.
+In: the chart; refused_values.py, which has more of them. Out: values that are taken, or refused in other
+words. Here they are `--set` texts over ci/default.yaml; what is said is looked for in Helm's answer.
 """
 
+import json
 import re
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
-from objects import CHART, RELEASE, helm, run
+import refused_values
+from objects import CHART, RELEASE, helm
 
 REDIS = "redis.existingSecret=fanfare-redis"
 
@@ -72,7 +76,8 @@ REFUSED = [
     ("a token secret that is too short", ["auth.hmacSecret=short"],
      "auth.hmacSecret has 5 bytes: a token secret has at least 32; `openssl rand -hex 32` makes one"),
     ("a key of the API that is too short", ["api.keys={short}"],
-     "api.keys has a key that is shorter than 16 characters or has a comma: `openssl rand -hex 32` makes one"),
+     "api.keys has a key that is shorter than 16 characters, or has something else than printable ASCII without "
+     "spaces and commas: `openssl rand -hex 32` makes one"),
     ("a password in the address of Redis", ["redis.url=redis://fanfare:secret@redis"],
      "redis.url has a login in it, which everybody could read who may see the release: put the whole address into "
      "a Secret, name it in redis.existingSecret, and leave redis.url out; or leave the login out and set redis.user"),
@@ -97,14 +102,31 @@ def render(sets):
     return helm("template", RELEASE, CHART, "--values", CHART / "ci/default.yaml", *arguments)
 
 
+def rendered(values, release=RELEASE):
+    """With values as a map, over ci/kustomize.yaml."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(values, file)
+        file.flush()
+        return helm("template", release, CHART, "--values", CHART / "ci/kustomize.yaml", "--values", file.name)
+
+
+def seen():
+    return len(REFUSED) + len(refused_values.REFUSED) + len(TAKEN) + 2
+
+
 def faults():
     """Each one is refused, in these words."""
-    for what, sets, words in REFUSED:
-        done = render(sets)
+    rows = [*REFUSED, *refused_values.REFUSED]
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda row: render(row[1]) if isinstance(row[1], list) else rendered(row[1]), rows))
+    for (what, given, words), done in zip(rows, answers):
         if done.returncode == 0:
-            yield f"{what} is taken: {sets}"
+            yield f"{what} is taken: {given}"
         elif words not in " ".join(done.stderr.split()):
-            yield f"{what} is refused in other words: {sets}\n{done.stderr.strip()}"
+            yield f"{what} is refused in other words: {given}\n{done.stderr.strip()}"
+    named = rendered({"fullnameOverride": ""}, release="1e5")
+    if "the name of the objects is \"1e5-fanfare\": Services must begin with a small letter" not in named.stderr:
+        yield f"a release whose name begins with a digit: {named.stderr}"
     for what, sets in TAKEN:
         done = render(sets)
         if done.returncode:
@@ -121,6 +143,12 @@ TAKEN = [
     ("a bare off, which YAML takes for false", ["autoscaling.mode=false"]),
     ("a grace period that is just long enough", [REDIS, "terminationGracePeriodSeconds=94"]),
     ("no nodes at all", ["replicaCount=0"]),
+    ("ports of Redis and of the collector that are given as they are",
+     ["redis.url=redis://redis:6380", "telemetry.endpoint=https://collector", "networkPolicy.egress.enabled=true",
+      "networkPolicy.egress.redisPorts={6380,16380}", "networkPolicy.egress.collectorPorts={443}"]),
+    ("one session a node", [REDIS, "autoscaling.mode=hpa", "config.server.connections_max=1"]),
+    ("a login that a container renews",
+     ["redis.url=rediss://redis", "extraEnv[0].name=FANFARE_REDIS__PASSWORD_FILE", "extraEnv[0].value=/run/token"]),
     ("a name that is as long as it may be", [f"fullnameOverride={'a' * 46}"]),
 ]
 
@@ -131,7 +159,9 @@ NOTES = [
     ("kustomize", ["http://fanfare-api.fanfare.svc:8081", "get secret fanfare-api -o", "has 94 s for it"]),
     ("ingress-tls", ["wss://fanfare.example.com/v1/connect"]),
     ("gateway-api", ["wss://fanfare.example.com/v1/connect"]),
-    ("hpa", ["files/prometheus-adapter.yaml", "metrics-server", "adds nodes and never takes one away"]),
+    ("hpa-small", ["The queue holds 235715 entries", "Do not roll back to a release with a fixed number of nodes"]),
+    ("hpa", ["The queue holds 50000 entries", "files/prometheus-adapter.yaml", "metrics-server",
+             "adds nodes and never takes one away"]),
     ("keda", ["describe scaledobject fanfare"]),
     ("keda-metrics-api", ["By metrics-api the number of sessions does not count"]),
     ("dev-valkey", ["WARNING: devValkey has no password and no disk."]),

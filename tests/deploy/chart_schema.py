@@ -23,15 +23,24 @@ SET_BY_CHART = {
     "cluster": {"alone"},
     "drain": None,
     "telemetry": {
-        "endpoint", "protocol", "headers", "k8s_pod_name", "k8s_pod_uid", "k8s_namespace_name",
-        "k8s_node_name",
+        "endpoint", "protocol", "headers", "traces_headers", "logs_headers", "metrics_headers", "k8s_pod_name",
+        "k8s_pod_uid", "k8s_namespace_name", "k8s_node_name",
     },
 }
+# What a key is called whose value is a secret. None of these may be left in config.
+SECRET = re.compile(r"(secret|keys|password|token|headers)$")
 
-NAME = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"}
+# Of a Service, which is the strictest.
+NAME = {"type": "string", "pattern": "^([a-z]([-a-z0-9]*[a-z0-9])?)?$"}
+# Of a Secret.
+OBJECT = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"}
+KEY = {"type": "string", "pattern": "^[-._a-zA-Z0-9]*$"}
+HOST = r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+PATH = {"type": "string", "pattern": r"^/[^\s#?]*$"}
 PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 OBJECTS = {"type": "array", "items": {"type": "object"}}
 TEXTS = {"type": "array", "items": {"type": "string"}}
+# Kubernetes takes texts alone: a number or true goes into quotes.
 LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
 PERCENT = {"type": "integer", "minimum": 0, "maximum": 100}
 SPREAD = {"enum": ["ScheduleAnyway", "DoNotSchedule", "none"]}
@@ -42,6 +51,7 @@ COUNT_OR_PERCENT = {
         {"type": "string", "pattern": "^(100|[0-9]{1,2})%$"},
     ]
 }
+DURATION = {"type": "string", "pattern": "^[1-9][0-9]*[sm]$"}
 PULL_SECRETS = {
     "type": "array",
     "items": {
@@ -50,6 +60,17 @@ PULL_SECRETS = {
         "required": ["name"],
         "additionalProperties": False,
     },
+}
+
+
+def closed(properties, **more):
+    return dict({"type": "object", "additionalProperties": False, "properties": properties}, **more)
+
+
+PEERS = {
+    "type": "array",
+    "items": closed({key: {"type": "object"} for key in ("podSelector", "namespaceSelector", "ipBlock")},
+                    minProperties=1),
 }
 
 
@@ -71,52 +92,66 @@ SHAPES = {
     "size": {"enum": ["small", "medium", "large", "enterprise"]},
     "environment": {"enum": ["development", "staging", "production"]},
     "replicaCount": whole(0),
-    "auth.secretKeys.hmacSecret": {"type": "string", "minLength": 1},
+    # An address of a pod is not known before; what listens on the loopback is reached by no probe.
+    "listenAddress": {"enum": ["0.0.0.0", "[::]"]},
+    "redis.url": {
+        "type": "string",
+        "pattern": r"^((redis|rediss|valkey|valkeys)(-sentinel|-cluster)?://[^\s/?]+(/[0-9]*)?(\?\S*)?)?$",
+    },
+    **{key: OBJECT for key in (
+        "redis.existingSecret", "redis.tls.existingSecret", "auth.existingSecret", "api.existingSecret",
+        "telemetry.headers.existingSecret", "tests.existingSecret", "serviceAccount.name",
+    )},
+    **{key: dict(KEY, minLength=1) for key in (
+        "redis.secretKeys.url", "redis.secretKeys.password", "auth.secretKeys.hmacSecret", "api.secretKeys.keys",
+        "api.secretKeys.key", "telemetry.headers.key", "tests.tokenKey",
+    )},
+    **{key: KEY for key in (
+        "redis.secretKeys.shards", "redis.tls.caKey", "redis.tls.certificateKey", "redis.tls.privateKeyKey",
+    )},
+    "auth.hmacSecret": {"type": "string", "pattern": r"^[^\r\n]*$"},
     "api.keys": TEXTS,
     "devValkey.maxMemoryMib": whole(16),
     "service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "service.port": PORT,
     "service.nodePort": whole(1, 65535, null=True),
+    "service.appProtocol": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9./]*[a-z0-9])?$"},
+    "service.annotations": LABELS,
+    "service.labels": LABELS,
     "service.externalTrafficPolicy": {"enum": ["", "Cluster", "Local"]},
     "service.loadBalancerSourceRanges": TEXTS,
     "service.ipFamilyPolicy": {"enum": ["", "SingleStack", "PreferDualStack", "RequireDualStack"]},
     "apiService.port": PORT,
+    "apiService.annotations": LABELS,
+    "apiService.labels": LABELS,
+    "ingress.annotations": LABELS,
     "ingress.hosts": {
         "type": "array",
-        "items": {
-            "type": "object",
-            "properties": {
-                "host": {"type": "string"},
-                "paths": {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "path": {"type": "string", "pattern": "^/"},
-                            "pathType": {"enum": ["Prefix", "Exact", "ImplementationSpecific"]},
-                        },
-                        "required": ["path", "pathType"],
-                        "additionalProperties": False,
-                    },
-                },
+        "items": closed({
+            "host": {"type": "string", "pattern": f"^({HOST})?$"},
+            "paths": {
+                "type": "array",
+                "minItems": 1,
+                "items": closed({
+                    "path": PATH,
+                    "pathType": {"enum": ["Prefix", "Exact", "ImplementationSpecific"]},
+                }, required=["path", "pathType"]),
             },
-            "required": ["host", "paths"],
-            "additionalProperties": False,
-        },
+        }, required=["host", "paths"]),
     },
-    "ingress.tls": OBJECTS,
+    "ingress.tls": {"type": "array", "items": closed({"secretName": OBJECT, "hosts": TEXTS})},
     "gatewayApi.parentRefs": {
         "type": "array",
-        "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+        "items": closed(dict({key: {"type": "string"} for key in ("group", "kind", "namespace", "name", "sectionName")},
+                             port=PORT), required=["name"]),
     },
-    "gatewayApi.hostnames": TEXTS,
-    "gatewayApi.path": {"type": "string", "pattern": "^/"},
-    "gatewayApi.timeouts": {
-        "type": "object",
-        "properties": {"request": {"type": "string"}, "backendRequest": {"type": "string"}},
-        "additionalProperties": False,
-    },
+    "gatewayApi.hostnames": {"type": "array", "items": {"type": "string", "pattern": f"^{HOST}$"}},
+    "gatewayApi.path": PATH,
+    "gatewayApi.timeouts": closed({
+        key: {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"} for key in ("request", "backendRequest")
+    }),
+    "gatewayApi.annotations": LABELS,
+    "gatewayApi.labels": LABELS,
     # YAML takes a bare off for false. Which words there are is said by the templates, better than here.
     "autoscaling.mode": {"type": ["string", "boolean"]},
     "autoscaling.minReplicas": whole(1),
@@ -137,18 +172,28 @@ SHAPES = {
     "terminationGracePeriodSeconds": whole(0, null=True),
     "podDisruptionBudget.minAvailable": COUNT_OR_PERCENT,
     "podDisruptionBudget.maxUnavailable": COUNT_OR_PERCENT,
-    "networkPolicy.egress.redisPorts": {"type": "array", "items": PORT, "minItems": 1},
-    "networkPolicy.egress.collectorPorts": {"type": "array", "items": PORT, "minItems": 1},
+    **{f"networkPolicy.{key}": PEERS for key in (
+        "clientsFrom", "apiFrom", "metricsFrom", "egress.redisTo", "egress.collectorTo",
+    )},
+    "networkPolicy.egress.redisPorts": {"type": "array", "items": PORT},
+    "networkPolicy.egress.collectorPorts": {"type": "array", "items": PORT},
+    "metrics.serviceMonitor.interval": DURATION,
+    "metrics.serviceMonitor.scrapeTimeout": DURATION,
     "metrics.serviceMonitor.labels": LABELS,
     "metrics.prometheusRule.labels": LABELS,
     "metrics.dashboards.labels": LABELS,
+    "metrics.dashboards.annotations": LABELS,
+    "telemetry.endpoint": {"type": "string", "pattern": r"^(https?://[^/@\s]+(/\S*)?)?$"},
     "telemetry.protocol": {"enum": ["http/protobuf", "grpc"]},
     "topologySpread.zone": SPREAD,
     "topologySpread.host": SPREAD,
     "maxSurge": {"oneOf": [whole(1), {"type": "string", "pattern": "^[1-9][0-9]*%$"}]},
-    "minReadySeconds": whole(0),
+    # An update of a pod that takes 600 s has failed.
+    "minReadySeconds": whole(0, 599),
     "revisionHistoryLimit": whole(0),
     "podLabels": LABELS,
+    "podAnnotations": LABELS,
+    "serviceAccount.annotations": LABELS,
     "extraObjects": {"type": "array", "items": {"type": ["object", "string"]}},
 }
 
@@ -214,10 +259,32 @@ def of_words(words):
     if words == "true or false":
         return {"type": "boolean"}
     if words.startswith("a list of"):
-        return dict(TEXTS)
+        items = next((pattern for begin, pattern in LISTS.items() if words.startswith(begin)), None)
+        return {"type": "array", "items": {"type": "string", "pattern": items}} if items else dict(TEXTS)
     if re.fullmatch(r"[a-z_/0-9]+( or [a-z_/0-9]+)+", words):
         return {"enum": words.split(" or ")}
+    letters = re.match(r"(\d+) to (\d+) characters of ([^,]+)", words)
+    if letters:
+        allowed = "".join(re.escape(one) if len(one) == 1 else one for one in letters[3].split())
+        return {"type": "string", "pattern": f"^[{allowed}]{{{letters[1]},{letters[2]}}}$"}
+    for begin, pattern in TEXT_FORMS.items():
+        if words.startswith(begin):
+            return {"type": "string", "pattern": pattern}
     return {"type": "string"}
+
+
+LEVEL = "([A-Za-z0-9_:]+=)?(off|error|warn|info|debug|trace)"
+# How words of the page begin, and what they mean. A login is none of an address: it would be a secret.
+TEXT_FORMS = {
+    "http://host": r"^https?://[^/@\s]+(/\S*)?$",
+    "a URL or host:port": r"^\S+$",
+    "a cookie's name": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+    "a filter": f"^{LEVEL}(,{LEVEL})*$",
+}
+LISTS = {
+    "a list of origins": r"^[a-z][a-z0-9+.-]*://[^/*\s]+$",
+    "a list of attributes": r"^[^=\s]+=\S*$",
+}
 
 
 def sections(page):
@@ -236,10 +303,6 @@ def sections(page):
     return found
 
 
-def closed(properties, **more):
-    return dict({"type": "object", "additionalProperties": False, "properties": properties}, **more)
-
-
 def config_shape(page):
     known = sections(page)
     namespace = closed(known.pop("namespaces.NAME"))
@@ -249,13 +312,17 @@ def config_shape(page):
     for section, keys in sorted(known.items()):
         own = SET_BY_CHART.get(section, set())
         left = {} if own is None else {key: keys[key] for key in sorted(keys) if key not in own}
+        secret = [key for key in left if SECRET.search(key)]
+        if secret:
+            raise SystemExit(f"{section}.{secret[0]} is a secret by its name: add it to SET_BY_CHART in {__file__}")
         if left:
             properties[section] = closed(left)
     texts = {key: {"type": "string"} for key in ("id", "secret_env", "secret_file", "public_key", "public_key_file")}
     algorithms = {"enum": ["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]}
     key = closed(dict(texts, algorithm=algorithms), required=["algorithm"])
     properties["auth"]["properties"]["keys"] = {"type": "array", "items": key}
-    properties["namespaces"] = {"type": "object", "additionalProperties": namespace}
+    properties["namespaces"] = {"type": "object", "propertyNames": {"pattern": "^[A-Za-z0-9_./=,~#-]+$"},
+                                "additionalProperties": namespace}
     return closed(properties)
 
 

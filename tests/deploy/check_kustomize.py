@@ -14,7 +14,9 @@ import yaml
 
 import checking
 import rules_links
+import rules_reaching
 import rules_running
+import rules_scaling
 from objects import CHART, ROOT, kustomized, name, of_kind, parsed, template
 
 FOLDER = ROOT / "k8s"
@@ -104,9 +106,16 @@ def write(label, wanted):
         if source and wanted in (None, source[1]):
             lines = document.splitlines()[1:]
             kept = [line.rstrip() for line in lines if not line.strip().startswith(tuple(f"{l}:" for l in OF_HELM))]
-            files.setdefault(source[1], []).append("\n".join(kept).strip() + "\n")
+            files.setdefault(source[1], []).append(plain("\n".join(kept)).strip() + "\n")
     for file, texts in files.items():
         (FOLDER / label / file).write_text("---\n".join(texts))
+
+
+def plain(text):
+    """Names without the quotes that the chart needs, because a name of others may be a number or a word of YAML."""
+    return re.sub(r'(: )"([a-z]+(?:-[a-z]+)*)"$', lambda found: found[1] + found[2]
+                  if found[2] not in ("on", "off", "yes", "no", "true", "false", "null") else found[0],
+                  text, flags=re.MULTILINE)
 
 
 def secrets():
@@ -134,7 +143,7 @@ def namespaces():
 
 
 def gateways():
-    """A Gateway that is beside the route has the listener that the route names."""
+    """A Gateway that is beside the route has the listener that the route names, for its hosts, and lets it in."""
     faults, seen = [], 0
     for label, objects in groups().items():
         listeners = {(g["metadata"]["name"], one["name"]): one for g in of_kind(objects, "Gateway")
@@ -145,6 +154,13 @@ def gateways():
                 listener = listeners.get((parent["name"], parent.get("sectionName")))
                 if not listener or listener["protocol"] != "HTTPS":
                     faults.append(f"{label}: no Gateway here has the listener {parent} for HTTPS")
+                    continue
+                hosts = route["spec"].get("hostnames", [])
+                if listener.get("hostname") and set(hosts) != {listener["hostname"]}:
+                    faults.append(f"{label}: the listener is for {listener['hostname']}, and the route for {hosts}")
+                # Gateway and route are in one namespace.
+                if listener.get("allowedRoutes", {}).get("namespaces", {}).get("from", "Same") not in ("Same", "All"):
+                    faults.append(f"{label}: the listener lets no route of its namespace in")
     return seen, faults
 
 
@@ -159,13 +175,15 @@ CHECKS = {
     "selectors": ruled(rules_links.selectors),
     "ports": ruled(rules_links.ports),
     "backends": ruled(rules_links.backends),
-    "reach": ruled(rules_links.reach),
+    "reach": ruled(rules_links.reach, rules_reaching.let_in, rules_reaching.let_out),
+    "in-the-open": ruled(rules_reaching.in_the_open),
+    "asked": ruled(rules_reaching.asked, rules_reaching.one_key),
     "variables": ruled(rules_links.variables),
     "volumes": ruled(rules_links.volumes),
     "secrets": secrets,
     "security": ruled(rules_running.security),
     "stop": ruled(rules_running.stop),
-    "scaling": ruled(rules_running.scaling),
+    "scaling": ruled(rules_running.scaling, rules_scaling.numbers, rules_scaling.queries),
     "names": ruled(rules_running.names),
     "namespaces": namespaces,
     "gateways": gateways,

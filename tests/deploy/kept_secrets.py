@@ -16,6 +16,8 @@ KINDS = {
     "v1": ["Secret", "Service", "ConfigMap", "ServiceAccount", "Pod"],
     "apps/v1": ["Deployment"],
     "networking.k8s.io/v1": ["NetworkPolicy"],
+    "policy/v1": ["PodDisruptionBudget"],
+    "autoscaling/v2": ["HorizontalPodAutoscaler"],
 }
 KEPT = {"hmac-secret": "kept-token-secret", "api-key": "kept-api-key", "api-keys": "kept-api-key"}
 
@@ -31,15 +33,15 @@ def coded(values):
     return {key: base64.b64encode(text.encode()).decode() for key, text in values.items()}
 
 
-def answers(secret):
+def answers(secret, deployment=None):
     """What the server says, by path."""
     groups = [version for version in KINDS if "/" in version]
     said = {
         "/version": {"major": "1", "minor": "33", "gitVersion": "v1.33.0"},
         "/api": {"kind": "APIVersions", "versions": ["v1"]},
         "/apis": {"kind": "APIGroupList", "groups": [
-            {"name": version.split("/")[0], "versions": [{"groupVersion": version, "version": "v1"}],
-             "preferredVersion": {"groupVersion": version, "version": "v1"}} for version in groups]},
+            {"name": version.split("/")[0], "versions": [{"groupVersion": version, "version": version.split("/")[1]}],
+             "preferredVersion": {"groupVersion": version, "version": version.split("/")[1]}} for version in groups]},
     }
     for version, kinds in KINDS.items():
         said[f"/apis/{version}" if "/" in version else f"/api/{version}"] = {
@@ -49,6 +51,9 @@ def answers(secret):
     if secret:
         said[f"/api/v1/namespaces/fanfare/secrets/{RELEASE}"] = {
             "kind": "Secret", "apiVersion": "v1", "metadata": OWNED, "data": coded(secret)}
+    if deployment:
+        said[f"/apis/apps/v1/namespaces/fanfare/deployments/{RELEASE}"] = {
+            "kind": "Deployment", "apiVersion": "apps/v1", **deployment}
     return said
 
 
@@ -56,8 +61,8 @@ def resource(kind):
     return kind.lower().replace("policy", "policie") + "s"
 
 
-def serve(secret):
-    said = answers(secret)
+def serve(secret, deployment=None):
+    said = answers(secret, deployment)
     missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,17 +83,23 @@ def serve(secret):
     return server
 
 
-def made(program, secret, *sets):
-    """The values of the chart's Secret, where the cluster has this one."""
-    server = serve(secret)
+def rendered(program, shown, sets, secret=None, deployment=None):
+    """A template of the chart, as Helm makes it where the cluster has these objects."""
+    server = serve(secret, deployment)
     more = [part for text in sets for part in ("--set", text)]
     done = run(program, "template", RELEASE, CHART, "--namespace", "fanfare", "--dry-run=server",
                "--disable-openapi-validation", "--kube-version", "1.33.0", "--kube-apiserver",
-               f"http://127.0.0.1:{server.server_port}", "--show-only", "templates/secret.yaml", *more,
+               f"http://127.0.0.1:{server.server_port}", "--show-only", f"templates/{shown}", *more,
                # Nobody's own cluster is asked.
                env={"KUBECONFIG": os.devnull, "HOME": "/nonexistent", "PATH": os.environ["PATH"]})
     server.shutdown()
     server.server_close()
+    return done
+
+
+def made(program, secret, *sets):
+    """The values of the chart's Secret, where the cluster has this one."""
+    done = rendered(program, "secret.yaml", sets, secret)
     if done.returncode:
         raise SystemExit(f"{program} cannot render against a server:\n{done.stderr}")
     data = parsed(done.stdout)[0]["data"]
@@ -104,6 +115,9 @@ def faults_of(program):
         yield "the one key of the API is not among its keys"
     if made(program, KEPT) != KEPT:
         yield "a Secret that is there is made anew"
+    several = {**KEPT, "api-keys": "first-key-of-two,second-key-of-two", "api-key": "first-key-of-two"}
+    if made(program, several) != several:
+        yield "of several keys that are there one is kept"
     given = "given-given-given-given-given-given"
     if made(program, KEPT, f"auth.hmacSecret={given}") != {**KEPT, "hmac-secret": given}:
         yield "a secret that is given does not win over the kept one"
@@ -111,4 +125,4 @@ def faults_of(program):
 
 def check():
     programs = (os.environ["HELM"], os.environ["HELM3"])
-    return 4 * len(programs), [f"{program}: {fault}" for program in programs for fault in faults_of(program)]
+    return 5 * len(programs), [f"{program}: {fault}" for program in programs for fault in faults_of(program)]

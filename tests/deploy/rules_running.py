@@ -10,6 +10,9 @@ from objects import ROOT, autoscalers, containers, gateway, name, of_kind, pod_s
 
 PRESTOP_S = 5
 SPARE_S = 10
+# How long a probe must go on failing before something is done, and how long an answer may take.
+PATIENCE_S = {"startupProbe": 60, "livenessProbe": 30, "readinessProbe": 6}
+ANSWER_S = 3
 CONNECTIONS = {"small": 100, "medium": 1000, "large": 5000, "enterprise": 10000}
 
 
@@ -47,6 +50,8 @@ def container_security(label, container):
     if "cpu" in limits:
         yield f"{label}: CPU has a limit, which holds up all its sessions"
     image = container["image"]
+    if image.startswith("/"):
+        yield f"{label}: the image {image} has no registry"
     is_named = re.search(r"@sha256:[0-9a-f]{64}$", image) or re.search(r":[^/:]+$", image)
     if not is_named or image.endswith(":latest"):
         yield f"{label}: the image {image} has no tag that stays"
@@ -91,6 +96,11 @@ def stop(objects):
         asked = container.get(probe, {}).get("httpGet", {})
         if asked.get("path") != f"/health/{path}" or asked.get("port") != "metrics":
             yield f"{name(deployment)}: {probe} does not ask /health/{path} on the port metrics"
+        given = container.get(probe, {})
+        patience = given.get("periodSeconds", 10) * given.get("failureThreshold", 3)
+        if patience < PATIENCE_S[probe] or given.get("timeoutSeconds", 1) < ANSWER_S:
+            yield (f"{name(deployment)}: {probe} gives up after {patience} s, with {given.get('timeoutSeconds', 1)} s "
+                   f"for an answer; a machine that is busy needs {PATIENCE_S[probe]} and {ANSWER_S}")
 
 
 def metric_names():
@@ -191,7 +201,8 @@ def names(objects):
             yield f"{label} is there twice"
         seen.add(label)
         most = 46 if found["kind"] == "Deployment" else 63
-        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", short) or len(short) > most:
+        legal = r"[a-z]([-a-z0-9]*[a-z0-9])?" if found["kind"] == "Service" else r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+        if not re.fullmatch(legal, short) or len(short) > most:
             yield f"{label}: no legal name of at most {most} characters"
         for key, value in found["metadata"].get("labels", {}).items():
             if not re.fullmatch(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", str(value)):

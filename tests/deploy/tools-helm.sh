@@ -79,4 +79,5 @@ need_kubectl() {
 need_promtool() {
     command -v promtool >/dev/null || lacks "promtool is not here: install Debian's prometheus"
     PROMTOOL=$(command -v promtool)
+    PROMETHEUS=$(command -v prometheus)
 }

@@ -33,6 +33,8 @@ def charts(cluster):
 def life(cluster, file):
     begun = time.monotonic()
     namespace = cluster.restricted_namespace(f"chart-{file.stem}")
+    # ci/node-port.yaml takes an account that is there.
+    cluster.kubectl("create", "serviceaccount", "gateways", "-n", namespace)
     here = ("-n", namespace)
     values = (*here, "--values", file, *FAST)
     cluster.helm("install", RELEASE, cluster.chart, *values)

@@ -1,9 +1,10 @@
 """The chart's own HPA over real nodes, under a step of real load.
 
-In: helm/fanfare/ci/hpa.yaml, a redis-server, one `fanfare serve` a pod, `fanfare bench queue` which keeps
-3,000 entries a pod of the beginning in the queue. Out: more pods within 60 s, one change of direction, one
-pod fewer at a time and slower than a node leaves, no message lost, doubled or out of order for the load and
-for sessions that stay all the time, every node ended in order.
+In: helm/fanfare/ci/hpa.yaml, a redis-server, one `fanfare serve` a pod, Prometheus and prometheus-adapter
+(custom_metrics.py), `fanfare bench queue` which keeps 3,000 entries a pod of the beginning in the queue. Out:
+more pods within 60 s, one change of direction, one pod fewer at a time and slower than a node leaves, no
+message lost, doubled or out of order for the load and for sessions that stay all the time, every node ended
+in order.
 
 SCALING_DOWN_S in the environment takes the place of the chart's own window on the way down, and a third of
 it that of the period, to see the rest in four minutes instead of fifteen. It must be longer than the load,
@@ -19,6 +20,7 @@ import time
 from audience import SESSIONS, Audience
 from commands import expect, tell
 from control_plane import free_ports, until
+from custom_metrics import CustomMetrics
 from kwok_stages import PROCESS
 from metrics_api import Figures, MetricsApi
 from node_processes import Kubelet
@@ -28,8 +30,9 @@ FEWEST = 3
 # What this machine has room for; 3,000 entries for each of three pods ask for nine, too.
 MOST = 9
 QUEUED = 3000 * FEWEST
-# A part of what is on its way has left the queue, and is not seen in its depth.
-ON_THEIR_WAY = 4 * QUEUED
+# A part of what is on its way has left the queue, and is not seen in its depth. More would be refused: the
+# queue has the capacity that the chart gives it, and a node counts what it took since the last heartbeat too.
+ON_THEIR_WAY = 2 * QUEUED
 LOAD_S = 60
 GROWN_S = 60
 READY_S = 120
@@ -76,9 +79,11 @@ def scaling(cluster):
                               "--dir", cluster.plane.folder], stdout=subprocess.DEVNULL)
     kubelet = Kubelet(cluster.plane, program)
     figures = Figures(kubelet)
-    metrics = MetricsApi(cluster.plane, figures)
+    # Processor time and memory, and the figures of the nodes.
+    metrics, custom = MetricsApi(cluster.plane, figures), CustomMetrics(cluster.plane, kubelet, cluster.root)
     try:
         metrics.register(cluster)
+        custom.register(cluster)
         namespace = installed(cluster, f"redis://127.0.0.1:{port}")
         until(READY_S, f"{FEWEST} nodes are ready", lambda: ready(kubelet) == FEWEST)
         until(READY_S, "the HPA has its figures", lambda: condition(cluster, namespace, "ScalingActive") == "True")
@@ -102,6 +107,7 @@ def scaling(cluster):
     finally:
         kubelet.stop()
         metrics.stop()
+        custom.stop()
         redis.terminate()
         redis.wait()
     tell("scaling", len(kubelet.nodes), "nodes run, each ended with 0", begun)
@@ -116,8 +122,6 @@ def installed(cluster, redis_url):
         "autoscaling": {"minReplicas": FEWEST, "maxReplicas": MOST,
                         "queueMetric": os.environ.get("SCALING_METRIC", "pressure")},
         "podAnnotations": {PROCESS: "yes"},
-        # Nobody is to be refused: what a node counts between two heartbeats is more than there is.
-        "config": {"queue": {"capacity": 500000}},
         "minReadySeconds": 0,
     }
     if "SCALING_DOWN_S" in os.environ:

@@ -9,6 +9,7 @@ import sys
 import traceback
 
 import check_charts
+import check_handover
 import check_manifests
 import check_scaling
 import check_security
@@ -25,6 +26,7 @@ CHECKS = {
     "secrets": check_charts.kept_secrets,
     "failed-upgrade": check_charts.failed_upgrade,
     "disruptions": check_charts.disruptions,
+    "handover": check_handover.handover,
     "planted": planted.planted,
     "scaling": check_scaling.scaling,
 }

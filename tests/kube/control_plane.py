@@ -105,8 +105,7 @@ class ControlPlane:
                  "--kube-api-burst=1000", "--use-service-account-credentials=true",
                  f"--service-account-private-key-file={self.keys}/accounts.key",
                  f"--root-ca-file={self.keys}/ca.crt",
-                 # 15 s by default. What the HPA waits for on purpose stands in its own behavior.
-                 "--horizontal-pod-autoscaler-sync-period=1s",
+                 # How often the HPA looks is as it is by default: 15 s. A new pod's processor time counts at once.
                  "--horizontal-pod-autoscaler-initial-readiness-delay=1s",
                  "--horizontal-pod-autoscaler-cpu-initialization-period=1s")
         self.run("kube-scheduler", *self.as_client("scheduler"), "--bind-address=127.0.0.1",

@@ -1,4 +1,4 @@
-"""What of the chart and k8s/ is no part of Kubernetes: the CRDs of others, a priority class.
+"""What of the chart and k8s/ is no part of Kubernetes: the CRDs of others, classes of pods.
 
 In: CRDs from the Go modules of those who make them. Out: how many the API server has established.
 """
@@ -25,11 +25,16 @@ CRDS = {
     ],
 }
 
-# helm/fanfare/ci/locked-down.yaml asks for it. A pod of a class that is not there is refused.
-PRIORITY = """apiVersion: scheduling.k8s.io/v1
+# helm/fanfare/ci asks for them. A pod of a class that is not there is refused.
+CLASSES = """apiVersion: scheduling.k8s.io/v1
 kind: PriorityClass
 metadata: {name: high}
 value: 1000
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: kata}
+handler: kata
 """
 
 
@@ -41,7 +46,7 @@ def install(cluster):
             cluster.apply((folder / file).read_text())
             count += 1
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    cluster.apply(PRIORITY)
+    cluster.apply(CLASSES)
     return count
 
 

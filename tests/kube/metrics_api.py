@@ -1,9 +1,7 @@
-"""The metrics APIs that an HPA asks, served from what the nodes themselves say on /metrics.
+"""CPU and memory of pods, served as metrics-server does, from what the nodes themselves say on /metrics.
 
-In: the nodes of a Kubelet, asked every few seconds. Out: custom.metrics.k8s.io, as prometheus-adapter
-serves it with helm/fanfare/files/prometheus-adapter.yaml (the sum of a pod's series), and metrics.k8s.io,
-as metrics-server does; the API server passes both on. Nothing is made up: a pod that says nothing is left
-out.
+In: the nodes of a Kubelet, asked every few seconds. Out: metrics.k8s.io, which the API server passes on.
+Nothing is made up: a pod that says nothing is left out. What custom_metrics.py serves is Prometheus' own.
 """
 
 import collections
@@ -20,11 +18,8 @@ from control_plane import until
 SCRAPE_S = 2
 # Over so many scrapes processor time is taken.
 CPU_SCRAPES = 8
-CUSTOM = "custom.metrics.k8s.io/v1beta2"
 RESOURCES = "metrics.k8s.io/v1beta1"
-CUSTOM_PATH = re.compile(rf"/apis/{re.escape(CUSTOM)}/namespaces/([^/]+)/pods/\*/([^/]+)")
 RESOURCE_PATH = re.compile(rf"/apis/{re.escape(RESOURCES)}/namespaces/([^/]+)/pods")
-NAMES = ("fanfare_queue_pressure", "fanfare_queue_depth", "fanfare_sessions")
 LINE = re.compile(r"^([a-z_]+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "metrics", "namespace": "kube-system"},
@@ -78,18 +73,22 @@ class MetricsApi:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def register(self, cluster):
-        cluster.apply(json.dumps(SERVICE))
-        for served in (CUSTOM, RESOURCES):
-            group, version = served.split("/")
-            place = {"name": "metrics", "namespace": "kube-system", "port": self.port}
-            spec = {"group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": 100,
-                    "insecureSkipTLSVerify": True, "service": place}
-            cluster.apply(json.dumps({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
-                                      "metadata": {"name": f"{version}.{group}"}, "spec": spec}))
-            until(60, f"{served} is served", lambda path=f"/apis/{served}": cluster.plane.found(path))
+        register(cluster, RESOURCES, self.port)
 
     def stop(self):
         self.server.shutdown()
+
+
+def register(cluster, served, port):
+    """Lets the API server pass an API of others on, from a port of the loopback."""
+    cluster.apply(json.dumps(SERVICE))
+    group, version = served.split("/")
+    place = {"name": "metrics", "namespace": "kube-system", "port": port}
+    spec = {"group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": 100,
+            "insecureSkipTLSVerify": True, "service": place}
+    cluster.apply(json.dumps({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+                              "metadata": {"name": f"{version}.{group}"}, "spec": spec}))
+    until(60, f"{served} is served", lambda: cluster.plane.found(f"/apis/{served}"))
 
 
 def handler(figures):
@@ -102,8 +101,7 @@ def handler(figures):
         def do_GET(self):
             url = urllib.parse.urlparse(self.path)
             query = dict(urllib.parse.parse_qsl(url.query))
-            # The API server writes the star as %2A.
-            answer = answered(figures, urllib.parse.unquote(url.path), query.get("labelSelector", ""))
+            answer = answered(figures, url.path, query.get("labelSelector", ""))
             status = 200 if answer else 404
             body = json.dumps(answer or {"kind": "Status", "apiVersion": "v1", "status": "Failure",
                                          "reason": "NotFound", "code": 404}).encode()
@@ -117,14 +115,8 @@ def handler(figures):
 
 
 def answered(figures, path, selector):
-    if path == f"/apis/{CUSTOM}":
-        return resources(CUSTOM, [(f"pods/{name}", "MetricValueList", ["get"]) for name in NAMES])
     if path == f"/apis/{RESOURCES}":
         return resources(RESOURCES, [("pods", "PodMetrics", ["get", "list"])])
-    asked = CUSTOM_PATH.fullmatch(path)
-    if asked and asked[2] in NAMES:
-        items = [custom(node, asked[2], sums[asked[2]]) for node, sums in figures.of(asked[1], selector)]
-        return {"kind": "MetricValueList", "apiVersion": CUSTOM, "metadata": {}, "items": items}
     asked = RESOURCE_PATH.fullmatch(path)
     if asked:
         items = [usage(node, sums, figures.cores(node)) for node, sums in figures.of(asked[1], selector)
@@ -141,11 +133,6 @@ def resources(served, found):
 
 def now():
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def custom(node, name, value):
-    pod = {"kind": "Pod", "namespace": node.namespace, "name": node.name, "apiVersion": "/v1"}
-    return {"describedObject": pod, "metric": {"name": name}, "timestamp": now(), "value": f"{round(value)}"}
 
 
 def usage(node, sums, cores):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import check_charts
+import check_handover
 import check_manifests
 import check_scaling
 from commands import Cluster, expect, tell
@@ -35,7 +36,7 @@ FAULTS = [
     (check_manifests.manifests, f"{BASE}/poddisruptionbudget.yaml", "maxUnavailable: 1",
      "maxUnavailable: 1\n  minAvailable: 1", "cannot be both set"),
     (check_manifests.manifests, f"{BASE}/deployment.yaml", "maxSurge: 1", "maxSurge: 0", "may not be 0"),
-    (check_manifests.manifests, "k8s/overlays/gateway-api/httproute.yaml", "value: /", "value: chat",
+    (check_manifests.manifests, "k8s/overlays/gateway-api/httproute.yaml", 'value: "/"', "value: chat",
      "must be an absolute path"),
     (check_manifests.manifests, "k8s/overlays/keda/keda.yaml", "pollingInterval: 15", "pollingInterval: soon",
      "pollingInterval"),
@@ -49,6 +50,8 @@ FAULTS = [
      "a failed upgrade left"),
     (check_charts.disruptions, f"{TEMPLATES}/poddisruptionbudget.yaml", "maxUnavailable: 1\n", "maxUnavailable: 2\n",
      "evictions were answered"),
+    (check_handover.by_helm_4, f"{TEMPLATES}/_checks_scaling.tpl", "(gt $nodes 1) $mine", "(gt $nodes 1000) $mine",
+     "was not refused"),
 ]
 
 GOOD_SERIES = [(0.0, 3), (10.0, 6), (320.0, 5), (410.0, 4), (500.0, 3)]

@@ -3,39 +3,32 @@ What no schema can say: relations between values. Each fault says what is wrong 
 are told at once.
 */}}
 {{- define "fanfare.checks" -}}
-{{- $faults := concat
-  (include "fanfare.checkRedis" . | fromJsonArray)
-  (include "fanfare.checkSecrets" . | fromJsonArray)
-  (include "fanfare.checkScaling" . | fromJsonArray)
-  (include "fanfare.checkStop" . | fromJsonArray)
-  (include "fanfare.checkRest" . | fromJsonArray) -}}
+{{- $faults := list -}}
+{{- range list "Names" "Redis" "Egress" "Secrets" "Variables" "Scaling" "Handover" "Stop" "Budget" "Service" "Routes" "Config" "Rest" -}}
+{{- $faults = concat $faults (include (printf "fanfare.check%s" .) $ | fromJsonArray) -}}
+{{- end -}}
 {{- if $faults -}}
-{{- fail (printf "\n\n%s\n" (join "\n" $faults)) -}}
+{{- fail (printf "\n\n%s\n" (join "\n" ($faults | uniq))) -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "fanfare.checkRedis" -}}
+{{- define "fanfare.checkNames" -}}
 {{- $faults := list -}}
-{{- $redis := .Values.redis -}}
-{{- $has := include "fanfare.hasRedis" . -}}
-{{- $mode := .Values.autoscaling.mode -}}
-{{- if and (not $has) (gt (int .Values.replicaCount) 1) (not (include "fanfare.autoscaled" .)) -}}
-{{- $faults = append $faults (printf "replicaCount is %d, and there is no Redis: nodes without one hear nothing of each other. Set redis.url or redis.existingSecret, or replicaCount: 1" (int .Values.replicaCount)) -}}
+{{- $name := include "fanfare.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- $faults = append $faults (printf "the name of the objects is %q: Services must begin with a small letter, and have small letters, digits and - alone. Set fullnameOverride, or take another name for the release" $name) -}}
 {{- end -}}
-{{- if and (not $has) (include "fanfare.autoscaled" .) -}}
-{{- $faults = append $faults (printf "autoscaling.mode is %s, and there is no Redis: nodes without one hear nothing of each other. Set redis.url or redis.existingSecret, or autoscaling.mode: \"off\"" $mode) -}}
+{{- $own := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "app.kubernetes.io/part-of" "helm.sh/chart" -}}
+{{- $common := .Values.commonLabels -}}
+{{- $all := dict "commonLabels" $common "podLabels" .Values.podLabels "service.labels" .Values.service.labels "apiService.labels" .Values.apiService.labels "gatewayApi.labels" .Values.gatewayApi.labels "metrics.serviceMonitor.labels" .Values.metrics.serviceMonitor.labels "metrics.prometheusRule.labels" .Values.metrics.prometheusRule.labels "metrics.dashboards.labels" .Values.metrics.dashboards.labels -}}
+{{- range $where, $labels := $all -}}
+{{- range $key, $_ := $labels -}}
+{{- if has $key $own -}}
+{{- $faults = append $faults (printf "%s has %s, which the chart sets itself and selects pods by: leave it out" $where $key) -}}
+{{- else if and (ne $where "commonLabels") (hasKey $common $key) -}}
+{{- $faults = append $faults (printf "%s has %s, which commonLabels has too: leave it out in one of them" $where $key) -}}
 {{- end -}}
-{{- if regexMatch "://[^/]*@" $redis.url -}}
-{{- $faults = append $faults "redis.url has a login in it, which everybody could read who may see the release: put the whole address into a Secret, name it in redis.existingSecret, and leave redis.url out; or leave the login out and set redis.user" -}}
 {{- end -}}
-{{- if and $redis.user (not (include "fanfare.hasPasswordFile" .)) -}}
-{{- $faults = append $faults "redis.user is set without a password: set redis.url and redis.existingSecret, whose key redis.secretKeys.password has it" -}}
-{{- end -}}
-{{- if and .Values.devValkey.enabled (or $redis.url $redis.existingSecret) -}}
-{{- $faults = append $faults "devValkey.enabled is true, and redis.url or redis.existingSecret is set: nodes use one of them; leave the other out" -}}
-{{- end -}}
-{{- if and .Values.devValkey.enabled (eq .Values.environment "production") -}}
-{{- $faults = append $faults "devValkey.enabled is true in production: it has no password and loses everything when it ends. Set redis.url or redis.existingSecret, or environment: staging" -}}
 {{- end -}}
 {{- toJson $faults -}}
 {{- end -}}
@@ -49,41 +42,25 @@ are told at once.
 {{- if and .Values.auth.hmacSecret (lt (len .Values.auth.hmacSecret) 32) -}}
 {{- $faults = append $faults (printf "auth.hmacSecret has %d bytes: a token secret has at least 32; `openssl rand -hex 32` makes one" (len .Values.auth.hmacSecret)) -}}
 {{- end -}}
+{{- if and .Values.auth.hmacSecret .Values.auth.existingSecret -}}
+{{- $faults = append $faults "auth.hmacSecret and auth.existingSecret are set: the first would do nothing; leave one of them out" -}}
+{{- end -}}
 {{- if not (include "fanfare.apiRef" (list . "keys")) -}}
 {{- $faults = append $faults "there is no key for the API, so that no backend could publish: set api.existingSecret or api.keys, or api.createSecret: true" -}}
 {{- end -}}
 {{- range .Values.api.keys -}}
-{{- if or (lt (len .) 16) (contains "," .) -}}
-{{- $faults = append $faults "api.keys has a key that is shorter than 16 characters or has a comma: `openssl rand -hex 32` makes one" -}}
+{{- if not (regexMatch "^[!-+--~]{16,}$" .) -}}
+{{- $faults = append $faults "api.keys has a key that is shorter than 16 characters, or has something else than printable ASCII without spaces and commas: `openssl rand -hex 32` makes one" -}}
 {{- end -}}
 {{- end -}}
-{{- toJson ($faults | uniq) -}}
+{{- if and .Values.api.keys .Values.api.existingSecret -}}
+{{- $faults = append $faults "api.keys and api.existingSecret are set: the first would do nothing; leave one of them out" -}}
 {{- end -}}
-
-{{- define "fanfare.checkScaling" -}}
-{{- $faults := list -}}
-{{- $scaling := .Values.autoscaling -}}
-{{- $mode := toString $scaling.mode -}}
-{{- /* YAML takes a bare off for false. */ -}}
-{{- if not (has $mode (list "off" "false" "hpa" "keda")) -}}
-{{- $faults = append $faults (printf "autoscaling.mode is %q: set \"off\", hpa or keda, and one of them only, because KEDA makes an HPA of its own and the two would work against each other" $mode) -}}
+{{- if and .Values.api.existingSecret (eq .Values.api.secretKeys.key .Values.api.secretKeys.keys) -}}
+{{- $faults = append $faults (printf "api.secretKeys.key and api.secretKeys.keys are both %q: helm test and KEDA send what stands under the first as one key, which fails as soon as there are two. Put one key alone under a name of its own" .Values.api.secretKeys.key) -}}
 {{- end -}}
-{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}
-{{- $faults = append $faults (printf "autoscaling.minReplicas is %d, more than autoscaling.maxReplicas, %d" (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
-{{- end -}}
-{{- if include "fanfare.autoscaled" . -}}
-{{- if not (or $scaling.queueTarget $scaling.sessionsPercent $scaling.cpuPercent $scaling.memoryPercent) -}}
-{{- $faults = append $faults (printf "autoscaling.mode is %s, and nothing counts: set one of queueTarget, sessionsPercent, cpuPercent and memoryPercent" $mode) -}}
-{{- end -}}
-{{- end -}}
-{{- if eq $mode "keda" -}}
-{{- $keda := $scaling.keda -}}
-{{- if and (eq $keda.trigger "prometheus") (not $keda.prometheusAddress) (or $scaling.queueTarget $scaling.sessionsPercent) -}}
-{{- $faults = append $faults "autoscaling.keda.trigger is prometheus, and there is no address: set autoscaling.keda.prometheusAddress, or trigger: metrics-api" -}}
-{{- end -}}
-{{- if and (eq $keda.trigger "metrics-api") (not .Values.apiService.enabled) -}}
-{{- $faults = append $faults "autoscaling.keda.trigger is metrics-api, which asks the API, and apiService.enabled is false: set it to true, or trigger: prometheus" -}}
-{{- end -}}
+{{- if and .Values.telemetry.headers.existingSecret (not (include "fanfare.hasCollector" .)) -}}
+{{- $faults = append $faults "telemetry.headers.existingSecret is set, and there is no collector to send them to: set telemetry.endpoint, or leave it out" -}}
 {{- end -}}
 {{- toJson $faults -}}
 {{- end -}}
@@ -96,11 +73,42 @@ are told at once.
 {{- $faults = append $faults (printf "terminationGracePeriodSeconds is %d, and a node may need %d (5 for preStop, %d for its longest stop, 10 to spare): sessions would be cut off. Leave it out, or shorten drain.windowMs" (int64 .Values.terminationGracePeriodSeconds) $least (include "fanfare.longestStop" . | int64)) -}}
 {{- end -}}
 {{- end -}}
+{{- toJson $faults -}}
+{{- end -}}
+
+{{- define "fanfare.checkBudget" -}}
+{{- $faults := list -}}
 {{- $budget := .Values.podDisruptionBudget -}}
-{{- if not (or (kindIs "invalid" $budget.minAvailable) (kindIs "invalid" $budget.maxUnavailable)) -}}
+{{- $hasLeast := not (kindIs "invalid" $budget.minAvailable) -}}
+{{- $hasMost := not (kindIs "invalid" $budget.maxUnavailable) -}}
+{{- if and $hasLeast $hasMost -}}
 {{- $faults = append $faults "podDisruptionBudget has minAvailable and maxUnavailable, and Kubernetes takes exactly one: leave one of them out" -}}
 {{- end -}}
+{{- if and $budget.enabled (include "fanfare.severalNodes" .) -}}
+{{- $nodes := include "fanfare.fewestNodes" . | int64 -}}
+{{- if $hasMost -}}
+{{- if has (toString $budget.maxUnavailable) (list "0" "0%") -}}
+{{- $faults = append $faults "podDisruptionBudget.maxUnavailable is 0: no machine could ever be maintained. Set at least 1" -}}
+{{- end -}}
+{{- end -}}
+{{- if $hasLeast -}}
+{{- $least := int64 0 -}}
+{{- if kindIs "string" $budget.minAvailable -}}
+{{- /* Kubernetes rounds up. */ -}}
+{{- $least = div (add (mul (trimSuffix "%" $budget.minAvailable | int64) $nodes) 99) 100 -}}
+{{- else -}}
+{{- $least = int64 $budget.minAvailable -}}
+{{- end -}}
+{{- if ge $least $nodes -}}
+{{- $faults = append $faults (printf "podDisruptionBudget.minAvailable is %v, and there may be only %d nodes, of which it keeps %d: no machine could be maintained. Set less, or maxUnavailable: 1" $budget.minAvailable $nodes $least) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- toJson $faults -}}
+{{- end -}}
+
+{{- define "fanfare.fewestNodes" -}}
+{{- include "fanfare.autoscaled" . | empty | ternary .Values.replicaCount .Values.autoscaling.minReplicas | int64 -}}
 {{- end -}}
 
 {{- define "fanfare.checkRest" -}}
@@ -109,11 +117,15 @@ are told at once.
 {{- if and $digest (not (regexMatch "^sha256:[0-9a-f]{64}$" $digest)) -}}
 {{- $faults = append $faults (printf "image.digest is %q: a digest is sha256: and 64 hexadecimal digits in small letters" $digest) -}}
 {{- end -}}
-{{- if and .Values.gatewayApi.enabled (not .Values.gatewayApi.parentRefs) -}}
-{{- $faults = append $faults "gatewayApi.enabled is true without a Gateway: name one in gatewayApi.parentRefs" -}}
-{{- end -}}
-{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
-{{- $faults = append $faults "ingress.enabled is true without a host: set ingress.hosts" -}}
+{{- $monitor := .Values.metrics.serviceMonitor -}}
+{{- if gt (include "fanfare.seconds" $monitor.scrapeTimeout | int64) (include "fanfare.seconds" $monitor.interval | int64) -}}
+{{- $faults = append $faults (printf "metrics.serviceMonitor.scrapeTimeout is %s, longer than interval, %s, and Prometheus takes no such thing: shorten it" $monitor.scrapeTimeout $monitor.interval) -}}
 {{- end -}}
 {{- toJson $faults -}}
+{{- end -}}
+
+{{/* 15s or 2m, in seconds. */}}
+{{- define "fanfare.seconds" -}}
+{{- $number := trimAll "sm" . | int64 -}}
+{{- hasSuffix "m" . | ternary (mul 60 $number) $number -}}
 {{- end -}}

@@ -19,6 +19,9 @@ The configuration file: what config says, and over it what the chart sets. Secre
 {{- if .Values.telemetry.endpoint -}}
 {{- $_ := set $own "telemetry" (dict "endpoint" .Values.telemetry.endpoint "protocol" .Values.telemetry.protocol) -}}
 {{- end -}}
+{{- with include "fanfare.queueCapacityRaised" . -}}
+{{- $_ := set $own "queue" (dict "capacity" (int64 .)) -}}
+{{- end -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) $own -}}
 {{- include "fanfare.toml" (list "" $all) | trim -}}
 {{- end -}}

@@ -48,6 +48,20 @@ limits:
 {{- if or .Values.redis.url .Values.redis.existingSecret .Values.devValkey.enabled -}}yes{{- end -}}
 {{- end -}}
 
+{{/* Addresses of collectors as they stand in the values, as a list: of everything, or of one signal. */}}
+{{- define "fanfare.collectors" -}}
+{{- $telemetry := default dict .Values.config.telemetry -}}
+{{- $all := list .Values.telemetry.endpoint -}}
+{{- range list "traces_endpoint" "logs_endpoint" "metrics_endpoint" -}}
+{{- $all = append $all (get $telemetry .) -}}
+{{- end -}}
+{{- toJson (without $all "" nil) -}}
+{{- end -}}
+
+{{- define "fanfare.hasCollector" -}}
+{{- if include "fanfare.collectors" . | fromJsonArray -}}yes{{- end -}}
+{{- end -}}
+
 {{/* The address of Redis where it stands in the configuration, and not in a Secret. */}}
 {{- define "fanfare.redisUrl" -}}
 {{- if .Values.devValkey.enabled -}}
@@ -80,10 +94,10 @@ redis://{{ include "fanfare.fullname" . }}-valkey:6379
 {{/* Secret and key of the token secret, as a secretKeyRef; nothing where tokens have other keys. */}}
 {{- define "fanfare.tokenRef" -}}
 {{- if .Values.auth.existingSecret -}}
-name: {{ .Values.auth.existingSecret }}
-key: {{ .Values.auth.secretKeys.hmacSecret }}
+name: {{ .Values.auth.existingSecret | quote }}
+key: {{ .Values.auth.secretKeys.hmacSecret | quote }}
 {{- else if include "fanfare.ownToken" . -}}
-name: {{ include "fanfare.fullname" . }}
+name: {{ include "fanfare.fullname" . | quote }}
 key: hmac-secret
 {{- end -}}
 {{- end -}}
@@ -92,10 +106,10 @@ key: hmac-secret
 {{- define "fanfare.apiRef" -}}
 {{- $root := index . 0 -}}
 {{- if $root.Values.api.existingSecret -}}
-name: {{ $root.Values.api.existingSecret }}
-key: {{ get $root.Values.api.secretKeys (index . 1) }}
+name: {{ $root.Values.api.existingSecret | quote }}
+key: {{ get $root.Values.api.secretKeys (index . 1) | quote }}
 {{- else if include "fanfare.ownKeys" $root -}}
-name: {{ include "fanfare.fullname" $root }}
+name: {{ include "fanfare.fullname" $root | quote }}
 key: {{ index . 1 | eq "key" | ternary "api-key" "api-keys" }}
 {{- end -}}
 {{- end -}}

@@ -20,8 +20,8 @@ name, and a host name beyond 63 would be cut where pods differ.
 {{- end -}}
 
 {{- define "fanfare.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "fanfare.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "fanfare.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: gateway
 {{- end -}}
 
@@ -41,14 +41,14 @@ app.kubernetes.io/part-of: fanfare
 {{- end -}}
 
 {{- define "fanfare.valkeySelectorLabels" -}}
-app.kubernetes.io/name: {{ include "fanfare.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "fanfare.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: valkey
 {{- end -}}
 
 {{- define "fanfare.testSelectorLabels" -}}
-app.kubernetes.io/name: {{ include "fanfare.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "fanfare.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: roundtrip
 {{- end -}}
 
@@ -76,6 +76,12 @@ app.kubernetes.io/component: roundtrip
 {{- else -}}
 {{- printf "%s:%s" $name (default .Chart.AppVersion $image.tag) -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "fanfare.valkeyImage" -}}
+{{- $image := .Values.devValkey.image -}}
+{{- with default $image.registry .Values.global.imageRegistry -}}{{ . }}/{{- end -}}
+{{ $image.repository }}:{{ $image.tag }}
 {{- end -}}
 
 {{- define "fanfare.pullSecrets" -}}

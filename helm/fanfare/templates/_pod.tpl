@@ -23,17 +23,17 @@
 - name: FANFARE_REDIS__URL
   valueFrom:
     secretKeyRef:
-      name: {{ .Values.redis.existingSecret }}
-      key: {{ .Values.redis.secretKeys.url }}
+      name: {{ .Values.redis.existingSecret | quote }}
+      key: {{ .Values.redis.secretKeys.url | quote }}
 {{- end }}
 {{- if and .Values.redis.existingSecret .Values.redis.secretKeys.shards }}
 - name: FANFARE_REDIS__SHARDS
   valueFrom:
     secretKeyRef:
-      name: {{ .Values.redis.existingSecret }}
-      key: {{ .Values.redis.secretKeys.shards }}
+      name: {{ .Values.redis.existingSecret | quote }}
+      key: {{ .Values.redis.secretKeys.shards | quote }}
 {{- end }}
-{{- if .Values.telemetry.endpoint }}
+{{- if include "fanfare.hasCollector" . }}
 {{- include "fanfare.telemetryEnvironment" . }}
 {{- end }}
 {{- with .Values.extraEnv }}
@@ -46,8 +46,8 @@
 - name: FANFARE_TELEMETRY__HEADERS
   valueFrom:
     secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.telemetry.headers.key }}
+      name: {{ . | quote }}
+      key: {{ $.Values.telemetry.headers.key | quote }}
 {{- end }}
 - name: FANFARE_TELEMETRY__K8S_POD_NAME
   valueFrom:
@@ -89,31 +89,31 @@
 {{- define "fanfare.volumes" -}}
 - name: config
   configMap:
-    name: {{ include "fanfare.fullname" . }}
+    name: {{ include "fanfare.fullname" . | quote }}
 {{- if include "fanfare.hasPasswordFile" . }}
 - name: redis-password
   secret:
-    secretName: {{ .Values.redis.existingSecret }}
+    secretName: {{ .Values.redis.existingSecret | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .Values.redis.secretKeys.password }}
+      - key: {{ .Values.redis.secretKeys.password | quote }}
         path: password
 {{- end }}
 {{- with .Values.redis.tls }}
 {{- if .existingSecret }}
 - name: redis-tls
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ .existingSecret | quote }}
     defaultMode: 0440
     items:
       {{- if .caKey }}
-      - key: {{ .caKey }}
+      - key: {{ .caKey | quote }}
         path: ca.crt
       {{- end }}
       {{- if .certificateKey }}
-      - key: {{ .certificateKey }}
+      - key: {{ .certificateKey | quote }}
         path: tls.crt
-      - key: {{ .privateKeyKey }}
+      - key: {{ .privateKeyKey | quote }}
         path: tls.key
       {{- end }}
 {{- end }}

@@ -5,7 +5,37 @@ fanfare_queue_{{ .Values.autoscaling.queueMetric }}
 
 {{/* So many sessions for each node: a part of what it takes at most. */}}
 {{- define "fanfare.sessionsTarget" -}}
-{{- div (mul (include "fanfare.connectionsMax" . | int64) (int64 .Values.autoscaling.sessionsPercent)) 100 -}}
+{{- max 1 (div (mul (include "fanfare.connectionsMax" . | int64) (int64 .Values.autoscaling.sessionsPercent)) 100) -}}
+{{- end -}}
+
+{{/*
+So many entries the queue must be able to hold, or it can never ask for maxReplicas nodes: priority low is
+refused from 70 % of the capacity on, and an autoscaler goes up only from 10 % above its target.
+*/}}
+{{- define "fanfare.queueLeast" -}}
+{{- $asked := mul (int64 .Values.autoscaling.queueTarget) (int64 .Values.autoscaling.maxReplicas) -}}
+{{- div (add (mul $asked 11) 6) 7 -}}
+{{- end -}}
+
+{{/* What the queue holds by size: queue.capacity in docs/configuration.md. */}}
+{{- define "fanfare.queueCapacityOfSize" -}}
+{{- get (dict "small" 1000 "medium" 50000 "large" 100000 "enterprise" 500000) .Values.size -}}
+{{- end -}}
+
+{{- define "fanfare.queueScales" -}}
+{{- if and (include "fanfare.autoscaled" .) (gt (int64 .Values.autoscaling.queueTarget) 0) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* The capacity that the chart sets: only where that of the size would be too little. */}}
+{{- define "fanfare.queueCapacityRaised" -}}
+{{- if and (include "fanfare.queueScales" .) (not (hasKey (default dict .Values.config.queue) "capacity")) -}}
+{{- $least := include "fanfare.queueLeast" . | int64 -}}
+{{- if gt $least (include "fanfare.queueCapacityOfSize" . | int64) -}}{{ $least }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "fanfare.queueCapacity" -}}
+{{- include "fanfare.setting" (list . "queue" "capacity" (include "fanfare.queueCapacityRaised" . | default (include "fanfare.queueCapacityOfSize" .))) -}}
 {{- end -}}
 
 {{/*

@@ -6,6 +6,7 @@
 
 mod alone;
 mod api_only;
+mod chart;
 mod faults;
 mod files;
 mod printing;

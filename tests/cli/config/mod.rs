@@ -6,6 +6,7 @@
 
 mod alone;
 mod api_only;
+mod clients;
 mod faults;
 mod files;
 mod printing;

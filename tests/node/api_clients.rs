@@ -161,7 +161,8 @@ async fn an_act_stands_in_redis_and_in_the_log_before_it_is_done() {
         (answer.status == 503).then_some(())
     })
     .await;
-    assert!(!node.log_lines("audit_refused").is_empty());
+    let told = node.until_told("audit_refused").await;
+    assert_eq!(told[0]["about"], "bob", "{told:?}");
     let answer = call(node.api, http::DEV_KEY, ("POST", "/v1/nodes/node-0/drain")).await;
     assert_eq!(answer.status, 200, "a node may leave: {}", answer.text());
 }

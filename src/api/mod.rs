@@ -11,9 +11,10 @@
 //! ([`auth::Admitted`]).
 
 use std::any::Any;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -32,16 +33,18 @@ use utoipa_axum::routes;
 use crate::http;
 use crate::http::error::HttpError;
 use crate::http::media::Form;
-use crate::telemetry::labels::Route;
+use crate::telemetry::labels::{ApiRefusal, Route};
 use fanfare_protocol::error::{ErrorCode, WireError};
 
 mod at_most;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod body_budget;
 mod body_fields;
 mod counting;
 pub mod error;
+mod guesses;
 pub mod health;
 pub mod history;
 pub mod keys;
@@ -60,7 +63,9 @@ pub mod topics;
 mod trace;
 pub mod users;
 
+use auth::{Peer, WrongKey};
 use error::ApiError;
+use guesses::Guesses;
 use state::ApiState;
 
 /// Every call with its documentation.
@@ -83,6 +88,7 @@ fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(performance::get_performance))
         .routes(routes!(nodes::get_route))
         .routes(routes!(nodes::drain_node))
+        .routes(routes!(audit::get_audit))
         // These need none.
         .merge(probe_routes())
         .routes(routes!(openapi::openapi))
@@ -117,6 +123,8 @@ pub struct Api {
     state: Arc<ApiState>,
     router: TowerToHyperService<Router>,
     has_calls: bool,
+    guesses: Arc<Guesses>,
+    peer: Peer,
 }
 
 impl Api {
@@ -137,6 +145,17 @@ impl Api {
             router: TowerToHyperService::new(routed(routes, Arc::clone(&state))),
             state,
             has_calls,
+            guesses: Arc::default(),
+            peer: Peer(None),
+        }
+    }
+
+    /// The same for the connection of this peer.
+    #[must_use]
+    pub fn to_peer(&self, peer: IpAddr) -> Self {
+        Self {
+            peer: Peer(Some(peer)),
+            ..self.clone()
         }
     }
 
@@ -160,6 +179,7 @@ impl Api {
             }
             Err(error) => ApiError(error).into_response(),
         };
+        self.count_guess(&mut response);
         let mut code = response.extensions_mut().remove::<ErrorCode>();
         if let Some(error) = response.extensions_mut().remove::<HttpError>() {
             code = Some(error.error.code);
@@ -194,7 +214,27 @@ impl Api {
         if is_here { route } else { Route::Other }
     }
 
-    async fn route(&self, request: Request<Body>) -> Response {
+    /// An address that came with too many wrong keys is told so, in place of that this one is wrong.
+    fn count_guess(&self, response: &mut Response) {
+        if response.extensions_mut().remove::<WrongKey>().is_none() {
+            return;
+        }
+        let Err(wait) = self.guesses.wrong(self.peer.0, Instant::now()) else {
+            return;
+        };
+        let refused = &self.state.metrics.api.refused;
+        refused.of(ApiRefusal::TooMany).add(1);
+        let mut error = WireError::new(
+            ErrorCode::RateLimited,
+            "too many wrong API keys from this address; a right one is taken at any time",
+        );
+        error.retry_after_ms = u64::try_from(wait.as_millis()).ok();
+        // Nothing else is to be asked on such a connection.
+        let error = HttpError::from(error).closing();
+        *response = ApiError(error).into_response();
+    }
+
+    async fn route(&self, mut request: Request<Body>) -> Response {
         // Most calls are publications, and the way through the router costs a fifth of all else
         // that is done for one: they go straight to the handler that it would find.
         let is_publication =
@@ -203,6 +243,8 @@ impl Api {
             let state = Arc::clone(&self.state);
             return publish::publish.call(request, state).await;
         }
+        // Publications are in no audit, so nothing is allocated for it where most calls are.
+        request.extensions_mut().insert(self.peer);
         let Ok(response) = self.router.call(request).await;
         response
     }

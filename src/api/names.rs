@@ -13,11 +13,11 @@ use super::publication::invalid_user;
 use super::query::Pairs;
 use super::state::ApiState;
 use fanfare_protocol::error::{ErrorCode, WireError};
-use fanfare_protocol::ids::{NodeId, Position, Topic, User};
+use fanfare_protocol::ids::{NodeId, Position, User};
 
-/// The topic that the path names.
+/// The name of a topic in the path; whether it is one is known together with the caller's app.
 #[derive(Debug)]
-pub(super) struct TopicName(pub(super) Topic);
+pub(super) struct TopicName(pub(super) String);
 
 /// The user that the path names.
 #[derive(Debug)]
@@ -32,11 +32,9 @@ impl FromRequestParts<Arc<ApiState>> for TopicName {
 
     async fn from_request_parts(
         parts: &mut Parts,
-        state: &Arc<ApiState>,
+        _state: &Arc<ApiState>,
     ) -> Result<Self, ApiError> {
-        let name = path_name(parts).await?;
-        let topic = Topic::new(&state.app, &name).map_err(WireError::from)?;
-        Ok(Self(topic))
+        Ok(Self(path_name(parts).await?))
     }
 }
 

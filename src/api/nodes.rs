@@ -9,18 +9,18 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::auth::Admitted;
+use super::auth::{Admitted, asks};
 use super::body::Wanted;
 use super::error::ApiError;
 use super::names::NodeName;
 use super::publication::invalid_user;
 use super::query::{Fields, NoFields, Pairs, QueryFields};
-use super::schema::{BadRequest, NotFound, Refused};
+use super::schema::{BadRequest, Refused};
 use super::state::NodeStatus;
 use crate::http::bodies::Route;
 use crate::tasks;
 use fanfare_protocol::error::{ErrorCode, WireError};
-use fanfare_protocol::ids::{Topic, User};
+use fanfare_protocol::ids::User;
 
 /// About what a node takes in an answer.
 const NODE_BYTES: usize = 512;
@@ -71,7 +71,7 @@ impl QueryFields for RouteParams {
     responses((status = 200, description = "The members.", body = NodesAnswer), BadRequest, Refused)
 )]
 pub(super) async fn list_nodes(
-    Admitted(state): Admitted,
+    Admitted { state, .. }: Admitted<asks::SeeNodes>,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
 ) -> Response {
@@ -90,22 +90,22 @@ pub(super) async fn list_nodes(
     responses((status = 200, description = "The home.", body = Route), BadRequest, Refused)
 )]
 pub(super) async fn get_route(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::Home>,
     wanted: Wanted,
     Fields(params): Fields<RouteParams>,
 ) -> Result<Response, ApiError> {
     let topic = match (params.user, params.topic) {
         (Some(user), None) => {
             let user = User::new(&user).map_err(invalid_user)?;
-            Topic::inbox(&state.app, &user)
+            admitted.inbox(&user)?
         }
-        (None, Some(topic)) => Topic::new(&state.app, &topic).map_err(WireError::from)?,
+        (None, Some(topic)) => admitted.topic(&topic)?,
         _ => {
             let message = "exactly one of `user` and `topic` is needed";
             return Err(WireError::bad_request(message).into());
         }
     };
-    Ok(wanted.ok(&state.directory.home(&topic)))
+    Ok(wanted.ok(&admitted.state.directory.home(&topic)))
 }
 
 /// Drain a node: it takes nobody in any more, sends its sessions away at its pace, and ends.
@@ -116,19 +116,26 @@ pub(super) async fn get_route(
     params(("node" = String, Path, description = "The node's name.")),
     responses(
         (status = 200, description = "The node was told.", body = DrainAnswer),
-        BadRequest, NotFound, Refused
+        BadRequest, Refused
     )
 )]
 pub(super) async fn drain_node(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::Drain>,
     wanted: Wanted,
     NodeName(node): NodeName,
     Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
+    const OPERATION: &str = "drain_node";
+    let state = &admitted.state;
     let nodes = state.directory.nodes();
     if !nodes.iter().any(|one| one.node == node.as_str()) {
         let message = format!("no node `{node}` has a lease");
         return Err(WireError::new(ErrorCode::NotFound, message).into());
+    }
+    match node == state.config.server.node_id {
+        // It must be able to leave while Redis is away.
+        true => admitted.audit_if_possible(OPERATION, node.as_str()).await,
+        false => admitted.audit(OPERATION, node.as_str()).await?,
     }
     state.directory.drain(&node).await?;
     Ok(wanted.ok(&DrainAnswer {

@@ -41,7 +41,10 @@ impl Modify for Security {
         let components = document.components.get_or_insert_default();
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("One of the keys of `api.keys`."))
+            .description(Some(
+                "A key of `api.keys`, or one of a client of `[[api.clients]]`, which has a part of the \
+                 scopes `publish`, `read`, `users`, `queue` and `admin`.",
+            ))
             .build();
         components.add_security_scheme("api_key", SecurityScheme::Http(scheme));
     }

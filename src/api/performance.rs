@@ -11,7 +11,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::auth::Admitted;
+use super::auth::{Admitted, asks};
 use super::body::Wanted;
 use super::error::ApiError;
 use super::query::{Fields, Pairs, QueryFields};
@@ -124,7 +124,7 @@ impl QueryFields for PerformanceParams {
     responses((status = 200, description = "The window.", body = PerformanceAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_performance(
-    Admitted(state): Admitted,
+    Admitted { state, .. }: Admitted<asks::SeePerformance>,
     wanted: Wanted,
     Fields(PerformanceParams { window }): Fields<PerformanceParams>,
 ) -> Result<Response, ApiError> {

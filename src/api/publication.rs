@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::at_most::{AtMost, Counted};
+use super::auth::Caller;
 use super::body_fields::{BodyFields, Known};
 use super::state::ApiState;
 use super::trace::{self, Parent};
@@ -20,6 +21,7 @@ use crate::broker::idempotency::Publisher;
 use crate::broker::publication::Publication;
 use crate::config::Namespace;
 use crate::http::error::as_body;
+use crate::policy::OnTopic;
 use fanfare_protocol::data::Data;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::ErrorBody;
@@ -180,7 +182,7 @@ impl PublishBody {
 /// # Errors
 /// What is wrong with the publication as a whole. A target that is no name is refused alone.
 pub(super) fn read(
-    state: &ApiState,
+    (state, caller): (&ApiState, &Caller),
     encoding: Encoding,
     bytes: &[u8],
     parent: Parent,
@@ -191,7 +193,7 @@ pub(super) fn read(
     let kept = state.config.session.idempotency;
     let kept_ms = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
     let key = content.idempotency_key.as_deref();
-    let idempotency = key.map(|key| (Publisher::Api(&state.app).remembered(key), kept_ms));
+    let idempotency = key.map(|key| (Publisher::Api(&caller.app).remembered(key), kept_ms));
     let request = |topic: Topic| {
         let namespace = state.config.namespace(&topic);
         PublishRequest {
@@ -203,7 +205,9 @@ pub(super) fn read(
             topic,
         }
     };
-    let topics = names.into_iter().map(|name| name.topic(&state.app));
+    let topics = names
+        .into_iter()
+        .map(|name| name.judged(state, caller, OnTopic::Publish));
     let failed = |(name, error): (String, WireError)| TargetResult::failed(name, &error);
     Ok(topics
         .map(|topic| topic.map(request).map_err(failed))
@@ -299,6 +303,19 @@ pub(super) enum Name {
 }
 
 impl Name {
+    /// The same, if the caller may do this with it.
+    pub(super) fn judged(
+        &self,
+        state: &ApiState,
+        caller: &Caller,
+        operation: OnTopic,
+    ) -> Result<Topic, (String, WireError)> {
+        let topic = self.topic(&caller.app)?;
+        let judged = caller.may(state, operation, &topic);
+        judged.map_err(|error| (topic.name().to_owned(), error))?;
+        Ok(topic)
+    }
+
     /// The topic of this name, or what is wrong with it and the name as the caller wrote it.
     pub(super) fn topic(&self, app: &App) -> Result<Topic, (String, WireError)> {
         match self {

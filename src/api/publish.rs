@@ -16,7 +16,7 @@ use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Admitted;
+use super::auth::{Admitted, Caller, asks};
 use super::body::{Sent, Wanted};
 use super::error::ApiError;
 use super::publication::{self, PublishBody, Target, TargetResult};
@@ -87,13 +87,13 @@ pub struct BatchAnswer {
     responses((status = 200, description = "At least one target was published.", body = PublishAnswer), BodyRefused, Refused)
 )]
 pub(super) async fn publish(
-    Admitted(state): Admitted,
+    Admitted { state, caller, .. }: Admitted<asks::Publish>,
     parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let read = || publication::read(&state, sent.encoding, &sent.bytes, parent);
+    let read = || publication::read((&state, &caller), sent.encoding, &sent.bytes, parent);
     let targets = tasks::heavy(sent.bytes.len(), read).await?;
     let results = run(&state, targets, parent).await;
     let answered = tasks::heavy(results.len() * RESULT_BYTES, || {
@@ -114,13 +114,13 @@ pub(super) async fn publish(
     responses((status = 200, description = "At least one item was published, in part or whole.", body = BatchAnswer), BodyRefused, Refused)
 )]
 pub(super) async fn batch(
-    Admitted(state): Admitted,
+    Admitted { state, caller, .. }: Admitted<asks::Publish>,
     parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
-    let read = || read_batch(&state, &sent, parent);
+    let read = || read_batch((&state, &caller), &sent, parent);
     let (items, targets) = tasks::heavy(sent.bytes.len(), read).await?;
     let results = run(&state, targets, parent).await;
     let answered = tasks::heavy((items.len() + results.len()) * RESULT_BYTES, || {
@@ -137,7 +137,7 @@ type Items = Vec<Result<usize, WireError>>;
 
 /// Reads the items of a batch, and all their targets one after the other.
 fn read_batch(
-    state: &ApiState,
+    (state, caller): (&ApiState, &Caller),
     sent: &Sent,
     parent: Parent,
 ) -> Result<(Items, Vec<Target>), ApiError> {
@@ -150,11 +150,12 @@ fn read_batch(
     let mut items = Vec::with_capacity(bodies.len());
     let (mut targets, targets_max) = (Vec::new(), items_max * BATCH_TARGETS_FACTOR);
     for bytes in bodies {
-        let item = publication::read(state, sent.encoding, bytes, parent).map(|mut more| {
-            let count = more.len();
-            targets.append(&mut more);
-            count
-        });
+        let item =
+            publication::read((state, caller), sent.encoding, bytes, parent).map(|mut more| {
+                let count = more.len();
+                targets.append(&mut more);
+                count
+            });
         if targets.len() > targets_max {
             return Err(too_many("targets", targets.len(), targets_max));
         }

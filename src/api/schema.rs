@@ -17,16 +17,23 @@ pub(super) struct Refused;
 /// What a call without a body is answered with when its path or query is wrong.
 pub(super) struct BadRequest;
 
-/// What a call is answered with whose path names nothing that is there.
-pub(super) struct NotFound;
-
 /// What a call with a body is answered with when the body is wrong.
 pub(super) struct BodyRefused;
 
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         errors(&[
-            ("401", "The API key is missing or wrong."),
+            ("401", "The API key is missing, wrong or expired."),
+            (
+                "403",
+                "The client has not the scope, may not name this topic, or is of another app.",
+            ),
+            ("404", "There is none of this name, or no such app."),
+            (
+                "429",
+                "Too many wrong keys from this address, or too many large bodies at the same time. \
+                 Repeat after `Retry-After` seconds.",
+            ),
             ("500", "A fault of this node."),
             (
                 "503",
@@ -43,22 +50,12 @@ impl IntoResponses for BadRequest {
     }
 }
 
-impl IntoResponses for NotFound {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        errors(&[("404", "There is none of this name.")])
-    }
-}
-
 impl IntoResponses for BodyRefused {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         errors(&[
             ("400", "The body is wrong, or one of its names."),
             ("413", "The body, `data` or a key is too long."),
             ("415", "The content type is not spoken."),
-            (
-                "429",
-                "Too many large bodies at the same time. Repeat after `Retry-After` seconds.",
-            ),
         ])
     }
 }

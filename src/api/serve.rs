@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,8 +84,8 @@ pub async fn serve(
             accepted = accept(&listener, &permits) => accepted,
         };
         match accepted {
-            Ok((stream, permit)) => {
-                let api = api.clone();
+            Ok((stream, peer, permit)) => {
+                let api = api.to_peer(peer.ip());
                 let stopped = stop.subscribe();
                 spawn_alone("api_connection", async move {
                     connection(stream, &api, (rest, patience), stopped).await;
@@ -133,13 +134,13 @@ fn tell_failure(failures: &Arc<Episode>, error: &io::Error) {
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits)
         .acquire_owned()
         .await
         .expect("nobody closes this semaphore");
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
 }
 
 /// Serves one connection; once `stopped` changes, until the request in flight is answered, for which

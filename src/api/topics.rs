@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::auth::Admitted;
+use super::auth::{Admitted, asks};
 use super::body::Wanted;
 use super::error::ApiError;
 use super::history::{self, HistoryAnswer, HistoryParams};
@@ -16,9 +16,7 @@ use super::names::{self, TopicName};
 use super::query::{Fields, NoFields, Pairs, QueryFields};
 use super::schema::{BadRequest, Refused};
 use super::state::{MembersPage, NodeSessions, TopicsPage};
-use crate::auth::rights::Operation;
 use crate::http::bodies::Route;
-use crate::policy::{self, Subject};
 use crate::tasks;
 use fanfare_protocol::error::WireError;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
@@ -110,14 +108,14 @@ pub struct Kept {
     responses((status = 200, description = "A page of topics.", body = TopicsPage), BadRequest, Refused)
 )]
 pub(super) async fn list_topics(
-    Admitted(state): Admitted,
+    Admitted { state, caller, .. }: Admitted<asks::ListTopics>,
     wanted: Wanted,
     Fields(params): Fields<TopicsParams>,
 ) -> Result<Response, ApiError> {
     let limit = names::within(params.limit, &state)?;
     let after = params
         .after
-        .map(|name| Topic::new(&state.app, &name))
+        .map(|name| Topic::new(&caller.app, &name))
         .transpose()
         .map_err(WireError::from)?;
     let page = state.directory.topics(after.as_ref(), limit).await?;
@@ -132,11 +130,13 @@ pub(super) async fn list_topics(
     responses((status = 200, description = "The topic.", body = TopicAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_topic(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::Inspect>,
     wanted: Wanted,
-    TopicName(topic): TopicName,
+    TopicName(name): TopicName,
     Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
+    let topic = admitted.topic(&name)?;
+    let state = admitted.state;
     let retention = state.config.namespace(&topic).retention();
     let nodes = state.directory.occupancy(&topic).await?;
     let last = state.broker.last(&topic, retention, false).await?;
@@ -161,11 +161,13 @@ pub(super) async fn get_topic(
     responses((status = 200, description = "A page of publications.", body = HistoryAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_history(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::History>,
     wanted: Wanted,
-    TopicName(topic): TopicName,
+    TopicName(name): TopicName,
     Fields(params): Fields<HistoryParams>,
 ) -> Result<Response, ApiError> {
+    let topic = admitted.topic(&name)?;
+    let state = admitted.state;
     let query = params.query(&state, topic)?;
     let page = history::read(&state, query).await?;
     Ok(tasks::heavy(page.bytes(), || wanted.ok(&page)).await)
@@ -178,17 +180,14 @@ pub(super) async fn get_history(
     responses((status = 200, description = "A page of members.", body = MembersPage), BadRequest, Refused)
 )]
 pub(super) async fn get_presence(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::Presence>,
     wanted: Wanted,
-    TopicName(topic): TopicName,
+    TopicName(name): TopicName,
     Fields(params): Fields<PresenceParams>,
 ) -> Result<Response, ApiError> {
+    let topic = admitted.topic(&name)?;
+    let state = admitted.state;
     let limit = names::within(params.limit, &state)?;
-    let namespace = state.config.namespace(&topic);
-    policy::may(Subject::Api, Operation::Presence, &topic, namespace).map_err(|_denied| {
-        let name = topic.namespace();
-        WireError::bad_request(format!("namespace `{name}` keeps no presence"))
-    })?;
     let page = state.directory.members(&topic, params.after, limit).await?;
     let infos = page
         .members

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Admitted;
+use super::auth::{Admitted, asks};
 use super::body::Wanted;
 use super::error::ApiError;
 use super::history::{self, HistoryAnswer, HistoryParams};
@@ -62,12 +62,13 @@ pub struct DisconnectAnswer {
     responses((status = 200, description = "The user.", body = UserAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_user(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::SeeUser>,
     wanted: Wanted,
     UserName(user): UserName,
     Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
-    let inbox = Topic::inbox(&state.app, &user);
+    let inbox = admitted.inbox(&user)?;
+    let state = admitted.state;
     let nodes = state.directory.occupancy(&inbox).await?;
     Ok(wanted.ok(&UserAnswer {
         user: user.to_string(),
@@ -84,12 +85,13 @@ pub(super) async fn get_user(
     responses((status = 200, description = "The inbox.", body = InboxAnswer), BadRequest, Refused)
 )]
 pub(super) async fn get_inbox(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::History>,
     wanted: Wanted,
     UserName(user): UserName,
     Fields(params): Fields<HistoryParams>,
 ) -> Result<Response, ApiError> {
-    let inbox = Topic::inbox(&state.app, &user);
+    let inbox = admitted.inbox(&user)?;
+    let state = admitted.state;
     let query = params.query(&state, inbox.clone())?;
     let summary = state.broker.inbox(&inbox, query.retention).await?;
     let page = history::read(&state, query).await?;
@@ -113,11 +115,14 @@ pub(super) async fn get_inbox(
     responses((status = 200, description = "Every node was told.", body = DisconnectAnswer), BadRequest, Refused)
 )]
 pub(super) async fn disconnect(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::Disconnect>,
     wanted: Wanted,
     UserName(user): UserName,
     Fields(NoFields): Fields<NoFields>,
 ) -> Result<Response, ApiError> {
+    admitted.inbox(&user)?;
+    admitted.audit("disconnect", user.as_str()).await?;
+    let state = admitted.state;
     state.directory.disconnect(&user).await?;
     Ok(wanted.ok(&DisconnectAnswer {
         user: user.to_string(),

@@ -16,6 +16,7 @@ use crate::telemetry::trace::context::TraceContext;
 use fanfare_protocol::event::{GapReason, Member};
 use fanfare_protocol::ids::{Owner, Position, SessionId, Topic};
 
+pub mod audit;
 pub mod channel_context;
 pub mod feed_sender;
 pub mod idempotency;
@@ -306,8 +307,7 @@ impl Broker {
         pressure::relieved(engine!(self, broker => broker.metrics())).await;
     }
 
-    /// What came after `since`: a page of it, with at least one entry if there is one. Entries past their own end are included; the reader
-    /// leaves them out.
+    /// A page of what came after `since`, at least one entry if there is one. Readers leave out what is past its end.
     ///
     /// # Errors
     /// [`BrokerError`].

@@ -6,6 +6,7 @@
 //! node run on a current-thread runtime that ends with them.
 
 pub mod access;
+pub mod api_key;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod completions;
@@ -77,6 +78,8 @@ enum Command {
     Subscribe(subscribe::SubscribeArgs),
     /// Make a signed token for development
     Token(token::TokenArgs),
+    /// Make a key of the HTTP API
+    ApiKey(api_key::ApiKeyArgs),
     /// List the nodes of the cluster
     Nodes(nodes::NodesArgs),
     /// Ask a node whether it is live or ready, or how each of its parts does
@@ -108,6 +111,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Queue(args) => block_on(queue::run(*args)),
         Command::Subscribe(args) => block_on(subscribe::run(args)),
         Command::Token(args) => token::run(&args),
+        Command::ApiKey(args) => api_key::run(&args),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Health(args) => health::run(args),
         Command::Roundtrip(args) => block_on(roundtrip::run(*args)),

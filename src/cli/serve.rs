@@ -54,6 +54,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let reload = Reload {
         signals,
         rows: rows(&values),
+        files: values.watched_files().clone(),
         load: Box::new(move || load(&inputs)),
     };
     let dev = config.server.dev;

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use crate::config::Environment;
+use crate::config::client_list;
 use crate::config::faults::Faults;
 use crate::config::file_shares;
 use crate::config::inputs::Flag;
@@ -84,14 +85,21 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
 pub fn warnings(values: &Values) -> Vec<String> {
     let mut warnings = Vec::new();
     let api_keys = list(values, "api.keys");
-    if api_keys.is_empty() {
+    if !has_callers(values) {
         warnings.push("api.keys: no key, so the API answers only health and metrics".to_owned());
     }
-    if !values.dev() && api_keys.iter().any(|key| key.len() < API_KEY_BYTES_MIN) {
-        let place = values.place("api.keys");
-        warnings.push(format!(
-            "{place}: a key of the API has fewer than {API_KEY_BYTES_MIN} bytes and can be guessed"
-        ));
+    let is_short = |key: &str| key.len() < API_KEY_BYTES_MIN;
+    let in_file = values.file_keys();
+    for (path, is_weak) in [
+        ("api.keys", api_keys.iter().any(|key| is_short(key))),
+        ("api.keys_file", in_file.iter().any(|key| is_short(&key.0))),
+    ] {
+        if is_weak && !values.dev() {
+            let place = values.place(path);
+            warnings.push(format!(
+                "{place}: a key of the API has fewer than {API_KEY_BYTES_MIN} bytes and can be guessed"
+            ));
+        }
     }
     let public = |path| address(values, path).is_some_and(|address| !address.ip().is_loopback());
     if values.dev() && (public("server.listen") || public("api.listen")) {
@@ -409,8 +417,8 @@ fn production(values: &Values, flags: &[Flag], faults: &mut Faults) {
         let what = "lets everybody do everything, which production refuses";
         faults.push("--dev", what, "leave --dev out, or choose another --env");
     }
-    let keyless = list(values, "api.keys").is_empty();
-    if keyless && !values.is_refused("api.keys") {
+    let refused = ["api.keys", "api.keys_file", client_list::PATH];
+    if !has_callers(values) && !refused.iter().any(|path| values.is_refused(path)) {
         let what = "there is no key for the API, which production refuses";
         faults.push("api.keys", what, "set FANFARE_API__KEYS");
     }
@@ -440,6 +448,14 @@ fn production(values: &Values, flags: &[Flag], faults: &mut Faults) {
             );
         }
     }
+}
+
+/// Whether anybody may call the API.
+fn has_callers(values: &Values) -> bool {
+    let is_none = list(values, "api.keys").is_empty()
+        && values.file_keys().is_empty()
+        && values.api_clients_with_origins().is_empty();
+    !is_none
 }
 
 fn value<'a>(values: &'a Values, path: &str) -> Option<&'a Value> {

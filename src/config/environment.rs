@@ -111,6 +111,10 @@ fn unknown(name: &str) -> (&'static str, String) {
             "token keys are set in the file as [[auth.keys]], or one by FANFARE_AUTH__HMAC_SECRET"
                 .to_owned(),
         ),
+        Some(("API", "CLIENTS")) => (
+            WHAT,
+            "clients of the API are set in the file only, as [[api.clients]]".to_owned(),
+        ),
         _ => {
             let known = FRAME_NAMES
                 .iter()

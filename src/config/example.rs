@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::config::client_list;
 use crate::config::key::{Initial, Key};
 use crate::config::keys;
 use crate::config::presets::MEDIUM;
@@ -34,6 +35,9 @@ pub fn commented_file() -> String {
         }
         if section == "auth" {
             write_token_key(&mut out);
+        }
+        if section == "api" {
+            write_api_client(&mut out);
         }
     }
     comment(
@@ -110,6 +114,21 @@ fn write_token_key(out: &mut String) {
     }
     out.push_str("#[[auth.keys]]\n#id = \"web\"\n#algorithm = \"HS256\"\n");
     out.push_str("#secret_env = \"TOKEN_SECRET\"\n");
+}
+
+fn write_api_client(out: &mut String) {
+    comment(
+        out,
+        "\nCallers that may do a part of what the API does, once for each:",
+    );
+    for (name, doc) in client_list::FIELDS {
+        comment(out, &format!("  {name}: {doc}"));
+    }
+    out.push_str("#[[api.clients]]\n#name = \"billing\"\n");
+    // Nobody knows a key of this hash.
+    let none = "0".repeat(64);
+    let _infallible = writeln!(out, "#key_sha256 = \"{none}\"");
+    out.push_str("#scopes = [\"publish\"]\n#topics = [\"orders:**\", \"@*\"]\n");
 }
 
 /// Breaks text into comment lines; a newline in front makes an empty line first.

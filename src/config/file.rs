@@ -11,6 +11,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::client_list;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
 use crate::config::inputs::{Inputs, refuse};
@@ -50,6 +51,11 @@ pub fn read(
                     && let Some(list) = table.get("keys")
                 {
                     used = token_keys::read(&file, list, inputs, values, faults);
+                }
+                if section == "api"
+                    && let Some(list) = table.get("clients")
+                {
+                    client_list::read(&file, list, values, faults);
                 }
             }
             (name_text, _) => unknown_section(&file, name_text, name, value, faults),
@@ -92,7 +98,7 @@ fn section_of(
 ) {
     for (name, value) in in_order(table) {
         let path = format!("{section}.{}", name.get_ref());
-        if path == "auth.keys" {
+        if path == "auth.keys" || path == client_list::PATH {
             continue;
         }
         match keys::find(&path) {

@@ -45,12 +45,21 @@ section!(API, "api" => Api {
     listen: "listen", Text(forms::ADDRESS), Is("127.0.0.1:8081"),
         "Where the HTTP API, health and metrics are served. Never public. Flag --api-listen.";
     keys: "keys", List(forms::API_KEY), Is(""),
-        "Keys that callers of the API present. With --dev the key is dev. Without a key only health and metrics answer.";
+        "Keys that callers of the API present. Whoever has one may do everything; [[api.clients]] are for callers that may do a part of it. With --dev the key is dev. Without a key or a client only health and metrics answer.";
     body_bytes_max: "body_bytes_max", bytes(1_024, 1 << 30), Is("8388608"),
         "Longest body of a call.";
     targets_max: "targets_max", count(1, 100_000), Is("1000"),
         "Most targets of one publication, and most items of one batch.";
-});
+} and { file_keys: Values::file_keys, clients: Values::api_clients });
+
+/// The file with more keys of the API. It has no field: its keys have one.
+pub const API_KEYS_FILE: Key = Key {
+    section: "api",
+    name: "keys_file",
+    kind: Text(forms::ANY),
+    default: Unset("/run/secrets/fanfare-api-keys"),
+    doc: "A file with more keys as those of api.keys, one a line; empty lines and those that begin with # are left out. It is looked at every 10 seconds and read again when it has changed.",
+};
 
 section!(METRICS, "metrics" => Metrics {
     listen: "listen", Text(forms::ADDRESS), Unset("0.0.0.0:9090"),
@@ -320,6 +329,7 @@ pub fn all() -> &'static [Key] {
         let mut all = [
             SERVER,
             API,
+            &[API_KEYS_FILE],
             METRICS,
             REDIS,
             REDIS_ACCESS,

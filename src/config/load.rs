@@ -11,6 +11,7 @@ use crate::config::alerts::Alerts;
 use crate::config::environment::{self, value_of};
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::inputs::{Flag, Inputs, TryKey, UNUSABLE_REMEDY, refuse};
+use crate::config::key_file;
 use crate::config::keys;
 use crate::config::machine::Machine;
 use crate::config::otel::{self, Ignored};
@@ -66,6 +67,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     let (used, ignored) = sources(inputs, &mut values, &mut faults);
     read_flags(&inputs.flags, &mut values, &mut faults);
     add_hmac_key(inputs.try_key, &mut values, &mut faults);
+    key_file::read(&mut values, &mut faults);
     presets::leave_files_to(&checks::redis_urls(&values), &mut values, &inputs.machine);
     // Of a file that could not be read nobody knows what goes together with the rest.
     if used.is_some() {

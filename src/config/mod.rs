@@ -5,7 +5,9 @@
 //! protocol's names. Time is a `Duration` here and a number with its unit in the key outside.
 
 pub mod alerts;
+pub mod api_clients;
 pub mod checks;
+pub mod client_list;
 pub mod environment;
 pub mod example;
 pub mod faults;
@@ -15,6 +17,7 @@ pub mod file_text;
 pub mod forms;
 pub mod inputs;
 pub mod key;
+pub mod key_file;
 pub mod keys;
 pub mod load;
 pub mod log_filter;
@@ -35,11 +38,13 @@ pub mod telemetry_keys;
 pub mod token_keys;
 pub mod value;
 pub mod values;
+pub mod watched;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use api_clients::Api;
 pub use observing::{Health, Log, LogFormat, Metrics};
 pub use secret::Secret;
 
@@ -160,19 +165,6 @@ pub enum Environment {
     Staging,
     /// Refuses `--dev`, secrets on the command line, a missing API key.
     Production,
-}
-
-/// `[api]`
-#[derive(Debug, Clone)]
-pub struct Api {
-    /// The API's listener.
-    pub listen: SocketAddr,
-    /// Keys that callers present. Empty: only health and metrics answer.
-    pub keys: Vec<Secret>,
-    /// Longest body, in bytes. Default 8 MiB.
-    pub body_bytes_max: usize,
-    /// Most targets of one publication and items of one batch. Default 1,000.
-    pub targets_max: usize,
 }
 
 /// `[redis]`

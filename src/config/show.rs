@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::config::api_clients::{ApiClient, ClientApp, Scope};
 use crate::config::values::{Origin, Values};
 
 /// One value that is in force.
@@ -18,7 +19,7 @@ pub struct Row {
     pub origin: String,
 }
 
-/// Every value in the order of the table, then the token keys.
+/// Every value in the order of the table, then the token keys and the clients of the API.
 #[must_use]
 pub fn rows(values: &Values) -> Vec<Row> {
     let settings = values.paths().into_iter().filter_map(|(path, key)| {
@@ -35,7 +36,33 @@ pub fn rows(values: &Values) -> Vec<Row> {
         value: format!("{} {} ***", key.id.as_deref().unwrap_or("-"), key.algorithm).into(),
         origin: Origin::to_string(origin),
     });
-    settings.chain(token_keys).collect()
+    let clients = values.api_clients_with_origins().iter().enumerate();
+    let clients = clients.map(|(index, (client, origin))| Row {
+        key: format!("api.clients[{index}]"),
+        value: shown(client).into(),
+        origin: Origin::to_string(origin),
+    });
+    settings.chain(token_keys).chain(clients).collect()
+}
+
+/// A client in one line. What its hashes are is no secret, and tells nobody anything.
+fn shown(client: &ApiClient) -> String {
+    let app = match &client.app {
+        ClientApp::One(app) => app.as_str(),
+        ClientApp::Any => "*",
+    };
+    let scopes: Vec<_> = client.scopes.iter().map(Scope::word).collect();
+    let topics = match &client.topics {
+        Some(patterns) => patterns.join(","),
+        None => "all topics".to_owned(),
+    };
+    let expires = client.expires.map(|s| format!(", until {s}"));
+    format!(
+        "{} app {app}, {}, {topics}{}",
+        client.name,
+        scopes.join(","),
+        expires.unwrap_or_default()
+    )
 }
 
 /// The rows as a table for people.

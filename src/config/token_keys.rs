@@ -99,6 +99,11 @@ pub fn read(
         let faults_before = faults.0.len();
         let entry = Entry::new(file, file.place(span), index, table, faults);
         used.extend(entry.text("secret_env").map(str::to_owned));
+        for field in ["secret_file", "public_key_file"] {
+            if let Some(name) = entry.text(field) {
+                values.watch_file(entry.directory().join(name));
+            }
+        }
         let key = entry.token_key(inputs, faults);
         if let Some(id) = entry.text("id")
             && !ids.insert(id.to_owned())
@@ -151,6 +156,11 @@ impl<'a> Entry<'a> {
             path,
             texts,
         }
+    }
+
+    /// Where paths in the file are taken from.
+    fn directory(&self) -> &Path {
+        self.file.path.parent().unwrap_or(self.file.path)
     }
 
     fn text(&self, name: &str) -> Option<&'a str> {
@@ -271,8 +281,7 @@ impl<'a> Entry<'a> {
         place: &str,
         faults: &mut Faults,
     ) -> Option<String> {
-        let directory = self.file.path.parent().unwrap_or(self.file.path);
-        let cause = match read_material(&directory.join(name)) {
+        let cause = match read_material(&self.directory().join(name)) {
             Ok(text) => return Some(text),
             Err(cause) => cause,
         };

@@ -6,11 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
+use crate::config::api_clients::ApiClient;
 use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
-use crate::config::{Environment, TokenKey};
+use crate::config::watched::WatchedFiles;
+use crate::config::{Environment, Secret, TokenKey};
 
 /// Where a value came from. The order is the precedence, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +57,9 @@ pub struct Setting {
 pub struct Values {
     settings: BTreeMap<String, Setting>,
     token_keys: Vec<(TokenKey, Origin)>,
+    api_clients: Vec<(ApiClient, Origin)>,
+    file_keys: Vec<Secret>,
+    files: WatchedFiles,
     refused: BTreeSet<String>,
     dev: bool,
     environment: Environment,
@@ -66,6 +72,9 @@ impl Values {
         Self {
             settings: BTreeMap::new(),
             token_keys: Vec::new(),
+            api_clients: Vec::new(),
+            file_keys: Vec::new(),
+            files: WatchedFiles::default(),
             refused: BTreeSet::new(),
             dev,
             environment,
@@ -91,6 +100,46 @@ impl Values {
     /// Adds a token key.
     pub fn add_token_key(&mut self, key: TokenKey, origin: Origin) {
         self.token_keys.push((key, origin));
+    }
+
+    /// Adds a client of the API.
+    pub fn add_api_client(&mut self, client: ApiClient, origin: Origin) {
+        self.api_clients.push((client, origin));
+    }
+
+    /// Adds keys of the API that stood in a file of their own.
+    pub fn add_file_keys(&mut self, keys: Vec<Secret>) {
+        self.file_keys.extend(keys);
+    }
+
+    /// Remembers a file that holds a secret, before it is read: it is read again when it has changed.
+    pub fn watch_file(&mut self, path: PathBuf) {
+        self.files.add(path);
+    }
+
+    /// The files that hold secrets.
+    #[must_use]
+    pub fn watched_files(&self) -> &WatchedFiles {
+        &self.files
+    }
+
+    /// The clients of the API with their origins.
+    #[must_use]
+    pub fn api_clients_with_origins(&self) -> &[(ApiClient, Origin)] {
+        &self.api_clients
+    }
+
+    /// The clients of the API.
+    #[must_use]
+    pub fn api_clients(&self) -> Vec<ApiClient> {
+        let clients = self.api_clients.iter();
+        clients.map(|(client, _)| client.clone()).collect()
+    }
+
+    /// The keys of the API that stood in a file of their own.
+    #[must_use]
+    pub fn file_keys(&self) -> Vec<Secret> {
+        self.file_keys.clone()
     }
 
     /// Remembers that a source gave a value that was refused, so that no check speaks of the one

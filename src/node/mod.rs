@@ -255,7 +255,7 @@ impl Parts {
         );
         let dispatcher = self.dispatcher(interest, handles);
         tasks::vital("dispatcher", dispatcher.run(feed));
-        let keys = Arc::new(ApiKeys::new(&self.config.api.keys));
+        let keys = Arc::new(ApiKeys::new(&self.config.api));
         let replaced = Replaced {
             keys: Arc::clone(&keys),
             verifier: Arc::clone(&self.services.verifier),

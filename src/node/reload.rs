@@ -1,6 +1,7 @@
-//! SIGHUP: keys of the API, keys and rules of tokens, and the log's level are read again.
+//! SIGHUP, and files with secrets that have changed: keys and clients of the API, keys and rules of
+//! tokens, and the log's level are read again.
 //!
-//! In: the signal, and how the configuration was loaded. Out: what may change while the node runs is
+//! In: the signal, every [`LOOK_EVERY`] a look at those files, and how the configuration was loaded. Out: what may change while the node runs is
 //! replaced as a whole; of the rest, what differs from the start is named in the log and waits for
 //! one. A configuration with a fault changes nothing. Sessions stay: their tokens were verified, and
 //! the next one is judged by the new keys. Owner: one task. Bounds: one reading after the other;
@@ -8,14 +9,17 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use crate::api::keys::ApiKeys;
 use crate::auth::verifier::Verifier;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
 use crate::config::show::{Row, rows};
+use crate::config::watched::WatchedFiles;
 use crate::tasks;
 use crate::telemetry::fields::List;
 use crate::telemetry::logs;
@@ -24,6 +28,8 @@ use crate::telemetry::metrics::Metrics;
 /// What may change while the node runs: whole keys, and sections that end in a dot or bracket.
 pub const RELOADED: &[&str] = &[
     "api.keys",
+    "api.keys_file",
+    "api.clients",
     "auth.keys",
     "auth.hmac_secret",
     "auth.issuer",
@@ -44,7 +50,12 @@ pub struct Reload {
     pub load: Load,
     /// Its values at the start, without secrets.
     pub rows: Vec<Row>,
+    /// The files with secrets that it named.
+    pub files: WatchedFiles,
 }
+
+/// How often those files are looked at.
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What can be replaced.
 pub(super) struct Replaced {
@@ -78,10 +89,11 @@ pub(super) fn watch(reload: Reload, replaced: Replaced) {
         signals,
         load,
         rows,
+        files,
     } = reload;
     match signals {
         Ok(signals) => {
-            tasks::spawn("reload", run(signals, (load, rows), replaced));
+            tasks::spawn("reload", run((signals, files), (load, rows), replaced));
         }
         Err(error) => {
             tracing::error!(
@@ -93,11 +105,33 @@ pub(super) fn watch(reload: Reload, replaced: Replaced) {
     }
 }
 
-async fn run(mut signals: Signal, reload: (Load, Vec<Row>), replaced: Replaced) {
-    while signals.recv().await.is_some() {
+async fn run(
+    (mut signals, mut files): (Signal, WatchedFiles),
+    reload: (Load, Vec<Row>),
+    replaced: Replaced,
+) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Both are cancel-safe: a signal or a tick is taken whole or not at all.
+        tokio::select! {
+            signal = signals.recv() => match signal {
+                Some(()) => {}
+                None => return,
+            },
+            _ = looks.tick() => {
+                let now = files.now();
+                if now == files {
+                    continue;
+                }
+                // What is wrong with it is told once, until it changes again.
+                files = now;
+            }
+        }
         let counters = &replaced.metrics.control;
         match replaced.read(&reload) {
-            Ok(()) => {
+            Ok(read) => {
+                files = read;
                 counters.reloads_taken.add(1);
                 tracing::info!(
                     event = "configuration_reloaded",
@@ -119,8 +153,8 @@ async fn run(mut signals: Signal, reload: (Load, Vec<Row>), replaced: Replaced) 
 }
 
 impl Replaced {
-    /// Reads it all, and replaces only then.
-    fn read(&self, (load, before): &(Load, Vec<Row>)) -> Result<(), Vec<String>> {
+    /// Reads it all, and replaces only then. Returns the files with secrets that it names now.
+    fn read(&self, (load, before): &(Load, Vec<Row>)) -> Result<WatchedFiles, Vec<String>> {
         let loaded = load().map_err(|faults| {
             let faults = faults.0.iter();
             faults.map(ToString::to_string).collect::<Vec<_>>()
@@ -130,7 +164,7 @@ impl Replaced {
             .map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
         self.verifier.take_over(&verifier);
-        self.keys.replace(&config.api.keys);
+        self.keys.replace(&config.api);
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
             tracing::warn!(
@@ -139,7 +173,7 @@ impl Replaced {
                 "these keys have changed and are read at a start only"
             );
         }
-        Ok(())
+        Ok(loaded.values.watched_files().clone())
     }
 }
 

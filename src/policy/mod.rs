@@ -1,28 +1,48 @@
-//! Who may do what with a topic: asked at every door, answered here.
+//! The one judge: who may do what. Every door asks here, and none decides by itself.
 //!
-//! In: who asks ([`Subject`]), what for ([`Operation`]), the topic and what its namespace says. Out:
-//! nothing, or why not ([`Denied`]), which each door tells in its own words. Pure; owns nothing.
+//! In: who asks ([`Subject`]), what for ([`OnTopic`] or [`Overall`]), the topic and what its namespace
+//! says. Out: nothing, or why not ([`Denied`]), which each door tells in its own words. Pure; owns
+//! nothing. Whose token may stand for whom is in [`identity`], for which app a call of the API is made
+//! in [`calls`]. The rules as tables: `docs/security.md`.
 //!
-//! A backend with a key of the API may do everything that a topic can do. A session is bound by its
-//! namespace's rule and its token's `can` (`auth::rights`). The own inbox's history needs no `can`;
-//! only `inbox.history = "nobody"` forbids it.
+//! Whoever asks has an app, and nobody is let near a topic of another one.
 //!
-//! A token for one topic is a token for being subscribed to it. It stands in for a matching `can`
-//! where a subscriber needs one: to subscribe with it, to be a member and see members, and to read
-//! the topic's history, as long as the session stays and until it ends. It never lets anybody
-//! publish: who may write is said by the session's own token.
+//! A client of the API needs the scope of what it asks for. Where it has `topics`, each topic that it
+//! names must match one of them (a user by the inbox), and what speaks of all topics at once is not
+//! for it. A namespace's rules are for sessions and do not bind it, but nobody sees members where none
+//! are kept.
+//!
+//! A session is bound by its namespace's rule and its token's `can` (`auth::rights`). The own inbox's
+//! history needs no `can`; only `inbox.history = "nobody"` forbids it. A token for one topic is a token
+//! for being subscribed to it. It stands in for a matching `can` where a subscriber needs one: to
+//! subscribe with it, to be a member and see members, and to read the topic's history, as long as the
+//! session stays and until it ends. It never lets anybody publish: who may write is said by the
+//! session's own token.
 
 use crate::auth::rights::{Operation, Rights, permitted};
 use crate::config::Namespace;
-use fanfare_protocol::ids::{Topic, TopicKind, User};
+use crate::config::api_clients::{ApiClient, Scope};
+use fanfare_protocol::ids::{App, Topic, TopicKind, User};
+
+pub mod calls;
+pub mod identity;
+#[cfg(test)]
+mod model;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
 pub enum Subject<'a> {
     /// A backend with a key of the API.
-    Api,
+    Client {
+        /// The app that it speaks of, as [`calls::app_of`] found it.
+        app: &'a App,
+        /// What the configuration says of it.
+        client: &'a ApiClient,
+    },
     /// A session.
     Session {
+        /// The app that it lives in.
+        app: &'a App,
         /// Its user; `None` for anonymous sessions.
         user: Option<&'a User>,
         /// What its token says, if that restricts it.
@@ -32,6 +52,126 @@ pub enum Subject<'a> {
     },
 }
 
+/// What is asked for with one topic. A user is spoken of by the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTopic {
+    /// Join it.
+    Subscribe,
+    /// Publish on it.
+    Publish,
+    /// Be a member and see members.
+    Presence,
+    /// Read what is retained.
+    History,
+    /// See where it has its home.
+    Home,
+    /// See how many sessions it has, and where.
+    Inspect,
+    /// Have something published on it by the durable queue.
+    Enqueue,
+    /// See the user's sessions.
+    SeeUser,
+    /// End the user's sessions.
+    Disconnect,
+    /// Revoke the user's tokens.
+    RevokeUser,
+}
+
+impl OnTopic {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Subscribe,
+        Self::Publish,
+        Self::Presence,
+        Self::History,
+        Self::Home,
+        Self::Inspect,
+        Self::Enqueue,
+        Self::SeeUser,
+        Self::Disconnect,
+        Self::RevokeUser,
+    ];
+
+    /// The scope that a client of the API needs.
+    #[must_use]
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Publish => Scope::Publish,
+            Self::Subscribe | Self::Presence | Self::History | Self::Home | Self::Inspect => {
+                Scope::Read
+            }
+            Self::Enqueue => Scope::Queue,
+            Self::SeeUser | Self::Disconnect | Self::RevokeUser => Scope::Users,
+        }
+    }
+}
+
+/// What is asked for with no topic, or with all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overall {
+    /// List the topics that sessions have joined.
+    ListTopics,
+    /// See how much the queue has.
+    SeeQueue,
+    /// Read dead letters, of whichever topic.
+    SeeDead,
+    /// Make entries of them again.
+    RedriveDead,
+    /// Drop them.
+    DropDead,
+    /// Revoke tokens by their names, or all of them.
+    RevokeTokens,
+    /// See the nodes.
+    SeeNodes,
+    /// See how this node did.
+    SeePerformance,
+    /// Drain a node.
+    Drain,
+    /// Read the audit.
+    SeeAudit,
+}
+
+impl Overall {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::ListTopics,
+        Self::SeeQueue,
+        Self::SeeDead,
+        Self::RedriveDead,
+        Self::DropDead,
+        Self::RevokeTokens,
+        Self::SeeNodes,
+        Self::SeePerformance,
+        Self::Drain,
+        Self::SeeAudit,
+    ];
+
+    /// The scope that a client of the API needs.
+    #[must_use]
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::ListTopics => Scope::Read,
+            Self::SeeQueue | Self::SeeDead | Self::RedriveDead | Self::DropDead => Scope::Queue,
+            Self::RevokeTokens => Scope::Users,
+            Self::SeeNodes | Self::SeePerformance | Self::Drain | Self::SeeAudit => Scope::Admin,
+        }
+    }
+
+    /// Whether it speaks of topics or users, so that a client that has `topics` may not ask for it.
+    #[must_use]
+    pub fn is_of_all_topics(self) -> bool {
+        match self {
+            Self::ListTopics
+            | Self::SeeDead
+            | Self::RedriveDead
+            | Self::DropDead
+            | Self::RevokeTokens
+            | Self::SeeAudit => true,
+            Self::SeeQueue | Self::SeeNodes | Self::SeePerformance | Self::Drain => false,
+        }
+    }
+}
+
 /// Why something may not be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
@@ -39,12 +179,32 @@ pub enum Denied {
     NoPresence,
     /// The topic is of a kind that has no members.
     NoMembers,
-    /// Only the API publishes there.
+    /// Only the API does that.
     ApiOnly,
     /// It is another user's inbox.
     OfAnother,
     /// Neither the namespace nor the token permits it.
     NotPermitted,
+    /// The topic is one of another app.
+    OfAnotherApp,
+    /// The client has not this scope.
+    NoScope(Scope),
+    /// None of the client's `topics` matches.
+    NotOfClient,
+    /// The client has `topics`, and this speaks of all topics.
+    OfAllTopics,
+}
+
+/// What can be said before it is known which topic: a client that has not the scope may not do this
+/// with any. Whoever passes must be asked of each topic as well ([`may`]).
+///
+/// # Errors
+/// Why it may not.
+pub fn may_begin(subject: Subject<'_>, operation: OnTopic) -> Result<(), Denied> {
+    match subject {
+        Subject::Client { client, .. } => scoped(client, operation.scope()),
+        Subject::Session { .. } => is_of_sessions(operation).map(|_| ()),
+    }
 }
 
 /// Whether `subject` may do this with the topic, whose namespace is given.
@@ -53,37 +213,116 @@ pub enum Denied {
 /// Why it may not.
 pub fn may(
     subject: Subject<'_>,
-    operation: Operation,
+    operation: OnTopic,
     topic: &Topic,
     namespace: &Namespace,
 ) -> Result<(), Denied> {
-    let Subject::Session {
-        user,
-        can,
-        has_topic_token,
-    } = subject
-    else {
-        let is_kept = namespace.presence || operation != Operation::Presence;
-        return is_kept.then_some(()).ok_or(Denied::NoPresence);
-    };
-    let is_own = is_own(user, topic);
-    let (rule, named) = match (operation, topic.kind()) {
-        (Operation::Publish, TopicKind::Everyone) => return Err(Denied::ApiOnly),
-        (Operation::Publish, _) => (namespace.publish, false),
-        (Operation::Subscribe, TopicKind::Inbox | TopicKind::Presence) if !is_own => {
-            return Err(Denied::OfAnother);
+    let (Subject::Client { app, .. } | Subject::Session { app, .. }) = subject;
+    if topic.app() != app.as_str() {
+        return Err(Denied::OfAnotherApp);
+    }
+    match subject {
+        Subject::Client { client, .. } => {
+            scoped(client, operation.scope())?;
+            if !client.names(topic.name()) {
+                return Err(Denied::NotOfClient);
+            }
+            let is_kept = namespace.presence || operation != OnTopic::Presence;
+            is_kept.then_some(()).ok_or(Denied::NoPresence)
         }
-        (Operation::Subscribe, _) => (namespace.subscribe, has_topic_token),
-        (Operation::History, TopicKind::Inbox) if !is_own => return Err(Denied::OfAnother),
-        (Operation::History, _) => (namespace.history, is_own || has_topic_token),
-        (Operation::Presence, TopicKind::Plain) if namespace.presence => {
-            (namespace.presence_allow, has_topic_token)
+        Subject::Session {
+            user,
+            can,
+            has_topic_token,
+            ..
+        } => {
+            let who = Session {
+                user,
+                can,
+                has_topic_token,
+            };
+            who.may(is_of_sessions(operation)?, topic, namespace)
         }
-        (Operation::Presence, TopicKind::Plain) => return Err(Denied::NoPresence),
-        (Operation::Presence, _) => return Err(Denied::NoMembers),
+    }
+}
+
+/// Whether `subject` may do this.
+///
+/// # Errors
+/// Why it may not.
+pub fn may_overall(subject: Subject<'_>, operation: Overall) -> Result<(), Denied> {
+    let Subject::Client { client, .. } = subject else {
+        return Err(Denied::ApiOnly);
     };
-    let is_permitted = permitted(rule, operation, topic, user, can, named);
-    is_permitted.then_some(()).ok_or(Denied::NotPermitted)
+    scoped(client, operation.scope())?;
+    match client.topics {
+        Some(_) if operation.is_of_all_topics() => Err(Denied::OfAllTopics),
+        _ => Ok(()),
+    }
+}
+
+fn scoped(client: &ApiClient, scope: Scope) -> Result<(), Denied> {
+    let has = client.scopes.has(scope);
+    has.then_some(()).ok_or(Denied::NoScope(scope))
+}
+
+/// The operations for which sessions have rights, and the home of the own user.
+enum OfSession {
+    By(Operation),
+    Home,
+}
+
+fn is_of_sessions(operation: OnTopic) -> Result<OfSession, Denied> {
+    match operation {
+        OnTopic::Subscribe => Ok(OfSession::By(Operation::Subscribe)),
+        OnTopic::Publish => Ok(OfSession::By(Operation::Publish)),
+        OnTopic::Presence => Ok(OfSession::By(Operation::Presence)),
+        OnTopic::History => Ok(OfSession::By(Operation::History)),
+        OnTopic::Home => Ok(OfSession::Home),
+        OnTopic::Inspect
+        | OnTopic::Enqueue
+        | OnTopic::SeeUser
+        | OnTopic::Disconnect
+        | OnTopic::RevokeUser => Err(Denied::ApiOnly),
+    }
+}
+
+/// A session, as far as the rules ask.
+struct Session<'a> {
+    user: Option<&'a User>,
+    can: Option<&'a Rights>,
+    has_topic_token: bool,
+}
+
+impl Session<'_> {
+    fn may(
+        &self,
+        operation: OfSession,
+        topic: &Topic,
+        namespace: &Namespace,
+    ) -> Result<(), Denied> {
+        let is_own = is_own(self.user, topic);
+        let OfSession::By(operation) = operation else {
+            return is_own.then_some(()).ok_or(Denied::OfAnother);
+        };
+        let (rule, named) = match (operation, topic.kind()) {
+            (Operation::Publish, TopicKind::Everyone) => return Err(Denied::ApiOnly),
+            (Operation::Publish, _) => (namespace.publish, false),
+            (Operation::Subscribe, TopicKind::Inbox | TopicKind::Presence) if !is_own => {
+                return Err(Denied::OfAnother);
+            }
+            (Operation::Subscribe, _) => (namespace.subscribe, self.has_topic_token),
+            (Operation::History, TopicKind::Inbox) if !is_own => return Err(Denied::OfAnother),
+            (Operation::History, _) => (namespace.history, is_own || self.has_topic_token),
+            (Operation::Presence, TopicKind::Plain) if namespace.presence => {
+                (namespace.presence_allow, self.has_topic_token)
+            }
+            (Operation::Presence, TopicKind::Plain) => return Err(Denied::NoPresence),
+            (Operation::Presence, _) => return Err(Denied::NoMembers),
+        };
+        let is_permitted = permitted(rule, operation, topic, self.user, self.can, named);
+        is_permitted.then_some(()).ok_or(Denied::NotPermitted)
+    }
 }
 
 /// Whether the topic is this user's inbox.

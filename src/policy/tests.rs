@@ -4,13 +4,13 @@ use super::*;
 use crate::config::Allow;
 use fanfare_protocol::ids::App;
 
-const SUBSCRIBE: Operation = Operation::Subscribe;
-const PUBLISH: Operation = Operation::Publish;
-const PRESENCE: Operation = Operation::Presence;
-const HISTORY: Operation = Operation::History;
+const SUBSCRIBE: OnTopic = OnTopic::Subscribe;
+const PUBLISH: OnTopic = OnTopic::Publish;
+const PRESENCE: OnTopic = OnTopic::Presence;
+const HISTORY: OnTopic = OnTopic::History;
 
 /// The same rule for all operations.
-fn namespace(allow: Allow, presence: bool) -> Namespace {
+pub(super) fn namespace(allow: Allow, presence: bool) -> Namespace {
     let config = crate::session::rig::config(|_| {});
     Namespace {
         subscribe: allow,
@@ -30,7 +30,14 @@ fn every_door_gets_its_answer_from_one_table() {
         r#"{"subscribe":["**"],"publish":["**","@**","@"],"presence":["**"],"history":["**"]}"#,
     );
     let none = read("{}");
+    let app = App::default_app();
+    let key = ApiClient::with_key("k");
+    let client = Subject::Client {
+        app: &app,
+        client: &key,
+    };
     let session = |user, can, has_topic_token| Subject::Session {
+        app: &app,
         user,
         can,
         has_topic_token,
@@ -53,9 +60,9 @@ fn every_door_gets_its_answer_from_one_table() {
     // Who, under which rule, where; then to subscribe, publish, see members, read history.
     #[rustfmt::skip]
     let table = [
-        (Subject::Api, nobody, "t", [yes, yes, yes, yes]),
-        (Subject::Api, nobody, "@bob", [yes, yes, yes, yes]),
-        (Subject::Api, nobody, "@", [yes, yes, yes, yes]),
+        (client, nobody, "t", [yes, yes, yes, yes]),
+        (client, nobody, "@bob", [yes, yes, yes, yes]),
+        (client, nobody, "@", [yes, yes, yes, yes]),
         (anonymous, anyone, "t", [yes, yes, yes, yes]),
         (anonymous, users, "t", [not, not, not, not]),
         (plain, users, "t", [yes, yes, yes, yes]),
@@ -86,12 +93,19 @@ fn every_door_gets_its_answer_from_one_table() {
 fn a_namespace_without_presence_has_none_for_anybody() {
     let topic = Topic::new(&App::default_app(), "t").unwrap();
     let without = namespace(Allow::Anyone, false);
+    let app = App::default_app();
+    let key = ApiClient::with_key("k");
+    let client = Subject::Client {
+        app: &app,
+        client: &key,
+    };
     let anonymous = Subject::Session {
+        app: &app,
         user: None,
         can: None,
         has_topic_token: false,
     };
-    for subject in [Subject::Api, anonymous] {
+    for subject in [client, anonymous] {
         let answer = may(subject, PRESENCE, &topic, &without);
         assert_eq!(answer, Err(Denied::NoPresence), "{subject:?}");
         assert_eq!(may(subject, SUBSCRIBE, &topic, &without), Ok(()));

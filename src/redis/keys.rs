@@ -251,6 +251,12 @@ impl Keys {
         format!("{}:ctl", self.channels)
     }
 
+    /// The audit, a stream.
+    #[must_use]
+    pub fn audit(&self) -> String {
+        format!("{}:audit", self.prefix)
+    }
+
     /// What all nodes must have in common. It has the tag of the nodes' keys, so that a node which
     /// starts needs no master but theirs.
     #[must_use]

@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use crate::auth::rights::Operation;
-use crate::policy::{self, Denied, Subject};
+use crate::policy::identity::{self, Holder, Mismatch};
+use crate::policy::{self, Denied, OnTopic, Subject};
 use fanfare_protocol::command::Subscribe;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::{Position, Topic, TopicKind};
@@ -54,26 +54,26 @@ impl Machine {
         presence: bool,
         topic_token: bool,
     ) -> Result<(), WireError> {
-        self.may(Operation::Subscribe, topic, topic_token)?;
+        self.may(OnTopic::Subscribe, topic, topic_token)?;
         match presence {
-            true => self.may(Operation::Presence, topic, topic_token),
+            true => self.may(OnTopic::Presence, topic, topic_token),
             false => Ok(()),
         }
     }
 
     /// Whether the session may see who is in the topic.
     pub(super) fn may_see_members(&self, topic: &Topic) -> Result<(), WireError> {
-        self.may(Operation::Presence, topic, self.has_joined_by_token(topic))
+        self.may(OnTopic::Presence, topic, self.has_joined_by_token(topic))
     }
 
     /// Whether the session may publish on the topic.
     pub(super) fn may_publish(&self, topic: &Topic) -> Result<(), WireError> {
-        self.may(Operation::Publish, topic, false)
+        self.may(OnTopic::Publish, topic, false)
     }
 
     /// Whether the session may read what the topic retains.
     pub(super) fn may_read_history(&self, topic: &Topic) -> Result<(), WireError> {
-        self.may(Operation::History, topic, self.has_joined_by_token(topic))
+        self.may(OnTopic::History, topic, self.has_joined_by_token(topic))
     }
 
     /// How far back the session may be caught up, where a topic begins like that; `None`: as far as
@@ -90,7 +90,7 @@ impl Machine {
         if is_own || (since.is_none() && !rewinds) {
             return Ok(None);
         }
-        if self.may(Operation::History, topic, topic_token).is_ok() {
+        if self.may(OnTopic::History, topic, topic_token).is_ok() {
             return Ok(None);
         }
         if rewinds || since == Some(Position::ZERO) {
@@ -115,7 +115,7 @@ impl Machine {
         let topics = joined.chain([(Topic::everyone(self.app()), false)]);
         topics
             .map(|(topic, topic_token)| Limit {
-                is_limited: self.may(Operation::History, &topic, topic_token).is_err(),
+                is_limited: self.may(OnTopic::History, &topic, topic_token).is_err(),
                 topic,
             })
             .collect()
@@ -146,10 +146,14 @@ impl Machine {
             .verifier
             .topic(token, now.wall())
             .map_err(token_error)?;
-        if self.identity.user.as_ref() != Some(&claims.user) || named != topic.name() {
-            let text = "the token is for another user or topic";
-            return Err(WireError::forbidden(text));
-        }
+        identity::may_open_topic(self.holder(), (&claims, named.as_str()), topic).map_err(
+            |why| {
+                WireError::forbidden(match why {
+                    Mismatch::OtherApp => OTHER_APP,
+                    _ => "the token is for another user or topic",
+                })
+            },
+        )?;
         Ok(Some(TopicToken {
             expires: claims.expires,
             is_told: false,
@@ -161,13 +165,22 @@ impl Machine {
         joined.any(|j| j.topic == *topic && j.token.is_some())
     }
 
+    /// Who the session is, as the judge wants it.
+    pub(super) fn holder(&self) -> Holder<'_> {
+        Holder {
+            app: self.app(),
+            user: self.identity.user.as_ref(),
+        }
+    }
+
     fn may(
         &self,
-        operation: Operation,
+        operation: OnTopic,
         topic: &Topic,
         has_topic_token: bool,
     ) -> Result<(), WireError> {
         let subject = Subject::Session {
+            app: self.app(),
             user: self.identity.user.as_ref(),
             can: self.identity.claims.as_ref().and_then(|c| c.can.as_deref()),
             has_topic_token,
@@ -177,17 +190,22 @@ impl Machine {
     }
 }
 
+/// What a client is told whose token is one of another app.
+pub(super) const OTHER_APP: &str = "the token belongs to another app";
+
 /// What a client is told that may not do something.
-fn told(denied: Denied, operation: Operation) -> &'static str {
+fn told(denied: Denied, operation: OnTopic) -> &'static str {
     match (denied, operation) {
         (Denied::NoPresence, _) => "this namespace keeps no presence",
         (Denied::NoMembers, _) => "inboxes and `@` have no members to show",
         (Denied::ApiOnly, _) => "`@` is published by the API only",
-        (Denied::OfAnother, Operation::Subscribe) => "another user's inbox cannot be joined",
+        (Denied::OfAnotherApp, _) => "the topic is one of another app",
+        (Denied::OfAnother, OnTopic::Subscribe) => "another user's inbox cannot be joined",
         (Denied::OfAnother, _) => "another user's inbox cannot be read",
-        (Denied::NotPermitted, _) => {
-            "not allowed here: neither the namespace nor the token permits it"
-        }
+        (
+            Denied::NotPermitted | Denied::NoScope(_) | Denied::NotOfClient | Denied::OfAllTopics,
+            _,
+        ) => "not allowed here: neither the namespace nor the token permits it",
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::auth::verifier::Verifier;
 use crate::auth::{Claims, TokenError};
 use crate::config::Config;
+use crate::policy::identity::{self, Mismatch};
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::command::{Command, Connect, History, Publish};
 use fanfare_protocol::error::{ErrorCode, WireError};
@@ -22,7 +23,7 @@ use fanfare_protocol::ids::{App, NameError, Position, Topic, TopicKind, User};
 
 use super::clock::DrainPlan;
 use super::joining::{Amendment, Joined, Joining, not_joined};
-use super::permission::Limit;
+use super::permission::{Limit, OTHER_APP};
 
 /// Unreadable commands in a row that end the session.
 const BAD_IN_A_ROW_MAX: u32 = 10;
@@ -257,27 +258,16 @@ impl Machine {
                 end: self.malformed(),
             });
         }
-        if let Some(token) = connect.token.take() {
-            let claims = self
-                .verifier
-                .session(&token, now.wall())
-                .map_err(refused_token)?;
-            if self
-                .identity
-                .user
-                .as_ref()
-                .is_some_and(|u| *u != claims.user)
-            {
-                let text = "the token belongs to another user than that of the handshake";
-                return Err(WireError::forbidden(text).into());
-            }
+        let token = connect.token.take();
+        let claims = token.map(|token| self.verifier.session(&token, now.wall()));
+        let claims = claims.transpose().map_err(refused_token)?;
+        let anonymous = self.config.auth.anonymous;
+        identity::may_open(self.holder(), claims.as_ref(), anonymous).map_err(not_opened)?;
+        if let Some(claims) = claims {
             self.identity = Identity {
                 user: Some(claims.user.clone()),
                 claims: Some(claims),
             };
-        } else if self.identity.user.is_none() && !self.config.auth.anonymous {
-            let text = "`connect` needs a `token`: this server lets no anonymous sessions in";
-            return Err(WireError::new(ErrorCode::Unauthorized, text).into());
         }
         self.bad_in_a_row = 0;
         self.opening(now);
@@ -343,9 +333,12 @@ impl Machine {
             .verifier
             .session(token, now.wall())
             .map_err(token_error)?;
-        if self.identity.user.as_ref() != Some(&claims.user) {
-            return Err(WireError::forbidden("the token belongs to another user"));
-        }
+        identity::may_go_on(self.holder(), &claims).map_err(|why| {
+            WireError::forbidden(match why {
+                Mismatch::OtherApp => OTHER_APP,
+                _ => "the token belongs to another user",
+            })
+        })?;
         let expires = claims.expires;
         let before = self.limits();
         self.identity.claims = Some(claims);
@@ -379,6 +372,20 @@ impl std::fmt::Debug for Machine {
         f.debug_struct("Machine")
             .field("phase", &self.phase)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a client is told whose `connect` opens no session, though its token is a valid one.
+fn not_opened(why: Mismatch) -> WireError {
+    match why {
+        Mismatch::NoToken => {
+            let text = "`connect` needs a `token`: this server lets no anonymous sessions in";
+            WireError::new(ErrorCode::Unauthorized, text)
+        }
+        Mismatch::OtherApp => WireError::forbidden(OTHER_APP),
+        Mismatch::OtherUser | Mismatch::OtherTopic => {
+            WireError::forbidden("the token belongs to another user than that of the handshake")
+        }
     }
 }
 

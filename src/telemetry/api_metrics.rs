@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::counter::{Counter, Longest};
 use super::family::{Family, Kind, Label as _, Table};
 use super::histogram::Histogram;
-use super::labels::{Route, Status};
+use super::labels::{ApiRefusal, Route, Status};
 use fanfare_protocol::error::ErrorCode;
 
 /// See the module.
@@ -15,6 +15,8 @@ use fanfare_protocol::error::ErrorCode;
 pub struct ApiMetrics {
     requests: Table<Route, Table<Status, Counter>>,
     seconds: Table<Route, Histogram>,
+    /// Callers that were refused, by why.
+    pub refused: Table<ApiRefusal, Counter>,
     /// Errors that callers were told by calls under `/v1/`, by code.
     pub errors: Table<ErrorCode, Counter>,
     /// Calls under `/v1/` whose callers had waited for long enough.
@@ -68,6 +70,12 @@ impl ApiMetrics {
                 "fanfare_api_errors_total",
                 "Errors that callers of /v1/ were told, by code; a request of which a part failed counts once, by the error of the node's if there is one, though its status is that of success.",
                 &self.errors,
+            ),
+            Family::of(
+                Kind::Counter,
+                "fanfare_api_refused_total",
+                "Calls of /v1/ and targets of publications that were refused for who asked: no_key, wrong_key (too_many counts those of them that were answered with 429), expired, app, scope, topic; and audit for acts that were not done because the audit could not be written.",
+                &self.refused,
             ),
             Family::of(
                 Kind::Counter,

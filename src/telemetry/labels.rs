@@ -126,6 +126,8 @@ label! {
         Nodes: "/v1/nodes",
         /// The order to leave.
         Drain: "/v1/nodes/{node}/drain",
+        /// The audit.
+        Audit: "/v1/audit",
         /// How the node did.
         Performance: "/v1/performance",
         /// Where a topic or user has its home.
@@ -181,6 +183,28 @@ fn is_like(template: &str, path: &str) -> bool {
             (Some(part), Some(one)) if part == one => {}
             _ => return false,
         }
+    }
+}
+
+label! {
+    /// Why a caller of the API is refused.
+    ApiRefusal, "reason" {
+        /// No key came.
+        NoKey: "no_key",
+        /// A wrong one.
+        WrongKey: "wrong_key",
+        /// Too many wrong ones came from the same address; each of them is a wrong one too.
+        TooMany: "too_many",
+        /// The client's time is over.
+        Expired: "expired",
+        /// The call names no app, an unknown one, or one that is not the client's.
+        App: "app",
+        /// The client has not the scope.
+        Scope: "scope",
+        /// The client may not name the topic, or not all of them.
+        Topic: "topic",
+        /// The audit could not be written, so nothing was done.
+        Audit: "audit",
     }
 }
 

@@ -9,7 +9,7 @@ use fanfare::api::body_budget::BODIES_AT_ONCE;
 use fanfare::api::openapi;
 use serde_json::{Value, json};
 
-use crate::fixture::{BODY_BYTES_MAX, Mood, Node, request, state};
+use crate::fixture::{BARE_KEY, BODY_BYTES_MAX, Mood, Node, request, state};
 
 /// Where the document is kept for people and tools that have no node at hand.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
@@ -122,6 +122,7 @@ fn other_calls() -> Vec<Call> {
             "/v1/performance?window=24h",
             Some("/v1/performance?window=1h"),
         ),
+        get("/v1/audit", "/v1/audit", Some("/v1/audit?limit=0")),
         get("/v1/route", "/v1/route?user=u", Some("/v1/route")),
         get("/health", "/health", None),
         get("/health/live", "/health/live", None),
@@ -165,12 +166,19 @@ async fn statuses(call: &Call) -> BTreeSet<u16> {
     let good = || made(call, call.good);
     let mut requests = vec![good()];
     requests.extend(call.bad.map(|bad| made(call, bad)));
-    if call.path == "/v1/nodes/{node}/drain" {
-        requests.push(made(call, ("/v1/nodes/nobody/drain", "")));
-    }
     let mut without_key = good();
     without_key.headers_mut().remove("authorization");
     requests.push(without_key);
+    if call.path.starts_with("/v1/") {
+        let mut without_scope = good();
+        let bare = format!("Bearer {BARE_KEY}").parse().unwrap();
+        without_scope.headers_mut().insert("authorization", bare);
+        requests.push(without_scope);
+        let mut of_no_app = good();
+        let unknown = "shop".parse().unwrap();
+        of_no_app.headers_mut().insert("fanfare-app", unknown);
+        requests.push(of_no_app);
+    }
     if call.method == "post" {
         let mut as_text = good();
         let text = "text/plain".parse().unwrap();
@@ -196,6 +204,14 @@ async fn statuses(call: &Call) -> BTreeSet<u16> {
             assert!(futures_util::poll!(waiting).is_pending());
         }
         seen.insert(node.post_text(call.good.0, endless()).await.status.as_u16());
+    }
+    if call.path.starts_with("/v1/") {
+        for _ in 0..21 {
+            let mut guess = good();
+            let wrong = "Bearer wrong".parse().unwrap();
+            guess.headers_mut().insert("authorization", wrong);
+            seen.insert(node.send(guess).await.status.as_u16());
+        }
     }
     seen
 }

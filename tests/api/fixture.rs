@@ -21,6 +21,7 @@ use fanfare::api::state::{
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError, Page};
+use fanfare::config::api_clients::{ApiClient, Scopes, hash_of};
 use fanfare::config::load::defaults;
 use fanfare::config::{Allow, Api, Config, Memory, Namespace, Secret, Server, Session};
 use fanfare::http::bodies::Route;
@@ -36,6 +37,8 @@ use serde_json::Value;
 
 /// The key that the node knows.
 pub(crate) const KEY: &str = "secret-key";
+/// The key of a client that may do nothing.
+pub(crate) const BARE_KEY: &str = "bare-key";
 /// The longest body that the node takes. Small, so that tests meet the limits.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1_024;
 /// The longest `data` that the node takes.
@@ -265,7 +268,20 @@ impl Answered {
 
 impl Node {
     pub(crate) fn start() -> Self {
-        let (state, directory) = state();
+        Self::of(state())
+    }
+
+    /// One whose configuration is changed.
+    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let (mut state, directory) = state();
+        let mut config = config();
+        change(&mut config);
+        state.keys = Arc::new(ApiKeys::new(&config.api));
+        state.config = Arc::new(config);
+        Self::of((state, directory))
+    }
+
+    pub(crate) fn of((state, directory): (ApiState, Arc<Listed>)) -> Self {
         Self {
             broker: Arc::clone(&state.broker),
             metrics: Arc::clone(&state.metrics),
@@ -343,7 +359,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
     let config = Arc::new(config());
     let state = ApiState {
         broker,
-        keys: Arc::new(ApiKeys::new(&config.api.keys)),
+        keys: Arc::new(ApiKeys::new(&config.api)),
         config,
         tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),
         metrics,
@@ -400,6 +416,12 @@ fn config() -> Config {
         },
         api: Api {
             keys: vec![Secret("other-key".into()), Secret(KEY.into())],
+            clients: vec![ApiClient {
+                name: "nobody".into(),
+                hashes: vec![hash_of(BARE_KEY.as_bytes())],
+                scopes: Scopes::default(),
+                ..ApiClient::with_key("")
+            }],
             body_bytes_max: BODY_BYTES_MAX,
             ..defaults.api
         },

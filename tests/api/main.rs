@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allocations;
+mod audit;
+mod clients;
 mod dead_letters;
 mod document;
 mod fixture;

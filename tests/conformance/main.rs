@@ -5,6 +5,7 @@
 //! what only such a clock can show is in [`stepped_clock`], for the engine that has one. To add an
 //! engine, write a `start` for it and give it to `cases!` in a module of its own.
 
+mod audit;
 mod feed;
 mod history;
 mod idempotency;
@@ -23,6 +24,9 @@ mod stepped_clock;
 macro_rules! cases {
     ($start:path) => {
         cases! { $start =>
+            audit::an_entry_is_told_as_it_was_written,
+            audit::pages_of_the_audit_give_each_entry_once,
+            audit::the_oldest_entries_make_room,
             feed::a_control_message_comes_back_on_the_own_feed,
             feed::a_context_comes_with_its_publication_and_is_kept_nowhere,
             feed::a_feed_that_nobody_reads_breaks_and_then_goes_on,

@@ -4,6 +4,7 @@
 
 mod admission;
 mod alerts;
+mod api_clients;
 mod bad_input;
 mod bad_positions;
 mod bad_tokens;

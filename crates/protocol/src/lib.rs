@@ -17,6 +17,7 @@ pub mod ids;
 pub mod info;
 mod json;
 mod msgpack;
+pub mod pattern;
 mod priority;
 pub mod raw;
 pub mod rules;

@@ -11,7 +11,7 @@ use axum::response::Response;
 use super::answers::{self, EnqueueAnswers, EntryError, EntryResult};
 use super::body::{self, QueueBodies, Target};
 use super::bound::{Bound, is_spared};
-use crate::api::auth::Admitted;
+use crate::api::auth::{Admitted, asks};
 use crate::api::body::{Sent, Wanted};
 use crate::api::error::ApiError;
 use crate::api::publish::{RESULT_BYTES, respond};
@@ -38,14 +38,14 @@ use fanfare_protocol::ids::Topic;
     responses((status = 202, description = "The queue has at least one target's entry.", body = EnqueueAnswers), BodyRefused, Refused)
 )]
 pub(in crate::api) async fn enqueue(
-    Admitted(state): Admitted,
+    Admitted { state, caller, .. }: Admitted<asks::Enqueue>,
     parent: Parent,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let mut bound = Bound::now(&state);
-    let read = || body::read(&state, &sent, parent, &mut bound);
+    let read = || body::read((&state, &caller), &sent, parent, &mut bound);
     let asked = tasks::heavy(sent.bytes.len(), read).await;
     let asked = asked.inspect_err(|_refused| {
         bound.give_all_back();

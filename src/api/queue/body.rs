@@ -12,6 +12,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::answers::{EntryResult, Items};
 use super::bound::Bound;
+use crate::api::auth::Caller;
 use crate::api::body::Sent;
 use crate::api::body_fields::{BodyFields, Known};
 use crate::api::error::ApiError;
@@ -26,6 +27,7 @@ use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::once;
 use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS, PRIORITIES};
 use crate::broker::unavailable::Unavailable;
+use crate::policy::OnTopic;
 use crate::telemetry::queue_metrics::EntryRefusal;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::form::Encoding;
@@ -157,13 +159,14 @@ pub(super) struct Asked {
 /// # Errors
 /// What is wrong with the one body, or with the list as a whole.
 pub(super) fn read(
-    state: &ApiState,
+    (state, caller): (&ApiState, &Caller),
     sent: &Sent,
     parent: Parent,
     bound: &mut Bound<'_>,
 ) -> Result<Asked, ApiError> {
     let mut reading = Reading {
         state,
+        caller,
         encoding: sent.encoding,
         parent,
         bound,
@@ -250,6 +253,7 @@ pub(super) fn once_ms(state: &ApiState) -> u64 {
 /// The bodies of one request, one after the other.
 struct Reading<'a, 'b> {
     state: &'a ApiState,
+    caller: &'a Caller,
     encoding: Encoding,
     parent: Parent,
     bound: &'a mut Bound<'b>,
@@ -268,7 +272,7 @@ impl Reading<'_, '_> {
             Ok(targets) => self.size.add(targets)?,
             Err(_) => {
                 let names = publication::named(self.state, &fields).into_iter();
-                let topics = names.filter_map(|name| name.topic(&self.state.app).ok());
+                let topics = names.filter_map(|name| name.topic(&self.caller.app).ok());
                 let stopped = topics.flat_map(|topic| PRIORITIES.map(|one| (topic.clone(), one)));
                 self.stopped.extend(stopped);
             }
@@ -277,7 +281,7 @@ impl Reading<'_, '_> {
     }
 
     fn entries(&mut self, fields: &BodyFields<'_>) -> Result<Vec<Target>, WireError> {
-        let state = self.state;
+        let (state, caller) = (self.state, self.caller);
         let (content, names) = publication::described(state, fields)?;
         let times = Times {
             not_before_ms: fields.unsigned("not_before")?,
@@ -291,13 +295,14 @@ impl Reading<'_, '_> {
             .or(self.parent.context)
             .map(|context| context.to_string());
         let kept_ms = once_ms(state);
-        let publisher = Publisher::Api(&state.app).remembered("");
+        let publisher = Publisher::Api(&caller.app).remembered("");
         let once = |topic: &Topic| {
             let key = content.idempotency_key.as_deref()?;
             Some((once::digest(&publisher, key, topic), kept_ms))
         };
         let targets = names.into_iter().map(|name| {
-            let topic = name.topic(&state.app).map_err(|(name, error)| {
+            let judged = name.judged(state, caller, OnTopic::Enqueue);
+            let topic = judged.map_err(|(name, error)| {
                 state.metrics.queue.count_refused(EntryRefusal::Invalid, 1);
                 EntryResult::failed(name, &error)
             })?;

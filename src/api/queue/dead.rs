@@ -13,7 +13,7 @@ use super::faults::PartitionFault;
 use super::letters::LetterId;
 use super::selection::{PLACE, WHY};
 use super::walk::Walk;
-use crate::api::auth::Admitted;
+use crate::api::auth::{Admitted, asks};
 use crate::api::body::Wanted;
 use crate::api::error::ApiError;
 use crate::api::names;
@@ -137,7 +137,7 @@ impl Letter {
     responses((status = 200, description = "A page of dead letters.", body = DeadPage), BadRequest, Refused)
 )]
 pub(in crate::api) async fn list_dead(
-    Admitted(state): Admitted,
+    Admitted { state, .. }: Admitted<asks::SeeDead>,
     wanted: Wanted,
     Fields(params): Fields<DeadParams>,
 ) -> Result<Response, ApiError> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::faults::PartitionFault;
-use crate::api::auth::Admitted;
+use crate::api::auth::{Admitted, asks};
 use crate::api::body::Wanted;
 use crate::api::error::ApiError;
 use crate::api::query::{Fields, Pairs, QueryFields};
@@ -138,7 +138,7 @@ impl PartitionDepth {
     responses((status = 200, description = "How the queue stands.", body = QueueAnswer), BadRequest, Refused)
 )]
 pub(in crate::api) async fn get_queue(
-    Admitted(state): Admitted,
+    Admitted { state, .. }: Admitted<asks::SeeQueue>,
     wanted: Wanted,
     Fields(params): Fields<DepthParams>,
 ) -> Result<Response, ApiError> {

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::done::{Done, Letters, Rest};
 use super::letters::{LETTERS_MAX, LetterId};
 use super::selection::{Given, PLACE, Selection, WHY};
-use crate::api::auth::Admitted;
+use crate::api::auth::{Admitted, asks};
 use crate::api::body::{Sent, Wanted};
 use crate::api::body_fields::{BodyFields, Known};
 use crate::api::error::ApiError;
@@ -136,12 +136,14 @@ pub struct DropAnswer {
     responses((status = 200, description = "What was redriven.", body = RedriveAnswer), BodyRefused, Refused)
 )]
 pub(in crate::api) async fn redrive_dead(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::RedriveDead>,
     wanted: Wanted,
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let selection = tasks::heavy(sent.bytes.len(), || selection_of(&sent)).await?;
+    admitted.audit("redrive_dead", &selection.told()).await?;
+    let state = admitted.state;
     let mut done = Done::new(&state);
     match selection {
         Selection::Ids(ids) => {
@@ -173,12 +175,15 @@ pub(in crate::api) async fn redrive_dead(
     responses((status = 200, description = "What was dropped.", body = DropAnswer), BadRequest, Refused)
 )]
 pub(in crate::api) async fn drop_dead(
-    Admitted(state): Admitted,
+    admitted: Admitted<asks::DropDead>,
     wanted: Wanted,
     Fields(params): Fields<DropParams>,
 ) -> Result<Response, ApiError> {
+    let selection = params.selection()?;
+    admitted.audit("drop_dead", &selection.told()).await?;
+    let state = admitted.state;
     let mut done = Done::new(&state);
-    match params.selection()? {
+    match selection {
         Selection::Ids(ids) => done.drop_each(ids).await,
         Selection::All { why, after } => {
             let mut walk = Letters::new(&*state, why, after);

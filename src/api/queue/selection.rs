@@ -21,6 +21,30 @@ pub(super) enum Selection {
     },
 }
 
+impl Selection {
+    /// The same for the audit: how many ids, then themselves, as far as there is room for them.
+    pub(super) fn told(&self) -> String {
+        let place = |after: &Option<LetterId>| {
+            after.map_or_else(String::new, |after| format!(" after {after}"))
+        };
+        match self {
+            Self::Ids(ids) => {
+                let shown = ids.iter().take(SHOWN_MAX).map(LetterId::to_string);
+                let shown: Vec<_> = shown.collect();
+                format!("{} by id: {}", ids.len(), shown.join(","))
+            }
+            Self::All { why: None, after } => format!("all{}", place(after)),
+            Self::All {
+                why: Some(why),
+                after,
+            } => format!("why {}{}", why.as_str(), place(after)),
+        }
+    }
+}
+
+/// Ids that the audit names.
+const SHOWN_MAX: usize = 10;
+
 /// What a caller gave.
 #[derive(Debug, Default)]
 pub(super) struct Given {

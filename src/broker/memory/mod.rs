@@ -30,6 +30,7 @@ use crate::config::Retention;
 use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::ids::{Position, SessionId, Topic};
 
+mod audit;
 pub mod clock;
 mod idempotency;
 mod presence;
@@ -38,6 +39,7 @@ mod room;
 mod state;
 mod topic;
 
+use audit::Audit;
 use clock::Clock;
 use queue::queues::Queues;
 use room::Room;
@@ -58,6 +60,7 @@ const PARTITIONS_COUNT: u32 = 256;
 #[derive(Debug)]
 pub struct MemoryBroker {
     clock: Clock,
+    audit: Audit,
     interest: Interest,
     /// Boxed, so that the enum of both engines stays small.
     state: Mutex<Box<State>>,
@@ -89,6 +92,7 @@ impl MemoryBroker {
         let (waiting_room, owing) = sender.waiting();
         let broker = Self {
             clock,
+            audit: Audit::default(),
             interest: Interest::default(),
             owing,
             waiting_room,

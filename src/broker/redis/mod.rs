@@ -36,6 +36,7 @@ use fanfare_protocol::ids::{Position, Topic, TopicKind};
 pub mod adoption;
 pub mod aggregate_health;
 pub mod agreement;
+mod audit;
 pub mod carrying;
 pub mod confirmation;
 pub mod continuity;

@@ -107,6 +107,8 @@ pub struct Scripts {
     pub queue_may: Script,
     /// What waits in a partition.
     pub queue_depths: Reading,
+    /// An entry of the audit.
+    pub audit: Script,
     /// A probe of the feed.
     pub probe: Script,
     /// A probe of the gate that every script passes which writes; it does nothing.
@@ -170,6 +172,7 @@ impl Scripts {
             queue_move: queue_move(is_sharded),
             queue_may: queue_may(is_sharded),
             queue_depths: reading!("words.lua", "queue_part.lua", "queue_depths.lua"),
+            audit: glued!(["#!lua flags=allow-oom\n"], "audit.lua"),
             probe: telling!(is_sharded, "", "probe.lua"),
             gate: Script::new("#!lua\nreturn 1\n"),
         }
@@ -193,7 +196,7 @@ impl Scripts {
             .collect();
         all.extend([&self.ack, &self.enter, &self.leave, &self.reap, &self.gate]);
         all.extend([&self.queue_enqueue, &self.queue_fetch]);
-        all.extend([&self.queue_move, &self.queue_may]);
+        all.extend([&self.queue_move, &self.queue_may, &self.audit]);
         all
     }
 }

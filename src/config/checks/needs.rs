@@ -4,7 +4,7 @@
 //! that has no effect beside the values of the others. One table, [`TABLE`]; a test holds each row
 //! against both sides.
 
-use super::{api_only, list, text, value};
+use super::{api_only, has_callers, text, value};
 use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
@@ -92,8 +92,8 @@ const TABLE: [Row; 15] = [
     },
     Row {
         keys: &["api.body_bytes_max", "api.targets_max"],
-        works: |values, _| !list(values, "api.keys").is_empty(),
-        why: "without api.keys",
+        works: |values, _| has_callers(values),
+        why: "without a key or client of the API",
     },
     Row {
         keys: &[
@@ -199,7 +199,7 @@ mod tests {
             "while admission.handshakes_per_s is 0" => {
                 [&[("admission.handshakes_per_s", "0")], &[]]
             }
-            "without api.keys" => [&[], &[("api.keys", "a-key-of-the-api")]],
+            "without a key or client of the API" => [&[], &[("api.keys", "a-key-of-the-api")]],
             "without a token key" => [&[], &[("auth.hmac_secret", "")]],
             "above what a token of auth.token_bytes_max carries" => {
                 [&[("auth.token_bytes_max", "256")], &[]]

@@ -7,6 +7,7 @@
 mod alone;
 mod api_only;
 mod chart;
+mod clients;
 mod faults;
 mod files;
 mod printing;

@@ -160,8 +160,15 @@ fn the_commented_file_changes_nothing_and_shows_the_defaults() {
         .filter(|line| !line.starts_with("# "))
         .map(|line| format!("{}\n", line.strip_prefix('#').unwrap_or(line)))
         .filter(|line| {
-            let mut others =
-                ["hmac_secret", "cookie", "tls_", "password_file", "user "].into_iter();
+            let mut others = [
+                "hmac_secret",
+                "cookie",
+                "tls_",
+                "password_file",
+                "keys_file",
+                "user ",
+            ]
+            .into_iter();
             !others.any(|begin| line.starts_with(begin)) && !line.contains("_tls_ca_file")
         })
         .collect();

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use fanfare::config::client_list;
 use fanfare::config::example::default_in_words;
 use fanfare::config::key::Key;
 use fanfare::config::keys;
@@ -79,6 +80,9 @@ fn page() -> String {
         if section == "auth" {
             write_token_keys(&mut out);
         }
+        if section == "api" {
+            write_api_clients(&mut out);
+        }
     }
     out.push_str("\n## `[namespaces.NAME]`\n\n");
     out.push_str(include_str!("namespaces.md"));
@@ -110,6 +114,18 @@ fn write_rows(out: &mut String, rows: &[Key], with_names: bool) {
             write!(out, " `{}` |", key.environment()).unwrap();
         }
         out.push('\n');
+    }
+}
+
+fn write_api_clients(out: &mut String) {
+    out.push_str(
+        "\n### `[[api.clients]]`\n\n\
+         One table for each caller that may do a part of what the API does; in the file only. \
+         [api-clients.md](api-clients.md) says more.\n\n\
+         | field | what |\n|---|---|\n",
+    );
+    for (name, doc) in client_list::FIELDS {
+        writeln!(out, "| `{name}` | {doc} |").unwrap();
     }
 }
 

@@ -205,17 +205,21 @@ fn the_defaults_are_those_of_the_wire_contract() {
 }
 
 /// A file that is there and holds whatever a key that names one asks for.
-fn named_file() -> &'static str {
+fn named_file(key: &Key) -> String {
     static FILE: std::sync::OnceLock<(tempfile::TempDir, String)> = std::sync::OnceLock::new();
     let (_, path) = FILE.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("named.pem");
         let pem = |what: &str| format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n");
         std::fs::write(&path, pem("CERTIFICATE") + &pem("PRIVATE KEY")).unwrap();
+        std::fs::write(path.with_extension("keys"), "a-key-of-the-api\n").unwrap();
         let path = path.to_str().unwrap().to_owned();
         (directory, path)
     });
-    path
+    match key.path() == "api.keys_file" {
+        true => path.replace(".pem", ".keys"),
+        false => path.clone(),
+    }
 }
 
 /// A value of the key's kind other than its default, as the environment and as TOML write it.
@@ -273,7 +277,7 @@ fn other_value(key: &Key) -> (String, String) {
             "redis.url" => "redis://user:word@redis.example:6380/3",
             "log.level" => "warn",
             "auth.hmac_secret" => "another-0123456789abcdef0123456789",
-            path if path.ends_with("_file") => named_file(),
+            path if path.ends_with("_file") => return quoted(&named_file(key)),
             path if path.ends_with("endpoint") => "http://other.example:4318",
             _ => "other",
         }),

@@ -1,0 +1,220 @@
+//! The audit: who asked for what, told before it is done, and `GET /v1/audit`.
+//!
+//! In: from handlers that do anything but read and publish, what they are about to do. Out: an entry of
+//! the broker's and a line of the log, or the refusal to go on. Owns nothing. Bounds: those of
+//! `broker::audit`. What a node is asked to do with itself alone goes on without an entry where the broker is
+//! away ([`Admitted::audit_if_possible`]): a node must be able to leave.
+
+use std::net::IpAddr;
+
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::auth::{Admitted, asks};
+use super::body::Wanted;
+use super::error::ApiError;
+use super::names;
+use super::query::{Fields, Pairs, QueryFields};
+use super::schema::{BadRequest, Refused};
+use super::unix_ms;
+use crate::broker::BrokerError;
+use crate::broker::audit::{AuditEntry, Audited, PAGE_MAX, TARGET_BYTES_MAX, cut};
+use crate::config::api_clients::ClientApp;
+use crate::tasks;
+use crate::telemetry::labels::ApiRefusal;
+use fanfare_protocol::error::WireError;
+use fanfare_protocol::ids::Position;
+
+/// About what an entry takes in an answer beside its target.
+const ENTRY_BYTES: usize = 256;
+
+impl<A> Admitted<A> {
+    /// Writes down what is about to be done: the name of the call in the document, and with what.
+    ///
+    /// # Errors
+    /// `unavailable` where it could not be written: nothing may be done then.
+    pub(super) async fn audit(
+        &self,
+        operation: &'static str,
+        target: &str,
+    ) -> Result<(), ApiError> {
+        self.write(operation, target).await.map_err(|error| {
+            let refused = &self.state.metrics.api.refused;
+            refused.of(ApiRefusal::Audit).add(1);
+            let why = error.told();
+            let text = format!(
+                "the audit could not be written, so nothing was done: {}",
+                why.message
+            );
+            let mut told = WireError::unavailable(text);
+            told.retry_after_ms = why.retry_after_ms;
+            told.into()
+        })
+    }
+
+    /// The same for what must be possible without the broker too: then the log alone has it.
+    pub(super) async fn audit_if_possible(&self, operation: &'static str, target: &str) {
+        // The line of the log says that it is the only one.
+        let _ = self.write(operation, target).await;
+    }
+
+    async fn write(&self, operation: &'static str, target: &str) -> Result<(), BrokerError> {
+        let caller = &self.caller;
+        let entry = AuditEntry {
+            time_ms: unix_ms(),
+            client: caller.client.name.clone(),
+            app: caller.app.as_str().to_owned(),
+            operation: operation.to_owned(),
+            target: target.to_owned(),
+            address: caller
+                .peer
+                .as_ref()
+                .map_or_else(String::new, IpAddr::to_string),
+        };
+        let (client, app, address) = (
+            entry.client.clone(),
+            entry.app.clone(),
+            entry.address.clone(),
+        );
+        let written = self.state.broker.audit(entry).await;
+        // A line of the log has a field `target` already: the module that writes it.
+        let target = cut(target, TARGET_BYTES_MAX);
+        match &written {
+            Ok(()) => tracing::info!(
+                event = "call_audited",
+                client,
+                app,
+                operation,
+                about = target,
+                address,
+                "a client of the API asked for this"
+            ),
+            Err(error) => tracing::warn!(
+                event = "audit_refused",
+                client,
+                app,
+                operation,
+                about = target,
+                address,
+                error = error as &(dyn std::error::Error + 'static),
+                "a client of the API asked for this, and it could not be written into the audit"
+            ),
+        }
+        written
+    }
+}
+
+/// Which page.
+#[derive(Debug, Default, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditParams {
+    /// `next` of the page before.
+    #[param(nullable = false)]
+    before: Option<Position>,
+    /// Entries in the page; 100 by default, at most 1,000.
+    #[param(nullable = false, minimum = 1)]
+    limit: Option<u32>,
+}
+
+impl QueryFields for AuditParams {
+    const NAMES: &'static [&'static str] = &["before", "limit"];
+
+    fn read(pairs: &Pairs) -> Result<Self, WireError> {
+        Ok(Self {
+            before: names::position(pairs, "before")?,
+            limit: names::page_limit(pairs)?,
+        })
+    }
+}
+
+/// A page of the audit.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditPage {
+    /// The newest first. May be fewer than asked for, and none: those of other apps are left out.
+    pub entries: Vec<AuditRow>,
+    /// There is another page.
+    pub more: bool,
+    /// Continues the pages as `before`; there with `more`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub next: Option<Position>,
+}
+
+/// Something that was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditRow {
+    /// Its place in the audit.
+    pub id: Position,
+    /// When, unix milliseconds.
+    pub time: u64,
+    /// The client; `api.keys` for a key of that list.
+    pub client: String,
+    /// The app that it spoke of.
+    pub app: String,
+    /// The call: its `operationId` in the OpenAPI document.
+    pub operation: String,
+    /// With whom or what.
+    pub target: String,
+    /// `attempted`: it is written before the act, whose outcome is not known then.
+    pub result: &'static str,
+    /// From which address; absent where that is not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    pub address: String,
+}
+
+impl From<Audited> for AuditRow {
+    fn from(Audited { id, entry }: Audited) -> Self {
+        Self {
+            id,
+            time: entry.time_ms,
+            client: entry.client,
+            app: entry.app,
+            operation: entry.operation,
+            target: entry.target,
+            result: "attempted",
+            address: entry.address,
+        }
+    }
+}
+
+/// What clients of the API asked for, reads and publications apart, the newest first.
+///
+/// About 10,000 entries are kept. An entry is written before what it tells of is done. Needs the scope
+/// `admin`.
+#[utoipa::path(
+    get, path = "/v1/audit", tag = "cluster", operation_id = "get_audit",
+    params(AuditParams),
+    responses((status = 200, description = "A page of the audit.", body = AuditPage), BadRequest, Refused)
+)]
+pub(super) async fn get_audit(
+    Admitted { state, caller, .. }: Admitted<asks::SeeAudit>,
+    wanted: Wanted,
+    Fields(params): Fields<AuditParams>,
+) -> Result<Response, ApiError> {
+    let limit = names::within(params.limit, &state)? as usize;
+    // One more than is shown says whether there is another page.
+    let limit = limit.min(PAGE_MAX - 1);
+    let mut found = state.broker.audited(params.before, limit + 1).await?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().map(|last| last.id).filter(|_| more);
+    let is_shown = |one: &Audited| match &caller.client.app {
+        ClientApp::Any => true,
+        ClientApp::One(app) => one.entry.app == app.as_str(),
+    };
+    let entries: Vec<AuditRow> = found
+        .into_iter()
+        .filter(is_shown)
+        .map(AuditRow::from)
+        .collect();
+    let bytes = entries.iter().map(|one| one.target.len() + ENTRY_BYTES);
+    let bytes = bytes.sum();
+    let page = AuditPage {
+        entries,
+        more,
+        next,
+    };
+    Ok(tasks::heavy(bytes, || wanted.ok(&page)).await)
+}

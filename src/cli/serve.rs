@@ -54,6 +54,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let reload = Reload {
         signals,
         rows: rows(&values),
+        files: values.key_files().to_vec(),
         load: Box::new(move || load(&inputs)),
     };
     let dev = config.server.dev;

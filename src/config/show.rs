@@ -35,7 +35,20 @@ pub fn rows(values: &Values) -> Vec<Row> {
         value: format!("{} {} ***", key.id.as_deref().unwrap_or("-"), key.algorithm).into(),
         origin: Origin::to_string(origin),
     });
-    settings.chain(token_keys).collect()
+    let issuers = values.issuers().into_iter().enumerate();
+    let issuers = issuers.zip(values.issuer_origins());
+    let issuers = issuers.map(|((index, issuer), origin)| {
+        let source = match &issuer.jwks {
+            Some(jwks) => jwks.url.clone(),
+            None => format!("{} keys ***", issuer.keys.len()),
+        };
+        Row {
+            key: format!("auth.issuers[{index}]"),
+            value: format!("{} {source}", issuer.issuer).into(),
+            origin: Origin::to_string(origin),
+        }
+    });
+    settings.chain(token_keys).chain(issuers).collect()
 }
 
 /// The rows as a table for people.

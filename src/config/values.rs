@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
-use crate::config::{Environment, TokenKey};
+use crate::config::{Environment, Issuer, TokenKey};
 
 /// Where a value came from. The order is the precedence, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +55,9 @@ pub struct Setting {
 pub struct Values {
     settings: BTreeMap<String, Setting>,
     token_keys: Vec<(TokenKey, Origin)>,
+    issuers: Vec<Issuer>,
+    issuer_origins: Vec<Origin>,
+    key_files: Vec<PathBuf>,
     refused: BTreeSet<String>,
     dev: bool,
     environment: Environment,
@@ -66,6 +70,9 @@ impl Values {
         Self {
             settings: BTreeMap::new(),
             token_keys: Vec::new(),
+            issuers: Vec::new(),
+            issuer_origins: Vec::new(),
+            key_files: Vec::new(),
             refused: BTreeSet::new(),
             dev,
             environment,
@@ -91,6 +98,23 @@ impl Values {
     /// Adds a token key.
     pub fn add_token_key(&mut self, key: TokenKey, origin: Origin) {
         self.token_keys.push((key, origin));
+    }
+
+    /// Adds an issuer of tokens.
+    pub fn add_issuer(&mut self, issuer: Issuer, origin: Origin) {
+        self.issuers.push(issuer);
+        self.issuer_origins.push(origin);
+    }
+
+    /// Notes files that keys were read from.
+    pub fn add_key_files(&mut self, files: Vec<PathBuf>) {
+        self.key_files.extend(files);
+    }
+
+    /// The files that keys were read from.
+    #[must_use]
+    pub fn key_files(&self) -> &[PathBuf] {
+        &self.key_files
     }
 
     /// Remembers that a source gave a value that was refused, so that no check speaks of the one
@@ -209,6 +233,24 @@ impl Values {
     #[must_use]
     pub fn token_keys(&self) -> Vec<TokenKey> {
         self.token_keys.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether tokens can be valid.
+    #[must_use]
+    pub fn has_token_keys(&self) -> bool {
+        !self.token_keys.is_empty() || !self.issuers.is_empty()
+    }
+
+    /// The issuers of tokens, in the order of the file.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<Issuer> {
+        self.issuers.clone()
+    }
+
+    /// Where each of them stands.
+    #[must_use]
+    pub fn issuer_origins(&self) -> &[Origin] {
+        &self.issuer_origins
     }
 
     /// Whether `--dev` is given.

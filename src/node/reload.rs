@@ -1,13 +1,17 @@
-//! SIGHUP: keys of the API, keys and rules of tokens, and the log's level are read again.
+//! SIGHUP, or a file of a key that has changed: keys of the API, keys and rules of tokens, and the log's
+//! level are read again.
 //!
-//! In: the signal, and how the configuration was loaded. Out: what may change while the node runs is
+//! In: the signal, the files, and how the configuration was loaded. Out: what may change while the node runs is
 //! replaced as a whole; of the rest, what differs from the start is named in the log and waits for
 //! one. A configuration with a fault changes nothing. Sessions stay: their tokens were verified, and
 //! the next one is judged by the new keys. Owner: one task. Bounds: one reading after the other;
 //! signals that come meanwhile are one.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -20,11 +24,13 @@ use crate::tasks;
 use crate::telemetry::fields::List;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
+use crate::verification::Checks;
 
 /// What may change while the node runs: whole keys, and sections that end in a dot or bracket.
 pub const RELOADED: &[&str] = &[
     "api.keys",
     "auth.keys",
+    "auth.issuers",
     "auth.hmac_secret",
     "auth.issuer",
     "auth.audience",
@@ -32,6 +38,9 @@ pub const RELOADED: &[&str] = &[
     "auth.token_bytes_max",
     "log.level",
 ];
+
+/// How often it is looked at whether a file of a key has changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Loads the configuration from where it came from.
 pub type Load = Box<dyn Fn() -> Result<Loaded, Faults> + Send + Sync>;
@@ -44,6 +53,8 @@ pub struct Reload {
     pub load: Load,
     /// Its values at the start, without secrets.
     pub rows: Vec<Row>,
+    /// The files that keys were read from.
+    pub files: Vec<PathBuf>,
 }
 
 /// What can be replaced.
@@ -52,6 +63,8 @@ pub(super) struct Replaced {
     pub(super) keys: Arc<ApiKeys>,
     /// The keys and rules of tokens.
     pub(super) verifier: Arc<Verifier>,
+    /// What fetches the keys of issuers.
+    pub(super) checks: Arc<Checks>,
     /// `session.info_bytes_max`, which stays.
     pub(super) info_bytes_max: usize,
     /// What counts it.
@@ -78,10 +91,12 @@ pub(super) fn watch(reload: Reload, replaced: Replaced) {
         signals,
         load,
         rows,
+        files,
     } = reload;
+    let files = Files::of(files);
     match signals {
         Ok(signals) => {
-            tasks::spawn("reload", run(signals, (load, rows), replaced));
+            tasks::spawn("reload", run(signals, files, (load, rows), replaced));
         }
         Err(error) => {
             tracing::error!(
@@ -93,11 +108,63 @@ pub(super) fn watch(reload: Reload, replaced: Replaced) {
     }
 }
 
-async fn run(mut signals: Signal, reload: (Load, Vec<Row>), replaced: Replaced) {
-    while signals.recv().await.is_some() {
+/// Files that keys were read from, as they were when they were last looked at.
+#[derive(Debug, Default)]
+struct Files(Vec<(PathBuf, Option<Stamp>)>);
+
+/// By what a changed file is known. A file that is not there has none.
+type Stamp = (SystemTime, u64, u64);
+
+impl Files {
+    fn of(paths: Vec<PathBuf>) -> Self {
+        let stamped = paths.into_iter().map(|path| {
+            let stamp = stamp(&path);
+            (path, stamp)
+        });
+        Self(stamped.collect())
+    }
+
+    /// Goes on with these; what is known of one stays.
+    fn follow(&mut self, paths: Vec<PathBuf>) {
+        let known = std::mem::take(&mut self.0);
+        let stamps = paths.into_iter().map(|path| {
+            let before = known.iter().find(|(known, _)| *known == path);
+            let stamp = before.map_or_else(|| stamp(&path), |(_, stamp)| *stamp);
+            (path, stamp)
+        });
+        self.0 = stamps.collect();
+    }
+
+    fn have_changed(&self) -> bool {
+        let mut files = self.0.iter();
+        files.any(|(path, before)| stamp(path) != *before)
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.modified().ok()?, file.len(), file.ino()))
+}
+
+async fn run(mut signals: Signal, mut files: Files, reload: (Load, Vec<Row>), replaced: Replaced) {
+    loop {
+        tokio::select! {
+            signal = signals.recv() => match signal {
+                Some(()) => {}
+                None => return,
+            },
+            () = tokio::time::sleep(LOOK_EVERY) => match files.have_changed() {
+                true => {}
+                false => continue,
+            },
+        }
         let counters = &replaced.metrics.control;
+        // Before they are read, so that a change in between is seen the next time.
+        let paths = files.0.into_iter().map(|(path, _)| path).collect();
+        files = Files::of(paths);
         match replaced.read(&reload) {
-            Ok(()) => {
+            Ok(named) => {
+                files.follow(named);
                 counters.reloads_taken.add(1);
                 tracing::info!(
                     event = "configuration_reloaded",
@@ -119,8 +186,8 @@ async fn run(mut signals: Signal, reload: (Load, Vec<Row>), replaced: Replaced) 
 }
 
 impl Replaced {
-    /// Reads it all, and replaces only then.
-    fn read(&self, (load, before): &(Load, Vec<Row>)) -> Result<(), Vec<String>> {
+    /// Reads it all, and replaces only then. Returns the files that keys were read from.
+    fn read(&self, (load, before): &(Load, Vec<Row>)) -> Result<Vec<PathBuf>, Vec<String>> {
         let loaded = load().map_err(|faults| {
             let faults = faults.0.iter();
             faults.map(ToString::to_string).collect::<Vec<_>>()
@@ -129,7 +196,8 @@ impl Replaced {
         let verifier = Verifier::new(&config.auth, self.info_bytes_max)
             .map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
-        self.verifier.take_over(&verifier);
+        self.verifier.take_over(verifier);
+        self.checks.follow();
         self.keys.replace(&config.api.keys);
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
@@ -139,7 +207,7 @@ impl Replaced {
                 "these keys have changed and are read at a start only"
             );
         }
-        Ok(())
+        Ok(loaded.values.key_files().to_vec())
     }
 }
 
@@ -165,6 +233,32 @@ fn ignored(before: &[Row], now: &[Row]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_changed_replaced_or_taken_away_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "one").unwrap();
+        let mut files = Files::of(vec![path.clone()]);
+        assert!(!files.have_changed());
+        std::fs::write(&path, "other").unwrap();
+        assert!(files.have_changed());
+        files = Files::of(vec![path.clone()]);
+        let next = directory.path().join("next");
+        std::fs::write(&next, "third").unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        assert!(files.have_changed(), "by its place on the disk");
+        files = Files::of(vec![path.clone()]);
+        std::fs::remove_file(&path).unwrap();
+        assert!(files.have_changed());
+        files = Files::of(vec![path.clone()]);
+        assert!(!files.have_changed(), "a fault is told once");
+        std::fs::write(&path, "again").unwrap();
+        files.follow(vec![path.clone(), next]);
+        assert!(files.have_changed(), "what was known of it stays");
+        files.follow(Vec::new());
+        assert!(!files.have_changed());
+    }
 
     #[test]
     fn only_keys_that_wait_for_a_start_are_named() {

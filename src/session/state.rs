@@ -12,8 +12,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::auth::verifier::Verifier;
-use crate::auth::{Claims, TokenError};
+use crate::auth::Claims;
+use crate::auth::error::TokenError;
+use crate::auth::verifier::{Checked, Verifier};
 use crate::config::Config;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::command::{Command, Connect, History, Publish};
@@ -121,6 +122,9 @@ pub enum Request {
     },
     /// Nothing but an `ok`.
     Ping,
+    /// Check the tokens of the command elsewhere, and come back with it: [`Machine::checked`]. Nothing
+    /// behind it is carried out before.
+    Check(Box<Command>),
 }
 
 /// See the module.
@@ -143,6 +147,8 @@ pub struct Machine {
     pub(super) unread_since: Option<(Instant, u64)>,
     pub(super) told_expiring: bool,
     pub(super) drain: Option<DrainPlan>,
+    /// Tokens of the present command that were checked elsewhere.
+    pub(super) checked: Vec<Checked>,
 }
 
 impl Machine {
@@ -165,6 +171,7 @@ impl Machine {
             unread_since: None,
             told_expiring: false,
             drain: None,
+            checked: Vec::new(),
         }
     }
 
@@ -220,6 +227,14 @@ impl Machine {
     /// # Errors
     /// What the client is told, and whether the session ends.
     pub fn command(&mut self, command: Command, now: Now) -> Result<Request, Refusal> {
+        if self.needs_check(&command) {
+            return Ok(Request::Check(Box::new(command)));
+        }
+        self.judge(command, now)
+    }
+
+    /// The same for a command whose tokens, if they had to, were checked elsewhere.
+    pub(super) fn judge(&mut self, command: Command, now: Now) -> Result<Request, Refusal> {
         if let Command::Connect(connect) = command {
             return self.connect(connect, now);
         }
@@ -258,10 +273,7 @@ impl Machine {
             });
         }
         if let Some(token) = connect.token.take() {
-            let claims = self
-                .verifier
-                .session(&token, now.wall())
-                .map_err(refused_token)?;
+            let claims = self.session_claims(&token, now).map_err(refused_token)?;
             if self
                 .identity
                 .user
@@ -339,10 +351,7 @@ impl Machine {
     }
 
     fn refresh(&mut self, token: &str, now: Now) -> Result<Request, WireError> {
-        let claims = self
-            .verifier
-            .session(token, now.wall())
-            .map_err(token_error)?;
+        let claims = self.session_claims(token, now).map_err(token_error)?;
         if self.identity.user.as_ref() != Some(&claims.user) {
             return Err(WireError::forbidden("the token belongs to another user"));
         }

@@ -22,4 +22,5 @@ mod seeds;
 pub mod session;
 pub mod tasks;
 pub mod telemetry;
+pub mod verification;
 pub mod worker;

@@ -1,24 +1,28 @@
 //! Tokens: from text that anybody may have written to claims that can be relied on.
 //!
 //! In: a token, the time, and the keys and rules of `[auth]`. Out: [`Claims`], or a
-//! [`TokenError`]. [`verifier::Verifier`] is shared by all workers and judges by [`Rules`], which make
+//! [`error::TokenError`]. [`verifier::Verifier`] is shared by all workers and judges by [`Rules`], which make
 //! no request and read no clock; all that changes in them is which rights they have seen, so that
 //! tokens that may do the same hold them once. A session keeps its claims as long as it lives, so
 //! they take no more memory than their text. Bounds: `token_bytes_max`, checked before
-//! anything of the token is read; `info_bytes_max`; one signature check per configured key of the
-//! token's algorithm and `kid`.
+//! anything of the token is read; `info_bytes_max`; [`error::TRIED_MAX`] signature checks a token.
 //!
 //! A token is a JWT in the compact form of RFC 7515, and the checks are ordered so that nothing
-//! of an unsigned claim is believed: length, form, algorithm, key, signature, then the claims,
-//! and its end last, so that "expired" means that nothing else was wrong with it. The key's
+//! of an unsigned claim is believed (`iss` chooses the keys): length, form, algorithm, key, signature,
+//! then the claims, and its end last, so that "expired" means that nothing else was wrong with it. The key's
 //! algorithm decides, not the token's: the token's must equal it. Headers that name a key's place
 //! or bring one (`jku`, `x5u`, `x5c`, `jwk`) are not read; `crit` is refused because no extension
 //! is known. A claim that is read must have its type (null is no type, except that `info` may be
 //! null, which shows nothing), and a header or claim that is there twice refuses the token.
 
+pub mod error;
+mod fields;
+pub mod keyring;
 pub mod keys;
+pub mod keyset;
 pub mod mint;
 pub mod rights;
+pub mod signature;
 #[cfg(test)]
 mod test_keys;
 pub mod verifier;
@@ -28,31 +32,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
-use keys::KeyFault;
+use error::{KeyError, TokenError};
+use fields::{ClaimFields, claimed_issuer, decode_part, other_text};
+use keyring::{Claimed, Found, Issuer, Keyring, fitting};
+use keyset::KeySet;
 use rights::{KnownRights, Rights, RightsError};
+use signature::Algorithm;
 
 use crate::config;
-use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::ids::{App, Topic, TopicKind, User};
 use fanfare_protocol::info::Info;
 use fanfare_protocol::raw::{Fields, Raw};
 
 /// The header's parts that are read.
-const HEADERS: [&str; 3] = ["alg", "kid", "crit"];
-
-/// The claims that are read.
-const CLAIMS: [&str; 11] = [
-    "sub", "exp", "nbf", "iat", "jti", "iss", "aud", "app", "info", "can", "topic",
-];
-
-/// The last second of the year 9999. A larger number is no time in seconds (milliseconds are
-/// the usual mistake) and would overflow in arithmetic.
-const SECONDS_MAX: f64 = 253_402_300_799.0;
+const HEADERS: [&str; 4] = ["alg", "kid", "crit", "typ"];
 
 /// What a valid token says.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,138 +65,42 @@ pub struct Claims {
     pub can: Option<Arc<Rights>>,
 }
 
-/// Why a token is refused. The texts are meant for the client and repeat nothing of the token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    /// Over `auth.token_bytes_max`.
-    #[error("the token is longer than {0} bytes")]
-    TooLong(usize),
-    /// Not three parts of base64url, or the first is no JSON map.
-    #[error("the token is no signed JWT")]
-    NotJwt,
-    /// `crit` asks for an extension.
-    #[error("the token's header has `crit`, and no extension is known here")]
-    Critical,
-    /// No configured key has this algorithm.
-    #[error("the token's algorithm is not allowed here")]
-    Algorithm,
-    /// No configured key of the algorithm has this `kid`.
-    #[error("the token's `kid` names no key of its algorithm that is known here")]
-    UnknownKey,
-    /// Signed with another key, or changed afterwards.
-    #[error("the token's signature is not valid")]
-    Signature,
-    /// Signed rightly, but the middle part is no JSON map.
-    #[error("the token's claims are no JSON map")]
-    ClaimsNotMap,
-    /// A header or claim is there twice.
-    #[error("`{0}` is there twice in the token")]
-    Twice(&'static str),
-    /// A required claim is absent.
-    #[error("the token has no claim `{0}`")]
-    Missing(&'static str),
-    /// A claim that is not what it must be.
-    #[error("the token's claim `{claim}` must be {must}")]
-    Claim {
-        /// Which.
-        claim: &'static str,
-        /// What it must be.
-        must: &'static str,
-    },
-    /// `info` over `session.info_bytes_max`.
-    #[error("the token's claim `info` is larger than {0} bytes")]
-    InfoTooLarge(usize),
-    /// `nbf` lies ahead.
-    #[error("the token is not valid yet (`nbf`)")]
-    NotYetValid,
-    /// `iat` lies ahead.
-    #[error("the token was issued in the future (`iat`)")]
-    IssuedInFuture,
-    /// `topic` in a session's token: it opens one topic, not a session.
-    #[error("the token is for one topic and opens no session")]
-    ForOneTopic,
-    /// Everything else is right, but it has ended.
-    #[error("the token has expired")]
-    Expired,
-}
-
-impl TokenError {
-    /// The code of the `error` event or HTTP answer.
-    #[must_use]
-    pub fn code(self) -> ErrorCode {
-        match self {
-            Self::Expired => ErrorCode::TokenExpired,
-            _ => ErrorCode::Unauthorized,
-        }
-    }
-
-    /// How a session ends that came with such a token.
-    #[must_use]
-    pub fn close(self) -> CloseReason {
-        match self {
-            Self::Expired => CloseReason::TokenExpired,
-            _ => CloseReason::Unauthorized,
-        }
-    }
-}
-
-/// Every configured key that cannot be used, by its place in `auth.keys`.
-#[derive(Debug)]
-pub struct KeyError {
-    /// Index and fault, in the order of the configuration; never empty.
-    pub faults: Vec<(usize, KeyFault)>,
-}
-
-impl std::fmt::Display for KeyError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (place, (index, fault)) in self.faults.iter().enumerate() {
-            let separator = if place == 0 { "" } else { "; " };
-            write!(f, "{separator}auth.keys[{index}]: {fault}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for KeyError {}
-
-struct Key {
-    id: Option<String>,
-    algorithm: Algorithm,
-    decoding: DecodingKey,
-}
-
 /// The configured keys and rules.
 pub struct Rules {
-    keys: Vec<Key>,
+    keyring: Keyring,
+    /// Required `iss` of tokens of `[auth]` itself, when set.
     issuer: Option<String>,
-    audience: Option<String>,
     leeway: Duration,
     token_bytes_max: usize,
     info_bytes_max: usize,
     known_rights: KnownRights,
 }
 
+/// A token whose parts are read and whose keys are found, and of which nothing is verified.
+struct Opened<'a> {
+    /// The parts that are signed.
+    message: &'a str,
+    signature: &'a str,
+    payload: Vec<u8>,
+    algorithm: Algorithm,
+    kid: Option<String>,
+    /// `iss`, where it chose the issuer.
+    issuer: Option<String>,
+    found: Found,
+}
+
+/// A token whose signature is right; its claims are still to be read, by the same rules.
+pub struct Signed {
+    rules: Arc<Rules>,
+    payload: Vec<u8>,
+    issuer: Option<String>,
+}
+
 impl Rules {
     fn new(auth: &config::Auth, info_bytes_max: usize) -> Result<Self, KeyError> {
-        let mut keys = Vec::with_capacity(auth.keys.len());
-        let mut faults = Vec::new();
-        for (index, key) in auth.keys.iter().enumerate() {
-            match keys::verifying(key) {
-                Ok((algorithm, decoding)) => keys.push(Key {
-                    id: key.id.clone(),
-                    algorithm,
-                    decoding,
-                }),
-                Err(fault) => faults.push((index, fault)),
-            }
-        }
-        if !faults.is_empty() {
-            return Err(KeyError { faults });
-        }
         Ok(Self {
-            keys,
+            keyring: Keyring::new(&App::default_app(), auth)?,
             issuer: auth.issuer.clone(),
-            audience: auth.audience.clone(),
             leeway: auth.leeway,
             token_bytes_max: auth.token_bytes_max,
             info_bytes_max,
@@ -208,39 +108,13 @@ impl Rules {
         })
     }
 
-    fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
-        let payload = self.signed_payload(token)?;
-        let fields = ClaimFields::read(&payload)?;
-        if fields.get("topic").is_some() {
-            return Err(TokenError::ForOneTopic);
-        }
-        self.claims(&fields, now)
-    }
-
-    fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
-        let payload = self.signed_payload(token)?;
-        let fields = ClaimFields::read(&payload)?;
-        let name = fields
-            .text("topic")?
-            .ok_or(TokenError::Missing("topic"))?
-            .into_owned();
-        let claims = self.claims(&fields, now)?;
-        match Topic::new(&claims.app, &name).map(|topic| topic.kind()) {
-            Ok(TopicKind::Plain) => Ok((claims, name)),
-            _ => Err(TokenError::Claim {
-                claim: "topic",
-                must: "the name of a topic, and no inbox",
-            }),
-        }
-    }
-
-    /// The middle part of a token whose signature is valid.
-    fn signed_payload(&self, token: &str) -> Result<Vec<u8>, TokenError> {
+    /// The parts of a token, and the keys that may have signed it.
+    fn open<'a>(&self, token: &'a str) -> Result<Opened<'a>, TokenError> {
         if token.len() > self.token_bytes_max {
             return Err(TokenError::TooLong(self.token_bytes_max));
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::NotJwt)?;
-        let (header, payload) = signed.split_once('.').ok_or(TokenError::NotJwt)?;
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::NotJwt)?;
+        let (header, payload) = message.split_once('.').ok_or(TokenError::NotJwt)?;
         let header = decode_part(header)?;
         let header =
             Fields::read(Encoding::Json, &header, &HEADERS).map_err(|_| TokenError::NotJwt)?;
@@ -251,54 +125,124 @@ impl Rules {
             return Err(TokenError::Critical);
         }
         let kid = match header.get("kid") {
-            Some(kid) => Some(kid.text().ok_or(TokenError::UnknownKey)?),
+            Some(kid) => Some(kid.text().ok_or(TokenError::UnknownKey)?.into_owned()),
             None => None,
         };
-        let algorithm = header
-            .get("alg")
-            .and_then(Raw::text)
-            .and_then(|name| keys::algorithm(&name))
-            .ok_or(TokenError::Algorithm)?;
+        let algorithm = header.get("alg").and_then(Raw::text);
+        let algorithm = algorithm.and_then(|name| Algorithm::of(&name));
+        let algorithm = algorithm.ok_or(TokenError::Algorithm)?;
         let payload = decode_part(payload)?;
-        self.check_signature(algorithm, kid.as_deref(), signed, signature)?;
-        Ok(payload)
+        let issuer = match self.keyring.has_issuers() {
+            true => claimed_issuer(&payload),
+            false => None,
+        };
+        let kind = header.get("typ").and_then(Raw::text);
+        let found = self.issuer(issuer.as_deref())?.find(Claimed {
+            names_issuer: issuer.is_some(),
+            algorithm,
+            kid: kid.as_deref(),
+            kind: kind.as_deref(),
+        })?;
+        Ok(Opened {
+            message,
+            signature,
+            payload,
+            algorithm,
+            kid,
+            issuer,
+            found,
+        })
     }
 
-    fn check_signature(
-        &self,
-        algorithm: Algorithm,
-        kid: Option<&str>,
-        signed: &str,
-        signature: &str,
-    ) -> Result<(), TokenError> {
-        let mut refusal = TokenError::Algorithm;
-        for key in self.keys.iter().filter(|key| key.algorithm == algorithm) {
-            if let (Some(kid), Some(id)) = (kid, &key.id)
-                && kid != id
-            {
-                if refusal == TokenError::Algorithm {
-                    refusal = TokenError::UnknownKey;
-                }
-                continue;
-            }
-            let message = signed.as_bytes();
-            let valid = jsonwebtoken::crypto::verify(signature, message, &key.decoding, algorithm);
-            if matches!(valid, Ok(true)) {
-                return Ok(());
-            }
-            refusal = TokenError::Signature;
+    fn issuer(&self, name: Option<&str>) -> Result<&Issuer, TokenError> {
+        let app = App::default_app();
+        self.keyring.issuer(&app, name).ok_or(TokenError::Issuer)
+    }
+
+    /// Checks the signature of a token by the keys that are known now.
+    fn check(self: Arc<Self>, token: &str) -> Result<Signed, TokenError> {
+        let opened = self.open(token)?;
+        let Found::Keys(keys) = &opened.found else {
+            return Err(TokenError::UnknownKey);
+        };
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(opened.signature) else {
+            return Err(TokenError::Signature);
+        };
+        let message = opened.message.as_bytes();
+        let mut keys = fitting(keys, opened.algorithm, opened.kid.as_deref());
+        match keys.any(|key| key.verifies(message, &signature)) {
+            true => Ok(Signed {
+                payload: opened.payload,
+                issuer: opened.issuer,
+                rules: self,
+            }),
+            false => Err(TokenError::Signature),
         }
-        Err(refusal)
     }
 
-    fn claims(&self, fields: &ClaimFields<'_>, now: SystemTime) -> Result<Claims, TokenError> {
+    /// What the check of a token costs about; `None` where its key must be waited for.
+    fn cost(&self, token: &str) -> Option<Duration> {
+        let Ok(opened) = self.open(token) else {
+            return Some(Duration::ZERO);
+        };
+        match &opened.found {
+            Found::Published(_) => None,
+            Found::Keys(keys) => {
+                let keys = fitting(keys, opened.algorithm, opened.kid.as_deref());
+                Some(keys.map(signature::VerifyKey::cost).sum())
+            }
+        }
+    }
+
+    /// The set that may have the key of this token, where none that is known fits.
+    fn missing(&self, token: &str) -> Option<Arc<KeySet>> {
+        match self.open(token).ok()?.found {
+            Found::Published(set) => Some(set),
+            Found::Keys(_) => None,
+        }
+    }
+
+    fn session(&self, signed: &Signed, now: SystemTime) -> Result<Claims, TokenError> {
+        let fields = ClaimFields::read(&signed.payload)?;
+        if fields.get("topic").is_some() {
+            return Err(TokenError::ForOneTopic);
+        }
+        self.claims(&fields, signed, now)
+    }
+
+    fn topic(&self, signed: &Signed, now: SystemTime) -> Result<(Claims, String), TokenError> {
+        let fields = ClaimFields::read(&signed.payload)?;
+        let name = fields
+            .text("topic")?
+            .ok_or(TokenError::Missing("topic"))?
+            .into_owned();
+        let claims = self.claims(&fields, signed, now)?;
+        match Topic::new(&claims.app, &name).map(|topic| topic.kind()) {
+            Ok(TopicKind::Plain) => Ok((claims, name)),
+            _ => Err(TokenError::Claim {
+                claim: "topic",
+                must: "the name of a topic, and no inbox",
+            }),
+        }
+    }
+
+    fn claims(
+        &self,
+        fields: &ClaimFields<'_>,
+        signed: &Signed,
+        now: SystemTime,
+    ) -> Result<Claims, TokenError> {
         let app = app(fields)?;
-        let user = fields.text("sub")?.ok_or(TokenError::Missing("sub"))?;
+        let issuer = self.issuer(signed.issuer.as_deref())?;
+        let user = match issuer.user_claim.as_str() {
+            "sub" => fields.text("sub")?.ok_or(TokenError::Missing("sub"))?,
+            name => other_text(&signed.payload, name)?.into(),
+        };
         let user = User::new(&user).map_err(|_| TokenError::Claim {
             claim: "sub",
             must: "1 to 199 printable ASCII characters without space, `{` and `}`",
         })?;
-        self.check_origin(fields)?;
+        self.check_origin(fields, issuer)?;
         let claims = Claims {
             app,
             user,
@@ -313,8 +257,8 @@ impl Rules {
     }
 
     /// `iss` and `aud`, where the configuration asks for them.
-    fn check_origin(&self, fields: &ClaimFields<'_>) -> Result<(), TokenError> {
-        if let Some(wanted) = &self.issuer
+    fn check_origin(&self, fields: &ClaimFields<'_>, issuer: &Issuer) -> Result<(), TokenError> {
+        if let Some(wanted) = self.issuer.as_ref().filter(|_| issuer.is_default())
             && fields.text("iss")?.as_deref() != Some(wanted)
         {
             return Err(TokenError::Claim {
@@ -322,7 +266,7 @@ impl Rules {
                 must: "the issuer that is configured",
             });
         }
-        if let Some(wanted) = &self.audience {
+        if let Some(wanted) = &issuer.audience {
             let names = match fields.json::<Value>("aud") {
                 Some(Ok(Value::String(name))) => vec![Value::String(name)],
                 Some(Ok(Value::Array(names))) => names,
@@ -398,55 +342,6 @@ fn app(fields: &ClaimFields<'_>) -> Result<App, TokenError> {
             must: "an app of this server",
         }),
         _ => Ok(app),
-    }
-}
-
-fn decode_part(part: &str) -> Result<Vec<u8>, TokenError> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::NotJwt)
-}
-
-/// The claims of a token whose signature is valid.
-struct ClaimFields<'a>(Fields<'a>);
-
-impl<'a> ClaimFields<'a> {
-    fn read(payload: &'a [u8]) -> Result<Self, TokenError> {
-        let fields =
-            Fields::read(Encoding::Json, payload, &CLAIMS).map_err(|_| TokenError::ClaimsNotMap)?;
-        match fields.repeated().first() {
-            Some(name) => Err(TokenError::Twice(name)),
-            None => Ok(Self(fields)),
-        }
-    }
-
-    fn get(&self, claim: &'static str) -> Option<Raw<'a>> {
-        self.0.get(claim)
-    }
-
-    fn text(&self, claim: &'static str) -> Result<Option<std::borrow::Cow<'a, str>>, TokenError> {
-        let must = "text";
-        self.get(claim)
-            .map(|value| value.text().ok_or(TokenError::Claim { claim, must }))
-            .transpose()
-    }
-
-    /// A time. A fraction of a second is cut off, because RFC 7519 allows one.
-    fn seconds(&self, claim: &'static str) -> Result<Option<u64>, TokenError> {
-        let must = "a number of seconds since 1970";
-        let Some(number) = self.json::<f64>(claim) else {
-            return Ok(None);
-        };
-        match number {
-            Ok(seconds) if (0.0..=SECONDS_MAX).contains(&seconds) => Ok(Some(seconds as u64)),
-            _ => Err(TokenError::Claim { claim, must }),
-        }
-    }
-
-    fn json<T: serde::Deserialize<'a>>(
-        &self,
-        claim: &'static str,
-    ) -> Option<Result<T, serde_json::Error>> {
-        let json = self.get(claim)?.json()?;
-        Some(serde_json::from_str(json))
     }
 }
 

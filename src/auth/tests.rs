@@ -1,6 +1,6 @@
 //! Tests of form, key and signature, each fault with its answer, under a clock that stands still.
 
-use jsonwebtoken::EncodingKey;
+use ring::hmac;
 use serde_json::{Map, json};
 
 use super::verifier::Verifier;
@@ -9,6 +9,8 @@ use crate::auth::mint::{MintKey, mint};
 use crate::auth::rights::Operation;
 use crate::auth::test_keys;
 use crate::config::{Secret, TokenKey};
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::error::ErrorCode;
 
 pub(super) const SECRET: &str = "a secret for tests, of 32 bytes or more";
 const OTHER_SECRET: &str = "another secret for tests, quite as long";
@@ -31,6 +33,7 @@ pub(super) fn key(id: Option<&str>, algorithm: &str, material: &str) -> TokenKey
 pub(super) fn auth(keys: Vec<TokenKey>) -> config::Auth {
     config::Auth {
         keys,
+        issuers: Vec::new(),
         issuer: None,
         audience: None,
         anonymous: false,
@@ -93,9 +96,9 @@ fn forged(header: &str, payload: &str, secret: &[u8]) -> String {
         URL_SAFE_NO_PAD.encode(header),
         URL_SAFE_NO_PAD.encode(payload)
     );
-    let key = EncodingKey::from_secret(secret);
-    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
-    format!("{message}.{}", signature.unwrap())
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let signature = hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 pub(super) fn with_payload(payload: &str) -> String {
@@ -344,8 +347,13 @@ fn every_key_that_cannot_be_used_is_reported_with_its_place() {
     ];
     let count = keys.len();
     let error = Verifier::new(&auth(keys), INFO_BYTES_MAX).err().unwrap();
-    let places: Vec<usize> = error.faults.iter().map(|(index, _)| *index).collect();
-    assert_eq!(places, (1..count).collect::<Vec<_>>());
+    let places: Vec<_> = error
+        .faults
+        .iter()
+        .map(|(place, _)| place.clone())
+        .collect();
+    let wanted = (1..count).map(|index| format!("auth.keys[{index}]"));
+    assert_eq!(places, wanted.collect::<Vec<_>>());
     use crate::auth::keys::KeyFault;
     let faults: Vec<&KeyFault> = error.faults.iter().map(|(_, fault)| fault).collect();
     assert!(matches!(

@@ -4,11 +4,14 @@
 //! reason and told in the log. The lock is held for one look or one replacement.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::{Claims, KeyError, Rules, TokenError, decode_part};
+use super::error::{KeyError, TokenError};
+use super::fields::decode_part;
+use super::keyset::KeySet;
+use super::{Claims, Rules, Signed};
 use crate::config;
-use crate::telemetry::metrics::{Counter, TokenCounters};
+use crate::telemetry::metrics::TokenCounters;
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::raw::Fields;
 
@@ -16,6 +19,35 @@ use fanfare_protocol::raw::Fields;
 pub struct Verifier {
     rules: RwLock<Arc<Rules>>,
     refused: Arc<TokenCounters>,
+}
+
+/// A token whose signature was checked, or could not be.
+pub struct Checked {
+    token: String,
+    outcome: Result<Signed, TokenError>,
+}
+
+impl Checked {
+    /// A token that cannot be checked at present.
+    #[must_use]
+    pub fn unavailable(token: String) -> Self {
+        Self {
+            token,
+            outcome: Err(TokenError::Unavailable),
+        }
+    }
+
+    /// Which.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+}
+
+impl std::fmt::Debug for Checked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Checked({:?})", self.outcome.as_ref().err())
+    }
 }
 
 impl Verifier {
@@ -40,8 +72,13 @@ impl Verifier {
 
     /// Goes on with the keys and rules of another one. Claims that were verified before stay what
     /// they are until their token is refreshed.
-    pub fn take_over(&self, other: &Self) {
-        let rules = other.rules();
+    /// Sets of keys that come from where they came from before are gone on with.
+    pub fn take_over(&self, other: Self) {
+        let rules = other.rules.into_inner();
+        let mut rules = rules.unwrap_or_else(PoisonError::into_inner);
+        if let Some(rules) = Arc::get_mut(&mut rules) {
+            rules.keyring.adopt(&self.rules().keyring);
+        }
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
@@ -52,7 +89,56 @@ impl Verifier {
     /// Whether any token can be valid.
     #[must_use]
     pub fn has_keys(&self) -> bool {
-        !self.rules().keys.is_empty()
+        self.rules().keyring.has_keys()
+    }
+
+    /// The sets of keys that issuers publish.
+    #[must_use]
+    pub fn key_sets(&self) -> Vec<Arc<KeySet>> {
+        self.rules().keyring.sets().cloned().collect()
+    }
+
+    /// Whether these tokens can be checked where they are, together in about `most`: no key has to be
+    /// waited for.
+    #[must_use]
+    pub fn is_light<'a>(
+        &self,
+        tokens: impl Iterator<Item = &'a str> + Clone,
+        most: Duration,
+    ) -> bool {
+        let count = u32::try_from(tokens.clone().count()).unwrap_or(u32::MAX);
+        if count == 0 {
+            return true;
+        }
+        let rules = self.rules();
+        // Where every token is light, none is read twice.
+        let dearest = rules.keyring.cost_max();
+        if dearest.is_some_and(|dearest| dearest.saturating_mul(count) <= most) {
+            return true;
+        }
+        let mut sum = Duration::ZERO;
+        for token in tokens {
+            let Some(cost) = rules.cost(token) else {
+                return false;
+            };
+            sum += cost;
+        }
+        sum <= most
+    }
+
+    /// The set that may have the key of this token, where none that is known fits.
+    #[must_use]
+    pub fn missing(&self, token: &str) -> Option<Arc<KeySet>> {
+        self.rules().missing(token)
+    }
+
+    /// Checks the signature of a token, by the keys that are known now.
+    #[must_use]
+    pub fn check(&self, token: String) -> Checked {
+        Checked {
+            outcome: self.rules().check(&token),
+            token,
+        }
     }
 
     /// Checks a token that opens or refreshes a session.
@@ -60,7 +146,24 @@ impl Verifier {
     /// # Errors
     /// [`TokenError`]. A token for one topic is refused: it would open more than it names.
     pub fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
-        let claims = self.rules().session(token, now);
+        self.session_by(token, self.rules().check(token), now)
+    }
+
+    /// The same for a token whose signature was checked elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::session`].
+    pub fn checked_session(&self, checked: Checked, now: SystemTime) -> Result<Claims, TokenError> {
+        self.session_by(&checked.token, checked.outcome, now)
+    }
+
+    fn session_by(
+        &self,
+        token: &str,
+        outcome: Result<Signed, TokenError>,
+        now: SystemTime,
+    ) -> Result<Claims, TokenError> {
+        let claims = outcome.and_then(|signed| signed.rules.session(&signed, now));
         claims.inspect_err(|error| self.refuse(token, *error))
     }
 
@@ -70,7 +173,28 @@ impl Verifier {
     /// # Errors
     /// [`TokenError`]. A session's token is refused: it names no topic.
     pub fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
-        let claims = self.rules().topic(token, now);
+        self.topic_by(token, self.rules().check(token), now)
+    }
+
+    /// The same for a token whose signature was checked elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::topic`].
+    pub fn checked_topic(
+        &self,
+        checked: Checked,
+        now: SystemTime,
+    ) -> Result<(Claims, String), TokenError> {
+        self.topic_by(&checked.token, checked.outcome, now)
+    }
+
+    fn topic_by(
+        &self,
+        token: &str,
+        outcome: Result<Signed, TokenError>,
+        now: SystemTime,
+    ) -> Result<(Claims, String), TokenError> {
+        let claims = outcome.and_then(|signed| signed.rules.topic(&signed, now));
         claims.inspect_err(|error| self.refuse(token, *error))
     }
 
@@ -102,44 +226,4 @@ fn told(part: &[u8], name: &'static str) -> Option<String> {
     let fields = Fields::read(Encoding::Json, part, &[name]).ok()?;
     let text = fields.get(name)?.text()?;
     Some(text.chars().take(CHARS_MAX).collect())
-}
-
-impl TokenError {
-    /// The reason as it is counted and logged.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::TooLong(_) => "too_long",
-            Self::NotJwt => "not_jwt",
-            Self::Critical => "critical",
-            Self::Algorithm => "algorithm",
-            Self::UnknownKey => "unknown_key",
-            Self::Signature => "signature",
-            Self::ClaimsNotMap
-            | Self::Twice(_)
-            | Self::Missing(_)
-            | Self::Claim { .. }
-            | Self::InfoTooLarge(_) => "claims",
-            Self::NotYetValid => "not_yet_valid",
-            Self::IssuedInFuture => "issued_in_future",
-            Self::ForOneTopic => "for_one_topic",
-            Self::Expired => "expired",
-        }
-    }
-
-    fn counter(self, counters: &TokenCounters) -> &Counter {
-        match self.reason() {
-            "too_long" => &counters.too_long,
-            "not_jwt" => &counters.not_jwt,
-            "critical" => &counters.critical,
-            "algorithm" => &counters.algorithm,
-            "unknown_key" => &counters.unknown_key,
-            "signature" => &counters.signature,
-            "not_yet_valid" => &counters.not_yet_valid,
-            "issued_in_future" => &counters.issued_in_future,
-            "for_one_topic" => &counters.for_one_topic,
-            "expired" => &counters.expired,
-            _ => &counters.claims,
-        }
-    }
 }

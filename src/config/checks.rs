@@ -344,10 +344,15 @@ fn auth(values: &Values, faults: &mut Faults) {
         faults.push(values.place("auth.cookie"), what, remedy);
     }
     let anonymous = value(values, "auth.anonymous") == Some(&Value::Flag(true));
-    let refused = ["auth.keys", "auth.hmac_secret", "auth.anonymous"]
-        .iter()
-        .any(|path| values.is_refused(path));
-    let keyless = values.token_keys_with_origins().is_empty();
+    let refused = [
+        "auth.keys",
+        "auth.issuers",
+        "auth.hmac_secret",
+        "auth.anonymous",
+    ]
+    .iter()
+    .any(|path| values.is_refused(path));
+    let keyless = !values.has_token_keys();
     if keyless && !anonymous && !refused && !api_only::is_meant(values) {
         let remedy = "set FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to \
                       let everybody in; on your own machine start with --dev";

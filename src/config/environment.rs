@@ -106,6 +106,10 @@ fn unknown(name: &str) -> (&'static str, String) {
             WHAT,
             "namespaces are set in the file only, as [namespaces.NAME]".to_owned(),
         ),
+        Some(("AUTH", "ISSUERS")) => (
+            WHAT,
+            "issuers are set in the file only, as [[auth.issuers]]".to_owned(),
+        ),
         Some(("AUTH", "KEYS")) => (
             WHAT,
             "token keys are set in the file as [[auth.keys]], or one by FANFARE_AUTH__HMAC_SECRET"

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use crate::config::client_list;
+use crate::config::issuers;
 use crate::config::key::{Initial, Key};
 use crate::config::keys;
 use crate::config::presets::MEDIUM;
@@ -114,6 +115,15 @@ fn write_token_key(out: &mut String) {
     }
     out.push_str("#[[auth.keys]]\n#id = \"web\"\n#algorithm = \"HS256\"\n");
     out.push_str("#secret_env = \"TOKEN_SECRET\"\n");
+    comment(
+        out,
+        "\nOthers who sign tokens, with keys of their own, once for each issuer:",
+    );
+    for (name, doc) in issuers::FIELDS {
+        comment(out, &format!("  {name}: {doc}"));
+    }
+    out.push_str("#[[auth.issuers]]\n#issuer = \"https://id.example.com/\"\n");
+    out.push_str("#jwks_url = \"https://id.example.com/.well-known/jwks.json\"\n");
 }
 
 fn write_api_client(out: &mut String) {

@@ -15,6 +15,7 @@ use crate::config::client_list;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
 use crate::config::inputs::{Inputs, refuse};
+use crate::config::issuers;
 use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::presets;
@@ -47,10 +48,14 @@ pub fn read(
             ("namespaces", DeValue::Table(all)) => namespaces(&file, all, values, faults),
             (section, DeValue::Table(table)) if keys::sections().contains(&section) => {
                 section_of(&file, section, table, values, faults);
-                if section == "auth"
-                    && let Some(list) = table.get("keys")
-                {
-                    used = token_keys::read(&file, list, inputs, values, faults);
+                if section != "auth" {
+                    continue;
+                }
+                if let Some(list) = table.get("keys") {
+                    used.extend(token_keys::read(&file, list, inputs, values, faults));
+                }
+                if let Some(list) = table.get("issuers") {
+                    used.extend(issuers::read(&file, list, inputs, values, faults));
                 }
                 if section == "api"
                     && let Some(list) = table.get("clients")
@@ -98,7 +103,7 @@ fn section_of(
 ) {
     for (name, value) in in_order(table) {
         let path = format!("{section}.{}", name.get_ref());
-        if path == "auth.keys" || path == client_list::PATH {
+        if path == "auth.keys" || path == "auth.issuers" || path == client_list::PATH {
             continue;
         }
         match keys::find(&path) {

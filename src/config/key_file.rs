@@ -27,7 +27,7 @@ pub(super) fn read(values: &mut Values, faults: &mut Faults) {
         return;
     };
     let (name, place) = (name.clone(), values.place(PATH));
-    values.watch_file(name.clone().into());
+    values.watch_files([name.clone().into()]);
     let read = text_of(Path::new(&name)).map_err(|cause| format!("cannot be read: {cause}"));
     match read.and_then(|text| keys(&text)) {
         Ok(keys) => values.add_file_keys(keys),

@@ -140,7 +140,7 @@ section!(AUTH, "auth" => Auth {
         "How long before its end a token is announced as expiring.";
     expired_grace: "expired_grace_s", s(0, 3_600), Is("10"),
         "How long a session outlives its token (4001).";
-} and { keys: Values::token_keys });
+} and { keys: Values::token_keys, issuers: Values::issuers });
 
 /// The one token key that the environment can carry. It has no field: it joins `auth.keys`.
 pub const HMAC_SECRET: Key = Key {

@@ -16,6 +16,8 @@ pub mod file_shares;
 pub mod file_text;
 pub mod forms;
 pub mod inputs;
+pub mod issuer;
+pub mod issuers;
 pub mod key;
 pub mod key_file;
 pub mod keys;
@@ -45,6 +47,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use api_clients::Api;
+pub use issuer::{Issuer, Jwks, TokenKey};
 pub use observing::{Health, Log, LogFormat, Metrics};
 pub use secret::Secret;
 
@@ -228,6 +231,8 @@ pub struct Memory {
 pub struct Auth {
     /// Keys that tokens may be signed with.
     pub keys: Vec<TokenKey>,
+    /// Others who sign tokens, each with keys of its own.
+    pub issuers: Vec<Issuer>,
     /// Required `iss`, when set.
     pub issuer: Option<String>,
     /// Required `aud`, when set.
@@ -248,18 +253,6 @@ pub struct Auth {
     pub expiring: Duration,
     /// How long a session outlives its token. Default 10 s.
     pub expired_grace: Duration,
-}
-
-/// One configured token key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenKey {
-    /// Matched against the token's `kid`, when both are present.
-    pub id: Option<String>,
-    /// The one algorithm that this key allows: `HS256`, `HS384`, `HS512`, `RS256`, `PS256`,
-    /// `ES256`, `EdDSA`.
-    pub algorithm: String,
-    /// The secret (HS) or the public key as PEM (all others).
-    pub material: Secret,
 }
 
 /// `[session]`

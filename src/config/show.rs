@@ -42,7 +42,24 @@ pub fn rows(values: &Values) -> Vec<Row> {
         value: shown(client).into(),
         origin: Origin::to_string(origin),
     });
-    settings.chain(token_keys).chain(clients).collect()
+    let issuers = values.issuers().into_iter().enumerate();
+    let issuers = issuers.zip(values.issuer_origins());
+    let issuers = issuers.map(|((index, issuer), origin)| {
+        let source = match &issuer.jwks {
+            Some(jwks) => jwks.url.clone(),
+            None => format!("{} keys ***", issuer.keys.len()),
+        };
+        Row {
+            key: format!("auth.issuers[{index}]"),
+            value: format!("{} {source}", issuer.issuer).into(),
+            origin: Origin::to_string(origin),
+        }
+    });
+    settings
+        .chain(token_keys)
+        .chain(issuers)
+        .chain(clients)
+        .collect()
 }
 
 /// A client in one line. What its hashes are is no secret, and tells nobody anything.

@@ -5,18 +5,20 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::Secret;
 use crate::config::environment::value_of;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
 use crate::config::forms::{EXAMPLE_SECRET, without_line_break};
 use crate::config::inputs::{Inputs, UNUSABLE_REMEDY};
+use crate::config::issuer::TokenKey;
 use crate::config::values::{Origin, Values};
-use crate::config::{Secret, TokenKey};
 
 /// Algorithms whose material is a shared secret.
 pub const WITH_SECRET: [&str; 3] = ["HS256", "HS384", "HS512"];
@@ -72,7 +74,7 @@ struct Entry<'a> {
     texts: Vec<(&'a str, &'a str, String)>,
 }
 
-/// Reads the list and returns the names of the variables that it used.
+/// Reads `[[auth.keys]]` and returns the names of the variables that it used.
 pub fn read(
     file: &File<'_>,
     list: &Spanned<DeValue<'_>>,
@@ -80,30 +82,61 @@ pub fn read(
     values: &mut Values,
     faults: &mut Faults,
 ) -> BTreeSet<String> {
-    let mut used = BTreeSet::new();
-    let mut ids = BTreeSet::new();
-    let tables = list.get_ref().as_array().map(|items| {
-        items
-            .iter()
-            .map(|item| Some((item.span(), item.get_ref().as_table()?)))
-            .collect::<Option<Vec<_>>>()
-    });
-    let Some(Some(tables)) = tables else {
-        let what = "auth.keys is no list of tables";
-        let remedy = "write [[auth.keys]] once for each key";
-        faults.push(file.place(list.span()), what, remedy);
+    let faults_before = faults.0.len();
+    values.watch_files(files(file, list));
+    let (keys, used) = read_list(file, list, "auth.keys", inputs, faults);
+    if faults.0.len() > faults_before {
         values.refuse("auth.keys".to_owned());
-        return used;
+    }
+    for (key, origin) in keys {
+        values.add_token_key(key, origin);
+    }
+    used
+}
+
+/// The tables of a list, each with its place; `None` where it is none.
+pub(super) fn tables<'a>(
+    list: &'a Spanned<DeValue<'a>>,
+) -> Option<Vec<(Range<usize>, &'a DeTable<'a>)>> {
+    let items = list.get_ref().as_array()?.iter();
+    items
+        .map(|item| Some((item.span(), item.get_ref().as_table()?)))
+        .collect()
+}
+
+/// The files that a list of keys names.
+pub(super) fn files(file: &File<'_>, list: &Spanned<DeValue<'_>>) -> Vec<PathBuf> {
+    let directory = file.path.parent().unwrap_or(file.path);
+    let tables = tables(list).unwrap_or_default().into_iter();
+    let names = tables.flat_map(|(_, table)| {
+        let fields = ["secret_file", "public_key_file"];
+        fields.map(|field| table.get(field).and_then(|value| value.get_ref().as_str()))
+    });
+    names.flatten().map(|name| directory.join(name)).collect()
+}
+
+/// Reads a list of keys that stands at `at`. Returns those that can be used, and the names of the
+/// variables that they use.
+pub(super) fn read_list(
+    file: &File<'_>,
+    list: &Spanned<DeValue<'_>>,
+    at: &str,
+    inputs: &Inputs,
+    faults: &mut Faults,
+) -> (Vec<(TokenKey, Origin)>, BTreeSet<String>) {
+    let (mut keys, mut used) = (Vec::new(), BTreeSet::new());
+    let mut ids = BTreeSet::new();
+    let Some(tables) = tables(list) else {
+        let what = format!("{at} is no list of tables");
+        let remedy = format!("write [[{}]] once for each key", without_indices(at));
+        faults.push(file.place(list.span()), what, remedy);
+        return (keys, used);
     };
     for (index, (span, table)) in tables.into_iter().enumerate() {
         let faults_before = faults.0.len();
-        let entry = Entry::new(file, file.place(span), index, table, faults);
+        let path = format!("{at}[{index}]");
+        let entry = Entry::new(file, file.place(span), path, table, faults);
         used.extend(entry.text("secret_env").map(str::to_owned));
-        for field in ["secret_file", "public_key_file"] {
-            if let Some(name) = entry.text(field) {
-                values.watch_file(entry.directory().join(name));
-            }
-        }
         let key = entry.token_key(inputs, faults);
         if let Some(id) = entry.text("id")
             && !ids.insert(id.to_owned())
@@ -111,25 +144,31 @@ pub fn read(
             let what = format!("{}.id {id:?} is taken by an earlier key", entry.path);
             faults.push(entry.place_of("id"), what, "give each key its own id");
         }
-        match key {
-            Some(key) if faults.0.len() == faults_before => {
-                values.add_token_key(key, Origin::File(entry.place));
-            }
-            _ => values.refuse("auth.keys".to_owned()),
+        if let Some(key) = key
+            && faults.0.len() == faults_before
+        {
+            keys.push((key, Origin::File(entry.place)));
         }
     }
-    used
+    (keys, used)
+}
+
+/// `auth.issuers.keys` for `auth.issuers[0].keys`.
+fn without_indices(path: &str) -> String {
+    let parts = path
+        .split('.')
+        .map(|part| part.split('[').next().unwrap_or(part));
+    parts.collect::<Vec<_>>().join(".")
 }
 
 impl<'a> Entry<'a> {
     fn new(
         file: &'a File<'a>,
         place: String,
-        index: usize,
+        path: String,
         table: &'a DeTable<'_>,
         faults: &mut Faults,
     ) -> Self {
-        let path = format!("auth.keys[{index}]");
         let mut texts = Vec::new();
         for (name, value) in in_order(table) {
             let name_text = name.get_ref().as_ref();

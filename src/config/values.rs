@@ -13,7 +13,7 @@ use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
 use crate::config::watched::WatchedFiles;
-use crate::config::{Environment, Secret, TokenKey};
+use crate::config::{Environment, Issuer, Secret, TokenKey};
 
 /// Where a value came from. The order is the precedence, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +60,8 @@ pub struct Values {
     api_clients: Vec<(ApiClient, Origin)>,
     file_keys: Vec<Secret>,
     files: WatchedFiles,
+    issuers: Vec<Issuer>,
+    issuer_origins: Vec<Origin>,
     refused: BTreeSet<String>,
     dev: bool,
     environment: Environment,
@@ -75,6 +77,8 @@ impl Values {
             api_clients: Vec::new(),
             file_keys: Vec::new(),
             files: WatchedFiles::default(),
+            issuers: Vec::new(),
+            issuer_origins: Vec::new(),
             refused: BTreeSet::new(),
             dev,
             environment,
@@ -112,9 +116,11 @@ impl Values {
         self.file_keys.extend(keys);
     }
 
-    /// Remembers a file that holds a secret, before it is read: it is read again when it has changed.
-    pub fn watch_file(&mut self, path: PathBuf) {
-        self.files.add(path);
+    /// Remembers files that hold secrets, before they are read: they are read again when one has changed.
+    pub fn watch_files(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        for path in paths {
+            self.files.add(path);
+        }
     }
 
     /// The files that hold secrets.
@@ -140,6 +146,12 @@ impl Values {
     #[must_use]
     pub fn file_keys(&self) -> Vec<Secret> {
         self.file_keys.clone()
+    }
+
+    /// Adds an issuer of tokens.
+    pub fn add_issuer(&mut self, issuer: Issuer, origin: Origin) {
+        self.issuers.push(issuer);
+        self.issuer_origins.push(origin);
     }
 
     /// Remembers that a source gave a value that was refused, so that no check speaks of the one
@@ -258,6 +270,24 @@ impl Values {
     #[must_use]
     pub fn token_keys(&self) -> Vec<TokenKey> {
         self.token_keys.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether tokens can be valid.
+    #[must_use]
+    pub fn has_token_keys(&self) -> bool {
+        !self.token_keys.is_empty() || !self.issuers.is_empty()
+    }
+
+    /// The issuers of tokens, in the order of the file.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<Issuer> {
+        self.issuers.clone()
+    }
+
+    /// Where each of them stands.
+    #[must_use]
+    pub fn issuer_origins(&self) -> &[Origin] {
+        &self.issuer_origins
     }
 
     /// Whether `--dev` is given.

@@ -11,7 +11,8 @@ use std::time::SystemTime;
 use hyper::Request;
 use hyper::header::{self, HeaderMap};
 
-use crate::auth::{Claims, TokenError};
+use crate::auth::Claims;
+use crate::auth::error::TokenError;
 use crate::http::error::HttpError;
 use crate::http::request::bearer;
 use crate::session::state::{Identity, Refusal, refused_token};
@@ -149,17 +150,18 @@ impl Query {
 }
 
 /// Who the request says it is. A token in the header that is no good is refused here; one in the
-/// query or the cookie is returned, to be refused on the open socket.
+/// query or the cookie is returned, to be refused on the open socket. Waits where the token's key has to be
+/// fetched, or its check leaves the worker. Cancel-safe.
 ///
 /// # Errors
-/// `unauthorized` or `token_expired`, for the header's token.
-pub fn identify(
+/// `unauthorized`, `token_expired` or `unavailable`, for the header's token.
+pub async fn identify(
     state: &PublicState,
     credential: Option<Credential<'_>>,
     query: &Query,
 ) -> Result<(Identity, Option<Refusal>), HttpError> {
     if let Some(credential) = credential {
-        return match verify(state, &credential) {
+        return match verify(state, &credential).await {
             Ok(claims) => Ok((identity(claims), None)),
             Err(error) if credential.source == Source::Header => {
                 Err(HttpError::new(error.code(), error.to_string()).presented())
@@ -179,9 +181,17 @@ pub fn identify(
     })
 }
 
-fn verify(state: &PublicState, credential: &Credential<'_>) -> Result<Claims, TokenError> {
+async fn verify(state: &PublicState, credential: &Credential<'_>) -> Result<Claims, TokenError> {
+    let services = &state.services;
     let token = std::str::from_utf8(&credential.token).map_err(|_| TokenError::NotJwt)?;
-    state.services.verifier.session(token, SystemTime::now())
+    if services.checks.are_light(std::iter::once(token)) {
+        return services.verifier.session(token, SystemTime::now());
+    }
+    let mut checked = services.checks.check(vec![token.to_owned()]).await;
+    let checked = checked.pop().ok_or(TokenError::Unavailable)?;
+    services
+        .verifier
+        .checked_session(checked, SystemTime::now())
 }
 
 fn identity(claims: Claims) -> Identity {

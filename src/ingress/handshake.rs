@@ -143,12 +143,12 @@ fn upgraded(opened: &Opened, result: Upgraded) -> Result<Response<Bytes>, HttpEr
 ///
 /// # Errors
 /// Why it may not come in.
-pub fn connect<B>(
+pub async fn connect<B>(
     state: &PublicState,
     opened: &Opened,
     request: &Request<B>,
 ) -> Result<Response<Bytes>, HttpError> {
-    upgraded(opened, session(state, request, opened.begun_at.get()))
+    upgraded(opened, session(state, request, opened.begun_at.get()).await)
 }
 
 /// The echo endpoint, for whoever asks.
@@ -167,7 +167,7 @@ pub fn echo<B>(
     upgraded(opened, admitted)
 }
 
-fn session<B>(state: &PublicState, request: &Request<B>, accepted_at: Instant) -> Upgraded {
+async fn session<B>(state: &PublicState, request: &Request<B>, accepted_at: Instant) -> Upgraded {
     let counters = state.counters();
     let query = Query::of(request);
     let cookie_name = state.services.config.auth.cookie.as_deref();
@@ -176,9 +176,17 @@ fn session<B>(state: &PublicState, request: &Request<B>, accepted_at: Instant) -
     let (place, mut response) = admit(state, request, by_cookie)?;
     let (encoding, protocol) =
         subprotocol(request.headers()).inspect_err(|_| counters.refused_request.add_owned(1))?;
-    let (identity, refused) = credential
-        .and_then(|credential| identify(state, credential, &query))
-        .inspect_err(|_| counters.refused_unauthorized.add_owned(1))?;
+    let identified = match credential {
+        Ok(credential) => identify(state, credential, &query).await,
+        Err(error) => Err(error),
+    };
+    let (identity, refused) = identified.inspect_err(|refused| {
+        let counter = match refused.error.code {
+            ErrorCode::Unavailable => &counters.refused_unavailable,
+            _ => &counters.refused_unauthorized,
+        };
+        counter.add_owned(1);
+    })?;
     if let Some(protocol) = protocol {
         let protocol = HeaderValue::from_static(protocol);
         let headers = response.headers_mut();

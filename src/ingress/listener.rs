@@ -7,7 +7,7 @@
 //! [`Gate`](super::listener_state::Gate) for all workers; a connection that finds none is closed at once.
 
 use std::convert::Infallible;
-use std::future::{poll_fn, ready};
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
@@ -171,9 +171,9 @@ async fn serve(state: Rc<PublicState>, stream: TcpStream, place: ConnectionPermi
         return;
     }
     let service = service_fn(|request: Request<Incoming>| {
-        ready(Ok::<_, Infallible>(public::answer(
-            &state, &opened, &request,
-        )))
+        let (state, opened) = (&state, &opened);
+        // Boxed, because the connection is given away as a whole, and what is pinned in it could not be.
+        Box::pin(async move { Ok::<_, Infallible>(public::answer(state, opened, &request).await) })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())

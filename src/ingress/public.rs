@@ -50,16 +50,21 @@ impl Target {
 }
 
 /// Answers one request.
-pub fn answer<B>(state: &PublicState, opened: &Opened, request: &Request<B>) -> Response<Body> {
+pub async fn answer<B>(
+    state: &PublicState,
+    opened: &Opened,
+    request: &Request<B>,
+) -> Response<Body> {
     opened.asked();
-    let answered = target(state, request).and_then(|target| match target {
-        Target::Connect => handshake::connect(state, opened, request),
-        Target::Echo => handshake::echo(state, opened, request),
-        Target::Route => route(state, request),
-        Target::Live => Ok(live()),
-        Target::Ready => Ok(ready(state)),
-        Target::Page => Ok(page()),
-    });
+    let answered = match target(state, request) {
+        Ok(Target::Connect) => handshake::connect(state, opened, request).await,
+        Ok(Target::Echo) => handshake::echo(state, opened, request),
+        Ok(Target::Route) => route(state, request).await,
+        Ok(Target::Live) => Ok(live()),
+        Ok(Target::Ready) => Ok(ready(state)),
+        Ok(Target::Page) => Ok(page()),
+        Err(error) => Err(error),
+    };
     let mut response = answered.unwrap_or_else(|error| error.response(Form::JSON));
     let no_store = HeaderValue::from_static("no-store");
     response
@@ -123,12 +128,12 @@ fn status(is_well: bool) -> StatusCode {
 }
 
 /// Where the caller's own user has its home.
-fn route<B>(state: &PublicState, request: &Request<B>) -> Result<Response<Bytes>, HttpError> {
+async fn route<B>(state: &PublicState, request: &Request<B>) -> Result<Response<Bytes>, HttpError> {
     let services = &state.services;
     let query = Query::of(request);
     let cookie_name = services.config.auth.cookie.as_deref();
     let credential = Credential::find(request.headers(), &query, cookie_name)?;
-    let (identity, refused) = identify(state, credential, &query)?;
+    let (identity, refused) = identify(state, credential, &query).await?;
     if let Some(refusal) = refused {
         return Err(HttpError::from(refusal.error).presented());
     }

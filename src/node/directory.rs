@@ -72,6 +72,7 @@ impl Directory for NodeDirectory {
     fn partial(&self) -> Vec<String> {
         let mut partial = readiness::partial(&self.services.broker);
         partial.extend(self.readiness.shut.borrow().reasons());
+        partial.extend(self.services.checks.troubles());
         partial
     }
 

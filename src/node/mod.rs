@@ -31,7 +31,7 @@ use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
 use crate::api::queue::taken::Taken;
 use crate::api::state::{ApiState, Directory as _};
-use crate::auth::KeyError;
+use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::memory::clock::Clock;
@@ -53,6 +53,7 @@ use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp::{self, Otlp};
 use crate::telemetry::trace::tracer::{TraceSettings, Tracer};
+use crate::verification::Checks;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
 use fanfare_protocol::ids::App;
@@ -203,11 +204,15 @@ impl Parts {
         let presence = Arc::new(presence);
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
         tasks::vital("presence", async move { runs.run(&settled).await });
+        let verifier = Arc::new(verifier.counting(Arc::clone(&metrics.tokens)));
+        let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.tokens));
+        checks.follow();
         let services = Arc::new(Services {
             config: Arc::clone(&config),
             app: App::default_app(),
             broker,
-            verifier: Arc::new(verifier.counting(Arc::clone(&metrics.tokens))),
+            verifier,
+            checks,
             view,
             presence,
             registry: Registry::new(Arc::clone(&cluster.occupancy)),
@@ -259,6 +264,7 @@ impl Parts {
         let replaced = Replaced {
             keys: Arc::clone(&keys),
             verifier: Arc::clone(&self.services.verifier),
+            checks: Arc::clone(&self.services.checks),
             info_bytes_max: self.config.session.info_bytes_max,
             metrics: Arc::clone(&self.metrics),
         };

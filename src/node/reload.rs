@@ -24,6 +24,7 @@ use crate::tasks;
 use crate::telemetry::fields::List;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
+use crate::verification::Checks;
 
 /// What may change while the node runs: whole keys, and sections that end in a dot or bracket.
 pub const RELOADED: &[&str] = &[
@@ -31,6 +32,7 @@ pub const RELOADED: &[&str] = &[
     "api.keys_file",
     "api.clients",
     "auth.keys",
+    "auth.issuers",
     "auth.hmac_secret",
     "auth.issuer",
     "auth.audience",
@@ -38,6 +40,9 @@ pub const RELOADED: &[&str] = &[
     "auth.token_bytes_max",
     "log.level",
 ];
+
+/// How often it is looked at whether a file of a key has changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Loads the configuration from where it came from.
 pub type Load = Box<dyn Fn() -> Result<Loaded, Faults> + Send + Sync>;
@@ -63,6 +68,8 @@ pub(super) struct Replaced {
     pub(super) keys: Arc<ApiKeys>,
     /// The keys and rules of tokens.
     pub(super) verifier: Arc<Verifier>,
+    /// What fetches the keys of issuers.
+    pub(super) checks: Arc<Checks>,
     /// `session.info_bytes_max`, which stays.
     pub(super) info_bytes_max: usize,
     /// What counts it.
@@ -163,7 +170,8 @@ impl Replaced {
         let verifier = Verifier::new(&config.auth, self.info_bytes_max)
             .map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
-        self.verifier.take_over(&verifier);
+        self.verifier.take_over(verifier);
+        self.checks.follow();
         self.keys.replace(&config.api);
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {

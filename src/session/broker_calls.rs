@@ -24,6 +24,7 @@ use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::{GapReason, Member};
 use fanfare_protocol::ids::{Position, SessionId, Topic, TopicKind};
 
+use super::checking::Parked;
 use super::joining::{Amendment, Begin, Joining};
 use super::opening::{AutoJoined, Opened};
 use super::shared_reads::SharedReads;
@@ -73,6 +74,8 @@ pub enum Completion {
     Page(Pull, Result<Rc<ReadPage>, WireError>),
     /// A catch-up may ask again.
     PullAgain(Pull),
+    /// The tokens of a command that was parked are checked.
+    Checked(Box<Parked>),
     /// The outcome of a command behind which nothing was read.
     Alone(Box<Completion>),
 }

@@ -80,6 +80,8 @@ impl Session {
                 });
                 self.schedule(now);
             }
+            // Parked before it comes here.
+            Request::Check(_) => {}
             Request::Ping => self.ok(Ok {
                 id,
                 ..Ok::default()

@@ -47,6 +47,7 @@ impl Session {
                 );
             }
             Completion::Everyone(own) => self.everyone_is_live(*own),
+            Completion::Checked(parked) => self.unparked(*parked),
             Completion::Subscribed {
                 id,
                 joining,

@@ -28,12 +28,11 @@ use crate::presence::Presence;
 use crate::tasks::running::Stopwatch;
 use crate::telemetry::labels::CommandType;
 use crate::telemetry::trace::tracer::Tracer;
+use crate::verification::Checks;
 use crate::worker::outbox::Bound;
 use crate::worker::stream::Stream;
 use crate::worker::{SessionSignals, Worker, wheel};
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::codec;
-use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::event::{Error, Event};
 use fanfare_protocol::form::{Encoding, WireForm};
 use fanfare_protocol::frame;
@@ -41,6 +40,7 @@ use fanfare_protocol::ids::{App, SessionId, Topic};
 
 pub mod backoff;
 pub mod broker_calls;
+pub mod checking;
 pub mod clock;
 pub mod close_handshake;
 pub mod commands;
@@ -78,6 +78,8 @@ pub struct Services {
     pub broker: Arc<Broker>,
     /// Who may come in.
     pub verifier: Arc<Verifier>,
+    /// Checks of tokens that must not be made here.
+    pub checks: Arc<Checks>,
     /// The cluster as this node sees it.
     pub view: watch::Receiver<Arc<View>>,
     /// Members.
@@ -150,6 +152,8 @@ struct Session {
     late: Option<Box<Late>>,
     /// A command is on its way behind which nothing is read.
     alone: bool,
+    /// A token was checked in this turn: the worker's other sessions come first.
+    has_checked: bool,
     app_pings: bool,
     /// Topics counted in the registry.
     counted: Vec<Topic>,
@@ -216,6 +220,7 @@ pub fn run(
         busy: None,
         late: None,
         alone: false,
+        has_checked: false,
         app_pings: accepted.app_pings,
         counted: Vec::new(),
         ending: None,
@@ -250,6 +255,9 @@ impl Session {
         while self.ending.is_none() {
             // A client that keeps this loop busy shares the thread with the others.
             tokio::task::coop::consume_budget().await;
+            if std::mem::take(&mut self.has_checked) {
+                tokio::task::yield_now().await;
+            }
             match poll_fn(|cx| self.poll_wake(cx)).await {
                 Wake::SessionSignals(notices) => self.noticed(notices),
                 Wake::Incoming(Ok(incoming)) => self.incoming(incoming),
@@ -392,37 +400,6 @@ impl Session {
             Incoming::Ping(payload) => self.push(frame::pong(&payload)),
             Incoming::Pong => {}
             Incoming::Close(code) => self.closed_by_client(code),
-        }
-    }
-
-    fn command(&mut self, bytes: &[u8], now: Now) {
-        let bytes_count = bytes.len() as u64;
-        self.bytes_read += bytes_count;
-        let counters = &self.calls.worker.metrics().counters;
-        counters.bytes_read.add_owned(bytes_count);
-        // The own inbox and `@` may be named beside as many topics as a session may join.
-        let topics_max = self.calls.services.config.session.topics_max + 2;
-        match codec::decode_within(self.form.encoding, bytes, topics_max) {
-            Err(malformed) => {
-                self.count_command(CommandType::Other);
-                let unreadable = malformed.error.code == ErrorCode::BadRequest;
-                let end = unreadable.then(|| self.machine.malformed()).flatten();
-                let error = malformed.error;
-                self.refuse(malformed.id, Refusal { error, end });
-                self.answered(CommandType::Other, now.instant);
-            }
-            Ok(envelope) => {
-                let kind = CommandType::from(&envelope.command);
-                self.count_command(kind);
-                let waiting = self.waiting();
-                match self.machine.command(envelope.command, now) {
-                    Ok(request) => self.carry_out(envelope.id, request, now),
-                    Err(refusal) => self.refuse(envelope.id, refusal),
-                }
-                if self.waiting() == waiting {
-                    self.answered(kind, now.instant);
-                }
-            }
         }
     }
 

@@ -134,7 +134,7 @@ impl Machine {
     /// Checks the token for one topic that came with a `subscribe`, if any: of the same user, for
     /// that very topic.
     pub(super) fn topic_token(
-        &self,
+        &mut self,
         subscribe: &Subscribe,
         topic: &Topic,
         now: Now,
@@ -142,10 +142,7 @@ impl Machine {
         let Some(token) = &subscribe.token else {
             return Ok(None);
         };
-        let (claims, named) = self
-            .verifier
-            .topic(token, now.wall())
-            .map_err(token_error)?;
+        let (claims, named) = self.topic_claims(token, now).map_err(token_error)?;
         identity::may_open_topic(self.holder(), (&claims, named.as_str()), topic).map_err(
             |why| {
                 WireError::forbidden(match why {

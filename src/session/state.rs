@@ -12,8 +12,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::auth::verifier::Verifier;
-use crate::auth::{Claims, TokenError};
+use crate::auth::Claims;
+use crate::auth::error::TokenError;
+use crate::auth::verifier::{Checked, Verifier};
 use crate::config::Config;
 use crate::policy::identity::{self, Mismatch};
 use fanfare_protocol::close::CloseReason;
@@ -122,6 +123,9 @@ pub enum Request {
     },
     /// Nothing but an `ok`.
     Ping,
+    /// Check the tokens of the command elsewhere, and come back with it: [`Machine::checked`]. Nothing
+    /// behind it is carried out before.
+    Check(Box<Command>),
 }
 
 /// See the module.
@@ -144,6 +148,8 @@ pub struct Machine {
     pub(super) unread_since: Option<(Instant, u64)>,
     pub(super) told_expiring: bool,
     pub(super) drain: Option<DrainPlan>,
+    /// Tokens of the present command that were checked elsewhere.
+    pub(super) checked: Vec<Checked>,
 }
 
 impl Machine {
@@ -166,6 +172,7 @@ impl Machine {
             unread_since: None,
             told_expiring: false,
             drain: None,
+            checked: Vec::new(),
         }
     }
 
@@ -221,6 +228,14 @@ impl Machine {
     /// # Errors
     /// What the client is told, and whether the session ends.
     pub fn command(&mut self, command: Command, now: Now) -> Result<Request, Refusal> {
+        if self.needs_check(&command) {
+            return Ok(Request::Check(Box::new(command)));
+        }
+        self.judge(command, now)
+    }
+
+    /// The same for a command whose tokens, if they had to, were checked elsewhere.
+    pub(super) fn judge(&mut self, command: Command, now: Now) -> Result<Request, Refusal> {
         if let Command::Connect(connect) = command {
             return self.connect(connect, now);
         }
@@ -259,7 +274,7 @@ impl Machine {
             });
         }
         let token = connect.token.take();
-        let claims = token.map(|token| self.verifier.session(&token, now.wall()));
+        let claims = token.map(|token| self.session_claims(&token, now));
         let claims = claims.transpose().map_err(refused_token)?;
         let anonymous = self.config.auth.anonymous;
         identity::may_open(self.holder(), claims.as_ref(), anonymous).map_err(not_opened)?;
@@ -329,10 +344,7 @@ impl Machine {
     }
 
     fn refresh(&mut self, token: &str, now: Now) -> Result<Request, WireError> {
-        let claims = self
-            .verifier
-            .session(token, now.wall())
-            .map_err(token_error)?;
+        let claims = self.session_claims(token, now).map_err(token_error)?;
         identity::may_go_on(self.holder(), &claims).map_err(|why| {
             WireError::forbidden(match why {
                 Mismatch::OtherApp => OTHER_APP,

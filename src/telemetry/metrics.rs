@@ -19,6 +19,7 @@ use super::exemplar::TracedHistogram;
 use super::facts::Facts;
 use super::family::{Family, Kind, Sample, Table, Value};
 use super::histogram::Histogram;
+use super::instruments::instruments;
 use super::labels::{CommandType, Lane};
 use super::otlp_metrics::TelemetryMetrics;
 use super::process;
@@ -34,50 +35,6 @@ pub const SERIES_MAX: usize = 1_700;
 /// Messages that wait for a worker from which on publishers are held to its pace: so many are
 /// merged into one write, and with 1,000 sessions on the topic they are some milliseconds of work.
 pub const BEHIND_FROM: u64 = 16;
-
-/// Declares a struct of counters together with what is said of each. Those of one name stand
-/// together, each with another word of its label.
-macro_rules! instruments {
-    ($(#[$doc:meta])* $name:ident {
-        $($field:ident: $kind:literal $metric:literal $([$label:literal = $value:literal])? $help:literal,)*
-    }) => {
-        $(#[$doc])*
-        #[derive(Debug, Default)]
-        pub struct $name {
-            $(#[doc = $help] pub $field: Counter,)*
-        }
-
-        impl $name {
-            fn families(&self) -> Vec<Family> {
-                let mut all: Vec<Family> = Vec::new();
-                $(
-                    if all.last().is_none_or(|last| last.name != $metric) {
-                        all.push(Family {
-                            name: $metric,
-                            help: $help,
-                            kind: kind($kind),
-                            samples: Vec::new(),
-                            is_sparse: false,
-                        });
-                    }
-                    let family = all.last_mut().expect("it was pushed above");
-                    family.samples.push(Sample {
-                        labels: vec![$(($label, $value.into()))?],
-                        value: Value::Whole(self.$field.get()),
-                    });
-                )*
-                all
-            }
-        }
-    };
-}
-
-fn kind(word: &str) -> Kind {
-    match word {
-        "counter" => Kind::Counter,
-        _ => Kind::Gauge,
-    }
-}
 
 instruments! {
     /// Counted by one worker thread, its only writer.
@@ -229,11 +186,20 @@ instruments! {
         algorithm: "counter" "fanfare_tokens_refused_total" ["reason" = "algorithm"] "Tokens that were refused, wherever they came, by reason.",
         unknown_key: "counter" "fanfare_tokens_refused_total" ["reason" = "unknown_key"] "Tokens that were refused, wherever they came, by reason.",
         signature: "counter" "fanfare_tokens_refused_total" ["reason" = "signature"] "Tokens that were refused, wherever they came, by reason.",
+        issuer: "counter" "fanfare_tokens_refused_total" ["reason" = "issuer"] "Tokens that were refused, wherever they came, by reason.",
+        kind: "counter" "fanfare_tokens_refused_total" ["reason" = "type"] "Tokens that were refused, wherever they came, by reason.",
+        many_keys: "counter" "fanfare_tokens_refused_total" ["reason" = "many_keys"] "Tokens that were refused, wherever they came, by reason.",
+        unavailable: "counter" "fanfare_tokens_refused_total" ["reason" = "unavailable"] "Tokens that were refused, wherever they came, by reason.",
         claims: "counter" "fanfare_tokens_refused_total" ["reason" = "claims"] "Tokens that were refused, wherever they came, by reason.",
         not_yet_valid: "counter" "fanfare_tokens_refused_total" ["reason" = "not_yet_valid"] "Tokens that were refused, wherever they came, by reason.",
         issued_in_future: "counter" "fanfare_tokens_refused_total" ["reason" = "issued_in_future"] "Tokens that were refused, wherever they came, by reason.",
         for_one_topic: "counter" "fanfare_tokens_refused_total" ["reason" = "for_one_topic"] "Tokens that were refused, wherever they came, by reason.",
         expired: "counter" "fanfare_tokens_refused_total" ["reason" = "expired"] "Tokens that were refused, wherever they came, by reason.",
+        away: "counter" "fanfare_token_checks_away_total" ["result" = "done"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
+        away_full: "counter" "fanfare_token_checks_away_total" ["result" = "full"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
+        sets_read: "counter" "fanfare_key_sets_read_total" ["result" = "taken"] "Key sets of issuers that were asked for, by result.",
+        sets_refused: "counter" "fanfare_key_sets_read_total" ["result" = "refused"] "Key sets of issuers that were asked for, by result.",
+        sets_failing: "gauge" "fanfare_key_sets_failing" "Key sets of issuers that could not be read when they were last asked for.",
     }
 }
 

@@ -17,6 +17,7 @@ pub mod fields;
 pub mod gate;
 pub mod histogram;
 pub mod history;
+mod instruments;
 pub mod labels;
 pub mod limits;
 pub mod lines;

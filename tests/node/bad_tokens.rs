@@ -13,7 +13,6 @@ use fanfare_testkit::talk::Talk;
 use fanfare_testkit::tokens::{self, seconds_from_now};
 use http_body_util::Full;
 use hyper::{Method, Request};
-use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 async fn secured(directory: &tempfile::TempDir) -> Node {
@@ -62,13 +61,10 @@ fn wrong_signatures() -> Vec<(&'static str, String)> {
     };
     let signed = |algorithm, secret| tokens::signed_with(&claims(600), algorithm, secret);
     vec![
-        (
-            "another algorithm",
-            signed(Algorithm::HS512, tokens::SECRET),
-        ),
+        ("another algorithm", signed("HS512", tokens::SECRET)),
         (
             "another secret",
-            signed(Algorithm::HS256, "another secret, just as long as it"),
+            signed("HS256", "another secret, just as long as it"),
         ),
         ("none", under("none")),
         ("nOnE", under("nOnE")),

@@ -14,6 +14,7 @@ mod echo;
 mod handshake;
 mod health;
 mod impatient;
+mod key_sets;
 mod logs;
 mod member_pages;
 mod metrics;

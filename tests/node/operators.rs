@@ -282,7 +282,7 @@ async fn sighup_changes_keys_and_level_and_cuts_no_session() {
         tokens::token("ada"),
         json!({"sub": "ada", "exp": seconds_from_now(600)}),
     );
-    let new = tokens::signed_with(&claims, jsonwebtoken::Algorithm::HS256, OTHER);
+    let new = tokens::signed_with(&claims, "HS256", OTHER);
     let url = node.connect_url(&format!("?token={old}"));
     let (mut talk, _) = Talk::welcomed(&url, Encoding::Json).await;
     assert!(is_let_in(&node, &old).await && !is_let_in(&node, &new).await);

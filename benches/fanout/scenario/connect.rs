@@ -5,7 +5,8 @@
 
 use std::time::Instant;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use fanfare::auth::mint::{MintKey, mint};
+use fanfare::config::Secret;
 use serde_json::json;
 
 use crate::measure::TOPICS;
@@ -40,8 +41,8 @@ pub(crate) async fn connect(report: &mut Report, effort: &Effort) {
             if engine == Engine::Redis {
                 continue;
             }
-            for (name, algorithm, key) in others() {
-                let tokens = signed(name, algorithm, &key, connects);
+            for (name, key) in OTHERS {
+                let tokens = signed(name, key, connects);
                 let cpu_us = storm(&stage, tokens).await;
                 report.add(&format!("{name}: CPU a connect"), "µs", cpu_us);
             }
@@ -65,26 +66,25 @@ async fn storm(stage: &Stage, tokens: Vec<String>) -> f64 {
     cpu
 }
 
-fn others() -> [(&'static str, Algorithm, EncodingKey); 4] {
-    let rsa = || EncodingKey::from_rsa_pem(test_keys::RSA_PRIVATE.as_bytes());
-    let ec = EncodingKey::from_ec_pem(test_keys::EC_PRIVATE.as_bytes());
-    let ed = EncodingKey::from_ed_pem(test_keys::ED_PRIVATE.as_bytes());
-    [
-        ("RS256", Algorithm::RS256, rsa().expect("a good key")),
-        ("PS256", Algorithm::PS256, rsa().expect("a good key")),
-        ("ES256", Algorithm::ES256, ec.expect("a good key")),
-        ("EdDSA", Algorithm::EdDSA, ed.expect("a good key")),
-    ]
-}
+const OTHERS: [(&str, &str); 4] = [
+    ("RS256", test_keys::RSA_PRIVATE),
+    ("PS256", test_keys::RSA_PRIVATE),
+    ("ES256", test_keys::EC_PRIVATE),
+    ("EdDSA", test_keys::ED_PRIVATE),
+];
 
 /// Tokens of so many users. The key's id is the algorithm's name.
-fn signed(name: &str, algorithm: Algorithm, key: &EncodingKey, count: usize) -> Vec<String> {
-    let mut header = Header::new(algorithm);
-    header.kid = Some(name.into());
+fn signed(name: &str, private: &str, count: usize) -> Vec<String> {
+    let key = MintKey {
+        id: Some(name.to_owned()),
+        algorithm: name.to_owned(),
+        material: Secret(private.to_owned()),
+    };
     (0..count)
         .map(|number| {
             let claims = json!({"sub": format!("{name}{number}"), "exp": seconds_from_now(600)});
-            jsonwebtoken::encode(&header, &claims, key).expect("claims can be signed")
+            let claims = claims.as_object().expect("a map");
+            mint(&key, claims).expect("claims can be signed")
         })
         .collect()
 }

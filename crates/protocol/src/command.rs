@@ -62,6 +62,20 @@ pub enum Command {
     Ping,
 }
 
+impl Command {
+    /// The tokens that it brings, in the order in which they are looked at.
+    pub fn tokens(&self) -> impl Iterator<Item = &str> + Clone {
+        let (own, topics): (Option<&String>, &[Subscribe]) = match self {
+            Self::Connect(connect) => (connect.token.as_ref(), &connect.topics),
+            Self::Refresh { token } => (Some(token), &[]),
+            Self::Subscribe(subscribe) => (None, std::slice::from_ref(subscribe)),
+            _ => (None, &[]),
+        };
+        let of_topics = topics.iter().filter_map(|one| one.token.as_ref());
+        own.into_iter().chain(of_topics).map(String::as_str)
+    }
+}
+
 /// Fields of `connect`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Connect {

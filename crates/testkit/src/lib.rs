@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod collector;
 pub mod fleet;
 pub mod http;
+pub mod issuer;
 pub mod load;
 pub mod node;
 pub mod played;

@@ -106,7 +106,7 @@ const TABLE: [Row; 15] = [
             "auth.expired_grace_s",
             "session.info_bytes_max",
         ],
-        works: |values, _| !values.token_keys_with_origins().is_empty(),
+        works: |values, _| values.has_token_keys(),
         why: "without a token key",
     },
     Row {

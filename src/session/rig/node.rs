@@ -35,6 +35,7 @@ use crate::telemetry::family::Label as _;
 use crate::telemetry::labels::CommandType;
 use crate::telemetry::metrics::{ControlCounters, Metrics, WorkerCounters};
 use crate::telemetry::trace::tracer::Tracer;
+use crate::verification::Checks;
 use crate::worker::handle::WorkerHandle;
 use crate::worker::outbox::Bound;
 use crate::worker::{Worker, WorkerInterest};
@@ -122,10 +123,12 @@ impl Node {
         let presence = Arc::new(presence);
         let running = Arc::clone(&presence);
         spawn_local(async move { running.run(&Settled::default()).await });
+        let verifier = super::verifier(&config);
         let services = Arc::new(Services {
             app: App::default_app(),
             broker: Arc::clone(&broker),
-            verifier: super::verifier(&config),
+            checks: Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.tokens)),
+            verifier,
             presence,
             tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),
             registry: Registry::new(occupancy),

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use fanfare::config::client_list;
 use fanfare::config::example::default_in_words;
+use fanfare::config::issuers::{self, ISSUERS_MAX};
 use fanfare::config::key::Key;
 use fanfare::config::keys;
 use fanfare::config::presets::{MEDIUM, SIZES};
@@ -141,6 +142,17 @@ fn write_token_keys(out: &mut String) {
     )
     .unwrap();
     for (name, doc) in FIELDS {
+        writeln!(out, "| `{name}` | {doc} |").unwrap();
+    }
+    write!(
+        out,
+        "\n### `[[auth.issuers]]`\n\n\
+         One table for each other issuer of tokens, at most {ISSUERS_MAX}; in the file only. \
+         [keys.md](keys.md) says how keys are found and fetched.\n\n\
+         | field | what |\n|---|---|\n"
+    )
+    .unwrap();
+    for (name, doc) in issuers::FIELDS {
         writeln!(out, "| `{name}` | {doc} |").unwrap();
     }
 }

@@ -22,6 +22,8 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     // Who somebody is and what they may do; pure.
     ("auth", &["config", "telemetry"]),
     ("policy", &["auth", "config", "telemetry"]),
+    // Checks of tokens that wait, or cost too much for a worker.
+    ("verification", &["auth", "tasks", "config", "telemetry"]),
     // The control side.
     ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
@@ -30,16 +32,16 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("worker", &["broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("dispatcher", &["worker", "cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
-    ("session", &["worker", "presence", "cluster", "broker", "policy", "auth", "redis", "tasks", "lifecycle",
+    ("session", &["worker", "presence", "cluster", "broker", "policy", "verification", "auth", "redis", "tasks", "lifecycle",
         "telemetry", "config"]),
     ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "auth", "redis",
+    ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "verification", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
     ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
-        "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+        "broker", "verification", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
-        "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+        "broker", "verification", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),
 ];
 

@@ -1,0 +1,227 @@
+//! Which keys may have signed a token: found by app, `iss`, `kid` and `alg`, so that equal `kid`s of two
+//! issuers never meet.
+//!
+//! In: the issuers of the configuration, and the header and `iss` of a token, which nobody has verified
+//! and which choose a key and nothing else. Out: at most [`TRIED_MAX`] keys, or why there are none. Pure;
+//! the keys of an issuer that publishes them lie in a [`KeySet`], which is filled from outside.
+//! `[auth]` itself is the issuer of every token whose `iss` no other one has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{KeyError, TRIED_MAX, TokenError};
+use super::keys::{self, KeyFault};
+use super::keyset::KeySet;
+use super::signature::{Algorithm, Key, VerifyKey};
+use crate::config;
+use fanfare_protocol::ids::App;
+
+/// Who signs tokens, and by what they are known.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    app: App,
+    /// `iss`; `None` is `[auth]` itself.
+    name: Option<String>,
+    /// Required `aud`, when set.
+    pub(super) audience: Option<String>,
+    /// Allowed algorithms; empty: those of its keys.
+    algorithms: Vec<Algorithm>,
+    /// Allowed `typ` of the header, in lower case without `application/`; empty: any, and none.
+    types: Vec<String>,
+    /// The claim that names the user.
+    pub(super) user_claim: String,
+    keys: Arc<[Key]>,
+    /// Its keys, where it publishes them.
+    set: Option<Arc<KeySet>>,
+}
+
+/// The header and the issuer of a token, as it claims them itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claimed<'a> {
+    /// It has an `iss`, and other issuers than `[auth]` are known.
+    pub(super) names_issuer: bool,
+    pub(super) algorithm: Algorithm,
+    pub(super) kid: Option<&'a str>,
+    pub(super) kind: Option<&'a str>,
+}
+
+/// The keys that a token may be signed with.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// All that are known of its issuer, of which at least one fits.
+    Keys(Arc<[Key]>),
+    /// None fits, and the issuer publishes its keys: it may have a new one.
+    Published(Arc<KeySet>),
+}
+
+/// All issuers of all apps.
+#[derive(Debug, Default)]
+pub(super) struct Keyring {
+    issuers: Vec<Issuer>,
+}
+
+impl Keyring {
+    /// From the configuration.
+    ///
+    /// # Errors
+    /// [`KeyError`] with every key that cannot be used.
+    pub(super) fn new(app: &App, auth: &config::Auth) -> Result<Self, KeyError> {
+        let mut faults = Vec::new();
+        let mut issuers = Vec::with_capacity(auth.issuers.len() + 1);
+        for (index, issuer) in auth.issuers.iter().enumerate() {
+            let path = format!("auth.issuers[{index}].keys");
+            let all = issuer.algorithms.iter();
+            let algorithms: Vec<_> = all.filter_map(|name| Algorithm::of(name)).collect();
+            let set = issuer.jwks.as_ref();
+            issuers.push(Issuer {
+                app: app.clone(),
+                name: Some(issuer.issuer.clone()),
+                audience: issuer.audience.clone(),
+                types: issuer.types.iter().map(|kind| plain_type(kind)).collect(),
+                user_claim: issuer.user_claim.clone(),
+                keys: read(&path, &issuer.keys, &mut faults),
+                set: set.map(|source| Arc::new(KeySet::new(app, source, &algorithms))),
+                algorithms,
+            });
+        }
+        issuers.push(Issuer {
+            app: app.clone(),
+            name: None,
+            audience: auth.audience.clone(),
+            algorithms: Vec::new(),
+            types: Vec::new(),
+            user_claim: "sub".to_owned(),
+            keys: read("auth.keys", &auth.keys, &mut faults),
+            set: None,
+        });
+        match faults.is_empty() {
+            true => Ok(Self { issuers }),
+            false => Err(KeyError { faults }),
+        }
+    }
+
+    /// Whether any token can be valid.
+    pub(super) fn has_keys(&self) -> bool {
+        let mut issuers = self.issuers.iter();
+        issuers.any(|issuer| issuer.set.is_some() || !issuer.keys.is_empty())
+    }
+
+    /// Whether an issuer beside `[auth]` is known, so that `iss` must be looked at.
+    pub(super) fn has_issuers(&self) -> bool {
+        self.issuers.len() > 1
+    }
+
+    /// The sets that issuers publish.
+    pub(super) fn sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
+        self.issuers.iter().filter_map(|issuer| issuer.set.as_ref())
+    }
+
+    /// Goes on with sets that are filled already, where they are the same.
+    pub(super) fn adopt(&mut self, before: &Self) {
+        for set in self
+            .issuers
+            .iter_mut()
+            .filter_map(|issuer| issuer.set.as_mut())
+        {
+            if let Some(known) = before.sets().find(|known| known.is_like(set)) {
+                *set = Arc::clone(known);
+            }
+        }
+    }
+
+    /// The most that the check of one token may cost; `None` where that depends on the token or may
+    /// have to wait.
+    pub(super) fn cost_max(&self) -> Option<Duration> {
+        if self.sets().next().is_some() {
+            return None;
+        }
+        let keys = self.issuers.iter().flat_map(|issuer| issuer.keys.iter());
+        let dearest = keys.map(|key| key.verify.cost()).max();
+        Some(dearest.unwrap_or_default() * u32::try_from(TRIED_MAX).unwrap_or(u32::MAX))
+    }
+
+    /// The issuer of a token in an app.
+    pub(super) fn issuer(&self, app: &App, name: Option<&str>) -> Option<&Issuer> {
+        let of_app = || self.issuers.iter().filter(move |issuer| issuer.app == *app);
+        let named = of_app().find(|issuer| issuer.name.is_some() && issuer.name.as_deref() == name);
+        named.or_else(|| of_app().find(|issuer| issuer.name.is_none()))
+    }
+}
+
+impl Issuer {
+    /// Whether it is `[auth]` itself.
+    pub(super) fn is_default(&self) -> bool {
+        self.name.is_none()
+    }
+
+    /// Its keys, if one of them may have signed such a token.
+    ///
+    /// # Errors
+    /// [`TokenError`] where there can be none.
+    pub(super) fn find(&self, claimed: Claimed<'_>) -> Result<Found, TokenError> {
+        let is_allowed = |kind: &str| self.types.contains(&plain_type(kind));
+        if !self.types.is_empty() && !claimed.kind.is_some_and(is_allowed) {
+            return Err(TokenError::Type);
+        }
+        let algorithm = claimed.algorithm;
+        let is_allowed = self.algorithms.is_empty() || self.algorithms.contains(&algorithm);
+        // No secret is ever published, so there is nothing to ask for.
+        if !is_allowed || (self.set.is_some() && algorithm.is_symmetric()) {
+            return Err(TokenError::Algorithm);
+        }
+        let published = self.set.as_ref().map(|set| set.keys());
+        let keys = published
+            .flatten()
+            .unwrap_or_else(|| Arc::clone(&self.keys));
+        let fitting = fitting(&keys, algorithm, claimed.kid).count();
+        match (fitting, &self.set) {
+            (0, Some(set)) => Ok(Found::Published(Arc::clone(set))),
+            (0, None) if keys.iter().any(|key| key.verify.algorithm() == algorithm) => {
+                Err(TokenError::UnknownKey)
+            }
+            (0, None) if claimed.names_issuer && keys.is_empty() => Err(TokenError::Issuer),
+            (0, None) => Err(TokenError::Algorithm),
+            (1..=TRIED_MAX, _) => Ok(Found::Keys(keys)),
+            _ => Err(TokenError::ManyKeys),
+        }
+    }
+}
+
+/// The keys of this algorithm that have this `kid`, or none; without a `kid` all of the algorithm.
+pub(super) fn fitting<'a>(
+    keys: &'a [Key],
+    algorithm: Algorithm,
+    kid: Option<&'a str>,
+) -> impl Iterator<Item = &'a VerifyKey> {
+    let is_meant = move |id: &Option<String>| match (kid, id) {
+        (Some(kid), Some(id)) => kid == id,
+        _ => true,
+    };
+    keys.iter()
+        .filter(move |key| key.verify.algorithm() == algorithm && is_meant(&key.id))
+        .map(|key| &key.verify)
+}
+
+fn read(path: &str, list: &[config::TokenKey], faults: &mut Vec<(String, KeyFault)>) -> Arc<[Key]> {
+    let mut made = Vec::with_capacity(list.len());
+    for (index, key) in list.iter().enumerate() {
+        match keys::verifying(key) {
+            Ok(verify) => made.push(Key {
+                id: key.id.clone(),
+                verify,
+            }),
+            Err(fault) => faults.push((format!("{path}[{index}]"), fault)),
+        }
+    }
+    made.into()
+}
+
+/// A media type without what RFC 7515, section 4.1.9, lets everybody leave out.
+fn plain_type(kind: &str) -> String {
+    let kind = kind.to_ascii_lowercase();
+    kind.strip_prefix("application/")
+        .map_or(kind.clone(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

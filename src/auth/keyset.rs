@@ -1,0 +1,278 @@
+//! The keys that an issuer publishes: a JSON Web Key Set (RFC 7517), read strictly.
+//!
+//! In: the bytes of a set, from [`crate::verification`]. Out: keys for [`super::keyring`]. Owner: the issuer's
+//! entry; all workers look at it, the fetcher replaces it as a whole, so that a key which is taken out
+//! of the set is gone with the next one. Bounds: [`BYTES_MAX`], [`KEYS_MAX`].
+//!
+//! A key that is no use here is left out and told with its reason, because sets have keys for other
+//! purposes too: a secret (`oct`), one that encrypts (`use`), one of another curve, one with its private
+//! half. A set that is too large, has too many keys or no usable one is refused whole.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use super::signature::{Algorithm, Key, KeyBytesError, P256_POINT_BYTES, VerifyKey};
+use crate::config::Jwks;
+use fanfare_protocol::ids::App;
+
+/// Longest set, in bytes.
+pub const BYTES_MAX: usize = 256 * 1024;
+/// Most keys of a set.
+pub const KEYS_MAX: usize = 64;
+/// Longest `kid` that is kept, in bytes.
+const KID_BYTES_MAX: usize = 256;
+
+/// See the module.
+#[derive(Debug)]
+pub struct KeySet {
+    app: App,
+    source: Jwks,
+    /// Allowed algorithms; empty: all that sets may have.
+    algorithms: Vec<Algorithm>,
+    keys: RwLock<Option<Arc<[Key]>>>,
+}
+
+/// Why a set is refused. Nothing of it is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SetError {
+    /// No JSON, or no list `keys`.
+    #[error("it is no JSON Web Key Set: a JSON map with the list `keys`")]
+    Form,
+    /// Too long.
+    #[error("it is longer than {BYTES_MAX} bytes")]
+    TooLong,
+    /// Too many keys.
+    #[error("it has {0} keys, and at most {KEYS_MAX} are read")]
+    TooMany(usize),
+    /// No usable key.
+    #[error("none of its {0} keys can be used here{1}")]
+    Useless(usize, Why),
+}
+
+/// The reason of the last key that was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Why(Option<Unusable>);
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(why) => write!(f, "; the last: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a key of a set is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// `kty` is `oct`.
+    #[error("a symmetric key (`oct`) is no public key")]
+    Symmetric,
+    /// It has its private half.
+    #[error("it has its private half (`d`), which must not be published")]
+    Private,
+    /// `use` or `key_ops` name something else.
+    #[error("it is not for signatures (`use`, `key_ops`)")]
+    Use,
+    /// Another kind, curve or algorithm.
+    #[error("no algorithm that is allowed here goes with it (`kty`, `crv`, `alg`)")]
+    Kind,
+    /// Its numbers are no key.
+    #[error("its numbers are no key of its kind")]
+    Numbers,
+    /// RSA of another size.
+    #[error("the RSA key has not 2048 to 8192 bits")]
+    RsaSize,
+    /// A `kid` that nobody needs.
+    #[error("its `kid` is longer than {KID_BYTES_MAX} bytes")]
+    Kid,
+}
+
+/// What a set has.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The keys that can be used.
+    pub keys: Vec<Key>,
+    /// Why others are left out.
+    pub left_out: Vec<Unusable>,
+}
+
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    #[serde(rename = "use")]
+    purpose: Option<String>,
+    key_ops: Option<Vec<String>>,
+    alg: Option<String>,
+    kid: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    d: Option<serde_json::Value>,
+}
+
+impl KeySet {
+    /// A set that nobody has read yet.
+    #[must_use]
+    pub fn new(app: &App, source: &Jwks, algorithms: &[Algorithm]) -> Self {
+        Self {
+            app: app.clone(),
+            source: source.clone(),
+            algorithms: algorithms.to_vec(),
+            keys: RwLock::default(),
+        }
+    }
+
+    /// Where it is published.
+    #[must_use]
+    pub fn source(&self) -> &Jwks {
+        &self.source
+    }
+
+    /// Whether another one comes from the same place for the same purpose.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let parts = |set: &Self| (set.app.clone(), set.source.clone(), set.algorithms.clone());
+        parts(self) == parts(other)
+    }
+
+    /// Its keys; `None` until it was read, and after it was given up.
+    pub(super) fn keys(&self) -> Option<Arc<[Key]>> {
+        self.keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Puts other keys in the place of all.
+    pub fn replace(&self, keys: Option<Vec<Key>>) {
+        let keys = keys.map(Arc::from);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Reads a set.
+    ///
+    /// # Errors
+    /// [`SetError`] where none of it may be used.
+    pub fn parse(&self, bytes: &[u8]) -> Result<Parsed, SetError> {
+        if bytes.len() > BYTES_MAX {
+            return Err(SetError::TooLong);
+        }
+        let set: Set = serde_json::from_slice(bytes).map_err(|_| SetError::Form)?;
+        let count = set.keys.len();
+        if count > KEYS_MAX {
+            return Err(SetError::TooMany(count));
+        }
+        let mut parsed = Parsed {
+            keys: Vec::new(),
+            left_out: Vec::new(),
+        };
+        for value in set.keys {
+            match self.key(value) {
+                Ok(keys) => parsed.keys.extend(keys),
+                Err(why) => parsed.left_out.push(why),
+            }
+        }
+        match parsed.keys.is_empty() {
+            true => Err(SetError::Useless(
+                count,
+                Why(parsed.left_out.last().copied()),
+            )),
+            false => Ok(parsed),
+        }
+    }
+
+    /// One key, once for each algorithm that goes with it.
+    fn key(&self, value: serde_json::Value) -> Result<Vec<Key>, Unusable> {
+        let jwk: Jwk = serde_json::from_value(value).map_err(|_| Unusable::Numbers)?;
+        if jwk.kty == "oct" {
+            return Err(Unusable::Symmetric);
+        }
+        if jwk.d.is_some() {
+            return Err(Unusable::Private);
+        }
+        let signs = jwk
+            .purpose
+            .as_deref()
+            .is_none_or(|purpose| purpose == "sig");
+        let verifies = |ops: &Vec<String>| ops.iter().any(|op| op == "verify");
+        if !signs || !jwk.key_ops.as_ref().is_none_or(verifies) {
+            return Err(Unusable::Use);
+        }
+        if jwk
+            .kid
+            .as_ref()
+            .is_some_and(|kid| kid.len() > KID_BYTES_MAX)
+        {
+            return Err(Unusable::Kid);
+        }
+        let goes: &[Algorithm] = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("RSA", _) => &[Algorithm::Rs256, Algorithm::Ps256],
+            ("EC", Some("P-256")) => &[Algorithm::Es256],
+            ("OKP", Some("Ed25519")) => &[Algorithm::EdDsa],
+            _ => return Err(Unusable::Kind),
+        };
+        let is_allowed = |algorithm: &Algorithm| {
+            let named = jwk.alg.as_deref();
+            (self.algorithms.is_empty() || self.algorithms.contains(algorithm))
+                && named.is_none_or(|name| name == algorithm.name() || is_ed25519(name, *algorithm))
+        };
+        let algorithms: Vec<_> = goes.iter().copied().filter(is_allowed).collect();
+        if algorithms.is_empty() {
+            return Err(Unusable::Kind);
+        }
+        let made = algorithms.into_iter().map(|algorithm| {
+            let verify = jwk.verifying(algorithm)?;
+            Ok::<_, Unusable>(Key {
+                id: jwk.kid.clone(),
+                verify,
+            })
+        });
+        made.collect()
+    }
+}
+
+/// RFC 9864 gives EdDSA with Ed25519 a name of its own.
+fn is_ed25519(name: &str, algorithm: Algorithm) -> bool {
+    algorithm == Algorithm::EdDsa && name == "Ed25519"
+}
+
+impl Jwk {
+    fn verifying(&self, algorithm: Algorithm) -> Result<VerifyKey, Unusable> {
+        let number = |text: &Option<String>| {
+            let text = text.as_deref().ok_or(Unusable::Numbers)?;
+            URL_SAFE_NO_PAD.decode(text).map_err(|_| Unusable::Numbers)
+        };
+        let made = match algorithm {
+            Algorithm::Rs256 | Algorithm::Ps256 => {
+                VerifyKey::from_rsa(algorithm, &number(&self.n)?, &number(&self.e)?)
+            }
+            Algorithm::Es256 => {
+                let (x, y) = (number(&self.x)?, number(&self.y)?);
+                // RFC 7518, section 6.2.1.2: as long as the field, zeros in front included.
+                if x.len() != y.len() || x.len() * 2 + 1 != P256_POINT_BYTES {
+                    return Err(Unusable::Numbers);
+                }
+                VerifyKey::from_p256(&[&[4], &x[..], &y[..]].concat())
+            }
+            Algorithm::EdDsa => VerifyKey::from_ed25519(&number(&self.x)?),
+            Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => Err(KeyBytesError::Unfit),
+        };
+        made.map_err(|error| match error {
+            KeyBytesError::Unfit => Unusable::Numbers,
+            KeyBytesError::SmallRsa | KeyBytesError::LargeRsa => Unusable::RsaSize,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

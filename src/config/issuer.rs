@@ -1,0 +1,47 @@
+//! Who signs tokens, as the configuration says it: keys, and issuers that have keys of their own.
+//!
+//! Values only; `token_keys` and `issuers` read them.
+
+use crate::config::Secret;
+
+/// One configured token key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenKey {
+    /// Matched against the token's `kid`, when both are present.
+    pub id: Option<String>,
+    /// The one algorithm that this key allows: `HS256`, `HS384`, `HS512`, `RS256`, `PS256`,
+    /// `ES256`, `EdDSA`.
+    pub algorithm: String,
+    /// The secret (HS) or the public key as PEM (all others).
+    pub material: Secret,
+}
+
+/// Where an issuer publishes its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jwks {
+    /// The address, `https`.
+    pub url: String,
+    /// Certificates that it is trusted by; `None`: the system's.
+    pub ca_file: Option<String>,
+    /// Whether it may lead to a private address.
+    pub allow_private: bool,
+}
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// `iss`.
+    pub issuer: String,
+    /// Required `aud`, when set.
+    pub audience: Option<String>,
+    /// Where its keys are, when it publishes them.
+    pub jwks: Option<Jwks>,
+    /// Its keys, when they are written down.
+    pub keys: Vec<TokenKey>,
+    /// Allowed algorithms; empty: those of its keys.
+    pub algorithms: Vec<String>,
+    /// Allowed `typ`; empty: any, and none.
+    pub types: Vec<String>,
+    /// The claim that names the user.
+    pub user_claim: String,
+}

@@ -1,0 +1,165 @@
+//! Commands as they are read, and tokens whose check must be waited for.
+//!
+//! In: the bytes of a command. Out: what the state machine makes of it; a command whose tokens need a key
+//! that has to be fetched, or cost more than a worker may be held, is parked: its tokens go to
+//! [`crate::verification`], nothing more is read, and with the answer it is judged as if it had just come. So the
+//! order of a session's commands stays. What is checked here costs at most [`LIGHT`] a command, and behind it
+//! the session lets the others have their turn. Bound: one parked command a session.
+
+use fanfare_protocol::codec;
+use fanfare_protocol::command::Command;
+use fanfare_protocol::error::ErrorCode;
+
+use super::Session;
+use super::broker_calls::Completion;
+use super::state::{Machine, Now, Phase, Refusal, Request};
+use crate::auth::Claims;
+use crate::auth::error::TokenError;
+use crate::auth::verifier::Checked;
+use crate::telemetry::labels::CommandType;
+use crate::verification::LIGHT;
+
+/// A command that was parked, and its tokens.
+#[derive(Debug)]
+pub struct Parked {
+    id: Option<u64>,
+    command: Command,
+    checked: Vec<Checked>,
+    /// When it was read.
+    read: Now,
+}
+
+impl Machine {
+    /// Whether the command comes when it may, with tokens that must be checked elsewhere.
+    pub(super) fn needs_check(&self, command: &Command) -> bool {
+        let is_due = match command {
+            Command::Connect(_) => self.phase == Phase::Unauthenticated,
+            _ => self.phase == Phase::Open,
+        };
+        is_due && !self.verifier.is_light(command.tokens(), LIGHT)
+    }
+
+    /// Judges a command whose tokens were checked elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn checked(
+        &mut self,
+        command: Command,
+        checked: Vec<Checked>,
+        now: Now,
+    ) -> Result<Request, Refusal> {
+        self.checked = checked;
+        self.judge(command, now)
+    }
+
+    /// Forgets what was checked for the last command.
+    pub(super) fn forget_checked(&mut self) {
+        self.checked = Vec::new();
+    }
+
+    /// What a session's token says, checked here or elsewhere.
+    pub(super) fn session_claims(&mut self, token: &str, now: Now) -> Result<Claims, TokenError> {
+        match self.take_checked(token) {
+            Some(checked) => self.verifier.checked_session(checked, now.wall()),
+            None => self.verifier.session(token, now.wall()),
+        }
+    }
+
+    /// What a token for one topic says, checked here or elsewhere.
+    pub(super) fn topic_claims(
+        &mut self,
+        token: &str,
+        now: Now,
+    ) -> Result<(Claims, String), TokenError> {
+        match self.take_checked(token) {
+            Some(checked) => self.verifier.checked_topic(checked, now.wall()),
+            None => self.verifier.topic(token, now.wall()),
+        }
+    }
+
+    fn take_checked(&mut self, token: &str) -> Option<Checked> {
+        let at = self.checked.iter().position(|one| one.token() == token)?;
+        Some(self.checked.remove(at))
+    }
+}
+
+impl Session {
+    pub(super) fn command(&mut self, bytes: &[u8], now: Now) {
+        let bytes_count = bytes.len() as u64;
+        self.bytes_read += bytes_count;
+        let counters = &self.calls.worker.metrics().counters;
+        counters.bytes_read.add_owned(bytes_count);
+        // The own inbox and `@` may be named beside as many topics as a session may join.
+        let topics_max = self.calls.services.config.session.topics_max + 2;
+        match codec::decode_within(self.form.encoding, bytes, topics_max) {
+            Err(malformed) => {
+                self.count_command(CommandType::Other);
+                let unreadable = malformed.error.code == ErrorCode::BadRequest;
+                let end = unreadable.then(|| self.machine.malformed()).flatten();
+                let error = malformed.error;
+                self.refuse(malformed.id, Refusal { error, end });
+                self.answered(CommandType::Other, now.instant);
+            }
+            Ok(envelope) => {
+                let kind = CommandType::from(&envelope.command);
+                self.count_command(kind);
+                self.has_checked = envelope.command.tokens().next().is_some();
+                let judged = self.machine.command(envelope.command, now);
+                self.judged(kind, envelope.id, judged, now);
+            }
+        }
+    }
+
+    /// Carries out what was judged, or parks it. `read` is when it came.
+    fn judged(
+        &mut self,
+        kind: CommandType,
+        id: Option<u64>,
+        judged: Result<Request, Refusal>,
+        read: Now,
+    ) {
+        let waiting = self.waiting();
+        match judged {
+            Ok(Request::Check(command)) => return self.park(id, *command, read),
+            Ok(request) => self.carry_out(id, request, read),
+            Err(refusal) => self.refuse(id, refusal),
+        }
+        self.machine.forget_checked();
+        if self.waiting() == waiting {
+            self.answered(kind, read.instant);
+        }
+    }
+
+    fn park(&mut self, id: Option<u64>, command: Command, read: Now) {
+        self.alone = true;
+        let checks = self.calls.services.checks.clone();
+        let tokens = command.tokens().map(str::to_owned).collect();
+        self.work(async move {
+            let checked = checks.check(tokens).await;
+            let parked = Parked {
+                id,
+                command,
+                checked,
+                read,
+            };
+            Completion::Alone(Box::new(Completion::Checked(Box::new(parked))))
+        });
+    }
+
+    /// The tokens of a parked command are checked.
+    pub(super) fn unparked(&mut self, parked: Parked) {
+        let kind = CommandType::from(&parked.command);
+        let now = Now::read();
+        let judged = self.machine.checked(parked.command, parked.checked, now);
+        // Its time counts from when it was read; its publications and deadlines are of now.
+        let read = Now {
+            instant: parked.read.instant,
+            unix_ms: now.unix_ms,
+        };
+        self.judged(kind, parked.id, judged, read);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! When a set of keys is fetched, and what whoever misses a key is told.
+//!
+//! In: time, questions, and how each fetch ended. Out: when the next one is due, an [`Answer`] to each
+//! question, and whether the set is too old to be believed. Pure: it has no clock and asks nobody.
+//!
+//! ```text
+//!   due, or a question more than ASK_EVERY after the last fetch ──▶ running ──▶ taken | failed
+//! ```
+//!
+//! One fetch a minute follows from questions, however many there are, so that whoever invents names of keys
+//! makes no requests. In between a missing key is not there, if the last fetch was taken, and not known,
+//! if it failed.
+
+use std::time::{Duration, Instant};
+
+/// Questions lead to one fetch in so long.
+pub const ASK_EVERY: Duration = Duration::from_secs(60);
+/// How often a set is fetched where its `max-age` says nothing.
+pub const EVERY: Duration = Duration::from_secs(600);
+/// The longest `max-age` that is obeyed: so long a key works that was taken out of the set.
+pub const EVERY_MAX: Duration = Duration::from_secs(3_600);
+/// How long a set is believed that cannot be fetched again.
+pub const STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
+/// What is told to whoever misses a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// A fetch runs or begins: wait for its end.
+    Wait,
+    /// The set is new, and has no such key.
+    NotThere,
+    /// It could not be fetched.
+    Unknown,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Schedule {
+    begun: Option<Instant>,
+    is_running: bool,
+    failures: u32,
+    taken: Option<Instant>,
+    due: Instant,
+}
+
+impl Schedule {
+    /// A set that is due at once.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            begun: None,
+            is_running: false,
+            failures: 0,
+            taken: None,
+            due: now,
+        }
+    }
+
+    /// When it is fetched next.
+    #[must_use]
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// A key is missing.
+    pub fn ask(&mut self, now: Instant) -> Answer {
+        let since = self.begun.map(|begun| now.saturating_duration_since(begun));
+        match since {
+            _ if self.is_running => Answer::Wait,
+            Some(since) if since < ASK_EVERY && self.failures == 0 => Answer::NotThere,
+            Some(since) if since < ASK_EVERY => Answer::Unknown,
+            _ => {
+                self.due = now;
+                Answer::Wait
+            }
+        }
+    }
+
+    /// A fetch begins.
+    pub fn begin(&mut self, now: Instant) {
+        self.begun = Some(now);
+        self.is_running = true;
+    }
+
+    /// It has ended well; the set says how long it is good.
+    pub fn taken(&mut self, now: Instant, max_age: Option<Duration>) {
+        self.is_running = false;
+        self.failures = 0;
+        self.taken = Some(now);
+        self.due = now + max_age.unwrap_or(EVERY).clamp(ASK_EVERY, EVERY_MAX);
+    }
+
+    /// It has failed. The next one waits twice as long as the last, up to [`EVERY`], and a random part
+    /// (`share`, 0 to 1) less than that, so that nodes do not come together.
+    pub fn failed(&mut self, now: Instant, share: f64) {
+        self.is_running = false;
+        self.failures = self.failures.saturating_add(1);
+        let wait = ASK_EVERY * 2_u32.pow((self.failures - 1).min(8));
+        let wait = wait.min(EVERY);
+        self.due = now + (wait - wait.mul_f64(share.clamp(0.0, 1.0) / 4.0)).max(ASK_EVERY);
+    }
+
+    /// Whether the last fetch failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// When the last good one was.
+    #[must_use]
+    pub fn taken_at(&self) -> Option<Instant> {
+        self.taken
+    }
+
+    /// Whether the set is believed no more.
+    #[must_use]
+    pub fn is_stale(&self, now: Instant) -> bool {
+        let age = self.taken.map(|taken| now.saturating_duration_since(taken));
+        age.is_some_and(|age| age >= STALE_AFTER)
+    }
+
+    /// When that will be.
+    #[must_use]
+    pub fn stale_at(&self) -> Option<Instant> {
+        self.taken.map(|taken| taken + STALE_AFTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn questions_lead_to_one_fetch_a_minute() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        assert_eq!(schedule.due(), now, "it is due at once");
+        assert_eq!(schedule.ask(now), Answer::Wait);
+        schedule.begin(now);
+        assert_eq!(schedule.ask(now + S), Answer::Wait);
+        schedule.taken(now + S, None);
+        assert_eq!(schedule.due(), now + S + EVERY);
+        for second in 1..60 {
+            assert_eq!(schedule.ask(now + S * second), Answer::NotThere);
+            assert_eq!(schedule.due(), now + S + EVERY, "no question moved it");
+        }
+        assert_eq!(schedule.ask(now + ASK_EVERY), Answer::Wait);
+        assert_eq!(schedule.due(), now + ASK_EVERY);
+    }
+
+    #[test]
+    fn after_a_failure_nobody_knows_and_the_next_one_waits_longer() {
+        let mut now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        for wait in [60, 120, 240, 480, 600, 600] {
+            schedule.begin(now);
+            schedule.failed(now, 0.0);
+            assert!(schedule.is_failing());
+            assert_eq!(schedule.due(), now + S * wait);
+            assert_eq!(schedule.ask(now + S), Answer::Unknown);
+            now = schedule.due();
+        }
+        schedule.begin(now);
+        schedule.failed(now, 1.0);
+        assert_eq!(schedule.due(), now + S * 450, "a quarter less at most");
+        schedule.begin(now);
+        schedule.taken(now, None);
+        assert!(!schedule.is_failing());
+        schedule.begin(now);
+        schedule.failed(now, 1.0);
+        assert_eq!(
+            schedule.due(),
+            now + ASK_EVERY,
+            "never more than one a minute"
+        );
+    }
+
+    #[test]
+    fn max_age_is_obeyed_within_bounds() {
+        let now = Instant::now();
+        let due = |max_age| {
+            let mut schedule = Schedule::new(now);
+            schedule.begin(now);
+            schedule.taken(now, max_age);
+            schedule.due() - now
+        };
+        assert_eq!(due(None), EVERY);
+        assert_eq!(due(Some(S * 300)), S * 300);
+        assert_eq!(due(Some(Duration::ZERO)), ASK_EVERY);
+        assert_eq!(due(Some(S * 86_400 * 365)), EVERY_MAX);
+    }
+
+    #[test]
+    fn a_set_is_believed_for_a_day() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        assert!(!schedule.is_stale(now) && schedule.stale_at().is_none());
+        schedule.begin(now);
+        schedule.taken(now, None);
+        schedule.begin(now + S);
+        schedule.failed(now + S, 0.5);
+        assert!(!schedule.is_stale(now + STALE_AFTER - S));
+        assert!(schedule.is_stale(now + STALE_AFTER));
+        assert_eq!(schedule.stale_at(), Some(now + STALE_AFTER));
+    }
+}

@@ -8,14 +8,15 @@ use std::time::SystemTime;
 
 use super::{Claims, KeyError, Rules, TokenError, decode_part};
 use crate::config;
-use crate::telemetry::metrics::{Counter, TokenCounters};
+use crate::telemetry::family::Label as _;
+use crate::telemetry::token_metrics::{TokenMetrics, TokenRefusal};
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::raw::Fields;
 
 /// Checks tokens against the configured keys and rules, which can be replaced while it is used.
 pub struct Verifier {
     rules: RwLock<Arc<Rules>>,
-    refused: Arc<TokenCounters>,
+    refused: Arc<TokenMetrics>,
 }
 
 impl Verifier {
@@ -33,7 +34,7 @@ impl Verifier {
 
     /// The same, counting refusals here.
     #[must_use]
-    pub fn counting(mut self, refused: Arc<TokenCounters>) -> Self {
+    pub fn counting(mut self, refused: Arc<TokenMetrics>) -> Self {
         self.refused = refused;
         self
     }
@@ -77,7 +78,8 @@ impl Verifier {
     /// Counts a refusal and says why in the log: never the token, of which only the names of its
     /// key and its issuer are told, as it claims them itself.
     fn refuse(&self, token: &str, error: TokenError) {
-        error.counter(&self.refused).add(1);
+        let reason = error.reason();
+        self.refused.refused.of(reason).add(1);
         if tracing::enabled!(tracing::Level::DEBUG) {
             let mut parts = token.split('.').map(|part| decode_part(part).ok());
             let kid = parts.next().flatten().and_then(|head| told(&head, "kid"));
@@ -87,7 +89,7 @@ impl Verifier {
                 .and_then(|claims| told(&claims, "iss"));
             tracing::debug!(
                 event = "token_refused",
-                reason = error.reason(),
+                reason = reason.word(),
                 kid,
                 iss,
                 "{error}"
@@ -107,39 +109,24 @@ fn told(part: &[u8], name: &'static str) -> Option<String> {
 impl TokenError {
     /// The reason as it is counted and logged.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> TokenRefusal {
         match self {
-            Self::TooLong(_) => "too_long",
-            Self::NotJwt => "not_jwt",
-            Self::Critical => "critical",
-            Self::Algorithm => "algorithm",
-            Self::UnknownKey => "unknown_key",
-            Self::Signature => "signature",
+            Self::TooLong(_) => TokenRefusal::TooLong,
+            Self::NotJwt => TokenRefusal::NotJwt,
+            Self::Critical => TokenRefusal::Critical,
+            Self::Algorithm => TokenRefusal::Algorithm,
+            Self::UnknownKey => TokenRefusal::UnknownKey,
+            Self::Signature => TokenRefusal::Signature,
             Self::ClaimsNotMap
             | Self::Twice(_)
             | Self::Missing(_)
             | Self::Claim { .. }
-            | Self::InfoTooLarge(_) => "claims",
-            Self::NotYetValid => "not_yet_valid",
-            Self::IssuedInFuture => "issued_in_future",
-            Self::ForOneTopic => "for_one_topic",
-            Self::Expired => "expired",
-        }
-    }
-
-    fn counter(self, counters: &TokenCounters) -> &Counter {
-        match self.reason() {
-            "too_long" => &counters.too_long,
-            "not_jwt" => &counters.not_jwt,
-            "critical" => &counters.critical,
-            "algorithm" => &counters.algorithm,
-            "unknown_key" => &counters.unknown_key,
-            "signature" => &counters.signature,
-            "not_yet_valid" => &counters.not_yet_valid,
-            "issued_in_future" => &counters.issued_in_future,
-            "for_one_topic" => &counters.for_one_topic,
-            "expired" => &counters.expired,
-            _ => &counters.claims,
+            | Self::InfoTooLarge(_) => TokenRefusal::Claims,
+            Self::NotYetValid => TokenRefusal::NotYetValid,
+            Self::IssuedInFuture => TokenRefusal::IssuedInFuture,
+            Self::LivesTooLong(_) => TokenRefusal::LivesTooLong,
+            Self::ForOneTopic => TokenRefusal::ForOneTopic,
+            Self::Expired => TokenRefusal::Expired,
         }
     }
 }

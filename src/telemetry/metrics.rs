@@ -23,6 +23,7 @@ use super::labels::{CommandType, Lane};
 use super::otlp_metrics::TelemetryMetrics;
 use super::process;
 use super::queue_metrics::QueueMetrics;
+use super::token_metrics::TokenMetrics;
 use super::trace::metrics::TraceMetrics;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::ErrorCode;
@@ -220,23 +221,6 @@ instruments! {
     }
 }
 
-instruments! {
-    /// Counted where tokens are verified, by all workers.
-    TokenCounters {
-        too_long: "counter" "fanfare_tokens_refused_total" ["reason" = "too_long"] "Tokens that were refused, wherever they came, by reason.",
-        not_jwt: "counter" "fanfare_tokens_refused_total" ["reason" = "not_jwt"] "Tokens that were refused, wherever they came, by reason.",
-        critical: "counter" "fanfare_tokens_refused_total" ["reason" = "critical"] "Tokens that were refused, wherever they came, by reason.",
-        algorithm: "counter" "fanfare_tokens_refused_total" ["reason" = "algorithm"] "Tokens that were refused, wherever they came, by reason.",
-        unknown_key: "counter" "fanfare_tokens_refused_total" ["reason" = "unknown_key"] "Tokens that were refused, wherever they came, by reason.",
-        signature: "counter" "fanfare_tokens_refused_total" ["reason" = "signature"] "Tokens that were refused, wherever they came, by reason.",
-        claims: "counter" "fanfare_tokens_refused_total" ["reason" = "claims"] "Tokens that were refused, wherever they came, by reason.",
-        not_yet_valid: "counter" "fanfare_tokens_refused_total" ["reason" = "not_yet_valid"] "Tokens that were refused, wherever they came, by reason.",
-        issued_in_future: "counter" "fanfare_tokens_refused_total" ["reason" = "issued_in_future"] "Tokens that were refused, wherever they came, by reason.",
-        for_one_topic: "counter" "fanfare_tokens_refused_total" ["reason" = "for_one_topic"] "Tokens that were refused, wherever they came, by reason.",
-        expired: "counter" "fanfare_tokens_refused_total" ["reason" = "expired"] "Tokens that were refused, wherever they came, by reason.",
-    }
-}
-
 /// All that one worker counts.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
@@ -375,7 +359,7 @@ pub struct Metrics {
     /// How late the feed is; set like the age of the view.
     pub feed_lag: Seconds,
     /// Refused tokens, counted by the verifier.
-    pub tokens: Arc<TokenCounters>,
+    pub tokens: Arc<TokenMetrics>,
     /// The durable queue's.
     pub queue: QueueMetrics,
     /// The API's.

@@ -96,6 +96,7 @@ const TABLE: [Row; 14] = [
             "auth.audience",
             "auth.cookie",
             "auth.leeway_s",
+            "auth.token_life_max_s",
             "auth.token_bytes_max",
             "auth.expiring_s",
             "auth.expired_grace_s",

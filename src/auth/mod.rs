@@ -132,6 +132,12 @@ pub enum TokenError {
     /// `topic` in a session's token: it opens one topic, not a session.
     #[error("the token is for one topic and opens no session")]
     ForOneTopic,
+    /// It was revoked: itself, all of its user, or all of the app.
+    #[error("the token was revoked: get a new one")]
+    Revoked,
+    /// Whether it was revoked cannot be said.
+    #[error("whether the token was revoked is not known at the moment: try again")]
+    RevocationsUnread,
     /// Everything else is right, but it has ended.
     #[error("the token has expired")]
     Expired,
@@ -143,6 +149,7 @@ impl TokenError {
     pub fn code(self) -> ErrorCode {
         match self {
             Self::Expired => ErrorCode::TokenExpired,
+            Self::RevocationsUnread => ErrorCode::Unavailable,
             _ => ErrorCode::Unauthorized,
         }
     }
@@ -152,6 +159,8 @@ impl TokenError {
     pub fn close(self) -> CloseReason {
         match self {
             Self::Expired => CloseReason::TokenExpired,
+            Self::Revoked => CloseReason::Disconnected,
+            Self::RevocationsUnread => CloseReason::Unavailable,
             _ => CloseReason::Unauthorized,
         }
     }

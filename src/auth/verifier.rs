@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use super::{Claims, KeyError, Rules, TokenError, decode_part};
 use crate::config;
+use crate::revocation::known::{Judgement, Revocations};
+use crate::revocation::table::Bearer;
 use crate::telemetry::family::Label as _;
 use crate::telemetry::token_metrics::{TokenMetrics, TokenRefusal};
 use fanfare_protocol::form::Encoding;
@@ -17,6 +19,7 @@ use fanfare_protocol::raw::Fields;
 pub struct Verifier {
     rules: RwLock<Arc<Rules>>,
     refused: Arc<TokenMetrics>,
+    revocations: Revocations,
 }
 
 impl Verifier {
@@ -29,6 +32,7 @@ impl Verifier {
         Ok(Self {
             rules: RwLock::new(Arc::new(Rules::new(auth, info_bytes_max)?)),
             refused: Arc::default(),
+            revocations: Revocations::default(),
         })
     }
 
@@ -37,6 +41,28 @@ impl Verifier {
     pub fn counting(mut self, refused: Arc<TokenMetrics>) -> Self {
         self.refused = refused;
         self
+    }
+
+    /// The same, refusing what is revoked by these.
+    #[must_use]
+    pub fn revoking(mut self, revocations: Revocations) -> Self {
+        self.revocations = revocations;
+        self
+    }
+
+    /// What is known of revocations.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// Whether a token that may be used otherwise is used now. Every use of a token asks this.
+    fn check_revoked(&self, claims: &Claims) -> Result<(), TokenError> {
+        match self.revocations.judge(claims.bearer()) {
+            Judgement::Valid => Ok(()),
+            Judgement::Revoked => Err(TokenError::Revoked),
+            Judgement::Unread => Err(TokenError::RevocationsUnread),
+        }
     }
 
     /// Goes on with the keys and rules of another one. Claims that were verified before stay what
@@ -61,7 +87,10 @@ impl Verifier {
     /// # Errors
     /// [`TokenError`]. A token for one topic is refused: it would open more than it names.
     pub fn session(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
-        let claims = self.rules().session(token, now);
+        let claims = self.rules().session(token, now).and_then(|claims| {
+            self.check_revoked(&claims)?;
+            Ok(claims)
+        });
         claims.inspect_err(|error| self.refuse(token, *error))
     }
 
@@ -71,7 +100,10 @@ impl Verifier {
     /// # Errors
     /// [`TokenError`]. A session's token is refused: it names no topic.
     pub fn topic(&self, token: &str, now: SystemTime) -> Result<(Claims, String), TokenError> {
-        let claims = self.rules().topic(token, now);
+        let claims = self.rules().topic(token, now).and_then(|(claims, topic)| {
+            self.check_revoked(&claims)?;
+            Ok((claims, topic))
+        });
         claims.inspect_err(|error| self.refuse(token, *error))
     }
 
@@ -94,6 +126,19 @@ impl Verifier {
                 iss,
                 "{error}"
             );
+        }
+    }
+}
+
+impl Claims {
+    /// What revocations know it by.
+    #[must_use]
+    pub fn bearer(&self) -> Bearer<'_> {
+        Bearer {
+            app: &self.app,
+            user: &self.user,
+            id: self.id.as_deref(),
+            issued: self.issued,
         }
     }
 }
@@ -126,6 +171,8 @@ impl TokenError {
             Self::IssuedInFuture => TokenRefusal::IssuedInFuture,
             Self::LivesTooLong(_) => TokenRefusal::LivesTooLong,
             Self::ForOneTopic => TokenRefusal::ForOneTopic,
+            Self::Revoked => TokenRefusal::Revoked,
+            Self::RevocationsUnread => TokenRefusal::RevocationsUnread,
             Self::Expired => TokenRefusal::Expired,
         }
     }

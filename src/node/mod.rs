@@ -73,6 +73,7 @@ mod planted;
 pub mod readiness;
 mod rebalance;
 pub mod reload;
+pub mod revoking;
 pub mod stop_time;
 mod systemd;
 pub mod worker_thread;
@@ -203,11 +204,14 @@ impl Parts {
         let presence = Arc::new(presence);
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
         tasks::vital("presence", async move { runs.run(&settled).await });
+        let verifier = verifier
+            .counting(Arc::clone(&metrics.tokens))
+            .revoking(cluster.revoking.known.clone());
         let services = Arc::new(Services {
             config: Arc::clone(&config),
             app: App::default_app(),
             broker,
-            verifier: Arc::new(verifier.counting(Arc::clone(&metrics.tokens))),
+            verifier: Arc::new(verifier),
             view,
             presence,
             registry: Registry::new(Arc::clone(&cluster.occupancy)),
@@ -253,6 +257,7 @@ impl Parts {
             Arc::clone(&self.metrics),
             handles.clone(),
         );
+        self.cluster.revoking.tell(handles.clone());
         let dispatcher = self.dispatcher(interest, handles);
         tasks::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api.keys));
@@ -307,6 +312,7 @@ impl Parts {
             workers,
             Arc::clone(&self.leave),
         );
+        let dispatcher = dispatcher.ringing(self.cluster.revoking.known.clone());
         dispatcher.traced_by(Arc::clone(&self.services.tracer))
     }
 
@@ -336,6 +342,7 @@ impl Parts {
             membership: self.cluster.membership.clone(),
             partitions: self.cluster.partitions.clone(),
             reaping: self.cluster.reaping.clone(),
+            revoking: self.cluster.revoking.clone(),
             occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,

@@ -23,6 +23,7 @@ use super::labels::{CommandType, Lane};
 use super::otlp_metrics::TelemetryMetrics;
 use super::process;
 use super::queue_metrics::QueueMetrics;
+use super::revocation_metrics::RevocationMetrics;
 use super::token_metrics::TokenMetrics;
 use super::trace::metrics::TraceMetrics;
 use fanfare_protocol::close::CloseReason;
@@ -360,6 +361,8 @@ pub struct Metrics {
     pub feed_lag: Seconds,
     /// Refused tokens, counted by the verifier.
     pub tokens: Arc<TokenMetrics>,
+    /// Those of revocations.
+    pub revocations: Arc<RevocationMetrics>,
     /// The durable queue's.
     pub queue: QueueMetrics,
     /// The API's.
@@ -387,6 +390,7 @@ impl Metrics {
             view_age: Seconds::default(),
             feed_lag: Seconds::default(),
             tokens: Arc::default(),
+            revocations: Arc::default(),
             queue: QueueMetrics::default(),
             api: ApiMetrics::default(),
             telemetry: TelemetryMetrics::default(),
@@ -445,6 +449,7 @@ impl Metrics {
         ));
         all.extend(super::log_counters().families());
         all.extend(self.tokens.families());
+        all.extend(self.revocations.families());
         all.extend(self.queue.families());
         all.extend(self.api.families());
         all.extend(self.telemetry.families());

@@ -26,6 +26,7 @@ pub mod otlp;
 pub mod otlp_metrics;
 pub mod process;
 pub mod queue_metrics;
+pub mod revocation_metrics;
 pub mod text;
 pub mod token_metrics;
 pub mod trace;

@@ -31,6 +31,10 @@ label! {
         LivesTooLong: "lives_too_long",
         /// It opens one topic and no session.
         ForOneTopic: "for_one_topic",
+        /// It was revoked.
+        Revoked: "revoked",
+        /// Whether it was revoked could not be read.
+        RevocationsUnread: "revocations_unread",
         /// It has ended.
         Expired: "expired",
     }

@@ -163,6 +163,7 @@ impl Worker {
                 session,
                 reason,
             } => self.disconnect(&inbox, session, reason),
+            Inbound::Revoked(news) => self.revoked(&news),
             Inbound::Shed { count, at_home } => self.shed(count, &at_home),
         }
     }

@@ -20,26 +20,27 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     // The seeds of simulations, in builds for tests.
     ("seeds", &[]),
     // Who somebody is and what they may do; pure.
-    ("auth", &["config", "telemetry"]),
+    ("revocation", &["redis", "tasks", "config", "telemetry"]),
+    ("auth", &["revocation", "config", "telemetry"]),
     ("policy", &["auth", "config", "telemetry"]),
     // The control side.
     ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("presence", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("queue", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("worker", &["broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("dispatcher", &["worker", "cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("worker", &["broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("dispatcher", &["worker", "cluster", "broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
-    ("session", &["worker", "presence", "cluster", "broker", "policy", "auth", "redis", "tasks", "lifecycle",
+    ("session", &["worker", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle",
         "telemetry", "config"]),
-    ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
     ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
-        "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+        "broker", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
-        "broker", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+        "broker", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),
 ];
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
 use crate::cluster::keeping;
@@ -26,12 +26,15 @@ use crate::config::Config;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver, LifecycleSender};
 use crate::queue::consumer::Queue;
 use crate::queue::figures::SharedFigures;
+use crate::revocation::known::Revocations;
 use crate::tasks::{self, turns};
 use crate::telemetry::alerts;
 use crate::telemetry::history::History;
 use crate::telemetry::history::measure::Measure;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::tracer::Tracer;
+
+use super::revoking::Revoking;
 
 /// Over which time load is told.
 const LOAD_OVER: Duration = Duration::from_secs(10);
@@ -51,6 +54,8 @@ pub struct Cluster {
     pub occupancy: Arc<Occupancy>,
     /// What waits in the queues of these partitions, and who moves it.
     pub queue: Queue,
+    /// Which tokens are revoked.
+    pub revoking: Revoking,
 }
 
 /// Starts the tasks.
@@ -66,6 +71,8 @@ pub fn start(
     let settled = Settled::default();
     let texts = Texts::new(&keeping::said(config));
     let queue = Queue::default();
+    let hurry = Arc::<Notify>::default();
+    let revoking = Revoking::start(config, broker, metrics, Arc::clone(&hurry));
     let settings = |partitions: &Partitions| {
         let kept = Kept {
             partitions: partitions.clone(),
@@ -73,9 +80,13 @@ pub fn start(
             texts: texts.clone(),
             queue: queue.figures.clone(),
             history: Arc::clone(history),
+            revoked: revoking.known.clone(),
         };
         let details = details(config, metrics, lifecycle.subscribe(), kept);
-        settings(config, metrics, details, texts.clone())
+        Settings {
+            hurry: Arc::clone(&hurry),
+            ..settings(config, metrics, details, texts.clone())
+        }
     };
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
@@ -90,6 +101,7 @@ pub fn start(
             settled,
             occupancy,
             queue,
+            revoking,
         };
     };
     let partitions = Partitions::default();
@@ -123,6 +135,7 @@ pub fn start(
         settled,
         occupancy: Arc::new(occupancy),
         queue,
+        revoking,
     }
 }
 
@@ -165,6 +178,7 @@ struct Kept {
     texts: Texts,
     queue: SharedFigures,
     history: Arc<History>,
+    revoked: Revocations,
 }
 
 fn settings(
@@ -180,6 +194,7 @@ fn settings(
         details: Box::new(details),
         texts,
         metrics: Arc::clone(metrics),
+        hurry: Arc::default(),
     }
 }
 
@@ -203,6 +218,7 @@ fn details(
         texts,
         queue,
         history,
+        revoked,
     } = kept;
     move || {
         let held = partitions.now().partitions();
@@ -222,6 +238,7 @@ fn details(
             keeps_digest: texts.digest().to_owned(),
             queue: queue.get(),
             load: load(&history, &metrics),
+            revoked: revoked.read_to(),
             reads_context: true,
             api_only,
         }

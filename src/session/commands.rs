@@ -28,7 +28,9 @@ impl Session {
         };
         match request {
             Request::Open(connect) => {
-                if let Some(opening) = self.open(id, connect, now) {
+                let opening = self.open(id, connect, now);
+                self.mind_tokens();
+                if let Some(opening) = opening {
                     self.work_on(read(CommandType::Connect), calls.open(opening));
                 }
             }
@@ -65,6 +67,7 @@ impl Session {
                 limits,
                 expires,
             } => {
+                self.mind_tokens();
                 for (topic, presence) in lost {
                     let text = "the new token does not permit this topic";
                     self.unsubscribe(topic, presence, ErrorCode::Forbidden, text);
@@ -179,7 +182,8 @@ impl Session {
         }
     }
 
-    /// Ends a session whose user was sent away after the request had said who it is.
+    /// Ends a session whose user was sent away, or whose token was revoked, after the request had said
+    /// who it is.
     pub(super) fn end_if_disconnected(&mut self, count: u64) {
         let inbox = self.machine.inbox();
         let worker = &self.calls.worker;
@@ -187,6 +191,7 @@ impl Session {
         if let Some(reason) = reason {
             self.end(reason);
         }
+        self.mind_tokens();
     }
 
     fn count_in(&mut self, topic: &Topic, most: u64) -> bool {
@@ -202,6 +207,7 @@ impl Session {
         let member = joining.presence.then(|| self.member());
         let is_member = member.is_some();
         if joining.expires.is_some() {
+            self.mind_tokens();
             self.schedule(now);
         }
         let work = self.calls.clone().subscribe(id, joining, member);
@@ -216,6 +222,7 @@ impl Session {
 
     fn amend(&mut self, id: Option<u64>, amendment: Amendment, now: Now, read: Read) {
         if amendment.expires.is_some() {
+            self.mind_tokens();
             self.schedule(now);
         }
         if amendment.unlimited {
@@ -249,7 +256,13 @@ impl Session {
         self.unsubscribe(topic, was_member, ErrorCode::TokenExpired, text);
     }
 
-    fn unsubscribe(&mut self, topic: Topic, was_member: bool, code: ErrorCode, text: &str) {
+    pub(super) fn unsubscribe(
+        &mut self,
+        topic: Topic,
+        was_member: bool,
+        code: ErrorCode,
+        text: &str,
+    ) {
         self.unjoin(&topic, was_member);
         self.reply(&Event::Unsubscribed {
             topic,

@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::faults::{Wrong, did_you_mean};
 
 /// The modules of this crate that log; a target is one of them, or something below.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 21] = [
     "api",
     "auth",
     "broker",
@@ -29,6 +29,7 @@ const MODULES: [&str; 20] = [
     "session",
     "tasks",
     "telemetry",
+    "verification",
     "worker",
 ];
 

@@ -42,9 +42,6 @@ pub const RELOADED: &[&str] = &[
     "log.level",
 ];
 
-/// How often it is looked at whether a file of a key has changed.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-
 /// Loads the configuration from where it came from.
 pub type Load = Box<dyn Fn() -> Result<Loaded, Faults> + Send + Sync>;
 

@@ -51,10 +51,11 @@ impl Pool {
         }
         let (answer, answered) = oneshot::channel();
         let job = move || {
-            let _held = held;
-            // Nobody waits any more: what would be said is of no use.
-            if !answer.is_closed() {
-                let _ = answer.send(work());
+            // Where nobody waits any more, what would be said is of no use.
+            let done = (!answer.is_closed()).then(work);
+            drop(held);
+            if let Some(done) = done {
+                let _ = answer.send(done);
             }
         };
         let jobs = self.jobs.get_or_init(start).as_ref()?;
@@ -69,12 +70,17 @@ impl std::fmt::Debug for Pool {
     }
 }
 
+/// How many threads there are.
+fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, THREADS_MAX)
+}
+
 /// Starts the threads; `None` where the system has none to give.
 fn start() -> Option<SyncSender<Job>> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (sender, receiver) = sync_channel(JOBS_MAX);
     let receiver = Arc::new(Mutex::new(receiver));
-    for number in 0..(cores / 2).clamp(1, THREADS_MAX) {
+    for number in 0..threads() {
         let jobs = Arc::clone(&receiver);
         let started = tasks::thread(format!("checks-{number}"), move || work(&jobs));
         if let Err(error) = started {
@@ -117,28 +123,32 @@ mod tests {
         assert_eq!(pool.run(BYTES_MAX + 1, || 5).await, None);
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
-        let blocked: Vec<_> = (0..JOBS_MAX + 2 * THREADS_MAX)
-            .map(|_| {
-                let held = Arc::clone(&held);
-                let job = pool.run(1, move || {
-                    let held = held.lock().unwrap_or_else(PoisonError::into_inner);
-                    held.recv_timeout(Duration::from_secs(60)).is_ok()
-                });
-                Box::pin(job)
-            })
-            .collect();
-        let mut blocked = futures_util::future::join_all(blocked);
+        let (begins, begun) = mpsc::channel::<()>();
+        let blocking = || {
+            let (held, begins) = (Arc::clone(&held), begins.clone());
+            Box::pin(pool.run(1, move || {
+                let _ = begins.send(());
+                let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                held.recv_timeout(Duration::from_secs(60)).is_ok()
+            }))
+        };
+        // First every thread is held, then as many wait as may.
+        let mut blocked = futures_util::future::join_all((0..threads()).map(|_| blocking()));
         let waits = tokio::time::timeout(Duration::from_millis(50), &mut blocked).await;
         assert!(waits.is_err(), "the threads are held");
+        for _ in 0..threads() {
+            begun.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        let mut waiting = futures_util::future::join_all((0..JOBS_MAX).map(|_| blocking()));
+        let waits = tokio::time::timeout(Duration::from_millis(50), &mut waiting).await;
+        assert!(waits.is_err(), "the threads are held");
         assert_eq!(pool.run(1, || 5).await, None, "as many as may wait do");
-        for _ in 0..JOBS_MAX + 2 * THREADS_MAX {
+        for _ in 0..threads() + JOBS_MAX {
             release.send(()).unwrap();
         }
-        let answers = blocked.await;
-        let refused = answers.iter().filter(|answer| answer.is_none()).count();
-        assert!((1..=2 * THREADS_MAX).contains(&refused), "{refused}");
+        let answers = [blocked.await, waiting.await].concat();
+        assert!(answers.iter().all(|answer| *answer == Some(true)));
         assert_eq!(pool.run(1, || 5).await, Some(5));
-        assert_eq!(pool.bytes.load(Relaxed), 0);
     }
 
     #[tokio::test]
@@ -148,6 +158,6 @@ mod tests {
         let cut = tokio::time::timeout(Duration::ZERO, pool.run(9, || 5)).await;
         assert!(cut.is_err() || cut == Ok(Some(5)));
         assert_eq!(pool.run(1, || 6).await, Some(6));
-        assert_eq!(pool.bytes.load(Relaxed), 0);
+        fanfare_testkit::wait::until_equal(0, async || pool.bytes.load(Relaxed)).await;
     }
 }

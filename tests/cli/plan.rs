@@ -129,7 +129,7 @@ fn what_goes_beyond_measurements_and_defaults_is_warned_of() {
     let hasty: Vec<_> = hasty.split_whitespace().collect();
     let all = planned(&hasty);
     let warnings = all["warnings"].to_string();
-    let words = "set admission.handshakes_per_s above 6,667; the default is 5,000";
+    let words = "set admission.handshakes_per_s above 6,411; the default is 5,000";
     assert!(warnings.contains(words), "{warnings}");
 }
 

@@ -215,7 +215,7 @@ impl Cluster {
             turn: 0,
             nodes: (0..count).map(|_| Rebalancer::new(config())).collect(),
             batches: vec![Batch::default(); count],
-            are_known: seed % 2 == 0,
+            are_known: seed.is_multiple_of(2),
             said: sessions.iter().map(|n| vec![*n; LATE_S + 1]).collect(),
             leaving: vec![vec![0; GRACE_S]; count],
             empty: view(&vec![("ready", 0); count]),

@@ -123,10 +123,13 @@ def each(one, chosen):
 
 
 def checkov(root, chosen, providers, options):
-    folders = [argument for folder in chosen for argument in ("--directory", str(root / "terraform" / folder))]
-    if len(chosen) == len(texts.folders(root)):
-        folders = ["--directory", str(root / "terraform")]
-    command = [options.checkov, *folders, "--framework", "terraform", "--var-file", str(HERE / "checkov.tfvars")]
+    is_all = len(chosen) == len(texts.folders(root))
+    if len(chosen) > 1 and not is_all:
+        # Of several folders it says several JSON texts, one after the other.
+        results = [checkov(root, [folder], providers, options) for folder in chosen]
+        return sum(seen for seen, _ in results), [fault for _, found in results for fault in found]
+    folder = root / "terraform" if is_all else root / "terraform" / chosen[0]
+    command = [options.checkov, "--directory", str(folder), "--framework", "terraform", "--var-file", str(HERE / "checkov.tfvars")]
     command += ["--skip-download", "--compact", "--quiet", "--output", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:

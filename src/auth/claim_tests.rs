@@ -9,6 +9,7 @@ use super::tests::{
 use super::verifier::Verifier;
 use super::*;
 use crate::telemetry::token_metrics::TokenRefusal;
+use fanfare_protocol::error::ErrorCode;
 
 #[test]
 fn the_end_is_required_and_must_be_a_time() {

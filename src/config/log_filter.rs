@@ -26,6 +26,7 @@ const MODULES: [&str; 21] = [
     "presence",
     "queue",
     "redis",
+    "revocation",
     "session",
     "tasks",
     "telemetry",

@@ -110,8 +110,8 @@ pub(crate) async fn nothing_is_ever_weakened(rig: Rig) {
 
 pub(crate) async fn the_next_full_second_is_the_default(rig: Rig) {
     let store = store(&rig);
-    let added = store.add(&adding(vec![asked("u default ada", None)]));
-    let Ok(Added::Stored(issued_before)) = added.await else {
+    let adding_one = adding(vec![asked("u default ada", None)]);
+    let Ok(Added::Stored(issued_before)) = store.add(&adding_one).await else {
         panic!("there is room");
     };
     let page = read(&store, 0).await;

@@ -106,7 +106,7 @@ pub struct RevokeAnswer {
 #[utoipa::path(
     post, path = "/v1/users/{user}/revoke", tag = "users", operation_id = "revoke_user",
     params(("user" = String, Path, description = "The user, percent-encoded.")),
-    request_body = Option<UserRevokeBody>,
+    request_body = UserRevokeBody,
     responses(
         (status = 200, description = "Every live node refuses them.", body = RevokeAnswer),
         (status = 202, description = "Stored; `waiting` names the nodes that have not said that they refuse them.", body = RevokeAnswer),

@@ -71,8 +71,7 @@ pub fn start(
     let settled = Settled::default();
     let texts = Texts::new(&keeping::said(config));
     let queue = Queue::default();
-    let hurry = Arc::<Notify>::default();
-    let revoking = Revoking::start(config, broker, metrics, Arc::clone(&hurry));
+    let revoking = Revoking::start(config, broker, metrics);
     let settings = |partitions: &Partitions| {
         let kept = Kept {
             partitions: partitions.clone(),
@@ -83,10 +82,7 @@ pub fn start(
             revoked: revoking.known.clone(),
         };
         let details = details(config, metrics, lifecycle.subscribe(), kept);
-        Settings {
-            hurry: Arc::clone(&hurry),
-            ..settings(config, metrics, details, texts.clone())
-        }
+        settings(config, metrics, details, (&texts, &revoking.hurry))
     };
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
@@ -111,10 +107,8 @@ pub fn start(
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
-    let (view, lease) = (membership.view(), config.redis.lease);
-    let task = partitions.lead(view, store, lease, Arc::clone(metrics));
-    tasks::spawn("partitions", turns::polled("partitions", task.run()));
-    let task = ReaperTask::new(reaper::Settings {
+    lead(&partitions, membership.view(), store, config, metrics);
+    let reaping = reap(reaper::Settings {
         broker: Arc::clone(broker),
         keyspace: redis.bulk(),
         keys: redis.keys().clone(),
@@ -122,8 +116,6 @@ pub fn start(
         view: membership.view(),
         metrics: Arc::clone(metrics),
     });
-    let reaping = task.failing();
-    tasks::spawn("reaper", turns::polled("reaper", task.run()));
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
@@ -137,6 +129,26 @@ pub fn start(
         queue,
         revoking,
     }
+}
+
+/// Starts what takes and gives back partitions.
+fn lead(
+    partitions: &Partitions,
+    view: watch::Receiver<Arc<View>>,
+    store: Arc<PartitionStore>,
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) {
+    let task = partitions.lead(view, store, config.redis.lease, Arc::clone(metrics));
+    tasks::spawn("partitions", turns::polled("partitions", task.run()));
+}
+
+/// Starts the reaper. Returns what it cannot clean.
+fn reap(settings: reaper::Settings) -> watch::Receiver<Option<String>> {
+    let task = ReaperTask::new(settings);
+    let reaping = task.failing();
+    tasks::spawn("reaper", turns::polled("reaper", task.run()));
+    reaping
 }
 
 /// Lets publications carry contexts of traces while every node reads them, as far as is known, and while
@@ -185,16 +197,16 @@ fn settings(
     config: &Config,
     metrics: &Arc<Metrics>,
     details: impl Fn() -> NodeDetails + Send + Sync + 'static,
-    texts: Texts,
+    (texts, hurry): (&Texts, &Arc<Notify>),
 ) -> Settings {
     Settings {
         node: config.server.node_id.clone(),
         lease: config.redis.lease,
         partitions_count: config.redis.partitions,
         details: Box::new(details),
-        texts,
+        texts: texts.clone(),
         metrics: Arc::clone(metrics),
-        hurry: Arc::default(),
+        hurry: Arc::clone(hurry),
     }
 }
 

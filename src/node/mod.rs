@@ -205,10 +205,8 @@ impl Parts {
         let presence = Arc::new(presence);
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
         tasks::vital("presence", async move { runs.run(&settled).await });
-        let verifier = verifier
-            .counting(Arc::clone(&metrics.tokens))
-            .revoking(cluster.revoking.known.clone());
-        let verifier = Arc::new(verifier);
+        let verifier = verifier.counting(Arc::clone(&metrics.tokens));
+        let verifier = Arc::new(verifier.revoking(cluster.revoking.known.clone()));
         let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks));
         checks.follow();
         let services = Arc::new(Services {
@@ -333,6 +331,7 @@ impl Parts {
             entrance,
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
+            self.cluster.revoking.known.clone(),
         )
     }
 

@@ -38,16 +38,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Revoking {
     /// What this node knows.
     pub known: Revocations,
+    /// Asks for a heartbeat, which says how far this node has read.
+    pub hurry: Arc<Notify>,
     store: Store,
-    hurry: Arc<Notify>,
     kept_ms: u64,
 }
 
 impl Revoking {
-    /// Starts the task that reads. `hurry` asks for a heartbeat, which says how far this node has
-    /// read.
+    /// Starts the task that reads.
     #[must_use]
-    pub fn start(config: &Config, broker: &Broker, metrics: &Metrics, hurry: Arc<Notify>) -> Self {
+    pub fn start(config: &Config, broker: &Broker, metrics: &Metrics) -> Self {
+        let hurry = Arc::<Notify>::default();
         let counts = Arc::clone(&metrics.revocations);
         let (known, store) = match broker {
             Broker::Redis(redis) => (

@@ -118,6 +118,12 @@ impl Revocations {
         }
     }
 
+    /// Whether there are others to read of, and nothing was read yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.shared.stale_after.is_some() && lock(&self.shared.read_at).is_none()
+    }
+
     /// How long ago the last reading was begun; `None`: there was none, or none is needed.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
@@ -243,8 +249,10 @@ mod tests {
         );
         let known = Revocations::clustered(Duration::from_millis(500));
         assert_eq!(known.judge(bearer(&app, &user)), Judgement::Unread);
+        assert!(known.is_new() && !Revocations::default().is_new());
         let reader = Reader::default();
         known.settled(Instant::now(), &reader);
+        assert!(!known.is_new());
         assert_eq!(known.judge(bearer(&app, &user)), Judgement::Valid);
         known.settled(Instant::now() - Duration::from_millis(401), &reader);
         assert_eq!(known.judge(bearer(&app, &user)), Judgement::Unread);

@@ -19,6 +19,8 @@ use super::{ENTRIES_MAX, KEPT_BEYOND_MS, Row};
 
 /// How often is read though nothing rings.
 pub const READ_EVERY: Duration = Duration::from_millis(500);
+/// The same before the first reading, for which the readiness of the node waits.
+const FIRST_EVERY: Duration = Duration::from_millis(50);
 /// How often ended entries are looked for in the store, by each node.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// Twice all that a store may have, in pages.
@@ -66,6 +68,9 @@ impl Runner {
                 Ok(()) => {}
                 Err(error) => self.failed(&error, &mut is_failing),
             }
+            if self.known.is_new() {
+                looks.reset_after(FIRST_EVERY);
+            }
             if self.known.read_to() != before {
                 self.progress.notify_one();
             }
@@ -81,7 +86,8 @@ impl Runner {
 
     fn failed(&self, error: &StoreError, is_failing: &mut bool) {
         self.known.metrics().failed.add(1);
-        if !std::mem::replace(is_failing, true) {
+        // Before the first reading the node is not ready, and says why.
+        if !self.known.is_new() && !std::mem::replace(is_failing, true) {
             let error = error as &(dyn std::error::Error + 'static);
             tracing::warn!(
                 event = "revocations_unread",

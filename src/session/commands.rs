@@ -28,9 +28,7 @@ impl Session {
         };
         match request {
             Request::Open(connect) => {
-                let opening = self.open(id, connect, now);
-                self.mind_tokens();
-                if let Some(opening) = opening {
+                if let Some(opening) = self.open(id, connect, now) {
                     self.work_on(read(CommandType::Connect), calls.open(opening));
                 }
             }
@@ -130,8 +128,14 @@ impl Session {
         }
     }
 
-    /// What opening waits for; `None` where the session may not open.
-    fn open(&mut self, id: Option<u64>, mut connect: Connect, now: Now) -> Option<Opening> {
+    /// What opening waits for; `None` where the session may not open. Its token is minded either way.
+    fn open(&mut self, id: Option<u64>, connect: Connect, now: Now) -> Option<Opening> {
+        let opening = self.opening(id, connect, now);
+        self.mind_tokens();
+        opening
+    }
+
+    fn opening(&mut self, id: Option<u64>, mut connect: Connect, now: Now) -> Option<Opening> {
         let most = self.calls.services.config.session.per_user_max as u64;
         let inbox = self.machine.inbox();
         if let Some(inbox) = &inbox {

@@ -1,7 +1,8 @@
 //! What the check of one token costs the worker, and of a signature alone by the size of its key.
 //!
 //! In: tokens of one user with an hour to live; vectors of Project Wycheproof. Out: criterion's figures.
-//! `VerifyKey::cost` says them again, and by that a check stays on the worker or leaves it.
+//! `VerifyKey::cost` says about the same, and by that a check stays on the worker or leaves it. Its figures are of
+//! another program (docs/keys.md), which had the library before beside it.
 
 use std::hint::black_box;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

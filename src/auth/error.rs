@@ -1,12 +1,10 @@
 //! Why a token or a key is refused: what the client is told, how a session ends, what is counted.
 
 use super::keys::KeyFault;
+use crate::config::issuer::TRIED_MAX;
 use crate::telemetry::token_metrics::TokenRefusal;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::ErrorCode;
-
-/// Most keys that are tried for one token: each costs a check, and only one is the right one.
-pub const TRIED_MAX: usize = 4;
 
 /// Why a token is refused. The texts are meant for the client and repeat nothing of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

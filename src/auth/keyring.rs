@@ -9,11 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::{KeyError, TRIED_MAX, TokenError};
+use super::error::{KeyError, TokenError};
 use super::keys::{self, KeyFault};
 use super::keyset::KeySet;
 use super::signature::{Algorithm, Key, VerifyKey};
 use crate::config;
+use crate::config::issuer::TRIED_MAX;
 use fanfare_protocol::ids::App;
 
 /// Who signs tokens, and by what they are known.
@@ -31,6 +32,8 @@ pub(super) struct Issuer {
     /// The claim that names the user.
     pub(super) user_claim: String,
     keys: Arc<[Key]>,
+    /// The most that the check of one token costs by `keys`, of whichever algorithm it is.
+    cost_max: Duration,
     /// Its keys, where it publishes them.
     set: Option<Arc<KeySet>>,
 }
@@ -73,17 +76,20 @@ impl Keyring {
             let all = issuer.algorithms.iter();
             let algorithms: Vec<_> = all.filter_map(|name| Algorithm::of(name)).collect();
             let set = issuer.jwks.as_ref();
+            let keys = read(&path, &issuer.keys, &mut faults);
             issuers.push(Issuer {
                 app: app.clone(),
                 name: Some(issuer.issuer.clone()),
                 audience: issuer.audience.clone(),
                 types: issuer.types.iter().map(|kind| plain_type(kind)).collect(),
                 user_claim: issuer.user_claim.clone(),
-                keys: read(&path, &issuer.keys, &mut faults),
+                cost_max: cost_max(&keys),
+                keys,
                 set: set.map(|source| Arc::new(KeySet::new(app, source, &algorithms))),
                 algorithms,
             });
         }
+        let keys = read("auth.keys", &auth.keys, &mut faults);
         issuers.push(Issuer {
             app: app.clone(),
             name: None,
@@ -91,7 +97,8 @@ impl Keyring {
             algorithms: Vec::new(),
             types: Vec::new(),
             user_claim: "sub".to_owned(),
-            keys: read("auth.keys", &auth.keys, &mut faults),
+            cost_max: cost_max(&keys),
+            keys,
             set: None,
         });
         match faults.is_empty() {
@@ -135,9 +142,8 @@ impl Keyring {
         if self.sets().next().is_some() {
             return None;
         }
-        let keys = self.issuers.iter().flat_map(|issuer| issuer.keys.iter());
-        let dearest = keys.map(|key| key.verify.cost()).max();
-        Some(dearest.unwrap_or_default() * u32::try_from(TRIED_MAX).unwrap_or(u32::MAX))
+        let dearest = self.issuers.iter().map(|issuer| issuer.cost_max).max();
+        Some(dearest.unwrap_or_default())
     }
 
     /// The issuer of a token in an app.
@@ -214,6 +220,18 @@ fn read(path: &str, list: &[config::TokenKey], faults: &mut Vec<(String, KeyFaul
         }
     }
     made.into()
+}
+
+/// The most that the checks of one token cost by these keys, where none of them is ruled out by its `kid`.
+fn cost_max(keys: &[Key]) -> Duration {
+    let costs = Algorithm::ALL.into_iter().map(|algorithm| {
+        let mut costs: Vec<_> = fitting(keys, algorithm, None)
+            .map(VerifyKey::cost)
+            .collect();
+        costs.sort_unstable_by(|a, b| b.cmp(a));
+        costs.into_iter().take(TRIED_MAX).sum::<Duration>()
+    });
+    costs.max().unwrap_or_default()
 }
 
 /// A media type without what RFC 7515, section 4.1.9, lets everybody leave out.

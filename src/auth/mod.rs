@@ -5,7 +5,7 @@
 //! no request and read no clock; all that changes in them is which rights they have seen, so that
 //! tokens that may do the same hold them once. A session keeps its claims as long as it lives, so
 //! they take no more memory than their text. Bounds: `token_bytes_max`, checked before
-//! anything of the token is read; `info_bytes_max`; [`error::TRIED_MAX`] signature checks a token.
+//! anything of the token is read; `info_bytes_max`; [`TRIED_MAX`](crate::config::issuer::TRIED_MAX) signature checks a token.
 //!
 //! A token is a JWT in the compact form of RFC 7515, and the checks are ordered so that nothing
 //! of an unsigned claim is believed (`iss` chooses the keys): length, form, algorithm, key, signature,

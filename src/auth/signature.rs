@@ -21,7 +21,7 @@ use ring::{error::Unspecified, hmac};
 
 /// Fewest bits of an RSA key (RFC 7518, section 3.3).
 pub const RSA_BITS_MIN: usize = 2_048;
-/// Most bits of an RSA key: more than `ring` checks, and so many cost 0.4 ms already.
+/// Most bits of an RSA key: `ring` checks no larger one, and one of this size costs about 0.6 ms.
 pub const RSA_BITS_MAX: usize = 8_192;
 /// Length of an uncompressed point on P-256 (SEC 1, section 2.3.3).
 pub const P256_POINT_BYTES: usize = 65;
@@ -233,19 +233,20 @@ impl VerifyKey {
         verified.is_ok()
     }
 
-    /// About what one check costs, of a token as long as most are. Source: `benches/signatures.rs`.
+    /// About what one check costs, of a token as long as most are: medians on a busy machine, in
+    /// docs/keys.md. `benches/signatures.rs` measures it anew.
     #[must_use]
     pub fn cost(&self) -> Duration {
         let us = match &self.material {
             Material::Hmac(_) => 2,
             Material::Rsa(_, bits) => match *bits {
-                ..=2_048 => 30,
-                ..=3_072 => 60,
-                ..=4_096 => 100,
-                _ => 400,
+                ..=2_048 => 35,
+                2_049..=3_072 => 70,
+                3_073..=4_096 => 180,
+                _ => 600,
             },
-            Material::P256(_) => 90,
-            Material::Ed25519(_) => 70,
+            Material::P256(_) => 60,
+            Material::Ed25519(_) => 60,
         };
         Duration::from_micros(us)
     }

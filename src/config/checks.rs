@@ -21,6 +21,7 @@ mod api_only;
 pub(super) mod files;
 mod needs;
 mod telemetry;
+mod tried;
 
 /// What one key must be, measured by another.
 struct Relation {
@@ -72,6 +73,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     own_topics(values, faults);
     redis_access(values, faults);
     auth(values, faults);
+    tried::check(values, faults);
     shards(values, faults);
     alone(values, faults);
     api_only::check(values, faults);

@@ -48,18 +48,14 @@ pub fn read(
             ("namespaces", DeValue::Table(all)) => namespaces(&file, all, values, faults),
             (section, DeValue::Table(table)) if keys::sections().contains(&section) => {
                 section_of(&file, section, table, values, faults);
-                if section != "auth" {
-                    continue;
-                }
-                if let Some(list) = table.get("keys") {
+                let list = |of: &str, name| (section == of).then(|| table.get(name)).flatten();
+                if let Some(list) = list("auth", "keys") {
                     used.extend(token_keys::read(&file, list, inputs, values, faults));
                 }
-                if let Some(list) = table.get("issuers") {
+                if let Some(list) = list("auth", "issuers") {
                     used.extend(issuers::read(&file, list, inputs, values, faults));
                 }
-                if section == "api"
-                    && let Some(list) = table.get("clients")
-                {
+                if let Some(list) = list("api", "clients") {
                     client_list::read(&file, list, values, faults);
                 }
             }

@@ -4,6 +4,9 @@
 
 use crate::config::Secret;
 
+/// Most keys that are tried for one token: each costs a check, and only one is the right one.
+pub const TRIED_MAX: usize = 4;
+
 /// One configured token key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenKey {

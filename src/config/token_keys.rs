@@ -26,7 +26,7 @@ pub const WITH_SECRET: [&str; 3] = ["HS256", "HS384", "HS512"];
 pub const WITH_PUBLIC_KEY: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
 
 /// The fields of an entry with what they mean.
-pub const FIELDS: [(&str, &str); 7] = [
+pub const FIELDS: [(&str, &str); 8] = [
     (
         "id",
         "Matched against the token's kid, when both are there.",
@@ -39,6 +39,7 @@ pub const FIELDS: [(&str, &str); 7] = [
         "The file that holds it; one newline at its end is left out.",
     ),
     ("public_key", "The public key as PEM (all others)."),
+    ("public_key_env", "The name of the variable that holds it."),
     ("public_key_file", "The file that holds it."),
 ];
 
@@ -136,7 +137,8 @@ pub(super) fn read_list(
         let faults_before = faults.0.len();
         let path = format!("{at}[{index}]");
         let entry = Entry::new(file, file.place(span), path, table, faults);
-        used.extend(entry.text("secret_env").map(str::to_owned));
+        let variables = ["secret_env", "public_key_env"].into_iter();
+        used.extend(variables.filter_map(|name| entry.text(name).map(str::to_owned)));
         let key = entry.token_key(inputs, faults);
         if let Some(id) = entry.text("id")
             && !ids.insert(id.to_owned())
@@ -236,7 +238,9 @@ impl<'a> Entry<'a> {
         let (name, place) = self.material_field(algorithm, faults)?;
         let text = self.text(name).unwrap_or_default();
         let material = match name {
-            "secret_env" => self.read_variable(text, place, &inputs.environment, faults)?,
+            "secret_env" | "public_key_env" => {
+                self.read_variable((name, text), place, &inputs.environment, faults)?
+            }
             "secret_file" | "public_key_file" => self.read_file(name, text, place, faults)?,
             _ => text.to_owned(),
         };
@@ -267,8 +271,8 @@ impl<'a> Entry<'a> {
             )
         } else {
             (
-                &["public_key", "public_key_file"],
-                "give one of public_key, public_key_file",
+                &["public_key", "public_key_env", "public_key_file"],
+                "give one of public_key, public_key_env, public_key_file",
             )
         };
         let given: Vec<_> = self
@@ -296,19 +300,23 @@ impl<'a> Entry<'a> {
 
     fn read_variable(
         &self,
-        name: &str,
+        (field, name): (&str, &str),
         place: &str,
         environment: &[(String, String)],
         faults: &mut Faults,
     ) -> Option<String> {
         let fault = match value_of(environment, name) {
-            None => format!("{}.secret_env names {name}, which is not set", self.path),
+            None => format!("{}.{field} names {name}, which is not set", self.path),
             Some(value) if value.contains(char::REPLACEMENT_CHARACTER) => {
-                format!("{}.secret_env names {name}, which is not UTF-8", self.path)
+                format!("{}.{field} names {name}, which is not UTF-8", self.path)
             }
             Some(value) => return Some(without_line_break(value).to_owned()),
         };
-        faults.push(place, fault, format!("set {name} to the secret"));
+        let what = match field {
+            "secret_env" => "the secret",
+            _ => "the public key",
+        };
+        faults.push(place, fault, format!("set {name} to {what}"));
         None
     }
 

@@ -24,9 +24,9 @@ use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::{GapReason, Member};
 use fanfare_protocol::ids::{Position, SessionId, Topic, TopicKind};
 
-use super::checking::Parked;
 use super::joining::{Amendment, Begin, Joining};
 use super::opening::{AutoJoined, Opened};
+use super::parked::Parked;
 use super::shared_reads::SharedReads;
 use super::state::Now;
 use super::{Services, backoff};

@@ -12,22 +12,13 @@ use fanfare_protocol::error::ErrorCode;
 
 use super::Session;
 use super::broker_calls::Completion;
+use super::parked::Parked;
 use super::state::{Machine, Now, Phase, Refusal, Request};
 use crate::auth::Claims;
 use crate::auth::error::TokenError;
 use crate::auth::verifier::Checked;
 use crate::telemetry::labels::CommandType;
 use crate::verification::LIGHT;
-
-/// A command that was parked, and its tokens.
-#[derive(Debug)]
-pub struct Parked {
-    id: Option<u64>,
-    command: Command,
-    checked: Vec<Checked>,
-    /// When it was read.
-    read: Now,
-}
 
 impl Machine {
     /// Whether the command comes when it may, with tokens that must be checked elsewhere.

@@ -1,9 +1,11 @@
 //! What has come back from the broker, turned into frames and modes in one step without awaits.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use crate::broker::{Acked, InboxSummary};
 use crate::telemetry::alerts::gravest;
+use crate::worker::catchup::{Pull, ReadPage};
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::{ErrorBody, Event, Gap, GapReason, InboxState, Ok, Resumed, Welcome};
@@ -87,22 +89,25 @@ impl Session {
                 more: Some(page.more),
                 ..Ok::default()
             }),
-            Completion::Page(pull, result) => {
-                let (worker, key) = (&self.calls.worker, self.calls.key);
-                let now_ms = Now::read().unix_ms;
-                let goes_on = result.is_ok_and(|page| worker.page(key, &pull, &page, now_ms));
-                if goes_on {
-                    self.failed_pulls = 0;
-                } else {
-                    self.work(BrokerCalls::rest(pull, self.failed_pulls.into()));
-                    self.failed_pulls = self.failed_pulls.saturating_add(1);
-                }
-            }
+            Completion::Page(pull, result) => self.pulled(pull, result),
             Completion::PullAgain(pull) => self.calls.worker.pull_again(self.calls.key, &pull),
             Completion::Alone(done) => {
                 self.alone = false;
                 self.done(*done);
             }
+        }
+    }
+
+    /// A page of a catch-up is there, or has to be asked for again.
+    fn pulled(&mut self, pull: Pull, result: Result<Rc<ReadPage>, WireError>) {
+        let (worker, key) = (&self.calls.worker, self.calls.key);
+        let now_ms = Now::read().unix_ms;
+        let goes_on = result.is_ok_and(|page| worker.page(key, &pull, &page, now_ms));
+        if goes_on {
+            self.failed_pulls = 0;
+        } else {
+            self.work(BrokerCalls::rest(pull, self.failed_pulls.into()));
+            self.failed_pulls = self.failed_pulls.saturating_add(1);
         }
     }
 

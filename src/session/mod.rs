@@ -51,6 +51,7 @@ pub mod ending;
 pub mod joining;
 pub mod lines;
 pub mod opening;
+pub mod parked;
 pub mod permission;
 pub mod registry;
 mod revoking;

@@ -14,7 +14,7 @@ use crate::tasks;
 
 /// Most threads; half as many as cores, and at least one.
 pub const THREADS_MAX: usize = 4;
-/// Most jobs that wait: 0.1 s of ES256 on one thread.
+/// Most jobs that wait: about 0.1 s of ES256 on one thread, and 0.6 s of RSA with 8,192 bits.
 pub const JOBS_MAX: usize = 1_024;
 /// Most bytes of their tokens.
 pub const BYTES_MAX: usize = 4 * 1024 * 1024;

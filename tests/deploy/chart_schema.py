@@ -317,7 +317,8 @@ def config_shape(page):
             raise SystemExit(f"{section}.{secret[0]} is a secret by its name: add it to SET_BY_CHART in {__file__}")
         if left:
             properties[section] = closed(left)
-    texts = {key: {"type": "string"} for key in ("id", "secret_env", "secret_file", "public_key", "public_key_file")}
+    fields = ("id", "secret_env", "secret_file", "public_key", "public_key_env", "public_key_file")
+    texts = {key: {"type": "string"} for key in fields}
     algorithms = {"enum": ["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]}
     key = closed(dict(texts, algorithm=algorithms), required=["algorithm"])
     properties["auth"]["properties"]["keys"] = {"type": "array", "items": key}

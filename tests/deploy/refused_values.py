@@ -176,9 +176,9 @@ CONFIG = [
     ("a cookie without origins", {"config": {"auth": {"cookie": "token"}}},
      "config.auth.cookie is set without config.auth.origins"),
     ("a token key without anything", {"config": {"auth": {"keys": [{"algorithm": "ES256"}]}}},
-     "config.auth.keys[0] has algorithm ES256 and []: it takes exactly one of public_key and public_key_file"),
+     "config.auth.keys[0] has algorithm ES256 and []: it takes exactly one of public_key, public_key_env, public_key_file"),
     ("a token key of another kind", {"config": {"auth": {"keys": [{"algorithm": "HS256", "public_key_file": "/x"}]}}},
-     "config.auth.keys[0] has algorithm HS256 and [public_key_file]: it takes exactly one of secret_env and "
+     "config.auth.keys[0] has algorithm HS256 and [public_key_file]: it takes exactly one of secret_env, "
      "secret_file"),
     ("a level that is none", {"config": {"log": {"level": "verbose"}}}, "at '/config/log/level'"),
     ("an origin with a path", {"config": {"auth": {"origins": ["https://a.example.com/"]}}},

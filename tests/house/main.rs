@@ -2,6 +2,7 @@
 //! checker of the fault harness sees what it must see.
 
 mod autoscaling;
+mod banned;
 mod docs;
 mod tidy;
 mod torture_checker;

@@ -99,22 +99,6 @@ fn the_repository_keeps_the_rules_of_the_house() {
     );
 }
 
-#[test]
-fn no_crate_is_built_in_that_tells_of_a_key_by_its_timing() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
-    let locked = std::fs::read_to_string(path).expect("Cargo.lock");
-    let has = |name: &str| {
-        locked
-            .lines()
-            .any(|line| line == format!("name = \"{name}\""))
-    };
-    assert!(has("ring"), "it is read as it is written");
-    assert!(
-        !has("rsa"),
-        "RUSTSEC-2023-0071: use ring (src/auth/signature.rs)"
-    );
-}
-
 /// Whether a file is part of what users get: the server, the client and the crates that they are of.
 fn is_shipped(path: &str) -> bool {
     ["src/", "crates/protocol/src/", "clients/rust/src/"]

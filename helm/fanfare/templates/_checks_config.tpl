@@ -30,13 +30,13 @@ again when it starts; these are those that a change of one setting breaks.
 {{- $faults = append $faults "config.auth.cookie is set without config.auth.origins: pages of everybody could connect with the cookie. Set the origins" -}}
 {{- end -}}
 {{- range $index, $key := $auth.keys -}}
-{{- $fields := ternary (list "secret_env" "secret_file") (list "public_key" "public_key_file") (hasPrefix "HS" $key.algorithm) -}}
+{{- $fields := ternary (list "secret_env" "secret_file") (list "public_key" "public_key_env" "public_key_file") (hasPrefix "HS" $key.algorithm) -}}
 {{- $given := list -}}
-{{- range list "secret_env" "secret_file" "public_key" "public_key_file" -}}
+{{- range list "secret_env" "secret_file" "public_key" "public_key_env" "public_key_file" -}}
 {{- if get $key . -}}{{- $given = append $given . -}}{{- end -}}
 {{- end -}}
 {{- if not (and (eq (len $given) 1) (has (first $given) $fields)) -}}
-{{- $faults = append $faults (printf "config.auth.keys[%d] has algorithm %s and [%s]: it takes exactly one of %s" $index $key.algorithm (join ", " $given) (join " and " $fields)) -}}
+{{- $faults = append $faults (printf "config.auth.keys[%d] has algorithm %s and [%s]: it takes exactly one of %s" $index $key.algorithm (join ", " $given) (join ", " $fields)) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $faults -}}

@@ -10,6 +10,7 @@ mod chart;
 mod clients;
 mod faults;
 mod files;
+mod issuers;
 mod printing;
 mod redis_access;
 mod reference;

@@ -2,7 +2,7 @@
 
 use fanfare::config::inputs::Inputs;
 
-use super::{fault_lines, faults_of_file, file, keyless, variables};
+use super::{fault_lines, faults_of_file, file, inputs, keyless, loaded, variables};
 
 #[test]
 fn what_is_no_utf8_or_the_example_is_no_secret() {
@@ -111,12 +111,17 @@ const ENTRIES: &[(&str, &str)] = &[
     (
         "algorithm = \"RS256\"\nsecret = \"hunter2\"",
         "fanfare.toml:3:10: auth.keys[0].secret does not go with RS256; give one of \
-         public_key, public_key_file",
+         public_key, public_key_env, public_key_file",
     ),
     (
         "algorithm = \"HS256\"\nsecret_env = \"TOKEN_SECRET\"",
         "fanfare.toml:3:14: auth.keys[0].secret_env names TOKEN_SECRET, which is not set; set \
          TOKEN_SECRET to the secret",
+    ),
+    (
+        "algorithm = \"ES256\"\npublic_key_env = \"TOKEN_KEY\"",
+        "fanfare.toml:3:18: auth.keys[0].public_key_env names TOKEN_KEY, which is not set; set \
+         TOKEN_KEY to the public key",
     ),
     (
         "algorithm = \"HS256\"\nsecret_file = \"absent\"",
@@ -163,6 +168,33 @@ fn token_keys_are_judged_one_by_one() {
         faults_of_file("[auth]\nkeys = \"hunter2\"\n"),
         ["fanfare.toml:2:8: auth.keys is no list of tables; write [[auth.keys]] once for each key"]
     );
+}
+
+#[test]
+fn more_keys_without_an_id_than_are_tried_are_a_fault() {
+    const SECRET: &str = "secret = \"0123456789abcdef0123456789abcdef\"\n";
+    let key = |list: &str, algorithm: &str, id: &str| {
+        format!("[[{list}]]\nalgorithm = \"{algorithm}\"\n{id}{SECRET}")
+    };
+    let remedy = "without an id; give ids: at most 4 keys are tried for a token";
+    let own = |algorithm: &str, count| key("auth.keys", algorithm, "").repeat(count);
+    let fifth = format!("fanfare.toml:13:1: auth.keys has 5 keys of HS384 {remedy}");
+    assert_eq!(faults_of_file(&own("HS384", 5)), [fifth]);
+    // The key in the environment is one of them.
+    let fifth = format!("FANFARE_AUTH__HMAC_SECRET: auth.keys has 5 keys of HS256 {remedy}");
+    assert_eq!(faults_of_file(&own("HS256", 4)), [fifth]);
+    let issuer = "[[auth.issuers]]\nissuer = \"a\"\n";
+    let keys = key("auth.issuers.keys", "HS512", "").repeat(5);
+    let line = format!("fanfare.toml:1:1: auth.issuers.keys of \"a\" has 5 keys of HS512 {remedy}");
+    assert_eq!(faults_of_file(&[issuer, &keys].concat()), [line]);
+    // No token is tried by keys of another algorithm, or by all that have an id.
+    let with_id = key("auth.keys", "HS384", "id = \"a\"\n");
+    let (_directory, path) = file(&[own("HS384", 4), own("HS512", 4), with_id].concat());
+    let fine = loaded(&Inputs {
+        file: Some(path),
+        ..inputs()
+    });
+    assert_eq!(fine.config.auth.keys.len(), 10);
 }
 
 #[test]

@@ -396,7 +396,8 @@ fn token_keys_take_their_material_from_where_they_say() {
          [[auth.keys]]\nid = \"b\"\nalgorithm = \"HS512\"\nsecret_env = \"FANFARE_OWN\"\n\
          [[auth.keys]]\nalgorithm = \"HS384\"\nsecret_file = \"secret\"\n\
          [[auth.keys]]\nalgorithm = \"EdDSA\"\npublic_key = \"\"\"{ed25519}\"\"\"\n\
-         [[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"key.pem\"\n",
+         [[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"key.pem\"\n\
+         [[auth.keys]]\nid = \"c\"\nalgorithm = \"EdDSA\"\npublic_key_env = \"FANFARE_PUBLIC\"\n",
         secret("in the file")
     ));
     std::fs::write(directory.path().join("secret"), secret("beside it") + "\n").unwrap();
@@ -405,9 +406,10 @@ fn token_keys_take_their_material_from_where_they_say() {
         file: Some(path),
         ..inputs()
     };
-    inputs
-        .environment
-        .extend(variables(&[("FANFARE_OWN", &secret("in a variable"))]));
+    inputs.environment.extend(variables(&[
+        ("FANFARE_OWN", &secret("in a variable")),
+        ("FANFARE_PUBLIC", &ed25519),
+    ]));
     let keys = loaded(&inputs).config.auth.keys;
     let told = |key: &TokenKey| {
         let id = key.id.clone().unwrap_or_default();
@@ -424,6 +426,7 @@ fn token_keys_take_their_material_from_where_they_say() {
             is("", "HS384", &secret("beside it")),
             is("", "EdDSA", &ed25519),
             is("", "ES256", &p256),
+            is("c", "EdDSA", &ed25519),
             is("", "HS256", "0123456789abcdef0123456789abcdef"),
         ]
     );

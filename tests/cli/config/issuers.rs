@@ -1,0 +1,144 @@
+//! `[[auth.issuers]]`: what is taken, what is told of the rest, and that no secret is shown.
+
+use fanfare::config::inputs::Inputs;
+use fanfare::config::show::rows;
+
+use super::{faults_of_file, file, inputs, loaded};
+
+const HEAD: &str = "[[auth.issuers]]\n";
+const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-";
+
+/// The first fault of an entry.
+const ENTRIES: &[(&str, &str)] = &[
+    (
+        "jwks_url = \"https://a/\"",
+        "fanfare.toml:1:1: auth.issuers[0] has no issuer; give issuer, the tokens' iss",
+    ),
+    (
+        "issuer = 5\njwks_url = \"https://a/\"",
+        "fanfare.toml:2:10: auth.issuers[0].issuer is no text, or empty; give text in quotes",
+    ),
+    (
+        "issuer = \"a\"",
+        "fanfare.toml:1:1: auth.issuers[0] has not one source of keys; give jwks_url, or \
+         [[auth.issuers.keys]], and not both",
+    ),
+    (
+        "issuer = \"a\"\njwks_url = \"https://a/\"\nkeys = []",
+        "fanfare.toml:1:1: auth.issuers[0] has not one source of keys; give jwks_url, or \
+         [[auth.issuers.keys]], and not both",
+    ),
+    (
+        "issuer = \"a\"\njwks_url = \"http://a/\"",
+        "fanfare.toml:3:12: auth.issuers[0].jwks_url is not https; give https://HOST/PATH, without a \
+         login or a fragment",
+    ),
+    (
+        "issuer = \"a\"\njwks_url = \"https://user:hunter2@a/\"",
+        "fanfare.toml:3:12: auth.issuers[0].jwks_url has a login; give https://HOST/PATH, without a \
+         login or a fragment",
+    ),
+    (
+        "issuer = \"a\"\njwks_url = \"a\"",
+        "fanfare.toml:3:12: auth.issuers[0].jwks_url is no URL; give https://HOST/PATH, without a \
+         login or a fragment",
+    ),
+    (
+        "issuer = \"a\"\njwks_url = \"https://a/\"\nalgorithms = [\"HS256\"]",
+        "fanfare.toml:4:14: auth.issuers[0].algorithms cannot have \"HS256\"; give some of RS256, \
+         PS256, ES256, EdDSA",
+    ),
+    (
+        "issuer = \"a\"\njwks_url = \"https://a/\"\ntypes = []",
+        "fanfare.toml:4:9: auth.issuers[0].types is no list of texts, or empty; give texts in quotes, \
+         in brackets",
+    ),
+    (
+        "issuer = \"a\"\njwks_url = \"https://a/\"\nallow_private = \"yes\"",
+        "fanfare.toml:4:17: auth.issuers[0].allow_private is no true or false; give true or false",
+    ),
+    (
+        "issuer = \"a\"\nallow_private = true",
+        "fanfare.toml:3:17: auth.issuers[0].allow_private goes with jwks_url only; leave it out",
+    ),
+    (
+        "issuer = \"a\"\njwks_url = \"https://a/\"\nca_file = \"absent\"",
+        "fanfare.toml:4:11: auth.issuers[0].ca_file cannot be used: No such file or directory (os \
+         error 2); name a file with certificates as PEM",
+    ),
+    (
+        "issuers = \"a\"\nissuer = \"a\"\njwks_url = \"https://a/\"",
+        "fanfare.toml:2:1: auth.issuers[0].issuers is no key; did you mean auth.issuers[0].issuer?",
+    ),
+    (
+        "issuer = \"a\"\n[[auth.issuers.keys]]\nalgorithm = \"HS256\"\nsecret = \"hunter2\"",
+        "fanfare.toml:5:10: auth.issuers[0].keys[0].secret cannot be used: the secret must have at \
+         least 32 bytes; give another one; docs/configuration.md names the forms",
+    ),
+];
+
+#[test]
+fn what_an_issuer_cannot_be_is_told_with_what_to_give() {
+    for (entry, fault) in ENTRIES {
+        let lines = faults_of_file(&format!("{HEAD}{entry}\n"));
+        assert_eq!(lines.first().map(String::as_str), Some(*fault), "{entry}");
+        assert!(!lines.join("\n").contains("hunter2"), "{lines:?}");
+    }
+    assert_eq!(
+        faults_of_file("[auth]\nissuers = 5\n"),
+        [
+            "fanfare.toml:2:11: auth.issuers is no list of tables; write [[auth.issuers]] once for each issuer"
+        ]
+    );
+}
+
+#[test]
+fn an_issuer_is_there_once_and_so_many_of_them_may_be() {
+    let entry = |name: usize| {
+        format!("{HEAD}issuer = \"{name}\"\njwks_url = \"https://{name}.example/\"\n")
+    };
+    assert_eq!(
+        faults_of_file(&[entry(1), entry(1)].concat()),
+        [
+            "fanfare.toml:4:1: auth.issuers[1].issuer is that of an earlier entry; write each issuer once, with all its keys"
+        ]
+    );
+    let many: String = (0..65).map(entry).collect();
+    let faults = faults_of_file(&many);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let words = "auth.issuers has 65 entries; give at most 64";
+    assert!(faults[0].ends_with(words), "{faults:?}");
+}
+
+#[test]
+fn an_issuer_is_read_with_all_that_it_says_and_shown_without_its_secrets() {
+    let text = format!(
+        "{HEAD}issuer = \"a\"\naudience = \"fanfare\"\njwks_url = \"https://a/keys?x=1\"\n\
+         allow_private = true\nalgorithms = [\"ES256\", \"EdDSA\"]\ntypes = [\"at+jwt\"]\nuser_claim = \"uid\"\n\
+         {HEAD}issuer = \"b\"\n[[auth.issuers.keys]]\nalgorithm = \"HS256\"\nsecret = {SECRET:?}\n"
+    );
+    let (_directory, path) = file(&text);
+    let loaded = loaded(&Inputs {
+        file: Some(path),
+        ..inputs()
+    });
+    let issuers = &loaded.config.auth.issuers;
+    let (first, second) = (&issuers[0], &issuers[1]);
+    assert_eq!(first.issuer, "a");
+    assert_eq!(first.audience.as_deref(), Some("fanfare"));
+    let jwks = first.jwks.as_ref().unwrap();
+    assert_eq!(jwks.url, "https://a/keys?x=1");
+    assert!(jwks.allow_private && jwks.ca_file.is_none());
+    assert_eq!(first.algorithms, ["ES256", "EdDSA"]);
+    assert_eq!(first.types, ["at+jwt"]);
+    assert_eq!(first.user_claim, "uid");
+    assert_eq!((second.user_claim.as_str(), second.keys.len()), ("sub", 1));
+    assert_eq!(second.keys[0].material.0, SECRET);
+    let rows = rows(&loaded.values);
+    let shown: Vec<_> = rows.iter().map(|row| row.value.clone()).collect();
+    let shown = format!("{shown:?}");
+    assert!(
+        shown.contains("b 1 keys ***") && !shown.contains("hunter2"),
+        "{shown}"
+    );
+}

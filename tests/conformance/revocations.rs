@@ -74,13 +74,13 @@ pub(crate) async fn changes_are_read_in_their_order_and_only_once(rig: Rig) {
         above: last + 1_000_000,
         ..adding(vec![asked("u default ada", Some(200))])
     };
-    store.add(&again).await.unwrap();
+    store.add(&again).await.expect("an answer");
     let page = read(&store, last).await;
     assert_eq!(names(&page), ["u default ada"]);
     assert!(page.rows[0].at > last + 1_000_000);
     assert_eq!(read(&store, 0).await.count, 3);
     let many = (0..PAGE + 5).map(|number| asked(&format!("t default {number}"), Some(1)));
-    store.add(&adding(many.collect())).await.unwrap();
+    store.add(&adding(many.collect())).await.expect("an answer");
     let first = read(&store, page.rows[0].at).await;
     assert_eq!(first.rows.len(), PAGE);
     let rest = read(&store, first.rows[PAGE - 1].at).await;
@@ -99,11 +99,11 @@ pub(crate) async fn nothing_is_ever_weakened(rig: Rig) {
         kept_ms: 5,
         ..adding(vec![asked("u default ada", Some(600))])
     };
-    store.add(&shorter).await.unwrap();
+    store.add(&shorter).await.expect("an answer");
     let last = read(&store, 0).await;
     assert_eq!(last.rows[0].mark.issued_before, 600);
     assert_eq!(last.rows[0].mark.until_ms, after.rows[0].mark.until_ms);
-    store.add(&shorter).await.unwrap();
+    store.add(&shorter).await.expect("an answer");
     let same = read(&store, 0).await;
     assert_eq!(same.rows, last.rows, "what changes nothing is no change");
 }
@@ -140,14 +140,17 @@ pub(crate) async fn all_of_a_call_or_nothing_is_added_where_there_is_no_room(rig
         }
     };
     let two = of(&["t default a", "t default b"]);
-    assert_eq!(store.add(&two).await.unwrap(), Added::Stored(1));
+    assert_eq!(store.add(&two).await.expect("an answer"), Added::Stored(1));
     let more = of(&["t default b", "t default c", "t default d"]);
-    assert_eq!(store.add(&more).await.unwrap(), Added::Full(2));
+    assert_eq!(store.add(&more).await.expect("an answer"), Added::Full(2));
     assert_eq!(read(&store, 0).await.count, 2);
     let third = of(&["t default c", "t default b"]);
-    assert_eq!(store.add(&third).await.unwrap(), Added::Stored(1));
     assert_eq!(
-        store.add(&of(&["t default e"])).await.unwrap(),
+        store.add(&third).await.expect("an answer"),
+        Added::Stored(1)
+    );
+    assert_eq!(
+        store.add(&of(&["t default e"])).await.expect("an answer"),
         Added::Full(3)
     );
     // What is there can be made stronger all the same.
@@ -155,7 +158,10 @@ pub(crate) async fn all_of_a_call_or_nothing_is_added_where_there_is_no_room(rig
         most: 3,
         ..adding(vec![asked("t default a", Some(9))])
     };
-    assert_eq!(store.add(&stronger).await.unwrap(), Added::Stored(9));
+    assert_eq!(
+        store.add(&stronger).await.expect("an answer"),
+        Added::Stored(9)
+    );
 }
 
 pub(crate) async fn what_has_ended_is_forgotten_and_told_by_one_time(rig: Rig) {
@@ -167,12 +173,12 @@ pub(crate) async fn what_has_ended_is_forgotten_and_told_by_one_time(rig: Rig) {
             asked("t default b", Some(1)),
         ])
     };
-    store.add(&short).await.unwrap();
+    store.add(&short).await.expect("an answer");
     add(&store, "t default c", 1).await;
     let ends = read(&store, 0).await.rows[0].mark.until_ms;
     assert_eq!(read(&store, 0).await.forgot_ms, 0);
     let page = wait::until("the first ones to be forgotten", async || {
-        store.add(&adding(Vec::new())).await.unwrap();
+        store.add(&adding(Vec::new())).await.expect("an answer");
         let page = read(&store, 0).await;
         (page.count == 1).then_some(page)
     })
@@ -197,7 +203,10 @@ pub(crate) async fn what_is_written_back_is_as_it_was(rig: Rig) {
         name: "u default bob".into(),
         ..Asked::from(&row)
     };
-    store.add(&adding(vec![back, other])).await.unwrap();
+    store
+        .add(&adding(vec![back, other]))
+        .await
+        .expect("an answer");
     let page = read(&store, 0).await;
     assert_eq!(names(&page), ["u default ada", "u default bob"]);
     assert_eq!(page.rows[0].mark, stronger.and(row.mark));

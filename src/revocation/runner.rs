@@ -90,7 +90,7 @@ impl Runner {
         if !self.known.is_new() && !std::mem::replace(is_failing, true) {
             let error = error as &(dyn std::error::Error + 'static);
             tracing::warn!(
-                event = "revocations_unread",
+                event = "revocations_missed",
                 error,
                 "revocations cannot be read; if that lasts, no token is taken"
             );
@@ -150,7 +150,7 @@ impl Runner {
         if let Err(error) = self.store.add(&self.adding(Vec::new())).await {
             let error = &error as &(dyn std::error::Error + 'static);
             tracing::debug!(
-                event = "revocations_kept",
+                event = "revocations_retained",
                 error,
                 "revocations that have ended stay for now"
             );

@@ -17,6 +17,7 @@ pub mod policy;
 pub mod presence;
 pub mod queue;
 pub mod redis;
+pub mod revocation;
 #[cfg(test)]
 mod seeds;
 pub mod session;

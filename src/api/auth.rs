@@ -67,8 +67,8 @@ pub(super) mod asks {
     }
 
     asks! {
-        of a topic: Publish Presence History Home Inspect Enqueue SeeUser Disconnect;
-        of all: ListTopics SeeQueue SeeDead RedriveDead DropDead SeeNodes SeePerformance Drain SeeAudit
+        of a topic: Publish Presence History Home Inspect Enqueue SeeUser Disconnect RevokeUser;
+        of all: ListTopics SeeQueue SeeDead RedriveDead DropDead RevokeTokens SeeNodes SeePerformance Drain SeeAudit
     }
 }
 

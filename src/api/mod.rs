@@ -56,6 +56,7 @@ pub mod publication;
 pub mod publish;
 mod query;
 pub mod queue;
+pub mod revoke;
 mod schema;
 pub mod serve;
 pub mod state;
@@ -84,6 +85,8 @@ fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(users::get_user))
         .routes(routes!(users::get_inbox))
         .routes(routes!(users::disconnect))
+        .routes(routes!(revoke::revoke_user))
+        .routes(routes!(revoke::revoke_tokens))
         .routes(routes!(nodes::list_nodes))
         .routes(routes!(performance::get_performance))
         .routes(routes!(nodes::get_route))

@@ -21,6 +21,7 @@ use crate::cluster::queue_told::QueueTold;
 use crate::config::Config;
 use crate::http::bodies::Route;
 use crate::lifecycle::Lifecycle;
+use crate::revocation::Target;
 use crate::telemetry::history::History;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::tracer::Tracer;
@@ -111,8 +112,31 @@ pub trait Directory: Send + Sync {
     /// Tells every node to end the user's sessions.
     fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()>;
 
+    /// Revokes tokens of the app: those of the targets that were issued before this second, by default
+    /// the next full one.
+    fn revoke<'a>(
+        &'a self,
+        app: &'a App,
+        targets: &'a [Target],
+        issued_before: Option<u64>,
+    ) -> Answer<'a, Revoked>;
+
     /// Tells a node to leave.
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()>;
+}
+
+/// What came of revoking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    /// It is stored.
+    Stored {
+        /// Before which second the tokens were issued.
+        issued_before: u64,
+        /// Live nodes that have not said that they know.
+        waiting: Vec<String>,
+    },
+    /// Nothing was stored: so many revocations are there.
+    Full(u64),
 }
 
 /// How the durable queue of the cluster stands.

@@ -3,11 +3,13 @@
 use serde_json::json;
 
 use super::tests::{
-    INFO_BYTES_MAX, NOW_S, SECRET, auth, claim_of, claims, key, now, refusal, signed, simple,
-    valid_claims, with_header, with_payload,
+    INFO_BYTES_MAX, LIFE_MAX_S, NOW_S, SECRET, auth, claim_of, claims, key, now, refusal, signed,
+    simple, valid_claims, with_header, with_payload,
 };
 use super::verifier::Verifier;
 use super::*;
+use crate::telemetry::token_metrics::TokenRefusal;
+use fanfare_protocol::error::ErrorCode;
 
 #[test]
 fn the_end_is_required_and_must_be_a_time() {
@@ -218,4 +220,45 @@ fn a_token_for_one_topic_opens_that_topic_and_no_session() {
     );
     let later = now() + Duration::from_secs(65);
     assert_eq!(simple().topic(&token, later), Err(TokenError::Expired));
+}
+
+#[test]
+fn no_token_lives_longer_than_it_may() {
+    let refused = |changes: Value| refusal(&simple(), &signed(&claims(changes)));
+    let taken = |changes: Value| simple().session(&signed(&claims(changes)), now()).is_ok();
+    let year = TokenError::LivesTooLong(LIFE_MAX_S);
+    assert_eq!(refused(json!({"exp": NOW_S + 31_536_000})), year);
+    assert_eq!(
+        (year.code(), year.reason()),
+        (ErrorCode::Unauthorized, TokenRefusal::LivesTooLong)
+    );
+    assert_eq!(
+        year.to_string(),
+        "the token's `exp` may be at most 604800 seconds after its `iat` and after now \
+         (`auth.token_life_max_s`): issue tokens for a shorter time"
+    );
+    // Without `iat` from now on, with the leeway of the other times; with `iat` from there on.
+    assert!(taken(json!({"exp": NOW_S + LIFE_MAX_S + 5})));
+    assert_eq!(refused(json!({"exp": NOW_S + LIFE_MAX_S + 6})), year);
+    let issued = NOW_S - LIFE_MAX_S + 60;
+    assert!(taken(json!({"iat": issued, "exp": issued + LIFE_MAX_S})));
+    let longer = json!({"iat": issued, "exp": issued + LIFE_MAX_S + 1});
+    assert_eq!(refused(longer), year);
+}
+
+#[test]
+fn claims_say_when_the_token_was_issued_and_what_it_is_called() {
+    let said = |changes: Value| simple().session(&signed(&claims(changes)), now());
+    let none = said(json!({})).unwrap();
+    assert_eq!((none.issued, none.id), (0, None));
+    let both = said(json!({"iat": NOW_S as f64 - 0.5, "jti": "a b"})).unwrap();
+    assert_eq!((both.issued, both.id.as_deref()), (NOW_S - 1, Some("a b")));
+    let longest = "é".repeat(ID_BYTES_MAX / 2);
+    assert!(said(json!({"jti": longest})).is_ok());
+    let error = said(json!({"jti": longest + "x"})).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the token's claim `jti` must be text of at most 128 bytes"
+    );
+    assert_eq!(claim_of(said(json!({"jti": 7})).unwrap_err()), "jti");
 }

@@ -2,7 +2,7 @@
 
 use super::keys::KeyFault;
 use crate::config::issuer::TRIED_MAX;
-use crate::telemetry::metrics::{Counter, TokenCounters};
+use crate::telemetry::token_metrics::TokenRefusal;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::ErrorCode;
 
@@ -71,9 +71,21 @@ pub enum TokenError {
     /// `iat` lies ahead.
     #[error("the token was issued in the future (`iat`)")]
     IssuedInFuture,
+    /// `exp` lies further ahead than `auth.token_life_max_s`, of the present time or of `iat`.
+    #[error(
+        "the token's `exp` may be at most {0} seconds after its `iat` and after now \
+         (`auth.token_life_max_s`): issue tokens for a shorter time"
+    )]
+    LivesTooLong(u64),
     /// `topic` in a session's token: it opens one topic, not a session.
     #[error("the token is for one topic and opens no session")]
     ForOneTopic,
+    /// It was revoked: itself, all of its user, or all of the app.
+    #[error("the token was revoked: get a new one")]
+    Revoked,
+    /// Whether it was revoked cannot be said.
+    #[error("whether the token was revoked is not known at the moment: try again")]
+    RevocationsUnread,
     /// Everything else is right, but it has ended.
     #[error("the token has expired")]
     Expired,
@@ -85,7 +97,7 @@ impl TokenError {
     pub fn code(self) -> ErrorCode {
         match self {
             Self::Expired => ErrorCode::TokenExpired,
-            Self::Unavailable => ErrorCode::Unavailable,
+            Self::Unavailable | Self::RevocationsUnread => ErrorCode::Unavailable,
             _ => ErrorCode::Unauthorized,
         }
     }
@@ -95,7 +107,8 @@ impl TokenError {
     pub fn close(self) -> CloseReason {
         match self {
             Self::Expired => CloseReason::TokenExpired,
-            Self::Unavailable => CloseReason::Unavailable,
+            Self::Revoked => CloseReason::Disconnected,
+            Self::Unavailable | Self::RevocationsUnread => CloseReason::Unavailable,
             _ => CloseReason::Unauthorized,
         }
     }
@@ -123,48 +136,31 @@ impl std::error::Error for KeyError {}
 impl TokenError {
     /// The reason as it is counted and logged.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> TokenRefusal {
         match self {
-            Self::TooLong(_) => "too_long",
-            Self::NotJwt => "not_jwt",
-            Self::Critical => "critical",
-            Self::Algorithm => "algorithm",
-            Self::UnknownKey => "unknown_key",
-            Self::Issuer => "issuer",
-            Self::Type => "type",
-            Self::ManyKeys => "many_keys",
-            Self::Unavailable => "unavailable",
-            Self::Signature => "signature",
+            Self::TooLong(_) => TokenRefusal::TooLong,
+            Self::NotJwt => TokenRefusal::NotJwt,
+            Self::Critical => TokenRefusal::Critical,
+            Self::Algorithm => TokenRefusal::Algorithm,
+            Self::UnknownKey => TokenRefusal::UnknownKey,
+            Self::Issuer => TokenRefusal::Issuer,
+            Self::Type => TokenRefusal::Type,
+            Self::ManyKeys => TokenRefusal::ManyKeys,
+            Self::Unavailable => TokenRefusal::Unavailable,
+            Self::Signature => TokenRefusal::Signature,
             Self::ClaimsNotMap
             | Self::Twice(_)
             | Self::Missing(_)
             | Self::Claim { .. }
             | Self::NoUser
-            | Self::InfoTooLarge(_) => "claims",
-            Self::NotYetValid => "not_yet_valid",
-            Self::IssuedInFuture => "issued_in_future",
-            Self::ForOneTopic => "for_one_topic",
-            Self::Expired => "expired",
-        }
-    }
-
-    pub(super) fn counter(self, counters: &TokenCounters) -> &Counter {
-        match self.reason() {
-            "too_long" => &counters.too_long,
-            "not_jwt" => &counters.not_jwt,
-            "critical" => &counters.critical,
-            "algorithm" => &counters.algorithm,
-            "unknown_key" => &counters.unknown_key,
-            "issuer" => &counters.issuer,
-            "type" => &counters.kind,
-            "many_keys" => &counters.many_keys,
-            "unavailable" => &counters.unavailable,
-            "signature" => &counters.signature,
-            "not_yet_valid" => &counters.not_yet_valid,
-            "issued_in_future" => &counters.issued_in_future,
-            "for_one_topic" => &counters.for_one_topic,
-            "expired" => &counters.expired,
-            _ => &counters.claims,
+            | Self::InfoTooLarge(_) => TokenRefusal::Claims,
+            Self::NotYetValid => TokenRefusal::NotYetValid,
+            Self::IssuedInFuture => TokenRefusal::IssuedInFuture,
+            Self::LivesTooLong(_) => TokenRefusal::LivesTooLong,
+            Self::ForOneTopic => TokenRefusal::ForOneTopic,
+            Self::Revoked => TokenRefusal::Revoked,
+            Self::RevocationsUnread => TokenRefusal::RevocationsUnread,
+            Self::Expired => TokenRefusal::Expired,
         }
     }
 }

@@ -50,6 +50,9 @@ use fanfare_protocol::raw::{Fields, Raw};
 /// The header's parts that are read.
 const HEADERS: [&str; 4] = ["alg", "kid", "crit", "typ"];
 
+/// Longest `jti`, in bytes. Nodes keep those of revoked tokens in memory.
+pub const ID_BYTES_MAX: usize = 128;
+
 /// What a valid token says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claims {
@@ -59,6 +62,10 @@ pub struct Claims {
     pub user: User,
     /// `exp`, in unix seconds.
     pub expires: u64,
+    /// `iat`, in unix seconds; 0 where the token does not say.
+    pub issued: u64,
+    /// `jti`, by which the token can be revoked. At most [`ID_BYTES_MAX`].
+    pub id: Option<Box<str>>,
     /// `info`, shown in presence.
     pub info: Option<Info>,
     /// `can`, which all tokens that say the same share.
@@ -71,6 +78,7 @@ pub struct Rules {
     /// Required `iss` of tokens of `[auth]` itself, when set.
     issuer: Option<String>,
     leeway: Duration,
+    token_life_max: Duration,
     token_bytes_max: usize,
     info_bytes_max: usize,
     known_rights: KnownRights,
@@ -102,6 +110,7 @@ impl Rules {
             keyring: Keyring::new(&App::default_app(), auth)?,
             issuer: auth.issuer.clone(),
             leeway: auth.leeway,
+            token_life_max: auth.token_life_max,
             token_bytes_max: auth.token_bytes_max,
             info_bytes_max,
             known_rights: KnownRights::default(),
@@ -247,11 +256,11 @@ impl Rules {
             app,
             user,
             expires: fields.seconds("exp")?.ok_or(TokenError::Missing("exp"))?,
+            issued: fields.seconds("iat")?.unwrap_or_default(),
+            id: id(fields)?,
             info: self.info(fields)?,
             can: self.can(fields)?,
         };
-        // Read by nobody, but no token is half right.
-        fields.text("jti")?;
         self.check_times(fields, claims.expires, now)?;
         Ok(claims)
     }
@@ -293,8 +302,17 @@ impl Rules {
         if fields.seconds("nbf")?.is_some_and(ahead) {
             return Err(TokenError::NotYetValid);
         }
-        if fields.seconds("iat")?.is_some_and(ahead) {
+        let issued = fields.seconds("iat")?;
+        if issued.is_some_and(ahead) {
             return Err(TokenError::IssuedInFuture);
+        }
+        // A revocation is kept for as long as a token may live: one that lived longer would come
+        // back to life.
+        let life_max = self.token_life_max;
+        let outlives = |issued| expires > issued + life_max.as_secs();
+        let latest = now + life_max + self.leeway;
+        if Duration::from_secs(expires) > latest || issued.is_some_and(outlives) {
+            return Err(TokenError::LivesTooLong(life_max.as_secs()));
         }
         // RFC 7519, section 4.1.4: not accepted on or after that time.
         if now >= Duration::from_secs(expires) + self.leeway {
@@ -331,6 +349,16 @@ impl Rules {
             },
         })?;
         Ok(Some(self.known_rights.shared(rights)))
+    }
+}
+
+fn id(fields: &ClaimFields<'_>) -> Result<Option<Box<str>>, TokenError> {
+    match fields.text("jti")? {
+        Some(id) if id.len() > ID_BYTES_MAX => Err(TokenError::Claim {
+            claim: "jti",
+            must: "text of at most 128 bytes",
+        }),
+        id => Ok(id.map(|id| id.into_owned().into_boxed_str())),
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) const SECRET: &str = "a secret for tests, of 32 bytes or more";
 const OTHER_SECRET: &str = "another secret for tests, quite as long";
 pub(super) const NOW_S: u64 = 1_732_190_000;
 pub(super) const INFO_BYTES_MAX: usize = 64;
+pub(super) const LIFE_MAX_S: u64 = 604_800;
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 pub(super) fn now() -> SystemTime {
@@ -41,6 +42,7 @@ pub(super) fn auth(keys: Vec<TokenKey>) -> config::Auth {
         origins: Vec::new(),
         timeout: Duration::from_secs(10),
         leeway: Duration::from_secs(5),
+        token_life_max: Duration::from_secs(LIFE_MAX_S),
         token_bytes_max: TOKEN_BYTES_MAX,
         expiring: Duration::from_secs(60),
         expired_grace: Duration::from_secs(10),

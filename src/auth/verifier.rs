@@ -11,14 +11,18 @@ use super::fields::decode_part;
 use super::keyset::KeySet;
 use super::{Claims, Rules, Signed};
 use crate::config;
-use crate::telemetry::metrics::TokenCounters;
+use crate::revocation::known::{Judgement, Revocations};
+use crate::revocation::table::Bearer;
+use crate::telemetry::family::Label as _;
+use crate::telemetry::token_metrics::TokenMetrics;
 use fanfare_protocol::form::Encoding;
 use fanfare_protocol::raw::Fields;
 
 /// Checks tokens against the configured keys and rules, which can be replaced while it is used.
 pub struct Verifier {
     rules: RwLock<Arc<Rules>>,
-    refused: Arc<TokenCounters>,
+    refused: Arc<TokenMetrics>,
+    revocations: Revocations,
 }
 
 /// A token whose signature was checked, or could not be.
@@ -60,14 +64,37 @@ impl Verifier {
         Ok(Self {
             rules: RwLock::new(Arc::new(Rules::new(auth, info_bytes_max)?)),
             refused: Arc::default(),
+            revocations: Revocations::default(),
         })
     }
 
     /// The same, counting refusals here.
     #[must_use]
-    pub fn counting(mut self, refused: Arc<TokenCounters>) -> Self {
+    pub fn counting(mut self, refused: Arc<TokenMetrics>) -> Self {
         self.refused = refused;
         self
+    }
+
+    /// The same, refusing what is revoked by these.
+    #[must_use]
+    pub fn revoking(mut self, revocations: Revocations) -> Self {
+        self.revocations = revocations;
+        self
+    }
+
+    /// What is known of revocations.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// Whether a token that may be used otherwise is used now. Every use of a token asks this.
+    fn check_revoked(&self, claims: &Claims) -> Result<(), TokenError> {
+        match self.revocations.judge(claims.bearer()) {
+            Judgement::Valid => Ok(()),
+            Judgement::Revoked => Err(TokenError::Revoked),
+            Judgement::Unread => Err(TokenError::RevocationsUnread),
+        }
     }
 
     /// Goes on with the keys and rules of another one. Claims that were verified before stay what
@@ -164,6 +191,10 @@ impl Verifier {
         now: SystemTime,
     ) -> Result<Claims, TokenError> {
         let claims = outcome.and_then(|signed| signed.rules.session(&signed, now));
+        let claims = claims.and_then(|claims| {
+            self.check_revoked(&claims)?;
+            Ok(claims)
+        });
         claims.inspect_err(|error| self.refuse(token, *error))
     }
 
@@ -195,13 +226,18 @@ impl Verifier {
         now: SystemTime,
     ) -> Result<(Claims, String), TokenError> {
         let claims = outcome.and_then(|signed| signed.rules.topic(&signed, now));
+        let claims = claims.and_then(|(claims, topic)| {
+            self.check_revoked(&claims)?;
+            Ok((claims, topic))
+        });
         claims.inspect_err(|error| self.refuse(token, *error))
     }
 
     /// Counts a refusal and says why in the log: never the token, of which only the names of its
     /// key and its issuer are told, as it claims them itself.
     fn refuse(&self, token: &str, error: TokenError) {
-        error.counter(&self.refused).add(1);
+        let reason = error.reason();
+        self.refused.refused.of(reason).add(1);
         if tracing::enabled!(tracing::Level::DEBUG) {
             let mut parts = token.split('.').map(|part| decode_part(part).ok());
             let kid = parts.next().flatten().and_then(|head| told(&head, "kid"));
@@ -211,11 +247,24 @@ impl Verifier {
                 .and_then(|claims| told(&claims, "iss"));
             tracing::debug!(
                 event = "token_refused",
-                reason = error.reason(),
+                reason = reason.word(),
                 kid,
                 iss,
                 "{error}"
             );
+        }
+    }
+}
+
+impl Claims {
+    /// What revocations know it by.
+    #[must_use]
+    pub fn bearer(&self) -> Bearer<'_> {
+        Bearer {
+            app: &self.app,
+            user: &self.user,
+            id: self.id.as_deref(),
+            issued: self.issued,
         }
     }
 }

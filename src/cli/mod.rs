@@ -21,6 +21,7 @@ pub mod plan;
 pub mod publish;
 pub mod queue;
 pub mod redis;
+pub mod revoke;
 pub mod roundtrip;
 pub mod serve;
 pub mod serve_flags;
@@ -80,6 +81,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Make a key of the HTTP API
     ApiKey(api_key::ApiKeyArgs),
+    /// Refuse tokens from now on, on every node, and end the sessions that they opened
+    Revoke(revoke::RevokeArgs),
     /// List the nodes of the cluster
     Nodes(nodes::NodesArgs),
     /// Ask a node whether it is live or ready, or how each of its parts does
@@ -112,6 +115,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Subscribe(args) => block_on(subscribe::run(args)),
         Command::Token(args) => token::run(&args),
         Command::ApiKey(args) => api_key::run(&args),
+        Command::Revoke(args) => block_on(revoke::run(args)),
         Command::Nodes(args) => block_on(nodes::run(args)),
         Command::Health(args) => health::run(args),
         Command::Roundtrip(args) => block_on(roundtrip::run(*args)),

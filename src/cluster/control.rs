@@ -47,6 +47,8 @@ pub enum Request {
         /// Which node.
         node: NodeId,
     },
+    /// Tokens were revoked: read which.
+    Revoked,
 }
 
 /// Why a message is ignored.
@@ -93,6 +95,7 @@ enum WireRequest {
     Drain {
         node: String,
     },
+    Revoked,
 }
 
 /// Writes a message for the control channel.
@@ -114,6 +117,7 @@ pub fn encode(message: &ControlMessage) -> Bytes {
         Request::Drain { node } => WireRequest::Drain {
             node: node.to_string(),
         },
+        Request::Revoked => WireRequest::Revoked,
     };
     let wire = Encoding {
         v: VERSION,
@@ -153,6 +157,7 @@ pub fn decode(bytes: &[u8]) -> Result<ControlMessage, ControlError> {
         WireRequest::Drain { node } => Request::Drain {
             node: NodeId::new(&node)?,
         },
+        WireRequest::Revoked => Request::Revoked,
     };
     Ok(ControlMessage {
         from: wire.from.parse()?,
@@ -214,7 +219,8 @@ mod tests {
             reason: CloseReason::TooManySessions,
         };
         let node = NodeId::new("node-2").unwrap();
-        let requests = [disconnect(None).request, ada, Request::Drain { node }];
+        let drain = Request::Drain { node };
+        let requests = [disconnect(None).request, ada, drain, Request::Revoked];
         let recorded = include_str!("../../tests/recorded/control_v1.jsonl");
         assert_eq!(recorded.lines().count(), requests.len());
         for (line, request) in recorded.lines().zip(requests) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -28,6 +28,8 @@ use super::view::{NodeDetails, NodeInfo, View};
 use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::ids::{NodeId, Owner};
 
+/// Least time from one heartbeat to the next, whoever asks and how often.
+const HURRIED: Duration = Duration::from_millis(200);
 /// Heartbeats per lease.
 const BEATS_PER_LEASE: u32 = 5;
 
@@ -45,15 +47,13 @@ pub struct Settings {
     pub texts: Texts,
     /// Where heartbeats and live nodes are counted.
     pub metrics: Arc<Metrics>,
+    /// Told when the next heartbeat should not wait for its time.
+    pub hurry: Arc<Notify>,
 }
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("node", &self.node)
-            .field("lease", &self.lease)
-            .field("partitions_count", &self.partitions_count)
-            .finish_non_exhaustive()
+        write!(f, "Settings of {}", self.node)
     }
 }
 
@@ -209,13 +209,18 @@ impl MembershipTask {
     pub async fn run(mut self) {
         let mut beats = interval(self.settings.lease / BEATS_PER_LEASE);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut leave = self.leave.clone();
+        let (mut leave, hurry) = (self.leave.clone(), Arc::clone(&self.settings.hurry));
+        let mut last = Instant::now();
         while !self.course.standing.is_final() {
-            // Both waits are cancel-safe.
+            // All waits are cancel-safe.
             tokio::select! {
-                _ = beats.tick() => if let Some(soon) = self.beat().await {
-                    beats.reset_after(soon);
-                },
+                _ = beats.tick() => {
+                    last = Instant::now();
+                    if let Some(soon) = self.beat().await {
+                        beats.reset_after(soon);
+                    }
+                }
+                () = hurry.notified() => beats.reset_at(last + HURRIED),
                 () = asked(&mut leave) => self.give_back().await,
             }
             self.tell();
@@ -423,12 +428,10 @@ impl MembershipTask {
                 nodes_count,
                 "joined the cluster"
             ),
-            (MembershipState::Superseded { newest }, _) => {
-                error!(
-                    event = "name_lost",
-                    newest, "another process has taken this node's name"
-                );
-            }
+            (MembershipState::Superseded { newest }, _) => error!(
+                event = "name_lost",
+                newest, "another process has taken this node's name"
+            ),
             (MembershipState::NameTaken, _) => error!(
                 event = "name_taken",
                 "a running process has this node's name; this one ends"
@@ -472,6 +475,7 @@ mod tests {
                     ..NodeDetails::default()
                 }),
                 texts: Texts::default(),
+                hurry: Arc::default(),
                 metrics: Arc::new(Metrics::new(1)),
             },
             None,

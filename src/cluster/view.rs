@@ -59,6 +59,9 @@ pub struct NodeDetails {
     /// What it does and takes up; `None`: nothing yet, or its release does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadTold>,
+    /// Up to which change it has read what was revoked; 0: nothing, or its release does not say.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub revoked: u64,
     /// Whether it reads the context of a trace in front of a body on a channel; false: its release
     /// does not, and tells its sessions of a gap.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -67,6 +70,10 @@ pub struct NodeDetails {
     /// not say.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub api_only: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One node with a lease.

@@ -134,6 +134,8 @@ section!(AUTH, "auth" => Auth {
         "How long a session may stay without authentication (4004).";
     leeway: "leeway_s", s(0, 300), Is("5"),
         "Tolerance for exp, nbf and iat, because clocks differ.";
+    token_life_max: "token_life_max_s", s(60, 31_536_000), Is("604800"),
+        "How long a token may live, from its iat and from now. A later exp is refused. A revocation is kept for as long. The same on every node.";
     token_bytes_max: "token_bytes_max", bytes(256, 65_536), Is("8192"),
         "Longest token.";
     expiring: "expiring_s", s(0, 3_600), Is("60"),

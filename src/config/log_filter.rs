@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::faults::{Wrong, did_you_mean};
 
 /// The modules of this crate that log; a target is one of them, or something below.
-const MODULES: [&str; 21] = [
+const MODULES: [&str; 22] = [
     "api",
     "auth",
     "broker",
@@ -26,6 +26,7 @@ const MODULES: [&str; 21] = [
     "presence",
     "queue",
     "redis",
+    "revocation",
     "session",
     "tasks",
     "telemetry",

@@ -247,6 +247,8 @@ pub struct Auth {
     pub timeout: Duration,
     /// Tolerance for `exp`, `nbf` and `iat`. Default 5 s.
     pub leeway: Duration,
+    /// How long a token may live. Default 7 days.
+    pub token_life_max: Duration,
     /// Longest token, in bytes. Default 8 KiB.
     pub token_bytes_max: usize,
     /// How long before its end a token is announced as `expiring`. Default 60 s.

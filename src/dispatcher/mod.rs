@@ -29,6 +29,7 @@ use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, Entry, Feed, FeedEvent, FeedNumber};
 use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Config, Retention};
+use crate::revocation::known::Revocations;
 use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::context::TraceContext;
@@ -91,6 +92,7 @@ pub struct Dispatcher {
     interest: Arc<WorkerInterest>,
     /// Told when a control message asks this node to leave.
     leave: Arc<Notify>,
+    revocations: Revocations,
     topics: FxHashMap<Topic, TopicState>,
     workers: WorkerQueues,
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -125,6 +127,7 @@ impl Dispatcher {
             metrics,
             interest,
             leave,
+            revocations: Revocations::default(),
             topics: FxHashMap::default(),
             asking: FuturesUnordered::new(),
             asks: Asks::default(),
@@ -137,11 +140,16 @@ impl Dispatcher {
 
     /// The same, whose spans are made by this.
     #[must_use]
-    pub fn traced_by(self, tracer: Arc<Tracer>) -> Self {
-        Self {
-            traces: Traces::new(tracer),
-            ..self
-        }
+    pub fn traced_by(mut self, tracer: Arc<Tracer>) -> Self {
+        self.traces = Traces::new(tracer);
+        self
+    }
+
+    /// The same, ringing here when tokens were revoked.
+    #[must_use]
+    pub fn ringing(mut self, revocations: Revocations) -> Self {
+        self.revocations = revocations;
+        self
     }
 
     /// Runs until the feed ends.
@@ -299,6 +307,10 @@ impl Dispatcher {
                     self.leave.notify_one();
                 }
             }
+            Ok(ControlMessage {
+                request: Request::Revoked,
+                ..
+            }) => self.revocations.ring(),
             Err(error) => {
                 self.metrics.control.control_ignored.add(1);
                 tracing::debug!(

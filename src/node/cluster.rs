@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
 use crate::cluster::keeping;
@@ -26,12 +26,15 @@ use crate::config::Config;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver, LifecycleSender};
 use crate::queue::consumer::Queue;
 use crate::queue::figures::SharedFigures;
+use crate::revocation::known::Revocations;
 use crate::tasks::{self, turns};
 use crate::telemetry::alerts;
 use crate::telemetry::history::History;
 use crate::telemetry::history::measure::Measure;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::tracer::Tracer;
+
+use super::revoking::Revoking;
 
 /// Over which time load is told.
 const LOAD_OVER: Duration = Duration::from_secs(10);
@@ -51,6 +54,8 @@ pub struct Cluster {
     pub occupancy: Arc<Occupancy>,
     /// What waits in the queues of these partitions, and who moves it.
     pub queue: Queue,
+    /// Which tokens are revoked.
+    pub revoking: Revoking,
 }
 
 /// Starts the tasks.
@@ -66,6 +71,7 @@ pub fn start(
     let settled = Settled::default();
     let texts = Texts::new(&keeping::said(config));
     let queue = Queue::default();
+    let revoking = Revoking::start(config, broker, metrics);
     let settings = |partitions: &Partitions| {
         let kept = Kept {
             partitions: partitions.clone(),
@@ -73,9 +79,10 @@ pub fn start(
             texts: texts.clone(),
             queue: queue.figures.clone(),
             history: Arc::clone(history),
+            revoked: revoking.known.clone(),
         };
         let details = details(config, metrics, lifecycle.subscribe(), kept);
-        settings(config, metrics, details, texts.clone())
+        settings(config, metrics, details, (&texts, &revoking.hurry))
     };
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
@@ -90,6 +97,7 @@ pub fn start(
             settled,
             occupancy,
             queue,
+            revoking,
         };
     };
     let partitions = Partitions::default();
@@ -99,10 +107,8 @@ pub fn start(
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
-    let (view, lease) = (membership.view(), config.redis.lease);
-    let task = partitions.lead(view, store, lease, Arc::clone(metrics));
-    tasks::spawn("partitions", turns::polled("partitions", task.run()));
-    let task = ReaperTask::new(reaper::Settings {
+    lead(&partitions, membership.view(), store, config, metrics);
+    let reaping = reap(reaper::Settings {
         broker: Arc::clone(broker),
         keyspace: redis.bulk(),
         keys: redis.keys().clone(),
@@ -110,8 +116,6 @@ pub fn start(
         view: membership.view(),
         metrics: Arc::clone(metrics),
     });
-    let reaping = task.failing();
-    tasks::spawn("reaper", turns::polled("reaper", task.run()));
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
@@ -123,7 +127,28 @@ pub fn start(
         settled,
         occupancy: Arc::new(occupancy),
         queue,
+        revoking,
     }
+}
+
+/// Starts what takes and gives back partitions.
+fn lead(
+    partitions: &Partitions,
+    view: watch::Receiver<Arc<View>>,
+    store: Arc<PartitionStore>,
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) {
+    let task = partitions.lead(view, store, config.redis.lease, Arc::clone(metrics));
+    tasks::spawn("partitions", turns::polled("partitions", task.run()));
+}
+
+/// Starts the reaper. Returns what it cannot clean.
+fn reap(settings: reaper::Settings) -> watch::Receiver<Option<String>> {
+    let task = ReaperTask::new(settings);
+    let reaping = task.failing();
+    tasks::spawn("reaper", turns::polled("reaper", task.run()));
+    reaping
 }
 
 /// Lets publications carry contexts of traces while every node reads them, as far as is known, and while
@@ -165,21 +190,23 @@ struct Kept {
     texts: Texts,
     queue: SharedFigures,
     history: Arc<History>,
+    revoked: Revocations,
 }
 
 fn settings(
     config: &Config,
     metrics: &Arc<Metrics>,
     details: impl Fn() -> NodeDetails + Send + Sync + 'static,
-    texts: Texts,
+    (texts, hurry): (&Texts, &Arc<Notify>),
 ) -> Settings {
     Settings {
         node: config.server.node_id.clone(),
         lease: config.redis.lease,
         partitions_count: config.redis.partitions,
         details: Box::new(details),
-        texts,
+        texts: texts.clone(),
         metrics: Arc::clone(metrics),
+        hurry: Arc::clone(hurry),
     }
 }
 
@@ -203,6 +230,7 @@ fn details(
         texts,
         queue,
         history,
+        revoked,
     } = kept;
     move || {
         let held = partitions.now().partitions();
@@ -222,6 +250,7 @@ fn details(
             keeps_digest: texts.digest().to_owned(),
             queue: queue.get(),
             load: load(&history, &metrics),
+            revoked: revoked.read_to(),
             reads_context: true,
             api_only,
         }

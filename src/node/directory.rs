@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeLoad, NodeSessions, NodeStatus,
-    QueueStatus, TopicsPage,
+    QueueStatus, Revoked, TopicsPage,
 };
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, Page};
@@ -20,15 +20,18 @@ use crate::cluster::occupancy_store::OccupancyError;
 use crate::cluster::partitions::Partitions;
 use crate::http::bodies::Route;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
+use crate::revocation::Target;
+use crate::revocation::adding::Added;
 use crate::session::Services;
 use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
 use fanfare_protocol::close::CloseReason;
-use fanfare_protocol::ids::{NodeId, SessionId, Topic, User};
+use fanfare_protocol::ids::{App, NodeId, SessionId, Topic, User};
 
 use super::millis;
 use super::parts::{self, Since};
 use super::readiness::{self, Readiness};
+use super::revoking::{self, Revoking};
 
 /// See the module.
 pub struct NodeDirectory {
@@ -40,6 +43,8 @@ pub struct NodeDirectory {
     pub partitions: Partitions,
     /// How many of them cannot be cleaned, and why.
     pub reaping: watch::Receiver<Option<String>>,
+    /// Which tokens are revoked.
+    pub revoking: Revoking,
     /// Where topics are joined.
     pub occupancy: Arc<Occupancy>,
     /// The state of its life.
@@ -100,6 +105,7 @@ impl Directory for NodeDirectory {
         components.extend(takes_sessions.then(sessions));
         components.extend(parts::memory(config, shut.short()));
         components.push(parts::queue(config, self.queue()));
+        components.push(revoking::part(&self.revoking.known));
         components.push(parts::alerts(config, &self.metrics));
         self.since.note(&mut components);
         components
@@ -225,6 +231,32 @@ impl Directory for NodeDirectory {
             reason: CloseReason::Disconnected,
         };
         self.tell_nodes(request)
+    }
+
+    fn revoke<'a>(
+        &'a self,
+        app: &'a App,
+        targets: &'a [Target],
+        issued_before: Option<u64>,
+    ) -> Answer<'a, Revoked> {
+        Box::pin(async move {
+            let added = self.revoking.add(app, targets, issued_before).await;
+            let (added, names) = added.map_err(revoking::broker_error)?;
+            let issued_before = match added {
+                Added::Stored(issued_before) => issued_before,
+                Added::Full(count) => return Ok(Revoked::Full(count)),
+            };
+            // A doorbell that is lost costs half a second.
+            let _ = self.tell_nodes(Request::Revoked).await;
+            let waiting = self
+                .revoking
+                .waiting(&self.membership, &names, issued_before)
+                .await;
+            Ok(Revoked::Stored {
+                issued_before,
+                waiting,
+            })
+        })
     }
 
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {

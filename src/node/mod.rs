@@ -74,6 +74,7 @@ mod planted;
 pub mod readiness;
 mod rebalance;
 pub mod reload;
+pub mod revoking;
 pub mod stop_time;
 mod systemd;
 pub mod worker_thread;
@@ -204,8 +205,9 @@ impl Parts {
         let presence = Arc::new(presence);
         let (runs, settled) = (Arc::clone(&presence), cluster.settled.clone());
         tasks::vital("presence", async move { runs.run(&settled).await });
-        let verifier = Arc::new(verifier.counting(Arc::clone(&metrics.tokens)));
-        let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.tokens));
+        let verifier = verifier.counting(Arc::clone(&metrics.tokens));
+        let verifier = Arc::new(verifier.revoking(cluster.revoking.known.clone()));
+        let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks));
         checks.follow();
         let services = Arc::new(Services {
             config: Arc::clone(&config),
@@ -258,6 +260,7 @@ impl Parts {
             Arc::clone(&self.metrics),
             handles.clone(),
         );
+        self.cluster.revoking.tell(handles.clone());
         let dispatcher = self.dispatcher(interest, handles);
         tasks::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api));
@@ -313,6 +316,7 @@ impl Parts {
             workers,
             Arc::clone(&self.leave),
         );
+        let dispatcher = dispatcher.ringing(self.cluster.revoking.known.clone());
         dispatcher.traced_by(Arc::clone(&self.services.tracer))
     }
 
@@ -327,6 +331,7 @@ impl Parts {
             entrance,
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
+            self.cluster.revoking.known.clone(),
         )
     }
 
@@ -342,6 +347,7 @@ impl Parts {
             membership: self.cluster.membership.clone(),
             partitions: self.cluster.partitions.clone(),
             reaping: self.cluster.reaping.clone(),
+            revoking: self.cluster.revoking.clone(),
             occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,

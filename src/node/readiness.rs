@@ -18,6 +18,7 @@ use crate::cluster::membership::Membership;
 use crate::ingress::admission::Admission;
 use crate::ingress::listener_state::ConnectionLimit;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
+use crate::revocation::known::Revocations;
 use crate::tasks::{self, turns};
 use crate::telemetry::fields::List;
 use crate::telemetry::metrics::Metrics;
@@ -155,8 +156,9 @@ pub fn watch(
     entrance: Entrance,
     mut lifecycle: LifecycleReceiver,
     metrics: Arc<Metrics>,
+    revocations: Revocations,
 ) -> Readiness {
-    let first = reasons(&broker, &membership, *lifecycle.borrow());
+    let first = reasons(&broker, &membership, &revocations, *lifecycle.borrow());
     let (node_sender, node) = watch::channel(first.clone());
     let (door_sender, door) = watch::channel(first.clone());
     let (shut_sender, shut) = watch::channel(Shut::default());
@@ -172,10 +174,11 @@ pub fn watch(
         let mut view = membership.view();
         let mut standing = membership.standing();
         let mut trouble = membership.trouble();
+        let mut readings = revocations.readings();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let reasons = reasons(&broker, &membership, *lifecycle.borrow());
+            let reasons = reasons(&broker, &membership, &revocations, *lifecycle.borrow());
             telling.tell(reasons, &entrance);
             let changed = tokio::select! {
                 changed = health.changed() => changed,
@@ -183,6 +186,7 @@ pub fn watch(
                 changed = standing.changed() => changed,
                 changed = trouble.changed() => changed,
                 changed = lifecycle.changed() => changed,
+                changed = readings.changed(), if revocations.is_new() => changed,
                 _ = looks.tick() => Ok(()),
             };
             if changed.is_err() {
@@ -194,10 +198,20 @@ pub fn watch(
     Readiness { node, door, shut }
 }
 
-fn reasons(broker: &Broker, membership: &Membership, lifecycle: Lifecycle) -> Vec<String> {
+fn reasons(
+    broker: &Broker,
+    membership: &Membership,
+    revocations: &Revocations,
+    lifecycle: Lifecycle,
+) -> Vec<String> {
     let mut reasons = Vec::new();
     if lifecycle != Lifecycle::Ready {
         reasons.push(format!("the node is {lifecycle:?}").to_lowercase());
+    }
+    // Later an outage is told by the broker, and does not send sessions away.
+    if revocations.is_new() {
+        let why = revocations.unread().unwrap_or_default();
+        reasons.push(format!("revocations: {why}"));
     }
     // What the cluster's own keys need is reported by the membership.
     reasons.extend(lease_holder_away(broker));

@@ -37,6 +37,7 @@ pub const RELOADED: &[&str] = &[
     "auth.issuer",
     "auth.audience",
     "auth.leeway_s",
+    "auth.token_life_max_s",
     "auth.token_bytes_max",
     "log.level",
 ];

@@ -245,6 +245,13 @@ impl Keys {
         format!("{{{}:nodes}}:c", self.prefix)
     }
 
+    /// Revocations: entries, names by change, names by end, and what is known of all. One tag, and of no
+    /// partition.
+    #[must_use]
+    pub fn revocations(&self) -> [String; 4] {
+        ["h", "at", "u", "m"].map(|part| format!("{}:{{rv}}:{part}", self.prefix))
+    }
+
     /// The cluster's control channel.
     #[must_use]
     pub fn control(&self) -> String {

@@ -10,7 +10,6 @@ use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::ids::Topic;
 
 use super::drain_schedule::{self, DrainSchedule};
-use super::joining::TopicToken;
 use super::state::{Machine, Now, Phase};
 
 /// What the clock asks for.
@@ -140,18 +139,17 @@ impl Machine {
         }
         let mut ended = Vec::new();
         for at in 0..self.joined.len() {
-            let Some(token) = self.joined[at].token else {
+            let Some(token) = &self.joined[at].token else {
                 continue;
             };
-            let topic = self.joined[at].topic.clone();
-            if now.unix_ms >= self.expired_at_ms(token.expires) {
+            let (topic, expires) = (self.joined[at].topic.clone(), token.expires);
+            if now.unix_ms >= self.expired_at_ms(expires) {
                 ended.push(topic);
-            } else if !token.is_told && now.unix_ms >= self.expiring_at_ms(token.expires) {
-                self.joined[at].token = Some(TopicToken {
-                    is_told: true,
-                    ..token
-                });
-                due.push(Due::Expiring(Some(topic), token.expires));
+            } else if !token.is_told && now.unix_ms >= self.expiring_at_ms(expires) {
+                if let Some(token) = &mut self.joined[at].token {
+                    token.is_told = true;
+                }
+                due.push(Due::Expiring(Some(topic), expires));
             }
         }
         for topic in ended {
@@ -220,7 +218,10 @@ impl Machine {
         }
         let own = self.identity.claims.as_ref();
         let own = own.map(|claims| (claims.expires, self.told_expiring));
-        let of_topics = self.joined.iter().filter_map(|joined| joined.token);
+        let of_topics = self
+            .joined
+            .iter()
+            .filter_map(|joined| joined.token.as_ref());
         let of_topics = of_topics.map(|token| (token.expires, token.is_told));
         for (expires, is_told) in own.into_iter().chain(of_topics) {
             let at_ms = if is_told {

@@ -65,6 +65,7 @@ impl Session {
                 limits,
                 expires,
             } => {
+                self.mind_tokens();
                 for (topic, presence) in lost {
                     let text = "the new token does not permit this topic";
                     self.unsubscribe(topic, presence, ErrorCode::Forbidden, text);
@@ -127,8 +128,14 @@ impl Session {
         }
     }
 
-    /// What opening waits for; `None` where the session may not open.
-    fn open(&mut self, id: Option<u64>, mut connect: Connect, now: Now) -> Option<Opening> {
+    /// What opening waits for; `None` where the session may not open. Its token is minded either way.
+    fn open(&mut self, id: Option<u64>, connect: Connect, now: Now) -> Option<Opening> {
+        let opening = self.opening(id, connect, now);
+        self.mind_tokens();
+        opening
+    }
+
+    fn opening(&mut self, id: Option<u64>, mut connect: Connect, now: Now) -> Option<Opening> {
         let most = self.calls.services.config.session.per_user_max as u64;
         let inbox = self.machine.inbox();
         if let Some(inbox) = &inbox {
@@ -179,7 +186,8 @@ impl Session {
         }
     }
 
-    /// Ends a session whose user was sent away after the request had said who it is.
+    /// Ends a session whose user was sent away, or whose token was revoked, after the request had said
+    /// who it is.
     pub(super) fn end_if_disconnected(&mut self, count: u64) {
         let inbox = self.machine.inbox();
         let worker = &self.calls.worker;
@@ -187,6 +195,7 @@ impl Session {
         if let Some(reason) = reason {
             self.end(reason);
         }
+        self.mind_tokens();
     }
 
     fn count_in(&mut self, topic: &Topic, most: u64) -> bool {
@@ -202,6 +211,7 @@ impl Session {
         let member = joining.presence.then(|| self.member());
         let is_member = member.is_some();
         if joining.expires.is_some() {
+            self.mind_tokens();
             self.schedule(now);
         }
         let work = self.calls.clone().subscribe(id, joining, member);
@@ -216,6 +226,7 @@ impl Session {
 
     fn amend(&mut self, id: Option<u64>, amendment: Amendment, now: Now, read: Read) {
         if amendment.expires.is_some() {
+            self.mind_tokens();
             self.schedule(now);
         }
         if amendment.unlimited {
@@ -249,7 +260,13 @@ impl Session {
         self.unsubscribe(topic, was_member, ErrorCode::TokenExpired, text);
     }
 
-    fn unsubscribe(&mut self, topic: Topic, was_member: bool, code: ErrorCode, text: &str) {
+    pub(super) fn unsubscribe(
+        &mut self,
+        topic: Topic,
+        was_member: bool,
+        code: ErrorCode,
+        text: &str,
+    ) {
         self.unjoin(&topic, was_member);
         self.reply(&Event::Unsubscribed {
             topic,

@@ -25,12 +25,16 @@ pub(super) struct Joined {
 }
 
 /// A token for one topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TopicToken {
     /// Its end, in unix seconds.
     pub(super) expires: u64,
     /// The client was told that it ends.
     pub(super) is_told: bool,
+    /// When it was issued, in unix seconds; 0 where it does not say.
+    pub(super) issued: u64,
+    /// Its `jti`.
+    pub(super) id: Option<Box<str>>,
 }
 
 /// Where a topic is to begin.
@@ -147,6 +151,7 @@ impl Machine {
         self.may_subscribe(&topic, subscribe.presence, token.is_some())?;
         let reach = self.reach(&topic, since, rewind, token.is_some())?;
         self.stays += 1;
+        let expires = token.as_ref().map(|token| token.expires);
         self.joined.push(Joined {
             topic: topic.clone(),
             presence: subscribe.presence,
@@ -162,7 +167,7 @@ impl Machine {
                 reach,
             },
             presence: subscribe.presence,
-            expires: token.map(|token| token.expires),
+            expires,
         })
     }
 
@@ -184,12 +189,13 @@ impl Machine {
         let joined = self.joined.iter_mut().find(|j| j.topic == topic);
         let joined = joined.ok_or_else(not_joined)?;
         joined.presence |= presence;
-        joined.token = token.or(joined.token);
+        let expires = token.as_ref().map(|token| token.expires);
+        joined.token = token.or(joined.token.take());
         Ok(Amendment {
             stay: joined.stay,
             unlimited: was_limited && !self.is_limited(&topic),
             presence: presence && !is_member,
-            expires: token.map(|token| token.expires),
+            expires,
             topic,
         })
     }

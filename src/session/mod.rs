@@ -54,6 +54,7 @@ pub mod opening;
 pub mod parked;
 pub mod permission;
 pub mod registry;
+mod revoking;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod shared_reads;
@@ -354,12 +355,13 @@ impl Session {
         if notices.shed {
             self.machine.shed(now);
         }
-        if notices.due || notices.drain || notices.shed {
+        if notices.due || notices.drain || notices.shed || notices.revoked {
             self.obey_clock(now);
         }
     }
 
     fn obey_clock(&mut self, now: Now) {
+        self.obey_revocations();
         self.machine.awake_since(self.calls.worker.awake_since());
         for due in self.machine.due(now) {
             match due {

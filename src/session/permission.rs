@@ -154,6 +154,8 @@ impl Machine {
         Ok(Some(TopicToken {
             expires: claims.expires,
             is_told: false,
+            issued: claims.issued,
+            id: claims.id,
         }))
     }
 

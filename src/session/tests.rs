@@ -9,5 +9,6 @@ mod publishing;
 mod reach;
 mod reading;
 mod resuming;
+mod revoked;
 mod slow;
 mod subscribing;

@@ -122,6 +122,10 @@ label! {
         Inbox: "/v1/users/{user}/inbox",
         /// The order to end the user's sessions.
         Disconnect: "/v1/users/{user}/disconnect",
+        /// The order to refuse tokens of the user.
+        RevokeUser: "/v1/users/{user}/revoke",
+        /// The order to refuse tokens by name, or all.
+        Revoke: "/v1/revoke",
         /// The cluster.
         Nodes: "/v1/nodes",
         /// The order to leave.

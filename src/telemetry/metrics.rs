@@ -24,6 +24,8 @@ use super::labels::{CommandType, Lane};
 use super::otlp_metrics::TelemetryMetrics;
 use super::process;
 use super::queue_metrics::QueueMetrics;
+use super::revocation_metrics::RevocationMetrics;
+use super::token_metrics::TokenMetrics;
 use super::trace::metrics::TraceMetrics;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::ErrorCode;
@@ -178,23 +180,8 @@ instruments! {
 }
 
 instruments! {
-    /// Counted where tokens are verified, by all workers.
-    TokenCounters {
-        too_long: "counter" "fanfare_tokens_refused_total" ["reason" = "too_long"] "Tokens that were refused, wherever they came, by reason.",
-        not_jwt: "counter" "fanfare_tokens_refused_total" ["reason" = "not_jwt"] "Tokens that were refused, wherever they came, by reason.",
-        critical: "counter" "fanfare_tokens_refused_total" ["reason" = "critical"] "Tokens that were refused, wherever they came, by reason.",
-        algorithm: "counter" "fanfare_tokens_refused_total" ["reason" = "algorithm"] "Tokens that were refused, wherever they came, by reason.",
-        unknown_key: "counter" "fanfare_tokens_refused_total" ["reason" = "unknown_key"] "Tokens that were refused, wherever they came, by reason.",
-        signature: "counter" "fanfare_tokens_refused_total" ["reason" = "signature"] "Tokens that were refused, wherever they came, by reason.",
-        issuer: "counter" "fanfare_tokens_refused_total" ["reason" = "issuer"] "Tokens that were refused, wherever they came, by reason.",
-        kind: "counter" "fanfare_tokens_refused_total" ["reason" = "type"] "Tokens that were refused, wherever they came, by reason.",
-        many_keys: "counter" "fanfare_tokens_refused_total" ["reason" = "many_keys"] "Tokens that were refused, wherever they came, by reason.",
-        unavailable: "counter" "fanfare_tokens_refused_total" ["reason" = "unavailable"] "Tokens that were refused, wherever they came, by reason.",
-        claims: "counter" "fanfare_tokens_refused_total" ["reason" = "claims"] "Tokens that were refused, wherever they came, by reason.",
-        not_yet_valid: "counter" "fanfare_tokens_refused_total" ["reason" = "not_yet_valid"] "Tokens that were refused, wherever they came, by reason.",
-        issued_in_future: "counter" "fanfare_tokens_refused_total" ["reason" = "issued_in_future"] "Tokens that were refused, wherever they came, by reason.",
-        for_one_topic: "counter" "fanfare_tokens_refused_total" ["reason" = "for_one_topic"] "Tokens that were refused, wherever they came, by reason.",
-        expired: "counter" "fanfare_tokens_refused_total" ["reason" = "expired"] "Tokens that were refused, wherever they came, by reason.",
+    /// Counted where tokens are checked away from their worker, and where key sets are read.
+    CheckCounters {
         away: "counter" "fanfare_token_checks_away_total" ["result" = "done"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
         away_full: "counter" "fanfare_token_checks_away_total" ["result" = "full"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
         sets_read: "counter" "fanfare_key_sets_read_total" ["result" = "taken"] "Key sets of issuers that were asked for, by result.",
@@ -341,7 +328,11 @@ pub struct Metrics {
     /// How late the feed is; set like the age of the view.
     pub feed_lag: Seconds,
     /// Refused tokens, counted by the verifier.
-    pub tokens: Arc<TokenCounters>,
+    pub tokens: Arc<TokenMetrics>,
+    /// Checks away from workers, and key sets.
+    pub checks: Arc<CheckCounters>,
+    /// Those of revocations.
+    pub revocations: Arc<RevocationMetrics>,
     /// The durable queue's.
     pub queue: QueueMetrics,
     /// The API's.
@@ -369,6 +360,8 @@ impl Metrics {
             view_age: Seconds::default(),
             feed_lag: Seconds::default(),
             tokens: Arc::default(),
+            checks: Arc::default(),
+            revocations: Arc::default(),
             queue: QueueMetrics::default(),
             api: ApiMetrics::default(),
             telemetry: TelemetryMetrics::default(),
@@ -427,6 +420,8 @@ impl Metrics {
         ));
         all.extend(super::log_counters().families());
         all.extend(self.tokens.families());
+        all.extend(self.checks.families());
+        all.extend(self.revocations.families());
         all.extend(self.queue.families());
         all.extend(self.api.families());
         all.extend(self.telemetry.families());

@@ -27,7 +27,9 @@ pub mod otlp;
 pub mod otlp_metrics;
 pub mod process;
 pub mod queue_metrics;
+pub mod revocation_metrics;
 pub mod text;
+pub mod token_metrics;
 pub mod trace;
 
 /// What is counted of this process' log.

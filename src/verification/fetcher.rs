@@ -17,7 +17,7 @@ use super::schedule::{Answer, Schedule};
 use crate::auth::keyset::KeySet;
 use crate::tasks;
 use crate::telemetry::fields::List;
-use crate::telemetry::metrics::TokenCounters;
+use crate::telemetry::metrics::CheckCounters;
 
 /// Most that wait for one set.
 pub const WAITING_MAX: usize = 1_024;
@@ -32,7 +32,7 @@ pub struct Fetcher {
     /// How many fetches have ended, and whether the last was taken.
     ended: watch::Sender<(u64, bool)>,
     waiting: AtomicUsize,
-    counters: Arc<TokenCounters>,
+    counters: Arc<CheckCounters>,
 }
 
 #[cfg(not(test))]
@@ -66,7 +66,7 @@ impl Drop for Place<'_> {
 impl Fetcher {
     /// Fetches a set from here on.
     #[must_use]
-    pub fn start(set: Arc<KeySet>, counters: Arc<TokenCounters>) -> Followed {
+    pub fn start(set: Arc<KeySet>, counters: Arc<CheckCounters>) -> Followed {
         let fetcher = Arc::new(Self {
             set,
             schedule: Mutex::new(Schedule::new(now())),

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::auth::keyset::KeySet;
 use crate::auth::verifier::{Checked, Verifier};
-use crate::telemetry::metrics::TokenCounters;
+use crate::telemetry::metrics::CheckCounters;
 
 use fetcher::{Fetcher, Followed};
 use pool::Pool;
@@ -36,7 +36,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// See the module.
 pub struct Checks {
     verifier: Arc<Verifier>,
-    counters: Arc<TokenCounters>,
+    counters: Arc<CheckCounters>,
     pool: Pool,
     fetchers: Mutex<Vec<Followed>>,
 }
@@ -44,7 +44,7 @@ pub struct Checks {
 impl Checks {
     /// Checks by this verifier. No task and no thread runs until one is needed.
     #[must_use]
-    pub fn new(verifier: Arc<Verifier>, counters: Arc<TokenCounters>) -> Arc<Self> {
+    pub fn new(verifier: Arc<Verifier>, counters: Arc<CheckCounters>) -> Arc<Self> {
         Arc::new(Self {
             verifier,
             counters,

@@ -15,6 +15,7 @@ use fanfare_protocol::ids::{Position, Priority, SessionId, Topic};
 
 use super::batch_told::BatchTold;
 use super::outgoing::Outgoing;
+use crate::revocation::news::News;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::trace::delivery::Delivery;
 
@@ -82,6 +83,8 @@ pub enum Inbound {
         /// With which reason.
         reason: CloseReason,
     },
+    /// Tokens were revoked: sessions that may be concerned look at theirs.
+    Revoked(Arc<News>),
     /// Send sessions away, because the node has more than its share.
     Shed(ShedOrder),
 }

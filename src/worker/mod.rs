@@ -18,6 +18,7 @@ use slotmap::SlotMap;
 use tokio::sync::{Notify, oneshot};
 
 use crate::broker::interest::Interest;
+use crate::revocation::news::Marks;
 use crate::telemetry::metrics::WorkerMetrics;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::event::Event;
@@ -40,6 +41,7 @@ pub mod outgoing;
 mod overflow;
 mod rebalance_out;
 pub mod recent;
+mod revoked;
 mod slot;
 pub mod stream;
 mod traced;
@@ -167,6 +169,7 @@ impl Worker {
             dirty: false,
             blocked: false,
             is_told_to_move: false,
+            marks: Marks::default(),
         });
         self.metrics.counters.sessions_opened.add_owned(1);
         self.metrics

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 use std::task::Waker;
 
+use crate::revocation::news::Marks;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::form::WireForm;
 use fanfare_protocol::ids::SessionId;
@@ -26,6 +27,8 @@ pub struct SessionSignals {
     pub drain: bool,
     /// The node has more than its share, and this session is to go.
     pub shed: bool,
+    /// Something was revoked that may be its token.
+    pub revoked: bool,
 }
 
 /// One session as its worker sees it.
@@ -51,6 +54,8 @@ pub(super) struct SessionSlot {
     pub(super) blocked: bool,
     /// It was told to go, because the node has more than its share.
     pub(super) is_told_to_move: bool,
+    /// By what its tokens can be revoked.
+    pub(super) marks: Marks,
 }
 
 impl SessionSlot {

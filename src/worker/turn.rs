@@ -164,6 +164,7 @@ impl Worker {
                 reason,
             } => self.disconnect(&inbox, session, reason),
             Inbound::Shed(order) => self.shed(order),
+            Inbound::Revoked(news) => self.revoked(&news),
         }
     }
 

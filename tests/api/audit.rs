@@ -30,6 +30,7 @@ async fn all_but_reads_and_publications_is_written_down() {
         "batch": [{"topic": "t", "data": 1}],
         "enqueue": {"topic": "t", "data": 1},
         "redrive_dead": {"why": "failed"},
+        "revoke": {"all": true},
     });
     let mut changing = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {

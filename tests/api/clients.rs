@@ -13,7 +13,7 @@ use crate::fixture::{Answered, KEY, Node, request};
 
 /// Every call that asks the judge, with the scope that it needs. A test compares the paths with the
 /// document.
-const CALLS: [(&str, &str, &str, &str); 20] = [
+const CALLS: [(&str, &str, &str, &str); 22] = [
     (
         "POST",
         "/v1/publish",
@@ -38,6 +38,8 @@ const CALLS: [(&str, &str, &str, &str); 20] = [
     ("GET", "/v1/users/ada", "", "users"),
     ("GET", "/v1/users/ada/inbox", "", "read"),
     ("POST", "/v1/users/ada/disconnect", "", "users"),
+    ("POST", "/v1/users/ada/revoke", "", "users"),
+    ("POST", "/v1/revoke", r#"{"all":true}"#, "users"),
     ("GET", "/v1/nodes", "", "admin"),
     ("GET", "/v1/performance", "", "admin"),
     ("GET", "/v1/route?topic=t", "", "read"),

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use fanfare::api::body_budget::BODIES_AT_ONCE;
 use fanfare::api::openapi;
+use fanfare::api::state::Revoked;
 use serde_json::{Value, json};
 
 use crate::fixture::{BARE_KEY, BODY_BYTES_MAX, Mood, Node, request, state};
@@ -92,6 +93,16 @@ fn other_calls() -> Vec<Call> {
             "/v1/users/{user}/disconnect",
             ("/v1/users/u/disconnect", ""),
             ("/v1/users/%20/disconnect", ""),
+        ),
+        post(
+            "/v1/users/{user}/revoke",
+            ("/v1/users/u/revoke", "{}"),
+            ("/v1/users/%20/revoke", ""),
+        ),
+        post(
+            "/v1/revoke",
+            ("/v1/revoke", r#"{"all":true}"#),
+            ("/v1/revoke", "{}"),
         ),
         get("/v1/topics", "/v1/topics", Some("/v1/topics?limit=0")),
         get("/v1/topics/{topic}", "/v1/topics/t", Some("/v1/topics/%20")),
@@ -196,6 +207,13 @@ async fn statuses(call: &Call) -> BTreeSet<u16> {
         seen.insert(node.send(good()).await.status.as_u16());
     }
     node.set(Mood::Well);
+    if call.path.ends_with("/revoke") {
+        *node.directory.revoked_as.lock().unwrap() = Revoked::Stored {
+            issued_before: 1,
+            waiting: vec!["node-b".into()],
+        };
+        seen.insert(node.send(good()).await.status.as_u16());
+    }
     if call.method == "post" {
         let mut held: Vec<_> = (0..BODIES_AT_ONCE)
             .map(|_| Box::pin(node.post_text("/v1/publish", endless())))
@@ -281,7 +299,7 @@ async fn the_key_is_asked_for_before_all_else() {
 #[tokio::test]
 async fn calls_whose_time_has_not_come_are_in_neither() {
     let node = Node::start();
-    let absent = ["/v1/topics/t/state", "/v1/users/u/revoke", "/v1/events"];
+    let absent = ["/v1/topics/t/state", "/v1/events"];
     for path in absent {
         for method in [Method::GET, Method::POST] {
             let answer = node.send(request(method, path, Body::from("{}"))).await;
@@ -289,7 +307,7 @@ async fn calls_whose_time_has_not_come_are_in_neither() {
         }
     }
     let text = String::from_utf8(openapi::text().to_vec()).unwrap();
-    for word in ["revoke", "if_position", "remove\""] {
+    for word in ["if_position", "remove\""] {
         assert!(!text.contains(word), "{word}");
     }
 }

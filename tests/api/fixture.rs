@@ -16,7 +16,7 @@ use fanfare::api::keys::ApiKeys;
 use fanfare::api::queue::taken::Taken;
 use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
-    QueueStatus, TopicsPage,
+    QueueStatus, Revoked, TopicsPage,
 };
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
@@ -26,6 +26,7 @@ use fanfare::config::load::defaults;
 use fanfare::config::{Allow, Api, Config, Memory, Namespace, Secret, Server, Session};
 use fanfare::http::bodies::Route;
 use fanfare::lifecycle::Lifecycle;
+use fanfare::revocation::Target;
 use fanfare::telemetry::history::History;
 use fanfare::telemetry::history::measure::{Measure, Point, Range};
 use fanfare::telemetry::metrics::Metrics;
@@ -65,6 +66,9 @@ pub(crate) struct Listed {
     pub(crate) occupancy: Mutex<BTreeMap<Topic, Vec<NodeSessions>>>,
     pub(crate) disconnected: Mutex<Vec<String>>,
     pub(crate) drained: Mutex<Vec<String>>,
+    pub(crate) revoked: Mutex<Vec<(Vec<Target>, Option<u64>)>>,
+    /// What revoking is answered.
+    pub(crate) revoked_as: Mutex<Revoked>,
     pub(crate) queue: Mutex<QueueStatus>,
     broker: Arc<Broker>,
 }
@@ -216,6 +220,21 @@ impl Directory for Listed {
         })
     }
 
+    fn revoke<'a>(
+        &'a self,
+        _app: &'a App,
+        targets: &'a [Target],
+        issued_before: Option<u64>,
+    ) -> Answer<'a, Revoked> {
+        self.answer(async move {
+            self.revoked
+                .lock()
+                .unwrap()
+                .push((targets.to_vec(), issued_before));
+            Ok(self.revoked_as.lock().unwrap().clone())
+        })
+    }
+
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
         self.answer(async move {
             self.drained.lock().unwrap().push(node.to_string());
@@ -352,6 +371,11 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         mood: Mutex::new(Mood::Well),
         occupancy: Mutex::default(),
         disconnected: Mutex::default(),
+        revoked: Mutex::default(),
+        revoked_as: Mutex::new(Revoked::Stored {
+            issued_before: 1_732_190_001,
+            waiting: Vec::new(),
+        }),
         drained: Mutex::default(),
         queue: Mutex::default(),
         broker: Arc::clone(&broker),

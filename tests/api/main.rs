@@ -18,3 +18,4 @@ mod queue;
 mod queue_document;
 mod reads;
 mod refusals;
+mod revoke;

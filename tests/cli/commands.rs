@@ -16,13 +16,14 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-const SUBCOMMANDS: [&str; 12] = [
+const SUBCOMMANDS: [&str; 13] = [
     "serve",
     "config",
     "publish",
     "queue",
     "subscribe",
     "token",
+    "revoke",
     "nodes",
     "health",
     "roundtrip",

@@ -8,6 +8,7 @@ mod config;
 mod health;
 mod plan;
 mod queue;
+mod revoke;
 mod roundtrip;
 mod sessions;
 mod token;

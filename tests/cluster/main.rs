@@ -36,6 +36,7 @@ mod read_only;
 mod reaper;
 mod reaping_told;
 mod rebalance;
+mod revocation;
 mod rig;
 mod rolling;
 mod rust_client;

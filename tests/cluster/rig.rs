@@ -58,6 +58,7 @@ pub(crate) fn settings(name: &str, partitions_count: u32) -> Settings {
         }),
         texts: Texts::default(),
         metrics: Arc::new(Metrics::new(1)),
+        hurry: Arc::default(),
     }
 }
 

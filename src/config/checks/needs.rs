@@ -101,6 +101,7 @@ const TABLE: [Row; 15] = [
             "auth.audience",
             "auth.cookie",
             "auth.leeway_s",
+            "auth.token_life_max_s",
             "auth.token_bytes_max",
             "auth.expiring_s",
             "auth.expired_grace_s",

@@ -61,6 +61,7 @@ fn line(message: &Inbound) -> String {
         } => format!("acked {} {}", topic.name(), position.ms),
         Inbound::Disconnect { .. } => "disconnect".to_owned(),
         Inbound::Shed(_) => "shed".to_owned(),
+        Inbound::Revoked(_) => "revoked".to_owned(),
     }
 }
 

@@ -127,7 +127,7 @@ impl Node {
         let services = Arc::new(Services {
             app: App::default_app(),
             broker: Arc::clone(&broker),
-            checks: Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.tokens)),
+            checks: Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks)),
             verifier,
             presence,
             tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),

@@ -20,7 +20,8 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     // The seeds of simulations, in builds for tests.
     ("seeds", &[]),
     // Who somebody is and what they may do; pure.
-    ("auth", &["config", "telemetry"]),
+    ("revocation", &["redis", "tasks", "config", "telemetry"]),
+    ("auth", &["revocation", "config", "telemetry"]),
     ("policy", &["auth", "config", "telemetry"]),
     // Checks of tokens that wait, or cost too much for a worker.
     ("verification", &["auth", "tasks", "config", "telemetry"]),
@@ -29,19 +30,19 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("presence", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("queue", &["cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("worker", &["broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("dispatcher", &["worker", "cluster", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("worker", &["broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("dispatcher", &["worker", "cluster", "broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
-    ("session", &["worker", "presence", "cluster", "broker", "policy", "verification", "auth", "redis", "tasks", "lifecycle",
+    ("session", &["worker", "presence", "cluster", "broker", "policy", "verification", "auth", "revocation", "redis", "tasks", "lifecycle",
         "telemetry", "config"]),
-    ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "verification", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
     ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
-        "broker", "verification", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+        "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
-        "broker", "verification", "auth", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+        "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),
 ];
 

@@ -1,0 +1,333 @@
+//! What a node knows of revocations, for all who use tokens: the handle.
+//!
+//! In: pages that the runner read. Out: a judgement of a token; which sessions are to look at theirs;
+//! how far this node has read. The table lies under a lock that is held for one judgement or one page.
+//! A node that could not read for so long that others may call it dead takes no token: it may have
+//! missed a revocation that was promised to hold everywhere.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use super::news::News;
+use super::reader::{CHANGES_MAX, Next, Page, Reader};
+use super::table::{Bearer, Table};
+use crate::telemetry::revocation_metrics::RevocationMetrics;
+
+/// A node that could not read for so long takes no token, or for a shorter time where leases are
+/// short.
+pub const STALE_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// How a token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is not revoked.
+    Valid,
+    /// It is.
+    Revoked,
+    /// Nobody can say: revocations could not be read.
+    Unread,
+}
+
+/// See the module. Cheap to clone; by default that of a node which knows of none and needs to read
+/// none.
+#[derive(Debug, Clone, Default)]
+pub struct Revocations {
+    shared: Arc<Shared>,
+    metrics: Arc<RevocationMetrics>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    table: RwLock<Table>,
+    /// After how long without a reading no token is taken; `None`: there is nobody else to read of.
+    stale_after: Option<Duration>,
+    /// When the last reading was begun that came to its end.
+    read_at: Mutex<Option<Instant>>,
+    news: Mutex<News>,
+    /// Changes of the present history, read while table and store agreed, in their order.
+    changes: Mutex<VecDeque<u64>>,
+    /// Up to which change this node says that it has read.
+    read_to: AtomicU64,
+    /// Counts the readings.
+    readings: watch::Sender<u64>,
+    doorbell: Notify,
+}
+
+impl Revocations {
+    /// Those of a node in a cluster with leases of this length.
+    #[must_use]
+    pub fn clustered(lease: Duration) -> Self {
+        // A node without a heartbeat for a lease is dead to the others, who then promise without it.
+        // It has sent its last one up to a fifth of a lease after its last reading.
+        let stale_after = STALE_AFTER_MAX.min(lease * 4 / 5);
+        Self {
+            shared: Arc::new(Shared {
+                stale_after: Some(stale_after),
+                ..Shared::default()
+            }),
+            metrics: Arc::default(),
+        }
+    }
+
+    /// The same, counting here.
+    #[must_use]
+    pub fn counting(mut self, metrics: Arc<RevocationMetrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Where sessions count what they lost.
+    #[must_use]
+    pub fn metrics(&self) -> &RevocationMetrics {
+        &self.metrics
+    }
+
+    /// Judges a token that is used now.
+    #[must_use]
+    pub fn judge(&self, bearer: Bearer<'_>) -> Judgement {
+        if self.refuses(bearer) {
+            Judgement::Revoked
+        } else if self.unread().is_some() {
+            Judgement::Unread
+        } else {
+            Judgement::Valid
+        }
+    }
+
+    /// Whether a token is revoked, as far as this node knows.
+    #[must_use]
+    pub fn refuses(&self, bearer: Bearer<'_>) -> bool {
+        let table = self.shared.table.read();
+        table
+            .unwrap_or_else(PoisonError::into_inner)
+            .refuses(bearer)
+    }
+
+    /// Why no token is taken, for people; `None`: tokens are taken.
+    #[must_use]
+    pub fn unread(&self) -> Option<&'static str> {
+        let stale_after = self.shared.stale_after?;
+        match *lock(&self.shared.read_at) {
+            Some(at) if at.elapsed() < stale_after => None,
+            Some(_) => Some("revocations could not be read for too long, so no token is taken"),
+            None => Some("revocations were not read yet, so no token is taken"),
+        }
+    }
+
+    /// Whether there are others to read of, and nothing was read yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.shared.stale_after.is_some() && lock(&self.shared.read_at).is_none()
+    }
+
+    /// How long ago the last reading was begun; `None`: there was none, or none is needed.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.shared.stale_after?;
+        lock(&self.shared.read_at).map(|at| at.elapsed())
+    }
+
+    /// How many entries there are, and about how many bytes they take up.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let table = self.shared.table.read();
+        let table = table.unwrap_or_else(PoisonError::into_inner);
+        (table.len(), table.bytes())
+    }
+
+    /// Something was added to the store: read it now.
+    pub fn ring(&self) {
+        self.shared.doorbell.notify_one();
+    }
+
+    /// Returns when it was rung. Cancel-safe.
+    pub async fn rung(&self) {
+        self.shared.doorbell.notified().await;
+    }
+
+    /// Which sessions are to look at their tokens since this was asked last.
+    #[must_use]
+    pub fn take_news(&self) -> News {
+        std::mem::take(&mut *lock(&self.shared.news))
+    }
+
+    /// Up to which change this node has read; 0: none, or it does not know.
+    #[must_use]
+    pub fn read_to(&self) -> u64 {
+        self.shared.read_to.load(Ordering::Acquire)
+    }
+
+    /// Told whenever a reading has come to its end.
+    #[must_use]
+    pub fn readings(&self) -> watch::Receiver<u64> {
+        self.shared.readings.subscribe()
+    }
+
+    /// Whether a node that says it has read to this change has the entries of these names as this node
+    /// has them, and this node has them as strong as this: the change is of the present history, and
+    /// none of theirs came after it.
+    #[must_use]
+    pub fn covers(&self, read_to: u64, names: &[Box<str>], issued_before: u64) -> bool {
+        let table = self.shared.table.read();
+        let table = table.unwrap_or_else(PoisonError::into_inner);
+        let changed_at = |name: &str| table.changed_at(name, issued_before);
+        let has = |name: &str| changed_at(name).is_some_and(|at| at <= read_to);
+        let is_known = lock(&self.shared.changes).contains(&read_to);
+        is_known && names.iter().all(|name| has(name))
+    }
+
+    /// Takes a page into the table.
+    pub(super) fn take(&self, page: &Page, reader: &mut Reader) -> Next {
+        let mut news = News::default();
+        let table = self.shared.table.write();
+        let mut table = table.unwrap_or_else(PoisonError::into_inner);
+        let next = reader.take(page, &mut table, &mut news);
+        // Under the lock of the table: who compares must not see one without the other.
+        let mut changes = lock(&self.shared.changes);
+        if reader.read_to().is_none() {
+            // What was read so far may be of a history that is lost.
+            changes.clear();
+        } else if next == Next::Settled {
+            changes.extend(reader.take_changes());
+            let surplus = changes.len().saturating_sub(CHANGES_MAX);
+            changes.drain(..surplus);
+        }
+        drop((changes, table));
+        lock(&self.shared.news).merge(news);
+        next
+    }
+
+    /// A reading that was begun then has come to its end.
+    pub(super) fn settled(&self, begun_at: Instant, reader: &Reader) {
+        *lock(&self.shared.read_at) = Some(begun_at);
+        if let Some(read_to) = reader.read_to() {
+            self.shared.read_to.store(read_to, Ordering::Release);
+        }
+        self.shared.readings.send_modify(|count| *count += 1);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::revocation::adding::{Added, Adding, Asked};
+    use crate::revocation::memory::Held;
+    use crate::revocation::user_name;
+    use fanfare_protocol::ids::{App, User};
+
+    fn bearer<'a>(app: &'a App, user: &'a User) -> Bearer<'a> {
+        Bearer {
+            app,
+            user,
+            id: None,
+            issued: 0,
+        }
+    }
+
+    fn read(known: &Revocations, reader: &mut Reader, held: &Held) {
+        let mut since = reader.begin();
+        while let Next::Ask(next) = known.take(&held.read(since, 1), reader) {
+            since = next;
+        }
+        known.settled(Instant::now(), reader);
+    }
+
+    #[test]
+    fn no_token_is_taken_before_the_first_reading_and_long_after_the_last() {
+        let (app, user) = (App::default_app(), User::new("ada").unwrap());
+        assert_eq!(
+            Revocations::default().judge(bearer(&app, &user)),
+            Judgement::Valid
+        );
+        let known = Revocations::clustered(Duration::from_millis(500));
+        assert_eq!(known.judge(bearer(&app, &user)), Judgement::Unread);
+        assert!(known.is_new() && !Revocations::default().is_new());
+        let reader = Reader::default();
+        known.settled(Instant::now(), &reader);
+        assert!(!known.is_new());
+        assert_eq!(known.judge(bearer(&app, &user)), Judgement::Valid);
+        known.settled(Instant::now() - Duration::from_millis(401), &reader);
+        assert_eq!(known.judge(bearer(&app, &user)), Judgement::Unread);
+        assert_eq!(
+            known.unread(),
+            Some("revocations could not be read for too long, so no token is taken")
+        );
+        let long = Revocations::clustered(Duration::from_secs(60));
+        long.settled(Instant::now() - STALE_AFTER_MAX, &reader);
+        assert!(long.unread().is_some());
+    }
+
+    #[test]
+    fn what_is_revoked_is_refused_though_nothing_could_be_read_since() {
+        let (app, user) = (App::default_app(), User::new("ada").unwrap());
+        let (known, mut held, mut reader) = (
+            Revocations::clustered(Duration::from_millis(500)),
+            Held::default(),
+            Reader::default(),
+        );
+        let name = user_name(&app, &user);
+        held.add(&adding(&name), 1_000, 0);
+        read(&known, &mut reader, &held);
+        known.settled(Instant::now() - Duration::from_secs(9), &reader);
+        assert_eq!(known.judge(bearer(&app, &user)), Judgement::Revoked);
+        assert_eq!(known.size().0, 1);
+        assert!(!known.take_news().is_empty() && known.take_news().is_empty());
+    }
+
+    fn adding(name: &str) -> Adding {
+        Adding {
+            asked: vec![Asked {
+                name: name.into(),
+                issued_before: None,
+                until_ms: None,
+            }],
+            kept_ms: 10_000,
+            above: 0,
+            most: 10,
+        }
+    }
+
+    #[test]
+    fn what_another_node_read_counts_only_where_it_is_of_the_same_history() {
+        let (known, mut held, mut reader) = (
+            Revocations::clustered(Duration::from_secs(5)),
+            Held::default(),
+            Reader::default(),
+        );
+        assert_eq!(
+            held.add(&adding("u default ada"), 1_000, 0),
+            Added::Stored(2)
+        );
+        read(&known, &mut reader, &held);
+        let (names, first) = (["u default ada".into()], known.read_to());
+        assert!(known.covers(first, &names, 2));
+        assert!(
+            !known.covers(first, &names, 3),
+            "a stronger one was not read yet"
+        );
+        assert!(!known.covers(first - 1, &names, 2), "it was not added yet");
+        assert!(
+            !known.covers(first + 1, &names, 2),
+            "nobody knows that change"
+        );
+        assert!(!known.covers(first, &["u default bob".into()], 2));
+        held.add(&adding("u default bob"), 1_000, 0);
+        read(&known, &mut reader, &held);
+        assert!(known.covers(known.read_to(), &names, 2) && known.covers(first, &names, 2));
+        assert!(!known.covers(first, &["u default bob".into()], 2));
+        // The store has lost all of it.
+        let lost = Held::default();
+        let Next::Ask(0) = known.take(&lost.read(reader.begin(), 1), &mut reader) else {
+            panic!("the store lacks something");
+        };
+        assert!(!known.covers(first, &names, 2));
+    }
+}

@@ -1,0 +1,142 @@
+//! The store of a node without Redis, with the same answers as the scripts.
+//!
+//! In: what is added, and the number after which changes are asked for. Out: as `store`. Owner of the
+//! entries, under a lock that is held for one call. [`Held`] is pure: the clock and chance are given.
+//! Bound: [`super::ENTRIES_MAX`] entries.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustc_hash::FxHashMap;
+
+use super::adding::{Added, Adding};
+use super::reader::{PAGE, Page};
+use super::{ANY_TIME, Mark, PRINTS, Row, print_of};
+
+/// Entries that have ended and are forgotten by one call, at least.
+const FORGOTTEN: usize = 1_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    held: Mutex<Held>,
+}
+
+impl MemoryStore {
+    /// As [`super::store::Store::add`].
+    pub fn add(&self, adding: &Adding) -> Added {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.add(adding, unix_ms(), rand::random::<u64>() % 1_024)
+    }
+
+    /// As [`super::store::Store::read`].
+    pub fn read(&self, since: u64) -> Page {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.read(since, unix_ms())
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since_1970 = since_1970.unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    rows: FxHashMap<Box<str>, (Mark, u64)>,
+    by_change: BTreeMap<u64, Box<str>>,
+    sum: u64,
+    last: u64,
+    forgot_ms: u64,
+}
+
+impl Held {
+    /// Adds all, or none where they are too many. `chance` is below 1,024.
+    pub fn add(&mut self, adding: &Adding, now_ms: u64, chance: u64) -> Added {
+        self.forget(now_ms);
+        let asked = adding.asked.iter();
+        let new = asked.filter(|asked| !self.rows.contains_key(&asked.name));
+        let new = new.count();
+        if new > 0 && self.rows.len() + new > adding.most {
+            return Added::Full(self.rows.len() as u64);
+        }
+        let lowest = [now_ms * 1_024 + chance, self.last + 1, adding.above + 1];
+        let mut number = lowest.into_iter().max().unwrap_or_default();
+        let mut first = None;
+        for asked in &adding.asked {
+            let issued_before = asked.issued_before.unwrap_or(now_ms / 1_000 + 1);
+            first.get_or_insert(issued_before);
+            let from_ms = if issued_before < ANY_TIME {
+                issued_before * 1_000
+            } else {
+                0
+            };
+            let usual_ms = now_ms.max(from_ms) + adding.kept_ms;
+            let until_ms = asked.until_ms.unwrap_or(usual_ms).max(self.forgot_ms + 1);
+            let mark = Mark {
+                issued_before,
+                until_ms,
+            };
+            number += u64::from(self.put(&asked.name, mark, number));
+        }
+        Added::Stored(first.unwrap_or_default())
+    }
+
+    /// Returns whether that changed anything.
+    fn put(&mut self, name: &str, mark: Mark, number: u64) -> bool {
+        let old = self.rows.get(name).copied();
+        let mark = old.map_or(mark, |(old, _)| old.and(mark));
+        if old.is_some_and(|(old, _)| old == mark) {
+            return false;
+        }
+        if let Some((old, at)) = old {
+            self.sum = (self.sum + PRINTS - print_of(name, old)) % PRINTS;
+            self.by_change.remove(&at);
+        }
+        self.sum = (self.sum + print_of(name, mark)) % PRINTS;
+        self.rows.insert(name.into(), (mark, number));
+        self.by_change.insert(number, name.into());
+        self.last = number;
+        true
+    }
+
+    fn forget(&mut self, now_ms: u64) {
+        let ends = self.rows.values().map(|(mark, _)| mark.until_ms);
+        let mut over: Vec<_> = ends.filter(|until_ms| *until_ms <= now_ms).collect();
+        over.sort_unstable();
+        let Some(up_to) = over.get(FORGOTTEN - 1).or(over.last()).copied() else {
+            return;
+        };
+        let (sum, by_change) = (&mut self.sum, &mut self.by_change);
+        self.rows.retain(|name, (mark, at)| {
+            let stays = mark.until_ms > up_to;
+            if !stays {
+                *sum = (*sum + PRINTS - print_of(name, *mark)) % PRINTS;
+                by_change.remove(at);
+            }
+            stays
+        });
+        self.forgot_ms = up_to;
+    }
+
+    /// What changed after a number.
+    #[must_use]
+    pub fn read(&self, since: u64, now_ms: u64) -> Page {
+        let later = self.by_change.range(since + 1..).take(PAGE);
+        let rows = later.map(|(at, name)| Row {
+            name: name.clone(),
+            mark: self.rows[name].0,
+            at: *at,
+        });
+        Page {
+            now_ms,
+            count: self.rows.len() as u64,
+            sum: self.sum,
+            forgot_ms: self.forgot_ms,
+            rows: rows.collect(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+#!lua
+-- Adds entries, or makes them stronger, and forgets some that have ended. All of them or none.
+-- KEYS 1 entries (name -> ISSUED_BEFORE UNTIL_MS NUMBER) 2 names by the number of their last change 3 names by their end
+-- 4 sum of prints, last number, up to which end all is forgotten
+-- ARGV 1 most entries 2 how long one is kept, ms 3 a number below the new ones 4 0 to 1023, at random
+-- then for each: name, issued before or '' for the next full second, end in ms or '' for the usual
+-- Returns {'full', entries}, or {'stored', issued before of the first}
+local entries, changes, ends, about = unpack(KEYS)
+local PRINTS, ANY_TIME = 281474976710656, 253402300800
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local next_s = math.floor(now / 1000) + 1
+local known = redis.call('HMGET', about, 'sum', 'last', 'forgot')
+local sum, last, forgot = tonumber(known[1] or '0'), tonumber(known[2] or '0'), tonumber(known[3] or '0')
+local function text(n) return string.format('%.0f', n) end
+local function print_of(name, mark) return tonumber(string.sub(redis.sha1hex(name .. ' ' .. mark), 1, 12), 16) end
+local function marked(name) return string.match(redis.call('HGET', entries, name) or '', '^(%d+) (%d+) %d+$') end
+
+local over = redis.call('ZRANGEBYSCORE', ends, '-inf', text(now), 'LIMIT', 0, 1000)
+if #over > 0 then
+  -- Up to one end all is forgotten, so that nodes know by one number what is.
+  forgot = tonumber(redis.call('ZSCORE', ends, over[#over]))
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', text(forgot))) do
+    local issued_before, until_ms = marked(name)
+    if issued_before then sum = (sum - print_of(name, issued_before .. ' ' .. until_ms)) % PRINTS end
+    redis.call('HDEL', entries, name)
+    redis.call('ZREM', changes, name)
+    redis.call('ZREM', ends, name)
+  end
+  redis.call('HSET', about, 'sum', text(sum), 'forgot', text(forgot))
+end
+
+local new = 0
+for i = 5, #ARGV, 3 do new = new + 1 - redis.call('HEXISTS', entries, ARGV[i]) end
+local count = redis.call('HLEN', entries)
+if new > 0 and count + new > tonumber(ARGV[1]) then return {'full', text(count)} end
+
+local number = math.max(now * 1024 + tonumber(ARGV[4]), last + 1, tonumber(ARGV[3]) + 1)
+local first = nil
+for i = 5, #ARGV, 3 do
+  local name = ARGV[i]
+  local issued_before = tonumber(ARGV[i + 1]) or next_s
+  local from = issued_before < ANY_TIME and issued_before * 1000 or 0
+  local until_ms = tonumber(ARGV[i + 2]) or math.max(now, from) + tonumber(ARGV[2])
+  first = first or issued_before
+  until_ms = math.max(until_ms, forgot + 1)
+  local old_before, old_until = marked(name)
+  if old_before then
+    issued_before = math.max(issued_before, tonumber(old_before))
+    until_ms = math.max(until_ms, tonumber(old_until))
+  end
+  local mark = text(issued_before) .. ' ' .. text(until_ms)
+  local is_same = old_before and mark == old_before .. ' ' .. old_until
+  if not is_same then
+    if old_before then sum = sum - print_of(name, old_before .. ' ' .. old_until) end
+    sum = (sum + print_of(name, mark)) % PRINTS
+    redis.call('HSET', entries, name, mark .. ' ' .. text(number))
+    redis.call('ZADD', changes, text(number), name)
+    redis.call('ZADD', ends, text(until_ms), name)
+    last, number = number, number + 1
+  end
+end
+redis.call('HSET', about, 'sum', text(sum), 'last', text(last))
+return {'stored', text(first or 0)}

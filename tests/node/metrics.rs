@@ -68,9 +68,10 @@ async fn what_a_node_tells_is_what_it_did_and_promtool_has_nothing_to_say() {
         let counts = counted.map(|name| sample(&text, name).unwrap_or(0));
         let delivered = sample(&text, "fanfare_delivery_seconds_count{priority=\"normal\"}");
         let is_delivered = delivered.is_some_and(|count| (1..=4).contains(&count));
-        match counts == [2, 2, 1, 2, 3, 2, 1] && is_delivered {
+        let waiting = sample(&text, "fanfare_delivery_backlog_bytes");
+        match counts == [2, 2, 1, 2, 3, 2, 1] && is_delivered && waiting == Some(0) {
             true => Ok(text),
-            false => Err((counts, delivered)),
+            false => Err((counts, delivered, waiting)),
         }
     };
     // What a worker has done is counted a little later than it is seen.
@@ -87,7 +88,6 @@ async fn what_a_node_tells_is_what_it_did_and_promtool_has_nothing_to_say() {
         "fanfare_cpu_limit_cores ",
         "fanfare_worker_busy_seconds_total{worker=\"1\"} ",
         "fanfare_outbox_bytes{lane=\"critical\"} 0",
-        "fanfare_delivery_backlog_bytes 0",
         "fanfare_slow_sessions 0",
     ] {
         let is_there = text.lines().any(|line| line.starts_with(begins));

@@ -279,6 +279,7 @@ async fn r20_a_node_tells_its_health_in_one_line_in_detail_and_in_figures() {
         "sessions",
         "memory",
         "queue",
+        "revocations",
         "alerts",
     ];
     assert_eq!(names, parts, "{detailed}");

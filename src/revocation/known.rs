@@ -6,7 +6,7 @@
 //! missed a revocation that was promised to hold everywhere.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,9 @@ struct Shared {
     changes: Mutex<VecDeque<u64>>,
     /// Up to which change this node says that it has read.
     read_to: AtomicU64,
-    /// Counts the readings.
+    /// The first reading was waited for long enough.
+    is_waited_for: AtomicBool,
+    /// Counts the readings, and the end of waiting for the first.
     readings: watch::Sender<u64>,
     doorbell: Notify,
 }
@@ -118,10 +120,19 @@ impl Revocations {
         }
     }
 
-    /// Whether there are others to read of, and nothing was read yet.
+    /// Whether the first reading is still to be waited for before the node is ready.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.shared.stale_after.is_some() && lock(&self.shared.read_at).is_none()
+        self.shared.stale_after.is_some()
+            && lock(&self.shared.read_at).is_none()
+            && !self.shared.is_waited_for.load(Ordering::Acquire)
+    }
+
+    /// The first reading was waited for long enough: where its master of Redis is away the node gets
+    /// ready without, and takes no token.
+    pub(super) fn wait_no_longer(&self) {
+        self.shared.is_waited_for.store(true, Ordering::Release);
+        self.shared.readings.send_modify(|count| *count += 1);
     }
 
     /// How long ago the last reading was begun; `None`: there was none, or none is needed.

@@ -21,6 +21,8 @@ use super::{ENTRIES_MAX, KEPT_BEYOND_MS, Row};
 pub const READ_EVERY: Duration = Duration::from_millis(500);
 /// The same before the first reading, for which the readiness of the node waits.
 const FIRST_EVERY: Duration = Duration::from_millis(50);
+/// For so long a node is not ready because of it, at the most.
+const FIRST_WITHIN: Duration = Duration::from_secs(3);
 /// How often ended entries are looked for in the store, by each node.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// Twice all that a store may have, in pages.
@@ -53,6 +55,7 @@ impl Runner {
         let mut looks = tokio::time::interval(READ_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut tidied_at, mut is_failing) = (Instant::now(), false);
+        let begun_at = Instant::now();
         loop {
             // Both waits are cancel-safe.
             tokio::select! {
@@ -70,6 +73,9 @@ impl Runner {
             }
             if self.known.is_new() {
                 looks.reset_after(FIRST_EVERY);
+                if begun_at.elapsed() >= FIRST_WITHIN {
+                    self.known.wait_no_longer();
+                }
             }
             if self.known.read_to() != before {
                 self.progress.notify_one();
@@ -86,7 +92,7 @@ impl Runner {
 
     fn failed(&self, error: &StoreError, is_failing: &mut bool) {
         self.known.metrics().failed.add(1);
-        // Before the first reading the node is not ready, and says why.
+        // While the first reading is waited for the node is not ready, and says why.
         if !self.known.is_new() && !std::mem::replace(is_failing, true) {
             let error = error as &(dyn std::error::Error + 'static);
             tracing::warn!(

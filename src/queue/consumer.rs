@@ -26,6 +26,7 @@ use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL
 use crate::broker::{Broker, BrokerHealth, FeedNumber};
 use crate::cluster::partition_leases::Held;
 use crate::config::Config;
+use crate::config::machine::{self, Machine};
 use crate::tasks::running::Stopwatch;
 use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
@@ -69,9 +70,7 @@ impl Queue {
         tracer: Arc<Tracer>,
         held: watch::Receiver<Held>,
     ) -> Consumer {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        #[expect(clippy::cast_precision_loss)]
-        let pressure = Pressure::new(cores as f64);
+        let pressure = Pressure::new(machine::cores_max(&Machine::here()));
         Consumer {
             workers_max: config.queue.workers,
             context: Arc::new(Context {

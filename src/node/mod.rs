@@ -37,7 +37,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::memory::clock::Clock;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed};
-use crate::cluster::membership::Membership;
+use crate::cluster::membership::{BEATS_PER_LEASE, Membership};
 use crate::config::Config;
 use crate::config::file_shares::FileShares;
 use crate::dispatcher::Dispatcher;
@@ -368,7 +368,7 @@ impl Parts {
             app: self.services.app.clone(),
             directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
-            queue_taken: Taken::default(),
+            queue_taken: Taken::told_by(self.config.redis.lease / BEATS_PER_LEASE),
             started: self.started,
             commit: self.commit,
         };

@@ -16,6 +16,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::counting::Counting;
 use super::faults::Faults;
 use super::figures::{Figures, SharedFigures};
 use super::pass::{Context, Looked, Outcome};
@@ -38,8 +39,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Calls that wait for each pass that is under way: as they take some milliseconds each, the last has
 /// begun after some tens of them.
 const CALLS_PER_PASS: usize = 8;
-/// Partitions in which what waits is counted at once, beside passes.
-const COUNTED_AT_ONCE: usize = 16;
 /// What waits in a partition is counted where no pass has looked for so long: more than a poll.
 const UNCOUNTED_AFTER: Duration = Duration::from_secs(2);
 /// How often figures are told.
@@ -85,8 +84,7 @@ impl Queue {
             counts: BTreeMap::new(),
             masters: BTreeSet::new(),
             partitions_per_call: PARTITIONS_PER_CALL,
-            counting: FuturesUnordered::new(),
-            uncounted: Vec::new(),
+            counting: Counting::default(),
             figures: Figures::default(),
             faults: Faults::default(),
             failing: BTreeSet::new(),
@@ -99,9 +97,6 @@ impl Queue {
 
 /// What came of a pass; `None`: it was given up.
 type Ended = (CallOf, Vec<HeldPartition>, Option<Outcome>);
-
-/// A partition, and what waits there; `None`: there was no answer.
-type Counted = (u32, Option<Depths>);
 
 /// See the module.
 pub struct Consumer {
@@ -117,9 +112,7 @@ pub struct Consumer {
     /// How many partitions the last call could have.
     partitions_per_call: usize,
     /// Partitions in which what waits is being counted.
-    counting: FuturesUnordered<BoxFuture<'static, Counted>>,
-    /// Those that come next; at most all that are held.
-    uncounted: Vec<u32>,
+    counting: Counting,
     figures: Figures,
     faults: Faults,
     /// Partitions whose last pass failed, held or not; while the broker is whole those that are held.
@@ -150,11 +143,11 @@ impl Consumer {
             // All these waits are cancel-safe.
             tokio::select! {
                 ended = next(&mut self.running) => self.ended(ended),
-                (partition, depths) = next(&mut self.counting) => {
+                (partition, depths) = self.counting.next() => {
                     if let Some(depths) = depths {
                         self.found(partition, depths, Instant::now());
                     }
-                    self.count();
+                    self.counting.begin(&self.context.broker);
                 }
                 rung = bells.heard() => {
                     let now = Instant::now();
@@ -291,6 +284,7 @@ impl Consumer {
                 depths,
                 fault,
             } = looked;
+            // A glance asks nothing of dead letters.
             let is_bare = matches!(seen, Seen::Looked { .. });
             match depths {
                 Some(depths) => self.found(held.partition, depths, now),
@@ -302,6 +296,7 @@ impl Consumer {
             match seen {
                 Seen::Failed => self.failing.insert(held.partition),
                 Seen::Looked { .. } | Seen::Refused => self.failing.remove(&held.partition),
+                Seen::Something | Seen::Unsaid => false,
             };
             self.rota.ended(held, seen, now, rand::random());
             if let Some(fault) = fault {
@@ -319,31 +314,16 @@ impl Consumer {
         }
     }
 
-    /// Finds partitions that no pass has come to for a while, to count what waits there: passes have
-    /// more to do than they can, and how much that is decides how many nodes there are.
+    /// Counts what waits in partitions that no pass has come to for a while.
     fn find_uncounted(&mut self, now: Instant) {
-        if let Some(then) = now.checked_sub(UNCOUNTED_AFTER)
-            && self.uncounted.is_empty()
-        {
+        if let Some(then) = now.checked_sub(UNCOUNTED_AFTER) {
+            let (broker, figures) = (&self.context.broker, &self.figures);
             let held = self.rota.held();
-            let old = held.filter(|partition| self.figures.is_older(*partition, then));
-            self.uncounted = old.collect();
+            let old = held.filter(|partition| figures.is_older(*partition, then));
+            let calls = old.filter_map(|one| Some((broker.queue_call_of(one)?.feed, one)));
+            self.counting.add(calls);
         }
-        self.count();
-    }
-
-    /// Counts some of those.
-    fn count(&mut self) {
-        while self.counting.len() < COUNTED_AT_ONCE
-            && let Some(partition) = self.uncounted.pop()
-        {
-            let broker = Arc::clone(&self.context.broker);
-            let count = async move {
-                let counted = timeout(TICK, broker.queue_depths(partition)).await;
-                (partition, counted.ok().and_then(Result::ok))
-            };
-            self.counting.push(count.boxed());
-        }
+        self.counting.begin(&self.context.broker);
     }
 
     /// Whether what has this partition is away, as far as is known.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::queue::{
-    Depths, End, Fetched, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved, PARTITIONS_PER_CALL,
-    PartitionState, Verdict,
+    Depths, End, Fetched, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved, PartitionState,
+    Verdict,
 };
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
@@ -71,22 +71,29 @@ impl Context {
         from: u64,
         is_glance: bool,
     ) -> Outcome {
-        if is_glance && self.broker.is_bare(&held).await {
-            return bare(&held);
+        match is_glance {
+            true => self.glance(held).await,
+            false => self.fetch_and_move(held, from).await,
         }
-        if held.len() <= PARTITIONS_PER_CALL {
-            return self.fetch_and_move(held, from).await;
+    }
+
+    /// Looks where anything is, and fetches nothing.
+    async fn glance(&self, held: Vec<HeldPartition>) -> Outcome {
+        let seen = self.broker.glance(&held).await;
+        let looked = held.into_iter().enumerate().map(|(at, held)| Looked {
+            held,
+            seen: match &seen {
+                None => Seen::Unsaid,
+                Some(is_something) if is_something.get(at) == Some(&false) => BARE,
+                Some(_) => Seen::Something,
+            },
+            depths: None,
+            fault: None,
+        });
+        Outcome {
+            looked: looked.collect(),
+            now_ms: None,
         }
-        let mut outcome = bare(&[]);
-        for some in held.chunks(PARTITIONS_PER_CALL) {
-            let of_some = match self.broker.is_bare(some).await {
-                true => bare(some),
-                false => self.fetch_and_move(some.to_vec(), 0).await,
-            };
-            outcome.looked.extend(of_some.looked);
-            outcome.now_ms = of_some.now_ms.or(outcome.now_ms);
-        }
-        outcome
     }
 
     async fn fetch_and_move(&self, held: Vec<HeldPartition>, from: u64) -> Outcome {
@@ -272,23 +279,12 @@ fn partitions(held: &[HeldPartition], fetched: &Fetched) -> Vec<Partition> {
     partitions.collect()
 }
 
-/// Nothing waits in any of them.
-fn bare(held: &[HeldPartition]) -> Outcome {
-    let looked = held.iter().map(|held| Looked {
-        held: *held,
-        seen: Seen::Looked {
-            has_come: false,
-            left: 0,
-            next_due: None,
-        },
-        depths: None,
-        fault: None,
-    });
-    Outcome {
-        looked: looked.collect(),
-        now_ms: None,
-    }
-}
+/// Nothing waits there.
+const BARE: Seen = Seen::Looked {
+    has_come: false,
+    left: 0,
+    next_due: None,
+};
 
 /// Nothing is known of any of them.
 fn failed(held: &[HeldPartition], fault: &Fault) -> Outcome {

@@ -391,7 +391,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         app: App::default_app(),
         directory: Arc::clone(&directory) as Arc<dyn Directory>,
         bodies: BodyBudget::new(BODY_BYTES_MAX),
-        queue_taken: Taken::default(),
+        queue_taken: Taken::told_by(Duration::from_secs(1)),
         started: Instant::now(),
         commit: "0123abc",
     };

@@ -72,6 +72,7 @@ macro_rules! cases {
             presence::the_changes_are_a_topic_like_any_other,
             presence::what_a_dead_owner_left_is_removed_and_told_once_whoever_does_it,
             queue::a_bell_rings_when_something_new_waits,
+            queue::a_glance_says_where_something_is,
             queue::a_key_of_the_queue_is_forgotten_after_its_time,
             queue::a_key_of_the_queue_lives_from_the_time_of_its_entry_on,
             queue::a_move_that_is_repeated_finds_nothing_and_doubles_nothing,

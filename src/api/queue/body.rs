@@ -4,14 +4,12 @@
 //! target, in the order of the bodies. Bounds: those of a publication and of a batch, how full the
 //! queue may be ([`Bound`]), and [`LATER_MAX_MS`].
 
-use std::collections::HashSet;
-
 use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder, Schema};
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::answers::{EntryResult, Items};
-use super::bound::Bound;
+use super::bound::{Bound, NotTaken};
 use crate::api::auth::Caller;
 use crate::api::body::Sent;
 use crate::api::body_fields::{BodyFields, Known};
@@ -21,7 +19,6 @@ use crate::api::publish::{BATCH_TARGETS_FACTOR, too_many};
 use crate::api::state::ApiState;
 use crate::api::trace::Parent;
 use crate::api::unix_ms;
-use crate::broker::BrokerError;
 use crate::broker::idempotency::Publisher;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::once;
@@ -172,7 +169,6 @@ pub(super) fn read(
         bound,
         now_ms: unix_ms(),
         size: Size::default(),
-        stopped: HashSet::new(),
     };
     if !is_list(sent.encoding, &sent.bytes) {
         return Ok(Asked {
@@ -259,8 +255,6 @@ struct Reading<'a, 'b> {
     bound: &'a mut Bound<'b>,
     now_ms: u64,
     size: Size,
-    /// Where an entry was refused: later ones are not tried, so that repeating it keeps the order.
-    stopped: HashSet<(Topic, Priority)>,
 }
 
 impl Reading<'_, '_> {
@@ -273,8 +267,11 @@ impl Reading<'_, '_> {
             Err(_) => {
                 let names = publication::named(self.state, &fields).into_iter();
                 let topics = names.filter_map(|name| name.topic(&self.caller.app).ok());
-                let stopped = topics.flat_map(|topic| PRIORITIES.map(|one| (topic.clone(), one)));
-                self.stopped.extend(stopped);
+                for topic in topics {
+                    for priority in PRIORITIES {
+                        self.bound.stop(&topic, priority);
+                    }
+                }
             }
         }
         targets
@@ -310,7 +307,11 @@ impl Reading<'_, '_> {
             let mut publication = content.publication(namespace);
             // Its `ttl_ms` begins when it may be published.
             publication.time_ms = publication.time_ms.max(times.not_before_ms.unwrap_or(0));
-            self.take(&topic, publication.priority)?;
+            let taken = self.bound.take(&topic, publication.priority);
+            taken.map_err(|why| match why {
+                NotTaken::NotTried => EntryResult::of_broker(&topic, &Unavailable::NotTried.into()),
+                NotTaken::Full(refused) => EntryResult::failed(topic.name(), &refused),
+            })?;
             Ok(EnqueueRequest {
                 not_before_ms: times.not_before_ms,
                 replicas: namespace.replicas(),
@@ -324,19 +325,6 @@ impl Reading<'_, '_> {
             })
         });
         Ok(targets.collect())
-    }
-
-    /// Takes room for an entry, unless an earlier one of its target and priority was refused.
-    fn take(&mut self, topic: &Topic, priority: Priority) -> Result<(), EntryResult> {
-        let row = (topic.clone(), priority);
-        if self.stopped.contains(&row) {
-            let error = BrokerError::Unavailable(Unavailable::NotTried);
-            return Err(EntryResult::of_broker(topic, &error));
-        }
-        self.bound.take(priority).map_err(|error| {
-            self.stopped.insert(row);
-            EntryResult::failed(topic.name(), &error)
-        })
     }
 }
 

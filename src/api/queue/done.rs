@@ -177,7 +177,7 @@ impl<'a> Done<'a> {
             let id = LetterId::of(&letter);
             match self.request(&letter) {
                 Ok(request) => {
-                    ids.push(id);
+                    ids.push((id, request.message.topic.clone(), letter.priority));
                     requests.push(request);
                 }
                 Err(error) => self.failed(id, &error),
@@ -190,10 +190,13 @@ impl<'a> Done<'a> {
         let answers = self.state.broker.enqueue(requests).await;
         let spared = answers.iter().filter(|answer| is_spared(answer)).count();
         self.bound.give_back(spared as u64);
-        for (id, answer) in ids.into_iter().zip(answers) {
+        for ((id, topic, priority), answer) in ids.into_iter().zip(answers) {
             match answer {
                 Ok(_) => enqueued.push(id),
-                Err(error) => self.failed(id, &error.told()),
+                Err(error) => {
+                    self.bound.stop(&topic, priority);
+                    self.failed(id, &error.told());
+                }
             }
         }
         let before = self.count;
@@ -206,7 +209,7 @@ impl<'a> Done<'a> {
         let mut message = entry::decode(&letter.kept).map_err(|_unreadable| {
             WireError::bad_request("what was kept of it cannot be read, so it cannot be redriven")
         })?;
-        self.bound.take(letter.priority)?;
+        self.bound.take(&message.topic, letter.priority)?;
         message.publication.priority = letter.priority;
         let now_ms = unix_ms();
         message.expires_ms = message.expires_ms.filter(|ends_ms| *ends_ms > now_ms);

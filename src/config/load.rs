@@ -252,5 +252,6 @@ fn build(values: &Values) -> Config {
         namespaces: namespaces.collect(),
         inbox: Namespace::from_values(values, "inbox"),
         everyone: Namespace::from_values(values, "everyone"),
+        apps: values.apps(),
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod alerts;
 pub mod api_clients;
+pub mod app;
 pub mod checks;
 pub mod client_list;
 pub mod environment;
@@ -51,7 +52,7 @@ pub use issuer::{Issuer, Jwks, TokenKey};
 pub use observing::{Health, Log, LogFormat, Metrics};
 pub use secret::Secret;
 
-use fanfare_protocol::ids::{NodeId, Priority, Topic, TopicKind};
+use fanfare_protocol::ids::{App, NodeId, Priority, Topic, TopicKind};
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -96,6 +97,8 @@ pub struct Config {
     pub inbox: Namespace,
     /// Options of the topic `@`.
     pub everyone: Namespace,
+    /// Further apps beside `default`, which has the sections above.
+    pub apps: BTreeMap<App, app::AppSettings>,
 }
 
 impl Config {

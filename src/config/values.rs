@@ -9,11 +9,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::api_clients::ApiClient;
+use crate::config::app::AppSettings;
 use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
 use crate::config::watched::WatchedFiles;
 use crate::config::{Environment, Issuer, Secret, TokenKey};
+use fanfare_protocol::ids::App;
 
 /// Where a value came from. The order is the precedence, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +64,7 @@ pub struct Values {
     files: WatchedFiles,
     issuers: Vec<Issuer>,
     issuer_origins: Vec<Origin>,
+    apps: BTreeMap<App, AppSettings>,
     refused: BTreeSet<String>,
     dev: bool,
     environment: Environment,
@@ -79,6 +82,7 @@ impl Values {
             files: WatchedFiles::default(),
             issuers: Vec::new(),
             issuer_origins: Vec::new(),
+            apps: BTreeMap::new(),
             refused: BTreeSet::new(),
             dev,
             environment,
@@ -282,6 +286,12 @@ impl Values {
     #[must_use]
     pub fn issuers(&self) -> Vec<Issuer> {
         self.issuers.clone()
+    }
+
+    /// The apps beside `default`.
+    #[must_use]
+    pub fn apps(&self) -> BTreeMap<App, AppSettings> {
+        self.apps.clone()
     }
 
     /// Where each of them stands.

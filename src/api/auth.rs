@@ -99,7 +99,8 @@ impl Caller {
         operation: OnTopic,
         topic: &Topic,
     ) -> Result<(), WireError> {
-        let namespace = state.config.namespace(topic);
+        let settings = state.apps.of_topic(topic);
+        let namespace = settings.namespace(topic);
         let judged = policy::may(self.subject(), operation, topic, namespace);
         judged.map_err(|denied| self.told(state, denied, topic.namespace()))
     }

@@ -112,7 +112,7 @@ pub(super) fn with_header(header: &str) -> String {
 }
 
 pub(super) fn refusal(verifier: &Verifier, token: &str) -> TokenError {
-    let error = verifier.session(token, now()).expect_err(token);
+    let error = verifier.session(token, None, now()).expect_err(token);
     let expected = match error {
         TokenError::Expired => (ErrorCode::TokenExpired, CloseReason::TokenExpired),
         _ => (ErrorCode::Unauthorized, CloseReason::Unauthorized),
@@ -147,7 +147,7 @@ fn a_token_of_every_algorithm_is_taken_and_its_claims_are_read() {
     for (algorithm, private, public) in pairs {
         let verifier = verifier(vec![key(None, algorithm, public)]);
         let token = minted(Some("any"), algorithm, private, &full);
-        let claims = verifier.session(&token, now()).unwrap();
+        let claims = verifier.session(&token, None, now()).unwrap();
         assert_eq!(claims.app, App::default_app());
         assert_eq!(claims.user.as_str(), "alice");
         assert_eq!(claims.expires, NOW_S + 60);
@@ -163,7 +163,7 @@ fn a_token_of_every_algorithm_is_taken_and_its_claims_are_read() {
             bytes[last] ^= 1;
             parts[part] = URL_SAFE_NO_PAD.encode(bytes);
             assert!(
-                verifier.session(&parts.join("."), now()).is_err(),
+                verifier.session(&parts.join("."), None, now()).is_err(),
                 "{algorithm} {part}"
             );
         }

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use fanfare_protocol::ids::{Topic, TopicKind};
 
-use super::{Auth, Config, Namespace};
+use super::{Allow, Auth, Config, Namespace};
 
 /// What one app sets for itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppSettings {
     /// Who gets in. Only these keys are tried for a token of the app.
     pub auth: Auth,
@@ -32,6 +32,35 @@ impl AppSettings {
             namespaces: config.namespaces.clone(),
             inbox: config.inbox.clone(),
             everyone: config.everyone.clone(),
+        }
+    }
+
+    /// Those of an app that is not known: nobody gets in, nobody may do anything, nothing is kept.
+    /// `node` gives the rest, which is of the node whatever the app.
+    #[must_use]
+    pub fn of_nobody(node: &Self) -> Self {
+        let nothing = Namespace {
+            history_entries_max: 0,
+            presence: false,
+            conflate: false,
+            trace: false,
+            subscribe: Allow::Nobody,
+            publish: Allow::Nobody,
+            history: Allow::Nobody,
+            presence_allow: Allow::Nobody,
+            replicas_min: 0,
+            ..node.everyone.clone()
+        };
+        Self {
+            auth: Auth {
+                keys: Vec::new(),
+                issuers: Vec::new(),
+                anonymous: false,
+                ..node.auth.clone()
+            },
+            namespaces: BTreeMap::from([("default".to_owned(), nothing.clone())]),
+            inbox: nothing.clone(),
+            everyone: nothing,
         }
     }
 

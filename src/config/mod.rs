@@ -52,7 +52,7 @@ pub use issuer::{Issuer, Jwks, TokenKey};
 pub use observing::{Health, Log, LogFormat, Metrics};
 pub use secret::Secret;
 
-use fanfare_protocol::ids::{App, NodeId, Priority, Topic, TopicKind};
+use fanfare_protocol::ids::{App, NodeId, Priority};
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -99,36 +99,6 @@ pub struct Config {
     pub everyone: Namespace,
     /// Further apps beside `default`, which has the sections above.
     pub apps: BTreeMap<App, app::AppSettings>,
-}
-
-impl Config {
-    /// The options of a namespace as [`fanfare_protocol::ids::Topic::namespace`] names it. An
-    /// unknown namespace has the options of `default`. Presence topics are not asked here.
-    #[must_use]
-    pub fn namespace(&self, topic: &Topic) -> &Namespace {
-        match topic.kind() {
-            TopicKind::Inbox => &self.inbox,
-            TopicKind::Everyone => &self.everyone,
-            TopicKind::Plain | TopicKind::Presence => self
-                .namespaces
-                .get(topic.namespace())
-                .or_else(|| self.namespaces.get("default"))
-                .unwrap_or(&self.everyone),
-        }
-    }
-
-    /// The operator's word for these options; `default` for names that stand for no namespace.
-    #[must_use]
-    pub fn namespace_name(&self, topic: &Topic) -> &str {
-        match topic.kind() {
-            TopicKind::Inbox => "inbox",
-            TopicKind::Everyone => "everyone",
-            TopicKind::Plain | TopicKind::Presence => {
-                let known = self.namespaces.get_key_value(topic.namespace());
-                known.map_or("default", |(name, _)| name)
-            }
-        }
-    }
 }
 
 /// `[server]`
@@ -230,7 +200,7 @@ pub struct Memory {
 }
 
 /// `[auth]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Keys that tokens may be signed with.
     pub keys: Vec<TokenKey>,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, watch};
 
+use crate::apps::Apps;
 use crate::broker::Broker;
 use crate::cluster::keeping;
 use crate::cluster::lease_store::LeaseStore;
@@ -61,7 +62,7 @@ pub struct Cluster {
 /// Starts the tasks.
 #[must_use]
 pub fn start(
-    config: &Arc<Config>,
+    (config, apps): (&Arc<Config>, &Arc<Apps>),
     broker: &Arc<Broker>,
     metrics: &Arc<Metrics>,
     tracer: &Arc<Tracer>,
@@ -89,7 +90,7 @@ pub fn start(
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", turns::polled("membership", task.run()));
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
-        consume(&queue, broker, config, metrics, tracer, &partitions);
+        consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
         return Cluster {
             membership,
             partitions,
@@ -119,7 +120,7 @@ pub fn start(
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
-    consume(&queue, broker, config, metrics, tracer, &partitions);
+    consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
     Cluster {
         membership,
         partitions,
@@ -172,14 +173,14 @@ pub(super) async fn carry_context(mut view: watch::Receiver<Arc<View>>, broker: 
 fn consume(
     queue: &Queue,
     broker: &Arc<Broker>,
-    config: &Arc<Config>,
+    (config, apps): (&Arc<Config>, &Arc<Apps>),
     metrics: &Arc<Metrics>,
     tracer: &Arc<Tracer>,
     partitions: &Partitions,
 ) {
-    let (broker, config) = (Arc::clone(broker), Arc::clone(config));
+    let (broker, rules) = (Arc::clone(broker), (Arc::clone(config), Arc::clone(apps)));
     let (metrics, tracer) = (Arc::clone(metrics), Arc::clone(tracer));
-    let consumer = queue.consumer(broker, config, metrics, tracer, partitions.held());
+    let consumer = queue.consumer(broker, rules, metrics, tracer, partitions.held());
     tasks::vital("queue", consumer.run());
 }
 

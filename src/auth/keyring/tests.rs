@@ -51,7 +51,7 @@ fn token(kid: Option<&str>, secret: &str, more: Value) -> String {
 }
 
 fn session(verifier: &Verifier, token: &str) -> Result<Claims, TokenError> {
-    verifier.session(token, now())
+    verifier.session(token, None, now())
 }
 
 #[test]
@@ -175,21 +175,21 @@ fn keys_that_are_not_there_yet_are_waited_for_and_known_ones_are_not() {
     });
     let verifier = verifier(vec![key(None, "HS256", SECRET)], vec![of_a]);
     let most = std::time::Duration::from_micros(50);
-    let light = |token: &str| verifier.is_light(std::iter::once(token), most);
+    let light = |token: &str| verifier.is_light(std::iter::once(token), None, most);
     let own = token(None, SECRET, json!({}));
-    assert!(light(&own) && verifier.missing(&own).is_none());
+    assert!(light(&own) && verifier.missing(&own, None).is_none());
     let secret = token(Some("1"), SECRET, json!({"iss": "a"}));
-    assert!(light(&secret) && verifier.missing(&secret).is_none());
+    assert!(light(&secret) && verifier.missing(&secret, None).is_none());
     assert_eq!(session(&verifier, &secret), Err(TokenError::Algorithm));
     let of_a = put_together(
         &json!({"alg": "ES256", "kid": "1"}),
         &json!({"iss": "a"}),
         "AAAA",
     );
-    assert!(!light(&of_a) && verifier.missing(&of_a).is_some());
+    assert!(!light(&of_a) && verifier.missing(&of_a, None).is_some());
     assert_eq!(session(&verifier, &of_a), Err(TokenError::UnknownKey));
     // What no key could mend is not waited for.
-    assert!(light("garbage") && verifier.missing("garbage").is_none());
+    assert!(light("garbage") && verifier.missing("garbage", None).is_none());
     assert_eq!(verifier.key_sets().len(), 1);
 }
 
@@ -235,7 +235,7 @@ fn what_is_dear_is_not_checked_on_a_worker() {
     for (algorithm, private, public, count, wanted) in rows {
         let token = tokens(algorithm, private);
         let all = std::iter::repeat_n(token.as_str(), count);
-        let is_light = one(algorithm, public).is_light(all, most);
+        let is_light = one(algorithm, public).is_light(all, None, most);
         assert_eq!(is_light, wanted, "{count} of {algorithm}");
     }
 }

@@ -30,7 +30,7 @@ fn rig() -> (Rig, Receiver<Span>) {
 }
 
 async fn publish_traced(rig: &Rig, topic: &Topic) {
-    let retention = rig.config.namespace(topic).retention();
+    let retention = retention(&Apps::of(&rig.config), topic);
     let request = PublishRequest {
         trace: Some(CONTEXT),
         ..PublishRequest::new(topic.clone(), publication(), retention)

@@ -210,7 +210,11 @@ mod tests {
             let topic = Topic::new(&app(app_name), name).unwrap();
             let of_app = apps.of_topic(&topic);
             let options = of_app.namespace(&topic);
-            (options.history_entries_max, options.subscribe, apps.has(&topic))
+            (
+                options.history_entries_max,
+                options.subscribe,
+                apps.has(&topic),
+            )
         };
         assert_eq!(kept("shop", "t").0, 7);
         assert_ne!(kept("default", "t").0, 7);
@@ -247,12 +251,21 @@ mod tests {
         };
         let apps = Apps::new(settings(&[("shop", 7)]));
         apps.replace_stored(stored(&[("shop", 1), ("game", 2)]));
-        assert_eq!((history(&apps, "shop"), history(&apps, "game")), (Some(7), Some(2)));
+        assert_eq!(
+            (history(&apps, "shop"), history(&apps, "game")),
+            (Some(7), Some(2))
+        );
         apps.replace_file(settings(&[("chat", 9)]));
-        assert_eq!((history(&apps, "shop"), history(&apps, "game")), (None, Some(2)));
+        assert_eq!(
+            (history(&apps, "shop"), history(&apps, "game")),
+            (None, Some(2))
+        );
         assert_eq!(history(&apps, "chat"), Some(9));
         assert_eq!(*apps.of_file(), [app("chat"), App::default_app()].into());
         apps.replace_stored(Settings::new());
-        assert_eq!((history(&apps, "chat"), history(&apps, "game")), (Some(9), None));
+        assert_eq!(
+            (history(&apps, "chat"), history(&apps, "game")),
+            (Some(9), None)
+        );
     }
 }

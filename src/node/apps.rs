@@ -1,17 +1,19 @@
 //! The node's part in apps: the rules of tokens follow them, and sessions look again when they change.
 //!
 //! In: changes of [`Apps`], from the file or the API. Out: other rules for the verifier, keys that are
-//! fetched or no more, and one message a change to each worker, which tells the sessions of the apps
+//! fetched or no more, what this node says that it keeps, and one message a change to each worker, which tells the sessions of the apps
 //! that have changed. Bounds: what a worker with a full queue is still to be told waits as hashes, one
 //! an app, and is tried again every [`AGAIN_AFTER`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cluster;
 use crate::apps::{self, Apps, Settings};
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
-use crate::config::Auth;
+use crate::cluster::texts::Texts;
+use crate::config::{Auth, Config};
 use crate::revocation::news::News;
 use crate::tasks;
 use crate::verification::Checks;
@@ -35,8 +37,9 @@ pub(super) struct Followers {
     pub(super) apps: Arc<Apps>,
     pub(super) verifier: Arc<Verifier>,
     pub(super) checks: Arc<Checks>,
-    /// `session.info_bytes_max`.
-    pub(super) info_bytes_max: usize,
+    pub(super) config: Arc<Config>,
+    /// What this node says that it keeps, to the others.
+    pub(super) texts: Texts,
     pub(super) workers: Vec<WorkerHandle>,
 }
 
@@ -55,8 +58,13 @@ impl Followers {
             let changed = apps::changed(&told, &now);
             if !changed.is_empty() {
                 self.take(&now);
+                self.texts.say(&cluster::said(&self.config, &self.apps));
                 let count = changed.len();
-                tracing::info!(event = "apps_changed", count, "apps were set, changed or removed");
+                tracing::info!(
+                    event = "apps_changed",
+                    count,
+                    "apps were set, changed or removed"
+                );
                 for owed in &mut owed {
                     owed.merge(News::of_apps(changed.iter()));
                 }
@@ -81,7 +89,7 @@ impl Followers {
     /// Judges tokens by what these apps set. An app with a key that cannot be used has none: its tokens
     /// are refused, and those of the others are not.
     fn take(&self, apps: &Settings) {
-        let verifier = self::verifier(apps, self.info_bytes_max).or_else(|error| {
+        let verifier = self::verifier(apps, self.config.session.info_bytes_max).or_else(|error| {
             tracing::error!(
                 event = "app_keys_refused",
                 fault = %error,
@@ -89,7 +97,7 @@ impl Followers {
             );
             let rules = apps.iter().map(|(app, settings)| (app, &settings.auth));
             let is_well = |(app, auth): &(&App, &Auth)| self.can_use(app, auth);
-            Verifier::of_apps(rules.filter(is_well), self.info_bytes_max)
+            Verifier::of_apps(rules.filter(is_well), self.config.session.info_bytes_max)
         });
         if let Ok(verifier) = verifier {
             self.verifier.take_over(verifier);
@@ -98,7 +106,8 @@ impl Followers {
     }
 
     fn can_use(&self, app: &App, auth: &Auth) -> bool {
-        Verifier::of_apps([(app, auth)].into_iter(), self.info_bytes_max).is_ok()
+        let info_bytes_max = self.config.session.info_bytes_max;
+        Verifier::of_apps([(app, auth)].into_iter(), info_bytes_max).is_ok()
     }
 }
 

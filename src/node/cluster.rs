@@ -57,6 +57,18 @@ pub struct Cluster {
     pub queue: Queue,
     /// Which tokens are revoked.
     pub revoking: Revoking,
+    /// What this node says that it keeps.
+    pub texts: Texts,
+}
+
+/// What a node says that it keeps and promises: by its configuration, and by the apps of its file. What
+/// the API has set is the same for all nodes, within seconds.
+#[must_use]
+pub(super) fn said(config: &Config, apps: &Apps) -> String {
+    let of_file = apps.of_file();
+    let all = apps.all();
+    let of_file = all.iter().filter(|(app, _)| of_file.contains(*app));
+    keeping::said(config, of_file)
 }
 
 /// Starts the tasks.
@@ -70,9 +82,9 @@ pub fn start(
     history: &Arc<History>,
 ) -> Cluster {
     let settled = Settled::default();
-    let texts = Texts::new(&keeping::said(config));
+    let texts = Texts::new(&said(config, apps));
     let queue = Queue::default();
-    let revoking = Revoking::start(config, broker, metrics);
+    let revoking = Revoking::start((config, apps), broker, metrics);
     let settings = |partitions: &Partitions| {
         let kept = Kept {
             partitions: partitions.clone(),
@@ -99,6 +111,7 @@ pub fn start(
             occupancy,
             queue,
             revoking,
+            texts,
         };
     };
     let partitions = Partitions::default();
@@ -129,6 +142,7 @@ pub fn start(
         occupancy: Arc::new(occupancy),
         queue,
         revoking,
+        texts,
     }
 }
 
@@ -248,7 +262,7 @@ fn details(
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
             keeps: String::new(),
-            keeps_digest: texts.digest().to_owned(),
+            keeps_digest: texts.digest().to_string(),
             queue: queue.get(),
             load: load(&history, &metrics),
             revoked: revoked.read_to(),

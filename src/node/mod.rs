@@ -268,7 +268,8 @@ impl Parts {
             apps: Arc::clone(&self.services.apps),
             verifier: Arc::clone(&self.services.verifier),
             checks: Arc::clone(&self.services.checks),
-            info_bytes_max: self.config.session.info_bytes_max,
+            config: Arc::clone(&self.config),
+            texts: self.cluster.texts.clone(),
             workers: handles.clone(),
         };
         followers.follow(Arc::new(crate::apps::settings_of(&self.config)));

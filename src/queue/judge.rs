@@ -162,7 +162,10 @@ fn read(entry: &FetchedEntry, apps: &Apps) -> Result<Readable, Refusal> {
 
 fn publish((message, parts): Readable, came_as_fields: bool, apps: &Apps) -> Verdict {
     Verdict::Publish {
-        retention: apps.of_topic(&message.topic).namespace(&message.topic).retention(),
+        retention: apps
+            .of_topic(&message.topic)
+            .namespace(&message.topic)
+            .retention(),
         message: Box::new(message),
         parts,
         trace: None,
@@ -333,7 +336,10 @@ mod tests {
         for entry in [blob, by_xadd] {
             let (why, error, kept) = buried(entry);
             assert_eq!(why, Why::UnknownApp);
-            assert!(error.starts_with("its app `gone` is not known here"), "{error}");
+            assert!(
+                error.starts_with("its app `gone` is not known here"),
+                "{error}"
+            );
             assert_eq!(entry::decode(&kept).unwrap().topic, message.topic);
         }
     }

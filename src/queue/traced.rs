@@ -72,11 +72,7 @@ impl<'a> MovingTraces<'a> {
                 });
             }
         }
-        Self {
-            tracer,
-            apps,
-            all,
-        }
+        Self { tracer, apps, all }
     }
 
     /// What became of each entry; of none where nothing is known.

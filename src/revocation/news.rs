@@ -118,7 +118,12 @@ mod tests {
         let ada = Marks::new(&app, &user("ada"), Some("x"), ["y", "z"].into_iter());
         let bob = Marks::new(&app, &user("bob"), None, [].into_iter());
         let nobody = Marks::of_app(&app);
-        let other = Marks::new(&App::new("other").unwrap(), &user("ada"), Some("x"), ["z"].into_iter());
+        let other = Marks::new(
+            &App::new("other").unwrap(),
+            &user("ada"),
+            Some("x"),
+            ["z"].into_iter(),
+        );
         let concerned = |name: &str| {
             let mut news = News::default();
             assert!(news.is_empty());
@@ -136,6 +141,9 @@ mod tests {
         assert_eq!(concerned("a other"), [false, false, false, true]);
         // What an app sets concerns those without a token too.
         let news = News::of_apps([&app].into_iter());
-        assert_eq!([&ada, &bob, &nobody, &other].map(|m| news.is_of(m)), [true, true, true, false]);
+        assert_eq!(
+            [&ada, &bob, &nobody, &other].map(|m| news.is_of(m)),
+            [true, true, true, false]
+        );
     }
 }

@@ -28,7 +28,10 @@ impl Machine {
             _ => self.phase == Phase::Open,
         };
         let app = self.asked_app(command);
-        is_due && !self.verifier.is_light(command.tokens(), app.as_ref(), LIGHT)
+        is_due
+            && !self
+                .verifier
+                .is_light(command.tokens(), app.as_ref(), LIGHT)
     }
 
     /// Judges a command whose tokens were checked elsewhere.

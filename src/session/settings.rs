@@ -128,7 +128,10 @@ impl Session {
                         self.calls.worker.set_history(&topic, has_history);
                     }
                 }
-                self.obey(rejudged, "the settings of the app do not permit this topic any more");
+                self.obey(
+                    rejudged,
+                    "the settings of the app do not permit this topic any more",
+                );
             }
             Err(reason) => {
                 let (session, app) = (self.calls.session, self.machine.app().as_str());

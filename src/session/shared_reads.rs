@@ -158,6 +158,7 @@ mod tests {
     use crate::session::rig::node::{Node, run, user};
     use crate::worker::handle::Inbound;
     use fanfare_protocol::event::GapReason;
+    use fanfare_protocol::ids::App;
 
     const PAGE: Page = Page {
         entries_max: 100,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 
 use super::{ROOM, Rig, publication, topic};
+use crate::apps::Apps;
 use crate::broker::PublishRequest;
+use crate::dispatcher::asks::retention;
 use crate::telemetry::gate::Gate;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::context::TraceContext;

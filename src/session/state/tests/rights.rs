@@ -206,7 +206,7 @@ fn a_refresh_moves_the_end_and_takes_what_the_new_token_does_not_allow() {
         "can": {"subscribe": ["*:kept", "*:member"], "presence": ["open:member"]},
     });
     let request = ada.tell(refresh(token("ada", less)));
-    let Ok(Request::Refreshed { lost, expires, .. }) = request else {
+    let Ok(Request::Refreshed(Rejudged { lost, .. }, expires)) = request else {
         panic!("{request:?}");
     };
     assert_eq!(expires, START_S + 7_200);
@@ -238,7 +238,7 @@ fn a_refresh_moves_the_end_and_takes_what_the_new_token_does_not_allow() {
 /// What the topics are limited to by a new token, by name.
 fn limits(ada: &mut Asked, can: Value) -> Vec<(String, bool)> {
     let request = ada.tell(refresh(token("ada", json!({"can": can}))));
-    let Ok(Request::Refreshed { limits, .. }) = request else {
+    let Ok(Request::Refreshed(Rejudged { limits, .. }, _)) = request else {
         panic!("{request:?}");
     };
     let limits = limits.into_iter();

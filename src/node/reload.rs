@@ -187,7 +187,7 @@ impl Replaced {
 fn ignored(before: &[Row], now: &[Row]) -> Vec<String> {
     let is_reloaded = |key: &str| {
         let name = key.split('[').next().unwrap_or(key);
-        RELOADED.contains(&name)
+        RELOADED.contains(&name) || name.starts_with("apps.")
     };
     let value = |rows: &[Row], key: &str| {
         let row = rows.iter().find(|row| row.key == key);

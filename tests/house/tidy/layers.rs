@@ -19,6 +19,8 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("http", &["config", "telemetry"]),
     // The seeds of simulations, in builds for tests.
     ("seeds", &[]),
+    // Which apps there are, and what each sets for itself.
+    ("apps", &["redis", "tasks", "config", "telemetry"]),
     // Who somebody is and what they may do; pure.
     ("revocation", &["redis", "tasks", "config", "telemetry"]),
     ("auth", &["revocation", "config", "telemetry"]),
@@ -35,13 +37,13 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     // What clients and backends speak to.
     ("session", &["worker", "presence", "cluster", "broker", "policy", "verification", "auth", "revocation", "redis", "tasks", "lifecycle",
         "telemetry", "config"]),
-    ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+    ("api", &["http", "apps", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "verification", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
-    ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
+    ("node", &["ingress", "api", "http", "apps", "session", "dispatcher", "worker", "queue", "presence", "cluster",
         "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
-    ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
+    ("cli", &["node", "ingress", "api", "http", "apps", "session", "dispatcher", "worker", "queue", "presence", "cluster",
         "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),
 ];

@@ -7,6 +7,9 @@
 pub mod alerts;
 pub mod api_clients;
 pub mod app;
+pub mod app_json;
+pub mod app_keys;
+pub mod app_reader;
 pub mod checks;
 pub mod client_list;
 pub mod environment;
@@ -35,6 +38,7 @@ pub mod queue;
 mod redis_login;
 pub mod redis_url;
 mod secret;
+mod sections;
 pub mod show;
 pub mod telemetry;
 pub mod telemetry_keys;
@@ -45,6 +49,7 @@ pub mod watched;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use api_clients::Api;
@@ -99,6 +104,8 @@ pub struct Config {
     pub everyone: Namespace,
     /// Further apps beside `default`, which has the sections above.
     pub apps: BTreeMap<App, app::AppSettings>,
+    /// What an app that is given to the API starts from.
+    pub inherited: Arc<app_reader::Inherited>,
 }
 
 /// `[server]`

@@ -44,7 +44,6 @@ pub const RELOADED: &[&str] = &[
     "auth.leeway_s",
     "auth.token_life_max_s",
     "auth.token_bytes_max",
-    "apps",
     "log.level",
 ];
 

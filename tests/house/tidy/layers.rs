@@ -13,13 +13,14 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("fixed_hash", &[]),
     ("config", &[]),
     ("telemetry", &["config"]),
-    ("apps", &["config"]),
     ("lifecycle", &["config", "telemetry"]),
     ("tasks", &["config", "telemetry"]),
     ("redis", &["config", "telemetry"]),
     ("http", &["config", "telemetry"]),
     // The seeds of simulations, in builds for tests.
     ("seeds", &[]),
+    // Which apps there are, and what each sets for itself.
+    ("apps", &["redis", "tasks", "config", "telemetry"]),
     // Who somebody is and what they may do; pure.
     ("revocation", &["redis", "tasks", "config", "telemetry"]),
     ("auth", &["revocation", "config", "telemetry"]),

@@ -174,7 +174,7 @@ pub fn settings_of(config: &Config) -> Settings {
 #[must_use]
 pub fn changed(before: &Settings, now: &Settings) -> BTreeSet<App> {
     let differs = |app: &App| match (before.get(app), now.get(app)) {
-        (Some(before), Some(now)) => !Arc::ptr_eq(before, now),
+        (Some(before), Some(now)) => !Arc::ptr_eq(before, now) && before != now,
         _ => true,
     };
     let all = before.keys().chain(now.keys());

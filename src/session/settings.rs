@@ -135,8 +135,8 @@ impl Session {
             }
             Err(reason) => {
                 let (session, app) = (self.calls.session, self.machine.app().as_str());
-                let reason_word = reason.text();
-                tracing::debug!(event = "session_dismissed", %session, app, reason = reason_word, "the app of a session has changed or is gone");
+                let word = reason.label();
+                tracing::debug!(event = "session_dismissed", %session, app, reason = word, "the app of a session has changed or is gone");
                 self.end(reason);
             }
         }

@@ -119,14 +119,13 @@ impl Dispatcher {
         workers: Vec<WorkerHandle>,
         leave: Arc<Notify>,
     ) -> Self {
+        let tracer = Tracer::without_exporter(Arc::clone(&metrics.trace));
         Self {
             broker,
             apps: Arc::new(Apps::of(&config)),
             config,
             workers: WorkerQueues::new(workers, Arc::clone(&metrics)),
-            traces: Traces::new(Arc::new(Tracer::without_exporter(Arc::clone(
-                &metrics.trace,
-            )))),
+            traces: Traces::new(Arc::new(tracer)),
             metrics,
             interest,
             leave,

@@ -92,7 +92,7 @@ impl Followers {
         let verifier = self::verifier(apps, self.config.session.info_bytes_max).or_else(|error| {
             tracing::error!(
                 event = "app_keys_refused",
-                fault = %error,
+                error = &error as &(dyn std::error::Error + 'static),
                 "keys of an app cannot be used, so its tokens are refused"
             );
             let rules = apps.iter().map(|(app, settings)| (app, &settings.auth));

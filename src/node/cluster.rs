@@ -101,14 +101,13 @@ pub fn start(
         let partitions = Partitions::alone(config.redis.partitions);
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", turns::polled("membership", task.run()));
-        let occupancy = Arc::new(Occupancy::alone(membership.view()));
         consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
         return Cluster {
+            occupancy: Arc::new(Occupancy::alone(membership.view())),
             membership,
             partitions,
             reaping: watch::channel(None).1,
             settled,
-            occupancy,
             queue,
             revoking,
             texts,
@@ -118,8 +117,12 @@ pub fn start(
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
     tasks::spawn("membership", turns::polled("membership", task.run()));
-    let task = texts.share(membership.view(), redis.bulk(), redis.keys());
-    tasks::spawn("texts", task.run());
+    tasks::spawn(
+        "texts",
+        texts
+            .share(membership.view(), redis.bulk(), redis.keys())
+            .run(),
+    );
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     lead(&partitions, membership.view(), store, config, metrics);
     let reaping = reap(reaper::Settings {

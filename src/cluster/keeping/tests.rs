@@ -192,8 +192,11 @@ fn apps_of_the_file_are_compared_by_what_they_keep() {
         let found = found.map(|told| told.split(':').next().unwrap().to_owned());
         found.collect::<Vec<_>>()
     };
-    assert_eq!(names(&of(&[("game", 5), ("shop", 8)])), [shop.clone()]);
-    assert_eq!(names(&of(&[("shop", 7)])), [game.clone()]);
+    assert_eq!(
+        names(&of(&[("game", 5), ("shop", 8)])),
+        std::slice::from_ref(&shop)
+    );
+    assert_eq!(names(&of(&[("shop", 7)])), std::slice::from_ref(&game));
     assert!(told(&mine, &of(&[("shop", 7)]))[0].ends_with(", none"));
     assert_eq!(names(&of(&[])), [game, shop]);
     // A release without apps says nothing of them.

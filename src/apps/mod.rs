@@ -4,6 +4,11 @@
 //! whoever judges, keeps or delivers; and a change, to whoever judges again. The app `default` is
 //! always there. Bound: [`APPS_MAX`]. Owner of nothing else.
 
+pub mod keeper;
+pub mod runner;
+pub mod store;
+pub mod stored;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -31,6 +31,9 @@ use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
 use crate::api::queue::taken::Taken;
 use crate::api::state::{ApiState, Directory as _};
+use crate::apps::Apps;
+use crate::apps::keeper::Keeper;
+use crate::apps::stored::Filed;
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
 use crate::broker::memory::MemoryBroker;
@@ -76,6 +79,7 @@ mod rebalance;
 pub mod reload;
 pub mod revoking;
 pub mod stop_time;
+mod stored_apps;
 mod systemd;
 pub mod worker_thread;
 
@@ -169,6 +173,8 @@ struct Parts {
     metrics: Arc<Metrics>,
     services: Arc<Services>,
     cluster: Cluster,
+    apps: Arc<Apps>,
+    keeper: Arc<Keeper>,
     otlp: Otlp,
     lifecycle: LifecycleSender,
     /// Told when the node is asked to leave by other means than a signal.
@@ -190,6 +196,8 @@ impl Parts {
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = start_broker(&config, &metrics)?;
+        let apps = Arc::new(Apps::new(Filed::of(&config).settings));
+        let keeper = stored_apps::start(&apps, &config, &broker, &metrics);
         let tracer = tracer(&config, &metrics);
         let (history, recorder) = History::begin(Instant::now());
         performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
@@ -226,6 +234,8 @@ impl Parts {
             metrics,
             services,
             cluster,
+            apps,
+            keeper,
             otlp,
             lifecycle,
             leave: Arc::default(),
@@ -268,6 +278,7 @@ impl Parts {
             keys: Arc::clone(&keys),
             verifier: Arc::clone(&self.services.verifier),
             checks: Arc::clone(&self.services.checks),
+            keeper: Arc::clone(&self.keeper),
             info_bytes_max: self.config.session.info_bytes_max,
             metrics: Arc::clone(&self.metrics),
         };
@@ -331,7 +342,7 @@ impl Parts {
             entrance,
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
-            self.cluster.revoking.known.clone(),
+            (self.cluster.revoking.known.clone(), self.keeper.awaited()),
         )
     }
 
@@ -348,6 +359,7 @@ impl Parts {
             partitions: self.cluster.partitions.clone(),
             reaping: self.cluster.reaping.clone(),
             revoking: self.cluster.revoking.clone(),
+            keeper: Arc::clone(&self.keeper),
             occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,
@@ -365,7 +377,8 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             history: Arc::clone(&self.history),
             tracer: Arc::clone(&self.services.tracer),
-            app: self.services.app.clone(),
+            apps: Arc::clone(&self.apps),
+            keeper: Arc::clone(&self.keeper),
             directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
             queue_taken: Taken::default(),

@@ -15,6 +15,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use crate::api::keys::ApiKeys;
+use crate::apps::keeper::Keeper;
+use crate::apps::stored::Filed;
 use crate::auth::verifier::Verifier;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
@@ -68,6 +70,8 @@ pub(super) struct Replaced {
     pub(super) verifier: Arc<Verifier>,
     /// What fetches the keys of issuers.
     pub(super) checks: Arc<Checks>,
+    /// The apps.
+    pub(super) keeper: Arc<Keeper>,
     /// `session.info_bytes_max`, which stays.
     pub(super) info_bytes_max: usize,
     /// What counts it.
@@ -171,6 +175,7 @@ impl Replaced {
         self.verifier.take_over(verifier);
         self.checks.follow();
         self.keys.replace(&config.api);
+        self.keeper.refile(Filed::of(config));
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
             tracing::warn!(

@@ -43,6 +43,7 @@ mod rolling;
 mod rust_client;
 mod scripts;
 mod settings;
+mod stored_apps;
 mod storm;
 mod three_nodes;
 /// The same of partitions, for [`scripts`].

@@ -206,7 +206,10 @@ async fn while_redis_is_away_what_is_known_stays_and_nothing_is_set() {
     node.until_told("stored_apps_read").await;
     // It began anew and has nothing: what is known stays, and can be put again.
     assert!(is_known_by_list(&node, "shop").await);
-    assert_eq!(put(&node, "shop", &json!({})).await.status, 200);
+    wait::until("the app to be stored again", async || {
+        (put(&node, "shop", &json!({})).await.status == 200).then_some(())
+    })
+    .await;
     without.until_ready().await;
     until_known(&without, "shop", true).await;
 }

@@ -35,7 +35,8 @@ pub async fn run(keeper: Arc<Keeper>) {
             }
             Ok(()) => {}
             Err(error) => {
-                if !std::mem::replace(&mut is_failing, true) {
+                // While the first reading is waited for the node is not ready, and says why.
+                if !keeper.is_awaited() && !std::mem::replace(&mut is_failing, true) {
                     let error = &error as &(dyn std::error::Error + 'static);
                     tracing::warn!(
                         event = "stored_apps_missed",

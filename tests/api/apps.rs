@@ -358,8 +358,8 @@ async fn dead_letters_are_those_of_the_calls_app() {
     // Nobody is told even that another app's letter is there.
     let of_other = &others[0].0;
     let path = format!("/v1/queue/dead?ids={of_other}");
-    let dropped = send(&node, ("default", None), ("DELETE", &*path, ""));
-    let dropped = dropped.await.value();
+    let dropped = send(&node, ("default", None), ("DELETE", &path, "")).await;
+    let dropped = dropped.value();
     assert_eq!(dropped["dropped"], 0);
     assert_eq!(dropped["failed"][0]["error"]["code"], "not_found");
     let body = json!({"ids": [of_other]}).to_string();

@@ -43,13 +43,13 @@ mod rolling;
 mod rust_client;
 mod scripts;
 mod settings;
-mod stored_apps;
 mod storm;
 mod three_nodes;
 /// The same of partitions, for [`scripts`].
 #[path = "../../src/cluster/simulation/tokens.rs"]
 mod tokens;
 mod traces;
+mod two_apps;
 
 // The model names it as in the crate that it is a part of.
 use fanfare::cluster;

@@ -195,7 +195,8 @@ pub(super) fn read(
     let key = content.idempotency_key.as_deref();
     let idempotency = key.map(|key| (Publisher::Api(&caller.app).remembered(key), kept_ms));
     let request = |topic: Topic| {
-        let namespace = state.config.namespace(&topic);
+        let settings = state.apps.of_topic(&topic);
+        let namespace = settings.namespace(&topic);
         PublishRequest {
             publication: content.publication(namespace),
             retention: namespace.retention(),

@@ -124,7 +124,7 @@ pub(super) async fn revoke_user(
     let issued_before = match &sent {
         Some(sent) => {
             let fields = BodyFields::read(sent.encoding, &sent.bytes, USER_FIELDS)?;
-            issued_before(&admitted.state, &fields)?
+            issued_before(&admitted.state, &admitted.caller.app, &fields)?
         }
         None => None,
     };
@@ -158,7 +158,7 @@ pub(super) async fn revoke_tokens(
     sent: Sent,
 ) -> Result<Response, ApiError> {
     let fields = BodyFields::read(sent.encoding, &sent.bytes, FIELDS)?;
-    let (targets, issued_before) = targets(&admitted.state, &fields)?;
+    let (targets, issued_before) = targets(&admitted.state, &admitted.caller.app, &fields)?;
     admitted.audit("revoke", &told(&targets)).await?;
     let (state, app) = (&admitted.state, &admitted.caller.app);
     let answer = revoke(state, app, &targets, issued_before).await?;
@@ -177,11 +177,12 @@ fn told(targets: &[Target]) -> String {
 
 fn targets(
     state: &ApiState,
+    app: &App,
     fields: &BodyFields<'_>,
 ) -> Result<(Vec<Target>, Option<u64>), WireError> {
     let all = fields.flag("all")?.unwrap_or(false);
     let ids = fields.texts("jti", "jti", TOKENS_MAX)?;
-    let issued_before = issued_before(state, fields)?;
+    let issued_before = issued_before(state, app, fields)?;
     match (ids, all) {
         (None, true) => Ok((vec![Target::All], issued_before)),
         (Some(ids), false) if !ids.is_empty() => {
@@ -201,12 +202,16 @@ fn targets(
     }
 }
 
-fn issued_before(state: &ApiState, fields: &BodyFields<'_>) -> Result<Option<u64>, WireError> {
+fn issued_before(
+    state: &ApiState,
+    app: &App,
+    fields: &BodyFields<'_>,
+) -> Result<Option<u64>, WireError> {
     let Some(second) = fields.unsigned("issued_before")? else {
         return Ok(None);
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let ahead_s = state.config.auth.token_life_max.as_secs();
+    let ahead_s = state.apps.or_nobody(app).auth.token_life_max.as_secs();
     let latest = now.map_or(0, |now| now.as_secs()) + ahead_s;
     if second == 0 || second > latest {
         let text = format!(

@@ -79,14 +79,16 @@ pub fn read(
 ) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
     let Some(tables) = token_keys::tables(list) else {
-        let what = "auth.issuers is no list of tables";
-        let remedy = "write [[auth.issuers]] once for each issuer";
+        let at = values.shown("auth.issuers");
+        let what = format!("{at} is no list of tables");
+        let remedy = format!("write [[{at}]] once for each issuer");
         faults.push(file.place(list.span()), what, remedy);
         values.refuse("auth.issuers".to_owned());
         return used;
     };
     if tables.len() > ISSUERS_MAX {
-        let what = format!("auth.issuers has {} entries", tables.len());
+        let at = values.shown("auth.issuers");
+        let what = format!("{at} has {} entries", tables.len());
         let remedy = format!("give at most {ISSUERS_MAX}");
         faults.push(file.place(list.span()), what, remedy);
         values.refuse("auth.issuers".to_owned());
@@ -98,7 +100,7 @@ pub fn read(
             file,
             table,
             place: file.place(span),
-            path: format!("auth.issuers[{index}]"),
+            path: values.shown(&format!("auth.issuers[{index}]")),
         };
         if let Some(keys) = table.get("keys") {
             values.watch_files(token_keys::files(file, keys));
@@ -199,8 +201,24 @@ impl Entry<'_> {
         }
     }
 
+    /// What leads to files or private addresses of this machine is not for a caller of the API.
+    fn check_caller(&self, faults: &mut Faults) {
+        for name in ["ca_file", "allow_private"] {
+            if self.file.is_from_caller() && self.table.contains_key(name) {
+                let what = format!("{}.{name} cannot be given by the API", self.path);
+                let remedy = "leave it out, or write the app into the file of every node";
+                faults.push(self.place_of(name), what, remedy);
+            }
+        }
+    }
+
     fn jwks(&self, faults: &mut Faults) -> Option<Jwks> {
-        let ca_file = self.text("ca_file", faults);
+        self.check_caller(faults);
+        // A file of this machine is not even looked at.
+        let ca_file = match self.file.is_from_caller() {
+            true => None,
+            false => self.text("ca_file", faults),
+        };
         let allow_private = match self.table.get("allow_private").map(Spanned::get_ref) {
             None => false,
             Some(DeValue::Boolean(allowed)) => *allowed,

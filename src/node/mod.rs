@@ -31,13 +31,14 @@ use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
 use crate::api::queue::taken::Taken;
 use crate::api::state::{ApiState, Directory as _};
+use crate::apps::keeper::Keeper;
+use crate::apps::{Apps, settings_of};
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
-use crate::broker::memory::MemoryBroker;
-use crate::broker::memory::clock::Clock;
-use crate::broker::redis::RedisBroker;
-use crate::broker::{Broker, Feed};
-use crate::cluster::membership::{BEATS_PER_LEASE, Membership};
+use crate::broker::Feed;
+use crate::cluster::keeping;
+use crate::cluster::membership::BEATS_PER_LEASE;
+use crate::cluster::texts::Texts;
 use crate::config::Config;
 use crate::config::file_shares::FileShares;
 use crate::dispatcher::Dispatcher;
@@ -51,15 +52,15 @@ use crate::tasks::{self, turns};
 use crate::telemetry::history::History;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::otlp::{self, Otlp};
-use crate::telemetry::trace::tracer::{TraceSettings, Tracer};
+use crate::telemetry::otlp::Otlp;
 use crate::verification::Checks;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
-use fanfare_protocol::ids::App;
 
 pub use end::End;
 
+mod apps;
+mod broker;
 pub mod cluster;
 pub mod directory;
 mod emf;
@@ -68,6 +69,7 @@ mod facts;
 mod leaving;
 mod listeners;
 mod memory;
+mod observing;
 pub mod parts;
 mod performance;
 mod planted;
@@ -76,9 +78,11 @@ mod rebalance;
 pub mod reload;
 pub mod revoking;
 pub mod stop_time;
+mod stored_apps;
 mod systemd;
 pub mod worker_thread;
 
+use apps::{Followers, TokenRules};
 use cluster::Cluster;
 use directory::NodeDirectory;
 use listeners::{ApiTask, Listeners, serve_api, until_ended};
@@ -147,7 +151,8 @@ pub fn run(
     }
     let config = Arc::new(config);
     let listeners = Listeners::bind(&config)?;
-    let verifier = Verifier::new(&config.auth, config.session.info_bytes_max)?;
+    let apps = Arc::new(Apps::of(&config));
+    let verifier = apps::verifier(&apps.all(), config.session.info_bytes_max)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -156,7 +161,7 @@ pub fn run(
         .map_err(StartError::System)?;
     turns::start(config.health.stuck, control.handle().clone()).map_err(StartError::System)?;
     let result = control.block_on(async {
-        let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
+        let (parts, feed) = Parts::build(config, (apps, verifier), warnings, commit)?;
         parts.serve(feed, listeners, reload, started).await
     });
     control.shutdown_timeout(GIVE_BACK);
@@ -169,6 +174,8 @@ struct Parts {
     metrics: Arc<Metrics>,
     services: Arc<Services>,
     cluster: Cluster,
+    texts: Texts,
+    keeper: Arc<Keeper>,
     otlp: Otlp,
     lifecycle: LifecycleSender,
     /// Told when the node is asked to leave by other means than a signal.
@@ -182,19 +189,22 @@ struct Parts {
 impl Parts {
     fn build(
         config: Arc<Config>,
-        verifier: Verifier,
+        (apps, verifier): (Arc<Apps>, Verifier),
         warnings: Vec<String>,
         commit: &'static str,
     ) -> Result<(Self, Feed), StartError> {
         let metrics = Metrics::new(config.server.workers);
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
-        let (broker, feed) = start_broker(&config, &metrics)?;
-        let tracer = tracer(&config, &metrics);
+        let (broker, feed) = broker::start(&config, &metrics)?;
+        let keeper = stored_apps::start(&apps, &config, &broker, &metrics);
+        let tracer = observing::tracer(&config, &metrics);
         let (history, recorder) = History::begin(Instant::now());
         performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
-        let cluster = cluster::start(&config, &broker, &metrics, &tracer, &lifecycle, &history);
-        let otlp = start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
+        let texts = Texts::new(&keeping::said(&config, keeper.of_file().iter()));
+        let of_node = (&config, &apps, &texts);
+        let cluster = cluster::start(of_node, &broker, &metrics, &tracer, &lifecycle, &history);
+        let otlp = observing::start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
         tracer.send_to(otlp.spans.clone());
         let view = cluster.membership.view();
         let carries = cluster::carry_context(view.clone(), Arc::clone(&broker));
@@ -209,9 +219,15 @@ impl Parts {
         let verifier = Arc::new(verifier.revoking(cluster.revoking.known.clone()));
         let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks));
         checks.follow();
+        let rules = TokenRules {
+            verifier: Arc::clone(&verifier),
+            checks: Arc::clone(&checks),
+            info_bytes_max: config.session.info_bytes_max,
+        };
+        apps.taken_by(move |settings| rules.take(settings));
         let services = Arc::new(Services {
             config: Arc::clone(&config),
-            app: App::default_app(),
+            apps,
             broker,
             verifier,
             checks,
@@ -226,6 +242,8 @@ impl Parts {
             metrics,
             services,
             cluster,
+            texts,
+            keeper,
             otlp,
             lifecycle,
             leave: Arc::default(),
@@ -261,14 +279,21 @@ impl Parts {
             handles.clone(),
         );
         self.cluster.revoking.tell(handles.clone());
+        let followers = Followers {
+            apps: Arc::clone(&self.services.apps),
+            keeper: Arc::clone(&self.keeper),
+            config: Arc::clone(&self.config),
+            texts: self.texts.clone(),
+            workers: handles.clone(),
+        };
+        followers.follow(settings_of(&self.config));
         let dispatcher = self.dispatcher(interest, handles);
         tasks::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api));
         let replaced = Replaced {
             keys: Arc::clone(&keys),
-            verifier: Arc::clone(&self.services.verifier),
-            checks: Arc::clone(&self.services.checks),
-            info_bytes_max: self.config.session.info_bytes_max,
+            keeper: Arc::clone(&self.keeper),
+            config: Arc::clone(&self.config),
             metrics: Arc::clone(&self.metrics),
         };
         reload::watch(reload, replaced);
@@ -316,6 +341,7 @@ impl Parts {
             workers,
             Arc::clone(&self.leave),
         );
+        let dispatcher = dispatcher.of_apps(Arc::clone(&self.services.apps));
         let dispatcher = dispatcher.ringing(self.cluster.revoking.known.clone());
         dispatcher.traced_by(Arc::clone(&self.services.tracer))
     }
@@ -331,7 +357,7 @@ impl Parts {
             entrance,
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
-            self.cluster.revoking.known.clone(),
+            (self.cluster.revoking.known.clone(), self.keeper.awaited()),
         )
     }
 
@@ -348,6 +374,7 @@ impl Parts {
             partitions: self.cluster.partitions.clone(),
             reaping: self.cluster.reaping.clone(),
             revoking: self.cluster.revoking.clone(),
+            keeper: Arc::clone(&self.keeper),
             occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,
@@ -365,7 +392,8 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             history: Arc::clone(&self.history),
             tracer: Arc::clone(&self.services.tracer),
-            app: self.services.app.clone(),
+            apps: Arc::clone(&self.services.apps),
+            keeper: Arc::clone(&self.keeper),
             directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
             queue_taken: Taken::told_by(self.config.redis.lease / BEATS_PER_LEASE),
@@ -441,57 +469,6 @@ fn watch_parts(directory: &Arc<NodeDirectory>) {
             let _ = directory.components();
         }
     });
-}
-
-/// What decides what is traced; its spans go nowhere yet.
-fn tracer(config: &Config, metrics: &Arc<Metrics>) -> Arc<Tracer> {
-    let settings = TraceSettings::from(&config.telemetry.traces);
-    Arc::new(Tracer::new(None, settings, Arc::clone(&metrics.trace)))
-}
-
-/// Starts what is sent to a collector, on a thread of its own where there is anything.
-fn start_otlp(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    membership: Membership,
-    broker: &Arc<Broker>,
-) -> Result<Otlp, StartError> {
-    let (read, broker) = (Arc::clone(metrics), Arc::clone(broker));
-    let read = Box::new(move || {
-        read.view_age
-            .set(membership.now().age_at(tokio::time::Instant::now()));
-        read.feed_lag.set(directory::feed_lag(&broker));
-        read.families()
-    });
-    let (otlp, work) = otlp::start(config, metrics, read).map_err(StartError::System)?;
-    if let Some(work) = work {
-        // What is not sent is no reason to serve nobody.
-        tasks::contained_thread("telemetry", move || work.run()).map_err(StartError::System)?;
-    }
-    Ok(otlp)
-}
-
-fn start_broker(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-) -> Result<(Arc<Broker>, Feed), StartError> {
-    if config.redis.url.is_some() {
-        metrics.control.broker_redis.set(1);
-        let (redis, feed) = RedisBroker::start(&config.redis, Arc::clone(metrics))?;
-        return Ok((Arc::new(Broker::Redis(redis)), feed));
-    }
-    metrics.control.broker_embedded.set(1);
-    let bytes_max = usize::try_from(config.memory.bytes_max).unwrap_or(usize::MAX);
-    let (memory, feed) = MemoryBroker::bounded(Clock::System, bytes_max, Arc::clone(metrics));
-    let memory = memory.with_partitions(config.redis.partitions);
-    let broker = Arc::new(Broker::Memory(memory));
-    let runs = Arc::clone(&broker);
-    tasks::vital("memory_broker", async move {
-        if let Broker::Memory(memory) = &*runs {
-            memory.run().await;
-        }
-    });
-    Ok((broker, feed))
 }
 
 fn millis(duration: Duration) -> u64 {

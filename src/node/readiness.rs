@@ -156,9 +156,10 @@ pub fn watch(
     entrance: Entrance,
     mut lifecycle: LifecycleReceiver,
     metrics: Arc<Metrics>,
-    revocations: Revocations,
+    (revocations, mut apps): (Revocations, watch::Receiver<bool>),
 ) -> Readiness {
-    let first = reasons(&broker, &membership, &revocations, *lifecycle.borrow());
+    let awaited = (&revocations, *apps.borrow());
+    let first = reasons(&broker, &membership, awaited, *lifecycle.borrow());
     let (node_sender, node) = watch::channel(first.clone());
     let (door_sender, door) = watch::channel(first.clone());
     let (shut_sender, shut) = watch::channel(Shut::default());
@@ -178,7 +179,9 @@ pub fn watch(
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let reasons = reasons(&broker, &membership, &revocations, *lifecycle.borrow());
+            let awaits_apps = *apps.borrow_and_update();
+            let awaited = (&revocations, awaits_apps);
+            let reasons = reasons(&broker, &membership, awaited, *lifecycle.borrow());
             telling.tell(reasons, &entrance);
             let changed = tokio::select! {
                 changed = health.changed() => changed,
@@ -187,6 +190,7 @@ pub fn watch(
                 changed = trouble.changed() => changed,
                 changed = lifecycle.changed() => changed,
                 changed = readings.changed(), if revocations.is_new() => changed,
+                changed = apps.changed(), if awaits_apps => changed,
                 _ = looks.tick() => Ok(()),
             };
             if changed.is_err() {
@@ -201,7 +205,7 @@ pub fn watch(
 fn reasons(
     broker: &Broker,
     membership: &Membership,
-    revocations: &Revocations,
+    (revocations, awaits_apps): (&Revocations, bool),
     lifecycle: Lifecycle,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -212,6 +216,9 @@ fn reasons(
     if revocations.is_new() {
         let why = revocations.unread().unwrap_or_default();
         reasons.push(format!("revocations: {why}"));
+    }
+    if awaits_apps {
+        reasons.push("apps: what is stored was not read yet".to_owned());
     }
     // What the cluster's own keys need is reported by the membership.
     reasons.extend(lease_holder_away(broker));

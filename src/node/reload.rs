@@ -1,10 +1,11 @@
 //! SIGHUP, and files with secrets that have changed: keys and clients of the API, keys and rules of
-//! tokens, and the log's level are read again.
+//! tokens, apps, and the log's level are read again.
 //!
 //! In: the signal, every [`LOOK_EVERY`] a look at those files, and how the configuration was loaded. Out: what may change while the node runs is
 //! replaced as a whole; of the rest, what differs from the start is named in the log and waits for
 //! one. A configuration with a fault changes nothing. Sessions stay: their tokens were verified, and
-//! the next one is judged by the new keys. Owner: one task. Bounds: one reading after the other;
+//! the next one is judged by the new keys. Those of an app that has changed or is gone look at what that
+//! means for them. Owner: one task. Bounds: one reading after the other;
 //! signals that come meanwhile are one.
 
 use std::io;
@@ -15,16 +16,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use crate::api::keys::ApiKeys;
-use crate::auth::verifier::Verifier;
+use crate::apps::keeper::Keeper;
+use crate::apps::stored::Filed;
+use crate::apps::{self, Settings};
+use crate::config::app::AppSettings;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
 use crate::config::show::{Row, rows};
 use crate::config::watched::WatchedFiles;
+use crate::config::{Auth, Config};
 use crate::tasks;
 use crate::telemetry::fields::List;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
-use crate::verification::Checks;
+use fanfare_protocol::ids::App;
 
 /// What may change while the node runs: whole keys, and sections that end in a dot or bracket.
 pub const RELOADED: &[&str] = &[
@@ -64,12 +69,10 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Replaced {
     /// The keys of the API.
     pub(super) keys: Arc<ApiKeys>,
-    /// The keys and rules of tokens.
-    pub(super) verifier: Arc<Verifier>,
-    /// What fetches the keys of issuers.
-    pub(super) checks: Arc<Checks>,
-    /// `session.info_bytes_max`, which stays.
-    pub(super) info_bytes_max: usize,
+    /// The apps, with the keys and rules of their tokens.
+    pub(super) keeper: Arc<Keeper>,
+    /// What was read at the start: what is not read again stays as it is there.
+    pub(super) config: Arc<Config>,
     /// What counts it.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -165,12 +168,15 @@ impl Replaced {
             faults.map(ToString::to_string).collect::<Vec<_>>()
         })?;
         let config = &loaded.config;
-        let verifier = Verifier::new(&config.auth, self.info_bytes_max)
-            .map_err(|error| vec![error.to_string()])?;
+        let file = self.apps_of(config);
+        let info_bytes_max = self.config.session.info_bytes_max;
+        super::apps::verifier(&file, info_bytes_max).map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
-        self.verifier.take_over(verifier);
-        self.checks.follow();
         self.keys.replace(&config.api);
+        self.keeper.refile(Filed {
+            settings: file,
+            inherited: Arc::clone(&config.inherited),
+        });
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
             tracing::warn!(
@@ -183,11 +189,29 @@ impl Replaced {
     }
 }
 
+impl Replaced {
+    /// The apps of the file as they hold from now on. Of `default` the keys and rules of tokens are read
+    /// again; what is kept of its topics stays as it was at the start, because nodes compare it.
+    fn apps_of(&self, read: &Config) -> Settings {
+        let start = &self.config;
+        let default = AppSettings {
+            auth: Auth {
+                anonymous: start.auth.anonymous,
+                ..read.auth.clone()
+            },
+            ..AppSettings::of_default(start)
+        };
+        let mut file = apps::settings_of(read);
+        file.insert(App::default_app(), Arc::new(default));
+        file
+    }
+}
+
 /// The keys whose values differ from those at the start and that are read at a start only.
 fn ignored(before: &[Row], now: &[Row]) -> Vec<String> {
     let is_reloaded = |key: &str| {
         let name = key.split('[').next().unwrap_or(key);
-        RELOADED.contains(&name)
+        RELOADED.contains(&name) || name.starts_with("apps.")
     };
     let value = |rows: &[Row], key: &str| {
         let row = rows.iter().find(|row| row.key == key);
@@ -218,6 +242,7 @@ mod tests {
             row("log.level", "info"),
             row("auth.keys[0]", "a HS256 ***"),
             row("namespaces.a.presence", "true"),
+            row("apps.shop.inbox.publish", "token"),
         ];
         let now = [
             row("server.listen", "b"),

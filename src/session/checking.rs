@@ -27,7 +27,11 @@ impl Machine {
             Command::Connect(_) => self.phase == Phase::Unauthenticated,
             _ => self.phase == Phase::Open,
         };
-        is_due && !self.verifier.is_light(command.tokens(), LIGHT)
+        let app = self.asked_app(command);
+        is_due
+            && !self
+                .verifier
+                .is_light(command.tokens(), app.as_ref(), LIGHT)
     }
 
     /// Judges a command whose tokens were checked elsewhere.
@@ -53,7 +57,7 @@ impl Machine {
     pub(super) fn session_claims(&mut self, token: &str, now: Now) -> Result<Claims, TokenError> {
         match self.take_checked(token) {
             Some(checked) => self.verifier.checked_session(checked, now.wall()),
-            None => self.verifier.session(token, now.wall()),
+            None => self.verifier.session(token, self.chosen_app(), now.wall()),
         }
     }
 
@@ -65,7 +69,7 @@ impl Machine {
     ) -> Result<(Claims, String), TokenError> {
         match self.take_checked(token) {
             Some(checked) => self.verifier.checked_topic(checked, now.wall()),
-            None => self.verifier.topic(token, now.wall()),
+            None => self.verifier.topic(token, self.chosen_app(), now.wall()),
         }
     }
 
@@ -125,9 +129,10 @@ impl Session {
     fn park(&mut self, id: Option<u64>, command: Command, read: Now) {
         self.alone = true;
         let checks = self.calls.services.checks.clone();
+        let app = self.machine.asked_app(&command);
         let tokens = command.tokens().map(str::to_owned).collect();
         self.work(async move {
-            let checked = checks.check(tokens).await;
+            let checked = checks.check(tokens, app).await;
             let parked = Parked {
                 id,
                 command,

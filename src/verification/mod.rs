@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::auth::keyset::KeySet;
 use crate::auth::verifier::{Checked, Verifier};
 use crate::telemetry::metrics::CheckCounters;
+use fanfare_protocol::ids::App;
 
 use fetcher::{Fetcher, Followed};
 use pool::Pool;
@@ -53,10 +54,14 @@ impl Checks {
         })
     }
 
-    /// Whether these tokens may be checked where they are.
+    /// Whether these tokens may be checked where they are. `app` as for [`Verifier::session`].
     #[must_use]
-    pub fn are_light<'a>(&self, tokens: impl Iterator<Item = &'a str> + Clone) -> bool {
-        self.verifier.is_light(tokens, LIGHT)
+    pub fn are_light<'a>(
+        &self,
+        tokens: impl Iterator<Item = &'a str> + Clone,
+        app: Option<&App>,
+    ) -> bool {
+        self.verifier.is_light(tokens, app, LIGHT)
     }
 
     /// Fetches the sets that the verifier's issuers publish, from here on; sets that it has no more are let
@@ -81,12 +86,13 @@ impl Checks {
     }
 
     /// Checks tokens away from the caller's thread, after the keys that they need were asked for. The answers
-    /// have the order of the tokens. Cancel-safe: what was begun is finished for nobody.
-    pub async fn check(&self, tokens: Vec<String>) -> Vec<Checked> {
+    /// have the order of the tokens. `app` as for [`Verifier::session`]. Cancel-safe: what was begun is
+    /// finished for nobody.
+    pub async fn check(&self, tokens: Vec<String>, app: Option<App>) -> Vec<Checked> {
         let until = Instant::now() + PATIENCE;
         let mut known = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let is_known = match self.verifier.missing(&token) {
+            let is_known = match self.verifier.missing(&token, app.as_ref()) {
                 None => true,
                 Some(set) => self.ask(&set, until).await,
             };
@@ -97,7 +103,7 @@ impl Checks {
         let spare: Vec<_> = known.iter().map(|(token, _)| token.clone()).collect();
         let checked = self.pool.run(bytes, move || {
             let checked = known.into_iter().map(|(token, is_known)| match is_known {
-                true => verifier.check(token),
+                true => verifier.check(token, app.as_ref()),
                 false => Checked::unavailable(token),
             });
             checked.collect()

@@ -42,7 +42,7 @@ impl Rig {
     }
 
     async fn outcome(&self, token: String) -> Result<(), TokenError> {
-        let mut checked = self.checks.check(vec![token]).await;
+        let mut checked = self.checks.check(vec![token], None).await;
         let checked = checked.pop().unwrap();
         let now = SystemTime::now();
         self.verifier.checked_session(checked, now).map(drop)

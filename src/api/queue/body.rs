@@ -303,7 +303,8 @@ impl Reading<'_, '_> {
                 state.metrics.queue.count_refused(EntryRefusal::Invalid, 1);
                 EntryResult::failed(name, &error)
             })?;
-            let namespace = state.config.namespace(&topic);
+            let settings = state.apps.of_topic(&topic);
+            let namespace = settings.namespace(&topic);
             let mut publication = content.publication(namespace);
             // Its `ttl_ms` begins when it may be published.
             publication.time_ms = publication.time_ms.max(times.not_before_ms.unwrap_or(0));

@@ -78,7 +78,7 @@ fn what_a_client_cannot_be_is_told_with_what_to_give() {
     let name = "give 1 to 64 characters of A-Z a-z 0-9 . _ -, for example billing";
     let short = format!("{:?}", &HASH[1..]);
     let three = format!("[{HASH:?}, {HASH:?}, {HASH:?}]");
-    let rows: [(&str, &str, String); 17] = [
+    let rows: [(&str, &str, String); 16] = [
         ("name", "", "api.clients[0] has no name; give it a name".into()),
         ("key_sha256", "", "api.clients[0] has no key_sha256; make a key by fanfare api-key new".into()),
         ("scopes", "", format!("api.clients[0] has no scopes; {scopes}")),
@@ -109,10 +109,11 @@ fn what_a_client_cannot_be_is_told_with_what_to_give() {
         ),
         (
             "app",
-            "\"shop\"",
-            "api.clients[0].app names shop, and there is no such app; give default, or * for all apps".into(),
+            "\"A\"",
+            "api.clients[0].app cannot be this; give the name of an app, 1 to 32 of a-z 0-9 _ -, or * \
+             for all apps"
+                .into(),
         ),
-        ("app", "\"A\"", "api.clients[0].app cannot be this; give default, or * for all apps".into()),
         (
             "expires",
             "2027-01-01",

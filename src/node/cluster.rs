@@ -102,12 +102,8 @@ pub fn start(
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
     tasks::spawn("membership", turns::polled("membership", task.run()));
-    tasks::spawn(
-        "texts",
-        texts
-            .share(membership.view(), redis.bulk(), redis.keys())
-            .run(),
-    );
+    let task = texts.share(membership.view(), redis.bulk(), redis.keys());
+    tasks::spawn("texts", task.run());
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     lead(&partitions, membership.view(), store, config, metrics);
     let reaping = reap(reaper::Settings {

@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use fanfare_protocol::form::Encoding;
+use fanfare_protocol::ids::Topic;
 use fanfare_testkit::http::{self, Answer};
 use fanfare_testkit::node::{Node, Plan};
 use fanfare_testkit::raw::{Handshake, Raw};
@@ -11,6 +13,8 @@ use fanfare_testkit::redis_server::RedisServer;
 use fanfare_testkit::talk::Talk;
 use fanfare_testkit::tokens::{self, seconds_from_now};
 use fanfare_testkit::wait;
+use http_body_util::Full;
+use hyper::Request;
 use serde_json::{Value, json};
 
 /// The secret of the app `shop`. That of `default` is the tests' own.
@@ -155,21 +159,50 @@ async fn nothing_of_one_app_is_seen_in_another() {
     }
     let [mut ada, mut of_shop] = both;
     // What the API does is done in its app alone.
-    let answer = post(&one, "/v1/users/ada/disconnect", &json!({})).await;
+    let answer = call(
+        &one,
+        "default",
+        "POST",
+        "/v1/users/ada/disconnect",
+        &json!({}),
+    )
+    .await;
     assert!(answer.status.is_success(), "{}", answer.text());
     assert_eq!(ada.close_code().await, Some(4002));
-    let answer = post(&one, "/v1/revoke", &json!({"jti": ["one"]})).await;
+    let answer = call(
+        &one,
+        "default",
+        "POST",
+        "/v1/revoke",
+        &json!({"jti": ["one"]}),
+    )
+    .await;
     assert!(answer.status.is_success(), "{}", answer.text());
     let query = format!("?token={}", of_default(json!({})));
     let mut refused = Talk::connected(&one.connect_url(&query), Encoding::Json).await;
     assert_eq!(refused.close_code().await, Some(4002));
     assert_eq!(of_shop.all().await, [""; 0]);
     let query = format!("?app=shop&token={}", self::of_shop(json!({})));
-    Talk::welcomed(&one.connect_url(&query), Encoding::Json).await;
+    let (mut again, _) = Talk::welcomed(&one.connect_url(&query), Encoding::Json).await;
+    // And the other way round, on both nodes.
+    let other = of_default(json!({"jti": "two"}));
+    let query = format!("?token={other}");
+    let (mut ada, _) = Talk::welcomed(&two.connect_url(&query), Encoding::Json).await;
+    let answer = call(&two, "shop", "POST", "/v1/users/ada/revoke", &json!({})).await;
+    assert_eq!(answer.json()["sessions"], 2, "{}", answer.text());
+    assert_eq!(again.close_code().await, Some(4002));
+    assert_eq!(of_shop.close_code().await, Some(4002));
+    ada.ok(json!({"type": "ping"})).await;
 }
 
-async fn post(node: &Node, path: &str, body: &Value) -> Answer {
-    http::post(node.api, path, body).await
+/// A call that names an app.
+async fn call(node: &Node, app: &str, method: &str, path: &str, body: &Value) -> Answer {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header("content-type", "application/json");
+    let request = request.header("fanfare-app", app);
+    let request = request.body(Full::from(Bytes::from(body.to_string())));
+    let answer = http::send(node.api, request.unwrap()).await;
+    answer.expect("an answer")
 }
 
 /// The error and the close code of a session that is not let in.
@@ -324,4 +357,56 @@ async fn sessions_follow_the_settings_of_their_app_and_end_with_it() {
     // And nobody else has noticed.
     assert_eq!(ada.all().await, [""; 0]);
     ada.publish("orders", json!(1)).await;
+}
+
+#[tokio::test]
+async fn an_app_that_the_api_sets_is_there_for_sessions_with_the_answer_and_its_entries_are_not_lost()
+ {
+    let (redis, directory) = (RedisServer::start().await, tempfile::tempdir().unwrap());
+    let [one, two] = two_nodes(&directory, &redis).await;
+    // An entry that a backend has enqueued before any node knew the app.
+    let topic = Topic::from_qualified("late:orders").unwrap();
+    let stream = format!("ff:q:{{{}}}:normal", topic.partition(256));
+    let fields = ["app", "late", "topic", "orders", "data", "7"];
+    redis
+        .ask(&[&["XADD", &stream, "*"], &fields[..]].concat())
+        .unwrap();
+    let buried = "fanfare_queue_buried_total{reason=\"unknown_app\"}";
+    wait::until("it to be put aside", async || {
+        (one.metric(buried).await + two.metric(buried).await == 1).then_some(())
+    })
+    .await;
+    let settings = json!({
+        "auth": {"keys": [{"algorithm": "HS256", "secret": OF_SHOP}]},
+        "namespaces": {"default": {"subscribe": "authenticated"}},
+    });
+    let answer = call(&one, "default", "PUT", "/v1/apps/late", &settings).await;
+    assert!(answer.status.is_success(), "{}", answer.text());
+    let query = format!("?token={}", of_shop(json!({"app": "late"})));
+    let (mut ada, _) = Talk::welcomed(&one.connect_url(&query), Encoding::Json).await;
+    ada.subscribe("orders", json!({})).await;
+    let of_two = wait::until("the other node to know it", async || {
+        let opened = Talk::open(&two.connect_url(&query), Encoding::Json, &[]).await;
+        let mut talk = opened.unwrap();
+        (talk.next().await?["type"] == "welcome").then_some(talk)
+    });
+    let mut of_two = of_two.await;
+    let letters = call(&one, "late", "GET", "/v1/queue/dead", &Value::Null).await;
+    assert_eq!(
+        letters.json()["letters"][0]["why"],
+        "unknown_app",
+        "{}",
+        letters.text()
+    );
+    let all = json!({"all": true});
+    let answer = call(&one, "late", "POST", "/v1/queue/dead/redrive", &all).await;
+    assert_eq!(answer.json()["redriven"], 1, "{}", answer.text());
+    assert_eq!(ada.message("orders").await["data"], 7);
+    // With the app its sessions go, on both nodes.
+    let answer = call(&one, "default", "DELETE", "/v1/apps/late", &Value::Null).await;
+    assert!(answer.status.is_success(), "{}", answer.text());
+    assert_eq!(ada.close_code().await, Some(4002));
+    assert_eq!(of_two.close_code().await, Some(4002));
+    let told = refusal(&one, &query).await.0;
+    assert_eq!(told, UNKNOWN);
 }

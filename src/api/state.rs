@@ -121,6 +121,9 @@ pub trait Directory: Send + Sync {
         issued_before: Option<u64>,
     ) -> Answer<'a, Revoked>;
 
+    /// How long a token may live, in any app.
+    fn token_life_max(&self) -> Duration;
+
     /// Tells a node to leave.
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()>;
 }

@@ -103,6 +103,7 @@ pub fn start(
     let partitions = Partitions::default();
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
+    revoking.follow(&membership);
     tasks::spawn("membership", turns::polled("membership", task.run()));
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());

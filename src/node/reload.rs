@@ -168,7 +168,13 @@ impl Replaced {
         let verifier = Verifier::new(&config.auth, self.info_bytes_max)
             .map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
+        // Neither order may let a token live longer than what revokes it.
+        let revocations = self.verifier.revocations();
+        let life = config.auth.token_life_max;
+        revocations.set_token_life(life.max(revocations.token_life()));
+        revocations.set_leeway(config.auth.leeway);
         self.verifier.take_over(verifier);
+        revocations.set_token_life(life);
         self.checks.follow();
         self.keys.replace(&config.api);
         let ignored = ignored(before, &rows(&loaded.values));

@@ -3,14 +3,16 @@
 //! In: pages. Out: the next question, or what is to be written back, until the table is what the
 //! store has. A page that ends with another count or sum than the table has says that the store lost
 //! something, forgot something, or was changed by other hands: then everything is read once, and what
-//! the store lacks is written back.
+//! the store lacks is written back. Where it lacks nothing, or has what cannot be read, its count or sum
+//! is wrong: it is asked to go through all that it has, and read once more.
 //!
 //! ```text
 //!   Since ── full page ──▶ Since       Since ── last page, agrees ──▶ settled
 //!     │ last page, differs
 //!     ▼
-//!   Whole ── full page ──▶ Whole       Whole ── last page, nothing lacking ──▶ settled
-//!     └───── last page ──▶ write back ──▶ Since
+//!   Whole ── full page ──▶ Whole       Whole ── last page, agrees ──▶ settled
+//!     │ └─── last page, lacks ──▶ write back ──▶ Since
+//!     └───── last page, nothing lacking or unreadable ──▶ mend, once a reading ──▶ Whole
 //! ```
 
 use super::Row;
@@ -24,6 +26,8 @@ pub const CHANGES_MAX: usize = 4_096;
 pub const PAGE: usize = 1_000;
 /// Rows that are written back by one call.
 pub const BACK: usize = 500;
+/// Names that cannot be read and that one call of the store names.
+pub const UNREADABLE_MAX: usize = 100;
 /// Readings without a look at everything, after one that did not bring agreement: the store takes
 /// nothing back, or holds what this release cannot read.
 const RESTS: u32 = 10;
@@ -39,8 +43,29 @@ pub struct Page {
     pub sum: u64,
     /// All that ended up to this time is forgotten.
     pub forgot_ms: u64,
-    /// What changed after the number that was asked for, in the order of changes, at most [`PAGE`].
+    /// For how long entries are kept that were made so far; 0: nobody has said so.
+    pub kept_ms: u64,
+    /// How many names came after the number that was asked for, at most [`PAGE`].
+    pub found: usize,
+    /// The number of the last of them; `None`: there was none.
+    pub up_to: Option<u64>,
+    /// Those that can be read, in the order of changes.
     pub rows: Vec<Row>,
+    /// Those that cannot.
+    pub unreadable: Vec<Vec<u8>>,
+}
+
+impl Page {
+    /// One of these rows, all of which can be read.
+    #[must_use]
+    pub fn of(rows: Vec<Row>) -> Self {
+        Self {
+            found: rows.len(),
+            up_to: rows.last().map(|row| row.at),
+            rows,
+            ..Self::default()
+        }
+    }
 }
 
 /// What is to be done next.
@@ -50,6 +75,13 @@ pub enum Next {
     Ask(u64),
     /// Write this back, then tell it to [`Reader::written_back`].
     WriteBack(Vec<Row>),
+    /// Let the store go through all that it has, then tell it to [`Reader::mended`].
+    Mend {
+        /// Its entries and the sum of their prints, as it says.
+        seen: (u64, u64),
+        /// Names that cannot be read, [`UNREADABLE_MAX`] at most.
+        unreadable: Vec<Vec<u8>>,
+    },
     /// The table holds all that the store has.
     Settled,
 }
@@ -68,6 +100,11 @@ pub struct Reader {
     changes: Vec<u64>,
     /// This reading has looked at everything.
     has_looked: bool,
+    /// This reading has let the store go through everything.
+    has_mended: bool,
+    /// What could not be read while everything was.
+    unreadable: Vec<Vec<u8>>,
+    kept_ms: u64,
 }
 
 impl Reader {
@@ -75,6 +112,7 @@ impl Reader {
     pub fn begin(&mut self) -> u64 {
         self.whole = None;
         self.has_looked = false;
+        self.has_mended = false;
         self.rests = self.rests.saturating_sub(1);
         self.cursor
     }
@@ -83,6 +121,12 @@ impl Reader {
     #[must_use]
     pub fn read_to(&self) -> Option<u64> {
         self.agreed.then_some(self.cursor)
+    }
+
+    /// For how long the store keeps what it has, as it said last; 0: it did not.
+    #[must_use]
+    pub fn kept_ms(&self) -> u64 {
+        self.kept_ms
     }
 
     /// The numbers of the changes that were read since this was asked last.
@@ -98,14 +142,16 @@ impl Reader {
                 news.add(&row.name);
             }
         }
-        let last = page.rows.last().map(|row| row.at);
+        self.kept_ms = page.kept_ms;
+        let room = UNREADABLE_MAX.saturating_sub(self.unreadable.len());
+        self.unreadable.extend(page.unreadable.iter().take(room).cloned());
         self.changes.extend(page.rows.iter().map(|row| row.at));
         let surplus = self.changes.len().saturating_sub(CHANGES_MAX);
         self.changes.drain(..surplus);
-        let is_full = page.rows.len() >= PAGE;
+        let is_full = page.found >= PAGE;
         match &mut self.whole {
             None => {
-                self.cursor = last.unwrap_or(self.cursor);
+                self.cursor = page.up_to.unwrap_or(self.cursor);
                 if is_full {
                     return Next::Ask(self.cursor);
                 }
@@ -118,14 +164,11 @@ impl Reader {
                     self.rests = self.rests.max(1);
                     return Next::Settled;
                 }
-                table.begin_whole();
-                self.changes.clear();
                 self.has_looked = true;
-                self.whole = Some(0);
-                Next::Ask(0)
+                self.look(table)
             }
             Some(at) => {
-                *at = last.unwrap_or(*at);
+                *at = page.up_to.unwrap_or(*at).max(*at);
                 if is_full {
                     return Next::Ask(*at);
                 }
@@ -138,12 +181,33 @@ impl Reader {
                     return Next::Settled;
                 }
                 self.rests = RESTS;
+                let unreadable = std::mem::take(&mut self.unreadable);
+                let is_wrong = lacking.is_empty() || !unreadable.is_empty();
+                if is_wrong && !self.has_mended {
+                    let seen = (page.count, page.sum);
+                    return Next::Mend { seen, unreadable };
+                }
                 if lacking.is_empty() {
                     return Next::Settled;
                 }
                 Next::WriteBack(lacking)
             }
         }
+    }
+
+    /// Begins to read everything.
+    fn look(&mut self, table: &mut Table) -> Next {
+        table.begin_whole();
+        self.changes.clear();
+        self.unreadable.clear();
+        self.whole = Some(0);
+        Next::Ask(0)
+    }
+
+    /// The store has gone through everything, or not: everything is read once more.
+    pub fn mended(&mut self, table: &mut Table) -> Next {
+        self.has_mended = true;
+        self.look(table)
     }
 
     /// What was to be written back was taken by the store, or not. The table holds all that the store
@@ -180,8 +244,7 @@ mod tests {
             now_ms: 10,
             count: held.len() as u64,
             sum: sum.fold(0, |sum, print| (sum + print) % PRINTS),
-            forgot_ms: 0,
-            rows: later.cloned().collect(),
+            ..Page::of(later.cloned().collect())
         }
     }
 
@@ -255,6 +318,64 @@ mod tests {
         });
         assert_eq!(rig.take(&page(&held, 7)), Next::Settled);
         assert_eq!((rig.reader.read_to(), rig.table.len()), (Some(12), 3));
+    }
+
+    #[test]
+    fn a_store_whose_sum_is_wrong_is_mended_once_a_reading_and_read_again() {
+        let mut rig = Rig::new();
+        let held = [row("a default", 5), row("u default ada", 9)];
+        let wrong = |since| Page {
+            sum: 1,
+            ..page(&held, since)
+        };
+        assert_eq!(rig.reader.begin(), 0);
+        assert_eq!(rig.take(&wrong(0)), Next::Ask(0));
+        let mend = Next::Mend {
+            seen: (2, 1),
+            unreadable: Vec::new(),
+        };
+        assert_eq!(rig.take(&wrong(0)), mend);
+        assert_eq!(rig.reader.mended(&mut rig.table), Next::Ask(0));
+        assert_eq!(rig.take(&wrong(0)), Next::Settled, "once");
+        assert_eq!(rig.reader.read_to(), None);
+        for _ in 0..RESTS {
+            rig.reader.begin();
+            rig.take(&wrong(9));
+        }
+        rig.reader.mended(&mut rig.table);
+        assert_eq!(rig.take(&page(&held, 0)), Next::Settled);
+        assert_eq!(rig.reader.read_to(), Some(9));
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_dropped_and_written_back_by_who_knows_it() {
+        let mut rig = Rig::new();
+        let held = [row("a default", 5), row("u default ada", 9)];
+        rig.reader.begin();
+        rig.take(&page(&held, 0));
+        let broken = |since| Page {
+            found: 2,
+            up_to: Some(9),
+            unreadable: vec![b"u default ada".to_vec()],
+            count: 2,
+            ..page(&held[..1], since)
+        };
+        // Somebody who knows nothing reads what can be read.
+        let mut new = Rig::new();
+        new.reader.begin();
+        assert_eq!(new.take(&broken(0)), Next::Ask(0));
+        let Next::Mend { unreadable, .. } = new.take(&broken(0)) else {
+            panic!("what cannot be read is to be dropped");
+        };
+        assert_eq!(unreadable, [b"u default ada".to_vec()]);
+        assert_eq!(new.reader.mended(&mut new.table), Next::Ask(0));
+        assert_eq!(new.take(&page(&held[..1], 0)), Next::Settled);
+        assert_eq!((new.reader.read_to(), new.table.len()), (Some(5), 1));
+        // And who knows it finds that the store lacks it.
+        rig.reader.begin();
+        assert_eq!(rig.take(&page(&held[..1], 9)), Next::Ask(0));
+        let next = rig.take(&page(&held[..1], 0));
+        assert_eq!(next, Next::WriteBack(vec![held[1].clone()]));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::adding::{Added, Adding, Asked};
+use super::adding::{Added, Adding, Asked, Mending};
 use super::known::Revocations;
 use super::memory::Held;
 use super::reader::{BACK, Next, Page, Reader};
@@ -285,6 +285,10 @@ impl World {
                     }
                     node.reader.written_back(true)
                 }
+                Next::Mend { .. } => {
+                    self.store.mend(&Mending::default(), store_ms);
+                    node.known.mended(&mut node.reader)
+                }
                 Next::Settled => break,
             };
         }
@@ -443,6 +447,7 @@ fn adding(asked: Vec<Asked>, above: u64) -> Adding {
         kept_ms: KEPT_MS,
         above,
         most: 1_000,
+        ..Adding::default()
     }
 }
 

@@ -235,6 +235,10 @@ impl Directory for Listed {
         })
     }
 
+    fn token_life_max(&self) -> Duration {
+        Duration::from_secs(604_800)
+    }
+
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
         self.answer(async move {
             self.drained.lock().unwrap().push(node.to_string());

@@ -141,7 +141,7 @@ async fn one_too_many_and_a_lost_answer_are_told() {
         answer.value()["error"],
         json!({
             "code": "limit_exceeded",
-            "message": "100000 revocations are kept and no more can be: revoke by user instead of by `jti`, or all tokens at once, or replace the key that signed them; a revocation is forgotten when no token lives that it names",
+            "message": "100000 revocations are kept and no more of this kind can be: revoke all tokens at once, or replace the key that signed them; a revocation is forgotten when no token lives that it names",
         })
     );
     node.set(Mood::Lost);

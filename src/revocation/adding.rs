@@ -49,7 +49,8 @@ pub struct Adding {
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
-    /// All of it is there; before which second the tokens of the first were issued.
+    /// All of it is there; before which second the tokens of all of them were issued, which may be later
+    /// than was asked.
     Stored(u64),
     /// Nothing was added: so many entries are there.
     Full(u64),

@@ -83,12 +83,11 @@ impl Held {
         }
         let lowest = [now_ms * 1_024 + chance, self.last + 1, adding.above + 1];
         let mut number = lowest.into_iter().max().unwrap_or_default();
-        let mut first = None;
+        let mut least = None;
         for asked in &adding.asked {
             let clock_s = (now_ms / 1_000).min(adding.clock_s + AHEAD_MAX_S).max(adding.clock_s);
             let so_far = clock_s + 1 + adding.leeway_s;
             let issued_before = asked.issued_before.unwrap_or(so_far);
-            first.get_or_insert(issued_before);
             let from_ms = if issued_before < ANY_TIME {
                 issued_before * 1_000
             } else {
@@ -101,8 +100,10 @@ impl Held {
                 until_ms,
             };
             number += u64::from(self.put(&asked.name, mark, number));
+            let held = self.rows.get(&asked.name).map(|(mark, _)| mark.issued_before);
+            least = least.min(held).or(held);
         }
-        Added::Stored(first.unwrap_or_default())
+        Added::Stored(least.unwrap_or_default())
     }
 
     /// Lengthens what is kept for less long than the caller keeps entries. Nothing else can be wrong

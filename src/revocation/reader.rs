@@ -393,6 +393,7 @@ mod tests {
                         wholes += 1;
                         rig.reader.written_back(false)
                     }
+                    Next::Mend { .. } => panic!("what the store lacks is no reason to mend it"),
                     Next::Settled => break,
                 };
             }

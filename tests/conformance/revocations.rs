@@ -100,7 +100,8 @@ pub(crate) async fn nothing_is_ever_weakened(rig: Rig) {
     let store = store(&rig);
     add(&store, "u default ada", 500).await;
     let before = read(&store, 0).await;
-    add(&store, "u default ada", 400).await;
+    let weaker = add(&store, "u default ada", 400).await;
+    assert_eq!(weaker, Added::Stored(500), "it is told what holds");
     let after = read(&store, 0).await;
     assert_eq!(after.rows[0].mark.issued_before, 500);
     assert!(after.rows[0].mark.until_ms >= before.rows[0].mark.until_ms);

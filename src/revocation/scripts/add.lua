@@ -1,11 +1,12 @@
-#!lua
--- Adds entries, or makes them stronger, and forgets some that have ended. All of them or none.
+#!lua flags=allow-oom
+-- Adds entries, or makes them stronger, and forgets some that have ended. All of them or none, and also where memory is
+-- full: they are few, and whoever fills it must not be the one who cannot be put out.
 -- KEYS 1 entries (name -> ISSUED_BEFORE UNTIL_MS NUMBER) 2 names by the number of their last change 3 names by their end
 -- 4 sum of prints, last number, up to which end all is forgotten, for how long entries are kept, when a node said so
 -- ARGV 1 most entries 2 how long one is kept, ms 3 a number below the new ones 4 0 to 1023, at random
 -- 5 the caller's clock, s 6 how far it may be behind this one 7 how far ahead of it a token may have been issued, s
 -- then for each: name, issued before or '' for all that may have been issued so far, end in ms or '' for the usual
--- Returns {'full', entries}, or {'stored', issued before of the first}
+-- Returns {'full', entries}, or {'stored', before which second all of them hold}
 local entries, changes, ends, about = unpack(KEYS)
 local PRINTS, ANY_TIME, HOUR_MS = 281474976710656, 253402300800, 3600000
 local t = redis.call('TIME')
@@ -52,19 +53,19 @@ local count = redis.call('HLEN', entries)
 if new > 0 and count + new > tonumber(ARGV[1]) then return {'full', text(count)} end
 
 local number = math.max(now * 1024 + tonumber(ARGV[4]), last + 1, tonumber(ARGV[3]) + 1)
-local first = nil
+local least = nil
 for i = 8, #ARGV, 3 do
   local name = ARGV[i]
   local issued_before = tonumber(ARGV[i + 1]) or next_s
   local from = issued_before < ANY_TIME and issued_before * 1000 or 0
   local until_ms = tonumber(ARGV[i + 2]) or math.max(now, from) + kept
-  first = first or issued_before
   until_ms = math.max(until_ms, forgot + 1)
   local old_before, old_until = marked(name)
   if old_before then
     issued_before = math.max(issued_before, tonumber(old_before))
     until_ms = math.max(until_ms, tonumber(old_until))
   end
+  least = math.min(least or issued_before, issued_before)
   local mark = text(issued_before) .. ' ' .. text(until_ms)
   local is_same = old_before and mark == old_before .. ' ' .. old_until
   if not is_same then
@@ -77,4 +78,4 @@ for i = 8, #ARGV, 3 do
   end
 end
 redis.call('HSET', about, 'sum', text(sum), 'last', text(last))
-return {'stored', text(first or 0)}
+return {'stored', text(least or 0)}

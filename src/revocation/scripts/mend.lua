@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Puts right what other hands or a loss of single keys made of the entries, and lengthens them: goes through all of them.
 -- KEYS as add.lua has them   ARGV 1 entries 2 sum of prints, as whoever asks has read them, or '' and '' 3 least ms since this
 -- was done last 4 how long the caller keeps entries, ms, then names that it cannot read

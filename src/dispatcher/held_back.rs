@@ -88,14 +88,15 @@ impl HeldBack {
 }
 
 /// Returns when the window is to be looked at again. Cancel-safe.
-pub(super) async fn over(
-    told: &mut watch::Receiver<Option<Instant>>,
-    opened_at: Option<Instant>,
-) {
+pub(super) async fn over(told: &mut watch::Receiver<Option<Instant>>, opened_at: Option<Instant>) {
     let until = opened_at.map_or_else(Instant::now, |at| at + WINDOW_MAX);
     // A teller that is gone is as good as none.
     let read = async {
-        if told.wait_for(|begun_at| *begun_at >= opened_at).await.is_err() {
+        if told
+            .wait_for(|begun_at| *begun_at >= opened_at)
+            .await
+            .is_err()
+        {
             std::future::pending::<()>().await;
         }
     };
@@ -204,11 +205,21 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         assert!(!held.brings(FEED, at(0)), "it was never down");
         held.down(FEED);
-        assert!(!held.brings(FeedNumber(4), at(5)) && held.is_any_down(), "another one works");
+        assert!(
+            !held.brings(FeedNumber(4), at(5)) && held.is_any_down(),
+            "another one works"
+        );
         assert!(held.brings(FEED, at(10)));
-        assert!(held.brings(FeedNumber(4), at(11)), "nothing is taken meanwhile");
+        assert!(
+            held.brings(FeedNumber(4), at(11)),
+            "nothing is taken meanwhile"
+        );
         assert_eq!(held.settle(None, at(12)), None);
-        assert_eq!(held.settle(Some(at(9)), at(20)), None, "that reading began before");
+        assert_eq!(
+            held.settle(Some(at(9)), at(20)),
+            None,
+            "that reading began before"
+        );
         assert_eq!(held.settle(Some(at(10)), at(20)), Some(WaitEnd::Read));
         assert!(!held.brings(FEED, at(21)), "once");
     }
@@ -236,8 +247,14 @@ mod tests {
         assert!(!held.looks(false, start));
         assert!(held.looks(true, start));
         assert_eq!(held.settle(None, start + WINDOW_MAX), Some(WaitEnd::Late));
-        assert!(!held.looks(true, start + WINDOW_MAX), "not for as long as it cannot read");
+        assert!(
+            !held.looks(true, start + WINDOW_MAX),
+            "not for as long as it cannot read"
+        );
         assert!(!held.looks(false, start + WINDOW_MAX));
-        assert!(held.looks(true, start + 2 * WINDOW_MAX), "but the next time");
+        assert!(
+            held.looks(true, start + 2 * WINDOW_MAX),
+            "but the next time"
+        );
     }
 }

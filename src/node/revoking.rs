@@ -164,7 +164,11 @@ impl Revoking {
             clock_s: unix_s(),
             leeway_s: self.known.leeway_s(),
             above: self.known.read_to(),
-            most: targets.iter().map(Target::most).min().unwrap_or(ENTRIES_MAX),
+            most: targets
+                .iter()
+                .map(Target::most)
+                .min()
+                .unwrap_or(ENTRIES_MAX),
         };
         let issued_before = match self.store.add(&adding).await? {
             Added::Stored(issued_before) => issued_before,
@@ -328,6 +332,44 @@ mod tests {
             until: None,
             ..view(before, None)
         };
-        assert_eq!(waiting(&alone), [""; 0], "without Redis there is nobody else");
+        assert_eq!(
+            waiting(&alone),
+            [""; 0],
+            "without Redis there is nobody else"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_reading_counts_as_told_only_when_every_worker_has_its_news() {
+        let known = Revocations::clustered(Duration::from_secs(5));
+        let revoking = Revoking {
+            known: known.clone(),
+            hurry: Arc::default(),
+            store: Store::memory(),
+        };
+        let (handle, mut queue) = WorkerHandle::new(Arc::default());
+        while handle.send(Inbound::Revoked(Arc::default())).is_ok() {}
+        let (mut held, mut reader) = (Held::default(), Reader::default());
+        store_rig::add(&mut held, "u default ada", 7);
+        store_rig::read(&known, &mut reader, &held);
+        let mut told = known.told();
+        revoking.tell(vec![handle]);
+        tokio::time::sleep(3 * SCAN_EVERY).await;
+        assert!(told.borrow().is_none(), "the worker's queue is full");
+        let mut news = 0;
+        let is_told = async {
+            while told.borrow_and_update().is_none() {
+                while let Ok(Inbound::Revoked(one)) = queue.try_recv() {
+                    news += usize::from(!one.is_empty());
+                }
+                let _ = tokio::time::timeout(SCAN_EVERY, told.changed()).await;
+            }
+        };
+        let is_told = tokio::time::timeout(20 * SCAN_EVERY, is_told).await;
+        is_told.expect("there is room");
+        while let Ok(Inbound::Revoked(one)) = queue.try_recv() {
+            news += usize::from(!one.is_empty());
+        }
+        assert_eq!(news, 1);
     }
 }

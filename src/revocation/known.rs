@@ -161,7 +161,9 @@ impl Revocations {
 
     /// How far ahead of its use a token may have been issued, in any app.
     pub fn set_leeway(&self, leeway: Duration) {
-        self.shared.leeway_s.store(leeway.as_secs(), Ordering::Release);
+        self.shared
+            .leeway_s
+            .store(leeway.as_secs(), Ordering::Release);
     }
 
     /// The same in seconds, as it was set last; before that 0.

@@ -85,7 +85,9 @@ impl Held {
         let mut number = lowest.into_iter().max().unwrap_or_default();
         let mut least = None;
         for asked in &adding.asked {
-            let clock_s = (now_ms / 1_000).min(adding.clock_s + AHEAD_MAX_S).max(adding.clock_s);
+            let clock_s = (now_ms / 1_000)
+                .min(adding.clock_s + AHEAD_MAX_S)
+                .max(adding.clock_s);
             let so_far = clock_s + 1 + adding.leeway_s;
             let issued_before = asked.issued_before.unwrap_or(so_far);
             let from_ms = if issued_before < ANY_TIME {
@@ -100,7 +102,10 @@ impl Held {
                 until_ms,
             };
             number += u64::from(self.put(&asked.name, mark, number));
-            let held = self.rows.get(&asked.name).map(|(mark, _)| mark.issued_before);
+            let held = self
+                .rows
+                .get(&asked.name)
+                .map(|(mark, _)| mark.issued_before);
             least = least.min(held).or(held);
         }
         Added::Stored(least.unwrap_or_default())
@@ -111,7 +116,11 @@ impl Held {
     pub fn mend(&mut self, mending: &Mending, now_ms: u64) -> Mended {
         let longer_ms = mending.kept_ms.saturating_sub(self.kept_ms);
         if self.kept_ms > 0 && longer_ms > 0 {
-            let rows: Vec<_> = self.rows.iter().map(|(name, (mark, _))| (name.clone(), *mark)).collect();
+            let rows: Vec<_> = self
+                .rows
+                .iter()
+                .map(|(name, (mark, _))| (name.clone(), *mark))
+                .collect();
             let mut number = (now_ms * 1_024).max(self.last + 1);
             for (name, mark) in rows {
                 let until_ms = mark.until_ms + longer_ms;

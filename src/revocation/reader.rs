@@ -144,7 +144,8 @@ impl Reader {
         }
         self.kept_ms = page.kept_ms;
         let room = UNREADABLE_MAX.saturating_sub(self.unreadable.len());
-        self.unreadable.extend(page.unreadable.iter().take(room).cloned());
+        self.unreadable
+            .extend(page.unreadable.iter().take(room).cloned());
         self.changes.extend(page.rows.iter().map(|row| row.at));
         let surplus = self.changes.len().saturating_sub(CHANGES_MAX);
         self.changes.drain(..surplus);

@@ -112,7 +112,10 @@ impl Runner {
                 }
             }
         }
-        let differs = self.known.differs_for().is_some_and(|time| time >= DIFFERS_AFTER);
+        let differs = self
+            .known
+            .differs_for()
+            .is_some_and(|time| time >= DIFFERS_AFTER);
         self.known.metrics().differs.set(u64::from(differs));
         if differs && !std::mem::replace(&mut told.differs, true) {
             tracing::warn!(

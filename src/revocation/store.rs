@@ -164,12 +164,18 @@ impl RedisStore {
         args.extend(mending.unreadable.iter().cloned());
         let answer = self.keyspace.eval(&self.mend, &self.keys, &args).await;
         let answer: Vec<Vec<u8>> = answer.and_then(read).map_err(StoreError::Redis)?;
-        let words: Vec<_> = answer.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        let words: Vec<_> = answer
+            .iter()
+            .map(|word| String::from_utf8_lossy(word))
+            .collect();
         match &words[..] {
             [word] if word == "changed" || word == "soon" => Ok(Mended::Left),
             [word, dropped, names @ ..] if word == "mended" => {
                 let dropped = dropped.parse().map_err(|_| StoreError::Unexpected)?;
-                Ok(Mended::Done(dropped, names.iter().map(|name| name.to_string()).collect()))
+                Ok(Mended::Done(
+                    dropped,
+                    names.iter().map(|name| name.to_string()).collect(),
+                ))
             }
             _ => Err(StoreError::Unexpected),
         }
@@ -230,8 +236,23 @@ mod tests {
     fn an_entry_that_cannot_be_read_keeps_nobody_from_reading_the_others() {
         let good: &[u8] = b"u default ada";
         let answer: Vec<&[u8]> = vec![
-            b"9", b"4", b"7", b"1", b"5", good, b"3", b"10 20 3", b"\xff", b"4", b"10 20 4",
-            b"u default eve", b"5", b"banana", b"u default bob", b"6", b"",
+            b"9",
+            b"4",
+            b"7",
+            b"1",
+            b"5",
+            good,
+            b"3",
+            b"10 20 3",
+            b"\xff",
+            b"4",
+            b"10 20 4",
+            b"u default eve",
+            b"5",
+            b"banana",
+            b"u default bob",
+            b"6",
+            b"",
         ];
         let answer: Vec<_> = answer.into_iter().map(<[u8]>::to_vec).collect();
         let page = page_of(&answer).expect("it is an answer");
@@ -246,8 +267,20 @@ mod tests {
     #[test]
     fn an_entry_is_three_numbers_as_the_scripts_write_them() {
         assert!(row_of(b"a default", 3, b"1 2 3").is_some());
-        for other in ["", "1 2", "1 2 4", "1 2 3 4", "01 2 3", "1  2 3", "1 9007199254740992 3", "-1 2 3"] {
-            assert!(row_of(b"a default", 3, other.as_bytes()).is_none(), "{other}");
+        for other in [
+            "",
+            "1 2",
+            "1 2 4",
+            "1 2 3 4",
+            "01 2 3",
+            "1  2 3",
+            "1 9007199254740992 3",
+            "-1 2 3",
+        ] {
+            assert!(
+                row_of(b"a default", 3, other.as_bytes()).is_none(),
+                "{other}"
+            );
         }
     }
 }

@@ -113,7 +113,10 @@ pub(crate) async fn nothing_is_ever_weakened(rig: Rig) {
     let last = read(&store, 0).await;
     assert_eq!(last.rows[0].mark.issued_before, 600);
     let until_ms = |page: &Page| page.rows[0].mark.until_ms;
-    assert!(until_ms(&last) >= until_ms(&after), "the longest that anybody said holds");
+    assert!(
+        until_ms(&last) >= until_ms(&after),
+        "the longest that anybody said holds"
+    );
     let same = Asked::from(&last.rows[0]);
     store.add(&adding(vec![same])).await.expect("an answer");
     let same = read(&store, 0).await;
@@ -216,7 +219,10 @@ pub(crate) async fn a_token_that_is_taken_now_was_issued_before_the_default_time
         let Added::Stored(issued_before) = added else {
             panic!("there is room");
         };
-        assert!((from..from + 10).contains(&issued_before), "{name}: {issued_before}");
+        assert!(
+            (from..from + 10).contains(&issued_before),
+            "{name}: {issued_before}"
+        );
     }
 }
 
@@ -235,7 +241,10 @@ pub(crate) async fn what_is_there_is_lengthened_once_where_tokens_live_longer(ri
     }
     let after = read(&store, before.rows[0].at).await;
     assert_eq!((after.kept_ms, after.count), (KEPT_MS + 7, 1));
-    assert_eq!(after.rows[0].mark.until_ms, before.rows[0].mark.until_ms + 7);
+    assert_eq!(
+        after.rows[0].mark.until_ms,
+        before.rows[0].mark.until_ms + 7
+    );
     assert_eq!(after.rows[0].mark.issued_before, 500);
     // A node that keeps them for less long decides nothing.
     add(&store, "u default bob", 500).await;

@@ -317,6 +317,27 @@ impl Revocations {
         next
     }
 
+    /// How often is read though nothing rings: every `most`, or several times before no token is
+    /// taken, where leases are short.
+    pub(super) fn read_every(&self, most: Duration) -> Duration {
+        let stale_after = self.shared.stale_after;
+        stale_after.map_or(most, |stale_after| most.min(stale_after / 6))
+    }
+
+    /// Takes what is new while everything is read. Where nothing else is, a reading that was begun then
+    /// counts for the use of tokens: what the store lost this node had already, if it had read of late.
+    pub(super) fn take_new(&self, page: &Page, reader: &mut Reader, begun_at: Instant) {
+        let mut news = News::default();
+        let table = self.shared.table.write();
+        let mut table = table.unwrap_or_else(PoisonError::into_inner);
+        let is_all = reader.take_new(page, &mut table, &mut news);
+        drop(table);
+        lock(&self.shared.news).merge(news);
+        if is_all && self.unread().is_none() && self.is_shared() {
+            *lock(&self.shared.read_at) = Some(begun_at);
+        }
+    }
+
     /// The store has gone through everything: it is read once more.
     pub(super) fn mended(&self, reader: &mut Reader) -> Next {
         let table = self.shared.table.write();

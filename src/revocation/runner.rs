@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::adding::{Added, Adding, Asked, Mended, Mending};
 use super::known::Revocations;
-use super::reader::{BACK, Next, PAGE, Reader};
+use super::reader::{BACK, Next, PAGE, Reader, STAGGER_MAX};
 use super::store::{Store, StoreError};
 use super::{ENTRIES_ALL_MAX, ENTRIES_BACK_MAX, Row};
 use crate::telemetry::fields::List;
@@ -53,7 +53,7 @@ impl Runner {
     /// Reads for as long as the node runs.
     pub async fn run(self) {
         let mut reader = Reader::default();
-        let mut looks = tokio::time::interval(READ_EVERY);
+        let mut looks = tokio::time::interval(self.known.read_every(READ_EVERY));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut tidied_at, mut told) = (None::<Instant>, Told::default());
         let begun_at = Instant::now();
@@ -117,6 +117,8 @@ impl Runner {
             .differs_for()
             .is_some_and(|time| time >= DIFFERS_AFTER);
         self.known.metrics().differs.set(u64::from(differs));
+        let is_unread = self.known.unread().is_some();
+        self.known.metrics().unread.set(u64::from(is_unread));
         if differs && !std::mem::replace(&mut told.differs, true) {
             tracing::warn!(
                 event = "revocations_differed",
@@ -128,9 +130,19 @@ impl Runner {
     }
 
     async fn read(&self, reader: &mut Reader) -> Result<(), StoreError> {
-        let begun_at = Instant::now();
+        // When what is new was asked for last.
+        let mut new_at = Instant::now();
+        reader.stagger(rand::random::<u32>() % (STAGGER_MAX + 1));
         let mut next = Next::Ask(reader.begin());
         for _ in 0..PAGES_MAX {
+            // Everything is a hundred answers, and Redis may have much to do.
+            if new_at.elapsed() >= READ_EVERY
+                && let Some(since) = reader.is_looking()
+            {
+                new_at = Instant::now();
+                let page = self.store.read(since).await?;
+                self.known.take_new(&page, reader, new_at);
+            }
             next = match next {
                 Next::Ask(since) => {
                     let page = self.store.read(since).await?;
@@ -148,7 +160,7 @@ impl Runner {
             };
         }
         if next == Next::Settled {
-            self.known.settled(begun_at, reader);
+            self.known.settled(new_at, reader);
         }
         Ok(())
     }

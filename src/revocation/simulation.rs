@@ -17,7 +17,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::adding::{Added, Adding, Asked, Mending};
 use super::known::Revocations;
 use super::memory::Held;
-use super::reader::{BACK, Next, Page, Reader};
+use super::reader::{BACK, Next, Page, Reader, STAGGER_MAX};
 use super::table::Bearer;
 use super::user_name;
 use crate::seeds::{self, Verdict};
@@ -282,6 +282,7 @@ impl World {
                 return;
             }
             (node.wants, node.looked_at, node.reading_since) = (false, tick, tick);
+            node.reader.stagger(self.rng.random_range(0..=STAGGER_MAX));
             let since = node.reader.begin();
             let comes_at = tick + if is_late { lag } else { 0 };
             node.page = Some((self.store.read(since, store_ms), comes_at));

@@ -23,7 +23,7 @@ use crate::redis::{Keys, RedisError, Script};
 
 /// The store goes through all that it has at most once in so long: Redis does nothing else meanwhile,
 /// for about a second with as many entries as there may be.
-const MENDED_APART_MS: u64 = 10_000;
+const MENDED_APART_MS: u64 = 3_000;
 /// Numbers of Lua are exact below this.
 const NUMBERS: u64 = 1 << 53;
 

@@ -31,6 +31,8 @@ pub struct RevocationMetrics {
     pub mended: Counter,
     /// 1 while the store has something else than this node, for longer than that may take.
     pub differs: Counter,
+    /// 1 while no token is taken.
+    pub unread: Counter,
     /// How often deliveries waited for a reading after a break.
     pub waits: Table<WaitEnd, Counter>,
     /// Sessions that were ended.
@@ -79,6 +81,12 @@ impl RevocationMetrics {
                 "fanfare_revocations_differ",
                 "1 while Redis has had other revocations than this node for 10 s: calls that revoke are answered 202.",
                 &self.differs,
+            ),
+            Family::of(
+                Kind::Gauge,
+                "fanfare_revocations_unread",
+                "1 while no token is taken because revocations could not be read for too long.",
+                &self.unread,
             ),
             Family::of(
                 Kind::Counter,

@@ -68,9 +68,8 @@ pub fn start(
     lifecycle: &LifecycleSender,
     history: &Arc<History>,
 ) -> Cluster {
-    let settled = Settled::default();
+    let (settled, queue) = (Settled::default(), Queue::default());
     let texts = Texts::new(&keeping::said(config));
-    let queue = Queue::default();
     let revoking = Revoking::start(config, broker, metrics);
     let settings = |partitions: &Partitions| {
         let kept = Kept {

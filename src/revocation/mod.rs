@@ -213,6 +213,13 @@ mod tests {
     }
 
     #[test]
+    fn single_tokens_never_close_the_way_to_put_out_a_user_or_all() {
+        let user = Target::User(User::new("ada").unwrap());
+        let most = [Target::Token("x".into()), user, Target::All].map(|target| target.most());
+        assert_eq!(most, [100_000, 101_000, 102_000]);
+    }
+
+    #[test]
     fn marks_never_get_weaker() {
         let mark = |issued_before, until_ms| Mark {
             issued_before,

@@ -256,3 +256,53 @@ impl Runner {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfare_testkit::wait;
+
+    fn runner(known: &Revocations) -> Runner {
+        Runner {
+            known: known.clone(),
+            store: Store::memory(),
+            progress: Arc::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_kept_longer_when_tokens_may_live_longer() {
+        let known = Revocations::default();
+        known.set_token_life(Duration::from_secs(60));
+        let runner = runner(&known);
+        let store = runner.store.clone();
+        let asked = Asked {
+            name: "u default ada".into(),
+            issued_before: Some(5),
+            until_ms: None,
+        };
+        let added = store.add(&runner.adding(vec![asked])).await;
+        assert_eq!(added.expect("an answer"), Added::Stored(5));
+        let until_ms = store.read(0).await.expect("an answer").rows[0]
+            .mark
+            .until_ms;
+        let task = tokio::spawn(runner.run());
+        wait::until("it to be read", async || {
+            (known.size().0 == 1).then_some(())
+        })
+        .await;
+        known.set_token_life(Duration::from_secs(3_600));
+        wait::until("it to be kept for an hour more", async || {
+            let page = store.read(0).await.ok()?;
+            (page.rows[0].mark.until_ms == until_ms + 3_540_000).then_some(())
+        })
+        .await;
+        task.abort();
+    }
+
+    #[test]
+    fn what_was_promised_has_room_when_it_is_written_back() {
+        let runner = runner(&Revocations::default());
+        assert!(runner.adding(Vec::new()).most >= 2 * ENTRIES_ALL_MAX);
+    }
+}

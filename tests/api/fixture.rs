@@ -187,6 +187,9 @@ impl Directory for Listed {
 
     fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>> {
         self.answer(async move {
+            if *self.mood.lock().unwrap() == Mood::Hangs {
+                std::future::pending::<()>().await;
+            }
             let all = self.occupancy.lock().unwrap();
             Ok(all.get(topic).cloned().unwrap_or_default())
         })

@@ -6,13 +6,14 @@
 //! with what to do.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::HttpBody as _;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::auth::{Admitted, asks};
@@ -32,8 +33,8 @@ use fanfare_protocol::ids::App;
 #[derive(Debug, Default, ToSchema)]
 #[schema(example = json!({"issued_before": 1_732_190_000}))]
 pub struct UserRevokeBody {
-    /// Those that were issued (`iat`) before this second, unix time; by default before the next full
-    /// second. A token without `iat` counts as issued in 1970.
+    /// Those that were issued (`iat`) before this second, unix time; by default all that may have been
+    /// so far: a second and `auth.leeway_s` from now. A token without `iat` counts as issued in 1970.
     #[schema(nullable = false, minimum = 1)]
     pub issued_before: Option<u64>,
 }
@@ -50,10 +51,13 @@ pub struct RevokeBody {
     #[schema(nullable = false)]
     pub all: Option<bool>,
     /// Of these, those that were issued (`iat`) before this second, unix time. By default: with `all`
-    /// before the next full second, with `jti` whenever it was.
+    /// all that may have been so far, with `jti` whenever it was.
     #[schema(nullable = false, minimum = 1)]
     pub issued_before: Option<u64>,
 }
+
+/// How long the sessions of a user are counted: as long as the nodes are waited for.
+const COUNTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A body, where there is one.
 pub(super) struct SentOrNothing(Option<Sent>);
@@ -89,8 +93,8 @@ pub struct RevokeAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub issued_before: Option<u64>,
-    /// Sessions that the user had on all nodes, 0 for a user that nobody knows. Those with a newer token
-    /// stay. Absent where it is not about one user, or where that could not be counted.
+    /// About how many sessions the user had on all nodes, 0 for a user that nobody knows; those of the
+    /// last seconds may be missing, and those with a newer token stay. Absent where it is not about one user, or where that could not be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub sessions: Option<u64>,
@@ -102,7 +106,8 @@ pub struct RevokeAnswer {
 ///
 /// Tokens issued later are taken. Without a body: those that were issued so far. 200 says that every
 /// live node refuses them; 202 that it is stored, and which nodes have not said so within 2 s. They do
-/// as soon as they reach Redis, and take no token before. Safe to repeat.
+/// as soon as they reach Redis. One that does not reach it takes no token from some seconds on; one of a
+/// release without revocation goes on taking them. Safe to repeat.
 #[utoipa::path(
     post, path = "/v1/users/{user}/revoke", tag = "users", operation_id = "revoke_user",
     params(("user" = String, Path, description = "The user, percent-encoded.")),
@@ -130,12 +135,15 @@ pub(super) async fn revoke_user(
     };
     admitted.audit("revoke_user", user.as_str()).await?;
     let (state, app) = (&admitted.state, &admitted.caller.app);
-    let nodes = state.directory.occupancy(&inbox).await.ok();
-    let sessions = nodes.map(|nodes| nodes.iter().map(|node| node.sessions).sum());
     let targets = [Target::User(user.clone())];
-    let mut answer = revoke(state, app, &targets, issued_before).await?;
+    // Whoever counts sessions may be away: that keeps nobody in.
+    let counting = timeout(COUNTED_WITHIN, state.directory.occupancy(&inbox));
+    let revoking = revoke(state, app, &targets, issued_before);
+    let (answer, nodes) = tokio::join!(revoking, counting);
+    let mut answer = answer?;
+    let nodes = nodes.ok().and_then(Result::ok);
     answer.user = Some(user.to_string());
-    answer.sessions = sessions;
+    answer.sessions = nodes.map(|nodes| nodes.iter().map(|node| node.sessions).sum());
     Ok(answered(wanted, &answer))
 }
 
@@ -240,10 +248,16 @@ async fn revoke(
             waiting,
         }),
         Revoked::Full(count) => {
+            let instead = match targets.first() {
+                Some(Target::All) => "",
+                Some(Target::User(_)) => "revoke all tokens at once, or ",
+                Some(Target::Token(_)) | None => {
+                    "revoke by user instead of by `jti`, or all tokens at once, or "
+                }
+            };
             let text = format!(
-                "{count} revocations are kept and no more can be: revoke by user instead of by \
-                 `jti`, or all tokens at once, or replace the key that signed them; a revocation \
-                 is forgotten when no token lives that it names"
+                "{count} revocations are kept and no more of this kind can be: {instead}replace the \
+                 key that signed them; a revocation is forgotten when no token lives that it names"
             );
             Err(WireError::new(ErrorCode::LimitExceeded, text).into())
         }

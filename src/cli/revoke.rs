@@ -27,7 +27,8 @@ left. Tokens that are issued later are taken: whoever must not get one must be r
 are issued. What was revoked is never taken back.
 
 Exit code 0 also where some nodes have not said yet that they refuse the tokens; they are named on
-stderr. They do as soon as they reach Redis, and take no token before.",
+stderr. They do as soon as they reach Redis. One that does not reach it takes no token from some
+seconds on, and one of a release without revocation goes on taking them.",
     group(clap::ArgGroup::new("which").required(true))
 )]
 pub struct RevokeArgs {
@@ -40,8 +41,8 @@ pub struct RevokeArgs {
     /// All tokens of everybody in the app
     #[arg(long, group = "which")]
     all: bool,
-    /// Of these, those issued (claim "iat") before this unix second; by default before the next full
-    /// second, with --jti whenever it was
+    /// Of these, those issued (claim "iat") before this unix second; by default all that may have
+    /// been so far, with --jti whenever it was
     #[arg(long, value_name = "SECONDS")]
     issued_before: Option<u64>,
     /// How to print
@@ -86,7 +87,7 @@ pub async fn run(args: RevokeArgs) -> Result<Exit, Failure> {
         let nodes: Vec<_> = waiting.iter().filter_map(Value::as_str).collect();
         let nodes = nodes.join(", ");
         output::note(&format!(
-            "not read yet by: {}; they take no token before they have, or refuse these within a second",
+            "not read yet by: {}; within some seconds they refuse these, or take no token until they have read",
             output::printable(&nodes)
         ));
     }

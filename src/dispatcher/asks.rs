@@ -199,6 +199,13 @@ impl Asked {
     }
 }
 
+impl Answer {
+    /// The feed whose master answered; `None`: it did not.
+    pub(super) fn answered_by(&self) -> Option<FeedNumber> {
+        (self.said.ended() == Ended::Answered).then_some(self.asked.feed)
+    }
+}
+
 impl Said {
     fn error(&self) -> Option<&BrokerError> {
         match self {

@@ -33,6 +33,13 @@ pub(super) fn verifier(apps: &Settings, info_bytes_max: usize) -> Result<Verifie
     Verifier::of_apps(rules, info_bytes_max)
 }
 
+/// How long tokens of these apps may live, and how far ahead of their use they may be issued, at the most.
+pub(super) fn longest(apps: &Settings) -> (Duration, Duration) {
+    let auth = |of: fn(&Auth) -> Duration| apps.values().map(|one| of(&one.auth)).max();
+    let life = auth(|auth| auth.token_life_max).unwrap_or_default();
+    (life, auth(|auth| auth.leeway).unwrap_or_default())
+}
+
 /// What judges tokens by the apps.
 pub(super) struct TokenRules {
     pub(super) verifier: Arc<Verifier>,
@@ -110,10 +117,17 @@ impl TokenRules {
             let is_well = |(app, auth): &(&App, &Auth)| self.can_use(app, auth);
             Verifier::of_apps(rules.filter(is_well), self.info_bytes_max)
         });
-        if let Ok(verifier) = verifier {
-            self.verifier.take_over(verifier);
-            self.checks.follow();
-        }
+        let Ok(verifier) = verifier else {
+            return;
+        };
+        // Neither order may let a token live longer than what revokes it.
+        let revocations = self.verifier.revocations();
+        let (life, leeway) = longest(apps);
+        revocations.set_token_life(life.max(revocations.token_life()));
+        revocations.set_leeway(leeway);
+        self.verifier.take_over(verifier);
+        revocations.set_token_life(life);
+        self.checks.follow();
     }
 
     fn can_use(&self, app: &App, auth: &Auth) -> bool {

@@ -68,8 +68,7 @@ pub fn start(
     lifecycle: &LifecycleSender,
     history: &Arc<History>,
 ) -> Cluster {
-    let settled = Settled::default();
-    let queue = Queue::default();
+    let (settled, queue) = (Settled::default(), Queue::default());
     let revoking = Revoking::start((config, apps), broker, metrics);
     let settings = |partitions: &Partitions| {
         let kept = Kept {
@@ -101,6 +100,7 @@ pub fn start(
     let partitions = Partitions::default();
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
+    revoking.follow(&membership);
     tasks::spawn("membership", turns::polled("membership", task.run()));
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());

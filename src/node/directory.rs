@@ -22,7 +22,6 @@ use crate::cluster::partitions::Partitions;
 use crate::http::bodies::Route;
 use crate::lifecycle::{Lifecycle, LifecycleReceiver};
 use crate::revocation::Target;
-use crate::revocation::adding::Added;
 use crate::session::Services;
 use crate::tasks::turns;
 use crate::telemetry::metrics::Metrics;
@@ -251,23 +250,20 @@ impl Directory for NodeDirectory {
     ) -> Answer<'a, Revoked> {
         Box::pin(async move {
             let added = self.revoking.add(app, targets, issued_before).await;
-            let (added, names) = added.map_err(revoking::broker_error)?;
-            let issued_before = match added {
-                Added::Stored(issued_before) => issued_before,
-                Added::Full(count) => return Ok(Revoked::Full(count)),
+            let stored = match added.map_err(revoking::broker_error)? {
+                Ok(stored) => stored,
+                Err(count) => return Ok(Revoked::Full(count)),
             };
             // A doorbell that is lost costs half a second.
             let _ = self.tell_nodes(Request::Revoked).await;
-            let waiting = self
-                .revoking
-                .waiting(&self.membership, &names, issued_before)
-                .await;
+            let waiting = self.revoking.waiting(&self.membership, &stored).await;
             Ok(Revoked::Stored {
-                issued_before,
+                issued_before: stored.issued_before,
                 waiting,
             })
         })
     }
+
 
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
         if *node == self.membership.now().me.node {

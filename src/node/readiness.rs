@@ -214,7 +214,8 @@ fn reasons(
     }
     // Later an outage is told by the broker, and does not send sessions away.
     if revocations.is_new() {
-        let why = revocations.unread().unwrap_or_default();
+        let why = revocations.unread();
+        let why = why.unwrap_or("they are read once more when the node is a member");
         reasons.push(format!("revocations: {why}"));
     }
     if awaits_apps {

@@ -199,6 +199,9 @@ impl Directory for Listed {
 
     fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>> {
         self.answer(async move {
+            if *self.mood.lock().unwrap() == Mood::Hangs {
+                std::future::pending::<()>().await;
+            }
             let all = self.occupancy.lock().unwrap();
             Ok(all.get(topic).cloned().unwrap_or_default())
         })
@@ -250,6 +253,7 @@ impl Directory for Listed {
             Ok(self.revoked_as.lock().unwrap().clone())
         })
     }
+
 
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
         self.answer(async move {

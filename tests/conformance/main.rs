@@ -113,11 +113,13 @@ macro_rules! cases {
             recovery::nothing_within_age_is_gone_by_retention,
             recovery::pages_until_caught_up_give_everything_once_and_in_order,
             recovery::zero_stands_before_everything_that_is_retained,
+            revocations::a_token_that_is_taken_now_was_issued_before_the_default_time,
             revocations::all_of_a_call_or_nothing_is_added_where_there_is_no_room,
             revocations::changes_are_read_in_their_order_and_only_once,
             revocations::nothing_is_ever_weakened,
             revocations::the_next_full_second_is_the_default,
             revocations::what_has_ended_is_forgotten_and_told_by_one_time,
+            revocations::what_is_there_is_lengthened_once_where_tokens_live_longer,
             revocations::what_is_written_back_is_as_it_was,
         }
     };

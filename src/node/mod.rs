@@ -36,9 +36,6 @@ use crate::apps::keeper::Keeper;
 use crate::apps::stored::Filed;
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
-use crate::broker::memory::MemoryBroker;
-use crate::broker::memory::clock::Clock;
-use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed};
 use crate::cluster::membership::Membership;
 use crate::config::Config;
@@ -63,6 +60,7 @@ use fanfare_protocol::ids::App;
 
 pub use end::End;
 
+mod broker;
 pub mod cluster;
 pub mod directory;
 mod emf;
@@ -195,7 +193,7 @@ impl Parts {
         let metrics = Metrics::new(config.server.workers);
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
-        let (broker, feed) = start_broker(&config, &metrics)?;
+        let (broker, feed) = broker::start(&config, &metrics)?;
         let apps = Arc::new(Apps::new(Filed::of(&config).settings));
         let keeper = stored_apps::start(&apps, &config, &broker, &metrics);
         let tracer = tracer(&config, &metrics);
@@ -482,29 +480,6 @@ fn start_otlp(
         tasks::contained_thread("telemetry", move || work.run()).map_err(StartError::System)?;
     }
     Ok(otlp)
-}
-
-fn start_broker(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-) -> Result<(Arc<Broker>, Feed), StartError> {
-    if config.redis.url.is_some() {
-        metrics.control.broker_redis.set(1);
-        let (redis, feed) = RedisBroker::start(&config.redis, Arc::clone(metrics))?;
-        return Ok((Arc::new(Broker::Redis(redis)), feed));
-    }
-    metrics.control.broker_embedded.set(1);
-    let bytes_max = usize::try_from(config.memory.bytes_max).unwrap_or(usize::MAX);
-    let (memory, feed) = MemoryBroker::bounded(Clock::System, bytes_max, Arc::clone(metrics));
-    let memory = memory.with_partitions(config.redis.partitions);
-    let broker = Arc::new(Broker::Memory(memory));
-    let runs = Arc::clone(&broker);
-    tasks::vital("memory_broker", async move {
-        if let Broker::Memory(memory) = &*runs {
-            memory.run().await;
-        }
-    });
-    Ok((broker, feed))
 }
 
 fn millis(duration: Duration) -> u64 {

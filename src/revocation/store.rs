@@ -22,7 +22,7 @@ use crate::redis::script::text;
 use crate::redis::{Keys, RedisError, Script};
 
 /// The store goes through all that it has at most once in so long: Redis does nothing else meanwhile,
-/// for about a second with as many entries as there may be.
+/// with as many entries as there may be for 1.4 s.
 const MENDED_APART_MS: u64 = 3_000;
 /// Numbers of Lua are exact below this.
 const NUMBERS: u64 = 1 << 53;

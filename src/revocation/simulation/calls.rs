@@ -21,7 +21,9 @@ impl World {
         let is_asked = self.calls.iter().any(|call| call.by == at);
         let node = &mut self.nodes[at];
         let is_news = node.told != node.known.read_to() && tick >= node.beat_at + 3;
-        let is_hurried = is_asked && tick >= node.beat_at + 2;
+        // Who takes the view as it is asks for no other.
+        let asks = is_asked && self.without != Without::FreshView;
+        let is_hurried = asks && tick >= node.beat_at + 2;
         let is_due = is_news || is_hurried || tick >= node.beat_at + BEAT_EVERY;
         if node.is_away(tick) || tick < node.joins_at || !is_due {
             return;

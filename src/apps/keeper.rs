@@ -154,8 +154,8 @@ impl Keeper {
         // Whatever comes of it, the next reading reads all.
         reading.number = None;
         match self.store.put(app.as_str(), json).await? {
-            Put::TooMany(count) => return Ok(Set::TooMany(count)),
-            Put::TooLarge(bytes) => return Ok(Set::TooLarge(bytes)),
+            Put::TooMany(count) => Ok(Set::TooMany(count)),
+            Put::TooLarge(bytes) => Ok(Set::TooLarge(bytes)),
             Put::Same => {
                 self.put_here(app, Some(json));
                 Ok(Set::Done(false))

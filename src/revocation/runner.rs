@@ -26,6 +26,8 @@ const FIRST_EVERY: Duration = Duration::from_millis(50);
 const FIRST_WITHIN: Duration = Duration::from_secs(3);
 /// How often ended entries are looked for in the store, by each node.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// So long others need to write back what was dropped: they look by chance, and then read everything.
+const WRITTEN_BACK_WITHIN: Duration = READ_EVERY.saturating_mul(STAGGER_MAX + 2);
 /// Four times all that a store may have, in pages: before it is asked to put itself right, and after.
 const PAGES_MAX: usize = 4 * ENTRIES_ALL_MAX / PAGE;
 /// A difference that lasts for so long is told: a call that revokes is answered 202 meanwhile.
@@ -73,7 +75,9 @@ impl Runner {
             match outcome {
                 Ok(()) => self.lengthen(&reader).await,
                 // Where it is not away, no other node could read it either: this one stays out.
-                Err(error) if error.is_lasting() => self.mend(None, Vec::new()).await,
+                Err(error) if error.is_lasting() => {
+                    self.mend(None, Vec::new()).await;
+                }
                 Err(_) if is_late && self.known.read_at().is_none() => self.known.wait_no_longer(),
                 Err(_) => {}
             }
@@ -153,7 +157,12 @@ impl Runner {
                     reader.written_back(is_taken)
                 }
                 Next::Mend { seen, unreadable } => {
-                    self.mend(Some(seen), unreadable).await;
+                    let has_dropped = self.mend(Some(seen), unreadable).await;
+                    // Those who know it write it back. This node, which has read nothing yet, would
+                    // take its tokens until then.
+                    if has_dropped && self.known.read_at().is_none() {
+                        tokio::time::sleep(WRITTEN_BACK_WITHIN).await;
+                    }
                     self.known.mended(reader)
                 }
                 Next::Settled => break,
@@ -186,8 +195,9 @@ impl Runner {
         true
     }
 
-    /// Lets the store put itself right. What it cannot do now it is asked again.
-    async fn mend(&self, seen: Option<(u64, u64)>, unreadable: Vec<Vec<u8>>) {
+    /// Lets the store put itself right. What it cannot do now it is asked again. Returns whether it
+    /// dropped anything.
+    async fn mend(&self, seen: Option<(u64, u64)>, unreadable: Vec<Vec<u8>>) -> bool {
         let mending = Mending {
             seen,
             kept_ms: self.known.kept_ms(),
@@ -204,10 +214,12 @@ impl Runner {
                      those without an entry that can be read are gone, until a node that knows them \
                      writes them back"
                 );
+                return dropped > 0;
             }
             Ok(Mended::Left) => {}
             Err(error) => self.retained(&error),
         }
+        false
     }
 
     /// Where tokens may live longer than whoever made the entries knew, these are kept for longer.

@@ -62,6 +62,8 @@ pub(crate) enum Mood {
     Lost,
     /// As one of which a part hangs.
     Hangs,
+    /// Nobody answers how many sessions there are.
+    Uncounted,
     /// By a panic.
     Panics,
 }
@@ -99,7 +101,7 @@ impl Directory for Listed {
         // Copied first: a panic under the lock would poison it for the rest of the test.
         let mood = *self.mood.lock().unwrap();
         match mood {
-            Mood::Well | Mood::Lost | Mood::Hangs => Lifecycle::Ready,
+            Mood::Well | Mood::Lost | Mood::Hangs | Mood::Uncounted => Lifecycle::Ready,
             Mood::Starting => Lifecycle::Starting,
             Mood::Panics => panic!("the directory is out of order"),
         }
@@ -199,7 +201,7 @@ impl Directory for Listed {
 
     fn occupancy<'a>(&'a self, topic: &'a Topic) -> Answer<'a, Vec<NodeSessions>> {
         self.answer(async move {
-            if *self.mood.lock().unwrap() == Mood::Hangs {
+            if *self.mood.lock().unwrap() == Mood::Uncounted {
                 std::future::pending::<()>().await;
             }
             let all = self.occupancy.lock().unwrap();

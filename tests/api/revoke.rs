@@ -153,7 +153,7 @@ async fn one_too_many_and_a_lost_answer_are_told() {
 #[tokio::test]
 async fn whoever_cannot_be_counted_is_put_out_all_the_same() {
     let node = Node::start();
-    node.set(Mood::Hangs);
+    node.set(Mood::Uncounted);
     let answer = node.post_text("/v1/users/auth0%7Cada/revoke", "").await;
     let told = json!({"user": "auth0|ada", "issued_before": 1_732_190_001, "waiting": []});
     assert_eq!((answer.status.as_u16(), answer.value()), (200, told));

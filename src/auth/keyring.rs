@@ -85,7 +85,7 @@ impl Keyring {
                 user_claim: issuer.user_claim.clone(),
                 cost_max: cost_max(&keys),
                 keys,
-                set: set.map(|source| Arc::new(KeySet::new(app, source, &algorithms))),
+                set: set.map(|source| Arc::new(KeySet::new(source, &algorithms))),
                 algorithms,
             });
         }
@@ -123,7 +123,9 @@ impl Keyring {
         self.issuers.iter().filter_map(|issuer| issuer.set.as_ref())
     }
 
-    /// Goes on with sets that are filled already, where they are the same.
+    /// Goes on with what is known of sets that were published at the same address before. Where they are
+    /// asked for or read in another way now, that is done with the next reading, and until then the last
+    /// one counts, read by the new rules.
     pub(super) fn adopt(&mut self, before: &Self) {
         for set in self
             .issuers
@@ -132,6 +134,15 @@ impl Keyring {
         {
             if let Some(known) = before.sets().find(|known| known.is_like(set)) {
                 *set = Arc::clone(known);
+                continue;
+            }
+            let at_same = before
+                .sets()
+                .filter(|known| known.source().url == set.source().url);
+            let readings = at_same.filter_map(|known| known.reading());
+            if let Some(reading) = readings.max_by_key(|reading| reading.at) {
+                // A refusal is kept by the set, and told with its next reading.
+                let _ = set.take(&reading);
             }
         }
     }

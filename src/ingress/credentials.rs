@@ -16,6 +16,7 @@ use crate::auth::error::TokenError;
 use crate::http::error::HttpError;
 use crate::http::request::bearer;
 use crate::session::state::{Identity, Refusal, refused_token};
+use crate::verification::Asked;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::{NameError, User};
@@ -187,7 +188,11 @@ async fn verify(state: &PublicState, credential: &Credential<'_>) -> Result<Clai
     if services.checks.are_light(std::iter::once(token)) {
         return services.verifier.session(token, SystemTime::now());
     }
-    let mut checked = services.checks.check(vec![token.to_owned()]).await;
+    let asked = Asked {
+        own: Some(token.to_owned()),
+        ..Asked::default()
+    };
+    let mut checked = services.checks.check(asked).await;
     let checked = checked.pop().ok_or(TokenError::Unavailable)?;
     services
         .verifier

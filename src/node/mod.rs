@@ -331,7 +331,10 @@ impl Parts {
             entrance,
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
-            self.cluster.revoking.known.clone(),
+            readiness::FirstReadings {
+                revocations: self.cluster.revoking.known.clone(),
+                checks: Arc::clone(&self.services.checks),
+            },
         )
     }
 

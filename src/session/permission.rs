@@ -142,12 +142,16 @@ impl Machine {
         let Some(token) = &subscribe.token else {
             return Ok(None);
         };
+        if self.holder().user.is_none() {
+            // It is somebody else's whatever it says, so nobody makes the node check its signature.
+            return Err(WireError::forbidden(OTHER_TOPIC_TOKEN));
+        }
         let (claims, named) = self.topic_claims(token, now).map_err(token_error)?;
         identity::may_open_topic(self.holder(), (&claims, named.as_str()), topic).map_err(
             |why| {
                 WireError::forbidden(match why {
                     Mismatch::OtherApp => OTHER_APP,
-                    _ => "the token is for another user or topic",
+                    _ => OTHER_TOPIC_TOKEN,
                 })
             },
         )?;
@@ -188,6 +192,9 @@ impl Machine {
             .map_err(|denied| WireError::forbidden(told(denied, operation)))
     }
 }
+
+/// What a client is told whose token for a topic is another one's.
+const OTHER_TOPIC_TOKEN: &str = "the token is for another user or topic";
 
 /// What a client is told whose token is one of another app.
 pub(super) const OTHER_APP: &str = "the token belongs to another app";

@@ -1,48 +1,64 @@
-//! One set of keys and its task: fetched when it is due, or when a key is missing.
+//! One place where keys are published, and its task: fetched when it is due, or when a key is missing.
 //!
-//! In: time, and whoever misses a key. Out: the keys in their [`KeySet`], replaced as a whole; an end for all
-//! that wait. Owner: [`super::Checks`]; the task ends with it. Bounds: one fetch at a time;
+//! In: time, and whoever misses a key. Out: the keys in each [`KeySet`] that comes from there, replaced as a
+//! whole; an end for all that wait. Issuers that name the same place share it, and each reads the answer by
+//! its own rules. Owner: [`super::Checks`]; the task ends with it. Bounds: one fetch at a time;
 //! [`WAITING_MAX`] that wait. A fetch that fails leaves the keys as they are, and is told once in the log, until
 //! one is taken again; a day after the last good one they are given up.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::fetch::{self, Fetched};
 use super::schedule::{Answer, Schedule};
-use crate::auth::keyset::KeySet;
+use crate::auth::keyset::{KeySet, Reading};
+use crate::config::Jwks;
 use crate::tasks;
 use crate::telemetry::fields::List;
 use crate::telemetry::metrics::CheckCounters;
 
-/// Most that wait for one set.
+/// Most that wait for one place.
 pub const WAITING_MAX: usize = 1_024;
+/// How long keys are believed that cannot be fetched again.
+pub const STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// See the module.
 pub struct Fetcher {
-    set: Arc<KeySet>,
+    source: Jwks,
+    filled: Mutex<Filled>,
     schedule: Mutex<Schedule>,
     /// Why the last fetch failed; `None` where it did not.
     failure: Mutex<Option<String>>,
     asked: Notify,
     /// How many fetches have ended, and whether the last was taken.
     ended: watch::Sender<(u64, bool)>,
+    /// Told of each end, for the readiness of the node.
+    readings: watch::Sender<u64>,
     waiting: AtomicUsize,
     counters: Arc<CheckCounters>,
 }
 
+/// What is filled from a place. One lock for both, so that no set misses a reading that comes while it is
+/// named.
+#[derive(Default)]
+struct Filled {
+    sets: Vec<Arc<KeySet>>,
+    /// The last reading that a set has taken.
+    last: Option<Reading>,
+}
+
 #[cfg(not(test))]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 
 /// The clock, which a test turns on.
 #[cfg(test)]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now() + AHEAD.with(std::cell::Cell::get)
 }
 
@@ -64,34 +80,68 @@ impl Drop for Place<'_> {
 }
 
 impl Fetcher {
-    /// Fetches a set from here on.
+    /// Fetches for these sets from here on. What one of them has from the same address is read by all.
     #[must_use]
-    pub fn start(set: Arc<KeySet>, counters: Arc<CheckCounters>) -> Followed {
+    pub fn start(
+        sets: Vec<Arc<KeySet>>,
+        source: Jwks,
+        counters: Arc<CheckCounters>,
+        readings: watch::Sender<u64>,
+    ) -> Followed {
         let fetcher = Arc::new(Self {
-            set,
+            source,
+            filled: Mutex::default(),
             schedule: Mutex::new(Schedule::new(now())),
             failure: Mutex::default(),
             asked: Notify::new(),
             ended: watch::channel((0, false)).0,
+            readings,
             waiting: AtomicUsize::new(0),
             counters,
         });
+        let known = sets.iter().filter_map(|set| set.reading());
+        fetcher.filled().last = known.max_by_key(|reading| reading.at);
+        fetcher.fill(sets);
         let task = tasks::spawn("key_set", run(Arc::clone(&fetcher)));
         Followed { fetcher, task }
     }
 
-    /// Whether it fetches this very set.
+    /// Whether it asks there, in that way.
     #[must_use]
-    pub fn is_of(&self, set: &Arc<KeySet>) -> bool {
-        Arc::ptr_eq(&self.set, set)
+    pub fn is_at(&self, source: &Jwks) -> bool {
+        self.source == *source
     }
 
-    /// A key is missing: waits for a fetch where one may be made. True: the set is as new as it may be,
-    /// and what is missing in it does not exist. False: nobody knows. Cancel-safe.
-    pub async fn ask(&self, until: tokio::time::Instant) -> bool {
+    /// Fills these sets and no other from here on, at once with what was read last.
+    pub fn fill(&self, sets: Vec<Arc<KeySet>>) {
+        let mut filled = self.filled();
+        if let Some(last) = &filled.last {
+            for set in &sets {
+                if set.read_at().is_none_or(|at| at < last.at) {
+                    // A refusal is kept by the set, and told by `trouble`.
+                    let _ = set.take(last);
+                }
+            }
+        }
+        filled.sets = sets;
+        drop(filled);
+        // One of them may be given up sooner than those before.
+        self.asked.notify_one();
+    }
+
+    /// Whether every set has been read.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        let filled = self.filled();
+        filled.sets.iter().all(|set| set.read_at().is_some())
+    }
+
+    /// A key is missing in a set: waits for a fetch where one may be made. True: the set is as new as it may
+    /// be, and what is missing in it does not exist. False: nobody knows. Cancel-safe.
+    pub async fn ask(&self, set: &KeySet, until: tokio::time::Instant) -> bool {
         let mut ended = self.ended.subscribe();
         match self.schedule().ask(now()) {
-            Answer::NotThere => return true,
+            Answer::NotThere => return set.refused().is_none(),
             Answer::Unknown => return false,
             Answer::Wait => {}
         }
@@ -102,95 +152,151 @@ impl Fetcher {
         }
         self.asked.notify_one();
         let changed = tokio::time::timeout_at(until, ended.changed()).await;
-        matches!(changed, Ok(Ok(()))) && ended.borrow().1
+        matches!(changed, Ok(Ok(()))) && ended.borrow().1 && set.refused().is_none()
     }
 
     /// What is wrong with it.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let failure = self.failure().clone()?;
-        let url = &self.set.source().url;
-        let schedule = self.schedule();
-        let known = match schedule
-            .taken_at()
-            .map(|taken| now().saturating_duration_since(taken).as_secs())
-        {
-            None => "it was never read".to_owned(),
-            Some(_) if schedule.is_stale(now()) => "its keys were given up".to_owned(),
-            Some(age) => format!("its keys are {age} s old"),
+        let failure = self.failure().clone();
+        let filled = self.filled();
+        // A set that came with a reload may be refused though the place is well.
+        let refused = filled.sets.iter().find_map(|set| set.refused());
+        let failure = failure.or_else(|| refused.map(|error| error.to_string()));
+        let url = self.source.shown();
+        // The oldest says most; one that was never read is older than any.
+        let oldest = filled.sets.iter().min_by_key(|set| set.read_at())?;
+        let age = oldest
+            .read_at()
+            .map(|at| now().saturating_duration_since(at));
+        let known = match (age, oldest.reading()) {
+            (None, _) => "it was never read".to_owned(),
+            (Some(_), None) => "its keys were given up".to_owned(),
+            (Some(age), Some(_)) => format!("its keys are {} s old", age.as_secs()),
         };
-        Some(format!("key set {url}: {failure}; {known}"))
+        match failure {
+            Some(failure) => Some(format!("key set {url}: {failure}; {known}")),
+            None if age.is_none() => Some(format!("key set {url}: it was not read yet")),
+            None => None,
+        }
     }
 
-    fn schedule(&self) -> std::sync::MutexGuard<'_, Schedule> {
+    fn filled(&self) -> MutexGuard<'_, Filled> {
+        self.filled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failure(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn failure(&self) -> MutexGuard<'_, Option<String>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When something is to be done next.
     fn next(&self) -> Instant {
-        let schedule = self.schedule();
-        let gone = schedule.stale_at().filter(|at| *at > now());
-        schedule.due().min(gone.unwrap_or_else(|| schedule.due()))
+        let gone = {
+            let filled = self.filled();
+            let readings = filled.sets.iter().filter_map(|set| set.reading());
+            readings.map(|reading| reading.at + STALE_AFTER).min()
+        };
+        let due = self.schedule().due();
+        due.min(gone.unwrap_or(due))
     }
 
     async fn fetch(&self) {
         self.schedule().begin(now());
-        let fetched = fetch::fetch(self.set.source()).await;
+        let fetched = fetch::fetch(&self.source).await;
         let outcome = fetched.and_then(|fetched| self.take(&fetched));
         let is_taken = outcome.is_ok();
         match outcome {
-            Ok(()) => self.tell_taken(),
-            Err(why) => self.tell_failed(why),
+            Ok(None) => self.tell_taken(),
+            Ok(Some(why)) => self.tell_failed(why),
+            Err(why) => {
+                self.schedule().failed(now(), rand::random());
+                self.tell_failed(why);
+            }
         }
+        let result = match is_taken {
+            true => &self.counters.sets_read,
+            false => &self.counters.sets_refused,
+        };
+        result.add(1);
         self.ended.send_modify(|(count, last)| {
             *count += 1;
             *last = is_taken;
         });
+        self.readings.send_modify(|count| *count += 1);
     }
 
-    fn take(&self, fetched: &Fetched) -> Result<(), String> {
-        let parsed = self.set.parse(&fetched.bytes);
-        let parsed = parsed.map_err(|error| error.to_string())?;
-        let left_out: Vec<_> = parsed.left_out.iter().map(ToString::to_string).collect();
-        tracing::debug!(
-            event = "key_set_read",
-            url = self.set.source().url,
-            keys = parsed.keys.len(),
-            left_out = List::of(&left_out).value(),
-            "the keys of an issuer were read"
-        );
-        self.set.replace(Some(parsed.keys));
+    /// Lets each set take what was fetched. Returns why one did not, where another did.
+    ///
+    /// # Errors
+    /// Why none did.
+    fn take(&self, fetched: &Fetched) -> Result<Option<String>, String> {
+        let reading = Reading {
+            bytes: fetched.bytes.clone(),
+            at: now(),
+        };
+        let mut filled = self.filled();
+        let (mut is_taken, mut refused) = (false, None);
+        for set in &filled.sets {
+            match set.take(&reading) {
+                Ok(taken) => {
+                    is_taken = true;
+                    let left_out: Vec<_> = taken.left_out.iter().map(ToString::to_string).collect();
+                    tracing::debug!(
+                        event = "key_set_read",
+                        url = self.source.shown(),
+                        keys = taken.keys_count,
+                        left_out = List::of(&left_out).value(),
+                        "the keys of an issuer were read"
+                    );
+                }
+                Err(error) => refused = Some(error.to_string()),
+            }
+        }
+        if let Some(error) = refused.take_if(|_| !is_taken) {
+            return Err(error);
+        }
+        filled.last = Some(reading);
+        drop(filled);
         self.schedule().taken(now(), fetched.max_age);
-        Ok(())
+        Ok(refused)
     }
 
     fn tell_taken(&self) {
-        self.counters.sets_read.add(1);
         if self.failure().take().is_some() {
             self.counters.sets_failing.sub(1);
             tracing::info!(
                 event = "key_set_recovered",
-                url = self.set.source().url,
+                url = self.source.shown(),
                 "the keys of an issuer can be read again"
             );
         }
     }
 
     fn tell_failed(&self, why: String) {
-        self.counters.sets_refused.add(1);
-        self.schedule().failed(now(), rand::random());
         if self.failure().replace(why.clone()).is_none() {
             self.counters.sets_failing.add(1);
             tracing::warn!(
                 event = "key_set_refused",
-                url = self.set.source().url,
+                url = self.source.shown(),
                 reason = why,
                 "the keys of an issuer cannot be read; those that are known stay for a day"
             );
+        }
+    }
+
+    /// Gives up what was not read for too long.
+    fn give_up(&self) {
+        let is_stale = |at: Instant| now().saturating_duration_since(at) >= STALE_AFTER;
+        let mut filled = self.filled();
+        filled.last.take_if(|last| is_stale(last.at));
+        for set in &filled.sets {
+            if set.reading().is_some_and(|reading| is_stale(reading.at)) {
+                set.give_up();
+            }
         }
     }
 }
@@ -211,9 +317,7 @@ async fn run(fetcher: Arc<Fetcher>) {
         if fetcher.schedule().due() <= now() {
             fetcher.fetch().await;
         }
-        if fetcher.schedule().is_stale(now()) {
-            fetcher.set.replace(None);
-        }
+        fetcher.give_up();
     }
 }
 

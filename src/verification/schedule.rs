@@ -1,7 +1,7 @@
 //! When a set of keys is fetched, and what whoever misses a key is told.
 //!
-//! In: time, questions, and how each fetch ended. Out: when the next one is due, an [`Answer`] to each
-//! question, and whether the set is too old to be believed. Pure: it has no clock and asks nobody.
+//! In: time, questions, and how each fetch ended. Out: when the next one is due, and an [`Answer`] to each
+//! question. Pure: it has no clock and asks nobody.
 //!
 //! ```text
 //!   due, or a question more than ASK_EVERY after the last fetch ──▶ running ──▶ taken | failed
@@ -9,18 +9,19 @@
 //!
 //! One fetch a minute follows from questions, however many there are, so that whoever invents names of keys
 //! makes no requests. In between a missing key is not there, if the last fetch was taken, and not known,
-//! if it failed.
+//! if it failed. Before the first set was taken nobody at all is let in, so it is tried after seconds then,
+//! by the schedule itself and not by questions.
 
 use std::time::{Duration, Instant};
 
 /// Questions lead to one fetch in so long.
 pub const ASK_EVERY: Duration = Duration::from_secs(60);
+/// How long after its failure the first fetch is made again.
+pub const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// How often a set is fetched where its `max-age` says nothing.
 pub const EVERY: Duration = Duration::from_secs(600);
 /// The longest `max-age` that is obeyed: so long a key works that was taken out of the set.
 pub const EVERY_MAX: Duration = Duration::from_secs(3_600);
-/// How long a set is believed that cannot be fetched again.
-pub const STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// What is told to whoever misses a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,38 +92,23 @@ impl Schedule {
     }
 
     /// It has failed. The next one waits twice as long as the last, up to [`EVERY`], and a random part
-    /// (`share`, 0 to 1) less than that, so that nodes do not come together.
+    /// (`share`, 0 to 1) less than that, so that nodes do not come together. Before the first set was
+    /// taken it begins at [`FIRST_RETRY`] and ends at [`ASK_EVERY`].
     pub fn failed(&mut self, now: Instant, share: f64) {
         self.is_running = false;
         self.failures = self.failures.saturating_add(1);
-        let wait = ASK_EVERY * 2_u32.pow((self.failures - 1).min(8));
-        let wait = wait.min(EVERY);
-        self.due = now + (wait - wait.mul_f64(share.clamp(0.0, 1.0) / 4.0)).max(ASK_EVERY);
+        let (first, most, least) = match self.taken {
+            None => (FIRST_RETRY, ASK_EVERY, Duration::ZERO),
+            Some(_) => (ASK_EVERY, EVERY, ASK_EVERY),
+        };
+        let wait = (first * 2_u32.pow((self.failures - 1).min(8))).min(most);
+        self.due = now + (wait - wait.mul_f64(share.clamp(0.0, 1.0) / 4.0)).max(least);
     }
 
     /// Whether the last fetch failed.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.failures > 0
-    }
-
-    /// When the last good one was.
-    #[must_use]
-    pub fn taken_at(&self) -> Option<Instant> {
-        self.taken
-    }
-
-    /// Whether the set is believed no more.
-    #[must_use]
-    pub fn is_stale(&self, now: Instant) -> bool {
-        let age = self.taken.map(|taken| now.saturating_duration_since(taken));
-        age.is_some_and(|age| age >= STALE_AFTER)
-    }
-
-    /// When that will be.
-    #[must_use]
-    pub fn stale_at(&self) -> Option<Instant> {
-        self.taken.map(|taken| taken + STALE_AFTER)
     }
 }
 
@@ -154,6 +140,8 @@ mod tests {
     fn after_a_failure_nobody_knows_and_the_next_one_waits_longer() {
         let mut now = Instant::now();
         let mut schedule = Schedule::new(now);
+        schedule.begin(now);
+        schedule.taken(now, None);
         for wait in [60, 120, 240, 480, 600, 600] {
             schedule.begin(now);
             schedule.failed(now, 0.0);
@@ -193,16 +181,19 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_believed_for_a_day() {
-        let now = Instant::now();
+    fn the_first_set_is_tried_for_after_seconds_and_no_question_hurries_it() {
+        let mut now = Instant::now();
         let mut schedule = Schedule::new(now);
-        assert!(!schedule.is_stale(now) && schedule.stale_at().is_none());
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            schedule.begin(now);
+            schedule.failed(now, 0.0);
+            assert_eq!(schedule.due(), now + S * wait);
+            assert_eq!(schedule.ask(now), Answer::Unknown);
+            assert_eq!(schedule.due(), now + S * wait, "no question moved it");
+            now = schedule.due();
+        }
         schedule.begin(now);
-        schedule.taken(now, None);
-        schedule.begin(now + S);
-        schedule.failed(now + S, 0.5);
-        assert!(!schedule.is_stale(now + STALE_AFTER - S));
-        assert!(schedule.is_stale(now + STALE_AFTER));
-        assert_eq!(schedule.stale_at(), Some(now + STALE_AFTER));
+        schedule.failed(now, 1.0);
+        assert_eq!(schedule.due(), now + S * 45, "a quarter less at most");
     }
 }

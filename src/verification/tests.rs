@@ -42,7 +42,13 @@ impl Rig {
     }
 
     async fn outcome(&self, token: String) -> Result<(), TokenError> {
-        let mut checked = self.checks.check(vec![token]).await;
+        let mut checked = self
+            .checks
+            .check(Asked {
+                own: Some(token),
+                ..Asked::default()
+            })
+            .await;
         let checked = checked.pop().unwrap();
         let now = SystemTime::now();
         self.verifier.checked_session(checked, now).map(drop)

@@ -10,7 +10,7 @@ fn set(algorithms: &[Algorithm]) -> KeySet {
         ca_file: None,
         allow_private: false,
     };
-    KeySet::new(&App::default_app(), &source, algorithms)
+    KeySet::new(&source, algorithms)
 }
 
 fn ec(kid: &str) -> Value {

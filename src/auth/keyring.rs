@@ -204,19 +204,25 @@ impl Issuer {
     }
 }
 
-/// The keys of this algorithm that have this `kid`, or none; without a `kid` all of the algorithm.
+/// The keys of this algorithm that have this `kid`. Where none has it, those that have none may be meant;
+/// without a `kid` all of the algorithm.
 pub(super) fn fitting<'a>(
     keys: &'a [Key],
     algorithm: Algorithm,
     kid: Option<&'a str>,
 ) -> impl Iterator<Item = &'a VerifyKey> {
-    let is_meant = move |id: &Option<String>| match (kid, id) {
-        (Some(kid), Some(id)) => kid == id,
-        _ => true,
+    let of_algorithm = move || {
+        let keys = keys.iter();
+        keys.filter(move |key| key.verify.algorithm() == algorithm)
     };
-    keys.iter()
-        .filter(move |key| key.verify.algorithm() == algorithm && is_meant(&key.id))
-        .map(|key| &key.verify)
+    let has_it = move |key: &&Key| key.id.as_deref() == kid;
+    let is_named = kid.is_some() && of_algorithm().any(|key| has_it(&key));
+    let is_meant = move |key: &&Key| match kid {
+        Some(_) if is_named => has_it(key),
+        Some(_) => key.id.is_none(),
+        None => true,
+    };
+    of_algorithm().filter(is_meant).map(|key| &key.verify)
 }
 
 fn read(path: &str, list: &[config::TokenKey], faults: &mut Vec<(String, KeyFault)>) -> Arc<[Key]> {

@@ -7,7 +7,8 @@
 //!
 //! A key that is no use here is left out and told with its reason, because sets have keys for other
 //! purposes too: a secret (`oct`), one that encrypts (`use`), one of another curve, one with its private
-//! half. A set that is too large, has too many keys or no usable one is refused whole.
+//! half. A set that is too large or has too many keys is refused whole. One that is well formed and has no
+//! usable key is taken: a key that was stolen is taken out like that.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
@@ -44,6 +45,8 @@ struct Held {
     reading: Option<Reading>,
     /// Why the last reading was not taken.
     refused: Option<SetError>,
+    /// The last that was taken has no key for this issuer.
+    useless: Option<Useless>,
 }
 
 /// One answer of the place where a set is published.
@@ -67,20 +70,25 @@ pub enum SetError {
     /// Too many keys.
     #[error("it has {0} keys, and at most {KEYS_MAX} are read")]
     TooMany(usize),
-    /// No usable key.
-    #[error("none of its {0} keys can be used here{1}")]
-    Useless(usize, Why),
 }
 
-/// The reason of the last key that was left out.
+/// A set that is well formed and has no usable key. It is taken: who publishes it says that the keys
+/// before are none any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Why(Option<Unusable>);
+pub struct Useless {
+    count: usize,
+    last: Option<Unusable>,
+}
 
-impl std::fmt::Display for Why {
+impl std::fmt::Display for Useless {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(why) => write!(f, "; the last: {why}"),
-            None => Ok(()),
+        match self {
+            Self { count: 0, .. } => write!(f, "it has no keys, so no token is taken by it"),
+            Self { count, last } => {
+                write!(f, "none of its {count} keys can be used here")?;
+                let last = last.iter();
+                last.map(|why| write!(f, "; the last: {why}")).collect()
+            }
         }
     }
 }
@@ -196,6 +204,14 @@ impl KeySet {
         self.held().refused
     }
 
+    /// What is wrong with the last reading, taken or not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let held = self.held();
+        let useless = held.useless.map(|useless| useless.to_string());
+        held.refused.map(|error| error.to_string()).or(useless)
+    }
+
     /// Takes a reading in the place of the one before, as a whole.
     ///
     /// # Errors
@@ -209,6 +225,10 @@ impl KeySet {
             keys_count: parsed.keys.len(),
             left_out: parsed.left_out,
         };
+        held.useless = parsed.keys.is_empty().then(|| Useless {
+            count: taken.left_out.len(),
+            last: taken.left_out.last().copied(),
+        });
         held.keys = Some(parsed.keys.into());
         held.reading = Some(reading.clone());
         Ok(taken)
@@ -250,13 +270,7 @@ impl KeySet {
                 Err(why) => parsed.left_out.push(why),
             }
         }
-        match parsed.keys.is_empty() {
-            true => Err(SetError::Useless(
-                count,
-                Why(parsed.left_out.last().copied()),
-            )),
-            false => Ok(parsed),
-        }
+        Ok(parsed)
     }
 
     /// One key, once for each algorithm that goes with it.

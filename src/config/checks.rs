@@ -350,6 +350,7 @@ fn auth(values: &Values, faults: &mut Faults) {
         "auth.keys",
         "auth.issuers",
         "auth.hmac_secret",
+        "auth.hmac_secret_file",
         "auth.anonymous",
     ]
     .iter()

@@ -47,7 +47,7 @@ pub struct Fetcher {
 #[derive(Default)]
 struct Filled {
     sets: Vec<Arc<KeySet>>,
-    /// The last reading that a set has taken.
+    /// The last reading that was taken.
     last: Option<Reading>,
 }
 
@@ -161,8 +161,8 @@ impl Fetcher {
         let failure = self.failure().clone();
         let filled = self.filled();
         // A set that came with a reload may be refused though the place is well.
-        let refused = filled.sets.iter().find_map(|set| set.refused());
-        let failure = failure.or_else(|| refused.map(|error| error.to_string()));
+        let trouble = filled.sets.iter().find_map(|set| set.trouble());
+        let failure = failure.or(trouble);
         let url = self.source.shown();
         // The oldest says most; one that was never read is older than any.
         let oldest = filled.sets.iter().min_by_key(|set| set.read_at())?;
@@ -229,21 +229,20 @@ impl Fetcher {
         self.readings.send_modify(|count| *count += 1);
     }
 
-    /// Lets each set take what was fetched. Returns why one did not, where another did.
+    /// Lets each set take what was fetched. Returns what is wrong with it all the same.
     ///
     /// # Errors
-    /// Why none did.
+    /// Why none of them can read it.
     fn take(&self, fetched: &Fetched) -> Result<Option<String>, String> {
         let reading = Reading {
             bytes: fetched.bytes.clone(),
             at: now(),
         };
         let mut filled = self.filled();
-        let (mut is_taken, mut refused) = (false, None);
+        let mut refused = None;
         for set in &filled.sets {
             match set.take(&reading) {
                 Ok(taken) => {
-                    is_taken = true;
                     let left_out: Vec<_> = taken.left_out.iter().map(ToString::to_string).collect();
                     tracing::debug!(
                         event = "key_set_read",
@@ -256,13 +255,15 @@ impl Fetcher {
                 Err(error) => refused = Some(error.to_string()),
             }
         }
-        if let Some(error) = refused.take_if(|_| !is_taken) {
+        // A form that one of them cannot read, none can.
+        if let Some(error) = refused {
             return Err(error);
         }
+        let useless = filled.sets.iter().find_map(|set| set.trouble());
         filled.last = Some(reading);
         drop(filled);
         self.schedule().taken(now(), fetched.max_age);
-        Ok(refused)
+        Ok(useless)
     }
 
     fn tell_taken(&self) {

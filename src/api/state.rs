@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::body_budget::BodyBudget;
 use super::keys::ApiKeys;
 use super::queue::taken::Taken;
+use crate::apps::Apps;
 use crate::broker::{Broker, BrokerError};
 use crate::cluster::queue_told::QueueTold;
 use crate::config::Config;
@@ -42,6 +43,8 @@ pub struct ApiState {
     pub history: Arc<History>,
     /// What is traced.
     pub tracer: Arc<Tracer>,
+    /// Which apps there are, and what they set.
+    pub apps: Arc<Apps>,
     /// The app that every name in a request lives in.
     pub app: App,
     /// What only the node can answer.

@@ -137,7 +137,8 @@ pub(super) async fn get_topic(
 ) -> Result<Response, ApiError> {
     let topic = admitted.topic(&name)?;
     let state = admitted.state;
-    let retention = state.config.namespace(&topic).retention();
+    let settings = state.apps.of_topic(&topic);
+    let retention = settings.namespace(&topic).retention();
     let nodes = state.directory.occupancy(&topic).await?;
     let last = state.broker.last(&topic, retention, false).await?;
     Ok(wanted.ok(&TopicAnswer {

@@ -65,6 +65,15 @@ pub enum TokenError {
     /// `info` over `session.info_bytes_max`.
     #[error("the token's claim `info` is larger than {0} bytes")]
     InfoTooLarge(usize),
+    /// It is one of another app than it is used for. Nothing else of it was looked at.
+    #[error(
+        "the token is one of another app than this connection: put `?app=` with the token's app into \
+         the URL, or leave both away for `default`"
+    )]
+    OtherApp,
+    /// There is no such app, or there is no more.
+    #[error("the token is one of an app that is not known here")]
+    UnknownApp,
     /// `nbf` lies ahead.
     #[error("the token is not valid yet (`nbf`)")]
     NotYetValid,
@@ -154,6 +163,8 @@ impl TokenError {
             | Self::Claim { .. }
             | Self::NoUser
             | Self::InfoTooLarge(_) => TokenRefusal::Claims,
+            Self::OtherApp => TokenRefusal::OtherApp,
+            Self::UnknownApp => TokenRefusal::UnknownApp,
             Self::NotYetValid => TokenRefusal::NotYetValid,
             Self::IssuedInFuture => TokenRefusal::IssuedInFuture,
             Self::LivesTooLong(_) => TokenRefusal::LivesTooLong,

@@ -20,7 +20,6 @@ use fanfare_protocol::ids::App;
 /// Who signs tokens, and by what they are known.
 #[derive(Debug)]
 pub(super) struct Issuer {
-    app: App,
     /// `iss`; `None` is `[auth]` itself.
     name: Option<String>,
     /// Required `aud`, when set.
@@ -57,7 +56,7 @@ pub(super) enum Found {
     Published(Arc<KeySet>),
 }
 
-/// All issuers of all apps.
+/// All issuers of an app.
 #[derive(Debug, Default)]
 pub(super) struct Keyring {
     issuers: Vec<Issuer>,
@@ -69,16 +68,19 @@ impl Keyring {
     /// # Errors
     /// [`KeyError`] with every key that cannot be used.
     pub(super) fn new(app: &App, auth: &config::Auth) -> Result<Self, KeyError> {
+        let section = match *app == App::default_app() {
+            true => "auth".to_owned(),
+            false => format!("apps.{app}.auth"),
+        };
         let mut faults = Vec::new();
         let mut issuers = Vec::with_capacity(auth.issuers.len() + 1);
         for (index, issuer) in auth.issuers.iter().enumerate() {
-            let path = format!("auth.issuers[{index}].keys");
+            let path = format!("{section}.issuers[{index}].keys");
             let all = issuer.algorithms.iter();
             let algorithms: Vec<_> = all.filter_map(|name| Algorithm::of(name)).collect();
             let set = issuer.jwks.as_ref();
             let keys = read(&path, &issuer.keys, &mut faults);
             issuers.push(Issuer {
-                app: app.clone(),
                 name: Some(issuer.issuer.clone()),
                 audience: issuer.audience.clone(),
                 types: issuer.types.iter().map(|kind| plain_type(kind)).collect(),
@@ -89,9 +91,8 @@ impl Keyring {
                 algorithms,
             });
         }
-        let keys = read("auth.keys", &auth.keys, &mut faults);
+        let keys = read(&format!("{section}.keys"), &auth.keys, &mut faults);
         issuers.push(Issuer {
-            app: app.clone(),
             name: None,
             audience: auth.audience.clone(),
             algorithms: Vec::new(),
@@ -157,11 +158,11 @@ impl Keyring {
         Some(dearest.unwrap_or_default())
     }
 
-    /// The issuer of a token in an app.
-    pub(super) fn issuer(&self, app: &App, name: Option<&str>) -> Option<&Issuer> {
-        let of_app = || self.issuers.iter().filter(move |issuer| issuer.app == *app);
-        let named = of_app().find(|issuer| issuer.name.is_some() && issuer.name.as_deref() == name);
-        named.or_else(|| of_app().find(|issuer| issuer.name.is_none()))
+    /// The issuer of a token that names this one.
+    pub(super) fn issuer(&self, name: Option<&str>) -> Option<&Issuer> {
+        let all = || self.issuers.iter();
+        let named = all().find(|issuer| issuer.name.is_some() && issuer.name.as_deref() == name);
+        named.or_else(|| all().find(|issuer| issuer.name.is_none()))
     }
 }
 

@@ -18,8 +18,11 @@ use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
 mod api_only;
+mod credentials;
 pub(super) mod files;
 mod needs;
+pub mod of_app;
+mod of_topics;
 mod telemetry;
 mod tried;
 
@@ -64,15 +67,15 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     for relation in &RELATIONS {
         relation.check(values, faults);
     }
-    replicas(values, faults);
+    of_topics::check(values, faults);
     partitions(values, faults);
     listeners(values, faults);
     file_limit(values, machine, faults);
     memory(values, machine, faults);
     files::check(values, faults);
-    own_topics(values, faults);
     redis_access(values, faults);
     auth(values, faults);
+    credentials::check(values, faults);
     tried::check(values, faults);
     shards(values, faults);
     alone(values, faults);
@@ -82,21 +85,20 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     }
 }
 
+/// What of an app is allowed and still deserves a line.
+pub fn warnings_of_app(values: &Values) -> impl Iterator<Item = String> {
+    needs::warnings(values)
+}
+
 /// What is allowed and still deserves a line.
 #[must_use]
 pub fn warnings(values: &Values) -> Vec<String> {
     let mut warnings = Vec::new();
-    let api_keys = list(values, "api.keys");
     if !has_callers(values) {
         warnings.push("api.keys: no key, so the API answers only health and metrics".to_owned());
     }
-    let is_short = |key: &str| key.len() < API_KEY_BYTES_MIN;
-    let in_file = values.file_keys();
-    for (path, is_weak) in [
-        ("api.keys", api_keys.iter().any(|key| is_short(key))),
-        ("api.keys_file", in_file.iter().any(|key| is_short(&key.0))),
-    ] {
-        if is_weak && !values.dev() {
+    for path in credentials::weak_paths(values) {
+        if !values.dev() {
             let place = values.place(path);
             warnings.push(format!(
                 "{place}: a key of the API has fewer than {API_KEY_BYTES_MIN} bytes and can be guessed"
@@ -135,6 +137,7 @@ pub fn warnings(values: &Values) -> Vec<String> {
         ));
     }
     warnings.extend(needs::warnings(values));
+    warnings.extend(values.app_warnings().iter().cloned());
     warnings.extend(telemetry::warnings(values));
     warnings
 }
@@ -165,22 +168,6 @@ fn later<'a>(values: &Values, upper: &'a str, lower: &'a str) -> &'a str {
         upper
     } else {
         lower
-    }
-}
-
-/// Replicas are waited for within the time of a command.
-fn replicas(values: &Values, faults: &mut Faults) {
-    let upper = "redis.command_timeout_ms";
-    for section in values.replica_sections() {
-        let lower = &*format!("{section}.replicas_timeout_ms");
-        let (high, low) = (values.number(upper), values.number(lower));
-        let is_asked = values.number(&format!("{section}.replicas_min")) > 0;
-        if !is_asked || high > low || values.is_refused(upper) || values.is_refused(lower) {
-            continue;
-        }
-        let what = format!("{upper} is {high}, but must be above {lower}, which is {low}");
-        let remedy = format!("raise {upper} or lower {lower}");
-        faults.push(values.place(later(values, upper, lower)), what, remedy);
     }
 }
 
@@ -257,14 +244,6 @@ fn file_limit(values: &Values, machine: &Machine, faults: &mut Faults) {
         );
         let remedy = format!("lower it, or raise the limit (ulimit -n, LimitNOFILE) to {needed}");
         faults.push(values.place(path), what, remedy);
-    }
-}
-
-fn own_topics(values: &Values, faults: &mut Faults) {
-    let path = "inbox.history_entries_max";
-    if values.number(path) == 0 && !values.is_refused(path) {
-        let what = format!("{path} is 0, but an inbox keeps history");
-        faults.push(values.place(path), what, "give at least 1");
     }
 }
 
@@ -355,7 +334,9 @@ fn auth(values: &Values, faults: &mut Faults) {
     ]
     .iter()
     .any(|path| values.is_refused(path));
-    let keyless = !values.has_token_keys();
+    let mut apps = values.app_drafts().values();
+    let of_apps = apps.any(|draft| draft.has_token_keys());
+    let keyless = !values.has_token_keys() && !of_apps;
     if keyless && !anonymous && !refused && !api_only::is_meant(values) {
         let remedy = "set FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to \
                       let everybody in; on your own machine start with --dev";

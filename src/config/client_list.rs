@@ -216,18 +216,17 @@ impl Entry<'_, '_> {
     fn app(&mut self, value: &DeValue<'_>, at: &str) -> Option<ClientApp> {
         match value.as_str() {
             Some("*") => return Some(ClientApp::Any),
-            // Another one could never be asked for anything.
-            Some(name) if name == App::default_app().as_str() => {
-                return Some(ClientApp::One(App::default_app()));
+            // It may be in no file: whether there is such an app is known when it calls.
+            Some(name) => {
+                if let Ok(app) = App::new(name) {
+                    return Some(ClientApp::One(app));
+                }
             }
-            Some(name) if App::new(name).is_ok() => {
-                let what = format!("app names {name}, and there is no such app");
-                return self.refuse(at, &what, "give default, or * for all apps");
-            }
-            _ => {}
+            None => {}
         }
         let what = "app cannot be this";
-        self.refuse(at, what, "give default, or * for all apps")
+        let remedy = "give the name of an app, 1 to 32 of a-z 0-9 _ -, or * for all apps";
+        self.refuse(at, what, remedy)
     }
 
     fn scopes(&mut self, value: &DeValue<'_>, at: &str) -> Option<Scopes> {

@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config::alerts::Alerts;
+use crate::config::app_reader::Inherited;
 use crate::config::environment::{self, value_of};
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::forms;
@@ -25,7 +27,7 @@ use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 use crate::config::{
     Admission, Api, Auth, Cache, Cluster, Config, Drain, Environment, Health, Log, Memory, Metrics,
-    Namespace, Rebalance, Redis, Secret, Server, Session, TokenKey, checks, file,
+    Namespace, Rebalance, Redis, Secret, Server, Session, TokenKey, app_reader, checks, file,
 };
 
 /// A configuration without faults.
@@ -76,6 +78,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Faults> {
     // Of a file that could not be read nobody knows what goes together with the rest.
     if used.is_some() {
         checks::check(&values, &inputs.machine, &inputs.flags, &mut faults);
+        app_reader::settle(&mut values, &mut faults);
     }
     if faults.0.is_empty() {
         Ok(Loaded {
@@ -286,5 +289,7 @@ fn build(values: &Values) -> Config {
         namespaces: namespaces.collect(),
         inbox: Namespace::from_values(values, "inbox"),
         everyone: Namespace::from_values(values, "everyone"),
+        apps: values.apps(),
+        inherited: Arc::new(Inherited::of(values)),
     }
 }

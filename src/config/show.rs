@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::config::api_clients::{ApiClient, ClientApp, Scope};
+use crate::config::keys;
 use crate::config::values::{Origin, Values};
 
 /// One value that is in force.
@@ -19,7 +20,8 @@ pub struct Row {
     pub origin: String,
 }
 
-/// Every value in the order of the table, then the token keys and the clients of the API.
+/// Every value in the order of the table, then the token keys, the clients of the API, and
+/// what apps set.
 #[must_use]
 pub fn rows(values: &Values) -> Vec<Row> {
     let settings = values.paths().into_iter().filter_map(|(path, key)| {
@@ -30,16 +32,26 @@ pub fn rows(values: &Values) -> Vec<Row> {
             key: path,
         })
     });
-    let token_keys = values.token_keys_with_origins().iter().enumerate();
-    let token_keys = token_keys.map(|(index, (key, origin))| Row {
-        key: format!("auth.keys[{index}]"),
-        value: format!("{} {} ***", key.id.as_deref().unwrap_or("-"), key.algorithm).into(),
-        origin: Origin::to_string(origin),
-    });
     let clients = values.api_clients_with_origins().iter().enumerate();
     let clients = clients.map(|(index, (client, origin))| Row {
         key: format!("api.clients[{index}]"),
         value: shown(client).into(),
+        origin: Origin::to_string(origin),
+    });
+    let apps = values.app_drafts().values();
+    settings
+        .chain(keys_of(values))
+        .chain(clients)
+        .chain(apps.flat_map(of_app))
+        .collect()
+}
+
+/// The token keys and issuers of a node or an app.
+fn keys_of(values: &Values) -> Vec<Row> {
+    let token_keys = values.token_keys_with_origins().iter().enumerate();
+    let token_keys = token_keys.map(|(index, (key, origin))| Row {
+        key: values.shown(&format!("auth.keys[{index}]")),
+        value: format!("{} {} ***", key.id.as_deref().unwrap_or("-"), key.algorithm).into(),
         origin: Origin::to_string(origin),
     });
     let issuers = values.issuers().into_iter().enumerate();
@@ -50,16 +62,25 @@ pub fn rows(values: &Values) -> Vec<Row> {
             None => format!("{} keys ***", issuer.keys.len()),
         };
         Row {
-            key: format!("auth.issuers[{index}]"),
+            key: values.shown(&format!("auth.issuers[{index}]")),
             value: format!("{} {source}", issuer.issuer).into(),
             origin: Origin::to_string(origin),
         }
     });
-    settings
-        .chain(token_keys)
-        .chain(issuers)
-        .chain(clients)
-        .collect()
+    token_keys.chain(issuers).collect()
+}
+
+/// What an app sets. Of the rest it has what the node has.
+fn of_app(values: &Values) -> Vec<Row> {
+    let settings = values.said().filter_map(|(path, setting)| {
+        let key = keys::find(path)?;
+        Some(Row {
+            key: values.shown(path),
+            value: setting.value.shown(&key.kind),
+            origin: setting.origin.to_string(),
+        })
+    });
+    settings.chain(keys_of(values)).collect()
 }
 
 /// A client in one line. What its hashes are is no secret, and tells nobody anything.

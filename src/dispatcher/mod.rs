@@ -25,6 +25,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
+use crate::apps::Apps;
 use crate::broker::interest::WishNumber;
 use crate::broker::{Broker, Entry, Feed, FeedEvent, FeedNumber};
 use crate::cluster::control::{self, ControlMessage, Request};
@@ -37,7 +38,7 @@ use crate::telemetry::trace::tracer::Tracer;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::{Inbound, WorkerHandle};
 use crate::worker::outgoing::Outgoing;
-use fanfare_protocol::ids::{Topic, TopicKind};
+use fanfare_protocol::ids::Topic;
 
 mod asks;
 mod losses;
@@ -48,7 +49,7 @@ mod tests;
 mod traces;
 pub mod worker_queues;
 
-use asks::{Answer, Asking, Asks};
+use asks::{Answer, Asking, Asks, retention};
 use losses::Losses;
 use sequencer::{Sequencer, Step};
 use traces::{Found, Traces};
@@ -87,6 +88,7 @@ struct TopicState {
 /// See the module.
 pub struct Dispatcher {
     broker: Arc<Broker>,
+    apps: Arc<Apps>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     interest: Arc<WorkerInterest>,
@@ -107,7 +109,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher without topics. `leave` is notified when this node is asked to leave.
+    /// A dispatcher without topics. `leave` is notified when this node is to leave.
     #[must_use]
     pub fn new(
         broker: Arc<Broker>,
@@ -117,13 +119,13 @@ impl Dispatcher {
         workers: Vec<WorkerHandle>,
         leave: Arc<Notify>,
     ) -> Self {
+        let tracer = Tracer::without_exporter(Arc::clone(&metrics.trace));
         Self {
             broker,
+            apps: Arc::new(Apps::of(&config)),
             config,
             workers: WorkerQueues::new(workers, Arc::clone(&metrics)),
-            traces: Traces::new(Arc::new(Tracer::without_exporter(Arc::clone(
-                &metrics.trace,
-            )))),
+            traces: Traces::new(Arc::new(tracer)),
             metrics,
             interest,
             leave,
@@ -142,6 +144,13 @@ impl Dispatcher {
     #[must_use]
     pub fn traced_by(mut self, tracer: Arc<Tracer>) -> Self {
         self.traces = Traces::new(tracer);
+        self
+    }
+
+    /// The same, with topics of these apps.
+    #[must_use]
+    pub fn of_apps(mut self, apps: Arc<Apps>) -> Self {
+        self.apps = apps;
         self
     }
 
@@ -337,7 +346,7 @@ impl Dispatcher {
             }
             return;
         };
-        let retention = self.retention(&topic);
+        let retention = retention(&self.apps, &topic);
         let state = self
             .topics
             .entry(topic.clone())
@@ -364,13 +373,6 @@ impl Dispatcher {
             self.workers.send_joined(worker, &topic, last, wish);
         }
         self.metrics.control.topics.set(self.topics.len() as u64);
-    }
-
-    fn retention(&self, topic: &Topic) -> Retention {
-        match topic.kind() {
-            TopicKind::Presence => crate::broker::member::PRESENCE_RETENTION,
-            _ => self.config.namespace(topic).retention(),
-        }
     }
 
     fn arrived(&mut self, topic: &Topic, entry: Entry) {
@@ -410,7 +412,7 @@ impl Dispatcher {
                     let has_history = state.retention.entries_max > 0;
                     let Found { told, delivery } =
                         self.traces
-                            .deliver(topic, entry.position, was_repairing, &self.config);
+                            .deliver(topic, entry.position, was_repairing, &self.apps);
                     let outgoing = Outgoing::with_trace(topic.clone(), entry, has_history, told);
                     self.workers
                         .deliver(&state.workers, &outgoing, delivery.as_ref());

@@ -50,7 +50,7 @@ fn publication() -> Publication {
 }
 
 async fn publish(broker: &Broker, config: &Config, topic: &Topic) -> Position {
-    let retention = config.namespace(topic).retention();
+    let retention = retention(&Apps::of(config), topic);
     let request = PublishRequest::new(topic.clone(), publication(), retention);
     let published = broker.publish(request).await;
     published.expect("the broker is up").position

@@ -1,7 +1,8 @@
-//! Who a request says it is: its token, wherever it stands, and the user that follows from it.
+//! Who a request says it is, and for which app: its token, wherever it stands, and the user that
+//! follows from it.
 //!
 //! In: headers and query of one request. Out: a [`Credential`] from `Authorization: Bearer`, else
-//! `?token=`, else the cookie; and by [`identify`] an identity, or how the token is refused. An empty
+//! `?token=`, else the cookie; and by [`identify`] the app and an identity, or how they are refused. An empty
 //! one is passed over, and refused where there is no other. Everything is split and compared as
 //! bytes, so that a neighbour of any encoding hides nothing (RFC 6265, section 5.4; RFC 9110, 5.5).
 
@@ -11,6 +12,7 @@ use std::time::SystemTime;
 use hyper::Request;
 use hyper::header::{self, HeaderMap};
 
+use crate::apps::Apps;
 use crate::auth::Claims;
 use crate::auth::error::TokenError;
 use crate::http::error::HttpError;
@@ -19,7 +21,7 @@ use crate::session::state::{Identity, Refusal, refused_token};
 use crate::verification::Asked;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::{ErrorCode, WireError};
-use fanfare_protocol::ids::{NameError, User};
+use fanfare_protocol::ids::{App, NameError, User};
 
 use super::listener_state::PublicState;
 
@@ -100,6 +102,7 @@ fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [
 pub struct Query {
     token: Option<String>,
     user: Option<String>,
+    app: Option<String>,
     /// `wait=1`: `welcome` waits for `connect`.
     pub waits: bool,
     /// `heartbeat=app`: pings are events.
@@ -112,13 +115,14 @@ impl Query {
     /// Reads the query of a target.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
-        let [mut token, mut user, mut wait, mut heartbeat] = [const { None }; 4];
+        let [mut token, mut user, mut app, mut wait, mut heartbeat] = [const { None }; 5];
         let mut doubled = None;
         let text = request.uri().query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let (name, known) = match &*name {
                 "token" => ("token", &mut token),
                 "user" => ("user", &mut user),
+                "app" => ("app", &mut app),
                 "wait" => ("wait", &mut wait),
                 "heartbeat" => ("heartbeat", &mut heartbeat),
                 _ => continue,
@@ -131,6 +135,7 @@ impl Query {
         Self {
             token: token.map(Cow::into_owned),
             user: user.map(Cow::into_owned),
+            app: app.map(Cow::into_owned),
             waits: wait.is_some_and(|value| value == "1"),
             app_pings: heartbeat.is_some_and(|value| value == "app"),
             doubled,
@@ -150,9 +155,30 @@ impl Query {
     }
 }
 
-/// Who the request says it is. A token in the header that is no good is refused here; one in the
-/// query or the cookie is returned, to be refused on the open socket. Waits where the token's key has to be
-/// fetched, or its check leaves the worker. Cancel-safe.
+/// Who is behind a request, as far as it says.
+#[derive(Debug, Default)]
+pub struct Caller {
+    /// The app: that of `?app=`, else that of the token. `None`: neither is there.
+    pub app: Option<App>,
+    /// The user, and what the token says.
+    pub identity: Identity,
+    /// The app, the token or the user is no good: told on the open socket.
+    pub refused: Option<Refusal>,
+}
+
+impl Caller {
+    fn refused(refusal: Refusal) -> Self {
+        Self {
+            refused: Some(refusal),
+            ..Self::default()
+        }
+    }
+}
+
+/// Who the request says it is, and in which app. An app that is not known, and a token that is no good,
+/// are refused here where the token stands in the header; else that is returned, to be refused on the
+/// open socket. Waits where the token's key has to be fetched, or its check leaves the worker.
+/// Cancel-safe.
 ///
 /// # Errors
 /// `unauthorized`, `token_expired` or `unavailable`, for the header's token.
@@ -160,36 +186,66 @@ pub async fn identify(
     state: &PublicState,
     credential: Option<Credential<'_>>,
     query: &Query,
-) -> Result<(Identity, Option<Refusal>), HttpError> {
+) -> Result<Caller, HttpError> {
+    let refused = |source: Option<Source>, refusal: Refusal| match source {
+        Some(Source::Header) => Err(HttpError::from(refusal.error).presented()),
+        _ => Ok(Caller::refused(refusal)),
+    };
+    let source = credential.as_ref().map(|credential| credential.source);
+    let app = match known_app(&state.services.apps, query) {
+        Ok(app) => app,
+        Err(refusal) => return refused(source, refusal),
+    };
     if let Some(credential) = credential {
-        return match verify(state, &credential).await {
-            Ok(claims) => Ok((identity(claims), None)),
-            Err(error) if credential.source == Source::Header => {
-                Err(HttpError::new(error.code(), error.to_string()).presented())
-            }
-            Err(error) => Ok((Identity::default(), Some(refused_token(error)))),
+        return match verify(state, &credential, app.as_ref()).await {
+            Ok(claims) => Ok(Caller {
+                app: Some(claims.app.clone()),
+                identity: identity(claims),
+                refused: None,
+            }),
+            Err(error) => refused(source, refused_token(error)),
         };
     }
     let is_dev = state.services.config.server.dev;
     let name = query.user.as_ref().filter(|_| is_dev);
-    Ok(match name.map(|name| User::new(name)) {
-        None => (Identity::default(), None),
-        Some(Ok(user)) => {
-            let (user, claims) = (Some(user), None);
-            (Identity { user, claims }, None)
+    match name.map(|name| User::new(name)).transpose() {
+        Ok(user) => Ok(Caller {
+            app,
+            identity: Identity { user, claims: None },
+            refused: None,
+        }),
+        Err(error) => Ok(Caller::refused(refused_user(error))),
+    }
+}
+
+/// The app of `?app=`, where that is there.
+fn known_app(apps: &Apps, query: &Query) -> Result<Option<App>, Refusal> {
+    let Some(name) = &query.app else {
+        return Ok(None);
+    };
+    let known = App::new(name).ok().filter(|app| apps.get(app).is_some());
+    known.map(Some).ok_or_else(|| {
+        let text = "`app` in the URL names no app that is known here";
+        Refusal {
+            error: WireError::new(ErrorCode::Unauthorized, text),
+            end: Some(CloseReason::Unauthorized),
         }
-        Some(Err(error)) => (Identity::default(), Some(refused_user(error))),
     })
 }
 
-async fn verify(state: &PublicState, credential: &Credential<'_>) -> Result<Claims, TokenError> {
+async fn verify(
+    state: &PublicState,
+    credential: &Credential<'_>,
+    app: Option<&App>,
+) -> Result<Claims, TokenError> {
     let services = &state.services;
     let token = std::str::from_utf8(&credential.token).map_err(|_| TokenError::NotJwt)?;
-    if services.checks.are_light(std::iter::once(token)) {
-        return services.verifier.session(token, SystemTime::now());
+    if services.checks.are_light(std::iter::once(token), app) {
+        return services.verifier.session(token, app, SystemTime::now());
     }
     let asked = Asked {
         own: Some(token.to_owned()),
+        app: app.cloned(),
         ..Asked::default()
     };
     let mut checked = services.checks.check(asked).await;
@@ -318,6 +374,7 @@ mod tests {
             ("token=a&x=1&token=", Some(token)),
             ("token=a&token=a", None),
             ("user=ada&user=bob", Some(other)),
+            ("app=shop&app=game", Some(other)),
             ("wait=1&wait=0", Some(other)),
             ("heartbeat=ws&heartbeat=app", Some(other)),
             ("x=1&x=2", None),
@@ -332,9 +389,10 @@ mod tests {
 
     #[test]
     fn the_parameters_of_a_session_have_one_value_each() {
-        let all = query("wait=1&heartbeat=app&user=ada");
+        let all = query("wait=1&heartbeat=app&user=ada&app=shop");
         assert!(all.waits && all.app_pings);
         assert_eq!(all.user.as_deref(), Some("ada"));
+        assert_eq!(all.app.as_deref(), Some("shop"));
         let others = query("wait=true&heartbeat=ws&App=1");
         assert_eq!(others, Query::default());
     }

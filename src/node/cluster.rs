@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, watch};
 
+use crate::apps::Apps;
 use crate::broker::Broker;
 use crate::cluster::keeping;
 use crate::cluster::lease_store::LeaseStore;
@@ -56,12 +57,24 @@ pub struct Cluster {
     pub queue: Queue,
     /// Which tokens are revoked.
     pub revoking: Revoking,
+    /// What this node says that it keeps.
+    pub texts: Texts,
+}
+
+/// What a node says that it keeps and promises: by its configuration, and by the apps of its file. What
+/// the API has set is the same for all nodes, within seconds.
+#[must_use]
+pub(super) fn said(config: &Config, apps: &Apps) -> String {
+    let of_file = apps.of_file();
+    let all = apps.all();
+    let of_file = all.iter().filter(|(app, _)| of_file.contains(*app));
+    keeping::said(config, of_file)
 }
 
 /// Starts the tasks.
 #[must_use]
 pub fn start(
-    config: &Arc<Config>,
+    (config, apps): (&Arc<Config>, &Arc<Apps>),
     broker: &Arc<Broker>,
     metrics: &Arc<Metrics>,
     tracer: &Arc<Tracer>,
@@ -69,9 +82,9 @@ pub fn start(
     history: &Arc<History>,
 ) -> Cluster {
     let settled = Settled::default();
-    let texts = Texts::new(&keeping::said(config));
+    let texts = Texts::new(&said(config, apps));
     let queue = Queue::default();
-    let revoking = Revoking::start(config, broker, metrics);
+    let revoking = Revoking::start((config, apps), broker, metrics);
     let settings = |partitions: &Partitions| {
         let kept = Kept {
             partitions: partitions.clone(),
@@ -88,24 +101,28 @@ pub fn start(
         let partitions = Partitions::alone(config.redis.partitions);
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", turns::polled("membership", task.run()));
-        let occupancy = Arc::new(Occupancy::alone(membership.view()));
-        consume(&queue, broker, config, metrics, tracer, &partitions);
+        consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
         return Cluster {
+            occupancy: Arc::new(Occupancy::alone(membership.view())),
             membership,
             partitions,
             reaping: watch::channel(None).1,
             settled,
-            occupancy,
             queue,
             revoking,
+            texts,
         };
     };
     let partitions = Partitions::default();
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
     tasks::spawn("membership", turns::polled("membership", task.run()));
-    let task = texts.share(membership.view(), redis.bulk(), redis.keys());
-    tasks::spawn("texts", task.run());
+    tasks::spawn(
+        "texts",
+        texts
+            .share(membership.view(), redis.bulk(), redis.keys())
+            .run(),
+    );
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     lead(&partitions, membership.view(), store, config, metrics);
     let reaping = reap(reaper::Settings {
@@ -119,7 +136,7 @@ pub fn start(
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
-    consume(&queue, broker, config, metrics, tracer, &partitions);
+    consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
     Cluster {
         membership,
         partitions,
@@ -128,6 +145,7 @@ pub fn start(
         occupancy: Arc::new(occupancy),
         queue,
         revoking,
+        texts,
     }
 }
 
@@ -172,14 +190,14 @@ pub(super) async fn carry_context(mut view: watch::Receiver<Arc<View>>, broker: 
 fn consume(
     queue: &Queue,
     broker: &Arc<Broker>,
-    config: &Arc<Config>,
+    (config, apps): (&Arc<Config>, &Arc<Apps>),
     metrics: &Arc<Metrics>,
     tracer: &Arc<Tracer>,
     partitions: &Partitions,
 ) {
-    let (broker, config) = (Arc::clone(broker), Arc::clone(config));
+    let (broker, rules) = (Arc::clone(broker), (Arc::clone(config), Arc::clone(apps)));
     let (metrics, tracer) = (Arc::clone(metrics), Arc::clone(tracer));
-    let consumer = queue.consumer(broker, config, metrics, tracer, partitions.held());
+    let consumer = queue.consumer(broker, rules, metrics, tracer, partitions.held());
     tasks::vital("queue", consumer.run());
 }
 
@@ -247,7 +265,7 @@ fn details(
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
             keeps: String::new(),
-            keeps_digest: texts.digest().to_owned(),
+            keeps_digest: texts.digest().to_string(),
             queue: queue.get(),
             load: load(&history, &metrics),
             revoked: revoked.read_to(),

@@ -225,7 +225,7 @@ impl Directory for NodeDirectory {
 
     fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()> {
         let request = Request::Disconnect {
-            app: self.services.app.clone(),
+            app: App::default_app(),
             user: user.clone(),
             session: None,
             reason: CloseReason::Disconnected,

@@ -31,11 +31,9 @@ use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
 use crate::api::queue::taken::Taken;
 use crate::api::state::{ApiState, Directory as _};
+use crate::apps::Apps;
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
-use crate::broker::memory::MemoryBroker;
-use crate::broker::memory::clock::Clock;
-use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed};
 use crate::cluster::membership::Membership;
 use crate::config::Config;
@@ -60,6 +58,8 @@ use fanfare_protocol::ids::App;
 
 pub use end::End;
 
+mod apps;
+mod broker;
 pub mod cluster;
 pub mod directory;
 mod emf;
@@ -79,6 +79,7 @@ pub mod stop_time;
 mod systemd;
 pub mod worker_thread;
 
+use apps::Followers;
 use cluster::Cluster;
 use directory::NodeDirectory;
 use listeners::{ApiTask, Listeners, serve_api, until_ended};
@@ -147,7 +148,8 @@ pub fn run(
     }
     let config = Arc::new(config);
     let listeners = Listeners::bind(&config)?;
-    let verifier = Verifier::new(&config.auth, config.session.info_bytes_max)?;
+    let apps = Arc::new(Apps::of(&config));
+    let verifier = apps::verifier(&apps.all(), config.session.info_bytes_max)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -156,7 +158,7 @@ pub fn run(
         .map_err(StartError::System)?;
     turns::start(config.health.stuck, control.handle().clone()).map_err(StartError::System)?;
     let result = control.block_on(async {
-        let (parts, feed) = Parts::build(config, verifier, warnings, commit)?;
+        let (parts, feed) = Parts::build(config, (apps, verifier), warnings, commit)?;
         parts.serve(feed, listeners, reload, started).await
     });
     control.shutdown_timeout(GIVE_BACK);
@@ -182,18 +184,19 @@ struct Parts {
 impl Parts {
     fn build(
         config: Arc<Config>,
-        verifier: Verifier,
+        (apps, verifier): (Arc<Apps>, Verifier),
         warnings: Vec<String>,
         commit: &'static str,
     ) -> Result<(Self, Feed), StartError> {
         let metrics = Metrics::new(config.server.workers);
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
-        let (broker, feed) = start_broker(&config, &metrics)?;
+        let (broker, feed) = broker::start(&config, &metrics)?;
         let tracer = tracer(&config, &metrics);
         let (history, recorder) = History::begin(Instant::now());
         performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
-        let cluster = cluster::start(&config, &broker, &metrics, &tracer, &lifecycle, &history);
+        let of_node = (&config, &apps);
+        let cluster = cluster::start(of_node, &broker, &metrics, &tracer, &lifecycle, &history);
         let otlp = start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
         tracer.send_to(otlp.spans.clone());
         let view = cluster.membership.view();
@@ -211,7 +214,7 @@ impl Parts {
         checks.follow();
         let services = Arc::new(Services {
             config: Arc::clone(&config),
-            app: App::default_app(),
+            apps,
             broker,
             verifier,
             checks,
@@ -261,6 +264,15 @@ impl Parts {
             handles.clone(),
         );
         self.cluster.revoking.tell(handles.clone());
+        let followers = Followers {
+            apps: Arc::clone(&self.services.apps),
+            verifier: Arc::clone(&self.services.verifier),
+            checks: Arc::clone(&self.services.checks),
+            config: Arc::clone(&self.config),
+            texts: self.cluster.texts.clone(),
+            workers: handles.clone(),
+        };
+        followers.follow(Arc::new(crate::apps::settings_of(&self.config)));
         let dispatcher = self.dispatcher(interest, handles);
         tasks::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api));
@@ -268,7 +280,8 @@ impl Parts {
             keys: Arc::clone(&keys),
             verifier: Arc::clone(&self.services.verifier),
             checks: Arc::clone(&self.services.checks),
-            info_bytes_max: self.config.session.info_bytes_max,
+            apps: Arc::clone(&self.services.apps),
+            config: Arc::clone(&self.config),
             metrics: Arc::clone(&self.metrics),
         };
         reload::watch(reload, replaced);
@@ -316,6 +329,7 @@ impl Parts {
             workers,
             Arc::clone(&self.leave),
         );
+        let dispatcher = dispatcher.of_apps(Arc::clone(&self.services.apps));
         let dispatcher = dispatcher.ringing(self.cluster.revoking.known.clone());
         dispatcher.traced_by(Arc::clone(&self.services.tracer))
     }
@@ -368,7 +382,8 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             history: Arc::clone(&self.history),
             tracer: Arc::clone(&self.services.tracer),
-            app: self.services.app.clone(),
+            apps: Arc::clone(&self.services.apps),
+            app: App::default_app(),
             directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
             queue_taken: Taken::default(),
@@ -472,29 +487,6 @@ fn start_otlp(
         tasks::contained_thread("telemetry", move || work.run()).map_err(StartError::System)?;
     }
     Ok(otlp)
-}
-
-fn start_broker(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-) -> Result<(Arc<Broker>, Feed), StartError> {
-    if config.redis.url.is_some() {
-        metrics.control.broker_redis.set(1);
-        let (redis, feed) = RedisBroker::start(&config.redis, Arc::clone(metrics))?;
-        return Ok((Arc::new(Broker::Redis(redis)), feed));
-    }
-    metrics.control.broker_embedded.set(1);
-    let bytes_max = usize::try_from(config.memory.bytes_max).unwrap_or(usize::MAX);
-    let (memory, feed) = MemoryBroker::bounded(Clock::System, bytes_max, Arc::clone(metrics));
-    let memory = memory.with_partitions(config.redis.partitions);
-    let broker = Arc::new(Broker::Memory(memory));
-    let runs = Arc::clone(&broker);
-    tasks::vital("memory_broker", async move {
-        if let Broker::Memory(memory) = &*runs {
-            memory.run().await;
-        }
-    });
-    Ok((broker, feed))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,11 +1,12 @@
 //! SIGHUP, and files with secrets that have changed: keys and clients of the API, keys and rules of
-//! tokens, and the log's level are read again.
+//! tokens, apps, and the log's level are read again.
 //!
 //! In: the signal, every [`LOOK_EVERY`] a look at those files, and how the configuration was loaded. Out: what may change while the node runs is
 //! replaced as a whole; of the rest, what differs from the start is named in the log and waits for
-//! one. A configuration with a fault changes nothing, and is read again at every look until it has none. Sessions stay: their tokens were verified, and
-//! the next one is judged by the new keys. Owner: one task. Bounds: one reading after the other,
-//! each told as a fault after [`READ_WITHIN`]; signals that come meanwhile are one.
+//! one. A configuration with a fault changes nothing, and is read again at every look until it has none.
+//! Sessions stay: their tokens were verified, and the next one is judged by the new keys. Those of an app
+//! that has changed or is gone look at what that means for them. Owner: one task. Bounds: one reading after
+//! the other, each told as a fault after [`READ_WITHIN`]; signals that come meanwhile are one.
 
 use std::io;
 use std::sync::Arc;
@@ -16,16 +17,20 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use crate::api::keys::ApiKeys;
+use crate::apps::{self, Apps, Settings};
 use crate::auth::verifier::Verifier;
+use crate::config::app::AppSettings;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
 use crate::config::show::{Row, rows};
 use crate::config::watched::WatchedFiles;
+use crate::config::{Auth, Config};
 use crate::tasks;
 use crate::telemetry::fields::List;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::verification::Checks;
+use fanfare_protocol::ids::App;
 
 /// What may change while the node runs: whole keys, and sections that end in a dot or bracket.
 pub const RELOADED: &[&str] = &[
@@ -79,8 +84,10 @@ pub(super) struct Replaced {
     pub(super) verifier: Arc<Verifier>,
     /// What fetches the keys of issuers.
     pub(super) checks: Arc<Checks>,
-    /// `session.info_bytes_max`, which stays.
-    pub(super) info_bytes_max: usize,
+    /// The apps.
+    pub(super) apps: Arc<Apps>,
+    /// What was read at the start: what is not read again stays as it is there.
+    pub(super) config: Arc<Config>,
     /// What counts it.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -252,11 +259,16 @@ impl Replaced {
     /// Replaces all that may be. Returns the files with secrets that are named now.
     fn replace(&self, loaded: &Loaded, before: &[Row]) -> Result<WatchedFiles, Vec<String>> {
         let config = &loaded.config;
-        let verifier = Verifier::new(&config.auth, self.info_bytes_max)
-            .map_err(|error| vec![error.to_string()])?;
+        let file = self.apps_of(config);
+        let info_bytes_max = self.config.session.info_bytes_max;
+        super::apps::verifier(&file, info_bytes_max).map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
-        self.verifier.take_over(verifier);
-        self.checks.follow();
+        self.apps.replace_file(file);
+        // At once, so that what is told in the log holds: the follower of the apps comes a moment later.
+        if let Ok(verifier) = super::apps::verifier(&self.apps.all(), info_bytes_max) {
+            self.verifier.take_over(verifier);
+            self.checks.follow();
+        }
         self.keys.replace(&config.api);
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
@@ -270,11 +282,29 @@ impl Replaced {
     }
 }
 
+impl Replaced {
+    /// The apps of the file as they hold from now on. Of `default` the keys and rules of tokens are read
+    /// again; what is kept of its topics stays as it was at the start, because nodes compare it.
+    fn apps_of(&self, read: &Config) -> Settings {
+        let start = &self.config;
+        let default = AppSettings {
+            auth: Auth {
+                anonymous: start.auth.anonymous,
+                ..read.auth.clone()
+            },
+            ..AppSettings::of_default(start)
+        };
+        let mut file = apps::settings_of(read);
+        file.insert(App::default_app(), Arc::new(default));
+        file
+    }
+}
+
 /// The keys whose values differ from those at the start and that are read at a start only.
 fn ignored(before: &[Row], now: &[Row]) -> Vec<String> {
     let is_reloaded = |key: &str| {
         let name = key.split('[').next().unwrap_or(key);
-        RELOADED.contains(&name)
+        RELOADED.contains(&name) || name.starts_with("apps.")
     };
     let value = |rows: &[Row], key: &str| {
         let row = rows.iter().find(|row| row.key == key);

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::api::state::{Component, PartState};
+use crate::apps::Apps;
 use crate::broker::{Broker, BrokerError};
 use crate::cluster::membership::Membership;
 use crate::config::Config;
@@ -41,13 +42,17 @@ pub struct Revoking {
     /// Asks for a heartbeat, which says how far this node has read.
     pub hurry: Arc<Notify>,
     store: Store,
-    kept_ms: u64,
+    apps: Arc<Apps>,
 }
 
 impl Revoking {
     /// Starts the task that reads.
     #[must_use]
-    pub fn start(config: &Config, broker: &Broker, metrics: &Metrics) -> Self {
+    pub fn start(
+        (config, apps): (&Config, &Arc<Apps>),
+        broker: &Broker,
+        metrics: &Metrics,
+    ) -> Self {
         let hurry = Arc::<Notify>::default();
         let counts = Arc::clone(&metrics.revocations);
         let (known, store) = match broker {
@@ -69,7 +74,7 @@ impl Revoking {
             known,
             store,
             hurry,
-            kept_ms: runner::kept_ms(config.auth.token_life_max),
+            apps: Arc::clone(apps),
         }
     }
 
@@ -117,7 +122,8 @@ impl Revoking {
         });
         let adding = Adding {
             asked: asked.collect(),
-            kept_ms: self.kept_ms,
+            // As long as tokens of this app may live.
+            kept_ms: runner::kept_ms(self.apps.or_nobody(app).auth.token_life_max),
             above: self.known.read_to(),
             most: ENTRIES_MAX,
         };

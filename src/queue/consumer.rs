@@ -21,6 +21,7 @@ use super::figures::{Figures, SharedFigures};
 use super::pass::{Context, Looked, Outcome};
 use super::pressure::Pressure;
 use super::rota::{Pass, Rota, Seen};
+use crate::apps::Apps;
 use crate::broker::queue::calls::CallOf;
 use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
 use crate::broker::{Broker, BrokerHealth, FeedNumber};
@@ -64,7 +65,7 @@ impl Queue {
     pub fn consumer(
         &self,
         broker: Arc<Broker>,
-        config: Arc<Config>,
+        (config, apps): (Arc<Config>, Arc<Apps>),
         metrics: Arc<Metrics>,
         tracer: Arc<Tracer>,
         held: watch::Receiver<Held>,
@@ -77,6 +78,7 @@ impl Queue {
             context: Arc::new(Context {
                 broker,
                 config,
+                apps,
                 metrics,
                 tracer,
             }),

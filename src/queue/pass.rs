@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::apps::Apps;
 use crate::broker::queue::{
     Depths, End, Fetched, HeldPartition, Judged, MOVE_MAX, MoveBatch, Moved, PARTITIONS_PER_CALL,
     PartitionState, Verdict,
@@ -28,6 +29,7 @@ use super::traced::MovingTraces;
 pub(super) struct Context {
     pub(super) broker: Arc<Broker>,
     pub(super) config: Arc<Config>,
+    pub(super) apps: Arc<Apps>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tracer: Arc<Tracer>,
 }
@@ -131,7 +133,7 @@ impl Context {
             };
             let judged: Vec<_> = some
                 .filter(|entry| is_held(entry.partition))
-                .map(|entry| judge::judge(entry, now_ms, &self.config))
+                .map(|entry| judge::judge(entry, now_ms, self.rules()))
                 .collect();
             let numbers: BTreeSet<_> = judged.iter().map(|entry| entry.partition).collect();
             let held = partitions.iter().map(|one| one.held);
@@ -147,6 +149,13 @@ impl Context {
         Ok(())
     }
 
+    fn rules(&self) -> judge::Rules<'_> {
+        judge::Rules {
+            config: &self.config,
+            apps: &self.apps,
+        }
+    }
+
     async fn move_some(
         &self,
         mut batch: MoveBatch,
@@ -158,7 +167,7 @@ impl Context {
         }
         let fates: Vec<_> = batch.entries.iter().map(Fate::of).collect();
         let held = batch.held.clone();
-        let traces = MovingTraces::begin(&self.tracer, &self.config, &mut batch, now_ms);
+        let traces = MovingTraces::begin(&self.tracer, &self.apps, &mut batch, now_ms);
         let moved = self.broker.move_entries(batch).await;
         traces.end(moved.as_ref().ok().map(|moved| &moved.ends[..]));
         let moved = moved?;

@@ -29,7 +29,9 @@ impl Machine {
         };
         // Without a user no token for a topic is the session's own.
         let is_looked_at = self.has_user() || own_token(command).is_some();
-        is_due && is_looked_at && !self.verifier.is_light(command.tokens(), LIGHT)
+        let app = self.asked_app(command);
+        let app = app.as_ref();
+        is_due && is_looked_at && !self.verifier.is_light(command.tokens(), app, LIGHT)
     }
 
     /// The tokens of a command, as they are to be checked elsewhere.
@@ -40,6 +42,7 @@ impl Machine {
             own: own.map(str::to_owned),
             others: others.map(str::to_owned).collect(),
             is_known: self.has_user(),
+            app: self.asked_app(command),
         }
     }
 
@@ -70,7 +73,7 @@ impl Machine {
     pub(super) fn session_claims(&mut self, token: &str, now: Now) -> Result<Claims, TokenError> {
         match self.take_checked(token) {
             Some(checked) => self.verifier.checked_session(checked, now.wall()),
-            None => self.verifier.session(token, now.wall()),
+            None => self.verifier.session(token, self.chosen_app(), now.wall()),
         }
     }
 
@@ -82,7 +85,7 @@ impl Machine {
     ) -> Result<(Claims, String), TokenError> {
         match self.take_checked(token) {
             Some(checked) => self.verifier.checked_topic(checked, now.wall()),
-            None => self.verifier.topic(token, now.wall()),
+            None => self.verifier.topic(token, self.chosen_app(), now.wall()),
         }
     }
 

@@ -60,20 +60,9 @@ impl Session {
                 let read = read(CommandType::Presence);
                 self.read_members(id, topic, (after, limit), read);
             }
-            Request::Refreshed {
-                lost,
-                limits,
-                expires,
-            } => {
+            Request::Refreshed(rejudged, expires) => {
                 self.mind_tokens();
-                for (topic, presence) in lost {
-                    let text = "the new token does not permit this topic";
-                    self.unsubscribe(topic, presence, ErrorCode::Forbidden, text);
-                }
-                for limit in limits {
-                    let (worker, key) = (&calls.worker, calls.key);
-                    worker.limit(key, &limit.topic, limit.is_limited);
-                }
+                self.obey(rejudged, "the new token does not permit this topic");
                 self.ok(Ok {
                     id,
                     expires: Some(expires),
@@ -118,7 +107,9 @@ impl Session {
 
     /// Opens a session whose handshake said all that is needed.
     pub(super) fn open_unasked(&mut self, now: Now) {
-        self.machine.opening(now);
+        if let Err(refusal) = self.machine.open_known(now) {
+            return self.refuse(None, refusal);
+        }
         if let Some(opening) = self.open(None, Connect::default(), now) {
             let read = Read {
                 kind: CommandType::Connect,
@@ -195,6 +186,8 @@ impl Session {
         if let Some(reason) = reason {
             self.end(reason);
         }
+        // Its app may have gone, or have changed, while its token was checked.
+        self.obey_app();
         self.mind_tokens();
     }
 
@@ -297,7 +290,7 @@ impl Session {
 
     fn publication(&self, topic: Topic, publish: Publish, now: Now) -> PublishRequest {
         let config = &self.calls.services.config;
-        let namespace = config.namespace(&topic);
+        let namespace = self.machine.namespace(&topic);
         let user = self
             .machine
             .identity()

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use crate::auth::error::TokenError;
 use crate::policy::identity::{self, Holder, Mismatch};
 use crate::policy::{self, Denied, OnTopic, Subject};
 use fanfare_protocol::command::Subscribe;
@@ -146,7 +147,7 @@ impl Machine {
             // It is somebody else's whatever it says, so nobody makes the node check its signature.
             return Err(WireError::forbidden(OTHER_TOPIC_TOKEN));
         }
-        let (claims, named) = self.topic_claims(token, now).map_err(token_error)?;
+        let (claims, named) = self.topic_claims(token, now).map_err(used_error)?;
         identity::may_open_topic(self.holder(), (&claims, named.as_str()), topic).map_err(
             |why| {
                 WireError::forbidden(match why {
@@ -188,13 +189,21 @@ impl Machine {
             can: self.identity.claims.as_ref().and_then(|c| c.can.as_deref()),
             has_topic_token,
         };
-        policy::may(subject, operation, topic, self.config.namespace(topic))
+        policy::may(subject, operation, topic, self.namespace(topic))
             .map_err(|denied| WireError::forbidden(told(denied, operation)))
     }
 }
 
 /// What a client is told whose token for a topic is another one's.
 const OTHER_TOPIC_TOKEN: &str = "the token is for another user or topic";
+
+/// What a client is told of a bad token that comes with another command than `connect`.
+pub(super) fn used_error(error: TokenError) -> WireError {
+    match error {
+        TokenError::OtherApp => WireError::forbidden(OTHER_APP),
+        error => token_error(error),
+    }
+}
 
 /// What a client is told whose token is one of another app.
 pub(super) const OTHER_APP: &str = "the token belongs to another app";

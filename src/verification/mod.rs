@@ -29,6 +29,7 @@ use crate::auth::keyset::KeySet;
 use crate::auth::verifier::{Checked, Verifier};
 use crate::config::Jwks;
 use crate::telemetry::metrics::CheckCounters;
+use fanfare_protocol::ids::App;
 
 use fetcher::{Fetcher, Followed};
 use pool::{Lane, Pool, Refused};
@@ -51,6 +52,8 @@ pub struct Asked {
     pub others: Vec<String>,
     /// Whether somebody is known already without that one.
     pub is_known: bool,
+    /// In which app, as for [`Verifier::session`].
+    pub app: Option<App>,
 }
 
 /// See the module.
@@ -79,10 +82,14 @@ impl Checks {
         })
     }
 
-    /// Whether these tokens may be checked where they are.
+    /// Whether these tokens may be checked where they are. `app` as for [`Verifier::session`].
     #[must_use]
-    pub fn are_light<'a>(&self, tokens: impl Iterator<Item = &'a str> + Clone) -> bool {
-        self.verifier.is_light(tokens, LIGHT)
+    pub fn are_light<'a>(
+        &self,
+        tokens: impl Iterator<Item = &'a str> + Clone,
+        app: Option<&App>,
+    ) -> bool {
+        self.verifier.is_light(tokens, app, LIGHT)
     }
 
     /// Fetches the sets that the verifier's issuers publish, from here on: once for all that name the same
@@ -144,13 +151,16 @@ impl Checks {
     pub async fn check(&self, asked: Asked) -> Vec<Checked> {
         let until = Instant::now() + PATIENCE;
         let mut checked = Vec::with_capacity(asked.others.len() + 1);
+        let app = &asked.app;
         let mut result = Ok(());
         let mut lane = match asked.is_known {
             true => Lane::Known,
             false => Lane::Stranger,
         };
         if let Some(own) = asked.own {
-            result = self.check_some(vec![own], lane, until, &mut checked).await;
+            result = self
+                .check_some(vec![own], app, (lane, until), &mut checked)
+                .await;
             let now = SystemTime::now();
             if !checked.iter().all(|own| self.verifier.would_open(own, now)) {
                 self.count(result);
@@ -165,7 +175,11 @@ impl Checks {
                 break;
             }
             match result {
-                Ok(()) => result = self.check_some(some, lane, until, &mut checked).await,
+                Ok(()) => {
+                    result = self
+                        .check_some(some, app, (lane, until), &mut checked)
+                        .await
+                }
                 // What did not get a place would not get one at once.
                 Err(_) => checked.extend(some.into_iter().map(Checked::unavailable)),
             }
@@ -177,13 +191,13 @@ impl Checks {
     async fn check_some(
         &self,
         tokens: Vec<String>,
-        lane: Lane,
-        until: Instant,
+        app: &Option<App>,
+        (lane, until): (Lane, Instant),
         checked: &mut Vec<Checked>,
     ) -> Result<(), Refused> {
         let mut known = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let is_known = match self.verifier.missing(&token) {
+            let is_known = match self.verifier.missing(&token, app.as_ref()) {
                 None => true,
                 Some(set) => self.ask(&set, until).await,
             };
@@ -196,11 +210,14 @@ impl Checks {
             return Ok(());
         }
         let verifier = Arc::clone(&self.verifier);
+        let app = app.clone();
         let bytes = known.iter().map(String::len).sum();
         let spare = known.clone();
         let work = move || -> Vec<_> {
             let known = known.into_iter();
-            known.map(|token| verifier.check(token)).collect()
+            known
+                .map(|token| verifier.check(token, app.as_ref()))
+                .collect()
         };
         match self.pool.run(lane, bytes, until, work).await {
             Ok(done) => {

@@ -18,6 +18,7 @@ use fanfare::api::state::{
     Answer, ApiState, Component, Directory, LiveTopic, MembersPage, NodeSessions, NodeStatus,
     QueueStatus, Revoked, TopicsPage,
 };
+use fanfare::apps::Apps;
 use fanfare::broker::memory::MemoryBroker;
 use fanfare::broker::memory::clock::Clock;
 use fanfare::broker::{Broker, BrokerError, Page};
@@ -381,6 +382,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         broker: Arc::clone(&broker),
     });
     let config = Arc::new(config());
+    let apps = Arc::new(Apps::of(&config));
     let state = ApiState {
         broker,
         keys: Arc::new(ApiKeys::new(&config.api)),
@@ -388,6 +390,7 @@ pub(crate) fn state() -> (ApiState, Arc<Listed>) {
         tracer: Arc::new(Tracer::without_exporter(Arc::clone(&metrics.trace))),
         metrics,
         history: history(),
+        apps,
         app: App::default_app(),
         directory: Arc::clone(&directory) as Arc<dyn Directory>,
         bodies: BodyBudget::new(BODY_BYTES_MAX),

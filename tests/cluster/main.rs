@@ -10,6 +10,7 @@
 mod agreement;
 mod alone;
 mod api_only;
+mod apps;
 mod databases;
 mod hanging;
 mod heartbeat_cost;

@@ -22,7 +22,6 @@ use crate::api::state::ApiState;
 use crate::api::trace::Parent;
 use crate::api::unix_ms;
 use crate::broker::BrokerError;
-use crate::broker::idempotency::Publisher;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::once;
 use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS, PRIORITIES};
@@ -295,7 +294,7 @@ impl Reading<'_, '_> {
             .or(self.parent.context)
             .map(|context| context.to_string());
         let kept_ms = once_ms(state);
-        let publisher = Publisher::Api(&caller.app).remembered("");
+        let publisher = caller.publisher().remembered("");
         let once = |topic: &Topic| {
             let key = content.idempotency_key.as_deref()?;
             Some((once::digest(&publisher, key, topic), kept_ms))
@@ -306,7 +305,8 @@ impl Reading<'_, '_> {
                 state.metrics.queue.count_refused(EntryRefusal::Invalid, 1);
                 EntryResult::failed(name, &error)
             })?;
-            let namespace = state.config.namespace(&topic);
+            let settings = state.apps.of_topic(&topic);
+            let namespace = settings.namespace(&topic);
             let mut publication = content.publication(namespace);
             // Its `ttl_ms` begins when it may be published.
             publication.time_ms = publication.time_ms.max(times.not_before_ms.unwrap_or(0));

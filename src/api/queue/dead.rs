@@ -90,7 +90,8 @@ pub struct Letter {
     pub priority: Priority,
     /// Its name in the queue.
     pub entry: String,
-    /// Why it is dead: `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed` or `crashed`.
+    /// Why it is dead: `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed`, `crashed`
+    /// or `unknown_app`.
     pub why: &'static str,
     /// The same for people.
     pub error: String,

@@ -214,7 +214,8 @@ impl<'a> Done<'a> {
         message.publication.time_ms = message.publication.time_ms.max(now_ms);
         let key = LetterId::of(letter).to_string();
         let digest = once::digest(PUBLISHER, &key, &message.topic);
-        let namespace = self.state.config.namespace(&message.topic);
+        let settings = self.state.apps.of_topic(&message.topic);
+        let namespace = settings.namespace(&message.topic);
         Ok(EnqueueRequest {
             not_before_ms: None,
             replicas: namespace.replicas(),

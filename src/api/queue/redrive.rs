@@ -29,8 +29,8 @@ pub struct RedriveBody {
     /// Of these ids, at most 1,000.
     #[schema(nullable = false)]
     pub ids: Option<Vec<String>>,
-    /// All that died of this: `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed` or
-    /// `crashed`.
+    /// All that died of this: `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed`,
+    /// `crashed` or `unknown_app`.
     #[schema(nullable = false)]
     pub why: Option<String>,
     /// All.

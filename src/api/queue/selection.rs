@@ -104,8 +104,7 @@ fn ids_of(texts: &[String]) -> Result<Vec<LetterId>, WireError> {
 const EXAMPLE: &str = "45:1732190000000-0";
 
 /// What a field or parameter that names a cause must be.
-pub(super) const WHY: &str =
-    "one of `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed` and `crashed`";
+pub(super) const WHY: &str = "one of `bad_entry`, `wrong_partition`, `too_large`, `expired`, `failed`, `crashed` and `unknown_app`";
 
 /// What one that names a place must be.
 pub(super) const PLACE: &str = "the id of a dead letter: PARTITION:MILLISECONDS-SEQUENCE";

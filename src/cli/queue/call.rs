@@ -12,13 +12,14 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Format};
 
 /// Why an entry is dead, as answers have it.
-pub(super) const WHY: [&str; 6] = [
+pub(super) const WHY: [&str; 7] = [
     "bad_entry",
     "wrong_partition",
     "too_large",
     "expired",
     "failed",
     "crashed",
+    "unknown_app",
 ];
 
 /// See the module.

@@ -166,6 +166,7 @@ pub(super) fn warnings(values: &Values) -> impl Iterator<Item = String> {
         let mut rows = TABLE.iter().filter(|row| row.is_of(&path, name));
         let row = rows.find(|row| !(row.works)(values, section))?;
         let place = values.place(&path);
+        let path = values.shown(&path);
         Some(format!("{place}: {path} has no effect {}", row.why))
     })
 }

@@ -20,6 +20,7 @@ fn only_keys_that_wait_for_a_start_are_named() {
         row("log.level", "info"),
         row("auth.keys[0]", "a HS256 ***"),
         row("namespaces.a.presence", "true"),
+        row("apps.shop.inbox.publish", "token"),
     ];
     let now = [
         row("server.listen", "b"),
@@ -79,7 +80,8 @@ impl Rig {
             keys: Arc::new(ApiKeys::new(&config.api)),
             checks: Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks)),
             verifier,
-            info_bytes_max: 2_048,
+            apps: Arc::new(Apps::of(&config)),
+            config: Arc::new(config),
             metrics,
         };
         let mut files = WatchedFiles::default();

@@ -156,7 +156,7 @@ async fn a_strangers_other_tokens_are_looked_at_only_when_its_own_is_good() {
     let asked = |own: String| Asked {
         own: Some(own),
         others: vec![topic.clone(); 20],
-        is_known: false,
+        ..Asked::default()
     };
     let (good, bad) = (key.token(&claims()), IssuerKey::new("1").token(&claims()));
     let expired = key.token(&json!({"iss": "id", "sub": "ada", "exp": 1}));
@@ -173,6 +173,7 @@ async fn a_strangers_other_tokens_are_looked_at_only_when_its_own_is_good() {
         own: None,
         others: vec![topic; 20],
         is_known: true,
+        app: None,
     };
     assert_eq!(rig.checks.check(known).await.len(), 20);
 }

@@ -78,7 +78,7 @@ fn what_a_client_cannot_be_is_told_with_what_to_give() {
     let name = "give 1 to 64 characters of A-Z a-z 0-9 . _ -, for example billing";
     let short = format!("{:?}", &HASH[1..]);
     let three = format!("[{HASH:?}, {HASH:?}, {HASH:?}]");
-    let rows: [(&str, &str, String); 17] = [
+    let rows: [(&str, &str, String); 16] = [
         ("name", "", "api.clients[0] has no name; give it a name".into()),
         ("key_sha256", "", "api.clients[0] has no key_sha256; make a key by fanfare api-key new".into()),
         ("scopes", "", format!("api.clients[0] has no scopes; {scopes}")),
@@ -109,10 +109,11 @@ fn what_a_client_cannot_be_is_told_with_what_to_give() {
         ),
         (
             "app",
-            "\"shop\"",
-            "api.clients[0].app names shop, and there is no such app; give default, or * for all apps".into(),
+            "\"A\"",
+            "api.clients[0].app cannot be this; give the name of an app, 1 to 32 of a-z 0-9 _ -, or * \
+             for all apps"
+                .into(),
         ),
-        ("app", "\"A\"", "api.clients[0].app cannot be this; give default, or * for all apps".into()),
         (
             "expires",
             "2027-01-01",
@@ -190,6 +191,95 @@ fn a_file_of_keys_joins_the_list_and_is_watched() {
     assert_eq!(told, wanted);
     std::fs::remove_file(&path).unwrap();
     assert!(fault_lines(&inputs)[0].contains("which cannot be read"));
+}
+
+/// `printf %s "$UNSET" | sha256sum` made a client of whoever sends no key.
+#[test]
+fn the_hash_of_nothing_and_of_what_everybody_knows_is_no_clients() {
+    let rows = [
+        ("", "is the hash of no key at all"),
+        ("\n", "is the hash of no key at all"),
+        ("dev", "is the hash of a key that everybody knows"),
+    ];
+    for (key, why) in rows {
+        let hash = hash_of(key.as_bytes()).map(|byte| format!("{byte:02x}"));
+        let told = fault(&[("key_sha256", &format!("{:?}", hash.concat()))]);
+        let wanted = format!("api.clients[0].key_sha256 {why}; make a key by fanfare api-key new");
+        assert_eq!(told, wanted, "{key:?}");
+    }
+}
+
+/// The client's bounds held, until it was taken out: then its key did everything.
+#[test]
+fn a_clients_key_is_none_that_may_do_everything() {
+    let key = "a-key-of-the-api-in-both";
+    let hash = hash_of(key.as_bytes()).map(|byte| format!("{byte:02x}"));
+    let text = format!(
+        "[api]\nkeys = [{key:?}]\n[[api.clients]]\nname = \"a\"\nkey_sha256 = {:?}\n\
+         scopes = [\"read\"]\n",
+        hash.concat()
+    );
+    let told = faults_of_file(&text);
+    let wanted = "fanfare.toml:3:1: api.clients[0].key_sha256 is that of a key in api.keys, which may do \
+                  everything; give the client a key of its own, or take that one out of api.keys";
+    assert_eq!(told, [wanted]);
+}
+
+/// 676 keys of two letters were tried in a tenth of a second.
+#[test]
+fn production_refuses_a_key_that_can_be_guessed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys");
+    std::fs::write(&path, "zz\n").unwrap();
+    let name = path.display().to_string();
+    for (variable, value, key) in [
+        ("FANFARE_API__KEYS", "zz", "api.keys"),
+        ("FANFARE_API__KEYS_FILE", &name, "api.keys_file"),
+    ] {
+        let mut inputs = inputs();
+        let environment = [(variable, value), ("FANFARE_CLUSTER__ALONE", "true")];
+        inputs.environment.extend(variables(&environment));
+        assert_eq!(loaded(&inputs).warnings.len(), 1);
+        inputs.env = Some("production".to_owned());
+        let wanted = format!(
+            "{variable}: {key} has a key of fewer than 16 bytes, which can be guessed and which \
+             production refuses; make one by openssl rand -hex 32, or a client by fanfare api-key new"
+        );
+        assert_eq!(fault_lines(&inputs), [wanted]);
+    }
+}
+
+/// The one secret without a `_file`.
+#[test]
+fn the_secret_of_tokens_may_lie_in_a_file_that_is_watched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
+    std::fs::write(&path, "the secret of this test, of 32 bytes\n").unwrap();
+    let name = path.display().to_string();
+    let mut inputs = inputs();
+    let environment = variables(&[("FANFARE_AUTH__HMAC_SECRET_FILE", &name)]);
+    inputs.environment.extend(environment);
+    let loaded = loaded(&inputs);
+    let keys = &loaded.config.auth.keys;
+    // The inputs of all tests have a secret of their own.
+    let key = keys.last().unwrap();
+    assert_eq!((keys.len(), key.algorithm.as_str()), (2, "HS256"));
+    assert_eq!(key.material.0, "the secret of this test, of 32 bytes");
+    let watched = loaded.values.watched_files();
+    std::fs::write(&path, "short").unwrap();
+    assert_ne!(watched.now(), *watched);
+    let told = fault_lines(&inputs).join("\n");
+    assert!(
+        told.contains("auth.hmac_secret_file cannot be used: the secret must have at least 32"),
+        "{told}"
+    );
+    assert!(!told.contains("short"), "{told}");
+    std::fs::remove_file(&path).unwrap();
+    let wanted = format!(
+        "FANFARE_AUTH__HMAC_SECRET_FILE: auth.hmac_secret_file names {name}, which cannot be read: No such \
+         file or directory (os error 2); name a file with one secret of at least 32 bytes"
+    );
+    assert_eq!(fault_lines(&inputs), [wanted]);
 }
 
 #[test]

@@ -85,6 +85,8 @@ fn page() -> String {
             write_api_clients(&mut out);
         }
     }
+    out.push_str("\n## `[apps.NAME]`\n\n");
+    out.push_str(include_str!("apps.md"));
     out.push_str("\n## `[namespaces.NAME]`\n\n");
     out.push_str(include_str!("namespaces.md"));
     out.push('\n');

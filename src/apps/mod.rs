@@ -1,0 +1,271 @@
+//! Which apps there are, and what each sets for itself: one value, replaced as a whole.
+//!
+//! In: the apps of the file, and those that the API was given. Out: the settings of an app, to
+//! whoever judges, keeps or delivers; and a change, to whoever judges again. The app `default` is
+//! always there. Bound: [`APPS_MAX`]. Owner of nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::config::app::AppSettings;
+use fanfare_protocol::ids::{App, Topic};
+
+/// Most apps of a node, those of the file and of the API together.
+pub const APPS_MAX: usize = 1_000;
+
+/// All apps with their settings.
+pub type Settings = BTreeMap<App, Arc<AppSettings>>;
+
+/// The apps of the node, which can be replaced while they are used.
+#[derive(Debug)]
+pub struct Apps {
+    current: RwLock<Current>,
+    /// What holds for the topics of an app that is not known.
+    nobody: Arc<AppSettings>,
+    /// How often they were replaced.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Current {
+    all: Arc<Settings>,
+    /// Those that the file has, `default` among them: the API sets the others.
+    of_file: Arc<BTreeSet<App>>,
+}
+
+impl Apps {
+    /// These, all of the file. `default` must be among them.
+    ///
+    /// # Panics
+    /// Where it is not.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let default = settings.get(&App::default_app());
+        let default = default.expect("`default` is among them");
+        Self {
+            nobody: Arc::new(AppSettings::of_nobody(default)),
+            current: RwLock::new(Current {
+                of_file: Arc::new(settings.keys().cloned().collect()),
+                all: Arc::new(settings),
+            }),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Those of the configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self::new(settings_of(config))
+    }
+
+    /// All of them as they are now.
+    #[must_use]
+    pub fn all(&self) -> Arc<Settings> {
+        Arc::clone(&self.read().all)
+    }
+
+    /// Those that the file has, `default` among them. The API may set none of these.
+    #[must_use]
+    pub fn of_file(&self) -> Arc<BTreeSet<App>> {
+        Arc::clone(&self.read().of_file)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The settings of an app; `None` where there is no such app.
+    #[must_use]
+    pub fn get(&self, app: &App) -> Option<Arc<AppSettings>> {
+        self.read().all.get(app).cloned()
+    }
+
+    /// The settings that hold for a topic: those of its app. Where there is no such app, or this node
+    /// has not heard of it yet, nobody may do anything with the topic and nothing is kept.
+    #[must_use]
+    pub fn of_topic(&self, topic: &Topic) -> Arc<AppSettings> {
+        let current = self.read();
+        Arc::clone(current.all.get(topic.app()).unwrap_or(&self.nobody))
+    }
+
+    /// The same for an app.
+    #[must_use]
+    pub fn or_nobody(&self, app: &App) -> Arc<AppSettings> {
+        self.get(app).unwrap_or_else(|| Arc::clone(&self.nobody))
+    }
+
+    /// Whether the app of a topic is known.
+    #[must_use]
+    pub fn has(&self, topic: &Topic) -> bool {
+        self.read().all.contains_key(topic.app())
+    }
+
+    /// Goes on with others, and tells it. An app whose settings are equal keeps the very value that
+    /// it had, so that who compares two of them finds only what has changed. `default` stays, also
+    /// where it is not among them.
+    pub fn replace(&self, settings: Settings) {
+        self.update(|current| (settings, current.of_file.as_ref().clone()));
+    }
+
+    /// The file has these now. What the API has set stays, where the file does not have it.
+    pub fn replace_file(&self, file: Settings) {
+        self.update(|current| {
+            let all = current.all.iter();
+            let stored = all.filter(|(app, _)| !current.of_file.contains(*app));
+            let stored = stored.map(|(app, settings)| (app.clone(), Arc::clone(settings)));
+            let of_file = file.keys().cloned().collect();
+            (stored.chain(file).collect(), of_file)
+        });
+    }
+
+    /// The API has set these. Those of the file stay as they are.
+    pub fn replace_stored(&self, stored: Settings) {
+        self.update(|current| {
+            let all = current.all.iter();
+            let of_file = all.filter(|(app, _)| current.of_file.contains(*app));
+            let of_file = of_file.map(|(app, settings)| (app.clone(), Arc::clone(settings)));
+            let names = current.of_file.as_ref().clone();
+            (stored.into_iter().chain(of_file).collect(), names)
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&Current) -> (Settings, BTreeSet<App>)) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut settings, mut of_file) = change(&current);
+        for (app, value) in &mut settings {
+            if let Some(before) = current.all.get(app).filter(|before| *before == value) {
+                *value = Arc::clone(before);
+            }
+        }
+        let default = App::default_app();
+        if let Some(before) = current.all.get(&default) {
+            let entry = settings.entry(default.clone());
+            entry.or_insert_with(|| Arc::clone(before));
+            of_file.insert(default);
+        }
+        *current = Current {
+            all: Arc::new(settings),
+            of_file: Arc::new(of_file),
+        };
+        drop(current);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Told at each change.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// The apps of the configuration: `default`, which has the sections of the node, and the others.
+#[must_use]
+pub fn settings_of(config: &Config) -> Settings {
+    let others = config.apps.iter();
+    let others = others.map(|(app, settings)| (app.clone(), Arc::new(settings.clone())));
+    let default = Arc::new(AppSettings::of_default(config));
+    others.chain([(App::default_app(), default)]).collect()
+}
+
+/// The apps that are in one of them and not, or otherwise, in the other.
+#[must_use]
+pub fn changed(before: &Settings, now: &Settings) -> BTreeSet<App> {
+    let differs = |app: &App| match (before.get(app), now.get(app)) {
+        (Some(before), Some(now)) => !Arc::ptr_eq(before, now) && before != now,
+        _ => true,
+    };
+    let all = before.keys().chain(now.keys());
+    all.filter(|app| differs(app)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Allow;
+    use crate::config::load::defaults;
+
+    fn app(name: &str) -> App {
+        App::new(name).unwrap()
+    }
+
+    /// The defaults and these apps, each with so much history.
+    fn settings(apps: &[(&str, u32)]) -> Settings {
+        let mut config = defaults();
+        for (name, history_entries_max) in apps {
+            let mut of_app = AppSettings::of_default(&config);
+            let namespace = of_app.namespaces.get_mut("default").unwrap();
+            namespace.history_entries_max = *history_entries_max;
+            config.apps.insert(app(name), of_app);
+        }
+        settings_of(&config)
+    }
+
+    #[test]
+    fn each_topic_has_the_options_of_its_own_app_and_an_unknown_one_those_of_nobody() {
+        let apps = Apps::new(settings(&[("shop", 7)]));
+        let kept = |app_name: &str, name: &str| {
+            let topic = Topic::new(&app(app_name), name).unwrap();
+            let of_app = apps.of_topic(&topic);
+            let options = of_app.namespace(&topic);
+            (
+                options.history_entries_max,
+                options.subscribe,
+                apps.has(&topic),
+            )
+        };
+        assert_eq!(kept("shop", "t").0, 7);
+        assert_ne!(kept("default", "t").0, 7);
+        assert!(kept("shop", "t").2 && kept("default", "t").2);
+        for name in ["t", "chat:1", "@", "@ada"] {
+            assert_eq!(kept("gone", name), (0, Allow::Nobody, false), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_what_differs_has_changed_and_default_is_never_removed() {
+        let apps = Apps::new(settings(&[("shop", 7), ("same", 5), ("gone", 1)]));
+        let (before, told) = (apps.all(), apps.changes());
+        apps.replace(settings(&[("shop", 8), ("same", 5), ("new", 1)]));
+        assert!(told.has_changed().unwrap());
+        let differ = [app("gone"), app("new"), app("shop")];
+        assert_eq!(changed(&before, &apps.all()), differ.into());
+        let before = apps.all();
+        apps.replace(Settings::new());
+        assert!(apps.get(&App::default_app()).is_some() && apps.get(&app("shop")).is_none());
+        assert_eq!(changed(&before, &apps.all()).len(), 3);
+    }
+
+    #[test]
+    fn what_the_file_has_goes_before_what_the_api_has_set() {
+        let history = |apps: &Apps, name: &str| {
+            let settings = apps.get(&app(name));
+            settings.map(|settings| settings.namespaces["default"].history_entries_max)
+        };
+        let stored = |of: &[(&str, u32)]| {
+            let mut stored = settings(of);
+            stored.remove("default");
+            stored
+        };
+        let apps = Apps::new(settings(&[("shop", 7)]));
+        apps.replace_stored(stored(&[("shop", 1), ("game", 2)]));
+        assert_eq!(
+            (history(&apps, "shop"), history(&apps, "game")),
+            (Some(7), Some(2))
+        );
+        apps.replace_file(settings(&[("chat", 9)]));
+        assert_eq!(
+            (history(&apps, "shop"), history(&apps, "game")),
+            (None, Some(2))
+        );
+        assert_eq!(history(&apps, "chat"), Some(9));
+        assert_eq!(*apps.of_file(), [app("chat"), App::default_app()].into());
+        apps.replace_stored(Settings::new());
+        assert_eq!(
+            (history(&apps, "chat"), history(&apps, "game")),
+            (Some(9), None)
+        );
+    }
+}

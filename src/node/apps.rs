@@ -1,0 +1,127 @@
+//! The node's part in apps: the rules of tokens follow them, and sessions look again when they change.
+//!
+//! In: changes of [`Apps`], from the file or the API. Out: other rules for the verifier, keys that are
+//! fetched or no more, what this node says that it keeps, and one message a change to each worker, which tells the sessions of the apps
+//! that have changed. Bounds: what a worker with a full queue is still to be told waits as hashes, one
+//! an app, and is tried again every [`AGAIN_AFTER`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cluster;
+use crate::apps::{self, Apps, Settings};
+use crate::auth::error::KeyError;
+use crate::auth::verifier::Verifier;
+use crate::cluster::texts::Texts;
+use crate::config::{Auth, Config};
+use crate::revocation::news::News;
+use crate::tasks;
+use crate::verification::Checks;
+use crate::worker::handle::{Inbound, WorkerHandle};
+use fanfare_protocol::ids::App;
+
+/// How long it rests before a worker with a full queue is told again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Verifies tokens of these apps.
+///
+/// # Errors
+/// [`KeyError`] with every key that cannot be used.
+pub(super) fn verifier(apps: &Settings, info_bytes_max: usize) -> Result<Verifier, KeyError> {
+    let rules = apps.iter().map(|(app, settings)| (app, &settings.auth));
+    Verifier::of_apps(rules, info_bytes_max)
+}
+
+/// What follows the apps.
+pub(super) struct Followers {
+    pub(super) apps: Arc<Apps>,
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) checks: Arc<Checks>,
+    pub(super) config: Arc<Config>,
+    /// What this node says that it keeps, to the others.
+    pub(super) texts: Texts,
+    pub(super) workers: Vec<WorkerHandle>,
+}
+
+impl Followers {
+    /// Follows, for as long as the node runs. `told` are the apps by which the verifier was made.
+    pub(super) fn follow(self, told: Arc<Settings>) {
+        tasks::vital("apps", self.run(told));
+    }
+
+    async fn run(self, mut told: Arc<Settings>) {
+        let mut changes = self.apps.changes();
+        // What each worker is still to be told.
+        let mut owed = vec![News::default(); self.workers.len()];
+        loop {
+            let now = self.apps.all();
+            let changed = apps::changed(&told, &now);
+            if !changed.is_empty() {
+                self.take(&now);
+                self.texts.say(&cluster::said(&self.config, &self.apps));
+                let count = changed.len();
+                tracing::info!(
+                    event = "apps_changed",
+                    count,
+                    "apps were set, changed or removed"
+                );
+                for owed in &mut owed {
+                    owed.merge(News::of_apps(changed.iter()));
+                }
+                told = now;
+            }
+            let mut is_owed = false;
+            for (worker, owed) in self.workers.iter().zip(&mut owed) {
+                is_owed |= !tell(worker, owed);
+            }
+            // Both waits are cancel-safe, and it is looked again whichever ends.
+            let change = changes.changed();
+            match is_owed {
+                true => {
+                    let _ = tokio::time::timeout(AGAIN_AFTER, change).await;
+                }
+                false if change.await.is_err() => return,
+                false => {}
+            }
+        }
+    }
+
+    /// Judges tokens by what these apps set. An app with a key that cannot be used has none: its tokens
+    /// are refused, and those of the others are not.
+    fn take(&self, apps: &Settings) {
+        let verifier = self::verifier(apps, self.config.session.info_bytes_max).or_else(|error| {
+            tracing::error!(
+                event = "app_keys_refused",
+                error = &error as &(dyn std::error::Error + 'static),
+                "keys of an app cannot be used, so its tokens are refused"
+            );
+            let rules = apps.iter().map(|(app, settings)| (app, &settings.auth));
+            let is_well = |(app, auth): &(&App, &Auth)| self.can_use(app, auth);
+            Verifier::of_apps(rules.filter(is_well), self.config.session.info_bytes_max)
+        });
+        if let Ok(verifier) = verifier {
+            self.verifier.take_over(verifier);
+            self.checks.follow();
+        }
+    }
+
+    fn can_use(&self, app: &App, auth: &Auth) -> bool {
+        let info_bytes_max = self.config.session.info_bytes_max;
+        Verifier::of_apps([(app, auth)].into_iter(), info_bytes_max).is_ok()
+    }
+}
+
+/// Whether the worker knows all now.
+fn tell(worker: &WorkerHandle, owed: &mut News) -> bool {
+    if owed.is_empty() {
+        return true;
+    }
+    let message = Inbound::AppsChanged(std::mem::take(owed).into());
+    match worker.send(message) {
+        Err(Inbound::AppsChanged(back)) => {
+            *owed = News::clone(&back);
+            false
+        }
+        _ => true,
+    }
+}

@@ -17,8 +17,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::state::ApiState;
-use crate::broker::idempotency::Publisher;
-use crate::config::api_clients::{ApiClient, KEYS_NAME};
+use crate::config::api_clients::ApiClient;
 use crate::http;
 use crate::http::error::HttpError;
 use crate::lifecycle::Lifecycle;
@@ -90,13 +89,6 @@ impl Caller {
         }
     }
 
-    /// Whose idempotency keys it has: its own, so that no client keeps another's publication from being
-    /// made.
-    pub(super) fn publisher(&self) -> Publisher<'_> {
-        let name = self.client.name.as_str();
-        Publisher::Api(&self.app, Some(name).filter(|name| *name != KEYS_NAME))
-    }
-
     /// Whether it may do this with a topic.
     ///
     /// # Errors
@@ -146,13 +138,6 @@ impl Caller {
             }
         };
         state.metrics.api.refused.of(reason).add(1);
-        let client = name;
-        tracing::info!(
-            event = "call_refused",
-            client,
-            reason = text,
-            "a client of the API may not do this"
-        );
         WireError::forbidden(text)
     }
 }

@@ -30,15 +30,6 @@ struct Known {
     swept: Option<Instant>,
 }
 
-/// Too many wrong keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooMany {
-    /// How long until they are forgotten.
-    pub(super) wait: Duration,
-    /// It is the first that is too many: the log is told once.
-    pub(super) is_first: bool,
-}
-
 /// Wrong keys since the first of them.
 #[derive(Debug, Clone, Copy)]
 struct Count {
@@ -50,8 +41,8 @@ impl Guesses {
     /// This peer came with a wrong key. Peers that nobody knows are one.
     ///
     /// # Errors
-    /// It came with too many.
-    pub(super) fn wrong(&self, peer: Option<IpAddr>, now: Instant) -> Result<(), TooMany> {
+    /// It came with too many: how long until they are forgotten.
+    pub(super) fn wrong(&self, peer: Option<IpAddr>, now: Instant) -> Result<(), Duration> {
         let address = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), neighbourhood);
         // Where a holder of the lock panicked, nothing was half done.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,18 +82,15 @@ impl Count {
         now.saturating_duration_since(self.since) >= WINDOW
     }
 
-    fn add(&mut self, now: Instant) -> Result<(), TooMany> {
+    fn add(&mut self, now: Instant) -> Result<(), Duration> {
         if self.is_over(now) {
             *self = Self::begin(now);
         }
-        self.wrong = self.wrong.saturating_add(1);
-        match self.wrong {
-            0..=WRONG_MAX => Ok(()),
-            wrong => Err(TooMany {
-                wait: WINDOW - now.saturating_duration_since(self.since),
-                is_first: wrong == WRONG_MAX + 1,
-            }),
+        if self.wrong >= WRONG_MAX {
+            return Err(WINDOW - now.saturating_duration_since(self.since));
         }
+        self.wrong += 1;
+        Ok(())
     }
 }
 
@@ -134,12 +122,7 @@ mod tests {
             assert_eq!(guesses.wrong(peer, now), Ok(()), "{n}");
         }
         let at = |s| begun + Duration::from_secs(s);
-        // The log is told of the first, and of no other of the same minute.
-        for is_first in [true, false, false] {
-            let wait = Duration::from_secs(30);
-            let refused = Err(TooMany { wait, is_first });
-            assert_eq!(guesses.wrong(peer, at(30)), refused);
-        }
+        assert_eq!(guesses.wrong(peer, at(30)), Err(Duration::from_secs(30)));
         assert_eq!(guesses.wrong(address("192.0.2.2"), at(30)), Ok(()));
         assert_eq!(guesses.wrong(peer, at(60)), Ok(()));
     }

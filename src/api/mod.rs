@@ -66,7 +66,7 @@ pub mod users;
 
 use auth::{Peer, WrongKey};
 use error::ApiError;
-use guesses::{Guesses, TooMany};
+use guesses::Guesses;
 use state::ApiState;
 
 /// Every call with its documentation.
@@ -222,18 +222,9 @@ impl Api {
         if response.extensions_mut().remove::<WrongKey>().is_none() {
             return;
         }
-        let Err(TooMany { wait, is_first }) = self.guesses.wrong(self.peer.0, Instant::now())
-        else {
+        let Err(wait) = self.guesses.wrong(self.peer.0, Instant::now()) else {
             return;
         };
-        if is_first {
-            let address = self.peer.0.map(tracing::field::display);
-            tracing::warn!(
-                event = "api_keys_guessed",
-                address,
-                "an address came with too many wrong keys of the API within a minute"
-            );
-        }
         let refused = &self.state.metrics.api.refused;
         refused.of(ApiRefusal::TooMany).add(1);
         let mut error = WireError::new(

@@ -44,6 +44,16 @@ impl Checked {
         }
     }
 
+    /// A token whose key is asked for again in so long.
+    #[must_use]
+    pub fn away(token: String, wait: Duration) -> Self {
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        Self {
+            token,
+            outcome: Err(TokenError::KeyAway(wait_ms)),
+        }
+    }
+
     /// Which.
     #[must_use]
     pub fn token(&self) -> &str {

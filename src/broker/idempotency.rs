@@ -10,8 +10,8 @@ use fanfare_protocol::ids::{App, SessionId};
 /// Whose keys: each publisher has its own.
 #[derive(Debug, Clone, Copy)]
 pub enum Publisher<'a> {
-    /// A client of the HTTP API in an app; `None`: a key of `api.keys`, which are all one.
-    Api(&'a App, Option<&'a str>),
+    /// The HTTP API of an app.
+    Api(&'a App),
     /// A user, over all sessions.
     User(&'a str),
     /// A session without a user.
@@ -23,9 +23,7 @@ impl Publisher<'_> {
     #[must_use]
     pub fn remembered(self, key: &str) -> String {
         match self {
-            Self::Api(app, None) => named('a', app.as_str(), key),
-            // No name of an app and no name of a client has a slash.
-            Self::Api(app, Some(client)) => named('c', &format!("{app}/{client}"), key),
+            Self::Api(app) => named('a', app.as_str(), key),
             Self::User(user) => named('u', user, key),
             Self::Session(session) => named('s', &session.to_string(), key),
         }
@@ -69,13 +67,11 @@ mod tests {
         let session = SessionId(7);
         let (app, user) = (App::default_app(), session.to_string());
         let names = [
-            Publisher::Api(&app, None).remembered("k"),
-            Publisher::Api(&app, Some("billing")).remembered("k"),
-            Publisher::Api(&app, Some("orders")).remembered("k"),
+            Publisher::Api(&app).remembered("k"),
             Publisher::User(app.as_str()).remembered("k"),
             Publisher::Session(session).remembered("k"),
             Publisher::User(&user).remembered("k"),
         ];
-        assert_eq!(HashSet::from(names).len(), 6);
+        assert_eq!(HashSet::from(names).len(), 4);
     }
 }

@@ -18,8 +18,8 @@ use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
 mod api_only;
-mod credentials;
 pub(super) mod files;
+mod issuers;
 mod needs;
 pub mod of_app;
 mod of_topics;
@@ -75,7 +75,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     files::check(values, faults);
     redis_access(values, faults);
     auth(values, faults);
-    credentials::check(values, faults);
+    issuers::check(values, faults);
     tried::check(values, faults);
     shards(values, faults);
     alone(values, faults);
@@ -94,11 +94,17 @@ pub fn warnings_of_app(values: &Values) -> impl Iterator<Item = String> {
 #[must_use]
 pub fn warnings(values: &Values) -> Vec<String> {
     let mut warnings = Vec::new();
+    let api_keys = list(values, "api.keys");
     if !has_callers(values) {
         warnings.push("api.keys: no key, so the API answers only health and metrics".to_owned());
     }
-    for path in credentials::weak_paths(values) {
-        if !values.dev() {
+    let is_short = |key: &str| key.len() < API_KEY_BYTES_MIN;
+    let in_file = values.file_keys();
+    for (path, is_weak) in [
+        ("api.keys", api_keys.iter().any(|key| is_short(key))),
+        ("api.keys_file", in_file.iter().any(|key| is_short(&key.0))),
+    ] {
+        if is_weak && !values.dev() {
             let place = values.place(path);
             warnings.push(format!(
                 "{place}: a key of the API has fewer than {API_KEY_BYTES_MIN} bytes and can be guessed"

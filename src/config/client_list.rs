@@ -11,7 +11,7 @@ use toml::value::{Date, Datetime, Offset, Time};
 
 use crate::config::api_clients::{
     ApiClient, CLIENTS_MAX, ClientApp, HASHES_MAX, KEYS_NAME, KeyHash, NAME_BYTES_MAX,
-    PATTERNS_MAX, Scope, Scopes, hash_of,
+    PATTERNS_MAX, Scope, Scopes,
 };
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
@@ -198,19 +198,7 @@ impl Entry<'_, '_> {
                 remedy,
             );
         }
-        let hashes = hashes?;
-        if let Some(known) = GUESSED
-            .iter()
-            .find(|known| hashes.contains(&hash_of(known)))
-        {
-            let what = match known.trim_ascii() {
-                b"" => "key_sha256 is the hash of no key at all",
-                _ => "key_sha256 is the hash of a key that everybody knows",
-            };
-            let remedy = "make a key by fanfare api-key new";
-            return self.refuse(at, what, remedy);
-        }
-        Some(hashes)
+        hashes
     }
 
     fn app(&mut self, value: &DeValue<'_>, at: &str) -> Option<ClientApp> {
@@ -278,9 +266,6 @@ impl Entry<'_, '_> {
         seconds
     }
 }
-
-/// What a hash is made of by mistake: of a variable that is not set, or of what every example has.
-const GUESSED: [&[u8]; 4] = [b"", b"\n", b"dev", b"dev\n"];
 
 /// What to give as scopes.
 const SCOPES_REMEDY: &str = "give a list of publish, read, users, queue and admin";

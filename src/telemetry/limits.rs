@@ -17,9 +17,6 @@ use super::fields::cut;
 
 /// Most lines of one event in a second.
 pub const LINES_PER_SECOND: u32 = 100;
-/// Events whose lines are all written, as far as the queue has room: a flood of acts that nobody needs must
-/// not hide one.
-const UNLIMITED: [&str; 2] = ["call_audited", "audit_refused"];
 /// Most events that are counted at the same time; several times as many as there are.
 const NAMES_MAX: usize = 1_024;
 /// Bytes by which a name is known.
@@ -58,9 +55,6 @@ impl Limits {
     /// Counts a line. `false`: it is one too many, and is not written.
     pub fn admits(&self, event: &str, level: Level, now: Instant) -> bool {
         let event = cut(event, NAME_BYTES_MAX);
-        if UNLIMITED.contains(&event) {
-            return true;
-        }
         let mut events = self.lock();
         let is_over = |window: &Window| now.saturating_duration_since(window.begun_at) >= WINDOW;
         if events.len() >= NAMES_MAX {

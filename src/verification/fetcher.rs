@@ -3,9 +3,11 @@
 //! In: time, and whoever misses a key. Out: the keys in each [`KeySet`] that comes from there, replaced as a
 //! whole; an end for all that wait. Issuers that name the same place share it, and each reads the answer by
 //! its own rules. Owner: [`super::Checks`]; the task ends with it. Bounds: one fetch at a time;
-//! [`WAITING_MAX`] that wait. A fetch that fails leaves the keys as they are, and is told once in the log, until
+//! [`WAITING_MAX`] that wait; [`SEEN_MAX`] headers. A fetch that fails leaves the keys as they are, and is told once in the log, until
 //! one is taken again; a day after the last good one they are given up.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +25,8 @@ use crate::telemetry::metrics::CheckCounters;
 
 /// Most that wait for one place.
 pub const WAITING_MAX: usize = 1_024;
+/// Most headers of tokens whose key is missing that are remembered.
+const SEEN_MAX: usize = 1_024;
 /// How long keys are believed that cannot be fetched again.
 pub const STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
@@ -34,11 +38,14 @@ pub struct Fetcher {
     /// Why the last fetch failed; `None` where it did not.
     failure: Mutex<Option<String>>,
     asked: Notify,
-    /// How many fetches have ended, and whether the last was taken.
-    ended: watch::Sender<(u64, bool)>,
+    /// How many fetches have ended.
+    ended: watch::Sender<u64>,
     /// Told of each end, for the readiness of the node.
     readings: watch::Sender<u64>,
     waiting: AtomicUsize,
+    /// When headers of tokens whose key is missing were first seen, by their hash.
+    seen: Mutex<HashMap<u64, Instant>>,
+    names: RandomState,
     counters: Arc<CheckCounters>,
 }
 
@@ -94,9 +101,11 @@ impl Fetcher {
             schedule: Mutex::new(Schedule::new(now())),
             failure: Mutex::default(),
             asked: Notify::new(),
-            ended: watch::channel((0, false)).0,
+            ended: watch::channel(0).0,
             readings,
             waiting: AtomicUsize::new(0),
+            seen: Mutex::default(),
+            names: RandomState::new(),
             counters,
         });
         let known = sets.iter().filter_map(|set| set.reading());
@@ -136,23 +145,50 @@ impl Fetcher {
         filled.sets.iter().all(|set| set.read_at().is_some())
     }
 
-    /// A key is missing in a set: waits for a fetch where one may be made. True: the set is as new as it may
-    /// be, and what is missing in it does not exist. False: nobody knows. Cancel-safe.
-    pub async fn ask(&self, set: &KeySet, until: tokio::time::Instant) -> bool {
+    /// A key is missing in a set, for a token with this header: waits for a fetch where one may be made.
+    /// `Ok`: the set is newer than the first such question, and what is missing in it does not exist.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Nobody knows, and it makes no sense to ask again before so long.
+    pub async fn ask(
+        &self,
+        set: &KeySet,
+        header: &str,
+        until: tokio::time::Instant,
+    ) -> Result<(), Duration> {
         let mut ended = self.ended.subscribe();
-        match self.schedule().ask(now()) {
-            Answer::NotThere => return set.refused().is_none(),
-            Answer::Unknown => return false,
-            Answer::Wait => {}
+        let first = self.first_asked(header);
+        let answer = self.schedule().ask(now(), first);
+        let known = match answer {
+            Answer::Wait => {
+                let taken = self.waiting.fetch_add(1, Relaxed);
+                let _place = Place(&self.waiting);
+                if taken < WAITING_MAX {
+                    self.asked.notify_one();
+                    // Where it takes too long nobody knows.
+                    let _ = tokio::time::timeout_at(until, ended.changed()).await;
+                }
+                self.schedule().known(now(), first)
+            }
+            known => known,
+        };
+        match known {
+            Answer::NotThere if set.refused().is_none() => Ok(()),
+            Answer::NotThere | Answer::Wait => Err(later(Duration::ZERO)),
+            Answer::Later(wait) => Err(later(wait)),
         }
-        let taken = self.waiting.fetch_add(1, Relaxed);
-        let _place = Place(&self.waiting);
-        if taken >= WAITING_MAX {
-            return false;
+    }
+
+    /// When a token with this header was first asked for, as far as that is remembered.
+    fn first_asked(&self, header: &str) -> Instant {
+        let name = self.names.hash_one(header);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who invents names makes others wait for one fetch more, and nothing else.
+        if seen.len() >= SEEN_MAX && !seen.contains_key(&name) {
+            seen.clear();
         }
-        self.asked.notify_one();
-        let changed = tokio::time::timeout_at(until, ended.changed()).await;
-        matches!(changed, Ok(Ok(()))) && ended.borrow().1 && set.refused().is_none()
+        *seen.entry(name).or_insert_with(now)
     }
 
     /// What is wrong with it.
@@ -222,10 +258,7 @@ impl Fetcher {
             false => &self.counters.sets_refused,
         };
         result.add(1);
-        self.ended.send_modify(|(count, last)| {
-            *count += 1;
-            *last = is_taken;
-        });
+        self.ended.send_modify(|count| *count += 1);
         self.readings.send_modify(|count| *count += 1);
     }
 
@@ -308,6 +341,12 @@ impl Drop for Fetcher {
             self.counters.sets_failing.sub(1);
         }
     }
+}
+
+/// When to ask again, up to a quarter later, so that not all come together; at least a second.
+fn later(wait: Duration) -> Duration {
+    let wait = wait.max(Duration::from_secs(1));
+    wait + wait.mul_f64(rand::random::<f64>() / 4.0)
 }
 
 async fn run(fetcher: Arc<Fetcher>) {

@@ -10,7 +10,8 @@
 //!
 //! Owner of: the threads that check ([`pool`]), and a task for each place where issuers publish keys
 //! ([`fetcher`]). Bounds: [`LIGHT`] of checks at once on a worker; jobs and their bytes in the pool, of
-//! [`TOKENS_AT_ONCE`] each; [`fetcher::WAITING_MAX`] that wait for a set; [`PATIENCE`] for all of it. At each
+//! [`TOKENS_AT_ONCE`] each; [`fetcher::WAITING_MAX`] that wait for a set; [`WAITING_BYTES_MAX`] of tokens and [`PATIENCE`] for all
+//! of it. At each
 //! bound the token is `unavailable`, which says nothing against it.
 
 pub mod address;
@@ -19,6 +20,7 @@ pub mod fetcher;
 pub mod pool;
 pub mod schedule;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -38,10 +40,30 @@ use pool::{Lane, Pool, Refused};
 pub const LIGHT: Duration = Duration::from_micros(50);
 /// Longest wait for keys and for the pool, all tokens of a command together.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Most bytes of tokens that are checked here or wait for their keys, of all sessions together.
+pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most tokens of one job of the pool, so that a command with many has its turn with others between.
 pub const TOKENS_AT_ONCE: usize = 8;
 /// For so long a node is not ready because of keys that it has not read yet, at the most.
 pub const FIRST_WITHIN: Duration = Duration::from_secs(3);
+
+/// Bytes of tokens, until they are checked or nobody waits any more.
+struct Place<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Place<'a> {
+    /// `None`: there is no room.
+    fn take(all: &'a AtomicUsize, bytes: usize) -> Option<Self> {
+        let taken = all.fetch_add(bytes, Relaxed);
+        let place = Self(all, bytes);
+        (taken + bytes <= WAITING_BYTES_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Relaxed);
+    }
+}
 
 /// The tokens of one command, as they are to be checked.
 #[derive(Debug, Default)]
@@ -62,6 +84,8 @@ pub struct Checks {
     counters: Arc<CheckCounters>,
     pool: Pool,
     fetchers: Mutex<Vec<Followed>>,
+    /// Of tokens that are checked or wait for it.
+    waiting_bytes: AtomicUsize,
     /// When sets were followed first.
     begun: OnceLock<std::time::Instant>,
     /// Counts the ends of fetches.
@@ -77,6 +101,7 @@ impl Checks {
             counters,
             pool: Pool::default(),
             fetchers: Mutex::default(),
+            waiting_bytes: AtomicUsize::new(0),
             begun: OnceLock::new(),
             readings: watch::Sender::default(),
         })
@@ -150,6 +175,15 @@ impl Checks {
     /// has its token. Cancel-safe: what was begun is finished for nobody.
     pub async fn check(&self, asked: Asked) -> Vec<Checked> {
         let until = Instant::now() + PATIENCE;
+        let tokens = || asked.own.iter().chain(&asked.others);
+        let bytes = tokens().map(String::len).sum();
+        let _place = match Place::take(&self.waiting_bytes, bytes) {
+            Some(place) => place,
+            None => {
+                self.count(Err(Refused::Full));
+                return tokens().cloned().map(Checked::unavailable).collect();
+            }
+        };
         let mut checked = Vec::with_capacity(asked.others.len() + 1);
         let app = &asked.app;
         let mut result = Ok(());
@@ -197,13 +231,17 @@ impl Checks {
     ) -> Result<(), Refused> {
         let mut known = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let is_known = match self.verifier.missing(&token, app.as_ref()) {
-                None => true,
-                Some(set) => self.ask(&set, until).await,
+            let asked = match self.verifier.missing(&token, app.as_ref()) {
+                None => Ok(()),
+                Some(set) => self.ask(&set, &token, until).await,
             };
-            match is_known {
-                true => known.push(token),
-                false => checked.push(Checked::unavailable(token)),
+            match asked {
+                Ok(()) => known.push(token),
+                // It came with a fetch that was begun before it was asked for.
+                Err(_) if self.verifier.missing(&token, app.as_ref()).is_none() => {
+                    known.push(token)
+                }
+                Err(wait) => checked.push(Checked::away(token, wait)),
             }
         }
         if known.is_empty() {
@@ -240,15 +278,18 @@ impl Checks {
         counter.add(1);
     }
 
-    async fn ask(&self, set: &Arc<KeySet>, until: Instant) -> bool {
+    async fn ask(&self, set: &Arc<KeySet>, token: &str, until: Instant) -> Result<(), Duration> {
         let fetcher = {
             let fetchers = self.fetchers();
             let found = fetchers.iter().find(|one| one.fetcher.is_at(set.source()));
             found.map(|one| Arc::clone(&one.fetcher))
         };
         match fetcher {
-            Some(fetcher) => fetcher.ask(set, until).await,
-            None => false,
+            Some(fetcher) => {
+                let header = token.split('.').next().unwrap_or_default();
+                fetcher.ask(set, header, until).await
+            }
+            None => Err(Duration::from_secs(1)),
         }
     }
 

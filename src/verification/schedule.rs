@@ -8,8 +8,9 @@
 //! ```
 //!
 //! One fetch a minute follows from questions, however many there are, so that whoever invents names of keys
-//! makes no requests. In between a missing key is not there, if the last fetch was taken, and not known,
-//! if it failed. Before the first set was taken nobody at all is let in, so it is tried after seconds then,
+//! makes no requests. A missing key is not there only where a fetch was begun after it was first asked for
+//! and was taken without it: else a stranger's question would make each new key a minute of refusals.
+//! Before the first set was taken nobody at all is let in, so it is tried after seconds then,
 //! by the schedule itself and not by questions.
 
 use std::time::{Duration, Instant};
@@ -28,10 +29,10 @@ pub const EVERY_MAX: Duration = Duration::from_secs(3_600);
 pub enum Answer {
     /// A fetch runs or begins: wait for its end.
     Wait,
-    /// The set is new, and has no such key.
+    /// The set is newer than the first question, and has no such key.
     NotThere,
-    /// It could not be fetched.
-    Unknown,
+    /// Nobody knows: it is asked for again in so long.
+    Later(Duration),
 }
 
 /// See the module.
@@ -63,18 +64,31 @@ impl Schedule {
         self.due
     }
 
-    /// A key is missing.
-    pub fn ask(&mut self, now: Instant) -> Answer {
-        let since = self.begun.map(|begun| now.saturating_duration_since(begun));
-        match since {
-            _ if self.is_running => Answer::Wait,
-            Some(since) if since < ASK_EVERY && self.failures == 0 => Answer::NotThere,
-            Some(since) if since < ASK_EVERY => Answer::Unknown,
-            _ => {
+    /// A key is missing, which was asked for at `first` first of all.
+    pub fn ask(&mut self, now: Instant, first: Instant) -> Answer {
+        if self.is_running {
+            return Answer::Wait;
+        }
+        match self.known(now, first) {
+            Answer::Later(wait) if wait.is_zero() => {
                 self.due = now;
                 Answer::Wait
             }
+            known => known,
         }
+    }
+
+    /// The same without leading to a fetch: where none may be made, or one has just ended.
+    #[must_use]
+    pub fn known(&self, now: Instant, first: Instant) -> Answer {
+        let Some(begun) = self.begun else {
+            return Answer::Later(Duration::ZERO);
+        };
+        if self.failures == 0 && !self.is_running && begun >= first {
+            return Answer::NotThere;
+        }
+        let next = self.due.min(begun + ASK_EVERY);
+        Answer::Later(next.saturating_duration_since(now))
     }
 
     /// A fetch begins.
@@ -123,16 +137,20 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(now);
         assert_eq!(schedule.due(), now, "it is due at once");
-        assert_eq!(schedule.ask(now), Answer::Wait);
+        assert_eq!(schedule.ask(now, now), Answer::Wait);
         schedule.begin(now);
-        assert_eq!(schedule.ask(now + S), Answer::Wait);
+        assert_eq!(schedule.ask(now + S, now), Answer::Wait);
         schedule.taken(now + S, None);
         assert_eq!(schedule.due(), now + S + EVERY);
         for second in 1..60 {
-            assert_eq!(schedule.ask(now + S * second), Answer::NotThere);
+            let at = now + S * second;
+            // Asked for before that fetch, and after it.
+            assert_eq!(schedule.ask(at, now), Answer::NotThere);
+            let later = Answer::Later(S * (60 - second));
+            assert_eq!(schedule.ask(at, now + S), later);
             assert_eq!(schedule.due(), now + S + EVERY, "no question moved it");
         }
-        assert_eq!(schedule.ask(now + ASK_EVERY), Answer::Wait);
+        assert_eq!(schedule.ask(now + ASK_EVERY, now + S), Answer::Wait);
         assert_eq!(schedule.due(), now + ASK_EVERY);
     }
 
@@ -147,7 +165,7 @@ mod tests {
             schedule.failed(now, 0.0);
             assert!(schedule.is_failing());
             assert_eq!(schedule.due(), now + S * wait);
-            assert_eq!(schedule.ask(now + S), Answer::Unknown);
+            assert_eq!(schedule.ask(now + S, now), Answer::Later(S * 59));
             now = schedule.due();
         }
         schedule.begin(now);
@@ -188,7 +206,7 @@ mod tests {
             schedule.begin(now);
             schedule.failed(now, 0.0);
             assert_eq!(schedule.due(), now + S * wait);
-            assert_eq!(schedule.ask(now), Answer::Unknown);
+            assert_eq!(schedule.ask(now, now), Answer::Later(S * wait));
             assert_eq!(schedule.due(), now + S * wait, "no question moved it");
             now = schedule.due();
         }

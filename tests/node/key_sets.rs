@@ -52,11 +52,12 @@ async fn a_token_of_a_published_key_opens_every_door_and_a_strange_one_none() {
     let good = key.token(&claims(json!({})));
     let bad = strange.token(&claims(json!({})));
     assert_eq!(status(&node, &good).await, 101);
-    assert_eq!(status(&node, &bad).await, 401);
+    // In the minute after a fetch its key may be one that is published meanwhile.
+    assert_eq!(status(&node, &bad).await, 503);
     let url = node.connect_url(&format!("?token={good}"));
     let (mut talk, welcome) = Talk::welcomed(&url, Encoding::Json).await;
     assert_eq!(welcome["user"], "ada");
-    talk.refused(json!({"type": "refresh", "token": bad}), "unauthorized")
+    talk.refused(json!({"type": "refresh", "token": bad}), "unavailable")
         .await;
     talk.ok(json!({"type": "refresh", "token": good})).await;
     let topic = key.token(&claims(json!({"topic": "token:7"})));
@@ -72,7 +73,7 @@ async fn a_token_of_a_published_key_opens_every_door_and_a_strange_one_none() {
         status(&node, &tokens::signed(&claims(json!({})))).await,
         401
     );
-    assert_eq!(issuer.asked(), 1, "the minute after a set is its word");
+    assert_eq!(issuer.asked(), 1, "one fetch a minute");
 }
 
 #[tokio::test]

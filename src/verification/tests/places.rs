@@ -75,10 +75,10 @@ async fn a_reload_that_writes_an_issuer_otherwise_keeps_its_keys() {
     )]);
     pass(Duration::from_secs(24 * 3_600));
     let other = IssuerKey::new("2").token(&claims());
-    assert_eq!(rig.outcome(other).await, Err(TokenError::Unavailable));
+    assert_eq!(rig.outcome(other).await, Err(AWAY));
     fanfare_testkit::wait::until("the end of the keys", async || {
         let outcome = rig.outcome(key.token(&claims())).await;
-        (outcome == Err(TokenError::Unavailable)).then_some(())
+        (outcome == Err(AWAY)).then_some(())
     })
     .await;
 }
@@ -176,4 +176,62 @@ async fn a_strangers_other_tokens_are_looked_at_only_when_its_own_is_good() {
         app: None,
     };
     assert_eq!(rig.checks.check(known).await.len(), 20);
+}
+
+/// One token with an invented `kid` led to a fetch; the issuer published a new key behind it, and each token
+/// of that key was refused for good for a minute.
+#[tokio::test]
+async fn a_stranger_makes_no_new_key_a_refusal() {
+    let (old, new) = (IssuerKey::new("old"), IssuerKey::new("new"));
+    let rig = Rig::new(set(&[&old])).await;
+    rig.checks.follow();
+    assert_eq!(rig.outcome(old.token(&claims())).await, Ok(()));
+    pass(Duration::from_secs(61));
+    let invented = IssuerKey::new("invented").token(&claims());
+    let unknown = Err(TokenError::UnknownKey);
+    assert_eq!(rig.outcome(invented.clone()).await, unknown);
+    rig.server.say(set(&[&old, &new]));
+    assert_eq!(rig.outcome(new.token(&claims())).await, Err(AWAY));
+    assert_eq!(rig.outcome(invented).await, unknown);
+    pass(Duration::from_secs(61));
+    assert_eq!(rig.outcome(new.token(&claims())).await, Ok(()));
+    assert_eq!(rig.server.asked(), 3);
+}
+
+/// Commands that waited for a key were bounded in number alone, each as large as a message may be.
+#[tokio::test]
+async fn what_waits_for_keys_is_bounded_in_bytes_too() {
+    let key = IssuerKey::new("1");
+    let rig = Rig::new(set(&[&key])).await;
+    rig.server.hold(true);
+    rig.checks.follow();
+    let mut large = claims();
+    large["info"] = Value::String("x".repeat(5_000));
+    let token = key.token(&large);
+    let most = WAITING_BYTES_MAX / (20 * token.len());
+    let asked = || Asked {
+        own: Some(token.clone()),
+        others: vec![token.clone(); 19],
+        ..Asked::default()
+    };
+    let waiting = join_all((0..most + 3).map(|_| rig.checks.check(asked())));
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        rig.server.hold(false);
+    };
+    let (checked, ()) = tokio::join!(waiting, release);
+    let now = SystemTime::now();
+    let mut outcomes: Vec<_> = checked
+        .into_iter()
+        .map(|mut all| rig.verifier.checked_session(all.remove(0), now).map(drop))
+        .collect();
+    let beyond = outcomes.split_off(most);
+    assert!(
+        outcomes
+            .iter()
+            .all(|one| *one != Err(TokenError::Unavailable))
+    );
+    assert_eq!(beyond, [Err(TokenError::Unavailable); 3]);
+    // Room comes back.
+    assert_eq!(rig.outcome(key.token(&claims())).await, Ok(()));
 }

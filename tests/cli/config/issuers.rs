@@ -3,7 +3,7 @@
 use fanfare::config::inputs::Inputs;
 use fanfare::config::show::rows;
 
-use super::{faults_of_file, file, inputs, loaded};
+use super::{fault_lines, faults_of_file, file, inputs, loaded, variables};
 
 const HEAD: &str = "[[auth.issuers]]\n";
 const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-";
@@ -188,4 +188,66 @@ fn the_issuer_of_the_section_is_none_of_the_list() {
              [auth] itself; leave auth.issuer out, or the entry"
         ]
     );
+}
+
+/// The one secret without a `_file`.
+#[test]
+fn the_secret_of_tokens_may_lie_in_a_file_that_is_watched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
+    std::fs::write(&path, "the secret of this test, of 32 bytes\n").unwrap();
+    let name = path.display().to_string();
+    let mut inputs = inputs();
+    let environment = variables(&[("FANFARE_AUTH__HMAC_SECRET_FILE", &name)]);
+    inputs.environment.extend(environment);
+    let loaded = loaded(&inputs);
+    let keys = &loaded.config.auth.keys;
+    // The inputs of all tests have a secret of their own.
+    let key = keys.last().unwrap();
+    assert_eq!((keys.len(), key.algorithm.as_str()), (2, "HS256"));
+    assert_eq!(key.material.0, "the secret of this test, of 32 bytes");
+    let watched = loaded.values.watched_files();
+    std::fs::write(&path, "short").unwrap();
+    assert_ne!(watched.now(), *watched);
+    let told = fault_lines(&inputs).join("\n");
+    assert!(
+        told.contains("auth.hmac_secret_file cannot be used: the secret must have at least 32"),
+        "{told}"
+    );
+    assert!(!told.contains("short"), "{told}");
+    std::fs::remove_file(&path).unwrap();
+    let wanted = format!(
+        "FANFARE_AUTH__HMAC_SECRET_FILE: auth.hmac_secret_file names {name}, which cannot be read: No such \
+         file or directory (os error 2); name a file with one secret of at least 32 bytes"
+    );
+    assert_eq!(fault_lines(&inputs), [wanted]);
+}
+
+/// Google's keys without `aud` let everybody in who has an account there.
+#[test]
+fn production_asks_for_whom_a_published_issuer_signs() {
+    let of = |more: &str| {
+        let text = format!("{HEAD}issuer = \"a\"\njwks_url = \"https://a/\"\n{more}");
+        let (directory, path) = file(&text);
+        let mut inputs = Inputs {
+            file: Some(path),
+            env: Some("production".to_owned()),
+            ..inputs()
+        };
+        inputs.environment.extend(variables(&[
+            ("FANFARE_API__KEYS", "a-key-of-the-api"),
+            ("FANFARE_CLUSTER__ALONE", "true"),
+        ]));
+        (directory, inputs)
+    };
+    let (_directory, open) = of("");
+    let told = fault_lines(&open);
+    let wanted = "auth.issuers[0] has a jwks_url and neither audience nor types, so its tokens for \
+                  whomever open sessions, which production refuses; give audience, which its tokens for \
+                  this service have as aud";
+    assert!(told.len() == 1 && told[0].ends_with(wanted), "{told:?}");
+    for more in ["audience = \"fanfare\"\n", "types = [\"at+jwt\"]\n"] {
+        let (_directory, inputs) = of(more);
+        loaded(&inputs);
+    }
 }

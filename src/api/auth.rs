@@ -68,7 +68,7 @@ pub(super) mod asks {
 
     asks! {
         of a topic: Publish Presence History Home Inspect Enqueue SeeUser Disconnect RevokeUser;
-        of all: ListTopics SeeQueue SeeDead RedriveDead DropDead RevokeTokens SeeNodes SeePerformance Drain SeeAudit
+        of all: ListTopics SeeQueue SeeDead RedriveDead DropDead RevokeTokens SeeNodes SeePerformance Drain SeeAudit SeeApps SetApps
     }
 }
 
@@ -77,6 +77,8 @@ pub(super) mod asks {
 pub(super) struct Caller {
     pub(super) client: Arc<ApiClient>,
     pub(super) app: App,
+    /// There is no other app.
+    is_only_app: bool,
     /// From where it calls, where that is known.
     pub(super) peer: Option<IpAddr>,
 }
@@ -86,6 +88,7 @@ impl Caller {
         Subject::Client {
             app: &self.app,
             client: &self.client,
+            is_only_app: self.is_only_app,
         }
     }
 
@@ -125,6 +128,13 @@ impl Caller {
                     "the API client `{name}` is bound to its `topics`, and this call is about all of them"
                 );
                 (ApiRefusal::Topic, text)
+            }
+            Denied::OfAllApps => {
+                let text = format!(
+                    "the API client `{name}` is of one app, and this call is about all apps: it needs \
+                     a client with app = \"*\""
+                );
+                (ApiRefusal::App, text)
             }
             // What only sessions are told stands here for the day that a client is.
             Denied::NotOfClient
@@ -257,15 +267,17 @@ fn in_app(
     client: Arc<ApiClient>,
     headers: &HeaderMap,
 ) -> Result<Caller, NotAdmitted> {
+    let (apps, default) = (state.apps.all(), App::default_app());
     let judged = named_app(headers).and_then(|named| {
-        let is_known = |app: &App| *app == state.app;
-        let judged = calls::app_of(&client, named, (&state.app, is_known), SystemTime::now());
+        let is_known = |app: &App| apps.contains_key(app);
+        let judged = calls::app_of(&client, named, (&default, is_known), SystemTime::now());
         judged.map_err(|why| not_in_app(&client, why))
     });
     match judged {
         Ok(app) => Ok(Caller {
             client,
             app,
+            is_only_app: apps.len() == 1,
             peer: None,
         }),
         Err((error, reason)) => Err(NotAdmitted::of(refused(state, error, reason, headers))),

@@ -36,6 +36,7 @@ use crate::http::media::Form;
 use crate::telemetry::labels::{ApiRefusal, Route};
 use fanfare_protocol::error::{ErrorCode, WireError};
 
+pub mod apps;
 mod at_most;
 pub mod audit;
 pub mod auth;
@@ -92,6 +93,8 @@ fn documented_routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(nodes::get_route))
         .routes(routes!(nodes::drain_node))
         .routes(routes!(audit::get_audit))
+        .routes(routes!(apps::list_apps))
+        .routes(routes!(apps::get_app, apps::put_app, apps::delete_app))
         // These need none.
         .merge(probe_routes())
         .routes(routes!(openapi::openapi))

@@ -118,7 +118,10 @@ pub(super) async fn list_topics(
         .map(|name| Topic::new(&caller.app, &name))
         .transpose()
         .map_err(WireError::from)?;
-    let page = state.directory.topics(after.as_ref(), limit).await?;
+    let page = state
+        .directory
+        .topics(&caller.app, after.as_ref(), limit)
+        .await?;
     let bytes = page.topics.len() * ENTRY_BYTES;
     Ok(tasks::heavy(bytes, || wanted.ok(&page)).await)
 }

@@ -122,8 +122,8 @@ pub(super) async fn disconnect(
 ) -> Result<Response, ApiError> {
     admitted.inbox(&user)?;
     admitted.audit("disconnect", user.as_str()).await?;
-    let state = admitted.state;
-    state.directory.disconnect(&user).await?;
+    let (state, app) = (&admitted.state, &admitted.caller.app);
+    state.directory.disconnect(app, &user).await?;
     Ok(wanted.ok(&DisconnectAnswer {
         user: user.to_string(),
     }))

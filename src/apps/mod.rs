@@ -2,10 +2,16 @@
 //!
 //! In: the apps of the file, and those that the API was given. Out: the settings of an app, to
 //! whoever judges, keeps or delivers; and a change, to whoever judges again. The app `default` is
-//! always there. Bound: [`APPS_MAX`]. Owner of nothing else.
+//! always there. Bound: [`APPS_MAX`](crate::config::app_reader::APPS_MAX) of the file and as many that
+//! are stored. Owner of nothing else.
+
+pub mod keeper;
+pub mod runner;
+pub mod store;
+pub mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -13,31 +19,32 @@ use crate::config::Config;
 use crate::config::app::AppSettings;
 use fanfare_protocol::ids::{App, Topic};
 
-/// Most apps of a node, those of the file and of the API together.
-pub const APPS_MAX: usize = 1_000;
-
 /// All apps with their settings.
 pub type Settings = BTreeMap<App, Arc<AppSettings>>;
 
+/// What takes other settings at once, before whoever has set them goes on.
+type Take = Box<dyn Fn(&Settings) + Send + Sync>;
+
 /// The apps of the node, which can be replaced while they are used.
-#[derive(Debug)]
 pub struct Apps {
-    current: RwLock<Current>,
+    current: RwLock<Arc<Settings>>,
     /// What holds for the topics of an app that is not known.
     nobody: Arc<AppSettings>,
+    take: OnceLock<Take>,
+    /// Held for a change: one after the other.
+    turn: Mutex<()>,
     /// How often they were replaced.
     changes: watch::Sender<u64>,
 }
 
-#[derive(Debug)]
-struct Current {
-    all: Arc<Settings>,
-    /// Those that the file has, `default` among them: the API sets the others.
-    of_file: Arc<BTreeSet<App>>,
+impl std::fmt::Debug for Apps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Apps").finish_non_exhaustive()
+    }
 }
 
 impl Apps {
-    /// These, all of the file. `default` must be among them.
+    /// These. `default` must be among them.
     ///
     /// # Panics
     /// Where it is not.
@@ -47,12 +54,17 @@ impl Apps {
         let default = default.expect("`default` is among them");
         Self {
             nobody: Arc::new(AppSettings::of_nobody(default)),
-            current: RwLock::new(Current {
-                of_file: Arc::new(settings.keys().cloned().collect()),
-                all: Arc::new(settings),
-            }),
+            current: RwLock::new(Arc::new(settings)),
+            take: OnceLock::new(),
+            turn: Mutex::default(),
             changes: watch::Sender::new(0),
         }
+    }
+
+    /// From now on each change is taken by this before [`Self::replace`] returns: with its answer an
+    /// app is in force. Only the first one counts.
+    pub fn taken_by(&self, take: impl Fn(&Settings) + Send + Sync + 'static) {
+        let _ = self.take.set(Box::new(take));
     }
 
     /// Those of the configuration.
@@ -64,31 +76,22 @@ impl Apps {
     /// All of them as they are now.
     #[must_use]
     pub fn all(&self) -> Arc<Settings> {
-        Arc::clone(&self.read().all)
-    }
-
-    /// Those that the file has, `default` among them. The API may set none of these.
-    #[must_use]
-    pub fn of_file(&self) -> Arc<BTreeSet<App>> {
-        Arc::clone(&self.read().of_file)
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Current> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner)
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The settings of an app; `None` where there is no such app.
     #[must_use]
     pub fn get(&self, app: &App) -> Option<Arc<AppSettings>> {
-        self.read().all.get(app).cloned()
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.get(app).cloned()
     }
 
     /// The settings that hold for a topic: those of its app. Where there is no such app, or this node
     /// has not heard of it yet, nobody may do anything with the topic and nothing is kept.
     #[must_use]
     pub fn of_topic(&self, topic: &Topic) -> Arc<AppSettings> {
-        let current = self.read();
-        Arc::clone(current.all.get(topic.app()).unwrap_or(&self.nobody))
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(current.get(topic.app()).unwrap_or(&self.nobody))
     }
 
     /// The same for an app.
@@ -100,57 +103,34 @@ impl Apps {
     /// Whether the app of a topic is known.
     #[must_use]
     pub fn has(&self, topic: &Topic) -> bool {
-        self.read().all.contains_key(topic.app())
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.contains_key(topic.app())
     }
 
     /// Goes on with others, and tells it. An app whose settings are equal keeps the very value that
     /// it had, so that who compares two of them finds only what has changed. `default` stays, also
     /// where it is not among them.
-    pub fn replace(&self, settings: Settings) {
-        self.update(|current| (settings, current.of_file.as_ref().clone()));
-    }
-
-    /// The file has these now. What the API has set stays, where the file does not have it.
-    pub fn replace_file(&self, file: Settings) {
-        self.update(|current| {
-            let all = current.all.iter();
-            let stored = all.filter(|(app, _)| !current.of_file.contains(*app));
-            let stored = stored.map(|(app, settings)| (app.clone(), Arc::clone(settings)));
-            let of_file = file.keys().cloned().collect();
-            (stored.chain(file).collect(), of_file)
-        });
-    }
-
-    /// The API has set these. Those of the file stay as they are.
-    pub fn replace_stored(&self, stored: Settings) {
-        self.update(|current| {
-            let all = current.all.iter();
-            let of_file = all.filter(|(app, _)| current.of_file.contains(*app));
-            let of_file = of_file.map(|(app, settings)| (app.clone(), Arc::clone(settings)));
-            let names = current.of_file.as_ref().clone();
-            (stored.into_iter().chain(of_file).collect(), names)
-        });
-    }
-
-    fn update(&self, change: impl FnOnce(&Current) -> (Settings, BTreeSet<App>)) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let (mut settings, mut of_file) = change(&current);
+    pub fn replace(&self, mut settings: Settings) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.all();
         for (app, value) in &mut settings {
-            if let Some(before) = current.all.get(app).filter(|before| *before == value) {
+            if let Some(before) = before.get(app).filter(|before| *before == value) {
                 *value = Arc::clone(before);
             }
         }
         let default = App::default_app();
-        if let Some(before) = current.all.get(&default) {
-            let entry = settings.entry(default.clone());
-            entry.or_insert_with(|| Arc::clone(before));
-            of_file.insert(default);
+        if let Some(before) = before.get(&default) {
+            settings
+                .entry(default)
+                .or_insert_with(|| Arc::clone(before));
         }
-        *current = Current {
-            all: Arc::new(settings),
-            of_file: Arc::new(of_file),
-        };
+        let settings = Arc::new(settings);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::clone(&settings);
         drop(current);
+        if let Some(take) = self.take.get() {
+            take(&settings);
+        }
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -239,33 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_has_goes_before_what_the_api_has_set() {
-        let history = |apps: &Apps, name: &str| {
-            let settings = apps.get(&app(name));
-            settings.map(|settings| settings.namespaces["default"].history_entries_max)
-        };
-        let stored = |of: &[(&str, u32)]| {
-            let mut stored = settings(of);
-            stored.remove("default");
-            stored
-        };
-        let apps = Apps::new(settings(&[("shop", 7)]));
-        apps.replace_stored(stored(&[("shop", 1), ("game", 2)]));
-        assert_eq!(
-            (history(&apps, "shop"), history(&apps, "game")),
-            (Some(7), Some(2))
-        );
-        apps.replace_file(settings(&[("chat", 9)]));
-        assert_eq!(
-            (history(&apps, "shop"), history(&apps, "game")),
-            (None, Some(2))
-        );
-        assert_eq!(history(&apps, "chat"), Some(9));
-        assert_eq!(*apps.of_file(), [app("chat"), App::default_app()].into());
-        apps.replace_stored(Settings::new());
-        assert_eq!(
-            (history(&apps, "chat"), history(&apps, "game")),
-            (Some(9), None)
-        );
+    fn a_change_is_taken_before_the_call_returns() {
+        let apps = Apps::new(settings(&[]));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sees = Arc::clone(&seen);
+        apps.taken_by(move |settings| sees.lock().unwrap().push(settings.len()));
+        apps.replace(settings(&[("shop", 7)]));
+        apps.replace(settings(&[]));
+        assert_eq!(*seen.lock().unwrap(), [2, 1]);
     }
 }

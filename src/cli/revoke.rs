@@ -7,7 +7,7 @@ use clap::Args;
 use fanfare_client::http::{Api, percent_encode};
 use serde_json::{Map, Value};
 
-use super::access::{ApiArgs, TlsArgs};
+use super::access::{ApiArgs, AppArgs, TlsArgs};
 use super::exit::{Exit, Failure};
 use super::output::{self, Format};
 
@@ -19,6 +19,7 @@ Examples:
   fanfare revoke --user alice
   fanfare revoke --user alice --issued-before 1732190000
   fanfare revoke --jti 4f1c --jti 77ab
+  fanfare revoke --user alice --app shop
   fanfare revoke --all --api-url https://api.example.com --api-key KEY
 
 Sessions that were opened with such a token end (4002), and topics that were joined with one are
@@ -36,7 +37,7 @@ pub struct RevokeArgs {
     /// The token of this name (claim "jti"); may be repeated, up to 100 times
     #[arg(long, value_name = "JTI", group = "which")]
     jti: Vec<String>,
-    /// All tokens of everybody
+    /// All tokens of everybody in the app
     #[arg(long, group = "which")]
     all: bool,
     /// Of these, those issued (claim "iat") before this unix second; by default before the next full
@@ -46,6 +47,8 @@ pub struct RevokeArgs {
     /// How to print
     #[arg(long, value_enum, default_value = "auto")]
     format: Format,
+    #[command(flatten)]
+    app: AppArgs,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -58,7 +61,7 @@ pub struct RevokeArgs {
 /// [`Failure`] when the node cannot be reached or refuses.
 pub async fn run(args: RevokeArgs) -> Result<Exit, Failure> {
     let tls = args.tls.of(&args.api.api_url);
-    let mut api = Api::new(&args.api.options(), &tls)?;
+    let mut api = args.app.of(Api::new(&args.api.options(), &tls)?)?;
     let mut body = Map::new();
     if let Some(second) = args.issued_before {
         body.insert("issued_before".to_owned(), second.into());

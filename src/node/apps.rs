@@ -1,17 +1,18 @@
 //! The node's part in apps: the rules of tokens follow them, and sessions look again when they change.
 //!
-//! In: changes of [`Apps`], from the file or the API. Out: other rules for the verifier, keys that are
-//! fetched or no more, what this node says that it keeps, and one message a change to each worker, which tells the sessions of the apps
-//! that have changed. Bounds: what a worker with a full queue is still to be told waits as hashes, one
+//! In: changes of [`Apps`], from the file or the API. Out: other rules for the verifier and keys that
+//! are fetched or no more, at once; then what this node says that it keeps, and one message a change to
+//! each worker, which tells the sessions of the apps that have changed. Bounds: what a worker with a full queue is still to be told waits as hashes, one
 //! an app, and is tried again every [`AGAIN_AFTER`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cluster;
+use crate::apps::keeper::Keeper;
 use crate::apps::{self, Apps, Settings};
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
+use crate::cluster::keeping;
 use crate::cluster::texts::Texts;
 use crate::config::{Auth, Config};
 use crate::revocation::news::News;
@@ -32,11 +33,18 @@ pub(super) fn verifier(apps: &Settings, info_bytes_max: usize) -> Result<Verifie
     Verifier::of_apps(rules, info_bytes_max)
 }
 
-/// What follows the apps.
-pub(super) struct Followers {
-    pub(super) apps: Arc<Apps>,
+/// What judges tokens by the apps.
+pub(super) struct TokenRules {
     pub(super) verifier: Arc<Verifier>,
     pub(super) checks: Arc<Checks>,
+    /// `session.info_bytes_max`.
+    pub(super) info_bytes_max: usize,
+}
+
+/// Who is told of changes.
+pub(super) struct Followers {
+    pub(super) apps: Arc<Apps>,
+    pub(super) keeper: Arc<Keeper>,
     pub(super) config: Arc<Config>,
     /// What this node says that it keeps, to the others.
     pub(super) texts: Texts,
@@ -44,9 +52,9 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    /// Follows, for as long as the node runs. `told` are the apps by which the verifier was made.
-    pub(super) fn follow(self, told: Arc<Settings>) {
-        tasks::vital("apps", self.run(told));
+    /// Follows, for as long as the node runs. `told` are the apps that sessions know at first.
+    pub(super) fn follow(self, told: Settings) {
+        tasks::vital("apps", self.run(Arc::new(told)));
     }
 
     async fn run(self, mut told: Arc<Settings>) {
@@ -57,8 +65,9 @@ impl Followers {
             let now = self.apps.all();
             let changed = apps::changed(&told, &now);
             if !changed.is_empty() {
-                self.take(&now);
-                self.texts.say(&cluster::said(&self.config, &self.apps));
+                // What the API has set is the same for all nodes, within seconds.
+                let said = keeping::said(&self.config, self.keeper.of_file().iter());
+                self.texts.say(&said);
                 let count = changed.len();
                 tracing::info!(
                     event = "apps_changed",
@@ -85,11 +94,13 @@ impl Followers {
             }
         }
     }
+}
 
+impl TokenRules {
     /// Judges tokens by what these apps set. An app with a key that cannot be used has none: its tokens
     /// are refused, and those of the others are not.
-    fn take(&self, apps: &Settings) {
-        let verifier = self::verifier(apps, self.config.session.info_bytes_max).or_else(|error| {
+    pub(super) fn take(&self, apps: &Settings) {
+        let verifier = self::verifier(apps, self.info_bytes_max).or_else(|error| {
             tracing::error!(
                 event = "app_keys_refused",
                 error = &error as &(dyn std::error::Error + 'static),
@@ -97,7 +108,7 @@ impl Followers {
             );
             let rules = apps.iter().map(|(app, settings)| (app, &settings.auth));
             let is_well = |(app, auth): &(&App, &Auth)| self.can_use(app, auth);
-            Verifier::of_apps(rules.filter(is_well), self.config.session.info_bytes_max)
+            Verifier::of_apps(rules.filter(is_well), self.info_bytes_max)
         });
         if let Ok(verifier) = verifier {
             self.verifier.take_over(verifier);
@@ -106,8 +117,7 @@ impl Followers {
     }
 
     fn can_use(&self, app: &App, auth: &Auth) -> bool {
-        let info_bytes_max = self.config.session.info_bytes_max;
-        Verifier::of_apps([(app, auth)].into_iter(), info_bytes_max).is_ok()
+        Verifier::of_apps([(app, auth)].into_iter(), self.info_bytes_max).is_ok()
     }
 }
 

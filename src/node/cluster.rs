@@ -12,7 +12,6 @@ use tokio::sync::{Notify, watch};
 
 use crate::apps::Apps;
 use crate::broker::Broker;
-use crate::cluster::keeping;
 use crate::cluster::lease_store::LeaseStore;
 use crate::cluster::load_told::LoadTold;
 use crate::cluster::membership::{Membership, Settings};
@@ -57,24 +56,12 @@ pub struct Cluster {
     pub queue: Queue,
     /// Which tokens are revoked.
     pub revoking: Revoking,
-    /// What this node says that it keeps.
-    pub texts: Texts,
-}
-
-/// What a node says that it keeps and promises: by its configuration, and by the apps of its file. What
-/// the API has set is the same for all nodes, within seconds.
-#[must_use]
-pub(super) fn said(config: &Config, apps: &Apps) -> String {
-    let of_file = apps.of_file();
-    let all = apps.all();
-    let of_file = all.iter().filter(|(app, _)| of_file.contains(*app));
-    keeping::said(config, of_file)
 }
 
 /// Starts the tasks.
 #[must_use]
 pub fn start(
-    (config, apps): (&Arc<Config>, &Arc<Apps>),
+    (config, apps, texts): (&Arc<Config>, &Arc<Apps>, &Texts),
     broker: &Arc<Broker>,
     metrics: &Arc<Metrics>,
     tracer: &Arc<Tracer>,
@@ -82,7 +69,6 @@ pub fn start(
     history: &Arc<History>,
 ) -> Cluster {
     let settled = Settled::default();
-    let texts = Texts::new(&said(config, apps));
     let queue = Queue::default();
     let revoking = Revoking::start((config, apps), broker, metrics);
     let settings = |partitions: &Partitions| {
@@ -95,7 +81,7 @@ pub fn start(
             revoked: revoking.known.clone(),
         };
         let details = details(config, metrics, lifecycle.subscribe(), kept);
-        settings(config, metrics, details, (&texts, &revoking.hurry))
+        settings(config, metrics, details, (texts, &revoking.hurry))
     };
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
@@ -110,19 +96,14 @@ pub fn start(
             settled,
             queue,
             revoking,
-            texts,
         };
     };
     let partitions = Partitions::default();
     let store = LeaseStore::new(redis.urgent(), redis.keys());
     let (membership, task) = Membership::new(settings(&partitions), Some(store));
     tasks::spawn("membership", turns::polled("membership", task.run()));
-    tasks::spawn(
-        "texts",
-        texts
-            .share(membership.view(), redis.bulk(), redis.keys())
-            .run(),
-    );
+    let task = texts.share(membership.view(), redis.bulk(), redis.keys());
+    tasks::spawn("texts", task.run());
     let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     lead(&partitions, membership.view(), store, config, metrics);
     let reaping = reap(reaper::Settings {
@@ -145,7 +126,6 @@ pub fn start(
         occupancy: Arc::new(occupancy),
         queue,
         revoking,
-        texts,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::api::state::{
     Answer, Component, Directory, LiveTopic, MembersPage, NodeLoad, NodeSessions, NodeStatus,
     QueueStatus, Revoked, TopicsPage,
 };
+use crate::apps::keeper::Keeper;
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{Broker, BrokerError, Page};
 use crate::cluster::control::{self, ControlMessage, Request};
@@ -32,6 +33,7 @@ use super::millis;
 use super::parts::{self, Since};
 use super::readiness::{self, Readiness};
 use super::revoking::{self, Revoking};
+use super::stored_apps;
 
 /// See the module.
 pub struct NodeDirectory {
@@ -45,6 +47,8 @@ pub struct NodeDirectory {
     pub reaping: watch::Receiver<Option<String>>,
     /// Which tokens are revoked.
     pub revoking: Revoking,
+    /// Which apps there are.
+    pub keeper: Arc<Keeper>,
     /// Where topics are joined.
     pub occupancy: Arc<Occupancy>,
     /// The state of its life.
@@ -106,6 +110,7 @@ impl Directory for NodeDirectory {
         components.extend(parts::memory(config, shut.short()));
         components.push(parts::queue(config, self.queue()));
         components.push(revoking::part(&self.revoking.known));
+        components.push(stored_apps::part(&self.keeper));
         components.push(parts::alerts(config, &self.metrics));
         self.since.note(&mut components);
         components
@@ -171,12 +176,17 @@ impl Directory for NodeDirectory {
         }
     }
 
-    fn topics<'a>(&'a self, after: Option<&'a Topic>, limit: u32) -> Answer<'a, TopicsPage> {
+    fn topics<'a>(
+        &'a self,
+        app: &'a App,
+        after: Option<&'a Topic>,
+        limit: u32,
+    ) -> Answer<'a, TopicsPage> {
         Box::pin(async move {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let page = self
                 .occupancy
-                .topics(after, limit)
+                .topics(app, after, limit)
                 .await
                 .map_err(broker_error)?;
             let live = |t: crate::cluster::occupancy::Occupied| LiveTopic {
@@ -223,9 +233,9 @@ impl Directory for NodeDirectory {
         })
     }
 
-    fn disconnect<'a>(&'a self, user: &'a User) -> Answer<'a, ()> {
+    fn disconnect<'a>(&'a self, app: &'a App, user: &'a User) -> Answer<'a, ()> {
         let request = Request::Disconnect {
-            app: App::default_app(),
+            app: app.clone(),
             user: user.clone(),
             session: None,
             reason: CloseReason::Disconnected,

@@ -31,11 +31,13 @@ use crate::api::body_budget::BodyBudget;
 use crate::api::keys::ApiKeys;
 use crate::api::queue::taken::Taken;
 use crate::api::state::{ApiState, Directory as _};
-use crate::apps::Apps;
+use crate::apps::keeper::Keeper;
+use crate::apps::{Apps, settings_of};
 use crate::auth::error::KeyError;
 use crate::auth::verifier::Verifier;
-use crate::broker::{Broker, Feed};
-use crate::cluster::membership::Membership;
+use crate::broker::Feed;
+use crate::cluster::keeping;
+use crate::cluster::texts::Texts;
 use crate::config::Config;
 use crate::config::file_shares::FileShares;
 use crate::dispatcher::Dispatcher;
@@ -49,12 +51,10 @@ use crate::tasks::{self, turns};
 use crate::telemetry::history::History;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::otlp::{self, Otlp};
-use crate::telemetry::trace::tracer::{TraceSettings, Tracer};
+use crate::telemetry::otlp::Otlp;
 use crate::verification::Checks;
 use crate::worker::WorkerInterest;
 use crate::worker::handle::WorkerHandle;
-use fanfare_protocol::ids::App;
 
 pub use end::End;
 
@@ -68,6 +68,7 @@ mod facts;
 mod leaving;
 mod listeners;
 mod memory;
+mod observing;
 pub mod parts;
 mod performance;
 mod planted;
@@ -76,10 +77,11 @@ mod rebalance;
 pub mod reload;
 pub mod revoking;
 pub mod stop_time;
+mod stored_apps;
 mod systemd;
 pub mod worker_thread;
 
-use apps::Followers;
+use apps::{Followers, TokenRules};
 use cluster::Cluster;
 use directory::NodeDirectory;
 use listeners::{ApiTask, Listeners, serve_api, until_ended};
@@ -171,6 +173,8 @@ struct Parts {
     metrics: Arc<Metrics>,
     services: Arc<Services>,
     cluster: Cluster,
+    texts: Texts,
+    keeper: Arc<Keeper>,
     otlp: Otlp,
     lifecycle: LifecycleSender,
     /// Told when the node is asked to leave by other means than a signal.
@@ -192,12 +196,14 @@ impl Parts {
         let metrics = Arc::new(metrics.with_facts(facts::here(&config, commit)));
         let (lifecycle, _) = watch::channel(Lifecycle::Starting);
         let (broker, feed) = broker::start(&config, &metrics)?;
-        let tracer = tracer(&config, &metrics);
+        let keeper = stored_apps::start(&apps, &config, &broker, &metrics);
+        let tracer = observing::tracer(&config, &metrics);
         let (history, recorder) = History::begin(Instant::now());
         performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
-        let of_node = (&config, &apps);
+        let texts = Texts::new(&keeping::said(&config, keeper.of_file().iter()));
+        let of_node = (&config, &apps, &texts);
         let cluster = cluster::start(of_node, &broker, &metrics, &tracer, &lifecycle, &history);
-        let otlp = start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
+        let otlp = observing::start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
         tracer.send_to(otlp.spans.clone());
         let view = cluster.membership.view();
         let carries = cluster::carry_context(view.clone(), Arc::clone(&broker));
@@ -212,6 +218,12 @@ impl Parts {
         let verifier = Arc::new(verifier.revoking(cluster.revoking.known.clone()));
         let checks = Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks));
         checks.follow();
+        let rules = TokenRules {
+            verifier: Arc::clone(&verifier),
+            checks: Arc::clone(&checks),
+            info_bytes_max: config.session.info_bytes_max,
+        };
+        apps.taken_by(move |settings| rules.take(settings));
         let services = Arc::new(Services {
             config: Arc::clone(&config),
             apps,
@@ -229,6 +241,8 @@ impl Parts {
             metrics,
             services,
             cluster,
+            texts,
+            keeper,
             otlp,
             lifecycle,
             leave: Arc::default(),
@@ -266,21 +280,18 @@ impl Parts {
         self.cluster.revoking.tell(handles.clone());
         let followers = Followers {
             apps: Arc::clone(&self.services.apps),
-            verifier: Arc::clone(&self.services.verifier),
-            checks: Arc::clone(&self.services.checks),
+            keeper: Arc::clone(&self.keeper),
             config: Arc::clone(&self.config),
-            texts: self.cluster.texts.clone(),
+            texts: self.texts.clone(),
             workers: handles.clone(),
         };
-        followers.follow(Arc::new(crate::apps::settings_of(&self.config)));
+        followers.follow(settings_of(&self.config));
         let dispatcher = self.dispatcher(interest, handles);
         tasks::vital("dispatcher", dispatcher.run(feed));
         let keys = Arc::new(ApiKeys::new(&self.config.api));
         let replaced = Replaced {
             keys: Arc::clone(&keys),
-            verifier: Arc::clone(&self.services.verifier),
-            checks: Arc::clone(&self.services.checks),
-            apps: Arc::clone(&self.services.apps),
+            keeper: Arc::clone(&self.keeper),
             config: Arc::clone(&self.config),
             metrics: Arc::clone(&self.metrics),
         };
@@ -348,6 +359,7 @@ impl Parts {
             readiness::FirstReadings {
                 revocations: self.cluster.revoking.known.clone(),
                 checks: Arc::clone(&self.services.checks),
+                apps: self.keeper.awaited(),
             },
         )
     }
@@ -365,6 +377,7 @@ impl Parts {
             partitions: self.cluster.partitions.clone(),
             reaping: self.cluster.reaping.clone(),
             revoking: self.cluster.revoking.clone(),
+            keeper: Arc::clone(&self.keeper),
             occupancy: Arc::clone(&self.cluster.occupancy),
             lifecycle: self.lifecycle.subscribe(),
             readiness,
@@ -383,7 +396,7 @@ impl Parts {
             history: Arc::clone(&self.history),
             tracer: Arc::clone(&self.services.tracer),
             apps: Arc::clone(&self.services.apps),
-            app: App::default_app(),
+            keeper: Arc::clone(&self.keeper),
             directory,
             bodies: BodyBudget::new(self.config.api.body_bytes_max),
             queue_taken: Taken::default(),
@@ -459,34 +472,6 @@ fn watch_parts(directory: &Arc<NodeDirectory>) {
             let _ = directory.components();
         }
     });
-}
-
-/// What decides what is traced; its spans go nowhere yet.
-fn tracer(config: &Config, metrics: &Arc<Metrics>) -> Arc<Tracer> {
-    let settings = TraceSettings::from(&config.telemetry.traces);
-    Arc::new(Tracer::new(None, settings, Arc::clone(&metrics.trace)))
-}
-
-/// Starts what is sent to a collector, on a thread of its own where there is anything.
-fn start_otlp(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    membership: Membership,
-    broker: &Arc<Broker>,
-) -> Result<Otlp, StartError> {
-    let (read, broker) = (Arc::clone(metrics), Arc::clone(broker));
-    let read = Box::new(move || {
-        read.view_age
-            .set(membership.now().age_at(tokio::time::Instant::now()));
-        read.feed_lag.set(directory::feed_lag(&broker));
-        read.families()
-    });
-    let (otlp, work) = otlp::start(config, metrics, read).map_err(StartError::System)?;
-    if let Some(work) = work {
-        // What is not sent is no reason to serve nobody.
-        tasks::contained_thread("telemetry", move || work.run()).map_err(StartError::System)?;
-    }
-    Ok(otlp)
 }
 
 fn millis(duration: Duration) -> u64 {

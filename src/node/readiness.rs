@@ -86,6 +86,8 @@ pub struct FirstReadings {
     pub revocations: Revocations,
     /// What fetches the keys that issuers publish.
     pub checks: Arc<Checks>,
+    /// Whether the apps that the API has set are still to be read.
+    pub apps: watch::Receiver<bool>,
 }
 
 /// Why a node is not ready, for each of its listeners.
@@ -187,12 +189,15 @@ pub fn watch(
         let FirstReadings {
             revocations,
             checks,
+            apps,
         } = &first_readings;
+        let mut apps = apps.clone();
         let mut readings = revocations.readings();
         let mut fetches = checks.readings();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let awaits_apps = *apps.borrow_and_update();
             let reasons = reasons(&broker, &membership, &first_readings, *lifecycle.borrow());
             telling.tell(reasons, &entrance);
             let changed = tokio::select! {
@@ -203,6 +208,7 @@ pub fn watch(
                 changed = lifecycle.changed() => changed,
                 changed = readings.changed(), if revocations.is_new() => changed,
                 changed = fetches.changed(), if checks.unread().is_some() => changed,
+                changed = apps.changed(), if awaits_apps => changed,
                 _ = looks.tick() => Ok(()),
             };
             if changed.is_err() {
@@ -220,6 +226,7 @@ fn reasons(
     FirstReadings {
         revocations,
         checks,
+        apps,
     }: &FirstReadings,
     lifecycle: Lifecycle,
 ) -> Vec<String> {
@@ -233,6 +240,9 @@ fn reasons(
         reasons.push(format!("revocations: {why}"));
     }
     reasons.extend(checks.unread());
+    if *apps.borrow() {
+        reasons.push("apps: what is stored was not read yet".to_owned());
+    }
     // What the cluster's own keys need is reported by the membership.
     reasons.extend(lease_holder_away(broker));
     let broker = Some(parts::broker(broker)).filter(|_| !serves_in_part(broker));

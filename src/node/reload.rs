@@ -17,8 +17,9 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use crate::api::keys::ApiKeys;
-use crate::apps::{self, Apps, Settings};
-use crate::auth::verifier::Verifier;
+use crate::apps::keeper::Keeper;
+use crate::apps::stored::Filed;
+use crate::apps::{self, Settings};
 use crate::config::app::AppSettings;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
@@ -29,7 +30,6 @@ use crate::tasks;
 use crate::telemetry::fields::List;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
-use crate::verification::Checks;
 use fanfare_protocol::ids::App;
 
 /// What may change while the node runs: whole keys, and sections that end in a dot or bracket.
@@ -80,12 +80,8 @@ struct Reader {
 pub(super) struct Replaced {
     /// The keys of the API.
     pub(super) keys: Arc<ApiKeys>,
-    /// The keys and rules of tokens.
-    pub(super) verifier: Arc<Verifier>,
-    /// What fetches the keys of issuers.
-    pub(super) checks: Arc<Checks>,
-    /// The apps.
-    pub(super) apps: Arc<Apps>,
+    /// The apps, with the keys and rules of their tokens.
+    pub(super) keeper: Arc<Keeper>,
     /// What was read at the start: what is not read again stays as it is there.
     pub(super) config: Arc<Config>,
     /// What counts it.
@@ -263,13 +259,11 @@ impl Replaced {
         let info_bytes_max = self.config.session.info_bytes_max;
         super::apps::verifier(&file, info_bytes_max).map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
-        self.apps.replace_file(file);
-        // At once, so that what is told in the log holds: the follower of the apps comes a moment later.
-        if let Ok(verifier) = super::apps::verifier(&self.apps.all(), info_bytes_max) {
-            self.verifier.take_over(verifier);
-            self.checks.follow();
-        }
         self.keys.replace(&config.api);
+        self.keeper.refile(Filed {
+            settings: file,
+            inherited: Arc::clone(&config.inherited),
+        });
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
             tracing::warn!(

@@ -218,7 +218,11 @@ fn told(denied: Denied, operation: OnTopic) -> &'static str {
         (Denied::OfAnother, OnTopic::Subscribe) => "another user's inbox cannot be joined",
         (Denied::OfAnother, _) => "another user's inbox cannot be read",
         (
-            Denied::NotPermitted | Denied::NoScope(_) | Denied::NotOfClient | Denied::OfAllTopics,
+            Denied::NotPermitted
+            | Denied::NoScope(_)
+            | Denied::NotOfClient
+            | Denied::OfAllTopics
+            | Denied::OfAllApps,
             _,
         ) => "not allowed here: neither the namespace nor the token permits it",
     }

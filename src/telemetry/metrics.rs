@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::alerts;
 use super::api_metrics::ApiMetrics;
+use super::app_metrics::AppMetrics;
 use super::busy;
 pub use super::counter::Counter;
 use super::counter::{Longest, Seconds};
@@ -332,6 +333,8 @@ pub struct Metrics {
     pub tokens: Arc<TokenMetrics>,
     /// Checks away from workers, and key sets.
     pub checks: Arc<CheckCounters>,
+    /// Those of apps.
+    pub apps: Arc<AppMetrics>,
     /// Those of revocations.
     pub revocations: Arc<RevocationMetrics>,
     /// The durable queue's.
@@ -362,6 +365,7 @@ impl Metrics {
             feed_lag: Seconds::default(),
             tokens: Arc::default(),
             checks: Arc::default(),
+            apps: Arc::default(),
             revocations: Arc::default(),
             queue: QueueMetrics::default(),
             api: ApiMetrics::default(),
@@ -422,6 +426,7 @@ impl Metrics {
         all.extend(super::log_counters().families());
         all.extend(self.tokens.families());
         all.extend(self.checks.families());
+        all.extend(self.apps.families());
         all.extend(self.revocations.families());
         all.extend(self.queue.families());
         all.extend(self.api.families());

@@ -13,7 +13,7 @@ use crate::fixture::{Answered, KEY, Node, request};
 
 /// Every call that asks the judge, with the scope that it needs. A test compares the paths with the
 /// document.
-const CALLS: [(&str, &str, &str, &str); 22] = [
+const CALLS: [(&str, &str, &str, &str); 26] = [
     (
         "POST",
         "/v1/publish",
@@ -46,6 +46,10 @@ const CALLS: [(&str, &str, &str, &str); 22] = [
     ("GET", "/v1/route?user=ada", "", "read"),
     ("POST", "/v1/nodes/node-a/drain", "", "admin"),
     ("GET", "/v1/audit", "", "admin"),
+    ("GET", "/v1/apps", "", "admin"),
+    ("GET", "/v1/apps/default", "", "admin"),
+    ("PUT", "/v1/apps/shop", "{}", "admin"),
+    ("DELETE", "/v1/apps/shop", "", "admin"),
 ];
 
 /// A client with the key of its name.
@@ -87,7 +91,10 @@ fn message(answer: &Answered) -> String {
 
 #[tokio::test]
 async fn each_call_needs_its_scope_and_no_other() {
-    let clients = Scope::ALL.map(|scope| client(scope.word(), &[scope]));
+    let clients = Scope::ALL.map(|scope| ApiClient {
+        app: ClientApp::Any,
+        ..client(scope.word(), &[scope])
+    });
     let node = node(clients.to_vec());
     for (method, path, body, needed) in CALLS {
         for scope in Scope::ALL {
@@ -126,6 +133,8 @@ async fn every_documented_call_is_in_that_table() {
         let path = path.split('?').next().unwrap();
         let path = path.replace("/topics/t", "/topics/{topic}");
         let path = path.replace("/users/ada", "/users/{user}");
+        let path = path.replace("/apps/default", "/apps/{app}");
+        let path = path.replace("/apps/shop", "/apps/{app}");
         path.replace("/nodes/node-a", "/nodes/{node}")
     };
     let mut known: Vec<_> = CALLS

@@ -5,6 +5,7 @@
 //! what only such a clock can show is in [`stepped_clock`], for the engine that has one. To add an
 //! engine, write a `start` for it and give it to `cases!` in a module of its own.
 
+mod apps;
 mod audit;
 mod feed;
 mod history;
@@ -25,6 +26,9 @@ mod stepped_clock;
 macro_rules! cases {
     ($start:path) => {
         cases! { $start =>
+            apps::an_app_that_is_removed_is_gone_and_the_rest_stays,
+            apps::apps_are_read_again_only_where_one_has_changed,
+            apps::more_apps_or_bytes_than_may_be_are_not_stored,
             audit::an_entry_is_told_as_it_was_written,
             audit::pages_of_the_audit_give_each_entry_once,
             audit::the_oldest_entries_make_room,

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::done::{Done, Letters, Rest};
 use super::letters::{LETTERS_MAX, LetterId};
 use super::selection::{Given, PLACE, Selection, WHY};
+use super::whose::Whose;
 use crate::api::auth::{Admitted, asks};
 use crate::api::body::{Sent, Wanted};
 use crate::api::body_fields::{BodyFields, Known};
@@ -144,7 +145,8 @@ pub(in crate::api) async fn redrive_dead(
     let selection = tasks::heavy(sent.bytes.len(), || selection_of(&sent)).await?;
     admitted.audit("redrive_dead", &selection.told()).await?;
     let state = admitted.state;
-    let mut done = Done::new(&state);
+    let whose = Whose::of(&state, &admitted.caller);
+    let mut done = Done::new(&state, &whose);
     match selection {
         Selection::Ids(ids) => {
             for ids in ids.chunks(ENQUEUE_MAX) {
@@ -153,7 +155,7 @@ pub(in crate::api) async fn redrive_dead(
             }
         }
         Selection::All { why, after } => {
-            let mut walk = Letters::new(&*state, why, after);
+            let mut walk = Letters::new((&*state, &whose), why, after);
             while let Some(letters) = walk.portion().await {
                 done.redrive(letters).await;
             }
@@ -182,11 +184,12 @@ pub(in crate::api) async fn drop_dead(
     let selection = params.selection()?;
     admitted.audit("drop_dead", &selection.told()).await?;
     let state = admitted.state;
-    let mut done = Done::new(&state);
+    let whose = Whose::of(&state, &admitted.caller);
+    let mut done = Done::new(&state, &whose);
     match selection {
         Selection::Ids(ids) => done.drop_each(ids).await,
         Selection::All { why, after } => {
-            let mut walk = Letters::new(&*state, why, after);
+            let mut walk = Letters::new((&*state, &whose), why, after);
             while let Some(letters) = walk.portion().await {
                 let ids = letters.iter().map(LetterId::of).collect();
                 done.drop_all(ids).await;

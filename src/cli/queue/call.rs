@@ -7,7 +7,7 @@ use clap::Args;
 use fanfare_client::http::Api;
 use serde_json::Value;
 
-use crate::cli::access::{ApiArgs, TlsArgs};
+use crate::cli::access::{ApiArgs, AppArgs, TlsArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Format};
 
@@ -29,6 +29,8 @@ pub(super) struct CallArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub(super) format: Format,
     #[command(flatten)]
+    app: AppArgs,
+    #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
     tls: TlsArgs,
@@ -41,7 +43,7 @@ impl CallArgs {
     /// The address or the key is none.
     pub(super) fn api(&self) -> Result<Api, Failure> {
         let tls = self.tls.of(&self.api.api_url);
-        Ok(Api::new(&self.api.options(), &tls)?)
+        Ok(self.app.of(Api::new(&self.api.options(), &tls)?)?)
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::*;
 use crate::auth::keys::try_key;
-use crate::config::inputs::Inputs;
+use crate::apps::Apps;
+use crate::apps::store::Store;
+use crate::config::inputs::{Inputs, TryKey};
 use crate::config::load::{defaults, load};
 use crate::config::machine::Machine;
 
@@ -75,12 +77,13 @@ impl Rig {
         };
         let config = defaults();
         let metrics = Arc::new(Metrics::new(1));
-        let verifier = Arc::new(Verifier::new(&config.auth, 2_048).unwrap());
+        let judge: TryKey = |key| try_key(key).map_err(|fault| fault.to_string());
+        let reads = (Arc::clone(&config.inherited), judge);
+        let apps = Arc::new(Apps::of(&config));
+        let keeper = Keeper::new(apps, Store::memory(), reads, Arc::clone(&metrics.apps));
         let replaced = Replaced {
             keys: Arc::new(ApiKeys::new(&config.api)),
-            checks: Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks)),
-            verifier,
-            apps: Arc::new(Apps::of(&config)),
+            keeper: Arc::new(keeper),
             config: Arc::new(config),
             metrics,
         };

@@ -259,11 +259,11 @@ fn a_node_whose_apps_have_keys_needs_none_of_its_own() {
 
 #[test]
 fn what_an_app_sets_is_shown_without_its_secrets() {
-    let (_directory, path) = file(&format!(
+    let (_directory, path) = file(
         "[apps.shop.auth]\nanonymous = true\n\
          [[apps.shop.auth.keys]]\nid = \"web\"\nalgorithm = \"HS256\"\nsecret_env = \"FANFARE_SHOP__KEY\"\n\
-         [apps.shop.namespaces.chat]\npresence = true\nhistory_entries_max = 0\nhistory_age_s = 5\n"
-    ));
+         [apps.shop.namespaces.chat]\npresence = true\nhistory_entries_max = 0\nhistory_age_s = 5\n",
+    );
     let mut inputs = inputs();
     inputs.file = Some(path);
     inputs

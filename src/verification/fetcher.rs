@@ -3,7 +3,7 @@
 //! In: time, and whoever misses a key. Out: the keys in each [`KeySet`] that comes from there, replaced as a
 //! whole; an end for all that wait. Issuers that name the same place share it, and each reads the answer by
 //! its own rules. Owner: [`super::Checks`]; the task ends with it. Bounds: one fetch at a time;
-//! [`WAITING_MAX`] that wait; [`SEEN_MAX`] headers. A fetch that fails leaves the keys as they are, and is told once in the log, until
+//! [`WAITING_MAX`] that wait; [`SEEN_MAX`] tokens. A fetch that fails leaves the keys as they are, and is told once in the log, until
 //! one is taken again; a day after the last good one they are given up.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ use crate::telemetry::metrics::CheckCounters;
 
 /// Most that wait for one place.
 pub const WAITING_MAX: usize = 1_024;
-/// Most headers of tokens whose key is missing that are remembered.
+/// Most tokens whose key is missing that are remembered.
 const SEEN_MAX: usize = 1_024;
 /// How long keys are believed that cannot be fetched again.
 pub const STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
@@ -43,7 +43,7 @@ pub struct Fetcher {
     /// Told of each end, for the readiness of the node.
     readings: watch::Sender<u64>,
     waiting: AtomicUsize,
-    /// When headers of tokens whose key is missing were first seen, by their hash.
+    /// When tokens whose key is missing were first seen, by their hash.
     seen: Mutex<HashMap<u64, Instant>>,
     names: RandomState,
     counters: Arc<CheckCounters>,
@@ -145,7 +145,7 @@ impl Fetcher {
         filled.sets.iter().all(|set| set.read_at().is_some())
     }
 
-    /// A key is missing in a set, for a token with this header: waits for a fetch where one may be made.
+    /// A key is missing in a set, for this token: waits for a fetch where one may be made.
     /// `Ok`: the set is newer than the first such question, and what is missing in it does not exist.
     /// Cancel-safe.
     ///
@@ -154,11 +154,11 @@ impl Fetcher {
     pub async fn ask(
         &self,
         set: &KeySet,
-        header: &str,
+        token: &str,
         until: tokio::time::Instant,
     ) -> Result<(), Duration> {
         let mut ended = self.ended.subscribe();
-        let first = self.first_asked(header);
+        let first = self.first_asked(token);
         let answer = self.schedule().ask(now(), first);
         let known = match answer {
             Answer::Wait => {
@@ -180,9 +180,10 @@ impl Fetcher {
         }
     }
 
-    /// When a token with this header was first asked for, as far as that is remembered.
-    fn first_asked(&self, header: &str) -> Instant {
-        let name = self.names.hash_one(header);
+    /// When the key of this token was first asked for, as far as that is remembered. It is the whole token:
+    /// by the name of its key alone a stranger could ask beforehand for one that is published later.
+    fn first_asked(&self, token: &str) -> Instant {
+        let name = self.names.hash_one(token);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Who invents names makes others wait for one fetch more, and nothing else.
         if seen.len() >= SEEN_MAX && !seen.contains_key(&name) {

@@ -285,10 +285,7 @@ impl Checks {
             found.map(|one| Arc::clone(&one.fetcher))
         };
         match fetcher {
-            Some(fetcher) => {
-                let header = token.split('.').next().unwrap_or_default();
-                fetcher.ask(set, header, until).await
-            }
+            Some(fetcher) => fetcher.ask(set, token, until).await,
             None => Err(Duration::from_secs(1)),
         }
     }

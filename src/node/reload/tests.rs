@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::*;
-use crate::auth::keys::try_key;
 use crate::apps::Apps;
 use crate::apps::store::Store;
+use crate::auth::keys::try_key;
 use crate::config::inputs::{Inputs, TryKey};
 use crate::config::load::{defaults, load};
 use crate::config::machine::Machine;

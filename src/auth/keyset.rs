@@ -86,8 +86,8 @@ impl std::fmt::Display for Useless {
             Self { count: 0, .. } => write!(f, "it has no keys, so no token is taken by it"),
             Self { count, last } => {
                 write!(f, "none of its {count} keys can be used here")?;
-                let last = last.iter();
-                last.map(|why| write!(f, "; the last: {why}")).collect()
+                let mut last = last.iter();
+                last.try_for_each(|why| write!(f, "; the last: {why}"))
             }
         }
     }

@@ -87,7 +87,7 @@ impl Keyring {
                 user_claim: issuer.user_claim.clone(),
                 cost_max: cost_max(&keys),
                 keys,
-                set: set.map(|source| Arc::new(KeySet::new(app, source, &algorithms))),
+                set: set.map(|source| Arc::new(KeySet::new(source, &algorithms))),
                 algorithms,
             });
         }
@@ -124,7 +124,9 @@ impl Keyring {
         self.issuers.iter().filter_map(|issuer| issuer.set.as_ref())
     }
 
-    /// Goes on with sets that are filled already, where they are the same.
+    /// Goes on with what is known of sets that were published at the same address before. Where they are
+    /// asked for or read in another way now, that is done with the next reading, and until then the last
+    /// one counts, read by the new rules.
     pub(super) fn adopt(&mut self, before: &Self) {
         for set in self
             .issuers
@@ -133,6 +135,15 @@ impl Keyring {
         {
             if let Some(known) = before.sets().find(|known| known.is_like(set)) {
                 *set = Arc::clone(known);
+                continue;
+            }
+            let at_same = before
+                .sets()
+                .filter(|known| known.source().url == set.source().url);
+            let readings = at_same.filter_map(|known| known.reading());
+            if let Some(reading) = readings.max_by_key(|reading| reading.at) {
+                // A refusal is kept by the set, and told with its next reading.
+                let _ = set.take(&reading);
             }
         }
     }
@@ -194,19 +205,25 @@ impl Issuer {
     }
 }
 
-/// The keys of this algorithm that have this `kid`, or none; without a `kid` all of the algorithm.
+/// The keys of this algorithm that have this `kid`. Where none has it, those that have none may be meant;
+/// without a `kid` all of the algorithm.
 pub(super) fn fitting<'a>(
     keys: &'a [Key],
     algorithm: Algorithm,
     kid: Option<&'a str>,
 ) -> impl Iterator<Item = &'a VerifyKey> {
-    let is_meant = move |id: &Option<String>| match (kid, id) {
-        (Some(kid), Some(id)) => kid == id,
-        _ => true,
+    let of_algorithm = move || {
+        let keys = keys.iter();
+        keys.filter(move |key| key.verify.algorithm() == algorithm)
     };
-    keys.iter()
-        .filter(move |key| key.verify.algorithm() == algorithm && is_meant(&key.id))
-        .map(|key| &key.verify)
+    let has_it = move |key: &&Key| key.id.as_deref() == kid;
+    let is_named = kid.is_some() && of_algorithm().any(|key| has_it(&key));
+    let is_meant = move |key: &&Key| match kid {
+        Some(_) if is_named => has_it(key),
+        Some(_) => key.id.is_none(),
+        None => true,
+    };
+    of_algorithm().filter(is_meant).map(|key| &key.verify)
 }
 
 fn read(path: &str, list: &[config::TokenKey], faults: &mut Vec<(String, KeyFault)>) -> Arc<[Key]> {

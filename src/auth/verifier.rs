@@ -44,6 +44,16 @@ impl Checked {
         }
     }
 
+    /// A token whose key is asked for again in so long.
+    #[must_use]
+    pub fn away(token: String, wait: Duration) -> Self {
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        Self {
+            token,
+            outcome: Err(TokenError::KeyAway(wait_ms)),
+        }
+    }
+
     /// Which.
     #[must_use]
     pub fn token(&self) -> &str {
@@ -114,7 +124,7 @@ impl Verifier {
 
     /// Goes on with the keys and rules of another one. Claims that were verified before stay what
     /// they are until their token is refreshed.
-    /// Sets of keys that come from where they came from before are gone on with.
+    /// Sets of keys that are published at the same address as before are gone on with.
     pub fn take_over(&self, other: Self) {
         let rules = other.rules.into_inner();
         let mut rules = rules.unwrap_or_else(PoisonError::into_inner);
@@ -172,8 +182,12 @@ impl Verifier {
                 return false;
             };
             sum += cost;
+            // What comes behind is not even looked at.
+            if sum > most {
+                return false;
+            }
         }
-        sum <= most
+        true
     }
 
     /// The set that may have the key of this token, where none that is known fits. `app` as for
@@ -191,6 +205,15 @@ impl Verifier {
             outcome: self.rules().check(&token, app),
             token,
         }
+    }
+
+    /// Whether a token whose signature was checked could open or refresh a session. A refusal is
+    /// counted where the token is used.
+    #[must_use]
+    pub fn would_open(&self, checked: &Checked, now: SystemTime) -> bool {
+        let claims = checked.outcome.as_ref().map_err(|error| *error);
+        let claims = claims.and_then(|signed| signed.rules.session(signed, now));
+        claims.is_ok_and(|claims| self.check_revoked(&claims).is_ok())
     }
 
     /// Checks a token that opens or refreshes a session, by the keys of `app`; `None`: nothing says yet

@@ -149,6 +149,11 @@ impl From<ApiError> for Failure {
             (_, Exit::Unreachable) => {
                 failure.hint("is the node running? Start one with: fanfare serve --dev")
             }
+            // The key is right, or the answer would be 401.
+            (ApiError::Refused { status, .. }, _) if status.as_u16() == 403 => failure.hint(
+                "the key is right, and its client may not do this: see scopes, topics and app of its \
+                 section [[api.clients]]",
+            ),
             (_, Exit::Denied) => failure.hint("give the key with --api-key or FANFARE_API_KEY"),
             _ => failure,
         }

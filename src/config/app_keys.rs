@@ -23,7 +23,10 @@ pub fn offered(section: &str) -> impl Iterator<Item = &'static Key> {
 #[must_use]
 pub fn is_inherited(path: &str) -> bool {
     let of_topics = ["namespaces.default.", "inbox.", "everyone."];
-    path.starts_with("auth.") && path != keys::HMAC_SECRET.path()
+    let is_secret = [&keys::HMAC_SECRET, &keys::HMAC_SECRET_FILE]
+        .iter()
+        .any(|key| key.path() == path);
+    path.starts_with("auth.") && !is_secret
         || of_topics.iter().any(|prefix| path.starts_with(prefix))
         || matches!(path, "redis.url" | "redis.command_timeout_ms")
 }

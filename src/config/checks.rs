@@ -19,6 +19,7 @@ use crate::config::values::{Origin, Values};
 
 mod api_only;
 pub(super) mod files;
+mod issuers;
 mod needs;
 pub mod of_app;
 mod of_topics;
@@ -74,6 +75,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     files::check(values, faults);
     redis_access(values, faults);
     auth(values, faults);
+    issuers::check(values, faults);
     tried::check(values, faults);
     shards(values, faults);
     alone(values, faults);
@@ -333,6 +335,7 @@ fn auth(values: &Values, faults: &mut Faults) {
         "auth.keys",
         "auth.issuers",
         "auth.hmac_secret",
+        "auth.hmac_secret_file",
         "auth.anonymous",
     ]
     .iter()

@@ -58,7 +58,7 @@ fn keys_of(values: &Values) -> Vec<Row> {
     let issuers = issuers.zip(values.issuer_origins());
     let issuers = issuers.map(|((index, issuer), origin)| {
         let source = match &issuer.jwks {
-            Some(jwks) => jwks.url.clone(),
+            Some(jwks) => jwks.shown(),
             None => format!("{} keys ***", issuer.keys.len()),
         };
         Row {

@@ -18,6 +18,7 @@ use crate::auth::error::TokenError;
 use crate::http::error::HttpError;
 use crate::http::request::bearer;
 use crate::session::state::{Identity, Refusal, refused_token};
+use crate::verification::Asked;
 use fanfare_protocol::close::CloseReason;
 use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::ids::{App, NameError, User};
@@ -242,10 +243,12 @@ async fn verify(
     if services.checks.are_light(std::iter::once(token), app) {
         return services.verifier.session(token, app, SystemTime::now());
     }
-    let mut checked = services
-        .checks
-        .check(vec![token.to_owned()], app.cloned())
-        .await;
+    let asked = Asked {
+        own: Some(token.to_owned()),
+        app: app.cloned(),
+        ..Asked::default()
+    };
+    let mut checked = services.checks.check(asked).await;
     let checked = checked.pop().ok_or(TokenError::Unavailable)?;
     services
         .verifier

@@ -357,7 +357,11 @@ impl Parts {
             entrance,
             self.lifecycle.subscribe(),
             Arc::clone(&self.metrics),
-            (self.cluster.revoking.known.clone(), self.keeper.awaited()),
+            readiness::FirstReadings {
+                revocations: self.cluster.revoking.known.clone(),
+                checks: Arc::clone(&self.services.checks),
+                apps: self.keeper.awaited(),
+            },
         )
     }
 

@@ -22,6 +22,7 @@ use crate::revocation::known::Revocations;
 use crate::tasks::{self, turns};
 use crate::telemetry::fields::List;
 use crate::telemetry::metrics::Metrics;
+use crate::verification::Checks;
 
 use super::parts;
 
@@ -76,6 +77,17 @@ impl Shut {
         let short = self.short().map(|why| format!("memory: {why}"));
         full.into_iter().chain(short).collect()
     }
+}
+
+/// What is read before the node is ready, each for some seconds at the most: the same on other nodes may
+/// be read already, and a rolling deployment must not replace those by some that know nothing.
+pub struct FirstReadings {
+    /// Which tokens are revoked.
+    pub revocations: Revocations,
+    /// What fetches the keys that issuers publish.
+    pub checks: Arc<Checks>,
+    /// Whether the apps that the API has set are still to be read.
+    pub apps: watch::Receiver<bool>,
 }
 
 /// Why a node is not ready, for each of its listeners.
@@ -156,10 +168,9 @@ pub fn watch(
     entrance: Entrance,
     mut lifecycle: LifecycleReceiver,
     metrics: Arc<Metrics>,
-    (revocations, mut apps): (Revocations, watch::Receiver<bool>),
+    first_readings: FirstReadings,
 ) -> Readiness {
-    let awaited = (&revocations, *apps.borrow());
-    let first = reasons(&broker, &membership, awaited, *lifecycle.borrow());
+    let first = reasons(&broker, &membership, &first_readings, *lifecycle.borrow());
     let (node_sender, node) = watch::channel(first.clone());
     let (door_sender, door) = watch::channel(first.clone());
     let (shut_sender, shut) = watch::channel(Shut::default());
@@ -175,13 +186,19 @@ pub fn watch(
         let mut view = membership.view();
         let mut standing = membership.standing();
         let mut trouble = membership.trouble();
+        let FirstReadings {
+            revocations,
+            checks,
+            apps,
+        } = &first_readings;
+        let mut apps = apps.clone();
         let mut readings = revocations.readings();
+        let mut fetches = checks.readings();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let awaits_apps = *apps.borrow_and_update();
-            let awaited = (&revocations, awaits_apps);
-            let reasons = reasons(&broker, &membership, awaited, *lifecycle.borrow());
+            let reasons = reasons(&broker, &membership, &first_readings, *lifecycle.borrow());
             telling.tell(reasons, &entrance);
             let changed = tokio::select! {
                 changed = health.changed() => changed,
@@ -190,6 +207,7 @@ pub fn watch(
                 changed = trouble.changed() => changed,
                 changed = lifecycle.changed() => changed,
                 changed = readings.changed(), if revocations.is_new() => changed,
+                changed = fetches.changed(), if checks.unread().is_some() => changed,
                 changed = apps.changed(), if awaits_apps => changed,
                 _ = looks.tick() => Ok(()),
             };
@@ -205,7 +223,11 @@ pub fn watch(
 fn reasons(
     broker: &Broker,
     membership: &Membership,
-    (revocations, awaits_apps): (&Revocations, bool),
+    FirstReadings {
+        revocations,
+        checks,
+        apps,
+    }: &FirstReadings,
     lifecycle: Lifecycle,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -218,7 +240,8 @@ fn reasons(
         let why = why.unwrap_or("they are read once more when the node is a member");
         reasons.push(format!("revocations: {why}"));
     }
-    if awaits_apps {
+    reasons.extend(checks.unread());
+    if *apps.borrow() {
         reasons.push("apps: what is stored was not read yet".to_owned());
     }
     // What the cluster's own keys need is reported by the membership.

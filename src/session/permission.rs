@@ -143,12 +143,16 @@ impl Machine {
         let Some(token) = &subscribe.token else {
             return Ok(None);
         };
+        if self.holder().user.is_none() {
+            // It is somebody else's whatever it says, so nobody makes the node check its signature.
+            return Err(WireError::forbidden(OTHER_TOPIC_TOKEN));
+        }
         let (claims, named) = self.topic_claims(token, now).map_err(used_error)?;
         identity::may_open_topic(self.holder(), (&claims, named.as_str()), topic).map_err(
             |why| {
                 WireError::forbidden(match why {
                     Mismatch::OtherApp => OTHER_APP,
-                    _ => "the token is for another user or topic",
+                    _ => OTHER_TOPIC_TOKEN,
                 })
             },
         )?;
@@ -189,6 +193,9 @@ impl Machine {
             .map_err(|denied| WireError::forbidden(told(denied, operation)))
     }
 }
+
+/// What a client is told whose token for a topic is another one's.
+const OTHER_TOPIC_TOKEN: &str = "the token is for another user or topic";
 
 /// What a client is told of a bad token that comes with another command than `connect`.
 pub(super) fn used_error(error: TokenError) -> WireError {

@@ -422,7 +422,9 @@ fn not_opened(why: Mismatch) -> WireError {
 /// What a client is told of a bad token.
 #[must_use]
 pub fn token_error(error: TokenError) -> WireError {
-    WireError::new(error.code(), error.to_string())
+    let mut told = WireError::new(error.code(), error.to_string());
+    told.retry_after_ms = error.retry_after_ms();
+    told
 }
 
 /// A bad token at the door: the client is told, then the session ends.

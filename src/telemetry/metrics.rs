@@ -185,6 +185,7 @@ instruments! {
     CheckCounters {
         away: "counter" "fanfare_token_checks_away_total" ["result" = "done"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
         away_full: "counter" "fanfare_token_checks_away_total" ["result" = "full"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
+        away_late: "counter" "fanfare_token_checks_away_total" ["result" = "late"] "Checks of tokens that left their worker, because they cost more or had to wait for a key, by result.",
         sets_read: "counter" "fanfare_key_sets_read_total" ["result" = "taken"] "Key sets of issuers that were asked for, by result.",
         sets_refused: "counter" "fanfare_key_sets_read_total" ["result" = "refused"] "Key sets of issuers that were asked for, by result.",
         sets_failing: "gauge" "fanfare_key_sets_failing" "Key sets of issuers that could not be read when they were last asked for.",

@@ -4,14 +4,16 @@
 //! log. Bounds: [`TIMEOUT`] from the name to the last byte; [`BYTES_MAX`] of the answer.
 //!
 //! `https` only, and no redirects: the configuration says who is trusted, and an answer must not. The name
-//! is resolved once, each address judged ([`is_public`]), and the connection made to an address that was
-//! judged, with the name in TLS. No proxy is used. Certificates are read for each request.
+//! is resolved once, each address judged ([`is_public`]), and the connection made to the first that answers
+//! of those that were judged, with the name in TLS. No proxy is used. Certificates are read for each request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
@@ -30,6 +32,12 @@ use crate::telemetry::fields::causes;
 
 /// Longest time for a whole request.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an address has for itself before the next one is tried beside it. Source: RFC 8305, section 5,
+/// which recommends it.
+const APART: Duration = Duration::from_millis(250);
+/// Most addresses of a name that are tried: the last one begins well within [`TIMEOUT`].
+const ADDRESSES_MAX: usize = 8;
 
 /// What was fetched.
 #[derive(Debug)]
@@ -108,18 +116,38 @@ async fn connect(host: &Host<&str>, port: u16, allow_private: bool) -> Result<Tc
         Host::Ipv4(address) => vec![((*address), port).into()],
         Host::Ipv6(address) => vec![((*address), port).into()],
     };
-    let mut failure = "its name leads nowhere".to_owned();
-    for address in addresses {
-        if !allow_private && !is_public(address.ip()) {
-            failure = format!(
+    let allowed = |address: &&SocketAddr| allow_private || is_public(address.ip());
+    let addresses: Vec<_> = match addresses.iter().find(|address| !allowed(address)) {
+        Some(address) if !addresses.iter().any(|one| allowed(&one)) => {
+            return Err(format!(
                 "{} is no public address, and allow_private is false",
                 address.ip()
-            );
-            continue;
+            ));
         }
-        match TcpStream::connect(address).await {
+        _ => addresses.iter().filter(allowed).copied().collect(),
+    };
+    connect_any(&addresses).await
+}
+
+/// A connection to the first of these that answers. An address that is silent, such as of a family that is
+/// broken on the way, keeps nobody from the next one.
+async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
+    let mut delay = Duration::ZERO;
+    let tried = addresses.iter().take(ADDRESSES_MAX).map(|address| {
+        let begins = delay;
+        delay += APART;
+        async move {
+            tokio::time::sleep(begins).await;
+            let connected = TcpStream::connect(address).await;
+            connected.map_err(|error| format!("{address}: {}", causes(&error)))
+        }
+    });
+    let mut tried: FuturesUnordered<_> = tried.collect();
+    let mut failure = "its name leads nowhere".to_owned();
+    while let Some(connected) = tried.next().await {
+        match connected {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = format!("{address}: {}", causes(&error)),
+            Err(error) => failure = error,
         }
     }
     Err(failure)
@@ -222,6 +250,35 @@ mod tests {
         }
         let plain = source("http://127.0.0.1:1/keys", true);
         assert_eq!(fetch(&plain).await.unwrap_err(), "it is not https");
+    }
+
+    /// The addresses were tried one after the other under one deadline: one that was silent took all of it,
+    /// and the good one behind it was never asked.
+    #[tokio::test]
+    async fn an_address_that_is_silent_keeps_nobody_from_the_next() {
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        let dead = silent.local_addr().unwrap();
+        // Its queue is full: the system answers nobody any more.
+        let mut filling = Vec::new();
+        loop {
+            let one = TcpStream::connect(dead);
+            match tokio::time::timeout(Duration::from_millis(200), one).await {
+                Ok(stream) => filling.push(stream.unwrap()),
+                Err(_) => break,
+            }
+        }
+        let good = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = good.local_addr().unwrap();
+        let connected = tokio::time::timeout(TIMEOUT, connect_any(&[dead, good])).await;
+        let stream = connected.expect("in time").expect("the second one answers");
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        // What refuses is told where nothing else answers.
+        // Nothing listens there without the rights of root.
+        let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let error = connect_any(&[closed]).await.unwrap_err();
+        assert!(error.starts_with(&closed.to_string()), "{error}");
     }
 
     fn source(url: &str, allow_private: bool) -> Jwks {

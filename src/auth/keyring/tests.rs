@@ -166,6 +166,21 @@ fn at_most_four_keys_are_tried() {
     assert!(session(&five, &token(Some("4"), &secret(4), json!({}))).is_ok());
 }
 
+/// Keys without an id were counted beside the one that has the token's `kid`, and the token was refused
+/// with the advice to give it a `kid`.
+#[test]
+fn a_kid_that_a_key_has_means_that_key_however_many_have_none() {
+    let secret = |n: usize| format!("secret {n} of some, of 32 bytes or more");
+    let mut keys: Vec<_> = (0..4).map(|n| key(None, "HS256", &secret(n))).collect();
+    keys.push(key(Some("5"), "HS256", &secret(5)));
+    let verifier = verifier(keys, Vec::new());
+    assert!(session(&verifier, &token(Some("5"), &secret(5), json!({}))).is_ok());
+    // A key without an id is not tried in the name of one that has it.
+    let crossed = token(Some("5"), &secret(0), json!({}));
+    assert_eq!(session(&verifier, &crossed), Err(TokenError::Signature));
+    assert!(session(&verifier, &token(Some("6"), &secret(3), json!({}))).is_ok());
+}
+
 #[test]
 fn keys_that_are_not_there_yet_are_waited_for_and_known_ones_are_not() {
     let mut of_a = issuer("a", Vec::new());

@@ -4,12 +4,14 @@
 //! In: the configuration, and the texts of others (`texts`). Out: a text, and where two of them
 //! differ. A node whose namespace has no history deletes what others keep, one without `replicas_min`
 //! answers `ok` too early for those that have it, one with a longer lease does not see an outage that
-//! others need to be seen, and one with shorter messages buries what others took into the queue; none is
-//! a fault while settings are rolled out.
+//! others need to be seen, and one with shorter messages buries what others took into the queue. One that
+//! takes other tokens, other keys of the API, or gives other rights is a door that others have closed. None
+//! is a fault while settings are rolled out.
 //! Owns nothing. Bounds: [`LISTED_MAX`] namespaces one by one, one digest over the others.
 //!
 //! The text is `NAME:VALUE,VALUE,…` for each namespace that differs from `default`, separated by
-//! spaces. Names that begin with `@` are of no namespace. What only one of two texts has is not
+//! spaces. What may hold any character, or is secret, stands there as the first 32 bits of its SHA-256:
+//! enough to see a difference, and no help to whoever guesses a long secret. Names that begin with `@` are of no namespace. What only one of two texts has is not
 //! compared: a later release may append values and names, and an earlier one says nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,35 +20,54 @@ use std::time::Duration;
 
 use crate::config::{Config, Namespace};
 
+mod access;
+
 /// Most namespaces that are listed one by one.
 const LISTED_MAX: usize = 32;
 
 /// The values of a namespace, in their order. What a publication does not say itself is written
 /// with it by the node that takes it, so `conflate` and `priority` are among them.
-const OF_NAMESPACE: [&str; 6] = [
+const OF_NAMESPACE: [&str; 10] = [
     "history_entries_max",
     "history_age_s",
     "presence",
     "replicas_min",
     "conflate",
     "priority",
+    "subscribe",
+    "publish",
+    "history",
+    "presence_allow",
 ];
 const OF_SESSION: [&str; 2] = ["idempotency_s", "message_bytes_max"];
 const OF_REDIS: [&str; 1] = ["lease_ms"];
 const OF_QUEUE: [&str; 2] = ["capacity", "idempotency_s"];
+const OF_AUTH: [&str; 8] = [
+    "token_life_max_s",
+    "leeway_s",
+    "anonymous",
+    "keys (digest)",
+    "issuers (digest)",
+    "issuer (digest)",
+    "audience (digest)",
+    "origins (digest)",
+];
+const OF_API: [&str; 2] = ["keys (digest)", "clients (digest)"];
 
 const SESSION: &str = "@session";
 const REDIS: &str = "@redis";
 const QUEUE: &str = "@queue";
+const AUTH: &str = "@auth";
+const API: &str = "@api";
 const INBOX: &str = "@inbox";
 const EVERYONE: &str = "@everyone";
 /// How many namespaces are not listed, and the digest over them.
 const REST: &str = "@rest";
 const DEFAULT: &str = "default";
 
-/// What this node says of itself.
+/// What this node says of itself: what it was started with, and what of it was read again since.
 #[must_use]
-pub fn said(config: &Config) -> String {
+pub fn said(config: &Config, read: &Config) -> String {
     let own = [(INBOX, &config.inbox), (EVERYONE, &config.everyone)];
     let Config {
         session,
@@ -60,6 +81,8 @@ pub fn said(config: &Config) -> String {
         lease: redis.lease,
         queue_capacity: queue.capacity,
         queue_idempotency: queue.idempotency,
+        auth: access::of_auth(&config.auth, &read.auth),
+        api: access::of_api(&read.api),
     };
     text(&head, own, &config.namespaces)
 }
@@ -71,6 +94,8 @@ struct Head {
     lease: Duration,
     queue_capacity: u64,
     queue_idempotency: Duration,
+    auth: String,
+    api: String,
 }
 
 fn text(
@@ -84,6 +109,8 @@ fn text(
     let queue_idempotency_s = head.queue_idempotency.as_secs();
     let queue = format!("{},{queue_idempotency_s}", head.queue_capacity);
     push(&mut text, QUEUE, &queue);
+    push(&mut text, AUTH, &head.auth);
+    push(&mut text, API, &head.api);
     for (name, namespace) in own {
         push(&mut text, name, &values(namespace));
     }
@@ -127,10 +154,15 @@ fn values(namespace: &Namespace) -> String {
         replicas_min,
         conflate,
         priority,
+        subscribe,
+        publish,
+        history,
+        presence_allow,
         ..
     } = namespace;
-    let priority = format!("{priority:?}").to_lowercase();
-    format!("{entries_max},{age_s},{presence},{replicas_min},{conflate},{priority}")
+    let rest = format!("{priority:?},{subscribe:?},{publish:?},{history:?},{presence_allow:?}");
+    let rest = rest.to_lowercase();
+    format!("{entries_max},{age_s},{presence},{replicas_min},{conflate},{rest}")
 }
 
 /// What a node said, the values of a name in one text.
@@ -191,6 +223,8 @@ pub(super) fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<
             SESSION => ("session".to_owned(), &OF_SESSION[..]),
             REDIS => ("redis".to_owned(), &OF_REDIS[..]),
             QUEUE => ("queue".to_owned(), &OF_QUEUE[..]),
+            AUTH => ("auth".to_owned(), &OF_AUTH[..]),
+            API => ("api".to_owned(), &OF_API[..]),
             INBOX => ("inbox".to_owned(), &OF_NAMESPACE[..]),
             EVERYONE => ("everyone".to_owned(), &OF_NAMESPACE[..]),
             _ if name.starts_with('@') => continue,
@@ -253,6 +287,8 @@ mod tests {
             lease: Duration::from_secs(5),
             queue_capacity: 50_000,
             queue_idempotency: Duration::from_secs(86_400),
+            auth: "604800,5,false,1,2,3,4,5".to_owned(),
+            api: "6,7".to_owned(),
         };
         text(&head, own, &all.collect())
     }
@@ -283,14 +319,18 @@ mod tests {
             replicas_min: 2,
             conflate: true,
             priority: Priority::High,
+            subscribe: Allow::Nobody,
             ..namespace(7)
         };
         assert_eq!(
             saying(&[("orders", orders), ("ticks", namespace(0))]),
             "@session:300,65536 @redis:5000 @queue:50000,86400 \
-             @inbox:5,60,false,0,false,normal @everyone:5,60,false,0,false,normal \
-             default:10,60,false,0,false,normal orders:7,60,true,2,true,high \
-             ticks:0,0,false,0,false,normal"
+             @auth:604800,5,false,1,2,3,4,5 @api:6,7 \
+             @inbox:5,60,false,0,false,normal,token,token,token,token \
+             @everyone:5,60,false,0,false,normal,token,token,token,token \
+             default:10,60,false,0,false,normal,token,token,token,token \
+             orders:7,60,true,2,true,high,nobody,token,token,token \
+             ticks:0,0,false,0,false,normal,token,token,token,token"
         );
     }
 
@@ -316,6 +356,18 @@ mod tests {
         assert_eq!(told(&mine, &theirs), queue);
         let theirs = mine.replace("@redis:5000", "@redis:20000");
         assert_eq!(told(&mine, &theirs), ["redis.lease_ms: 5000, 20000"]);
+        let theirs = mine.replace("604800,5,false,1", "60,300,true,9");
+        let auth = [
+            "auth.anonymous: false, true",
+            "auth.keys (digest): 1, 9",
+            "auth.leeway_s: 5, 300",
+            "auth.token_life_max_s: 604800, 60",
+        ];
+        let mut found = told(&mine, &theirs);
+        found.sort_unstable();
+        assert_eq!(found, auth);
+        let theirs = mine.replace("@api:6,7", "@api:6,8");
+        assert_eq!(told(&mine, &theirs), ["api.clients (digest): 7, 8"]);
         let theirs = mine.replace("@everyone:5", "@everyone:6");
         assert_eq!(told(&mine, &theirs), ["everyone.history_entries_max: 5, 6"]);
     }
@@ -341,8 +393,10 @@ mod tests {
         for theirs in [
             String::new(),
             "from another planet".to_owned(),
-            mine.replace("normal", "normal,12") + " @more:3",
-            mine.replace(",normal", ""),
+            mine.replace("token ", "token,12 ") + " @more:3",
+            mine.replace(",normal,token,token,token,token", ""),
+            mine.replace(",token,token,token,token", ""),
+            mine.replace("@auth:604800,5,false,1,2,3,4,5 @api:6,7 ", ""),
             mine.replace("@redis:5000 ", ""),
             mine.replace(",65536", ""),
             mine.replace("@queue:50000,86400 ", ""),
@@ -375,7 +429,7 @@ mod tests {
         assert_eq!(told(&said, &saying_of(&theirs)), [missing]);
         // The rest of a release with more settings is another digest over the same.
         let later = said
-            .replace("normal", "normal,1")
+            .replace("token ", "token,1 ")
             .replace("@rest:3,", "@rest:3,0");
         assert_eq!(told(&said, &later), [""; 0]);
     }

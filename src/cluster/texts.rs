@@ -37,12 +37,27 @@ const LOOKS_MAX: u32 = 64;
 /// By their digests.
 type Known = BTreeMap<String, Arc<str>>;
 
+/// What this node says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Own {
+    pub(super) text: Box<str>,
+    pub(super) digest: Box<str>,
+}
+
+impl Own {
+    fn new(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            digest: digest(text).into(),
+        }
+    }
+}
+
 /// The handle: what this node says, and what was read of others. Cheap to clone; by default a node
 /// that says nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Texts {
-    own: Arc<str>,
-    digest: Arc<str>,
+    own: Arc<watch::Sender<Arc<Own>>>,
     known: Arc<watch::Sender<Arc<Known>>>,
 }
 
@@ -51,21 +66,25 @@ impl Texts {
     #[must_use]
     pub fn new(own: &str) -> Self {
         Self {
-            own: own.into(),
-            digest: digest(own).into(),
+            own: Arc::new(watch::Sender::new(Arc::new(Own::new(own)))),
             known: Arc::default(),
         }
     }
 
-    /// The digest of its text, to be said with heartbeats.
-    #[must_use]
-    pub fn digest(&self) -> &str {
-        &self.digest
+    /// From now on it keeps and promises this.
+    pub fn replace(&self, own: &str) {
+        self.own.send_replace(Arc::new(Own::new(own)));
     }
 
-    /// Its text.
-    pub(super) fn own(&self) -> &str {
-        &self.own
+    /// The digest of its text, to be said with heartbeats.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        self.own().digest.to_string()
+    }
+
+    /// Its text with its digest.
+    pub(super) fn own(&self) -> Arc<Own> {
+        Arc::clone(&self.own.borrow())
     }
 
     /// The texts of others, by their digests.
@@ -117,8 +136,8 @@ pub struct TextsTask {
     view: watch::Receiver<Arc<View>>,
     keyspace: Keyspace,
     nodes_key: String,
-    /// Under which incarnation this node's text was written last, and when.
-    written: Option<(u64, Instant)>,
+    /// Under which incarnation which text of this node was written last, and when.
+    written: Option<(u64, Arc<Own>, Instant)>,
     reading: Reading,
 }
 
@@ -133,16 +152,18 @@ impl TextsTask {
     }
 
     async fn write(&mut self, incarnation: u64) {
-        let is_written =
-            |(under, at): (u64, Instant)| under == incarnation && at.elapsed() < WRITTEN_AFTER;
-        if incarnation == 0 || self.written.is_some_and(is_written) {
+        let own = self.texts.own();
+        let is_written = |(under, text, at): &(u64, Arc<Own>, Instant)| {
+            *under == incarnation && Arc::ptr_eq(text, &own) && at.elapsed() < WRITTEN_AFTER
+        };
+        if incarnation == 0 || self.written.as_ref().is_some_and(is_written) {
             return;
         }
-        let key = self.key(&self.texts.digest);
-        let args = [&*self.texts.own, "EX", &KEPT.as_secs().to_string()];
+        let key = self.key(&own.digest);
+        let args = [&*own.text, "EX", &KEPT.as_secs().to_string()];
         let args = args.map(|arg| arg.as_bytes().to_vec());
         match self.keyspace.command("SET", &key, &args).await {
-            Ok(_) => self.written = Some((incarnation, Instant::now())),
+            Ok(_) => self.written = Some((incarnation, own, Instant::now())),
             Err(error) => {
                 let error = &error as &(dyn std::error::Error + 'static);
                 debug!(
@@ -154,8 +175,9 @@ impl TextsTask {
     }
 
     async fn read(&mut self, view: &View) {
+        let own = self.texts.own();
         let others = view.nodes.iter().map(|node| &*node.details.keeps_digest);
-        let others = others.filter(|said| is_digest(said) && **said != *self.texts.digest);
+        let others = others.filter(|said| is_digest(said) && **said != *own.digest);
         let wanted = self.reading.wanted(&others.collect());
         if !wanted.is_empty() {
             match self.ask(&wanted).await {

@@ -56,6 +56,8 @@ pub struct Cluster {
     pub queue: Queue,
     /// Which tokens are revoked.
     pub revoking: Revoking,
+    /// What this node keeps and promises.
+    pub texts: Texts,
 }
 
 /// Starts the tasks.
@@ -69,7 +71,7 @@ pub fn start(
     history: &Arc<History>,
 ) -> Cluster {
     let settled = Settled::default();
-    let texts = Texts::new(&keeping::said(config));
+    let texts = Texts::new(&keeping::said(config, config));
     let queue = Queue::default();
     let revoking = Revoking::start(config, broker, metrics);
     let settings = |partitions: &Partitions| {
@@ -98,6 +100,7 @@ pub fn start(
             occupancy,
             queue,
             revoking,
+            texts,
         };
     };
     let partitions = Partitions::default();
@@ -128,6 +131,7 @@ pub fn start(
         occupancy: Arc::new(occupancy),
         queue,
         revoking,
+        texts,
     }
 }
 
@@ -247,7 +251,7 @@ fn details(
             partitions: u32::try_from(held.len()).unwrap_or(u32::MAX),
             partition_ranges: ranges(&held),
             keeps: String::new(),
-            keeps_digest: texts.digest().to_owned(),
+            keeps_digest: texts.digest(),
             queue: queue.get(),
             load: load(&history, &metrics),
             revoked: revoked.read_to(),

@@ -268,7 +268,8 @@ impl Parts {
             keys: Arc::clone(&keys),
             verifier: Arc::clone(&self.services.verifier),
             checks: Arc::clone(&self.services.checks),
-            info_bytes_max: self.config.session.info_bytes_max,
+            config: Arc::clone(&self.config),
+            texts: self.cluster.texts.clone(),
             metrics: Arc::clone(&self.metrics),
         };
         reload::watch(reload, replaced);

@@ -16,6 +16,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::api::keys::ApiKeys;
 use crate::auth::verifier::Verifier;
+use crate::cluster::keeping;
+use crate::cluster::texts::Texts;
+use crate::config::Config;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
 use crate::config::show::{Row, rows};
@@ -68,8 +71,10 @@ pub(super) struct Replaced {
     pub(super) verifier: Arc<Verifier>,
     /// What fetches the keys of issuers.
     pub(super) checks: Arc<Checks>,
-    /// `session.info_bytes_max`, which stays.
-    pub(super) info_bytes_max: usize,
+    /// What the node was started with, of which the rest stays.
+    pub(super) config: Arc<Config>,
+    /// What other nodes compare.
+    pub(super) texts: Texts,
     /// What counts it.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -165,12 +170,13 @@ impl Replaced {
             faults.map(ToString::to_string).collect::<Vec<_>>()
         })?;
         let config = &loaded.config;
-        let verifier = Verifier::new(&config.auth, self.info_bytes_max)
+        let verifier = Verifier::new(&config.auth, self.config.session.info_bytes_max)
             .map_err(|error| vec![error.to_string()])?;
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
         self.verifier.take_over(verifier);
         self.checks.follow();
         self.keys.replace(&config.api);
+        self.texts.replace(&keeping::said(&self.config, config));
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
             tracing::warn!(

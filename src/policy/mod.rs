@@ -119,8 +119,10 @@ pub enum Overall {
     RedriveDead,
     /// Drop them.
     DropDead,
-    /// Revoke tokens by their names, or all of them.
+    /// Revoke tokens by their names.
     RevokeTokens,
+    /// Revoke all tokens; asked besides the other.
+    RevokeAll,
     /// See the nodes.
     SeeNodes,
     /// See how this node did.
@@ -133,13 +135,14 @@ pub enum Overall {
 
 impl Overall {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ListTopics,
         Self::SeeQueue,
         Self::SeeDead,
         Self::RedriveDead,
         Self::DropDead,
         Self::RevokeTokens,
+        Self::RevokeAll,
         Self::SeeNodes,
         Self::SeePerformance,
         Self::Drain,
@@ -153,7 +156,11 @@ impl Overall {
             Self::ListTopics => Scope::Read,
             Self::SeeQueue | Self::SeeDead | Self::RedriveDead | Self::DropDead => Scope::Queue,
             Self::RevokeTokens => Scope::Users,
-            Self::SeeNodes | Self::SeePerformance | Self::Drain | Self::SeeAudit => Scope::Admin,
+            Self::RevokeAll
+            | Self::SeeNodes
+            | Self::SeePerformance
+            | Self::Drain
+            | Self::SeeAudit => Scope::Admin,
         }
     }
 
@@ -166,6 +173,7 @@ impl Overall {
             | Self::RedriveDead
             | Self::DropDead
             | Self::RevokeTokens
+            | Self::RevokeAll
             | Self::SeeAudit => true,
             Self::SeeQueue | Self::SeeNodes | Self::SeePerformance | Self::Drain => false,
         }

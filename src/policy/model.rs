@@ -39,16 +39,17 @@ const ON_TOPIC: [(&str, OnTopic, &str, &str); 10] = [
 ];
 
 /// What is asked without a topic; the scope; whether a client that has `topics` may.
-const OVERALL: [(&str, Overall, &str, &str); 10] = [
+const OVERALL: [(&str, Overall, &str, &str); 11] = [
     ("list topics", Overall::ListTopics, "read", "no"),
     ("see the queue's depth", Overall::SeeQueue, "queue", "yes"),
     ("see dead letters", Overall::SeeDead, "queue", "no"),
     ("redrive dead letters", Overall::RedriveDead, "queue", "no"),
     ("drop dead letters", Overall::DropDead, "queue", "no"),
+    ("revoke tokens", Overall::RevokeTokens, "users", "no"),
     (
-        "revoke tokens by name, or all",
-        Overall::RevokeTokens,
-        "users",
+        "revoke all tokens, besides",
+        Overall::RevokeAll,
+        "admin",
         "no",
     ),
     ("see nodes", Overall::SeeNodes, "admin", "yes"),

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Adds entries, or makes them stronger, and forgets some that have ended. All of them or none.
 -- KEYS 1 entries (name -> ISSUED_BEFORE UNTIL_MS NUMBER) 2 names by the number of their last change 3 names by their end
 -- 4 sum of prints, last number, up to which end all is forgotten

@@ -11,6 +11,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::about::About;
 use super::auth::{Admitted, asks};
 use super::body::{Sent, Wanted};
 use super::error::ApiError;
@@ -259,7 +260,8 @@ pub(super) async fn put_app(
         return Err(in_file(&app).into());
     }
     let json = tasks::heavy(sent.bytes.len(), || json_of(&admitted.state, &app, &sent)).await?;
-    admitted.audit("put_app", app.as_str()).await?;
+    let about = About::default().with("app", app.as_str());
+    admitted.audit("put_app", about).await?;
     match keeper.set(&app, &json).await.map_err(broker_error)? {
         Set::Done(changed) => Ok(wanted.ok(&AppSet {
             app: app.to_string(),
@@ -301,7 +303,8 @@ pub(super) async fn delete_app(
 ) -> Result<Response, ApiError> {
     let keeper = &admitted.state.keeper;
     refuse_default(&app)?;
-    admitted.audit("delete_app", app.as_str()).await?;
+    let about = About::default().with("app", app.as_str());
+    admitted.audit("delete_app", about).await?;
     match keeper.remove(&app).await.map_err(broker_error)? {
         Removed::Done => Ok(wanted.ok(&AppRemoved {
             app: app.to_string(),

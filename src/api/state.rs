@@ -130,7 +130,6 @@ pub trait Directory: Send + Sync {
         issued_before: Option<u64>,
     ) -> Answer<'a, Revoked>;
 
-
     /// Tells a node to leave.
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()>;
 }

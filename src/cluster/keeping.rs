@@ -4,13 +4,16 @@
 //! In: the configuration, and the texts of others (`texts`). Out: a text, and where two of them
 //! differ. A node whose namespace has no history deletes what others keep, one without `replicas_min`
 //! answers `ok` too early for those that have it, one with a longer lease does not see an outage that
-//! others need to be seen, and one with shorter messages buries what others took into the queue; none is
-//! a fault while settings are rolled out.
+//! others need to be seen, and one with shorter messages buries what others took into the queue. One that
+//! takes other tokens, other keys of the API, or gives other rights is a door that others have closed. None
+//! is a fault while settings are rolled out.
 //! Owns nothing. Bounds: [`LISTED_MAX`] namespaces one by one, one digest over the others.
 //!
 //! The text is `NAME:VALUE,VALUE,…` for each namespace that differs from `default`, separated by
-//! spaces. Names that begin with `@` are of no namespace; of the apps of the file beside `default` there
-//! is one digest each. What only one of two texts has is not
+//! spaces. What may hold any character, or is secret, stands there as the first 32 bits of its SHA-256:
+//! enough to see a difference, and no help to whoever guesses a long secret. Names that begin with `@`
+//! are of no namespace; of the apps of the file beside `default` there is one digest each. What only one
+//! of two texts has is not
 //! compared: a later release may append values and names, and an earlier one says nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,26 +25,45 @@ use crate::config::app::AppSettings;
 use crate::config::{Config, Namespace};
 use fanfare_protocol::ids::App;
 
+mod access;
+
 /// Most namespaces that are listed one by one.
 const LISTED_MAX: usize = 32;
 
 /// The values of a namespace, in their order. What a publication does not say itself is written
 /// with it by the node that takes it, so `conflate` and `priority` are among them.
-const OF_NAMESPACE: [&str; 6] = [
+const OF_NAMESPACE: [&str; 10] = [
     "history_entries_max",
     "history_age_s",
     "presence",
     "replicas_min",
     "conflate",
     "priority",
+    "subscribe",
+    "publish",
+    "history",
+    "presence_allow",
 ];
 const OF_SESSION: [&str; 2] = ["idempotency_s", "message_bytes_max"];
 const OF_REDIS: [&str; 1] = ["lease_ms"];
 const OF_QUEUE: [&str; 2] = ["capacity", "idempotency_s"];
+const OF_AUTH: [&str; 8] = [
+    "token_life_max_s",
+    "leeway_s",
+    "anonymous",
+    "keys (digest)",
+    "issuers (digest)",
+    "issuer (digest)",
+    "audience (digest)",
+    "origins (digest)",
+];
+const OF_API: [&str; 2] = ["keys (digest)", "clients (digest)"];
 
 const SESSION: &str = "@session";
 const REDIS: &str = "@redis";
 const QUEUE: &str = "@queue";
+const AUTH: &str = "@auth";
+const API: &str = "@api";
 const INBOX: &str = "@inbox";
 const EVERYONE: &str = "@everyone";
 /// How many namespaces are not listed, and the digest over them.
@@ -54,10 +76,11 @@ const APP: &str = "@app/";
 /// What a node says of an app that it does not have.
 const NONE: &str = "none";
 
-/// What this node says of itself.
+/// What this node says of itself: what it was started with, and what of it was read again since.
 #[must_use]
 pub fn said<'a>(
     config: &Config,
+    read: &Config,
     apps: impl Iterator<Item = (&'a App, &'a Arc<AppSettings>)>,
 ) -> String {
     let own = [(INBOX, &config.inbox), (EVERYONE, &config.everyone)];
@@ -73,6 +96,8 @@ pub fn said<'a>(
         lease: redis.lease,
         queue_capacity: queue.capacity,
         queue_idempotency: queue.idempotency,
+        auth: access::of_auth(&config.auth, &read.auth),
+        api: access::of_api(&read.api),
     };
     text(&head, own, &config.namespaces) + &text_of_apps(apps)
 }
@@ -108,6 +133,8 @@ struct Head {
     lease: Duration,
     queue_capacity: u64,
     queue_idempotency: Duration,
+    auth: String,
+    api: String,
 }
 
 fn text(
@@ -121,6 +148,8 @@ fn text(
     let queue_idempotency_s = head.queue_idempotency.as_secs();
     let queue = format!("{},{queue_idempotency_s}", head.queue_capacity);
     push(&mut text, QUEUE, &queue);
+    push(&mut text, AUTH, &head.auth);
+    push(&mut text, API, &head.api);
     for (name, namespace) in own {
         push(&mut text, name, &values(namespace));
     }
@@ -164,10 +193,15 @@ fn values(namespace: &Namespace) -> String {
         replicas_min,
         conflate,
         priority,
+        subscribe,
+        publish,
+        history,
+        presence_allow,
         ..
     } = namespace;
-    let priority = format!("{priority:?}").to_lowercase();
-    format!("{entries_max},{age_s},{presence},{replicas_min},{conflate},{priority}")
+    let rest = format!("{priority:?},{subscribe:?},{publish:?},{history:?},{presence_allow:?}");
+    let rest = rest.to_lowercase();
+    format!("{entries_max},{age_s},{presence},{replicas_min},{conflate},{rest}")
 }
 
 /// What a node said, the values of a name in one text.
@@ -236,6 +270,8 @@ pub(super) fn differences<'a>(mine: &'a str, theirs: &'a str) -> Vec<Difference<
             SESSION => ("session".to_owned(), &OF_SESSION[..]),
             REDIS => ("redis".to_owned(), &OF_REDIS[..]),
             QUEUE => ("queue".to_owned(), &OF_QUEUE[..]),
+            AUTH => ("auth".to_owned(), &OF_AUTH[..]),
+            API => ("api".to_owned(), &OF_API[..]),
             INBOX => ("inbox".to_owned(), &OF_NAMESPACE[..]),
             EVERYONE => ("everyone".to_owned(), &OF_NAMESPACE[..]),
             _ if name.starts_with(APP) => {

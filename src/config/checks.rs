@@ -17,6 +17,7 @@ use crate::config::redis_url::RedisUrl;
 use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
+mod api_keys;
 mod api_only;
 pub(super) mod files;
 mod issuers;
@@ -80,6 +81,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     shards(values, faults);
     alone(values, faults);
     api_only::check(values, faults);
+    api_keys::check(values, faults);
     if values.environment() == Environment::Production {
         production(values, flags, faults);
     }

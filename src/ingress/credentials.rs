@@ -48,7 +48,7 @@ impl<'a> Credential<'a> {
     /// The one that counts: the first in the order of [`Source`] that is not empty.
     ///
     /// # Errors
-    /// `unauthorized` for two different ones in `Authorization`, or in the query; `bad_request` for
+    /// `unauthorized` for two different ones in `Authorization`, the query or the cookies; `bad_request` for
     /// another parameter that is there twice with two values.
     pub fn find(
         headers: &'a HeaderMap,
@@ -59,10 +59,11 @@ impl<'a> Credential<'a> {
         query.check()?;
         let in_query = query.token.as_deref();
         let in_query = in_query.map(|token| (Source::Query, token.as_bytes()));
-        let in_cookies = cookie_name
-            .into_iter()
-            .flat_map(|name| cookies(headers, name))
-            .map(|token| (Source::Cookie, token));
+        let in_cookies = match cookie_name {
+            Some(name) => one_cookie(headers, name)?,
+            None => None,
+        };
+        let in_cookies = in_cookies.map(|token| (Source::Cookie, token));
         let all = in_header.into_iter().chain(in_query).chain(in_cookies);
         let (mut empty, mut found) = (None, None);
         for (source, token) in all {
@@ -78,6 +79,23 @@ impl<'a> Credential<'a> {
         }
         Ok(found.or(empty))
     }
+}
+
+/// The cookie of this name that is not empty, or else an empty one. A page of a neighbouring domain can
+/// set one of the same name that is sent first (RFC 6265, section 5.4), so none of two is believed.
+fn one_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, HttpError> {
+    let mut found: Option<&[u8]> = None;
+    for token in cookies(headers, name) {
+        match found {
+            Some(before) if !before.is_empty() && !token.is_empty() && before != token => {
+                let text = format!("there is more than one cookie `{name}`");
+                return Err(HttpError::new(ErrorCode::Unauthorized, text).presented());
+            }
+            Some(before) if !before.is_empty() => {}
+            _ => found = Some(token),
+        }
+    }
+    Ok(found)
 }
 
 /// The values of a cookie of this name, in the order of the request. Names are compared exactly;
@@ -343,7 +361,8 @@ mod tests {
             (&[b"fanfare_token=\"c\""], Some("c")),
             (&[b"fanfare_token=c=="], Some("c==")),
             (&[b"fanfare_token=; fanfare_token=c"], Some("c")),
-            (&[b"fanfare_token=c; fanfare_token=d"], Some("c")),
+            (&[b"fanfare_token=c; fanfare_token=c"], Some("c")),
+            (&[b"fanfare_token=c; fanfare_token="], Some("c")),
             (
                 &[b"xfanfare_token=x; fanfare_token2=y; Fanfare_Token=z"],
                 None,
@@ -359,6 +378,21 @@ mod tests {
         let query = Query::default();
         let none = Credential::find(&headers, &query, None).unwrap();
         assert_eq!(none, None, "no cookie is configured");
+    }
+
+    #[test]
+    fn of_two_cookies_none_is_believed() {
+        let rows: [&[&[u8]]; 2] = [
+            &[b"fanfare_token=c; fanfare_token=d"],
+            &[b"fanfare_token=c", b"fanfare_token=; fanfare_token=\"d\""],
+        ];
+        for values in rows {
+            let pairs: Vec<_> = values.iter().map(|v| (header::COOKIE, *v)).collect();
+            let (headers, query) = (headers(&pairs), Query::default());
+            let found = Credential::find(&headers, &query, Some(NAME));
+            let code = found.err().map(|error| error.error.code);
+            assert_eq!(code, Some(ErrorCode::Unauthorized), "{values:?}");
+        }
     }
 
     #[test]

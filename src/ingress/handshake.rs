@@ -211,15 +211,7 @@ fn admit<B>(
     let counters = state.counters();
     let accept =
         upgrade::accept_key(request).inspect_err(|_| counters.refused_request.add_owned(1))?;
-    if !origin_allowed(
-        &state.services.config.auth.origins,
-        request.headers(),
-        by_cookie,
-    ) {
-        counters.refused_origin.add_owned(1);
-        let text = "this Origin is not on the allow-list";
-        return Err(HttpError::new(ErrorCode::Forbidden, text));
-    }
+    check_origin(state, request.headers(), by_cookie)?;
     let busy = |text| HttpError::busy(text, SOON);
     if state.is_leaving() {
         counters.refused_draining.add_owned(1);
@@ -243,6 +235,24 @@ fn admit<B>(
         HttpError::busy(format!("{text}; connect again"), wait)
     })?;
     Ok((place, upgrade::switching(accept)))
+}
+
+/// Refuses a page that is not on the list.
+///
+/// # Errors
+/// `forbidden`, which is counted.
+pub(super) fn check_origin(
+    state: &PublicState,
+    headers: &HeaderMap,
+    by_cookie: bool,
+) -> Result<(), HttpError> {
+    let listed = &state.services.config.auth.origins;
+    if origin_allowed(listed, headers, by_cookie) {
+        return Ok(());
+    }
+    state.counters().refused_origin.add_owned(1);
+    let text = "this Origin is not on the allow-list";
+    Err(HttpError::new(ErrorCode::Forbidden, text))
 }
 
 /// Browsers always send an Origin; a cookie, which they send unasked, is only believed together

@@ -19,8 +19,8 @@ use crate::tasks::turns;
 use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::{App, Topic};
 
-use super::credentials::{Caller, Credential, Query, identify};
-use super::handshake::{self, Opened};
+use super::credentials::{Caller, Credential, Query, Source, identify};
+use super::handshake::{self, Opened, check_origin};
 use super::listener_state::PublicState;
 
 /// The body of every answer here: small and whole.
@@ -135,6 +135,13 @@ async fn route<B>(state: &PublicState, request: &Request<B>) -> Result<Response<
     let query = Query::of(request);
     let cookie_name = services.config.auth.cookie.as_deref();
     let credential = Credential::find(request.headers(), &query, cookie_name)?;
+    let by_cookie = credential
+        .as_ref()
+        .is_some_and(|one| one.source == Source::Cookie);
+    // A page of the same origin sends none with a GET.
+    if request.headers().contains_key(header::ORIGIN) {
+        check_origin(state, request.headers(), by_cookie)?;
+    }
     let Caller {
         app,
         identity: Identity { user, claims },

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::apps::keeper::Keeper;
 use crate::apps::{self, Apps, Settings};
 use crate::auth::error::KeyError;
@@ -55,6 +57,8 @@ pub(super) struct Followers {
     pub(super) config: Arc<Config>,
     /// What this node says that it keeps, to the others.
     pub(super) texts: Texts,
+    /// The configuration as it was read last.
+    pub(super) read: watch::Receiver<Arc<Config>>,
     pub(super) workers: Vec<WorkerHandle>,
 }
 
@@ -64,17 +68,24 @@ impl Followers {
         tasks::vital("apps", self.run(Arc::new(told)));
     }
 
-    async fn run(self, mut told: Arc<Settings>) {
+    async fn run(mut self, mut told: Arc<Settings>) {
         let mut changes = self.apps.changes();
+        // One that was replaced before this began counts as a change.
+        let mut read = Arc::clone(&self.config);
         // What each worker is still to be told.
         let mut owed = vec![News::default(); self.workers.len()];
         loop {
             let now = self.apps.all();
             let changed = apps::changed(&told, &now);
-            if !changed.is_empty() {
+            let read_now = Arc::clone(&self.read.borrow_and_update());
+            if !changed.is_empty() || !Arc::ptr_eq(&read, &read_now) {
                 // What the API has set is the same for all nodes, within seconds.
-                let said = keeping::said(&self.config, self.keeper.of_file().iter());
+                let of_file = self.keeper.of_file();
+                let said = keeping::said(&self.config, &read_now, of_file.iter());
                 self.texts.say(&said);
+                read = read_now;
+            }
+            if !changed.is_empty() {
                 let count = changed.len();
                 tracing::info!(
                     event = "apps_changed",
@@ -91,7 +102,12 @@ impl Followers {
                 is_owed |= !tell(worker, owed);
             }
             // Both waits are cancel-safe, and it is looked again whichever ends.
-            let change = changes.changed();
+            let change = async {
+                tokio::select! {
+                    changed = changes.changed() => changed,
+                    changed = self.read.changed() => changed,
+                }
+            };
             match is_owed {
                 true => {
                     let _ = tokio::time::timeout(AGAIN_AFTER, change).await;

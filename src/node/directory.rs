@@ -264,7 +264,6 @@ impl Directory for NodeDirectory {
         })
     }
 
-
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
         if *node == self.membership.now().me.node {
             // This node can leave whether the broker is there or not.

@@ -176,6 +176,8 @@ struct Parts {
     cluster: Cluster,
     texts: Texts,
     keeper: Arc<Keeper>,
+    /// The configuration as it was read last.
+    read: watch::Sender<Arc<Config>>,
     otlp: Otlp,
     lifecycle: LifecycleSender,
     /// Told when the node is asked to leave by other means than a signal.
@@ -201,7 +203,7 @@ impl Parts {
         let tracer = observing::tracer(&config, &metrics);
         let (history, recorder) = History::begin(Instant::now());
         performance::start(&config, &metrics, &history, recorder).map_err(StartError::System)?;
-        let texts = Texts::new(&keeping::said(&config, keeper.of_file().iter()));
+        let texts = Texts::new(&keeping::said(&config, &config, keeper.of_file().iter()));
         let of_node = (&config, &apps, &texts);
         let cluster = cluster::start(of_node, &broker, &metrics, &tracer, &lifecycle, &history);
         let otlp = observing::start_otlp(&config, &metrics, cluster.membership.clone(), &broker)?;
@@ -237,12 +239,14 @@ impl Parts {
             tracer,
             departure: OnceLock::new(),
         });
+        let read = Arc::clone(&config);
         let parts = Self {
             config,
             metrics,
             services,
             cluster,
             texts,
+            read: watch::Sender::new(read),
             keeper,
             otlp,
             lifecycle,
@@ -284,6 +288,7 @@ impl Parts {
             keeper: Arc::clone(&self.keeper),
             config: Arc::clone(&self.config),
             texts: self.texts.clone(),
+            read: self.read.subscribe(),
             workers: handles.clone(),
         };
         followers.follow(settings_of(&self.config));
@@ -293,6 +298,7 @@ impl Parts {
         let replaced = Replaced {
             keys: Arc::clone(&keys),
             keeper: Arc::clone(&self.keeper),
+            read: self.read.clone(),
             config: Arc::clone(&self.config),
             metrics: Arc::clone(&self.metrics),
         };

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::api::keys::ApiKeys;
@@ -84,6 +84,8 @@ pub(super) struct Replaced {
     pub(super) keeper: Arc<Keeper>,
     /// What was read at the start: what is not read again stays as it is there.
     pub(super) config: Arc<Config>,
+    /// What was read last, which other nodes compare.
+    pub(super) read: watch::Sender<Arc<Config>>,
     /// What counts it.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -264,6 +266,7 @@ impl Replaced {
             settings: file,
             inherited: Arc::clone(&config.inherited),
         });
+        self.read.send_replace(Arc::new(config.clone()));
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {
             tracing::warn!(

@@ -122,8 +122,10 @@ pub enum Overall {
     RedriveDead,
     /// Drop them.
     DropDead,
-    /// Revoke tokens by their names, or all of them.
+    /// Revoke tokens by their names.
     RevokeTokens,
+    /// Revoke all tokens; asked besides the other.
+    RevokeAll,
     /// See the nodes.
     SeeNodes,
     /// See how this node did.
@@ -140,13 +142,14 @@ pub enum Overall {
 
 impl Overall {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ListTopics,
         Self::SeeQueue,
         Self::SeeDead,
         Self::RedriveDead,
         Self::DropDead,
         Self::RevokeTokens,
+        Self::RevokeAll,
         Self::SeeNodes,
         Self::SeePerformance,
         Self::Drain,
@@ -162,7 +165,8 @@ impl Overall {
             Self::ListTopics => Scope::Read,
             Self::SeeQueue | Self::SeeDead | Self::RedriveDead | Self::DropDead => Scope::Queue,
             Self::RevokeTokens => Scope::Users,
-            Self::SeeNodes
+            Self::RevokeAll
+            | Self::SeeNodes
             | Self::SeePerformance
             | Self::Drain
             | Self::SeeAudit
@@ -180,6 +184,7 @@ impl Overall {
             | Self::RedriveDead
             | Self::DropDead
             | Self::RevokeTokens
+            | Self::RevokeAll
             | Self::SeeAudit
             | Self::SeeApps
             | Self::SetApps => true,
@@ -195,6 +200,7 @@ impl Overall {
             | Self::RedriveDead
             | Self::DropDead
             | Self::RevokeTokens
+            | Self::RevokeAll
             | Self::SeeAudit => OfOneApp::May,
             Self::SeeQueue | Self::SeeNodes | Self::SeePerformance | Self::Drain => {
                 OfOneApp::WhileAlone

@@ -46,7 +46,7 @@ const ALONE: &str = "while there is no other";
 
 /// What is asked without a topic; the scope; whether a client that has `topics` may; whether one of one
 /// app.
-const OVERALL: [(&str, Overall, &str, &str, &str); 12] = [
+const OVERALL: [(&str, Overall, &str, &str, &str); 13] = [
     ("list topics", Overall::ListTopics, "read", "no", "yes"),
     (
         "see the queue's depth",
@@ -64,10 +64,11 @@ const OVERALL: [(&str, Overall, &str, &str, &str); 12] = [
         "yes",
     ),
     ("drop dead letters", Overall::DropDead, "queue", "no", "yes"),
+    ("revoke tokens", Overall::RevokeTokens, "users", "no", "yes"),
     (
-        "revoke tokens by name, or all",
-        Overall::RevokeTokens,
-        "users",
+        "revoke all tokens, besides",
+        Overall::RevokeAll,
+        "admin",
         "no",
         "yes",
     ),

@@ -271,6 +271,14 @@ impl Keys {
         format!("{}:audit", self.prefix)
     }
 
+    /// The audit, its entries by client, and how many each client has; all in one slot.
+    #[must_use]
+    pub fn audits(&self) -> [String; 3] {
+        let audit = self.audit();
+        let [by_client, counts] = ["c", "n"].map(|part| format!("{{{audit}}}:{part}"));
+        [audit, by_client, counts]
+    }
+
     /// What all nodes must have in common. It has the tag of the nodes' keys, so that a node which
     /// starts needs no master but theirs.
     #[must_use]

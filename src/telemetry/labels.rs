@@ -213,6 +213,8 @@ label! {
         Topic: "topic",
         /// The audit could not be written, so nothing was done.
         Audit: "audit",
+        /// The client asked for more acts of the audit than it has in a second, so nothing was done.
+        Acts: "acts",
     }
 }
 

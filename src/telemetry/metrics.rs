@@ -33,7 +33,7 @@ use fanfare_protocol::error::ErrorCode;
 use fanfare_protocol::ids::Priority;
 
 /// Most series of a node, whatever it serves. A histogram has one for each bound, and three.
-pub const SERIES_MAX: usize = 1_700;
+pub const SERIES_MAX: usize = 1_800;
 
 /// Messages that wait for a worker from which on publishers are held to its pace: so many are
 /// merged into one write, and with 1,000 sessions on the topic they are some milliseconds of work.

@@ -256,7 +256,6 @@ impl Directory for Listed {
         })
     }
 
-
     fn drain<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
         self.answer(async move {
             self.drained.lock().unwrap().push(node.to_string());

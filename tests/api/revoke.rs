@@ -65,7 +65,8 @@ async fn tokens_are_revoked_by_name_or_all_at_once() {
 async fn each_bad_request_says_what_to_do() {
     let node = Node::start();
     let one = "exactly one of `jti` (a list that is not empty) and `all: true` is needed";
-    let time = "`issued_before` must be a time in unix seconds, from 1 to 604800 seconds from now";
+    let time = "`issued_before` must be a time in unix seconds, from 1 to 300 seconds from now";
+    let later = "`issued_before` must be a time in unix seconds, from 1 to 604800 seconds from now";
     let long = "x".repeat(129);
     let many: Vec<_> = (0..101).map(|number| number.to_string()).collect();
     let rows: &[(Value, &str, &str)] = &[
@@ -107,6 +108,11 @@ async fn each_bad_request_says_what_to_do() {
             json!({"all": true, "issued_before": 1_732_190_000_000_u64}),
             "bad_request",
             time,
+        ),
+        (
+            json!({"jti": ["a"], "issued_before": 1_732_190_000_000_u64}),
+            "bad_request",
+            later,
         ),
         (
             json!({"all": true, "issued_before": "now"}),

@@ -309,3 +309,17 @@ async fn a_node_that_has_not_joined_knows_nobody_and_promises_nothing() {
     two.signal("CONT");
     drop(three);
 }
+
+#[tokio::test]
+async fn a_user_is_put_out_also_where_memory_is_used_up() {
+    let redis = RedisServer::start().await;
+    let node = plan("one", &redis).start().await;
+    let ada = token("ada", 10);
+    let mut of_ada = session(&node, &ada).await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    let answer = revoke(&node, "ada").await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+    assert_eq!(of_ada.close_code().await, Some(4002));
+    let error = refusal(&node, &ada).await;
+    assert_eq!(error["message"], "the token was revoked: get a new one");
+}

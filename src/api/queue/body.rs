@@ -19,7 +19,6 @@ use crate::api::publish::{BATCH_TARGETS_FACTOR, too_many};
 use crate::api::state::ApiState;
 use crate::api::trace::Parent;
 use crate::api::unix_ms;
-use crate::broker::idempotency::Publisher;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::once;
 use crate::broker::queue::{EnqueueRequest, LATER_MAX_MS, PRIORITIES};
@@ -292,7 +291,7 @@ impl Reading<'_, '_> {
             .or(self.parent.context)
             .map(|context| context.to_string());
         let kept_ms = once_ms(state);
-        let publisher = Publisher::Api(&caller.app).remembered("");
+        let publisher = caller.publisher().remembered("");
         let once = |topic: &Topic| {
             let key = content.idempotency_key.as_deref()?;
             Some((once::digest(&publisher, key, topic), kept_ms))

@@ -142,8 +142,9 @@ pub(in crate::api) async fn redrive_dead(
     Fields(NoFields): Fields<NoFields>,
     sent: Sent,
 ) -> Result<Response, ApiError> {
+    let admitted = admitted.again()?;
     let selection = tasks::heavy(sent.bytes.len(), || selection_of(&sent)).await?;
-    admitted.audit("redrive_dead", &selection.told()).await?;
+    admitted.audit("redrive_dead", selection.about()).await?;
     let state = admitted.state;
     let whose = Whose::of(&state, &admitted.caller);
     let mut done = Done::new(&state, &whose);
@@ -182,7 +183,7 @@ pub(in crate::api) async fn drop_dead(
     Fields(params): Fields<DropParams>,
 ) -> Result<Response, ApiError> {
     let selection = params.selection()?;
-    admitted.audit("drop_dead", &selection.told()).await?;
+    admitted.audit("drop_dead", selection.about()).await?;
     let state = admitted.state;
     let whose = Whose::of(&state, &admitted.caller);
     let mut done = Done::new(&state, &whose);

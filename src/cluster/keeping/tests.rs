@@ -34,6 +34,8 @@ fn saying(namespaces: &[(&str, Namespace)]) -> String {
         lease: Duration::from_secs(5),
         queue_capacity: 50_000,
         queue_idempotency: Duration::from_secs(86_400),
+        auth: "604800,5,false,1,2,3,4,5".to_owned(),
+        api: "6,7".to_owned(),
     };
     text(&head, own, &all.collect())
 }
@@ -64,14 +66,18 @@ fn what_is_kept_and_promised_is_said_in_few_words() {
         replicas_min: 2,
         conflate: true,
         priority: Priority::High,
+        subscribe: Allow::Nobody,
         ..namespace(7)
     };
     assert_eq!(
         saying(&[("orders", orders), ("ticks", namespace(0))]),
         "@session:300,65536 @redis:5000 @queue:50000,86400 \
-         @inbox:5,60,false,0,false,normal @everyone:5,60,false,0,false,normal \
-         default:10,60,false,0,false,normal orders:7,60,true,2,true,high \
-         ticks:0,0,false,0,false,normal"
+             @auth:604800,5,false,1,2,3,4,5 @api:6,7 \
+             @inbox:5,60,false,0,false,normal,token,token,token,token \
+             @everyone:5,60,false,0,false,normal,token,token,token,token \
+             default:10,60,false,0,false,normal,token,token,token,token \
+             orders:7,60,true,2,true,high,nobody,token,token,token \
+             ticks:0,0,false,0,false,normal,token,token,token,token"
     );
 }
 
@@ -97,6 +103,18 @@ fn each_setting_that_differs_is_named_with_both_sides() {
     assert_eq!(told(&mine, &theirs), queue);
     let theirs = mine.replace("@redis:5000", "@redis:20000");
     assert_eq!(told(&mine, &theirs), ["redis.lease_ms: 5000, 20000"]);
+    let theirs = mine.replace("604800,5,false,1", "60,300,true,9");
+    let auth = [
+        "auth.anonymous: false, true",
+        "auth.keys (digest): 1, 9",
+        "auth.leeway_s: 5, 300",
+        "auth.token_life_max_s: 604800, 60",
+    ];
+    let mut found = told(&mine, &theirs);
+    found.sort_unstable();
+    assert_eq!(found, auth);
+    let theirs = mine.replace("@api:6,7", "@api:6,8");
+    assert_eq!(told(&mine, &theirs), ["api.clients (digest): 7, 8"]);
     let theirs = mine.replace("@everyone:5", "@everyone:6");
     assert_eq!(told(&mine, &theirs), ["everyone.history_entries_max: 5, 6"]);
 }
@@ -122,8 +140,10 @@ fn what_another_release_says_more_or_less_is_no_difference() {
     for theirs in [
         String::new(),
         "from another planet".to_owned(),
-        mine.replace("normal", "normal,12") + " @more:3",
-        mine.replace(",normal", ""),
+        mine.replace("token ", "token,12 ") + " @more:3",
+        mine.replace(",normal,token,token,token,token", ""),
+        mine.replace(",token,token,token,token", ""),
+        mine.replace("@auth:604800,5,false,1,2,3,4,5 @api:6,7 ", ""),
         mine.replace("@redis:5000 ", ""),
         mine.replace(",65536", ""),
         mine.replace("@queue:50000,86400 ", ""),
@@ -156,7 +176,7 @@ fn beyond_the_bound_one_digest_is_compared_and_nothing_is_told_twice() {
     assert_eq!(told(&said, &saying_of(&theirs)), [missing]);
     // The rest of a release with more settings is another digest over the same.
     let later = said
-        .replace("normal", "normal,1")
+        .replace("token ", "token,1 ")
         .replace("@rest:3,", "@rest:3,0");
     assert_eq!(told(&said, &later), [""; 0]);
 }

@@ -84,6 +84,7 @@ impl Rig {
         let replaced = Replaced {
             keys: Arc::new(ApiKeys::new(&config.api)),
             keeper: Arc::new(keeper),
+            read: watch::Sender::new(Arc::new(config.clone())),
             config: Arc::new(config),
             metrics,
         };

@@ -155,6 +155,45 @@ fn two_clients_have_neither_a_name_nor_a_key_in_common() {
 }
 
 #[test]
+fn a_key_that_everybody_knows_and_one_of_two_callers_are_faults() {
+    let quoted = |key: &[u8]| {
+        let hash = hash_of(key).map(|byte| format!("{byte:02x}"));
+        format!("\"{}\"", hash.concat())
+    };
+    for key in [&b""[..], b"\n", b"dev"] {
+        let told = fault(&[("key_sha256", &quoted(key))]);
+        let wanted = "key_sha256 is the hash of a key that everybody knows";
+        assert!(told.contains(wanted), "{key:?}: {told}");
+    }
+    let text = format!(
+        "[api]\nkeys = [\"0123456789abcdef\"]\n[[api.clients]]\nname = \"billing\"\nkey_sha256 = {}\n\
+         scopes = [\"publish\"]\n",
+        quoted(b"0123456789abcdef")
+    );
+    let told = faults_of_file(&text);
+    let wanted = "the API client billing has a key that stands in api.keys or api.keys_file too, where \
+                  it may do everything; give the client a key of its own: fanfare api-key new";
+    assert!(told.len() == 1 && told[0].ends_with(wanted), "{told:?}");
+}
+
+#[test]
+fn production_refuses_a_short_key() {
+    let mut short = inputs();
+    short.environment.extend(variables(&[
+        ("FANFARE_ENV", "production"),
+        ("FANFARE_API__KEYS", "0123456789abcdef,0123456789abcde"),
+        ("FANFARE_REDIS__URL", "redis://redis.example"),
+    ]));
+    assert_eq!(
+        fault_lines(&short),
+        [
+            "FANFARE_API__KEYS: api.keys has a key of fewer than 16 bytes, which can be guessed and \
+             which production refuses; make keys by fanfare api-key new, or openssl rand -hex 32"
+        ]
+    );
+}
+
+#[test]
 fn a_file_of_keys_joins_the_list_and_is_watched() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys");

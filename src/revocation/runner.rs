@@ -28,6 +28,10 @@ const FIRST_WITHIN: Duration = Duration::from_secs(3);
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// So long others need to write back what was dropped: they look by chance, and then read everything.
 const WRITTEN_BACK_WITHIN: Duration = READ_EVERY.saturating_mul(STAGGER_MAX + 2);
+/// A node that has read nothing yet tries so often to agree with the store, which puts itself right at
+/// most every 3 s, before it goes on with what it could read.
+const TRIES: u32 = 5;
+const TRIED_AFTER: Duration = Duration::from_secs(1);
 /// Four times all that a store may have, in pages: before it is asked to put itself right, and after.
 const PAGES_MAX: usize = 4 * ENTRIES_ALL_MAX / PAGE;
 /// A difference that lasts for so long is told: a call that revokes is answered 202 meanwhile.
@@ -58,7 +62,7 @@ impl Runner {
         let mut looks = tokio::time::interval(self.known.read_every(READ_EVERY));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut tidied_at, mut told) = (None::<Instant>, Told::default());
-        let begun_at = Instant::now();
+        let (begun_at, mut tries) = (Instant::now(), 0);
         loop {
             // Both waits are cancel-safe.
             tokio::select! {
@@ -66,7 +70,12 @@ impl Runner {
                 () = self.known.rung() => {}
             }
             let before = self.known.read_to();
-            let outcome = self.read(&mut reader).await;
+            let outcome = self.read(&mut reader, tries >= TRIES).await;
+            if outcome.is_ok() && self.known.read_at().is_none() {
+                tries += 1;
+                reader = Reader::default();
+                tokio::time::sleep(TRIED_AFTER).await;
+            }
             if self.known.is_new() && self.known.read_at().is_none() {
                 looks.reset_after(FIRST_EVERY);
             }
@@ -133,7 +142,8 @@ impl Runner {
         told.differs = differs;
     }
 
-    async fn read(&self, reader: &mut Reader) -> Result<(), StoreError> {
+    /// Reads once. The first reading counts only where table and store agree, or may differ.
+    async fn read(&self, reader: &mut Reader, may_differ: bool) -> Result<(), StoreError> {
         // When what is new was asked for last.
         let mut new_at = Instant::now();
         reader.stagger(rand::random::<u32>() % (STAGGER_MAX + 1));
@@ -168,7 +178,8 @@ impl Runner {
                 Next::Settled => break,
             };
         }
-        if next == Next::Settled {
+        let is_first = self.known.read_at().is_none();
+        if next == Next::Settled && (!is_first || may_differ || reader.read_to().is_some()) {
             self.known.settled(new_at, reader);
         }
         Ok(())

@@ -303,7 +303,7 @@ impl Keeper {
         }
         if !news.overridden.is_empty() {
             tracing::warn!(
-                event = "stored_apps_overridden",
+                event = "stored_apps_ignored",
                 apps = List::of(&news.overridden).value(),
                 "these stored apps are in the file of this node too, which wins"
             );

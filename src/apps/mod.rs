@@ -61,9 +61,12 @@ impl Apps {
         }
     }
 
-    /// From now on each change is taken by this before [`Self::replace`] returns: with its answer an
-    /// app is in force. Only the first one counts.
+    /// What there is now is taken by this, and each change before [`Self::replace`] returns: with its
+    /// answer an app is in force. Only the first one counts.
     pub fn taken_by(&self, take: impl Fn(&Settings) + Send + Sync + 'static) {
+        // No change may come between.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        take(&self.all());
         let _ = self.take.set(Box::new(take));
     }
 
@@ -219,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_taken_before_the_call_returns() {
+    fn what_there_is_is_taken_and_each_change_before_the_call_returns() {
         let apps = Apps::new(settings(&[]));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sees = Arc::clone(&seen);
         apps.taken_by(move |settings| sees.lock().unwrap().push(settings.len()));
         apps.replace(settings(&[("shop", 7)]));
         apps.replace(settings(&[]));
-        assert_eq!(*seen.lock().unwrap(), [2, 1]);
+        assert_eq!(*seen.lock().unwrap(), [1, 2, 1]);
     }
 }

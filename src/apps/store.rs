@@ -10,9 +10,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fred::types::Value;
+use bytes::Bytes;
 
 use crate::config::app_reader::APPS_MAX;
+use crate::redis::holders::read;
 use crate::redis::keyspace::Keyspace;
 use crate::redis::script::text;
 use crate::redis::{Keys, RedisError, Script};
@@ -157,15 +158,10 @@ impl RedisStore {
     }
 
     async fn remove(&self, name: &str) -> Result<bool, StoreError> {
-        let answer = self
-            .keyspace
-            .eval(&self.remove, &self.keys, &[text(name)])
-            .await;
-        match answer.map_err(StoreError::Redis)?.as_i64() {
-            Some(0) => Ok(false),
-            Some(1) => Ok(true),
-            _ => Err(StoreError::Unexpected),
-        }
+        let name = [text(name)];
+        let answer = self.keyspace.eval(&self.remove, &self.keys, &name).await;
+        let removed: u64 = answer.and_then(read).map_err(StoreError::Redis)?;
+        Ok(removed > 0)
     }
 
     async fn read(&self, known: Option<&str>) -> Result<Page, StoreError> {
@@ -182,35 +178,28 @@ impl RedisStore {
             "large" => Ok(Page::TooLarge(count(answer.get(1))?)),
             "all" => {
                 let rows = answer.get(2..).unwrap_or_default().chunks_exact(2);
-                let rows = rows.map(|row| Some((bytes(&row[0])?, bytes(&row[1])?)));
+                let rows = rows.map(|row| (row[0].to_vec(), row[1].to_vec()));
                 Ok(Page::All {
                     number: word(answer.get(1))?,
-                    rows: rows.collect::<Option<_>>().ok_or(StoreError::Unexpected)?,
+                    rows: rows.collect(),
                 })
             }
             _ => Err(StoreError::Unexpected),
         }
     }
 
-    async fn eval(&self, script: &Script, args: &[Vec<u8>]) -> Result<Vec<Value>, StoreError> {
+    async fn eval(&self, script: &Script, args: &[Vec<u8>]) -> Result<Vec<Bytes>, StoreError> {
         let answer = self.keyspace.eval(script, &self.keys, args).await;
-        match answer.map_err(StoreError::Redis)? {
-            Value::Array(values) => Ok(values),
-            _ => Err(StoreError::Unexpected),
-        }
+        answer.and_then(read).map_err(StoreError::Redis)
     }
 }
 
-fn bytes(value: &Value) -> Option<Vec<u8>> {
-    value.as_bytes().map(<[u8]>::to_vec)
-}
-
-fn word(value: Option<&Value>) -> Result<Box<str>, StoreError> {
-    let word = value.and_then(Value::as_bytes).map(String::from_utf8_lossy);
+fn word(value: Option<&Bytes>) -> Result<Box<str>, StoreError> {
+    let word = value.map(|bytes| String::from_utf8_lossy(bytes));
     word.map(Into::into).ok_or(StoreError::Unexpected)
 }
 
-fn count(value: Option<&Value>) -> Result<u64, StoreError> {
+fn count(value: Option<&Bytes>) -> Result<u64, StoreError> {
     word(value)?.parse().map_err(|_| StoreError::Unexpected)
 }
 

@@ -22,20 +22,20 @@ const SECONDS_MAX: f64 = 253_402_300_799.0;
 
 /// What claims that nobody has verified say of who may have signed them.
 #[derive(Debug, Default)]
-pub(super) struct Origin {
+pub(super) struct Origin<'a> {
     /// `iss`.
-    pub(super) issuer: Option<String>,
+    pub(super) issuer: Option<Cow<'a, str>>,
     /// `app`.
-    pub(super) app: Option<String>,
+    pub(super) app: Option<Cow<'a, str>>,
 }
 
-impl Origin {
+impl<'a> Origin<'a> {
     /// Reads them. Claims that are no map name nothing: what is wrong with them is told when the
     /// signature is known to be right.
     ///
     /// # Errors
     /// An `app` that is there twice or is no text chooses no keys.
-    pub(super) fn read(payload: &[u8]) -> Result<Self, TokenError> {
+    pub(super) fn read(payload: &'a [u8]) -> Result<Self, TokenError> {
         let Ok(fields) = Fields::read(Encoding::Json, payload, &["iss", "app"]) else {
             return Ok(Self::default());
         };
@@ -50,8 +50,8 @@ impl Origin {
         });
         let issuer = fields.get("iss").and_then(|issuer| issuer.text());
         Ok(Self {
-            issuer: issuer.map(Cow::into_owned),
-            app: app.transpose()?.map(Cow::into_owned),
+            issuer,
+            app: app.transpose()?,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens: from text that anybody may have written to claims that can be relied on.
 //!
-//! In: a token, the time, and the keys and rules of `[auth]`. Out: [`Claims`], or a
+//! In: a token, the time, and the keys and rules of each app. Out: [`Claims`], or a
 //! [`error::TokenError`]. [`verifier::Verifier`] is shared by all workers and judges by [`Rules`], which make
 //! no request and read no clock; all that changes in them is which rights they have seen, so that
 //! tokens that may do the same hold them once. A session keeps its claims as long as it lives, so
@@ -8,7 +8,7 @@
 //! anything of the token is read; `info_bytes_max`; [`TRIED_MAX`](crate::config::issuer::TRIED_MAX) signature checks a token.
 //!
 //! A token is a JWT in the compact form of RFC 7515, and the checks are ordered so that nothing
-//! of an unsigned claim is believed (`iss` chooses the keys): length, form, algorithm, key, signature,
+//! of an unsigned claim is believed (`app` and `iss` choose the keys): length, form, algorithm, key, signature,
 //! then the claims, and its end last, so that "expired" means that nothing else was wrong with it. The key's
 //! algorithm decides, not the token's: the token's must equal it. Headers that name a key's place
 //! or bring one (`jku`, `x5u`, `x5c`, `jwk`) are not read; `crit` is refused because no extension

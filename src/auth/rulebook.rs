@@ -6,6 +6,7 @@
 //! claims another one than the known is refused before any key is looked at. Pure. Bound: as many apps
 //! as the node has.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,6 +155,7 @@ impl Rulebook {
         let origin = Origin::read(&payload)?;
         let rules = self.rules(app, origin.app.as_deref())?;
         let issuer = origin.issuer.filter(|_| rules.keyring.has_issuers());
+        let issuer = issuer.map(Cow::into_owned);
         let kind = header.get("typ").and_then(Raw::text);
         let found = rules.issuer(issuer.as_deref())?.find(Claimed {
             names_issuer: issuer.is_some(),
@@ -223,7 +225,8 @@ impl Rulebook {
             return None;
         }
         let payload = decode_part(token.split('.').nth(1)?).ok()?;
-        match Origin::read(&payload).ok()?.app {
+        let origin = Origin::read(&payload).ok()?;
+        match origin.app {
             Some(name) => App::new(&name).ok(),
             None => Some(App::default_app()),
         }

@@ -17,6 +17,9 @@ use crate::seeds::{self, Verdict};
 use fanfare_protocol::ids::{App, Topic, User};
 
 pub(super) mod doors;
+mod names;
+
+use names::names;
 
 /// What is asked with a topic; the scope that a client needs; what a session is judged by: the name in
 /// its token's `can`, `own` for the own inbox alone, `-` for nothing at all.
@@ -400,35 +403,6 @@ impl Case {
             false => Err(format!("{judged:?}, and not {wanted:?}, of {self:?}")),
         }
     }
-}
-
-/// Patterns again, by segments from the end of the pattern.
-fn names(pattern: &str, name: &str) -> bool {
-    fn fits(pattern: &[&str], name: &[&str]) -> bool {
-        match (pattern, name) {
-            ([before @ .., "**"], rest) => {
-                let (first, more) = rest.split_at(before.len().min(rest.len()));
-                !more.is_empty() && fits(before, first)
-            }
-            ([before @ .., last], [rest @ .., one]) => {
-                (*last == "*" || last == one) && fits(before, rest)
-            }
-            ([], []) => true,
-            _ => false,
-        }
-    }
-    let (of_inboxes, inbox) = (pattern.starts_with('@'), name.starts_with('@'));
-    if of_inboxes != inbox || (inbox && (pattern == "@" || name == "@")) {
-        return pattern == "@" && name == "@";
-    }
-    let split = |text: &'_ str| -> Vec<String> {
-        let text = text.trim_start_matches('@');
-        text.split(':').map(str::to_owned).collect()
-    };
-    let (pattern, name) = (split(pattern), split(name));
-    let pattern: Vec<_> = pattern.iter().map(String::as_str).collect();
-    let name: Vec<_> = name.iter().map(String::as_str).collect();
-    fits(&pattern, &name)
 }
 
 fn rights(all: &[Vec<&'static str>; 4]) -> Rights {

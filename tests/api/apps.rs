@@ -117,50 +117,32 @@ async fn an_app_is_set_shown_without_its_secret_changed_and_removed() {
     assert_eq!(page, json!({"apps": rows[..2], "next": "filed"}));
     let page = node.get("/v1/apps?limit=2&after=filed").await.value();
     assert_eq!(page, json!({"apps": rows[2..]}));
-    // It is in force: a call may be about it, and its client is known.
-    let history = send(
-        &node,
-        ("any", Some("shop")),
-        ("GET", "/v1/topics/t/history", ""),
-    )
-    .await;
+}
+
+#[tokio::test]
+async fn a_stored_app_is_in_force_until_it_is_removed_and_both_are_in_the_audit() {
+    let node = node();
+    let of_shop = async || send(&node, ("shop", None), ("GET", "/v1/topics/t", "")).await;
+    let gone = (404, "not_found".into(), "there is no app `shop`".into());
+    assert_eq!(told(&of_shop().await), gone);
+    assert!(put(&node, "shop", &json!({})).await.status.is_success());
+    assert_eq!(of_shop().await.status.as_u16(), 200, "its client is known");
+    // A client of all apps may name it.
+    let named = ("any", Some("shop"));
+    let history = send(&node, named, ("GET", "/v1/topics/t/history", "")).await;
     assert_eq!(history.status.as_u16(), 200);
-    assert_eq!(
-        send(&node, ("shop", None), ("GET", "/v1/topics/t", ""))
-            .await
-            .status
-            .as_u16(),
-        200
-    );
     assert_eq!(delete(&node, "shop").await.value(), json!({"app": "shop"}));
-    let gone = told(&delete(&node, "shop").await);
-    assert_eq!(
-        gone,
-        (404, "not_found".into(), "there is no app `shop`".into())
-    );
+    assert_eq!(told(&delete(&node, "shop").await), gone);
     assert_eq!(told(&node.get("/v1/apps/shop").await), gone);
-    assert_eq!(
-        told(&send(&node, ("shop", None), ("GET", "/v1/topics/t", "")).await),
-        gone
-    );
+    assert_eq!(told(&of_shop().await), gone);
     let audit = node.get("/v1/audit").await.value();
-    let told: Vec<_> = audit["entries"].as_array().unwrap().iter().rev().collect();
-    let told: Vec<_> = told
-        .iter()
-        .map(|one| {
-            (
-                one["operation"].as_str().unwrap(),
-                one["target"].as_str().unwrap(),
-            )
-        })
+    let entries = audit["entries"].as_array().unwrap().iter().rev();
+    let entries: Vec<_> = entries
+        .map(|one| (&one["operation"], &one["target"]))
         .collect();
-    let wanted = [
-        ("put_app", "shop"),
-        ("put_app", "shop"),
-        ("delete_app", "shop"),
-        ("delete_app", "shop"),
-    ];
-    assert_eq!(told, wanted);
+    let shop = json!("shop");
+    let (put, delete) = (json!("put_app"), json!("delete_app"));
+    assert_eq!(entries, [(&put, &shop), (&delete, &shop), (&delete, &shop)]);
 }
 
 #[tokio::test]

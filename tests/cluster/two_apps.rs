@@ -120,6 +120,27 @@ async fn messages(talk: &mut Talk) -> Vec<Value> {
     messages.map(|message| message["data"].clone()).collect()
 }
 
+/// History, members and the inbox, as a session of an app sees them in which this was published.
+async fn sees_only_its_own(talk: &mut Talk, data: i32) {
+    // What is kept.
+    let history = talk.ok(json!({"type": "history", "topic": "orders"})).await;
+    let kept = history["publications"].as_array().unwrap().iter();
+    let kept: Vec<_> = kept.map(|message| message["data"].clone()).collect();
+    assert_eq!(kept, [data]);
+    // Who is there.
+    let members = talk
+        .ok(json!({"type": "presence", "topic": "orders"}))
+        .await;
+    assert_eq!(members["count"], 1, "{members}");
+    // What a session that comes back is told of its inbox.
+    let history = talk.ok(json!({"type": "history", "topic": "@ada"})).await;
+    assert_eq!(
+        history["publications"].as_array().unwrap().len(),
+        1,
+        "{history}"
+    );
+}
+
 #[tokio::test]
 async fn nothing_of_one_app_is_seen_in_another() {
     let (redis, directory) = (RedisServer::start().await, tempfile::tempdir().unwrap());
@@ -139,23 +160,7 @@ async fn nothing_of_one_app_is_seen_in_another() {
     }
     for (talk, data) in both.iter_mut().zip([1, 2]) {
         assert_eq!(messages(talk).await, [""; 0], "of app {data}");
-        // What is kept.
-        let history = talk.ok(json!({"type": "history", "topic": "orders"})).await;
-        let kept = history["publications"].as_array().unwrap().iter();
-        let kept: Vec<_> = kept.map(|message| message["data"].clone()).collect();
-        assert_eq!(kept, [data]);
-        // Who is there.
-        let members = talk
-            .ok(json!({"type": "presence", "topic": "orders"}))
-            .await;
-        assert_eq!(members["count"], 1, "{members}");
-        // What a session that comes back is told of its inbox.
-        let history = talk.ok(json!({"type": "history", "topic": "@ada"})).await;
-        assert_eq!(
-            history["publications"].as_array().unwrap().len(),
-            1,
-            "{history}"
-        );
+        sees_only_its_own(talk, data).await;
     }
     let [mut ada, mut of_shop] = both;
     // What the API does is done in its app alone.

@@ -395,6 +395,29 @@ fn the_exit_code_says_whose_fault_a_refusal_is() {
     }
 }
 
+/// Who had the right key and lacked a scope was told to give a key.
+#[test]
+fn what_a_right_key_may_not_do_is_no_question_of_the_key() {
+    let error = |code: &str| json!({"error": {"code": code, "message": "because"}});
+    for (status, code, hint) in [
+        (
+            403,
+            "forbidden",
+            "see scopes, topics and app of its section [[api.clients]]",
+        ),
+        (
+            401,
+            "unauthorized",
+            "give the key with --api-key or FANFARE_API_KEY",
+        ),
+    ] {
+        let api = PlayedApi::start([(status, error(code))]);
+        let output = run(&["nodes", "--api-url", &api.url()]);
+        assert_eq!(output.status.code(), Some(77), "{status}");
+        assert!(stderr(&output).contains(hint), "{}", stderr(&output));
+    }
+}
+
 /// A port on which nobody listens.
 fn closed_port() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -258,6 +258,16 @@ fn api_key(arguments: &[&str]) -> Output {
 }
 
 #[test]
+fn the_help_of_a_new_key_has_examples() {
+    let output = api_key(&["--help"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("Examples:\n  fanfare api-key new --name"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_new_key_and_its_section_belong_together() {
     let arguments = [
         "--name",

@@ -60,6 +60,11 @@ pub struct Cluster {
     pub texts: Texts,
 }
 
+/// What the node keeps and promises as it starts.
+fn said(config: &Config) -> Texts {
+    Texts::new(&keeping::said(config, config))
+}
+
 /// Starts the tasks.
 #[must_use]
 pub fn start(
@@ -70,9 +75,7 @@ pub fn start(
     lifecycle: &LifecycleSender,
     history: &Arc<History>,
 ) -> Cluster {
-    let settled = Settled::default();
-    let texts = Texts::new(&keeping::said(config, config));
-    let queue = Queue::default();
+    let (settled, queue, texts) = (Settled::default(), Queue::default(), said(config));
     let revoking = Revoking::start(config, broker, metrics);
     let settings = |partitions: &Partitions| {
         let kept = Kept {

@@ -58,6 +58,11 @@ pub struct Cluster {
     pub revoking: Revoking,
 }
 
+/// What the node keeps and promises as it starts.
+fn said(config: &Config) -> Texts {
+    Texts::new(&keeping::said(config, config))
+}
+
 /// Starts the tasks.
 #[must_use]
 pub fn start(

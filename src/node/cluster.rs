@@ -16,6 +16,7 @@ use crate::cluster::lease_store::LeaseStore;
 use crate::cluster::load_told::LoadTold;
 use crate::cluster::membership::{Membership, Settings};
 use crate::cluster::occupancy::Occupancy;
+use crate::cluster::partition_leases::Held;
 use crate::cluster::partition_store::PartitionStore;
 use crate::cluster::partitions::{Partitions, ranges};
 use crate::cluster::reaper::{self, ReaperTask};
@@ -89,7 +90,8 @@ pub fn start(
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", turns::polled("membership", task.run()));
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
-        consume(&queue, broker, config, metrics, tracer, &partitions);
+        let led = (partitions.held(), membership.view());
+        consume(&queue, broker, config, metrics, tracer, led);
         return Cluster {
             membership,
             partitions,
@@ -119,7 +121,8 @@ pub fn start(
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
-    consume(&queue, broker, config, metrics, tracer, &partitions);
+    let led = (partitions.held(), membership.view());
+    consume(&queue, broker, config, metrics, tracer, led);
     Cluster {
         membership,
         partitions,
@@ -168,18 +171,18 @@ pub(super) async fn carry_context(mut view: watch::Receiver<Arc<View>>, broker: 
     }
 }
 
-/// Starts the consumer of the queues of these partitions.
+/// Starts the consumer of the queues of these partitions, which are those of this view.
 fn consume(
     queue: &Queue,
     broker: &Arc<Broker>,
     config: &Arc<Config>,
     metrics: &Arc<Metrics>,
     tracer: &Arc<Tracer>,
-    partitions: &Partitions,
+    led: (watch::Receiver<Held>, watch::Receiver<Arc<View>>),
 ) {
     let (broker, config) = (Arc::clone(broker), Arc::clone(config));
     let (metrics, tracer) = (Arc::clone(metrics), Arc::clone(tracer));
-    let consumer = queue.consumer(broker, config, metrics, tracer, partitions.held());
+    let consumer = queue.consumer(broker, config, metrics, tracer, led);
     tasks::vital("queue", consumer.run());
 }
 

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
+use crate::broker::redis::RedisBroker;
 use crate::cluster::keeping;
 use crate::cluster::lease_store::LeaseStore;
 use crate::cluster::load_told::LoadTold;
 use crate::cluster::membership::{Membership, Settings};
 use crate::cluster::occupancy::Occupancy;
-use crate::cluster::partition_leases::Held;
 use crate::cluster::partition_store::PartitionStore;
 use crate::cluster::partitions::{Partitions, ranges};
 use crate::cluster::reaper::{self, ReaperTask};
@@ -85,13 +85,13 @@ pub fn start(
         let details = details(config, metrics, lifecycle.subscribe(), kept);
         settings(config, metrics, details, (&texts, &revoking.hurry))
     };
+    let parts = (broker, config, metrics, tracer);
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", turns::polled("membership", task.run()));
         let occupancy = Arc::new(Occupancy::alone(membership.view()));
-        let led = (partitions.held(), membership.view());
-        consume(&queue, broker, config, metrics, tracer, led);
+        consume(&queue, parts, &partitions, &membership);
         return Cluster {
             membership,
             partitions,
@@ -108,8 +108,7 @@ pub fn start(
     tasks::spawn("membership", turns::polled("membership", task.run()));
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());
-    let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
-    lead(&partitions, membership.view(), store, config, metrics);
+    lead(&partitions, membership.view(), redis, config, metrics);
     let reaping = reap(reaper::Settings {
         broker: Arc::clone(broker),
         keyspace: redis.bulk(),
@@ -121,8 +120,7 @@ pub fn start(
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
-    let led = (partitions.held(), membership.view());
-    consume(&queue, broker, config, metrics, tracer, led);
+    consume(&queue, parts, &partitions, &membership);
     Cluster {
         membership,
         partitions,
@@ -138,10 +136,11 @@ pub fn start(
 fn lead(
     partitions: &Partitions,
     view: watch::Receiver<Arc<View>>,
-    store: Arc<PartitionStore>,
+    redis: &RedisBroker,
     config: &Config,
     metrics: &Arc<Metrics>,
 ) {
+    let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     let task = partitions.lead(view, store, config.redis.lease, Arc::clone(metrics));
     tasks::spawn("partitions", turns::polled("partitions", task.run()));
 }
@@ -171,17 +170,16 @@ pub(super) async fn carry_context(mut view: watch::Receiver<Arc<View>>, broker: 
     }
 }
 
-/// Starts the consumer of the queues of these partitions, which are those of this view.
+/// Starts the consumer of the queues of these partitions.
 fn consume(
     queue: &Queue,
-    broker: &Arc<Broker>,
-    config: &Arc<Config>,
-    metrics: &Arc<Metrics>,
-    tracer: &Arc<Tracer>,
-    led: (watch::Receiver<Held>, watch::Receiver<Arc<View>>),
+    (broker, config, metrics, tracer): (&Arc<Broker>, &Arc<Config>, &Arc<Metrics>, &Arc<Tracer>),
+    partitions: &Partitions,
+    membership: &Membership,
 ) {
     let (broker, config) = (Arc::clone(broker), Arc::clone(config));
     let (metrics, tracer) = (Arc::clone(metrics), Arc::clone(tracer));
+    let led = (partitions.held(), membership.view());
     let consumer = queue.consumer(broker, config, metrics, tracer, led);
     tasks::vital("queue", consumer.run());
 }

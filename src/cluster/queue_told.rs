@@ -1,8 +1,8 @@
-//! What a node says of the queue: of the partitions that it holds.
+//! What a node says of the queue: of the partitions whose home it is.
 //!
 //! In: figures of its consumer, sent with each heartbeat. Out: the same of all nodes together. Since
-//! a partition has one holder, the sum counts each entry once; while a lease changes hands an entry may
-//! count twice or not at all for a heartbeat. Pure.
+//! a partition has one home, the sum counts each entry once; while a partition gets another home an entry
+//! may count twice or not at all for a heartbeat. Pure.
 
 use serde::{Deserialize, Serialize};
 

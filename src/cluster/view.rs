@@ -54,7 +54,7 @@ pub struct NodeDetails {
     /// not say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub keeps_digest: String,
-    /// What waits in the queues of the partitions that it holds.
+    /// What waits in the queues of the partitions whose home it is.
     pub queue: QueueTold,
     /// What it does and takes up; `None`: nothing yet, or its release does not say.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -263,7 +263,7 @@ section!(QUEUE, "queue" => Queue {
     capacity: "capacity", count(1, 100_000_000), BySize,
         "Entries of the durable queue, due and delayed, in the whole cluster. From 70, 80, 90, 100 % of it on those of priority low, normal, high, critical get 429. The same on every node.";
     workers: "workers", count(1, 1_024), BySize,
-        "Most calls to Redis at once with which this node works off the queue. It uses as many as what waits asks for.";
+        "Most calls to Redis at once with which this node works off the queue, and at least one for each master. It uses as many as what waits asks for.";
     idempotency: "idempotency_s", s(1, 2_592_000), Is("86400"),
         "How long the idempotency_key of an entry is remembered. Each takes up about 128 bytes in Redis.";
 });

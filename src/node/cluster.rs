@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::apps::Apps;
 use crate::broker::Broker;
+use crate::broker::redis::RedisBroker;
 use crate::cluster::lease_store::LeaseStore;
 use crate::cluster::load_told::LoadTold;
 use crate::cluster::membership::{Membership, Settings};
@@ -58,11 +59,6 @@ pub struct Cluster {
     pub revoking: Revoking,
 }
 
-/// What the node keeps and promises as it starts.
-fn said(config: &Config) -> Texts {
-    Texts::new(&keeping::said(config, config))
-}
-
 /// Starts the tasks.
 #[must_use]
 pub fn start(
@@ -87,11 +83,12 @@ pub fn start(
         let details = details(config, metrics, lifecycle.subscribe(), kept);
         settings(config, metrics, details, (texts, &revoking.hurry))
     };
+    let parts = (broker, (config, apps), metrics, tracer);
     let Broker::Redis(redis) = &**broker else {
         let partitions = Partitions::alone(config.redis.partitions);
         let (membership, task) = Membership::new(settings(&partitions), None);
         tasks::spawn("membership", turns::polled("membership", task.run()));
-        consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
+        consume(&queue, parts, &partitions, &membership);
         return Cluster {
             occupancy: Arc::new(Occupancy::alone(membership.view())),
             membership,
@@ -109,8 +106,7 @@ pub fn start(
     tasks::spawn("membership", turns::polled("membership", task.run()));
     let task = texts.share(membership.view(), redis.bulk(), redis.keys());
     tasks::spawn("texts", task.run());
-    let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
-    lead(&partitions, membership.view(), store, config, metrics);
+    lead(&partitions, membership.view(), redis, config, metrics);
     let reaping = reap(reaper::Settings {
         broker: Arc::clone(broker),
         keyspace: redis.bulk(),
@@ -122,7 +118,7 @@ pub fn start(
     let (occupancy, task) =
         Occupancy::clustered(membership.view(), redis.bulk(), redis.keys().clone());
     tasks::spawn("occupancy", turns::polled("occupancy", task.run()));
-    consume(&queue, broker, (config, apps), metrics, tracer, &partitions);
+    consume(&queue, parts, &partitions, &membership);
     Cluster {
         membership,
         partitions,
@@ -138,10 +134,11 @@ pub fn start(
 fn lead(
     partitions: &Partitions,
     view: watch::Receiver<Arc<View>>,
-    store: Arc<PartitionStore>,
+    redis: &RedisBroker,
     config: &Config,
     metrics: &Arc<Metrics>,
 ) {
+    let store = Arc::new(PartitionStore::new(redis.urgent(), redis.keys().clone()));
     let task = partitions.lead(view, store, config.redis.lease, Arc::clone(metrics));
     tasks::spawn("partitions", turns::polled("partitions", task.run()));
 }
@@ -171,18 +168,29 @@ pub(super) async fn carry_context(mut view: watch::Receiver<Arc<View>>, broker: 
     }
 }
 
+/// What the consumer needs of the node: the broker, the configuration with the apps, where it counts, what
+/// is traced.
+type Parts<'a> = (
+    &'a Arc<Broker>,
+    (&'a Arc<Config>, &'a Arc<Apps>),
+    &'a Arc<Metrics>,
+    &'a Arc<Tracer>,
+);
+
 /// Starts the consumer of the queues of these partitions.
 fn consume(
     queue: &Queue,
-    broker: &Arc<Broker>,
-    (config, apps): (&Arc<Config>, &Arc<Apps>),
-    metrics: &Arc<Metrics>,
-    tracer: &Arc<Tracer>,
+    (broker, rules, metrics, tracer): Parts<'_>,
     partitions: &Partitions,
+    membership: &Membership,
 ) {
-    let (broker, rules) = (Arc::clone(broker), (Arc::clone(config), Arc::clone(apps)));
+    let (broker, rules) = (
+        Arc::clone(broker),
+        (Arc::clone(rules.0), Arc::clone(rules.1)),
+    );
     let (metrics, tracer) = (Arc::clone(metrics), Arc::clone(tracer));
-    let consumer = queue.consumer(broker, rules, metrics, tracer, partitions.held());
+    let led = (partitions.held(), membership.view());
+    let consumer = queue.consumer(broker, rules, metrics, tracer, led);
     tasks::vital("queue", consumer.run());
 }
 

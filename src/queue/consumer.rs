@@ -1,10 +1,10 @@
 //! The consumer: runs passes over the queues of the partitions that this node holds.
 //!
-//! In: leases of partitions, bells, time. Out: passes, as many at once as there is work for, and the
-//! figures of what waits, each second. Owner: the one task [`Consumer::run`], on the control runtime.
-//! Bounds: `queue.workers` passes at once, of which a master of Redis has an even share, so that one
-//! that hangs holds up its own queues only; a pass that is not back after [`PATIENCE`] is given up and
-//! counted. At the end no further pass begins, and those on their way end before leases are given back.
+//! In: leases of partitions, the view, bells, time. Out: passes, as many at once as there is work for, and
+//! the figures of what waits where this node is the home, each second. Owner: the one task
+//! [`Consumer::run`], on the control runtime. Bounds: those of `room`, so that a master of Redis that hangs
+//! holds up its own queues only; a pass that is not back after [`PATIENCE`] is given up and counted. At the
+//! end no further pass begins, and those on their way end before leases are given back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,16 +17,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::counting::Counting;
-use super::faults::Faults;
+use super::faults::{Fault, Faults};
 use super::figures::{Figures, SharedFigures};
+use super::homes::Homes;
 use super::pass::{Context, Looked, Outcome};
 use super::pressure::Pressure;
+use super::room::Room;
 use super::rota::{Pass, Rota, Seen};
 use crate::apps::Apps;
 use crate::broker::queue::calls::CallOf;
 use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
-use crate::broker::{Broker, BrokerHealth, FeedNumber};
+use crate::broker::{Broker, BrokerHealth};
 use crate::cluster::partition_leases::Held;
+use crate::cluster::view::View;
 use crate::config::Config;
 use crate::config::machine::{self, Machine};
 use crate::tasks::running::Stopwatch;
@@ -48,7 +51,7 @@ const TICK: Duration = turns::IDLE_TURN;
 /// The handle of the consumer. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
-    /// What waits in the partitions that this node holds.
+    /// What waits in the partitions whose home this node is.
     pub figures: SharedFigures,
     stop: Arc<watch::Sender<bool>>,
 }
@@ -68,11 +71,12 @@ impl Queue {
         (config, apps): (Arc<Config>, Arc<Apps>),
         metrics: Arc<Metrics>,
         tracer: Arc<Tracer>,
-        held: watch::Receiver<Held>,
+        (held, view): (watch::Receiver<Held>, watch::Receiver<Arc<View>>),
     ) -> Consumer {
         let pressure = Pressure::new(machine::cores_max(&Machine::here()));
         Consumer {
-            workers_max: config.queue.workers,
+            room: Room::new(config.queue.workers),
+            homes: Homes::new(config.redis.lease),
             context: Arc::new(Context {
                 broker,
                 config,
@@ -81,15 +85,14 @@ impl Queue {
                 tracer,
             }),
             held,
+            view,
             rota: Rota::default(),
             running: FuturesUnordered::new(),
-            counts: BTreeMap::new(),
-            masters: BTreeSet::new(),
             partitions_per_call: PARTITIONS_PER_CALL,
             counting: Counting::default(),
             figures: Figures::default(),
             faults: Faults::default(),
-            failing: BTreeSet::new(),
+            blocked: BTreeSet::new(),
             shared: self.figures.clone(),
             pressure,
             stop: self.stop.subscribe(),
@@ -103,22 +106,21 @@ type Ended = (CallOf, Vec<HeldPartition>, Option<Outcome>);
 /// See the module.
 pub struct Consumer {
     context: Arc<Context>,
-    workers_max: usize,
     held: watch::Receiver<Held>,
+    view: watch::Receiver<Arc<View>>,
     rota: Rota,
+    /// What is told here.
+    homes: Homes,
+    room: Room,
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
-    /// How many passes each master has.
-    counts: BTreeMap<FeedNumber, usize>,
-    /// The masters that have partitions which are held: one that is slow has its share, and no more.
-    masters: BTreeSet<FeedNumber>,
     /// How many partitions the last call could have.
     partitions_per_call: usize,
     /// Partitions in which what waits is being counted.
     counting: Counting,
     figures: Figures,
     faults: Faults,
-    /// Partitions whose last pass failed, held or not; while the broker is whole those that are held.
-    failing: BTreeSet<u32>,
+    /// Partitions that stood still when that was told last.
+    blocked: BTreeSet<u32>,
     shared: SharedFigures,
     pressure: Pressure,
     stop: watch::Receiver<bool>,
@@ -145,12 +147,7 @@ impl Consumer {
             // All these waits are cancel-safe.
             tokio::select! {
                 ended = next(&mut self.running) => self.ended(ended),
-                (partition, depths) = self.counting.next() => {
-                    if let Some(depths) = depths {
-                        self.found(partition, depths, Instant::now());
-                    }
-                    self.counting.begin(&self.context.broker);
-                }
+                (of, depths) = self.counting.next() => self.counted(of, depths),
                 rung = bells.heard() => {
                     let now = Instant::now();
                     for (partition, ring) in rung {
@@ -176,42 +173,53 @@ impl Consumer {
         }
     }
 
-    /// Takes what is held now.
+    /// Takes what is held, and what this node is the home of.
     fn note(&mut self) {
+        let now = Instant::now();
         let held = self.held.borrow_and_update().clone();
         let tokens = held.partitions().into_iter();
         let tokens: BTreeMap<_, _> = tokens.filter_map(|p| Some((p, held.token(p)?))).collect();
-        let (taken, lost) = self.rota.note(&tokens, Instant::now());
+        let (taken, lost) = self.rota.note(&tokens, now);
         for partition in taken {
             self.context.broker.hear_bell(partition, true);
-            self.figures.hold(partition);
         }
         for partition in lost {
             self.context.broker.hear_bell(partition, false);
+        }
+        let view = Arc::clone(&self.view.borrow_and_update());
+        if view.time_us > 0 {
+            // For a home that holds nothing, and so has no passes that say it.
+            self.figures.tick_first(view.time_us / 1_000, view.told_at);
+        }
+        let rota = &self.rota;
+        let (came, went) = self.homes.note(&view, |one| rota.holds(one), now);
+        for partition in came {
+            self.figures.take(partition);
+        }
+        for partition in went {
             self.figures.let_go(partition);
         }
-        // Those that can be asked for are told by whoever holds them now.
+        // Those that can be asked for are told by their homes.
         let mut there: Vec<_> = self.figures.let_go_of().collect();
-        there.retain(|partition| !self.is_away(*partition));
+        there.retain(|partition| !self.context.broker.is_queue_away(*partition));
         for partition in there {
             self.figures.forget(partition);
         }
         let calls = self.rota.held();
         let calls = calls.filter_map(|partition| self.context.broker.queue_call_of(partition));
-        self.masters = calls.map(|call| call.feed).collect();
+        self.room.note(calls.map(|call| call.feed).collect());
     }
 
     /// Begins passes while there is work, and room for it. Returns as of when there was.
     fn begin(&mut self) -> Instant {
         let now = Instant::now();
-        while self.running.len() < self.workers_max {
-            let each_max = self.each_max(now);
-            let is_full = |feed| self.counts.get(feed).is_some_and(|n| *n >= each_max);
-            if self.masters.iter().all(is_full) {
-                break; // No master has room: no need to ask for each partition whose it is.
+        while !self.room.is_full(usize::MAX) {
+            let wanted = self.wanted(now);
+            if self.room.is_full(wanted) {
+                break; // No need to ask for each partition whose it is.
             }
-            let (broker, counts) = (&self.context.broker, &self.counts);
-            let may_begin = |call: &CallOf| counts.get(&call.feed).is_none_or(|n| *n < each_max);
+            let (broker, room) = (&self.context.broker, &self.room);
+            let may_begin = |call: &CallOf| room.has(call.feed, wanted);
             let call_of = |partition| broker.queue_call_of(partition);
             let Some(pass) = self.rota.take(now, call_of, may_begin) else {
                 break;
@@ -221,14 +229,12 @@ impl Consumer {
         now
     }
 
-    /// How many passes a master may have: one, and one more for each [`CALLS_PER_PASS`] that wait, by
-    /// their partitions or entries; at most its share. Fewer at once bring more entries each.
-    fn each_max(&self, now: Instant) -> usize {
-        let masters_count = self.masters.len().max(1);
-        let entries = usize::try_from(self.figures.due_count()).unwrap_or(usize::MAX);
+    /// How many passes a master should have: one, and one more for each [`CALLS_PER_PASS`] that wait, by
+    /// their partitions or entries. Fewer at once bring more entries each.
+    fn wanted(&self, now: Instant) -> usize {
+        let entries = usize::try_from(self.rota.entries_count()).unwrap_or(usize::MAX);
         let calls = self.rota.due_count(now) / self.partitions_per_call + entries / FETCH_MAX;
-        let wanted = 1 + calls / CALLS_PER_PASS;
-        wanted.min((self.workers_max / masters_count).max(1))
+        1 + calls / CALLS_PER_PASS
     }
 
     fn push(&mut self, pass: Pass) {
@@ -238,7 +244,7 @@ impl Consumer {
             from,
             is_glance,
         } = pass;
-        *self.counts.entry(call.feed).or_default() += 1;
+        self.room.begun(call.feed);
         self.partitions_per_call = match call.alone {
             Some(_) => 1,
             None => PARTITIONS_PER_CALL,
@@ -262,16 +268,10 @@ impl Consumer {
             .queue
             .workers
             .set(self.running.len() as u64);
-        if let Some(count) = self.counts.get_mut(&call.feed) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&call.feed);
-            }
-        }
+        self.room.ended(call.feed);
         let Some(outcome) = outcome else {
             self.context.metrics.queue.given_up.add(1);
             for held in held {
-                self.failing.insert(held.partition);
                 self.rota.ended(held, Seen::Failed, now, rand::random());
             }
             return;
@@ -290,51 +290,66 @@ impl Consumer {
             let is_bare = matches!(seen, Seen::Looked { .. });
             match depths {
                 Some(depths) => self.found(held.partition, depths, now),
-                None if is_bare && self.rota.holds(held.partition) => {
+                None if is_bare && self.homes.has(held.partition) => {
                     self.figures.set_bare(held.partition, now);
                 }
                 None => {}
             }
-            match seen {
-                Seen::Failed => self.failing.insert(held.partition),
-                Seen::Looked { .. } | Seen::Refused => self.failing.remove(&held.partition),
-                Seen::Something | Seen::Unsaid => false,
-            };
             self.rota.ended(held, seen, now, rand::random());
             if let Some(fault) = fault {
-                let count = self.rota.failing_count();
+                let count = self.blocked.len();
                 self.faults.note(held.partition, &fault, count, now);
             }
         }
     }
 
-    /// So much waits in a partition.
-    fn found(&mut self, partition: u32, depths: Depths, now: Instant) {
-        self.rota.found(partition, &depths);
-        if self.rota.holds(partition) {
-            self.figures.set(partition, depths, now);
-        }
-    }
-
-    /// Counts what waits in partitions that no pass has come to for a while.
-    fn find_uncounted(&mut self, now: Instant) {
-        if let Some(then) = now.checked_sub(UNCOUNTED_AFTER) {
-            let (broker, figures) = (&self.context.broker, &self.figures);
-            let held = self.rota.held();
-            let old = held.filter(|partition| figures.is_older(*partition, then));
-            let calls = old.filter_map(|one| Some((broker.queue_call_of(one)?.feed, one)));
-            self.counting.add(calls);
+    /// A partition was counted, which was asked for at this instant. A pass that ended since knows better.
+    fn counted(&mut self, (partition, asked_at): (u32, Instant), depths: Option<Depths>) {
+        let is_news = self.figures.is_older(partition, asked_at);
+        if let Some(depths) = depths.filter(|_| is_news) {
+            self.found(partition, depths, Instant::now());
         }
         self.counting.begin(&self.context.broker);
     }
 
-    /// Whether what has this partition is away, as far as is known.
-    fn is_away(&self, partition: u32) -> bool {
-        match *self.context.broker.health().borrow() {
-            BrokerHealth::Up => false,
-            BrokerHealth::Down(_) => true,
-            _ => self.failing.contains(&partition),
+    /// So much waits in a partition.
+    fn found(&mut self, partition: u32, depths: Depths, now: Instant) {
+        self.rota.found(partition, &depths);
+        if self.homes.has(partition) {
+            self.figures.set(partition, depths, now);
         }
+    }
+
+    /// Counts what waits in partitions that no pass has come to for a while, and each time in those that
+    /// stand still.
+    fn find_uncounted(&mut self, now: Instant) {
+        let (broker, figures, blocked) = (&self.context.broker, &self.figures, &self.blocked);
+        let is_old = |partition: &u32| {
+            let after = match blocked.contains(partition) {
+                true => TICK / 2,
+                false => UNCOUNTED_AFTER,
+            };
+            now.checked_sub(after)
+                .is_some_and(|then| figures.is_older(*partition, then))
+        };
+        let old = self.homes.partitions().filter(is_old);
+        let old = old.filter(|partition| !broker.is_queue_away(*partition));
+        let calls = old.filter_map(|one| Some((broker.queue_call_of(one)?.feed, one)));
+        self.counting.add(calls);
+        self.counting.begin(&self.context.broker);
+    }
+
+    /// The partitions of this home whose queues stand still: what has them is away or refuses, or nobody has
+    /// their lease.
+    fn find_blocked(&self, now: Instant) -> BTreeSet<u32> {
+        let (broker, homes, rota) = (&self.context.broker, &self.homes, &self.rota);
+        // What stood still when its lease ended does so until somebody has it.
+        let was_so = |one: &u32| !rota.holds(*one) && self.blocked.contains(one);
+        let stands_still = |one: &u32| {
+            let is_so = rota.stands_still(*one) || homes.lacks(*one, now);
+            is_so || was_so(one) || broker.is_queue_away(*one)
+        };
+        homes.partitions().filter(stands_still).collect()
     }
 
     /// Whether all of the broker is there.
@@ -342,23 +357,24 @@ impl Consumer {
         *self.context.broker.health().borrow() == BrokerHealth::Up
     }
 
-    /// This node's part of `queue.capacity`, by the partitions that it tells: of all nodes it adds up.
-    fn capacity(&self) -> u64 {
-        let config = &self.context.config;
-        let told = self.rota.held().chain(self.figures.let_go_of());
-        let share = |partition| share_of(config.queue.capacity, partition, config.redis.partitions);
-        told.map(share).sum()
+    /// Says that nobody can have the lease of a partition, though what has it is there.
+    fn tell_unheld(&mut self, now: Instant) {
+        let broker = &self.context.broker;
+        let lacks = |one: &u32| self.homes.lacks(*one, now) && !broker.is_queue_away(*one);
+        if let Some(partition) = self.homes.partitions().find(lacks) {
+            self.faults
+                .note(partition, &Fault::unheld(), self.blocked.len(), now);
+        }
     }
 
     /// Tells the figures.
     fn tick(&mut self) {
         // Leases end by themselves, too.
         self.note();
-        if self.is_whole() {
-            let rota = &self.rota;
-            self.failing.retain(|partition| rota.holds(*partition));
-        }
-        self.find_uncounted(Instant::now());
+        let now = Instant::now();
+        self.blocked = self.find_blocked(now);
+        self.tell_unheld(now);
+        self.find_uncounted(now);
         if let Some(seconds) = process::cpu_seconds_now() {
             self.pressure.sample(seconds);
         }
@@ -367,26 +383,20 @@ impl Consumer {
         } else {
             0.0
         };
-        let told = self.figures.told(part, Instant::now());
-        self.context.metrics.queue.tell(&told.due, &told.oldest_ms);
+        let told = self.figures.told(part, &self.blocked, now);
         let metrics = &self.context.metrics.queue;
-        metrics.capacity.set(self.capacity());
-        let blocked = self.rota.failing_count() + self.figures.let_go_of().count();
-        metrics.blocked.set(blocked as u64);
+        metrics.tell(&told.due, &told.oldest_ms);
+        let config = &self.context.config;
+        let share = self
+            .homes
+            .share(config.queue.capacity, config.redis.partitions);
+        metrics.capacity.set(share);
+        metrics.blocked.set(self.blocked.len() as u64);
         metrics.delayed.set(told.later);
         metrics.dead.set(told.dead);
         metrics.pressure.set(told.pressure);
         self.shared.set(told);
     }
-}
-
-/// The part of a whole that one of so many partitions has: of all of them together, the whole.
-fn share_of(whole: u64, partition: u32, partitions: u32) -> u64 {
-    let up_to = |count: u32| {
-        let part = u128::from(whole) * u128::from(count) / u128::from(partitions.max(1));
-        u64::try_from(part).unwrap_or(u64::MAX)
-    };
-    up_to(partition.saturating_add(1)) - up_to(partition)
 }
 
 /// What the next of them brings; waits for ever where none runs. Cancel-safe.
@@ -402,23 +412,5 @@ async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_shares_of_partitions_are_the_whole_together() {
-        for (whole, partitions) in [(1_000_000, 256), (100, 256), (7, 3), (u64::MAX, 8), (5, 1)] {
-            let shares = (0..partitions).map(|partition| share_of(whole, partition, partitions));
-            assert_eq!(shares.map(u128::from).sum::<u128>(), u128::from(whole));
-        }
-        // Half of them are half, to one.
-        let half: u64 = (0..128)
-            .map(|partition| share_of(1_001, partition, 256))
-            .sum();
-        assert_eq!(half, 500);
     }
 }

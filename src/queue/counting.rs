@@ -1,4 +1,4 @@
-//! Counts what waits in partitions that no pass has come to for a while.
+//! Counts what waits in partitions that no pass has come to for a while, or that nobody holds.
 //!
 //! In: partitions with their masters, time. Out: calls of the broker, and what they found. Passes may have
 //! more to do than they can, and how much that is decides how many nodes there are. Owner: the consumer.
@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::broker::queue::Depths;
 use crate::broker::{Broker, FeedNumber};
@@ -22,13 +22,13 @@ const AT_ONCE: usize = 16;
 /// How long one may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Where it was counted, whose partition that is, and what was found; `None`: there was no answer.
-type Counted = (FeedNumber, u32, Option<Depths>);
+/// Where it was counted, of which partition, when that was asked for, and what was found; `None`: there was no answer.
+type Answer = (FeedNumber, (u32, Instant), Option<Depths>);
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Counting {
-    running: FuturesUnordered<BoxFuture<'static, Counted>>,
+    running: FuturesUnordered<BoxFuture<'static, Answer>>,
     masters: BTreeMap<FeedNumber, Master>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Counting {
 struct Master {
     /// Calls on their way.
     count: usize,
-    /// Partitions that come next; at most all that are held.
+    /// Partitions that come next; at most all whose home this node is.
     waiting: Vec<u32>,
 }
 
@@ -66,9 +66,12 @@ impl Counting {
                 && let Some(partition) = master.waiting.pop()
             {
                 let (feed, broker) = (*feed, Arc::clone(broker));
+                let asked_at = Instant::now();
                 let count = async move {
                     let counted = timeout(PATIENCE, broker.queue_depths(partition)).await;
-                    (feed, partition, counted.ok().and_then(Result::ok))
+                    let counted = counted.ok().and_then(Result::ok);
+                    let counted_of = (partition, asked_at);
+                    (feed, counted_of, counted.map(|counted| counted.depths))
                 };
                 master.count += 1;
                 self.running.push(count.boxed());
@@ -76,15 +79,16 @@ impl Counting {
         }
     }
 
-    /// The next one that ends; waits for ever where none is on its way. Cancel-safe.
-    pub(super) async fn next(&mut self) -> (u32, Option<Depths>) {
-        let Some((feed, partition, depths)) = self.running.next().await else {
+    /// The next one that ends: a partition, and how it stood after this instant. Waits for ever where none
+    /// is on its way. Cancel-safe.
+    pub(super) async fn next(&mut self) -> ((u32, Instant), Option<Depths>) {
+        let Some((feed, counted_of, depths)) = self.running.next().await else {
             return std::future::pending().await;
         };
         if let Some(master) = self.masters.get_mut(&feed) {
             master.count -= 1;
         }
-        (partition, depths)
+        (counted_of, depths)
     }
 }
 
@@ -122,7 +126,7 @@ mod tests {
         assert_eq!(of_slow, AT_ONCE / 2);
         let mut counted = 0;
         while counted < 100 {
-            let (partition, depths) = counting.next().await;
+            let ((partition, _), depths) = counting.next().await;
             assert!(depths.is_some());
             if partition < 100 {
                 counting.masters.get_mut(&SLOW).expect("it is there").count += 1;

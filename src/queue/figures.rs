@@ -1,16 +1,19 @@
-//! What waits in the partitions that this node holds, as its passes saw it last.
+//! What waits in the partitions whose home this node is, as its passes and counts saw it last.
 //!
-//! In: depths by partition, and what is held no more. Out: their sums, for heartbeats, metrics and the API.
+//! In: depths by partition, and what has another home. Out: their sums, for heartbeats, metrics and the API.
 //! Owner: the consumer; whoever asks sees the sums of its last second. Bound: one entry a partition.
 //!
-//! A lease also ends where the broker is away, and then nobody else need have the partition: what waited
-//! there is told as it was seen last until the broker is whole again, and forgotten then.
+//! What nothing new is known of is told as it was seen last. A partition may also get another home while
+//! its master is away, and then that one knows nothing of it: it is told here until the master is back,
+//! and forgotten then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ids;
 use crate::broker::queue::Depths;
 use crate::cluster::queue_told::QueueTold;
 
@@ -25,7 +28,7 @@ struct Told {
 #[derive(Debug, Default)]
 pub struct Figures {
     partitions: BTreeMap<u32, (Depths, Instant)>,
-    /// Those of them that this node does not hold any more.
+    /// Those of them whose home this node is no more.
     let_go: BTreeSet<u32>,
     clock: Option<Told>,
 }
@@ -36,8 +39,24 @@ impl Figures {
         self.clock = Some(Told { now_ms, at });
     }
 
-    /// A partition stands so.
-    pub fn set(&mut self, partition: u32, depths: Depths, at: Instant) {
+    /// It said so then, as far as nobody has heard it since.
+    pub fn tick_first(&mut self, now_ms: u64, at: Instant) {
+        self.clock.get_or_insert(Told { now_ms, at });
+    }
+
+    /// A partition stands so. What has an id that no clock gave it has waited since it was seen first.
+    pub fn set(&mut self, partition: u32, mut depths: Depths, at: Instant) {
+        if let Some(now_ms) = self.now_ms(at) {
+            let before = self.partitions.get(&partition);
+            let before = before.map_or([None; 4], |(depths, _)| depths.oldest_ms);
+            let is_of_a_clock = |of: &u64| ids::is_of_a_clock(*of, now_ms);
+            for (oldest_ms, before) in depths.oldest_ms.iter_mut().zip(before) {
+                *oldest_ms = oldest_ms.map(|of| match is_of_a_clock(&of) {
+                    true => of,
+                    false => before.filter(is_of_a_clock).unwrap_or(now_ms),
+                });
+            }
+        }
         self.let_go.remove(&partition);
         self.partitions.insert(partition, (depths, at));
     }
@@ -60,17 +79,19 @@ impl Figures {
         seen.is_none_or(|(_, at)| *at < than)
     }
 
-    /// This node does not hold it any more; it is told until [`Self::forget`].
+    /// It has another home; what is known of it is told until [`Self::forget`].
     pub fn let_go(&mut self, partition: u32) {
-        self.let_go.insert(partition);
+        if self.partitions.contains_key(&partition) {
+            self.let_go.insert(partition);
+        }
     }
 
-    /// This node holds it again.
-    pub fn hold(&mut self, partition: u32) {
+    /// This node is its home again.
+    pub fn take(&mut self, partition: u32) {
         self.let_go.remove(&partition);
     }
 
-    /// Those that are told and not held.
+    /// Those that are told and have another home.
     pub fn let_go_of(&self) -> impl Iterator<Item = u32> {
         self.let_go.iter().copied()
     }
@@ -81,22 +102,21 @@ impl Figures {
         self.partitions.remove(&partition);
     }
 
-    /// How many entries are due here.
-    #[must_use]
-    pub fn due_count(&self) -> u64 {
-        let due = self.partitions.values().flat_map(|(depths, _)| depths.due);
-        due.sum()
+    /// Redis' clock at this instant.
+    fn now_ms(&self, at: Instant) -> Option<u64> {
+        let clock = self.clock?;
+        let since: Duration = at.saturating_duration_since(clock.at);
+        let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Some(clock.now_ms.saturating_add(since_ms))
     }
 
-    /// The sums at this instant. Of the depth this part (0 to 1) is pressure.
+    /// The sums at this instant. Of the depth this part (0 to 1) is pressure, but for partitions that stand
+    /// still: more nodes would not work them off.
     #[must_use]
-    pub fn told(&self, pressure: f64, at: Instant) -> QueueTold {
-        let mut told = QueueTold::default();
-        let now_ms = self.clock.map(|clock| {
-            let since = at.saturating_duration_since(clock.at).as_millis();
-            clock.now_ms + u64::try_from(since).unwrap_or(u64::MAX)
-        });
-        for (depths, _) in self.partitions.values() {
+    pub fn told(&self, pressure: f64, blocked: &BTreeSet<u32>, at: Instant) -> QueueTold {
+        let (mut told, mut moving) = (QueueTold::default(), 0_u64);
+        let now_ms = self.now_ms(at);
+        for (partition, (depths, _)) in &self.partitions {
             let age = |oldest_ms: Option<u64>| match (oldest_ms, now_ms) {
                 // What waits has an age: 0 stands for nothing.
                 (Some(oldest_ms), Some(now_ms)) => now_ms.saturating_sub(oldest_ms).max(1),
@@ -109,13 +129,16 @@ impl Figures {
                 dead: depths.dead,
                 pressure: 0,
             });
+            if !blocked.contains(partition) && !self.let_go.contains(partition) {
+                moving = moving.saturating_add(depths.due.iter().sum());
+            }
         }
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss
         )]
-        let pressure = (told.depth() as f64 * pressure.clamp(0.0, 1.0)).round() as u64;
+        let pressure = (moving as f64 * pressure.clamp(0.0, 1.0)).round() as u64;
         QueueTold { pressure, ..told }
     }
 }
@@ -139,8 +162,6 @@ impl SharedFigures {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -167,31 +188,59 @@ mod tests {
             },
             at,
         );
-        let told = figures.told(0.25, at + Duration::from_millis(500));
+        let none = BTreeSet::new();
+        let told = figures.told(0.25, &none, at + Duration::from_millis(500));
         assert_eq!(told.due, [1, 0, 2, 5]);
         assert_eq!(told.oldest_ms, [1_500, 0, 499, 2_500]);
         assert_eq!((told.later, told.dead, told.pressure), (3, 4, 2));
-        assert_eq!(figures.due_count(), 8);
+        let told = figures.told(0.25, &[2].into(), at);
+        assert_eq!((told.depth(), told.pressure), (8, 1), "of what moves");
         assert!(!figures.is_older(1, at) && figures.is_older(1, at + Duration::from_secs(1)));
         assert!(figures.is_older(3, at));
         // While nobody can say who has it, it is told, and grows older.
         figures.let_go(2);
         assert_eq!(figures.let_go_of().collect::<Vec<_>>(), [2]);
-        let told = figures.told(0.0, at + Duration::from_secs(60));
+        let told = figures.told(1.0, &none, at + Duration::from_secs(60));
         assert_eq!((told.due[3], told.oldest_ms[3]), (5, 62_000));
+        assert_eq!(told.pressure, 3);
         // It was let go for a moment only.
-        figures.hold(2);
+        figures.take(2);
         assert_eq!(figures.let_go_of().count(), 0);
         figures.let_go(2);
         figures.forget(2);
+        // Nothing is known of it.
+        figures.let_go(2);
         assert_eq!(figures.let_go_of().count(), 0);
         assert_eq!(
-            figures.told(2.0, at).pressure,
+            figures.told(2.0, &none, at).pressure,
             3,
             "never more than the depth"
         );
         figures.set_bare(1, at);
-        let told = figures.told(1.0, at);
+        let told = figures.told(1.0, &none, at);
         assert_eq!((told.depth(), told.later, told.dead), (0, 0, 4));
+    }
+
+    #[test]
+    fn what_has_an_id_of_no_clock_waits_since_it_was_seen() {
+        let (mut figures, at) = (Figures::default(), Instant::now());
+        let now_ms = 1_800_000_000_000;
+        figures.tick_first(now_ms, at);
+        figures.tick_first(7, at);
+        let none = BTreeSet::new();
+        for id_ms in [1, 0, 2_100_000_000_000, u64::MAX] {
+            figures.forget(1);
+            let depths = Depths {
+                due: [1, 0, 0, 0],
+                oldest_ms: [Some(id_ms), None, None, None],
+                ..Depths::default()
+            };
+            let mut oldest = |seconds: u64| {
+                let at = at + Duration::from_secs(seconds);
+                figures.set(1, depths, at);
+                figures.told(0.0, &none, at).oldest_ms[0]
+            };
+            assert_eq!([0, 1, 9].map(&mut oldest), [1, 1_000, 9_000], "{id_ms}");
+        }
     }
 }

@@ -20,9 +20,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::tracer::Tracer;
 
 use super::faults::Fault;
-use super::judge;
 use super::rota::Seen;
 use super::traced::MovingTraces;
+use super::{ids, judge};
 
 /// What a pass needs to know.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub(super) struct Context {
 pub(super) struct Looked {
     pub(super) held: HeldPartition,
     pub(super) seen: Seen,
-    /// What waits there. `None` where it was not seen, and where nothing waits: a glance asks nothing
-    /// of dead letters.
+    /// What waits there, also where not all was moved. `None` where it was not seen, and where nothing
+    /// waits: a glance asks nothing of dead letters.
     pub(super) depths: Option<Depths>,
     /// What kept it from being read or moved, for people.
     pub(super) fault: Option<Fault>,
@@ -58,7 +58,9 @@ pub(super) struct Outcome {
 /// One partition while its pass runs.
 struct Partition {
     held: HeldPartition,
-    state: Option<PartitionState>,
+    state: PartitionState,
+    /// What waits there, as far as it was told: by the fetch, or a move since.
+    depths: Option<Depths>,
     /// So many of its entries were fetched.
     fetched_count: u64,
     fault: Option<Fault>,
@@ -184,7 +186,7 @@ impl Context {
                 if let PartitionState::Failed(why) = &state {
                     one.fault.get_or_insert_with(|| Fault::told(why));
                 }
-                one.state = Some(state);
+                one.is(state);
             }
         }
         if moved
@@ -204,8 +206,11 @@ impl Context {
             match end {
                 End::Published(_) => {
                     counters.published.add(1);
-                    let waited = Duration::from_millis(now_ms.saturating_sub(fate.since_ms));
-                    counters.wait.count(waited);
+                    // Of one whose id says nothing it is not known.
+                    if ids::is_of_a_clock(fate.since_ms, now_ms) {
+                        let waited = now_ms.saturating_sub(fate.since_ms);
+                        counters.wait.count(Duration::from_millis(waited));
+                    }
                 }
                 End::Buried => counters.count_dead(fate.why.unwrap_or("failed")),
                 End::Failed => counters.count_dead("failed"),
@@ -238,30 +243,37 @@ impl Fate {
 impl Partition {
     /// Whether more of it may be moved: behind one that was not, none is.
     fn is_well(&self) -> bool {
-        matches!(self.state, Some(PartitionState::Held(_)))
+        matches!(self.state, PartitionState::Held(_))
+    }
+
+    /// It stands so now.
+    fn is(&mut self, state: PartitionState) {
+        match &state {
+            PartitionState::Held(depths) => self.depths = Some(*depths),
+            // Whoever has it changes it.
+            PartitionState::Refused => self.depths = None,
+            PartitionState::Failed(_) => {}
+        }
+        self.state = state;
     }
 
     fn looked(self, now_ms: u64) -> Looked {
-        let depths = match &self.state {
-            Some(PartitionState::Held(depths)) => Some(*depths),
-            _ => None,
-        };
-        let seen = match (&self.state, depths) {
-            _ if self.fault.is_some() => Seen::Failed,
-            (Some(PartitionState::Refused), _) => Seen::Refused,
-            (_, Some(depths)) => Seen::Looked {
+        let seen = match (&self.fault, self.state) {
+            (Some(fault), _) => seen_failed(fault),
+            (None, PartitionState::Refused) => Seen::Refused,
+            (None, PartitionState::Failed(_)) => Seen::Ill,
+            (None, PartitionState::Held(depths)) => Seen::Looked {
                 has_come: self.fetched_count > 0,
                 left: depths.due.iter().sum(),
                 next_due: depths
                     .next_due_ms
                     .map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms))),
             },
-            _ => Seen::Failed,
         };
         Looked {
             held: self.held,
             seen,
-            depths,
+            depths: self.depths,
             fault: self.fault,
         }
     }
@@ -274,13 +286,15 @@ fn partitions(held: &[HeldPartition], fetched: &Fetched) -> Vec<Partition> {
             let entry: &crate::broker::queue::FetchedEntry = entry;
             entry.partition == held.partition
         };
-        let fault = match state {
-            PartitionState::Failed(why) => Some(Fault::told(why)),
-            PartitionState::Held(_) | PartitionState::Refused => None,
+        let (depths, fault) = match state {
+            PartitionState::Held(depths) => (Some(*depths), None),
+            PartitionState::Failed(why) => (None, Some(Fault::told(why))),
+            PartitionState::Refused => (None, None),
         };
         Partition {
             held: *held,
-            state: Some(state.clone()),
+            state: state.clone(),
+            depths,
             fetched_count: fetched.entries.iter().filter(of_it).count() as u64,
             fault,
         }
@@ -299,7 +313,7 @@ const BARE: Seen = Seen::Looked {
 fn failed(held: &[HeldPartition], fault: &Fault) -> Outcome {
     let looked = held.iter().map(|held| Looked {
         held: *held,
-        seen: Seen::Failed,
+        seen: seen_failed(fault),
         depths: None,
         fault: Some(fault.clone()),
     });
@@ -309,9 +323,72 @@ fn failed(held: &[HeldPartition], fault: &Fault) -> Outcome {
     }
 }
 
+fn seen_failed(fault: &Fault) -> Seen {
+    match fault.is_outage {
+        true => Seen::Failed,
+        false => Seen::Ill,
+    }
+}
+
 fn fault(error: &BrokerError) -> Fault {
     Fault {
         reason: causes(error),
         is_outage: matches!(error, BrokerError::Unavailable(_) | BrokerError::Unknown(_)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Place;
+
+    const HELD: HeldPartition = HeldPartition {
+        partition: 7,
+        token: 1,
+    };
+
+    /// A partition after a fetch that found it so.
+    fn fetched(state: PartitionState) -> Partition {
+        let fetched = Fetched {
+            place: Place::default(),
+            now_ms: 10,
+            partitions: vec![state],
+            entries: Vec::new(),
+        };
+        let mut all = partitions(&[HELD], &fetched);
+        all.pop().expect("one")
+    }
+
+    fn depths(critical: u64) -> Depths {
+        Depths {
+            due: [critical, 0, 0, 0],
+            ..Depths::default()
+        }
+    }
+
+    #[test]
+    fn a_partition_that_stands_still_is_told_with_what_waits_there() {
+        let mut one = fetched(PartitionState::Held(depths(3)));
+        one.is(PartitionState::Failed("WRONGTYPE".to_owned()));
+        one.fault = Some(Fault::told("WRONGTYPE"));
+        let looked = one.looked(10);
+        assert_eq!((looked.seen, looked.depths), (Seen::Ill, Some(depths(3))));
+        // Some of it was moved before.
+        let mut one = fetched(PartitionState::Held(depths(3)));
+        one.is(PartitionState::Held(depths(2)));
+        one.is(PartitionState::Failed("WRONGTYPE".to_owned()));
+        let looked = one.looked(10);
+        assert_eq!((looked.seen, looked.depths), (Seen::Ill, Some(depths(2))));
+    }
+
+    #[test]
+    fn of_what_was_not_read_and_of_what_another_has_nothing_is_told() {
+        let one = fetched(PartitionState::Failed("WRONGTYPE".to_owned()));
+        let looked = one.looked(10);
+        assert_eq!((looked.seen, looked.depths), (Seen::Ill, None));
+        let mut one = fetched(PartitionState::Held(depths(3)));
+        one.is(PartitionState::Refused);
+        let looked = one.looked(10);
+        assert_eq!((looked.seen, looked.depths), (Seen::Refused, None));
     }
 }

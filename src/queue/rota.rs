@@ -5,8 +5,8 @@
 //! the consumer. Bound: one slot a partition, and one number for each of at most as many masters; a pass
 //! has at most [`PARTITIONS_PER_CALL`] partitions, a glance at most [`GLANCE_MAX`].
 //!
-//! Where something critical waits it is looked at first, then where something critical may wait, then
-//! the rest; among equals who has waited longest. But one call of a master in [`URGENT_IN_A_ROW`] + 1
+//! Where something critical has come it is looked at first, then where some of it was left, then where
+//! something critical may wait, then the rest; among equals who has waited longest. But one call of a master in [`URGENT_IN_A_ROW`] + 1
 //! begins with who has waited longest, whatever for, so that the rest never stands still. Of those of
 //! one pass, who was not its first for the longest time is so now: its streams of each priority come
 //! first there. What failed goes alone.
@@ -25,7 +25,9 @@ use tokio::time::Instant;
 use crate::broker::FeedNumber;
 use crate::broker::queue::bells::Ring;
 use crate::broker::queue::calls::CallOf;
-use crate::broker::queue::{Depths, FETCH_MAX, HeldPartition, PARTITIONS_PER_CALL};
+use crate::broker::queue::{
+    Depths, FETCH_MAX, FETCH_OF_STREAM_MAX, HeldPartition, PARTITIONS_PER_CALL,
+};
 
 mod slot;
 
@@ -84,6 +86,8 @@ pub enum Seen {
     Unsaid,
     /// It could not be looked at, or not all was moved.
     Failed,
+    /// The same, for what Redis says of it: it is likely to be so again.
+    Ill,
     /// Another node has it.
     Refused,
 }
@@ -135,6 +139,13 @@ impl Rota {
     #[must_use]
     pub fn due_count(&self, now: Instant) -> usize {
         self.slots.values().filter(|slot| slot.is_due(now)).count()
+    }
+
+    /// How many entries wait that are known, but for those of partitions that stand still.
+    #[must_use]
+    pub fn entries_count(&self) -> u64 {
+        let moving = self.slots.values().filter(|slot| !slot.stands_still());
+        moving.fold(0, |sum, slot| sum.saturating_add(slot.left))
     }
 
     /// The next pass, among calls that `may_begin`; [`Self::ended`] follows for each of its
@@ -248,7 +259,7 @@ impl Rota {
             at
         });
         let begun = chosen.into_iter().map(|(partition, slot)| {
-            slot.is_busy = true;
+            (slot.is_busy, slot.begun) = (true, slot.token);
             if !is_glance {
                 slot.fetched = Some(now);
             }
@@ -275,8 +286,8 @@ impl Rota {
         let Some(slot) = self.slots.get_mut(&held.partition) else {
             return;
         };
-        if !slot.is_busy {
-            return; // Lost and taken again meanwhile.
+        if !slot.is_busy || slot.begun != held.token {
+            return; // Lost and taken again meanwhile, and perhaps in another pass.
         }
         slot.is_busy = false;
         let cause = slot.cause;
@@ -300,10 +311,14 @@ impl Rota {
                 slot.look_at(now, Cause::Work);
                 slot.keep(rung.max(Some(Ring::Unsaid)));
             }
-            Seen::Failed => {
+            Seen::Failed | Seen::Ill => {
+                slot.is_ill = seen == Seen::Ill && rung != Some(Ring::Critical);
                 let doubled = RETRY_MIN * 2_u32.pow(slot.failures_count.min(10));
                 slot.failures_count = slot.failures_count.saturating_add(1);
-                let wait = doubled.mul_f64(1.0 + jitter.clamp(0.0, 1.0)).min(RETRY_MAX);
+                let jitter = jitter.clamp(0.0, 1.0);
+                // Also those that have failed for long are not tried all at once.
+                let longest = RETRY_MAX.mul_f64(1.0 - jitter / 4.0);
+                let wait = doubled.mul_f64(1.0 + jitter).min(longest);
                 slot.look_at(now + wait, Cause::Work);
                 slot.keep(rung);
             }
@@ -323,6 +338,8 @@ impl Rota {
     pub fn found(&mut self, partition: u32, depths: &Depths) {
         if let Some(slot) = self.slots.get_mut(&partition) {
             slot.left = depths.due.iter().sum();
+            let brings = depths.due.map(|due| due.min(FETCH_OF_STREAM_MAX as u64));
+            slot.brings = brings.iter().sum();
             slot.critical = depths.due[0];
             slot.is_bare = slot.left + depths.later == 0;
         }
@@ -333,11 +350,11 @@ impl Rota {
         self.slots.keys().copied()
     }
 
-    /// How many partitions failed when they were looked at last, and again after that.
+    /// Whether a partition failed when it was looked at last, and the time before.
     #[must_use]
-    pub fn failing_count(&self) -> usize {
-        let failing = self.slots.values().filter(|slot| slot.failures_count > 1);
-        failing.count()
+    pub fn stands_still(&self, partition: u32) -> bool {
+        let slot = self.slots.get(&partition);
+        slot.is_some_and(Slot::stands_still)
     }
 
     /// When something is to be looked at next. What is due now and was not taken waits for a pass to

@@ -1,7 +1,7 @@
 //! The instruments of the durable queue.
 //!
 //! In: the consumer counts, and tells its figures once a second. Out: their lines in `/metrics`. Of
-//! figures each node tells those of the partitions that it holds, so that they add up to the cluster's.
+//! figures each node tells those of the partitions whose home it is, so that they add up to the cluster's.
 
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ impl QueueMetrics {
             Family::of(
                 Kind::Gauge,
                 "fanfare_queue_depth",
-                "Entries of the durable queue that are due, in the partitions that this node holds; while Redis is away also in those that it held, as seen last.",
+                "Entries of the durable queue that are due, in the partitions whose home this node is; while Redis is away, as seen last.",
                 &self.depth,
             ),
             Family::of(
@@ -174,22 +174,22 @@ impl QueueMetrics {
         [
             (
                 "fanfare_queue_blocked_partitions",
-                "Partitions whose queues stand still, because Redis is away or refuses: those of this node, and those whose lease it lost while Redis was away; what waits there is told as it was seen last.",
+                "Partitions whose home this node is and whose queues stand still, because Redis is away or refuses, or no node can have their lease; what waits there is told all the same.",
                 &self.blocked,
             ),
             (
                 "fanfare_queue_delayed",
-                "Entries that are to come later, in the partitions that this node holds.",
+                "Entries that are to come later, in the partitions whose home this node is.",
                 &self.delayed,
             ),
             (
                 "fanfare_queue_dead",
-                "Dead letters in the partitions that this node holds.",
+                "Dead letters in the partitions whose home this node is.",
                 &self.dead,
             ),
             (
                 "fanfare_queue_capacity",
-                "This node's part of queue.capacity, by the partitions that it holds or, while Redis is away, held: of all nodes together, so many entries may wait in the cluster.",
+                "This node's part of queue.capacity, by the partitions whose home it is: of all nodes together, so many entries may wait in the cluster.",
                 &self.capacity,
             ),
             (

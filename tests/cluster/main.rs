@@ -32,6 +32,7 @@ mod outages;
 mod partitions;
 mod processes;
 mod queue;
+mod queue_blocked;
 mod queue_xadd;
 mod read_only;
 mod reaper;

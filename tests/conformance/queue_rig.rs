@@ -276,7 +276,7 @@ impl Rig {
 
     /// What waits in a partition, as anybody may ask.
     pub(crate) async fn depths(&self, partition: u32) -> Depths {
-        let depths = self.broker.queue_depths(partition).await;
-        depths.expect("the broker is up")
+        let counted = self.broker.queue_depths(partition).await;
+        counted.expect("the broker is up").depths
     }
 }

@@ -177,6 +177,29 @@ async fn a_first_start_that_waits_for_another_deployment_names_it_and_its_word()
     assert!(waited.is_ok(), "{:?}", peer.broker.health().borrow());
 }
 
+/// Whether the queue of a partition can be asked for is the word of its master alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queues_of_a_deployment_are_away_while_it_is_and_no_others() {
+    let (east, mut west) = (RedisServer::start().await, RedisServer::start().await);
+    let url = format!("{}?name=east", east.url());
+    let peer = Peer::over(url, &[format!("{}?name=west", west.url())]);
+    peer.is_up().await;
+    let away = || (0..256).filter(|partition| peer.broker.is_queue_away(*partition));
+    assert_eq!(away().count(), 0);
+    let calls = (0..256).map(|partition| peer.broker.queue_call_of(partition));
+    let calls: Vec<_> = calls.map(|call| call.expect("a master").feed).collect();
+    west.kill();
+    peer.is_partly_up().await;
+    let there: Vec<_> = away().map(|one| calls[one as usize]).collect();
+    assert!(there.windows(2).all(|two| two[0] == two[1]), "{there:?}");
+    let its = calls.iter().filter(|feed| **feed == there[0]);
+    assert_eq!(there.len(), its.count());
+    assert!(there.len() < 256);
+    west.restart().await;
+    peer.is_up().await;
+    assert_eq!(away().count(), 0);
+}
+
 async fn refused(node: &Node, name: &str) -> Option<String> {
     let publication = json!({"topic": name, "data": 1});
     let answer = http::post(node.api, "/v1/publish", &publication).await;

@@ -202,7 +202,8 @@ async fn what_is_enqueued_twice_under_one_key_is_once_in_the_queue() {
         .broker
         .queue_depths(held[0].partition)
         .await
-        .expect("up");
+        .expect("up")
+        .depths;
     assert_eq!(
         (depths.later, depths.next_due_ms),
         (1, Some(soon * 1_000 + 60_000))

@@ -108,8 +108,8 @@ async fn bells_of_a_database_are_heard_there_alone() {
     heard(&second).await;
     is_silent(&first).await;
     hold(&server, &[partition], TOKEN);
-    let depths = first.broker.queue_depths(partition).await.expect("up");
-    assert_eq!(depths.due, [0; 4]);
+    let counted = first.broker.queue_depths(partition).await.expect("up");
+    assert_eq!(counted.depths.due, [0; 4]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

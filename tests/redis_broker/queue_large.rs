@@ -141,7 +141,8 @@ async fn large_entries_that_become_due_come_a_few_at_a_time() {
         .broker
         .queue_depths(held[0].partition)
         .await
-        .expect("up");
+        .expect("up")
+        .depths;
     assert_eq!((standing.due, standing.later), ([0, 0, 4, 0], 5));
 }
 

@@ -16,8 +16,8 @@ use crate::api::query::{Fields, Pairs, QueryFields};
 use crate::api::schema::{BadRequest, Refused};
 use crate::api::state::ApiState;
 use crate::api::unix_ms;
-use crate::broker::Broker;
-use crate::broker::queue::Depths;
+use crate::broker::queue::{Counted, Depths};
+use crate::broker::{Broker, BrokerError};
 use fanfare_protocol::error::WireError;
 
 /// Partitions that are asked for at the same time: enough to hide a round trip.
@@ -90,7 +90,7 @@ pub struct QueueAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub partitions: Option<Vec<PartitionDepth>>,
-    /// Partitions of which the broker says nothing, and why; absent where there are none.
+    /// Partitions of which the broker does not say all, and why: what it does say stands in `partitions`. Absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub failed: Option<Vec<PartitionFault>>,
@@ -164,7 +164,7 @@ pub(in crate::api) async fn get_queue(
     }))
 }
 
-/// What is in each partition that has anything, and those of which nothing is known.
+/// What is in each partition that has anything, and those of which not all is known.
 async fn partitions(state: &ApiState) -> (Vec<PartitionDepth>, Vec<PartitionFault>) {
     let all = stream::iter(0..state.config.redis.partitions);
     let depths = all.map(async |partition| (partition, state.broker.queue_depths(partition).await));
@@ -172,8 +172,10 @@ async fn partitions(state: &ApiState) -> (Vec<PartitionDepth>, Vec<PartitionFaul
     let (mut partitions, mut failed) = (Vec::new(), Vec::new());
     for (partition, depths) in depths {
         match depths {
-            Ok(depths) => {
+            Ok(Counted { depths, ill }) => {
                 partitions.extend(PartitionDepth::of(partition, &depths, unix_ms()));
+                let ill = ill.map(BrokerError::Unexpected);
+                failed.extend(ill.map(|error| PartitionFault::of(partition, &error)));
             }
             Err(error) => failed.push(PartitionFault::of(partition, &error)),
         }

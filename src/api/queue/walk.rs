@@ -50,7 +50,12 @@ impl Shelf for ApiState {
     }
 
     async fn count(&self, partition: u32) -> Result<u64, BrokerError> {
-        Ok(self.broker.queue_depths(partition).await?.dead)
+        let counted = self.broker.queue_depths(partition).await?;
+        match counted.ill {
+            None => Ok(counted.depths.dead),
+            // It may be the key of these.
+            Some(ill) => Err(BrokerError::Unexpected(ill)),
+        }
     }
 
     async fn read(

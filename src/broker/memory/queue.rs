@@ -17,8 +17,8 @@ use crate::broker::queue::bells::{Bells, Ring};
 use crate::broker::queue::calls::CallOf;
 use crate::broker::queue::entry::QueuedMessage;
 use crate::broker::queue::{
-    DUE_MAX, DeadLetter, Depths, End, EnqueueRequest, Enqueued, Fetched, HeldPartition, Judged,
-    MoveBatch, Moved, PartitionState, Verdict, entry, partition_of,
+    Counted, DUE_MAX, DeadLetter, Depths, End, EnqueueRequest, Enqueued, Fetched, HeldPartition,
+    Judged, MoveBatch, Moved, PartitionState, Verdict, entry, partition_of,
 };
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, FeedNumber, Place, PublishRequest};
@@ -143,8 +143,9 @@ impl MemoryBroker {
     ///
     /// # Errors
     /// None.
-    pub async fn queue_depths(&self, partition: u32) -> Result<Depths, BrokerError> {
-        Ok(self.ask_queue(partition, Queues::depths))
+    pub async fn queue_depths(&self, partition: u32) -> Result<Counted, BrokerError> {
+        let depths = self.ask_queue(partition, Queues::depths);
+        Ok(Counted { depths, ill: None })
     }
 
     /// As [`crate::broker::Broker::glance`].

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::bells::Bells;
 use super::{
-    DeadLetter, Depths, EnqueueRequest, Enqueued, Fetched, HeldPartition, MoveBatch, Moved,
+    Counted, DeadLetter, EnqueueRequest, Enqueued, Fetched, HeldPartition, MoveBatch, Moved,
 };
 use crate::broker::{Broker, BrokerError, FeedNumber};
 use fanfare_protocol::ids::{Position, Topic};
@@ -76,11 +76,20 @@ impl Broker {
         engine!(self, broker => broker.move_entries(batch).await)
     }
 
+    /// Whether what has this partition is known to be away: whoever asks it now learns nothing.
+    #[must_use]
+    pub fn is_queue_away(&self, partition: u32) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(broker) => broker.is_queue_away(partition),
+        }
+    }
+
     /// What waits in a partition, whoever holds it.
     ///
     /// # Errors
-    /// [`BrokerError`].
-    pub async fn queue_depths(&self, partition: u32) -> Result<Depths, BrokerError> {
+    /// [`BrokerError`]: nothing is known of it.
+    pub async fn queue_depths(&self, partition: u32) -> Result<Counted, BrokerError> {
         engine!(self, broker => broker.queue_depths(partition).await)
     }
 

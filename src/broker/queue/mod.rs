@@ -133,6 +133,15 @@ pub struct Depths {
     pub oldest_ms: [Option<u64>; 4],
 }
 
+/// What could be read of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// What waits there; of a key that could not be read, nothing.
+    pub depths: Depths,
+    /// What Redis said of the first key that could not be read, for people.
+    pub ill: Option<String>,
+}
+
 /// An entry at the head of its stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FetchedEntry {

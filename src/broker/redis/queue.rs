@@ -20,7 +20,7 @@ use super::{RedisBroker, reply};
 use crate::broker::queue::bells::Bells;
 use crate::broker::queue::calls::CallOf;
 use crate::broker::queue::{
-    Depths, Fetched, FetchedEntry, HeldPartition, PRIORITIES, PartitionState,
+    Counted, Depths, Fetched, FetchedEntry, HeldPartition, PRIORITIES, PartitionState,
 };
 use crate::broker::unavailable::Unavailable;
 use crate::broker::{BrokerError, Place};
@@ -170,6 +170,13 @@ impl RedisBroker {
         Some(call_of(&master, partition))
     }
 
+    /// As [`crate::broker::Broker::is_queue_away`]: the word of the master that has it, not of all.
+    #[must_use]
+    pub fn is_queue_away(&self, partition: u32) -> bool {
+        let placed = self.masters.find_partition(partition);
+        placed.map_or(true, |placed| !placed.master.is_up())
+    }
+
     /// As [`crate::broker::Broker::bells`].
     #[must_use]
     pub fn bells(&self) -> &Arc<Bells> {
@@ -180,17 +187,15 @@ impl RedisBroker {
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn queue_depths(&self, partition: u32) -> Result<Depths, BrokerError> {
+    pub async fn queue_depths(&self, partition: u32) -> Result<Counted, BrokerError> {
         let keys = keys_of(self.keys(), partition);
         let of = Topic::bell(partition);
         let answer = self
             .ask(&of, |scripts| &scripts.queue_depths, &keys, &[])
             .await?;
         match state(answer, depths)? {
-            (PartitionState::Held(depths), None) => Ok(depths),
-            // What could be read is no answer to how much there is.
-            (_, Some(ill)) => Err(BrokerError::Unexpected(ill)),
-            (other, None) => Err(BrokerError::Unexpected(format!("{other:?}"))),
+            (PartitionState::Held(depths), ill) => Ok(Counted { depths, ill }),
+            (other, _) => Err(BrokerError::Unexpected(format!("{other:?}"))),
         }
     }
 

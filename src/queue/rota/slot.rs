@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{POLL, POLL_OFTEN, UNRUNG_FOR, WHOLE};
+use crate::broker::queue::FETCH_OF_STREAM_MAX;
 use crate::broker::queue::bells::Ring;
 
 /// Of what else a partition has, one entry of so many counts when it is looked at for what is critical:
@@ -29,7 +30,9 @@ pub(super) enum Cause {
 /// How soon its turn comes, the soonest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
-    /// Something critical waits there.
+    /// Something critical has come where nothing critical was left: one more call, and it is gone.
+    Fresh,
+    /// Something critical was left there.
     Critical,
     /// Something came, or became due, of which nobody knows how urgent it is.
     Unknown,
@@ -44,6 +47,8 @@ pub(super) struct Slot {
     pub(super) cause: Cause,
     /// In a pass now.
     pub(super) is_busy: bool,
+    /// The token that the last pass began with.
+    pub(super) begun: u64,
     /// What rang for it while it was.
     pub(super) rung: Option<Ring>,
     /// The most urgent that rang for it since it was looked at last.
@@ -52,6 +57,8 @@ pub(super) struct Slot {
     pub(super) later: Option<Instant>,
     /// In a row.
     pub(super) failures_count: u32,
+    /// The last of them was for what Redis says of this partition.
+    pub(super) is_ill: bool,
     /// When entries came last without a bell.
     pub(super) unrung: Option<Instant>,
     /// Nothing waited, now or later, when it was looked at last.
@@ -62,6 +69,8 @@ pub(super) struct Slot {
     pub(super) led: u64,
     /// So many due entries were left when it was looked at last.
     pub(super) left: u64,
+    /// So many of them a fetch brings at most.
+    pub(super) brings: u64,
     /// So many of them were critical.
     pub(super) critical: u64,
 }
@@ -73,15 +82,18 @@ impl Slot {
             due: now,
             cause: Cause::Work,
             is_busy: false,
+            begun: token,
             rung: None,
             clue: Ring::Unsaid,
             later: None,
             failures_count: 0,
+            is_ill: false,
             unrung: None,
             is_bare: false,
             fetched: None,
             led: 0,
             left: 0,
+            brings: 0,
             critical: 0,
         }
     }
@@ -98,11 +110,18 @@ impl Slot {
         }
     }
 
+    /// It failed, and again after that.
+    pub(super) fn stands_still(&self) -> bool {
+        self.failures_count > 1
+    }
+
     pub(super) fn urgency(&self, now: Instant) -> Urgency {
         let has_come = self.later.is_some_and(|later| later <= now);
         match self.clue {
+            // Most likely it does so again: what can be moved comes first.
+            _ if self.is_ill && self.stands_still() => Urgency::Rest,
             _ if self.critical > 0 => Urgency::Critical,
-            Ring::Critical => Urgency::Critical,
+            Ring::Critical => Urgency::Fresh,
             Ring::Unsaid => Urgency::Unknown,
             Ring::Lower if has_come => Urgency::Unknown,
             Ring::Lower => Urgency::Rest,
@@ -112,10 +131,10 @@ impl Slot {
     /// How many entries of a fetch are for it, by what is known.
     pub(super) fn weight(&self, now: Instant) -> u64 {
         let weight = match self.urgency(now) {
-            Urgency::Rest => self.left,
-            Urgency::Critical | Urgency::Unknown => {
-                let critical = self.critical.max(1);
-                critical + self.left.saturating_sub(critical) / LOWER_COUNTED
+            Urgency::Rest => self.brings,
+            Urgency::Fresh | Urgency::Critical | Urgency::Unknown => {
+                let critical = self.critical.clamp(1, FETCH_OF_STREAM_MAX as u64);
+                critical + self.brings.saturating_sub(critical) / LOWER_COUNTED
             }
         };
         weight.max(1)
@@ -138,6 +157,8 @@ impl Slot {
             return;
         }
         self.keep(Some(ring));
+        // It came after what is refused, and may have another way.
+        self.is_ill &= ring != Ring::Critical;
         if self.failures_count == 0 {
             self.look_at(self.due.min(now), Cause::Work);
         } else {
@@ -158,6 +179,7 @@ impl Slot {
         now: Instant,
     ) {
         self.left = left;
+        self.brings = self.brings.min(left);
         self.critical = self.critical.min(left);
         self.clue = rung.unwrap_or_default();
         self.later = next_due.map(|wait| now + wait);

@@ -91,7 +91,16 @@ fn a_pass_has_no_more_partitions_than_fill_a_fetch_and_the_others_follow() {
     rota.note(&held(0..8), now);
     let pass = all(&mut rota, now).unwrap();
     assert_eq!(pass.held.len(), 8, "nothing is known of them");
-    end(&mut rota, &pass, left(true, FETCH_MAX as u64 / 2 - 1), now);
+    let half = FETCH_MAX as u64 / 2 - 1;
+    for partition in 0..8 {
+        let of_stream = FETCH_OF_STREAM_MAX as u64;
+        let depths = Depths {
+            due: [0, of_stream, half - of_stream, 0],
+            ..Depths::default()
+        };
+        rota.found(partition, &depths);
+    }
+    end(&mut rota, &pass, left(true, half), now);
     let passes: Vec<_> = std::iter::from_fn(|| all(&mut rota, now)).collect();
     let sizes: Vec<_> = passes.iter().map(|pass| pass.held.len()).collect();
     assert_eq!(sizes, [3, 3, 2]);
@@ -162,10 +171,30 @@ fn failures_wait_longer_each_time_and_a_ring_hurries_them_to_a_second() {
     end(&mut rota, &pass, Seen::Failed, at);
     rota.ring(0, Ring::Lower, at);
     assert_eq!(rota.next_at(at), Some(at + POLL), "it may be well again");
-    let pass = all(&mut rota, at + POLL).unwrap();
-    end(&mut rota, &pass, looked(false, false), at + POLL);
-    rota.ring(0, Ring::Lower, at + POLL);
-    assert!(all(&mut rota, at + POLL).is_some());
+    let at = at + POLL;
+    let pass = all(&mut rota, at).unwrap();
+    rota.ended(pass.held[0], Seen::Failed, at, 1.0);
+    let wait = rota.next_at(at).unwrap() - at;
+    assert!(wait < RETRY_MAX && wait > RETRY_MAX / 2, "{wait:?}");
+    let at = at + wait;
+    let pass = all(&mut rota, at).unwrap();
+    end(&mut rota, &pass, looked(false, false), at);
+    rota.ring(0, Ring::Lower, at);
+    assert!(all(&mut rota, at).is_some());
+}
+
+#[test]
+fn the_end_of_a_pass_from_before_a_loss_ends_no_other() {
+    let now = Instant::now();
+    let mut rota = rested(0..1, now);
+    let of_before = all(&mut rota, now + POLL).unwrap();
+    rota.note(&BTreeMap::new(), now + POLL);
+    rota.note(&BTreeMap::from([(0, 8)]), now + POLL);
+    let pass = all(&mut rota, now + POLL).unwrap();
+    end(&mut rota, &of_before, left(true, 9), now + POLL);
+    assert_eq!(all(&mut rota, now + POLL), None, "it is in a pass");
+    end(&mut rota, &pass, left(true, 9), now + POLL);
+    assert!(all(&mut rota, now + POLL).is_some());
 }
 
 #[test]
@@ -397,4 +426,54 @@ fn nothing_that_rang_waits_longer_than_a_pass_however_passes_end() {
         }
         assert!(rung.is_empty(), "{seed}: {rung:?} are forgotten");
     }
+}
+
+#[test]
+fn what_redis_refuses_again_comes_after_what_can_be_moved_and_after_an_outage_it_does_not() {
+    let now = Instant::now();
+    let after = now + RETRY_MIN * 4;
+    for (seen, first) in [(Seen::Ill, 1), (Seen::Failed, 0)] {
+        let mut rota = rested(0..3, now);
+        let critical = Depths {
+            due: [9, 0, 0, 0],
+            ..Depths::default()
+        };
+        rota.found(0, &critical);
+        rota.ring(0, Ring::Critical, now);
+        let pass = all(&mut rota, now).unwrap();
+        assert_eq!(partitions(&pass), [0]);
+        end(&mut rota, &pass, seen, now);
+        assert!(!rota.stands_still(0));
+        assert_eq!(rota.entries_count(), 9);
+        let pass = all(&mut rota, now + RETRY_MIN).unwrap();
+        end(&mut rota, &pass, seen, now + RETRY_MIN);
+        assert!(rota.stands_still(0) && !rota.stands_still(1));
+        assert_eq!(rota.entries_count(), 0, "more passes would not move them");
+        // The general call of a few.
+        rota.ring(2, Ring::Lower, now + RETRY_MIN);
+        let pass = all(&mut rota, now + RETRY_MIN).unwrap();
+        assert_eq!(partitions(&pass), [2]);
+        // Rung for later, and critical as well.
+        rota.found(1, &critical);
+        rota.ring(1, Ring::Critical, after);
+        let pass = all(&mut rota, after).unwrap();
+        assert_eq!(partitions(&pass), [first], "{seen:?}");
+        end(&mut rota, &pass, looked(false, false), after);
+    }
+}
+
+#[test]
+fn something_critical_that_comes_behind_what_is_refused_is_tried_before_its_turn() {
+    let now = Instant::now();
+    let mut rota = rested(0..3, now);
+    rota.ring(0, Ring::Lower, now);
+    for at in [now, now + RETRY_MIN] {
+        let pass = all(&mut rota, at).unwrap();
+        assert_eq!(partitions(&pass), [0]);
+        end(&mut rota, &pass, Seen::Ill, at);
+    }
+    let after = now + POLL / 2;
+    rota.ring(1, Ring::Unsaid, now + RETRY_MIN);
+    rota.ring(0, Ring::Critical, now + RETRY_MIN);
+    assert_eq!(partitions(&all(&mut rota, after).unwrap()), [0]);
 }

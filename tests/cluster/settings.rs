@@ -157,3 +157,32 @@ async fn a_change_that_is_rolled_out_node_by_node_is_told_once() {
     let names = "n1, n2, n3 and 2 more nodes";
     assert!(detail.contains(names), "{detail}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_let_others_in_tell_it_until_the_last_has_read_the_change() {
+    let redis = RedisServer::start().await;
+    let write = |name: &str, leeway_s: u32, rule: &str| {
+        let path = redis.directory().join(name);
+        let text =
+            format!("[auth]\nleeway_s = {leeway_s}\n[namespaces.chat]\nsubscribe = \"{rule}\"\n");
+        std::fs::write(&path, text).expect("a file can be written");
+        format!("--config={}", path.display())
+    };
+    let start =
+        async |name: &'static str, flag: String| plan(&redis, name).flag(&flag).start().await;
+    let a = start("a", write("a.toml", 5, "anyone")).await;
+    let b = start("b", write("b.toml", 300, "anyone")).await;
+    sees(&a, &["a", "b"]).await;
+    let lines = told(&a, "settings_differed", 1, &["differences"]).await;
+    assert_eq!(lines, [["auth.leeway_s: 300 at b, 5 here"]]);
+    write("b.toml", 5, "anyone");
+    b.signal("HUP");
+    b.until_told("configuration_reloaded").await;
+    until_metric(&a, DIFFERING, 0).await;
+    until_metric(&b, DIFFERING, 0).await;
+    let c = start("c", write("c.toml", 5, "nobody")).await;
+    until_metric(&c, DIFFERING, 2).await;
+    let (_, detail) = settings(&c).await;
+    let rule = "namespaces.chat.subscribe: anyone at a, b, nobody here";
+    assert!(detail.contains(rule), "{detail}");
+}

@@ -166,3 +166,24 @@ async fn an_act_stands_in_redis_and_in_the_log_before_it_is_done() {
     let answer = call(node.api, http::DEV_KEY, ("POST", "/v1/nodes/node-0/drain")).await;
     assert_eq!(answer.status, 200, "a node may leave: {}", answer.text());
 }
+
+#[tokio::test]
+async fn an_act_cannot_be_hidden_behind_others_in_the_log() {
+    let node = Plan::dev().start().await;
+    // More than a hundred in a second, beyond which lines of other events are left out.
+    let api = node.api;
+    let acts = (0..250).map(|number| async move {
+        let path = format!("/v1/users/user-{number}/disconnect");
+        call(api, http::DEV_KEY, ("POST", &path)).await.status
+    });
+    let answers = futures_util::future::join_all(acts).await;
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    wait::until("all lines", async || {
+        let count = node.log_lines("call_audited").len();
+        (count == answers.len()).then_some(())
+    })
+    .await;
+    let left_out = node.log_lines("lines_suppressed");
+    let is_act = |line: &serde_json::Value| line["suppressed"] == "call_audited";
+    assert!(!left_out.iter().any(is_act), "{left_out:?}");
+}

@@ -42,6 +42,29 @@ async fn opened(node: &Node, query: &str, lines: &[&[u8]]) -> (u16, Value) {
 }
 
 #[tokio::test]
+async fn a_foreign_page_is_told_no_home_and_of_two_cookies_none_is_believed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = with_cookie(&directory).await;
+    let cookie = |user: &str| format!("fanfare_token={}", tokens::token(user));
+    let origin = format!("Origin: {ORIGIN}\r\n");
+    let one = cookie("ada");
+    let two = format!("{}; {one}", cookie("eve"));
+    for (origin, cookie, status) in [
+        (origin.as_str(), &one, 200),
+        ("", &one, 200),
+        ("Origin: https://evil.example\r\n", &one, 403),
+        (origin.as_str(), &two, 401),
+    ] {
+        let request =
+            format!("GET /v1/route HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n{origin}\r\n");
+        let mut raw = Raw::open(node.public).await;
+        raw.send(request.as_bytes()).await;
+        let head = raw.head().await.expect("an answer");
+        assert_eq!(head.status, status, "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn a_cookie_is_a_token_with_a_listed_origin_only() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let node = with_cookie(&directory).await;

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod authorizer;
 pub mod broker;
 pub mod cli;
 pub mod cluster;

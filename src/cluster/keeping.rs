@@ -236,6 +236,8 @@ mod tests {
             history: Allow::Token,
             presence_allow: Allow::Token,
             replicas_min: 0,
+            authorize_subscribe: None,
+            authorize_publish: None,
             replicas_timeout: Duration::from_secs(1),
         }
     }

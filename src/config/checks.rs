@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use crate::config::Environment;
+use crate::config::authorizers;
 use crate::config::client_list;
 use crate::config::faults::Faults;
 use crate::config::file_shares;
@@ -18,6 +19,7 @@ use crate::config::value::Value;
 use crate::config::values::{Origin, Values};
 
 mod api_only;
+mod authorizing;
 pub(super) mod files;
 mod needs;
 mod telemetry;
@@ -73,6 +75,7 @@ pub fn check(values: &Values, machine: &Machine, flags: &[Flag], faults: &mut Fa
     own_topics(values, faults);
     redis_access(values, faults);
     auth(values, faults);
+    authorizing::check(values, faults);
     tried::check(values, faults);
     shards(values, faults);
     alone(values, faults);
@@ -347,6 +350,8 @@ fn auth(values: &Values, faults: &mut Faults) {
     }
     let anonymous = value(values, "auth.anonymous") == Some(&Value::Flag(true));
     let refused = [
+        authorizers::PATH,
+        "auth.authorize_connect",
         "auth.keys",
         "auth.issuers",
         "auth.hmac_secret",
@@ -354,7 +359,7 @@ fn auth(values: &Values, faults: &mut Faults) {
     ]
     .iter()
     .any(|path| values.is_refused(path));
-    let keyless = !values.has_token_keys();
+    let keyless = !values.has_token_keys() && text(values, "auth.authorize_connect").is_none();
     if keyless && !anonymous && !refused && !api_only::is_meant(values) {
         let remedy = "set FANFARE_AUTH__HMAC_SECRET or [[auth.keys]], or auth.anonymous = true to \
                       let everybody in; on your own machine start with --dev";

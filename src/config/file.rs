@@ -11,6 +11,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::authorizers;
 use crate::config::client_list;
 use crate::config::faults::{Faults, did_you_mean};
 use crate::config::file_text::{File, in_order};
@@ -46,6 +47,9 @@ pub fn read(
     for (name, value) in in_order(root.get_ref()) {
         match (name.get_ref().as_ref(), value.get_ref()) {
             ("namespaces", DeValue::Table(all)) => namespaces(&file, all, values, faults),
+            (authorizers::PATH, _) => {
+                used.extend(authorizers::read(&file, value, inputs, values, faults));
+            }
             (section, DeValue::Table(table)) if keys::sections().contains(&section) => {
                 section_of(&file, section, table, values, faults);
                 let list = |of: &str, name| (section == of).then(|| table.get(name)).flatten();

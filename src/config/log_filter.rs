@@ -9,9 +9,10 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::faults::{Wrong, did_you_mean};
 
 /// The modules of this crate that log; a target is one of them, or something below.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 23] = [
     "api",
     "auth",
+    "authorizer",
     "broker",
     "cli",
     "cluster",

@@ -6,8 +6,11 @@
 
 pub mod alerts;
 pub mod api_clients;
+pub mod authorizer;
+pub mod authorizers;
 pub mod checks;
 pub mod client_list;
+mod entry;
 pub mod environment;
 pub mod example;
 pub mod faults;
@@ -47,6 +50,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use api_clients::Api;
+pub use authorizer::Authorizer;
 pub use issuer::{Issuer, Jwks, TokenKey};
 pub use observing::{Health, Log, LogFormat, Metrics};
 pub use secret::Secret;
@@ -70,6 +74,8 @@ pub struct Config {
     pub memory: Memory,
     /// Who may come in.
     pub auth: Auth,
+    /// Backends that are asked whether a session may do something.
+    pub authorizers: Vec<Authorizer>,
     /// Bounds of one session.
     pub session: Session,
     /// Whom the node lets in.
@@ -243,6 +249,8 @@ pub struct Auth {
     pub cookie: Option<String>,
     /// Origins that may open a WebSocket. Empty: any (unless a cookie is configured).
     pub origins: Vec<String>,
+    /// The authorizer that is asked about each session, by name. `None`: no one is.
+    pub authorize_connect: Option<String>,
     /// How long a session may stay unauthenticated. Default 10 s.
     pub timeout: Duration,
     /// Tolerance for `exp`, `nbf` and `iat`. Default 5 s.
@@ -372,6 +380,10 @@ pub struct Namespace {
     pub history: Allow,
     /// Who may be a member and see members.
     pub presence_allow: Allow,
+    /// The authorizer that is asked about each joining, by name. `None`: no one is.
+    pub authorize_subscribe: Option<String>,
+    /// The authorizer that is asked about each publication of a session, by name. `None`: no one is.
+    pub authorize_publish: Option<String>,
     /// Replicas that must have a publication before it is answered `ok`.
     pub replicas_min: u32,
     /// How long they are waited for.

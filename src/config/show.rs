@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::config::Authorizer;
 use crate::config::api_clients::{ApiClient, ClientApp, Scope};
 use crate::config::values::{Origin, Values};
 
@@ -55,11 +56,42 @@ pub fn rows(values: &Values) -> Vec<Row> {
             origin: Origin::to_string(origin),
         }
     });
+    let authorizers = values.authorizers_with_origins().iter().enumerate();
+    let authorizers = authorizers.map(|(index, (authorizer, origin))| Row {
+        key: format!("authorizers[{index}]"),
+        value: authorizer_in_words(authorizer).into(),
+        origin: Origin::to_string(origin),
+    });
     settings
         .chain(token_keys)
         .chain(issuers)
+        .chain(authorizers)
         .chain(clients)
         .collect()
+}
+
+/// An authorizer in one line, without its secrets and the values of its headers.
+fn authorizer_in_words(authorizer: &Authorizer) -> String {
+    let private = if authorizer.allow_private {
+        ", private"
+    } else {
+        ""
+    };
+    let headers: Vec<_> = authorizer.headers.iter().map(|(name, _)| &**name).collect();
+    let headers = match headers.is_empty() {
+        true => String::new(),
+        false => format!(", headers {}", headers.join(" ")),
+    };
+    let trusted = authorizer.ca_file.as_ref();
+    let trusted = trusted.map(|path| format!(", by {path}"));
+    format!(
+        "{} {} ***, {} ms, {} at once{private}{headers}{}",
+        authorizer.name,
+        authorizer.url,
+        authorizer.timeout.as_millis(),
+        authorizer.concurrency,
+        trusted.unwrap_or_default()
+    )
 }
 
 /// A client in one line. What its hashes are is no secret, and tells nobody anything.

@@ -13,7 +13,7 @@ use crate::config::key::Key;
 use crate::config::keys;
 use crate::config::value::{Field, Kind, Value};
 use crate::config::watched::WatchedFiles;
-use crate::config::{Environment, Issuer, Secret, TokenKey};
+use crate::config::{Authorizer, Environment, Issuer, Secret, TokenKey};
 
 /// Where a value came from. The order is the precedence, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +62,7 @@ pub struct Values {
     files: WatchedFiles,
     issuers: Vec<Issuer>,
     issuer_origins: Vec<Origin>,
+    authorizers: Vec<(Authorizer, Origin)>,
     refused: BTreeSet<String>,
     dev: bool,
     environment: Environment,
@@ -79,6 +80,7 @@ impl Values {
             files: WatchedFiles::default(),
             issuers: Vec::new(),
             issuer_origins: Vec::new(),
+            authorizers: Vec::new(),
             refused: BTreeSet::new(),
             dev,
             environment,
@@ -152,6 +154,24 @@ impl Values {
     pub fn add_issuer(&mut self, issuer: Issuer, origin: Origin) {
         self.issuers.push(issuer);
         self.issuer_origins.push(origin);
+    }
+
+    /// Adds an authorizer.
+    pub fn add_authorizer(&mut self, authorizer: Authorizer, origin: Origin) {
+        self.authorizers.push((authorizer, origin));
+    }
+
+    /// The authorizers with their origins, in the order of the file.
+    #[must_use]
+    pub fn authorizers_with_origins(&self) -> &[(Authorizer, Origin)] {
+        &self.authorizers
+    }
+
+    /// The authorizers.
+    #[must_use]
+    pub fn authorizers(&self) -> Vec<Authorizer> {
+        let all = self.authorizers.iter();
+        all.map(|(authorizer, _)| authorizer.clone()).collect()
     }
 
     /// Remembers that a source gave a value that was refused, so that no check speaks of the one

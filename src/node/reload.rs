@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::api::keys::ApiKeys;
 use crate::auth::verifier::Verifier;
+use crate::authorizer::Authorizers;
 use crate::config::faults::Faults;
 use crate::config::load::Loaded;
 use crate::config::show::{Row, rows};
@@ -68,6 +69,8 @@ pub(super) struct Replaced {
     pub(super) verifier: Arc<Verifier>,
     /// What fetches the keys of issuers.
     pub(super) checks: Arc<Checks>,
+    /// What signs enquiries.
+    pub(super) authorizers: Arc<Authorizers>,
     /// `session.info_bytes_max`, which stays.
     pub(super) info_bytes_max: usize,
     /// What counts it.
@@ -170,6 +173,7 @@ impl Replaced {
         logs::set_level(&config.log.level).map_err(|error| vec![error.to_string()])?;
         self.verifier.take_over(verifier);
         self.checks.follow();
+        self.authorizers.take_over(&config.authorizers);
         self.keys.replace(&config.api);
         let ignored = ignored(before, &rows(&loaded.values));
         if !ignored.is_empty() {

@@ -93,6 +93,15 @@ pub(super) enum Phase {
     Open,
 }
 
+/// A command that waits for the authorizer of sessions.
+#[derive(Debug)]
+pub enum Asking {
+    /// `connect`, and what is known by a token.
+    Connect(Connect, Option<Claims>),
+    /// `refresh`, by what its token says.
+    Refresh(Claims),
+}
+
 /// What a command asks for, after all checks that need no broker.
 #[derive(Debug)]
 pub enum Request {
@@ -123,6 +132,9 @@ pub enum Request {
     },
     /// Nothing but an `ok`.
     Ping,
+    /// Ask the authorizer of sessions, and come back with what it says: [`Machine::answered`]. Nothing behind it
+    /// is carried out before.
+    Ask(Box<Asking>),
     /// Check the tokens of the command elsewhere, and come back with it: [`Machine::checked`]. Nothing
     /// behind it is carried out before.
     Check(Box<Command>),
@@ -276,17 +288,30 @@ impl Machine {
         let token = connect.token.take();
         let claims = token.map(|token| self.session_claims(&token, now));
         let claims = claims.transpose().map_err(refused_token)?;
-        let anonymous = self.config.auth.anonymous;
+        // An authorizer may say who comes without a token.
+        let asks = self.config.auth.authorize_connect.is_some();
+        let anonymous = self.config.auth.anonymous || asks;
         identity::may_open(self.holder(), claims.as_ref(), anonymous).map_err(not_opened)?;
-        if let Some(claims) = claims {
-            self.identity = Identity {
+        if asks {
+            let claims = claims.or_else(|| self.identity.claims.clone());
+            return Ok(Request::Ask(Box::new(Asking::Connect(connect, claims))));
+        }
+        let identity = match claims {
+            Some(claims) => Identity {
                 user: Some(claims.user.clone()),
                 claims: Some(claims),
-            };
-        }
+            },
+            None => std::mem::take(&mut self.identity),
+        };
+        Ok(self.opens(identity, connect, now))
+    }
+
+    /// The session opens as this.
+    pub(super) fn opens(&mut self, identity: Identity, connect: Connect, now: Now) -> Request {
+        self.identity = identity;
         self.bad_in_a_row = 0;
         self.opening(now);
-        Ok(Request::Open(connect))
+        Request::Open(connect)
     }
 
     fn unsubscribe(&mut self, name: &str) -> Result<Request, WireError> {
@@ -351,6 +376,14 @@ impl Machine {
                 _ => "the token belongs to another user",
             })
         })?;
+        if self.config.auth.authorize_connect.is_some() {
+            return Ok(Request::Ask(Box::new(Asking::Refresh(claims))));
+        }
+        Ok(self.renew(claims))
+    }
+
+    /// Goes on by these claims, without the topics that they do not permit.
+    pub(super) fn renew(&mut self, claims: Claims) -> Request {
         let expires = claims.expires;
         let before = self.limits();
         self.identity.claims = Some(claims);
@@ -371,11 +404,11 @@ impl Machine {
         for (topic, _) in &lost {
             self.leave(topic);
         }
-        Ok(Request::Refreshed {
+        Request::Refreshed {
             lost,
             limits,
             expires,
-        })
+        }
     }
 }
 
@@ -388,7 +421,7 @@ impl std::fmt::Debug for Machine {
 }
 
 /// What a client is told whose `connect` opens no session, though its token is a valid one.
-fn not_opened(why: Mismatch) -> WireError {
+pub(super) fn not_opened(why: Mismatch) -> WireError {
     match why {
         Mismatch::NoToken => {
             let text = "`connect` needs a `token`: this server lets no anonymous sessions in";

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::alerts;
 use super::api_metrics::ApiMetrics;
+use super::authorizer_metrics::AuthorizerMetrics;
 use super::busy;
 pub use super::counter::Counter;
 use super::counter::{Longest, Seconds};
@@ -331,6 +332,8 @@ pub struct Metrics {
     pub tokens: Arc<TokenMetrics>,
     /// Checks away from workers, and key sets.
     pub checks: Arc<CheckCounters>,
+    /// What authorizers answered.
+    pub authorizers: Arc<AuthorizerMetrics>,
     /// Those of revocations.
     pub revocations: Arc<RevocationMetrics>,
     /// The durable queue's.
@@ -361,6 +364,7 @@ impl Metrics {
             feed_lag: Seconds::default(),
             tokens: Arc::default(),
             checks: Arc::default(),
+            authorizers: Arc::default(),
             revocations: Arc::default(),
             queue: QueueMetrics::default(),
             api: ApiMetrics::default(),
@@ -421,6 +425,7 @@ impl Metrics {
         all.extend(super::log_counters().families());
         all.extend(self.tokens.families());
         all.extend(self.checks.families());
+        all.extend(self.authorizers.families());
         all.extend(self.revocations.families());
         all.extend(self.queue.families());
         all.extend(self.api.families());

@@ -3,27 +3,18 @@
 //! In: where the set is published. Out: its bytes and how long they are good, or why not, in words for the
 //! log. Bounds: [`TIMEOUT`] from the name to the last byte; [`BYTES_MAX`] of the answer.
 //!
-//! `https` only, and no redirects: the configuration says who is trusted, and an answer must not. The name
-//! is resolved once, each address judged ([`is_public`]), and the connection made to an address that was
-//! judged, with the name in TLS. No proxy is used. Certificates are read for each request.
+//! `https` only, and no redirects: the configuration says who is trusted, and an answer must not. Addresses are
+//! judged and connected to as [`endpoint`](super::endpoint) says. Certificates are read for each request.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT};
-use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use url::{Host, Url};
+use hyper::{Request, Response, StatusCode, body::Incoming};
 
-use super::address::is_public;
+use super::endpoint::{Endpoint, Plain, trusting};
 use crate::auth::keyset::BYTES_MAX;
 use crate::config::Jwks;
 use crate::telemetry::fields::causes;
@@ -55,33 +46,15 @@ pub async fn fetch(source: &Jwks) -> Result<Fetched, String> {
 }
 
 async fn request(source: &Jwks) -> Result<Fetched, String> {
-    let url = Url::parse(&source.url).map_err(|error| causes(&error))?;
-    if url.scheme() != "https" {
-        return Err("it is not https".to_owned());
-    }
-    let host = url.host().ok_or("it has no host")?;
-    let port = url.port_or_known_default().unwrap_or(443);
-    let tcp = connect(&host, port, source.allow_private).await?;
-    let connector = TlsConnector::from(Arc::new(tls(source)?));
-    // The brackets of an address of IPv6 are no part of its name.
-    let name = match &host {
-        Host::Domain(name) => ServerName::try_from((*name).to_owned()).map_err(|e| causes(&e))?,
-        Host::Ipv4(address) => ServerName::IpAddress(IpAddr::from(*address).into()),
-        Host::Ipv6(address) => ServerName::IpAddress(IpAddr::from(*address).into()),
-    };
-    let stream = connector.connect(name, tcp).await;
-    let stream = stream.map_err(|error| format!("no TLS: {}", causes(&error)))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| causes(&error))?;
-    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let request = Request::get(path)
-        .header(HOST, authority)
+    let endpoint = Endpoint::new(&source.url, source.allow_private, Plain::Never)?;
+    let tls = Arc::new(trusting(source.ca_file.as_deref())?);
+    let (mut sender, connection) = endpoint.connect(Some(tls)).await?;
+    let request = Request::get(endpoint.path())
+        .header(HOST, endpoint.authority())
         .header(ACCEPT, "application/jwk-set+json, application/json")
         .header(ACCEPT_ENCODING, "identity")
         .header(USER_AGENT, concat!("fanfare/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())
+        .body(Full::<Bytes>::default())
         .map_err(|error| causes(&error))?;
     let answered = async {
         let response = sender.send_request(request).await;
@@ -96,33 +69,6 @@ async fn request(source: &Jwks) -> Result<Fetched, String> {
             Err(error) => Err(causes(&error)),
         },
     }
-}
-
-/// A connection to an address that may be asked.
-async fn connect(host: &Host<&str>, port: u16, allow_private: bool) -> Result<TcpStream, String> {
-    let addresses: Vec<SocketAddr> = match host {
-        Host::Domain(name) => tokio::net::lookup_host((*name, port))
-            .await
-            .map_err(|error| format!("its name leads nowhere: {}", causes(&error)))?
-            .collect(),
-        Host::Ipv4(address) => vec![((*address), port).into()],
-        Host::Ipv6(address) => vec![((*address), port).into()],
-    };
-    let mut failure = "its name leads nowhere".to_owned();
-    for address in addresses {
-        if !allow_private && !is_public(address.ip()) {
-            failure = format!(
-                "{} is no public address, and allow_private is false",
-                address.ip()
-            );
-            continue;
-        }
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = format!("{address}: {}", causes(&error)),
-        }
-    }
-    Err(failure)
 }
 
 async fn read(response: Response<Incoming>) -> Result<Fetched, String> {
@@ -162,24 +108,6 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
         let seconds = directive.strip_prefix("max-age=")?;
         Some(Duration::from_secs(seconds.trim_matches('"').parse().ok()?))
     })
-}
-
-fn tls(source: &Jwks) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    let trusted: Vec<CertificateDer<'static>> = match &source.ca_file {
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect)
-            .map_err(|error| format!("{path}: {}", causes(&error)))?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    if roots.add_parsable_certificates(trusted).0 == 0 {
-        return Err("there is no certificate that could be trusted".to_owned());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| causes(&error))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! `unavailable`, which says nothing against it.
 
 pub mod address;
+pub mod endpoint;
 pub mod fetch;
 pub mod fetcher;
 pub mod pool;

@@ -107,7 +107,9 @@ const TABLE: [Row; 15] = [
             "auth.expired_grace_s",
             "session.info_bytes_max",
         ],
-        works: |values, _| values.has_token_keys(),
+        works: |values, _| {
+            values.has_token_keys() || text(values, "auth.authorize_connect").is_some()
+        },
         why: "without a token key",
     },
     Row {

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
+use crate::authorizer::Authorizers;
 use crate::broker::memory::{MemoryBroker, clock::Clock};
 use crate::broker::publication::Publication;
 use crate::broker::{Broker, PublishRequest};
@@ -127,6 +128,7 @@ impl Node {
         let services = Arc::new(Services {
             app: App::default_app(),
             broker: Arc::clone(&broker),
+            authorizers: Authorizers::new(&config, &metrics.authorizers),
             checks: Checks::new(Arc::clone(&verifier), Arc::clone(&metrics.checks)),
             verifier,
             presence,

@@ -6,6 +6,7 @@
 
 mod alone;
 mod api_only;
+mod authorizers;
 mod chart;
 mod clients;
 mod faults;

@@ -25,6 +25,8 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &["auth", "config", "telemetry"]),
     // Checks of tokens that wait, or cost too much for a worker.
     ("verification", &["auth", "tasks", "config", "telemetry"]),
+    // Backends that are asked.
+    ("authorizer", &["verification", "auth", "tasks", "config", "telemetry"]),
     // The control side.
     ("broker", &["fixed_hash", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cluster", &["fixed_hash", "broker", "redis", "tasks", "lifecycle", "telemetry", "config"]),
@@ -33,14 +35,14 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("worker", &["broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("dispatcher", &["worker", "cluster", "broker", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     // What clients and backends speak to.
-    ("session", &["worker", "presence", "cluster", "broker", "policy", "verification", "auth", "revocation", "redis", "tasks", "lifecycle",
+    ("session", &["worker", "presence", "cluster", "broker", "policy", "authorizer", "verification", "auth", "revocation", "redis", "tasks", "lifecycle",
         "telemetry", "config"]),
     ("api", &["http", "presence", "cluster", "broker", "policy", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("ingress", &["http", "session", "worker", "presence", "cluster", "broker", "verification", "auth", "redis",
         "tasks", "lifecycle", "telemetry", "config"]),
     // What puts it together.
     ("node", &["ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
-        "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
+        "broker", "authorizer", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("cli", &["node", "ingress", "api", "http", "session", "dispatcher", "worker", "queue", "presence", "cluster",
         "broker", "verification", "auth", "revocation", "redis", "tasks", "lifecycle", "telemetry", "config"]),
     ("main", &["cli"]),

@@ -337,7 +337,10 @@ async fn no_more_bytes_wait_than_may() {
     let short = Duration::from_millis(50);
     let asked = tokio::time::timeout(short, &mut first).await;
     let waits = tokio::time::timeout(short, &mut second).await;
-    assert!(asked.is_err() && waits.is_err(), "one is asked, and one waits");
+    assert!(
+        asked.is_err() && waits.is_err(),
+        "one is asked, and one waits"
+    );
     let error = rig.all.ask(NAME, long()).await.unwrap_err();
     assert!(error.message.starts_with("too many"), "{error}");
     assert_eq!(rig.count(Authorization::Busy), 1);

@@ -84,7 +84,8 @@ struct Signing {
 /// What of its failures was told in the log.
 #[derive(Default)]
 struct Told {
-    at: Option<Instant>,
+    failed_at: Option<Instant>,
+    lied_at: Option<Instant>,
     /// Why it failed last; `None` where it did not.
     failure: Option<String>,
 }
@@ -349,7 +350,12 @@ impl Authorizer {
 
     fn failed(&self, begun: Begun<'_>, result: Authorization, why: String) -> WireError {
         self.count(result);
-        if self.may_tell(Some(&why)) {
+        let may_tell = {
+            let mut told = lock(&self.told);
+            told.failure = Some(why.clone());
+            is_time(&mut told.failed_at)
+        };
+        if may_tell {
             tracing::warn!(
                 event = "authorizer_failed",
                 authorizer = self.name,
@@ -363,7 +369,7 @@ impl Authorizer {
 
     fn lied(&self, why: &'static str) {
         self.count(Authorization::Lied);
-        if self.may_tell(None) {
+        if is_time(&mut lock(&self.told).lied_at) {
             tracing::warn!(
                 event = "authorizer_disbelieved",
                 authorizer = self.name,
@@ -371,19 +377,6 @@ impl Authorizer {
                 "an authorizer grants what it must not"
             );
         }
-    }
-
-    /// Whether it is time for a line, after the failure was noted.
-    fn may_tell(&self, failure: Option<&str>) -> bool {
-        let mut told = lock(&self.told);
-        if let Some(failure) = failure {
-            told.failure = Some(failure.to_owned());
-        }
-        let may = told.at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
-        if may {
-            told.at = Some(Instant::now());
-        }
-        may
     }
 
     fn turned(&self, turn: Option<Turn>) {
@@ -432,6 +425,15 @@ impl Authorizer {
         let text = format!("the authorizer `{name}` gave no answer that can be used; try again");
         unavailable(text, RETRY_MS)
     }
+}
+
+/// Whether it is time for a line of this kind; then it was told now.
+fn is_time(told: &mut Option<Instant>) -> bool {
+    let is_time = told.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+    if is_time {
+        *told = Some(Instant::now());
+    }
+    is_time
 }
 
 fn unavailable(text: String, retry_after_ms: u64) -> WireError {

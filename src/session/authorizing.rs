@@ -16,6 +16,7 @@ use super::Session;
 use super::broker_calls::{BrokerCalls, Completion};
 use super::clock::Due;
 use super::joining::Joined;
+use super::parked::Asked;
 use super::state::{Asking, Identity, Machine, Now, Refusal, Request};
 use crate::auth::Claims;
 use crate::authorizer::Verdict;
@@ -32,16 +33,6 @@ use fanfare_protocol::ids::{Topic, User};
 
 /// Enquiries about the topics of one `connect` at once.
 const TOPICS_AT_ONCE: usize = 8;
-
-/// A parked command with what its authorizer said.
-#[derive(Debug)]
-pub struct Asked {
-    id: Option<u64>,
-    asking: Asking,
-    verdict: Verdict,
-    /// When it was read.
-    read: Now,
-}
 
 /// Until when an authorizer lets a session stay in a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

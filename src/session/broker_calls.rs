@@ -24,10 +24,9 @@ use fanfare_protocol::error::{ErrorCode, WireError};
 use fanfare_protocol::event::{GapReason, Member};
 use fanfare_protocol::ids::{Position, SessionId, Topic, TopicKind};
 
-use super::authorizing::Asked;
 use super::joining::{Amendment, Begin, Joining};
 use super::opening::{AutoJoined, Opened};
-use super::parked::Parked;
+use super::parked::{Asked, Parked};
 use super::shared_reads::SharedReads;
 use super::state::Now;
 use super::{Services, backoff};

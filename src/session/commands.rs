@@ -46,15 +46,7 @@ impl Session {
                 });
             }
             Request::Publish(topic, publish) => {
-                let namespace = calls.services.config.namespace(&topic);
-                let is_asked = namespace.authorize_publish.is_some();
-                let request = self.publication(topic, *publish, now);
-                let (read, work) = (read(CommandType::Publish), calls.publish(id, request));
-                match is_asked {
-                    // None may overtake it while it is asked about.
-                    true => self.work_alone(read, work),
-                    false => self.work_on(read, work),
-                }
+                self.publish(id, (topic, *publish), now, read(CommandType::Publish));
             }
             Request::Ack(inbox, position) => {
                 self.work_on(read(CommandType::Ack), calls.ack(id, inbox, position));
@@ -94,6 +86,19 @@ impl Session {
                 id,
                 ..Ok::default()
             }),
+        }
+    }
+
+    fn publish(&mut self, id: Option<u64>, what: (Topic, Publish), now: Now, read: Read) {
+        let (topic, publish) = what;
+        let config = &self.calls.services.config;
+        let is_asked = config.namespace(&topic).authorize_publish.is_some();
+        let request = self.publication(topic, publish, now);
+        let work = self.calls.clone().publish(id, request);
+        match is_asked {
+            // None may overtake it while it is asked about.
+            true => self.work_alone(read, work),
+            false => self.work_on(read, work),
         }
     }
 

@@ -275,7 +275,9 @@ async fn whatever_an_authorizer_answers_is_told_exactly() {
     assert!(took < Duration::from_secs(4), "{took:?}");
     let lied = "fanfare_authorizations_total{result=\"lied\"}";
     assert_eq!(node.metric(lied).await, 2);
-    node.until_told("authorizer_failed").await;
+    for event in ["authorizer_disbelieved", "authorizer_failed"] {
+        node.until_told(event).await;
+    }
 }
 
 #[tokio::test]

@@ -136,115 +136,97 @@ fn what_was_not_asked_for_is_a_lie() {
     }
 }
 
-#[test]
-fn garbage_is_told_from_an_answer() {
-    let (long, deep) = ("k".repeat(129), "[".repeat(65) + &"]".repeat(65));
-    let info = "x".repeat(2_048);
-    let can = format!(r#"{{"publish":["{}"]}}"#, "c".repeat(8_192));
+type Row = (String, &'static str);
+
+/// What none of the three may be answered.
+fn of_all() -> Vec<Row> {
     let late = NOW_S + 604_801;
-    let rows = [
-        (Kind::Connect, String::new(), "the answer is no JSON map"),
-        (Kind::Connect, "[true]".into(), "the answer is no JSON map"),
-        (Kind::Connect, "{}".into(), "`allow` is not true or false"),
+    let form = "`expires` is no whole number of seconds";
+    let allow = "`allow` is not true or false";
+    vec![
+        (String::new(), "the answer is no JSON map"),
+        ("[true]".into(), "the answer is no JSON map"),
+        ("{}".into(), allow),
+        (r#"{"allow":"true"}"#.into(), allow),
+        (r#"{"allow":null}"#.into(), allow),
         (
-            Kind::Connect,
-            r#"{"allow":"true"}"#.into(),
-            "`allow` is not true or false",
-        ),
-        (
-            Kind::Connect,
-            r#"{"allow":null}"#.into(),
-            "`allow` is not true or false",
-        ),
-        (
-            Kind::Connect,
             r#"{"allow":false,"allow":true}"#.into(),
             "a field is there twice",
         ),
+        (yes(r#""expires":"1""#), form),
+        (yes(r#""expires":1.5"#), form),
+        (yes(r#""expires":1800000000"#), "`expires` is past"),
         (
-            Kind::Connect,
-            yes(r#""expires":"1""#),
-            "`expires` is no whole number of seconds",
-        ),
-        (
-            Kind::Connect,
-            yes(r#""expires":1.5"#),
-            "`expires` is no whole number of seconds",
-        ),
-        (
-            Kind::Connect,
-            yes(r#""expires":1800000000"#),
-            "`expires` is past",
-        ),
-        (
-            Kind::Connect,
             yes(&format!(r#""expires":{late}"#)),
             "`expires` is later than auth.token_life_max_s allows",
         ),
-        (Kind::Connect, yes(r#""user":5"#), "`user` is no text"),
+    ]
+}
+
+/// JSON that nests too deep.
+fn deep() -> String {
+    "[".repeat(65) + &"]".repeat(65)
+}
+
+fn of_connect() -> Vec<Row> {
+    let (info, deep) = ("x".repeat(2_048), deep());
+    let can = format!(r#"{{"publish":["{}"]}}"#, "c".repeat(8_192));
+    let map = "`can` is no map from operations to lists of patterns";
+    let long = "`info` is longer than session.info_bytes_max";
+    vec![
+        (yes(r#""user":5"#), "`user` is no text"),
+        (yes(r#""user":"a b""#), "`user` cannot be the name of one"),
+        (yes(r#""user":"a","can":[]"#), map),
         (
-            Kind::Connect,
-            yes(r#""user":"a b""#),
-            "`user` cannot be the name of one",
-        ),
-        (
-            Kind::Connect,
-            yes(r#""user":"a","can":[]"#),
-            "`can` is no map from operations to lists of patterns",
-        ),
-        (
-            Kind::Connect,
             yes(&format!(r#""user":"a","can":{can}"#)),
             "`can` is longer than auth.token_bytes_max",
         ),
         (
-            Kind::Connect,
             yes(&format!(r#""user":"a","info":{deep}"#)),
             "`info` is no JSON that `data` may be",
         ),
+        (yes(&format!(r#""user":"a","info":"{info}""#)), long),
         (
-            Kind::Connect,
-            yes(&format!(r#""user":"a","info":"{info}""#)),
-            "`info` is longer than session.info_bytes_max",
-        ),
-        (
-            Kind::Connect,
             yes(r#""info":1"#),
             "`expires`, `can` and `info` need a `user`",
         ),
+    ]
+}
+
+fn of_publish() -> Vec<Row> {
+    let (key, deep) = ("k".repeat(129), deep());
+    let size = "`key` is empty, or longer than session.key_bytes_max";
+    vec![
         (
-            Kind::Publish,
             yes(&format!(r#""data":{deep}"#)),
             "`data` is no JSON that a client may send",
         ),
-        (Kind::Publish, yes(r#""key":5"#), "`key` is no text"),
-        (
-            Kind::Publish,
-            yes(r#""key":"""#),
-            "`key` is empty, or longer than session.key_bytes_max",
-        ),
-        (
-            Kind::Publish,
-            yes(&format!(r#""key":"{long}""#)),
-            "`key` is empty, or longer than session.key_bytes_max",
-        ),
-    ];
-    for (kind, answer, why) in rows {
-        assert_eq!(
-            said(kind, None, &answer),
-            Err(Unusable::Garbage(why)),
-            "{answer}"
-        );
+        (yes(r#""key":5"#), "`key` is no text"),
+        (yes(r#""key":"""#), size),
+        (yes(&format!(r#""key":"{key}""#)), size),
+    ]
+}
+
+#[test]
+fn garbage_is_told_from_an_answer() {
+    for (kind, rows) in [
+        (Kind::Connect, of_all()),
+        (Kind::Subscribe, of_all()),
+        (Kind::Publish, of_all()),
+        (Kind::Connect, of_connect()),
+        (Kind::Publish, of_publish()),
+    ] {
+        for (answer, why) in rows {
+            let said = said(kind, None, &answer);
+            assert_eq!(said, Err(Unusable::Garbage(why)), "{kind:?} {answer}");
+        }
     }
     // Longer than a client's message, though not than an answer.
     let mut limits = Limits::from(&defaults());
     limits.data_bytes_max = 3;
-    let read = read(
-        yes(r#""data":"long""#).as_bytes(),
-        &enquiry(Kind::Publish, None),
-        &limits,
-        UNIX_EPOCH,
-    );
+    let long = yes(r#""data":"long""#);
+    let asked = enquiry(Kind::Publish, None);
+    let read = read(long.as_bytes(), &asked, &limits, UNIX_EPOCH);
     let why = "`data` is longer than session.message_bytes_max";
     assert_eq!(read, Err(Unusable::Garbage(why)));
 }

@@ -17,16 +17,24 @@ const GIVE_SECRET: &str =
 const GIVE_URL: &str = "give https://HOST/PATH, without a login or a fragment";
 const GIVE_HEADERS: &str = "give names and values, as { Authorization = \"Bearer …\" }";
 
-/// Entries, each with the place and the text of its first fault.
-fn entries() -> Vec<(String, String)> {
-    let at = |place: &str, what: &str, remedy: &str| {
-        format!("fanfare.toml:{place}: authorizers[0]{what}; {remedy}")
+/// The lines of an entry, and its first fault.
+type Row = (String, String);
+
+fn at(place: &str, what: &str, remedy: &str) -> String {
+    format!("fanfare.toml:{place}: authorizers[0]{what}; {remedy}")
+}
+
+/// A good entry with one more line, the fifth.
+fn with(line: &str) -> String {
+    format!("name = \"a\"\nurl = \"https://a/\"\n{SECRETS}\n{line}")
+}
+
+fn names_and_urls() -> Vec<Row> {
+    let url = |url: &str, why: &str| {
+        let entry = format!("name = \"a\"\nurl = {url:?}\n{SECRETS}");
+        (entry, at("3:7", &format!(".url {why}"), GIVE_URL))
     };
-    let good = format!("name = \"a\"\nurl = \"https://a/\"\n{SECRETS}");
-    let with_secrets = |line: &str| format!("name = \"a\"\nurl = \"https://a/\"\n{line}");
-    let with_url = |url: &str| format!("name = \"a\"\nurl = {url:?}\n{SECRETS}");
-    let with = |line: &str| format!("{good}\n{line}");
-    let twice = format!("secrets = [{SECRET:?}, {SECRET:?}, {SECRET:?}]");
+    let name = "give 1 to 32 characters of a-z 0-9 _ -";
     vec![
         (
             format!("url = \"https://a/\"\n{SECRETS}"),
@@ -34,116 +42,107 @@ fn entries() -> Vec<(String, String)> {
         ),
         (
             format!("name = \"A b\"\nurl = \"https://a/\"\n{SECRETS}"),
-            at(
-                "2:8",
-                ".name cannot be this",
-                "give 1 to 32 characters of a-z 0-9 _ -",
-            ),
+            at("2:8", ".name cannot be this", name),
         ),
         (
             format!("name = \"a\"\n{SECRETS}"),
             at("1:1", " has no url", "give url"),
         ),
-        (
-            with_url("http://a/"),
-            at(
-                "3:7",
-                ".url is http, which goes with allow_private only",
-                GIVE_URL,
-            ),
+        url("http://a/", "is http, which goes with allow_private only"),
+        url("ftp://a/", "is not https"),
+        url("https://u:hunter2@a/", "has a login"),
+        url("a", "is no URL"),
+        url("https://a/#b", "has no host, or a fragment"),
+    ]
+}
+
+fn secrets() -> Vec<Row> {
+    let entry = |line: &str| format!("name = \"a\"\nurl = \"https://a/\"\n{line}");
+    let source = at(
+        "1:1",
+        " has not one source of secrets",
+        "give one of secrets, secrets_file, secrets_env",
+    );
+    let wrong = |secrets: &str, why: &str| {
+        let fault = at("4:11", &format!(".secrets {why}"), GIVE_SECRET);
+        (entry(&format!("secrets = {secrets}")), fault)
+    };
+    let three = format!("[{SECRET:?}, {SECRET:?}, {SECRET:?}]");
+    let unusable = "cannot be used: secret 1";
+    let absent =
+        ".secrets_file names absent, which cannot be read: No such file or directory (os error 2)";
+    let unset = "set ABSENT to the secrets, separated by a comma";
+    vec![
+        (entry(""), source.clone()),
+        (with("secrets_env = \"X\""), source),
+        wrong("[]", "has 0 secrets"),
+        wrong(&three, "has 3 secrets"),
+        wrong(
+            "[\"hunter2\"]",
+            &format!("{unusable} does not begin with whsec_"),
+        ),
+        wrong(
+            "[\"whsec_hunter2=\"]",
+            &format!("{unusable} is no base64 behind whsec_"),
+        ),
+        wrong(
+            "[\"whsec_aHVudGVyMg==\"]",
+            &format!("{unusable} has not 24 to 64 bytes"),
         ),
         (
-            with_url("ftp://a/"),
-            at("3:7", ".url is not https", GIVE_URL),
+            entry("secrets_file = \"absent\""),
+            at("4:16", absent, "name a file with one secret a line"),
         ),
         (
-            with_url("https://u:hunter2@a/"),
-            at("3:7", ".url has a login", GIVE_URL),
+            entry("secrets_env = \"ABSENT\""),
+            at("4:15", ".secrets_env names ABSENT, which is not set", unset),
         ),
-        (with_url("a"), at("3:7", ".url is no URL", GIVE_URL)),
+    ]
+}
+
+fn headers() -> Vec<Row> {
+    let header = |headers: &str, place: &str, why: &str| {
+        let fault = at(place, &format!(".headers.{why}"), GIVE_HEADERS);
+        (with(&format!("headers = {headers}")), fault)
+    };
+    let reserved = "is a header that this server sets, or one of a single connection";
+    let value = "x has a value that is no visible ASCII of at most 4096 bytes";
+    vec![
         (
-            with_url("https://a/#b"),
-            at("3:7", ".url has no host, or a fragment", GIVE_URL),
+            with("headers = 5"),
+            at("5:11", ".headers is no table", GIVE_HEADERS),
         ),
-        (
-            "name = \"a\"\nurl = \"https://a/\"".to_owned(),
-            at(
-                "1:1",
-                " has not one source of secrets",
-                "give one of secrets, secrets_file, secrets_env",
-            ),
+        header(
+            "{ \"a b\" = \"hunter2\" }",
+            "5:21",
+            "a b is no name of a header",
         ),
-        (
-            with("secrets_env = \"X\""),
-            at(
-                "1:1",
-                " has not one source of secrets",
-                "give one of secrets, secrets_file, secrets_env",
-            ),
+        header(
+            "{ Transfer-Encoding = \"hunter2\" }",
+            "5:33",
+            &format!("Transfer-Encoding {reserved}"),
         ),
-        (
-            with_secrets("secrets = []"),
-            at("4:11", ".secrets has 0 secrets", GIVE_SECRET),
+        header(
+            "{ webhook-id = \"hunter2\" }",
+            "5:26",
+            &format!("webhook-id {reserved}"),
         ),
-        (
-            with_secrets(&twice),
-            at("4:11", ".secrets has 3 secrets", GIVE_SECRET),
-        ),
-        (
-            with_secrets("secrets = [\"hunter2\"]"),
-            at(
-                "4:11",
-                ".secrets cannot be used: secret 1 does not begin with whsec_",
-                GIVE_SECRET,
-            ),
-        ),
-        (
-            with_secrets("secrets = [\"whsec_hunter2=\"]"),
-            at(
-                "4:11",
-                ".secrets cannot be used: secret 1 is no base64 behind whsec_",
-                GIVE_SECRET,
-            ),
-        ),
-        (
-            with_secrets("secrets = [\"whsec_aHVudGVyMg==\"]"),
-            at(
-                "4:11",
-                ".secrets cannot be used: secret 1 has not 24 to 64 bytes",
-                GIVE_SECRET,
-            ),
-        ),
-        (
-            with_secrets("secrets_file = \"absent\""),
-            at(
-                "4:16",
-                ".secrets_file names absent, which cannot be read: No such file or directory (os error 2)",
-                "name a file with one secret a line",
-            ),
-        ),
-        (
-            with_secrets("secrets_env = \"ABSENT\""),
-            at(
-                "4:15",
-                ".secrets_env names ABSENT, which is not set",
-                "set ABSENT to the secrets, separated by a comma",
-            ),
-        ),
+        header("{ x = \"hunter2\\n\" }", "5:17", value),
+        header("{ x = \"1\", X = \"hunter2\" }", "5:26", "X is there twice"),
+    ]
+}
+
+fn others() -> Vec<Row> {
+    let absent = ".ca_file cannot be used: No such file or directory (os error 2)";
+    let number = |from_to: &str| format!("give a whole number from {from_to}");
+    vec![
         (
             with("timeout_ms = 9"),
-            at(
-                "5:14",
-                ".timeout_ms cannot be this",
-                "give a whole number from 10 to 30000",
-            ),
+            at("5:14", ".timeout_ms cannot be this", &number("10 to 30000")),
         ),
         (
             with("concurrency = 0"),
-            at(
-                "5:15",
-                ".concurrency cannot be this",
-                "give a whole number from 1 to 1024",
-            ),
+            at("5:15", ".concurrency cannot be this", &number("1 to 1024")),
         ),
         (
             with("allow_private = 1"),
@@ -154,48 +153,8 @@ fn entries() -> Vec<(String, String)> {
             ),
         ),
         (
-            with("headers = 5"),
-            at("5:11", ".headers is no table", GIVE_HEADERS),
-        ),
-        (
-            with("headers = { \"a b\" = \"hunter2\" }"),
-            at("5:21", ".headers.a b is no name of a header", GIVE_HEADERS),
-        ),
-        (
-            with("headers = { Transfer-Encoding = \"hunter2\" }"),
-            at(
-                "5:33",
-                ".headers.Transfer-Encoding is a header that this server sets, or one of a single connection",
-                GIVE_HEADERS,
-            ),
-        ),
-        (
-            with("headers = { webhook-id = \"hunter2\" }"),
-            at(
-                "5:26",
-                ".headers.webhook-id is a header that this server sets, or one of a single connection",
-                GIVE_HEADERS,
-            ),
-        ),
-        (
-            with("headers = { x = \"hunter2\\n\" }"),
-            at(
-                "5:17",
-                ".headers.x has a value that is no visible ASCII of at most 4096 bytes",
-                GIVE_HEADERS,
-            ),
-        ),
-        (
-            with("headers = { x = \"1\", X = \"hunter2\" }"),
-            at("5:26", ".headers.X is there twice", GIVE_HEADERS),
-        ),
-        (
             with("ca_file = \"absent\""),
-            at(
-                "5:11",
-                ".ca_file cannot be used: No such file or directory (os error 2)",
-                "name a file with certificates as PEM",
-            ),
+            at("5:11", absent, "name a file with certificates as PEM"),
         ),
         (
             with("urls = \"a\""),
@@ -206,7 +165,8 @@ fn entries() -> Vec<(String, String)> {
 
 #[test]
 fn what_an_authorizer_cannot_be_is_told_with_what_to_give() {
-    for (entry, fault) in entries() {
+    let rows = [names_and_urls(), secrets(), headers(), others()].concat();
+    for (entry, fault) in rows {
         let lines = faults_of_file(&format!("{HEAD}{entry}\n"));
         assert_eq!(lines, [fault], "{entry}");
         assert!(!lines.join("\n").contains("hunter2"), "{lines:?}");

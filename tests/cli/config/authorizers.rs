@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanfare::config::inputs::Inputs;
 use fanfare::config::show::rows;
 
-use super::{faults_of_file, file, inputs, loaded, variables};
+use super::{fault_lines, faults_of_file, file, inputs, loaded, variables};
 
 const HEAD: &str = "[[authorizers]]\n";
 /// The 24 bytes of the example in the specification of Standard Webhooks.
@@ -279,4 +279,13 @@ fn with_an_authorizer_of_sessions_nobody_needs_a_token_key() {
         file: Some(path),
         ..super::keyless()
     });
+}
+
+#[test]
+fn a_variable_for_them_is_told_where_they_are_set() {
+    let name = "FANFARE_AUTHORIZERS__NAME";
+    let mut inputs = inputs();
+    inputs.environment.extend(variables(&[(name, "a")]));
+    let fault = "is no setting; authorizers are set in the file only, as [[authorizers]]";
+    assert_eq!(fault_lines(&inputs), [format!("{name}: {fault}")]);
 }

@@ -44,7 +44,8 @@ pub(super) struct Authorized {
 }
 
 impl Machine {
-    /// Goes on with a command whose authorizer was asked.
+    /// Goes on with a command whose authorizer was asked. `read_ms` is when it was read, in unix milliseconds:
+    /// what is revoked after that concerns whoever is let in by it.
     ///
     /// # Errors
     /// As [`Self::command`].
@@ -52,12 +53,12 @@ impl Machine {
         &mut self,
         asking: Asking,
         verdict: Verdict,
-        now: Now,
+        (read_ms, now): (u64, Now),
     ) -> Result<Request, Refusal> {
         match asking {
             Asking::Connect(connect, claims) => {
                 let granted = verdict.map_err(not_let_in)?;
-                self.let_in(connect, claims, granted, now)
+                self.let_in(connect, claims, granted, (read_ms, now))
             }
             Asking::Refresh(claims) => {
                 let granted = verdict.map_err(Refusal::from)?;
@@ -71,7 +72,7 @@ impl Machine {
         connect: Connect,
         claims: Option<Claims>,
         granted: Granted,
-        now: Now,
+        (read_ms, now): (u64, Now),
     ) -> Result<Request, Refusal> {
         let known = self.identity.user.clone();
         let identity = match (claims, known.or_else(|| granted.user.clone())) {
@@ -80,7 +81,7 @@ impl Machine {
                 claims: Some(narrowed(claims, granted)),
             },
             (None, Some(user)) => Identity {
-                claims: Some(self.made(&user, granted, now)),
+                claims: Some(self.made(&user, granted, read_ms / 1_000)),
                 user: Some(user),
             },
             (None, None) => {
@@ -94,8 +95,7 @@ impl Machine {
     }
 
     /// The claims of a session that came without any.
-    fn made(&self, user: &User, granted: Granted, now: Now) -> Claims {
-        let issued = now.unix_ms / 1_000;
+    fn made(&self, user: &User, granted: Granted, issued: u64) -> Claims {
         let latest = issued.saturating_add(self.config.auth.token_life_max.as_secs());
         // Who was known before has its rights by that, and they are only narrowed.
         let is_new = self.identity.user.is_none();
@@ -203,6 +203,7 @@ impl Session {
         let user = user.or(self.machine.identity().user.as_ref());
         let asker = Asker::new(self.machine.app(), user, self.calls.session);
         let enquiry = Enquiry::connect(asker, matches!(asking, Asking::Refresh(_)));
+        let disconnects = self.calls.worker.disconnects();
         self.work(async move {
             let name = services.config.auth.authorize_connect.as_deref();
             let verdict = services.authorizers.ask(name.unwrap_or_default(), enquiry);
@@ -210,6 +211,7 @@ impl Session {
                 id,
                 verdict: verdict.await,
                 asking,
+                disconnects,
                 read,
             };
             Completion::Alone(Box::new(Completion::Authorized(Box::new(asked))))
@@ -223,13 +225,20 @@ impl Session {
             Asking::Refresh(_) => CommandType::Refresh,
         };
         let now = Now::read();
-        let judged = self.machine.answered(asked.asking, asked.verdict, now);
+        let was_read = asked.read.unix_ms;
+        let judged = self
+            .machine
+            .answered(asked.asking, asked.verdict, (was_read, now));
         // Its time counts from when it was read; deadlines are of now.
         let read = Now {
             instant: asked.read.instant,
             unix_ms: now.unix_ms,
         };
         self.judged(kind, asked.id, judged, read);
+        if kind == CommandType::Connect {
+            // The user's sessions may have been sent away while it was asked.
+            self.end_if_disconnected(asked.disconnects);
+        }
     }
 
     /// Asks about a session whose handshake said all that is needed. Who sends the user's sessions away finds

@@ -31,6 +31,8 @@ pub struct Asked {
     pub(super) asking: Asking,
     /// The answer.
     pub(super) verdict: Verdict,
+    /// [`Worker::disconnects`](crate::worker::Worker::disconnects) when it was asked.
+    pub(super) disconnects: u64,
     /// When it was read.
     pub(super) read: Now,
 }

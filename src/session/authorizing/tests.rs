@@ -9,9 +9,16 @@ use fanfare_testkit::talk::Talk;
 use fanfare_testkit::wait;
 use serde_json::{Value, json};
 
+use crate::cluster::control::{self, ControlMessage, Request};
 use crate::config::{Authorizer, Config, Secret};
+use crate::revocation::memory::Held;
+use crate::revocation::reader::Reader;
+use crate::revocation::store_rig::{add, read};
 use crate::session::rig::node::{Entrance, Node, nobody, run, user};
 use crate::session::rig::{config, token};
+use crate::worker::handle::Inbound;
+use fanfare_protocol::close::CloseReason;
+use fanfare_protocol::ids::{App, User};
 
 const LATER: u64 = 4_000_000_000;
 
@@ -450,5 +457,45 @@ fn topics_of_connect_are_asked_about_some_at_once_and_each_fails_alone() {
         node.publish("open:no", "1").await;
         node.publish("open:7", "2").await;
         assert_eq!(ada.data(1).await, [2]);
+    });
+}
+
+#[test]
+fn who_is_put_out_while_the_authorizer_is_asked_is_out() {
+    run(async {
+        let slow = || granting(&json!({"user": "ada"})).after(Duration::from_millis(200));
+        let backend = Backend::http(move |_| slow()).await;
+        let node = asking(&backend, connects);
+        for entrance in [nobody(), user("ada")] {
+            let mut one = node.connect(entrance).await;
+            let asked = backend.asked().len();
+            if entrance.user.is_none() {
+                one.command(json!({"type": "connect"})).await;
+            }
+            wait::until_equal(asked + 1, async || backend.asked().len()).await;
+            let message = ControlMessage {
+                from: "api~1".parse().expect("an owner"),
+                request: Request::Disconnect {
+                    app: App::default_app(),
+                    user: User::new("ada").expect("a name"),
+                    session: None,
+                    reason: CloseReason::Disconnected,
+                },
+            };
+            let sent = node.services.broker.control(control::encode(&message));
+            sent.await.expect("the broker is here");
+            assert_eq!(one.close_code().await, Some(4002), "{entrance:?}");
+        }
+        // And whoever it lets in is revoked by what comes after that.
+        let known = node.services.verifier.revocations().clone();
+        let (mut held, mut reader) = (Held::default(), Reader::default());
+        let mut one = node.connect(nobody()).await;
+        one.ok(json!({"type": "connect"})).await;
+        let later = wait::unix_ms() / 1_000 + 1;
+        add(&mut held, "u default ada", later);
+        read(&known, &mut reader, &held);
+        let news = Inbound::Revoked(known.take_news().into());
+        node.worker().handle(news);
+        assert_eq!(one.close_code().await, Some(4002));
     });
 }

@@ -57,10 +57,18 @@ pub fn rows(values: &Values) -> Vec<Row> {
         }
     });
     let authorizers = values.authorizers_with_origins().iter().enumerate();
-    let authorizers = authorizers.map(|(index, (authorizer, origin))| Row {
-        key: format!("authorizers[{index}]"),
-        value: authorizer_in_words(authorizer).into(),
-        origin: Origin::to_string(origin),
+    let authorizers = authorizers.flat_map(|(index, (authorizer, origin))| {
+        let row = |key: &str, value: String| Row {
+            key: format!("{key}[{index}]"),
+            value: value.into(),
+            origin: Origin::to_string(origin),
+        };
+        // Headers are read again while the node runs, and the rest is not.
+        let names: Vec<_> = authorizer.headers.iter().map(|(name, _)| &**name).collect();
+        let headers = (!names.is_empty()).then(|| format!("{} ***", names.join(" ")));
+        let own = row("authorizers", authorizer_in_words(authorizer));
+        let headers = headers.map(|text| row("authorizers.headers", text));
+        std::iter::once(own).chain(headers)
     });
     settings
         .chain(token_keys)
@@ -70,22 +78,17 @@ pub fn rows(values: &Values) -> Vec<Row> {
         .collect()
 }
 
-/// An authorizer in one line, without its secrets and the values of its headers.
+/// An authorizer in one line, without its secrets and headers.
 fn authorizer_in_words(authorizer: &Authorizer) -> String {
     let private = if authorizer.allow_private {
         ", private"
     } else {
         ""
     };
-    let headers: Vec<_> = authorizer.headers.iter().map(|(name, _)| &**name).collect();
-    let headers = match headers.is_empty() {
-        true => String::new(),
-        false => format!(", headers {}", headers.join(" ")),
-    };
     let trusted = authorizer.ca_file.as_ref();
     let trusted = trusted.map(|path| format!(", by {path}"));
     format!(
-        "{} {} ***, {} ms, {} at once{private}{headers}{}",
+        "{} {} ***, {} ms, {} at once{private}{}",
         authorizer.name,
         authorizer.url,
         authorizer.timeout.as_millis(),

@@ -40,6 +40,7 @@ pub const RELOADED: &[&str] = &[
     "auth.leeway_s",
     "auth.token_life_max_s",
     "auth.token_bytes_max",
+    "authorizers.headers",
     "log.level",
 ];
 
@@ -221,6 +222,8 @@ mod tests {
             row("server.listen", "a"),
             row("log.level", "info"),
             row("auth.keys[0]", "a HS256 ***"),
+            row("authorizers[0]", "a https://a/ ***"),
+            row("authorizers.headers[0]", "a ***"),
             row("namespaces.a.presence", "true"),
         ];
         let now = [
@@ -228,9 +231,16 @@ mod tests {
             row("log.level", "debug"),
             row("auth.keys[0]", "b HS256 ***"),
             row("auth.keys[1]", "c HS256 ***"),
+            row("authorizers[0]", "a https://b/ ***"),
+            row("authorizers.headers[0]", "b ***"),
             row("drain.window_ms", "5"),
         ];
-        let named = ["drain.window_ms", "namespaces.a.presence", "server.listen"];
+        let named = [
+            "authorizers[0]",
+            "drain.window_ms",
+            "namespaces.a.presence",
+            "server.listen",
+        ];
         assert_eq!(ignored(&before, &now), named);
         assert!(ignored(&before, &before).is_empty());
     }

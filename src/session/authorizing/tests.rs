@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fanfare_testkit::backend::{Asked, Backend, Reply};
+use fanfare_testkit::backend::{Backend, Reply};
 use fanfare_testkit::talk::Talk;
 use fanfare_testkit::wait;
 use serde_json::{Value, json};
@@ -66,10 +66,6 @@ fn granting(more: &Value) -> Reply {
     let more = more.as_object().expect("a map").clone();
     answer.as_object_mut().expect("a map").extend(more);
     Reply::json(&answer)
-}
-
-fn is(asked: &Asked, kind: &str) -> bool {
-    asked.json["type"] == kind
 }
 
 fn waiting(name: &'static str) -> Entrance {
@@ -182,7 +178,7 @@ fn answers_that_cannot_be_used_are_unavailable_and_change_nothing() {
 #[test]
 fn what_is_published_may_be_replaced_and_never_its_topic() {
     run(async {
-        let backend = Backend::http(|asked| match is(asked, "publish") {
+        let backend = Backend::http(|asked| match asked.json["type"] == "publish" {
             true => granting(&json!({"data": {"clean": asked.json["data"]}, "key": "k2"})),
             false => yes(),
         })
@@ -309,7 +305,7 @@ fn who_is_nobody_by_connect_needs_anonymous_sessions() {
 fn a_token_is_narrowed_and_never_widened_and_its_user_stays() {
     run(async {
         let can = json!({"subscribe": ["users:1", "token:**"]});
-        let backend = Backend::http(move |asked| match is(asked, "connect") {
+        let backend = Backend::http(move |asked| match asked.json["type"] == "connect" {
             true => granting(&json!({"can": can, "user": "ada"})),
             false => yes(),
         })
@@ -463,8 +459,8 @@ fn topics_of_connect_are_asked_about_some_at_once_and_each_fails_alone() {
 #[test]
 fn who_is_put_out_while_the_authorizer_is_asked_is_out() {
     run(async {
-        let slow = || granting(&json!({"user": "ada"})).after(Duration::from_millis(200));
-        let backend = Backend::http(move |_| slow()).await;
+        let ada = || granting(&json!({"user": "ada"})).after(Duration::from_millis(200));
+        let backend = Backend::http(move |_| ada()).await;
         let node = asking(&backend, connects);
         for entrance in [nobody(), user("ada")] {
             let mut one = node.connect(entrance).await;
@@ -482,8 +478,8 @@ fn who_is_put_out_while_the_authorizer_is_asked_is_out() {
                     reason: CloseReason::Disconnected,
                 },
             };
-            let sent = node.services.broker.control(control::encode(&message));
-            sent.await.expect("the broker is here");
+            let order = control::encode(&message);
+            node.services.broker.control(order).await.expect("sent");
             assert_eq!(one.close_code().await, Some(4002), "{entrance:?}");
         }
         // And whoever it lets in is revoked by what comes after that.
@@ -494,8 +490,8 @@ fn who_is_put_out_while_the_authorizer_is_asked_is_out() {
         let later = wait::unix_ms() / 1_000 + 1;
         add(&mut held, "u default ada", later);
         read(&known, &mut reader, &held);
-        let news = Inbound::Revoked(known.take_news().into());
-        node.worker().handle(news);
+        node.worker()
+            .handle(Inbound::Revoked(known.take_news().into()));
         assert_eq!(one.close_code().await, Some(4002));
     });
 }

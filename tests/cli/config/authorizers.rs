@@ -263,7 +263,7 @@ fn an_authorizer_is_read_with_all_that_it_says_and_shown_without_its_secrets() {
     let rows = rows(&loaded.values);
     let shown: Vec<_> = rows.iter().map(|row| row.value.to_string()).collect();
     let shown = shown.join("\n");
-    let own = "a http://a/?x=1 ***, 500 ms, 8 at once, private, headers authorization";
+    let own = "\"a http://a/?x=1 ***, 500 ms, 8 at once, private\"\n\"authorization ***\"";
     assert!(shown.contains(own), "{shown}");
     assert!(
         !shown.contains("hunter2") && !shown.contains("MfKQ"),

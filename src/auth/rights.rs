@@ -2,8 +2,8 @@
 //!
 //! In: `can`, a map from operations to lists of topic patterns. Out: yes or no for one operation
 //! on one topic. Owned by the sessions whose tokens say it ([`KnownRights`]). Bounded by the token's
-//! length, of which it keeps the patterns and nothing else; an operation that `can` does not name
-//! has no pattern and is not allowed.
+//! length, of which it keeps the patterns and nothing else, and by 65,535 bytes of them, more than the
+//! longest token carries; an operation that `can` does not name has no pattern and is not allowed.
 //!
 //! A pattern is split at every `:`. `*` stands for exactly one segment; `**`, only at the end,
 //! for one or more. So `orders:**` is everything in the namespace `orders` and not the topic
@@ -42,9 +42,9 @@ pub enum Operation {
 pub struct Rights {
     text: Box<str>,
     /// Where each pattern ends in the text.
-    ends: Box<[u32]>,
+    ends: Box<[u16]>,
     /// How many patterns come before those of the next operation, in the order of [`OPERATIONS`].
-    counts: [u32; OPERATIONS.len()],
+    counts: [u16; OPERATIONS.len()],
     /// They take away only: what they match is not permitted by that.
     only_narrows: bool,
     /// Rights that must match as well.
@@ -89,9 +89,9 @@ impl Rights {
                     return Err(RightsError::Pattern);
                 }
                 text.push_str(&pattern);
-                ends.push(u32::try_from(text.len()).map_err(|_| RightsError::Form)?);
+                ends.push(u16::try_from(text.len()).map_err(|_| RightsError::Form)?);
             }
-            *count = u32::try_from(ends.len()).map_err(|_| RightsError::Form)?;
+            *count = u16::try_from(ends.len()).map_err(|_| RightsError::Form)?;
         }
         Ok(Self {
             text: text.into(),
